@@ -1,0 +1,1 @@
+"""The generated contract between the services of a Cortex fleet."""

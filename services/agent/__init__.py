@@ -1,0 +1,1 @@
+"""The agent: the Agent Client Protocol in front of any chat endpoint."""

@@ -1,0 +1,1 @@
+"""The neuron: one daemon per host, one worker process per device set."""
