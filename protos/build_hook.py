@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import hashlib
 import importlib.resources
+import os
 import pathlib
 import sys
+import sysconfig
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -41,7 +43,10 @@ def generate() -> None:
     Raises:
         RuntimeError: protoc found an error; it has printed file and line.
     """
-    from grpc_tools import protoc  # noqa: PLC0415 - only the build environment has it
+    from grpc_tools import protoc  # only the build environment has it
+
+    # protoc looks its plugins up in PATH, which an environment that is not activated is not in.
+    os.environ["PATH"] = os.pathsep.join((sysconfig.get_path("scripts"), os.environ["PATH"]))
 
     for pattern in GENERATED:
         for stale in PACKAGE.glob(pattern):
