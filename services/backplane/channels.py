@@ -1,0 +1,70 @@
+"""gRPC channels: one set of options, one channel per address."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import grpc
+
+from services.backplane.address import Address
+
+MAX_MESSAGE_BYTES: Final = 64 << 20
+# Keep-alive finds dead peers within seconds; servers must allow it (see SERVER_OPTIONS).
+_KEEPALIVE: Final = [
+    ("grpc.keepalive_time_ms", 10_000),
+    ("grpc.keepalive_timeout_ms", 5_000),
+    ("grpc.keepalive_permit_without_calls", 1),
+    ("grpc.http2.max_pings_without_data", 0),
+]
+_SIZES: Final = [
+    ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
+    ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
+]
+CHANNEL_OPTIONS: Final[list[tuple[str, int]]] = [
+    *_SIZES,
+    *_KEEPALIVE,
+    # A restarted peer is found again within a second, not after minutes of back-off.
+    ("grpc.initial_reconnect_backoff_ms", 200),
+    ("grpc.min_reconnect_backoff_ms", 200),
+    ("grpc.max_reconnect_backoff_ms", 1_000),
+    ("grpc.enable_http_proxy", 0),
+]
+SERVER_OPTIONS: Final[list[tuple[str, int]]] = [
+    *_SIZES,
+    *_KEEPALIVE,
+    ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
+    ("grpc.max_concurrent_streams", 65_535),
+    # Without this a second process shares the port silently.
+    ("grpc.so_reuseport", 0),
+]
+
+
+def open_channel(address: Address | str) -> grpc.aio.Channel:
+    """A channel that connects on first use; close it when done."""
+    return grpc.aio.insecure_channel(str(address), options=CHANNEL_OPTIONS)
+
+
+class ChannelPool:
+    """One channel per address, opened on first use, closed together."""
+
+    def __init__(self) -> None:
+        self._channels: dict[str, grpc.aio.Channel] = {}
+
+    def get(self, address: str) -> grpc.aio.Channel:
+        """The channel to an address."""
+        channel = self._channels.get(address)
+        if channel is None:
+            channel = self._channels[address] = open_channel(address)
+        return channel
+
+    async def discard(self, address: str) -> None:
+        """Closes the channel to an address that has left; unknown ones are ignored."""
+        channel = self._channels.pop(address, None)
+        if channel is not None:
+            await channel.close()
+
+    async def close(self) -> None:
+        """Closes all; calls in flight on them end with CANCELLED."""
+        channels, self._channels = list(self._channels.values()), {}
+        for channel in channels:
+            await channel.close()

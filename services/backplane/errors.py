@@ -1,0 +1,232 @@
+"""Every way in which a request can fail, in one table.
+
+A `Reason` is the stable, machine-readable name of a failure. Its row says which gRPC code and HTTP
+status carry it, whether another instance may do better, and how the OpenAI and Anthropic dialects
+call it. `FleetError` is the one exception that domain code raises; `status.py` carries it over gRPC
+and the gateway's dialects put it into their envelopes.
+
+Sources: google.rpc.Code; the error pages of the OpenAI and Anthropic API references.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import grpc
+
+
+class Retry(enum.Enum):
+    """What the gateway may do before the first delta has reached the client."""
+
+    NEVER = "never"
+    ELSEWHERE = "elsewhere"
+    """Another instance may serve it; this one will not."""
+    LATER = "later"
+    """The same place may serve it after `retry_after_seconds`."""
+
+
+class Row(NamedTuple):
+    """How one reason is told to each party."""
+
+    grpc: grpc.StatusCode
+    http: int
+    retry: Retry
+    openai_type: str
+    openai_code: str | None
+    anthropic_type: str
+
+
+_BAD = "invalid_request_error"
+_C = grpc.StatusCode
+_N, _E, _L = Retry.NEVER, Retry.ELSEWHERE, Retry.LATER
+
+
+class Reason(enum.Enum):
+    """Why a request failed."""
+
+    # The request itself.
+    BAD_REQUEST = "BAD_REQUEST"
+    UNSUPPORTED_FIELD = "UNSUPPORTED_FIELD"
+    BAD_CONSTRAINT = "BAD_CONSTRAINT"
+    CONTEXT_TOO_LONG = "CONTEXT_TOO_LONG"
+    NEVER_FITS = "NEVER_FITS"
+    BODY_TOO_LARGE = "BODY_TOO_LARGE"
+    TEMPLATE_FAILED = "TEMPLATE_FAILED"
+    WRONG_MODALITY = "WRONG_MODALITY"
+    MODEL_UNKNOWN = "MODEL_UNKNOWN"
+    NOT_FOUND = "NOT_FOUND"
+    METHOD_NOT_ALLOWED = "METHOD_NOT_ALLOWED"
+    UNAUTHENTICATED = "UNAUTHENTICATED"
+    FORBIDDEN = "FORBIDDEN"
+    NOT_SUPPORTED = "NOT_SUPPORTED"
+    # The instance that was asked.
+    INSTANCE_GONE = "INSTANCE_GONE"
+    INSTANCE_DRAINING = "INSTANCE_DRAINING"
+    INSTANCE_MISMATCH = "INSTANCE_MISMATCH"
+    INSTANCE_RECOVERING = "INSTANCE_RECOVERING"
+    # Room and turns.
+    QUEUE_FULL = "QUEUE_FULL"
+    QUEUE_TIMEOUT = "QUEUE_TIMEOUT"
+    RATE_LIMITED = "RATE_LIMITED"
+    QUOTA_EXHAUSTED = "QUOTA_EXHAUSTED"
+    NO_ROOM = "NO_ROOM"
+    SLOW_READER = "SLOW_READER"
+    # Loading.
+    LOAD_FAILED = "LOAD_FAILED"
+    MODEL_FILE_BAD = "MODEL_FILE_BAD"
+    OUT_OF_MEMORY = "OUT_OF_MEMORY"
+    SOURCE_UNAVAILABLE = "SOURCE_UNAVAILABLE"
+    # The fleet.
+    ENGINE_FAILED = "ENGINE_FAILED"
+    WORKER_LOST = "WORKER_LOST"
+    NEURON_LOST = "NEURON_LOST"
+    NO_NEURONS = "NO_NEURONS"
+    REGISTRY_UNAVAILABLE = "REGISTRY_UNAVAILABLE"
+    NOT_LEADER = "NOT_LEADER"
+    SHUTTING_DOWN = "SHUTTING_DOWN"
+    DEADLINE = "DEADLINE"
+    CANCELLED = "CANCELLED"
+    INTERNAL = "INTERNAL"
+
+    @property
+    def row(self) -> Row:
+        """The reason's line in the table."""
+        return TABLE[self]
+
+
+TABLE: Mapping[Reason, Row] = {
+    Reason.BAD_REQUEST: Row(_C.INVALID_ARGUMENT, 400, _N, _BAD, None, _BAD),
+    Reason.UNSUPPORTED_FIELD: Row(
+        _C.INVALID_ARGUMENT, 400, _N, _BAD, "unsupported_parameter", _BAD
+    ),
+    Reason.BAD_CONSTRAINT: Row(_C.INVALID_ARGUMENT, 400, _N, _BAD, "invalid_json_schema", _BAD),
+    Reason.CONTEXT_TOO_LONG: Row(
+        _C.INVALID_ARGUMENT, 400, _N, _BAD, "context_length_exceeded", _BAD
+    ),
+    Reason.NEVER_FITS: Row(
+        _C.INVALID_ARGUMENT, 413, _N, _BAD, "request_too_large", "request_too_large"
+    ),
+    Reason.BODY_TOO_LARGE: Row(
+        _C.INVALID_ARGUMENT, 413, _N, _BAD, "request_too_large", "request_too_large"
+    ),
+    Reason.TEMPLATE_FAILED: Row(
+        _C.INVALID_ARGUMENT, 422, _N, _BAD, "template_render_failed", _BAD
+    ),
+    Reason.WRONG_MODALITY: Row(_C.INVALID_ARGUMENT, 422, _N, _BAD, "wrong_modality", _BAD),
+    Reason.MODEL_UNKNOWN: Row(_C.NOT_FOUND, 404, _N, _BAD, "model_not_found", "not_found_error"),
+    Reason.NOT_FOUND: Row(_C.NOT_FOUND, 404, _N, _BAD, "not_found", "not_found_error"),
+    Reason.METHOD_NOT_ALLOWED: Row(
+        _C.UNIMPLEMENTED, 405, _N, _BAD, "method_not_allowed", _BAD
+    ),
+    Reason.UNAUTHENTICATED: Row(
+        _C.UNAUTHENTICATED, 401, _N, _BAD, "invalid_api_key", "authentication_error"
+    ),
+    Reason.FORBIDDEN: Row(
+        _C.PERMISSION_DENIED, 403, _N, _BAD, "permission_denied", "permission_error"
+    ),
+    Reason.NOT_SUPPORTED: Row(_C.UNIMPLEMENTED, 501, _N, _BAD, "not_supported", _BAD),
+    Reason.INSTANCE_GONE: Row(
+        _C.FAILED_PRECONDITION, 503, _E, "server_error", "instance_gone", "overloaded_error"
+    ),
+    Reason.INSTANCE_DRAINING: Row(
+        _C.FAILED_PRECONDITION, 503, _E, "server_error", "instance_draining", "overloaded_error"
+    ),
+    Reason.INSTANCE_MISMATCH: Row(
+        _C.FAILED_PRECONDITION, 503, _E, "server_error", "instance_mismatch", "overloaded_error"
+    ),
+    Reason.INSTANCE_RECOVERING: Row(
+        _C.UNAVAILABLE, 503, _E, "server_error", "model_recovering", "overloaded_error"
+    ),
+    Reason.QUEUE_FULL: Row(
+        _C.RESOURCE_EXHAUSTED, 429, _E, "rate_limit_error", "queue_full", "rate_limit_error"
+    ),
+    Reason.QUEUE_TIMEOUT: Row(
+        _C.RESOURCE_EXHAUSTED, 503, _E, "server_error", "queue_timeout", "overloaded_error"
+    ),
+    Reason.RATE_LIMITED: Row(
+        _C.RESOURCE_EXHAUSTED, 429, _N, "rate_limit_error", "rate_limit_exceeded",
+        "rate_limit_error",
+    ),
+    Reason.QUOTA_EXHAUSTED: Row(
+        _C.RESOURCE_EXHAUSTED, 429, _N, "insufficient_quota", "insufficient_quota",
+        "rate_limit_error",
+    ),
+    Reason.NO_ROOM: Row(
+        _C.RESOURCE_EXHAUSTED, 503, _L, "server_error", "no_room", "overloaded_error"
+    ),
+    Reason.SLOW_READER: Row(
+        _C.RESOURCE_EXHAUSTED, 429, _N, "rate_limit_error", "slow_reader", "rate_limit_error"
+    ),
+    Reason.LOAD_FAILED: Row(
+        _C.ABORTED, 502, _E, "server_error", "load_failed", "api_error"
+    ),
+    Reason.MODEL_FILE_BAD: Row(
+        _C.FAILED_PRECONDITION, 502, _N, "server_error", "model_file_bad", "api_error"
+    ),
+    Reason.OUT_OF_MEMORY: Row(
+        _C.RESOURCE_EXHAUSTED, 503, _E, "server_error", "out_of_memory", "overloaded_error"
+    ),
+    Reason.SOURCE_UNAVAILABLE: Row(
+        _C.UNAVAILABLE, 502, _E, "server_error", "source_unavailable", "api_error"
+    ),
+    Reason.ENGINE_FAILED: Row(
+        _C.INTERNAL, 500, _E, "server_error", "engine_failed", "api_error"
+    ),
+    Reason.WORKER_LOST: Row(
+        _C.UNAVAILABLE, 503, _E, "server_error", "worker_lost", "overloaded_error"
+    ),
+    Reason.NEURON_LOST: Row(
+        _C.UNAVAILABLE, 503, _E, "server_error", "neuron_lost", "overloaded_error"
+    ),
+    Reason.NO_NEURONS: Row(
+        _C.UNAVAILABLE, 503, _L, "server_error", "no_neurons", "overloaded_error"
+    ),
+    Reason.REGISTRY_UNAVAILABLE: Row(
+        _C.UNAVAILABLE, 503, _L, "server_error", "registry_unavailable", "overloaded_error"
+    ),
+    Reason.NOT_LEADER: Row(
+        _C.FAILED_PRECONDITION, 503, _E, "server_error", "not_leader", "overloaded_error"
+    ),
+    Reason.SHUTTING_DOWN: Row(
+        _C.UNAVAILABLE, 503, _E, "server_error", "shutting_down", "overloaded_error"
+    ),
+    Reason.DEADLINE: Row(
+        _C.DEADLINE_EXCEEDED, 504, _N, "server_error", "timeout", "timeout_error"
+    ),
+    Reason.CANCELLED: Row(_C.CANCELLED, 499, _N, "server_error", "cancelled", "api_error"),
+    Reason.INTERNAL: Row(_C.INTERNAL, 500, _N, "server_error", "internal_error", "api_error"),
+}  # fmt: skip
+
+
+@dataclasses.dataclass(eq=False)
+class FleetError(Exception):
+    """A request failed for a reason that is in the table.
+
+    Attributes:
+        reason: the row.
+        message: one sentence for people; names the field or the thing, never a stack.
+        field: the input field at fault, as the caller spelled it (`messages.0.content`), or None.
+        retry_after_seconds: when it is worth trying again, or None where that is not known.
+        facts: more for machines, strings only: numbers of tokens, names, limits.
+    """
+
+    reason: Reason
+    message: str
+    field: str | None = None
+    retry_after_seconds: float | None = None
+    facts: dict[str, str] = dataclasses.field(default_factory=dict[str, str])
+
+    def __str__(self) -> str:
+        return f"{self.reason.value}: {self.message}"
+
+
+def context_too_long(*, prompt_tokens: int, max_tokens: int) -> FleetError:
+    """A prompt that the model's context cannot hold, with both numbers for the dialects to word."""
+    return FleetError(
+        Reason.CONTEXT_TOO_LONG,
+        f"The prompt has {prompt_tokens} tokens; the model's context holds {max_tokens}.",
+        facts={"prompt_tokens": str(prompt_tokens), "max_context_tokens": str(max_tokens)},
+    )

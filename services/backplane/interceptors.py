@@ -1,0 +1,147 @@
+"""Server side of every RPC: errors to statuses, one canonical log line, metrics.
+
+Servicers raise `FleetError`; what reaches the wire is a google.rpc.Status. Anything else that
+escapes is a bug: it is logged with its traceback and told to the caller as INTERNAL without one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any, Self
+
+import grpc
+import structlog
+from grpc_status import rpc_status
+
+from services.backplane.errors import FleetError, Reason
+from services.backplane.metrics import RpcMetrics
+from services.backplane.status import to_status
+
+REQUEST_ID = "x-request-id"
+# Called by tools every few seconds; a line each would drown the rest.
+_QUIET = ("/grpc.health.v1.Health/", "/grpc.reflection.")
+
+log = structlog.get_logger()
+
+Handler = grpc.RpcMethodHandler[Any, Any]
+
+
+class ServerInterceptor(grpc.aio.ServerInterceptor):
+    """Wraps each handler once per call."""
+
+    def __init__(self, metrics: RpcMetrics) -> None:
+        self._metrics = metrics
+
+    async def intercept_service(
+        self,
+        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Handler | None]],
+        handler_call_details: grpc.HandlerCallDetails,
+    ) -> Handler | None:
+        """Replaces the handler by one that is observed."""
+        handler = await continuation(handler_call_details)
+        if handler is None:  # a method that nobody serves
+            return None
+        method = handler_call_details.method
+        if handler.response_streaming:
+            factory = (
+                grpc.stream_stream_rpc_method_handler
+                if handler.request_streaming
+                else grpc.unary_stream_rpc_method_handler
+            )
+            behaviour = handler.stream_stream or handler.unary_stream
+            wrapped: Any = self._stream(behaviour, method)
+        else:
+            factory = (
+                grpc.stream_unary_rpc_method_handler
+                if handler.request_streaming
+                else grpc.unary_unary_rpc_method_handler
+            )
+            behaviour = handler.stream_unary or handler.unary_unary
+            wrapped = self._unary(behaviour, method)
+        made: Any = factory(wrapped, handler.request_deserializer, handler.response_serializer)
+        return made  # type: ignore[no-any-return]
+
+    def _unary(self, behaviour: Any, method: str) -> Any:
+        async def call(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
+            async with _Observed(self._metrics, method, context):
+                return await behaviour(request, context)
+
+        return call
+
+    def _stream(self, behaviour: Any, method: str) -> Any:
+        async def call(
+            request: Any, context: grpc.aio.ServicerContext[Any, Any]
+        ) -> AsyncIterator[Any]:
+            async with _Observed(self._metrics, method, context):
+                produced = behaviour(request, context)
+                if hasattr(produced, "__aiter__"):
+                    # a caller that leaves ends this generator; the servicer's must end with it
+                    async with contextlib.aclosing(produced):
+                        async for item in produced:
+                            yield item
+                else:
+                    await produced
+
+        return call
+
+
+class _Observed:
+    """One RPC from its first byte to its end."""
+
+    def __init__(
+        self, metrics: RpcMetrics, method: str, context: grpc.aio.ServicerContext[Any, Any]
+    ) -> None:
+        self._metrics, self._method, self._context = metrics, method, context
+        self._started = 0.0
+        self._code = grpc.StatusCode.OK.name
+
+    async def __aenter__(self) -> Self:
+        self._started = time.monotonic()
+        self._metrics.open.labels(self._method).inc()
+        structlog.contextvars.bind_contextvars(request_id=_request_id(self._context))
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, _: object
+    ) -> None:
+        try:
+            await self._end(error)
+        finally:
+            self._metrics.open.labels(self._method).dec()
+            self._metrics.handled.labels(self._method, self._code).inc()
+            elapsed = time.monotonic() - self._started
+            self._metrics.seconds.labels(self._method).observe(elapsed)
+            if not self._method.startswith(_QUIET):
+                log.info(
+                    "rpc.served",
+                    method=self._method,
+                    code=self._code,
+                    elapsed_ms=round(elapsed * 1000, 1),
+                    peer=self._context.peer(),
+                )
+
+    async def _end(self, error: BaseException | None) -> None:
+        if error is None:
+            return
+        if isinstance(error, asyncio.CancelledError | GeneratorExit):
+            self._code = grpc.StatusCode.CANCELLED.name
+            return
+        if isinstance(error, grpc.aio.AbortError):
+            code: Any = self._context.code()
+            self._code = getattr(code, "name", "UNKNOWN")
+            return
+        if not isinstance(error, FleetError):
+            log.error("rpc.crashed", method=self._method, exc_info=error)
+            error = FleetError(Reason.INTERNAL, "The service failed; its log says why.")
+        self._code = error.reason.row.grpc.name
+        await self._context.abort_with_status(rpc_status.to_status(to_status(error)))
+
+
+def _request_id(context: grpc.aio.ServicerContext[Any, Any]) -> str | None:
+    for key, value in context.invocation_metadata() or ():
+        if key == REQUEST_ID:
+            return value if isinstance(value, str) else value.decode("ascii", "replace")
+    return None

@@ -1,0 +1,67 @@
+"""Sets structlog up: JSON lines in production, colours on a terminal.
+
+One canonical line per request and per RPC, at its end. Events are constants (`neuron.attached`),
+facts are keys. Prompts and outputs are never logged.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from typing import Literal, TextIO
+
+import msgspec
+import structlog
+
+_ENCODER = msgspec.json.Encoder(enc_hook=str)
+
+
+class LogSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The `[log]` section.
+
+    Attributes:
+        level: least severity that is written.
+        format: `json`, `console`, or `auto` (console on a terminal).
+    """
+
+    level: Literal["debug", "info", "warning", "error"] = "info"
+    format: Literal["auto", "json", "console"] = "auto"
+
+
+def configure(settings: LogSettings, *, service: str, stream: TextIO | None = None) -> None:
+    """Configures structlog and the standard library's root logger for this process.
+
+    Args:
+        settings: level and format.
+        service: bound to every line.
+        stream: where lines go; standard error by default.
+    """
+    out = stream or sys.stderr
+    console = settings.format == "console" or (settings.format == "auto" and out.isatty())
+    level = logging.getLevelNamesMapping()[settings.level.upper()]
+    logging.basicConfig(stream=out, level=max(level, logging.WARNING), force=True)
+    shared: list[structlog.typing.Processor] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.processors.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+    ]
+    last: list[structlog.typing.Processor] = (
+        [structlog.dev.ConsoleRenderer()]
+        if console
+        else [
+            structlog.processors.dict_tracebacks,
+            structlog.processors.JSONRenderer(serializer=_dump),
+        ]
+    )
+    structlog.configure(
+        processors=[*shared, *last],
+        wrapper_class=structlog.make_filtering_bound_logger(level),
+        logger_factory=structlog.PrintLoggerFactory(out),
+        cache_logger_on_first_use=False,
+    )
+    structlog.contextvars.clear_contextvars()
+    structlog.contextvars.bind_contextvars(service=service)
+
+
+def _dump(event: object, **_: object) -> str:
+    return _ENCODER.encode(event).decode()

@@ -1,0 +1,92 @@
+"""A gRPC server as every service runs it: interceptors, health, reflection v1 and v1alpha."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from typing import Any, Final
+
+import grpc
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection, reflection_pb2
+from grpc_reflection.v1alpha import reflection_pb2_grpc as reflection_grpc
+
+from services.backplane.address import Address
+from services.backplane.channels import SERVER_OPTIONS
+from services.backplane.interceptors import ServerInterceptor
+from services.backplane.metrics import RpcMetrics
+
+_REFLECTION_V1: Final = "grpc.reflection.v1.ServerReflection"
+SERVING: Final = health_pb2.HealthCheckResponse.SERVING
+NOT_SERVING: Final = health_pb2.HealthCheckResponse.NOT_SERVING
+
+
+class PortTakenError(Exception):
+    """The address cannot be listened on; the message says which and why."""
+
+
+class Server:
+    """One listening gRPC server.
+
+    Health answers for the empty name, for each service, and for names that are set later
+    (`model/<name>`). Shutting down flips health first, then stops admitting, then waits.
+    """
+
+    def __init__(self, *, service_names: Sequence[str], metrics: RpcMetrics) -> None:
+        self._server = grpc.aio.server(
+            interceptors=[ServerInterceptor(metrics)], options=SERVER_OPTIONS
+        )
+        made: Any = health
+        self._health: Any = made.aio.HealthServicer()
+        self._names = tuple(service_names)
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+        listed = (*self._names, health.SERVICE_NAME, reflection.SERVICE_NAME, _REFLECTION_V1)
+        servicer = reflection.aio.ReflectionServicer(listed)
+        reflection_grpc.add_ServerReflectionServicer_to_server(servicer, self._server)
+        # grpcio-reflection has only v1alpha; the messages of v1 are the same under another name.
+        v1 = grpc.stream_stream_rpc_method_handler(
+            servicer.ServerReflectionInfo,
+            request_deserializer=reflection_pb2.ServerReflectionRequest.FromString,
+            response_serializer=reflection_pb2.ServerReflectionResponse.SerializeToString,
+        )
+        self._server.add_generic_rpc_handlers(
+            (grpc.method_handlers_generic_handler(_REFLECTION_V1, {"ServerReflectionInfo": v1}),)
+        )
+
+    def add(self, register: Callable[[Any, Any], None], servicer: Any) -> None:
+        """Registers a servicer with its generated `add_…_to_server` function."""
+        register(servicer, self._server)
+
+    async def start(self, listen: Address) -> Address:
+        """Starts listening.
+
+        Returns: the address with its real port.
+
+        Raises:
+            PortTakenError: somebody else listens there, or it is not ours to listen on.
+        """
+        try:
+            port = self._server.add_insecure_port(str(listen))
+        except RuntimeError as error:
+            raise PortTakenError(f"cannot listen on {listen}: the address is in use") from error
+        await self._server.start()
+        for name in ("", *self._names):
+            await self._health.set(name, SERVING)
+        return listen if listen.is_unix else Address(listen.host, port)
+
+    async def set_health(self, name: str, *, serving: bool | None) -> None:
+        """Sets what health says of a name; None makes it unknown again."""
+        if serving is None:
+            state = health_pb2.HealthCheckResponse.SERVICE_UNKNOWN
+        else:
+            state = SERVING if serving else NOT_SERVING
+        await self._health.set(name, state)
+
+    async def stop(self, grace_seconds: float) -> None:
+        """Flips health, refuses new calls, waits for running ones, then ends them."""
+        await self._health.enter_graceful_shutdown()
+        await self._server.stop(grace_seconds)
+
+    async def wait(self) -> None:
+        """Returns when the server has stopped."""
+        await asyncio.shield(self._server.wait_for_termination())

@@ -1,0 +1,132 @@
+"""Settings from one TOML file and the environment, as frozen structs.
+
+`CORTEX_GATEWAY__LISTEN=…` overrides `listen` in `[gateway]`. Any error names file (or variable),
+key and reason, and is fatal: a service never starts on half-read settings.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import pathlib
+import re
+import tomllib
+from collections.abc import Mapping
+from typing import Any, Final, TypeVar, cast
+
+import msgspec
+
+DEFAULT_PATH: Final = pathlib.Path("/etc/cortex/cortex.toml")
+PREFIX: Final = "CORTEX_"
+# Every section that some service reads; anything else in the file is a mistake worth stopping for.
+SECTIONS: Final = frozenset(
+    {"gateway", "registry", "eviction", "neurons", "neuron", "store", "auth", "log"}
+)
+_AT = re.compile(r"^(?P<reason>.*?)(?: - at `(?P<where>.*)`)?$", re.DOTALL)
+
+Section = TypeVar("Section", bound=msgspec.Struct)
+
+
+class SettingsError(Exception):
+    """Settings that cannot be used. The message names source, key and reason, and is for people."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Document:
+    """All sections, merged and not yet typed.
+
+    Attributes:
+        tables: section name to its content.
+        source: the file's name for error messages, or `environment`.
+    """
+
+    tables: Mapping[str, Any]
+    source: str
+
+    def section(self, name: str, kind: type[Section]) -> Section:
+        """One section as its struct; an absent one gets all defaults.
+
+        Raises:
+            SettingsError: a key is unknown, missing or of the wrong type.
+        """
+        return cast("Section", self._convert(name, self.tables.get(name, {}), kind))
+
+    def entries(self, name: str, kind: type[Section]) -> tuple[Section, ...]:
+        """A section that is an array of tables (`[[neurons]]`)."""
+        value: Any = self.tables.get(name, [])
+        many: Any = tuple.__class_getitem__((kind, ...))
+        return cast("tuple[Section, ...]", self._convert(name, value, many))
+
+    def _convert(self, name: str, value: Any, kind: Any) -> Any:
+        try:
+            return msgspec.convert(value, kind, strict=False)
+        except (msgspec.ValidationError, ValueError) as error:
+            raise SettingsError(explain(self.source, name, str(error))) from error
+
+
+def explain(source: str, root: str, complaint: str) -> str:
+    """Words msgspec's complaint as `source: key: reason`."""
+    match = _AT.match(complaint)
+    assert match is not None
+    path = (match["where"] or "$").removeprefix("$").lstrip(".")
+    key = f"{root}[{path[1:]}" if path.startswith("[") else ".".join(filter(None, (root, path)))
+    return f"{source}: {key}: {match['reason']}"
+
+
+def load(path: pathlib.Path | None, environment: Mapping[str, str]) -> Document:
+    """Reads the file and lays the environment over it.
+
+    Args:
+        path: the file; None means /etc/cortex/cortex.toml where that exists, else no file.
+        environment: usually os.environ.
+
+    Raises:
+        SettingsError: the file is missing, unreadable or no TOML, or names an unknown section.
+    """
+    if path is None and DEFAULT_PATH.is_file():
+        path = DEFAULT_PATH
+    tables = {} if path is None else read_toml(path)
+    source = "environment" if path is None else str(path)
+    unknown = sorted(set(tables) - SECTIONS)
+    if unknown:
+        known = ", ".join(sorted(SECTIONS))
+        raise SettingsError(f"{source}: {unknown[0]}: unknown section (known: {known})")
+    for variable, value in sorted(environment.items()):
+        section, _, key = variable.removeprefix(PREFIX).lower().partition("__")
+        if variable.startswith(PREFIX) and key and section in SECTIONS:
+            _override(tables, (section, *key.split("__")), value, variable)
+    return Document(tables, source)
+
+
+def read_toml(path: pathlib.Path) -> dict[str, Any]:
+    """A TOML file as a dictionary.
+
+    Raises:
+        SettingsError: it is missing, unreadable, not UTF-8 or no TOML.
+    """
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise SettingsError(f"{path}: cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise SettingsError(f"{path}: not UTF-8: {error.reason}") from error
+    except tomllib.TOMLDecodeError as error:
+        raise SettingsError(f"{path}: not TOML: {error}") from error
+
+
+def _override(tables: dict[str, Any], keys: tuple[str, ...], value: str, variable: str) -> None:
+    table: Any = tables
+    for key in keys[:-1]:
+        table = table.setdefault(key, {})
+        if not isinstance(table, dict):
+            raise SettingsError(f"{variable}: {key}: is not a table")
+    table[keys[-1]] = _value(value)
+
+
+def _value(text: str) -> Any:
+    """Arrays and tables are written as TOML; all else is a string that typing converts."""
+    if text[:1] in {"[", "{"}:
+        try:
+            return tomllib.loads(f"value = {text}")["value"]
+        except tomllib.TOMLDecodeError:
+            return text
+    return text

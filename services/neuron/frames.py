@@ -1,0 +1,170 @@
+"""What daemon and worker say to each other: length-prefixed msgpack over a socket pair.
+
+The daemon sends `Command`s, the worker `Report`s. One `Stepped` frame per engine step carries the
+events of all sequences, so that a token costs next to nothing on the way.
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import Final
+
+import msgspec
+
+from services.neuron.engine import (
+    Event,
+    LoadPlan,
+    LoadStep,
+    ModelInfo,
+    ModelStats,
+    Prompt,
+    Task,
+    Value,
+)
+
+HEADER: Final = struct.Struct("<I")
+MAX_FRAME_BYTES: Final = 256 << 20
+
+
+class Load(Value, frozen=True, tag="load"):
+    """Load a model. Answered by Loading*, then Loaded or LoadEnded."""
+
+    plan: LoadPlan
+
+
+class AbandonLoad(Value, frozen=True, tag="abandon_load"):
+    """Nobody wants this load any more. Answered by LoadEnded (CANCELLED), unless it had ended."""
+
+    instance_id: str
+
+
+class Unload(Value, frozen=True, tag="unload"):
+    """Free a model. Tasks that still run fail with INSTANCE_GONE. Answered by Unloaded."""
+
+    instance_id: str
+
+
+class Submit(Value, frozen=True, tag="submit"):
+    """Queue a task. Answered by its events."""
+
+    task: Task
+
+
+class Cancel(Value, frozen=True, tag="cancel"):
+    """Forget tasks, at once and without an answer."""
+
+    task_ids: tuple[int, ...]
+
+
+class Credit(Value, frozen=True, tag="credit"):
+    """Let tasks send more: pairs of task id and tokens."""
+
+    grants: tuple[tuple[int, int], ...]
+
+
+class Count(Value, frozen=True, tag="count"):
+    """Tokenise. Answered by Counted with the same call id."""
+
+    call_id: int
+    instance_id: str
+    prompt: Prompt
+
+
+class Embed(Value, frozen=True, tag="embed"):
+    """Embed texts. Answered by Embedded with the same call id."""
+
+    call_id: int
+    instance_id: str
+    inputs: tuple[Prompt, ...]
+    truncate: bool = False
+
+
+class Stop(Value, frozen=True, tag="stop"):
+    """End the process now; work in flight is lost."""
+
+
+Command = Load | AbandonLoad | Unload | Submit | Cancel | Credit | Count | Embed | Stop
+
+
+class Hello(Value, frozen=True, tag="hello"):
+    """First report: the engine is importable and passed its self-check."""
+
+    pid: int
+    engine: str
+    facts: dict[str, str] = {}
+
+
+class Loading(Value, frozen=True, tag="loading"):
+    """A load goes on; `warming` once the weights are in place and one token is being generated."""
+
+    instance_id: str
+    step: LoadStep
+    warming: bool = False
+
+
+class Loaded(Value, frozen=True, tag="loaded"):
+    """The model is ready: one real token was generated."""
+
+    instance_id: str
+    info: ModelInfo
+    seconds: float
+
+
+class LoadEnded(Value, frozen=True, tag="load_ended"):
+    """The load failed or was abandoned; nothing of it is left. `reason` names a Reason."""
+
+    instance_id: str
+    reason: str
+    message: str
+
+
+class Unloaded(Value, frozen=True, tag="unloaded"):
+    """The model's memory is free. `freed_bytes` is measured."""
+
+    instance_id: str
+    freed_bytes: int
+
+
+class Stepped(Value, frozen=True, tag="stepped"):
+    """What one engine step did, for all of its sequences, and how busy the model is now."""
+
+    instance_id: str
+    events: tuple[Event, ...]
+    stats: ModelStats
+
+
+class Counted(Value, frozen=True, tag="counted"):
+    """Answer to Count; `error` is set where it failed (name of a Reason, sentence)."""
+
+    call_id: int
+    token_ids: tuple[int, ...] = ()
+    error: tuple[str, str] | None = None
+
+
+class Embedded(Value, frozen=True, tag="embedded"):
+    """Answer to Embed; `error` is set where it failed (name of a Reason, sentence)."""
+
+    call_id: int
+    vectors: tuple[tuple[float, ...], ...] = ()
+    prompt_tokens: int = 0
+    error: tuple[str, str] | None = None
+
+
+class Beat(Value, frozen=True, tag="beat"):
+    """The main loop is alive: sent at every loop turn at most every half second, and while idle."""
+
+    busy_with: str
+    resident_bytes: int
+
+
+Report = Hello | Loading | Loaded | LoadEnded | Unloaded | Stepped | Counted | Embedded | Beat
+
+_ENCODER: Final = msgspec.msgpack.Encoder()
+COMMANDS: Final = msgspec.msgpack.Decoder(Command)
+REPORTS: Final = msgspec.msgpack.Decoder(Report)
+
+
+def pack(frame: Command | Report) -> bytes:
+    """The frame with its length before it."""
+    body = _ENCODER.encode(frame)
+    return HEADER.pack(len(body)) + body
