@@ -133,7 +133,7 @@ class Dialect(Protocol):
 
     @property
     def name(self) -> str:
-        """For logs and metrics: `openai_chat`, `anthropic_messages`, …"""
+        """For logs and metrics: `openai_chat` or `anthropic_messages`."""
         ...
 
     @property
