@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Any, Self
+from typing import Any, Self, TypeAlias
 
 import grpc
 import structlog
@@ -26,7 +26,7 @@ _QUIET = ("/grpc.health.v1.Health/", "/grpc.reflection.")
 
 log = structlog.get_logger()
 
-Handler = grpc.RpcMethodHandler[Any, Any]
+Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"  # not subscriptable at run time
 
 
 class ServerInterceptor(grpc.aio.ServerInterceptor):

@@ -1,0 +1,33 @@
+import grpc
+import pytest
+
+from services.backplane.errors import TABLE, FleetError, Reason, Retry, context_too_long
+
+
+def test_every_reason_has_a_row():
+    assert set(Reason) == set(TABLE)
+
+
+@pytest.mark.parametrize("reason", Reason, ids=lambda reason: reason.value)
+def test_a_row_agrees_with_itself(reason):
+    row = reason.row
+
+    assert 400 <= row.http <= 599
+    if row.http in {400, 413, 422}:
+        assert row.grpc in {grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.FAILED_PRECONDITION}
+    if row.retry is not Retry.NEVER:
+        assert row.http in {429, 500, 502, 503}
+    assert row.openai_type
+    assert row.anthropic_type.endswith("_error") or row.anthropic_type == "request_too_large"
+
+
+def test_a_context_overflow_carries_both_numbers():
+    error = context_too_long(prompt_tokens=9000, max_tokens=8192)
+
+    assert {"prompt_tokens": "9000", "max_context_tokens": "8192"} == error.facts
+    assert "9000" in error.message
+    assert "8192" in error.message
+
+
+def test_an_error_reads_as_reason_and_sentence():
+    assert "QUEUE_FULL: no" == str(FleetError(Reason.QUEUE_FULL, "no"))

@@ -1,0 +1,43 @@
+import io
+import json
+
+import structlog
+
+from services.backplane.logs import LogSettings, configure
+
+
+def test_a_line_is_json_with_service_level_and_facts():
+    out = io.StringIO()
+    configure(LogSettings(format="json"), service="gateway", stream=out)
+
+    structlog.get_logger().info("model.loaded", model="m", path={1, 2})
+
+    line = json.loads(out.getvalue())
+    assert ("model.loaded", "info", "gateway", "m") == (
+        line["event"],
+        line["level"],
+        line["service"],
+        line["model"],
+    )
+    assert line["timestamp"].endswith("Z")
+
+
+def test_lines_below_the_level_are_not_written():
+    out = io.StringIO()
+    configure(LogSettings(level="warning", format="json"), service="x", stream=out)
+
+    structlog.get_logger().info("quiet")
+
+    assert "" == out.getvalue()
+
+
+def test_an_exception_is_part_of_the_line():
+    out = io.StringIO()
+    configure(LogSettings(format="json"), service="x", stream=out)
+
+    try:
+        raise ValueError("boom")
+    except ValueError:
+        structlog.get_logger().exception("rpc.crashed")
+
+    assert "boom" == json.loads(out.getvalue())["exception"][0]["exc_value"]
