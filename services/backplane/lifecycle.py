@@ -6,6 +6,7 @@ SIGTERM and SIGINT ask for an orderly end; a second one ends the process at once
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import os
 import signal
 import sys
@@ -20,6 +21,8 @@ from services.backplane.settings import SettingsError
 
 EX_CONFIG: Final = 78  # sysexits.h
 EX_UNAVAILABLE: Final = 69
+DIE_WITH_PARENT: Final = "CORTEX_DIE_WITH_PARENT"
+_PR_SET_PDEATHSIG: Final = 1  # linux/prctl.h
 
 log = structlog.get_logger()
 
@@ -46,6 +49,13 @@ class Shutdown:
         await self._event.wait()
 
 
+def die_with_parent() -> None:
+    """Ends this process when the one that started it dies, where the system can (Linux)."""
+    if sys.platform != "linux":
+        return
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
 def run(main: Callable[[Shutdown], Awaitable[int]], *, use_uvloop: bool = False) -> int:
     """Runs a service until it returns or is told to stop.
 
@@ -57,6 +67,8 @@ def run(main: Callable[[Shutdown], Awaitable[int]], *, use_uvloop: bool = False)
 
     Returns: the exit code.
     """
+    if os.environ.get(DIE_WITH_PARENT):
+        die_with_parent()
     factory = _uvloop_factory() if use_uvloop else None
     try:
         with asyncio.Runner(loop_factory=factory) as runner:

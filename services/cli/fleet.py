@@ -1,0 +1,80 @@
+"""`cortex status` and `cortex models`: what the fleet is and has."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Annotated
+
+import typer
+from rich.console import Group
+from rich.live import Live
+
+from cortex.v1 import operator_service_pb2 as op
+from services.backplane.calls import unary
+from services.backplane.errors import Reason
+from services.cli.registry_client import (
+    ANSWER_SECONDS,
+    DEFAULT_REGISTRY,
+    JsonOption,
+    RegistryOption,
+    operator,
+    out,
+    print_json,
+    run,
+)
+from services.cli.tables import fleet_tables, models_table
+
+_REFRESH_SECONDS = 1.0
+
+
+def status(
+    registry: RegistryOption = DEFAULT_REGISTRY,
+    *,
+    as_json: JsonOption = False,
+    watch: Annotated[bool, typer.Option("--watch", "-w", help="Keep showing it.")] = False,
+) -> None:
+    """Show neurons, devices, loaded models and what is being placed."""
+
+    async def main() -> None:
+        if watch:
+            await _watch(registry)
+            return
+        fleet = await _fleet(registry)
+        if as_json:
+            print_json(fleet)
+        else:
+            out.print(*fleet_tables(fleet), sep="\n")
+
+    run(main)
+
+
+def models(registry: RegistryOption = DEFAULT_REGISTRY, *, as_json: JsonOption = False) -> None:
+    """List every model that clients may ask for, and where it is."""
+
+    async def main() -> None:
+        async with operator(registry) as stub:
+            answer = await unary(
+                stub.ListModels(op.ListModelsRequest(), timeout=ANSWER_SECONDS),
+                unavailable=Reason.REGISTRY_UNAVAILABLE,
+            )
+        if as_json:
+            print_json(answer)
+        else:
+            out.print(models_table(answer.models))
+
+    run(main)
+
+
+async def _fleet(registry: str) -> op.GetFleetResponse:
+    async with operator(registry) as stub:
+        return await unary(
+            stub.GetFleet(op.GetFleetRequest(), timeout=ANSWER_SECONDS),
+            unavailable=Reason.REGISTRY_UNAVAILABLE,
+        )
+
+
+async def _watch(registry: str) -> None:
+    with Live(console=out, auto_refresh=False, screen=out.is_terminal) as live:
+        while True:
+            live.update(Group(*fleet_tables(await _fleet(registry))), refresh=True)
+            await asyncio.sleep(_REFRESH_SECONDS)

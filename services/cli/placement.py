@@ -1,0 +1,181 @@
+"""`cortex load`, `unload`, `pin`, `cordon`, `drain`, `explain`, `reload`: what an operator does."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+from google.protobuf.duration_pb2 import Duration
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
+
+from cortex.v1 import operator_service_pb2 as op
+from services.backplane.calls import streaming, unary
+from services.backplane.errors import Reason
+from services.cli.registry_client import (
+    ANSWER_SECONDS,
+    DEFAULT_REGISTRY,
+    JsonOption,
+    RegistryOption,
+    operator,
+    out,
+    print_json,
+    run,
+)
+from services.cli.tables import explanation, gib, progress_ratio, step_words
+
+ModelArgument = Annotated[str, typer.Argument(help="Name or alias, as in `cortex models`.")]
+NeuronArgument = Annotated[str, typer.Argument(help="Name, as in `cortex status`.")]
+NeuronOption = Annotated[str, typer.Option("--neuron", help="Only on this neuron.")]
+PatienceOption = Annotated[
+    float, typer.Option("--timeout", help="Seconds that running requests may take to end.")
+]
+_AWAY = Reason.REGISTRY_UNAVAILABLE
+
+
+def load(
+    model: ModelArgument,
+    registry: RegistryOption = DEFAULT_REGISTRY,
+    neuron: NeuronOption = "",
+) -> None:
+    """Load a model and show how far it is."""
+
+    async def main() -> None:
+        request = op.LoadModelRequest(model=model, neuron=neuron)
+        columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn())
+        async with operator(registry) as stub:
+            call = streaming(stub.LoadModel(request), unavailable=_AWAY)
+            with Progress(*columns, TimeElapsedColumn(), console=out) as bar:
+                task = bar.add_task(f"{model}: asks for a place", total=1.0)
+                async with call as answers:
+                    async for answer in answers:
+                        step = answer.step
+                        done = progress_ratio(step.loading.progress)
+                        if step.WhichOneof("event") == "placed":
+                            done = 1.0
+                        words = f"{model}: {step_words(step)}"
+                        bar.update(task, description=words, completed=done)
+
+    run(main)
+
+
+def unload(
+    model: ModelArgument,
+    registry: RegistryOption = DEFAULT_REGISTRY,
+    neuron: NeuronOption = "",
+    timeout: PatienceOption = 60.0,
+) -> None:
+    """Unload a model once its work is done."""
+
+    async def main() -> None:
+        request = op.UnloadModelRequest(
+            model=model, neuron=neuron, drain_timeout=_duration(timeout)
+        )
+        freed = 0
+        async with (
+            operator(registry) as stub,
+            streaming(stub.UnloadModel(request), unavailable=_AWAY) as answers,
+        ):
+            with out.status(f"{model}: waits for running requests"):
+                async for answer in answers:
+                    freed = max(freed, answer.freed_bytes)
+        out.print(f"{model}: unloaded, {gib(freed)} freed")
+
+    run(main)
+
+
+def pin(
+    model: ModelArgument,
+    registry: RegistryOption = DEFAULT_REGISTRY,
+    neuron: NeuronOption = "",
+) -> None:
+    """Keep a model loaded, whatever the eviction policy thinks."""
+    _ask(registry, "PinModel", op.PinModelRequest(model=model, neuron=neuron))
+    out.print(f"{model}: pinned")
+
+
+def unpin(model: ModelArgument, registry: RegistryOption = DEFAULT_REGISTRY) -> None:
+    """End a pin."""
+    _ask(registry, "UnpinModel", op.UnpinModelRequest(model=model))
+    out.print(f"{model}: no longer pinned")
+
+
+def cordon(neuron: NeuronArgument, registry: RegistryOption = DEFAULT_REGISTRY) -> None:
+    """Keep new placements off a neuron; what it has goes on."""
+    _ask(registry, "CordonNeuron", op.CordonNeuronRequest(neuron=neuron))
+    out.print(f"{neuron}: cordoned")
+
+
+def uncordon(neuron: NeuronArgument, registry: RegistryOption = DEFAULT_REGISTRY) -> None:
+    """Let placements on a neuron again."""
+    _ask(registry, "UncordonNeuron", op.UncordonNeuronRequest(neuron=neuron))
+    out.print(f"{neuron}: takes placements again")
+
+
+def drain(
+    neuron: NeuronArgument,
+    registry: RegistryOption = DEFAULT_REGISTRY,
+    timeout: PatienceOption = 300.0,
+) -> None:
+    """Cordon a neuron and unload all that it holds, after its work is done."""
+
+    async def main() -> None:
+        request = op.DrainNeuronRequest(neuron=neuron, timeout=_duration(timeout))
+        async with (
+            operator(registry) as stub,
+            streaming(stub.DrainNeuron(request), unavailable=_AWAY) as answers,
+        ):
+            with out.status(f"{neuron}: draining") as status:
+                async for left in answers:
+                    status.update(
+                        f"{neuron}: {left.instances_left} models,"
+                        f" {left.active_requests_left} requests left"
+                    )
+        out.print(f"{neuron}: drained and cordoned")
+
+    run(main)
+
+
+def explain(
+    model: ModelArgument,
+    registry: RegistryOption = DEFAULT_REGISTRY,
+    *,
+    as_json: JsonOption = False,
+) -> None:
+    """Say where a model would go now, and why; changes nothing."""
+    answer = _ask(registry, "ExplainPlacement", op.ExplainPlacementRequest(model=model))
+    if as_json:
+        print_json(answer)
+    else:
+        out.print(explanation(answer))
+
+
+def reload(registry: RegistryOption = DEFAULT_REGISTRY, *, as_json: JsonOption = False) -> None:
+    """Read the catalogue again; nothing changes if it has an error."""
+    answer = _ask(registry, "ReloadCatalogue", op.ReloadCatalogueRequest())
+    if as_json:
+        print_json(answer)
+        return
+    for word, names in (
+        ("added", answer.added),
+        ("removed", answer.removed),
+        ("changed", answer.changed),
+    ):
+        out.print(f"{word}: {', '.join(names) or 'nothing'}")
+
+
+def _ask(registry: str, method: str, request: Any) -> Any:
+    answers: list[Any] = []
+
+    async def main() -> None:
+        async with operator(registry) as stub:
+            call = getattr(stub, method)(request, timeout=ANSWER_SECONDS)
+            answers.append(await unary(call, unavailable=_AWAY))
+
+    run(main)
+    return answers[0]
+
+
+def _duration(seconds: float) -> Duration:
+    duration = Duration()
+    duration.FromMilliseconds(round(seconds * 1000))
+    return duration

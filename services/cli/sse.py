@@ -1,0 +1,138 @@
+"""A streaming chat over plain HTTP, for the commands that talk to a gateway as any client does."""
+
+from __future__ import annotations
+
+import dataclasses
+import http.client
+import json
+import time
+import urllib.parse
+from collections.abc import Iterator, Sequence
+from typing import Any, Final
+
+# A cold model may have to be loaded first; the gateway sends signs of life meanwhile.
+SILENCE_SECONDS: Final = 60.0
+_OK: Final = 200
+
+
+class ChatFailedError(Exception):
+    """The gateway refused or broke off; the message is its own."""
+
+
+@dataclasses.dataclass(slots=True)
+class ChatUsage:
+    """What one answer took.
+
+    Attributes:
+        prompt_tokens, completion_tokens: as the gateway counted.
+        first_seconds: from sending to the first piece; None where none came.
+        total_seconds: from sending to the end.
+    """
+
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    first_seconds: float | None = None
+    total_seconds: float = 0.0
+
+    @property
+    def tokens_per_second(self) -> float:
+        """Tokens behind the first over the time behind the first."""
+        elapsed = self.total_seconds - (self.first_seconds or 0.0)
+        return (self.completion_tokens - 1) / elapsed if elapsed > 0 else 0.0
+
+
+class GatewayClient:
+    """One gateway, one request at a time."""
+
+    def __init__(self, url: str, *, api_key: str = "") -> None:
+        self._url = urllib.parse.urlsplit(url)
+        self._headers = {"content-type": "application/json", "authorization": f"Bearer {api_key}"}
+
+    def get(self, path: str, *, timeout: float = 10.0) -> tuple[int, Any]:
+        """Status and JSON of a GET; the JSON is None where there is none.
+
+        Raises:
+            OSError: nobody answers.
+        """
+        connection = self._connect(timeout)
+        try:
+            connection.request("GET", path, headers=self._headers)
+            response = connection.getresponse()
+            return response.status, _json(response.read())
+        finally:
+            connection.close()
+
+    def chat(
+        self, model: str, messages: Sequence[dict[str, str]], usage: ChatUsage, **options: object
+    ) -> Iterator[str]:
+        """Pieces of the answer as they come; `usage` is filled in.
+
+        Raises:
+            ChatFailedError: with the gateway's words.
+            OSError: nobody answers, or the gateway fell silent.
+        """
+        body = {
+            "model": model,
+            "messages": list(messages),
+            "stream": True,
+            "stream_options": {"include_usage": True},
+            **options,
+        }
+        connection = self._connect(SILENCE_SECONDS)
+        started = time.monotonic()
+        try:
+            connection.request(
+                "POST", "/v1/chat/completions", json.dumps(body), headers=self._headers
+            )
+            response = connection.getresponse()
+            if response.status != _OK:
+                raise ChatFailedError(_words(_json(response.read()), response.status))
+            for event in _events(response):
+                yield from _pieces(event, usage, started)
+        finally:
+            usage.total_seconds = time.monotonic() - started
+            connection.close()
+
+    def _connect(self, timeout: float) -> http.client.HTTPConnection:
+        kind = (
+            http.client.HTTPSConnection
+            if self._url.scheme == "https"
+            else http.client.HTTPConnection
+        )
+        return kind(self._url.hostname or "127.0.0.1", self._url.port, timeout=timeout)
+
+
+def _events(response: http.client.HTTPResponse) -> Iterator[Any]:
+    for line in response:
+        if line.startswith(b"data: ") and not line.startswith(b"data: [DONE]"):
+            yield json.loads(line[6:])
+
+
+def _pieces(event: Any, usage: ChatUsage, started: float) -> Iterator[str]:
+    if "error" in event:
+        raise ChatFailedError(_words(event, 0))
+    counts = event.get("usage")
+    if counts:
+        usage.prompt_tokens = counts["prompt_tokens"]
+        usage.completion_tokens = counts["completion_tokens"]
+    for choice in event.get("choices", ()):
+        delta = choice.get("delta", {})
+        piece = delta.get("reasoning_content") or delta.get("content")
+        if piece:
+            if usage.first_seconds is None:
+                usage.first_seconds = time.monotonic() - started
+            yield piece
+
+
+def _json(body: bytes) -> Any:
+    try:
+        return json.loads(body)
+    except ValueError:
+        return None
+
+
+def _words(body: Any, status: int) -> str:
+    try:
+        return str(body["error"]["message"])
+    except (KeyError, TypeError):
+        return f"the gateway answered with HTTP {status}"
