@@ -12,7 +12,12 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
+from starlette.types import ASGIApp
+
 from cortex.v1 import generation_pb2 as generation
+from cortex.v1 import model_pb2
+from cortex.v1 import neuron_service_pb2 as neuron
+from cortex.v1 import registry_service_pb2 as registry
 from services.backplane.errors import FleetError
 
 
@@ -25,12 +30,14 @@ class Head:
         headers: lower-case names to values; the last of a repeated one.
         query: the URL's query, decoded.
         created_unix_seconds: when the request came.
+        path: parameters of the route (`/v1/models/{model:path}`).
     """
 
     request_id: str
     headers: Mapping[str, str]
     query: Mapping[str, str]
     created_unix_seconds: int
+    path: Mapping[str, str] = dataclasses.field(default_factory=dict[str, str])
 
 
 @dataclasses.dataclass(slots=True)
@@ -96,10 +103,15 @@ class Projector(Protocol):
     Fed from a callback on the event loop, so it never blocks and never raises on a legal event.
     Every method returns whole SSE events (or NDJSON lines), possibly none (`b""`). `choice` is the
     index into `Ask.requests`.
+
+    `open` comes first, once; then any of the others. What it and the events before the first delta
+    return may be held back for up to a second: a request that fails meanwhile gets a plain HTTP
+    error and none of them. Before the first delta a generation may start anew elsewhere, so
+    `queued`, `started` and `prefill` may come again for the same choice.
     """
 
     def open(self) -> bytes:
-        """Sent as soon as the request is accepted, before any instance has answered."""
+        """The stream's first bytes."""
         ...
 
     def text(self, choice: int, text: str, tokens: int) -> bytes:
@@ -159,4 +171,97 @@ class Dialect(Protocol):
 
     def error(self, error: FleetError, head: Head | None) -> bytes:
         """The error envelope; the status comes from the table."""
+        ...
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class ListedModel:
+    """One model as clients may ask for it, with what the fleet knows of it.
+
+    Attributes:
+        model: its name.
+        aliases: other names for it.
+        created_unix_seconds: when it was first known; 0 where that is not known.
+        description: for people; may be empty.
+        capabilities: what it can do.
+        max_context_tokens: the tightest of its loaded copies, else as configured; None: not known.
+        max_output_tokens: None: no limit of its own.
+        price: None: unknown.
+        is_loaded: some instance is READY.
+        locations: neuron name and state of every instance, by neuron name.
+        feasible_neurons: where it could run.
+    """
+
+    model: str
+    aliases: tuple[str, ...] = ()
+    created_unix_seconds: int = 0
+    description: str = ""
+    capabilities: tuple[model_pb2.Capability.ValueType, ...] = ()
+    max_context_tokens: int | None = None
+    max_output_tokens: int | None = None
+    price: registry.Price | None = None
+    is_loaded: bool = False
+    locations: tuple[tuple[str, model_pb2.InstanceState.ValueType], ...] = ()
+    feasible_neurons: tuple[str, ...] = ()
+
+
+class Fleet(Protocol):
+    """What a lookup may ask. Calls are routed, placed and retried as generations are.
+
+    Raises (the coroutines): FleetError, MODEL_UNKNOWN among them.
+    """
+
+    async def count_tokens(self, request: neuron.CountTokensRequest) -> neuron.CountTokensResponse:
+        """Counts a prompt. `model` is a name or an alias; the instance is chosen here."""
+        ...
+
+    async def embed(self, request: neuron.EmbedRequest) -> neuron.EmbedResponse:
+        """Embeds texts. `model` is a name or an alias; the instance is chosen here."""
+        ...
+
+    def models(self) -> Sequence[ListedModel]:
+        """Every model that may be asked for, by name.
+
+        Raises:
+            FleetError: REGISTRY_UNAVAILABLE: nothing is known of the fleet yet.
+        """
+        ...
+
+
+class Lookup(Protocol):
+    """One way of asking for something that is no generation: a listing, a count, embeddings."""
+
+    @property
+    def name(self) -> str:
+        """For logs and metrics: `openai_embeddings`."""
+        ...
+
+    async def answer(self, body: bytes, head: Head, fleet: Fleet) -> bytes:
+        """The JSON body of the answer.
+
+        Raises:
+            FleetError: as `Dialect.decode`, or as the fleet said.
+        """
+        ...
+
+    def error(self, error: FleetError, head: Head | None) -> bytes:
+        """The error envelope."""
+        ...
+
+
+class Mount(Protocol):
+    """Makes ASGI apps of dialects. Every `routes.py` has one function `routes(mount)`.
+
+    ```
+    def routes(mount: Mount) -> list[Route]:
+        return [Route("/v1/messages", mount.generation(AnthropicMessages()), methods=["POST"])]
+    ```
+    """
+
+    def generation(self, dialect: Dialect) -> ASGIApp:
+        """Serves a dialect."""
+        ...
+
+    def lookup(self, lookup: Lookup) -> ASGIApp:
+        """Serves a lookup."""
         ...
