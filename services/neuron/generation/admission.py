@@ -1,0 +1,132 @@
+"""Who runs next: a bounded queue that is fair by principal and favours interactive work.
+
+Pure: time is passed in (monotonic seconds), nothing is awaited.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import deque
+from typing import Final, Generic, TypeVar
+
+Item = TypeVar("Item")
+
+INTERACTIVE_PER_BATCH: Final = 4
+"""While both wait, one batch item goes after so many interactive ones: it cannot starve."""
+
+
+class QueueFullError(Exception):
+    """The queue holds as many as it may."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Waiting(Generic[Item]):
+    """An item in the queue.
+
+    Attributes:
+        key: names the item, unique among those that wait.
+        item: what waits.
+        principal: whose turn it takes.
+        is_batch: yields to interactive items.
+        since: when it came, monotonic seconds.
+    """
+
+    key: int
+    item: Item
+    principal: str
+    is_batch: bool
+    since: float
+
+
+class AdmissionQueue(Generic[Item]):
+    """First come, first served per principal; principals take turns; two classes.
+
+    Bound: `max_queued` items in all. Nothing leaves except by `pop`, `remove` or `expire`, so a
+    cancelled waiter cannot leak its place.
+    """
+
+    def __init__(self, *, max_queued: int, timeout_seconds: float) -> None:
+        self._max_queued = max_queued
+        self._timeout_seconds = timeout_seconds
+        self._interactive: deque[Waiting[Item]] = deque()
+        self._batch: deque[Waiting[Item]] = deque()
+        self._last_turn: dict[str, int] = {}
+        self._turns = 0
+        self._interactive_run = 0
+
+    def __len__(self) -> int:
+        return len(self._interactive) + len(self._batch)
+
+    def push(self, item: Item, *, key: int, principal: str, is_batch: bool, now: float) -> None:
+        """Adds an item behind its principal's others.
+
+        Raises:
+            QueueFullError: `max_queued` items wait already.
+        """
+        if len(self) >= self._max_queued:
+            raise QueueFullError
+        waiting = Waiting(key, item, principal, is_batch, now)
+        (self._batch if is_batch else self._interactive).append(waiting)
+
+    def peek(self) -> Waiting[Item] | None:
+        """What `pop` would give, or None."""
+        line = self._next_line()
+        return None if line is None else self._next_of(line)
+
+    def pop(self) -> Waiting[Item] | None:
+        """Takes the next item out, or None where nobody waits."""
+        line = self._next_line()
+        if line is None:
+            return None
+        chosen = self._next_of(line)
+        line.remove(chosen)
+        self._interactive_run = 0 if chosen.is_batch else self._interactive_run + 1
+        self._turns += 1
+        self._last_turn[chosen.principal] = self._turns
+        self._forget_idle_principals()
+        return chosen
+
+    def remove(self, key: int) -> bool:
+        """Takes an item out of turn; False where none has this key."""
+        for line in (self._interactive, self._batch):
+            for waiting in line:
+                if waiting.key == key:
+                    line.remove(waiting)
+                    return True
+        return False
+
+    def expire(self, now: float) -> list[Waiting[Item]]:
+        """Takes out all that have waited too long."""
+        late: list[Waiting[Item]] = []
+        for line in (self._interactive, self._batch):
+            # A line is in order of arrival, so the first that is in time ends the search.
+            while line and now - line[0].since >= self._timeout_seconds:
+                late.append(line.popleft())
+        return late
+
+    def order(self) -> list[int]:
+        """Keys in the order in which they will be popped, if nothing more comes."""
+        copy = AdmissionQueue[Item](max_queued=0, timeout_seconds=0)
+        copy._interactive = self._interactive.copy()
+        copy._batch = self._batch.copy()
+        copy._last_turn = self._last_turn.copy()
+        copy._turns, copy._interactive_run = self._turns, self._interactive_run
+        keys: list[int] = []
+        while (waiting := copy.pop()) is not None:
+            keys.append(waiting.key)
+        return keys
+
+    def _next_line(self) -> deque[Waiting[Item]] | None:
+        is_batch_turn = self._interactive_run >= INTERACTIVE_PER_BATCH or not self._interactive
+        if is_batch_turn and self._batch:
+            return self._batch
+        return self._interactive or None
+
+    def _next_of(self, line: deque[Waiting[Item]]) -> Waiting[Item]:
+        """The oldest item of the principal whose last turn is longest ago."""
+        return min(line, key=lambda waiting: self._last_turn.get(waiting.principal, 0))
+
+    def _forget_idle_principals(self) -> None:
+        if len(self._last_turn) > 4 * self._max_queued + 64:
+            present = {waiting.principal for waiting in (*self._interactive, *self._batch)}
+            self._last_turn = {p: t for p, t in self._last_turn.items() if p in present}
