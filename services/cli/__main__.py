@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from services import __version__
-from services.cli import chat, fleet, placement, services, up
+from services.cli import bench, chat, fleet, placement, services, up
 
 app = typer.Typer(
     name="cortex",
@@ -36,8 +36,11 @@ _RUN = "Run the fleet"
 _SEE = "See it and talk to it"
 _OPERATE = "Operate it"
 for panel, commands in (
-    (_RUN, (up.up, services.gateway, services.registry, services.neuron)),
-    (_SEE, (fleet.status, fleet.models, chat.chat)),
+    (
+        _RUN,
+        (up.up, services.serve, services.gateway, services.registry, services.neuron, services.acp),
+    ),
+    (_SEE, (fleet.status, fleet.models, chat.chat, bench.bench)),
     (
         _OPERATE,
         (

@@ -134,5 +134,5 @@ class LocalFleet:
             "CORTEX_NEURON__METRICS_LISTEN": f"{self.host}:{self.ports.neuron_metrics}",
             "CORTEX_NEURON__ADVERTISE": f"{self._reached_at}:{self.ports.neuron}",
             "CORTEX_NEURON__REGISTRY": registry,
-            "CORTEX_NEURON__MODELS_DIR": str(self.data_dir / "models"),
+            "CORTEX_NEURON__MODELS_DIRS": f'["{self.data_dir / "models"}"]',
         }

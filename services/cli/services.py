@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import pathlib
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Annotated, Any
 
 import typer
@@ -29,6 +30,49 @@ def gateway(config: ConfigOption = None) -> None:
     from services.gateway.wire import serve
 
     _run("gateway", config, serve, use_uvloop=True)
+
+
+def serve(config: ConfigOption = None) -> None:
+    """Run the gateway, with a registry inside unless the settings name one elsewhere."""
+    from services.gateway.wire import serve as serve_gateway
+
+    document = _document(config)
+    if document.tables.get("gateway", {}).get("registry"):
+        _run("gateway", config, serve_gateway, use_uvloop=True)
+        return
+
+    async def both(document: Document, shutdown: Shutdown) -> int:
+        from services.registry.wire import serve as serve_registry
+
+        return await _together(document, shutdown, (serve_registry, serve_gateway))
+
+    _run("gateway", config, both, use_uvloop=True)
+
+
+async def _together(document: Document, shutdown: Shutdown, parts: Sequence[Any]) -> int:
+    """Runs services in one process; the end of one is the end of all. Returns the worst code."""
+
+    async def run(part: Any) -> int:
+        try:
+            code: int = await part(document, shutdown)
+            return code
+        finally:
+            shutdown.request("a part ended")
+
+    async with asyncio.TaskGroup() as group:
+        tasks = [group.create_task(run(part)) for part in parts]
+    return max(task.result() for task in tasks)
+
+
+def acp(
+    arguments: Annotated[
+        list[str] | None, typer.Argument(help="For the agent; `cortex acp -- --help` lists them.")
+    ] = None,
+) -> None:
+    """Speak the Agent Client Protocol on standard input and output, for an editor."""
+    from services.agent.__main__ import main as agent_main
+
+    raise typer.Exit(agent_main(arguments or []))
 
 
 def registry(config: ConfigOption = None) -> None:
