@@ -1,0 +1,47 @@
+"""Puts the codec into Hypercorn's slot."""
+
+from collections.abc import Awaitable, Callable
+from importlib.metadata import version
+from inspect import signature
+from typing import Any
+
+import hypercorn.protocol
+import structlog
+from hypercorn.config import Config
+from hypercorn.protocol.h11 import H11Protocol
+
+from services.gateway.http1.codec import CodecConfig, HttptoolsCodec
+
+log = structlog.get_logger()
+
+HYPERCORN_MINOR = "0.18"
+
+
+def choose_codec(app: Any, config: Config, *rest: Any) -> HttptoolsCodec | H11Protocol:
+    """Builds the codec that the server's own configuration asks for.
+
+    It is called in the place of the class, once per connection, so that servers with
+    different settings live in one process.
+    """
+    if isinstance(config, CodecConfig) and config.http1 is not None:
+        return HttptoolsCodec(app, config, *rest)
+    return H11Protocol(app, config, *rest)
+
+
+def install() -> bool:
+    """Makes Hypercorn ask `choose_codec`; idempotent.
+
+    Returns:
+        False, with a warning in the log, where this Hypercorn is not the one that the seam
+        was written for: then every server keeps the stock codec.
+    """
+    found = version("hypercorn")
+    if not found.startswith(HYPERCORN_MINOR + ".") or not _same_constructor(H11Protocol):
+        log.warning("http1.codec_not_installed", hypercorn=found, wanted=HYPERCORN_MINOR)
+        return False
+    setattr(hypercorn.protocol, "H11Protocol", choose_codec)  # noqa: B010 - a type's name
+    return True
+
+
+def _same_constructor(stock: Callable[..., Awaitable[None]] | type[Any]) -> bool:
+    return list(signature(stock).parameters) == list(signature(HttptoolsCodec).parameters)

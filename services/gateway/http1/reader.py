@@ -1,0 +1,212 @@
+"""Bytes to requests: httptools with the checks that a server owes on top of it."""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import httptools
+
+from services.gateway.http1.limits import Http1Limits, Refused
+
+_OVERHEAD_PER_BODY_BYTE = 8
+_SPECIAL = frozenset({b"content-length", b"expect", b"transfer-encoding"})
+
+
+@dataclass(slots=True)
+class RequestHead:
+    """Request line and headers.
+
+    Attributes:
+        target: as it stood on the wire, ASCII.
+        headers: lower-case names, in order.
+        keep_alive: the client lets the connection go on behind this request.
+        expects_continue: it waits for `100 Continue` before it sends the body.
+    """
+
+    method: str
+    target: bytes
+    http_version: str
+    headers: list[tuple[bytes, bytes]]
+    keep_alive: bool
+    expects_continue: bool
+
+
+class RequestSink(Protocol):
+    """Who is told. May raise `Refused`."""
+
+    def request_begun(self, head: RequestHead) -> None:
+        """A head is complete; a body may follow."""
+        ...
+
+    def body_received(self, data: bytes) -> None:
+        """A piece of the body, within the limit."""
+        ...
+
+    def request_ended(self) -> None:
+        """The request is whole."""
+        ...
+
+
+class Upgrade(Exception):  # noqa: N818 - a turn of the connection, not an error
+    """The client asks for another protocol (or CONNECT).
+
+    Attributes:
+        head: the request as bytes, for another parser.
+        consumed: octets of the fed data up to the end of that head.
+    """
+
+    def __init__(self, head: bytes, consumed: int) -> None:
+        super().__init__("upgrade")
+        self.head = head
+        self.consumed = consumed
+
+
+class RequestReader:
+    """Feeds one connection's bytes to httptools and tells a sink what they say.
+
+    After any exception it must not be fed again. A head of 1 MB, a body over the limit and
+    chunk framing that outweighs its body end it before they are held in memory.
+    """
+
+    def __init__(self, sink: RequestSink, limits: Http1Limits) -> None:
+        self._sink = sink
+        self._limits = limits
+        self._parser = httptools.HttpRequestParser(self)
+        self._target = b""
+        self._headers: list[tuple[bytes, bytes]] = []
+        self._head: RequestHead | None = None
+        self._wire_bytes = 0
+        self._body_bytes = 0
+        self.in_head = False
+        self.in_body = False
+
+    @property
+    def path(self) -> str:
+        """The path of the request being read, or of the last one; "" before any."""
+        return self._target.partition(b"?")[0].decode("ascii", "replace")
+
+    @property
+    def is_head_request(self) -> bool:
+        """Whether the request being read, or the last one, is HEAD."""
+        return self._head is not None and self._head.method == "HEAD"
+
+    def feed(self, data: bytes) -> None:
+        """Parses the next bytes, in portions that the caller keeps small.
+
+        Raises:
+            Refused: malformed, or over a limit.
+            Upgrade: the connection changes its protocol.
+        """
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserUpgrade as upgrade:
+            raise Upgrade(self._replay(), upgrade.args[0]) from None
+        except httptools.HttpParserCallbackError as error:
+            if isinstance(error.__context__, Refused):
+                raise error.__context__ from None
+            raise
+        except httptools.HttpParserError as error:
+            self._raise_unless_behind_the_last(error)
+        if self.in_head or self.in_body:
+            self._weigh(len(data))
+
+    def on_message_begin(self) -> None:
+        """httptools: the first byte of a request."""
+        self._target = b""
+        self._headers = []
+        self._head = None
+        self._wire_bytes = 0
+        self._body_bytes = 0
+        self.in_head = True
+
+    def on_url(self, part: bytes) -> None:
+        """httptools: a piece of the target."""
+        self._target += part
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """httptools: one whole header, or a trailer, which is dropped."""
+        if self.in_head:
+            self._headers.append((name.lower(), value))
+
+    def on_headers_complete(self) -> None:
+        """httptools: the empty line behind the headers."""
+        parser = self._parser
+        size = len(self._target) + sum(len(name) + len(value) + 4 for name, value in self._headers)
+        if size > self._limits.head_bytes:
+            raise Refused(431, "the request's headers are too large")
+        head = RequestHead(
+            parser.get_method().decode("ascii"),
+            self._target,
+            parser.get_http_version(),
+            self._headers,
+            parser.should_keep_alive(),
+            expects_continue=False,
+        )
+        self._check(head)
+        self._head = head
+        self.in_head = False
+        if not parser.should_upgrade():
+            self.in_body = True
+            self._sink.request_begun(head)
+
+    def on_body(self, data: bytes) -> None:
+        """httptools: a piece of the body, chunk framing removed."""
+        self._body_bytes += len(data)
+        if self._body_bytes > self._limits.body_bytes:
+            self._refuse_body()
+        self._sink.body_received(data)
+
+    def on_message_complete(self) -> None:
+        """httptools: the end of a request."""
+        if self.in_body:
+            self.in_body = False
+            self._sink.request_ended()
+
+    def _check(self, head: RequestHead) -> None:
+        if head.http_version not in {"1.1", "1.0"}:
+            raise Refused(505, "only HTTP/1.1 and HTTP/1.0 are spoken here")
+        hosts = 0
+        for name, value in head.headers:
+            if name == b"host":
+                hosts += 1
+            elif name in _SPECIAL:
+                self._check_special(head, name, value.lower())
+        if hosts > 1 or (hosts == 0 and head.http_version == "1.1"):
+            raise Refused(400, "exactly one Host header is needed")
+
+    def _check_special(self, head: RequestHead, name: bytes, value: bytes) -> None:
+        if name == b"content-length":
+            if int(value) > self._limits.body_bytes:
+                self._refuse_body()
+        elif name == b"transfer-encoding":
+            if value != b"chunked":
+                raise Refused(501, "of the transfer codings only chunked is known")
+        elif value == b"100-continue":
+            head.expects_continue = head.http_version == "1.1"
+        else:
+            raise Refused(417, "the only expectation known is 100-continue")
+
+    def _refuse_body(self) -> None:
+        raise Refused(413, f"the body is larger than {self._limits.body_bytes} bytes")
+
+    def _weigh(self, fed: int) -> None:
+        # Counted from the portion after the one in which the head began, or the body.
+        self._wire_bytes += fed
+        if self.in_head and self._wire_bytes > self._limits.head_bytes:
+            raise Refused(431, "the request's headers are too large")
+        allowed = self._limits.head_bytes + self._body_bytes * _OVERHEAD_PER_BODY_BYTE
+        if self.in_body and self._wire_bytes - self._body_bytes > allowed:
+            raise Refused(431, "the chunks' framing and trailers outweigh the body")
+
+    def _raise_unless_behind_the_last(self, error: Exception) -> None:
+        # Bytes behind a request that said `connection: close` are nobody's business.
+        done = self._head is not None and not self.in_head and not self.in_body
+        if not (done and self._head is not None and not self._head.keep_alive):
+            raise Refused(400, f"malformed HTTP: {error}") from None
+
+    def _replay(self) -> bytes:
+        head = self._head
+        if head is None:
+            raise Refused(400, "malformed HTTP: an upgrade without a request")
+        lines = [f"{head.method} ".encode(), head.target, f" HTTP/{head.http_version}\r\n".encode()]
+        lines += [b"%b: %b\r\n" % pair for pair in head.headers]
+        return b"".join([*lines, b"\r\n"])

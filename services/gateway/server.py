@@ -1,0 +1,169 @@
+"""Serves an ASGI app: sockets, TLS, codec, and an end that lets answers finish."""
+
+import asyncio
+import logging
+import socket
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import Any, Literal, TypeAlias
+
+import structlog
+from hypercorn.asyncio.run import worker_serve
+from hypercorn.config import Config, Sockets
+from hypercorn.utils import wrap_app
+
+from services.gateway.http1.codec import CodecConfig
+from services.gateway.http1.install import install
+from services.gateway.http1.limits import ErrorBody, Http1Limits, plain_error
+from services.gateway.http1.settings import Http1Settings
+
+log = structlog.get_logger()
+
+Http1Codec: TypeAlias = Literal["fast", "stock"]
+
+# The default of 100 makes a burst of 256 connections wait for retransmitted SYNs, 1 to 2 s.
+BACKLOG = 4096
+
+
+class ListenError(Exception):
+    """The server cannot listen where it was told to."""
+
+    def __init__(self, listen: str, reason: str) -> None:
+        super().__init__(f"cannot listen on {listen}: {reason}")
+        self.listen = listen
+        self.reason = reason
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TlsOptions:
+    """Files in PEM. With `client_ca` every client has to show a certificate of that CA."""
+
+    certificate: str
+    key: str
+    key_password: str | None = None
+    client_ca: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServerOptions:
+    """How one server listens and ends.
+
+    Attributes:
+        listen: `host:port`, `[v6]:port` or `unix:path`; port 0 takes a free one.
+        http1_codec: `fast` is ours on httptools, `stock` is Hypercorn's on h11, which knows
+            of the limits only the size of a head.
+        error_body: words what the fast codec refuses by itself.
+        drain_seconds: how long answers may go on after the shutdown was asked for.
+        max_streams: concurrent requests of one HTTP/2 connection.
+    """
+
+    listen: str
+    http1_codec: Http1Codec = "fast"
+    limits: Http1Limits = field(default_factory=Http1Limits)
+    error_body: ErrorBody = plain_error
+    drain_seconds: float = 30.0
+    max_streams: int = 100
+    tls: TlsOptions | None = None
+
+
+def build_config(options: ServerOptions) -> CodecConfig:
+    """Translates options to Hypercorn's configuration."""
+    config = CodecConfig()
+    limits = options.limits
+    config.bind = [options.listen]
+    config.backlog = BACKLOG
+    config.accesslog = None
+    # The logger itself, not its name: Hypercorn would give a name a handler of its own.
+    config.errorlog = logging.getLogger("hypercorn.error")
+    config.include_server_header = False
+    config.keep_alive_timeout = limits.keep_alive_seconds
+    config.keep_alive_max_requests = limits.keep_alive_requests
+    config.h11_max_incomplete_size = limits.head_bytes
+    config.h2_max_concurrent_streams = options.max_streams
+    config.graceful_timeout = options.drain_seconds
+    if options.http1_codec == "fast" and install():
+        config.http1 = Http1Settings(limits=limits, error_body=options.error_body)
+    if options.tls is not None:
+        _add_tls(config, options.tls)
+    return config
+
+
+def _add_tls(config: Config, tls: TlsOptions) -> None:
+    import ssl
+
+    config.certfile = tls.certificate
+    config.keyfile = tls.key
+    config.keyfile_password = tls.key_password
+    if tls.client_ca is not None:
+        config.ca_certs = tls.client_ca
+        config.verify_mode = ssl.CERT_REQUIRED
+
+
+class HttpServer:
+    """One listening address and the app behind it.
+
+    It listens from construction on: clients that connect before `serve` runs wait in the
+    backlog, and the address is known (port 0) before the app starts.
+    """
+
+    def __init__(self, app: Any, options: ServerOptions) -> None:
+        """Binds.
+
+        Raises:
+            ListenError: the address is taken, forbidden or not one of this machine's, or a
+                TLS file cannot be read.
+        """
+        self._app = app
+        self._config = build_config(options)
+        try:
+            self._sockets: Sockets = self._config.create_sockets()
+            self._config.create_ssl_context()
+        except (OSError, ValueError) as error:
+            raise ListenError(options.listen, str(error)) from error
+        for listener in self._listeners:
+            listener.listen(BACKLOG)
+
+    @property
+    def _listeners(self) -> list[socket.socket]:
+        return [*self._sockets.secure_sockets, *self._sockets.insecure_sockets]
+
+    @property
+    def address(self) -> str:
+        """`host:port` or `unix:path` as it was bound; never port 0."""
+        name = self._listeners[0].getsockname()
+        if isinstance(name, str):
+            return f"unix:{name}"
+        host = f"[{name[0]}]" if ":" in name[0] else name[0]
+        return f"{host}:{name[1]}"
+
+    async def serve(self, shutdown: Callable[[], Awaitable[object]]) -> None:
+        """Serves until `shutdown` returns, then drains.
+
+        Order of the end: no new connection, idle ones close, running answers finish or are
+        cut after `drain_seconds`, the app's lifespan ends. Cancelling it ends without
+        draining.
+        """
+        try:
+            await worker_serve(
+                wrap_app(self._app, self._config.wsgi_max_body_size, "asgi"),
+                self._config,
+                sockets=self._sockets,
+                shutdown_trigger=shutdown,
+            )
+        finally:
+            self.close()
+
+    def close(self) -> None:
+        """Stops listening; idempotent."""
+        for listener in self._listeners:
+            listener.close()
+
+
+def new_event_loop() -> asyncio.AbstractEventLoop:
+    """Makes uvloop's loop where it is installed, else asyncio's: for `asyncio.Runner`."""
+    try:
+        import uvloop
+    except ImportError:
+        log.warning("uvloop.missing", effect="requests cost about a fifth more CPU")
+        return asyncio.new_event_loop()
+    return uvloop.new_event_loop()
