@@ -1,0 +1,121 @@
+"""What the OpenAI-shaped dialects' answers have in common: usage, log probabilities, errors."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from typing import Any, Final
+
+from cortex.v1 import generation_pb2 as generation
+from services.backplane.errors import FleetError, Reason
+from services.gateway.dialects.reading import encode
+
+_DONE: Final = b"data: [DONE]\n\n"
+_STEP: Final = re.compile(r"\.(\d+)(?=\.|$)")
+
+
+def wording(error: FleetError) -> str:
+    """The message; too long a prompt in the words that clients of this API look for."""
+    facts = error.facts
+    if error.reason is Reason.CONTEXT_TOO_LONG and "max_context_tokens" in facts:
+        return (
+            f"This model's maximum context length is {facts['max_context_tokens']} tokens. "
+            f"However, your messages resulted in {facts.get('prompt_tokens', 'more')} tokens. "
+            "Please reduce the length of the messages."
+        )
+    return error.message
+
+
+def error_object(error: FleetError) -> dict[str, Any]:
+    """The `error` object of the API; what machines may want more of comes behind it."""
+    row = error.reason.row
+    found: dict[str, Any] = {
+        "message": wording(error),
+        "type": row.openai_type,
+        "param": _STEP.sub(r"[\1]", error.field) if error.field else None,
+        "code": row.openai_code,
+    }
+    if error.facts:
+        found["facts"] = error.facts
+    return found
+
+
+def envelope(error: FleetError) -> bytes:
+    """The body of a refused request."""
+    return encode({"error": error_object(error)})
+
+
+def error_event(error: FleetError) -> bytes:
+    """The last event of a broken stream: no `[DONE]`, so that it cannot pass for a whole one."""
+    return b"data: " + envelope(error) + b"\n\n"
+
+
+def end_of_stream() -> bytes:
+    """The last event of a stream that ended well."""
+    return _DONE
+
+
+def usage_object(usage: generation.Usage) -> dict[str, Any]:
+    """`usage` as chat and completions tell it."""
+    return {
+        "prompt_tokens": usage.prompt_tokens,
+        "completion_tokens": usage.completion_tokens,
+        "total_tokens": usage.prompt_tokens + usage.completion_tokens,
+        "prompt_tokens_details": {"cached_tokens": usage.cached_prompt_tokens},
+        "completion_tokens_details": {"reasoning_tokens": usage.reasoning_tokens},
+    }
+
+
+def total(usages: Iterable[generation.Usage]) -> generation.Usage:
+    """The usage of several choices of one prompt: it was read once, each answer was written."""
+    found = generation.Usage()
+    for one in usages:
+        found.prompt_tokens = max(found.prompt_tokens, one.prompt_tokens)
+        found.cached_prompt_tokens = max(found.cached_prompt_tokens, one.cached_prompt_tokens)
+        found.completion_tokens += one.completion_tokens
+        found.reasoning_tokens += one.reasoning_tokens
+    return found
+
+
+def finish_reason(reason: generation.FinishReason.ValueType, *, called: bool) -> str:
+    """The API's word for why a generation ended.
+
+    A call that was made counts whatever ended the text behind it: agents run tools only then.
+    """
+    if reason == generation.FINISH_REASON_MAX_TOKENS:
+        return "length"
+    return "tool_calls" if called or reason == generation.FINISH_REASON_TOOL_CALLS else "stop"
+
+
+def logprob_objects(logprobs: Iterable[generation.TokenLogprob]) -> list[dict[str, Any]]:
+    """`logprobs.content` as chat and Responses tell it."""
+    return [
+        _logprob(one) | {"top_logprobs": [_logprob(other) for other in one.alternatives]}
+        for one in logprobs
+    ]
+
+
+def _logprob(one: generation.TokenLogprob) -> dict[str, Any]:
+    return {
+        "token": one.text.decode("utf-8", "replace"),
+        "logprob": one.logprob,
+        "bytes": list(one.text),
+    }
+
+
+def comment_line(words: str) -> bytes:
+    """A comment of the event stream, for people who watch it."""
+    return b": " + words.replace("\r", " ").replace("\n", " ").encode() + b"\n\n"
+
+
+def repairs(notes: Sequence[str]) -> bytes:
+    """Comments that tell what was mended in the model's own words."""
+    return b"".join(comment_line(f"repaired: {note}") for note in notes if note)
+
+
+def queued(event: generation.GenerationQueued) -> bytes:
+    """A comment that tells the place in the queue."""
+    words = f"queued, {event.position} before this one"
+    if event.HasField("eta"):
+        words += f", about {event.eta.ToTimedelta().total_seconds():.0f} s"
+    return comment_line(words)

@@ -1,0 +1,1 @@
+"""OpenAI chat completions, with the fields that local servers add."""

@@ -1,0 +1,106 @@
+"""A chat completion body into a canonical request."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Final
+
+from cortex.v1 import conversation_pb2 as conversation
+from cortex.v1 import generation_pb2 as generation
+from services.gateway.dialects import sampling
+from services.gateway.dialects.dialect import Ask, Head
+from services.gateway.dialects.openai_chat import messages, wishes
+from services.gateway.dialects.openai_chat.fields import READER, ChatRequest
+from services.gateway.dialects.reading import bad, encode_text, unsupported
+
+_PATIENT_TIERS: Final = frozenset({"flex", "batch"})
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Detail:
+    """What the encoder needs again.
+
+    Attributes:
+        include_usage: the client wants the usage in a chunk of its own.
+        logprobs: log probabilities were asked for.
+        old_functions: calls are told in the old `function_call` form.
+    """
+
+    include_usage: bool = False
+    logprobs: bool = False
+    old_functions: bool = False
+
+
+def decode(body: bytes, head: Head) -> Ask:
+    """Reads a request.
+
+    Raises:
+        FleetError: BAD_REQUEST or UNSUPPORTED_FIELD with the field's path.
+    """
+    wire: ChatRequest = READER.read(body)
+    _refuse_what_nobody_does(wire)
+    request = generation.GenerateRequest(
+        request_id=head.request_id,
+        chat=_chat(wire),
+        sampling=sampling.sampling_of(wire),
+        stop=sampling.stop_rules(
+            wire, stop=wire.stop, max_tokens=wire.max_completion_tokens or wire.max_tokens
+        ),
+        constraint=wishes.constraint_of(wire),
+        reasoning=wishes.reasoning_of(wire),
+        top_logprobs=_top_logprobs(wire),
+        work_class=work_class(wire.service_tier),
+    )
+    options = wire.stream_options
+    detail = Detail(
+        include_usage=bool(options and options.include_usage),
+        logprobs=bool(wire.logprobs),
+        old_functions=wire.functions is not None and wire.tools is None,
+    )
+    requests = sampling.choices(request, wire.n or 1)
+    return Ask(model=wire.model, stream=bool(wire.stream), requests=requests, detail=detail)
+
+
+def _chat(wire: ChatRequest) -> conversation.Chat:
+    offered, choice = wishes.choose(wire, wishes.tools_of(wire))
+    variables = wire.chat_template_kwargs
+    return conversation.Chat(
+        messages=messages.turns_of(wire.messages),
+        tools=offered,
+        tool_choice=choice,
+        parallel_tool_calls=wire.parallel_tool_calls,
+        template_variables_json=encode_text(variables) if variables else "",
+        continue_final_message=_continues(wire),
+    )
+
+
+def _continues(wire: ChatRequest) -> bool:
+    last = wire.messages[-1]
+    wanted = bool(wire.continue_final_message or last.prefix)
+    if wanted and last.role != "assistant":
+        raise bad("continue_final_message", "the last message is not the assistant's.")
+    return wanted
+
+
+def _top_logprobs(wire: ChatRequest) -> int | None:
+    if wire.logprobs:
+        return wire.top_logprobs or 0
+    if wire.top_logprobs:
+        raise bad("top_logprobs", "logprobs must be true where this is set.")
+    return None
+
+
+def _refuse_what_nobody_does(wire: ChatRequest) -> None:
+    if wire.audio is not None or "audio" in (wire.modalities or ()):
+        raise unsupported("modalities", "models here answer in text only.")
+    if wire.web_search_options is not None:
+        raise unsupported("web_search_options", "there is no web search here.")
+    if not wire.model:
+        raise bad("model", "must not be empty.")
+
+
+def work_class(service_tier: str | None) -> generation.WorkClass.ValueType:
+    """Batch work for the tiers that trade speed for price, interactive work for all others."""
+    if service_tier in _PATIENT_TIERS:
+        return generation.WORK_CLASS_BATCH
+    return generation.WORK_CLASS_INTERACTIVE

@@ -1,0 +1,73 @@
+"""Collected events into one chat completion."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from services.gateway.dialects import openai_answer
+from services.gateway.dialects.dialect import Ask, Collected, CollectedToolCall, Head
+from services.gateway.dialects.openai_chat.decode import Detail
+from services.gateway.dialects.reading import encode
+
+
+def completion_id(head: Head) -> str:
+    """The completion's id, from the request's."""
+    return "chatcmpl-" + head.request_id
+
+
+def body(ask: Ask, head: Head, choices: Sequence[Collected]) -> bytes:
+    """The whole response."""
+    detail: Detail = ask.detail
+    usage = openai_answer.total(one.finished.usage for one in choices)
+    return encode(
+        {
+            "id": completion_id(head),
+            "object": "chat.completion",
+            "created": head.created_unix_seconds,
+            "model": ask.model,
+            "choices": [_choice(index, one, detail) for index, one in enumerate(choices)],
+            "usage": openai_answer.usage_object(usage),
+            "service_tier": "default",
+            "system_fingerprint": None,
+        }
+    )
+
+
+def _choice(index: int, one: Collected, detail: Detail) -> dict[str, Any]:
+    calls = one.tool_calls()
+    reason = openai_answer.finish_reason(one.finished.reason, called=bool(calls))
+    if detail.old_functions and reason == "tool_calls":
+        reason = "function_call"
+    logprobs = None
+    if detail.logprobs:
+        logprobs = {"content": openai_answer.logprob_objects(one.logprobs), "refusal": None}
+    return {
+        "index": index,
+        "message": _message(one, calls, detail),
+        "logprobs": logprobs,
+        "finish_reason": reason,
+    }
+
+
+def _message(one: Collected, calls: Sequence[CollectedToolCall], detail: Detail) -> dict[str, Any]:
+    text, reasoning = one.text(), one.reasoning()
+    found: dict[str, Any] = {
+        "role": "assistant",
+        "content": text if text or not calls else None,
+        "refusal": None,
+    }
+    if reasoning:
+        found["reasoning_content"] = reasoning
+    if calls and detail.old_functions:
+        found["function_call"] = {"name": calls[0].name, "arguments": calls[0].arguments_json}
+    elif calls:
+        found["tool_calls"] = [
+            {
+                "id": call.call_id,
+                "type": "function",
+                "function": {"name": call.name, "arguments": call.arguments_json},
+            }
+            for call in calls
+        ]
+    return found

@@ -1,0 +1,114 @@
+"""Chat messages into canonical turns.
+
+Every shape that real clients send is read: content as text, parts, null or absent; arguments as
+text or object; the old `function` role; reasoning that was echoed back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Final
+
+from cortex.v1 import conversation_pb2 as conversation
+from services.gateway.dialects import images, turns
+from services.gateway.dialects.openai_chat.fields import CalledFunction, ChatMessage, ContentPart
+from services.gateway.dialects.reading import bad, encode_text, unsupported
+
+_TEXT_KINDS: Final = frozenset({"text", "input_text", "output_text"})
+
+
+def turns_of(messages: Sequence[ChatMessage]) -> list[conversation.Message]:
+    """Canonical turns, one per message and in the same order.
+
+    Raises:
+        FleetError: BAD_REQUEST or UNSUPPORTED_FIELD with the path of what cannot be read.
+    """
+    if not messages:
+        raise bad("messages", "must hold at least one message.")
+    names: dict[str, str] = {}
+    return [_turn(one, f"messages.{index}", names) for index, one in enumerate(messages)]
+
+
+def _turn(one: ChatMessage, path: str, names: dict[str, str]) -> conversation.Message:
+    match one.role:
+        case "user":
+            return turns.message(conversation.ROLE_USER, _user_parts(one, path), one.name)
+        case "assistant":
+            parts = list(_assistant_parts(one, path, names))
+            return turns.message(conversation.ROLE_ASSISTANT, parts, one.name)
+        case "tool":
+            if one.tool_call_id is None:
+                raise bad(f"{path}.tool_call_id", "Field required.")
+            return turns.result(one.tool_call_id, _parts(one, path), names=names)
+        case "function":
+            call_id = one.name or ""
+            return turns.result(call_id, _parts(one, path), names=names | {call_id: call_id})
+        case "system" | "developer":
+            return turns.message(conversation.ROLE_SYSTEM, _parts(one, path), one.name)
+        case _:
+            raise bad(
+                f"{path}.role",
+                f"{one.role!r} is none of system, developer, user, assistant, tool, function.",
+            )
+
+
+def _user_parts(one: ChatMessage, path: str) -> list[conversation.Part]:
+    if one.content is None:
+        raise bad(f"{path}.content", "Expected text or a list of parts, got null.")
+    return _parts(one, path)
+
+
+def _parts(one: ChatMessage, path: str) -> list[conversation.Part]:
+    content = one.content
+    if content is None:
+        return []
+    if isinstance(content, str):
+        return [conversation.Part(text=content)]
+    return [_part(part, f"{path}.content.{index}") for index, part in enumerate(content)]
+
+
+def _part(part: ContentPart, path: str) -> conversation.Part:
+    if part.type in _TEXT_KINDS:
+        if part.text is None:
+            raise bad(f"{path}.text", "Field required.")
+        return conversation.Part(text=part.text)
+    if part.type in {"image_url", "input_image"}:
+        found = part.image_url
+        if found is None:
+            raise bad(f"{path}.image_url", "Field required.")
+        if isinstance(found, str):
+            return conversation.Part(image=images.from_url(found, f"{path}.image_url"))
+        return conversation.Part(image=images.from_url(found.url, f"{path}.image_url.url"))
+    if part.type == "refusal":
+        return conversation.Part(text=part.refusal or "")
+    if part.type == "thinking":
+        return turns.reasoning(part.thinking or part.text or "")
+    raise unsupported(f"{path}.type", f"parts of type {part.type!r} are not supported.")
+
+
+def _assistant_parts(
+    one: ChatMessage, path: str, names: dict[str, str]
+) -> Iterator[conversation.Part]:
+    thought = one.reasoning_content or one.reasoning
+    if isinstance(thought, str) and thought:
+        yield turns.reasoning(thought)
+    yield from (part for part in _parts(one, path) if part.text or not part.HasField("text"))
+    if one.refusal and not one.content:
+        yield turns.text(one.refusal)
+    for index, called in enumerate(one.tool_calls or ()):
+        if not called.function.name:
+            raise bad(f"{path}.tool_calls.{index}.function.name", "must not be empty.")
+        call_id = called.id or f"call_{index}"
+        names[call_id] = called.function.name
+        yield turns.call(call_id, called.function.name, _arguments(called.function))
+    if one.function_call is not None:
+        # The old form has no ids: the function's name ties result to call.
+        name = one.function_call.name
+        yield turns.call(name, name, _arguments(one.function_call))
+
+
+def _arguments(called: CalledFunction) -> str:
+    found = called.arguments
+    if found is None or isinstance(found, str):
+        return found or ""
+    return encode_text(found)

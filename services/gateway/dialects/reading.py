@@ -1,0 +1,176 @@
+"""JSON bodies into typed structs, with the field at fault named in every complaint.
+
+The fast path is one typed decode. Only a body with a field that the struct lacks takes the slow
+one, where the dialect's `FieldRules` say whether that field is passed over or refused.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
+
+import msgspec
+
+from services.backplane.errors import FleetError, Reason
+
+T = TypeVar("T")
+
+_AT = re.compile(r"(?s)^(?P<what>.*?)(?: - at (?:`key` in )?`\$(?P<path>.*)`)?$")
+_MISSING = re.compile(r"missing required field `(?P<name>[^`]+)`")
+_INDEX = re.compile(r"\[(\d+|\.\.\.)\]")
+
+
+def encode(value: Any) -> bytes:
+    """Compact JSON in UTF-8."""
+    return msgspec.json.encode(value)
+
+
+def encode_text(value: Any) -> str:
+    """Compact JSON as text."""
+    return msgspec.json.encode(value).decode()
+
+
+def bad(field: str | None, message: str) -> FleetError:
+    """A refusal of one field's value; the message goes on behind the field's name."""
+    return FleetError(Reason.BAD_REQUEST, f"{field}: {message}" if field else message, field=field)
+
+
+def unsupported(field: str, message: str) -> FleetError:
+    """A refusal of something that is well formed and that nobody here can do."""
+    return FleetError(Reason.UNSUPPORTED_FIELD, f"{field}: {message}", field=field)
+
+
+def _unknown(name: str) -> str:
+    return f"Unrecognized request argument supplied: {name}"
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class FieldRules:
+    """What happens to a top-level field that the dialect's struct does not name.
+
+    Attributes:
+        ignored: accepted and passed over: the real API takes them and they change no token.
+        refused: sampling fields that no engine here has, with the values at which they are off.
+        unknown: words the refusal of all others, in the dialect's own way.
+    """
+
+    ignored: frozenset[str]
+    refused: Mapping[str, tuple[Any, ...]] = dataclasses.field(
+        default_factory=dict[str, tuple[Any, ...]]
+    )
+    unknown: Callable[[str], str] = _unknown
+
+    def strip(self, fields: dict[str, Any], known: frozenset[str], *, lax: bool) -> dict[str, Any]:
+        """Keeps what the struct knows.
+
+        Raises:
+            FleetError: UNSUPPORTED_FIELD for a sampling field that is on, BAD_REQUEST for a field
+                that nobody knows (unless `lax`).
+        """
+        for name, value in fields.items():
+            if name in known or name in self.ignored:
+                continue
+            if name in self.refused:
+                if value is None or value in self.refused[name]:
+                    continue
+                raise unsupported(name, "no engine of this fleet has this sampling field.")
+            if not lax:
+                raise FleetError(Reason.BAD_REQUEST, self.unknown(name), field=name)
+        return {name: value for name, value in fields.items() if name in known}
+
+
+class Reader:
+    """Reads one kind of body."""
+
+    def __init__(self, shape: type[Any], rules: FieldRules) -> None:
+        self._decoder = msgspec.json.Decoder(shape)
+        self._known = frozenset(shape.__struct_encode_fields__)
+        self._rules = rules
+
+    def read(self, body: bytes, *, lax: bool = False) -> Any:
+        """Decodes a body into the reader's struct.
+
+        Args:
+            body: the whole body.
+            lax: pass over top-level fields that nobody knows (a beta header was sent).
+
+        Raises:
+            FleetError: with the path of the field at fault.
+        """
+        try:
+            return self._decoder.decode(body)
+        except msgspec.ValidationError as complaint:
+            if not str(complaint).startswith("Object contains unknown field"):
+                raise complained(complaint) from None
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as broken:
+            raise not_json(broken) from None
+        return self._read_slowly(body, lax=lax)
+
+    def _read_slowly(self, body: bytes, *, lax: bool) -> Any:
+        fields = read_object(body)
+        kept = self._rules.strip(fields, self._known, lax=lax)
+        try:
+            return self._decoder.decode(msgspec.json.encode(kept))
+        except msgspec.ValidationError as complaint:
+            raise complained(complaint) from None
+
+
+def read_object(body: bytes) -> dict[str, Any]:
+    """Decodes a body that must be a JSON object."""
+    try:
+        return msgspec.json.decode(body, type=dict[str, Any])
+    except msgspec.ValidationError as complaint:
+        raise complained(complaint) from None
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as broken:
+        raise not_json(broken) from None
+
+
+def convert(value: Any, shape: type[T], path: str) -> T:
+    """Turns decoded JSON that lies at `path` into a typed value.
+
+    Raises:
+        FleetError: BAD_REQUEST with the full path.
+    """
+    try:
+        return msgspec.convert(value, shape)
+    except msgspec.ValidationError as complaint:
+        raise complained(complaint, path) from None
+
+
+def not_json(broken: Exception) -> FleetError:
+    """The refusal of a body that is no JSON in UTF-8."""
+    return FleetError(Reason.BAD_REQUEST, f"The body is not valid JSON in UTF-8: {broken}.")
+
+
+def complained(complaint: msgspec.ValidationError, base: str = "") -> FleetError:
+    """Turns the decoder's complaint into ours, with the path dotted (`messages.0.content`)."""
+    match = _AT.match(str(complaint))
+    what, path = (match["what"], match["path"] or "") if match else (str(complaint), "")
+    missing = _MISSING.search(what)
+    if missing:
+        path += "." + missing["name"]
+        what = "Field required."
+    dotted = _INDEX.sub(r".\1", path).strip(".")
+    field = ".".join(step for step in (base, dotted) if step)
+    if not field:
+        return FleetError(Reason.BAD_REQUEST, f"The body is not right: {what}.")
+    return bad(field, what if what.endswith(".") else what + ".")
+
+
+def text_of(raw: msgspec.Raw, path: str) -> str:
+    """Text of a JSON object that is kept as the caller wrote it; empty where it is null or absent.
+
+    Raises:
+        FleetError: BAD_REQUEST where it is something else than an object or not UTF-8.
+    """
+    data = bytes(raw).strip()
+    if data in {b"", b"null"}:
+        return ""
+    if not data.startswith(b"{"):
+        raise bad(path, "Expected an object.")
+    try:
+        return data.decode()
+    except UnicodeDecodeError as broken:
+        raise not_json(broken) from None
