@@ -1,0 +1,149 @@
+"""`cortex doctor`: what this machine has and lacks, a sentence each."""
+
+from __future__ import annotations
+
+import importlib.util
+import platform
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from typing import Final, NamedTuple
+
+import typer
+from rich.table import Table
+from rich.text import Text
+
+from services.cli.chat import DEFAULT_GATEWAY, GatewayOption
+from services.cli.registry_client import out
+from services.cli.sse import GatewayClient
+
+_PROBE_SECONDS: Final = 90.0
+_OK: Final = 200
+_GIB: Final = 1 << 30
+
+
+class Finding(NamedTuple):
+    """One thing that was looked at.
+
+    Attributes:
+        what: its name.
+        ok: True: fine; False: broken; None: absent, which is fine where it is not wanted.
+        words: a sentence.
+    """
+
+    what: str
+    ok: bool | None
+    words: str
+
+
+def doctor(gateway: GatewayOption = DEFAULT_GATEWAY) -> None:
+    """Say what this machine can run and what is missing."""
+    table = Table("what", "", "finding")
+    broken = False
+    for look in (_python, _gateway_stack, _llamacpp, _exllamav2, _devices, _disk):
+        for finding in look():
+            table.add_row(finding.what, _mark(finding.ok), Text(finding.words))
+            broken = broken or finding.ok is False
+    finding = _gateway(gateway)
+    table.add_row(finding.what, _mark(finding.ok), Text(finding.words))
+    out.print(table)
+    if broken:
+        raise typer.Exit(1)
+
+
+def _mark(ok: bool | None) -> str:
+    return {True: "[green]ok[/]", False: "[red]broken[/]", None: "[dim]absent[/]"}[ok]
+
+
+def _python() -> Iterator[Finding]:
+    yield Finding("python", True, f"{platform.python_version()} on {platform.platform()}")
+    from google.protobuf.internal import api_implementation
+
+    kind = api_implementation.Type()
+    words = "its fast C implementation" if kind == "upb" else f"the {kind} one, 10 times slower"
+    yield Finding("protobuf", kind == "upb", f"runs {words}")
+
+
+def _gateway_stack() -> Iterator[Finding]:
+    missing = [
+        name
+        for name in ("starlette", "hypercorn", "httptools", "uvloop")
+        if importlib.util.find_spec(name) is None
+    ]
+    words = "can run here"
+    if missing:
+        words = f"lacks {', '.join(missing)}: pip install 'cortex-fleet[gateway]'"
+    yield Finding("gateway", None if missing else True, words)
+
+
+def _llamacpp() -> Iterator[Finding]:
+    yield _engine(
+        "llamacpp",
+        "xllamacpp",
+        "from services.neuron.engines.llamacpp.library import check; check()",
+    )
+
+
+def _exllamav2() -> Iterator[Finding]:
+    yield _engine(
+        "exllamav2",
+        "exllamav2",
+        "from services.neuron.engines.exllamav2.probe import check; check()",
+    )
+
+
+def _engine(name: str, package: str, program: str) -> Finding:
+    """Tries an engine in a process of its own: a library that breaks must not break the doctor."""
+    if importlib.util.find_spec(package) is None:
+        return Finding(name, None, f"not installed: pip install 'cortex-fleet[{name}]'")
+    try:
+        done = subprocess.run(
+            [sys.executable, "-c", program],
+            capture_output=True,
+            text=True,
+            timeout=_PROBE_SECONDS,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        return Finding(name, False, f"did not answer within {_PROBE_SECONDS:.0f} s")
+    if done.returncode == 0:
+        return Finding(name, True, done.stdout.strip() or "can run here")
+    said = (done.stderr or done.stdout).strip().splitlines() or ["it died without a word"]
+    return Finding(name, False, said[-1])
+
+
+def _devices() -> Iterator[Finding]:
+    if importlib.util.find_spec("pynvml") is None:
+        yield Finding("gpu", None, "nvidia-ml-py is not installed: no GPU can be seen")
+        return
+    import pynvml
+
+    try:
+        pynvml.nvmlInit()
+    except pynvml.NVMLError as error:
+        yield Finding("gpu", None, f"none: {error}")
+        return
+    try:
+        for index in range(pynvml.nvmlDeviceGetCount()):
+            handle = pynvml.nvmlDeviceGetHandleByIndex(index)
+            memory = pynvml.nvmlDeviceGetMemoryInfo(handle)
+            free, total = int(memory.free) / _GIB, int(memory.total) / _GIB
+            name = pynvml.nvmlDeviceGetName(handle)
+            yield Finding("gpu", True, f"{name}: {free:.1f} of {total:.1f} GiB free")
+    finally:
+        pynvml.nvmlShutdown()
+
+
+def _disk() -> Iterator[Finding]:
+    free = shutil.disk_usage(".").free / _GIB
+    yield Finding("disk", free > 1, f"{free:.0f} GiB free here")
+
+
+def _gateway(url: str) -> Finding:
+    try:
+        status, _ = GatewayClient(url).get("/readyz", timeout=2)
+    except OSError as error:
+        return Finding("fleet", None, f"nobody answers at {url}: {error}")
+    words = "is ready" if status == _OK else f"is not ready (HTTP {status})"
+    return Finding("fleet", status == _OK, f"the gateway at {url} {words}")
