@@ -31,8 +31,6 @@ class ChatProjector:
             "object": "chat.completion.chunk",
             "created": head.created_unix_seconds,
             "model": ask.model,
-            "service_tier": "default",
-            "system_fingerprint": None,
         }
         start = b"data: " + encode(self._base)[:-1] + b',"choices":[{"index":'
         self._deltas = [

@@ -1,0 +1,59 @@
+"""Where messages are served and counted."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from starlette.routing import Route
+
+from services.backplane.errors import FleetError
+from services.gateway.dialects import reading
+from services.gateway.dialects.anthropic_messages import decode, encode
+from services.gateway.dialects.anthropic_messages.stream import MessagesProjector
+from services.gateway.dialects.dialect import Ask, Collected, Fleet, Head, Mount, Projector
+
+
+class AnthropicMessages:
+    """Anthropic messages."""
+
+    name: str = "anthropic_messages"
+    content_type: bytes = b"text/event-stream; charset=utf-8"
+
+    def decode(self, body: bytes, head: Head) -> Ask:
+        """Reads a request."""
+        return decode.decode(body, head)
+
+    def projector(self, ask: Ask, head: Head) -> Projector:
+        """A fresh encoder for one streamed response."""
+        return MessagesProjector(ask, head)
+
+    def body(self, ask: Ask, head: Head, choices: Sequence[Collected]) -> bytes:
+        """The whole response, unstreamed."""
+        return encode.body(ask, head, choices)
+
+    def error(self, error: FleetError, head: Head | None) -> bytes:
+        """The error envelope."""
+        return encode.envelope(error, head)
+
+
+class AnthropicCount:
+    """Counts the tokens of a message that is not generated."""
+
+    name: str = "anthropic_count_tokens"
+
+    async def answer(self, body: bytes, head: Head, fleet: Fleet) -> bytes:
+        """The count."""
+        counted = await fleet.count_tokens(decode.decode_count(body, head))
+        return reading.encode({"input_tokens": counted.tokens})
+
+    def error(self, error: FleetError, head: Head | None) -> bytes:
+        """The error envelope."""
+        return encode.envelope(error, head)
+
+
+def routes(mount: Mount) -> list[Route]:
+    """Messages and their count."""
+    return [
+        Route("/v1/messages", mount.generation(AnthropicMessages()), methods=["POST"]),
+        Route("/v1/messages/count_tokens", mount.lookup(AnthropicCount()), methods=["POST"]),
+    ]

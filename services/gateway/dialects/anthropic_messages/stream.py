@@ -1,0 +1,174 @@
+"""Events into the events of a streamed message.
+
+Source: Anthropic API reference, streaming messages.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from cortex.v1 import generation_pb2 as generation
+from services.backplane.errors import FleetError
+from services.gateway.dialects import openai_answer
+from services.gateway.dialects.anthropic_messages import signature
+from services.gateway.dialects.anthropic_messages.decode import Detail
+from services.gateway.dialects.anthropic_messages.encode import (
+    envelope,
+    message_id,
+    stop_fields,
+    usage_object,
+)
+from services.gateway.dialects.dialect import Ask, Head
+from services.gateway.dialects.reading import encode
+
+
+def event(kind: str, **fields: Any) -> bytes:
+    """One event; its kind stands in the event line and in the data."""
+    data = encode({"type": kind, **fields})
+    return b"event: " + kind.encode() + b"\ndata: " + data + b"\n\n"
+
+
+class MessagesProjector:
+    """One streamed message.
+
+    `message_start` waits for the prompt's measure, which it carries, but not longer than to the
+    first heartbeat. Content blocks follow one another; a new kind of delta ends the open one.
+    """
+
+    comment: bytes = b": keep-alive\n\n"
+
+    def __init__(self, ask: Ask, head: Head) -> None:
+        self._ask = ask
+        self._head = head
+        self._detail: Detail = ask.detail
+        self._encode = encode
+        self._started = False
+        self._index = -1
+        # The open block: "text", "reasoning", "tool_call" or none.
+        self._open = ""
+        self._call = -1
+        self._called = False
+        self._prefix = b""
+        self._thought: list[str] = []
+
+    def open(self) -> bytes:
+        """Nothing yet."""
+        return b""
+
+    def text(self, choice: int, text: str, tokens: int) -> bytes:
+        """A text delta."""
+        if not text:
+            return b""
+        if self._open == "text":
+            return self._prefix + self._encode(text) + b"}}\n\n"
+        start = self._begin("text", {"type": "text", "text": ""})
+        return start + self._prefix + self._encode(text) + b"}}\n\n"
+
+    def event(self, choice: int, event: generation.GenerateResponse) -> bytes:
+        """Whatever else there is to tell."""
+        match event.WhichOneof("event"):
+            case "text":
+                return self.text(choice, event.text.text, len(event.text.token_ids))
+            case "reasoning" if event.reasoning.text:
+                return self._reasoning(event.reasoning.text)
+            case "tool_call":
+                return self._tool_call(event.tool_call)
+            case "started":
+                return self._start(event.started)
+            case "queued":
+                return openai_answer.queued(event.queued)
+            case _:
+                return b""
+
+    def finish(self, choice: int, finished: generation.GenerationFinished) -> bytes:
+        """The end of the message, with its usage."""
+        end = event(
+            "message_delta",
+            delta=stop_fields(finished, called=self._called) | {"container": None},
+            usage=usage_object(finished.usage),
+        )
+        return self._start() + self._end_block() + end + event("message_stop")
+
+    def fail(self, error: FleetError) -> bytes:
+        """The error in place of an end."""
+        return b"event: error\ndata: " + envelope(error, self._head) + b"\n\n"
+
+    def heartbeat(self) -> bytes:
+        """A ping; the message begins before it."""
+        return self._start() + event("ping")
+
+    def _start(self, started: generation.GenerationStarted | None = None) -> bytes:
+        if self._started:
+            return b""
+        self._started = True
+        usage = generation.Usage()
+        if started is not None:
+            usage.prompt_tokens = started.prompt_tokens
+            usage.cached_prompt_tokens = started.cached_prompt_tokens
+        message: dict[str, Any] = {
+            "id": message_id(self._head),
+            "type": "message",
+            "role": "assistant",
+            "model": self._ask.model,
+            "content": [],
+            "stop_reason": None,
+            "stop_sequence": None,
+            "stop_details": None,
+            "usage": usage_object(usage) | {"service_tier": "standard"},
+        }
+        return event("message_start", message=message)
+
+    def _begin(self, kind: str, block: dict[str, Any]) -> bytes:
+        before = self._start() + self._end_block()
+        self._open = kind
+        self._index += 1
+        delta, field = _DELTAS[kind]
+        self._prefix = (
+            b'event: content_block_delta\ndata: {"type":"content_block_delta","index":'
+            + str(self._index).encode()
+            + b',"delta":{"type":"'
+            + delta
+            + b'","'
+            + field
+            + b'":'
+        )
+        return before + event("content_block_start", index=self._index, content_block=block)
+
+    def _end_block(self) -> bytes:
+        if not self._open:
+            return b""
+        sign = b""
+        if self._open == "reasoning":
+            thought, self._thought = "".join(self._thought), []
+            signed = signature.sign(thought, carry=not self._detail.shows_thinking)
+            delta = {"type": "signature_delta", "signature": signed}
+            sign = event("content_block_delta", index=self._index, delta=delta)
+        self._open = ""
+        return sign + event("content_block_stop", index=self._index)
+
+    def _reasoning(self, text: str) -> bytes:
+        start = b""
+        if self._open != "reasoning":
+            start = self._begin("reasoning", {"type": "thinking", "thinking": "", "signature": ""})
+        self._thought.append(text)
+        if not self._detail.shows_thinking:
+            return start
+        return start + self._prefix + encode(text) + b"}}\n\n"
+
+    def _tool_call(self, delta: generation.ToolCallDelta) -> bytes:
+        start = openai_answer.repairs((delta.repair,))
+        if self._open != "tool_call" or self._call != delta.index:
+            self._call = delta.index
+            self._called = True
+            block = {"type": "tool_use", "id": delta.call_id, "name": delta.name, "input": {}}
+            start += self._begin("tool_call", block)
+        if not delta.arguments_json:
+            return start
+        return start + self._prefix + encode(delta.arguments_json) + b"}}\n\n"
+
+
+_DELTAS = {
+    "text": (b"text_delta", b"text"),
+    "reasoning": (b"thinking_delta", b"thinking"),
+    "tool_call": (b"input_json_delta", b"partial_json"),
+}

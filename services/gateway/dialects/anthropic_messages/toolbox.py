@@ -1,0 +1,149 @@
+"""Tool definitions and tool choice of a messages request, in canonical form."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from types import MappingProxyType
+from typing import Any, Final
+
+from cortex.v1 import conversation_pb2 as conversation
+from services.gateway.dialects import tools
+from services.gateway.dialects.anthropic_messages.fields import (
+    PromptFields,
+    ToolChoice,
+    ToolDefinition,
+)
+from services.gateway.dialects.reading import (
+    FieldRules,
+    Reader,
+    bad,
+    encode,
+    text_of,
+    unsupported,
+)
+
+# Tools that the API defines and the client runs: their schemas are not on the wire.
+# Source: Anthropic API reference, bash tool and text editor tool.
+_CLIENT_TOOLS: Final[Mapping[str, tuple[str, Mapping[str, Any]]]] = MappingProxyType(
+    {
+        "bash_": (
+            "Runs a command in a persistent bash session.",
+            {
+                "type": "object",
+                "properties": {
+                    "command": {"type": "string", "description": "The command to run."},
+                    "restart": {"type": "boolean", "description": "Starts the session anew."},
+                },
+            },
+        ),
+        "text_editor_": (
+            "Views, creates and edits text files.",
+            {
+                "type": "object",
+                "properties": {
+                    "command": {
+                        "type": "string",
+                        "enum": ["view", "create", "str_replace", "insert"],
+                    },
+                    "path": {"type": "string"},
+                    "file_text": {"type": "string"},
+                    "old_str": {"type": "string"},
+                    "new_str": {"type": "string"},
+                    "insert_line": {"type": "integer"},
+                    "insert_text": {"type": "string"},
+                    "view_range": {"type": "array", "items": {"type": "integer"}},
+                },
+                "required": ["command", "path"],
+            },
+        ),
+    }
+)
+
+# Finds tools for the model; here every tool is shown from the start.
+_SEARCH: Final = "tool_search_tool_"
+
+
+_DEFINITION: Final = Reader(ToolDefinition, FieldRules(ignored=frozenset()))
+
+
+def tools_of(wire: PromptFields) -> Sequence[conversation.Tool]:
+    """All tools that stand at the end of the conversation.
+
+    Claude Code adds and removes tools by blocks in mid-conversation.
+
+    Raises:
+        FleetError: UNSUPPORTED_FIELD for a tool that the API would run itself.
+    """
+    found: list[conversation.Tool] = []
+    for index, one in enumerate(wire.tools or ()):
+        found += _tool(one, f"tools.{index}")
+    by_name = {one.name: one for one in tools.distinct(found)}
+    offered = dict(by_name)
+    for change, name, definition in _changes(wire):
+        if definition is not None:
+            by_name |= {one.name: one for one in _tool(definition, "messages")}
+        if change == "tool_removal":
+            offered.pop(name, None)
+        elif name in by_name:
+            offered[name] = by_name[name]
+    return list(offered.values())
+
+
+def _changes(wire: PromptFields) -> Iterator[tuple[str, str, ToolDefinition | None]]:
+    for one in wire.messages:
+        for block in () if isinstance(one.content, str) else one.content:
+            if block.type in {"tool_addition", "tool_removal"} and isinstance(block.tool, dict):
+                yield (block.type, *_changed(block.tool))
+
+
+def _changed(tool: dict[str, Any]) -> tuple[str, ToolDefinition | None]:
+    definition = tool.get("definition")
+    if isinstance(definition, dict):
+        read: ToolDefinition = _DEFINITION.read(encode(definition))
+        return read.name, read
+    return str(tool.get("name") or tool.get("tool_name") or ""), None
+
+
+def _tool(one: ToolDefinition, path: str) -> list[conversation.Tool]:
+    if one.type in {None, "custom"}:
+        schema = text_of(one.input_schema, f"{path}.input_schema")
+        return [
+            tools.tool(
+                one.name, path=path, description=one.description, schema=schema, strict=one.strict
+            )
+        ]
+    kind = one.type or ""
+    if kind.startswith(_SEARCH):
+        return []
+    for prefix, (description, schema_object) in _CLIENT_TOOLS.items():
+        if kind.startswith(prefix):
+            schema = encode(schema_object).decode()
+            return [tools.tool(one.name, path=path, description=description, schema=schema)]
+    raise unsupported(f"{path}.type", f"{kind!r} would run on the server; there is none here.")
+
+
+def choice_of(
+    wish: ToolChoice | None, offered: Sequence[conversation.Tool]
+) -> conversation.ToolChoice | None:
+    """How the tools may be used."""
+    match wish.type if wish else None:
+        case None:
+            return None
+        case "auto":
+            return tools.auto() if offered else None
+        case "none":
+            return tools.none()
+        case "any":
+            return tools.required(offered, path="tool_choice")
+        case "tool":
+            name = (wish.name if wish else None) or ""
+            return tools.named(name, offered, path="tool_choice.name")
+        case other:
+            raise bad("tool_choice.type", f"{other!r} is none of auto, any, tool, none.")
+
+
+def parallel(wish: ToolChoice | None) -> bool | None:
+    """Whether several calls may come at once; None leaves it to the model."""
+    if wish is None or wish.disable_parallel_tool_use is None:
+        return None
+    return not wish.disable_parallel_tool_use
