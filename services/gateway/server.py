@@ -116,8 +116,8 @@ class HttpServer:
         self._app = app
         self._config = build_config(options)
         try:
-            self._sockets: Sockets = self._config.create_sockets()
             self._config.create_ssl_context()
+            self._sockets: Sockets = self._config.create_sockets()
         except (OSError, ValueError) as error:
             raise ListenError(options.listen, str(error)) from error
         for listener in self._listeners:
