@@ -50,12 +50,15 @@ class Ask:
         requests: one generation per choice, in order of their index. Dispatch fills in model and
             instance; the decoder fills in everything else.
         detail: what the encoder of this dialect needs again (include_usage, echo, …).
+        keep_alive_seconds: how long the model should stay loaded after this, where policy allows
+            (Ollama's `keep_alive`); 0: unload it after use. None: policy decides.
     """
 
     model: str
     stream: bool
     requests: Sequence[generation.GenerateRequest]
     detail: Any = None
+    keep_alive_seconds: float | None = None
 
 
 @dataclasses.dataclass(slots=True)
