@@ -110,7 +110,7 @@ def _chosen(
 def constraint_of(wire: ChatRequest) -> generation.OutputConstraint | None:
     """The shape that the output must take, from whichever spelling was used."""
     if wire.response_format is not None:
-        return _response_format(wire.response_format)
+        return response_format(wire.response_format)
     if wire.structured_outputs is not None:
         return _guided(wire.structured_outputs, "structured_outputs.json")
     guided = StructuredOutputs(
@@ -122,7 +122,8 @@ def constraint_of(wire: ChatRequest) -> generation.OutputConstraint | None:
     return _guided(guided, "guided_json")
 
 
-def _response_format(wish: ResponseFormat) -> generation.OutputConstraint | None:
+def response_format(wish: ResponseFormat) -> generation.OutputConstraint | None:
+    """The shape that `response_format` asks for; None for plain text."""
     match wish.type:
         case "text":
             return None

@@ -1,0 +1,1 @@
+"""Model listings: one path, two shapes, chosen by the `anthropic-version` header."""

@@ -1,0 +1,60 @@
+"""Where models are listed and looked up."""
+
+from __future__ import annotations
+
+from starlette.routing import Route
+
+from services.backplane.errors import FleetError, Reason
+from services.gateway.dialects import openai_answer
+from services.gateway.dialects.anthropic_messages.encode import envelope
+from services.gateway.dialects.dialect import Fleet, Head, Mount
+from services.gateway.dialects.models import encode
+from services.gateway.dialects.reading import encode as to_json
+
+
+def _is_anthropic(head: Head | None) -> bool:
+    return head is not None and "anthropic-version" in head.headers
+
+
+class ModelList:
+    """The listing, in the shape of whichever SDK asks."""
+
+    name: str = "models"
+
+    async def answer(self, body: bytes, head: Head, fleet: Fleet) -> bytes:
+        """The listing."""
+        models = encode.with_aliases(fleet.models())
+        if _is_anthropic(head):
+            return to_json(encode.anthropic_page(models, head.query))
+        return to_json(encode.openai_list(models))
+
+    def error(self, error: FleetError, head: Head | None) -> bytes:
+        """The error envelope, in the same SDK's shape."""
+        if _is_anthropic(head):
+            return envelope(error, head)
+        return openai_answer.envelope(error)
+
+
+class OneModel(ModelList):
+    """One model by name or alias."""
+
+    name: str = "model"
+
+    async def answer(self, body: bytes, head: Head, fleet: Fleet) -> bytes:
+        """The model."""
+        name = head.path.get("model", "")
+        for one in encode.with_aliases(fleet.models()):
+            if one.model == name:
+                shape = encode.anthropic_object if _is_anthropic(head) else encode.openai_object
+                return to_json(shape(one))
+        raise FleetError(Reason.MODEL_UNKNOWN, f"The model {name!r} does not exist.", field="model")
+
+
+def routes(mount: Mount) -> list[Route]:
+    """Listing and look-up."""
+    listing, one = mount.lookup(ModelList()), mount.lookup(OneModel())
+    return [
+        Route("/v1/models", listing, methods=["GET"]),
+        Route("/models", listing, methods=["GET"]),
+        Route("/v1/models/{model:path}", one, methods=["GET"]),
+    ]

@@ -1,0 +1,88 @@
+"""An embeddings body into a canonical request."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Annotated, Any, Final, TypeAlias
+
+import msgspec
+from msgspec import Meta
+
+from cortex.v1 import generation_pb2 as generation
+from cortex.v1 import neuron_service_pb2 as neuron
+from services.gateway.dialects.dialect import Head
+from services.gateway.dialects.prompts import texts_or_tokens
+from services.gateway.dialects.reading import FieldRules, Reader, bad
+
+_UINT32: Final = 2**32 - 1
+
+# msgspec takes no union of several lists: `texts_or_tokens` tells them apart.
+Inputs: TypeAlias = str | list[Any]
+
+
+class EmbeddingsRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+    """The body, as clients write it. Source: OpenAI API reference, embeddings/create."""
+
+    model: str
+    input: Inputs
+    encoding_format: str | None = None
+    dimensions: Annotated[int, Meta(ge=1, le=_UINT32)] | None = None
+    truncate: bool | None = None
+    truncate_prompt_tokens: int | None = None
+
+
+_READER: Final = Reader(
+    EmbeddingsRequest,
+    FieldRules(ignored=frozenset({"user", "input_type", "priority", "add_special_tokens"})),
+)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class EmbeddingsAsk:
+    """A decoded request.
+
+    Attributes:
+        model: as the client spelled it.
+        request: for the fleet.
+        base64: vectors are wanted as little-endian float32 in base64.
+    """
+
+    model: str
+    request: neuron.EmbedRequest
+    base64: bool
+
+
+def decode(body: bytes, head: Head) -> EmbeddingsAsk:
+    """Reads a request.
+
+    Raises:
+        FleetError: BAD_REQUEST with the field's path.
+    """
+    wire: EmbeddingsRequest = _READER.read(body)
+    if wire.encoding_format not in {None, "float", "base64"}:
+        raise bad("encoding_format", f"{wire.encoding_format!r} is none of float, base64.")
+    request = neuron.EmbedRequest(
+        request_id=head.request_id,
+        model=wire.model,
+        inputs=inputs_of(wire.input, "input"),
+        dimensions=wire.dimensions,
+        truncate=bool(wire.truncate or wire.truncate_prompt_tokens),
+    )
+    return EmbeddingsAsk(wire.model, request, base64=wire.encoding_format == "base64")
+
+
+def inputs_of(found: Inputs, path: str) -> list[neuron.EmbedInput]:
+    """Texts or token ids, one or many.
+
+    Raises:
+        FleetError: BAD_REQUEST with the path of the input at fault.
+    """
+    inputs: list[neuron.EmbedInput] = []
+    for index, one in enumerate(texts_or_tokens(found, path)):
+        if not one:
+            raise bad(path if isinstance(found, str) else f"{path}.{index}", "must not be empty.")
+        if isinstance(one, str):
+            inputs.append(neuron.EmbedInput(text=one))
+        else:
+            inputs.append(neuron.EmbedInput(token_ids=generation.TokenIds(ids=one)))
+    return inputs

@@ -1,0 +1,28 @@
+"""Vectors into an embeddings response."""
+
+from __future__ import annotations
+
+import base64
+import struct
+from collections.abc import Sequence
+from typing import Any
+
+from cortex.v1 import neuron_service_pb2 as neuron
+from services.gateway.dialects.openai_embeddings.decode import EmbeddingsAsk
+from services.gateway.dialects.reading import encode
+
+
+def body(ask: EmbeddingsAsk, answer: neuron.EmbedResponse) -> bytes:
+    """The whole response."""
+    shape = _packed if ask.base64 else list
+    data: list[dict[str, Any]] = [
+        {"object": "embedding", "index": index, "embedding": shape(one.values)}
+        for index, one in enumerate(answer.embeddings)
+    ]
+    usage = {"prompt_tokens": answer.prompt_tokens, "total_tokens": answer.prompt_tokens}
+    return encode({"object": "list", "data": data, "model": ask.model, "usage": usage})
+
+
+def _packed(values: Sequence[float]) -> str:
+    """Little-endian float32 in base64: what the SDKs ask for by themselves."""
+    return base64.b64encode(struct.pack(f"<{len(values)}f", *values)).decode()

@@ -1,0 +1,31 @@
+"""Where embeddings are served."""
+
+from __future__ import annotations
+
+from starlette.routing import Route
+
+from services.backplane.errors import FleetError
+from services.gateway.dialects import openai_answer
+from services.gateway.dialects.dialect import Fleet, Head, Mount
+from services.gateway.dialects.openai_embeddings import decode, encode
+
+
+class OpenAIEmbeddings:
+    """OpenAI embeddings."""
+
+    name: str = "openai_embeddings"
+
+    async def answer(self, body: bytes, head: Head, fleet: Fleet) -> bytes:
+        """The vectors."""
+        ask = decode.decode(body, head)
+        return encode.body(ask, await fleet.embed(ask.request))
+
+    def error(self, error: FleetError, head: Head | None) -> bytes:
+        """The error envelope."""
+        return openai_answer.envelope(error)
+
+
+def routes(mount: Mount) -> list[Route]:
+    """Embeddings."""
+    app = mount.lookup(OpenAIEmbeddings())
+    return [Route(path, app, methods=["POST"]) for path in ("/v1/embeddings", "/embeddings")]

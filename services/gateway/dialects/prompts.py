@@ -1,0 +1,41 @@
+"""Inputs that may be texts or token ids, one or many: `str`, `[str]`, `[int]`, `[[int]]`."""
+
+from __future__ import annotations
+
+from typing import Any, Final, TypeGuard
+
+from services.gateway.dialects.reading import bad
+
+_UINT32: Final = 2**32 - 1
+MAX_INPUTS: Final = 2048
+
+
+def texts_or_tokens(found: str | list[Any], path: str) -> list[str | list[int]]:
+    """Every input, as text or as token ids.
+
+    Raises:
+        FleetError: BAD_REQUEST with the path of the input at fault.
+    """
+    if isinstance(found, str):
+        return [found]
+    if not found:
+        raise bad(path, "must not be empty.")
+    if _is_tokens(found):
+        return [found]
+    if len(found) > MAX_INPUTS:
+        raise bad(path, f"holds {len(found)} inputs; at most {MAX_INPUTS} are allowed.")
+    return [_one(one, f"{path}.{index}") for index, one in enumerate(found)]
+
+
+def _one(found: Any, path: str) -> str | list[int]:
+    if isinstance(found, str) or _is_tokens(found):
+        return found
+    raise bad(path, "Expected text or a list of token ids.")
+
+
+def _is_tokens(found: Any) -> TypeGuard[list[int]]:
+    return isinstance(found, list) and bool(found) and all(_is_token(one) for one in found)
+
+
+def _is_token(found: Any) -> bool:
+    return isinstance(found, int) and not isinstance(found, bool) and 0 <= found <= _UINT32
