@@ -1,0 +1,310 @@
+"""The agent's side of the Agent Client Protocol: each method, and the sessions it acts on."""
+
+import asyncio
+import datetime as dt
+from collections.abc import Coroutine
+from typing import Any
+
+import acp
+import acp.interfaces
+import acp.schema
+import structlog
+
+import services
+from services.agent import commands, options
+from services.agent.editor import Offered
+from services.agent.endpoints.selection import Endpoints, UnknownModelError
+from services.agent.mcp_servers import ServerSpec
+from services.agent.modes import Mode
+from services.agent.opening import Opening, Surroundings
+from services.agent.prompt_input import Block, user_parts
+from services.agent.prompting import Prompting
+from services.agent.session import Session
+from services.agent.sessions import OpenSessions, check_directories
+from services.agent.settings import Settings
+from services.agent.store import SessionHeader, SessionStore
+from services.agent.tools.builtin import builtin_tools
+
+log = structlog.get_logger(__name__)
+
+
+class CortexAgent:
+    """Implements `acp.Agent` for one editor.
+
+    Close it when the connection has ended.
+    """
+
+    def __init__(
+        self,
+        *,
+        settings: Settings,
+        surroundings: Surroundings,
+        store: SessionStore,
+        endpoints: Endpoints,
+        base_prompt: str,
+    ) -> None:
+        self._settings = settings
+        self._store = store
+        self._endpoints = endpoints
+        opening = Opening(
+            settings=settings, surroundings=surroundings, store=store, base=base_prompt
+        )
+        tools = builtin_tools()
+        self._prompting = Prompting(
+            settings=settings, endpoints=endpoints, opening=opening, tools=tools
+        )
+        self._sessions = OpenSessions(store=store, opening=opening, tools=tools)
+        self._background: set[asyncio.Task[None]] = set()
+
+    def on_connect(self, conn: acp.interfaces.Client) -> None:
+        """Takes the editor's side of the connection."""
+        self._sessions.connection = conn
+
+    async def initialize(
+        self,
+        protocol_version: int,
+        client_capabilities: acp.schema.ClientCapabilities | None = None,
+        client_info: acp.schema.Implementation | None = None,
+        **kwargs: Any,
+    ) -> acp.schema.InitializeResponse:
+        """Agrees on the protocol's version and says what this agent can do."""
+        self._sessions.offered = Offered.of(client_capabilities)
+        name = client_info.name if client_info else "unknown"
+        log.info("editor connected", editor=name, offered=str(self._sessions.offered))
+        return acp.schema.InitializeResponse(
+            protocol_version=min(protocol_version, acp.PROTOCOL_VERSION),
+            agent_info=acp.schema.Implementation(
+                name="cortex-acp", title="Cortex", version=services.__version__
+            ),
+            agent_capabilities=acp.schema.AgentCapabilities(
+                load_session=True,
+                prompt_capabilities=acp.schema.PromptCapabilities(
+                    image=True, audio=False, embedded_context=True
+                ),
+                mcp_capabilities=acp.schema.McpCapabilities(http=True, sse=True),
+                session_capabilities=acp.schema.SessionCapabilities(
+                    list=acp.schema.SessionListCapabilities(),
+                    resume=acp.schema.SessionResumeCapabilities(),
+                    fork=acp.schema.SessionForkCapabilities(),
+                    close=acp.schema.SessionCloseCapabilities(),
+                    additional_directories=acp.schema.SessionAdditionalDirectoriesCapabilities(),
+                ),
+            ),
+            auth_methods=[],
+        )
+
+    async def authenticate(self, method_id: str, **kwargs: Any) -> None:
+        """Refuses: keys belong into the settings."""
+        raise acp.RequestError.invalid_params({"reason": "no authentication is offered"})
+
+    async def new_session(
+        self,
+        cwd: str,
+        additional_directories: list[str] | None = None,
+        mcp_servers: list[ServerSpec] | None = None,
+        **kwargs: Any,
+    ) -> options.NewSession:
+        """Starts a session with the default model and mode."""
+        check_directories(cwd, additional_directories)
+        selectors = await self._endpoints.selectors()
+        record = self._store.create(
+            cwd=cwd, mode=self._settings.mode.value, model=await self._endpoints.default()
+        )
+        record.additional_directories = list(additional_directories or ())
+        session = self._sessions.open(record, mcp_servers)
+        await session.save()
+        log.info("session created", session_id=record.session_id, cwd=cwd, model=record.model)
+        self._later(session.editor.update(commands.available_commands()))
+        return options.NewSession(
+            session_id=record.session_id,
+            modes=options.modes(session.mode),
+            config_options=options.config_options(session.mode, record.model, selectors),
+            models=options.models(record.model, selectors),
+        )
+
+    async def load_session(
+        self,
+        cwd: str,
+        session_id: str,
+        mcp_servers: list[ServerSpec] | None = None,
+        additional_directories: list[str] | None = None,
+        **kwargs: Any,
+    ) -> options.LoadSession:
+        """Opens a stored session; its history follows the response, or precedes it if so set."""
+        session = await self._sessions.reopen(session_id, cwd, additional_directories, mcp_servers)
+        selectors = await self._endpoints.selectors()
+        if self._settings.load_replay == "before-response":
+            await self._sessions.replay(session)
+        else:
+            # The response is handed to the transport before any other task gets to run, and
+            # the transport keeps the order.
+            self._later(self._sessions.replay(session))
+        record = session.record
+        return options.LoadSession(
+            modes=options.modes(session.mode),
+            config_options=options.config_options(session.mode, record.model, selectors),
+            models=options.models(record.model, selectors),
+        )
+
+    async def resume_session(
+        self,
+        session_id: str,
+        cwd: str,
+        additional_directories: list[str] | None = None,
+        mcp_servers: list[ServerSpec] | None = None,
+        **kwargs: Any,
+    ) -> acp.schema.ResumeSessionResponse:
+        """Opens a stored session without showing its history again."""
+        session = await self._sessions.reopen(session_id, cwd, additional_directories, mcp_servers)
+        selectors = await self._endpoints.selectors()
+        self._later(session.editor.update(commands.available_commands()))
+        return acp.schema.ResumeSessionResponse(
+            modes=options.modes(session.mode),
+            config_options=options.config_options(session.mode, session.record.model, selectors),
+        )
+
+    async def fork_session(
+        self,
+        session_id: str,
+        cwd: str,
+        additional_directories: list[str] | None = None,
+        mcp_servers: list[ServerSpec] | None = None,
+        **kwargs: Any,
+    ) -> acp.schema.ForkSessionResponse:
+        """Starts a session with a copy of another's history."""
+        check_directories(cwd, additional_directories)
+        origin = await self._sessions.stored(session_id)
+        record = self._store.create(cwd=cwd, mode=origin.mode, model=origin.model)
+        record.additional_directories = list(additional_directories or ())
+        record.history, record.marks, record.title = [*origin.history], origin.marks, origin.title
+        session = self._sessions.open(record, mcp_servers)
+        await session.save()
+        selectors = await self._endpoints.selectors()
+        return acp.schema.ForkSessionResponse(
+            session_id=record.session_id,
+            modes=options.modes(session.mode),
+            config_options=options.config_options(session.mode, record.model, selectors),
+        )
+
+    async def list_sessions(
+        self, cwd: str | None = None, cursor: str | None = None, **kwargs: Any
+    ) -> acp.schema.ListSessionsResponse:
+        """Lists stored sessions that have a prompt, newest first."""
+        try:
+            page, following = await self._store.page(cwd=cwd, cursor=cursor)
+        except ValueError as error:
+            raise acp.RequestError.invalid_params({"reason": str(error)}) from error
+        return acp.schema.ListSessionsResponse(
+            sessions=[_session_info(header) for header in page], next_cursor=following
+        )
+
+    async def close_session(self, session_id: str, **kwargs: Any) -> None:
+        """Cancels what runs and forgets the session; its file stays."""
+        await self._sessions.close(session_id)
+
+    async def set_session_mode(self, session_id: str, mode_id: str, **kwargs: Any) -> None:
+        """Switches the mode, which counts for the next tool call and the next round."""
+        session = self._sessions.get(session_id)
+        await self._set_mode(session, mode_id)
+        await session.editor.update(await self._options_update(session))
+
+    async def set_config_option(
+        self,
+        config_id: str,
+        session_id: str,
+        value: str | bool,  # noqa: FBT001 - the SDK passes it by name
+        **kwargs: Any,
+    ) -> acp.schema.SetSessionConfigOptionResponse:
+        """Switches the mode or the model."""
+        session = self._sessions.get(session_id)
+        if config_id == options.MODE_OPTION:
+            await self._set_mode(session, str(value))
+            await session.editor.update(
+                acp.schema.CurrentModeUpdate(
+                    session_update="current_mode_update", current_mode_id=session.mode.value
+                )
+            )
+        elif config_id == options.MODEL_OPTION:
+            await self._set_model(session, str(value))
+        else:
+            raise acp.RequestError.invalid_params({"reason": f"no option {config_id}"})
+        update = await self._options_update(session)
+        return acp.schema.SetSessionConfigOptionResponse(config_options=update.config_options)
+
+    async def cancel(self, session_id: str, **kwargs: Any) -> None:
+        """Cancels the prompt in flight and those that wait."""
+        log.info("cancel asked for", session_id=session_id)
+        self._sessions.get(session_id).take_ticket()
+
+    async def prompt(
+        self, session_id: str, prompt: list[Block], **kwargs: Any
+    ) -> acp.schema.PromptResponse:
+        """Runs one prompt; one that is in flight is cancelled first."""
+        session = self._sessions.get(session_id)
+        ticket = session.take_ticket()
+        structlog.contextvars.bind_contextvars(session_id=session_id)
+        async with session.lock:
+            return await self._prompting.run(session, ticket, user_parts(prompt))
+
+    async def ext_method(self, method: str, params: dict[str, Any]) -> dict[str, Any]:
+        """Refuses: there are no extensions."""
+        raise acp.RequestError.method_not_found(f"_{method}")
+
+    async def ext_notification(self, method: str, params: dict[str, Any]) -> None:
+        """Ignores, as the protocol asks for notifications that are not known."""
+
+    async def close(self) -> None:
+        """Ends every session, and the connections to the endpoints."""
+        for task in tuple(self._background):
+            task.cancel()
+        await self._sessions.close_all()
+        await self._endpoints.close()
+
+    async def _set_mode(self, session: Session, mode_id: str) -> None:
+        try:
+            session.record.mode = Mode(mode_id).value
+        except ValueError as error:
+            known = ", ".join(Mode)
+            reason = f"no mode {mode_id!r}; there are {known}"
+            raise acp.RequestError.invalid_params({"reason": reason}) from error
+        log.info("mode changed", session_id=session.record.session_id, mode=mode_id)
+        await session.save()
+
+    async def _set_model(self, session: Session, selector: str) -> None:
+        try:
+            settings, model = self._endpoints.settings_of(selector)
+        except UnknownModelError as error:
+            raise acp.RequestError.invalid_params({"reason": str(error)}) from error
+        session.record.model = f"{settings.name}:{model}"
+        log.info("model changed", session_id=session.record.session_id, model=session.record.model)
+        await session.save()
+
+    async def _options_update(self, session: Session) -> acp.schema.ConfigOptionUpdate:
+        selectors = await self._endpoints.selectors()
+        record = session.record
+        return acp.schema.ConfigOptionUpdate(
+            session_update="config_option_update",
+            config_options=options.config_options(session.mode, record.model, selectors),
+        )
+
+    def _later(self, work: Coroutine[Any, Any, None]) -> None:
+        """Runs what must follow the response of the current request."""
+        task = asyncio.create_task(work)
+        self._background.add(task)
+        task.add_done_callback(self._background_done)
+
+    def _background_done(self, task: "asyncio.Task[None]") -> None:
+        self._background.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.warning("update not sent", reason=repr(error))
+
+
+def _session_info(header: SessionHeader) -> acp.schema.SessionInfo:
+    updated = dt.datetime.fromtimestamp(header.updated_at, tz=dt.UTC)
+    return acp.schema.SessionInfo(
+        session_id=header.session_id,
+        cwd=header.cwd,
+        title=header.title or None,
+        updated_at=updated.isoformat(timespec="milliseconds"),
+        additional_directories=header.additional_directories or None,
+    )

@@ -1,0 +1,1 @@
+"""Model endpoints: one protocol, one event type, a module for each dialect."""

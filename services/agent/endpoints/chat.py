@@ -1,0 +1,180 @@
+"""The OpenAI chat-completions dialect."""
+
+import contextlib
+import json
+from collections.abc import AsyncGenerator, Iterator, Sequence
+from typing import Any
+
+import openai
+
+from services.agent.endpoints.endpoint import (
+    Ask,
+    CallDelta,
+    CallStarted,
+    EndpointError,
+    Finished,
+    ModelInfo,
+    Stop,
+    StreamEvent,
+    TextDelta,
+    ThoughtDelta,
+    ThoughtSealed,
+    Usage,
+)
+from services.agent.endpoints.failures import translated
+from services.agent.endpoints.listing import model_info
+from services.agent.endpoints.merging import merged
+from services.agent.history import AssistantTurn, ImagePart, Turn, UserTurn
+
+DIALECT = "openai-chat"
+_STOPS = {"length": Stop.MAX_TOKENS, "content_filter": Stop.REFUSAL}
+
+
+class ChatEndpoint:
+    """Asks at `/chat/completions`; owns the client that it is given."""
+
+    def __init__(self, *, name: str, client: openai.AsyncOpenAI) -> None:
+        self._name = name
+        self._client = client
+
+    async def stream(self, ask: Ask) -> AsyncGenerator[StreamEvent, None]:
+        """See `Endpoint.stream`."""
+        reading = _Reading()
+        with translated(self._name):
+            stream = await self._client.chat.completions.create(**request(ask))
+            async with stream:
+                async for chunk in stream:
+                    for event in reading.events(chunk):
+                        yield event
+        yield reading.finished(self._name)
+
+    async def models(self) -> list[ModelInfo]:
+        """See `Endpoint.models`."""
+        with translated(self._name):
+            page = await self._client.models.list()
+            return [model_info(model.id, model.model_extra) for model in page.data]
+
+    async def close(self) -> None:
+        """See `Endpoint.close`."""
+        await self._client.close()
+
+
+class _Reading:
+    """What has been seen of one stream."""
+
+    def __init__(self) -> None:
+        self._stop: Stop | None = None
+        self._usage: Usage | None = None
+        self._started: set[int] = set()
+        self._thinking = False
+
+    def events(self, chunk: Any) -> Iterator[StreamEvent]:
+        if chunk.usage is not None:
+            self._usage = _usage(chunk.usage)
+        for choice in chunk.choices or ():
+            yield from self._delta(choice.delta)
+            if choice.finish_reason:
+                self._stop = _STOPS.get(choice.finish_reason, Stop.END)
+
+    def _delta(self, delta: Any) -> Iterator[StreamEvent]:
+        thought = getattr(delta, "reasoning_content", None) or getattr(delta, "reasoning", None)
+        if isinstance(thought, str) and thought:
+            self._thinking = True
+            yield ThoughtDelta(thought)
+        if self._thinking and (delta.content or delta.tool_calls):
+            self._thinking = False
+            yield ThoughtSealed("", DIALECT)
+        if delta.content or delta.refusal:
+            yield TextDelta(delta.content or delta.refusal)
+        for position, call in enumerate(delta.tool_calls or ()):
+            index = position if call.index is None else call.index
+            function = call.function
+            if index not in self._started and function and function.name:
+                self._started.add(index)
+                yield CallStarted(index, call.id or "", function.name)
+            if function and function.arguments:
+                yield CallDelta(index, function.arguments)
+
+    def finished(self, name: str) -> Finished:
+        if self._stop is None:
+            raise EndpointError(f"{name} ended its answer without a finish reason")
+        return Finished(self._stop, self._usage)
+
+
+def request(ask: Ask) -> dict[str, Any]:
+    """Encodes a request body."""
+    body: dict[str, Any] = {
+        "model": ask.model,
+        "messages": [{"role": "system", "content": ask.system}, *_messages(ask.turns)],
+        "stream": True,
+        "stream_options": {"include_usage": True},
+    }
+    if ask.tools:
+        body["tools"] = [
+            {
+                "type": "function",
+                "function": {
+                    "name": tool.name,
+                    "description": tool.description,
+                    "parameters": tool.parameters,
+                },
+            }
+            for tool in ask.tools
+        ]
+    if ask.max_tokens is not None:
+        body["max_tokens"] = ask.max_tokens
+    return body
+
+
+def _messages(turns: Sequence[Turn]) -> Iterator[dict[str, Any]]:
+    joined = merged(turns)
+    last_user = max((i for i, turn in enumerate(joined) if isinstance(turn, UserTurn)), default=0)
+    for index, turn in enumerate(joined):
+        if isinstance(turn, UserTurn):
+            yield {"role": "user", "content": _content(turn)}
+        elif isinstance(turn, AssistantTurn):
+            yield _assistant(turn, keep_thoughts=index > last_user)
+        else:
+            for result in turn.results:
+                yield {"role": "tool", "tool_call_id": result.call_id, "content": result.text}
+
+
+def _content(turn: UserTurn) -> str | list[dict[str, Any]]:
+    if not any(isinstance(part, ImagePart) for part in turn.parts):
+        return "\n\n".join(part.text for part in turn.parts if not isinstance(part, ImagePart))
+    return [
+        {"type": "image_url", "image_url": {"url": f"data:{part.mime_type};base64,{part.data}"}}
+        if isinstance(part, ImagePart)
+        else {"type": "text", "text": part.text}
+        for part in turn.parts
+    ]
+
+
+def _assistant(turn: AssistantTurn, *, keep_thoughts: bool) -> dict[str, Any]:
+    """Encodes an answer; its reasoning goes back only inside the tool loop that it belongs to."""
+    message: dict[str, Any] = {"role": "assistant", "content": turn.text}
+    thoughts = "".join(each.text for each in turn.thoughts if each.sealed_by == DIALECT)
+    if keep_thoughts and thoughts:
+        message["reasoning_content"] = thoughts
+    if turn.calls:
+        message["tool_calls"] = [
+            {
+                "id": call.id,
+                "type": "function",
+                "function": {
+                    "name": call.name or "unknown",
+                    "arguments": json.dumps(call.arguments or {}, ensure_ascii=False),
+                },
+            }
+            for call in turn.calls
+        ]
+    return message
+
+
+def _usage(usage: Any) -> Usage:
+    cached = thought = 0
+    with contextlib.suppress(AttributeError):
+        cached = usage.prompt_tokens_details.cached_tokens or 0
+    with contextlib.suppress(AttributeError):
+        thought = usage.completion_tokens_details.reasoning_tokens or 0
+    return Usage(usage.prompt_tokens or 0, usage.completion_tokens or 0, cached, thought)

@@ -1,0 +1,164 @@
+"""What every dialect gives the turn loop: an `Endpoint` that streams canonical events."""
+
+import enum
+from collections.abc import AsyncGenerator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from services.agent.history import Turn
+
+
+class Stop(enum.Enum):
+    """Why the model stopped."""
+
+    END = "end"
+    MAX_TOKENS = "max_tokens"
+    REFUSAL = "refusal"
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Tokens of one answer; `input_tokens` includes the cached ones."""
+
+    input_tokens: int = 0
+    output_tokens: int = 0
+    cached_tokens: int = 0
+    thought_tokens: int = 0
+
+    def __add__(self, other: "Usage") -> "Usage":
+        return Usage(
+            self.input_tokens + other.input_tokens,
+            self.output_tokens + other.output_tokens,
+            self.cached_tokens + other.cached_tokens,
+            self.thought_tokens + other.thought_tokens,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class TextDelta:
+    """A piece of the visible answer."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class ThoughtDelta:
+    """A piece of the model's reasoning."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class ThoughtSealed:
+    """Ends the reasoning so far; `seal` goes back to the same dialect with it."""
+
+    seal: str
+    dialect: str
+
+
+@dataclass(frozen=True, slots=True)
+class CallStarted:
+    """The model began a native tool call; `index` tells the calls of one answer apart."""
+
+    index: int
+    id: str
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class CallDelta:
+    """A fragment of that call's arguments, JSON text."""
+
+    index: int
+    arguments: str
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """The last event of every stream that did not fail."""
+
+    stop: Stop
+    usage: Usage | None = None
+
+
+StreamEvent = TextDelta | ThoughtDelta | ThoughtSealed | CallStarted | CallDelta | Finished
+
+
+@dataclass(frozen=True, slots=True)
+class ToolSpec:
+    """A tool as a model sees it; `parameters` is a JSON schema."""
+
+    name: str
+    description: str
+    parameters: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """One request to a model; an empty `tools` sends none."""
+
+    model: str
+    system: str
+    turns: Sequence[Turn]
+    tools: Sequence[ToolSpec] = field(default_factory=tuple[ToolSpec, ...])
+    max_tokens: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ModelInfo:
+    """A model that an endpoint lists; the window is in tokens, None when it does not say."""
+
+    id: str
+    context_window: int | None = None
+
+
+class EndpointError(Exception):
+    """An endpoint refused, failed or broke off; the message is fit for a person.
+
+    Attributes:
+        status: the HTTP status, None when there was no answer or the stream failed.
+        code: the dialect's error code, lower case, empty when it gave none.
+    """
+
+    def __init__(self, message: str, *, status: int | None = None, code: str = "") -> None:
+        super().__init__(message)
+        self.status = status
+        self.code = code
+
+    @property
+    def is_context_exceeded(self) -> bool:
+        """Whether the conversation was too long for the model."""
+        text = f"{self.code} {self}".lower()
+        marks = (
+            "context_length",
+            "context length",
+            "prompt is too long",
+            "context size",
+            "too_long",
+        )
+        return self.status in {400, 413, 422, None} and any(mark in text for mark in marks)
+
+    @property
+    def is_tools_refused(self) -> bool:
+        """Whether the endpoint seems to have refused the request for its tools."""
+        return self.status in {400, 404, 422, 500, 501} and "tool" in str(self).lower()
+
+
+class Endpoint(Protocol):
+    """A place that answers. Cancelling a wait on it closes the request behind it."""
+
+    def stream(self, ask: Ask) -> AsyncGenerator[StreamEvent, None]:
+        """Streams one answer, `Finished` last; consume it under `contextlib.aclosing`.
+
+        Raises:
+            EndpointError: no answer, a refusal, or a stream that broke off.
+        """
+        ...
+
+    async def models(self) -> list[ModelInfo]:
+        """Lists the endpoint's models; raises EndpointError."""
+        ...
+
+    async def close(self) -> None:
+        """Closes its connections."""
+        ...

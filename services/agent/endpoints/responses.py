@@ -1,0 +1,199 @@
+"""The OpenAI Responses dialect, without server-side state: the whole history each time."""
+
+import json
+from collections.abc import AsyncGenerator, Iterator, Sequence
+from typing import Any
+
+import openai
+
+from services.agent.endpoints.endpoint import (
+    Ask,
+    CallDelta,
+    CallStarted,
+    EndpointError,
+    Finished,
+    ModelInfo,
+    Stop,
+    StreamEvent,
+    TextDelta,
+    ThoughtDelta,
+    ThoughtSealed,
+    Usage,
+)
+from services.agent.endpoints.failures import translated
+from services.agent.endpoints.listing import model_info
+from services.agent.endpoints.merging import merged
+from services.agent.history import AssistantTurn, ImagePart, Turn, UserTurn
+
+DIALECT = "openai-responses"
+_THOUGHTS = {"response.reasoning_summary_text.delta", "response.reasoning_text.delta"}
+_TEXTS = {"response.output_text.delta", "response.refusal.delta"}
+
+
+class ResponsesEndpoint:
+    """Asks at `/responses`; owns the client that it is given."""
+
+    def __init__(self, *, name: str, client: openai.AsyncOpenAI) -> None:
+        self._name = name
+        self._client = client
+
+    async def stream(self, ask: Ask) -> AsyncGenerator[StreamEvent, None]:
+        """See `Endpoint.stream`."""
+        reading = _Reading(self._name)
+        with translated(self._name):
+            stream = await self._client.responses.create(**request(ask))
+            async with stream:
+                async for event in stream:
+                    for canonical in reading.events(event):
+                        yield canonical
+        yield reading.finished()
+
+    async def models(self) -> list[ModelInfo]:
+        """See `Endpoint.models`."""
+        with translated(self._name):
+            page = await self._client.models.list()
+            return [model_info(model.id, model.model_extra) for model in page.data]
+
+    async def close(self) -> None:
+        """See `Endpoint.close`."""
+        await self._client.close()
+
+
+class _Reading:
+    """What has been seen of one stream. Events may lack indices; items always have an id."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._calls: dict[str, int] = {}
+        self._with_arguments: set[int] = set()
+        self._finished: Finished | None = None
+        self._refused = False
+
+    def events(self, event: Any) -> Iterator[StreamEvent]:
+        kind = event.type
+        if kind in _TEXTS:
+            self._refused = self._refused or kind == "response.refusal.delta"
+            yield TextDelta(event.delta)
+        elif kind in _THOUGHTS:
+            yield ThoughtDelta(event.delta)
+        elif kind == "response.output_item.added" and event.item.type == "function_call":
+            yield from self._started(event.item)
+        elif kind == "response.function_call_arguments.delta":
+            index = self._calls.get(event.item_id, len(self._calls) - 1)
+            self._with_arguments.add(index)
+            yield CallDelta(index, event.delta)
+        elif kind == "response.output_item.done":
+            yield from self._item_done(event.item)
+        elif kind in {"response.completed", "response.incomplete"}:
+            self._finished = self._finish(event.response)
+        elif kind in {"response.failed", "error"}:
+            raise self._failure(event)
+
+    def _started(self, item: Any) -> Iterator[StreamEvent]:
+        index = self._calls.setdefault(item.id or item.call_id, len(self._calls))
+        yield CallStarted(index, item.call_id or "", item.name)
+
+    def _item_done(self, item: Any) -> Iterator[StreamEvent]:
+        if item.type == "function_call":
+            key = item.id or item.call_id
+            if key not in self._calls:
+                yield from self._started(item)
+            index = self._calls[key]
+            if index not in self._with_arguments and item.arguments:
+                self._with_arguments.add(index)
+                yield CallDelta(index, item.arguments)
+        elif item.type == "reasoning":
+            seal = item.model_dump_json(exclude_none=True) if item.encrypted_content else ""
+            yield ThoughtSealed(seal, DIALECT)
+
+    def _finish(self, response: Any) -> Finished:
+        reason = getattr(response.incomplete_details, "reason", None)
+        stop = Stop.REFUSAL if self._refused or reason == "content_filter" else Stop.END
+        if reason == "max_output_tokens":
+            stop = Stop.MAX_TOKENS
+        usage = response.usage
+        if usage is None:
+            return Finished(stop)
+        cached = getattr(usage.input_tokens_details, "cached_tokens", 0) or 0
+        thought = getattr(usage.output_tokens_details, "reasoning_tokens", 0) or 0
+        return Finished(stop, Usage(usage.input_tokens, usage.output_tokens, cached, thought))
+
+    def _failure(self, event: Any) -> EndpointError:
+        error = event.response.error if event.type == "response.failed" else event
+        message = getattr(error, "message", None) or "no reason given"
+        code = str(getattr(error, "code", None) or "").lower()
+        return EndpointError(f"{self._name} broke off: {message}", code=code)
+
+    def finished(self) -> Finished:
+        if self._finished is None:
+            raise EndpointError(f"{self._name} ended its answer without response.completed")
+        return self._finished
+
+
+def request(ask: Ask) -> dict[str, Any]:
+    """Encodes a request body."""
+    body: dict[str, Any] = {
+        "model": ask.model,
+        "instructions": ask.system,
+        "input": list(_items(ask.turns)),
+        "include": ["reasoning.encrypted_content"],
+        "store": False,
+        "stream": True,
+    }
+    if ask.tools:
+        body["tools"] = [
+            {
+                "type": "function",
+                "name": tool.name,
+                "description": tool.description,
+                "parameters": tool.parameters,
+                "strict": False,
+            }
+            for tool in ask.tools
+        ]
+    if ask.max_tokens is not None:
+        body["max_output_tokens"] = ask.max_tokens
+    return body
+
+
+def _items(turns: Sequence[Turn]) -> Iterator[dict[str, Any]]:
+    for turn in merged(turns):
+        if isinstance(turn, UserTurn):
+            yield {"type": "message", "role": "user", "content": list(_parts(turn))}
+        elif isinstance(turn, AssistantTurn):
+            yield from _assistant(turn)
+        else:
+            for result in turn.results:
+                yield {
+                    "type": "function_call_output",
+                    "call_id": result.call_id,
+                    "output": result.text,
+                }
+
+
+def _parts(turn: UserTurn) -> Iterator[dict[str, Any]]:
+    for part in turn.parts:
+        if isinstance(part, ImagePart):
+            url = f"data:{part.mime_type};base64,{part.data}"
+            yield {"type": "input_image", "image_url": url, "detail": "auto"}
+        else:
+            yield {"type": "input_text", "text": part.text}
+
+
+def _assistant(turn: AssistantTurn) -> Iterator[dict[str, Any]]:
+    for thought in turn.thoughts:
+        if thought.sealed_by == DIALECT and thought.seal:
+            yield json.loads(thought.seal)
+    if turn.text:
+        yield {
+            "type": "message",
+            "role": "assistant",
+            "content": [{"type": "output_text", "text": turn.text, "annotations": []}],
+        }
+    for call in turn.calls:
+        yield {
+            "type": "function_call",
+            "call_id": call.id,
+            "name": call.name or "unknown",
+            "arguments": json.dumps(call.arguments or {}, ensure_ascii=False),
+        }

@@ -1,0 +1,130 @@
+"""Which models there are, and which endpoint a selector such as `cortex:qwen3-8b` means."""
+
+import asyncio
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import structlog
+
+from services.agent.endpoints.endpoint import Endpoint, EndpointError, ModelInfo
+from services.agent.settings import EndpointSettings, Settings
+
+log = structlog.get_logger(__name__)
+
+_LISTING_SECONDS = 5.0
+_FRESH_SECONDS = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """A model at an endpoint.
+
+    Attributes:
+        context_window: tokens; the setting's, else what the endpoint lists, else None.
+    """
+
+    endpoint: Endpoint
+    settings: EndpointSettings
+    model: str
+    context_window: int | None
+
+    @property
+    def selector(self) -> str:
+        """The `endpoint:model` that leads back here."""
+        return f"{self.settings.name}:{self.model}"
+
+
+class UnknownModelError(Exception):
+    """No endpoint or model answers to a selector; the message is fit for a person."""
+
+
+class Endpoints:
+    """All endpoints, and what they last listed.
+
+    Listings are kept for a minute; an endpoint that fails is logged and lists nothing.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        connect: Callable[[EndpointSettings], Endpoint],
+        clock: Callable[[], float],
+    ) -> None:
+        self._settings = settings
+        self._clock = clock
+        self._endpoints: Mapping[str, Endpoint] = {
+            each.name: connect(each) for each in settings.endpoints
+        }
+        self._listed: dict[str, tuple[float, list[ModelInfo]]] = {}
+
+    async def selectors(self) -> list[str]:
+        """Returns every `endpoint:model`, configured models first, within five seconds."""
+        names = list(self._endpoints)
+        listings = await asyncio.gather(*(self._list(name) for name in names))
+        found: dict[str, None] = {}
+        for each in self._settings.endpoints:
+            if each.model:
+                found[f"{each.name}:{each.model}"] = None
+        for name, models in zip(names, listings, strict=True):
+            for model in models:
+                found[f"{name}:{model.id}"] = None
+        return list(found)
+
+    async def default(self) -> str:
+        """Returns the selector to start with, empty when no endpoint names a model."""
+        settings = self._settings.endpoint("")
+        assert settings is not None  # the settings were checked
+        if settings.model:
+            return f"{settings.name}:{settings.model}"
+        models = await self._list(settings.name)
+        return f"{settings.name}:{models[0].id}" if models else ""
+
+    def settings_of(self, selector: str) -> tuple[EndpointSettings, str]:
+        """Splits a selector at its first colon, if what precedes it names an endpoint.
+
+        A bare model may contain colons itself (`llama3:8b`); it goes to the default endpoint.
+
+        Raises:
+            UnknownModelError: the selector is empty.
+        """
+        name, _, model = selector.partition(":")
+        if name in self._endpoints and model:
+            settings = self._settings.endpoint(name)
+        else:
+            settings, model = self._settings.endpoint(""), selector
+        if settings is None or not model:
+            raise UnknownModelError("no model is selected and the endpoint lists none")
+        return settings, model
+
+    async def select(self, selector: str) -> Selection:
+        """Returns where to ask; an empty selector is resolved as `default` does.
+
+        Raises:
+            UnknownModelError: nothing is selected and no endpoint names a model.
+        """
+        settings, model = self.settings_of(selector or await self.default())
+        window = settings.context_window
+        if window is None:
+            models = await self._list(settings.name)
+            window = next((each.context_window for each in models if each.id == model), None)
+        return Selection(self._endpoints[settings.name], settings, model, window)
+
+    async def close(self) -> None:
+        """Closes every endpoint."""
+        for endpoint in self._endpoints.values():
+            await endpoint.close()
+
+    async def _list(self, name: str) -> list[ModelInfo]:
+        when, models = self._listed.get(name, (float("-inf"), []))
+        if self._clock() - when < _FRESH_SECONDS:
+            return models
+        try:
+            async with asyncio.timeout(_LISTING_SECONDS):
+                models = await self._endpoints[name].models()
+        except (EndpointError, TimeoutError) as error:
+            log.warning("models not listed", endpoint=name, reason=str(error) or "timed out")
+        # A failure is remembered too, shortly: every round asks, and must not wait each time.
+        fresh = _FRESH_SECONDS if models else _LISTING_SECONDS
+        self._listed[name] = (self._clock() - _FRESH_SECONDS + fresh, models)
+        return models

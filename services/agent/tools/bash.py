@@ -1,0 +1,140 @@
+"""The tool that runs a shell command, in the editor's terminal where there is one."""
+
+import asyncio
+from pathlib import Path
+from typing import Annotated
+
+import acp
+import msgspec
+import structlog
+
+from services.agent.editor import EditorError, EditorRefusedError, Terminal
+from services.agent.modes import Effect
+from services.agent.text import cut_middle, one_line
+from services.agent.tools.process import run_command
+from services.agent.tools.tool import BuiltinTool, Outcome, Preview, ToolContext, ToolError
+from services.agent.workspace import Workspace
+
+log = structlog.get_logger(__name__)
+
+_QUIET = {"PAGER": "cat", "GIT_PAGER": "cat", "TERM": "dumb"}  # nothing that waits for a key
+
+
+class Arguments(msgspec.Struct):
+    """What the model gives."""
+
+    command: Annotated[str, msgspec.Meta(description="The command, for `sh -c`.")]
+    cwd: Annotated[
+        str | None, msgspec.Meta(description="Where to run it; the project by default.")
+    ] = None
+    timeout_seconds: Annotated[
+        float | None, msgspec.Meta(description="When to give up and kill it.")
+    ] = None
+
+
+class Bash(BuiltinTool[Arguments]):
+    """Runs one command; its process group never outlives the call."""
+
+    name = "bash"
+    description = (
+        "Runs a shell command and returns its output and exit code. It gets no input. "
+        "Whatever it leaves in the background is ended with it."
+    )
+    effect = Effect.EXECUTE
+
+    def __init__(self) -> None:
+        super().__init__(Arguments, kind="execute")
+
+    def describe(self, arguments: Arguments, workspace: Workspace) -> Preview:
+        """See `BuiltinTool.describe`."""
+        return Preview(one_line(arguments.command, 100) or "(empty command)")
+
+    async def execute(self, arguments: Arguments, context: ToolContext) -> Outcome:
+        """See `BuiltinTool.execute`."""
+        cwd = context.workspace.absolute(arguments.cwd or ".")
+        seconds = context.bash_seconds
+        if arguments.timeout_seconds is not None and arguments.timeout_seconds > 0:
+            seconds = arguments.timeout_seconds
+        if context.editor.offered.terminals:
+            try:
+                context.permit(None)
+                command = ["sh", "-c", arguments.command]
+                terminal = await context.editor.open_terminal(command, cwd, context.output_bytes)
+            except EditorRefusedError as error:
+                log.warning("no terminal, run locally instead", reason=str(error))
+            except EditorError as error:  # it may have started: do not run it twice
+                raise ToolError(f"the editor opened no terminal: {error}") from error
+            else:
+                return await _in_terminal(terminal, seconds, context)
+        return await _locally(arguments.command, cwd, seconds, context)
+
+
+async def _in_terminal(terminal: Terminal, seconds: float, context: ToolContext) -> Outcome:
+    """Follows a terminal to its end; leaving early, by whatever, kills what runs in it."""
+    is_over = False
+    card = (acp.tool_terminal_ref(terminal.id),)
+    try:
+        await context.progress(card)
+        exit_code, note = None, ""
+        try:
+            async with asyncio.timeout(seconds):
+                exit_code = await terminal.wait()
+            is_over = True
+        except TimeoutError:
+            await terminal.kill()
+            note = f"killed after {seconds:g} s"
+        output, truncated = await terminal.output()
+    except EditorError as error:
+        raise ToolError(f"the editor's terminal failed: {error}") from error
+    finally:
+        if is_over:
+            await _released(terminal)
+        else:
+            await terminal.end()
+    if truncated:
+        note = f"{note}; the beginning was cut".removeprefix("; ")
+    return _outcome(cut_middle(output, context.output_bytes), exit_code, note, card)
+
+
+async def _released(terminal: Terminal) -> None:
+    try:
+        await terminal.release()
+    except EditorError as error:
+        log.warning("terminal not released", terminal_id=terminal.id, reason=str(error))
+
+
+async def _locally(command: str, cwd: Path, seconds: float, context: ToolContext) -> Outcome:
+    latest = ""
+
+    async def show(output: str) -> None:
+        nonlocal latest
+        latest = output
+        await context.progress((acp.tool_content(acp.text_block(output)),))
+
+    context.permit(None)
+    try:
+        async with asyncio.timeout(seconds):
+            finished = await run_command(
+                ["sh", "-c", command],
+                cwd=cwd,
+                environment={**context.environment, **_QUIET},
+                output_bytes=context.output_bytes,
+                shown=show,
+            )
+    except TimeoutError:
+        return _outcome(latest, None, f"killed after {seconds:g} s", None)
+    except (OSError, ValueError) as error:
+        raise ToolError(f"the command could not be started: {error}") from error
+    return _outcome(finished.output, finished.exit_code, "", None)
+
+
+def _outcome(
+    output: str,
+    exit_code: int | None,
+    note: str,
+    card: tuple[acp.schema.TerminalToolCallContent, ...] | None,
+) -> Outcome:
+    ending = note or ("" if exit_code == 0 else f"exit code {exit_code}")
+    body = output.rstrip("\n") or "[no output]"
+    text = f"{body}\n[{ending}]" if ending else body
+    return Outcome(text, is_error=exit_code != 0, content=card)

@@ -1,0 +1,97 @@
+"""The tool that finds files by name."""
+
+import asyncio
+import os
+import re
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated
+
+import msgspec
+
+from services.agent.modes import Effect
+from services.agent.text import clean, one_line
+from services.agent.tools.tool import BuiltinTool, Outcome, Preview, ToolContext, ToolError
+from services.agent.workspace import Workspace
+
+_MOST_FILES = 500
+_SECONDS = 30.0
+_PIECE = re.compile(r"(\*\*/|\*\*|\*|\?|\{[^{}]*\})")
+SKIPPED = frozenset({".git", ".hg", ".svn", ".venv", "node_modules", "__pycache__"})
+
+
+class Arguments(msgspec.Struct):
+    """What the model gives."""
+
+    pattern: Annotated[
+        str, msgspec.Meta(description="Such as `**/*.py` or `src/*.{ts,tsx}`, below the path.")
+    ]
+    path: Annotated[str, msgspec.Meta(description="Where to look; the project by default.")] = "."
+
+
+class Glob(BuiltinTool[Arguments]):
+    """Finds files below a directory; version control and dependency folders are skipped."""
+
+    name = "glob"
+    description = "Finds files whose path matches a pattern; `**` stands for any directories."
+    effect = Effect.READ
+
+    def __init__(self) -> None:
+        super().__init__(Arguments, kind="search")
+
+    def describe(self, arguments: Arguments, workspace: Workspace) -> Preview:
+        """See `BuiltinTool.describe`."""
+        where = workspace.shown(arguments.path)
+        return Preview(one_line(f"Find {arguments.pattern} in {where}", 100))
+
+    async def execute(self, arguments: Arguments, context: ToolContext) -> Outcome:
+        """See `BuiltinTool.execute`."""
+        root = context.workspace.absolute(arguments.path)
+        stop = threading.Event()
+        matching = compiled(arguments.pattern)
+        try:
+            async with asyncio.timeout(_SECONDS):
+                found = await asyncio.to_thread(_walk, root, matching, stop)
+        except TimeoutError as error:
+            raise ToolError(f"looking below {root} took more than {_SECONDS:g} s") from error
+        finally:
+            stop.set()  # the thread outlives a cancelled wait
+        found.sort()
+        lines = found[:_MOST_FILES]
+        if len(found) > _MOST_FILES:
+            lines.append("[more files match; narrow the pattern]")
+        return Outcome("\n".join(lines) or "[no file matches]")
+
+
+def compiled(pattern: str) -> re.Pattern[str]:
+    """Translates a pattern; one without a slash matches names in any directory."""
+    pattern = pattern.removeprefix("./")
+    if "/" not in pattern:
+        pattern = "**/" + pattern
+    return re.compile("".join(map(_translated, _PIECE.split(pattern))), re.DOTALL)
+
+
+def _translated(piece: str) -> str:
+    if piece.startswith("{"):
+        return "(?:" + "|".join(map(re.escape, piece[1:-1].split(","))) + ")"
+    known = {"**/": "(?:[^/]+/)*", "**": ".*", "*": "[^/]*", "?": "[^/]"}
+    return known.get(piece) or re.escape(piece)
+
+
+def _walk(root: Path, matching: re.Pattern[str], stop: threading.Event) -> list[str]:
+    found: list[str] = []
+    for name in _files(root):
+        if stop.is_set() or len(found) > _MOST_FILES:
+            break
+        if matching.fullmatch(name):
+            found.append(clean(name))
+    return found
+
+
+def _files(root: Path) -> Iterator[str]:
+    for directory, folders, names in os.walk(root):
+        folders[:] = sorted(set(folders) - SKIPPED)
+        base = os.path.relpath(directory, root)
+        for name in sorted(names):
+            yield name if base == "." else f"{base}/{name}"

@@ -1,0 +1,85 @@
+"""The tool that searches file contents, with ripgrep where installed and grep where not.
+
+A process of its own, because a regular expression can run for ever and a process can be killed.
+"""
+
+import asyncio
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import msgspec
+
+from services.agent.modes import Effect
+from services.agent.text import one_line
+from services.agent.tools.glob import SKIPPED
+from services.agent.tools.process import run_command
+from services.agent.tools.tool import BuiltinTool, Outcome, Preview, ToolContext, ToolError
+from services.agent.workspace import Workspace
+
+_SECONDS = 60.0
+_NO_MATCH = 1  # the exit code of both programs when nothing matches
+_LONGEST_LINE = 400
+
+
+class Arguments(msgspec.Struct):
+    """What the model gives."""
+
+    pattern: Annotated[str, msgspec.Meta(description="An extended regular expression.")]
+    path: Annotated[
+        str, msgspec.Meta(description="A file or directory; the project by default.")
+    ] = "."
+    glob: Annotated[
+        str | None, msgspec.Meta(description="Only files whose name matches, such as `*.py`.")
+    ] = None
+    ignore_case: bool = False
+
+
+class Grep(BuiltinTool[Arguments]):
+    """Searches below a path and returns `file:line:text`."""
+
+    name = "grep"
+    description = "Searches files for a regular expression and returns file:line:text."
+    effect = Effect.READ
+
+    def __init__(self) -> None:
+        super().__init__(Arguments, kind="search")
+
+    def describe(self, arguments: Arguments, workspace: Workspace) -> Preview:
+        """See `BuiltinTool.describe`."""
+        where = workspace.shown(arguments.path)
+        return Preview(one_line(f"Search {arguments.pattern} in {where}", 100))
+
+    async def execute(self, arguments: Arguments, context: ToolContext) -> Outcome:
+        """See `BuiltinTool.execute`."""
+        path = context.workspace.absolute(arguments.path)
+        try:
+            async with asyncio.timeout(_SECONDS):
+                finished = await run_command(
+                    _command(arguments, path),
+                    cwd=context.workspace.cwd,
+                    environment=context.environment,
+                    output_bytes=context.output_bytes,
+                )
+        except TimeoutError as error:
+            raise ToolError(f"the search took more than {_SECONDS:g} s") from error
+        except (OSError, ValueError) as error:
+            raise ToolError(f"the search could not be started: {error}") from error
+        if finished.exit_code == _NO_MATCH and not finished.output:
+            return Outcome("[nothing matches]")
+        prefix = f"{context.workspace.cwd}/"
+        lines = [line.removeprefix(prefix) for line in finished.output.splitlines()]
+        is_error = finished.exit_code not in {0, _NO_MATCH} and not lines
+        return Outcome("\n".join(line[:_LONGEST_LINE] for line in lines), is_error=is_error)
+
+
+def _command(arguments: Arguments, path: Path) -> Sequence[str]:
+    case = ["-i"] if arguments.ignore_case else []
+    if shutil.which("rg"):
+        chosen = ["--glob", arguments.glob] if arguments.glob else []
+        plain = ["--line-number", "--with-filename", "--no-heading", "--color=never"]
+        return ["rg", *plain, *case, *chosen, "-e", arguments.pattern, "--", str(path)]
+    chosen = [f"--include={arguments.glob}"] if arguments.glob else []
+    skipped = [f"--exclude-dir={name}" for name in sorted(SKIPPED)]
+    return ["grep", "-rnIHE", *case, *chosen, *skipped, "-e", arguments.pattern, "--", str(path)]

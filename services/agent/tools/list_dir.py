@@ -1,0 +1,60 @@
+"""The tool that lists a directory."""
+
+import asyncio
+import os
+from pathlib import Path
+from typing import Annotated
+
+import msgspec
+
+from services.agent.modes import Effect
+from services.agent.text import clean, one_line
+from services.agent.tools.tool import BuiltinTool, Outcome, Preview, ToolContext, ToolError
+from services.agent.workspace import Workspace
+
+_MOST_ENTRIES = 1000
+
+
+class Arguments(msgspec.Struct):
+    """What the model gives."""
+
+    path: Annotated[str, msgspec.Meta(description="The directory; the project by default.")] = "."
+
+
+class ListDir(BuiltinTool[Arguments]):
+    """Lists names with `d`, `f` or `l` before each."""
+
+    name = "list_dir"
+    description = "Lists a directory: d for a directory, f for a file, l for a link."
+    effect = Effect.READ
+
+    def __init__(self) -> None:
+        super().__init__(Arguments, kind="read")
+
+    def describe(self, arguments: Arguments, workspace: Workspace) -> Preview:
+        """See `BuiltinTool.describe`."""
+        return Preview(one_line(f"List {workspace.shown(arguments.path)}", 100))
+
+    async def execute(self, arguments: Arguments, context: ToolContext) -> Outcome:
+        """See `BuiltinTool.execute`."""
+        path = context.workspace.absolute(arguments.path)
+        try:
+            entries = await asyncio.to_thread(_entries, path)
+        except (OSError, ValueError) as error:
+            raise ToolError(f"{path} cannot be listed: {error}") from error
+        shown = entries[:_MOST_ENTRIES]
+        if len(entries) > len(shown):
+            shown.append(f"[{len(entries) - len(shown)} more]")
+        return Outcome("\n".join(shown) or "[empty]")
+
+
+def _entries(path: Path) -> list[str]:
+    with os.scandir(path) as entries:
+        found = sorted((entry.name, entry) for entry in entries)
+        return [f"{_letter(entry)} {clean(name)}" for name, entry in found]
+
+
+def _letter(entry: "os.DirEntry[str]") -> str:
+    if entry.is_symlink():
+        return "l"
+    return "d" if entry.is_dir() else "f"

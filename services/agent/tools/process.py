@@ -1,0 +1,133 @@
+"""One local command with its process group: run, watched, capped, and ended for certain."""
+
+import asyncio
+import contextlib
+import os
+import signal
+from collections import deque
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from services.agent.text import clean
+
+_GRACE_SECONDS = 1.0
+_DRAIN_SECONDS = 0.5
+_SHOW_SECONDS = 0.5
+_CHUNK = 16384
+
+
+class CappedOutput:
+    """Keeps the first and the last half of `limit` bytes."""
+
+    def __init__(self, limit: int) -> None:
+        self._half = limit // 2
+        self._head = bytearray()
+        self._tail: deque[bytes] = deque()
+        self._tail_size = 0
+        self._dropped = 0
+
+    def add(self, data: bytes) -> None:
+        """Takes what was printed next."""
+        room = self._half - len(self._head)
+        self._head += data[:room]
+        rest = data[room:] if room < len(data) else b""
+        if rest:
+            self._tail.append(rest)
+            self._tail_size += len(rest)
+        while self._tail_size - len(self._tail[0] if self._tail else b"") >= self._half:
+            dropped = self._tail.popleft()
+            self._tail_size -= len(dropped)
+            self._dropped += len(dropped)
+
+    def text(self) -> str:
+        """Returns what is kept, with a line that says how much is missing."""
+        tail = b"".join(self._tail)
+        excess = max(len(tail) - self._half, 0)
+        dropped = self._dropped + excess
+        middle = f"\n[... {dropped} bytes left out ...]\n".encode() if dropped else b""
+        return clean((bytes(self._head) + middle + tail[excess:]).decode(errors="replace"))
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """How a command ended; a negative code is the signal that ended it."""
+
+    exit_code: int
+    output: str
+
+
+async def run_command(
+    command: Sequence[str],
+    *,
+    cwd: Path,
+    environment: Mapping[str, str],
+    output_bytes: int,
+    shown: Callable[[str], Awaitable[None]] | None = None,
+) -> Finished:
+    """Runs a command to its end, without input, standard error among its output.
+
+    However this ends, by itself, by an error or by cancellation, nothing of the command's
+    process group is left running. `shown` gets the output so far, twice a second at most.
+
+    Raises:
+        OSError: the command or its directory does not exist.
+    """
+    output = CappedOutput(output_bytes)
+    process = await asyncio.create_subprocess_exec(
+        *command,
+        cwd=cwd,
+        env=dict(environment),
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+        start_new_session=True,
+    )
+    reading = asyncio.create_task(_read(process, output, shown))
+    try:
+        exit_code = await process.wait()
+        # A child in the background may hold the pipe open for ever.
+        await asyncio.wait({reading}, timeout=_DRAIN_SECONDS)
+    finally:
+        await _end(process)
+        reading.cancel()
+        with contextlib.suppress(asyncio.CancelledError, TimeoutError):
+            async with asyncio.timeout(_GRACE_SECONDS):
+                await asyncio.wait({reading})
+    if reading.done() and not reading.cancelled() and (error := reading.exception()):
+        raise error
+    return Finished(exit_code, output.text())
+
+
+async def _read(
+    process: asyncio.subprocess.Process,
+    output: CappedOutput,
+    shown: Callable[[str], Awaitable[None]] | None,
+) -> None:
+    assert process.stdout is not None
+    clock = asyncio.get_running_loop().time
+    last = clock()
+    while data := await process.stdout.read(_CHUNK):
+        output.add(data)
+        if shown is not None and clock() - last >= _SHOW_SECONDS:
+            await shown(output.text())
+            last = clock()
+
+
+async def _end(process: asyncio.subprocess.Process) -> None:
+    """Ends the whole group: asks first if the command still runs, then kills."""
+    if process.returncode is None:
+        _signal_group(process.pid, signal.SIGTERM)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_GRACE_SECONDS):
+                await process.wait()
+    _signal_group(process.pid, signal.SIGKILL)
+    if process.returncode is None:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_GRACE_SECONDS):
+                await process.wait()
+
+
+def _signal_group(group: int, number: signal.Signals) -> None:
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(group, number)

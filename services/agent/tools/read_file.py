@@ -1,0 +1,55 @@
+"""The tool that reads a file."""
+
+from typing import Annotated
+
+import msgspec
+
+from services.agent.modes import Effect
+from services.agent.text import one_line
+from services.agent.tools.files import read_text
+from services.agent.tools.tool import BuiltinTool, Outcome, Preview, ToolContext, ToolError
+from services.agent.workspace import Workspace
+
+
+class Arguments(msgspec.Struct):
+    """What the model gives."""
+
+    path: Annotated[str, msgspec.Meta(description="The file, absolute or below the project.")]
+    line: Annotated[int | None, msgspec.Meta(description="First line to read, from 1.")] = None
+    limit: Annotated[int | None, msgspec.Meta(description="How many lines to read.")] = None
+
+
+class ReadFile(BuiltinTool[Arguments]):
+    """Reads text, as much of it as the output limit allows."""
+
+    name = "read_file"
+    description = "Reads a text file, whole or some of its lines."
+    effect = Effect.READ
+
+    def __init__(self) -> None:
+        super().__init__(Arguments, kind="read")
+
+    def describe(self, arguments: Arguments, workspace: Workspace) -> Preview:
+        """See `BuiltinTool.describe`."""
+        title = one_line(f"Read {workspace.shown(arguments.path)}", 100)
+        location = (workspace.absolute(arguments.path), arguments.line)
+        return Preview(title, locations=(location,))
+
+    async def execute(self, arguments: Arguments, context: ToolContext) -> Outcome:
+        """See `BuiltinTool.execute`."""
+        text = await read_text(context.workspace.absolute(arguments.path), context)
+        lines = text.splitlines(keepends=True)
+        first = max((arguments.line or 1) - 1, 0)
+        if lines and first >= len(lines):
+            raise ToolError(f"the file has only {len(lines)} lines")
+        end = len(lines) if arguments.limit is None else first + max(arguments.limit, 0)
+        kept, size = first, 0
+        while kept < min(end, len(lines)) and size + len(lines[kept]) <= context.output_bytes:
+            size += len(lines[kept])
+            kept += 1
+        if kept == first and first < min(end, len(lines)):
+            return Outcome(lines[first][: context.output_bytes] + "\n[the line was cut here]")
+        part = "".join(lines[first:kept])
+        if kept < min(end, len(lines)):
+            part += f"\n[cut here; go on with line={kept + 1} of {len(lines)}]"
+        return Outcome(part)

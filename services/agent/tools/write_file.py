@@ -1,0 +1,52 @@
+"""The tool that writes a whole file."""
+
+from collections.abc import Sequence
+from typing import Annotated
+
+import acp
+import msgspec
+
+from services.agent.editor import Content
+from services.agent.modes import Effect
+from services.agent.text import one_line
+from services.agent.tools.files import read_if_any, write_text
+from services.agent.tools.tool import BuiltinTool, Outcome, Preview, ToolContext
+from services.agent.workspace import Workspace
+
+
+class Arguments(msgspec.Struct):
+    """What the model gives."""
+
+    path: Annotated[str, msgspec.Meta(description="The file, absolute or below the project.")]
+    content: Annotated[str, msgspec.Meta(description="The whole new text of the file.")]
+
+
+class WriteFile(BuiltinTool[Arguments]):
+    """Creates or replaces a file."""
+
+    name = "write_file"
+    description = "Writes a text file, replacing it if it exists, creating directories as needed."
+    effect = Effect.WRITE
+
+    def __init__(self) -> None:
+        super().__init__(Arguments, kind="edit")
+
+    def describe(self, arguments: Arguments, workspace: Workspace) -> Preview:
+        """See `BuiltinTool.describe`."""
+        path = workspace.absolute(arguments.path)
+        title = one_line(f"Write {workspace.shown(arguments.path)}", 100)
+        return Preview(title, target=path, locations=((path, None),))
+
+    async def changes(self, arguments: Arguments, context: ToolContext) -> Sequence[Content]:
+        """See `BuiltinTool.changes`."""
+        path = context.workspace.absolute(arguments.path)
+        before = await read_if_any(path, context)
+        return (acp.tool_diff_content(str(path), arguments.content, before),)
+
+    async def execute(self, arguments: Arguments, context: ToolContext) -> Outcome:
+        """See `BuiltinTool.execute`."""
+        path = context.workspace.absolute(arguments.path)
+        content = await self.changes(arguments, context)
+        await write_text(path, arguments.content, context)
+        size = len(arguments.content.encode())
+        return Outcome(f"wrote {size} bytes to {path}", content=content)
