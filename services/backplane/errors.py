@@ -54,6 +54,7 @@ class Reason(enum.Enum):
     CONTEXT_TOO_LONG = "CONTEXT_TOO_LONG"
     NEVER_FITS = "NEVER_FITS"
     BODY_TOO_LARGE = "BODY_TOO_LARGE"
+    UNSUPPORTED_MEDIA_TYPE = "UNSUPPORTED_MEDIA_TYPE"
     TEMPLATE_FAILED = "TEMPLATE_FAILED"
     WRONG_MODALITY = "WRONG_MODALITY"
     MODEL_UNKNOWN = "MODEL_UNKNOWN"
@@ -111,6 +112,9 @@ TABLE: Mapping[Reason, Row] = {
     ),
     Reason.BODY_TOO_LARGE: Row(
         _C.INVALID_ARGUMENT, 413, _N, _BAD, "request_too_large", "request_too_large"
+    ),
+    Reason.UNSUPPORTED_MEDIA_TYPE: Row(
+        _C.INVALID_ARGUMENT, 415, _N, _BAD, "unsupported_media_type", _BAD
     ),
     Reason.TEMPLATE_FAILED: Row(
         _C.INVALID_ARGUMENT, 422, _N, _BAD, "template_render_failed", _BAD

@@ -1,0 +1,67 @@
+"""Who is asking: API keys from `Authorization: Bearer` or `x-api-key`."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+from collections.abc import Mapping
+from typing import Final
+
+from services.backplane.errors import FleetError, Reason
+from services.gateway.settings import AuthSettings
+
+ANONYMOUS: Final = ""
+
+
+class Auth:
+    """Checks keys.
+
+    In open mode (no keys, or `required = false`) an unknown key is ignored: clients that insist
+    on sending some key are served like those that send none.
+    """
+
+    def __init__(self, settings: AuthSettings) -> None:
+        self._names: dict[bytes, str] = {}
+        for key in settings.keys:
+            digest = bytes.fromhex(key.sha256) if key.sha256 else _digest(key.key or "")
+            self._names[digest] = key.name
+        self.is_required = bool(self._names) if settings.required is None else settings.required
+
+    def principal(self, headers: Mapping[str, str]) -> str:
+        """The name behind the request's key; ANONYMOUS where none is needed.
+
+        Raises:
+            FleetError: UNAUTHENTICATED.
+        """
+        if not self._names and not self.is_required:
+            return ANONYMOUS
+        given = _key_of(headers)
+        name = self._name_of(given) if given else None
+        if name is not None:
+            return name
+        if not self.is_required:
+            return ANONYMOUS
+        if not given:
+            message = "No API key was given; send `Authorization: Bearer KEY` or `x-api-key: KEY`."
+        else:
+            message = "The API key is not known here."
+        raise FleetError(Reason.UNAUTHENTICATED, message)
+
+    def _name_of(self, key: str) -> str | None:
+        """Compares with every key, so that the time taken tells nothing."""
+        digest = _digest(key)
+        found: str | None = None
+        for known, name in self._names.items():
+            if hmac.compare_digest(known, digest):
+                found = name
+        return found
+
+
+def _digest(key: str) -> bytes:
+    return hashlib.sha256(key.encode("utf-8", "surrogateescape")).digest()
+
+
+def _key_of(headers: Mapping[str, str]) -> str:
+    given = headers.get("x-api-key", "").strip()
+    scheme, _, value = headers.get("authorization", "").partition(" ")
+    return given or (value.strip() if scheme.lower() == "bearer" else "")

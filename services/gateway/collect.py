@@ -1,0 +1,87 @@
+"""Adds the events of one choice up: an unstreamed answer is the collected stream."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from cortex.v1 import generation_pb2 as generation
+from services.backplane.errors import FleetError
+from services.gateway.dialects.dialect import Collected, CollectedToolCall
+from services.gateway.sink import ChoiceSink
+
+
+class CollectSink(ChoiceSink):
+    """Keeps everything; the client sees nothing before the end, so any attempt may be repeated."""
+
+    __slots__ = ("_calls", "_logprobs", "_parts", "_pieces", "_token_ids")
+
+    def __init__(self, choice: int, *, window_tokens: int) -> None:
+        super().__init__(choice, window_tokens=window_tokens)
+        self._reset()
+
+    def _reset(self) -> None:
+        self._parts: list[tuple[str, Any]] = []
+        self._pieces: list[str] = []
+        self._calls: dict[int, CollectedToolCall] = {}
+        self._logprobs: list[generation.TokenLogprob] = []
+        self._token_ids: list[int] = []
+
+    @property
+    def may_restart(self) -> bool:
+        """See `ChoiceSink.may_restart`."""
+        return True
+
+    def begin(self) -> asyncio.Future[FleetError | None]:
+        """See `ChoiceSink.begin`; forgets an attempt before."""
+        self._reset()
+        return super().begin()
+
+    def text(self, text: str, tokens: int) -> None:
+        """See `Sink.text`."""
+        self._stirred = self._heard = True
+        if not self.first_visible_at:
+            self._note_delta(visible=True)
+        self._used_tokens += tokens
+        self._grow("text", text)
+
+    def take(self, kind: str, event: generation.GenerateResponse) -> None:
+        """See `ChoiceSink.take`."""
+        if kind == "text":
+            self._grow("text", event.text.text)
+            self._logprobs.extend(event.text.logprobs)
+            self._token_ids.extend(event.text.token_ids)
+        elif kind == "reasoning":
+            self._grow("reasoning", event.reasoning.text)
+        elif kind == "tool_call":
+            self._grow_call(event.tool_call)
+
+    def flush(self) -> None:
+        """See `Sink.flush`."""
+        self._repay()
+
+    def collected(self) -> Collected:
+        """Everything, once it has finished."""
+        assert self.finished_event is not None
+        self._close_part()
+        return Collected(self._parts, self._logprobs, self._token_ids, self.finished_event)
+
+    def _grow(self, kind: str, text: str) -> None:
+        if not self._parts or self._parts[-1][0] != kind:
+            self._close_part()
+            self._parts.append((kind, ""))
+        self._pieces.append(text)
+
+    def _grow_call(self, delta: generation.ToolCallDelta) -> None:
+        call = self._calls.get(delta.index)
+        if call is None:
+            self._close_part()
+            call = self._calls[delta.index] = CollectedToolCall(delta.call_id, delta.name, "")
+            self._parts.append(("tool_call", call))
+        call.arguments_json += delta.arguments_json
+
+    def _close_part(self) -> None:
+        """Joins the pieces of the part that was growing."""
+        if self._pieces:
+            self._parts[-1] = (self._parts[-1][0], "".join(self._pieces))
+            self._pieces.clear()

@@ -1,0 +1,168 @@
+"""Runs requests on instances: picks one, starts, tries elsewhere while nobody has seen a delta."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, TypeVar
+
+from cortex.v1 import generation_pb2 as generation
+from cortex.v1 import neuron_service_pb2 as neuron
+from cortex.v1 import registry_service_pb2 as registry
+from services.backplane.calls import unary
+from services.backplane.errors import FleetError
+from services.gateway.outstanding import Outstanding
+from services.gateway.placing import Placer, Wanted
+from services.gateway.prefix import prompt_prefix
+from services.gateway.retrying import Troubles
+from services.gateway.routing import Candidate
+from services.gateway.sink import ChoiceSink
+from services.gateway.transports.links import Link, Links
+
+Response = TypeVar("Response")
+
+
+class Dispatch:
+    """Between the endpoints and the fleet."""
+
+    def __init__(
+        self, *, placer: Placer, links: Links, outstanding: Outstanding, attempts: int
+    ) -> None:
+        self._placer = placer
+        self._links = links
+        self._outstanding = outstanding
+        self._attempts = attempts
+
+    async def generate(
+        self,
+        name: str,
+        requests: Sequence[generation.GenerateRequest],
+        sinks: Sequence[ChoiceSink],
+        record: ServedBy,
+    ) -> None:
+        """Runs every choice to its end.
+
+        Cancelling it cancels every generation on its neuron.
+
+        Args:
+            name: model or alias.
+            requests: one per choice; model and instance are filled in here.
+            sinks: one per request.
+            record: told where the choices ran.
+
+        Raises:
+            FleetError: some choice could not be finished; the others are cancelled.
+        """
+        if len(requests) == 1:
+            await self._run(name, requests[0], sinks[0], record)
+            return
+        try:
+            async with asyncio.TaskGroup() as group:
+                for request, sink in zip(requests, sinks, strict=True):
+                    group.create_task(self._run(name, request, sink, record))
+        except* FleetError as failures:
+            raise _first(failures) from None
+
+    async def count_tokens(self, request: neuron.CountTokensRequest) -> neuron.CountTokensResponse:
+        """Counts a prompt; `model` may be an alias.
+
+        Raises:
+            FleetError: as for a generation.
+        """
+        return await self._unary(request, lambda link: link.stub.CountTokens(request))
+
+    async def embed(self, request: neuron.EmbedRequest) -> neuron.EmbedResponse:
+        """Embeds texts; `model` may be an alias.
+
+        Raises:
+            FleetError: as for a generation.
+        """
+        return await self._unary(request, lambda link: link.stub.Embed(request))
+
+    async def _run(
+        self,
+        name: str,
+        request: generation.GenerateRequest,
+        sink: ChoiceSink,
+        record: ServedBy,
+    ) -> None:
+        wanted = Wanted(
+            name, request.request_id, request.principal, functools.partial(prompt_prefix, request)
+        )
+        # The everyday case: a loaded instance serves it at the first attempt.
+        target = self._placer.loaded(wanted, None)
+        troubles: Troubles | None = None
+        while True:
+            if target is None:
+                troubles = troubles or Troubles(self._attempts)
+                target = await self._placer.place(wanted, troubles, sink)
+            record.attempt(target)
+            error = await self._attempt(target, request, sink)
+            if error is None:
+                return
+            troubles = troubles or Troubles(self._attempts)
+            troubles.note(target.instance_id, target.report, error)
+            if not sink.may_restart or not troubles.may_go_on(error):
+                raise error
+            target = self._placer.loaded(wanted, troubles)
+
+    async def _attempt(
+        self, target: Candidate, request: generation.GenerateRequest, sink: ChoiceSink
+    ) -> FleetError | None:
+        request.model = target.model
+        request.instance_id = target.instance_id
+        with self._outstanding.held(target.instance_id):
+            ended = sink.begin()
+            try:
+                sink.attach(self._links.to(target.address).start(request, sink))
+                return await ended
+            finally:
+                sink.detach()
+
+    async def _unary(self, request: Any, call: Callable[[Link], Awaitable[Response]]) -> Response:
+        wanted = Wanted(request.model, getattr(request, "request_id", ""))
+        troubles = Troubles(self._attempts)
+        while True:
+            target = self._placer.loaded(wanted, troubles) or await self._placer.place(
+                wanted, troubles, _Nobody()
+            )
+            request.model = target.model
+            request.instance_id = target.instance_id
+            try:
+                with self._outstanding.held(target.instance_id):
+                    return await unary(call(self._links.to(target.address)))
+            except FleetError as error:
+                troubles.note(target.instance_id, target.report, error)
+                if not troubles.may_go_on(error):
+                    raise
+
+
+class ServedBy:
+    """Where a request ran, for its log line."""
+
+    __slots__ = ("attempts", "last")
+
+    def __init__(self) -> None:
+        self.attempts = 0
+        self.last: Candidate | None = None
+
+    def attempt(self, target: Candidate) -> None:
+        """One more attempt begins."""
+        self.attempts += 1
+        self.last = target
+
+
+class _Nobody:
+    """Nobody is told what a unary call waits for."""
+
+    def waiting(self, step: registry.EnsureModelResponse) -> None:
+        del step
+
+
+def _first(failures: BaseExceptionGroup[FleetError]) -> FleetError:
+    error: BaseException = failures
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    assert isinstance(error, FleetError)
+    return error

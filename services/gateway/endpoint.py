@@ -1,0 +1,285 @@
+"""Serves a dialect, or a lookup, as a raw ASGI app: everything between the socket and dispatch."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+from collections.abc import Sequence
+from typing import Final
+
+import structlog
+from starlette.types import Receive, Scope, Send
+
+from cortex.v1 import neuron_service_pb2 as neuron
+from services.backplane.errors import FleetError, Reason
+from services.gateway.auth import Auth
+from services.gateway.collect import CollectSink
+from services.gateway.dialects.dialect import Ask, Dialect, Head, ListedModel, Lookup
+from services.gateway.dispatch import Dispatch
+from services.gateway.fleet_view import FleetView
+from services.gateway.gauges import Gauges
+from services.gateway.head import ClientGoneError, check_media_type, read_body, read_head
+from services.gateway.http1.direct import DirectResponse, direct_response
+from services.gateway.listing import list_models
+from services.gateway.liveness import Liveness
+from services.gateway.problems import Envelope, error_headers
+from services.gateway.record import Record
+from services.gateway.settings import GatewaySettings
+from services.gateway.sink import ChoiceSink
+from services.gateway.stream import Pace, Stream, StreamSink
+
+_JSON: Final = (b"content-type", b"application/json")
+
+log = structlog.get_logger()
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Core:
+    """What every endpoint stands on."""
+
+    settings: GatewaySettings
+    auth: Auth
+    view: FleetView
+    dispatch: Dispatch
+    liveness: Liveness
+    gauges: Gauges
+
+    async def count_tokens(self, request: neuron.CountTokensRequest) -> neuron.CountTokensResponse:
+        """See `Fleet.count_tokens`."""
+        return await self.dispatch.count_tokens(request)
+
+    async def embed(self, request: neuron.EmbedRequest) -> neuron.EmbedResponse:
+        """See `Fleet.embed`."""
+        return await self.dispatch.embed(request)
+
+    def models(self) -> Sequence[ListedModel]:
+        """See `Fleet.models`."""
+        if not self.view.is_known:
+            raise FleetError(
+                Reason.REGISTRY_UNAVAILABLE, "The fleet's registry has not been reached yet."
+            )
+        return list_models(self.view.catalogue, self.view.neurons)
+
+    def generation(self, dialect: Dialect) -> GenerationEndpoint:
+        """See `Mount.generation`."""
+        return GenerationEndpoint(self, dialect)
+
+    def lookup(self, lookup: Lookup) -> LookupEndpoint:
+        """See `Mount.lookup`."""
+        return LookupEndpoint(self, lookup)
+
+
+class Exchange:
+    """One request under way: what ends it early, and what the ticker looks at."""
+
+    __slots__ = ("_settings", "_task", "ended_by", "is_over", "record", "stream")
+
+    def __init__(self, settings: GatewaySettings, record: Record) -> None:
+        self._settings = settings
+        self._task = asyncio.current_task()
+        self.record = record
+        self.stream: Stream | None = None
+        self.is_over = False
+        self.ended_by: FleetError | None = None
+
+    def leave(self) -> None:
+        """The client has gone: stops everything that runs for it."""
+        if not self.is_over:
+            self.record.client_gone = True
+            self.end(FleetError(Reason.CANCELLED, "The client has gone."))
+
+    def end(self, error: FleetError) -> None:
+        """Ends the request, wherever it stands, with an error."""
+        if not self.is_over and self.ended_by is None and self._task is not None:
+            self.ended_by = error
+            self._task.cancel()
+
+    def tick(self, now: float, slack: float) -> None:
+        """See `Watched.tick`."""
+        for sink in self.record.sinks:
+            sink.check_silence(
+                now,
+                first_event_seconds=self._settings.first_event_seconds,
+                idle_seconds=self._settings.idle_seconds,
+            )
+        if self.stream is not None:
+            self.stream.tick(now, slack)
+
+
+class _Endpoint:
+    """The frame around every request: id, key, errors, one log line."""
+
+    def __init__(self, core: Core, name: str, envelope: Envelope) -> None:
+        self._core = core
+        self._name = name
+        self._envelope = envelope
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serves one request; never raises for anything that the client did."""
+        head = read_head(scope)
+        record = Record(self._name, head.request_id)
+        exchange = Exchange(self._core.settings, record)
+        self._core.gauges.requests_open.inc()
+        response: DirectResponse | None = None
+        try:
+            body = await self._read(head, record, scope, receive)
+            response = direct_response(scope, receive, send)
+            response.on_close(exchange.leave)
+            self._core.liveness.watch(exchange)
+            await self._serve(body, head, exchange, response)
+        except ClientGoneError:
+            record.client_gone = True
+        except FleetError as failure:
+            response = response or direct_response(scope, receive, send)
+            self._fail(failure, head, exchange, response)
+        except asyncio.CancelledError:
+            if exchange.ended_by is None or response is None:
+                raise
+            _uncancel()
+            self._fail(exchange.ended_by, head, exchange, response)
+        except Exception:
+            # The last resort: a bug must not look to the client like a broken connection.
+            log.exception("request.crashed", request_id=head.request_id)
+            bug = FleetError(Reason.INTERNAL, "The gateway failed; its log says why.")
+            response = response or direct_response(scope, receive, send)
+            self._fail(bug, head, exchange, response)
+        finally:
+            exchange.is_over = True
+            self._core.liveness.forget(exchange)
+            self._core.gauges.requests_open.dec()
+            record.write(self._core.gauges)
+            if response is not None:
+                await response.aclose()
+
+    async def _read(self, head: Head, record: Record, scope: Scope, receive: Receive) -> bytes:
+        record.principal = self._core.auth.principal(head.headers)
+        if scope["method"] == "GET":
+            return b""
+        check_media_type(head)
+        return await read_body(receive, max_bytes=self._core.settings.max_body_bytes)
+
+    async def _serve(
+        self, body: bytes, head: Head, exchange: Exchange, response: DirectResponse
+    ) -> None:
+        raise NotImplementedError
+
+    def _fail(
+        self, error: FleetError, head: Head, exchange: Exchange, response: DirectResponse
+    ) -> None:
+        record = exchange.record
+        if record.client_gone:
+            return
+        record.error = error
+        stream = exchange.stream
+        if stream is not None and stream.is_committed:
+            stream.fail(error)
+            return
+        record.status = error.reason.row.http
+        response.start(record.status, error_headers(error, head.request_id))
+        response.finish(self._envelope.error(error, head))
+
+
+class LookupEndpoint(_Endpoint):
+    """Serves what is no generation."""
+
+    def __init__(self, core: Core, lookup: Lookup) -> None:
+        super().__init__(core, lookup.name, lookup)
+        self._lookup = lookup
+
+    async def _serve(
+        self, body: bytes, head: Head, exchange: Exchange, response: DirectResponse
+    ) -> None:
+        answer = await self._lookup.answer(body, head, self._core)
+        exchange.record.status = 200
+        response.start(200, [_JSON, *_ids(head)])
+        response.finish(answer)
+
+
+class GenerationEndpoint(_Endpoint):
+    """Serves one dialect."""
+
+    def __init__(self, core: Core, dialect: Dialect) -> None:
+        super().__init__(core, dialect.name, dialect)
+        self._dialect = dialect
+        settings = core.settings
+        self._pace = Pace(
+            keepalive_seconds=settings.keepalive_seconds,
+            heartbeat_seconds=settings.heartbeat_seconds,
+            slow_reader_seconds=settings.slow_reader_seconds,
+            slow_reader_bytes=settings.slow_reader_bytes,
+        )
+
+    async def _serve(
+        self, body: bytes, head: Head, exchange: Exchange, response: DirectResponse
+    ) -> None:
+        record = exchange.record
+        ask = self._dialect.decode(body, head)
+        record.name = ask.model
+        record.stream = ask.stream
+        for request in ask.requests:
+            request.request_id = head.request_id
+            request.principal = record.principal
+        if ask.stream:
+            await self._serve_stream(ask, head, exchange, response)
+        else:
+            await self._serve_whole(ask, head, record, response)
+
+    async def _serve_whole(
+        self, ask: Ask, head: Head, record: Record, response: DirectResponse
+    ) -> None:
+        window = self._core.settings.window_tokens
+        sinks = [CollectSink(i, window_tokens=window) for i in range(len(ask.requests))]
+        record.sinks = sinks
+        await self._run(ask, sinks, record)
+        answer = self._dialect.body(ask, head, [sink.collected() for sink in sinks])
+        record.status = 200
+        response.start(200, [_JSON, *_ids(head)])
+        response.finish(answer)
+
+    async def _serve_stream(
+        self, ask: Ask, head: Head, exchange: Exchange, response: DirectResponse
+    ) -> None:
+        projector = self._dialect.projector(ask, head)
+        stream = Stream(
+            response,
+            projector,
+            headers=self._stream_headers(head),
+            choices=len(ask.requests),
+            pace=self._pace,
+        )
+        window = self._core.settings.window_tokens
+        sinks: list[ChoiceSink] = [
+            StreamSink(i, stream, projector, window_tokens=window) for i in range(len(ask.requests))
+        ]
+        record = exchange.record
+        record.sinks = sinks
+        record.status = 200
+        exchange.stream = stream
+        self._core.gauges.streams_open.inc()
+        try:
+            await self._run(ask, sinks, record)
+        finally:
+            self._core.gauges.streams_open.dec()
+
+    async def _run(self, ask: Ask, sinks: Sequence[ChoiceSink], record: Record) -> None:
+        await self._core.dispatch.generate(ask.model, ask.requests, sinks, record.served_by)
+
+    def _stream_headers(self, head: Head) -> list[tuple[bytes, bytes]]:
+        return [
+            (b"content-type", self._dialect.content_type),
+            (b"cache-control", b"no-cache"),
+            # nginx would collect the events otherwise
+            (b"x-accel-buffering", b"no"),
+            *_ids(head),
+        ]
+
+
+def _ids(head: Head) -> tuple[tuple[bytes, bytes], tuple[bytes, bytes]]:
+    name = head.request_id.encode("latin-1")
+    return (b"x-request-id", name), (b"request-id", name)
+
+
+def _uncancel() -> None:
+    task = asyncio.current_task()
+    assert task is not None
+    task.uncancel()

@@ -1,0 +1,199 @@
+"""The gateway's copy of the fleet: what it routes by, also while the registry is away."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import time
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+from cortex.v1 import model_pb2
+from cortex.v1 import registry_service_pb2 as registry
+from services.backplane.errors import FleetError, Reason
+from services.gateway.routing import Candidate, Standing
+
+# A registry that has just been restarted knows no neuron before it has attached again.
+RETAINED_SECONDS: Final = 20.0
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Resolved:
+    """What a client's name for a model stands for.
+
+    Attributes:
+        model: the model's own name.
+        candidates: its instances.
+        max_wait_seconds: longest wait for a placement; None: the gateway's default.
+    """
+
+    model: str
+    candidates: tuple[Candidate, ...]
+    max_wait_seconds: float | None = None
+
+
+class FleetView:
+    """Applies the registry's changes and answers lookups from memory."""
+
+    def __init__(
+        self, outstanding: Mapping[str, int], *, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._outstanding = outstanding
+        self._clock = clock
+        self._retained: dict[str, float] = {}
+        self._neurons: dict[str, registry.Neuron] = {}
+        self._catalogue: dict[str, registry.CatalogueModel] = {}
+        self._by_name: dict[str, registry.CatalogueModel] = {}
+        self._foreign: dict[str, dict[str, int]] = {}
+        self._resolved: dict[str, Resolved] = {}
+        self._changed = asyncio.Event()
+        self.revision: int | None = None
+        self.registry_incarnation_id = ""
+        self.on_models: Callable[[], None] | None = None
+
+    @property
+    def is_known(self) -> bool:
+        """True once there was a snapshot."""
+        return self.revision is not None
+
+    @property
+    def neurons(self) -> Mapping[str, registry.Neuron]:
+        """Every member, by name; after a restart of the registry also those not yet back."""
+        return self._neurons
+
+    @property
+    def catalogue(self) -> Mapping[str, registry.CatalogueModel]:
+        """Every model of the catalogue, by its own name."""
+        return self._catalogue
+
+    def apply(self, change: registry.WatchFleetResponse) -> None:
+        """Takes one change in."""
+        kind = change.WhichOneof("event")
+        if kind == "snapshot":
+            restarted = change.registry_incarnation_id != self.registry_incarnation_id
+            self._start_over(change.snapshot, retain=self.is_known and restarted)
+        elif kind == "neuron_changed":
+            self._keep(change.neuron_changed)
+        elif kind == "neuron_removed":
+            self._remove(change.neuron_removed)
+        elif kind == "catalogue":
+            self._keep_catalogue(change.catalogue)
+        self.revision = change.revision
+        self.registry_incarnation_id = change.registry_incarnation_id
+        if kind != "progress":
+            self._tell()
+
+    def expire(self) -> None:
+        """Drops neurons that a restarted registry has not heard of for too long."""
+        late = [name for name, until in self._retained.items() if until <= self._clock()]
+        for name in late:
+            self._remove(name)
+        if late:
+            self._tell()
+
+    async def changed(self) -> None:
+        """Returns after the next change."""
+        await self._changed.wait()
+
+    def resolve(self, name: str) -> Resolved:
+        """What a name or alias stands for.
+
+        Raises:
+            FleetError: MODEL_UNKNOWN, or REGISTRY_UNAVAILABLE where nothing is known yet.
+        """
+        resolved = self._resolved.get(name)
+        if resolved is None:
+            resolved = self._resolve(name)
+            self._resolved[name] = resolved
+        return resolved
+
+    def _resolve(self, name: str) -> Resolved:
+        entry = self._by_name.get(name)
+        model = name if entry is None else entry.model
+        candidates = tuple(self._candidates(model, 0 if entry is None else entry.config_revision))
+        if entry is None and not candidates:
+            if not self.is_known:
+                message = "The fleet's registry has not been reached yet."
+                raise FleetError(Reason.REGISTRY_UNAVAILABLE, message, retry_after_seconds=2)
+            raise FleetError(
+                Reason.MODEL_UNKNOWN,
+                f"The model {name!r} does not exist. GET /v1/models lists those that do.",
+                field="model",
+            )
+        wait = None
+        if entry is not None and entry.HasField("max_wait"):
+            wait = entry.max_wait.ToNanoseconds() / 1e9
+        return Resolved(model, candidates, wait)
+
+    def _candidates(self, model: str, config_revision: int) -> list[Candidate]:
+        return [
+            Candidate(
+                instance_id=instance.instance_id,
+                model=model,
+                neuron=neuron.identity.name,
+                address=neuron.identity.address,
+                standing=standing_of(neuron, instance, config_revision),
+                foreign_requests=self._foreign[neuron.identity.name][instance.instance_id],
+                report=(neuron.identity.incarnation_id, neuron.report.sequence),
+            )
+            for neuron in self._neurons.values()
+            for instance in neuron.report.instances
+            if instance.spec.model == model
+        ]
+
+    def _tell(self) -> None:
+        self._resolved.clear()
+        self._changed.set()
+        self._changed = asyncio.Event()
+
+    def _start_over(self, snapshot: registry.FleetSnapshot, *, retain: bool) -> None:
+        present = {neuron.identity.name for neuron in snapshot.neurons}
+        for name in self._neurons.keys() - present:
+            if retain:
+                self._retained.setdefault(name, self._clock() + RETAINED_SECONDS)
+            else:
+                self._remove(name)
+        for neuron in snapshot.neurons:
+            self._keep(neuron)
+        self._keep_catalogue(snapshot.catalogue)
+
+    def _remove(self, name: str) -> None:
+        self._neurons.pop(name, None)
+        self._foreign.pop(name, None)
+        self._retained.pop(name, None)
+
+    def _keep(self, neuron: registry.Neuron) -> None:
+        self._neurons[neuron.identity.name] = neuron
+        self._retained.pop(neuron.identity.name, None)
+        foreign = self._foreign[neuron.identity.name] = {}
+        for instance in neuron.report.instances:
+            reported = instance.active_requests + instance.queued_requests
+            own = self._outstanding.get(instance.instance_id, 0)
+            foreign[instance.instance_id] = max(0, reported - own)
+
+    def _keep_catalogue(self, catalogue: registry.CatalogueView) -> None:
+        self._catalogue = {entry.model: entry for entry in catalogue.models}
+        self._by_name = {alias: e for e in catalogue.models for alias in e.aliases}
+        self._by_name.update(self._catalogue)
+        if self.on_models is not None:
+            self.on_models()
+
+
+def standing_of(
+    neuron: registry.Neuron, instance: model_pb2.Instance, config_revision: int
+) -> Standing:
+    """What one instance is good for.
+
+    Revision 0, on either side, means made by hand: any copy will do.
+    """
+    if neuron.lost or neuron.report.draining:
+        return Standing.UNUSABLE
+    made_of: Any = instance.spec.config_revision
+    if made_of and config_revision and made_of != config_revision:
+        return Standing.UNUSABLE
+    if instance.state == model_pb2.INSTANCE_STATE_RECOVERING:
+        return Standing.RECOVERING
+    if instance.state != model_pb2.INSTANCE_STATE_READY:
+        return Standing.UNUSABLE
+    squeezed = instance.HasField("servable") and not instance.servable
+    return Standing.UNUSABLE if squeezed else Standing.SERVING

@@ -1,0 +1,173 @@
+"""The gateway's Prometheus metrics; every series that can be known before is there at zero."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+from cortex.v1 import generation_pb2 as generation
+from services.backplane.errors import Reason
+from services.backplane.metrics import LATENCY_BUCKETS, RATE_BUCKETS
+
+# Requests for models that do not exist must not make series of their own.
+UNKNOWN_MODEL = "unknown"
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Outcome:
+    """What one request came to. Times in seconds; 0 means that it did not happen."""
+
+    model: str
+    dialect: str
+    status: int
+    reason: Reason | None
+    seconds: float
+    first_token_seconds: float = 0.0
+    first_visible_seconds: float = 0.0
+    queue_seconds: float = 0.0
+    decode_seconds: float = 0.0
+    usages: tuple[generation.Usage, ...] = ()
+
+
+class _Series:
+    """The children of one model and dialect, looked up once."""
+
+    __slots__ = (
+        "cached", "completion", "first_token", "first_visible", "prompt", "queue", "rate",
+        "reasoning", "requests", "seconds", "statuses",
+    )  # fmt: skip
+
+    def __init__(self, gauges: Gauges, model: str, dialect: str) -> None:
+        self.requests = gauges.requests
+        self.statuses: dict[int, Counter] = {}
+        self.prompt = gauges.prompt_tokens.labels(model, dialect)
+        self.cached = gauges.cached_tokens.labels(model, dialect)
+        self.completion = gauges.completion_tokens.labels(model, dialect)
+        self.reasoning = gauges.reasoning_tokens.labels(model, dialect)
+        self.seconds = gauges.seconds.labels(model, dialect)
+        self.first_token = gauges.first_token_seconds.labels(model, dialect)
+        self.first_visible = gauges.first_visible_seconds.labels(model, dialect)
+        self.queue = gauges.queue_seconds.labels(model, dialect)
+        self.rate = gauges.tokens_per_second.labels(model, dialect)
+        self.status(model, dialect, 200)
+
+    def status(self, model: str, dialect: str, status: int) -> Counter:
+        """The requests of one status."""
+        child = self.statuses.get(status)
+        if child is None:
+            child = self.statuses[status] = self.requests.labels(model, dialect, str(status))
+        return child
+
+
+class Gauges:
+    """What the gateway counts, and what is written for each request at its end."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        def counter(name: str, text: str, *labels: str) -> Counter:
+            return Counter(f"cortex_gateway_{name}", text, labels, registry=registry)
+
+        def histogram(name: str, text: str, buckets: tuple[float, ...]) -> Histogram:
+            labels = ("model", "dialect")
+            return Histogram(
+                f"cortex_gateway_{name}", text, labels, buckets=buckets, registry=registry
+            )
+
+        by = ("model", "dialect")
+        self.requests = counter(
+            "requests_total", "Requests that have ended, by HTTP status; 499: client gone.",
+            *by, "status",
+        )  # fmt: skip
+        self.prompt_tokens = counter("prompt_tokens_total", "Tokens read.", *by)
+        self.cached_tokens = counter(
+            "cached_prompt_tokens_total", "Tokens read that came from a cache.", *by
+        )
+        self.completion_tokens = counter("completion_tokens_total", "Tokens generated.", *by)
+        self.reasoning_tokens = counter(
+            "reasoning_tokens_total", "Tokens generated as reasoning.", *by
+        )
+        self.seconds = histogram(
+            "request_seconds", "From a request's head to the end of its answer.", LATENCY_BUCKETS
+        )
+        self.first_token_seconds = histogram(
+            "time_to_first_token_seconds", "Until the first token of any kind.", LATENCY_BUCKETS
+        )
+        self.first_visible_seconds = histogram(
+            "time_to_first_visible_token_seconds",
+            "Until the first token of text or of a tool call.",
+            LATENCY_BUCKETS,
+        )
+        self.queue_seconds = histogram(
+            "queue_seconds", "From the start on a neuron to its admission.", LATENCY_BUCKETS
+        )
+        self.tokens_per_second = histogram(
+            "tokens_per_second", "Of one generation, behind its first token.", RATE_BUCKETS
+        )
+        self.errors = counter("errors_total", "Requests that failed, by reason.", "reason")
+        self.cold_starts = counter("cold_starts_total", "Requests that waited for a load.", "model")
+        self.evictions = counter(
+            "evictions_total", "Models put out for a request that waited here.", "model"
+        )
+        self.streams_open = Gauge(
+            "cortex_gateway_streams_open", "Streamed answers under way.", registry=registry
+        )
+        self.requests_open = Gauge(
+            "cortex_gateway_requests_open", "Requests under way.", registry=registry
+        )
+        self.view_revision = Gauge(
+            "cortex_gateway_fleet_revision", "Revision of the fleet view.", registry=registry
+        )
+        for reason in Reason:
+            self.errors.labels(reason.value)
+        self._series: dict[tuple[str, str], _Series] = {}
+
+    def expect(self, models: Iterable[str], dialects: Iterable[str]) -> None:
+        """Makes the series of models and dialects that may come."""
+        names = list(dialects)
+        for model in models:
+            self.cold_starts.labels(model)
+            self.evictions.labels(model)
+            for dialect in names:
+                self._of(model, dialect)
+
+    def cold_start(self, model: str) -> None:
+        """A request waited for this model to be loaded."""
+        self.cold_starts.labels(model).inc()
+
+    def evicted(self, models: Iterable[str]) -> None:
+        """A request waited for these models to be put out."""
+        for model in models:
+            self.evictions.labels(model).inc()
+
+    def ended(self, outcome: Outcome) -> None:
+        """Counts a request at its end."""
+        series = self._of(outcome.model, outcome.dialect)
+        series.status(outcome.model, outcome.dialect, outcome.status).inc()
+        if outcome.reason is not None:
+            self.errors.labels(outcome.reason.value).inc()
+        series.seconds.observe(outcome.seconds)
+        if outcome.first_token_seconds:
+            series.first_token.observe(outcome.first_token_seconds)
+            series.queue.observe(outcome.queue_seconds)
+        if outcome.first_visible_seconds:
+            series.first_visible.observe(outcome.first_visible_seconds)
+        for usage in outcome.usages:
+            _add_tokens(series, usage, outcome.decode_seconds)
+
+    def _of(self, model: str, dialect: str) -> _Series:
+        series = self._series.get((model, dialect))
+        if series is None:
+            series = self._series[model, dialect] = _Series(self, model, dialect)
+        return series
+
+
+def _add_tokens(series: _Series, usage: generation.Usage, decode_seconds: float) -> None:
+    series.prompt.inc(usage.prompt_tokens)
+    series.completion.inc(usage.completion_tokens)
+    if usage.cached_prompt_tokens:
+        series.cached.inc(usage.cached_prompt_tokens)
+    if usage.reasoning_tokens:
+        series.reasoning.inc(usage.reasoning_tokens)
+    if usage.completion_tokens > 1 and decode_seconds > 0:
+        series.rate.observe((usage.completion_tokens - 1) / decode_seconds)

@@ -1,0 +1,93 @@
+"""Reads a request: its head, its id, its body."""
+
+from __future__ import annotations
+
+import itertools
+import secrets
+import time
+from typing import Final
+from urllib.parse import parse_qsl
+
+from starlette.types import Receive, Scope
+
+from services.backplane.errors import FleetError, Reason
+from services.gateway.dialects.dialect import Head
+
+_LONGEST_ID: Final = 128
+# What curl sends when nobody tells it that the body is JSON, and what scripts send.
+_TOLERATED_TYPES: Final = frozenset(
+    {"", "text/plain", "application/x-www-form-urlencoded", "application/octet-stream"}
+)
+_PROCESS: Final = secrets.token_hex(6)
+_COUNTER: Final = itertools.count(1)
+
+
+class ClientGoneError(Exception):
+    """The client left before its request was read."""
+
+
+def new_request_id() -> str:
+    """An id that no other request has."""
+    return f"req_{_PROCESS}{next(_COUNTER):08x}"
+
+
+def read_head(scope: Scope) -> Head:
+    """What a dialect may see of a request besides its body."""
+    headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
+    query = scope["query_string"]
+    return Head(
+        request_id=_request_id(headers.get("x-request-id")),
+        headers=headers,
+        query=dict(parse_qsl(query.decode("latin-1"), keep_blank_values=True)) if query else {},
+        created_unix_seconds=int(time.time()),
+        path=scope.get("path_params") or {},
+    )
+
+
+def _request_id(given: str | None) -> str:
+    """The client's own id where it can be repeated in a header and in a log, else a new one."""
+    if given and len(given) <= _LONGEST_ID and given.isascii() and given.isprintable():
+        return given
+    return new_request_id()
+
+
+def check_media_type(head: Head) -> None:
+    """Refuses bodies that cannot be JSON.
+
+    Raises:
+        FleetError: UNSUPPORTED_MEDIA_TYPE.
+    """
+    given = head.headers.get("content-type", "")
+    if given != "application/json":
+        kind = given.partition(";")[0].strip().lower()
+        if "json" not in kind and kind not in _TOLERATED_TYPES:
+            raise FleetError(
+                Reason.UNSUPPORTED_MEDIA_TYPE, f"The body is {kind!r}; application/json is read."
+            )
+    encoding = head.headers.get("content-encoding", "identity").strip().lower()
+    if encoding not in {"", "identity"}:
+        raise FleetError(
+            Reason.UNSUPPORTED_MEDIA_TYPE, f"The body is encoded as {encoding!r}; send it plain."
+        )
+
+
+async def read_body(receive: Receive, *, max_bytes: int) -> bytes:
+    """The whole body.
+
+    Raises:
+        FleetError: BODY_TOO_LARGE; the rest is not read.
+        ClientGoneError: it never came to its end.
+    """
+    pieces: list[bytes] = []
+    size = 0
+    while True:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise ClientGoneError
+        piece = message.get("body", b"")
+        size += len(piece)
+        if size > max_bytes:
+            raise FleetError(Reason.BODY_TOO_LARGE, f"The body is larger than {max_bytes} bytes.")
+        if not message.get("more_body", False):
+            return b"".join([*pieces, piece]) if pieces else piece
+        pieces.append(piece)

@@ -1,0 +1,44 @@
+"""Merges catalogue, loaded copies and models on disk into one list of what may be asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from cortex.v1 import model_pb2
+from cortex.v1 import registry_service_pb2 as registry
+from services.gateway.dialects.dialect import ListedModel
+
+_Placed = tuple[str, model_pb2.Instance]
+
+
+def list_models(
+    catalogue: Mapping[str, registry.CatalogueModel], neurons: Mapping[str, registry.Neuron]
+) -> Sequence[ListedModel]:
+    """Every model that may be asked for, by name."""
+    placed: dict[str, list[_Placed]] = {}
+    for name in sorted(neurons):
+        if not neurons[name].lost:
+            for instance in neurons[name].report.instances:
+                placed.setdefault(instance.spec.model, []).append((name, instance))
+    names = sorted({*catalogue, *placed})
+    empty = registry.CatalogueModel()
+    return [_listed(n, catalogue.get(n, empty), placed.get(n, [])) for n in names]
+
+
+def _listed(name: str, entry: registry.CatalogueModel, placed: Sequence[_Placed]) -> ListedModel:
+    ready = [i for _, i in placed if i.state == model_pb2.INSTANCE_STATE_READY]
+    capabilities = {*entry.capabilities, *(c for i in ready for c in i.capabilities)}
+    contexts = [i.max_context_tokens for i in ready if i.max_context_tokens]
+    return ListedModel(
+        model=name,
+        aliases=tuple(entry.aliases),
+        created_unix_seconds=entry.created_unix_seconds,
+        description=entry.description,
+        capabilities=tuple(sorted(capabilities)),
+        max_context_tokens=min(contexts, default=entry.max_context_tokens or None),
+        max_output_tokens=entry.max_output_tokens or None,
+        price=entry.price if entry.HasField("price") else None,
+        is_loaded=bool(ready),
+        locations=tuple((neuron, instance.state) for neuron, instance in placed),
+        feasible_neurons=tuple(entry.feasible_neurons),
+    )

@@ -1,0 +1,47 @@
+"""What load balancers and operators ask: is it alive, may it be sent work."""
+
+from __future__ import annotations
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from services.gateway.fleet_view import FleetView
+
+
+class Readiness:
+    """Whether new work should come here."""
+
+    def __init__(self, view: FleetView) -> None:
+        self._view = view
+        self.is_draining = False
+
+    def problem(self) -> str | None:
+        """Why not, in a sentence; None where it should."""
+        if self.is_draining:
+            return "The gateway is shutting down."
+        if not self._view.is_known:
+            return "The fleet's registry has not been reached yet."
+        return None
+
+
+def routes(readiness: Readiness) -> list[Route]:
+    """`/healthz` answers while the process lives; `/readyz` while it should get work."""
+
+    async def healthz(_: Request) -> Response:
+        return JSONResponse({"status": "ok"})
+
+    async def readyz(_: Request) -> Response:
+        problem = readiness.problem()
+        if problem is None:
+            return JSONResponse({"status": "ready"})
+        return JSONResponse(
+            {"status": "not ready", "reason": problem},
+            status_code=503,
+            headers={"retry-after": "2"},
+        )
+
+    return [
+        Route("/healthz", healthz, methods=["GET", "HEAD"]),
+        Route("/readyz", readyz, methods=["GET", "HEAD"]),
+    ]

@@ -1,0 +1,176 @@
+"""Finds the instance for a request: a loaded one, or one that the registry places."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import time
+from collections.abc import Callable, Mapping
+from typing import Final, Protocol
+
+from cortex.v1 import registry_service_pb2 as registry
+from services.backplane.backoff import delays
+from services.backplane.errors import FleetError, Reason
+from services.gateway.fleet_view import FleetView, Resolved
+from services.gateway.gauges import Gauges
+from services.gateway.registry_link import RegistryLink
+from services.gateway.retrying import Troubles
+from services.gateway.routing import Candidate, NobodyServes, Standing, choose
+
+# A registry that is being restarted is back within this time.
+_REGISTRY_PATIENCE_SECONDS: Final = 5.0
+
+
+class Waiter(Protocol):
+    """Whoever wants to know what is being waited for."""
+
+    def waiting(self, step: registry.EnsureModelResponse) -> None:
+        """One step of a placement."""
+        ...
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Wanted:
+    """What is to be placed.
+
+    Attributes:
+        name: the model as the client spelled it.
+        request_id: for the registry's log.
+        principal: who asks.
+        prefix: the beginning of the prompt, for affinity.
+    """
+
+    name: str
+    request_id: str
+    principal: str = ""
+    prefix: Callable[[], bytes] = bytes
+
+
+class Placer:
+    """Chooses among loaded instances; where there is none, has one loaded."""
+
+    def __init__(
+        self,
+        *,
+        view: FleetView,
+        outstanding: Mapping[str, int],
+        link: RegistryLink,
+        gauges: Gauges,
+        placement_seconds: float,
+        settle_seconds: float,
+    ) -> None:
+        self._view = view
+        self._outstanding = outstanding
+        self._link = link
+        self._gauges = gauges
+        self._placement_seconds = placement_seconds
+        self._settle_seconds = settle_seconds
+
+    def loaded(self, wanted: Wanted, troubles: Troubles | None) -> Candidate | None:
+        """The best instance that is ready now; None where there is none.
+
+        Raises:
+            FleetError: MODEL_UNKNOWN, or REGISTRY_UNAVAILABLE.
+        """
+        picked = self._pick(self._view.resolve(wanted.name), wanted, troubles)
+        return picked if isinstance(picked, Candidate) else None
+
+    async def place(self, wanted: Wanted, troubles: Troubles, waiter: Waiter) -> Candidate:
+        """An instance, whatever it takes within the time there is.
+
+        Raises:
+            FleetError: why there is none: MODEL_UNKNOWN, NO_ROOM, LOAD_FAILED, QUEUE_TIMEOUT, …;
+                after a failed attempt that another load would not mend, that attempt's error.
+        """
+        resolved = self._view.resolve(wanted.name)
+        seconds = resolved.max_wait_seconds or self._placement_seconds
+        try:
+            async with asyncio.timeout(seconds):
+                return await self._settled(wanted, troubles) or await self._ensured(
+                    wanted, troubles, waiter
+                )
+        except TimeoutError as error:
+            raise FleetError(
+                Reason.QUEUE_TIMEOUT,
+                f"The model {wanted.name!r} could not be placed within {seconds:g} seconds.",
+                retry_after_seconds=10,
+            ) from error
+
+    def _pick(
+        self, resolved: Resolved, wanted: Wanted, troubles: Troubles | None
+    ) -> Candidate | NobodyServes:
+        excluded = troubles.excluded(resolved.candidates) if troubles is not None else ()
+        return choose(
+            resolved.candidates, self._outstanding, excluded=excluded, prefix=wanted.prefix
+        )
+
+    async def _settled(self, wanted: Wanted, troubles: Troubles) -> Candidate | None:
+        """Waits while copies come back by themselves, or while news of a failure is on its way."""
+        if troubles.last is not None and not troubles.model_was_lost:
+            picked = self._pick(self._view.resolve(wanted.name), wanted, troubles)
+            if isinstance(picked, NobodyServes):
+                raise troubles.last
+            return picked
+        settled_at = time.monotonic() + (self._settle_seconds if troubles.last else 0)
+        while True:
+            resolved = self._view.resolve(wanted.name)
+            picked = self._pick(resolved, wanted, troubles)
+            if isinstance(picked, Candidate):
+                return picked
+            left = settled_at - time.monotonic()
+            if picked.recovering:
+                await self._view.changed()
+            elif left <= 0 or not any(c.standing is Standing.SERVING for c in resolved.candidates):
+                return None
+            else:
+                await self._next_change(left)
+
+    async def _next_change(self, seconds: float) -> None:
+        try:
+            async with asyncio.timeout(seconds):
+                await self._view.changed()
+        except TimeoutError:
+            return
+
+    async def _ensured(self, wanted: Wanted, troubles: Troubles, waiter: Waiter) -> Candidate:
+        given_up_at = time.monotonic() + _REGISTRY_PATIENCE_SECONDS
+        for pause in delays(first=0.1, cap=1.0):
+            try:
+                return await self._ask_registry(wanted, troubles, waiter)
+            except FleetError as error:
+                lost = error.reason in {Reason.REGISTRY_UNAVAILABLE, Reason.NOT_LEADER}
+                if not lost or time.monotonic() > given_up_at:
+                    raise
+            self._link.turn_to_next()
+            await asyncio.sleep(pause)
+        raise AssertionError("the delays are endless")
+
+    async def _ask_registry(self, wanted: Wanted, troubles: Troubles, waiter: Waiter) -> Candidate:
+        request = registry.EnsureModelRequest(
+            request_id=wanted.request_id,
+            model=wanted.name,
+            principal=wanted.principal,
+            excluded_instance_ids=troubles.failed_instances,
+        )
+        is_cold = False
+        async for step in self._link.ensure(request):
+            kind = step.WhichOneof("event")
+            if kind == "placed":
+                if is_cold:
+                    self._gauges.cold_start(step.placed.model or wanted.name)
+                return _candidate(step.placed, wanted.name)
+            is_cold = is_cold or kind in {"loading", "evicting"}
+            if kind == "evicting":
+                self._gauges.evicted(step.evicting.victim_models)
+            waiter.waiting(step)
+        raise FleetError(Reason.REGISTRY_UNAVAILABLE, "The registry ended without a placement.")
+
+
+def _candidate(placed: registry.Placement, name: str) -> Candidate:
+    return Candidate(
+        instance_id=placed.instance_id,
+        model=placed.model or name,
+        neuron=placed.neuron,
+        address=placed.address,
+        standing=Standing.SERVING,
+    )

@@ -1,0 +1,111 @@
+"""What goes wrong outside of a dialect, in the envelope that the client is most likely to read."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from http import HTTPStatus
+from typing import Final, Protocol
+
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+
+from services.backplane.errors import FleetError, Reason
+from services.gateway.dialects.dialect import Head
+from services.gateway.head import new_request_id
+
+# Statuses that the server or the framework decides on, and the reasons that say the same.
+_BY_STATUS: Final[Mapping[int, Reason]] = {
+    404: Reason.NOT_FOUND,
+    405: Reason.METHOD_NOT_ALLOWED,
+    408: Reason.DEADLINE,
+    413: Reason.BODY_TOO_LARGE,
+    415: Reason.UNSUPPORTED_MEDIA_TYPE,
+    503: Reason.SHUTTING_DOWN,
+}
+_INTERNAL_FROM: Final = 500
+_DEFAULT_RETRY_SECONDS: Final = 2
+
+
+class Envelope(Protocol):
+    """Words errors as some API does."""
+
+    def error(self, error: FleetError, head: Head | None) -> bytes:
+        """The body of an error response."""
+        ...
+
+
+def error_headers(error: FleetError, request_id: str) -> list[tuple[bytes, bytes]]:
+    """Headers of an error response: type, ids, and when to come again."""
+    name = request_id.encode("latin-1")
+    headers = [
+        (b"content-type", b"application/json"),
+        (b"x-request-id", name),
+        (b"request-id", name),
+    ]
+    retryable = error.reason.row.http in {429, 503} and error.reason is not Reason.QUOTA_EXHAUSTED
+    if retryable:
+        seconds = error.retry_after_seconds or _DEFAULT_RETRY_SECONDS
+        headers.append((b"retry-after", b"%d" % max(1, math.ceil(seconds))))
+    if error.reason is Reason.UNAUTHENTICATED:
+        headers.append((b"www-authenticate", b"Bearer"))
+    return headers
+
+
+class Problems:
+    """Chooses the envelope by path and headers."""
+
+    def __init__(self, *, default: Envelope, by_prefix: Mapping[str, Envelope]) -> None:
+        self._default = default
+        self._by_prefix = by_prefix
+
+    def envelope(self, path: str, headers: Mapping[str, str]) -> Envelope:
+        """The dialect that whoever asked this is likely to speak."""
+        for prefix, envelope in self._by_prefix.items():
+            if path.startswith(prefix) or prefix in headers:
+                return envelope
+        return self._default
+
+    def codec_error(self, status: int, reason: str, path: str) -> tuple[str, bytes]:
+        """Words what the HTTP codec refused by itself."""
+        error = FleetError(_reason(status), _sentence(reason))
+        return "application/json", self.envelope(path, {}).error(error, None)
+
+    async def on_http_exception(self, request: Request, failure: Exception) -> Response:
+        """Words what the router refused."""
+        assert isinstance(failure, HTTPException)
+        path = request.url.path
+        if failure.status_code == HTTPStatus.NOT_FOUND:
+            message = f"There is nothing at {path}."
+        elif failure.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
+            message = f"{path} does not take {request.method}."
+        else:
+            message = _sentence(str(failure.detail))
+        error = FleetError(_reason(failure.status_code), message)
+        return self._response(request, error, failure.status_code, failure.headers)
+
+    async def on_crash(self, request: Request, failure: Exception) -> Response:
+        """Words a bug; the traceback is in the log and nowhere else."""
+        del failure
+        error = FleetError(Reason.INTERNAL, "The gateway failed; its log says why.")
+        return self._response(request, error, _INTERNAL_FROM, None)
+
+    def _response(
+        self, request: Request, error: FleetError, status: int, headers: Mapping[str, str] | None
+    ) -> Response:
+        body = self.envelope(request.url.path, request.headers).error(error, None)
+        made = Response(body, status_code=status, headers=dict(headers or {}))
+        for name, value in error_headers(error, new_request_id()):
+            made.headers[name.decode()] = value.decode("latin-1")
+        return made
+
+
+def _reason(status: int) -> Reason:
+    fallback = Reason.INTERNAL if status >= _INTERNAL_FROM else Reason.BAD_REQUEST
+    return _BY_STATUS.get(status, fallback)
+
+
+def _sentence(text: str) -> str:
+    text = text.strip() or "The request was refused"
+    return text[0].upper() + text[1:] + ("" if text.endswith(".") else ".")

@@ -1,0 +1,92 @@
+"""The gateway's side of the registry: watching the fleet, asking for a model to be placed."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+
+import structlog
+
+from cortex.v1 import registry_service_pb2 as registry
+from cortex.v1 import registry_service_pb2_grpc as registry_grpc
+from services.backplane.backoff import delays
+from services.backplane.calls import streaming
+from services.backplane.channels import ChannelPool
+from services.backplane.errors import FleetError, Reason
+from services.gateway.fleet_view import FleetView
+
+log = structlog.get_logger()
+
+
+class RegistryLink:
+    """Talks to the first registry that answers; the next one is tried when it does not."""
+
+    def __init__(self, channels: ChannelPool, addresses: Sequence[str]) -> None:
+        self._channels = channels
+        self._addresses = tuple(addresses)
+        self._current = 0
+
+    @property
+    def address(self) -> str:
+        """The registry that is asked now."""
+        return self._addresses[self._current]
+
+    def turn_to_next(self) -> None:
+        """The current one did not answer, or does not lead."""
+        self._current = (self._current + 1) % len(self._addresses)
+
+    async def watch(self, view: FleetView) -> None:
+        """Feeds one stream of changes into the view until the stream ends.
+
+        Raises:
+            FleetError: why it ended: REGISTRY_UNAVAILABLE for a lost connection or for silence.
+        """
+        request = registry.WatchFleetRequest()
+        if view.revision is not None:
+            request.after_revision = view.revision
+            request.registry_incarnation_id = view.registry_incarnation_id
+        async with streaming(
+            self._stub.WatchFleet(request), unavailable=Reason.REGISTRY_UNAVAILABLE
+        ) as changes:
+            async for change in changes:
+                view.apply(change)
+        raise FleetError(Reason.REGISTRY_UNAVAILABLE, "The registry ended the watch.")
+
+    async def ensure(
+        self, request: registry.EnsureModelRequest
+    ) -> AsyncIterator[registry.EnsureModelResponse]:
+        """The steps of one placement.
+
+        Raises:
+            FleetError: it failed, or the registry was lost (REGISTRY_UNAVAILABLE).
+        """
+        async with streaming(
+            self._stub.EnsureModel(request), unavailable=Reason.REGISTRY_UNAVAILABLE
+        ) as steps:
+            async for step in steps:
+                yield step
+
+    @property
+    def _stub(self) -> registry_grpc.RegistryServiceAsyncStub:
+        return registry_grpc.RegistryServiceStub(self._channels.get(self.address))
+
+
+async def keep_watching(link: RegistryLink, view: FleetView) -> None:
+    """Keeps the view fresh for ever; while no registry answers, the last view stays."""
+    pauses = delays(first=0.05, cap=1.0)
+    while True:
+        before = view.revision
+        try:
+            await link.watch(view)
+        except FleetError as error:
+            log.warning(
+                "registry.lost",
+                address=link.address,
+                reason=error.reason.value,
+                detail=error.message,
+                revision=view.revision,
+            )
+        if view.revision != before:
+            pauses = delays(first=0.05, cap=1.0)
+        link.turn_to_next()
+        await asyncio.sleep(next(pauses))

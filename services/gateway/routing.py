@@ -1,0 +1,95 @@
+"""Chooses the instance that serves a request. Pure: values in, a value out.
+
+The choice is advisory: the neuron may refuse, and dispatch asks again with that one excluded.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+import hashlib
+from collections.abc import Callable, Collection, Mapping, Sequence
+
+
+class Standing(enum.Enum):
+    """What a loaded copy is good for, as far as the fleet knows."""
+
+    SERVING = "serving"
+    RECOVERING = "recovering"
+    """Its worker died and comes back by itself: worth waiting for, never worth a second copy."""
+    UNUSABLE = "unusable"
+    """Loading, draining, failed, squeezed, made of an outdated entry, or on a lost neuron."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Candidate:
+    """One instance of the wanted model.
+
+    Attributes:
+        foreign_requests: work that other gateways had there at the last report.
+        report: grows with every report of its neuron; the same number means no news.
+    """
+
+    instance_id: str
+    model: str
+    neuron: str
+    address: str
+    standing: Standing
+    foreign_requests: int = 0
+    report: tuple[str, int] = ("", 0)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class NobodyServes:
+    """No candidate may serve now.
+
+    Attributes:
+        recovering: some copy is coming back by itself.
+    """
+
+    recovering: bool
+
+
+def choose(
+    candidates: Sequence[Candidate],
+    outstanding: Mapping[str, int],
+    *,
+    excluded: Collection[str] = (),
+    prefix: Callable[[], bytes] = bytes,
+) -> Candidate | NobodyServes:
+    """The candidate with the least outstanding work.
+
+    Equal ones are told apart by the prompt's prefix, so that a conversation comes back to the
+    cache that knows it, and last by name.
+
+    Args:
+        candidates: every instance of the model, in any order.
+        outstanding: this gateway's own running requests per instance id.
+        excluded: instance ids that have failed this request.
+        prefix: the beginning of the prompt; only called to break a tie.
+    """
+    best: list[Candidate] = []
+    least = 0
+    recovering = False
+    for candidate in candidates:
+        if candidate.standing is not Standing.SERVING or candidate.instance_id in excluded:
+            recovering = recovering or candidate.standing is Standing.RECOVERING
+            continue
+        work = candidate.foreign_requests + outstanding.get(candidate.instance_id, 0)
+        if not best or work < least:
+            best, least = [candidate], work
+        elif work == least:
+            best.append(candidate)
+    if not best:
+        return NobodyServes(recovering)
+    if len(best) == 1:
+        return best[0]
+    beginning = prefix()
+    return max(best, key=lambda candidate: (_affinity(beginning, candidate), candidate.instance_id))
+
+
+def _affinity(prefix: bytes, candidate: Candidate) -> bytes:
+    """Rendezvous hashing: when an instance comes or goes, only its own conversations move."""
+    if not prefix:
+        return b""
+    return hashlib.blake2b(prefix + candidate.instance_id.encode(), digest_size=8).digest()

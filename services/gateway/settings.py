@@ -1,0 +1,122 @@
+"""The `[gateway]` and `[auth]` sections."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import msgspec
+
+from services.backplane.address import Address
+from services.backplane.settings import Document, SettingsError
+
+Seconds = Annotated[float, msgspec.Meta(gt=0)]
+Count = Annotated[int, msgspec.Meta(ge=1)]
+
+
+class TlsSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """`[gateway.tls]`: files in PEM.
+
+    Attributes:
+        certificate: the chain.
+        key: its private key.
+        key_password: where the key has one.
+        client_ca: where set, every client has to show a certificate of this CA.
+    """
+
+    certificate: str
+    key: str
+    key_password: str | None = None
+    client_ca: str | None = None
+
+
+class GatewaySettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The `[gateway]` section.
+
+    Attributes:
+        listen: where clients come in.
+        metrics_listen: where Prometheus comes in; empty for nowhere.
+        registry: addresses of the registry and its stand-bys.
+        workers: processes; each opens its own session to every neuron.
+        http1_codec: `fast` is ours on httptools, `stock` is Hypercorn's own.
+        transport: `session` batches all generations of a neuron on one stream, `generate` makes
+            one call each, for neurons that know nothing else.
+        max_body_bytes: largest request body.
+        keepalive_seconds: longest silence on a stream before a comment is sent.
+        heartbeat_seconds: longest time without an event that clients parse.
+        first_event_seconds: a neuron that says nothing for this long is given up; another is tried.
+        idle_seconds: a generation without any event for this long is ended.
+        placement_seconds: longest wait for a model to be placed, where its catalogue entry says
+            nothing else.
+        settle_seconds: after an instance failed, how long the fleet may take to say how it stands.
+        attempts: most instances that one request is tried on.
+        window_tokens: how far a neuron may run ahead of a reader.
+        slow_reader_seconds: a client that reads nothing for this long is given up.
+        slow_reader_bytes: likewise when this much waits for it.
+        drain_seconds: how long running answers may go on after SIGTERM.
+        tls: unset serves plain HTTP.
+    """
+
+    listen: str = "0.0.0.0:31313"
+    metrics_listen: str = "0.0.0.0:31314"
+    registry: tuple[str, ...] = ("127.0.0.1:31315",)
+    workers: Annotated[int, msgspec.Meta(ge=1, le=64)] = 1
+    http1_codec: Literal["fast", "stock"] = "fast"
+    transport: Literal["session", "generate"] = "session"
+    max_body_bytes: Count = 64 << 20
+    keepalive_seconds: Annotated[float, msgspec.Meta(ge=0.05)] = 1.0
+    heartbeat_seconds: Seconds = 10.0
+    first_event_seconds: Seconds = 60.0
+    idle_seconds: Seconds = 300.0
+    placement_seconds: Seconds = 600.0
+    settle_seconds: Seconds = 3.0
+    attempts: Count = 4
+    window_tokens: Annotated[int, msgspec.Meta(ge=16, le=1 << 20)] = 1024
+    slow_reader_seconds: Seconds = 30.0
+    slow_reader_bytes: Count = 1 << 20
+    drain_seconds: Seconds = 30.0
+    tls: TlsSettings | None = None
+
+
+class ApiKey(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One of `[[auth.keys]]`.
+
+    Attributes:
+        name: the principal: whom logs name and fairness counts.
+        key: the secret itself, or
+        sha256: its SHA-256 in hex, for files that others may read.
+    """
+
+    name: Annotated[str, msgspec.Meta(min_length=1)]
+    key: str | None = None
+    sha256: Annotated[str, msgspec.Meta(pattern="^[0-9a-fA-F]{64}$")] | None = None
+
+
+class AuthSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The `[auth]` section.
+
+    Attributes:
+        required: refuse requests without a known key. Unset: as soon as there are keys.
+        keys: who may come in.
+    """
+
+    required: bool | None = None
+    keys: tuple[ApiKey, ...] = ()
+
+
+def read(document: Document) -> tuple[GatewaySettings, AuthSettings]:
+    """Both sections, checked as far as types cannot.
+
+    Raises:
+        SettingsError: with file, key and reason.
+        BadAddressError: an address cannot be read.
+    """
+    gateway = document.section("gateway", GatewaySettings)
+    auth = document.section("auth", AuthSettings)
+    if not gateway.registry:
+        raise SettingsError(f"{document.source}: gateway.registry: names no registry")
+    for address in (gateway.listen, *gateway.registry, *filter(None, [gateway.metrics_listen])):
+        Address.parse(address)
+    for index, key in enumerate(auth.keys):
+        if not (key.key or key.sha256):
+            raise SettingsError(f"{document.source}: auth.keys[{index}]: needs `key` or `sha256`")
+    return gateway, auth

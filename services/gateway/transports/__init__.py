@@ -1,0 +1,1 @@
+"""Ways of running generations on a neuron, behind one interface."""

@@ -1,0 +1,112 @@
+"""One Generate call per generation: the plain path, which every neuron knows."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import grpc
+import structlog
+
+from cortex.v1 import generation_pb2 as generation
+from cortex.v1 import neuron_service_pb2_grpc as neuron_grpc
+from services.backplane.errors import FleetError, Reason
+from services.backplane.status import from_rpc_error
+from services.gateway.transports.transport import Sequence, Sink, token_count
+
+log = structlog.get_logger()
+
+
+class GenerateTransport:
+    """Keeps one reading task per generation."""
+
+    def __init__(self, stub: neuron_grpc.NeuronServiceAsyncStub, *, window_tokens: int) -> None:
+        self._stub = stub
+        self._window_tokens = window_tokens
+        self._running: set[_Call] = set()
+
+    def start(self, request: generation.GenerateRequest, sink: Sink) -> Sequence:
+        """See `NeuronTransport.start`."""
+        call = _Call(self._stub.Generate(request), sink, self._window_tokens)
+        self._running.add(call)
+        call.task.add_done_callback(lambda _: self._running.discard(call))
+        return call
+
+    async def close(self) -> None:
+        """See `NeuronTransport.close`."""
+        calls = list(self._running)
+        for call in calls:
+            call.lose()
+        if calls:
+            await asyncio.wait({call.task for call in calls})
+
+
+class _Call:
+    """One call and its reader."""
+
+    def __init__(self, call: Any, sink: Sink, window_tokens: int) -> None:
+        self._call = call
+        self._sink = sink
+        self._credit = window_tokens
+        self._more = asyncio.Event()
+        self._is_over = False
+        self.task = asyncio.get_running_loop().create_task(self._run())
+
+    def cancel(self) -> None:
+        self._is_over = True
+        self._call.cancel()
+        self.task.cancel()
+
+    def lose(self) -> None:
+        if not self._is_over:
+            self._end(FleetError(Reason.NEURON_LOST, "The gateway has closed the call."))
+        self.cancel()
+
+    def credit(self, tokens: int) -> None:
+        self._credit += tokens
+        self._more.set()
+
+    async def _run(self) -> None:
+        try:
+            await self._read()
+        except grpc.aio.AioRpcError as failure:
+            self._end(from_rpc_error(failure))
+        except asyncio.CancelledError:
+            if not self._is_over:
+                raise
+        except Exception:  # the root of a task: a failing sink ends its own call and no other
+            log.exception("sink.failed")
+            self._end(FleetError(Reason.INTERNAL, "The gateway failed; its log says why."))
+        finally:
+            self._call.cancel()
+
+    async def _read(self) -> None:
+        while not self._is_over:
+            while self._credit <= 0:
+                # gRPC's own flow control holds the neuron back while nobody reads
+                self._more.clear()
+                await self._more.wait()
+            event = await self._call.read()
+            if event is grpc.aio.EOF:
+                self._end(FleetError(Reason.NEURON_LOST, "The neuron ended without an end."))
+                return
+            self._hand_over(event)
+
+    def _hand_over(self, event: generation.GenerateResponse) -> None:
+        if self._is_over:
+            return
+        if event.WhichOneof("event") == "finished":
+            self._is_over = True
+            self._sink.finished(event.finished)
+            return
+        self._credit -= token_count(event)
+        if event.HasField("text") and not event.text.logprobs:
+            self._sink.text(event.text.text, len(event.text.token_ids))
+        else:
+            self._sink.event(event)
+        self._sink.flush()
+
+    def _end(self, error: FleetError) -> None:
+        if not self._is_over:
+            self._is_over = True
+            self._sink.failed(error)

@@ -1,0 +1,201 @@
+"""Builds every object of the gateway once and runs it from start to end."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncGenerator
+from typing import Final
+
+import structlog
+from prometheus_client import CollectorRegistry
+
+from services.backplane.address import Address
+from services.backplane.channels import ChannelPool
+from services.backplane.errors import FleetError, Reason
+from services.backplane.lifecycle import Shutdown
+from services.backplane.metrics import exposition, new_registry
+from services.gateway.app import build_app
+from services.gateway.auth import Auth
+from services.gateway.dialects.anthropic_messages.routes import AnthropicMessages
+from services.gateway.dialects.openai_chat.routes import OpenAIChat
+from services.gateway.dispatch import Dispatch
+from services.gateway.endpoint import Core
+from services.gateway.fleet_view import FleetView
+from services.gateway.gauges import Gauges
+from services.gateway.http1.limits import Http1Limits
+from services.gateway.liveness import Liveness
+from services.gateway.ops import Readiness
+from services.gateway.outstanding import Outstanding
+from services.gateway.placing import Placer
+from services.gateway.problems import Problems
+from services.gateway.registry_link import RegistryLink, keep_watching
+from services.gateway.server import HttpServer, ServerOptions, TlsOptions
+from services.gateway.settings import AuthSettings, GatewaySettings
+from services.gateway.transports.links import Links
+
+_DIALECTS: Final = ("openai_chat", "anthropic_messages")
+# What is left of the drain for streams to say that they were cut.
+_FAREWELL_SECONDS: Final = 1.0
+
+log = structlog.get_logger()
+
+
+class Gateway:
+    """One gateway in this process: its objects, and the tasks that keep them going.
+
+    Attributes:
+        address: `host:port` of the HTTP server, never port 0.
+        core: what the endpoints stand on.
+        readiness: what `/readyz` says.
+        registry: its metrics.
+    """
+
+    def __init__(
+        self,
+        settings: GatewaySettings,
+        auth: AuthSettings,
+        *,
+        registry: CollectorRegistry | None = None,
+    ) -> None:
+        """Builds all and binds the listening socket.
+
+        Raises:
+            ListenError: the address cannot be listened on.
+        """
+        self._settings = settings
+        self.registry = registry or new_registry("gateway")
+        self._gauges = Gauges(self.registry)
+        self._channels = ChannelPool()
+        outstanding = Outstanding()
+        self._view = FleetView(outstanding)
+        self._view.on_models = self._expect_models
+        self._registry_link = RegistryLink(self._channels, settings.registry)
+        self._links = Links(
+            self._channels, kind=settings.transport, window_tokens=settings.window_tokens
+        )
+        self._liveness = Liveness(keepalive_seconds=settings.keepalive_seconds)
+        placer = Placer(
+            view=self._view,
+            outstanding=outstanding,
+            link=self._registry_link,
+            gauges=self._gauges,
+            placement_seconds=settings.placement_seconds,
+            settle_seconds=settings.settle_seconds,
+        )
+        self.core = Core(
+            settings=settings,
+            auth=Auth(auth),
+            view=self._view,
+            dispatch=Dispatch(
+                placer=placer,
+                links=self._links,
+                outstanding=outstanding,
+                attempts=settings.attempts,
+            ),
+            liveness=self._liveness,
+            gauges=self._gauges,
+        )
+        self.readiness = Readiness(self._view)
+        self._server = self._build_server()
+
+    @property
+    def address(self) -> str:
+        """Where the HTTP server listens."""
+        return self._server.address
+
+    async def serve(self, shutdown: Shutdown) -> None:
+        """Serves until the shutdown is requested, then drains."""
+        async with self._upkeep():
+            log.info("gateway.started", address=self.address, registry=self._registry_link.address)
+            async with asyncio.TaskGroup() as group:
+                farewell = group.create_task(self._farewell(shutdown))
+                await self._server.serve(shutdown.wait)
+                farewell.cancel()
+        log.info("gateway.stopped")
+
+    def close(self) -> None:
+        """Lets go of the socket of a gateway that was never served."""
+        self._server.close()
+
+    @contextlib.asynccontextmanager
+    async def _upkeep(self) -> AsyncGenerator[None]:
+        """Keeps the view fresh and the streams alive while the context is open."""
+        tasks = [
+            asyncio.create_task(keep_watching(self._registry_link, self._view)),
+            asyncio.create_task(self._follow_members()),
+            asyncio.create_task(self._liveness.run()),
+        ]
+        try:
+            yield
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            await self._links.close()
+            await self._channels.close()
+
+    async def _farewell(self, shutdown: Shutdown) -> None:
+        """Flips readiness at once; near the end of the drain, ends what still runs in words."""
+        await shutdown.wait()
+        self.readiness.is_draining = True
+        await asyncio.sleep(max(0.0, self._settings.drain_seconds - _FAREWELL_SECONDS))
+        error = FleetError(
+            Reason.SHUTTING_DOWN, "The gateway is shutting down.", retry_after_seconds=5
+        )
+        self._liveness.end_all(error)
+
+    async def _follow_members(self) -> None:
+        """Lets go of neurons that have left the fleet."""
+        known: set[str] = set()
+        while True:
+            await asyncio.sleep(1.0)
+            self._view.expire()
+            members = {n.identity.address for n in self._view.neurons.values()}
+            if known - members:
+                await self._links.keep_only(members)
+            known = members
+            self._gauges.view_revision.set(self._view.revision or 0)
+
+    def _expect_models(self) -> None:
+        self._gauges.expect(self._view.catalogue, _DIALECTS)
+
+    def _build_server(self) -> HttpServer:
+        settings = self._settings
+        problems = Problems(
+            default=OpenAIChat(),
+            by_prefix={
+                "/v1/messages": AnthropicMessages(),
+                "anthropic-version": AnthropicMessages(),
+            },
+        )
+        tls = settings.tls
+        options = ServerOptions(
+            listen=settings.listen,
+            http1_codec=settings.http1_codec,
+            # the app words a body that is too large in its own envelope; this is the backstop
+            limits=Http1Limits(body_bytes=settings.max_body_bytes),
+            error_body=problems.codec_error,
+            drain_seconds=settings.drain_seconds,
+            tls=None
+            if tls is None
+            else TlsOptions(
+                certificate=tls.certificate,
+                key=tls.key,
+                key_password=tls.key_password,
+                client_ca=tls.client_ca,
+            ),
+        )
+        return HttpServer(build_app(self.core, self.readiness, problems), options)
+
+
+async def run(settings: GatewaySettings, auth: AuthSettings, shutdown: Shutdown) -> int:
+    """Runs a gateway with its metrics endpoint; the exit code."""
+    gateway = Gateway(settings, auth)
+    listen = Address.parse(settings.metrics_listen) if settings.metrics_listen else None
+    try:
+        async with exposition(gateway.registry, listen):
+            await gateway.serve(shutdown)
+    finally:
+        gateway.close()
+    return 0

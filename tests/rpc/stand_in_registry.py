@@ -1,0 +1,99 @@
+"""A registry that says what the test tells it to."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+
+from prometheus_client import CollectorRegistry
+
+from cortex.v1 import registry_service_pb2 as registry
+from cortex.v1 import registry_service_pb2_grpc as registry_grpc
+from services.backplane.address import Address
+from services.backplane.errors import FleetError, Reason
+from services.backplane.metrics import RpcMetrics
+from services.backplane.server import Server
+
+Step = registry.EnsureModelResponse | FleetError | asyncio.Event
+
+
+class StandInRegistry(registry_grpc.RegistryServiceServicer):
+    """WatchFleet from a list of changes, EnsureModel from a list of steps."""
+
+    def __init__(self) -> None:
+        self.incarnation = "first"
+        self.neurons: dict[str, registry.Neuron] = {}
+        self.catalogue = registry.CatalogueView()
+        self.steps: list[Step] = []
+        self.ensured: list[registry.EnsureModelRequest] = []
+        self.watched: list[registry.WatchFleetRequest] = []
+        self.address = ""
+        self._revision = 0
+        self._watchers: set[asyncio.Queue[registry.WatchFleetResponse]] = set()
+        self._server: Server | None = None
+
+    async def start(self, address: str = "127.0.0.1:0") -> str:
+        metrics = RpcMetrics(CollectorRegistry(), "registry")
+        self._server = Server(service_names=["cortex.v1.RegistryService"], metrics=metrics)
+        self._server.add(registry_grpc.add_RegistryServiceServicer_to_server, self)
+        self.address = str(await self._server.start(Address.parse(address)))
+        return self.address
+
+    async def stop(self) -> None:
+        if self._server is not None:
+            await self._server.stop(0)
+            self._server = None
+
+    def add_model(self, model: str, aliases: Sequence[str] = (), **facts: object) -> None:
+        self.catalogue.models.add(model=model, aliases=aliases, configured=True, **facts)
+        self._publish(registry.WatchFleetResponse(catalogue=self.catalogue))
+
+    def put(self, neuron: registry.Neuron) -> None:
+        self.neurons[neuron.identity.name] = neuron
+        self._publish(registry.WatchFleetResponse(neuron_changed=neuron))
+
+    def remove(self, name: str) -> None:
+        self.neurons.pop(name, None)
+        self._publish(registry.WatchFleetResponse(neuron_removed=name))
+
+    def _publish(self, change: registry.WatchFleetResponse) -> None:
+        self._revision += 1
+        change.revision = self._revision
+        change.registry_incarnation_id = self.incarnation
+        for watcher in self._watchers:
+            watcher.put_nowait(change)
+
+    async def WatchFleet(self, request, context):
+        self.watched.append(request)
+        changes: asyncio.Queue[registry.WatchFleetResponse] = asyncio.Queue()
+        snapshot = registry.FleetSnapshot(neurons=self.neurons.values(), catalogue=self.catalogue)
+        first = registry.WatchFleetResponse(
+            revision=self._revision, registry_incarnation_id=self.incarnation, snapshot=snapshot
+        )
+        self._watchers.add(changes)
+        try:
+            yield first
+            while True:
+                yield await changes.get()
+        finally:
+            self._watchers.discard(changes)
+
+    async def EnsureModel(self, request, context):
+        self.ensured.append(request)
+        if not self.steps:
+            raise FleetError(Reason.NO_ROOM, "There is no room.", retry_after_seconds=7)
+        for step in self.steps:
+            if isinstance(step, FleetError):
+                raise step
+            if isinstance(step, asyncio.Event):
+                await step.wait()
+            else:
+                yield step
+
+
+def placed(neuron: str, address: str, instance_id: str, model: str) -> registry.EnsureModelResponse:
+    return registry.EnsureModelResponse(
+        placed=registry.Placement(
+            neuron=neuron, address=address, instance_id=instance_id, model=model
+        )
+    )
