@@ -361,6 +361,9 @@ class LoadedModel(Protocol):
     def step(self) -> list[Event]:
         """Runs one step of the batch: admits, prefills one bounded chunk, decodes one token each.
 
+        While tasks are unfinished it is called at least every tenth of a second, also without
+        work, so that those that wait too long hear of it.
+
         Returns: what happened, in order; empty where nothing did.
 
         Raises:
@@ -387,6 +390,11 @@ class Engine(Protocol):
     @property
     def name(self) -> str:
         """`llamacpp`, `exllamav2`."""
+        ...
+
+    @property
+    def facts(self) -> dict[str, str]:
+        """Versions and what it found on this machine, for `Hello`."""
         ...
 
     def load(self, plan: LoadPlan) -> Generator[LoadStep, None, LoadedModel]:

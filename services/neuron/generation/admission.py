@@ -86,6 +86,10 @@ class AdmissionQueue(Generic[Item]):
         self._forget_idle_principals()
         return chosen
 
+    def get(self, key: int) -> Item | None:
+        """The item that waits under this key, or None."""
+        return next((w.item for w in (*self._interactive, *self._batch) if w.key == key), None)
+
     def remove(self, key: int) -> bool:
         """Takes an item out of turn; False where none has this key."""
         for line in (self._interactive, self._batch):

@@ -6,6 +6,7 @@ Source: llguidance 1.9 (`LLMatcher`, `fill_next_token_bitmask`).
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from types import MappingProxyType
 from typing import Any, Final
 
 import llguidance
@@ -16,6 +17,8 @@ from numpy.typing import NDArray
 from services.neuron.engine import Constraint, ConstraintKind
 from services.neuron.generation.logprobs import Row
 
+# Unbounded white space is where small models lose themselves for ever.
+_JSON_OPTIONS: Final = MappingProxyType({"whitespace_pattern": r"[\x20\x0A\x0D\x09]{1,20}"})
 ANY_OBJECT: Final = '{"type": "object"}'
 
 
@@ -124,9 +127,13 @@ def _grammar(constraint: Constraint) -> str:
     try:
         match constraint.kind:
             case ConstraintKind.JSON_OBJECT:
-                return str(matcher.grammar_from_json_schema(ANY_OBJECT))
+                return str(
+                    matcher.grammar_from_json_schema(ANY_OBJECT, defaults=dict(_JSON_OPTIONS))
+                )
             case ConstraintKind.JSON_SCHEMA:
-                return str(matcher.grammar_from_json_schema(constraint.text))
+                return str(
+                    matcher.grammar_from_json_schema(constraint.text, defaults=dict(_JSON_OPTIONS))
+                )
             case ConstraintKind.REGEX:
                 return str(matcher.grammar_from_regex(constraint.text))
             case ConstraintKind.LARK:

@@ -1,0 +1,115 @@
+"""Turns a load plan into a loaded model."""
+
+from __future__ import annotations
+
+from collections.abc import Generator as Steps
+from typing import Final
+
+import psutil
+
+from services.neuron.engine import LoadedModel, LoadFailed, LoadPlan, LoadStep, ModelInfo
+from services.neuron.engines.llamacpp import loading
+from services.neuron.engines.llamacpp.context import Context
+from services.neuron.engines.llamacpp.embedder import Embedder
+from services.neuron.engines.llamacpp.generator import Generator
+from services.neuron.engines.llamacpp.library import PINNED_VERSION, Library
+from services.neuron.engines.llamacpp.metadata import Metadata
+from services.neuron.engines.llamacpp.vocabulary import Vocabulary
+from services.neuron.generation.admission import AdmissionQueue
+from services.neuron.generation.constraint import ConstraintCompiler
+
+DEVICE_ID: Final = "cpu"
+
+
+class LlamaCppEngine:
+    """Implements `Engine`."""
+
+    def __init__(self, library: Library) -> None:
+        self._library = library
+
+    @property
+    def name(self) -> str:
+        """`llamacpp`."""
+        return "llamacpp"
+
+    @property
+    def facts(self) -> dict[str, str]:
+        """The library's build and what it uses of the CPU."""
+        raw: bytes = self._library.print_system_info()
+        return {"xllamacpp": PINNED_VERSION, "cpu": raw.decode("utf-8", "replace").strip(" |")}
+
+    def load(self, plan: LoadPlan) -> Steps[LoadStep, None, LoadedModel]:
+        """Loads a GGUF file; see `Engine.load`.
+
+        Raises:
+            LoadFailed: with llama.cpp's own words.
+        """
+        before = psutil.Process().memory_info().rss
+        loaded = yield from loading.load(self._library, plan)
+        held = psutil.Process().memory_info().rss - before
+        vocabulary = Vocabulary(self._library, loaded.model, adds_special=plan.embedding)
+        context = Context(
+            self._library,
+            model=loaded.model,
+            context=loaded.context,
+            vocabulary_size=vocabulary.size,
+        )
+        try:
+            return self._assemble(plan, loaded, context, vocabulary, held)
+        except BaseException:
+            context.close()
+            raise
+
+    def _assemble(
+        self,
+        plan: LoadPlan,
+        loaded: loading.Loaded,
+        context: Context,
+        vocabulary: Vocabulary,
+        held_bytes: int,
+    ) -> LoadedModel:
+        if vocabulary.is_missing:
+            raise LoadFailed("MODEL_FILE_BAD", "The file holds no tokenizer.")
+        info = self._info(plan, loaded, vocabulary, held_bytes)
+        if plan.embedding:
+            return Embedder(context=context, vocabulary=vocabulary, info=info)
+        return Generator(
+            library=self._library,
+            context=context,
+            vocabulary=vocabulary,
+            info=info,
+            compiler=ConstraintCompiler(
+                pieces=vocabulary.pieces,
+                special_token_ids=vocabulary.control_tokens.values(),
+                eos_token_id=max(vocabulary.eos_id, 0),
+                tokenize=vocabulary.tokenize_plain,
+            ),
+            queue=AdmissionQueue(
+                max_queued=plan.max_queued, timeout_seconds=plan.queue_timeout_seconds
+            ),
+            prefill_tokens=loading.PREFILL_TOKENS,
+        )
+
+    def _info(
+        self, plan: LoadPlan, loaded: loading.Loaded, vocabulary: Vocabulary, held_bytes: int
+    ) -> ModelInfo:
+        metadata = Metadata(self._library, loaded.model)
+        width: int = self._library.model_n_embd_out(loaded.model) if plan.embedding else 0
+        return ModelInfo(
+            engine=self.name,
+            architecture=metadata.architecture,
+            max_context_tokens=loaded.shape.context_tokens,
+            max_sequences=loaded.shape.sequences,
+            max_queued=plan.max_queued,
+            cache_tokens=0 if plan.embedding else loaded.shape.total_tokens,
+            vocabulary_size=vocabulary.size,
+            chat_template=metadata.chat_template,
+            control_tokens=vocabulary.control_tokens,
+            bos_token=vocabulary.text(vocabulary.bos_id),
+            eos_token=vocabulary.text(vocabulary.eos_id),
+            eos_token_ids=tuple(sorted(vocabulary.end_ids)),
+            default_sampling=metadata.default_sampling,
+            memory_bytes={DEVICE_ID: max(0, held_bytes)},
+            embedding_size=width,
+            facts={"model": metadata.description, "threads": str(loaded.threads)},
+        )

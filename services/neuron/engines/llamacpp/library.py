@@ -1,0 +1,150 @@
+"""The llama.h functions that we call, loaded from the xllamacpp wheel through ctypes."""
+
+from __future__ import annotations
+
+import ctypes
+import importlib.metadata
+import importlib.util
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, Final
+
+from services.neuron.engines.llamacpp.log_tail import LogTail
+from services.neuron.engines.llamacpp.self_check import check_layouts
+from services.neuron.engines.llamacpp.structs import (
+    LOG_CALLBACK,
+    Batch,
+    ContextParams,
+    LogitBias,
+    ModelParams,
+    boolean,
+    f32,
+    i32,
+    pointer,
+    size,
+    u32,
+)
+
+PINNED_VERSION: Final = "2026.10.11549"
+
+_text = ctypes.c_char_p
+_Signature = tuple[Any, tuple[Any, ...]]
+
+# Calls that take long release the interpreter lock, so that reader and writer threads go on.
+_LONG: Final[Mapping[str, _Signature]] = MappingProxyType(
+    {
+        "backend_init": (None, ()),
+        "model_load_from_file": (pointer, (_text, ModelParams)),
+        "model_free": (None, (pointer,)),
+        "init_from_model": (pointer, (pointer, ContextParams)),
+        "free": (None, (pointer,)),
+        "decode": (i32, (pointer, Batch)),
+        "tokenize": (i32, (pointer, _text, i32, ctypes.POINTER(i32), i32, boolean, boolean)),
+    }
+)
+
+# The others keep it: giving it up and getting it back costs more than the call itself.
+_SHORT: Final[Mapping[str, _Signature]] = MappingProxyType(
+    {
+        "model_default_params": (ModelParams, ()),
+        "context_default_params": (ContextParams, ()),
+        "print_system_info": (_text, ()),
+        "version": (_text, ()),
+        "log_set": (None, (LOG_CALLBACK, pointer)),
+        "model_get_vocab": (pointer, (pointer,)),
+        "model_n_ctx_train": (i32, (pointer,)),
+        "model_n_embd_out": (i32, (pointer,)),
+        "model_n_params": (ctypes.c_uint64, (pointer,)),
+        "model_size": (ctypes.c_uint64, (pointer,)),
+        "model_desc": (i32, (pointer, _text, size)),
+        "model_is_recurrent": (boolean, (pointer,)),
+        "model_is_hybrid": (boolean, (pointer,)),
+        "model_chat_template": (_text, (pointer, _text)),
+        "model_meta_val_str": (i32, (pointer, _text, _text, size)),
+        "vocab_n_tokens": (i32, (pointer,)),
+        "vocab_type": (i32, (pointer,)),
+        "vocab_get_text": (_text, (pointer, i32)),
+        "vocab_get_attr": (i32, (pointer, i32)),
+        "vocab_is_eog": (boolean, (pointer, i32)),
+        "vocab_bos": (i32, (pointer,)),
+        "vocab_eos": (i32, (pointer,)),
+        "vocab_get_add_bos": (boolean, (pointer,)),
+        "token_to_piece": (i32, (pointer, i32, _text, i32, i32, boolean)),
+        "n_ctx_seq": (u32, (pointer,)),
+        "pooling_type": (i32, (pointer,)),
+        "get_memory": (pointer, (pointer,)),
+        "memory_seq_rm": (boolean, (pointer, i32, i32, i32)),
+        "memory_seq_cp": (None, (pointer, i32, i32, i32, i32)),
+        "memory_clear": (None, (pointer, boolean)),
+        "get_logits_ith": (pointer, (pointer, i32)),
+        "get_embeddings_seq": (pointer, (pointer, i32)),
+        "sampler_chain_init": (pointer, (boolean,)),
+        "sampler_chain_add": (None, (pointer, pointer)),
+        "sampler_free": (None, (pointer,)),
+        "sampler_accept": (None, (pointer, i32)),
+        "sampler_sample": (i32, (pointer, pointer, i32)),
+        "sampler_init_greedy": (pointer, ()),
+        "sampler_init_dist": (pointer, (u32,)),
+        "sampler_init_top_k": (pointer, (i32,)),
+        "sampler_init_top_p": (pointer, (f32, size)),
+        "sampler_init_min_p": (pointer, (f32, size)),
+        "sampler_init_typical": (pointer, (f32, size)),
+        "sampler_init_temp": (pointer, (f32,)),
+        "sampler_init_penalties": (pointer, (i32, f32, f32, f32)),
+        "sampler_init_logit_bias": (pointer, (i32, i32, ctypes.POINTER(LogitBias))),
+    }
+)
+
+
+class Library:
+    """llama.cpp in this process; attributes are its functions without the `llama_` prefix.
+
+    Attributes:
+        log: the last lines that llama.cpp wrote.
+    """
+
+    def __init__(self, path: Path) -> None:
+        # One handle that releases the interpreter lock in every call and one that never does.
+        self._bind(ctypes.CDLL(str(path)), _LONG)
+        self._bind(ctypes.PyDLL(str(path)), _SHORT)
+        self.log = LogTail()
+        self.log_set(self.log.callback, None)
+        check_layouts(self.model_default_params(), self.context_default_params())
+        self.backend_init()
+
+    @classmethod
+    def load(cls) -> Library:
+        """Finds the wheel's library, loads and checks it.
+
+        Raises:
+            ImportError: the wheel is missing or is another build.
+            OSError: the library cannot be loaded.
+        """
+        # Spinning OpenMP barriers collapse as soon as one other process wants a core.
+        os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+        # A failed assertion would start a debugger on this process to print a backtrace.
+        os.environ.setdefault("GGML_NO_BACKTRACE", "1")
+        spec = importlib.util.find_spec("xllamacpp")
+        if spec is None or spec.origin is None:
+            raise ImportError("xllamacpp is not installed; install cortex-fleet[llamacpp].")
+        version = importlib.metadata.version("xllamacpp")
+        if version != PINNED_VERSION:
+            raise ImportError(
+                f"xllamacpp is {version}; the struct layouts are those of {PINNED_VERSION}."
+            )
+        found = sorted(Path(spec.origin).parent.glob("*.abi3.so"))
+        if not found:
+            raise ImportError("The xllamacpp package holds no library.")
+        return cls(found[0])
+
+    def __getattr__(self, name: str) -> Callable[..., Any]:
+        # Only for the type checkers: every bound function is an instance attribute.
+        raise AttributeError(name)
+
+    def _bind(self, handle: ctypes.CDLL, signatures: Mapping[str, _Signature]) -> None:
+        for name, (result, arguments) in signatures.items():
+            function = getattr(handle, f"llama_{name}")
+            function.restype, function.argtypes = result, list(arguments)
+            setattr(self, name, function)

@@ -1,0 +1,193 @@
+"""Loads a GGUF file in a thread beside the main loop, with progress, and stops when told to."""
+
+from __future__ import annotations
+
+import ctypes
+import dataclasses
+import os
+import re
+import threading
+from collections.abc import Generator
+from pathlib import Path
+from typing import Final
+
+import psutil
+
+from services.neuron.engine import LoadFailed, LoadPlan, LoadStep
+from services.neuron.engines.llamacpp.library import Library
+from services.neuron.engines.llamacpp.metadata import Metadata
+from services.neuron.engines.llamacpp.sizing import CacheShape, cache_shape
+from services.neuron.engines.llamacpp.structs import PROGRESS_CALLBACK, ContextParams
+
+PREFILL_TOKENS: Final = 64
+"""Most prompt tokens per step: bounds how long a step keeps other streams and cancels waiting."""
+_POLL_SECONDS: Final = 0.005
+_MEAN_POOLING: Final = 1
+_SHARD: Final = re.compile(r"-00001-of-(\d{5})\.gguf$")
+# Cache and working buffers may take so much of what is free; the rest is for everyone else.
+_MEMORY_SHARE: Final = 0.9
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Loaded:
+    """What a load leaves behind; the pointers are the receiver's to free.
+
+    Attributes:
+        model, context: `llama_model *` and `llama_context *`.
+        shape: of the cache.
+        threads: that compute.
+    """
+
+    model: int
+    context: int
+    shape: CacheShape
+    threads: int
+
+
+def load(library: Library, plan: LoadPlan) -> Generator[LoadStep, None, Loaded]:
+    """Loads weights and makes a context. Closing the generator abandons the load.
+
+    Raises:
+        LoadFailed: with llama.cpp's own words.
+    """
+    path = _checked_path(plan)
+    total = sum(shard.stat().st_size for shard in _shards(path))
+    job = _LoadJob(library, plan, path)
+    job.start()
+    try:
+        while not job.wait(_POLL_SECONDS):
+            yield LoadStep(bytes_done=int(total * job.fraction), bytes_total=total)
+    except BaseException:
+        job.abandon()
+        raise
+    return job.result()
+
+
+class _LoadJob:
+    """The thread that loads. llama.cpp keeps the interpreter lock free meanwhile."""
+
+    def __init__(self, library: Library, plan: LoadPlan, path: Path) -> None:
+        self._library = library
+        self._plan = plan
+        self._path = path
+        self._is_abandoned = threading.Event()
+        self._outcome: Loaded | BaseException | None = None
+        self._thread = threading.Thread(target=self._run, name=f"load {plan.instance_id}")
+        self.fraction = 0.0
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def wait(self, seconds: float) -> bool:
+        self._thread.join(seconds)
+        return not self._thread.is_alive()
+
+    def abandon(self) -> None:
+        """Stops the load at its next progress report and frees what it had taken."""
+        self._is_abandoned.set()
+        self._thread.join()
+        if isinstance(self._outcome, Loaded):
+            self._library.free(self._outcome.context)
+            self._library.model_free(self._outcome.model)
+
+    def result(self) -> Loaded:
+        if isinstance(self._outcome, Loaded):
+            return self._outcome
+        assert self._outcome is not None
+        raise self._outcome
+
+    def _run(self) -> None:
+        try:
+            self._outcome = self._load()
+        except BaseException as error:  # noqa: BLE001 - carried to the main thread, which raises it
+            self._outcome = error
+
+    def _on_progress(self, fraction: float, _: object) -> bool:
+        self.fraction = fraction
+        return not self._is_abandoned.is_set()
+
+    def _load(self) -> Loaded:
+        library = self._library
+        library.log.clear()
+        params = library.model_default_params()
+        params.check_tensors = True  # NaN weights load silently otherwise, and babble
+        callback = PROGRESS_CALLBACK(self._on_progress)
+        params.progress_callback = ctypes.cast(callback, ctypes.c_void_p)
+        model: int | None = library.model_load_from_file(os.fsencode(self._path), params)
+        if model is None:
+            words = library.log.last_words() or "no reason was given"
+            raise LoadFailed("MODEL_FILE_BAD", f"llama.cpp cannot load {self._path.name}: {words}")
+        try:
+            return self._make_context(model)
+        except BaseException:
+            library.model_free(model)
+            raise
+
+    def _make_context(self, model: int) -> Loaded:
+        metadata = Metadata(self._library, model)
+        self._refuse_wrong_kind(metadata)
+        shape = cache_shape(
+            self._plan,
+            trained_tokens=self._library.model_n_ctx_train(model),
+            values_per_token=metadata.values_per_cached_token,
+            free_bytes=int(psutil.virtual_memory().available * _MEMORY_SHARE),
+        )
+        threads = self._plan.threads or max(1, (os.cpu_count() or 1) // 2)
+        params = self._context_params(metadata, shape, threads)
+        context: int | None = self._library.init_from_model(model, params)
+        if context is None:
+            words = self._library.log.last_words() or "no reason was given"
+            raise LoadFailed("OUT_OF_MEMORY", f"llama.cpp cannot make the cache: {words}")
+        return Loaded(model, context, shape, threads)
+
+    def _refuse_wrong_kind(self, metadata: Metadata) -> None:
+        if metadata.is_embedding_model and not self._plan.embedding:
+            raise LoadFailed(
+                "LOAD_FAILED",
+                f"{self._path.name} is an embedding model and cannot generate; load it as one.",
+            )
+
+    def _context_params(self, metadata: Metadata, shape: CacheShape, threads: int) -> ContextParams:
+        params: ContextParams = self._library.context_default_params()
+        params.n_ctx = shape.total_tokens
+        params.n_seq_max = shape.sequences
+        params.n_threads = params.n_threads_batch = threads
+        params.type_k = params.type_v = shape.ggml_type
+        params.n_batch = params.n_ubatch = shape.sequences + PREFILL_TOKENS
+        # Own room for every sequence: with shared room an overflow fails all of them.
+        params.kv_unified = False
+        if self._plan.embedding:
+            params.embeddings = True
+            params.kv_unified = True
+            params.n_ctx = params.n_batch = params.n_ubatch = shape.context_tokens
+            if metadata.text(f"{metadata.architecture}.pooling_type") is None:
+                params.pooling_type = _MEAN_POOLING
+        return params
+
+
+def _checked_path(plan: LoadPlan) -> Path:
+    path = Path(plan.path)
+    unsupported = {
+        "draft_path": plan.draft_path is not None,
+        "ngram_draft": plan.ngram_draft,
+        "adapter_paths": bool(plan.adapter_paths),
+    }
+    for name, is_set in unsupported.items():
+        if is_set:
+            raise LoadFailed("LOAD_FAILED", f"The llama.cpp engine does not support {name}.")
+    if not path.is_file():
+        what = "is a folder, not a GGUF file" if path.is_dir() else "does not exist"
+        raise LoadFailed("MODEL_FILE_BAD", f"{path.name} {what}.")
+    return path
+
+
+def _shards(path: Path) -> list[Path]:
+    """The file itself, or all files of a split model whose first one it is."""
+    match = _SHARD.search(path.name)
+    if match is None:
+        return [path]
+    stem = path.name[: match.start()]
+    shards = (
+        path.with_name(f"{stem}-{i:05}-of-{match[1]}.gguf") for i in range(1, int(match[1]) + 1)
+    )
+    return [shard for shard in shards if shard.is_file()]

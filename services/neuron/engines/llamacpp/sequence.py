@@ -1,0 +1,166 @@
+"""One task in its slot: what was read, what comes next, and what it has to say."""
+
+from __future__ import annotations
+
+import time
+
+from services.neuron.engine import (
+    Delta,
+    Ended,
+    EndReason,
+    Failed,
+    Prefilled,
+    Started,
+    TokenLogprob,
+)
+from services.neuron.engines.llamacpp.intake import Prepared
+from services.neuron.engines.llamacpp.sampling import Sampler, is_sound
+from services.neuron.engines.llamacpp.slots import Slot
+from services.neuron.generation.constraint import BadConstraintError
+from services.neuron.generation.logprobs import LogprobReader, Row
+from services.neuron.generation.transcript import Transcript
+
+
+class Sequence:
+    """A running task.
+
+    Attributes:
+        task: what was asked for.
+        slot: the cache that it fills; `slot.tokens` is what was read.
+        transcript: the output so far.
+        unread: what is still to be read: the rest of the prompt, later the last token sampled.
+        is_prefilling: the prompt is not read yet.
+        was_chunked: the prompt took more than one step.
+        is_done: its last event was made.
+        started_at: when it was admitted, monotonic seconds.
+    """
+
+    def __init__(
+        self,
+        prepared: Prepared,
+        *,
+        slot: Slot,
+        transcript: Transcript,
+        sampler: Sampler,
+        queued_seconds: float,
+    ) -> None:
+        """Starts behind what the slot holds of the prompt already."""
+        self.task = prepared.task
+        self.slot = slot
+        self.transcript = transcript
+        self.unread = prepared.tokens[len(slot.tokens) :]
+        self.is_prefilling = True
+        self.was_chunked = False
+        self.is_done = False
+        self._prepared = prepared
+        self._cached = len(slot.tokens)
+        self._sampler = sampler
+        self._queued_seconds = queued_seconds
+        self.started_at = time.monotonic()
+        self._sampled_at: float | None = None
+        self._prompt_logprobs: list[TokenLogprob] = []
+
+    @property
+    def readable(self) -> int:
+        """How many tokens may be read now: the last one only with credit, for it brings another."""
+        is_held = self.transcript.reason is None and not self.transcript.has_credit
+        return len(self.unread) - is_held
+
+    @property
+    def started(self) -> Started:
+        """Says that it was admitted."""
+        prompt = self._prepared.prompt_tokens
+        return Started(self.task.task_id, prompt, min(self._cached, prompt))
+
+    @property
+    def prefilled(self) -> Prefilled:
+        """Says how far the prompt was read."""
+        return Prefilled(self.task.task_id, len(self.slot.tokens), len(self._prepared.tokens))
+
+    def read(self, count: int) -> None:
+        """Notes that so many more tokens are in the cache now."""
+        self.slot.tokens += self.unread[:count]
+        del self.unread[:count]
+        self.was_chunked = self.was_chunked or bool(self.unread)
+
+    def note_prompt_row(self, row: Row, offset: int, pieces: list[bytes]) -> None:
+        """Keeps the log probability of the prompt token behind the unread one at `offset`."""
+        following = len(self.slot.tokens) + offset + 1
+        if following < self._prepared.prompt_tokens:
+            reader = self._reader(row, self.task.top_logprobs or 0, pieces)
+            self._prompt_logprobs.append(reader.of(self._prepared.tokens[following]))
+
+    def prompt_logprobs(self) -> Delta:
+        """The prompt's log probabilities as a delta without text or tokens.
+
+        One entry per prompt token; the first, which has none, is told with 0.
+        """
+        first = self._prepared.tokens[0]
+        entries = (TokenLogprob(first, b"", 0.0), *self._prompt_logprobs)
+        self._prompt_logprobs = []
+        return Delta(self.task.task_id, "", (), entries)
+
+    def sample(self, context: int, place: int, row: Row, pieces: list[bytes]) -> Failed | None:
+        """Chooses the next token and writes it into the transcript.
+
+        Args:
+            context: the `llama_context *`.
+            place: of the row in its batch.
+            row: the row itself; it may be changed.
+            pieces: every token's bytes.
+
+        Returns: why the task cannot go on, or None.
+        """
+        self._sampled_at = self._sampled_at or time.monotonic()
+        if not is_sound(row):
+            return Failed(self.task.task_id, "ENGINE_FAILED", "The model's output is not a number.")
+        top = self.task.top_logprobs
+        reader = None if top is None else self._reader(row, top, pieces)
+        self._mask(row)
+        token_id = self._sampler.sample(context, place, row)
+        self.transcript.push(token_id, None if reader is None else reader.of(token_id))
+        self.unread.append(token_id)
+        return self._follow_constraint(token_id)
+
+    def ended(self) -> Ended | None:
+        """The last event, or None while the output goes on."""
+        if self.transcript.reason is None:
+            return None
+        now = time.monotonic()
+        sampled_at = self._sampled_at or now
+        return Ended(
+            self.task.task_id,
+            self.transcript.reason,
+            self.transcript.stop_string,
+            self.transcript.token_count,
+            self._queued_seconds,
+            sampled_at - self.started_at,
+            now - sampled_at,
+        )
+
+    def close(self) -> None:
+        """Frees the sampler."""
+        self._sampler.close()
+
+    def _reader(self, row: Row, top: int, pieces: list[bytes]) -> LogprobReader:
+        return LogprobReader(row, top=top, piece=pieces.__getitem__)
+
+    def _mask(self, row: Row) -> None:
+        if self._prepared.constraint is not None:
+            # min_tokens yields: a finished shape has nothing left but its end.
+            self._prepared.constraint.apply(row)
+            return
+        for token_id in self.transcript.banned_end_ids:
+            row[token_id] = float("-inf")
+
+    def _follow_constraint(self, token_id: int) -> Failed | None:
+        constraint = self._prepared.constraint
+        if constraint is None or self.transcript.reason is not None:
+            return None
+        try:
+            constraint.accept(token_id)
+        except BadConstraintError as error:
+            return Failed(self.task.task_id, "BAD_CONSTRAINT", str(error), "constraint")
+        if constraint.is_finished:
+            self.transcript.end(EndReason.END_OF_TURN)
+        return None

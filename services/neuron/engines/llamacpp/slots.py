@@ -1,0 +1,87 @@
+"""Which sequence of the cache serves the next task, and what it may reuse of older ones.
+
+Pure. A slot keeps its tokens after its task has ended, as a donor: a later prompt that begins alike
+goes on in the same slot, or copies from it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Final
+
+import numpy as np
+
+COPY_WORTH_TOKENS: Final = 32
+"""A copy moves the source's whole cache, which takes about as long as reading so many tokens."""
+
+
+@dataclasses.dataclass(slots=True)
+class Slot:
+    """One sequence of the cache.
+
+    Attributes:
+        index: the sequence id.
+        tokens: what the cache holds, in order.
+        is_busy: a task runs in it.
+        used_at: when it was last given out, in turns.
+    """
+
+    index: int
+    tokens: list[int] = dataclasses.field(default_factory=list[int])
+    is_busy: bool = False
+    used_at: int = 0
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Placement:
+    """Where a task goes.
+
+    Attributes:
+        slot: the free slot that it gets.
+        cached_tokens: how many of its first tokens need not be read again.
+        source: the slot to copy them from; None where they lie in `slot` already.
+    """
+
+    slot: Slot
+    cached_tokens: int
+    source: Slot | None
+
+
+def place(slots: Sequence[Slot], prompt: Sequence[int], *, can_share: bool) -> Placement | None:
+    """Chooses a free slot for a prompt, or None where all are busy.
+
+    Goes on in the slot that has most of the prompt, if that slot's own continuation is no great
+    loss; else takes the slot that is worth least and copies the common part, if that pays.
+
+    Args:
+        slots: all of them.
+        prompt: the whole prompt; its last token is always read again, for its logits.
+        can_share: prefixes may be reused at all.
+    """
+    free = [slot for slot in slots if not slot.is_busy]
+    if not free:
+        return None
+    victim = min(free, key=lambda slot: (bool(slot.tokens), slot.used_at, slot.index))
+    if not can_share:
+        return Placement(victim, 0, None)
+    reusable = len(prompt) - 1
+    lengths = {slot.index: min(common_prefix(slot.tokens, prompt), reusable) for slot in slots}
+    source = max(slots, key=lambda slot: (lengths[slot.index], not slot.is_busy, -slot.index))
+    common = lengths[source.index]
+    is_continued = common * 2 >= len(source.tokens) or source is victim
+    if common and not source.is_busy and is_continued:
+        return Placement(source, common, None)
+    if common - lengths[victim.index] >= COPY_WORTH_TOKENS:
+        return Placement(victim, common, source)
+    return Placement(victim, lengths[victim.index], None)
+
+
+def common_prefix(left: Sequence[int], right: Sequence[int]) -> int:
+    """How many first tokens are the same."""
+    length = min(len(left), len(right))
+    if not length or left[0] != right[0]:
+        return 0
+    differs = np.asarray(left[:length]) != np.asarray(right[:length])
+    first = int(differs.argmax())
+    return first if differs[first] else length

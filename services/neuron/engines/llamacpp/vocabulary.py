@@ -1,0 +1,175 @@
+"""A model's tokens: their bytes, which of them are special, and how text becomes ids."""
+
+from __future__ import annotations
+
+import ctypes
+import re
+from collections.abc import Iterator
+from typing import Final
+
+from services.backplane.errors import FleetError, Reason
+from services.neuron.engine import Prompt, Segment
+from services.neuron.engines.llamacpp.library import Library
+from services.neuron.engines.llamacpp.structs import i32
+
+# enum llama_token_attr
+_CONTROL: Final = 1 << 3
+_USER_DEFINED: Final = 1 << 4
+_NO_VOCABULARY: Final = 0
+# User-defined tokens that stand for structure (`<think>`), unlike runs of blanks.
+_MARKER: Final = re.compile(r"[<\[].+[>\]]")
+
+
+class Vocabulary:
+    """The tokens of one model. Safe to use from several threads: nothing changes after loading.
+
+    Attributes:
+        pieces: every token's own bytes, by id; control tokens by their written form.
+        control_tokens: written form of every control token and marker to its id.
+        end_ids: tokens that end a turn.
+        bos_id, eos_id: -1 where the model has none.
+    """
+
+    def __init__(self, library: Library, model: int, *, adds_special: bool = False) -> None:
+        """Reads all tokens: about 1 µs each.
+
+        Args:
+            library: llama.cpp.
+            model: the loaded model, which must outlive this object.
+            adds_special: embedding models frame every text by their own tokens ([CLS], [SEP]).
+        """
+        self._library = library
+        self._vocab: int = library.model_get_vocab(model)
+        self._adds_special = adds_special
+        self.size: int = library.vocab_n_tokens(self._vocab)
+        self.is_missing: bool = library.vocab_type(self._vocab) == _NO_VOCABULARY
+        self.bos_id: int = library.vocab_bos(self._vocab)
+        self.eos_id: int = library.vocab_eos(self._vocab)
+        self._wants_bos: bool = library.vocab_get_add_bos(self._vocab) and self.bos_id >= 0
+        ids = range(0 if self.is_missing else self.size)
+        self.pieces = self._read_pieces(ids)
+        self.end_ids = frozenset(i for i in ids if library.vocab_is_eog(self._vocab, i))
+        attributes = [library.vocab_get_attr(self._vocab, i) for i in ids]
+        self.control_tokens = {
+            self.text(i): i
+            for i, attribute in enumerate(attributes)
+            if self._is_special(i, attribute)
+        }
+        self._markers = self._marker_pattern(attributes)
+
+    def text(self, token_id: int) -> str:
+        """A token as the vocabulary writes it; empty for -1."""
+        if token_id < 0:
+            return ""
+        raw: bytes = self._library.vocab_get_text(self._vocab, token_id)
+        return raw.decode("utf-8", "replace")
+
+    def piece(self, token_id: int) -> bytes:
+        """A token's own bytes."""
+        return self.pieces[token_id]
+
+    def tokenize(self, prompt: Prompt) -> list[int]:
+        """Token ids of a prompt; text never becomes a control token, control segments do.
+
+        Raises:
+            FleetError: BAD_REQUEST, a token id is not in the vocabulary.
+        """
+        if prompt.token_ids is not None:
+            ids = list(prompt.token_ids)
+            self._refuse_unknown(ids)
+        else:
+            ids = [i for segment in _runs(prompt.segments) for i in self._segment_ids(segment)]
+        if (
+            prompt.add_bos
+            and self._wants_bos
+            and not self._adds_special
+            and ids[:1] != [self.bos_id]
+        ):
+            ids.insert(0, self.bos_id)
+        return ids
+
+    def tokenize_plain(self, text: bytes) -> list[int]:
+        """Token ids of text in which no control token is recognised."""
+        return self._ids(text, parse_special=False)
+
+    def _segment_ids(self, segment: Segment) -> list[int]:
+        if segment.control:
+            known = self.control_tokens.get(segment.text)
+            return (
+                [known]
+                if known is not None
+                else self._ids(segment.text.encode(), parse_special=True)
+            )
+        if self._markers is None or self._markers.search(segment.text) is None:
+            return self._ids(segment.text.encode(), parse_special=False)
+        # llama.cpp finds user-defined tokens even in plain text; cut in two they are only text.
+        return [
+            i
+            for part in self._markers.split(segment.text)
+            for i in self._ids(part.encode(), parse_special=False)
+        ]
+
+    def _ids(self, text: bytes, *, parse_special: bool) -> list[int]:
+        if not text and not self._adds_special:
+            return []
+        room = len(text) + 8
+        buffer = (i32 * room)()
+        count: int = self._library.tokenize(
+            self._vocab, text, len(text), buffer, room, self._adds_special, parse_special
+        )
+        if count < 0:
+            raise FleetError(Reason.BAD_REQUEST, "The text cannot be tokenised.")
+        return buffer[:count]
+
+    def _refuse_unknown(self, ids: list[int]) -> None:
+        for position, token_id in enumerate(ids):
+            if not 0 <= token_id < self.size:
+                raise FleetError(
+                    Reason.BAD_REQUEST,
+                    f"Token id {token_id} is not in the vocabulary (0 to {self.size - 1}).",
+                    field=f"token_ids.{position}",
+                )
+
+    def _read_pieces(self, ids: range) -> list[bytes]:
+        room = 256
+        buffer = ctypes.create_string_buffer(room)
+        pieces: list[bytes] = []
+        for token_id in ids:
+            count: int = self._library.token_to_piece(self._vocab, token_id, buffer, room, 0, True)
+            if count < 0:
+                room = -count
+                buffer = ctypes.create_string_buffer(room)
+                count = self._library.token_to_piece(self._vocab, token_id, buffer, room, 0, True)
+            pieces.append(ctypes.string_at(buffer, count))
+        return pieces
+
+    def _is_special(self, token_id: int, attribute: int) -> bool:
+        if attribute & _CONTROL or token_id in self.end_ids:
+            return True
+        return bool(attribute & _USER_DEFINED) and bool(_MARKER.fullmatch(self.text(token_id)))
+
+    def _marker_pattern(self, attributes: list[int]) -> re.Pattern[str] | None:
+        """Matches the empty place behind the first character of every marker."""
+        markers = [text for text, i in self.control_tokens.items() if attributes[i] & _USER_DEFINED]
+        if not markers:
+            return None
+        alternatives = "|".join(
+            rf"(?<={re.escape(text[0])})(?={re.escape(text[1:])})"
+            for text in sorted(markers, key=len, reverse=True)
+        )
+        return re.compile(alternatives)
+
+
+def _runs(segments: tuple[Segment, ...]) -> Iterator[Segment]:
+    """Segments with touching plain runs joined: tokenising them apart gives other tokens."""
+    plain = ""
+    for segment in segments:
+        if not segment.control:
+            plain += segment.text
+            continue
+        if plain:
+            yield Segment(plain)
+            plain = ""
+        yield segment
+    if plain:
+        yield Segment(plain)

@@ -1,0 +1,4 @@
+"""The worker: one process that owns its devices and runs one engine loop.
+
+`python -m services.neuron.worker --engine NAME --fd N` speaks `frames.py` over the socket N.
+"""

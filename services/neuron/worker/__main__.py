@@ -1,0 +1,56 @@
+"""Entry of the worker process."""
+
+from __future__ import annotations
+
+import argparse
+import faulthandler
+import os
+import signal
+import socket
+import sys
+from typing import Final
+
+from services.neuron.engine import EnginePoisoned
+from services.neuron.engines import EngineUnavailableError, create_engine
+from services.neuron.worker.link import Link
+from services.neuron.worker.loop import EngineLoop
+from services.neuron.worker.process import die_with_parent
+
+EX_UNAVAILABLE: Final = 69  # sysexits.h
+EX_POISONED: Final = 70
+
+
+def main() -> int:
+    """Runs until the daemon closes the socket or says stop.
+
+    Returns: the exit code: 0 for an orderly end, 69 where the engine cannot run here, 70 where the
+        device or the library is poisoned. The last line on standard error says why.
+    """
+    parser = argparse.ArgumentParser(prog="services.neuron.worker")
+    parser.add_argument("--engine", required=True)
+    parser.add_argument("--fd", required=True, type=int)
+    arguments = parser.parse_args()
+    die_with_parent()
+    faulthandler.enable()
+    faulthandler.register(signal.SIGUSR1)
+    # The terminal's Ctrl-C goes to the whole group; only the daemon decides when a worker ends.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    with socket.socket(fileno=arguments.fd) as daemon:
+        try:
+            engine = create_engine(arguments.engine)
+        except EngineUnavailableError as error:
+            sys.stderr.write(f"worker: {error}\n")
+            return EX_UNAVAILABLE
+        try:
+            EngineLoop(engine, Link(daemon)).run()
+        except EnginePoisoned as error:
+            sys.stderr.write(f"worker: the engine is poisoned: {error}\n")
+            return EX_POISONED
+    return 0
+
+
+if __name__ == "__main__":
+    code = main()
+    sys.stderr.flush()
+    # Not sys.exit: a library whose device failed may hang in its own clean-up.
+    os._exit(code)

@@ -1,0 +1,96 @@
+"""Embedding calls, done in slices between the steps of models that generate."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Final
+
+from services.backplane.errors import FleetError, context_too_long
+from services.neuron.engine import LoadedModel
+from services.neuron.frames import Embed, Embedded
+from services.neuron.worker.instances import Instances
+from services.neuron.worker.link import Link
+
+_SLICE_TOKENS: Final = 512
+
+
+class _Job:
+    def __init__(self, call: Embed, inputs: list[list[int]]) -> None:
+        self.call = call
+        self.inputs = inputs
+        self.vectors: list[tuple[float, ...]] = []
+
+    def next_slice(self) -> list[list[int]]:
+        """Inputs of at most 512 tokens together, at least one."""
+        start = end = len(self.vectors)
+        tokens = 0
+        while end < len(self.inputs):
+            tokens += len(self.inputs[end])
+            if end > start and tokens > _SLICE_TOKENS:
+                break
+            end += 1
+        return self.inputs[start:end]
+
+
+class Embeddings:
+    """The embedding calls in progress, in the order in which they came.
+
+    The daemon bounds how many there are.
+    """
+
+    def __init__(self, instances: Instances, link: Link) -> None:
+        self._instances = instances
+        self._link = link
+        self._jobs: deque[_Job] = deque()
+
+    @property
+    def is_busy(self) -> bool:
+        """True while a call is not answered."""
+        return bool(self._jobs)
+
+    def begin(self, call: Embed, inputs: list[list[int]] | FleetError) -> None:
+        """Queues a call; one that cannot be served is answered at once."""
+        try:
+            if isinstance(inputs, FleetError):
+                raise inputs
+            self._jobs.append(_Job(call, self._fitted(call, inputs)))
+        except FleetError as error:
+            self._refuse(call, error)
+
+    def advance(self) -> None:
+        """Embeds one slice of the first call.
+
+        Raises:
+            EnginePoisoned: the process must be replaced.
+        """
+        if not self._jobs:
+            return
+        job = self._jobs[0]
+        try:
+            part = self._model(job.call).embed(job.next_slice())
+        except FleetError as error:
+            self._jobs.popleft()
+            self._refuse(job.call, error)
+            return
+        job.vectors += [tuple(vector) for vector in part]
+        if len(job.vectors) == len(job.inputs):
+            self._jobs.popleft()
+            tokens = sum(len(tokens) for tokens in job.inputs)
+            self._link.send(Embedded(job.call.call_id, tuple(job.vectors), tokens))
+
+    def _fitted(self, call: Embed, inputs: list[list[int]]) -> list[list[int]]:
+        limit = self._model(call).info.max_context_tokens
+        for tokens in inputs:
+            if len(tokens) > limit and not call.truncate:
+                raise context_too_long(prompt_tokens=len(tokens), max_tokens=limit)
+        # The last token stays: it is the end mark ([SEP]) that the model was trained with.
+        return [t if len(t) <= limit else [*t[: limit - 1], t[-1]] for t in inputs]
+
+    def _model(self, call: Embed) -> LoadedModel:
+        self._instances.tokenize(call.instance_id, ())  # raises INSTANCE_GONE
+        instance = self._instances.get(call.instance_id)
+        assert instance is not None
+        return instance.model
+
+    def _refuse(self, call: Embed, error: FleetError) -> None:
+        self._link.send(Embedded(call.call_id, error=(error.reason.value, error.message)))

@@ -1,0 +1,166 @@
+"""Loads, one at a time, in small steps between the steps of models that already run."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections import deque
+from collections.abc import Generator
+from typing import Final
+
+from services.neuron.engine import (
+    Ended,
+    Engine,
+    Failed,
+    LoadedModel,
+    LoadFailed,
+    LoadPlan,
+    LoadStep,
+    Prompt,
+    SamplingParams,
+    Segment,
+    StopParams,
+    Task,
+)
+from services.neuron.frames import LoadEnded, Loading
+from services.neuron.worker.link import Link
+
+_REPORT_SECONDS: Final = 0.1
+_WARM_UP_STEPS: Final = 64
+_WARM_UP_TASK: Final = -1
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Ready:
+    """A load that ended well, and how long it took."""
+
+    plan: LoadPlan
+    model: LoadedModel
+    seconds: float
+
+
+class Loads:
+    """The loads that were asked for; the first of them goes on at every `advance`.
+
+    One at a time, because two loads that each fit alone may not fit together.
+    """
+
+    def __init__(self, engine: Engine, link: Link) -> None:
+        self._engine = engine
+        self._link = link
+        self._waiting: deque[LoadPlan] = deque()
+        self._plan: LoadPlan | None = None
+        self._steps: Generator[LoadStep, None, LoadedModel] | None = None
+        self._started_at = 0.0
+        self._reported_at = 0.0
+
+    @property
+    def is_busy(self) -> bool:
+        """True while a load goes on or waits."""
+        return self._plan is not None or bool(self._waiting)
+
+    @property
+    def loading(self) -> str:
+        """The instance whose load goes on; empty where none does."""
+        return "" if self._plan is None else self._plan.instance_id
+
+    def begin(self, plan: LoadPlan) -> None:
+        """Queues a load."""
+        self._waiting.append(plan)
+
+    def abandon(self, instance_id: str) -> None:
+        """Ends a load that nobody wants any more and frees what it had taken."""
+        if self._plan is not None and self._plan.instance_id == instance_id:
+            assert self._steps is not None
+            self._steps.close()
+            self._finish()
+        else:
+            kept = [plan for plan in self._waiting if plan.instance_id != instance_id]
+            if len(kept) == len(self._waiting):
+                return  # it has ended already
+            self._waiting = deque(kept)
+        self._link.send(LoadEnded(instance_id, "CANCELLED", "The load was abandoned."))
+
+    def advance(self) -> Ready | None:
+        """Does one step of the first load.
+
+        Returns: a load that just became ready; None otherwise.
+
+        Raises:
+            EnginePoisoned: the process must be replaced.
+        """
+        if self._plan is None and not self._start_next():
+            return None
+        assert self._plan is not None
+        assert self._steps is not None
+        plan = self._plan
+        try:
+            step = next(self._steps)
+        except StopIteration as done:
+            return self._warm_up(plan, done.value)
+        except LoadFailed as error:
+            self._fail(error)
+        except MemoryError:
+            self._fail(LoadFailed("OUT_OF_MEMORY", "The process ran out of memory."))
+        else:
+            self._report(step)
+        return None
+
+    def _start_next(self) -> bool:
+        if not self._waiting:
+            return False
+        self._plan = self._waiting.popleft()
+        self._started_at = time.monotonic()
+        self._steps = self._engine.load(self._plan)
+        return True
+
+    def _report(self, step: LoadStep) -> None:
+        now = time.monotonic()
+        if now - self._reported_at >= _REPORT_SECONDS:
+            self._reported_at = now
+            assert self._plan is not None
+            self._link.send(Loading(self._plan.instance_id, step))
+
+    def _warm_up(self, plan: LoadPlan, model: LoadedModel) -> Ready | None:
+        """Has the model make one real token: only then it is ready."""
+        self._link.send(Loading(plan.instance_id, LoadStep(), warming=True))
+        try:
+            _try_out(model)
+        except LoadFailed as error:
+            model.close()
+            self._fail(error)
+            return None
+        self._finish()
+        return Ready(plan, model, time.monotonic() - self._started_at)
+
+    def _fail(self, error: LoadFailed) -> None:
+        assert self._plan is not None
+        self._link.send(LoadEnded(self._plan.instance_id, error.reason, error.message))
+        self._finish()
+
+    def _finish(self) -> None:
+        self._plan = None
+        self._steps = None
+
+
+def _try_out(model: LoadedModel) -> None:
+    prompt = Prompt(segments=(Segment("Hello"),), add_bos=True)
+    tokens = model.tokenize(prompt)
+    if model.info.embedding_size:
+        model.embed([tokens])
+        return
+    task = Task(
+        _WARM_UP_TASK,
+        "",
+        prompt,
+        SamplingParams(temperature=0),
+        StopParams(max_tokens=1, ignore_eos=True),
+    )
+    model.submit(task, tokens)
+    for _ in range(_WARM_UP_STEPS):
+        for event in model.step():
+            if isinstance(event, Ended):
+                return
+            if isinstance(event, Failed):
+                raise LoadFailed("LOAD_FAILED", f"The first token failed: {event.message}")
+    raise LoadFailed("LOAD_FAILED", f"No token came within {_WARM_UP_STEPS} steps.")

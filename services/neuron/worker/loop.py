@@ -1,0 +1,194 @@
+"""The engine loop: the worker's main thread, the only one that steps models."""
+
+from __future__ import annotations
+
+import os
+import time
+from typing import Final
+
+from services.backplane.errors import FleetError, Reason
+from services.neuron.engine import Ended, Engine, Failed, LoadPlan, ModelStats
+from services.neuron.frames import (
+    AbandonLoad,
+    Beat,
+    Cancel,
+    Credit,
+    Hello,
+    Load,
+    Loaded,
+    LoadEnded,
+    Stepped,
+    Stop,
+    Unload,
+    Unloaded,
+)
+from services.neuron.generation.failing import failed
+from services.neuron.worker.embedding import Embeddings
+from services.neuron.worker.inbox import Inbox, TokenisedTask, TokenisedTexts, Work
+from services.neuron.worker.instances import Instance, Instances
+from services.neuron.worker.link import Link
+from services.neuron.worker.loading import Loads
+from services.neuron.worker.process import give_memory_back, resident_bytes
+
+_BEAT_SECONDS: Final = 0.5
+_TICK_SECONDS: Final = 0.1
+
+
+class EngineLoop:
+    """Takes commands, advances loads and embeddings, steps every model that has work."""
+
+    def __init__(self, engine: Engine, link: Link) -> None:
+        self._engine = engine
+        self._link = link
+        self._instances = Instances()
+        self._inbox = Inbox(self._instances, link)
+        self._loads = Loads(engine, link)
+        self._embeddings = Embeddings(self._instances, link)
+        self._is_stopping = False
+        self._beat_at = 0.0
+
+    def run(self) -> None:
+        """Returns when the daemon says stop or is gone.
+
+        Raises:
+            EnginePoisoned: the process must be replaced.
+        """
+        self._link.send(_hello(self._engine))
+        self._link.start(self._inbox.put_command, self._inbox.put_stop)
+        try:
+            while not self._is_stopping:
+                self._turn()
+        finally:
+            self._link.flush()
+
+    def _turn(self) -> None:
+        for work in self._inbox.take(wait_seconds=0 if self._is_busy else _TICK_SECONDS):
+            self._do(work)
+        self._advance_load()
+        self._embeddings.advance()
+        for instance in self._instances.all():
+            self._step(instance)
+        self._beat()
+
+    @property
+    def _is_busy(self) -> bool:
+        return (
+            self._loads.is_busy
+            or self._embeddings.is_busy
+            or any(instance.model.has_work for instance in self._instances.all())
+        )
+
+    def _do(self, work: Work) -> None:
+        match work:
+            case Load(plan=plan):
+                self._begin_load(plan)
+            case AbandonLoad(instance_id=instance_id):
+                self._loads.abandon(instance_id)
+            case Unload(instance_id=instance_id):
+                self._unload(instance_id)
+            case TokenisedTask():
+                self._submit(work)
+            case Cancel(task_ids=task_ids):
+                self._cancel(task_ids)
+            case Credit(grants=grants):
+                self._credit(grants)
+            case TokenisedTexts(call=call, inputs=inputs):
+                self._embeddings.begin(call, inputs)
+            case Stop():
+                self._is_stopping = True
+
+    def _begin_load(self, plan: LoadPlan) -> None:
+        if self._instances.get(plan.instance_id) is not None:
+            self._link.send(
+                LoadEnded(plan.instance_id, "LOAD_FAILED", "An instance of this name is loaded.")
+            )
+            return
+        self._loads.begin(plan)
+
+    def _advance_load(self) -> None:
+        ready = self._loads.advance()
+        if ready is not None:
+            self._instances.add(Instance(ready.plan.instance_id, ready.model))
+            self._link.send(Loaded(ready.plan.instance_id, ready.model.info, ready.seconds))
+
+    def _unload(self, instance_id: str) -> None:
+        self._loads.abandon(instance_id)
+        instance = self._instances.remove(instance_id)
+        if instance is None:
+            self._link.send(Unloaded(instance_id, 0))
+            return
+        self._end_tasks(instance)
+        before = resident_bytes()
+        with instance.lock:  # the reader may still tokenise for it
+            instance.model.close()
+        del instance
+        give_memory_back()
+        self._link.send(Unloaded(instance_id, max(0, before - resident_bytes())))
+
+    def _end_tasks(self, instance: Instance) -> None:
+        gone = tuple(_gone(task_id, instance.instance_id) for task_id in sorted(instance.tasks))
+        for task_id in instance.tasks:
+            instance.model.cancel(task_id)
+        instance.tasks.clear()
+        if gone:
+            self._link.send(Stepped(instance.instance_id, gone, instance.model.stats()))
+
+    def _submit(self, work: TokenisedTask) -> None:
+        task = work.task
+        instance = self._instances.get(task.instance_id)
+        if instance is None:
+            event = _gone(task.task_id, task.instance_id)
+            self._link.send(Stepped(task.instance_id, (event,), ModelStats()))
+        elif isinstance(work.token_ids, FleetError):
+            event = failed(task.task_id, work.token_ids)
+            self._link.send(Stepped(task.instance_id, (event,), instance.model.stats()))
+        else:
+            instance.tasks.add(task.task_id)
+            instance.model.submit(task, work.token_ids)
+
+    def _cancel(self, task_ids: tuple[int, ...]) -> None:
+        for instance in self._instances.all():
+            for task_id in instance.tasks.intersection(task_ids):
+                instance.model.cancel(task_id)
+                instance.tasks.discard(task_id)
+
+    def _credit(self, grants: tuple[tuple[int, int], ...]) -> None:
+        for task_id, tokens in grants:
+            for instance in self._instances.all():
+                if task_id in instance.tasks:
+                    instance.model.credit(task_id, tokens)
+
+    def _step(self, instance: Instance) -> None:
+        if not instance.tasks:
+            return
+        # Also where nothing can be decoded: those that wait too long must hear of it.
+        events = instance.model.step()
+        if not events:
+            return
+        for event in events:
+            if isinstance(event, Ended | Failed):
+                instance.tasks.discard(event.task_id)
+        self._link.send(Stepped(instance.instance_id, tuple(events), instance.model.stats()))
+
+    def _beat(self) -> None:
+        now = time.monotonic()
+        if now - self._beat_at < _BEAT_SECONDS:
+            return
+        self._beat_at = now
+        self._link.send(Beat(self._busy_with, resident_bytes()))
+
+    @property
+    def _busy_with(self) -> str:
+        if self._loads.loading:
+            return f"loading {self._loads.loading}"
+        if self._embeddings.is_busy:
+            return "embedding"
+        return "generating" if self._is_busy else ""
+
+
+def _gone(task_id: int, instance_id: str) -> Failed:
+    return Failed(task_id, Reason.INSTANCE_GONE.value, f"{instance_id} is not loaded here.")
+
+
+def _hello(engine: Engine) -> Hello:
+    return Hello(os.getpid(), engine.name, engine.facts)
