@@ -96,10 +96,13 @@ class _Observed:
     ) -> None:
         self._metrics, self._method, self._context = metrics, method, context
         self._started = 0.0
+        self._peer = ""
         self._code = grpc.StatusCode.OK.name
 
     async def __aenter__(self) -> Self:
         self._started = time.monotonic()
+        # asked for now: behind the end of a call that was cut, grpc crashes the process over it
+        self._peer = self._context.peer()
         self._metrics.open.labels(self._method).inc()
         structlog.contextvars.bind_contextvars(request_id=_request_id(self._context))
         return self
@@ -120,7 +123,7 @@ class _Observed:
                     method=self._method,
                     code=self._code,
                     elapsed_ms=round(elapsed * 1000, 1),
-                    peer=self._context.peer(),
+                    peer=self._peer,
                 )
 
     async def _end(self, error: BaseException | None) -> None:

@@ -8,7 +8,10 @@ from starlette.routing import Route
 
 from services.gateway import ops
 from services.gateway.dialects.anthropic_messages.routes import routes as anthropic_messages
+from services.gateway.dialects.models.routes import routes as models
 from services.gateway.dialects.openai_chat.routes import routes as openai_chat
+from services.gateway.dialects.openai_completions.routes import routes as openai_completions
+from services.gateway.dialects.openai_embeddings.routes import routes as openai_embeddings
 from services.gateway.endpoint import Core
 from services.gateway.problems import Problems
 
@@ -18,6 +21,9 @@ def build_app(core: Core, readiness: ops.Readiness, problems: Problems) -> Starl
     routes: list[Route] = [
         *openai_chat(core),
         *anthropic_messages(core),
+        *openai_completions(core),
+        *openai_embeddings(core),
+        *models(core),
         *ops.routes(readiness),
     ]
     app = Starlette(

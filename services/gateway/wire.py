@@ -34,7 +34,7 @@ from services.gateway.server import HttpServer, ServerOptions, TlsOptions
 from services.gateway.settings import AuthSettings, GatewaySettings
 from services.gateway.transports.links import Links
 
-_DIALECTS: Final = ("openai_chat", "anthropic_messages")
+_DIALECTS: Final = ("openai_chat", "anthropic_messages", "openai_completions")
 # What is left of the drain for streams to say that they were cut.
 _FAREWELL_SECONDS: Final = 1.0
 

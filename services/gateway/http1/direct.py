@@ -105,7 +105,7 @@ def direct_response(scope: Scope, receive: Receive, send: Send) -> DirectRespons
     """Chooses the implementation that the server behind this scope allows.
 
     Call it once per request, after the body was read: over plain ASGI the response owns
-    `receive` from `start` on, to learn that the peer has left.
+    `receive` from `on_close` or `start` on, to learn that the peer has left.
     """
     extensions = cast("dict[str, Any]", scope.get("extensions") or {})
     native = extensions.get(EXTENSION)

@@ -17,8 +17,9 @@ log = structlog.get_logger()
 class PumpedResponse:
     """Keeps the contract of `DirectResponse` with `send` and `receive` alone.
 
-    Owns two tasks from `start` to `aclose`: the pump, which merges whatever was written
-    since its last send, and the watch, which waits for the peer to leave.
+    Owns two tasks until `aclose`: the pump, from `start` on, which merges whatever was written
+    since its last send, and the watch, from `on_close` or `start` on, which waits for the peer
+    to leave.
     """
 
     def __init__(
@@ -59,7 +60,7 @@ class PumpedResponse:
             raise ValueError("a header with a line break in it")
         self._head = (status, kept)
         self._pump_task = self._loop.create_task(self._pump())
-        self._watch_task = self._loop.create_task(self._watch())
+        self._watch_peer()
 
     def write(self, data: bytes) -> None:
         """See `DirectResponse.write`."""
@@ -90,6 +91,8 @@ class PumpedResponse:
         self._on_close = callback
         if self._lost:
             self._loop.call_soon(self._tell_closed)
+        else:
+            self._watch_peer()
 
     def on_drain(self, callback: Callable[[], None]) -> None:
         """See `DirectResponse.on_drain`."""
@@ -164,6 +167,10 @@ class PumpedResponse:
         if self._was_full and self._buffered <= LOW_WATER_BYTES:
             self._was_full = False
             self._tell(self._on_drain)
+
+    def _watch_peer(self) -> None:
+        if self._watch_task is None:
+            self._watch_task = self._loop.create_task(self._watch())
 
     async def _watch(self) -> None:
         while True:

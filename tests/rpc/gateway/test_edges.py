@@ -1,0 +1,229 @@
+"""Ids, keys, bad requests, health, metrics."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+
+import pytest
+
+from services.gateway.settings import ApiKey, AuthSettings
+from tests.rpc.gateway.fleet import Fleet, chat_body
+from tests.rpc.scripted_neuron import Script, reasoning, text, tool_call
+
+KEYS = AuthSettings(
+    keys=(
+        ApiKey("alice", key="sk-alice"),
+        ApiKey("bob", sha256=hashlib.sha256(b"sk-bob").hexdigest()),
+    )
+)
+
+
+async def test_every_answer_carries_its_id(fleet: Fleet) -> None:
+    await fleet.add_neuron()
+    answers = [
+        await fleet.chat(),
+        await fleet.chat(stream=True),
+        await fleet.chat(model="nonesuch"),
+        await fleet.client.get("/nowhere"),
+    ]
+
+    ids = {answer.headers["x-request-id"] for answer in answers}
+
+    assert len(ids) == len(answers)
+    assert all(a.headers["request-id"] == a.headers["x-request-id"] for a in answers)
+
+
+async def test_a_clients_own_id_is_kept_and_reaches_the_neuron(fleet: Fleet) -> None:
+    neuron = await fleet.add_neuron()
+
+    response = await fleet.client.post(
+        "/v1/chat/completions", json=chat_body(), headers={"x-request-id": "mine-1"}
+    )
+
+    assert response.headers["x-request-id"] == "mine-1"
+    assert neuron.requests[0].request_id == "mine-1"
+
+
+@pytest.mark.parametrize(
+    ("headers", "principal"),
+    [
+        ({"authorization": "Bearer sk-alice"}, "alice"),
+        ({"authorization": "bearer sk-alice"}, "alice"),
+        ({"x-api-key": "sk-bob"}, "bob"),
+    ],
+)
+async def test_a_known_key_names_its_principal(
+    bare: Fleet, headers: dict[str, str], principal: str
+) -> None:
+    await bare.start(KEYS)
+    neuron = await bare.add_neuron()
+
+    response = await bare.client.post("/v1/chat/completions", json=chat_body(), headers=headers)
+
+    assert response.status_code == 200
+    assert neuron.requests[0].principal == principal
+
+
+@pytest.mark.parametrize("headers", [{}, {"authorization": "Bearer sk-x"}, {"x-api-key": ""}])
+async def test_without_a_known_key_there_is_no_answer(bare: Fleet, headers: dict[str, str]) -> None:
+    await bare.start(KEYS)
+    neuron = await bare.add_neuron()
+
+    response = await bare.client.post("/v1/chat/completions", json=chat_body(), headers=headers)
+
+    assert response.status_code == 401
+    assert response.json()["error"]["code"] == "invalid_api_key"
+    assert not neuron.requests
+
+
+async def test_an_open_gateway_ignores_keys_that_it_does_not_know(fleet: Fleet) -> None:
+    neuron = await fleet.add_neuron()
+
+    response = await fleet.client.post(
+        "/v1/chat/completions", json=chat_body(), headers={"authorization": "Bearer sk-none"}
+    )
+
+    assert response.status_code == 200
+    assert neuron.requests[0].principal == ""
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status"),
+    [
+        ("GET", "/v1/nowhere", 404),
+        ("GET", "/v1/chat/completions", 405),
+        ("GET", "/v1/messages", 405),
+        ("POST", "/v1/chat/completions/", 404),
+    ],
+)
+async def test_what_the_router_refuses_comes_in_an_envelope(
+    fleet: Fleet, method: str, path: str, status: int
+) -> None:
+    response = await fleet.client.request(method, path)
+
+    assert response.status_code == status
+    envelope = response.json()
+    assert envelope["error"]["message"]
+    assert (envelope.get("type") == "error") is path.startswith("/v1/messages")
+
+
+@pytest.mark.parametrize(
+    ("content", "headers", "status"),
+    [
+        (b"{", {}, 400),
+        (b"[]", {}, 400),
+        (b'{"model": "tiny", "messages": "\xff"}', {}, 400),
+        (b"--x", {"content-type": "multipart/form-data; boundary=x"}, 415),
+        (b"\x1f\x8b", {"content-encoding": "gzip", "content-type": "application/json"}, 415),
+    ],
+    ids=["truncated", "no object", "broken utf-8", "multipart", "gzip"],
+)
+async def test_bodies_that_cannot_be_read_are_refused(
+    fleet: Fleet, content: bytes, headers: dict[str, str], status: int
+) -> None:
+    response = await fleet.client.post("/v1/chat/completions", content=content, headers=headers)
+
+    assert response.status_code == status
+    assert response.json()["error"]["type"] == "invalid_request_error"
+
+
+@pytest.mark.parametrize("codec", ["fast", "stock"])
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/messages"])
+async def test_a_body_over_the_limit_is_refused_in_the_dialects_envelope(
+    bare: Fleet, codec: str, path: str
+) -> None:
+    await bare.start(max_body_bytes=1000, http1_codec=codec)
+
+    response = await bare.client.post(path, content=b" " * 2000)
+
+    assert response.status_code == 413
+    assert response.json()["error"]["type"] in {"invalid_request_error", "request_too_large"}
+
+
+async def test_health_and_readiness(bare: Fleet) -> None:
+    """Without a registry the gateway lives, but wants no work."""
+    await bare.registry.start()
+    await bare.registry.stop()
+    waiting = asyncio.create_task(bare.start_gateway())
+    while not hasattr(bare, "client"):
+        await asyncio.sleep(0.01)
+
+    assert (await bare.client.get("/healthz")).status_code == 200
+    unready = await bare.client.get("/readyz")
+    assert unready.status_code == 503
+    assert "registry" in unready.json()["reason"]
+    assert (await bare.chat()).json()["error"]["code"] == "registry_unavailable"
+
+    await bare.registry.start(bare.registry.address)
+    await waiting
+    assert (await bare.client.get("/readyz")).status_code == 200
+
+
+async def test_metrics_tell_tokens_times_and_errors(fleet: Fleet) -> None:
+    events = [reasoning("hm"), text("one"), text("two")]
+    await fleet.add_neuron("n1", Script(events))
+    await fleet.stream_text()
+    await fleet.chat()
+    await fleet.chat(model="nonesuch")
+    by = {"model": "tiny", "dialect": "openai_chat"}
+
+    assert fleet.metric("cortex_gateway_requests_total", **by, status="200") == 2
+    assert fleet.metric("cortex_gateway_completion_tokens_total", **by) == 6
+    assert fleet.metric("cortex_gateway_prompt_tokens_total", **by) == 14
+    assert fleet.metric("cortex_gateway_cached_prompt_tokens_total", **by) == 6
+    assert fleet.metric("cortex_gateway_time_to_first_token_seconds_count", **by) == 2
+    assert fleet.metric("cortex_gateway_time_to_first_visible_token_seconds_count", **by) == 2
+    assert fleet.metric("cortex_gateway_tokens_per_second_count", **by) == 2
+    assert fleet.metric("cortex_gateway_errors_total", reason="MODEL_UNKNOWN") == 1
+
+
+async def test_histograms_are_histograms_and_series_begin_at_zero(fleet: Fleet) -> None:
+    exposed = fleet.exposition()
+
+    assert "# TYPE cortex_gateway_time_to_first_token_seconds histogram" in exposed
+    assert 'time_to_first_token_seconds_bucket{dialect="openai_chat",le="0.005"' in exposed
+    assert fleet.metric("cortex_gateway_errors_total", reason="NO_ROOM") == 0
+    assert (
+        fleet.metric(
+            "cortex_gateway_requests_total",
+            model="tiny", dialect="anthropic_messages", status="200",
+        )
+        == 0
+    )  # fmt: skip
+
+
+async def test_several_choices_run_at_once_and_come_in_order(fleet: Fleet) -> None:
+    neuron = await fleet.add_neuron(
+        "n1", Script([text("a")], gap=0.05), Script([text("b")]), Script([text("c")])
+    )
+
+    whole = (await fleet.chat(n=3)).json()
+
+    assert [choice["message"]["content"] for choice in whole["choices"]] == ["a", "b", "c"]
+    assert len(neuron.requests) == 3
+
+
+async def test_one_failing_choice_stops_the_others(fleet: Fleet) -> None:
+    neuron = await fleet.add_neuron(
+        "n1", Script([text("a"), text("b")], gate=asyncio.Event()), Script(fail_after=1)
+    )
+
+    body = await fleet.stream_text(n=2)
+
+    assert '"error"' in body
+    await neuron.until(lambda: len(neuron.cancelled) == 1)
+
+
+async def test_a_tool_call_is_collected_from_its_pieces(fleet: Fleet) -> None:
+    pieces = [
+        tool_call(0, "", call_id="c1", name="look"),
+        tool_call(0, '{"a"'),
+        tool_call(0, ":1}"),
+    ]
+    await fleet.add_neuron("n1", Script([text("Let me see."), *pieces]))
+
+    message = (await fleet.chat()).json()["choices"][0]["message"]
+
+    assert message["content"] == "Let me see."
+    assert message["tool_calls"][0]["function"] == {"name": "look", "arguments": '{"a":1}'}

@@ -1,0 +1,94 @@
+"""Streams on which nothing happens."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from services.backplane.errors import FleetError, Reason
+from tests.rpc.gateway.fleet import Fleet, contents, lines
+from tests.rpc.scripted_neuron import Script, queued, text
+
+PATHS = {
+    "/v1/chat/completions": {},
+    "/v1/messages": {"max_tokens": 9},
+}
+
+
+@pytest.mark.parametrize("path", PATHS)
+async def test_silence_is_filled_with_comments_and_events(bare: Fleet, path: str) -> None:
+    await bare.start(keepalive_seconds=0.1, heartbeat_seconds=0.4)
+    gate = asyncio.Event()
+    await bare.add_neuron("n1", Script([text("one"), text("two")], gate=gate))
+    body = {
+        "model": "tiny", "stream": True, "messages": [{"role": "user", "content": "Hi"}],
+        **PATHS[path],
+    }  # fmt: skip
+
+    comments = events = 0
+    async with bare.client.stream("POST", path, json=body) as response:
+        one = False
+        async for line in lines(response):
+            one = one or "one" in line
+            if one and not gate.is_set():
+                comments += line.startswith(":")
+                events += line.startswith("data:") and "one" not in line
+                if comments >= 5 and events >= 2:
+                    gate.set()
+
+    assert comments >= 5
+    assert events >= 2
+
+
+async def test_a_stream_without_its_first_event_says_that_it_lives(bare: Fleet) -> None:
+    """The keep-alive comes from the gateway itself, while the neuron is silent."""
+    await bare.start(keepalive_seconds=0.1)
+    neuron = await bare.add_neuron("n1", Script(silent=True))
+
+    async with bare.streamed() as response:
+        async for line in lines(response):
+            if line.startswith(":"):
+                break
+
+    assert response.status_code == 200
+    await neuron.until(lambda: neuron.cancelled)
+
+
+async def test_a_failure_within_the_first_moment_has_its_http_status(fleet: Fleet) -> None:
+    error = FleetError(Reason.TEMPLATE_FAILED, "The template failed.")
+    await fleet.add_neuron("n1", Script(refuse=error))
+
+    assert (await fleet.chat(stream=True)).status_code == 422
+
+
+async def test_a_failure_behind_a_long_silence_is_an_error_frame(bare: Fleet) -> None:
+    await bare.start(keepalive_seconds=0.1)
+    error = FleetError(Reason.BAD_CONSTRAINT, "The schema is recursive.")
+    gate = asyncio.Event()
+    bare.registry.steps = [gate, error]
+
+    async with bare.streamed() as response:
+        found = ""
+        async for line in lines(response):
+            found += line + "\n"
+            gate.set()
+
+    assert response.status_code == 200
+    assert "The schema is recursive." in found
+    assert contents(found) == []
+
+
+async def test_a_place_in_the_queue_is_told(bare: Fleet) -> None:
+    await bare.start(keepalive_seconds=0.1)
+    gate = asyncio.Event()
+    await bare.add_neuron("n1", Script([queued(3), text("one")], gate=gate))
+
+    async with bare.streamed() as response:
+        found = ""
+        async for line in lines(response):
+            found += line
+            if "queue" in found:
+                gate.set()
+
+    assert "3" in found.split("queue", 1)[1][:40]
