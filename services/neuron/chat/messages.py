@@ -1,0 +1,132 @@
+"""A canonical chat as the message dictionaries that Hugging Face templates expect. Pure."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from typing import Any, Final
+
+from cortex.v1 import conversation_pb2 as conversation
+from services.backplane.errors import FleetError, Reason
+
+Message = dict[str, Any]
+_ROLES: Final = {
+    conversation.ROLE_SYSTEM: "system",
+    conversation.ROLE_USER: "user",
+    conversation.ROLE_ASSISTANT: "assistant",
+    conversation.ROLE_TOOL: "tool",
+}
+
+
+def to_messages(chat: conversation.Chat) -> list[Message]:
+    """The turns of a chat.
+
+    Content is always a string where a turn has no image, and never None: templates print `None`.
+    Each tool result is a turn of its own, before the text of the turn that carried it. Arguments of
+    tool calls are objects, which templates iterate over, unless the model wrote no valid JSON.
+
+    Raises:
+        FleetError: BAD_REQUEST, a turn has no role.
+    """
+    messages: list[Message] = []
+    for index, turn in enumerate(chat.messages):
+        role = _ROLES.get(turn.role)
+        if role is None:
+            raise FleetError(
+                Reason.BAD_REQUEST, "The turn has no role.", field=f"messages.{index}.role"
+            )
+        messages.extend(_turn(role, turn))
+    if not messages:
+        raise FleetError(Reason.BAD_REQUEST, "The chat has no messages.", field="messages")
+    return messages
+
+
+def to_tools(chat: conversation.Chat) -> list[dict[str, Any]] | None:
+    """The tools that the model is shown; None where there are none or none may be called."""
+    if not chat.tools or chat.tool_choice.WhichOneof("mode") == "none":
+        return None
+    return [_tool(index, tool) for index, tool in enumerate(chat.tools)]
+
+
+def image_data(chat: conversation.Chat) -> tuple[bytes, ...]:
+    """The pictures of a chat, in order."""
+    parts: list[conversation.Part] = []
+    for turn in chat.messages:
+        for part in turn.parts:
+            parts.extend(part.tool_result.parts if part.HasField("tool_result") else [part])
+    return tuple(part.image.data for part in parts if part.HasField("image"))
+
+
+def _turn(role: str, turn: conversation.Message) -> Iterable[Message]:
+    calls: list[Message] = []
+    reasoning: list[str] = []
+    plain: list[conversation.Part] = []
+    for part in turn.parts:
+        match part.WhichOneof("kind"):
+            case "tool_result":
+                yield _result(part.tool_result)
+            case "tool_call":
+                calls.append(_call(part.tool_call))
+            case "reasoning":
+                reasoning.append(part.reasoning.text)
+            case "text" | "image":
+                plain.append(part)
+            case _:
+                pass  # a kind of a newer contract; the rest of the turn still counts
+    if not (plain or calls or reasoning) and any(
+        part.HasField("tool_result") for part in turn.parts
+    ):
+        return
+    message: Message = {"role": role, "content": _content(plain)}
+    if turn.name:
+        message["name"] = turn.name
+    if reasoning:
+        message["reasoning_content"] = "".join(reasoning)
+    if calls:
+        message["tool_calls"] = calls
+    yield message
+
+
+def _content(parts: Sequence[conversation.Part]) -> str | list[dict[str, str]]:
+    if not any(part.HasField("image") for part in parts):
+        return "".join(part.text for part in parts)
+    return [
+        {"type": "image"} if part.HasField("image") else {"type": "text", "text": part.text}
+        for part in parts
+    ]
+
+
+def _call(call: conversation.ToolCall) -> Message:
+    try:
+        arguments: Any = json.loads(call.arguments_json or "{}")
+    except ValueError:
+        arguments = call.arguments_json
+    function = {"name": call.name, "arguments": arguments}
+    return {"id": call.call_id, "type": "function", "function": function}
+
+
+def _result(result: conversation.ToolResult) -> Message:
+    message: Message = {
+        "role": "tool",
+        "content": _content(result.parts),
+        "tool_call_id": result.call_id,
+    }
+    if result.name:
+        message["name"] = result.name
+    return message
+
+
+def _tool(index: int, tool: conversation.Tool) -> dict[str, Any]:
+    try:
+        parameters: Any = json.loads(tool.parameters_schema_json or "{}")
+    except ValueError as error:
+        field = f"tools.{index}.parameters_schema_json"
+        raise FleetError(Reason.BAD_REQUEST, f"Not JSON: {error}.", field=field) from error
+    return {
+        "type": "function",
+        "function": {
+            "name": tool.name,
+            "description": tool.description,
+            "parameters": parameters,
+        },
+    }

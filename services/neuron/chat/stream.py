@@ -1,0 +1,85 @@
+"""What output text means, piece by piece: the seam where tool-call formats and reasoning plug in.
+
+A parser is fed text as it comes and says at once what it can be sure of. However the text is cut,
+the pieces joined are the same.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Protocol
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class TextPiece:
+    """Text of the answer."""
+
+    text: str
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class ReasoningPiece:
+    """Text of the model's private reasoning."""
+
+    text: str
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class ToolCallPiece:
+    """A piece of a tool call; meanings as in cortex.v1.ToolCallDelta.
+
+    `call_id` and `name` come with the first piece of each index; the `arguments_json` of all pieces
+    of an index, joined, are valid JSON.
+    """
+
+    index: int
+    call_id: str = ""
+    name: str = ""
+    arguments_json: str = ""
+    repair: str = ""
+
+
+Piece = TextPiece | ReasoningPiece | ToolCallPiece
+
+
+class ChatParser(Protocol):
+    """Reads one generation's output. Does no I/O and never raises on what a model says."""
+
+    @property
+    def is_reasoning(self) -> bool:
+        """The next text belongs to the model's reasoning, as far as is known."""
+        ...
+
+    def feed(self, text: str) -> Sequence[Piece]:
+        """What is certain with this text; what might still turn out otherwise is held back."""
+        ...
+
+    def finish(self) -> Sequence[Piece]:
+        """What was held back, now that nothing more comes."""
+        ...
+
+
+class PlainParser:
+    """All output is text of the answer."""
+
+    @property
+    def is_reasoning(self) -> bool:
+        """Never."""
+        return False
+
+    def feed(self, text: str) -> Sequence[Piece]:
+        """The text itself."""
+        return (TextPiece(text),) if text else ()
+
+    def finish(self) -> Sequence[Piece]:
+        """Nothing was held back."""
+        return ()
+
+
+def held_back(text: str, marker: str) -> int:
+    """How many characters at the end of the text may be the beginning of the marker."""
+    for length in range(min(len(text), len(marker) - 1), 0, -1):
+        if text.endswith(marker[:length]):
+            return length
+    return 0

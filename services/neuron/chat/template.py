@@ -1,0 +1,220 @@
+"""Renders a model's own chat template, in a sandbox, to a prompt that users cannot forge.
+
+The environment is the one that templates on the Hugging Face hub are written for: transformers 4.44
+to 5, `utils/chat_template_utils.py`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime as dt
+import json
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final, NoReturn
+
+import jinja2
+import jinja2.ext
+import jinja2.nodes
+import jinja2.parser
+import jinja2.sandbox
+
+from cortex.v1 import conversation_pb2 as conversation
+from services.backplane.errors import FleetError, Reason
+from services.neuron.chat.messages import Message, to_messages, to_tools
+from services.neuron.chat.segments import END_MARK, ControlTokens, unguard
+from services.neuron.chat.turns import system_texts, variants
+from services.neuron.engine import Prompt, Segment
+
+_LONGEST_COMPLAINT: Final = 300
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Rendered:
+    """A rendered prompt.
+
+    Attributes:
+        prompt: what is tokenised.
+        tail: what follows the last control token: the opening of the answer, a `<think>` included.
+    """
+
+    prompt: Prompt
+    tail: str
+
+
+class ChatTemplate:
+    """One model's template, compiled once."""
+
+    def __init__(
+        self,
+        source: str,
+        *,
+        control_tokens: Mapping[str, int],
+        variables: Mapping[str, Any],
+        today: Callable[[], dt.datetime] = dt.datetime.now,
+    ) -> None:
+        """Compiles a template.
+
+        Args:
+            source: Jinja source.
+            control_tokens: the model's, by spelling.
+            variables: `bos_token`, `eos_token`.
+            today: the clock of `strftime_now`.
+
+        Raises:
+            FleetError: TEMPLATE_FAILED, the source is no Jinja.
+        """
+        self.source = source
+        self._tokens = ControlTokens(control_tokens)
+        self._variables = dict(variables)
+        environment = jinja2.sandbox.ImmutableSandboxedEnvironment(
+            trim_blocks=True,
+            lstrip_blocks=True,
+            extensions=["jinja2.ext.loopcontrols", _GenerationTag],
+        )
+        environment.filters["tojson"] = _tojson
+        offered: dict[str, Any] = environment.globals  # typed as jinja2's own functions alone
+        offered["raise_exception"] = _raise
+        offered["strftime_now"] = _clock(today)
+        try:
+            self._template = environment.from_string(source)
+        except jinja2.TemplateError as error:
+            raise _failed(f"The model's chat template cannot be read: {error}") from error
+
+    def render(self, chat: conversation.Chat, variables: Mapping[str, Any]) -> Rendered:
+        """The prompt of a chat.
+
+        Args:
+            chat: the conversation.
+            variables: more for the template (`enable_thinking`).
+
+        Raises:
+            FleetError: BAD_REQUEST for a chat that says nothing, TEMPLATE_FAILED where the template
+                refuses every order of the turns, or leaves out tools or system turns.
+        """
+        tools = to_tools(chat)
+        given = self._tokens.guard_all({"messages": to_messages(chat), "tools": tools})
+        context = {**self._variables, **self._tokens.guard_all(_own(chat)), **variables}
+        context["tools"] = given["tools"]
+        context["add_generation_prompt"] = not chat.continue_final_message
+        messages: list[Message] = given["messages"]
+        if chat.continue_final_message:
+            messages[-1] = _marked(messages[-1])
+        text = self._accepted(messages, context)
+        if tools:
+            self._check_tools(tools, text)
+        if chat.continue_final_message:
+            text = _cut(text)
+        tail = unguard(text[self._tokens.end_of_last(text) :])
+        return Rendered(Prompt(segments=self._tokens.split(text)), tail)
+
+    def _accepted(self, messages: Sequence[Message], context: Mapping[str, Any]) -> str:
+        """The first order of the turns that the template takes whole."""
+        wanted = [_dense(text) for text in system_texts(messages)]
+        complaint: FleetError | None = None
+        for variant in variants(messages):
+            try:
+                text = self._template.render({**context, "messages": variant})
+            except Exception as error:  # noqa: BLE001 - a template is foreign code
+                words = str(error)[:_LONGEST_COMPLAINT] or type(error).__name__
+                failure = _failed(f"The model's chat template refuses the chat: {words}")
+                complaint = complaint or failure
+                continue
+            dense = _dense(text) if wanted else ""
+            if all(part in dense for part in wanted):
+                return text
+            complaint = complaint or _failed("The model's chat template leaves out a system turn.")
+        assert complaint is not None
+        raise complaint
+
+    def _check_tools(self, tools: Sequence[Mapping[str, Any]], text: str) -> None:
+        plain = unguard(text)
+        for tool in tools:
+            name = tool["function"]["name"]
+            if name not in plain:
+                raise _failed(
+                    f"The model's chat template does not show it the tool {name!r}: "
+                    "this model takes no tools.",
+                    field="tools",
+                )
+
+
+class _GenerationTag(jinja2.ext.Extension):
+    """`{% generation %}…{% endgeneration %}` marks what is trained on; here it means nothing."""
+
+    tags = {"generation"}
+
+    def parse(self, parser: jinja2.parser.Parser) -> list[jinja2.nodes.Node]:
+        next(parser.stream)
+        return parser.parse_statements(("name:endgeneration",), drop_needle=True)
+
+
+def text_prompt(text: str) -> Prompt:
+    """A raw text as a prompt; control tokens are not recognised in it."""
+    return Prompt(segments=(Segment(text),) if text else (), add_bos=True)
+
+
+def _own(chat: conversation.Chat) -> dict[str, Any]:
+    """The variables that came with the request."""
+    if not chat.template_variables_json:
+        return {}
+    field = "template_variables_json"
+    try:
+        variables: Any = json.loads(chat.template_variables_json)
+    except ValueError as error:
+        raise FleetError(Reason.BAD_REQUEST, f"Not JSON: {error}.", field=field) from error
+    if not isinstance(variables, dict):
+        raise FleetError(Reason.BAD_REQUEST, "Not a JSON object.", field=field)
+    return variables  # pyright: ignore[reportUnknownVariableType] - JSON
+
+
+def _marked(message: Message) -> Message:
+    if message["role"] != "assistant" or not isinstance(message["content"], str):
+        raise FleetError(
+            Reason.BAD_REQUEST,
+            "Only a text of the assistant's can be continued.",
+            field="continue_final_message",
+        )
+    return message | {"content": message["content"] + END_MARK}
+
+
+def _cut(text: str) -> str:
+    end = text.rfind(END_MARK)
+    if end < 0:
+        raise _failed("The model's chat template leaves out the turn to continue.")
+    return text[:end]
+
+
+def _dense(text: str) -> str:
+    """Templates trim and indent; only what is written counts."""
+    return "".join(unguard(text).split())
+
+
+def _failed(message: str, *, field: str | None = None) -> FleetError:
+    return FleetError(Reason.TEMPLATE_FAILED, message, field=field)
+
+
+def _clock(today: Callable[[], dt.datetime]) -> Callable[[str], str]:
+    def strftime_now(pattern: str) -> str:
+        return today().strftime(pattern)
+
+    return strftime_now
+
+
+def _raise(message: str) -> NoReturn:
+    raise jinja2.TemplateError(message)
+
+
+def _tojson(
+    value: Any,
+    ensure_ascii: bool = False,  # noqa: FBT001, FBT002 - as transformers declares it
+    indent: int | None = None,
+    separators: tuple[str, str] | None = None,
+    sort_keys: bool = False,  # noqa: FBT001, FBT002 - likewise
+) -> str:
+    return json.dumps(
+        value,
+        ensure_ascii=ensure_ascii,
+        indent=indent,
+        separators=separators,
+        sort_keys=sort_keys,
+    )

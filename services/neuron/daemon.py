@@ -1,0 +1,156 @@
+"""The neuron as a process: what it keeps running beside its calls, and how it ends."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from typing import Final
+
+import structlog
+
+from services.backplane.address import Address
+from services.backplane.server import Server
+from services.neuron.devices import Devices
+from services.neuron.instances import Instances, State, shutting_down
+from services.neuron.loading import Loads
+from services.neuron.membership import Membership
+from services.neuron.recovery import Recovery
+from services.neuron.servicer import NeuronServicer
+from services.neuron.sources import Sources
+from services.neuron.status import StatusBoard
+from services.neuron.supervisor import Supervisor
+from services.neuron.unloading import Unloads
+
+_MEASURE_SECONDS: Final = 2.0
+_LIST_SECONDS: Final = 30.0
+_GRACE_SECONDS: Final = 1.0
+
+log = structlog.get_logger()
+
+
+class Daemon:
+    """One neuron. Built by `wire`; serves while `serving` is open."""
+
+    def __init__(
+        self,
+        *,
+        server: Server,
+        servicer: NeuronServicer,
+        instances: Instances,
+        loads: Loads,
+        unloads: Unloads,
+        recovery: Recovery,
+        supervisor: Supervisor,
+        membership: Membership,
+        board: StatusBoard,
+        devices: Devices,
+        sources: Sources,
+        problems: list[str],
+        drain_seconds: float,
+    ) -> None:
+        self._server = server
+        self._servicer = servicer
+        self._instances = instances
+        self._loads = loads
+        self._unloads = unloads
+        self._recovery = recovery
+        self._supervisor = supervisor
+        self._membership = membership
+        self._board = board
+        self._devices = devices
+        self._sources = sources
+        self._problems = problems
+        self._drain_seconds = drain_seconds
+        self._healthy: dict[str, bool] = {}
+
+    @contextlib.asynccontextmanager
+    async def serving(
+        self, listen: Address, advertised: Callable[[Address], str]
+    ) -> AsyncGenerator[Address]:
+        """Serves while the context is open; leaving it drains and stops, in bounded time.
+
+        Args:
+            listen: where; port 0 asks the system for one.
+            advertised: the address that others are told, made from the real one.
+
+        Yields: the real address.
+
+        Raises:
+            PortTakenError: it cannot listen there.
+        """
+        await self._measure()
+        await self._list()
+        address = await self._server.start(listen)
+        self._board.identity.address = advertised(address)
+        keeping = [
+            asyncio.create_task(_again(self._measure, _MEASURE_SECONDS), name="measure"),
+            asyncio.create_task(_again(self._list, _LIST_SECONDS), name="list"),
+            asyncio.create_task(self._tell_health(), name="health"),
+        ]
+        self._membership.start()
+        log.info("neuron.serving", address=str(address), name=self._board.identity.name)
+        try:
+            yield address
+        finally:
+            try:
+                await self._end()
+            finally:
+                for task in keeping:
+                    task.cancel()
+                await asyncio.gather(*keeping, return_exceptions=True)
+                self._devices.close()
+
+    async def _end(self) -> None:
+        """Stops admitting, lets running work end, says farewell, ends the workers."""
+        log.info("neuron.draining", running=self._instances.running)
+        self._board.is_draining = True
+        self._instances.close()
+        for name in ("", "cortex.v1.NeuronService", *self._healthy):
+            await self._server.set_health(name, serving=False)
+        await self._loads.stop()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self._drain_seconds):
+                while self._instances.running:
+                    await self._instances.changes.after(self._instances.changes.version)
+        for instance in self._instances:
+            for generation in list(instance.running):
+                generation.fail(shutting_down())
+        await self._membership.leave()
+        self._servicer.close_sessions()
+        await self._server.stop(_GRACE_SECONDS)
+        await self._unloads.stop()
+        await self._recovery.stop()
+        await self._supervisor.stop()
+        log.info("neuron.stopped")
+
+    async def _measure(self) -> None:
+        self._board.note_devices(await asyncio.to_thread(self._devices.read))
+
+    async def _list(self) -> None:
+        stored, broken = await asyncio.to_thread(self._sources.listing)
+        self._board.note_stored(stored, [*self._problems, *broken])
+
+    async def _tell_health(self) -> None:
+        """Keeps one health entry per model: serving while a copy of it is READY."""
+        while True:
+            version = self._instances.changes.version
+            now: dict[str, bool] = {}
+            for instance in self._instances:
+                name = f"model/{instance.model}"
+                now[name] = now.get(name, False) or instance.state is State.READY
+            for name in {*now, *self._healthy}:
+                if now.get(name) != self._healthy.get(name):
+                    await self._server.set_health(name, serving=now.get(name))
+            self._healthy = now
+            await self._instances.changes.after(version)
+
+
+async def _again(work: Callable[[], Awaitable[None]], seconds: float) -> None:
+    """Repeats some work; a failure is told and the next turn tries again."""
+    while True:
+        await asyncio.sleep(seconds)
+        try:
+            await work()
+        except Exception:
+            log.exception("neuron.upkeep_failed")

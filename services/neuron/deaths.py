@@ -1,0 +1,85 @@
+"""How a worker's deaths are judged: how long to pause, and when to give up. Pure."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Final
+
+_LONGEST_PAUSE_SECONDS: Final = 60.0
+
+
+@dataclasses.dataclass(slots=True)
+class DeathRecord:
+    """The deaths of one device set's workers.
+
+    Attributes:
+        limit: so many within `within_seconds` and it is given up.
+        within_seconds: how long a death counts.
+        first_pause_seconds: pause after the first death; doubled by each that still counts.
+    """
+
+    limit: int
+    within_seconds: float
+    first_pause_seconds: float
+    total: int = 0
+    _times: list[float] = dataclasses.field(default_factory=list[float])
+
+    def note(self, now: float) -> None:
+        """Records a death.
+
+        Args:
+            now: seconds on a monotonic clock.
+        """
+        self.total += 1
+        self._times = [time for time in self._times if now - time < self.within_seconds]
+        self._times.append(now)
+
+    @property
+    def is_too_many(self) -> bool:
+        """True once it must not be started again."""
+        return len(self._times) >= self.limit
+
+    @property
+    def pause_seconds(self) -> float:
+        """How long to wait before the next start."""
+        doublings = max(0, len(self._times) - 1)
+        return min(_LONGEST_PAUSE_SECONDS, self.first_pause_seconds * 2.0**doublings)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Pulse:
+    """What is known of a running worker at one moment.
+
+    Attributes:
+        silent_seconds: time since its last frame.
+        resident_bytes: its resident memory.
+        is_loading: a load is under way.
+        load_silent_seconds: time since a load last came forward.
+    """
+
+    silent_seconds: float
+    resident_bytes: int
+    is_loading: bool = False
+    load_silent_seconds: float = 0.0
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class PulseLimits:
+    """What a running worker may do at most; see `settings.WorkerLimits`."""
+
+    stall_seconds: float
+    load_stall_seconds: float
+    memory_bytes: int
+
+    def complaint(self, pulse: Pulse) -> str | None:
+        """Why the worker has to be ended, in words; None while it is well."""
+        # A load may keep the main loop for long inside one call of the library.
+        patience = self.load_stall_seconds if pulse.is_loading else self.stall_seconds
+        if pulse.silent_seconds > patience:
+            return f"the worker's loop stood still for {pulse.silent_seconds:.0f} s"
+        if pulse.is_loading and pulse.load_silent_seconds > self.load_stall_seconds:
+            return f"the load made no progress for {pulse.load_silent_seconds:.0f} s"
+        if pulse.resident_bytes > self.memory_bytes:
+            held, most = pulse.resident_bytes >> 20, self.memory_bytes >> 20
+            return f"the worker held {held} MiB; {most} MiB are allowed"
+        return None

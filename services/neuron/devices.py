@@ -1,0 +1,126 @@
+"""What this machine has to run models on, and how much of it is free right now.
+
+The GPUs' driver is asked through NVML, never through a GPU library, so that the daemon holds no
+GPU context. Everything here may block; the daemon calls it from a thread.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import platform
+from collections.abc import Sequence
+from typing import Any, Final
+
+import psutil
+
+from cortex.v1 import model_pb2 as model
+
+CPU: Final = "cpu"
+_ENGINES: Final = {"llamacpp": ("xllamacpp",), "exllamav2": ("exllamav2", "torch")}
+
+
+class Devices:
+    """The devices of this machine. NVML is opened once, where there is a driver."""
+
+    def __init__(self, *, reserved_bytes: int) -> None:
+        """Opens NVML.
+
+        Args:
+            reserved_bytes: of each device, what no placement may use.
+        """
+        self._reserved = reserved_bytes
+        self.problems: list[str] = []
+        self._nvml: Any = self._open_nvml()
+
+    def read(self) -> list[model.Device]:
+        """All devices, measured now."""
+        return [*self._gpus(), self._cpu()]
+
+    def close(self) -> None:
+        """Closes NVML."""
+        if self._nvml is not None:
+            self._nvml.nvmlShutdown()
+
+    def _open_nvml(self) -> Any:
+        try:
+            import pynvml as module
+        except ImportError:
+            return None
+        pynvml: Any = module  # its exceptions are made at import time
+        try:
+            pynvml.nvmlInit()
+        except pynvml.NVMLError_LibraryNotFound:  # a machine without a GPU
+            return None
+        except pynvml.NVMLError as error:
+            self.problems.append(f"The GPU driver does not answer: {error}.")
+            return None
+        return pynvml
+
+    def _cpu(self) -> model.Device:
+        memory = psutil.virtual_memory()
+        return model.Device(
+            device_id=CPU,
+            name=platform.processor() or platform.machine(),
+            kind=model.DEVICE_KIND_CPU,
+            memory_total_bytes=memory.total,
+            memory_free_bytes=memory.available,
+            memory_reserved_bytes=self._reserved,
+            utilization_ratio=psutil.cpu_percent(interval=None) / 100,
+        )
+
+    def _gpus(self) -> Sequence[model.Device]:
+        nvml = self._nvml
+        if nvml is None:
+            return ()
+        made: list[model.Device] = []
+        for index in range(nvml.nvmlDeviceGetCount()):
+            try:
+                made.append(self._gpu(nvml.nvmlDeviceGetHandleByIndex(index)))
+            except nvml.NVMLError as error:
+                made.append(
+                    model.Device(
+                        device_id=f"gpu-{index}",
+                        kind=model.DEVICE_KIND_CUDA,
+                        quarantine_reason=f"NVML: {error}",
+                    )
+                )
+        return made
+
+    def _gpu(self, handle: Any) -> model.Device:
+        nvml = self._nvml
+        memory = nvml.nvmlDeviceGetMemoryInfo(handle)
+        device = model.Device(
+            device_id=nvml.nvmlDeviceGetUUID(handle),
+            name=nvml.nvmlDeviceGetName(handle),
+            kind=model.DEVICE_KIND_CUDA,
+            memory_total_bytes=memory.total,
+            memory_free_bytes=memory.free,
+            memory_reserved_bytes=self._reserved,
+        )
+        try:
+            device.utilization_ratio = nvml.nvmlDeviceGetUtilizationRates(handle).gpu / 100
+            device.temperature_celsius = nvml.nvmlDeviceGetTemperature(handle, 0)
+        except nvml.NVMLError:  # slices of a GPU and some drivers do not tell
+            pass
+        return device
+
+
+def machine_memory_bytes() -> int:
+    """All of the machine's main memory."""
+    return psutil.virtual_memory().total
+
+
+def importable_engines() -> tuple[list[str], list[str]]:
+    """Engines whose packages are installed, and why the others are not here.
+
+    Nothing is imported: an engine that is installed may still refuse to start in its worker.
+    """
+    here: list[str] = []
+    problems: list[str] = []
+    for engine, packages in _ENGINES.items():
+        missing = [name for name in packages if importlib.util.find_spec(name) is None]
+        if missing:
+            problems.append(f"The engine {engine} is not here: {', '.join(missing)} not installed.")
+        else:
+            here.append(engine)
+    return here, problems

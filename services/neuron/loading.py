@@ -1,0 +1,326 @@
+"""Loads models: one load per model and device set, joined by all who want it.
+
+A load is a task of its own. It goes on while anybody waits for it; when the last caller leaves it
+is abandoned and what it had taken is freed, unless it was detached.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import dataclasses
+import time
+import uuid
+from collections.abc import AsyncGenerator, Callable, Sequence
+
+import msgspec
+import structlog
+
+from cortex.v1 import model_pb2 as model
+from services.backplane.errors import FleetError, Reason
+from services.neuron import placing
+from services.neuron.chat.parsers import reasoning_markers
+from services.neuron.chat.template import ChatTemplate
+from services.neuron.engine import LoadPlan, ModelInfo
+from services.neuron.frames import Loaded, Loading
+from services.neuron.gauges import NeuronMetrics
+from services.neuron.instances import Instance, Instances, State, shutting_down
+from services.neuron.settings import NeuronSettings
+from services.neuron.sources import Sources
+from services.neuron.supervisor import Slot, Supervisor, Tenant
+from services.neuron.weights import Weights
+
+_FORMATS = {
+    model.CACHE_FORMAT_Q8: "q8",
+    model.CACHE_FORMAT_Q6: "q6",
+    model.CACHE_FORMAT_Q4: "q4",
+}
+
+log = structlog.get_logger()
+
+
+@dataclasses.dataclass(eq=False, slots=True)
+class _Load:
+    """One load under way."""
+
+    instance: Instance
+    task: asyncio.Task[None]
+    callers: int = 0
+    detached: bool = False
+
+
+class Loads:
+    """All loads under way, and those who wait for them."""
+
+    def __init__(
+        self,
+        *,
+        instances: Instances,
+        sources: Sources,
+        supervisor: Supervisor,
+        tenant: Tenant,
+        settings: NeuronSettings,
+        engines: Sequence[str],
+        devices: Callable[[], Sequence[model.Device]],
+        metrics: NeuronMetrics,
+    ) -> None:
+        self._instances = instances
+        self._sources = sources
+        self._supervisor = supervisor
+        self._tenant = tenant
+        self._settings = settings
+        self._engines = engines
+        self._devices = devices
+        self._metrics = metrics
+        self._loads: dict[str, _Load] = {}
+
+    async def load(
+        self, spec: model.LoadSpec, *, detach: bool
+    ) -> AsyncGenerator[model.LoadProgress | Instance]:
+        """Loads a model, or joins its load, or finds it loaded.
+
+        Args:
+            spec: what is wanted.
+            detach: finish even if every caller leaves.
+
+        Yields: progress, then the READY instance, last.
+
+        Raises:
+            FleetError: why it failed.
+        """
+        if not spec.model:
+            raise FleetError(Reason.BAD_REQUEST, "No model is named.", field="spec.model")
+        async with asyncio.timeout(self._settings.load_seconds), _deadline_named():
+            while (existing := self._existing(spec)) is not None:
+                if existing.state is State.READY:
+                    yield existing
+                    return
+                if existing.instance_id in self._loads:
+                    break
+                # It is recovering or on its way out: wait for what becomes of it.
+                if existing.progress is not None:
+                    yield existing.progress
+                await self._instances.changes.after(self._instances.changes.version)
+            load = self._loads[existing.instance_id] if existing else self._begin(spec)
+            load.detached |= detach
+            async with contextlib.aclosing(self._follow(load)) as steps:
+                async for step in steps:
+                    yield step
+
+    async def abandon(self, instance: Instance) -> None:
+        """Ends a load, whoever waits for it."""
+        load = self._loads.get(instance.instance_id)
+        if load is not None:
+            load.task.cancel()
+            await asyncio.wait({load.task})
+
+    async def stop(self) -> None:
+        """Ends all loads."""
+        for load in list(self._loads.values()):
+            await self.abandon(load.instance)
+
+    def _existing(self, spec: model.LoadSpec) -> Instance | None:
+        """The copy that this load is about. A failed one is no copy: it makes way."""
+        wanted = tuple(sorted(spec.device_ids))
+        for instance in self._instances.of_model(spec.model):
+            if instance.state is State.FAILED:
+                self._instances.remove(instance)
+            elif not wanted or instance.key is None or instance.key.device_ids == wanted:
+                return instance
+        return None
+
+    def _begin(self, spec: model.LoadSpec) -> _Load:
+        if self._instances.is_closed:
+            raise shutting_down()
+        kept = model.LoadSpec()
+        kept.CopyFrom(spec)
+        instance = Instance(f"{spec.model}-{uuid.uuid4().hex[:12]}", kept)
+        self._note(instance, model.LOAD_PHASE_RESOLVING)
+        self._instances.add(instance)
+        task = asyncio.create_task(self._run(instance), name=f"load-{spec.model}")
+        # A detached load may fail with nobody there to hear it; its log line has been written.
+        task.add_done_callback(lambda done: done.cancelled() or done.exception())
+        load = self._loads[instance.instance_id] = _Load(instance, task)
+        return load
+
+    async def _follow(self, load: _Load) -> AsyncGenerator[model.LoadProgress | Instance]:
+        load.callers += 1
+        changes, instance = self._instances.changes, load.instance
+        told: model.LoadProgress | None = None
+        try:
+            while not load.task.done():
+                version = changes.version
+                if instance.progress is not None and instance.progress is not told:
+                    told = instance.progress
+                    yield told
+                    continue
+                moved = asyncio.create_task(changes.after(version))
+                try:
+                    await asyncio.wait({load.task, moved}, return_when=asyncio.FIRST_COMPLETED)
+                finally:
+                    moved.cancel()
+            if load.task.cancelled():
+                raise FleetError(Reason.CANCELLED, "The load was abandoned.")
+            load.task.result()
+            yield instance
+        finally:
+            load.callers -= 1
+            if not load.callers and not load.detached:
+                load.task.cancel()
+
+    async def _run(self, instance: Instance) -> None:
+        started = time.monotonic()
+        outcome = "failed"
+        try:
+            async with asyncio.timeout(self._settings.load_seconds), _deadline_named():
+                await self._bring_up(instance)
+            instance.loaded_at = time.time()
+            instance.load_seconds = time.monotonic() - started
+            self._instances.move(instance, State.READY)
+            outcome = "ready"
+        except asyncio.CancelledError:
+            outcome = "abandoned"
+            raise
+        except FleetError as error:
+            log.warning(
+                "model.load_failed",
+                model=instance.model,
+                reason=error.reason.value,
+                message=error.message,
+            )
+            raise
+        finally:
+            del self._loads[instance.instance_id]
+            self._metrics.note_load(instance.model, outcome, time.monotonic() - started)
+            if outcome != "ready":
+                self._instances.remove(instance)
+                # Shielded: a second cancellation must not leave the worker behind.
+                await asyncio.shield(self._vacate(instance))
+
+    async def _vacate(self, instance: Instance) -> None:
+        if instance.key is not None and not self._instances.in_slot(instance.key):
+            await self._supervisor.release(instance.key)
+
+    async def _bring_up(self, instance: Instance) -> None:
+        spec = instance.spec
+
+        def on_bytes(done: int, total: int) -> None:
+            self._note(instance, model.LOAD_PHASE_DOWNLOADING, done, total)
+
+        weights = await self._sources.resolve(spec, on_bytes)
+        drafts = [spec.draft_source] if spec.draft_source else []
+        draft = [await self._sources.locate(text, "", on_bytes) for text in drafts]
+        adapters = [await self._sources.locate(text, "", on_bytes) for text in spec.adapters]
+        key = placing.choose(
+            spec,
+            weights,
+            engines=self._engines,
+            devices=self._devices(),
+            default_engine=self._settings.engine,
+        )
+        instance.key = key
+        instance.plan = msgspec.structs.replace(
+            _plan(instance, key.engine, weights, self._settings),
+            draft_path=str(draft[0].path) if draft else None,
+            adapter_paths=tuple(str(adapter.path) for adapter in adapters),
+        )
+        self._note(instance, model.LOAD_PHASE_LOADING, 0, weights.bytes)
+        await self.load_into(self._supervisor.slot(key, self._tenant), instance)
+
+    async def load_into(self, slot: Slot, instance: Instance) -> None:
+        """Has a worker load an instance; one load at a time per worker.
+
+        Raises:
+            FleetError: with the engine's words, or because the worker cannot run or died.
+        """
+        plan = instance.plan
+        assert plan is not None
+
+        def on_progress(report: Loading) -> None:
+            phase = model.LOAD_PHASE_WARMING if report.warming else model.LOAD_PHASE_LOADING
+            step = report.step
+            slot.last_progress = time.monotonic()
+            self._note(
+                instance,
+                phase,
+                step.bytes_done,
+                step.bytes_total,
+                step.modules_done,
+                step.modules_total,
+            )
+
+        async with slot.load_gate:
+            link = await slot.ready()
+            slot.last_progress = time.monotonic()
+            slot.load_cycles += 1
+            loaded = await link.load(plan, on_progress)
+            instance.link = link
+        _adopt(instance, loaded)
+
+    def _note(
+        self,
+        instance: Instance,
+        phase: model.LoadPhase.ValueType,
+        bytes_done: int = 0,
+        bytes_total: int = 0,
+        modules_done: int = 0,
+        modules_total: int = 0,
+    ) -> None:
+        self._instances.note_progress(
+            instance,
+            model.LoadProgress(
+                phase=phase,
+                bytes_done=bytes_done,
+                bytes_total=bytes_total,
+                modules_done=modules_done,
+                modules_total=modules_total,
+            ),
+        )
+
+
+def _adopt(instance: Instance, loaded: Loaded) -> None:
+    """Takes over what the loaded model says of itself."""
+    info, spec = loaded.info, instance.spec
+    instance.info = info
+    source = spec.chat_template or info.chat_template or ""
+    instance.markers = reasoning_markers(spec.reasoning_format, source)
+    try:
+        instance.template = _template(source, info) if source else None
+    except FleetError as error:
+        if spec.chat_template:  # the operator's own: better told now than at the first chat
+            raise
+        instance.template_error = error
+
+
+def _template(source: str, info: ModelInfo) -> ChatTemplate:
+    variables = {"bos_token": info.bos_token, "eos_token": info.eos_token}
+    return ChatTemplate(source, control_tokens=info.control_tokens, variables=variables)
+
+
+def _plan(instance: Instance, engine: str, weights: Weights, settings: NeuronSettings) -> LoadPlan:
+    spec = instance.spec
+    context = spec.max_context_tokens if spec.HasField("max_context_tokens") else None
+    caps = [cap for cap in (context, settings.max_context_tokens) if cap]
+    return LoadPlan(
+        instance_id=instance.instance_id,
+        engine=engine,
+        path=str(weights.path),
+        max_context_tokens=min(caps, default=None),
+        max_sequences=spec.max_sequences or settings.max_sequences,
+        max_queued=settings.max_queued,
+        queue_timeout_seconds=settings.queue_timeout_seconds,
+        cache_tokens=spec.cache_tokens or settings.cache_tokens,
+        cache_format=_FORMATS.get(spec.cache_format, "fp16"),
+        embedding=spec.embedding or weights.is_embedder,
+        threads=settings.threads,
+        ngram_draft=spec.ngram_draft,
+    )
+
+
+@contextlib.asynccontextmanager
+async def _deadline_named() -> AsyncGenerator[None]:
+    """A load that took too long says so, instead of a bare TimeoutError."""
+    try:
+        yield
+    except TimeoutError as error:
+        raise FleetError(Reason.DEADLINE, "The load took too long.") from error

@@ -1,0 +1,144 @@
+"""Counts tokens, embeds, and says what would fit: the calls that end with one answer."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import math
+from collections.abc import AsyncGenerator, Callable, Sequence
+
+from cortex.v1 import generation_pb2 as generation
+from cortex.v1 import model_pb2 as model
+from cortex.v1 import neuron_service_pb2 as neuron
+from services.backplane.errors import FleetError, Reason
+from services.neuron import placing
+from services.neuron.chat.template import text_prompt
+from services.neuron.engine import Prompt
+from services.neuron.generating import render
+from services.neuron.instances import Instances
+from services.neuron.sources import Sources
+
+_ANSWER_SECONDS = 120.0
+
+
+class Measures:
+    """Answers about prompts and models."""
+
+    def __init__(
+        self,
+        *,
+        instances: Instances,
+        sources: Sources,
+        devices: Callable[[], Sequence[model.Device]],
+    ) -> None:
+        self._instances = instances
+        self._sources = sources
+        self._devices = devices
+
+    async def count(self, request: neuron.CountTokensRequest) -> neuron.CountTokensResponse:
+        """The tokens that a prompt would take, chat template included."""
+        instance = self._instances.admit(request.model, request.instance_id)
+        match request.WhichOneof("prompt"):
+            case "chat":
+                nothing = generation.Reasoning()
+                rendered = await asyncio.to_thread(render, instance, request.chat, nothing)
+                prompt = rendered.prompt
+            case "text":
+                prompt = text_prompt(request.text)
+            case _:
+                raise FleetError(Reason.BAD_REQUEST, "There is no prompt.", field="prompt")
+        info, link = instance.info, instance.link
+        assert info is not None
+        if link is None:
+            raise FleetError(Reason.INSTANCE_RECOVERING, "Its worker was lost.")
+        async with _answer_in_time():
+            ids = await link.count(instance.instance_id, prompt)
+        answer = neuron.CountTokensResponse(
+            tokens=len(ids), max_context_tokens=info.max_context_tokens
+        )
+        if request.return_token_ids:
+            answer.token_ids.ids.extend(ids)
+        return answer
+
+    async def embed(self, request: neuron.EmbedRequest) -> neuron.EmbedResponse:
+        """One vector per input."""
+        instance = self._instances.admit(request.model, request.instance_id)
+        info, link = instance.info, instance.link
+        assert info is not None
+        assert link is not None, "a READY instance has a worker"
+        if not info.embedding_size:
+            raise FleetError(
+                Reason.WRONG_MODALITY, f"{instance.model} makes no vectors.", field="model"
+            )
+        if not request.inputs:
+            raise FleetError(Reason.BAD_REQUEST, "There is nothing to embed.", field="inputs")
+        size = request.dimensions if request.HasField("dimensions") else info.embedding_size
+        if not 1 <= size <= info.embedding_size:
+            raise FleetError(
+                Reason.BAD_REQUEST,
+                f"{instance.model} makes vectors of 1 to {info.embedding_size} numbers.",
+                field="dimensions",
+            )
+        inputs = tuple(_input(index, one) for index, one in enumerate(request.inputs))
+        async with _answer_in_time():
+            answer = await link.embed(instance.instance_id, inputs, truncate=request.truncate)
+        return neuron.EmbedResponse(
+            embeddings=[neuron.Embedding(values=_cut(each, size)) for each in answer.vectors],
+            prompt_tokens=answer.prompt_tokens,
+            instance_id=instance.instance_id,
+        )
+
+    async def can_fit(self, request: neuron.CanFitRequest) -> neuron.CanFitResponse:
+        """Whether a model would fit, device by device, without loading or fetching it."""
+        spec = request.spec
+        weights = await asyncio.to_thread(self._sources.find, spec)
+        if weights is None:
+            raise FleetError(
+                Reason.NOT_FOUND,
+                "The weights are not on this disk; their size is not known before the download.",
+                field="spec.source",
+            )
+        needed = placing.required_bytes(spec, weights)
+        judged = placing.verdicts(spec, needed, self._devices())
+        fits = any(not reason for _, _, reason in judged)
+        most_free = max((free for _, free, _ in judged), default=0)
+        return neuron.CanFitResponse(
+            fits=fits,
+            required_bytes=needed,
+            devices=[
+                neuron.DeviceVerdict(
+                    device_id=device.device_id, fits=not reason, free_bytes=free, reason=reason
+                )
+                for device, free, reason in judged
+            ],
+            advice="" if fits else placing.advice(spec, weights, most_free),
+        )
+
+
+def _input(index: int, one: neuron.EmbedInput) -> Prompt:
+    match one.WhichOneof("input"):
+        case "text" if one.text:
+            return text_prompt(one.text)
+        case "token_ids" if one.token_ids.ids:
+            return Prompt(token_ids=tuple(one.token_ids.ids))
+        case _:
+            raise FleetError(Reason.BAD_REQUEST, "The input is empty.", field=f"inputs.{index}")
+
+
+def _cut(vector: Sequence[float], size: int) -> Sequence[float]:
+    """The first numbers, at length one again (Matryoshka embeddings)."""
+    if size == len(vector):
+        return vector
+    kept = vector[:size]
+    length = math.sqrt(math.fsum(value * value for value in kept)) or 1.0
+    return [value / length for value in kept]
+
+
+@contextlib.asynccontextmanager
+async def _answer_in_time() -> AsyncGenerator[None]:
+    """A worker that does not answer ends the call, not the caller's patience."""
+    try:
+        async with asyncio.timeout(_ANSWER_SECONDS):
+            yield
+    except TimeoutError as late:
+        raise FleetError(Reason.DEADLINE, "The engine did not answer in time.") from late

@@ -1,0 +1,156 @@
+"""Keeps this neuron in a registry: hello, reports, and a farewell.
+
+The open stream is the membership. A registry that goes away disturbs nothing here: the neuron
+serves on and attaches again, there or at another of the listed ones.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from typing import Any, Final
+
+import structlog
+
+from cortex.v1 import registry_service_pb2 as registry
+from cortex.v1.registry_service_pb2_grpc import RegistryServiceStub
+from services.backplane import backoff
+from services.backplane.calls import streaming
+from services.backplane.channels import open_channel
+from services.backplane.errors import FleetError, Reason
+from services.neuron.changes import Changes
+from services.neuron.status import StatusBoard
+
+_REPORT_SECONDS: Final = 2.0
+# Changes within this long travel in one report.
+_SETTLE_SECONDS: Final = 0.05
+_HELLO_SECONDS: Final = 5.0
+_FAREWELL_SECONDS: Final = 2.0
+
+log = structlog.get_logger()
+
+
+class Membership:
+    """One neuron's place in the fleet."""
+
+    def __init__(self, *, registries: Sequence[str], board: StatusBoard, changes: Changes) -> None:
+        """Attaches nowhere yet.
+
+        Args:
+            registries: host:port, in order of preference; empty waits to be dialled.
+            board: makes the reports.
+            changes: bumped whenever a report would differ.
+        """
+        self._registries = tuple(registries)
+        self._board = board
+        self._changes = changes
+        self._leader = ""
+        self._leaving = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+        self.is_attached = False
+
+    def start(self) -> None:
+        """Attaches, and again whenever that ends, until `leave`."""
+        if self._registries:
+            self._task = asyncio.create_task(self._live(), name="membership")
+
+    async def leave(self) -> None:
+        """Says farewell and stops attaching."""
+        self._leaving.set()
+        if self._task is None:
+            return
+        await asyncio.wait({self._task}, timeout=_FAREWELL_SECONDS)
+        self._task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await self._task
+
+    async def _live(self) -> None:
+        pauses, turn = backoff.delays(first=0.2, cap=5.0), 0
+        while not self._leaving.is_set():
+            address = self._leader or self._registries[turn % len(self._registries)]
+            self._leader = ""
+            turn += 1
+            try:
+                await self._attach(address)
+            except FleetError as error:
+                log.info("registry.detached", address=address, reason=error.message)
+            if self.is_attached:
+                self.is_attached = False
+                pauses, turn = backoff.delays(first=0.2, cap=5.0), 0
+            if not self._leader:
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(self._leaving.wait(), next(pauses))
+
+    async def _attach(self, address: str) -> None:
+        """One membership, from hello to its end.
+
+        Raises:
+            FleetError: the registry went away or refused.
+        """
+        reports = _Reports(self._board, self._changes, self._leaving)
+        channel = open_channel(address)
+        try:
+            stub = RegistryServiceStub(channel)
+            call: Any = stub.Attach(reports.stream())
+            async with streaming(call, unavailable=Reason.REGISTRY_UNAVAILABLE) as answers:
+                await self._listen(address, answers, reports)
+        finally:
+            await channel.close()
+
+    async def _listen(
+        self, address: str, answers: AsyncIterator[registry.AttachResponse], reports: _Reports
+    ) -> None:
+        try:
+            async with asyncio.timeout(_HELLO_SECONDS) as limit:
+                async for answer in answers:
+                    limit.reschedule(None)
+                    if answer.leader_address and answer.leader_address != address:
+                        self._leader = answer.leader_address
+                        return
+                    if answer.HasField("lease"):
+                        reports.set_lease(answer.lease.ToNanoseconds() / 1e9)
+                    if not self.is_attached:
+                        self.is_attached = True
+                        log.info("registry.attached", address=address)
+        except TimeoutError as error:
+            raise FleetError(
+                Reason.REGISTRY_UNAVAILABLE, "The registry does not answer."
+            ) from error
+
+
+class _Reports:
+    """What one membership sends."""
+
+    def __init__(self, board: StatusBoard, changes: Changes, leaving: asyncio.Event) -> None:
+        self._board = board
+        self._changes = changes
+        self._leaving = leaving
+        self._seconds = _REPORT_SECONDS
+
+    def set_lease(self, seconds: float) -> None:
+        """Reports come at least three times within a lease."""
+        self._seconds = min(_REPORT_SECONDS, seconds / 3)
+
+    async def stream(self) -> AsyncGenerator[registry.AttachRequest]:
+        """Hello, then reports at every change and before the lease ends, then the farewell."""
+        yield registry.AttachRequest(hello=self._board.identity)
+        while not self._leaving.is_set():
+            version = self._changes.version
+            yield registry.AttachRequest(report=self._board.report())
+            await self._until_news(version)
+        yield registry.AttachRequest(report=self._board.report())
+        yield registry.AttachRequest(farewell=registry.NeuronFarewell())
+
+    async def _until_news(self, version: int) -> None:
+        news = asyncio.create_task(self._changes.after(version))
+        leaving = asyncio.create_task(self._leaving.wait())
+        try:
+            await asyncio.wait(
+                {news, leaving}, timeout=self._seconds, return_when=asyncio.FIRST_COMPLETED
+            )
+            if news.done() and not leaving.done():
+                await asyncio.wait({leaving}, timeout=_SETTLE_SECONDS)
+        finally:
+            news.cancel()
+            leaving.cancel()

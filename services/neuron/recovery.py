@@ -1,0 +1,100 @@
+"""What happens to instances when their worker dies, and when the next one is there."""
+
+from __future__ import annotations
+
+import asyncio
+
+import structlog
+
+from services.backplane.errors import FleetError, Reason
+from services.neuron.engine import ModelStats
+from services.neuron.gauges import NeuronMetrics
+from services.neuron.instances import Instance, Instances, State
+from services.neuron.loading import Loads
+from services.neuron.supervisor import SlotKey, Supervisor
+from services.neuron.worker_link import WorkerLink
+
+log = structlog.get_logger()
+
+
+class Recovery:
+    """Brings instances back after a death; the tenant of all slots."""
+
+    def __init__(
+        self, *, instances: Instances, supervisor: Supervisor, metrics: NeuronMetrics
+    ) -> None:
+        self._instances = instances
+        self._supervisor = supervisor
+        self._metrics = metrics
+        self._loads: Loads | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def reload_with(self, loads: Loads) -> None:
+        """Names who loads; the two need each other."""
+        self._loads = loads
+
+    def on_stats(self, instance_id: str, stats: ModelStats) -> None:
+        """A model's load changed."""
+        self._instances.note_stats(instance_id, stats)
+
+    def on_worker_changed(self) -> None:
+        """A process came or went."""
+        self._instances.changes.bump()
+
+    def on_worker_down(self, key: SlotKey, error: FleetError, *, for_good: bool) -> None:
+        """READY instances recover, or fail where no worker will come."""
+        self._metrics.worker_deaths.labels(key.engine).inc()
+        for instance in self._instances.in_slot(key):
+            instance.link, instance.stats = None, ModelStats()
+            if for_good and instance.state in {State.READY, State.RECOVERING}:
+                self._give_up(instance, error)
+            elif instance.state is State.READY:
+                self._instances.move(instance, State.RECOVERING, error.message)
+        self._instances.changes.bump()
+
+    def on_worker_up(self, key: SlotKey, link: WorkerLink) -> None:
+        """RECOVERING instances are loaded again, and their generations go on."""
+        self._instances.changes.bump()
+        waiting = [
+            instance
+            for instance in self._instances.in_slot(key)
+            if instance.state is State.RECOVERING
+        ]
+        if waiting:
+            task = asyncio.create_task(self._bring_back(waiting), name="recovery")
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+    async def stop(self) -> None:
+        """Ends all recoveries."""
+        for task in list(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def _bring_back(self, instances: list[Instance]) -> None:
+        for instance in instances:
+            try:
+                await self._reload(instance)
+            except FleetError as error:
+                if error.reason is Reason.WORKER_LOST:  # the next process brings the next try
+                    return
+                if instance.state is State.RECOVERING:
+                    self._give_up(instance, error)
+
+    async def _reload(self, instance: Instance) -> None:
+        assert self._loads is not None
+        assert instance.key is not None
+        slot = self._supervisor.slot(instance.key, self)
+        await self._loads.load_into(slot, instance)
+        if instance.state is not State.RECOVERING:  # it is being unloaded meanwhile
+            return
+        self._instances.move(instance, State.READY)
+        link = instance.link
+        assert link is not None
+        for generation in list(instance.running):
+            generation.resume(link)
+
+    def _give_up(self, instance: Instance, error: FleetError) -> None:
+        self._instances.move(instance, State.FAILED, error.message)
+        for generation in list(instance.running):
+            generation.fail(FleetError(Reason.WORKER_LOST, error.message))

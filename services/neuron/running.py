@@ -1,0 +1,353 @@
+"""One generation, from its submission to its only end.
+
+Driven by the worker's events and by its caller, all from the event loop; it never waits. It owns
+what has to outlive a worker: the tokens made so far, the parser's state, the credit that is left.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Sequence
+from typing import Protocol, assert_never
+
+import msgspec
+import structlog
+
+from cortex.v1 import generation_pb2 as generation
+from services.backplane.errors import FleetError, Reason
+from services.neuron import translate
+from services.neuron.chat.stream import ChatParser, Piece, ReasoningPiece, TextPiece, ToolCallPiece
+from services.neuron.engine import (
+    Delta,
+    Ended,
+    EndReason,
+    Event,
+    Failed,
+    Prefilled,
+    Queued,
+    Started,
+    Task,
+    TokenLogprob,
+)
+from services.neuron.gauges import NeuronMetrics
+from services.neuron.instances import Instance, Instances, State
+from services.neuron.outlet import Outlet
+from services.neuron.worker_link import WorkerLink, failure
+
+log = structlog.get_logger()
+
+
+class Limits(Protocol):
+    """How long a generation may stand still."""
+
+    @property
+    def slow_reader_seconds(self) -> float:
+        """Without credit."""
+        ...
+
+    @property
+    def recovery_seconds(self) -> float:
+        """Without a worker."""
+        ...
+
+
+class Generation:
+    """One request on one instance."""
+
+    def __init__(
+        self,
+        *,
+        request: generation.GenerateRequest,
+        instance: Instance,
+        task: Task,
+        parser: ChatParser,
+        outlet: Outlet,
+        instances: Instances,
+        limits: Limits,
+        metrics: NeuronMetrics,
+    ) -> None:
+        self._request_id = request.request_id
+        self._instance = instance
+        self._instances = instances
+        self._task = task
+        self._parser = parser
+        self._outlet = outlet
+        self._limits = limits
+        self._metrics = metrics
+        self._link: WorkerLink | None = None
+        self._made = list(task.resume_token_ids)
+        self._credit = task.credit_tokens
+        self._is_over = False
+        self._is_resumed = False
+        self._started: Started | None = None
+        self._reasoning_tokens = 0
+        self._has_called = False
+        self._carried_ids: list[int] = []
+        self._carried_logprobs: list[TokenLogprob] = []
+        self._begun_at = time.monotonic()
+        self._first_token_at = 0.0
+        self._loop = asyncio.get_running_loop()
+        self._deadline: asyncio.TimerHandle | None = None
+        self._stall: asyncio.TimerHandle | None = None
+
+    # What its caller does.
+
+    def start(self, link: WorkerLink, deadline_seconds: float | None) -> None:
+        """Submits it.
+
+        Args:
+            link: to the worker that holds the instance.
+            deadline_seconds: it is ended after this long; None for no deadline.
+
+        Raises:
+            FleetError: WORKER_LOST.
+        """
+        self._link = link
+        link.submit(self._task, self)
+        self._instances.begin(self._instance, self)
+        if deadline_seconds is not None:
+            late = FleetError(Reason.DEADLINE, "The request's deadline has passed.")
+            self._deadline = self._loop.call_later(deadline_seconds, self.fail, late)
+        self._mind_credit()
+
+    def grant(self, tokens: int) -> None:
+        """Lets it send more tokens."""
+        if self._is_over or self._credit is None:
+            return
+        self._credit += tokens
+        if self._link is not None:
+            self._link.credit(self._task.task_id, tokens)
+        self._mind_credit()
+
+    def cancel(self) -> None:
+        """Nobody reads any more: frees its place at once. No event follows."""
+        if not self._is_over:
+            self._withdraw()
+            self._close("cancelled", None)
+
+    def fail(self, error: FleetError) -> None:
+        """Ends it with an error, once."""
+        if not self._is_over:
+            self._withdraw()
+            self._close("failed", error)
+            self._outlet.failed(error)
+
+    # What its worker does.
+
+    def on_event(self, event: Event) -> None:
+        """Turns the worker's news into the caller's."""
+        match event:
+            case Delta():
+                self._on_delta(event)
+            case Started():
+                self._on_started(event)
+            case Queued():
+                if not self._is_resumed:
+                    self._outlet.event(translate.queued(event))
+            case Prefilled():
+                if not self._is_resumed:
+                    self._outlet.event(translate.prefilled(event))
+            case Ended():
+                self._on_ended(event)
+            case Failed():
+                error = failure(event.reason, event.message)
+                error.field, error.facts = event.field, dict(event.facts)
+                error.retry_after_seconds = event.retry_after_seconds
+                self._link = None
+                self.fail(error)
+            case _:
+                assert_never(event)
+
+    def on_worker_lost(self, error: FleetError) -> None:
+        """Waits for the next worker, once; else fails."""
+        self._link = None
+        if self._is_over:
+            return
+        if self._is_resumed or self._instance.state is not State.RECOVERING:
+            self.fail(error)
+            return
+        # Until it goes on, only the end of this wait can end it.
+        self._set_stall(self._limits.recovery_seconds, error)
+
+    def resume(self, link: WorkerLink) -> None:
+        """Goes on behind the tokens made so far, on a new worker."""
+        if self._is_over or self._link is not None:
+            return
+        self._set_stall(None)
+        self._is_resumed = True
+        self._metrics.resumed.labels(self._instance.model).inc()
+        self._task = msgspec.structs.replace(
+            self._task,
+            task_id=link.new_task_id(),
+            resume_token_ids=tuple(self._made),
+            credit_tokens=None if self._credit is None else max(0, self._credit),
+        )
+        try:
+            link.submit(self._task, self)
+        except FleetError as error:
+            self.fail(error)
+            return
+        self._link = link
+        self._mind_credit()
+
+    # Events.
+
+    def _on_started(self, event: Started) -> None:
+        if self._started is None:
+            self._started = event
+            self._outlet.event(translate.started(event, self._instance.instance_id))
+
+    def _on_delta(self, event: Delta) -> None:
+        if not self._first_token_at:
+            self._first_token_at = time.monotonic()
+            waited = self._first_token_at - self._begun_at
+            self._metrics.first_token.labels(self._instance.model).observe(waited)
+        count = len(event.token_ids)
+        self._made += event.token_ids
+        if self._parser.is_reasoning:
+            self._reasoning_tokens += count
+        self._emit(self._parser.feed(event.text), event.token_ids, event.logprobs)
+        if self._credit is not None:
+            self._credit -= count
+            self._mind_credit()
+
+    def _emit(
+        self, pieces: Sequence[Piece], token_ids: Sequence[int], logprobs: Sequence[TokenLogprob]
+    ) -> None:
+        """Sends pieces; the tokens go with the last of them, or wait for the next."""
+        if self._carried_ids:
+            token_ids = [*self._carried_ids, *token_ids]
+            logprobs = [*self._carried_logprobs, *logprobs]
+            self._carried_ids, self._carried_logprobs = [], []
+        if not pieces:
+            self._carried_ids, self._carried_logprobs = list(token_ids), list(logprobs)
+            # A caller that counts tokens to give credit has to hear of them before it is spent.
+            if self._credit is not None and self._credit <= len(token_ids) and token_ids:
+                self._flush_carried()
+            return
+        for piece in pieces[:-1]:
+            self._send(piece, (), ())
+        self._send(pieces[-1], token_ids, logprobs)
+
+    def _flush_carried(self) -> None:
+        ids, self._carried_ids = self._carried_ids, []
+        logprobs, self._carried_logprobs = self._carried_logprobs, []
+        if not ids:
+            return
+        piece = ReasoningPiece("") if self._parser.is_reasoning else TextPiece("")
+        self._send(piece, ids, logprobs)
+
+    def _send(
+        self, piece: Piece, token_ids: Sequence[int], logprobs: Sequence[TokenLogprob]
+    ) -> None:
+        match piece:
+            case TextPiece():
+                self._outlet.text(piece.text, token_ids, logprobs)
+            case ReasoningPiece():
+                reasoning = generation.ReasoningDelta(text=piece.text, token_ids=token_ids)
+                event = generation.GenerateResponse(reasoning=reasoning)
+                self._outlet.event(event, len(token_ids))
+            case ToolCallPiece():
+                self._has_called = True
+                call = generation.ToolCallDelta(
+                    index=piece.index,
+                    call_id=piece.call_id,
+                    name=piece.name,
+                    arguments_json=piece.arguments_json,
+                    repair=piece.repair,
+                    token_ids=token_ids,
+                )
+                event = generation.GenerateResponse(tool_call=call)
+                self._outlet.event(event, len(token_ids))
+            case _:
+                assert_never(piece)
+
+    def _on_ended(self, event: Ended) -> None:
+        self._link = None
+        self._emit(self._parser.finish(), (), ())
+        self._flush_carried()
+        reason = translate.finish_reason(event.reason)
+        if self._has_called and event.reason is EndReason.END_OF_TURN:
+            reason = generation.FINISH_REASON_TOOL_CALLS
+        finished = generation.GenerationFinished(
+            reason=reason,
+            stop_string=event.stop_string,
+            usage=self._usage(),
+            timings=translate.timings(event),
+            resumed=self._is_resumed,
+        )
+        self._observe(event)
+        self._close("finished", None)
+        self._outlet.finished(finished)
+
+    def _usage(self) -> generation.Usage:
+        started = self._started
+        return generation.Usage(
+            prompt_tokens=started.prompt_tokens if started else 0,
+            cached_prompt_tokens=started.cached_tokens if started else 0,
+            completion_tokens=len(self._made),
+            reasoning_tokens=self._reasoning_tokens,
+        )
+
+    # Its end and its waits.
+
+    def _withdraw(self) -> None:
+        if self._link is not None:
+            self._link.cancel(self._task.task_id)
+            self._link = None
+
+    def _close(self, outcome: str, error: FleetError | None) -> None:
+        self._is_over = True
+        for timer in (self._deadline, self._stall):
+            if timer is not None:
+                timer.cancel()
+        self._deadline = self._stall = None
+        self._instances.end(self._instance, self)
+        self._count(outcome)
+        usage = self._usage()
+        log.info(
+            "generation.ended",
+            request_id=self._request_id,
+            model=self._instance.model,
+            instance_id=self._instance.instance_id,
+            outcome=outcome,
+            reason=error.reason.value if error else None,
+            prompt_tokens=usage.prompt_tokens,
+            cached_prompt_tokens=usage.cached_prompt_tokens,
+            completion_tokens=usage.completion_tokens,
+            resumed=self._is_resumed,
+            elapsed_ms=round((time.monotonic() - self._begun_at) * 1000, 1),
+        )
+
+    def _count(self, outcome: str) -> None:
+        name, metrics = self._instance.model, self._metrics
+        metrics.generations.labels(name, outcome).inc()
+        metrics.completion_tokens.labels(name).inc(len(self._made))
+        if self._started is not None:
+            metrics.prompt_tokens.labels(name).inc(self._started.prompt_tokens)
+            metrics.cached_tokens.labels(name).inc(self._started.cached_tokens)
+
+    def _observe(self, event: Ended) -> None:
+        name, metrics = self._instance.model, self._metrics
+        metrics.queued.labels(name).observe(event.queued_seconds)
+        metrics.prefill.labels(name).observe(event.prefill_seconds)
+        if event.decode_seconds > 0 and len(self._made) > 1:
+            metrics.rate.labels(name).observe(len(self._made) / event.decode_seconds)
+
+    def _mind_credit(self) -> None:
+        """Starts the clock of a reader that takes nothing, and stops it when it does."""
+        if self._credit is None or self._is_over or self._link is None:
+            return
+        if self._credit > 0:
+            self._set_stall(None)
+        elif self._stall is None:
+            slow = FleetError(Reason.SLOW_READER, "The answer was not read for too long.")
+            self._set_stall(self._limits.slow_reader_seconds, slow)
+
+    def _set_stall(self, seconds: float | None, error: FleetError | None = None) -> None:
+        if self._stall is not None:
+            self._stall.cancel()
+            self._stall = None
+        if seconds is not None and error is not None:
+            self._stall = self._loop.call_later(seconds, self.fail, error)

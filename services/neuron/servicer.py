@@ -1,0 +1,173 @@
+"""NeuronService: reads the call, asks the part that knows, words the answer. Decides nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from typing import Any, Final
+
+import grpc
+
+from cortex.v1 import generation_pb2 as generation
+from cortex.v1 import neuron_service_pb2 as neuron
+from cortex.v1.neuron_service_pb2_grpc import NeuronServiceServicer
+from services.backplane.errors import FleetError, Reason
+from services.neuron.changes import Changes
+from services.neuron.generating import Generations, is_large
+from services.neuron.instances import Instance
+from services.neuron.loading import Loads
+from services.neuron.measuring import Measures
+from services.neuron.outlet import ReaderOutlet
+from services.neuron.session import Session
+from services.neuron.status import StatusBoard, to_instance
+from services.neuron.unloading import Draining, Freed, Releasing, Unloads
+
+# Tokens that a reader of Generate may be behind before its generation pauses.
+_READER_CREDIT_TOKENS: Final = 256
+_WATCH_SECONDS: Final = 2.0
+_SETTLE_SECONDS: Final = 0.05
+
+Context = grpc.aio.ServicerContext[Any, Any]
+
+
+class NeuronServicer(NeuronServiceServicer):
+    """The service on its server."""
+
+    def __init__(
+        self,
+        *,
+        loads: Loads,
+        unloads: Unloads,
+        generations: Generations,
+        measures: Measures,
+        board: StatusBoard,
+        changes: Changes,
+        drain_seconds: float,
+    ) -> None:
+        self._loads = loads
+        self._unloads = unloads
+        self._generations = generations
+        self._measures = measures
+        self._board = board
+        self._changes = changes
+        self._drain_seconds = drain_seconds
+        self._sessions: set[Session] = set()
+        self._closing = asyncio.Event()
+
+    def close_sessions(self) -> None:
+        """Ends every stream that would stay open for ever."""
+        self._closing.set()
+        for session in self._sessions:
+            session.close()
+
+    async def Load(
+        self, request: neuron.LoadRequest, context: Context
+    ) -> AsyncIterator[neuron.LoadResponse]:
+        """Loads a model; see the contract."""
+        steps = self._loads.load(request.spec, detach=request.detach)
+        async with contextlib.aclosing(steps):
+            async for step in steps:
+                if isinstance(step, Instance):
+                    yield neuron.LoadResponse(ready=to_instance(step))
+                else:
+                    yield neuron.LoadResponse(progress=step)
+
+    async def Unload(
+        self, request: neuron.UnloadRequest, context: Context
+    ) -> AsyncIterator[neuron.UnloadResponse]:
+        """Unloads instances; see the contract."""
+        if not request.WhichOneof("target"):
+            raise FleetError(Reason.BAD_REQUEST, "No target is named.", field="target")
+        seconds = self._drain_seconds
+        if request.HasField("drain_timeout"):
+            seconds = max(0.0, request.drain_timeout.ToNanoseconds() / 1e9)
+        targets = self._unloads.targets(instance_id=request.instance_id, name=request.model)
+        for instance in targets:
+            steps = self._unloads.unload(instance, seconds)
+            async with contextlib.aclosing(steps):
+                async for step in steps:
+                    yield _unload_step(step)
+
+    async def Generate(
+        self, request: generation.GenerateRequest, context: Context
+    ) -> AsyncIterator[generation.GenerateResponse]:
+        """Runs one generation; see the contract."""
+        outlet = ReaderOutlet()
+        arguments: Any = {
+            "credit_tokens": _READER_CREDIT_TOKENS,
+            "deadline_seconds": context.time_remaining(),
+        }
+        if is_large(request):
+            running = await self._generations.begin_large(request, outlet, **arguments)
+        else:
+            running = self._generations.begin(request, outlet, **arguments)
+        try:
+            async for event, tokens in outlet.read():
+                yield event
+                if tokens:
+                    running.grant(tokens)
+        finally:
+            # The caller's leaving, its deadline, or the ordinary end, where it changes nothing.
+            running.cancel()
+
+    async def Session(
+        self, request_iterator: AsyncIterator[neuron.SessionRequest], context: Context
+    ) -> AsyncIterator[neuron.SessionResponse]:
+        """Runs many generations over one stream; see the contract."""
+        session = Session(self._generations)
+        self._sessions.add(session)
+        if self._closing.is_set():
+            session.close()
+        try:
+            async with contextlib.aclosing(session.serve(request_iterator)) as answers:
+                async for answer in answers:
+                    yield answer
+        finally:
+            self._sessions.discard(session)
+
+    async def Embed(self, request: neuron.EmbedRequest, context: Context) -> neuron.EmbedResponse:
+        """Embeds texts; see the contract."""
+        return await self._measures.embed(request)
+
+    async def CountTokens(
+        self, request: neuron.CountTokensRequest, context: Context
+    ) -> neuron.CountTokensResponse:
+        """Counts tokens; see the contract."""
+        return await self._measures.count(request)
+
+    async def CanFit(
+        self, request: neuron.CanFitRequest, context: Context
+    ) -> neuron.CanFitResponse:
+        """Says whether a model would fit; see the contract."""
+        return await self._measures.can_fit(request)
+
+    async def GetStatus(
+        self, request: neuron.GetStatusRequest, context: Context
+    ) -> neuron.GetStatusResponse:
+        """Answers from memory."""
+        return neuron.GetStatusResponse(status=self._board.status())
+
+    async def WatchStatus(
+        self, request: neuron.WatchStatusRequest, context: Context
+    ) -> AsyncIterator[neuron.WatchStatusResponse]:
+        """Streams the status at every change and at least every few seconds."""
+        while not self._closing.is_set():
+            version = self._changes.version
+            yield neuron.WatchStatusResponse(status=self._board.status())
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._changes.after(version), _WATCH_SECONDS)
+                # Changes that come together travel together.
+                await asyncio.wait_for(self._closing.wait(), _SETTLE_SECONDS)
+
+
+def _unload_step(step: Draining | Releasing | Freed) -> neuron.UnloadResponse:
+    match step:
+        case Draining():
+            draining = neuron.UnloadDraining(active_requests=step.active)
+            return neuron.UnloadResponse(draining=draining)
+        case Releasing():
+            return neuron.UnloadResponse(releasing=neuron.UnloadReleasing())
+        case Freed():
+            unloaded = neuron.Unloaded(instance_id=step.instance_id, freed_bytes=step.freed_bytes)
+            return neuron.UnloadResponse(unloaded=unloaded)

@@ -1,0 +1,112 @@
+"""The `[neuron]` section of cortex.toml."""
+
+from __future__ import annotations
+
+import pathlib
+from typing import Final
+
+import msgspec
+
+from services.backplane.address import Address
+
+DEFAULT_MODELS_DIR: Final = "~/.local/share/cortex/models"
+
+
+class WorkerLimits(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """`[neuron.workers]`: when a worker process counts as broken, and what happens then.
+
+    Attributes:
+        start_seconds: longest time from its start to its first report.
+        stall_seconds: longest silence of its main loop.
+        load_stall_seconds: longest time without progress while it loads a model.
+        memory_bytes: most resident memory; None is nine tenths of the machine's.
+        deaths: so many within `deaths_within_seconds` quarantine its devices.
+        deaths_within_seconds: see `deaths`.
+        first_pause_seconds: pause before the first restart; doubles with each death up to a minute.
+        recovery_seconds: longest time that a running request waits for its worker to come back.
+    """
+
+    start_seconds: float = 60.0
+    stall_seconds: float = 20.0
+    load_stall_seconds: float = 120.0
+    memory_bytes: int | None = None
+    deaths: int = 5
+    deaths_within_seconds: float = 600.0
+    first_pause_seconds: float = 1.0
+    recovery_seconds: float = 60.0
+
+
+class NeuronSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Who this neuron is, where it listens, and how it runs models.
+
+    Attributes:
+        name: unique in the fleet, stable across restarts; empty is the host's name.
+        listen: where NeuronService is served.
+        advertise: host:port as gateways reach it; empty is the host's name and the real port.
+        metrics_listen: where `/metrics` is served; empty serves none.
+        registry: registries to attach to, in order of preference; empty waits to be dialled.
+        labels: what placement may ask for.
+        models_dirs: folders whose `*.gguf` files and model folders can be loaded by name.
+        store_dir: where downloaded models are kept; empty is the first of `models_dirs`.
+        sources: model name to source, for names that no file has.
+        engine: engine for all models; empty chooses by the files and the devices.
+        threads: CPU threads of an engine; None is the engine's own choice.
+        max_sequences: most sequences decoded together, unless a load says otherwise.
+        max_context_tokens: cap on every model's context; None is the model's own.
+        cache_tokens: cache shared by the sequences of a model; None is the engine's own choice.
+        max_queued: most requests that wait for a place, per model.
+        queue_timeout_seconds: longest wait for a place.
+        slow_reader_seconds: how long a reader may take nothing before its request is ended.
+        drain_seconds: how long running requests may take to end at unload and at shutdown.
+        load_seconds: longest load, download included.
+        download_stall_seconds: longest time without a byte while downloading.
+        reserved_memory_bytes: memory of each device that no placement may use.
+        workers: limits of worker processes.
+    """
+
+    name: str = ""
+    listen: str = "0.0.0.0:13131"
+    advertise: str = ""
+    metrics_listen: str = "0.0.0.0:13132"
+    registry: tuple[str, ...] = ("127.0.0.1:31315",)
+    labels: dict[str, str] = {}
+    models_dirs: tuple[str, ...] = (DEFAULT_MODELS_DIR,)
+    store_dir: str = ""
+    sources: dict[str, str] = {}
+    engine: str = ""
+    threads: int | None = None
+    max_sequences: int | None = None
+    max_context_tokens: int | None = None
+    cache_tokens: int | None = None
+    max_queued: int = 64
+    queue_timeout_seconds: float = 120.0
+    slow_reader_seconds: float = 60.0
+    drain_seconds: float = 20.0
+    load_seconds: float = 1800.0
+    download_stall_seconds: float = 120.0
+    reserved_memory_bytes: int = 0
+    workers: WorkerLimits = WorkerLimits()
+
+    def __post_init__(self) -> None:
+        addresses = (self.listen, self.advertise, self.metrics_listen, *self.registry)
+        for text in filter(None, addresses):
+            Address.parse(text)
+        for name in ("threads", "max_sequences", "max_context_tokens", "cache_tokens"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"{name}: must be at least 1, not {value}")
+        for name in ("drain_seconds", "load_seconds", "queue_timeout_seconds", "max_queued"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name}: must not be negative")
+
+    @property
+    def model_folders(self) -> tuple[pathlib.Path, ...]:
+        """`models_dirs` with `~` expanded, the store among them."""
+        folders = [pathlib.Path(folder).expanduser() for folder in self.models_dirs]
+        return tuple(dict.fromkeys([*folders, self.store]))
+
+    @property
+    def store(self) -> pathlib.Path:
+        """Where downloads are kept."""
+        chosen = self.store_dir or next(iter(self.models_dirs), DEFAULT_MODELS_DIR)
+        return pathlib.Path(chosen).expanduser()

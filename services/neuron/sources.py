@@ -1,0 +1,188 @@
+"""Where weights come from: `path:`, `package:`, and room for more.
+
+A source is one class that turns the text behind its scheme into a path on this disk, reporting
+bytes while it does. `Sources` chooses it, then checks what came.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import pathlib
+from collections.abc import Callable, Mapping
+from typing import Protocol
+
+from cortex.v1 import model_pb2 as model
+from services.backplane.errors import FleetError, Reason
+from services.neuron import weights
+from services.neuron.weights import Weights
+
+# Bytes done and bytes in all; 0 in all is not known.
+OnBytes = Callable[[int, int], None]
+_CHUNK_BYTES = 1 << 20
+
+
+class Source(Protocol):
+    """One way to get weights."""
+
+    def find(self, location: str) -> pathlib.Path | None:
+        """The file or folder where the weights already lie; None where they have to be fetched."""
+        ...
+
+    async def fetch(self, location: str, on_bytes: OnBytes) -> pathlib.Path:
+        """Fetches the weights. Cancelling leaves nothing half-done behind.
+
+        Raises:
+            FleetError: SOURCE_UNAVAILABLE, NO_ROOM, BAD_REQUEST, NOT_SUPPORTED, MODEL_UNKNOWN.
+        """
+        ...
+
+
+class PathSource:
+    """`path:/…`: weights that already lie on this disk."""
+
+    def find(self, location: str) -> pathlib.Path:
+        """The path itself."""
+        return pathlib.Path(location).expanduser()
+
+    async def fetch(self, location: str, on_bytes: OnBytes) -> pathlib.Path:
+        """The path itself; there is nothing to fetch."""
+        return self.find(location)
+
+
+class UnsupportedSource:
+    """A scheme that is part of the contract and not served by this neuron."""
+
+    def __init__(self, scheme: str) -> None:
+        self._scheme = scheme
+
+    def find(self, location: str) -> None:
+        """Never here."""
+
+    async def fetch(self, location: str, on_bytes: OnBytes) -> pathlib.Path:
+        """Refuses."""
+        raise FleetError(
+            Reason.NOT_SUPPORTED,
+            f"This neuron cannot fetch `{self._scheme}:` sources.",
+            field="spec.source",
+        )
+
+
+class Sources:
+    """Turns what a load asks for into weights on this disk."""
+
+    def __init__(
+        self,
+        schemes: Mapping[str, Source],
+        *,
+        named: Mapping[str, str],
+        folders: tuple[pathlib.Path, ...],
+    ) -> None:
+        """Chooses among sources.
+
+        Args:
+            schemes: source by scheme.
+            named: model name to source, from the settings.
+            folders: where files are found by name.
+        """
+        self._schemes = schemes
+        self._named = named
+        self._folders = folders
+
+    async def resolve(self, spec: model.LoadSpec, on_bytes: OnBytes) -> Weights:
+        """The weights of a load, fetched where they are not here yet.
+
+        Raises:
+            FleetError: what the source, the disk or the file itself has against it.
+        """
+        text = spec.source or self._named.get(spec.model, "")
+        if not text:
+            return await asyncio.to_thread(self._by_name, spec.model, spec.quant)
+        found = await self.locate(text, spec.quant, on_bytes)
+        if spec.sha256:
+            await _check_digest(found.path, spec.sha256, on_bytes)
+        return found
+
+    async def locate(self, text: str, quant: str, on_bytes: OnBytes) -> Weights:
+        """The weights of one source text, fetched where they are not here yet."""
+        source, location = self._parse(text)
+        path = await asyncio.to_thread(source.find, location)
+        if path is None:
+            path = await source.fetch(location, on_bytes)
+        return await asyncio.to_thread(weights.inspect, path, quant=quant)
+
+    def find(self, spec: model.LoadSpec) -> Weights | None:
+        """The weights of a load if they are on this disk. Blocks.
+
+        Raises:
+            FleetError: they are here and cannot be used.
+        """
+        text = spec.source or self._named.get(spec.model, "")
+        if not text:
+            return self._by_name(spec.model, spec.quant)
+        source, location = self._parse(text)
+        path = source.find(location)
+        return None if path is None else weights.inspect(path, quant=spec.quant)
+
+    def listing(self) -> tuple[list[model.StoredModel], list[str]]:
+        """What could be loaded without a download, and what is broken. Blocks."""
+        found, problems = weights.listing(self._folders)
+        for name, text in self._named.items():
+            try:
+                here = self.find(model.LoadSpec(model=name, source=text))
+            except FleetError as error:
+                problems.append(f"{name}: {error.message}")
+                continue
+            if here is not None:
+                found[name] = here
+        return weights.stored(found), problems
+
+    def _by_name(self, name: str, quant: str) -> Weights:
+        found, problems = weights.listing(self._folders)
+        if name in found:
+            return found[name]
+        for folder in self._folders:  # a folder with several files, one of which `quant` names
+            if name and (folder / name).is_dir() and folder in (folder / name).parents:
+                return weights.inspect(folder / name, quant=quant)
+        near = "; ".join(problem for problem in problems if name and name in problem)
+        raise FleetError(
+            Reason.MODEL_UNKNOWN if not near else Reason.MODEL_FILE_BAD,
+            near or f"There are no weights for {name!r} here, and no source was named.",
+            field="spec.model",
+        )
+
+    def _parse(self, text: str) -> tuple[Source, str]:
+        scheme, colon, location = text.partition(":")
+        source = self._schemes.get(scheme) if colon else None
+        if source is None or not location:
+            known = ", ".join(f"{name}:" for name in self._schemes)
+            raise FleetError(
+                Reason.BAD_REQUEST,
+                f"{text!r} is no source (known: {known}).",
+                field="spec.source",
+            )
+        return source, location
+
+
+async def _check_digest(path: pathlib.Path, expected: str, on_bytes: OnBytes) -> None:
+    if not await asyncio.to_thread(path.is_file):
+        raise FleetError(Reason.BAD_REQUEST, "A digest is for a single file.", field="spec.sha256")
+    loop = asyncio.get_running_loop()
+    stop = False
+
+    def digest() -> str:
+        total, made = path.stat().st_size, hashlib.sha256()
+        with path.open("rb") as file:
+            while not stop and (chunk := file.read(_CHUNK_BYTES)):
+                made.update(chunk)
+                loop.call_soon_threadsafe(on_bytes, file.tell(), total)
+        return made.hexdigest()
+
+    try:
+        actual = await asyncio.to_thread(digest)
+    finally:
+        stop = True  # a thread cannot be cancelled; it ends with its next chunk
+    if actual != expected.lower():
+        raise FleetError(
+            Reason.MODEL_FILE_BAD, f"{path.name} has the digest {actual}, not {expected}."
+        )

@@ -1,0 +1,164 @@
+"""The neuron as it stands, put together from memory. Waits for nobody."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Final
+
+from google.protobuf import timestamp_pb2
+
+from cortex.v1 import model_pb2 as model
+from cortex.v1 import neuron_service_pb2 as neuron
+from services.neuron import translate
+from services.neuron.instances import Instance, Instances, State
+from services.neuron.supervisor import SlotKey, SlotView
+from services.neuron.weights import capabilities
+
+_STATES: Final = {
+    State.LOADING: model.INSTANCE_STATE_LOADING,
+    State.READY: model.INSTANCE_STATE_READY,
+    State.DRAINING: model.INSTANCE_STATE_DRAINING,
+    State.UNLOADING: model.INSTANCE_STATE_UNLOADING,
+    State.RECOVERING: model.INSTANCE_STATE_RECOVERING,
+    State.FAILED: model.INSTANCE_STATE_FAILED,
+}
+_WORKER_STATES: Final = {
+    "starting": neuron.WORKER_STATE_STARTING,
+    "running": neuron.WORKER_STATE_RUNNING,
+    "restarting": neuron.WORKER_STATE_RESTARTING,
+    "quarantined": neuron.WORKER_STATE_QUARANTINED,
+}
+
+
+class StatusBoard:
+    """Makes reports. What has to be measured is put in by those who measure it."""
+
+    def __init__(
+        self,
+        *,
+        identity: neuron.NeuronIdentity,
+        instances: Instances,
+        slots: Callable[[], Mapping[SlotKey, SlotView]],
+    ) -> None:
+        self.identity = identity
+        self._instances = instances
+        self._slots = slots
+        # A restarted neuron has another incarnation; within one, time only goes up.
+        self._sequence = time.time_ns()
+        self._devices: tuple[model.Device, ...] = ()
+        self._stored: tuple[model.StoredModel, ...] = ()
+        self._problems: tuple[str, ...] = ()
+        self.is_draining = False
+
+    @property
+    def devices(self) -> Sequence[model.Device]:
+        """As they were measured last."""
+        return self._devices
+
+    def note_devices(self, devices: Sequence[model.Device]) -> None:
+        """New measurements of the devices."""
+        self._devices = tuple(devices)
+
+    def note_stored(self, stored: Sequence[model.StoredModel], problems: Sequence[str]) -> None:
+        """A new listing of the disk; bumps the status if it differs."""
+        if (tuple(stored), tuple(problems)) != (self._stored, self._problems):
+            self._stored, self._problems = tuple(stored), tuple(problems)
+            self._instances.changes.bump()
+
+    def status(self) -> neuron.NeuronStatus:
+        """Who this neuron is and what it holds."""
+        return neuron.NeuronStatus(identity=self.identity, report=self.report())
+
+    def report(self) -> neuron.NeuronReport:
+        """What this neuron holds now; each report is newer than the one before."""
+        self._sequence += 1
+        return neuron.NeuronReport(
+            sequence=self._sequence,
+            devices=self._judged_devices(),
+            instances=[to_instance(instance) for instance in self._instances],
+            stored_models=self._stored,
+            draining=self.is_draining,
+            problems=self._problems,
+            workers=[_worker(view) for view in self._slots().values()],
+        )
+
+    def _judged_devices(self) -> list[model.Device]:
+        bad = {
+            device: view.last_words or "Its worker died too often."
+            for view in self._slots().values()
+            if view.state == "quarantined"
+            for device in view.key.device_ids
+        }
+        judged: list[model.Device] = []
+        for device in self._devices:
+            copy = model.Device()
+            copy.CopyFrom(device)
+            copy.quarantine_reason = bad.get(device.device_id, device.quarantine_reason)
+            judged.append(copy)
+        return judged
+
+
+def to_instance(instance: Instance) -> model.Instance:
+    """An instance as the contract shows it."""
+    info, stats = instance.info, instance.stats
+    made = model.Instance(
+        instance_id=instance.instance_id,
+        spec=instance.spec,
+        state=_STATES[instance.state],
+        active_requests=stats.active,
+        queued_requests=stats.queued,
+        engine=instance.key.engine if instance.key else "",
+        state_reason=instance.reason,
+        load_progress=instance.progress,
+        cache_tokens_used=stats.cache_tokens_used,
+    )
+    if info is not None:
+        made.max_active_requests = info.max_sequences
+        made.max_queued_requests = info.max_queued
+        made.max_context_tokens = info.max_context_tokens
+        made.cache_tokens_total = info.cache_tokens
+        made.engine_facts.update(info.facts)
+        made.capabilities.extend(_capabilities(instance))
+        for device_id, held in info.memory_bytes.items():
+            made.memory.add(device_id=device_id, bytes=held)
+    if instance.loaded_at:
+        made.loaded_at.CopyFrom(_timestamp(instance.loaded_at))
+        made.load_duration.CopyFrom(translate.duration(instance.load_seconds))
+    if instance.last_used_at:
+        made.last_used_at.CopyFrom(_timestamp(instance.last_used_at))
+    return made
+
+
+def _capabilities(instance: Instance) -> list[model.Capability.ValueType]:
+    info = instance.info
+    assert info is not None
+    if info.embedding_size:
+        return capabilities(is_embedder=True)
+    made = [model.CAPABILITY_COMPLETION]
+    if instance.template is not None:
+        made.append(model.CAPABILITY_CHAT)
+        if "tools" in instance.template.source:
+            made.append(model.CAPABILITY_TOOLS)
+    if instance.markers is not None:
+        made.append(model.CAPABILITY_REASONING)
+    if info.supports_images:
+        made.append(model.CAPABILITY_VISION)
+    return made
+
+
+def _worker(view: SlotView) -> neuron.Worker:
+    return neuron.Worker(
+        device_ids=view.key.device_ids,
+        pid=view.pid,
+        state=_WORKER_STATES[view.state],
+        restarts=view.deaths,
+        last_words=view.last_words,
+        load_cycles=view.load_cycles,
+    )
+
+
+def _timestamp(seconds: float) -> timestamp_pb2.Timestamp:
+    made = timestamp_pb2.Timestamp()
+    made.FromNanoseconds(round(seconds * 1e9))
+    return made

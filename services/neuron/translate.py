@@ -1,0 +1,194 @@
+"""Between the contract's messages and the engine's values. Decides nothing but defaults."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from google.protobuf import duration_pb2
+
+from cortex.v1 import generation_pb2 as generation
+from services.backplane.errors import FleetError, Reason
+from services.neuron.engine import (
+    Constraint,
+    ConstraintKind,
+    Ended,
+    EndReason,
+    Prefilled,
+    Queued,
+    SamplingParams,
+    Started,
+    StopParams,
+    TokenLogprob,
+)
+
+# Field of cortex.v1.Sampling: least value, greatest value, whether the least itself is allowed.
+_RANGES = {
+    "temperature": (0.0, math.inf, True),
+    "top_p": (0.0, 1.0, False),
+    "min_p": (0.0, 1.0, True),
+    "typical_p": (0.0, 1.0, False),
+    "repetition_penalty": (0.0, math.inf, False),
+    "frequency_penalty": (-math.inf, math.inf, True),
+    "presence_penalty": (-math.inf, math.inf, True),
+}
+_MOST_ALTERNATIVES = 20
+_FINISH = {
+    EndReason.END_OF_TURN: generation.FINISH_REASON_END_OF_TURN,
+    EndReason.STOP_STRING: generation.FINISH_REASON_STOP_STRING,
+    EndReason.MAX_TOKENS: generation.FINISH_REASON_MAX_TOKENS,
+}
+
+
+def sampling(asked: generation.Sampling, own: SamplingParams | None) -> SamplingParams:
+    """Settled sampling: the request's own values, then the model's, then neutral ones.
+
+    Raises:
+        FleetError: BAD_REQUEST, a value is out of range.
+    """
+    settled = own or SamplingParams()
+    values: dict[str, Any] = {}
+    given: Any = asked  # its fields are named as the engine's
+    for name in settled.__struct_fields__:
+        if name == "logit_bias":
+            values[name] = dict(asked.logit_bias) or settled.logit_bias
+        elif given.HasField(name):
+            values[name] = _checked(name, getattr(given, name))
+        else:
+            values[name] = getattr(settled, name)
+    return SamplingParams(**values)
+
+
+def stop(rules: generation.StopRules) -> StopParams:
+    """Stop rules.
+
+    Raises:
+        FleetError: BAD_REQUEST, they allow nothing or a stop string is empty.
+    """
+    if rules.HasField("max_tokens") and rules.max_tokens == 0:
+        raise FleetError(
+            Reason.BAD_REQUEST, "At least one token must be allowed.", field="stop.max_tokens"
+        )
+    for index, text in enumerate(rules.stop_strings):
+        if not text:
+            field = f"stop.stop_strings.{index}"
+            raise FleetError(Reason.BAD_REQUEST, "The stop string is empty.", field=field)
+    return StopParams(
+        max_tokens=rules.max_tokens if rules.HasField("max_tokens") else None,
+        strings=tuple(rules.stop_strings),
+        token_ids=tuple(rules.stop_token_ids),
+        ignore_eos=rules.ignore_eos,
+        min_tokens=rules.min_tokens,
+        include_stop_string=rules.include_stop_string,
+    )
+
+
+def constraint(asked: generation.OutputConstraint) -> Constraint | None:
+    """The shape that the output must take; None for free text."""
+    match asked.WhichOneof("kind"):
+        case "json_object":
+            return Constraint(ConstraintKind.JSON_OBJECT)
+        case "json_schema":
+            return Constraint(ConstraintKind.JSON_SCHEMA, asked.json_schema)
+        case "regex":
+            return Constraint(ConstraintKind.REGEX, asked.regex)
+        case "grammar":
+            return Constraint(ConstraintKind.LARK, asked.grammar)
+        case _:
+            return None
+
+
+def top_logprobs(request: generation.GenerateRequest) -> int | None:
+    """How many alternatives to report; None for no log probabilities at all.
+
+    Raises:
+        FleetError: BAD_REQUEST, too many.
+    """
+    if not request.HasField("top_logprobs"):
+        return None
+    if request.top_logprobs > _MOST_ALTERNATIVES:
+        raise FleetError(
+            Reason.BAD_REQUEST,
+            f"At most {_MOST_ALTERNATIVES} alternatives can be reported.",
+            field="top_logprobs",
+        )
+    return request.top_logprobs
+
+
+def queued(event: Queued) -> generation.GenerateResponse:
+    """The request waits."""
+    made = generation.GenerationQueued(position=event.position)
+    if event.eta_seconds is not None:
+        made.eta.CopyFrom(duration(event.eta_seconds))
+    return generation.GenerateResponse(queued=made)
+
+
+def started(event: Started, instance_id: str) -> generation.GenerateResponse:
+    """The request was admitted."""
+    return generation.GenerateResponse(
+        started=generation.GenerationStarted(
+            instance_id=instance_id,
+            prompt_tokens=event.prompt_tokens,
+            cached_prompt_tokens=event.cached_tokens,
+        )
+    )
+
+
+def prefilled(event: Prefilled) -> generation.GenerateResponse:
+    """The prompt has been read so far."""
+    return generation.GenerateResponse(
+        prefill=generation.PrefillProgress(tokens_done=event.done, tokens_total=event.total)
+    )
+
+
+def text_delta(
+    text: str, token_ids: Sequence[int], logprobs: Iterable[TokenLogprob]
+) -> generation.TextDelta:
+    """New text."""
+    return generation.TextDelta(
+        text=text, token_ids=token_ids, logprobs=[logprob(each) for each in logprobs]
+    )
+
+
+def logprob(value: TokenLogprob) -> generation.TokenLogprob:
+    """Log probability of one token and its rivals."""
+    return generation.TokenLogprob(
+        token_id=value.token_id,
+        text=value.text,
+        logprob=value.logprob,
+        alternatives=[logprob(each) for each in value.alternatives],
+    )
+
+
+def finish_reason(reason: EndReason) -> generation.FinishReason.ValueType:
+    """Why it ended."""
+    return _FINISH[reason]
+
+
+def timings(event: Ended) -> generation.Timings:
+    """Where the time went."""
+    return generation.Timings(
+        queued=duration(event.queued_seconds),
+        prefill=duration(event.prefill_seconds),
+        decode=duration(event.decode_seconds),
+        accepted_draft_tokens=event.accepted_draft_tokens,
+    )
+
+
+def duration(seconds: float) -> duration_pb2.Duration:
+    """Seconds as a protobuf duration."""
+    made = duration_pb2.Duration()
+    made.FromNanoseconds(round(seconds * 1e9))
+    return made
+
+
+def _checked(name: str, value: float) -> float:
+    if name in _RANGES:
+        least, greatest, least_included = _RANGES[name]
+        inside = least <= value <= greatest if least_included else least < value <= greatest
+        if not inside or not math.isfinite(value):
+            raise FleetError(
+                Reason.BAD_REQUEST, f"{value} is out of range.", field=f"sampling.{name}"
+            )
+    return value

@@ -1,0 +1,152 @@
+"""Unloads models: admits nothing more, waits for what runs, frees the memory.
+
+An unload that has begun goes on, whoever watches it: an instance that drains never serves again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import dataclasses
+from collections.abc import AsyncGenerator
+
+import structlog
+
+from services.backplane.errors import FleetError, Reason
+from services.neuron.instances import Instance, Instances, State
+from services.neuron.loading import Loads
+from services.neuron.supervisor import Supervisor
+
+_FREE_SECONDS = 30.0
+
+log = structlog.get_logger()
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Draining:
+    """So many requests still run."""
+
+    active: int
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Releasing:
+    """The memory is being given back."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Freed:
+    """The instance is gone."""
+
+    instance_id: str
+    freed_bytes: int
+
+
+class Unloads:
+    """All unloads under way."""
+
+    def __init__(self, *, instances: Instances, loads: Loads, supervisor: Supervisor) -> None:
+        self._instances = instances
+        self._loads = loads
+        self._supervisor = supervisor
+        self._tasks: dict[str, asyncio.Task[int]] = {}
+
+    def targets(self, *, instance_id: str, name: str) -> list[Instance]:
+        """The instances that an unload is about.
+
+        Raises:
+            FleetError: INSTANCE_GONE or NOT_FOUND, there is none.
+        """
+        if instance_id:
+            instance = self._instances.get(instance_id)
+            if instance is None:
+                raise FleetError(Reason.INSTANCE_GONE, f"There is no instance {instance_id} here.")
+            return [instance]
+        found = self._instances.of_model(name)
+        if not found:
+            raise FleetError(Reason.NOT_FOUND, f"The model {name!r} is not loaded here.")
+        return found
+
+    async def unload(
+        self, instance: Instance, drain_seconds: float
+    ) -> AsyncGenerator[Draining | Releasing | Freed]:
+        """Unloads one instance, or joins its unload.
+
+        Args:
+            instance: which.
+            drain_seconds: how long its requests may take; then they are ended with an error.
+
+        Yields: what it waits for; `Freed` is last.
+        """
+        task = self._tasks.get(instance.instance_id)
+        if task is None:
+            task = asyncio.create_task(self._run(instance, drain_seconds))
+            self._tasks[instance.instance_id] = task
+        told: Draining | Releasing | None = None
+        while not task.done():
+            version = self._instances.changes.version
+            stand = (
+                Draining(len(instance.running)) if instance.state is State.DRAINING else Releasing()
+            )
+            if stand != told:
+                told = stand
+                yield stand
+                continue
+            moved = asyncio.create_task(self._instances.changes.after(version))
+            try:
+                await asyncio.wait({task, moved}, return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                moved.cancel()
+        yield Freed(instance.instance_id, task.result())
+
+    async def stop(self) -> None:
+        """Ends all unloads where they are."""
+        for task in list(self._tasks.values()):
+            task.cancel()
+        await asyncio.gather(*self._tasks.values(), return_exceptions=True)
+
+    async def _run(self, instance: Instance, drain_seconds: float) -> int:
+        # One turn of the loop, so that whoever asked is already watching.
+        await asyncio.sleep(0)
+        try:
+            if instance.state is State.LOADING:
+                await self._loads.abandon(instance)
+                return 0
+            if instance.state in {State.READY, State.RECOVERING}:
+                self._instances.move(instance, State.DRAINING)
+            if instance.state is State.DRAINING:
+                await self._drain(instance, drain_seconds)
+            self._instances.move(instance, State.UNLOADING)
+            return await self._free(instance)
+        finally:
+            self._tasks.pop(instance.instance_id, None)
+            self._instances.remove(instance)
+
+    async def _drain(self, instance: Instance, seconds: float) -> None:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                while not instance.is_quiet:
+                    await self._instances.changes.after(self._instances.changes.version)
+        for generation in list(instance.running):
+            generation.fail(
+                FleetError(
+                    Reason.INSTANCE_GONE, f"{instance.model} was unloaded and its time was over."
+                )
+            )
+
+    async def _free(self, instance: Instance) -> int:
+        freed, info = 0, instance.info
+        link, key = instance.link, instance.key
+        if link is not None and not link.is_lost:
+            try:
+                async with asyncio.timeout(_FREE_SECONDS):
+                    freed = await link.unload(instance.instance_id)
+            except (TimeoutError, FleetError) as error:
+                log.warning(
+                    "model.unload_failed", instance_id=instance.instance_id, error=str(error)
+                )
+        if key is not None and self._instances.in_slot(key) == [instance]:
+            # The last tenant takes the process with it: all of its memory comes back.
+            await self._supervisor.release(key)
+            freed = max(freed, sum(info.memory_bytes.values()) if info else 0)
+        return freed

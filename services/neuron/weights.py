@@ -1,0 +1,186 @@
+"""Weights on this machine's disk: which files make a model, and what is there to load.
+
+Everything here reads the disk and may block; the daemon calls it from a thread.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import pathlib
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Final
+
+from cortex.v1 import model_pb2 as model
+from services.backplane.errors import FleetError, Reason
+from services.neuron import gguf_header
+
+_CONFIG: Final = "config.json"
+_MOST_FILES: Final = 20_000
+_DEEPEST: Final = 4
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Weights:
+    """The weights of one model.
+
+    Attributes:
+        path: a GGUF file, or a folder with safetensors and a config.json.
+        format: `gguf`, `safetensors`, `exl2`, `gptq`.
+        bytes: on disk, in all.
+        architecture: empty where it cannot be told.
+        max_context_tokens: as trained; 0 where it cannot be told.
+        cache_bytes_per_token: of keys and values in fp16; 0 where it cannot be told.
+        is_embedder: it makes vectors instead of text.
+    """
+
+    path: pathlib.Path
+    format: str
+    bytes: int
+    architecture: str = ""
+    max_context_tokens: int = 0
+    cache_bytes_per_token: int = 0
+    is_embedder: bool = False
+
+
+def inspect(path: pathlib.Path, *, quant: str = "") -> Weights:
+    """The weights at a path.
+
+    Args:
+        path: a GGUF file, or a folder that holds one model.
+        quant: which of several GGUF files, by a part of its name; letter case does not count.
+
+    Raises:
+        FleetError: MODEL_UNKNOWN, nothing is there; MODEL_FILE_BAD, it is no model; BAD_REQUEST,
+            there are several and `quant` names none or more than one.
+    """
+    try:
+        if path.is_dir():
+            return _folder(path, quant)
+        return _gguf(path)
+    except FileNotFoundError as error:
+        raise FleetError(Reason.MODEL_UNKNOWN, f"There is no file {path.name} here.") from error
+    except gguf_header.BadGgufError as error:
+        raise FleetError(Reason.MODEL_FILE_BAD, f"{error}.") from error
+    except OSError as error:
+        raise FleetError(
+            Reason.MODEL_FILE_BAD, f"{path.name} cannot be read: {error.strerror}."
+        ) from error
+
+
+def listing(folders: Sequence[pathlib.Path]) -> tuple[dict[str, Weights], list[str]]:
+    """The models under some folders by name, and what looks like one and is none.
+
+    A GGUF file's model is called as the file without its ending, a folder's as the folder. Of two
+    with one name the first counts.
+    """
+    found: dict[str, Weights] = {}
+    problems: list[str] = []
+    for folder in folders:
+        for path in _candidates(folder):
+            name = path.stem if path.suffix == ".gguf" else path.name
+            if name in found:
+                continue
+            try:
+                found[name] = inspect(path)
+            except FleetError as error:
+                problems.append(error.message)
+    return found, problems
+
+
+def stored(found: Mapping[str, Weights]) -> list[model.StoredModel]:
+    """A listing as the status shows it."""
+    return [
+        model.StoredModel(
+            model=name,
+            source=f"path:{weights.path}",
+            bytes=weights.bytes,
+            format=weights.format,
+            architecture=weights.architecture,
+            max_context_tokens=weights.max_context_tokens,
+            capabilities=capabilities(is_embedder=weights.is_embedder),
+        )
+        for name, weights in sorted(found.items())
+    ]
+
+
+def capabilities(*, is_embedder: bool) -> list[model.Capability.ValueType]:
+    """What can be said of a model before it is loaded."""
+    if is_embedder:
+        return [model.CAPABILITY_EMBEDDING]
+    return [model.CAPABILITY_CHAT, model.CAPABILITY_COMPLETION]
+
+
+def pick(files: Sequence[pathlib.Path], quant: str) -> pathlib.Path:
+    """The one GGUF file that `quant` names.
+
+    Raises:
+        FleetError: BAD_REQUEST, it names none or several.
+    """
+    matching = [path for path in files if quant.lower() in path.name.lower()]
+    if len(matching) == 1:
+        return matching[0]
+    names = ", ".join(sorted(path.name for path in files))
+    wanted = f"{quant!r} names {len(matching)}" if quant else "none is named"
+    raise FleetError(
+        Reason.BAD_REQUEST, f"There are several files and {wanted}: {names}.", field="spec.quant"
+    )
+
+
+def _candidates(folder: pathlib.Path) -> Iterator[pathlib.Path]:
+    """GGUF files and model folders, links followed, hidden folders not entered."""
+    seen = 0
+    for root, folders, files in os.walk(folder, followlinks=True):
+        here = pathlib.Path(root)
+        if len(here.relative_to(folder).parts) >= _DEEPEST:
+            folders.clear()
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        seen += len(files)
+        if seen > _MOST_FILES:
+            return
+        if _CONFIG in files and any(name.endswith(".safetensors") for name in files):
+            yield here
+        yield from (here / name for name in sorted(files) if name.endswith(".gguf"))
+
+
+def _folder(path: pathlib.Path, quant: str) -> Weights:
+    ggufs = sorted(path.rglob("*.gguf"))
+    if len(ggufs) == 1 and not quant:
+        return _gguf(ggufs[0])
+    if ggufs:
+        return _gguf(pick(ggufs, quant))
+    tensors = list(path.glob("*.safetensors"))
+    if not tensors or not (path / _CONFIG).is_file():
+        raise FleetError(Reason.MODEL_FILE_BAD, f"There is no model in {path.name}.")
+    return _safetensors(path, sum(file.stat().st_size for file in tensors))
+
+
+def _gguf(path: pathlib.Path) -> Weights:
+    header = gguf_header.read(path)
+    return Weights(
+        path,
+        "gguf",
+        path.stat().st_size,
+        header.architecture,
+        header.max_context_tokens,
+        header.cache_bytes_per_token,
+        header.is_embedder,
+    )
+
+
+def _safetensors(path: pathlib.Path, size: int) -> Weights:
+    try:
+        config = json.loads((path / _CONFIG).read_text(encoding="utf-8"))
+        names = config.get("architectures") or [""]
+        heads = int(config.get("num_attention_heads") or 1)
+        kv_heads = int(config.get("num_key_value_heads") or heads)
+        width = int(config.get("head_dim") or int(config.get("hidden_size", 0)) // heads)
+        cache = 2 * int(config.get("num_hidden_layers", 0)) * kv_heads * width * 2
+        context = int(config.get("max_position_embeddings", 0))
+        method = str((config.get("quantization_config") or {}).get("quant_method", "safetensors"))
+    except (ValueError, AttributeError, TypeError) as error:
+        raise FleetError(
+            Reason.MODEL_FILE_BAD, f"{path.name}/{_CONFIG} cannot be read: {error}."
+        ) from error
+    return Weights(path, method, size, str(names[0]), context, cache)

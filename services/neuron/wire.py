@@ -1,0 +1,187 @@
+"""Builds a neuron out of its settings: the only place that knows all parts."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import dataclasses
+import socket
+import uuid
+from collections.abc import AsyncGenerator
+
+from prometheus_client import CollectorRegistry
+
+import services
+from cortex.v1 import neuron_service_pb2 as neuron
+from cortex.v1.neuron_service_pb2_grpc import add_NeuronServiceServicer_to_server
+from services.backplane.address import Address, own_host_name
+from services.backplane.lifecycle import Shutdown
+from services.backplane.metrics import RpcMetrics, exposition, new_registry
+from services.backplane.server import Server
+from services.backplane.settings import Document
+from services.neuron.changes import Changes
+from services.neuron.daemon import Daemon
+from services.neuron.devices import Devices, importable_engines, machine_memory_bytes
+from services.neuron.gauges import NeuronMetrics, StatusCollector
+from services.neuron.generating import Generations
+from services.neuron.instances import Instances
+from services.neuron.loading import Loads
+from services.neuron.measuring import Measures
+from services.neuron.membership import Membership
+from services.neuron.package_source import PackageSource
+from services.neuron.recovery import Recovery
+from services.neuron.servicer import NeuronServicer
+from services.neuron.settings import NeuronSettings
+from services.neuron.sources import PathSource, Sources, UnsupportedSource
+from services.neuron.status import StatusBoard
+from services.neuron.supervisor import Supervisor
+from services.neuron.unloading import Unloads
+from services.neuron.worker_process import WorkerCommand, python_worker
+
+_SERVICE = "cortex.v1.NeuronService"
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class ServedNeuron:
+    """A neuron that serves.
+
+    Attributes:
+        address: where it listens, with its real port.
+        metrics_port: of `/metrics`; 0 where that is not served.
+        identity: as the fleet knows it.
+        metrics: what it counts.
+    """
+
+    address: Address
+    metrics_port: int
+    identity: neuron.NeuronIdentity
+    metrics: CollectorRegistry
+
+
+async def serve(document: Document, shutdown: Shutdown) -> int:
+    """Serves until the end is asked for. Returns the exit code.
+
+    Raises:
+        SettingsError: the `[neuron]` section cannot be used.
+        PortTakenError: it cannot listen where it should.
+    """
+    async with serving(document.section("neuron", NeuronSettings)):
+        await shutdown.wait()
+    return 0
+
+
+@contextlib.asynccontextmanager
+async def serving(
+    settings: NeuronSettings, *, worker_command: WorkerCommand = python_worker
+) -> AsyncGenerator[ServedNeuron]:
+    """A neuron in this process; leaving the context drains and stops it.
+
+    Args:
+        settings: its settings.
+        worker_command: command line of its workers.
+
+    Raises:
+        PortTakenError: it cannot listen where it should.
+    """
+    registry = new_registry("neuron")
+    devices = await asyncio.to_thread(Devices, reserved_bytes=settings.reserved_memory_bytes)
+    engines, problems = importable_engines()
+    identity = neuron.NeuronIdentity(
+        name=settings.name or socket.gethostname(),
+        incarnation_id=uuid.uuid4().hex,
+        labels=settings.labels,
+        version=services.__version__,
+        engines=engines,
+        features=["session"],
+    )
+    daemon, board = _build(
+        settings,
+        identity=identity,
+        registry=registry,
+        devices=devices,
+        problems=[*devices.problems, *problems],
+        worker_command=worker_command,
+    )
+    registry.register(StatusCollector(board.report))
+    listen = Address.parse(settings.metrics_listen) if settings.metrics_listen else None
+
+    def advertised(address: Address) -> str:
+        if not settings.advertise:
+            return str(address.dialled_as(own_host_name()))
+        told = Address.parse(settings.advertise)
+        return str(told if told.port else dataclasses.replace(told, port=address.port))
+
+    async with (
+        exposition(registry, listen) as port,
+        daemon.serving(Address.parse(settings.listen), advertised) as address,
+    ):
+        yield ServedNeuron(address, port, identity, registry)
+
+
+def _build(
+    settings: NeuronSettings,
+    *,
+    identity: neuron.NeuronIdentity,
+    registry: CollectorRegistry,
+    devices: Devices,
+    problems: list[str],
+    worker_command: WorkerCommand,
+) -> tuple[Daemon, StatusBoard]:
+    metrics = NeuronMetrics(registry)
+    changes = Changes()
+    instances = Instances(changes)
+    supervisor = Supervisor(
+        limits=settings.workers,
+        memory_bytes=settings.workers.memory_bytes or machine_memory_bytes() * 9 // 10,
+        command=worker_command,
+    )
+    board = StatusBoard(identity=identity, instances=instances, slots=lambda: supervisor.view)
+    sources = Sources(
+        {
+            "path": PathSource(),
+            "package": PackageSource(settings.store, stall_seconds=settings.download_stall_seconds),
+            "hf": UnsupportedSource("hf"),
+        },
+        named=settings.sources,
+        folders=settings.model_folders,
+    )
+    recovery = Recovery(instances=instances, supervisor=supervisor, metrics=metrics)
+    loads = Loads(
+        instances=instances,
+        sources=sources,
+        supervisor=supervisor,
+        tenant=recovery,
+        settings=settings,
+        engines=list(identity.engines),
+        devices=lambda: board.devices,
+        metrics=metrics,
+    )
+    recovery.reload_with(loads)
+    unloads = Unloads(instances=instances, loads=loads, supervisor=supervisor)
+    servicer = NeuronServicer(
+        loads=loads,
+        unloads=unloads,
+        generations=Generations(instances=instances, settings=settings, metrics=metrics),
+        measures=Measures(instances=instances, sources=sources, devices=lambda: board.devices),
+        board=board,
+        changes=changes,
+        drain_seconds=settings.drain_seconds,
+    )
+    server = Server(service_names=[_SERVICE], metrics=RpcMetrics(registry, "neuron"))
+    server.add(add_NeuronServiceServicer_to_server, servicer)
+    daemon = Daemon(
+        server=server,
+        servicer=servicer,
+        instances=instances,
+        loads=loads,
+        unloads=unloads,
+        recovery=recovery,
+        supervisor=supervisor,
+        membership=Membership(registries=settings.registry, board=board, changes=changes),
+        board=board,
+        devices=devices,
+        sources=sources,
+        problems=problems,
+        drain_seconds=settings.drain_seconds,
+    )
+    return daemon, board

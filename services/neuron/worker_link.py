@@ -1,0 +1,266 @@
+"""What the daemon has under way with one worker process: tasks, loads, calls.
+
+Made for one process and dead with it. It knows no instance and decides nothing: it sends commands
+and brings each report to whoever waits for it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections.abc import Callable
+from typing import Any, Protocol, TypeVar, assert_never
+
+import structlog
+
+from services.backplane.errors import FleetError, Reason
+from services.neuron.engine import Ended, Event, Failed, LoadPlan, ModelStats, Prompt, Task
+from services.neuron.frames import (
+    AbandonLoad,
+    Beat,
+    Cancel,
+    Command,
+    Count,
+    Counted,
+    Credit,
+    Embed,
+    Embedded,
+    Hello,
+    Load,
+    Loaded,
+    LoadEnded,
+    Loading,
+    Report,
+    Stepped,
+    Submit,
+    Unload,
+    Unloaded,
+)
+
+T = TypeVar("T")
+K = TypeVar("K", int, str)
+log = structlog.get_logger()
+
+
+class TaskListener(Protocol):
+    """Hears of one task."""
+
+    def on_event(self, event: Event) -> None:
+        """Something happened; `Ended` and `Failed` are the last."""
+        ...
+
+    def on_worker_lost(self, error: FleetError) -> None:
+        """The process died with the task in it; nothing more will come from it."""
+        ...
+
+
+class WorkerLink:
+    """One process's conversations."""
+
+    def __init__(
+        self,
+        send: Callable[..., None],
+        *,
+        on_stats: Callable[[str, ModelStats], None],
+        task_ids: itertools.count[int],
+    ) -> None:
+        """Speaks to a process through `send`.
+
+        Args:
+            send: writes commands.
+            on_stats: told how busy a model is, by instance.
+            task_ids: unique over all processes, so that a late frame never finds a wrong task.
+        """
+        self._send = send
+        self._on_stats = on_stats
+        self._task_ids = task_ids
+        self._call_ids = itertools.count(1)
+        self._tasks: dict[int, TaskListener] = {}
+        self._calls: dict[int, asyncio.Future[Counted | Embedded]] = {}
+        self._loads: dict[str, tuple[asyncio.Future[Loaded], Callable[[Loading], None]]] = {}
+        self._unloads: dict[str, asyncio.Future[int]] = {}
+        self._lost: FleetError | None = None
+        self.hello: asyncio.Future[Hello] = asyncio.get_running_loop().create_future()
+        self.resident_bytes = 0
+        self.busy_with = ""
+
+    @property
+    def is_loading(self) -> bool:
+        """True while a load is under way."""
+        return bool(self._loads)
+
+    @property
+    def is_lost(self) -> bool:
+        """True once the process has died."""
+        return self._lost is not None
+
+    # What the daemon asks.
+
+    def new_task_id(self) -> int:
+        """An id that no task of any worker has had."""
+        return next(self._task_ids)
+
+    def submit(self, task: Task, listener: TaskListener) -> None:
+        """Queues a task.
+
+        Raises:
+            FleetError: WORKER_LOST, the process has died.
+        """
+        self._check()
+        self._tasks[task.task_id] = listener
+        self._send(Submit(task))
+
+    def cancel(self, task_id: int) -> None:
+        """Forgets a task, here and in the worker; its listener hears no more."""
+        if self._tasks.pop(task_id, None) is not None:
+            self._send(Cancel((task_id,)))
+
+    def credit(self, task_id: int, tokens: int) -> None:
+        """Lets a task send more."""
+        if task_id in self._tasks:
+            self._send(Credit(((task_id, tokens),)))
+
+    async def load(self, plan: LoadPlan, on_progress: Callable[[Loading], None]) -> Loaded:
+        """Loads a model. Cancelling abandons the load and frees what it had taken.
+
+        Raises:
+            FleetError: with the engine's reason and words, or WORKER_LOST.
+        """
+        self._check()
+        future: asyncio.Future[Loaded] = asyncio.get_running_loop().create_future()
+        self._loads[plan.instance_id] = (future, on_progress)
+        self._send(Load(plan))
+        try:
+            return await future
+        except asyncio.CancelledError:
+            self._send(AbandonLoad(plan.instance_id))
+            raise
+        finally:
+            self._loads.pop(plan.instance_id, None)
+
+    async def unload(self, instance_id: str) -> int:
+        """Frees a model. Returns the bytes that came free.
+
+        Raises:
+            FleetError: WORKER_LOST.
+        """
+        return await self._until(self._unloads, instance_id, Unload(instance_id))
+
+    async def count(self, instance_id: str, prompt: Prompt) -> tuple[int, ...]:
+        """Token ids of a prompt.
+
+        Raises:
+            FleetError: with the engine's reason, or WORKER_LOST.
+        """
+        call_id = next(self._call_ids)
+        answer = await self._call(call_id, Count(call_id, instance_id, prompt))
+        assert isinstance(answer, Counted)
+        return answer.token_ids
+
+    async def embed(
+        self, instance_id: str, inputs: tuple[Prompt, ...], *, truncate: bool
+    ) -> Embedded:
+        """One vector per input.
+
+        Raises:
+            FleetError: with the engine's reason, or WORKER_LOST.
+        """
+        call_id = next(self._call_ids)
+        answer = await self._call(call_id, Embed(call_id, instance_id, inputs, truncate))
+        assert isinstance(answer, Embedded)
+        return answer
+
+    # What the worker says.
+
+    def on_report(self, report: Report) -> None:  # noqa: C901, PLR0912 - one case per kind
+        """Brings a report to whoever waits for it."""
+        match report:
+            case Stepped():
+                for event in report.events:
+                    self._on_event(event)
+                self._on_stats(report.instance_id, report.stats)
+            case Beat():
+                self.resident_bytes, self.busy_with = report.resident_bytes, report.busy_with
+            case Counted() | Embedded():
+                call = self._calls.get(report.call_id)
+                if report.error is None:
+                    _settle(call, report)
+                else:
+                    _fail(call, failure(*report.error))
+            case Loading():
+                if report.instance_id in self._loads:
+                    self._loads[report.instance_id][1](report)
+            case Loaded():
+                if report.instance_id in self._loads:
+                    _settle(self._loads[report.instance_id][0], report)
+                else:  # it became ready while being abandoned
+                    self._send(Unload(report.instance_id))
+            case LoadEnded():
+                if report.instance_id in self._loads:
+                    error = failure(report.reason, report.message)
+                    _fail(self._loads[report.instance_id][0], error)
+            case Unloaded():
+                _settle(self._unloads.get(report.instance_id), report.freed_bytes)
+            case Hello():
+                _settle(self.hello, report)
+            case _:
+                assert_never(report)
+
+    def on_death(self, error: FleetError) -> None:
+        """Tells everyone who waits that the process is gone."""
+        self._lost = error
+        tasks, self._tasks = self._tasks, {}
+        loads = [future for future, _ in self._loads.values()]
+        waiting: list[asyncio.Future[Any]] = [self.hello, *loads]
+        for future in [*waiting, *self._unloads.values(), *self._calls.values()]:
+            _fail(future, error)
+        for listener in tasks.values():
+            listener.on_worker_lost(error)
+
+    def _on_event(self, event: Event) -> None:
+        task_id = event.task_id
+        listener = self._tasks.get(task_id)
+        if listener is None:  # cancelled meanwhile
+            return
+        if isinstance(event, Ended | Failed):
+            del self._tasks[task_id]
+        try:
+            listener.on_event(event)
+        except Exception:
+            # One listener's fault must not take the other sequences of the step with it.
+            log.exception("task.listener_crashed", task_id=task_id)
+            self.cancel(task_id)
+            listener.on_worker_lost(FleetError(Reason.INTERNAL, "The neuron failed."))
+
+    async def _call(self, call_id: int, command: Command) -> Counted | Embedded:
+        return await self._until(self._calls, call_id, command)
+
+    async def _until(self, waiting: dict[K, asyncio.Future[T]], key: K, command: Command) -> T:
+        self._check()
+        future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+        waiting[key] = future
+        self._send(command)
+        try:
+            return await future
+        finally:
+            waiting.pop(key, None)
+
+    def _check(self) -> None:
+        if self._lost is not None:
+            raise self._lost
+
+
+def _settle(future: asyncio.Future[T] | None, value: T) -> None:
+    if future is not None and not future.done():
+        future.set_result(value)
+
+
+def _fail(future: asyncio.Future[Any] | None, error: FleetError) -> None:
+    if future is not None and not future.done():
+        future.set_exception(error)
+        future.exception()  # nobody may be waiting, and that is no mistake
+
+
+def failure(reason: str, message: str) -> FleetError:
+    """A worker's failure as an error; reasons that the table lacks are INTERNAL."""
+    return FleetError(Reason.__members__.get(reason, Reason.INTERNAL), message)
