@@ -1,0 +1,1 @@
+"""One module per tool-call format, behind one protocol. Pure."""

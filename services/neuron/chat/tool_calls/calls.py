@@ -1,0 +1,125 @@
+"""What a format reader writes its findings to, and what it owes the parser."""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+import json
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol
+
+from services.neuron.chat.stream import Piece, TextPiece, ToolCallPiece
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Tools:
+    """The tools of one request, as readers need them.
+
+    Attributes:
+        parameters: tool name to the JSON Schema of its arguments.
+    """
+
+    parameters: Mapping[str, Mapping[str, Any]]
+
+    def property_schema(self, name: str, key: str) -> Mapping[str, Any]:
+        """The schema of one argument; empty where it is not known."""
+        properties = self.parameters.get(name, {}).get("properties")
+        if not isinstance(properties, dict):
+            return {}
+        schema: Any = properties.get(key)  # pyright: ignore[reportUnknownMemberType] - JSON
+        return schema if isinstance(schema, dict) else {}
+
+    def by_arguments(self, keys: Sequence[str]) -> str | None:
+        """The only tool that takes all of these arguments and needs no others; None if unclear."""
+        fitting = [
+            name
+            for name, schema in self.parameters.items()
+            if keys
+            and set(keys) <= set(schema.get("properties", ()))
+            and set(schema.get("required", ())) <= set(keys)
+        ]
+        return fitting[0] if len(fitting) == 1 else None
+
+
+class Calls:
+    """Collects pieces of one output in order; numbers calls and names them."""
+
+    def __init__(self, new_id: Callable[[], str]) -> None:
+        self._new_id = new_id
+        self._pieces: list[Piece] = []
+        self._index = -1
+
+    @property
+    def count(self) -> int:
+        """Calls begun."""
+        return self._index + 1
+
+    def text(self, text: str) -> None:
+        """Text of the answer."""
+        last = self._pieces[-1] if self._pieces else None
+        if isinstance(last, TextPiece):
+            self._pieces[-1] = TextPiece(last.text + text)
+        elif text:
+            self._pieces.append(TextPiece(text))
+
+    def piece(self, piece: Piece) -> None:
+        """Any other piece."""
+        self._pieces.append(piece)
+
+    def begin(self, name: str, *, repair: str = "") -> None:
+        """A call begins."""
+        self._index += 1
+        self._pieces.append(
+            ToolCallPiece(self._index, call_id=self._new_id(), name=name, repair=repair)
+        )
+
+    def arguments(self, fragment: str, *, repair: str = "") -> None:
+        """More of the newest call's arguments."""
+        last = self._pieces[-1] if self._pieces else None
+        if isinstance(last, ToolCallPiece) and last.index == self._index:
+            repairs = "; ".join(filter(None, (last.repair, repair)))
+            self._pieces[-1] = dataclasses.replace(
+                last, arguments_json=last.arguments_json + fragment, repair=repairs
+            )
+        elif fragment or repair:
+            self._pieces.append(ToolCallPiece(self._index, arguments_json=fragment, repair=repair))
+
+    def whole(self, name: str, arguments: Any, *, repair: str = "") -> None:
+        """A call that is known all at once."""
+        self.begin(name, repair=repair)
+        self.arguments(json.dumps(arguments, ensure_ascii=False))
+
+    def take(self) -> list[Piece]:
+        """What was collected since the last time."""
+        pieces, self._pieces = self._pieces, []
+        return pieces
+
+
+class Progress(enum.Enum):
+    """Where a reader stands behind a character."""
+
+    MORE = enum.auto()
+    """It was read; the call goes on."""
+    DONE = enum.auto()
+    """It was the last of the call."""
+    BEYOND = enum.auto()
+    """The call had ended before it; the character is not the reader's."""
+    BROKEN = enum.auto()
+    """It does not fit. What the reader had not told yet is in `unread`, this character included."""
+
+
+class Reader(Protocol):
+    """Reads the inside of one tool-call region, a character at a time."""
+
+    @property
+    def unread(self) -> str:
+        """Text that was taken and has not been told as a call."""
+        ...
+
+    def push(self, char: str) -> Progress:
+        """Reads a character."""
+        ...
+
+    def cut(self) -> None:
+        """The output ends here: tells what can be told, closed; the rest is in `unread`."""
+        ...

@@ -1,0 +1,80 @@
+"""Which tool-call format a model speaks: by the load's wish, else by its chat template. Pure."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+from cortex.v1 import conversation_pb2 as conversation
+from services.backplane.errors import FleetError, Reason
+from services.neuron.chat.stream import ChatParser
+from services.neuron.chat.tool_calls import (
+    deepseek,
+    glm,
+    harmony,
+    hermes,
+    llama3,
+    mistral,
+    pythonic,
+    qwen_xml,
+)
+from services.neuron.chat.tool_calls.calls import Calls, Tools
+
+Factory = Callable[[Calls, Tools], ChatParser]
+
+# Order matters where templates share a marker: the more particular format comes first.
+_FORMATS: Final[Mapping[str, tuple[Callable[[str], bool], Factory]]] = {
+    harmony.NAME: (harmony.detects, harmony.parser),
+    deepseek.NAME: (deepseek.detects, deepseek.parser),
+    qwen_xml.NAME: (qwen_xml.detects, qwen_xml.parser),
+    glm.NAME: (glm.detects, glm.parser),
+    hermes.NAME: (hermes.detects, hermes.parser),
+    mistral.NAME: (mistral.detects, mistral.parser),
+    pythonic.NAME: (pythonic.detects, pythonic.parser),
+    llama3.NAME: (llama3.detects, llama3.parser),
+}
+GENERIC: Final = "generic"
+
+
+def tool_format(wanted: str, template: str) -> str:
+    """The name of a model's format; `generic` where its template knows no tools.
+
+    Args:
+        wanted: as in cortex.v1.LoadSpec.tool_format; empty for the template's own.
+        template: source of the model's chat template.
+
+    Raises:
+        FleetError: BAD_REQUEST, there is no such format.
+    """
+    if wanted and wanted not in _FORMATS and wanted != GENERIC:
+        known = ", ".join([*_FORMATS, GENERIC])
+        raise FleetError(
+            Reason.BAD_REQUEST,
+            f"No tool format {wanted!r} (known: {known}).",
+            field="spec.tool_format",
+        )
+    if wanted:
+        return wanted
+    for name, (detects, _) in _FORMATS.items():
+        if detects(template):
+            return name
+    return GENERIC
+
+
+def tool_parser(name: str, tools: Tools, new_id: Callable[[], str]) -> ChatParser:
+    """A parser of one output in a format; the generic one is Hermes'."""
+    _, factory = _FORMATS[hermes.NAME if name == GENERIC else name]
+    return factory(Calls(new_id), tools)
+
+
+def tools_of(chat: conversation.Chat) -> Tools:
+    """The tools of a chat, as readers need them; schemas that are no objects count as empty."""
+    parameters: dict[str, Mapping[str, Any]] = {}
+    for tool in chat.tools:
+        try:
+            schema: Any = json.loads(tool.parameters_schema_json or "{}")
+        except ValueError:
+            schema = {}
+        parameters[tool.name] = schema if isinstance(schema, dict) else {}
+    return Tools(parameters)

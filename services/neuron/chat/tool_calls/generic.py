@@ -1,0 +1,81 @@
+"""Tools for models whose chat template knows none: shown in the system turn, called as in Hermes.
+
+Nothing here happens silently: the instance's facts name the format, and a request whose tools even
+so cannot be shown is refused.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+from services.neuron.chat.tool_calls.hermes import CLOSING, OPENING
+
+_INSTRUCTIONS: Final = """\
+# Tools
+
+You may call one or more functions to assist with the user query.
+
+You are provided with function signatures within <tools></tools> XML tags:
+<tools>
+{tools}
+</tools>
+
+For each function call, return a json object with function name and arguments within \
+{opening}{closing} XML tags:
+{opening}
+{{"name": <function-name>, "arguments": <args-json-object>}}
+{closing}"""
+
+Message = dict[str, Any]
+
+
+def with_tools(messages: Sequence[Message], tools: Sequence[Mapping[str, Any]]) -> list[Message]:
+    """The turns as a template without tools can take them.
+
+    The tools stand at the end of the first system turn, calls of earlier turns are written as the
+    model would write them, and results are turns of the user's.
+    """
+    shown = "\n".join(json.dumps(tool, ensure_ascii=False) for tool in tools)
+    instructions = _INSTRUCTIONS.format(tools=shown, opening=OPENING, closing=CLOSING)
+    turns = [_written(message) for message in messages]
+    if turns and turns[0]["role"] == "system":
+        system = "\n\n".join(filter(None, (turns[0]["content"], instructions)))
+        return _merged([turns[0] | {"content": system}, *turns[1:]])
+    return _merged([{"role": "system", "content": instructions}, *turns])
+
+
+def _written(message: Message) -> Message:
+    if message["role"] == "tool":
+        content = message["content"]
+        text = content if isinstance(content, str) else json.dumps(content)
+        return {"role": "user", "content": f"<tool_response>\n{text}\n</tool_response>"}
+    if not message.get("tool_calls"):
+        return message
+    calls = [
+        f"{OPENING}\n{json.dumps(_call(call['function']), ensure_ascii=False)}\n{CLOSING}"
+        for call in message["tool_calls"]
+    ]
+    content = "\n".join(filter(None, (message["content"], *calls)))
+    kept = {key: value for key, value in message.items() if key != "tool_calls"}
+    return kept | {"content": content}
+
+
+def _call(function: Mapping[str, Any]) -> dict[str, Any]:
+    return {"name": function["name"], "arguments": function["arguments"]}
+
+
+def _merged(turns: Sequence[Message]) -> list[Message]:
+    """Results of several calls are one turn: templates want user and assistant to alternate."""
+    merged: list[Message] = []
+    for turn in turns:
+        last = merged[-1] if merged else None
+        both_text = last is not None and isinstance(last["content"], str)
+        if last is not None and both_text and last["role"] == turn["role"] == "user":
+            is_result = str(turn["content"]).startswith("<tool_response>")
+            if is_result and isinstance(turn["content"], str):
+                merged[-1] = last | {"content": f"{last['content']}\n{turn['content']}"}
+                continue
+        merged.append(turn)
+    return merged

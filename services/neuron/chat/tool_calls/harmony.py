@@ -1,0 +1,121 @@
+"""Harmony (gpt-oss): channels for reasoning, calls and the answer, each opened by control tokens.
+
+`<|channel|>analysis<|message|>…<|end|>` is reasoning; `<|channel|>commentary to=functions.NAME
+<|constrain|>json<|message|>{…}<|call|>` is a call; `<|channel|>final<|message|>…` is the answer.
+Source: OpenAI's Harmony response format.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Final
+
+from services.neuron.chat.stream import Piece, ReasoningPiece, held_back
+from services.neuron.chat.tool_calls.calls import Calls, Progress, Tools
+from services.neuron.chat.tool_calls.json_call import JsonArguments
+
+NAME: Final = "harmony"
+_CHANNEL: Final = "<|channel|>"
+_MESSAGE: Final = "<|message|>"
+_ENDS: Final = ("<|end|>", "<|call|>", "<|return|>", "<|start|>", _CHANNEL)
+_RECIPIENT: Final = re.compile(r"to=(?:functions\.)?([\w.-]+)")
+
+
+def detects(template: str) -> bool:
+    """True for a template that shows the model this format."""
+    return _CHANNEL in template and _MESSAGE in template
+
+
+class HarmonyParser:
+    """Reads one output; the prompt ended with `<|start|>assistant`."""
+
+    def __init__(self, calls: Calls, tools: Tools) -> None:
+        self._calls = calls
+        self._header: str | None = ""
+        self._channel = ""
+        self._arguments: JsonArguments | None = None
+        self._held = ""
+
+    @property
+    def is_reasoning(self) -> bool:
+        """True in the analysis channel."""
+        return self._header is None and self._channel == "analysis"
+
+    def feed(self, text: str) -> Sequence[Piece]:
+        """What is certain with this text."""
+        for char in text:
+            if self._header is not None:
+                self._in_header(char)
+            else:
+                self._in_body(char)
+        if self._header is None and self._arguments is None:
+            keep = max(held_back(self._held, marker) for marker in _ENDS)
+            self._tell(self._held[: len(self._held) - keep])
+            self._held = self._held[len(self._held) - keep :] if keep else ""
+        return self._calls.take()
+
+    def finish(self) -> Sequence[Piece]:
+        """The end of the output."""
+        if self._header is None:
+            if self._arguments is not None:
+                self._arguments.cut()
+            else:
+                self._tell(self._held)
+        elif self._header and _CHANNEL not in self._header:
+            self._calls.text(self._header)
+        self._held = ""
+        return self._calls.take()
+
+    @staticmethod
+    def _is_header(header: str) -> bool:
+        """False for an output that keeps to no channel at all."""
+        starts = ("<|start|>assistant", _CHANNEL, " to=", "<|constrain|>")
+        return any(start.startswith(header[: len(start)]) for start in starts)
+
+    def _in_header(self, char: str) -> None:
+        assert self._header is not None
+        self._header += char
+        if not self._is_header(self._header):
+            self._begin_answer()
+        if not self._header or not self._header.endswith(_MESSAGE):
+            return
+        header, self._header = self._header.removesuffix(_MESSAGE), None
+        recipient = _RECIPIENT.search(header)
+        self._channel = header.rpartition(_CHANNEL)[2].split()[0:1][0] if _CHANNEL in header else ""
+        self._channel = self._channel.partition("<|")[0]
+        if recipient:
+            self._arguments = JsonArguments(self._calls, recipient[1])
+
+    def _in_body(self, char: str) -> None:
+        if self._arguments is not None:
+            if self._arguments.push(char) is Progress.MORE:
+                return
+            self._held, self._arguments = self._arguments.unread, None
+            self._channel = "call"
+            return
+        self._held += char
+        if char == ">":
+            for marker in _ENDS:
+                if self._held.endswith(marker):
+                    self._tell(self._held.removesuffix(marker))
+                    self._held = ""
+                    self._header = marker if marker in {"<|start|>", _CHANNEL} else ""
+
+    def _begin_answer(self) -> None:
+        self._held, self._header, self._channel = self._header or "", None, "final"
+        self._tell(self._held)
+        self._held = ""
+
+    def _tell(self, text: str) -> None:
+        if not text or (self._channel == "call" and not text.strip()):
+            return
+        if self._channel == "analysis":
+            self._calls.piece(ReasoningPiece(text))
+        else:
+            self._calls.text(text)
+
+
+def parser(calls: Calls, tools: Tools) -> HarmonyParser:
+    """Reads one output."""
+    return HarmonyParser(calls, tools)

@@ -1,0 +1,33 @@
+"""Hermes and Qwen 2.5/3: `<tool_call>{"name": …, "arguments": {…}}</tool_call>`.
+
+Source: the chat templates of NousResearch/Hermes-2-Pro and Qwen/Qwen2.5.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from services.neuron.chat.stream import ChatParser
+from services.neuron.chat.tool_calls.calls import Calls, Tools
+from services.neuron.chat.tool_calls.json_call import JsonCallList
+from services.neuron.chat.tool_calls.region import RegionParser
+
+NAME: Final = "hermes"
+OPENING: Final = "<tool_call>"
+CLOSING: Final = "</tool_call>"
+
+
+def detects(template: str) -> bool:
+    """True for a template that shows the model this format."""
+    return OPENING in template
+
+
+def parser(calls: Calls, tools: Tools) -> ChatParser:
+    """Reads one output."""
+    return RegionParser(
+        calls=calls,
+        opening=OPENING,
+        closing=CLOSING,
+        reader=lambda: JsonCallList(calls, tools),
+        repeats=True,
+    )

@@ -1,0 +1,41 @@
+"""Takes one marker off the beginning of an output, where it is there."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from services.neuron.chat.stream import ChatParser, Piece
+
+
+class LeadingTagParser:
+    """Hands everything behind an optional leading marker to another parser."""
+
+    def __init__(self, tag: str, inner: ChatParser) -> None:
+        self._tag, self._inner = tag, inner
+        self._held: str | None = ""
+
+    @property
+    def is_reasoning(self) -> bool:
+        """As the inner parser says."""
+        return self._inner.is_reasoning
+
+    def feed(self, text: str) -> Sequence[Piece]:
+        """What is certain with this text."""
+        if self._held is None:
+            return self._inner.feed(text)
+        self._held += text
+        seen = self._held.lstrip()
+        if self._tag.startswith(seen):
+            return () if seen != self._tag else self._go_on("")
+        rest = seen[len(self._tag) :] if seen.startswith(self._tag) else self._held
+        return self._go_on(rest)
+
+    def finish(self) -> Sequence[Piece]:
+        """The end of the output."""
+        if self._held is None:
+            return self._inner.finish()
+        return [*self._go_on(self._held), *self._inner.finish()]
+
+    def _go_on(self, rest: str) -> Sequence[Piece]:
+        self._held = None
+        return self._inner.feed(rest) if rest else ()

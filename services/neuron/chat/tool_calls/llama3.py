@@ -1,0 +1,35 @@
+"""Llama 3.1 to 3.3, JSON: the whole output is `{"name": …, "parameters": {…}}`, several by `;`.
+
+Source: Meta's prompt format for Llama 3.1; the `<|python_tag|>` before it is a control token.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from services.neuron.chat.stream import ChatParser
+from services.neuron.chat.tool_calls.calls import Calls, Tools
+from services.neuron.chat.tool_calls.json_call import JsonCall
+from services.neuron.chat.tool_calls.leading_tag import LeadingTagParser
+from services.neuron.chat.tool_calls.region import LeadingParser
+
+NAME: Final = "llama3_json"
+TAG: Final = "<|python_tag|>"
+
+
+def detects(template: str) -> bool:
+    """True for a template that shows the model this format."""
+    return '"parameters": dictionary' in template or (TAG in template and "Environment" in template)
+
+
+def parser(calls: Calls, tools: Tools) -> ChatParser:
+    """Reads one output."""
+    return LeadingTagParser(
+        TAG,
+        LeadingParser(
+            calls=calls,
+            begins="{",
+            reader=lambda: JsonCall(calls, tools, known_only=True),
+            separators=";",
+        ),
+    )

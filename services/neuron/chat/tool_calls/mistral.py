@@ -1,0 +1,68 @@
+"""Mistral: `[TOOL_CALLS][{"name": …, "arguments": {…}}]`; since v11 `[TOOL_CALLS]name[ARGS]{…}`.
+
+Source: mistral-common, tokenizers v3 to v13.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from services.neuron.chat.stream import ChatParser
+from services.neuron.chat.tool_calls.calls import Calls, Progress, Tools
+from services.neuron.chat.tool_calls.json_call import JsonArguments, JsonCallList
+from services.neuron.chat.tool_calls.region import RegionParser
+
+NAME: Final = "mistral"
+OPENING: Final = "[TOOL_CALLS]"
+_ARGS: Final = "[ARGS]"
+_CALL_ID: Final = "[CALL_ID]"
+
+
+def detects(template: str) -> bool:
+    """True for a template that shows the model this format."""
+    return OPENING in template
+
+
+def parser(calls: Calls, tools: Tools) -> ChatParser:
+    """Reads one output."""
+    return RegionParser(
+        calls=calls, opening=OPENING, closing="", reader=lambda: MistralCall(calls, tools)
+    )
+
+
+class MistralCall:
+    """What follows one `[TOOL_CALLS]`: a list, or a name and its arguments."""
+
+    def __init__(self, calls: Calls, tools: Tools) -> None:
+        self._calls = calls
+        self._list = JsonCallList(calls, tools)
+        self._head = ""
+        self._inner: JsonCallList | JsonArguments | None = None
+
+    @property
+    def unread(self) -> str:
+        """Text that was taken and has not been told as a call."""
+        return self._head + (self._inner.unread if self._inner else "")
+
+    def push(self, char: str) -> Progress:
+        """Reads a character."""
+        if self._inner is not None:
+            return self._inner.push(char)
+        seen = (self._head + char).lstrip()
+        if seen[:1] in {"[", "{"}:
+            self._inner, self._head = self._list, ""
+            return self._inner.push(char)
+        if char == "{":
+            name = self._head.partition(_ARGS)[0].partition(_CALL_ID)[0].strip()
+            if not name:
+                self._head += char
+                return Progress.BROKEN
+            self._inner, self._head = JsonArguments(self._calls, name), ""
+            return self._inner.push(char)
+        self._head += char
+        return Progress.BROKEN if char == "\n" and seen.strip() else Progress.MORE
+
+    def cut(self) -> None:
+        """Closes a call that was begun."""
+        if self._inner is not None:
+            self._inner.cut()

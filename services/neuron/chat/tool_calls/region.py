@@ -1,0 +1,218 @@
+"""Text with tool-call regions in it: `answer <marker>call</marker> answer`.
+
+Reads characters one by one, so that no chunking of the output can change what it means. Text that
+turns out to be no call is told as it was written, markers included.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Final
+
+from services.neuron.chat.stream import Piece, held_back
+from services.neuron.chat.tool_calls.calls import Calls, Progress, Reader
+
+# Surplus braces behind a call are the models' commonest slip; spaces there mean nothing either.
+_SURPLUS: Final = "}] \t\r\n"
+
+
+class RegionParser:
+    """Finds regions by their opening marker and hands each to a fresh reader.
+
+    A region without a closing marker ends with its call. A region may hold several calls, one
+    behind the other, where `repeats` is set; then each gets a fresh reader.
+    """
+
+    def __init__(
+        self,
+        *,
+        calls: Calls,
+        opening: str,
+        closing: str,
+        reader: Callable[[], Reader],
+        repeats: bool = False,
+        separators: str = "",
+    ) -> None:
+        """Begins an output.
+
+        Args:
+            calls: where findings go.
+            opening: marks the beginning of a region.
+            closing: marks its end; empty for none.
+            reader: makes a reader of the inside.
+            repeats: several calls in one region.
+            separators: what may stand between them, spaces apart.
+        """
+        self._calls, self._opening, self._closing = calls, opening, closing
+        self._new_reader, self._repeats, self._separators = reader, repeats, separators
+        self._held = ""
+        self._reader: Reader | None = None
+        self._tail: str | None = None
+        self._opened_by = ""
+
+    @property
+    def is_reasoning(self) -> bool:
+        """Never; a reasoning parser stands before this one."""
+        return False
+
+    def feed(self, text: str) -> Sequence[Piece]:
+        """What is certain with this text."""
+        for char in text:
+            self._push(char)
+        if self._is_text:
+            keep = held_back(self._held, self._opening)
+            certain = self._held[: len(self._held) - keep]
+            self._held = self._held[len(certain) :]
+            self._calls.text(certain)
+        return self._calls.take()
+
+    def finish(self) -> Sequence[Piece]:
+        """The end of the output."""
+        if self._reader is not None:
+            before = self._calls.count
+            self._reader.cut()
+            told = self._calls.count > before or not self._reader.unread
+            self._calls.text("" if told else self._opened_by + self._reader.unread)
+        elif self._is_text:
+            self._calls.text(self._held)
+        elif self._tail and self._tail.strip(_SURPLUS):
+            self._calls.text(self._tail)
+        self._held, self._reader, self._tail = "", None, None
+        return self._calls.take()
+
+    @property
+    def _is_text(self) -> bool:
+        return self._reader is None and self._tail is None
+
+    def _push(self, char: str) -> None:
+        if self._reader is not None:
+            self._inside(char)
+        elif self._tail is not None:
+            self._behind(char)
+        else:
+            self._held += char
+            if self._held.endswith(self._opening):
+                self._calls.text(self._held[: -len(self._opening)])
+                self._held, self._reader = "", self._new_reader()
+                self._opened_by = self._opening
+
+    def _inside(self, char: str) -> None:
+        assert self._reader is not None
+        match self._reader.push(char):
+            case Progress.MORE:
+                pass
+            case Progress.DONE:
+                self._reader, self._tail = None, ""
+            case Progress.BEYOND:
+                self._reader, self._tail = None, ""
+                self._behind(char)
+            case Progress.BROKEN:
+                self._give_up()
+
+    def _give_up(self) -> None:
+        """What was no call goes on as text; the closing marker of a broken call is text too."""
+        assert self._reader is not None
+        unread, self._reader = self._reader.unread, None
+        self._held = ""
+        # told in full: nothing that the model said is lost
+        self._calls.text(self._opened_by)
+        for char in unread:
+            self._push(char)
+
+    def _behind(self, char: str) -> None:
+        """Between a call and the closing marker."""
+        assert self._tail is not None
+        self._tail += char
+        stripped = self._tail.lstrip()
+        if self._closing and stripped.endswith(self._closing):
+            self._tail = None
+            return
+        rest = stripped.lstrip(_SURPLUS + self._separators)
+        if rest and not self._closing.startswith(rest):
+            tail, self._tail = self._tail, None
+            if self._repeats:
+                self._reader, self._opened_by = self._new_reader(), ""
+                tail = rest
+            for each in tail:
+                self._push(each)
+
+
+class LeadingParser:
+    """A call that is the whole output, without a marker: only looked for at the beginning."""
+
+    def __init__(
+        self,
+        *,
+        calls: Calls,
+        begins: str,
+        reader: Callable[[], Reader],
+        separators: str = "",
+    ) -> None:
+        """Begins an output.
+
+        Args:
+            calls: where findings go.
+            begins: characters that a call may begin with.
+            reader: makes a reader for each call.
+            separators: what may stand between calls, spaces apart.
+        """
+        self._calls, self._begins, self._new_reader = calls, begins, reader
+        self._separators = separators
+        self._space = ""
+        self._reader: Reader | None = None
+        self._is_answer = False
+
+    @property
+    def is_reasoning(self) -> bool:
+        """Never."""
+        return False
+
+    def feed(self, text: str) -> Sequence[Piece]:
+        """What is certain with this text."""
+        for char in text:
+            self._push(char)
+        return self._calls.take()
+
+    def finish(self) -> Sequence[Piece]:
+        """The end of the output."""
+        if self._reader is not None:
+            before = self._calls.count
+            self._reader.cut()
+            if self._calls.count == before:
+                self._calls.text(self._space + self._reader.unread)
+        elif not self._calls.count or self._space.strip():
+            self._calls.text(self._space)
+        self._reader, self._space = None, ""
+        return self._calls.take()
+
+    def _push(self, char: str) -> None:
+        if self._is_answer:
+            self._calls.text(char)
+        elif self._reader is not None:
+            self._inside(char)
+        elif char.isspace() or (self._calls.count and char in self._separators + "}"):
+            self._space += char
+        elif char in self._begins:
+            self._reader = self._new_reader()
+            self._inside(char)
+        else:
+            self._answer(char)
+
+    def _inside(self, char: str) -> None:
+        assert self._reader is not None
+        match self._reader.push(char):
+            case Progress.MORE:
+                pass
+            case Progress.DONE:
+                self._reader, self._space = None, ""
+            case Progress.BEYOND:
+                self._reader, self._space = None, ""
+                self._push(char)
+            case Progress.BROKEN:
+                unread, self._reader = self._reader.unread, None
+                self._answer(unread)
+
+    def _answer(self, text: str) -> None:
+        space, self._space = self._space, ""
+        self._is_answer = True
+        self._calls.text(space + text)
