@@ -92,7 +92,7 @@ _SHORT: Final[Mapping[str, _Signature]] = MappingProxyType(
         "sampler_init_min_p": (pointer, (f32, size)),
         "sampler_init_typical": (pointer, (f32, size)),
         "sampler_init_temp": (pointer, (f32,)),
-        "sampler_init_penalties": (pointer, (i32, f32, f32, f32)),
+        "sampler_init_penalties": (pointer, (i32, i32, f32, f32, f32)),
         "sampler_init_logit_bias": (pointer, (i32, i32, ctypes.POINTER(LogitBias))),
     }
 )

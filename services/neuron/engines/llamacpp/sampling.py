@@ -42,7 +42,7 @@ class Sampler:
         self._repetition: int | None = None
         self._output_penalty: int | None = None
         self._add_bias(params, vocabulary_size)
-        self._add_penalties(params, window)
+        self._add_penalties(params, vocabulary_size, window)
         is_plain = not params.logit_bias and not self._repetition and not self._output_penalty
         self._is_argmax = params.temperature <= 0 and is_plain
         self._add_choice(params)
@@ -95,18 +95,17 @@ class Sampler:
             )
         )
 
-    def _add_penalties(self, params: SamplingParams, window: int) -> None:
+    def _add_penalties(self, params: SamplingParams, vocabulary_size: int, window: int) -> None:
+        new = self._library.sampler_init_penalties
         # Two samplers, because they look at different tokens: the first also sees the prompt.
         if params.repetition_penalty != 1:
-            self._repetition = self._add(
-                self._library.sampler_init_penalties(window, params.repetition_penalty, 0.0, 0.0)
-            )
+            penalty = new(vocabulary_size, window, params.repetition_penalty, 0.0, 0.0)
+            self._repetition = self._add(penalty)
         if params.frequency_penalty or params.presence_penalty:
-            self._output_penalty = self._add(
-                self._library.sampler_init_penalties(
-                    window, 1.0, params.frequency_penalty, params.presence_penalty
-                )
+            penalty = new(
+                vocabulary_size, window, 1.0, params.frequency_penalty, params.presence_penalty
             )
+            self._output_penalty = self._add(penalty)
 
     def _add_choice(self, params: SamplingParams) -> None:
         library = self._library

@@ -6,19 +6,16 @@ A wrong layout is memory corruption: `self_check.py` compares defaults before an
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Sequence
-from typing import Any, ClassVar, Final
+from typing import Final
 
 i32, u32, f32 = ctypes.c_int32, ctypes.c_uint32, ctypes.c_float
 boolean, pointer, size = ctypes.c_bool, ctypes.c_void_p, ctypes.c_size_t
-
-Fields = Sequence[tuple[str, Any]]
 
 
 class ModelParams(ctypes.Structure):
     """`struct llama_model_params`."""
 
-    _fields_: ClassVar[Fields] = [
+    _fields_ = [
         ("devices", pointer),
         ("tensor_buft_overrides", pointer),
         ("n_gpu_layers", i32),
@@ -42,7 +39,7 @@ class ModelParams(ctypes.Structure):
 class ContextParams(ctypes.Structure):
     """`struct llama_context_params`."""
 
-    _fields_: ClassVar[Fields] = [
+    _fields_ = [
         ("n_ctx", u32),
         ("n_batch", u32),
         ("n_ubatch", u32),
@@ -87,7 +84,7 @@ class ContextParams(ctypes.Structure):
 class Batch(ctypes.Structure):
     """`struct llama_batch`."""
 
-    _fields_: ClassVar[Fields] = [
+    _fields_ = [
         ("n_tokens", i32),
         ("token", pointer),
         ("embd", pointer),
@@ -101,7 +98,7 @@ class Batch(ctypes.Structure):
 class LogitBias(ctypes.Structure):
     """`struct llama_logit_bias`."""
 
-    _fields_: ClassVar[Fields] = [("token", i32), ("bias", f32)]
+    _fields_ = [("token", i32), ("bias", f32)]
 
 
 LOG_CALLBACK: Final = ctypes.CFUNCTYPE(None, i32, ctypes.c_char_p, pointer)

@@ -18,8 +18,8 @@ from services.neuron.frames import (
     Command,
     Hello,
     Load,
-    LoadEnded,
     Loaded,
+    LoadEnded,
     Report,
     Stepped,
     Submit,
@@ -78,7 +78,8 @@ class WorkerProcess:
                 end = HEADER.size + length
                 if len(self._buffer) >= end:
                     body, self._buffer = self._buffer[HEADER.size : end], self._buffer[end:]
-                    return REPORTS.decode(body)
+                    report: Report = REPORTS.decode(body)
+                    return report
             data = self._socket.recv(1 << 20)
             if not data:
                 raise EOFError("the worker closed the socket")
@@ -97,8 +98,7 @@ class WorkerProcess:
         self.send(Load(plan))
         while True:
             report = self.receive()
-            if isinstance(report, LoadEnded):
-                raise AssertionError(f"the load ended: {report.reason} {report.message}")
+            assert not isinstance(report, LoadEnded), report
             if isinstance(report, Loaded):
                 return report
 

@@ -1,0 +1,37 @@
+"""The engines that keep the contract, and how each gets a model that says what a test chose."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.util
+from collections.abc import Callable
+from pathlib import Path
+
+from tests.models import scripted
+from tests.models.scripted import Script
+
+
+@dataclasses.dataclass(frozen=True)
+class Subject:
+    """One engine under the contract.
+
+    Attributes:
+        engine: its name for `create_engine`.
+        build: writes a scripted model under a folder and returns what `LoadPlan.path` names.
+        is_missing: why it cannot run on this machine, or None.
+    """
+
+    engine: str
+    build: Callable[[Path, Script], Path]
+    is_missing: Callable[[], str | None]
+
+
+def _llamacpp_missing() -> str | None:
+    return None if importlib.util.find_spec("xllamacpp") else "xllamacpp is not installed"
+
+
+def _build_gguf(folder: Path, script: Script) -> Path:
+    return scripted.build(folder / f"{script.name}.gguf", script)
+
+
+SUBJECTS = [Subject("llamacpp", _build_gguf, _llamacpp_missing)]
