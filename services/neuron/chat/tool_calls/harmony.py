@@ -19,6 +19,7 @@ NAME: Final = "harmony"
 _CHANNEL: Final = "<|channel|>"
 _MESSAGE: Final = "<|message|>"
 _ENDS: Final = ("<|end|>", "<|call|>", "<|return|>", "<|start|>", _CHANNEL)
+_CHANNEL_NAME: Final = re.compile(r".*<\|channel\|>\s*(\w+)", re.DOTALL)
 _RECIPIENT: Final = re.compile(r"to=(?:functions\.)?([\w.-]+)")
 
 
@@ -82,8 +83,8 @@ class HarmonyParser:
             return
         header, self._header = self._header.removesuffix(_MESSAGE), None
         recipient = _RECIPIENT.search(header)
-        self._channel = header.rpartition(_CHANNEL)[2].split()[0:1][0] if _CHANNEL in header else ""
-        self._channel = self._channel.partition("<|")[0]
+        named = _CHANNEL_NAME.search(header)
+        self._channel = named[1] if named else ""
         if recipient:
             self._arguments = JsonArguments(self._calls, recipient[1])
 
