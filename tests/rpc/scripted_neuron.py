@@ -84,8 +84,8 @@ class ScriptedNeuron(neuron_grpc.NeuronServiceServicer):
         self.unary_refusals: list[FleetError] = []
         self.cancelled: list[str] = []
         self.sessions = 0
+        self.messages_in = 0
         self.credits: list[int] = []
-        self.batches_out = 0
         self.active = 0
         self.changed = asyncio.Condition()
         self.address = ""
@@ -212,7 +212,6 @@ class ScriptedNeuron(neuron_grpc.NeuronServiceServicer):
         try:
             while True:
                 batch = await session.next_batch()
-                self.batches_out += 1
                 await context.write(batch)
         finally:
             reading.cancel()
@@ -246,6 +245,7 @@ class _Session:
 
     async def read(self, requests: AsyncIterator[neuron.SessionRequest]) -> None:
         async for message in requests:
+            self._owner.messages_in += 1
             for start in message.starts:
                 self._credit[start.sequence_id] = start.credit_tokens
                 self._tasks[start.sequence_id] = asyncio.create_task(self._run(start))

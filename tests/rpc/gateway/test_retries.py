@@ -1,4 +1,4 @@
-"""What happens when instances fail: before the first delta, after it, and without an alternative."""
+"""Instances that fail: before the first delta, after it, and without an alternative."""
 
 from __future__ import annotations
 

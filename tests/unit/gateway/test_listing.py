@@ -1,0 +1,58 @@
+"""What may be asked for."""
+
+from __future__ import annotations
+
+from cortex.v1 import model_pb2
+from cortex.v1 import registry_service_pb2 as registry
+from services.gateway.listing import list_models
+
+READY, LOADING = model_pb2.INSTANCE_STATE_READY, model_pb2.INSTANCE_STATE_LOADING
+CHAT, TOOLS = model_pb2.CAPABILITY_CHAT, model_pb2.CAPABILITY_TOOLS
+
+
+def neuron(
+    state: model_pb2.InstanceState.ValueType, context: int, *, lost: bool = False
+) -> registry.Neuron:
+    made = registry.Neuron(lost=lost)
+    instance = made.report.instances.add(
+        state=state, max_context_tokens=context, capabilities=[TOOLS]
+    )
+    instance.spec.model = "m"
+    return made
+
+
+def test_catalogue_and_loaded_copies_are_merged() -> None:
+    entry = registry.CatalogueModel(
+        model="m", aliases=["a"], capabilities=[CHAT], max_context_tokens=9000,
+        price=registry.Price(input=0.0),
+    )  # fmt: skip
+    neurons = {"n2": neuron(READY, 4096), "n1": neuron(READY, 8192), "n3": neuron(LOADING, 1)}
+
+    (one,) = list_models({"m": entry}, neurons)
+
+    assert one.is_loaded
+    assert one.max_context_tokens == 4096
+    assert one.capabilities == (CHAT, TOOLS)
+    assert one.locations == (("n1", READY), ("n2", READY), ("n3", LOADING))
+    assert one.price is not None
+    assert one.price.input == 0.0
+
+
+def test_what_is_only_configured_is_listed_without_inventions() -> None:
+    (one,) = list_models({"m": registry.CatalogueModel(model="m")}, {})
+
+    assert not one.is_loaded
+    assert one.max_context_tokens is None
+    assert one.price is None
+
+
+def test_a_lost_neuron_holds_nothing() -> None:
+    assert not list_models({}, {"n1": neuron(READY, 1, lost=True)})
+
+
+def test_names_are_in_order() -> None:
+    catalogue = {name: registry.CatalogueModel(model=name) for name in ("b", "a")}
+
+    listed = list_models(catalogue, {"n1": neuron(READY, 1)})
+
+    assert [one.model for one in listed] == ["a", "b", "m"]

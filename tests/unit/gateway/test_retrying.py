@@ -1,0 +1,60 @@
+"""What a failure means for the next attempt."""
+
+from __future__ import annotations
+
+import pytest
+
+from services.backplane.errors import FleetError, Reason
+from services.gateway.retrying import Troubles
+from services.gateway.routing import Candidate, Standing
+
+
+def candidate(report: int) -> tuple[Candidate, ...]:
+    return (Candidate("a", "m", "n", "x:1", Standing.SERVING, report=("1", report)),)
+
+
+@pytest.mark.parametrize(
+    ("reason", "goes_on"),
+    [
+        (Reason.NEURON_LOST, True),
+        (Reason.INSTANCE_DRAINING, True),
+        (Reason.QUEUE_FULL, True),
+        (Reason.CONTEXT_TOO_LONG, False),
+        (Reason.CANCELLED, False),
+        (Reason.SLOW_READER, False),
+        (Reason.INTERNAL, False),
+    ],
+)
+def test_only_what_another_instance_may_do_better_is_tried_again(
+    reason: Reason, goes_on: bool
+) -> None:
+    assert Troubles(2).may_go_on(FleetError(reason, "x")) is goes_on
+
+
+def test_attempts_run_out() -> None:
+    troubles = Troubles(1)
+    error = FleetError(Reason.NEURON_LOST, "x")
+
+    troubles.note("a", ("1", 1), error)
+
+    assert not troubles.may_go_on(error)
+
+
+@pytest.mark.parametrize(
+    ("reason", "report", "excluded"),
+    [
+        (Reason.WORKER_LOST, 1, {"a"}),
+        (Reason.WORKER_LOST, 2, set()),
+        (Reason.QUEUE_FULL, 2, {"a"}),
+    ],
+    ids=["no news", "a newer report says ready", "a refusal stays a refusal"],
+)
+def test_a_lost_instance_is_asked_again_once_there_is_news(
+    reason: Reason, report: int, excluded: set[str]
+) -> None:
+    troubles = Troubles(4)
+
+    troubles.note("a", ("1", 1), FleetError(reason, "x"))
+
+    assert troubles.excluded(candidate(report)) == excluded
+    assert troubles.failed_instances == ["a"]

@@ -1,0 +1,53 @@
+"""The gateway's sections."""
+
+from __future__ import annotations
+
+import pathlib
+
+import pytest
+
+from services.backplane import settings as document
+from services.backplane.address import BadAddressError
+from services.backplane.settings import SettingsError
+from services.gateway.settings import AuthSettings, GatewaySettings, read
+
+
+def parse(tmp_path: pathlib.Path, text: str) -> tuple[GatewaySettings, AuthSettings]:
+    path = tmp_path / "cortex.toml"
+    path.write_text(text)
+    return read(document.load(path, {}))
+
+
+def test_without_a_word_everything_has_its_default(tmp_path: pathlib.Path) -> None:
+    gateway, auth = parse(tmp_path, "")
+
+    assert gateway.listen == "0.0.0.0:31313"
+    assert gateway.metrics_listen == "0.0.0.0:31314"
+    assert gateway.registry == ("127.0.0.1:31315",)
+    assert gateway.max_body_bytes == 64 * 1024 * 1024
+    assert not auth.keys
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ("[gateway]\nlisten = 5", "gateway.listen"),
+        ('[gateway]\nlissten = "x:1"', "lissten"),
+        ("[gateway]\nworkers = 0", "gateway.workers"),
+        ('[gateway]\nhttp1_codec = "quick"', "gateway.http1_codec"),
+        ("[gateway]\nregistry = []", "gateway.registry"),
+        ('[[auth.keys]]\nname = "a"', "auth.keys[0]"),
+        ('[[auth.keys]]\nname = "a"\nsha256 = "12"', "auth.keys[0].sha256"),
+    ],
+)  # fmt: skip
+def test_a_mistake_is_named(tmp_path: pathlib.Path, text: str, complaint: str) -> None:
+    with pytest.raises(SettingsError) as caught:
+        parse(tmp_path, text)
+
+    assert complaint in str(caught.value)
+    assert "cortex.toml" in str(caught.value)
+
+
+def test_an_address_that_is_none_is_named(tmp_path: pathlib.Path) -> None:
+    with pytest.raises(BadAddressError, match="nowhere"):
+        parse(tmp_path, '[gateway]\nlisten = "nowhere"')
