@@ -18,11 +18,12 @@ _ALL: Final = -1
 class Context:
     """Owns a `llama_context` and the model behind it; `close` frees both."""
 
-    def __init__(self, library: Library, *, model: int, context: int, vocabulary_size: int) -> None:
+    def __init__(self, library: Library, *, model: int, context: int) -> None:
         self._library = library
         self._model = model
         self._context = context
         self._memory: int | None = library.get_memory(context)
+        vocabulary_size: int = library.vocab_n_tokens(library.model_get_vocab(model))
         self._row_type: Any = ctypes.c_float * vocabulary_size
         self._is_seekable = not (
             library.model_is_recurrent(model) or library.model_is_hybrid(model)

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Generator as Steps
 from typing import Final
 
-import psutil
-
 from services.neuron.engine import LoadedModel, LoadFailed, LoadPlan, LoadStep, ModelInfo
 from services.neuron.engines.llamacpp import loading
 from services.neuron.engines.llamacpp.context import Context
@@ -44,33 +42,26 @@ class LlamaCppEngine:
         Raises:
             LoadFailed: with llama.cpp's own words.
         """
-        before = psutil.Process().memory_info().rss
-        loaded = yield from loading.load(self._library, plan)
-        held = psutil.Process().memory_info().rss - before
-        vocabulary = Vocabulary(self._library, loaded.model, adds_special=plan.embedding)
-        context = Context(
-            self._library,
-            model=loaded.model,
-            context=loaded.context,
-            vocabulary_size=vocabulary.size,
+        model = yield from loading.load(
+            self._library, plan, lambda loaded: self._assemble(plan, loaded)
         )
+        return model
+
+    def _assemble(self, plan: LoadPlan, loaded: loading.Loaded) -> LoadedModel:
+        context = Context(self._library, model=loaded.model, context=loaded.context)
         try:
-            return self._assemble(plan, loaded, context, vocabulary, held)
+            vocabulary = Vocabulary(self._library, loaded.model, adds_special=plan.embedding)
+            return self._model(plan, loaded, context, vocabulary)
         except BaseException:
             context.close()
             raise
 
-    def _assemble(
-        self,
-        plan: LoadPlan,
-        loaded: loading.Loaded,
-        context: Context,
-        vocabulary: Vocabulary,
-        held_bytes: int,
+    def _model(
+        self, plan: LoadPlan, loaded: loading.Loaded, context: Context, vocabulary: Vocabulary
     ) -> LoadedModel:
         if vocabulary.is_missing:
             raise LoadFailed("MODEL_FILE_BAD", "The file holds no tokenizer.")
-        info = self._info(plan, loaded, vocabulary, held_bytes)
+        info = self._info(plan, loaded, vocabulary)
         if plan.embedding:
             return Embedder(context=context, vocabulary=vocabulary, info=info)
         return Generator(
@@ -90,9 +81,7 @@ class LlamaCppEngine:
             prefill_tokens=loading.PREFILL_TOKENS,
         )
 
-    def _info(
-        self, plan: LoadPlan, loaded: loading.Loaded, vocabulary: Vocabulary, held_bytes: int
-    ) -> ModelInfo:
+    def _info(self, plan: LoadPlan, loaded: loading.Loaded, vocabulary: Vocabulary) -> ModelInfo:
         metadata = Metadata(self._library, loaded.model)
         width: int = self._library.model_n_embd_out(loaded.model) if plan.embedding else 0
         return ModelInfo(
@@ -109,7 +98,7 @@ class LlamaCppEngine:
             eos_token=vocabulary.text(vocabulary.eos_id),
             eos_token_ids=tuple(sorted(vocabulary.end_ids)),
             default_sampling=metadata.default_sampling,
-            memory_bytes={DEVICE_ID: max(0, held_bytes)},
+            memory_bytes={DEVICE_ID: loaded.held_bytes},
             embedding_size=width,
             facts={"model": metadata.description, "threads": str(loaded.threads)},
         )

@@ -7,13 +7,13 @@ import dataclasses
 import os
 import re
 import threading
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import Final
 
 import psutil
 
-from services.neuron.engine import LoadFailed, LoadPlan, LoadStep
+from services.neuron.engine import LoadedModel, LoadFailed, LoadPlan, LoadStep
 from services.neuron.engines.llamacpp.library import Library
 from services.neuron.engines.llamacpp.metadata import Metadata
 from services.neuron.engines.llamacpp.sizing import CacheShape, cache_shape
@@ -36,23 +36,36 @@ class Loaded:
         model, context: `llama_model *` and `llama_context *`.
         shape: of the cache.
         threads: that compute.
+        held_bytes: memory that the load took, measured.
     """
 
     model: int
     context: int
     shape: CacheShape
     threads: int
+    held_bytes: int = 0
 
 
-def load(library: Library, plan: LoadPlan) -> Generator[LoadStep, None, Loaded]:
-    """Loads weights and makes a context. Closing the generator abandons the load.
+Assemble = Callable[[Loaded], LoadedModel]
+
+
+def load(
+    library: Library, plan: LoadPlan, assemble: Assemble
+) -> Generator[LoadStep, None, LoadedModel]:
+    """Loads weights, makes a context and a model of both. Closing the generator abandons the load.
+
+    Args:
+        library: llama.cpp.
+        plan: what to load.
+        assemble: makes the model, in the loading thread; it owns the pointers from then on, and
+            frees them where it fails.
 
     Raises:
         LoadFailed: with llama.cpp's own words.
     """
     path = _checked_path(plan)
     total = sum(shard.stat().st_size for shard in _shards(path))
-    job = _LoadJob(library, plan, path)
+    job = _LoadJob(library, plan, path, assemble)
     job.start()
     try:
         while not job.wait(_POLL_SECONDS):
@@ -66,12 +79,13 @@ def load(library: Library, plan: LoadPlan) -> Generator[LoadStep, None, Loaded]:
 class _LoadJob:
     """The thread that loads. llama.cpp keeps the interpreter lock free meanwhile."""
 
-    def __init__(self, library: Library, plan: LoadPlan, path: Path) -> None:
+    def __init__(self, library: Library, plan: LoadPlan, path: Path, assemble: Assemble) -> None:
         self._library = library
         self._plan = plan
         self._path = path
+        self._assemble = assemble
         self._is_abandoned = threading.Event()
-        self._outcome: Loaded | BaseException | None = None
+        self._outcome: LoadedModel | BaseException | None = None
         self._thread = threading.Thread(target=self._run, name=f"load {plan.instance_id}")
         self.fraction = 0.0
 
@@ -86,19 +100,21 @@ class _LoadJob:
         """Stops the load at its next progress report and frees what it had taken."""
         self._is_abandoned.set()
         self._thread.join()
-        if isinstance(self._outcome, Loaded):
-            self._library.free(self._outcome.context)
-            self._library.model_free(self._outcome.model)
+        if self._outcome is not None and not isinstance(self._outcome, BaseException):
+            self._outcome.close()
 
-    def result(self) -> Loaded:
-        if isinstance(self._outcome, Loaded):
-            return self._outcome
+    def result(self) -> LoadedModel:
         assert self._outcome is not None
-        raise self._outcome
+        if isinstance(self._outcome, BaseException):
+            raise self._outcome
+        return self._outcome
 
     def _run(self) -> None:
+        before = psutil.Process().memory_info().rss
         try:
-            self._outcome = self._load()
+            loaded = self._load()
+            held = psutil.Process().memory_info().rss - before
+            self._outcome = self._assemble(dataclasses.replace(loaded, held_bytes=max(0, held)))
         except BaseException as error:  # noqa: BLE001 - carried to the main thread, which raises it
             self._outcome = error
 
