@@ -31,6 +31,7 @@ class Head:
         query: the URL's query, decoded.
         created_unix_seconds: when the request came.
         path: parameters of the route (`/v1/models/{model:path}`).
+        principal: who asks; empty for anonymous. Stored responses are found by their owner only.
     """
 
     request_id: str
@@ -38,6 +39,7 @@ class Head:
     query: Mapping[str, str]
     created_unix_seconds: int
     path: Mapping[str, str] = dataclasses.field(default_factory=dict[str, str])
+    principal: str = ""
 
 
 @dataclasses.dataclass(slots=True)

@@ -6,8 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Final
 
 from cortex.v1 import conversation_pb2 as conversation
-from services.gateway.dialects import images, turns
-from services.gateway.dialects.anthropic_messages import signature
+from services.gateway.dialects import images, signature, turns
 from services.gateway.dialects.anthropic_messages.fields import (
     Block,
     InputMessage,

@@ -9,7 +9,7 @@ import msgspec
 
 from cortex.v1 import generation_pb2 as generation
 from services.backplane.errors import FleetError, Reason
-from services.gateway.dialects.anthropic_messages import signature
+from services.gateway.dialects import signature
 from services.gateway.dialects.anthropic_messages.decode import Detail
 from services.gateway.dialects.dialect import Ask, Collected, Head
 from services.gateway.dialects.reading import encode

@@ -9,8 +9,7 @@ from typing import Any
 
 from cortex.v1 import generation_pb2 as generation
 from services.backplane.errors import FleetError
-from services.gateway.dialects import openai_answer
-from services.gateway.dialects.anthropic_messages import signature
+from services.gateway.dialects import openai_answer, signature
 from services.gateway.dialects.anthropic_messages.decode import Detail
 from services.gateway.dialects.anthropic_messages.encode import (
     envelope,

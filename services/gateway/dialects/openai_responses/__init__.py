@@ -1,0 +1,1 @@
+"""OpenAI Responses, with stored responses and conversations chained by them."""

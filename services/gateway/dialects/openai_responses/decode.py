@@ -1,0 +1,193 @@
+"""A responses body into a canonical request."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, Final
+
+import msgspec
+
+from cortex.v1 import conversation_pb2 as conversation
+from cortex.v1 import generation_pb2 as generation
+from cortex.v1 import neuron_service_pb2 as neuron
+from services.gateway.dialects import sampling
+from services.gateway.dialects.dialect import Ask, Head
+from services.gateway.dialects.openai_chat import wishes
+from services.gateway.dialects.openai_chat.decode import work_class
+from services.gateway.dialects.openai_responses.fields import (
+    COUNT,
+    READER,
+    PromptFields,
+    ResponsesRequest,
+)
+from services.gateway.dialects.openai_responses.history import History
+from services.gateway.dialects.openai_responses.items import TurnBuilder
+from services.gateway.dialects.openai_responses.toolbox import Toolbox, toolbox_of
+from services.gateway.dialects.reading import bad, encode_text, text_of, unsupported
+
+_LOGPROBS: Final = "message.output_text.logprobs"
+_ENCRYPTED: Final = "reasoning.encrypted_content"
+
+
+@dataclasses.dataclass(slots=True)
+class Detail:
+    """What the encoder needs again.
+
+    Attributes:
+        wire: the body; the response repeats much of it.
+        tools: how calls are told.
+        response_id: of the response to come.
+        input_items: this request's own, each with an id, for the store.
+        owner: whose response it is.
+    """
+
+    wire: ResponsesRequest
+    tools: Toolbox
+    response_id: str
+    input_items: list[dict[str, Any]]
+    owner: str
+
+    @property
+    def stores(self) -> bool:
+        """The response is to be kept."""
+        return self.wire.store is not False
+
+    @property
+    def summarises(self) -> bool:
+        """Reasoning is told as a summary, because the client asked for one."""
+        wish = self.wire.reasoning
+        return wish is not None and bool(wish.summary or wish.generate_summary)
+
+    @property
+    def encrypts(self) -> bool:
+        """Reasoning items carry their text in opaque form, to be sent back."""
+        return _ENCRYPTED in (self.wire.include or ())
+
+    @property
+    def logprobs(self) -> bool:
+        """Log probabilities were asked for."""
+        return bool(self.wire.top_logprobs) or _LOGPROBS in (self.wire.include or ())
+
+
+def decode(body: bytes, head: Head, history: History, response_id: str) -> Ask:
+    """Reads a request.
+
+    Raises:
+        FleetError: BAD_REQUEST or UNSUPPORTED_FIELD with the field's path; NOT_FOUND for a
+            previous response that is not kept.
+    """
+    wire: ResponsesRequest = READER.read(body)
+    _refuse_what_nobody_does(wire)
+    tools = toolbox_of(wire.tools, wire.tool_choice)
+    items = _input_items(wire, response_id)
+    detail = Detail(wire, tools, response_id, items, head.principal)
+    request = generation.GenerateRequest(
+        request_id=head.request_id,
+        chat=_chat(wire, tools, items, history, head),
+        sampling=sampling.sampling_of(wire),
+        stop=sampling.stop_rules(wire, stop=wire.stop, max_tokens=wire.max_output_tokens),
+        constraint=_constraint(wire),
+        reasoning=_reasoning(wire),
+        top_logprobs=(wire.top_logprobs or 0) if detail.logprobs else None,
+        work_class=work_class(wire.service_tier),
+    )
+    if wire.chat_template_kwargs:
+        request.chat.template_variables_json = encode_text(wire.chat_template_kwargs)
+    return Ask(model=wire.model, stream=bool(wire.stream), requests=[request], detail=detail)
+
+
+def decode_count(body: bytes, head: Head, history: History) -> neuron.CountTokensRequest:
+    """Reads a token count."""
+    wire = COUNT.read(body)
+    tools = toolbox_of(wire.tools, wire.tool_choice)
+    chat = _chat(wire, tools, _input_items(wire, "resp_"), history, head)
+    return neuron.CountTokensRequest(model=wire.model, chat=chat)
+
+
+def _refuse_what_nobody_does(wire: ResponsesRequest) -> None:
+    if not wire.model:
+        raise bad("model", "must not be empty.")
+    if wire.background:
+        raise unsupported("background", "responses are not run in the background here.")
+    if wire.prompt is not None:
+        raise unsupported("prompt", "there are no stored prompts here.")
+    if wire.truncation not in {None, "auto", "disabled"}:
+        raise bad("truncation", f"{wire.truncation!r} is none of auto, disabled.")
+
+
+def _chat(
+    wire: PromptFields, tools: Toolbox, items: list[dict[str, Any]], history: History, head: Head
+) -> conversation.Chat:
+    if wire.conversation is not None:
+        raise unsupported("conversation", "use previous_response_id to go on from a response.")
+    builder = TurnBuilder()
+    _instruct(builder, wire.instructions)
+    if wire.previous_response_id is not None:
+        earlier = history.before(wire.previous_response_id, owner=head.principal)
+        builder.add(earlier, "previous_response_id")
+    builder.add(history.resolve(items, owner=head.principal), "input")
+    found = builder.turns()
+    if not found:
+        raise bad("input", "must hold at least one item.")
+    return conversation.Chat(
+        messages=found,
+        tools=tools.offered,
+        tool_choice=tools.choice,
+        parallel_tool_calls=wire.parallel_tool_calls,
+    )
+
+
+def _instruct(builder: TurnBuilder, instructions: str | list[dict[str, Any]] | None) -> None:
+    if isinstance(instructions, str):
+        builder.instruct(instructions)
+    elif instructions is not None:
+        builder.add(instructions, "instructions")
+
+
+def _input_items(wire: PromptFields, response_id: str) -> list[dict[str, Any]]:
+    """The input as items that can be listed again: each with an id and a type."""
+    if wire.input is None:
+        return []
+    items: list[dict[str, Any]] = (
+        [{"role": "user", "content": wire.input}] if isinstance(wire.input, str) else wire.input
+    )
+    suffix = response_id.removeprefix("resp_")
+    return [_normal(item, f"in_{suffix}_{index}") for index, item in enumerate(items)]
+
+
+def _normal(item: dict[str, Any], item_id: str) -> dict[str, Any]:
+    found: dict[str, Any] = {"id": item_id}
+    if "role" in item:
+        found["type"] = "message"
+    found |= {key: value for key, value in item.items() if value is not None}
+    content = found.get("content")
+    if found.get("type") == "message" and isinstance(content, str):
+        kind = "output_text" if found.get("role") == "assistant" else "input_text"
+        found["content"] = [{"type": kind, "text": content}]
+        found.setdefault("status", "completed")
+    return found
+
+
+def _constraint(wire: PromptFields) -> generation.OutputConstraint | None:
+    wish = wire.text.format if wire.text else None
+    match wish.type if wish else "text":
+        case "text":
+            return None
+        case "json_object":
+            return wishes.any_object()
+        case "json_schema":
+            schema = text_of(wish.schema if wish else msgspec.Raw(), "text.format.schema")
+            if not schema:
+                raise bad("text.format.schema", "Field required.")
+            return generation.OutputConstraint(json_schema=schema)
+        case other:
+            raise bad("text.format.type", f"{other!r} is none of text, json_object, json_schema.")
+
+
+def _reasoning(wire: ResponsesRequest) -> generation.Reasoning | None:
+    effort = wire.reasoning.effort if wire.reasoning else None
+    if effort is None:
+        return None
+    if effort == "none":
+        return generation.Reasoning(enabled=False)
+    return generation.Reasoning(enabled=True, effort=wishes.effort_of(effort, "reasoning.effort"))

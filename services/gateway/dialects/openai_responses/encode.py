@@ -1,0 +1,38 @@
+"""Collected events into one response; finished responses into the store."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from services.gateway.dialects.dialect import Ask, Collected, Head
+from services.gateway.dialects.openai_responses.decode import Detail
+from services.gateway.dialects.openai_responses.output import Items
+from services.gateway.dialects.openai_responses.resource import Resource, is_cut
+from services.gateway.dialects.reading import encode
+from services.gateway.responses_store import ResponsesStore, StoredResponse
+
+
+def body(ask: Ask, head: Head, choices: Sequence[Collected], store: ResponsesStore) -> bytes:
+    """The whole response, which is kept on the way where it shall be."""
+    (one,) = choices
+    output = Items(ask.detail).collected(one, cut=is_cut(one.finished))
+    response = Resource(ask, head).finished(output, one.finished, completed_at=int(time.time()))
+    return keep(ask.detail, response, store)
+
+
+def keep(detail: Detail, response: dict[str, Any], store: ResponsesStore) -> bytes:
+    """The response as JSON; stores it where the client wants it to be found again."""
+    told = encode(response)
+    if detail.stores:
+        store.put(
+            StoredResponse(
+                response_id=detail.response_id,
+                previous_id=detail.wire.previous_response_id,
+                owner=detail.owner,
+                response=told,
+                input_items=encode(detail.input_items),
+            )
+        )
+    return told

@@ -1,0 +1,68 @@
+"""Where responses are made and found again."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable, Sequence
+
+from starlette.routing import Route
+
+from services.backplane.errors import FleetError
+from services.gateway.dialects import openai_answer
+from services.gateway.dialects.dialect import Ask, Collected, Head, Mount, Projector
+from services.gateway.dialects.openai_responses import decode, encode, stored
+from services.gateway.dialects.openai_responses.history import History
+from services.gateway.dialects.openai_responses.stream import ResponseProjector
+from services.gateway.responses_store import ResponsesStore
+
+
+def new_response_id() -> str:
+    """An id that nobody can guess."""
+    return "resp_" + secrets.token_hex(20)
+
+
+class OpenAIResponses:
+    """OpenAI Responses."""
+
+    name: str = "openai_responses"
+    content_type: bytes = b"text/event-stream; charset=utf-8"
+
+    def __init__(
+        self, store: ResponsesStore, *, new_id: Callable[[], str] = new_response_id
+    ) -> None:
+        self._store = store
+        self._history = History(store)
+        self._new_id = new_id
+
+    def decode(self, body: bytes, head: Head) -> Ask:
+        """Reads a request."""
+        return decode.decode(body, head, self._history, self._new_id())
+
+    def projector(self, ask: Ask, head: Head) -> Projector:
+        """A fresh encoder for one streamed response."""
+        return ResponseProjector(ask, head, self._store)
+
+    def body(self, ask: Ask, head: Head, choices: Sequence[Collected]) -> bytes:
+        """The whole response, unstreamed."""
+        return encode.body(ask, head, choices, self._store)
+
+    def error(self, error: FleetError, head: Head | None) -> bytes:
+        """The error envelope."""
+        return openai_answer.envelope(error)
+
+
+def routes(mount: Mount, store: ResponsesStore) -> list[Route]:
+    """Making, finding, forgetting, listing and counting."""
+    make = mount.generation(OpenAIResponses(store))
+    one = "/v1/responses/{response_id}"
+    return [
+        Route("/v1/responses", make, methods=["POST"]),
+        Route("/responses", make, methods=["POST"]),
+        Route(
+            "/v1/responses/input_tokens", mount.lookup(stored.CountInput(store)), methods=["POST"]
+        ),
+        Route(one, mount.lookup(stored.RetrieveResponse(store)), methods=["GET"]),
+        Route(one, mount.lookup(stored.DeleteResponse(store)), methods=["DELETE"]),
+        Route(one + "/cancel", mount.lookup(stored.CancelResponse(store)), methods=["POST"]),
+        Route(one + "/input_items", mount.lookup(stored.InputItems(store)), methods=["GET"]),
+    ]

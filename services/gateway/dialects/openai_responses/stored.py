@@ -1,0 +1,125 @@
+"""Look-ups of stored responses."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Final
+
+import msgspec
+
+from services.backplane.errors import FleetError, Reason
+from services.gateway.dialects import openai_answer
+from services.gateway.dialects.dialect import Fleet, Head
+from services.gateway.dialects.openai_responses.decode import decode_count
+from services.gateway.dialects.openai_responses.history import History
+from services.gateway.dialects.reading import bad, encode
+from services.gateway.responses_store import ResponsesStore
+
+_LONGEST_PAGE: Final = 100
+_DEFAULT_PAGE: Final = 20
+
+
+class _Lookup:
+    """What all of them share."""
+
+    def __init__(self, store: ResponsesStore) -> None:
+        self._store = store
+        self._history = History(store)
+
+    def error(self, error: FleetError, head: Head | None) -> bytes:
+        """The error envelope."""
+        return openai_answer.envelope(error)
+
+
+class RetrieveResponse(_Lookup):
+    """One response, as it was told."""
+
+    name: str = "openai_responses_retrieve"
+
+    async def answer(self, body: bytes, head: Head, fleet: Fleet) -> bytes:
+        """The response."""
+        return self._history.find(head.path["response_id"], owner=head.principal).response
+
+
+class DeleteResponse(_Lookup):
+    """Forgets one response."""
+
+    name: str = "openai_responses_delete"
+
+    async def answer(self, body: bytes, head: Head, fleet: Fleet) -> bytes:
+        """The receipt."""
+        response_id = head.path["response_id"]
+        self._history.find(response_id, owner=head.principal)
+        self._store.delete(response_id, owner=head.principal)
+        return encode({"id": response_id, "object": "response", "deleted": True})
+
+
+class CancelResponse(_Lookup):
+    """Cancels a response that runs in the background; the others end with their connection."""
+
+    name: str = "openai_responses_cancel"
+
+    async def answer(self, body: bytes, head: Head, fleet: Fleet) -> bytes:
+        """Never one: nothing runs in the background here.
+
+        Raises:
+            FleetError: NOT_FOUND, or BAD_REQUEST in the API's words.
+        """
+        self._history.find(head.path["response_id"], owner=head.principal)
+        raise FleetError(
+            Reason.BAD_REQUEST,
+            "Cannot cancel a synchronous response: close its connection instead.",
+        )
+
+
+class InputItems(_Lookup):
+    """The input of one response, page by page."""
+
+    name: str = "openai_responses_input_items"
+
+    async def answer(self, body: bytes, head: Head, fleet: Fleet) -> bytes:
+        """One page."""
+        found = self._history.find(head.path["response_id"], owner=head.principal)
+        items = msgspec.json.decode(found.input_items, type=list[dict[str, Any]])
+        if head.query.get("order", "desc") != "asc":
+            items.reverse()
+        limit = _limit(head.query.get("limit"))
+        rest = _behind(items, head.query.get("after"))
+        page = rest[:limit]
+        return encode(
+            {
+                "object": "list",
+                "data": page,
+                "first_id": page[0]["id"] if page else None,
+                "last_id": page[-1]["id"] if page else None,
+                "has_more": len(rest) > len(page),
+            }
+        )
+
+
+class CountInput(_Lookup):
+    """Counts the tokens of a response's input."""
+
+    name: str = "openai_responses_input_tokens"
+
+    async def answer(self, body: bytes, head: Head, fleet: Fleet) -> bytes:
+        """The count."""
+        counted = await fleet.count_tokens(decode_count(body, head, self._history))
+        return encode({"object": "response.input_tokens", "input_tokens": counted.tokens})
+
+
+def _limit(text: str | None) -> int:
+    if text is None:
+        return _DEFAULT_PAGE
+    if not text.isdecimal() or not 1 <= int(text) <= _LONGEST_PAGE:
+        raise bad("limit", f"must be a number from 1 to {_LONGEST_PAGE}.")
+    return int(text)
+
+
+def _behind(items: Sequence[dict[str, Any]], after: str | None) -> Sequence[dict[str, Any]]:
+    if after is None:
+        return items
+    for index, item in enumerate(items):
+        if item["id"] == after:
+            return items[index + 1 :]
+    raise bad("after", f"{after!r} is not in the list.")

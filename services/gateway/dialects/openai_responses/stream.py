@@ -1,0 +1,158 @@
+"""Events into the events of a streamed response.
+
+Every event has type, sequence number and the indexes of what it is about: SDKs find their way by
+the data alone. Items follow one another; a new kind of delta ends the open one.
+Source: OpenAI API reference, responses streaming; the Open Responses specification.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from cortex.v1 import generation_pb2 as generation
+from services.backplane.errors import FleetError
+from services.gateway.dialects import openai_answer
+from services.gateway.dialects.dialect import Ask, Head
+from services.gateway.dialects.openai_responses.decode import Detail
+from services.gateway.dialects.openai_responses.encode import keep
+from services.gateway.dialects.openai_responses.open_item import (
+    OpenCall,
+    OpenItem,
+    OpenReasoning,
+    OpenText,
+)
+from services.gateway.dialects.openai_responses.output import Items, logprobs_of
+from services.gateway.dialects.openai_responses.resource import Resource, is_cut
+from services.gateway.dialects.openai_responses.wire import Wire
+from services.gateway.responses_store import ResponsesStore
+
+
+class ResponseProjector:
+    """One streamed response."""
+
+    comment: bytes = b": keep-alive\n\n"
+
+    def __init__(self, ask: Ask, head: Head, store: ResponsesStore) -> None:
+        detail: Detail = ask.detail
+        self._detail = detail
+        self._store = store
+        self._resource = Resource(ask, head)
+        self._items = Items(detail)
+        self._wire = Wire()
+        self._output: list[dict[str, Any]] = []
+        self._open: OpenItem | None = None
+        self._text: OpenText | None = None
+        self._call = -1
+        self._running = False
+
+    def open(self) -> bytes:
+        """The response is made."""
+        return self._tell("response.created", self._resource.snapshot("in_progress"))
+
+    def text(self, choice: int, text: str, tokens: int) -> bytes:
+        """A text delta."""
+        if self._text is not None:
+            return self._text.delta(text) if text else b""
+        if not text:
+            return b""
+        return self._begin_text() + self._opened_text().delta(text)
+
+    def event(self, choice: int, event: generation.GenerateResponse) -> bytes:
+        """Whatever else there is to tell."""
+        match event.WhichOneof("event"):
+            case "text":
+                return self._rich_text(event.text)
+            case "reasoning" if event.reasoning.text:
+                return self._reasoning(event.reasoning.text)
+            case "tool_call":
+                return self._tool_call(event.tool_call)
+            case "started":
+                return self._run()
+            case "queued":
+                return self._queued(event.queued)
+            case _:
+                return b""
+
+    def finish(self, choice: int, finished: generation.GenerationFinished) -> bytes:
+        """The end: complete, or cut off by the limit."""
+        cut = is_cut(finished)
+        before = self._run() + self._end_item("incomplete" if cut else "completed")
+        response = self._resource.finished(self._output, finished, completed_at=int(time.time()))
+        keep(self._detail, response, self._store)
+        return before + self._tell("response.incomplete" if cut else "response.completed", response)
+
+    def fail(self, error: FleetError) -> bytes:
+        """The end after a failure. A bare `error` event would pass Codex by."""
+        before = self._end_item("incomplete")
+        response = self._resource.failed(self._output, error)
+        keep(self._detail, response, self._store)
+        return before + self._tell("response.failed", response)
+
+    def heartbeat(self) -> bytes:
+        """Still in progress."""
+        self._running = True
+        return self._tell(
+            "response.in_progress", self._resource.snapshot("in_progress", self._output)
+        )
+
+    def _tell(self, kind: str, response: dict[str, Any]) -> bytes:
+        return self._wire.event(kind, response=response)
+
+    def _run(self) -> bytes:
+        return b"" if self._running else self.heartbeat()
+
+    def _queued(self, queued: generation.GenerationQueued) -> bytes:
+        return openai_answer.queued(queued) + self._tell(
+            "response.queued", self._resource.snapshot("queued")
+        )
+
+    def _begin(self, item: OpenItem) -> bytes:
+        before = self._run() + self._end_item("completed")
+        self._open = item
+        self._text = item if isinstance(item, OpenText) else None
+        return before + item.begin()
+
+    def _end_item(self, status: str) -> bytes:
+        if self._open is None:
+            return b""
+        told, item = self._open.end(status)
+        self._output.append(item)
+        self._open = self._text = None
+        self._call = -1
+        return told
+
+    def _begin_text(self) -> bytes:
+        # the open item, if there is one, takes the next index once it is ended
+        return self._begin(OpenText(self._wire, self._items, self._next_index()))
+
+    def _opened_text(self) -> OpenText:
+        assert self._text is not None
+        return self._text
+
+    def _next_index(self) -> int:
+        return len(self._output) + (self._open is not None)
+
+    def _rich_text(self, delta: generation.TextDelta) -> bytes:
+        logprobs = logprobs_of(delta, self._detail)
+        if not logprobs:
+            return self.text(0, delta.text, len(delta.token_ids))
+        before = b"" if self._text is not None else self._begin_text()
+        return before + self._opened_text().rich_delta(delta.text, logprobs)
+
+    def _reasoning(self, text: str) -> bytes:
+        if isinstance(self._open, OpenReasoning):
+            return self._open.delta(text)
+        item = OpenReasoning(
+            self._wire, self._items, self._next_index(), summarises=self._detail.summarises
+        )
+        return self._begin(item) + item.delta(text)
+
+    def _tool_call(self, delta: generation.ToolCallDelta) -> bytes:
+        before = openai_answer.repairs((delta.repair,))
+        if not isinstance(self._open, OpenCall) or self._call != delta.index:
+            item = OpenCall(self._wire, self._items, self._next_index(), delta.call_id, delta.name)
+            before += self._begin(item)
+            self._call = delta.index
+            return before + item.delta(delta.arguments_json)
+        return before + self._open.delta(delta.arguments_json)
