@@ -1,0 +1,1 @@
+"""The Ollama API: chat and generate as lines of JSON, embeddings, listings."""

@@ -1,0 +1,66 @@
+"""Ollama's embedding bodies, both ways."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from cortex.v1 import neuron_service_pb2 as neuron
+from services.gateway.dialects.dialect import Head
+from services.gateway.dialects.ollama.decode import model_name
+from services.gateway.dialects.ollama.fields import EMBED, EmbedRequest
+from services.gateway.dialects.openai_embeddings.decode import inputs_of
+from services.gateway.dialects.reading import bad, encode
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class EmbedAsk:
+    """A decoded request, and the model as the client spelled it."""
+
+    model: str
+    request: neuron.EmbedRequest
+
+
+def decode(body: bytes, head: Head) -> EmbedAsk:
+    """Reads /api/embed.
+
+    Raises:
+        FleetError: BAD_REQUEST with the field's path.
+    """
+    wire: EmbedRequest = EMBED.read(body)
+    if wire.input is None:
+        raise bad("input", "Field required.")
+    return _ask(wire, head, inputs_of(wire.input, "input"))
+
+
+def decode_one(body: bytes, head: Head) -> EmbedAsk:
+    """Reads /api/embeddings, which takes one prompt.
+
+    Raises:
+        FleetError: BAD_REQUEST with the field's path.
+    """
+    wire: EmbedRequest = EMBED.read(body)
+    if not wire.prompt:
+        raise bad("prompt", "Field required.")
+    return _ask(wire, head, [neuron.EmbedInput(text=wire.prompt)])
+
+
+def _ask(wire: EmbedRequest, head: Head, inputs: list[neuron.EmbedInput]) -> EmbedAsk:
+    request = neuron.EmbedRequest(
+        request_id=head.request_id,
+        model=model_name(wire.model),
+        inputs=inputs,
+        dimensions=wire.dimensions,
+        truncate=wire.truncate is not False,
+    )
+    return EmbedAsk(wire.model, request)
+
+
+def body(ask: EmbedAsk, answer: neuron.EmbedResponse) -> bytes:
+    """The vectors."""
+    return encode(
+        {
+            "model": ask.model,
+            "embeddings": [list(one.values) for one in answer.embeddings],
+            "prompt_eval_count": answer.prompt_tokens,
+        }
+    )

@@ -1,0 +1,91 @@
+"""Collected events into one answer of the Ollama API; the last line of its streams."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+
+from cortex.v1 import generation_pb2 as generation
+from services.backplane.errors import FleetError, Reason
+from services.gateway.dialects import openai_answer
+from services.gateway.dialects.dialect import Ask, Collected
+from services.gateway.dialects.ollama.decode import Detail
+from services.gateway.dialects.reading import encode
+
+
+def now() -> str:
+    """The time as this API writes it."""
+    return dt.datetime.now(dt.UTC).isoformat().replace("+00:00", "Z")
+
+
+def body(ask: Ask, choices: Sequence[Collected]) -> bytes:
+    """The whole answer."""
+    (one,) = choices
+    detail: Detail = ask.detail
+    head: dict[str, Any] = {"model": detail.model, "created_at": now()}
+    if detail.only_loads:
+        told = payload(detail, text="")
+    else:
+        calls = [call_object(call.name, call.arguments_json) for call in one.tool_calls()]
+        told = payload(detail, text=one.text(), thinking=one.reasoning(), calls=calls)
+        if detail.logprobs:
+            told["logprobs"] = openai_answer.logprob_objects(one.logprobs)
+    return encode(head | told | last_fields(ask, one.finished))
+
+
+def payload(
+    detail: Detail, *, text: str, thinking: str = "", calls: Sequence[dict[str, Any]] = ()
+) -> dict[str, Any]:
+    """What a line carries: a message in chats, a response else."""
+    if not detail.chats:
+        return {"response": text, **({"thinking": thinking} if thinking else {})}
+    message: dict[str, Any] = {"role": "assistant", "content": text}
+    if thinking:
+        message["thinking"] = thinking
+    if calls:
+        message["tool_calls"] = list(calls)
+    return {"message": message}
+
+
+def call_object(name: str, arguments_json: str) -> dict[str, Any]:
+    """One call, its arguments as an object."""
+    try:
+        arguments = msgspec.json.decode(arguments_json or "{}")
+    except msgspec.DecodeError:
+        arguments = arguments_json
+    if not isinstance(arguments, dict):
+        arguments = {"arguments": arguments}
+    return {"function": {"name": name, "arguments": arguments}}
+
+
+def last_fields(ask: Ask, finished: generation.GenerationFinished) -> dict[str, Any]:
+    """What only the last line has: why it ended, and what it cost, in nanoseconds."""
+    detail: Detail = ask.detail
+    if detail.only_loads:
+        reason = "unload" if ask.keep_alive_seconds == 0 else "load"
+        return {"done": True, "done_reason": reason}
+    cut = finished.reason == generation.FINISH_REASON_MAX_TOKENS
+    timings, usage = finished.timings, finished.usage
+    queued = timings.queued.ToNanoseconds()
+    prefill, decode = timings.prefill.ToNanoseconds(), timings.decode.ToNanoseconds()
+    return {
+        "done": True,
+        "done_reason": "length" if cut else "stop",
+        "total_duration": queued + prefill + decode,
+        "load_duration": queued,
+        "prompt_eval_count": usage.prompt_tokens,
+        "prompt_eval_duration": prefill,
+        "eval_count": usage.completion_tokens,
+        "eval_duration": decode,
+    }
+
+
+def envelope(error: FleetError) -> bytes:
+    """An error, refused or in mid-stream: this API has one flat form for both."""
+    message = openai_answer.wording(error)
+    if error.reason is Reason.MODEL_UNKNOWN and "not found" not in message:
+        message += " (model not found)"
+    return encode({"error": message})

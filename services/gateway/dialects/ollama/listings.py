@@ -1,0 +1,209 @@
+"""What the Ollama API tells about models: tags, ps, show, version; and pull, honestly."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Sequence
+from typing import Any, Final
+
+from services.backplane.errors import FleetError, Reason
+from services.gateway.dialects.dialect import Fleet, Head, ListedModel
+from services.gateway.dialects.models.encode import capabilities_of, with_aliases
+from services.gateway.dialects.ollama import embeddings, encode
+from services.gateway.dialects.ollama.decode import model_name
+from services.gateway.dialects.ollama.fields import NAME, NameRequest
+from services.gateway.dialects.reading import encode as to_json
+
+# Codex asks for 0.13.4 at least; what later versions added to these paths is served too.
+_VERSION: Final = "0.13.5"
+# Words of this API for what a model can do.
+_CAPABILITIES: Final = {
+    "chat": "completion",
+    "completion": "completion",
+    "tools": "tools",
+    "reasoning": "thinking",
+    "vision": "vision",
+    "embedding": "embedding",
+}
+
+
+class _Lookup:
+    """What all of them share."""
+
+    def error(self, error: FleetError, head: Head | None) -> bytes:
+        """The error, flat."""
+        return encode.envelope(error)
+
+
+class Version(_Lookup):
+    """The version of the API that is spoken here."""
+
+    name: str = "ollama_version"
+
+    async def answer(self, body: bytes, head: Head, fleet: Fleet) -> bytes:
+        """The version."""
+        return to_json({"version": _VERSION})
+
+
+class Tags(_Lookup):
+    """Every model."""
+
+    name: str = "ollama_tags"
+
+    async def answer(self, body: bytes, head: Head, fleet: Fleet) -> bytes:
+        """The listing."""
+        return to_json({"models": [_entry(one) for one in with_aliases(fleet.models())]})
+
+
+class Running(_Lookup):
+    """The models that are loaded."""
+
+    name: str = "ollama_ps"
+
+    async def answer(self, body: bytes, head: Head, fleet: Fleet) -> bytes:
+        """The listing."""
+        loaded = [one for one in fleet.models() if one.is_loaded]
+        return to_json({"models": [_running(one) for one in loaded]})
+
+
+class Show(_Lookup):
+    """One model."""
+
+    name: str = "ollama_show"
+
+    async def answer(self, body: bytes, head: Head, fleet: Fleet) -> bytes:
+        """What is known of it."""
+        one = _find(fleet.models(), _asked(body))
+        info: dict[str, Any] = {"general.architecture": "cortex", "general.basename": one.model}
+        if one.max_context_tokens is not None:
+            info["cortex.context_length"] = one.max_context_tokens
+        return to_json(
+            {
+                "modelfile": "",
+                "parameters": "",
+                "template": "",
+                "details": _details(),
+                "model_info": info,
+                "capabilities": _capabilities(one),
+                "modified_at": _modified(one),
+            }
+        )
+
+
+class Pull(_Lookup):
+    """Pulling: a model of the fleet is there already; no other can be had this way."""
+
+    name: str = "ollama_pull"
+
+    async def answer(self, body: bytes, head: Head, fleet: Fleet) -> bytes:
+        """`success` where the fleet has the model.
+
+        Raises:
+            FleetError: MODEL_UNKNOWN where it has not.
+        """
+        asked = _asked(body)
+        try:
+            _find(fleet.models(), asked)
+        except FleetError as error:
+            raise FleetError(
+                Reason.MODEL_UNKNOWN,
+                f"model '{asked}' not found: this fleet pulls nothing on request; "
+                "its operator adds models to the catalogue.",
+            ) from error
+        return to_json({"status": "success"}) + b"\n"
+
+
+class Embed(_Lookup):
+    """Embeddings, in this API's shape."""
+
+    name: str = "ollama_embed"
+
+    async def answer(self, body: bytes, head: Head, fleet: Fleet) -> bytes:
+        """The vectors."""
+        ask = embeddings.decode(body, head)
+        return embeddings.body(ask, await fleet.embed(ask.request))
+
+
+class EmbedOne(_Lookup):
+    """One embedding, in the shape of the older path."""
+
+    name: str = "ollama_embeddings"
+
+    async def answer(self, body: bytes, head: Head, fleet: Fleet) -> bytes:
+        """The vector."""
+        ask = embeddings.decode_one(body, head)
+        answer = await fleet.embed(ask.request)
+        return to_json({"embedding": list(answer.embeddings[0].values)})
+
+
+class Unsupported(_Lookup):
+    """What changes models on disk: the operator's business here."""
+
+    name: str = "ollama_unsupported"
+
+    async def answer(self, body: bytes, head: Head, fleet: Fleet) -> bytes:
+        """Never one.
+
+        Raises:
+            FleetError: NOT_SUPPORTED.
+        """
+        raise FleetError(
+            Reason.NOT_SUPPORTED, "Models are not made, copied or deleted through this API."
+        )
+
+
+def _asked(body: bytes) -> str:
+    wire: NameRequest = NAME.read(body)
+    if not wire.asked():
+        raise FleetError(Reason.BAD_REQUEST, "model is required", field="model")
+    return wire.asked()
+
+
+def _find(models: Sequence[ListedModel], asked: str) -> ListedModel:
+    name = model_name(asked)
+    for one in with_aliases(models):
+        if one.model == name:
+            return one
+    raise FleetError(Reason.MODEL_UNKNOWN, f"model '{asked}' not found", field="model")
+
+
+def _entry(one: ListedModel) -> dict[str, Any]:
+    return {
+        "name": one.model,
+        "model": one.model,
+        "modified_at": _modified(one),
+        "size": 0,
+        "digest": "",
+        "details": _details(),
+        "capabilities": _capabilities(one),
+    }
+
+
+def _running(one: ListedModel) -> dict[str, Any]:
+    return _entry(one) | {
+        # the fleet decides by need, not by the clock
+        "expires_at": "9999-12-31T23:59:59Z",
+        "size_vram": 0,
+        "context_length": one.max_context_tokens or 0,
+    }
+
+
+def _capabilities(one: ListedModel) -> list[str]:
+    words = (_CAPABILITIES[word] for word in capabilities_of(one))
+    return list(dict.fromkeys(words)) or ["completion"]
+
+
+def _modified(one: ListedModel) -> str:
+    when = dt.datetime.fromtimestamp(one.created_unix_seconds, dt.UTC)
+    return when.isoformat().replace("+00:00", "Z")
+
+
+def _details() -> dict[str, Any]:
+    return {
+        "parent_model": "",
+        "format": "",
+        "family": "",
+        "families": [],
+        "parameter_size": "",
+        "quantization_level": "",
+    }

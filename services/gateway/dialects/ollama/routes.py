@@ -1,0 +1,63 @@
+"""Where the Ollama API is served."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from starlette.routing import Route
+
+from services.backplane.errors import FleetError
+from services.gateway.dialects.dialect import Ask, Collected, Head, Mount, Projector
+from services.gateway.dialects.ollama import decode, encode, listings
+from services.gateway.dialects.ollama.stream import LineProjector
+
+
+class OllamaGenerate:
+    """Ollama's /api/generate."""
+
+    name: str = "ollama_generate"
+    content_type: bytes = b"application/x-ndjson"
+
+    def decode(self, body: bytes, head: Head) -> Ask:
+        """Reads a request."""
+        return decode.decode_generate(body, head)
+
+    def projector(self, ask: Ask, head: Head) -> Projector:
+        """A fresh encoder for one streamed response."""
+        return LineProjector(ask)
+
+    def body(self, ask: Ask, head: Head, choices: Sequence[Collected]) -> bytes:
+        """The whole response, unstreamed."""
+        return encode.body(ask, choices)
+
+    def error(self, error: FleetError, head: Head | None) -> bytes:
+        """The error, flat."""
+        return encode.envelope(error)
+
+
+class OllamaChat(OllamaGenerate):
+    """Ollama's /api/chat."""
+
+    name: str = "ollama_chat"
+
+    def decode(self, body: bytes, head: Head) -> Ask:
+        """Reads a request."""
+        return decode.decode_chat(body, head)
+
+
+def routes(mount: Mount) -> list[Route]:
+    """Everything below /api."""
+    refused = mount.lookup(listings.Unsupported())
+    return [
+        Route("/api/chat", mount.generation(OllamaChat()), methods=["POST"]),
+        Route("/api/generate", mount.generation(OllamaGenerate()), methods=["POST"]),
+        Route("/api/embed", mount.lookup(listings.Embed()), methods=["POST"]),
+        Route("/api/embeddings", mount.lookup(listings.EmbedOne()), methods=["POST"]),
+        Route("/api/version", mount.lookup(listings.Version()), methods=["GET"]),
+        Route("/api/tags", mount.lookup(listings.Tags()), methods=["GET"]),
+        Route("/api/ps", mount.lookup(listings.Running()), methods=["GET"]),
+        Route("/api/show", mount.lookup(listings.Show()), methods=["POST"]),
+        Route("/api/pull", mount.lookup(listings.Pull()), methods=["POST"]),
+        *(Route(f"/api/{verb}", refused, methods=["POST"]) for verb in ("create", "copy", "push")),
+        Route("/api/delete", refused, methods=["DELETE"]),
+    ]
