@@ -123,6 +123,8 @@ class _Endpoint:
         response: DirectResponse | None = None
         try:
             body = await self._read(head, record, scope, receive)
+            if record.principal:
+                head = dataclasses.replace(head, principal=record.principal)
             response = direct_response(scope, receive, send)
             response.on_close(exchange.leave)
             self._core.liveness.watch(exchange)

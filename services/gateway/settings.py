@@ -53,6 +53,9 @@ class GatewaySettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         slow_reader_seconds: a client that reads nothing for this long is given up.
         slow_reader_bytes: likewise when this much waits for it.
         drain_seconds: how long running answers may go on after SIGTERM.
+        responses_file: where stored responses are kept; empty keeps them in memory.
+        responses_kept: most of them; the oldest go first.
+        responses_bytes: likewise, most bytes of their contents.
         tls: unset serves plain HTTP.
     """
 
@@ -74,6 +77,9 @@ class GatewaySettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     slow_reader_seconds: Seconds = 30.0
     slow_reader_bytes: Count = 1 << 20
     drain_seconds: Seconds = 30.0
+    responses_file: str = ""
+    responses_kept: Count = 10_000
+    responses_bytes: Count = 512 << 20
     tls: TlsSettings | None = None
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncGenerator
+from pathlib import Path
 from typing import Final
 
 import structlog
@@ -18,6 +19,7 @@ from services.backplane.metrics import exposition, new_registry
 from services.gateway.app import build_app
 from services.gateway.auth import Auth
 from services.gateway.dialects.anthropic_messages.routes import AnthropicMessages
+from services.gateway.dialects.ollama.routes import OllamaChat
 from services.gateway.dialects.openai_chat.routes import OpenAIChat
 from services.gateway.dispatch import Dispatch
 from services.gateway.endpoint import Core
@@ -30,11 +32,19 @@ from services.gateway.outstanding import Outstanding
 from services.gateway.placing import Placer
 from services.gateway.problems import Problems
 from services.gateway.registry_link import RegistryLink, keep_watching
+from services.gateway.responses_store import ResponsesStore
 from services.gateway.server import HttpServer, ServerOptions, TlsOptions
 from services.gateway.settings import AuthSettings, GatewaySettings
 from services.gateway.transports.links import Links
 
-_DIALECTS: Final = ("openai_chat", "anthropic_messages", "openai_completions")
+_DIALECTS: Final = (
+    "openai_chat",
+    "anthropic_messages",
+    "openai_responses",
+    "openai_completions",
+    "ollama_chat",
+    "ollama_generate",
+)
 # What is left of the drain for streams to say that they were cut.
 _FAREWELL_SECONDS: Final = 1.0
 
@@ -97,6 +107,11 @@ class Gateway:
             gauges=self._gauges,
         )
         self.readiness = Readiness(self._view)
+        self._responses = ResponsesStore(
+            Path(settings.responses_file) if settings.responses_file else None,
+            max_responses=settings.responses_kept,
+            max_bytes=settings.responses_bytes,
+        )
         self._server = self._build_server()
 
     @property
@@ -115,8 +130,9 @@ class Gateway:
         log.info("gateway.stopped")
 
     def close(self) -> None:
-        """Lets go of the socket of a gateway that was never served."""
+        """Lets go of the socket, where it was never served, and of the stored responses."""
         self._server.close()
+        self._responses.close()
 
     @contextlib.asynccontextmanager
     async def _upkeep(self) -> AsyncGenerator[None]:
@@ -166,6 +182,7 @@ class Gateway:
             default=OpenAIChat(),
             by_prefix={
                 "/v1/messages": AnthropicMessages(),
+                "/api/": OllamaChat(),
                 "anthropic-version": AnthropicMessages(),
             },
         )
@@ -186,7 +203,7 @@ class Gateway:
                 client_ca=tls.client_ca,
             ),
         )
-        return HttpServer(build_app(self.core, self.readiness, problems), options)
+        return HttpServer(build_app(self.core, self.readiness, problems, self._responses), options)
 
 
 async def run(settings: GatewaySettings, auth: AuthSettings, shutdown: Shutdown) -> int:
