@@ -1,5 +1,7 @@
 """The MCP servers that an editor gives a session, and their tools.
 
+The `mcp` package is imported only when there is a server: it takes half a second.
+
 Each server has a task of its own, which enters and leaves its connection; calls come from the
 turn. A server that fails is logged and has no tools; nothing else depends on it.
 """
@@ -8,17 +10,11 @@ import asyncio
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import acp
 import acp.schema
-import httpx2
-import mcp
-import mcp.types
 import structlog
-from mcp.client.sse import sse_client
-from mcp.client.stdio import StdioServerParameters
-from mcp.client.streamable_http import streamable_http_client
 
 from services.agent.editor import Content
 from services.agent.endpoints.endpoint import ToolSpec
@@ -26,6 +22,10 @@ from services.agent.modes import Effect
 from services.agent.text import clean, cut_middle, one_line
 from services.agent.tools.tool import Outcome, Preview, Tool, ToolContext, ToolError
 from services.agent.workspace import Workspace
+
+if TYPE_CHECKING:
+    import mcp
+    import mcp.types
 
 log = structlog.get_logger(__name__)
 
@@ -47,7 +47,7 @@ class McpTool:
 
     kind: acp.schema.ToolKind = "other"
 
-    def __init__(self, server: str, client: mcp.Client, tool: mcp.types.Tool) -> None:
+    def __init__(self, server: str, client: "mcp.Client", tool: "mcp.types.Tool") -> None:
         name = re.sub(r"[^A-Za-z0-9_-]", "_", f"mcp__{server}__{tool.name}")[:_LONGEST_NAME]
         self.spec = ToolSpec(name, tool.description or tool.name, tool.input_schema)
         claims_reading = tool.annotations is not None and tool.annotations.read_only_hint is True
@@ -66,6 +66,8 @@ class McpTool:
 
     async def run(self, arguments: dict[str, Any], context: ToolContext) -> Outcome:
         """See `Tool.run`."""
+        import mcp
+
         context.permit(None)
         try:
             async with asyncio.timeout(_CALL_SECONDS):
@@ -110,6 +112,8 @@ class McpServers:
 
     async def _serve(self, server: ServerSpec, settled: asyncio.Event) -> None:
         """Holds one connection from its beginning to its end."""
+        import mcp
+
         try:
             async with asyncio.timeout(_CONNECT_SECONDS) as deadline:
                 async with mcp.Client(self._transport(server), cache=None) as client:
@@ -130,6 +134,11 @@ class McpServers:
             settled.set()
 
     def _transport(self, server: ServerSpec) -> Any:
+        import httpx2
+        from mcp.client.sse import sse_client
+        from mcp.client.stdio import StdioServerParameters
+        from mcp.client.streamable_http import streamable_http_client
+
         if isinstance(server, acp.schema.McpServerStdio):
             given = {each.name: each.value for each in server.env}
             return StdioServerParameters(
@@ -149,9 +158,9 @@ class McpServers:
 
 
 def _as_text(block: Any) -> str:
-    if isinstance(block, mcp.types.TextContent):
-        return block.text
-    if isinstance(block, mcp.types.EmbeddedResource):
+    if block.type == "text":
+        return str(block.text)
+    if block.type == "resource":
         text = getattr(block.resource, "text", None)
         return text if isinstance(text, str) else f"[resource {block.resource.uri}]"
     return f"[{block.type}]"

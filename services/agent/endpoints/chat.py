@@ -40,7 +40,7 @@ class ChatEndpoint:
     async def stream(self, ask: Ask) -> AsyncGenerator[StreamEvent, None]:
         """See `Endpoint.stream`."""
         reading = _Reading()
-        with translated(self._name):
+        with translated(self._name, openai):
             stream = await self._client.chat.completions.create(**request(ask))
             async with stream:
                 async for chunk in stream:
@@ -50,7 +50,7 @@ class ChatEndpoint:
 
     async def models(self) -> list[ModelInfo]:
         """See `Endpoint.models`."""
-        with translated(self._name):
+        with translated(self._name, openai):
             page = await self._client.models.list()
             return [model_info(model.id, model.model_extra) for model in page.data]
 

@@ -1,12 +1,9 @@
-"""Builds the endpoint of each setting, with deadlines on reads and none on whole answers."""
+"""Builds the endpoint of each setting, with deadlines on reads and none on whole answers.
 
-import anthropic
-import openai
+A vendor's client takes most of a second to import, so only the one in use is: an editor waits.
+"""
 
-from services.agent.endpoints.chat import ChatEndpoint
 from services.agent.endpoints.endpoint import Endpoint
-from services.agent.endpoints.messages import MessagesEndpoint
-from services.agent.endpoints.responses import ResponsesEndpoint
 from services.agent.settings import EndpointSettings
 
 _RETRIES = 3  # before the first byte only; the clients honour Retry-After
@@ -19,7 +16,16 @@ def connect(settings: EndpointSettings) -> Endpoint:
     The time-out is the longest silence on the wire, so that a long answer is never cut.
     """
     if settings.wire_api == "anthropic-messages":
-        return MessagesEndpoint(name=settings.name, client=_anthropic(settings))
+        return _anthropic(settings)
+    return _openai(settings)
+
+
+def _openai(settings: EndpointSettings) -> Endpoint:
+    import openai
+
+    from services.agent.endpoints.chat import ChatEndpoint
+    from services.agent.endpoints.responses import ResponsesEndpoint
+
     client = openai.AsyncOpenAI(
         base_url=settings.base_url,
         api_key=settings.api_key or _NO_KEY,
@@ -32,11 +38,16 @@ def connect(settings: EndpointSettings) -> Endpoint:
     return ChatEndpoint(name=settings.name, client=client)
 
 
-def _anthropic(settings: EndpointSettings) -> anthropic.AsyncAnthropic:
-    return anthropic.AsyncAnthropic(
+def _anthropic(settings: EndpointSettings) -> Endpoint:
+    import anthropic
+
+    from services.agent.endpoints.messages import MessagesEndpoint
+
+    client = anthropic.AsyncAnthropic(
         base_url=settings.base_url.rstrip("/").removesuffix("/v1"),
         api_key=settings.api_key or _NO_KEY,
         timeout=anthropic.Timeout(settings.idle_seconds, connect=settings.connect_seconds),
         max_retries=_RETRIES,
         default_headers=settings.headers,
     )
+    return MessagesEndpoint(name=settings.name, client=client)

@@ -1,11 +1,8 @@
-"""The two vendors' client errors as one `EndpointError`, with the endpoint's own words kept."""
+"""What the vendors' clients raise as one `EndpointError`, with the endpoint's words kept."""
 
 from collections.abc import Generator
 from contextlib import contextmanager
 from typing import Any
-
-import anthropic
-import openai
 
 from services.agent.endpoints.endpoint import EndpointError
 from services.agent.text import one_line
@@ -14,45 +11,43 @@ _LONGEST_MESSAGE = 600
 
 
 @contextmanager
-def translated(endpoint: str) -> Generator[None]:
-    """Turns what the clients raise into EndpointError that begins with the endpoint's name.
+def translated(endpoint: str, vendor: Any) -> Generator[None]:
+    """Turns what a client raises into EndpointError that begins with the endpoint's name.
 
-    A frame that is no JSON surfaces from the clients as ValueError; a body of an unexpected
-    shape as TypeError, KeyError or AttributeError.
+    `vendor` is the client's module, `openai` or `anthropic`: both name their exceptions alike,
+    and only the one in use need be imported. A frame that is no JSON surfaces from the clients
+    as ValueError; a body of an unexpected shape as TypeError, KeyError or AttributeError.
     """
     try:
         yield
-    except (openai.APIStatusError, anthropic.APIStatusError) as error:
+    except vendor.APIStatusError as error:
         status = int(error.status_code)
         message = f"{endpoint} answered {status}: {_message(error)}"
         raise EndpointError(message, status=status, code=_code(error.body)) from error
-    except (openai.APITimeoutError, anthropic.APITimeoutError) as error:
+    except vendor.APITimeoutError as error:
         raise EndpointError(f"{endpoint} stayed silent for too long") from error
-    except (openai.APIConnectionError, anthropic.APIConnectionError) as error:
+    except vendor.APIConnectionError as error:
         cause = one_line(str(error.__cause__ or error), _LONGEST_MESSAGE)
         raise EndpointError(f"{endpoint} cannot be reached: {cause}") from error
-    except (openai.APIError, anthropic.APIError) as error:
+    except vendor.APIError as error:
         message = f"{endpoint} broke off: {_message(error)}"
         raise EndpointError(message, code=_code(error.body)) from error
-    except (openai.OpenAIError, anthropic.AnthropicError) as error:
-        raise EndpointError(f"{endpoint}: {one_line(str(error), _LONGEST_MESSAGE)}") from error
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         detail = one_line(f"{type(error).__name__}: {error}", _LONGEST_MESSAGE)
         raise EndpointError(f"{endpoint} sent something unreadable: {detail}") from error
 
 
-def _inner(body: Any) -> Any:
+def _inner(body: Any) -> dict[str, Any]:
     inner = body.get("error", body) if isinstance(body, dict) else None
-    return inner if isinstance(inner, dict) else None
+    return inner if isinstance(inner, dict) else {}
 
 
-def _message(error: openai.APIError | anthropic.APIError) -> str:
-    inner = _inner(error.body)
-    message = inner.get("message") if inner else None
-    return one_line(message if isinstance(message, str) else error.message, _LONGEST_MESSAGE)
+def _message(error: Any) -> str:
+    message = _inner(error.body).get("message")
+    return one_line(message if isinstance(message, str) else str(error.message), _LONGEST_MESSAGE)
 
 
 def _code(body: Any) -> str:
-    inner = _inner(body) or {}
+    inner = _inner(body)
     code = inner.get("code") or inner.get("type") or ""
     return code.lower() if isinstance(code, str) else ""

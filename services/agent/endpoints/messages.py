@@ -43,7 +43,7 @@ class MessagesEndpoint:
     async def stream(self, ask: Ask) -> AsyncGenerator[StreamEvent, None]:
         """See `Endpoint.stream`."""
         reading = _Reading()
-        with translated(self._name):
+        with translated(self._name, anthropic):
             stream = await self._client.messages.create(**request(ask))
             async with stream:
                 async for event in stream:
@@ -53,7 +53,7 @@ class MessagesEndpoint:
 
     async def models(self) -> list[ModelInfo]:
         """See `Endpoint.models`."""
-        with translated(self._name):
+        with translated(self._name, anthropic):
             page = await self._client.models.list(limit=1000)
             return [model_info(model.id, model.model_extra) for model in page.data]
 

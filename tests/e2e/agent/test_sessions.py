@@ -1,0 +1,429 @@
+"""Whole sessions: the SDK's client over stdio, a process of the agent, real SSE."""
+
+import asyncio
+import contextlib
+import json
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import acp
+import acp.schema
+import pytest
+
+from services.agent.plan_dir import project_id
+from tests.e2e.agent.conftest import WIRES, Place
+from tests.e2e.agent.editor_double import EditorDouble, reject
+from tests.e2e.agent.scripted_endpoint import Answer, Call, ScriptedEndpoint
+
+READ = Call("read_file", {"path": "greeting.txt"}, "call_read")
+EDIT = Call(
+    "edit_file",
+    {"path": "greeting.txt", "old_text": "world", "new_text": "wörld 🌍"},
+    "call_edit",
+)
+
+
+async def prompt(running: Any, session_id: str, text: str = "change the greeting") -> Any:
+    async with asyncio.timeout(30):
+        return await running.connection.prompt(session_id=session_id, prompt=[acp.text_block(text)])
+
+
+def is_running(pid: int) -> bool:
+    """Whether a process is there and not only waits to be reaped."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(") ", 1)[1][0] not in "ZX"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+@pytest.mark.parametrize("wire", WIRES)
+@pytest.mark.parametrize("files", [False, True], ids=["local", "editor"])
+async def test_a_prompt_reads_and_edits_a_file_in_every_dialect(
+    place: Place, wire: str, files: bool
+):
+    answers = [
+        Answer(thought="Let me look.", text="Reading.", calls=[READ]),
+        Answer(text="Editing.", calls=[EDIT]),
+        Answer(text="Done."),
+    ]
+    async with (
+        ScriptedEndpoint(*answers) as endpoint,
+        place.agent(endpoint, EditorDouble(), wire=wire, files=files) as running,
+    ):
+        session = await running.connection.new_session(str(place.project))
+        response = await prompt(running, session.session_id)
+
+    editor = running.editor
+    assert "end_turn" == response.stop_reason
+    assert (300, 60) == (response.usage.input_tokens, response.usage.output_tokens)
+    assert "hello wörld 🌍\n" == (place.project / "greeting.txt").read_text()
+    assert "Reading.Editing.Done." == editor.text()
+    assert ["pending", "in_progress", "completed"] == editor.statuses("call_read")
+    assert "completed" == editor.statuses("call_edit")[-1]
+    assert ["call_edit"] == [call.tool_call_id for call in editor.asked]
+    assert files == bool(editor.written)
+    thoughts = [u for u in editor.updates if isinstance(u, acp.schema.AgentThoughtChunk)]
+    assert "Let me look." == "".join(each.content.text for each in thoughts)
+    diffs = [
+        content
+        for update in editor.updates
+        for content in getattr(update, "content", None) or []
+        if isinstance(content, acp.schema.FileEditToolCallContent)
+    ]
+    assert ("hello world\n", "hello wörld 🌍\n") == (diffs[0].old_text, diffs[0].new_text)
+    assert "hello world" in json.dumps(endpoint.requests[1])
+    usage = next(u for u in editor.updates if isinstance(u, acp.schema.UsageUpdate))
+    assert (120, 8192) == (usage.used, usage.size)
+
+
+async def test_the_log_names_every_round_and_tool(place: Place):
+    async with (
+        ScriptedEndpoint(Answer(calls=[READ]), Answer(text="Done.")) as endpoint,
+        place.agent(endpoint, EditorDouble()) as running,
+    ):
+        session = await running.connection.new_session(str(place.project))
+        await prompt(running, session.session_id)
+
+    keys = [
+        "event", "round", "of", "history_turns", "tool", "tool_call_id", "is_error", "turns",
+        "stop_reason", "session_id",
+    ]  # fmt: skip
+    seen = [{key: line[key] for key in keys if key in line} for line in place.log()]
+    sid = {"session_id": session.session_id}
+    assert [
+        {"event": "prompt round: streaming", "round": 1, "of": 50, "history_turns": 1, **sid},
+        {"event": "dispatch tool", "tool": "read_file", "tool_call_id": "call_read", **sid},
+        {"event": "dispatch tool complete", "tool_call_id": "call_read", "is_error": False, **sid},
+        {"event": "prompt round complete; persisting", "round": 1, "turns": 3, **sid},
+        {"event": "prompt round: streaming", "round": 2, "of": 50, "history_turns": 3, **sid},
+        {"event": "prompt round complete; persisting", "round": 2, "turns": 4, **sid},
+        {"event": "prompt complete", "stop_reason": "end_turn", **sid},
+    ] == [line for line in seen if line["event"].startswith(("prompt", "dispatch"))]
+
+
+async def test_a_refused_permission_leaves_the_file_and_tells_the_model(place: Place):
+    async with (
+        ScriptedEndpoint(Answer(calls=[EDIT]), Answer(text="Then not.")) as endpoint,
+        place.agent(endpoint, EditorDouble(reject)) as running,
+    ):
+        session = await running.connection.new_session(str(place.project))
+        response = await prompt(running, session.session_id)
+
+    assert "end_turn" == response.stop_reason
+    assert "hello world\n" == (place.project / "greeting.txt").read_text()
+    assert "failed" == running.editor.statuses("call_edit")[-1]
+    result = endpoint.requests[1]["messages"][-1]
+    assert ("tool", "ERROR: the user refused this call") == (result["role"], result["content"])
+
+
+async def test_plan_mode_in_mid_turn_gates_the_next_tool_and_rebuilds_the_prompt(place: Place):
+    hold = asyncio.Event()
+    plans = place.home / "data/cortex-acp/plans" / project_id(str(place.project))
+    (plans.parent).mkdir(parents=True)
+    outside = Call("write_file", {"path": "new.txt", "content": "x"}, "c2")
+    escape = Call("write_file", {"path": f"{plans}/../../escape.txt", "content": "x"}, "c3")
+    inside = Call("write_file", {"path": f"{plans}/01-overview.md", "content": "plan"}, "c4")
+    answers = [
+        Answer(text="Editing.", calls=[EDIT], hold=hold),
+        Answer(calls=[outside, escape, inside, Call("bash", {"command": "touch made"}, "c5")]),
+        Answer(text="1. 2. 3."),
+    ]
+    async with (
+        ScriptedEndpoint(*answers) as endpoint,
+        place.agent(endpoint, EditorDouble(), terminals=True) as running,
+    ):
+        session = await running.connection.new_session(str(place.project))
+        asking = asyncio.create_task(prompt(running, session.session_id))
+        await running.editor.seen(lambda u: isinstance(u, acp.schema.AgentMessageChunk))
+        await running.connection.set_session_mode(session_id=session.session_id, mode_id="plan")
+        hold.set()
+        response = await asking
+
+    assert "end_turn" == response.stop_reason
+    assert ["greeting.txt"] == [each.name for each in place.project.iterdir()]
+    assert "hello world\n" == (place.project / "greeting.txt").read_text()
+    assert [] == running.editor.asked
+    assert {} == running.editor.terminals
+    assert "plan" == (plans / "01-overview.md").read_text()
+    assert ["01-overview.md"] == [each.name for each in plans.iterdir()]
+    first, second = (request["messages"][0]["content"] for request in endpoint.requests[:2])
+    assert "# Plan mode" not in first
+    assert second.endswith("3. Stay in plan mode and refine the plan.")
+    assert str(plans) in second
+    results = [m["content"] for m in endpoint.requests[2]["messages"] if m["role"] == "tool"]
+    assert str(place.project / "new.txt") in results[1]
+    assert str(plans) in results[1]
+    assert "plan mode: bash is disabled" in results[4]
+    assert "plan" == place.record(session.session_id)["mode"]
+
+
+@pytest.mark.parametrize("wire", WIRES)
+async def test_cancel_in_mid_stream_keeps_the_part_that_came(place: Place, wire: str):
+    answers = [Answer(text="Once upon", hold=asyncio.Event()), Answer(text="Again.")]
+    async with (
+        ScriptedEndpoint(*answers) as endpoint,
+        place.agent(endpoint, EditorDouble(), wire=wire) as running,
+    ):
+        session = await running.connection.new_session(str(place.project))
+        asking = asyncio.create_task(prompt(running, session.session_id, "tell"))
+        await running.editor.seen(lambda _: running.editor.text() == "Once upon")
+        await running.connection.cancel(session_id=session.session_id)
+        cancelled = await asking
+        again = await prompt(running, session.session_id, "go on")
+
+    assert "cancelled" == cancelled.stop_reason
+    assert "end_turn" == again.stop_reason
+    assert 1 == endpoint.closed_early
+    history = place.record(session.session_id)["history"]
+    assert ["user", "assistant", "user", "assistant"] == [turn["type"] for turn in history]
+    assert "Once upon" == history[1]["text"]
+
+
+@pytest.mark.parametrize("where", ["headers", "permission", "command", "terminal"])
+async def test_cancel_is_observed_wherever_the_turn_waits(place: Place, where: str):
+    async def never(_: object) -> str | None:
+        await asyncio.Event().wait()
+        return None
+
+    pidfile = place.home / "pid"
+    script = f"sleep 600 & echo $! $$ > {pidfile}.new; mv {pidfile}.new {pidfile}; wait"
+    bash = Call("bash", {"command": script}, "c1")
+    answer = {
+        "headers": Answer(hold_before=asyncio.Event()),
+        "permission": Answer(calls=[EDIT]),
+    }.get(where, Answer(calls=[bash]))
+    editor = EditorDouble(never if where == "permission" else EditorDouble().decide)
+    async with (
+        ScriptedEndpoint(answer) as endpoint,
+        place.agent(endpoint, editor, terminals=where == "terminal") as running,
+    ):
+        session = await running.connection.new_session(str(place.project))
+        asking = asyncio.create_task(prompt(running, session.session_id))
+        await endpoint.requested(1)
+        if where == "permission":
+            await editor.was_asked()
+        if where in {"command", "terminal"}:
+            async with asyncio.timeout(20):
+                while not pidfile.exists():
+                    await asyncio.sleep(0.01)
+        await running.connection.cancel(session_id=session.session_id)
+        response = await asking
+
+    assert "cancelled" == response.stop_reason
+    if where == "command":
+        for pid in map(int, pidfile.read_text().split()):
+            assert not is_running(pid)
+    if where == "terminal":
+        assert (["t0"], ["t0"]) == (editor.killed, editor.released)
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(int(pidfile.read_text().split()[0]), signal.SIGKILL)
+    history = place.record(session.session_id)["history"]
+    calls = sum(len(turn.get("calls", ())) for turn in history)
+    assert calls == sum(len(turn.get("results", ())) for turn in history)
+
+
+async def test_a_new_prompt_cancels_the_one_in_flight(place: Place):
+    answers = [Answer(text="Old", hold=asyncio.Event()), Answer(text="New.")]
+    async with (
+        ScriptedEndpoint(*answers) as endpoint,
+        place.agent(endpoint, EditorDouble()) as running,
+    ):
+        session = await running.connection.new_session(str(place.project))
+        old = asyncio.create_task(prompt(running, session.session_id, "one"))
+        await running.editor.seen(lambda _: running.editor.text() == "Old")
+        new = await prompt(running, session.session_id, "two")
+
+    assert ("cancelled", "end_turn") == ((await old).stop_reason, new.stop_reason)
+    history = place.record(session.session_id)["history"]
+    texts = [turn.get("text") or turn["parts"][0]["text"] for turn in history]
+    assert ["one", "Old", "two", "New."] == texts
+
+
+async def test_a_killed_agent_loses_only_the_round_in_progress(place: Place):
+    answers = [
+        Answer(text="Reading.", calls=[READ]),
+        Answer(text="half an answ", hold=asyncio.Event()),
+        Answer(text="Done."),
+    ]
+    async with (
+        ScriptedEndpoint(*answers) as endpoint,
+        place.agent(endpoint, EditorDouble()) as running,
+    ):
+        session = await running.connection.new_session(str(place.project))
+        asking = asyncio.create_task(prompt(running, session.session_id))
+        await running.editor.seen(lambda _: "half" in running.editor.text())
+        running.process.kill()
+        with pytest.raises((ConnectionError, acp.RequestError)):
+            await asking
+        before = place.record(session.session_id)
+        async with place.agent(endpoint, EditorDouble()) as running:
+            listed = await running.connection.list_sessions(cwd=str(place.project))
+            await running.connection.load_session(str(place.project), session.session_id)
+            await running.editor.seen(lambda u: isinstance(u, acp.schema.AvailableCommandsUpdate))
+            replay = list(running.editor.updates)
+            response = await prompt(running, session.session_id, "go on")
+
+    assert ["user", "assistant", "results"] == [turn["type"] for turn in before["history"]]
+    assert [session.session_id] == [each.session_id for each in listed.sessions]
+    assert "change the greeting" == listed.sessions[0].title
+    kinds = [type(each).__name__ for each in replay]
+    assert [
+        "UserMessageChunk", "AgentMessageChunk", "ToolCallStart", "ToolCallProgress",
+        "AvailableCommandsUpdate",
+    ] == kinds  # fmt: skip
+    assert ("call_read", "completed") == (replay[3].tool_call_id, replay[3].status)
+    assert "end_turn" == response.stop_reason
+    after = place.record(session.session_id)
+    assert before["created_at"] == after["created_at"]
+    assert "half an answ" not in json.dumps(after)
+
+
+async def test_the_users_turn_is_on_disk_before_the_model_is_asked(place: Place):
+    hold = asyncio.Event()
+    async with (
+        ScriptedEndpoint(Answer(text="Hi.", hold_before=hold)) as endpoint,
+        place.agent(endpoint, EditorDouble()) as running,
+    ):
+        session = await running.connection.new_session(str(place.project))
+        asking = asyncio.create_task(prompt(running, session.session_id, "are you there?"))
+        await endpoint.requested(1)
+        stored = place.record(session.session_id)["history"]
+        hold.set()
+        await asking
+
+    assert "are you there?" == stored[0]["parts"][0]["text"]
+
+
+async def test_the_response_of_load_precedes_the_replay_unless_set_otherwise(place: Place):
+    order: list[str] = []
+
+    def observe(event: Any) -> None:
+        message = event.message
+        if event.direction.value == "incoming":
+            order.append("update" if "method" in message else "response")
+
+    async with (
+        ScriptedEndpoint(Answer(text="Hi.")) as endpoint,
+        place.agent(endpoint, EditorDouble()) as running,
+    ):
+        session = await running.connection.new_session(str(place.project))
+        await prompt(running, session.session_id)
+        for setting in ("after-response", "before-response"):
+            async with place.agent(
+                endpoint, EditorDouble(), CORTEX_ACP_LOAD_REPLAY=setting
+            ) as running:
+                running.connection._conn.add_observer(observe)
+                await running.connection.load_session(str(place.project), session.session_id)
+                await running.editor.seen(
+                    lambda u: isinstance(u, acp.schema.AvailableCommandsUpdate)
+                )
+
+    assert ["response", "update", "update", "update"] == order[:4]
+    assert ["update", "update", "update", "response"] == order[4:]
+
+
+@pytest.mark.parametrize("wire", WIRES)
+async def test_an_answer_that_breaks_off_is_an_error_and_stays_in_the_session(
+    place: Place, wire: str
+):
+    async with (
+        ScriptedEndpoint(Answer(text="half", broken=True)) as endpoint,
+        place.agent(endpoint, EditorDouble(), wire=wire) as running,
+    ):
+        session = await running.connection.new_session(str(place.project))
+        with pytest.raises(acp.RequestError, match="ended its answer without"):
+            await prompt(running, session.session_id)
+
+    assert "half" == place.record(session.session_id)["history"][1]["text"]
+    assert "error" == place.events("prompt complete")[0]["stop_reason"]
+
+
+async def test_an_endpoint_that_refuses_tools_is_asked_again_in_text(place: Place):
+    refusal = {"message": "tools param requires --jinja flag", "type": "invalid_request_error"}
+    in_text = (
+        '<tool_call>\n{"name": "read_file", "arguments": {"path": "greeting.txt"}}}\n</tool_call>'
+    )
+    answers = [Answer(status=400, error=refusal), Answer(text=in_text), Answer(text="Done.")]
+    async with (
+        ScriptedEndpoint(*answers) as endpoint,
+        place.agent(endpoint, EditorDouble()) as running,
+    ):
+        session = await running.connection.new_session(str(place.project))
+        response = await prompt(running, session.session_id)
+
+    assert "end_turn" == response.stop_reason
+    assert "tools" in endpoint.requests[0]
+    assert "tools" not in endpoint.requests[1]
+    assert "<tools>" in endpoint.requests[1]["messages"][0]["content"]
+    assert "<tool_response>\nhello world\n" in endpoint.requests[2]["messages"][-1]["content"]
+    shown = json.dumps([u.model_dump(mode="json") for u in running.editor.updates])
+    assert "(repaired: 1 surplus closing brace)" in shown
+
+
+async def test_a_conversation_that_is_too_long_is_shortened_and_asked_again(place: Place):
+    (place.project / "long.txt").write_text("x" * 9000)
+    too_long = {"message": "maximum context length is 9 tokens", "code": "context_length_exceeded"}
+    read = Call("read_file", {"path": "long.txt"}, "c0")
+    answers = [Answer(calls=[read]), Answer(text="Read.")] + [Answer(text="ok")] * 2
+    answers += [Answer(status=400, error=too_long), Answer(text="Fits.")]
+    async with (
+        ScriptedEndpoint(*answers) as endpoint,
+        place.agent(endpoint, EditorDouble()) as running,
+    ):
+        session = await running.connection.new_session(str(place.project))
+        for _ in range(3):
+            await prompt(running, session.session_id)
+        response = await prompt(running, session.session_id)
+
+    assert "end_turn" == response.stop_reason
+    assert "x" * 9000 in json.dumps(endpoint.requests[4])
+    assert "left out to save room: 9000 characters" in json.dumps(endpoint.requests[5])
+    assert "x" * 9000 in json.dumps(place.record(session.session_id))
+
+
+async def test_modes_models_and_options_are_kept(place: Place):
+    async with (
+        ScriptedEndpoint(Answer(text="Hi.")) as endpoint,
+        place.agent(endpoint, EditorDouble()) as running,
+    ):
+        session = await running.connection.new_session(str(place.project))
+        await running.connection.set_config_option(
+            config_id="mode", session_id=session.session_id, value="accept-edits"
+        )
+        await running.connection.set_config_option(
+            config_id="model", session_id=session.session_id, value="cortex:other"
+        )
+        with pytest.raises(acp.RequestError):
+            await running.connection.set_session_mode(session_id=session.session_id, mode_id="yolo")
+        await running.connection._conn.send_request(
+            "session/set_model", {"sessionId": session.session_id, "modelId": "llama3:8b"}
+        )
+        await prompt(running, session.session_id)
+        async with place.agent(endpoint, EditorDouble()) as running:
+            resumed = await running.connection.resume_session(
+                cwd=str(place.project), session_id=session.session_id
+            )
+
+    assert "scripted" == session.config_options[1].current_value.split(":")[1]
+    assert "llama3:8b" == endpoint.requests[0]["model"]
+    assert "accept-edits" == resumed.modes.current_mode_id
+    values = [option.current_value for option in resumed.config_options]
+    assert ["accept-edits", "cortex:llama3:8b"] == values
+
+
+async def test_keys_of_other_vendors_in_the_environment_are_not_sent(place: Place):
+    secrets = {
+        "OPENAI_API_KEY": "leak-1",
+        "ANTHROPIC_API_KEY": "leak-2",
+        "ANTHROPIC_AUTH_TOKEN": "leak-3",
+    }
+    async with ScriptedEndpoint(Answer(text="Hi.")) as endpoint:
+        for wire in WIRES:
+            async with place.agent(endpoint, EditorDouble(), wire=wire, **secrets) as running:
+                session = await running.connection.new_session(str(place.project))
+                await prompt(running, session.session_id)
+
+    assert 3 == len(endpoint.headers)
+    assert "leak" not in json.dumps(endpoint.headers)
