@@ -1,1 +1,1 @@
-"""The registry: who is in the fleet, what it holds, and where a model goes."""
+"""The registry: who is in the fleet, what each member holds, and where a model should go."""

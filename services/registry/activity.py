@@ -1,0 +1,88 @@
+"""When each copy became ready and was last used, by the registry's own clock. Pure.
+
+Neurons stamp with their own clocks, which nobody compares with ours: a stamp that moves means
+"used since the last report", and no more than that.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+from services.registry.member import Instance, InstanceState, Member
+
+
+@dataclasses.dataclass(slots=True)
+class Record:
+    """One copy.
+
+    Attributes:
+        ready_since: first seen READY.
+        last_used: last seen at work, or becoming ready.
+        held_until: a caller was just sent to it.
+        load_seconds: how long its load took.
+        full_since: since when it has requests queued and no free place; None if it has not.
+    """
+
+    ready_since: float
+    last_used: float
+    stamp: float
+    held_until: float = 0.0
+    load_seconds: float = 0.0
+    full_since: float | None = None
+
+
+class Activity:
+    """Records of every copy that is or was READY, by instance id."""
+
+    def __init__(self) -> None:
+        self._records: dict[str, Record] = {}
+        self._of: dict[str, set[str]] = {}
+
+    def observe(self, name: str, member: Member | None, now: float) -> None:
+        """Takes a member's newest state; None if it has left."""
+        instances = member.report.instances if member else ()
+        newest = max((i.last_used for i in instances), default=0.0)
+        seen: set[str] = set()
+        for instance in instances:
+            if instance.state is InstanceState.LOADING:
+                continue
+            seen.add(instance.instance_id)
+            self._observe(instance, newest, now)
+        for gone in self._of.get(name, set()) - seen:
+            self._records.pop(gone, None)
+        self._of[name] = seen
+        if not seen:
+            del self._of[name]
+
+    def _observe(self, instance: Instance, newest: float, now: float) -> None:
+        record = self._records.get(instance.instance_id)
+        if record is None:
+            # after a restart of the registry the order of use within a neuron is kept
+            age = min(newest - instance.last_used, now) if instance.last_used else 0.0
+            record = Record(now, now - max(0.0, age), instance.last_used)
+            record.load_seconds = instance.load_seconds
+            self._records[instance.instance_id] = record
+        if instance.in_flight or instance.last_used > record.stamp:
+            record.last_used = now
+        record.stamp = instance.last_used
+        full = instance.queued_requests > 0
+        record.full_since = (record.full_since or now) if full else None
+
+    def hold(self, instance_id: str, now: float, until: float) -> None:
+        """Keeps a copy for a caller that is on its way to it."""
+        record = self._records.get(instance_id)
+        if record is not None:
+            record.held_until = max(record.held_until, until)
+            record.last_used = max(record.last_used, now)
+
+    def of(self, instance_id: str) -> Record | None:
+        """The record of a copy, or None for one never seen ready."""
+        return self._records.get(instance_id)
+
+    def protected_until(self, instance_id: str, minimum_residency: float) -> float:
+        """Until when a copy may not be evicted: residency and hand-over."""
+        record = self._records.get(instance_id)
+        if record is None:
+            return 0.0
+        residency = max(minimum_residency, record.load_seconds)
+        return max(record.ready_since + residency, record.held_until)

@@ -1,0 +1,37 @@
+"""Which loaded copy a caller is sent to."""
+
+from __future__ import annotations
+
+from services.registry.member import Instance, Member
+from services.registry.profile import Profile
+from services.registry.situation import Situation
+from services.registry.standings import Standings
+from services.registry.steps import Placed
+
+Copies = list[tuple[Member, Instance]]
+
+
+class Answers:
+    """Reads the fleet; changes nothing."""
+
+    def __init__(self, situation: Situation, standings: Standings) -> None:
+        self._situation = situation
+        self._standings = standings
+
+    def routable(self, profile: Profile, neuron: str = "") -> Copies:
+        """Copies that requests may be sent to, on one neuron or on any."""
+        return [
+            (member, instance)
+            for member, instance in self._situation.fleet.copies(profile.model)
+            if (not neuron or member.name == neuron)
+            and self._situation.is_routable(profile, member, instance)
+            and not self._standings.is_leaving(instance.instance_id)
+        ]
+
+    def choose(self, routable: Copies, excluded: frozenset[str]) -> Placed | None:
+        """The least busy copy that is not excluded, or None. Ties go by name."""
+        allowed = [c for c in routable if c[1].instance_id not in excluded]
+        if not allowed:
+            return None
+        member, instance = min(allowed, key=lambda c: (c[1].in_flight, c[0].name))
+        return Placed(member.name, member.identity.address, instance.instance_id, instance.model)

@@ -1,0 +1,145 @@
+"""The catalogue: `models.toml` as frozen profiles, with every error fatal and named.
+
+Reading is atomic: a file with any error changes nothing.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import pathlib
+from collections.abc import Iterable, Mapping
+from types import MappingProxyType
+from typing import Any, Final
+
+import msgspec
+
+from services.backplane.settings import SettingsError, explain, read_toml
+from services.registry.catalogue_file import BadEntryError, ModelEntry, to_profile
+from services.registry.profile import Profile
+
+_SECTIONS: Final = frozenset({"models", "aliases"})
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Catalogue:
+    """All configured models.
+
+    Attributes:
+        profiles: by model id.
+        aliases: alias to id; ids are not among them.
+        revision: a number of the whole content; 0 for an empty catalogue.
+    """
+
+    profiles: Mapping[str, Profile]
+    aliases: Mapping[str, str]
+    revision: int = 0
+
+    def resolve(self, name: str) -> str:
+        """The model id behind a name; a name that is no alias is its own. Never chained."""
+        return self.aliases.get(name, name)
+
+
+EMPTY: Final = Catalogue(MappingProxyType({}), MappingProxyType({}))
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Difference:
+    """What a reload changed, as model ids in order."""
+
+    added: tuple[str, ...]
+    removed: tuple[str, ...]
+    changed: tuple[str, ...]
+
+
+def difference(old: Catalogue, new: Catalogue) -> Difference:
+    """Compares two catalogues, entry by entry."""
+    before, after = old.profiles, new.profiles
+    both = before.keys() & after.keys()
+    return Difference(
+        added=tuple(sorted(after.keys() - before.keys())),
+        removed=tuple(sorted(before.keys() - after.keys())),
+        changed=tuple(sorted(m for m in both if before[m] != after[m])),
+    )
+
+
+def load(path: pathlib.Path) -> Catalogue:
+    """Reads a catalogue file.
+
+    Raises:
+        SettingsError: it cannot be read or has an error; the message names file, key and reason.
+    """
+    return parse(read_toml(path), str(path))
+
+
+def parse(tables: Mapping[str, Any], source: str) -> Catalogue:
+    """Makes a catalogue of a parsed TOML document.
+
+    Args:
+        tables: the document.
+        source: its name, for error messages.
+
+    Raises:
+        SettingsError: it has an error.
+    """
+    for section in sorted(set(tables) - _SECTIONS):
+        raise SettingsError(f"{source}: {section}: unknown section (known: aliases, models)")
+    entries = _convert(tables.get("models", []), list[ModelEntry], source, "models")
+    aliases = _convert(tables.get("aliases", {}), dict[str, str], source, "aliases")
+    profiles: dict[str, Profile] = {}
+    for index, entry in enumerate(entries):
+        profile = _profile(entry, f"{source}: models[{index}]")
+        if profile.model in profiles:
+            raise SettingsError(f"{source}: models[{index}].id: {profile.model!r} is there twice")
+        profiles[profile.model] = profile
+    resolved = _aliases(profiles.values(), aliases, source)
+    complete = {
+        model: dataclasses.replace(
+            profile, aliases=tuple(sorted(a for a, m in resolved.items() if m == model))
+        )
+        for model, profile in profiles.items()
+    }
+    return Catalogue(
+        MappingProxyType(complete), MappingProxyType(resolved), _revision(complete.values())
+    )
+
+
+def _convert(value: Any, kind: Any, source: str, root: str) -> Any:
+    try:
+        return msgspec.convert(value, kind)
+    except (msgspec.ValidationError, ValueError) as error:
+        raise SettingsError(explain(source, root, str(error))) from error
+
+
+def _profile(entry: ModelEntry, where: str) -> Profile:
+    try:
+        return to_profile(entry)
+    except BadEntryError as error:
+        raise SettingsError(f"{where}.{error}") from error
+
+
+def _aliases(profiles: Iterable[Profile], table: Mapping[str, str], source: str) -> dict[str, str]:
+    """One flat map of both spellings. A dead or doubled alias is an error, not a surprise later."""
+    models = {p.model for p in profiles}
+    pairs = [(alias, p.model, f"models {p.model!r}") for p in profiles for alias in p.aliases]
+    pairs += [(alias, model, f"aliases.{alias}") for alias, model in table.items()]
+    found: dict[str, str] = {}
+    for alias, model, where in pairs:
+        if alias in models:
+            raise SettingsError(f"{source}: {where}: alias {alias!r} is a model's own id")
+        if model not in models:
+            raise SettingsError(f"{source}: {where}: {model!r} is no model of this catalogue")
+        if found.setdefault(alias, model) != model:
+            raise SettingsError(
+                f"{source}: {where}: alias {alias!r} already means {found[alias]!r}"
+            )
+    return found
+
+
+def _revision(profiles: Iterable[Profile]) -> int:
+    content = sorted((p.content() for p in profiles), key=lambda c: str(c["model"]))
+    if not content:
+        return 0
+    text = json.dumps(content, sort_keys=True)
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:6], "big") | 1

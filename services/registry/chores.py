@@ -1,0 +1,137 @@
+"""What the fleet needs done without anybody waiting for it. Pure; looked at about once a second.
+
+Idle copies go, outdated ones go when their work is done, worn workers are recycled when idle,
+pins and minimum replicas are kept, preloads are loaded once, and full models get another copy
+where there is free room.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+
+from services.registry.answers import Answers
+from services.registry.member import Instance, InstanceState, Member
+from services.registry.orders import Why
+from services.registry.profile import Profile
+from services.registry.situation import Situation
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Removal:
+    """A copy that should go."""
+
+    neuron: str
+    instance: Instance
+    why: Why
+    reason: str
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Want:
+    """Copies that should be there."""
+
+    profile: Profile
+    copies: int
+    neuron: str = ""
+    may_evict: bool = False
+
+
+def removals(situation: Situation, answers: Answers, now: float) -> Iterator[Removal]:
+    """Copies that should go, none of which has work or a caller on its way."""
+    for member in list(situation.fleet.members.values()):
+        if not member.can_serve:
+            continue
+        worn = _worn_devices(situation, member)
+        for instance in member.report.instances:
+            removal = _removal(situation, answers, member, instance, worn, now)
+            if removal is not None:
+                yield removal
+
+
+def _removal(
+    situation: Situation,
+    answers: Answers,
+    member: Member,
+    instance: Instance,
+    worn: frozenset[str],
+    now: float,
+) -> Removal | None:
+    if instance.state is not InstanceState.READY or instance.in_flight:
+        return None
+    profile = situation.profile(instance.model)
+    record = situation.activity.of(instance.instance_id)
+    if profile is None or record is None or record.held_until > now:
+        return None
+    idle = now - record.last_used
+    if not profile.matches(instance.config_revision):
+        reason = "its catalogue entry has changed"
+        return Removal(member.name, instance, Why.OUTDATED, reason)
+    if worn & instance.memory.keys() and idle >= situation.policy.minimum_residency:
+        cycles = situation.policy.defrag_after_cycles
+        reason = f"its worker has been through {cycles} loads and unloads or more"
+        return Removal(member.name, instance, Why.DEFRAG, reason)
+    if idle >= situation.idle_timeout(profile) and not situation.is_pinned(profile):
+        copies = len(answers.routable(profile))
+        if copies > situation.wanted_copies(profile):
+            return Removal(member.name, instance, Why.IDLE, f"unused for {idle:.0f} s")
+    return None
+
+
+def _worn_devices(situation: Situation, member: Member) -> frozenset[str]:
+    """Devices whose worker is due for recycling and has no work at all."""
+    limit = situation.policy.defrag_after_cycles
+    if not limit:
+        return frozenset()
+    working = {d for i in member.report.instances if i.in_flight for d in i.memory}
+    return frozenset(
+        device
+        for worker in member.report.workers
+        if worker.is_running
+        and worker.load_cycles >= limit
+        and not working.intersection(worker.device_ids)
+        for device in worker.device_ids
+    )
+
+
+def wants(
+    situation: Situation, answers: Answers, preloaded: set[str], now: float
+) -> Iterator[Want]:
+    """Copies that should be there and are not.
+
+    Args:
+        situation: the fleet and the rules.
+        answers: counts what is routable.
+        preloaded: models whose preload is done; those found loaded are added.
+        now: seconds on the monotonic clock.
+    """
+    names = set(situation.pins)
+    configured = situation.catalogue.profiles
+    names.update(m for m, p in configured.items() if p.min_replicas or p.preload or p.pinned)
+    names.update(m for m, p in configured.items() if p.max_replicas > 1)
+    for name in sorted(names):
+        profile = situation.profile(name)
+        if profile is None:
+            continue
+        neuron = situation.pins.get(profile.model, "")
+        if neuron and not answers.routable(profile, neuron):
+            yield Want(profile, 1, neuron, may_evict=True)
+            continue
+        copies = len(answers.routable(profile))
+        wanted = situation.wanted_copies(profile)
+        if profile.preload and profile.model not in preloaded:
+            if copies:
+                preloaded.add(profile.model)
+            wanted = max(wanted, 1)
+        if copies < wanted:
+            yield Want(profile, copies + 1, may_evict=situation.wanted_copies(profile) > copies)
+        elif copies < profile.max_replicas and _all_full(situation, answers, profile, now):
+            yield Want(profile, copies + 1)
+
+
+def _all_full(situation: Situation, answers: Answers, profile: Profile, now: float) -> bool:
+    records = [situation.activity.of(i.instance_id) for _, i in answers.routable(profile)]
+    after = situation.policy.scale_up_after
+    return bool(records) and all(
+        r is not None and r.full_since is not None and now - r.full_since >= after for r in records
+    )

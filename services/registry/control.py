@@ -1,0 +1,328 @@
+"""The registry without its network: one object, one writer, no waiting.
+
+Servicers and the simulator drive the same `Control`: membership and leases, the catalogue, placing
+and chores. Every verb is synchronous; `advance` lets time pass, `next_due` says until when nothing
+happens by itself.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+
+from services.backplane.errors import FleetError
+from services.registry import catalogue as catalogues
+from services.registry import chores, placement, refusals
+from services.registry.catalogue import Catalogue, Difference
+from services.registry.demand import Demand, Key, Ticket
+from services.registry.leases import Leases
+from services.registry.member import Identity, Instance, Progress, Report
+from services.registry.orders import Effects, Why
+from services.registry.placement import Decision
+from services.registry.placing import Placing
+from services.registry.profile import Profile
+from services.registry.situation import Situation
+from services.registry.standings import Standings
+from services.registry.steps import Waiter
+
+_CHORES_SECONDS = 1.0
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Explanation:
+    """What placement would do with a model now, and why."""
+
+    profile: Profile
+    loaded_on: tuple[str, ...]
+    decision: Decision
+    required_bytes: int
+    footprint_source: str
+
+
+class Control:
+    """Everything that is decided.
+
+    Args:
+        situation: the state; this object is its only writer.
+        effects: carries orders out.
+        leases: how long a silent neuron is a member.
+        expected: neurons that were in the fleet before this start; until they are back, or the
+            settle time is over, models that are not loaded wait.
+        on_change: called after any change that watchers want to hear of.
+    """
+
+    def __init__(
+        self,
+        situation: Situation,
+        effects: Effects,
+        leases: Leases,
+        *,
+        expected: frozenset[str] = frozenset(),
+        on_change: Callable[[], None] = lambda: None,
+    ) -> None:
+        self.situation = situation
+        self.standings = Standings(situation)
+        self._leases = leases
+        self._expected = set(expected)
+        self._on_change = on_change
+        now = situation.clock()
+        settles_at = now + situation.policy.settle if expected else 0.0
+        self.placing = Placing(situation, self.standings, effects, settles_at=settles_at)
+        self._preloaded: set[str] = set()
+        self._chores_at = now
+        self.catalogue_version = 1
+
+    # -- membership ---------------------------------------------------------------------------
+
+    def attach(self, identity: Identity) -> int:
+        """Admits a neuron.
+
+        Returns: its epoch, for all that it says on this stream.
+
+        Raises:
+            NameTakenError: a live neuron at another address has the name.
+        """
+        epoch = self.situation.fleet.attach(identity)
+        self._leases.renew(identity.name, self.situation.clock())
+        self._member_changed(identity.name)
+        return epoch
+
+    def report(self, name: str, epoch: int, report: Report, words: object = None) -> bool:
+        """Takes a neuron's state and renews its lease; False if it was stale."""
+        now = self.situation.clock()
+        member = self.situation.fleet.members.get(name)
+        before = member.report if member else None
+        if not self.situation.fleet.report(name, epoch, report, now, words):
+            return False
+        self._leases.renew(name, now)
+        self._member_changed(name, models_changed=_lists_differ(before, report))
+        if name in self._expected:
+            self._expected.discard(name)
+            if not self._expected:
+                self.placing.settled()
+        return True
+
+    def stream_broke(self, name: str, epoch: int) -> None:
+        """A stream ended without farewell: lost at once, forgotten later."""
+        if self.situation.fleet.lose(name, epoch):
+            self._leases.lose(name, self.situation.clock())
+            self._member_changed(name)
+
+    def farewell(self, name: str, epoch: int) -> None:
+        """A neuron has left on purpose."""
+        if self.situation.fleet.remove(name, epoch):
+            self._leases.end(name)
+            self._member_changed(name, models_changed=True)
+
+    def _member_changed(self, name: str, *, models_changed: bool = False) -> None:
+        situation, now = self.situation, self.situation.clock()
+        member = situation.fleet.members.get(name)
+        situation.activity.observe(name, member, now)
+        self.standings.forget(name)
+        if member is not None:
+            for instance in member.report.instances:
+                self._forget_siblings(instance.model)
+        self.placing.jobs.on_member(name, now)
+        self.placing.on_news()
+        if models_changed:
+            self.catalogue_version += 1
+        self._on_change()
+
+    def _forget_siblings(self, model: str) -> None:
+        """How many copies there are decides whether each is one of the minimum."""
+        profile = self.situation.profile(model)
+        if profile is not None and self.situation.wanted_copies(profile):
+            for holder, _ in self.situation.fleet.copies(model):
+                self.standings.forget(holder.name)
+
+    # -- callers ------------------------------------------------------------------------------
+
+    def ensure(
+        self,
+        name: str,
+        waiter: Waiter,
+        *,
+        neuron: str = "",
+        excluded: frozenset[str] = frozenset(),
+        detach: bool = False,
+        keep_alive: float | None = None,
+        retry_failed: bool = False,
+    ) -> Ticket:
+        """Takes in a caller who wants a model.
+
+        Args:
+            name: a model or an alias.
+            waiter: who is told; the answer may come before this returns.
+            neuron: where it must be; empty for anywhere.
+            excluded: instances that the caller found unable to serve.
+            detach: the load goes on when the caller leaves.
+            keep_alive: how long the model is kept when idle; None leaves it to policy.
+            retry_failed: a person asks: no pause after an earlier failure.
+
+        Raises:
+            FleetError: MODEL_UNKNOWN, QUEUE_FULL, or NO_ROOM where no other copy is allowed.
+        """
+        profile = self.situation.profile(name)
+        if profile is None:
+            raise refusals.unknown_model(name)
+        if keep_alive is not None:
+            self.situation.keep_alive[profile.model] = keep_alive
+        if retry_failed:
+            self.placing.forget_failures(profile.model)
+        ticket = self.placing.want(profile, waiter, neuron=neuron, excluded=excluded, detach=detach)
+        self.placing.advance()
+        return ticket
+
+    def leave(self, ticket: Ticket) -> None:
+        """A caller has gone."""
+        self.placing.leave(ticket)
+        self.placing.advance()
+
+    def explain(self, name: str) -> Explanation:
+        """What would happen to a request for a model now; changes nothing.
+
+        Raises:
+            FleetError: MODEL_UNKNOWN.
+        """
+        profile = self.situation.profile(name)
+        if profile is None:
+            raise refusals.unknown_model(name)
+        now = self.situation.clock()
+        key = Key(profile.model)
+        demand = next((d for d in self.placing.demands if d.key == key), None)
+        ask = self.placing.ask_for(demand or Demand(key, profile, now), {}, now)
+        routable = self.placing.answers.routable(profile)
+        return Explanation(
+            profile,
+            tuple(member.name for member, _ in routable),
+            placement.explain(ask, self.standings.all()),
+            ask.footprint.total_bytes,
+            ask.footprint.source,
+        )
+
+    # -- operators ----------------------------------------------------------------------------
+
+    def unload(
+        self,
+        neuron: str,
+        instance: Instance,
+        why: Why,
+        *,
+        drain_seconds: float | None = None,
+        on_end: Callable[[FleetError | None], None] | None = None,
+    ) -> None:
+        """Drains and frees a copy, whatever protects it from eviction."""
+        seconds = self.situation.policy.drain_timeout if drain_seconds is None else drain_seconds
+        self.placing.jobs.unloads.order(neuron, instance, why, drain_seconds=seconds, on_end=on_end)
+        self._on_change()
+
+    def pin(self, model: str, neuron: str) -> None:
+        """Keeps a model loaded."""
+        self.situation.pins[model] = neuron
+        self._rules_changed()
+
+    def unpin(self, model: str) -> None:
+        """Ends an operator's pin."""
+        self.situation.pins.pop(model, None)
+        self._rules_changed()
+
+    def cordon(self, name: str, *, cordoned: bool) -> None:
+        """Keeps placements off a neuron, or lets them on again."""
+        self.situation.fleet.cordon(name, cordoned=cordoned)
+        self._member_changed(name)
+        self.placing.advance()
+
+    def use(self, catalogue: Catalogue) -> Difference:
+        """Takes another catalogue; replicas of edited entries get no new work from now on."""
+        changes = catalogues.difference(self.situation.catalogue, catalogue)
+        self.situation.catalogue = catalogue
+        self.placing.forget_failures()
+        self.placing.refresh_profiles()
+        self._preloaded -= set(changes.changed) | set(changes.removed)
+        self._rules_changed()
+        return changes
+
+    def _rules_changed(self) -> None:
+        self.standings.forget_all()
+        self.catalogue_version += 1
+        self._chores_at = self.situation.clock()
+        self.placing.on_news()
+        self.placing.advance()
+        self._on_change()
+
+    # -- ends of orders -----------------------------------------------------------------------
+
+    def on_load_progress(self, order_id: int, progress: Progress) -> None:
+        """A load says how far it is."""
+        self.placing.jobs.on_load_progress(order_id, progress)
+
+    def on_load_ready(self, order_id: int, instance: Instance) -> None:
+        """A load has ended well."""
+        self.placing.jobs.on_load_ready(order_id, instance)
+        self.placing.advance()
+        self._on_change()
+
+    def on_load_failed(self, order_id: int, error: FleetError) -> None:
+        """A load has ended badly."""
+        self.placing.jobs.on_load_failed(order_id, error)
+        self.placing.advance()
+
+    def on_unloaded(self, order_id: int, freed_bytes: int) -> None:
+        """A copy is gone."""
+        self.placing.jobs.unloads.on_unloaded(order_id, freed_bytes)
+        self.placing.on_news()
+        self.placing.advance()
+        self._on_change()
+
+    def on_unload_failed(self, order_id: int, error: FleetError) -> None:
+        """A copy could not be unloaded."""
+        self.placing.jobs.unloads.on_unload_failed(order_id, error)
+        self.placing.on_news()
+        self.placing.advance()
+
+    # -- time ---------------------------------------------------------------------------------
+
+    def advance(self) -> None:
+        """Lets time and news take effect."""
+        now = self.situation.clock()
+        lapses = self._leases.lapse(now)
+        for name in lapses.lost:
+            if self.situation.fleet.lose(name):
+                self._member_changed(name)
+        for name in lapses.forgotten:
+            if self.situation.fleet.remove(name):
+                self._member_changed(name, models_changed=True)
+        if now >= self._chores_at:
+            self._chores_at = now + _CHORES_SECONDS
+            self._do_chores(now)
+        self.placing.advance()
+
+    def next_due(self) -> float:
+        """When `advance` has something to do even if nobody says anything."""
+        moments = (self._chores_at, self._leases.next_due(), self.placing.next_due())
+        return min(m for m in moments if m is not None)
+
+    def _do_chores(self, now: float) -> None:
+        answers = self.placing.answers
+        for removal in list(chores.removals(self.situation, answers, now)):
+            self.placing.jobs.unloads.order(
+                removal.neuron,
+                removal.instance,
+                removal.why,
+                drain_seconds=self.situation.policy.drain_timeout,
+                reason=removal.reason,
+            )
+        for want in list(chores.wants(self.situation, answers, self._preloaded, now)):
+            self.placing.want_copies(
+                want.profile, want.copies, neuron=want.neuron, may_evict=want.may_evict
+            )
+
+
+def _lists_differ(old: Report | None, new: Report) -> bool:
+    """True if the list of models may have changed: what is on disk, loaded, or large enough."""
+    return (
+        old is None
+        or old.stored != new.stored
+        or {i.instance_id for i in old.instances} != {i.instance_id for i in new.instances}
+        or [d.total_bytes for d in old.devices] != [d.total_bytes for d in new.devices]
+    )

@@ -1,0 +1,138 @@
+"""What is wanted and what is being done about it: the records that `placing` keeps."""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+
+from services.backplane.errors import FleetError
+from services.registry.member import Progress
+from services.registry.profile import Profile
+from services.registry.steps import Step, Waiter
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Key:
+    """What one demand is for. Callers with the same key share it.
+
+    Attributes:
+        neuron: where it must be; empty for anywhere.
+        copies: how many routable copies there must be.
+    """
+
+    model: str
+    neuron: str = ""
+    copies: int = 1
+
+
+@dataclasses.dataclass(eq=False, slots=True)
+class Ticket:
+    """One caller's place in a demand.
+
+    Attributes:
+        excluded: instances that this caller found unable to serve.
+        since: when it came; deadline: when it gives up. Monotonic clock.
+    """
+
+    key: Key
+    waiter: Waiter
+    excluded: frozenset[str]
+    since: float
+    deadline: float
+
+
+class Phase(enum.Enum):
+    """Where a job stands."""
+
+    EVICTING = "evicting"
+    SETTLING = "settling"
+    """A victim has gone; the neuron's next report says how much is free."""
+    LOADING = "loading"
+
+
+@dataclasses.dataclass(eq=False, slots=True)
+class Job:
+    """One placement being carried out.
+
+    Attributes:
+        victims: ids of the copies that still have to go, next first.
+        deadline: when its phase has taken too long.
+        free_bytes: on its devices when the load began.
+        is_dropped: nobody wants it any more; it ends at the next chance.
+    """
+
+    order_id: int
+    key: Key
+    profile: Profile
+    neuron: str
+    incarnation_id: str
+    address: str
+    device_ids: tuple[str, ...]
+    need_bytes: int
+    predicted_seconds: float
+    started_at: float
+    victims: list[str] = dataclasses.field(default_factory=list[str])
+    victim_models: tuple[str, ...] = ()
+    phase: Phase = Phase.EVICTING
+    phase_since: float = 0.0
+    deadline: float = float("inf")
+    progress: Progress = dataclasses.field(default_factory=Progress)
+    free_bytes: int = 0
+    is_dropped: bool = False
+
+    def eta(self, now: float) -> float | None:
+        """Seconds until it is ready; None once it has taken longer than anybody could tell."""
+        if self.phase is not Phase.LOADING:
+            return self.predicted_seconds
+        elapsed = now - self.phase_since
+        ratio = self.progress.ratio
+        if ratio is not None and 0.1 < ratio < 1.0:  # noqa: PLR2004 - too early to extrapolate
+            return elapsed * (1 - ratio) / ratio
+        left = self.predicted_seconds - elapsed
+        return left if left > 0 else None
+
+
+@dataclasses.dataclass(eq=False, slots=True)
+class Demand:
+    """One model that is wanted, with everybody who wants it.
+
+    Attributes:
+        is_detached: it is carried out even if nobody waits.
+        may_evict: False where only free room is wanted.
+        avoided: neurons that failed it, with the reason.
+        failures: loads that failed; replans: plans that fresh figures overturned.
+        unavailable_since: since when every possible neuron takes nothing; None while one does.
+        retry_at: when the clock alone may change the answer.
+    """
+
+    key: Key
+    profile: Profile
+    since: float
+    tickets: dict[Ticket, None] = dataclasses.field(default_factory=dict[Ticket, None])
+    is_detached: bool = False
+    may_evict: bool = True
+    job: Job | None = None
+    step: Step | None = None
+    avoided: dict[str, str] = dataclasses.field(default_factory=dict[str, str])
+    failures: int = 0
+    losses: int = 0
+    replans: int = 0
+    last_error: FleetError | None = None
+    unavailable_since: float | None = None
+    retry_at: float | None = None
+
+    @property
+    def is_abandoned(self) -> bool:
+        """True if nobody waits for it and nobody asked that it goes on."""
+        return not self.tickets and not self.is_detached
+
+    def is_urgent(self, now: float, patience: float) -> bool:
+        """True once it has waited so long that busy copies may be drained for it."""
+        return bool(self.tickets or self.is_detached) and now - self.since >= patience
+
+    def tell(self, step: Step) -> None:
+        """Tells everybody who waits, unless they know it already."""
+        if step != self.step:
+            self.step = step
+            for ticket in self.tickets:
+                ticket.waiter.on_step(step)

@@ -1,0 +1,84 @@
+"""Copies on their way out by an operator's order, and what is left of them."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import functools
+from collections.abc import Sequence
+
+from services.backplane.errors import FleetError
+from services.registry.control import Control
+from services.registry.orders import Why
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Left:
+    """What is not gone yet."""
+
+    instances: int
+    active_requests: int
+    freed_bytes: int
+
+
+class Departures:
+    """One operator's unloads.
+
+    Args:
+        copies: (neuron, instance id) of each.
+        drain_seconds: how long running requests may take; None leaves it to policy.
+    """
+
+    def __init__(
+        self,
+        control: Control,
+        copies: Sequence[tuple[str, str]],
+        why: Why,
+        drain_seconds: float | None,
+    ) -> None:
+        self._control = control
+        self._open = dict.fromkeys(copies)
+        self._why = why
+        self._drain_seconds = drain_seconds
+        self._freed = 0
+        self._ended = asyncio.Event()
+        self.error: FleetError | None = None
+
+    def begin(self) -> None:
+        """Orders all of them."""
+        for neuron, instance_id in list(self._open):
+            member = self._control.situation.fleet.members.get(neuron)
+            instance = member.instance(instance_id) if member else None
+            if instance is None:
+                del self._open[neuron, instance_id]
+                continue
+            held = sum(instance.memory.values())
+            self._control.unload(
+                neuron,
+                instance,
+                self._why,
+                drain_seconds=self._drain_seconds,
+                on_end=functools.partial(self._end, (neuron, instance_id), held),
+            )
+
+    def left(self) -> Left:
+        """What is not gone yet."""
+        active = 0
+        for neuron, instance_id in self._open:
+            member = self._control.situation.fleet.members.get(neuron)
+            instance = member.instance(instance_id) if member else None
+            active += instance.in_flight if instance else 0
+        return Left(len(self._open), active, self._freed)
+
+    async def ended(self) -> None:
+        """Returns when one more has ended."""
+        await self._ended.wait()
+
+    def _end(self, copy: tuple[str, str], held: int, error: FleetError | None) -> None:
+        self._open.pop(copy, None)
+        if error is None:
+            self._freed += held
+        else:
+            self.error = self.error or error
+        self._ended.set()
+        self._ended = asyncio.Event()

@@ -1,0 +1,90 @@
+"""Neurons that the registry dials, for networks where only that direction is open."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Protocol
+
+import structlog
+
+from cortex.v1 import neuron_service_pb2, neuron_service_pb2_grpc
+from services.backplane.address import Address
+from services.backplane.backoff import delays
+from services.backplane.calls import streaming
+from services.backplane.channels import ChannelPool
+from services.backplane.errors import FleetError
+from services.registry import translate
+from services.registry.control import Control
+from services.registry.fleet import NameTakenError
+from services.registry.settings import NeuronEntry
+
+log = structlog.get_logger()
+
+
+class Host(Protocol):
+    """What dialling needs of the registry that leads."""
+
+    control: Control
+
+    @property
+    def channels(self) -> ChannelPool:
+        """Channels to neurons."""
+        ...
+
+    def wake(self) -> None:
+        """Something was said to `control`."""
+
+    def remember_neuron(self, name: str, address: str) -> None:
+        """It is a member."""
+
+
+async def keep_dialling(entry: NeuronEntry, host: Host) -> None:
+    """Watches one neuron for ever; between attempts it waits a little longer each time."""
+    address = str(Address.parse(entry.endpoint))
+    pauses = delays()
+    while True:
+        try:
+            if await _watch(entry.name, address, host):
+                pauses = delays()
+        except (FleetError, NameTakenError) as error:
+            log.info("neuron.unreachable", neuron_id=entry.name, address=address, detail=str(error))
+        await asyncio.sleep(next(pauses))
+
+
+async def _watch(name: str, address: str, host: Host) -> bool:
+    """One stream of states. Returns True if any came."""
+    control = host.control
+    stub = neuron_service_pb2_grpc.NeuronServiceStub(host.channels.get(address))
+    epoch: int | None = None
+    request = neuron_service_pb2.WatchStatusRequest()
+    try:
+        async with streaming(stub.WatchStatus(request)) as responses:
+            async for response in responses:
+                status = response.status
+                status.identity.name, status.identity.address = name, address
+                epoch = _take(status, epoch, host)
+    finally:
+        if epoch is not None:
+            control.stream_broke(name, epoch)
+            host.wake()
+    return epoch is not None
+
+
+def _take(status: neuron_service_pb2.NeuronStatus, epoch: int | None, host: Host) -> int | None:
+    """Takes one state in, unless the neuron has attached by itself and speaks there."""
+    control = host.control
+    identity = translate.identity(status.identity)
+    member = control.situation.fleet.members.get(identity.name)
+    current = None if member is None or member.is_lost else member
+    if current is not None and current.epoch != epoch:
+        same = current.identity.incarnation_id == identity.incarnation_id
+        if same or epoch is None:
+            return epoch
+    fresh = member is None or member.identity.incarnation_id != identity.incarnation_id
+    if epoch is None or fresh or current is None:
+        epoch = control.attach(identity)
+        host.remember_neuron(identity.name, identity.address)
+        log.info("neuron.dialled", neuron_id=identity.name, address=identity.address)
+    control.report(identity.name, epoch, translate.report(status.report), status)
+    host.wake()
+    return epoch

@@ -1,0 +1,174 @@
+"""Who must leave to make room. Pure; asked far more often than anything happens, so it never logs.
+
+Three questions are kept apart. *May* a copy ever be displaced by this model: pins, residency
+class, the model's minimum of replicas. May it be displaced *now*: minimum residency, hand-overs,
+work in flight. And in which *order* do those go that may: the strategy.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+from collections.abc import Iterable, Sequence
+
+from services.registry.member import InstanceState
+from services.registry.standing import Holding, Room
+
+
+class Strategy(enum.Enum):
+    """Whose turn it is."""
+
+    LRU = "lru"
+    PRIORITY = "priority"
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Incoming:
+    """The model that needs room.
+
+    Attributes:
+        residency_class: it may displace its own class and those below.
+        may_drain: it has waited so long that busy copies may be drained for it.
+        now: seconds on the monotonic clock.
+    """
+
+    residency_class: int
+    may_drain: bool
+    now: float
+    strategy: Strategy = Strategy.LRU
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Plan:
+    """How to make room on some devices.
+
+    Attributes:
+        victims: in the order in which they go; empty where nothing must.
+        obstacle: why it cannot be done now; empty where it can.
+        is_hopeless: it cannot be done by waiting either.
+        retry_at: when a protection ends that is in the way; None if only work is in the way.
+        waits_for: copies that are in the way for now.
+    """
+
+    victims: tuple[Holding, ...] = ()
+    obstacle: str = ""
+    is_hopeless: bool = False
+    retry_at: float | None = None
+    waits_for: tuple[Holding, ...] = ()
+
+    @property
+    def drains(self) -> bool:
+        """True if a victim has work in flight."""
+        return any(v.in_flight for v in self.victims)
+
+
+_IN_MOTION = frozenset({
+    InstanceState.LOADING,
+    InstanceState.DRAINING,
+    InstanceState.UNLOADING,
+    InstanceState.RECOVERING,
+    InstanceState.UNKNOWN,
+})  # fmt: skip
+
+
+def immunity(holding: Holding, incoming: Incoming) -> str:
+    """Why a copy never has to go for this model; empty if it may have to."""
+    if holding.is_surplus:
+        return ""
+    if holding.is_pinned:
+        return "pinned"
+    if holding.residency_class > incoming.residency_class:
+        return f"class {holding.residency_class} is above {incoming.residency_class}"
+    if holding.is_kept and holding.residency_class == incoming.residency_class:
+        return "one of its minimum of replicas"
+    return ""
+
+
+def delay(holding: Holding, incoming: Incoming) -> str:
+    """Why a copy that may have to go cannot go now; empty if it can."""
+    if holding.state in _IN_MOTION:
+        return holding.state.value
+    if holding.in_flight and not incoming.may_drain:
+        return f"{holding.in_flight} requests in flight"
+    if not holding.is_surplus and holding.protected_until > incoming.now:
+        left = holding.protected_until - incoming.now
+        return f"kept for {left:.1f} s more"
+    return ""
+
+
+def turn(holding: Holding, strategy: Strategy) -> tuple[float, ...]:
+    """Sort key: the smallest goes first; the useless before the idle, the idle before the busy."""
+    first = (not holding.is_surplus, holding.in_flight > 0)
+    if strategy is Strategy.PRIORITY:
+        return (*first, holding.residency_class, holding.last_used)
+    return (*first, holding.last_used)
+
+
+def make_room(
+    rooms: Sequence[Room], need_bytes: int, holdings: Iterable[Holding], incoming: Incoming
+) -> Plan:
+    """Chooses the copies that must leave so that each device has `need_bytes` free.
+
+    The oldest *displaceable* ones go, and none that the others make unnecessary.
+
+    Args:
+        rooms: the devices that the model would use.
+        need_bytes: on each of them.
+        holdings: everything on the neuron.
+        incoming: what needs the room.
+    """
+    missing = {r.device_id: need_bytes - r.free_bytes for r in rooms}
+    missing = {device: short for device, short in missing.items() if short > 0}
+    if not missing:
+        return Plan()
+    touching = [h for h in holdings if any(d in missing for d in h.memory)]
+    open_to = [h for h in touching if not immunity(h, incoming)]
+    free_now = [h for h in open_to if not delay(h, incoming)]
+    free_now.sort(key=lambda h: (*turn(h, incoming.strategy), h.instance_id))
+    victims = _enough(free_now, missing)
+    if victims is not None:
+        return Plan(victims=victims)
+    if _enough(open_to, missing) is None:
+        return Plan(obstacle=_hopeless(touching, incoming), is_hopeless=True)
+    late = [h for h in open_to if delay(h, incoming)]
+    named = ", ".join(f"{h.model} ({delay(h, incoming)})" for h in late)
+    protections = [h.protected_until for h in late if h.protected_until > incoming.now]
+    return Plan(
+        obstacle=f"in the way for now: {named}",
+        retry_at=min(protections, default=None),
+        waits_for=tuple(late),
+    )
+
+
+def _enough(holdings: Sequence[Holding], missing: dict[str, int]) -> tuple[Holding, ...] | None:
+    """The first few that free what is missing, without the superfluous; None if all do not."""
+    chosen: list[Holding] = []
+    left = dict(missing)
+    for holding in holdings:
+        if not any(left.get(d, 0) > 0 for d in holding.memory):
+            continue
+        chosen.append(holding)
+        for device, freed in holding.memory.items():
+            if device in left:
+                left[device] -= freed
+        if all(short <= 0 for short in left.values()):
+            return tuple(_without_surplus(chosen, left))
+    return None
+
+
+def _without_surplus(chosen: list[Holding], left: dict[str, int]) -> list[Holding]:
+    """Spares, newest first, whoever is not needed once the others have gone."""
+    for holding in list(reversed(chosen)):
+        if all(left.get(d, 0) + freed <= 0 for d, freed in holding.memory.items() if d in left):
+            chosen.remove(holding)
+            for device, freed in holding.memory.items():
+                if device in left:
+                    left[device] += freed
+    return chosen
+
+
+def _hopeless(touching: list[Holding], incoming: Incoming) -> str:
+    immune = [f"{h.model} ({why})" for h in touching if (why := immunity(h, incoming))]
+    if immune:
+        return f"may not be displaced: {', '.join(immune)}"
+    return "its memory is in use by something that is not of this fleet"

@@ -1,0 +1,68 @@
+"""An explanation of placement in the contract's words."""
+
+from __future__ import annotations
+
+from cortex.v1 import operator_service_pb2 as pb
+from services.registry import translate
+from services.registry.control import Explanation
+from services.registry.placement import PLACEABLE, Candidate, Outcome
+from services.registry.quantities import format_bytes
+
+_OPEN = PLACEABLE | {Outcome.WAIT}
+
+
+def message(explanation: Explanation) -> pb.ExplainPlacementResponse:
+    """Every candidate in order of preference, and the verdict in a sentence."""
+    decision = explanation.decision
+    verdict: pb.PlacementVerdict.ValueType = translate.verdict(decision.outcome)
+    if explanation.loaded_on:
+        verdict = pb.PLACEMENT_VERDICT_ALREADY_LOADED
+    return pb.ExplainPlacementResponse(
+        model=explanation.profile.model,
+        verdict=verdict,
+        candidates=[_candidate(c) for c in decision.candidates],
+        summary=summary(explanation),
+        required_bytes=explanation.required_bytes,
+        footprint_source=explanation.footprint_source,
+    )
+
+
+def summary(explanation: Explanation) -> str:
+    """The verdict for people."""
+    model, decision = explanation.profile.model, explanation.decision
+    best = decision.best
+    if explanation.loaded_on:
+        return f"{model} is loaded on {', '.join(explanation.loaded_on)}; requests go there."
+    if best is None:
+        return f"{model} can go nowhere: no neuron is attached."
+    need = (
+        format_bytes(explanation.required_bytes) if explanation.required_bytes else "unknown size"
+    )
+    about = f"{model} ({need}, {explanation.footprint_source})"
+    match decision.outcome:
+        case Outcome.FREE_FIT:
+            return f"{about} would be loaded on {best.neuron}: {best.reason}."
+        case Outcome.EVICT | Outcome.DRAIN:
+            return f"{about} would be loaded on {best.neuron}: {best.reason}."
+        case Outcome.WAIT:
+            return f"{about} would wait. {best.neuron}: {best.reason}."
+        case Outcome.UNAVAILABLE:
+            return f"{about} would wait for a neuron to take it. {best.neuron}: {best.reason}."
+        case Outcome.BLOCKED:
+            return f"{about} would be refused for now. {best.neuron}: {best.reason}."
+        case Outcome.IMPOSSIBLE:
+            return f"{about} can run on no neuron of this fleet. {best.neuron}: {best.reason}."
+
+
+def _candidate(candidate: Candidate) -> pb.PlacementCandidate:
+    found = pb.PlacementCandidate(
+        neuron=candidate.neuron,
+        feasible=candidate.outcome in _OPEN,
+        reason=candidate.reason,
+        device_ids=candidate.device_ids,
+        free_bytes=candidate.free_bytes,
+        evicted_models=[v.model for v in candidate.victims],
+    )
+    if candidate.predicted_seconds:
+        found.predicted.CopyFrom(translate.duration(candidate.predicted_seconds))
+    return found

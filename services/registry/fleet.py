@@ -1,0 +1,274 @@
+"""The fleet's state: members, what they hold, and which change came when. Pure.
+
+Nothing here waits, reads a clock or calls anybody. Every method that changes something raises
+`revision` and remembers which member changed; `changed_since` is what watchers resume from.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from typing import Final
+
+from services.registry.member import (
+    Identity,
+    Instance,
+    InstanceState,
+    Member,
+    Report,
+    StoredModel,
+)
+
+# How long an instance that a load announced is believed before a report has to list it.
+_ANNOUNCED_SECONDS: Final = 5.0
+# Removed members that resuming watchers can still be told of.
+_TOMBSTONES: Final = 1024
+
+
+class NameTakenError(Exception):
+    """Another live neuron, at another address, has this name."""
+
+
+class Fleet:
+    """Members by name, with an index from model to the members that hold it."""
+
+    def __init__(self) -> None:
+        self.revision = 0
+        self.members: dict[str, Member] = {}
+        self._holders: dict[str, dict[str, None]] = {}
+        self._stored: dict[str, dict[str, StoredModel]] = {}
+        self._changed: dict[str, int] = {}
+        self._removed: dict[str, int] = {}
+        self._floor = 0
+        self._epoch = 0
+        self._cordoned: set[str] = set()
+        self._announced: dict[str, dict[str, tuple[Instance, float]]] = {}
+        self._departed: dict[str, set[str]] = {}
+
+    # -- membership ---------------------------------------------------------------------------
+
+    def attach(self, identity: Identity) -> int:
+        """Admits a neuron, new or back again.
+
+        Returns: its epoch; what an older epoch says from now on is ignored.
+
+        Raises:
+            NameTakenError: a live neuron at another address has the name.
+        """
+        old = self.members.get(identity.name)
+        same = old is not None and old.identity.incarnation_id == identity.incarnation_id
+        if old is not None and not same and not old.is_lost:
+            _refuse_namesake(old.identity, identity)
+        self._epoch += 1
+        if old is not None and same:
+            member = dataclasses.replace(old, identity=identity, epoch=self._epoch, is_lost=False)
+        else:
+            self._announced.pop(identity.name, None)
+            self._departed.pop(identity.name, None)
+            cordoned = identity.name in self._cordoned
+            member = Member(identity, self._epoch, is_cordoned=cordoned)
+        self._put(member)
+        return self._epoch
+
+    def report(self, name: str, epoch: int, report: Report, now: float, words: object) -> bool:
+        """Takes a neuron's whole state.
+
+        Args:
+            name: who reports.
+            epoch: what `attach` gave; another one is stale.
+            report: the state; an older sequence than the last is stale.
+            now: seconds on the monotonic clock.
+            words: the neuron's own messages, kept with it.
+
+        Returns: False if it was stale and changed nothing.
+        """
+        old = self.members.get(name)
+        if old is None or old.epoch != epoch:
+            return False
+        if report.sequence < old.report.sequence:
+            return False
+        report = self._reconciled(name, report, now)
+        self._put(dataclasses.replace(old, report=report, is_lost=False, words=words))
+        return True
+
+    def lose(self, name: str, epoch: int | None = None) -> bool:
+        """Marks a member lost; its instances are still listed.
+
+        Args:
+            name: who.
+            epoch: whose stream broke; None for whichever is attached (its lease lapsed).
+        """
+        old = self.members.get(name)
+        if old is None or old.is_lost or (epoch is not None and old.epoch != epoch):
+            return False
+        self._put(dataclasses.replace(old, is_lost=True))
+        return True
+
+    def remove(self, name: str, epoch: int | None = None) -> bool:
+        """Takes a member off the list, with what it holds."""
+        old = self.members.get(name)
+        if old is None or (epoch is not None and old.epoch != epoch):
+            return False
+        del self.members[name]
+        self._index(old, None)
+        self._announced.pop(name, None)
+        self._departed.pop(name, None)
+        self._changed.pop(name, None)
+        self.revision += 1
+        self._removed[name] = self.revision
+        while len(self._removed) > _TOMBSTONES:
+            self._floor = self._removed.pop(next(iter(self._removed)))
+        return True
+
+    def cordon(self, name: str, *, cordoned: bool) -> None:
+        """Keeps placements off a neuron, also while it is away; or lets them on again."""
+        (self._cordoned.add if cordoned else self._cordoned.discard)(name)
+        old = self.members.get(name)
+        if old is not None and old.is_cordoned != cordoned:
+            self._put(dataclasses.replace(old, is_cordoned=cordoned))
+
+    # -- news that arrives before the neuron's next report -------------------------------------
+
+    def announce(self, name: str, incarnation_id: str, instance: Instance, now: float) -> None:
+        """Lists an instance that a load has just finished; reports may be a moment behind."""
+        old = self.members.get(name)
+        if old is None or old.identity.incarnation_id != incarnation_id:
+            return
+        until = now + _ANNOUNCED_SECONDS
+        self._announced.setdefault(name, {})[instance.instance_id] = (instance, until)
+        others = tuple(i for i in old.report.instances if i.instance_id != instance.instance_id)
+        report = dataclasses.replace(old.report, instances=(*others, instance))
+        self._put(dataclasses.replace(old, report=report))
+
+    def depart(self, name: str, incarnation_id: str, instance_id: str) -> None:
+        """Strikes an instance that an unload has just freed; late reports do not bring it back."""
+        old = self.members.get(name)
+        if old is None or old.identity.incarnation_id != incarnation_id:
+            return
+        self._announced.get(name, {}).pop(instance_id, None)
+        left = tuple(i for i in old.report.instances if i.instance_id != instance_id)
+        if len(left) != len(old.report.instances):
+            self._departed.setdefault(name, set()).add(instance_id)
+            report = dataclasses.replace(old.report, instances=left)
+            self._put(dataclasses.replace(old, report=report))
+
+    def awaits_report(self, name: str) -> bool:
+        """True while the last report is older than an unload, and so its free memory is too."""
+        return bool(self._departed.get(name))
+
+    # -- questions ----------------------------------------------------------------------------
+
+    def copies(self, model: str) -> Iterator[tuple[Member, Instance]]:
+        """Every copy of a model anywhere, in whatever state, lost members included."""
+        for name in self._holders.get(model, ()):
+            member = self.members[name]
+            for instance in member.report.instances:
+                if instance.model == model:
+                    yield member, instance
+
+    def stored(self, model: str) -> dict[str, StoredModel]:
+        """Which neurons have a model's files on disk."""
+        return self._stored.get(model, {})
+
+    def stored_models(self) -> Iterator[str]:
+        """The names of all models on any disk."""
+        return iter(self._stored)
+
+    def loaded_models(self) -> Iterator[str]:
+        """The names of all models of which a copy exists."""
+        return iter(self._holders)
+
+    def changed_since(self, revision: int) -> list[tuple[int, str, bool]] | None:
+        """What changed after a revision, oldest first, each member once.
+
+        Returns: (revision, name, still a member), or None where it is too long ago to say.
+        """
+        if revision < self._floor or revision > self.revision:
+            return None
+        changes = [(at, name, True) for name, at in _newer(self._changed, revision)]
+        changes += [(at, name, False) for name, at in _newer(self._removed, revision)]
+        changes.sort()
+        return changes
+
+    def mark(self) -> int:
+        """A revision for a change that is not a member's: the catalogue's."""
+        self.revision += 1
+        return self.revision
+
+    # -- inside -------------------------------------------------------------------------------
+
+    def _put(self, member: Member) -> None:
+        self._index(self.members.get(member.name), member)
+        self.members[member.name] = member
+        self.revision += 1
+        self._removed.pop(member.name, None)
+        self._changed.pop(member.name, None)
+        self._changed[member.name] = self.revision
+
+    def _index(self, old: Member | None, new: Member | None) -> None:
+        before = _models(old)
+        after = _models(new)
+        member = new or old
+        assert member is not None
+        name = member.name
+        for model in before - after:
+            holders = self._holders[model]
+            del holders[name]
+            if not holders:
+                del self._holders[model]
+        for model in after - before:
+            self._holders.setdefault(model, {})[name] = None
+
+        before_stored = old.report.stored if old else ()
+        after_stored = new.report.stored if new else ()
+        if before_stored != after_stored:
+            for stored in before_stored:
+                places = self._stored.get(stored.model, {})
+                places.pop(name, None)
+                if not places:
+                    self._stored.pop(stored.model, None)
+            for stored in after_stored:
+                self._stored.setdefault(stored.model, {})[name] = stored
+
+    def _reconciled(self, name: str, report: Report, now: float) -> Report:
+        """The report, with what is known better than it until a later report agrees."""
+        listed = {i.instance_id for i in report.instances}
+        departed = self._departed.get(name)
+        if departed:
+            departed &= listed
+            report = dataclasses.replace(
+                report,
+                instances=tuple(i for i in report.instances if i.instance_id not in departed),
+            )
+        announced = self._announced.get(name)
+        if not announced:
+            return report
+        instances = {i.instance_id: i for i in report.instances}
+        for instance_id, (instance, until) in list(announced.items()):
+            seen = instances.get(instance_id)
+            behind = seen is None or seen.state is InstanceState.LOADING
+            if behind and now < until:
+                instances[instance_id] = instance
+            else:
+                del announced[instance_id]
+        return dataclasses.replace(report, instances=tuple(instances.values()))
+
+
+def _models(member: Member | None) -> set[str]:
+    return {i.model for i in member.report.instances} if member else set()
+
+
+def _refuse_namesake(old: Identity, new: Identity) -> None:
+    if old.address != new.address:
+        raise NameTakenError(
+            f"{old.name!r} is attached from {old.address}; {new.address} must use another name"
+        )
+
+
+def _newer(table: dict[str, int], revision: int) -> Iterator[tuple[str, int]]:
+    """The tail of a table that is ordered by revision."""
+    for name in reversed(table):
+        at = table[name]
+        if at <= revision:
+            return
+        yield name, at

@@ -1,0 +1,149 @@
+"""How much memory a model takes and how long its load lasts: learned, else guessed. Pure.
+
+Real loads teach both; the catalogue's figure and the size of the files stand in until then.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Final
+
+from services.registry.profile import Profile
+
+# Weights on disk to memory in use: cache, activations and the engine's own buffers come on top.
+_FILE_FACTOR: Final = 1.2
+# What a load that ran out of memory says: at least this much more than what was free.
+_SHORTFALL: Final = 1.05
+# Share of the newest load in the learned seconds.
+_NEWEST: Final = 0.4
+# A cold disk, and the start of a worker: only until the first load has taught better.
+_GUESSED_BYTES_PER_SECOND: Final = 300e6
+_GUESSED_START_SECONDS: Final = 3.0
+# Records kept; the longest unused goes first.
+_MOST_RECORDS: Final = 20_000
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Footprint:
+    """What a model needs.
+
+    Attributes:
+        total_bytes: over all devices; 0 where nothing is known.
+        source: `learned`, `catalogue`, `file size` or `unknown`.
+        most_on_one_device: what the fullest device took, where that was learned; else 0.
+        devices: on how many devices that was.
+    """
+
+    total_bytes: int
+    source: str
+    most_on_one_device: int = 0
+    devices: int = 0
+
+    def per_device(self, count: int) -> int:
+        """Bytes that each of `count` devices must have free."""
+        if self.most_on_one_device and self.devices == count:
+            return self.most_on_one_device
+        return -(-self.total_bytes // count)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Learned:
+    """What loads of one model (or of one model on one neuron) have taught.
+
+    Attributes:
+        total_bytes: measured by the newest load, or the least that an out-of-memory proves.
+        seconds: moving mean of load times; 0 where none has finished.
+    """
+
+    total_bytes: int = 0
+    most_on_one_device: int = 0
+    devices: int = 0
+    seconds: float = 0.0
+    loads: int = 0
+
+
+class Footprints:
+    """Learned records by key; `key_of` makes the keys, which are also the store's."""
+
+    def __init__(self, records: Mapping[str, Learned] | None = None) -> None:
+        self._records: dict[str, Learned] = dict(records or {})
+
+    def footprint(self, profile: Profile, file_bytes: int = 0) -> Footprint:
+        """The best figure there is.
+
+        Args:
+            profile: the model.
+            file_bytes: size of its weights on some disk of the fleet; 0 if none has it.
+        """
+        learned = self._records.get(key_of(profile))
+        if learned is not None and learned.total_bytes:
+            return Footprint(
+                learned.total_bytes, "learned", learned.most_on_one_device, learned.devices
+            )
+        if profile.device_memory_bytes or profile.memory_bytes:
+            spread = profile.device_memory_bytes * profile.devices
+            return Footprint(
+                max(profile.memory_bytes, spread),
+                "catalogue",
+                profile.device_memory_bytes,
+                profile.devices,
+            )
+        if file_bytes:
+            return Footprint(round(file_bytes * _FILE_FACTOR), "file size")
+        return Footprint(0, "unknown")
+
+    def seconds(self, profile: Profile, neuron: str, total_bytes: int) -> float:
+        """Expected load time on a neuron: learned there, learned anywhere, or guessed by size."""
+        for key in (key_of(profile, neuron), key_of(profile)):
+            learned = self._records.get(key)
+            if learned is not None and learned.seconds:
+                return learned.seconds
+        return _GUESSED_START_SECONDS + total_bytes / _GUESSED_BYTES_PER_SECOND
+
+    def observe(
+        self, profile: Profile, neuron: str, memory: Mapping[str, int], seconds: float
+    ) -> dict[str, Learned]:
+        """Takes in a finished load.
+
+        Returns: the records that changed, for the store.
+        """
+        total = sum(memory.values())
+        most = max(memory.values(), default=0)
+        changed: dict[str, Learned] = {}
+        for key in (key_of(profile), key_of(profile, neuron)):
+            old = self._records.pop(key, Learned())
+            mean = seconds if not old.seconds else old.seconds + _NEWEST * (seconds - old.seconds)
+            changed[key] = Learned(
+                total or old.total_bytes,
+                most or old.most_on_one_device,
+                len(memory) or old.devices,
+                mean,
+                old.loads + 1,
+            )
+        self._records.update(changed)
+        self._trim()
+        return changed
+
+    def ran_out(self, profile: Profile, devices: int, free_bytes: int) -> dict[str, Learned]:
+        """Takes in a load that ran out of memory with so much free: it needs more than that.
+
+        Returns: the records that changed, for the store.
+        """
+        key = key_of(profile)
+        old = self._records.pop(key, Learned())
+        total = max(old.total_bytes, round(free_bytes * _SHORTFALL))
+        changed = {key: dataclasses.replace(
+            old, total_bytes=total, most_on_one_device=0, devices=devices
+        )}  # fmt: skip
+        self._records.update(changed)
+        return changed
+
+    def _trim(self) -> None:
+        while len(self._records) > _MOST_RECORDS:
+            del self._records[next(iter(self._records))]
+
+
+def key_of(profile: Profile, neuron: str = "") -> str:
+    """The record's key: another revision of a model is another record."""
+    return f"{profile.model}@{profile.revision:x}@{neuron}"

@@ -1,0 +1,102 @@
+"""Between the registry and its store: facts as values, and writes that nobody waits for."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+from collections.abc import AsyncGenerator, Mapping
+from typing import Any, Final
+
+import msgspec
+import structlog
+
+from services.registry.footprints import Learned
+from services.registry.store import Facts, Kind, Store, StoreError
+
+# Learned figures that may wait to be written; the oldest are dropped, the next load teaches again.
+_MOST_PENDING: Final = 1000
+
+log = structlog.get_logger()
+
+
+class Ledger:
+    """What is remembered. What an operator said is written before the answer; the rest behind."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._pending: dict[tuple[Kind, str], str] = {}
+        self._news = asyncio.Event()
+
+    async def load(self) -> Facts:
+        """All facts."""
+        return await self._store.load()
+
+    async def say(self, kind: Kind, key: str, value: str = "") -> None:
+        """Writes a fact and returns when it is durable.
+
+        Raises:
+            StoreError: it is not.
+        """
+        await self._store.put(kind, key, value)
+
+    async def unsay(self, kind: Kind, key: str) -> None:
+        """Removes a fact and returns when that is durable.
+
+        Raises:
+            StoreError: it is not.
+        """
+        await self._store.delete(kind, key)
+
+    def note(self, kind: Kind, key: str, value: str) -> None:
+        """Writes a fact soon. Losing it costs no more than learning it again."""
+        self._pending.pop((kind, key), None)
+        self._pending[kind, key] = value
+        while len(self._pending) > _MOST_PENDING:
+            del self._pending[next(iter(self._pending))]
+        self._news.set()
+
+    def note_learned(self, records: Mapping[str, Learned]) -> None:
+        """Writes what a load has taught."""
+        for key, learned in records.items():
+            self.note(Kind.FOOTPRINT, key, msgspec.json.encode(learned).decode())
+
+    @contextlib.asynccontextmanager
+    async def writing(self) -> AsyncGenerator[None]:
+        """Writes in the background while the context is open, and the rest at its end."""
+        task = asyncio.create_task(self._write_for_ever())
+        try:
+            yield
+        finally:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+            await self._write_pending()
+
+    async def _write_for_ever(self) -> None:
+        while True:
+            await self._news.wait()
+            self._news.clear()
+            await self._write_pending()
+
+    async def _write_pending(self) -> None:
+        while self._pending:
+            (kind, key), value = next(iter(self._pending.items()))
+            try:
+                await self._store.put(kind, key, value)
+            except StoreError as error:
+                log.warning("store.failed", detail=str(error), pending=len(self._pending))
+                return
+            if self._pending.get((kind, key)) == value:
+                del self._pending[kind, key]
+
+
+def learned_of(facts: Facts) -> dict[str, Learned]:
+    """The learned records; one that cannot be read is left out."""
+    records: dict[str, Learned] = {}
+    for key, text in facts[Kind.FOOTPRINT].items():
+        try:
+            fields: dict[str, Any] = json.loads(text)
+            records[key] = msgspec.convert(fields, Learned)
+        except (ValueError, msgspec.ValidationError):
+            log.warning("store.unreadable", kind=Kind.FOOTPRINT.value, key=key)
+    return records

@@ -1,0 +1,92 @@
+"""The list of models: catalogue, what neurons have on disk, what is loaded, and aliases."""
+
+from __future__ import annotations
+
+from cortex.v1 import operator_service_pb2, registry_service_pb2
+from services.registry import feasibility, translate
+from services.registry.member import Instance
+from services.registry.profile import Profile
+from services.registry.situation import Situation
+from services.registry.standings import Standings
+
+
+class Listing:
+    """Makes the views; remembers when each model was first known."""
+
+    def __init__(self, situation: Situation, created: dict[str, int], wall_clock: int) -> None:
+        self._situation = situation
+        self._created = created
+        self._started = wall_clock
+
+    def view(self, standings: Standings) -> registry_service_pb2.CatalogueView:
+        """Every model that clients may ask for."""
+        situation = self._situation
+        view = registry_service_pb2.CatalogueView(config_revision=situation.catalogue.revision)
+        for name in situation.known_models():
+            profile = situation.profile(name)
+            if profile is not None:
+                view.models.append(self._model(profile, standings))
+        return view
+
+    def statuses(self, standings: Standings) -> list[operator_service_pb2.ModelStatus]:
+        """The same, with every place where a copy or its files are."""
+        found: list[operator_service_pb2.ModelStatus] = []
+        for model in self.view(standings).models:
+            status = operator_service_pb2.ModelStatus(model=model)
+            loaded: set[str] = set()
+            for member, instance in self._situation.fleet.copies(model.model):
+                loaded.add(member.name)
+                location = status.locations.add(neuron=member.name)
+                location.instance.CopyFrom(translate.instance_message(member, instance))
+            for neuron in sorted(self._situation.fleet.stored(model.model).keys() - loaded):
+                status.locations.add(neuron=neuron)
+            found.append(status)
+        return found
+
+    def _model(self, profile: Profile, standings: Standings) -> registry_service_pb2.CatalogueModel:
+        situation = self._situation
+        copies = [instance for _, instance in situation.fleet.copies(profile.model)]
+        stored = situation.fleet.stored(profile.model).values()
+        message = registry_service_pb2.CatalogueModel(
+            model=profile.model,
+            aliases=profile.aliases,
+            max_context_tokens=_context(profile, copies, [s.max_context_tokens for s in stored]),
+            max_output_tokens=profile.max_output_tokens,
+            pinned=situation.is_pinned(profile),
+            configured=profile.configured,
+            created_unix_seconds=self._created.setdefault(profile.model, self._started),
+            config_revision=profile.revision,
+            description=profile.description,
+        )
+        # what was found out wins over what the catalogue says, and nobody's silence hides another
+        found = {c for i in copies for c in i.capabilities} | {
+            c for s in stored for c in s.capabilities
+        }
+        names = tuple(sorted(found)) or profile.capabilities
+        message.capabilities.extend(translate.capabilities(names))
+        if profile.price is not None:
+            _set_price(message.price, profile)
+        if profile.max_wait_seconds:
+            message.max_wait.CopyFrom(translate.duration(profile.max_wait_seconds))
+        footprint = situation.footprint(profile)
+        message.feasible_neurons.extend(
+            s.neuron for s in standings.all() if not feasibility.objection(profile, footprint, s)
+        )
+        return message
+
+
+def _context(profile: Profile, copies: list[Instance], stored: list[int]) -> int:
+    """The tightest limit of the copies there are; else what is configured, else of the files."""
+    loaded = [i.max_context_tokens for i in copies if i.max_context_tokens]
+    if loaded:
+        return min(loaded)
+    return profile.terms.max_context_tokens or min((s for s in stored if s), default=0)
+
+
+def _set_price(message: registry_service_pb2.Price, profile: Profile) -> None:
+    price = profile.price
+    assert price is not None
+    for name in ("input", "output", "cache_read", "cache_write"):
+        value = getattr(price, name)
+        if value is not None:  # unset is unknown, 0 is free
+            setattr(message, name, value)

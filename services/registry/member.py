@@ -1,0 +1,188 @@
+"""What a neuron says of itself, as values. No I/O, no protobuf."""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+from collections.abc import Mapping
+from typing import Any
+
+
+class InstanceState(enum.Enum):
+    """Where one loaded copy of a model stands."""
+
+    LOADING = "loading"
+    READY = "ready"
+    DRAINING = "draining"
+    UNLOADING = "unloading"
+    RECOVERING = "recovering"
+    FAILED = "failed"
+    UNKNOWN = "unknown"
+    """A state that this registry has no name for; never routed to."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Device:
+    """One device.
+
+    Attributes:
+        kind: `cuda` or `cpu`.
+        free_bytes: measured by the neuron when it made the report.
+        reserved_bytes: what no placement may use.
+        quarantine_reason: why it takes no work; empty where it does.
+    """
+
+    device_id: str
+    kind: str
+    total_bytes: int
+    free_bytes: int
+    reserved_bytes: int = 0
+    quarantine_reason: str = ""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a load has come; totals are 0 where the engine does not know them."""
+
+    phase: str = ""
+    bytes_done: int = 0
+    bytes_total: int = 0
+    modules_done: int = 0
+    modules_total: int = 0
+
+    @property
+    def ratio(self) -> float | None:
+        """Between 0 and 1; None where nothing is counted."""
+        if self.bytes_total:
+            return min(1.0, self.bytes_done / self.bytes_total)
+        if self.modules_total:
+            return min(1.0, self.modules_done / self.modules_total)
+        return None
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Instance:
+    """One loaded copy of a model.
+
+    Attributes:
+        memory: bytes held, by device id.
+        active_requests: being decoded; queued_requests wait in the neuron.
+        config_revision: the catalogue entry's revision it was loaded from; 0 for none.
+        servable: False where it is loaded but cannot serve now. Silence means servable.
+        last_used: the neuron's own clock, seconds since the epoch; the end of its load where it
+            was never used.
+        load_seconds: how long its load took; 0 where the neuron does not say.
+    """
+
+    instance_id: str
+    model: str
+    state: InstanceState
+    memory: Mapping[str, int] = dataclasses.field(default_factory=dict[str, int])
+    active_requests: int = 0
+    queued_requests: int = 0
+    max_active_requests: int = 0
+    config_revision: int = 0
+    servable: bool = True
+    last_used: float = 0.0
+    load_seconds: float = 0.0
+    max_context_tokens: int = 0
+    capabilities: tuple[str, ...] = ()
+    progress: Progress | None = None
+    state_reason: str = ""
+
+    @property
+    def in_flight(self) -> int:
+        """Requests that an unload would have to wait for."""
+        return self.active_requests + self.queued_requests
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class StoredModel:
+    """A model that a neuron could load without a download."""
+
+    model: str
+    source: str
+    size_bytes: int
+    capabilities: tuple[str, ...] = ()
+    max_context_tokens: int = 0
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Worker:
+    """One worker process of a neuron."""
+
+    device_ids: tuple[str, ...]
+    load_cycles: int
+    is_running: bool = True
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Identity:
+    """Who a neuron is; unchanging for the life of its process."""
+
+    name: str
+    incarnation_id: str
+    address: str
+    labels: Mapping[str, str] = dataclasses.field(default_factory=dict[str, str])
+    engines: tuple[str, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Report:
+    """What a neuron holds: whole state, not a difference.
+
+    Attributes:
+        sequence: grows with every report of one incarnation.
+        is_draining: the neuron is about to stop.
+    """
+
+    sequence: int
+    devices: tuple[Device, ...] = ()
+    instances: tuple[Instance, ...] = ()
+    stored: tuple[StoredModel, ...] = ()
+    workers: tuple[Worker, ...] = ()
+    is_draining: bool = False
+
+
+EMPTY_REPORT = Report(sequence=0)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Member:
+    """One neuron as the fleet knows it.
+
+    Attributes:
+        epoch: which attachment of this name it is; grows for the life of the registry.
+        is_cordoned: an operator keeps new placements off it.
+        is_lost: its lease has lapsed or its stream broke; it gets no work until it reports again.
+        words: the neuron's own messages, opaque here, for whoever passes them on.
+    """
+
+    identity: Identity
+    epoch: int
+    report: Report = EMPTY_REPORT
+    is_cordoned: bool = False
+    is_lost: bool = False
+    words: Any = None
+
+    @property
+    def name(self) -> str:
+        """The neuron's name, unique in the fleet."""
+        return self.identity.name
+
+    @property
+    def has_reported(self) -> bool:
+        """False between hello and the first report."""
+        return self.report is not EMPTY_REPORT
+
+    @property
+    def can_serve(self) -> bool:
+        """True if requests may go to its instances. A cordon keeps off placements, not requests."""
+        return not self.is_lost and not self.report.is_draining
+
+    def instance(self, instance_id: str) -> Instance | None:
+        """The instance of that id, or None."""
+        for instance in self.report.instances:
+            if instance.instance_id == instance_id:
+                return instance
+        return None

@@ -1,0 +1,267 @@
+"""OperatorService: what a person does to the fleet."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from typing import Any, Final
+
+import grpc
+import structlog
+
+from cortex.v1 import operator_service_pb2 as pb
+from cortex.v1 import operator_service_pb2_grpc, registry_service_pb2
+from services import __version__
+from services.backplane.errors import FleetError, Reason
+from services.backplane.settings import SettingsError
+from services.registry import explaining, translate
+from services.registry.departures import Departures
+from services.registry.mailbox import Mailbox
+from services.registry.member import Member
+from services.registry.orders import Why
+from services.registry.seat import Seat
+from services.registry.store import Kind, StoreError
+from services.registry.term import Term
+
+Context = grpc.aio.ServicerContext[Any, Any]
+_DRAIN_SECONDS: Final = 300.0
+
+log = structlog.get_logger()
+
+
+class OperatorServicer(operator_service_pb2_grpc.OperatorServiceServicer):
+    """Decodes, calls the term's control, encodes."""
+
+    def __init__(self, seat: Seat) -> None:
+        self._seat = seat
+
+    async def GetFleet(self, request: pb.GetFleetRequest, context: Context) -> pb.GetFleetResponse:
+        """The fleet; a standby answers too, and says who leads."""
+        term = self._seat.term
+        if term is None:
+            facts = pb.RegistryFacts(
+                role="standby", version=__version__, leader_address=self._seat.leader_address
+            )
+            return pb.GetFleetResponse(registry=facts)
+        fleet = term.control.situation.fleet
+        return pb.GetFleetResponse(
+            revision=fleet.revision,
+            neurons=[translate.neuron_message(fleet.members[n]) for n in sorted(fleet.members)],
+            pending=_pending(term),
+            registry=_facts(term, self._seat.leader_address),
+        )
+
+    async def ListModels(
+        self, request: pb.ListModelsRequest, context: Context
+    ) -> pb.ListModelsResponse:
+        """Every model and where it is."""
+        term = self._seat.lead()
+        return pb.ListModelsResponse(models=term.listing.statuses(term.control.standings))
+
+    async def LoadModel(
+        self, request: pb.LoadModelRequest, context: Context
+    ) -> AsyncIterator[pb.LoadModelResponse]:
+        """Loads a model; it goes on when the caller leaves."""
+        term = self._seat.lead()
+        if request.neuron:
+            _member(term, request.neuron)
+        mailbox = Mailbox()
+        ticket = term.control.ensure(
+            request.model, mailbox, neuron=request.neuron, detach=True, retry_failed=True
+        )
+        term.wake()
+        try:
+            async for step in mailbox.steps():
+                yield pb.LoadModelResponse(step=translate.step_message(step))
+        finally:
+            term.control.leave(ticket)
+            term.wake()
+
+    async def UnloadModel(
+        self, request: pb.UnloadModelRequest, context: Context
+    ) -> AsyncIterator[pb.UnloadModelResponse]:
+        """Unloads a model everywhere or on one neuron, after its work is done."""
+        term = self._seat.lead()
+        model = term.control.situation.catalogue.resolve(request.model)
+        copies = [
+            (member.name, instance.instance_id)
+            for member, instance in term.control.situation.fleet.copies(model)
+            if request.neuron in {"", member.name}
+        ]
+        if not copies:
+            where = f" on {request.neuron}" if request.neuron else ""
+            raise FleetError(
+                Reason.NOT_FOUND, f"{request.model!r} is not loaded{where}.", field="model"
+            )
+        seconds = (
+            translate.seconds(request.drain_timeout) if request.HasField("drain_timeout") else None
+        )
+        departures = Departures(term.control, copies, Why.OPERATOR, seconds)
+        async for left in _watched(term, departures):
+            yield pb.UnloadModelResponse(
+                instances_left=left.instances,
+                active_requests_left=left.active_requests,
+                freed_bytes=left.freed_bytes,
+            )
+
+    async def PinModel(self, request: pb.PinModelRequest, context: Context) -> pb.PinModelResponse:
+        """Keeps a model loaded; written before the answer."""
+        term = self._seat.lead()
+        model = _model(term, request.model)
+        await _durably(term.ledger.say(Kind.PIN, model, request.neuron))
+        term.control.pin(model, request.neuron)
+        term.wake()
+        log.info("model.pinned", model=model, neuron_id=request.neuron)
+        return pb.PinModelResponse()
+
+    async def UnpinModel(
+        self, request: pb.UnpinModelRequest, context: Context
+    ) -> pb.UnpinModelResponse:
+        """Ends a pin; one of the catalogue ends there."""
+        term = self._seat.lead()
+        model = _model(term, request.model)
+        profile = term.control.situation.profile(model)
+        if profile is not None and profile.pinned:
+            message = f"{model!r} is pinned by the catalogue; change `pin` there and reload."
+            raise FleetError(Reason.BAD_REQUEST, message, field="model")
+        await _durably(term.ledger.unsay(Kind.PIN, model))
+        term.control.unpin(model)
+        term.wake()
+        log.info("model.unpinned", model=model)
+        return pb.UnpinModelResponse()
+
+    async def CordonNeuron(
+        self, request: pb.CordonNeuronRequest, context: Context
+    ) -> pb.CordonNeuronResponse:
+        """Keeps new placements off a neuron."""
+        return pb.CordonNeuronResponse(neuron=await self._cordon(request.neuron, cordoned=True))
+
+    async def UncordonNeuron(
+        self, request: pb.UncordonNeuronRequest, context: Context
+    ) -> pb.UncordonNeuronResponse:
+        """Lets placements on again."""
+        return pb.UncordonNeuronResponse(neuron=await self._cordon(request.neuron, cordoned=False))
+
+    async def DrainNeuron(
+        self, request: pb.DrainNeuronRequest, context: Context
+    ) -> AsyncIterator[pb.DrainNeuronResponse]:
+        """Cordons a neuron and unloads all that it holds."""
+        term = self._seat.lead()
+        await self._cordon(request.neuron, cordoned=True)
+        member = _member(term, request.neuron)
+        given = request.HasField("timeout")
+        seconds = translate.seconds(request.timeout) if given else _DRAIN_SECONDS
+        copies = [(member.name, i.instance_id) for i in member.report.instances]
+        departures = Departures(term.control, copies, Why.DRAIN, seconds)
+        async for left in _watched(term, departures):
+            yield pb.DrainNeuronResponse(
+                active_requests_left=left.active_requests, instances_left=left.instances
+            )
+
+    async def ExplainPlacement(
+        self, request: pb.ExplainPlacementRequest, context: Context
+    ) -> pb.ExplainPlacementResponse:
+        """Where a model would go and why. Changes nothing."""
+        return explaining.message(self._seat.lead().control.explain(request.model))
+
+    async def ReloadCatalogue(
+        self, request: pb.ReloadCatalogueRequest, context: Context
+    ) -> pb.ReloadCatalogueResponse:
+        """Reads the catalogue again; nothing changes if it has an error."""
+        term = self._seat.lead()
+        try:
+            changes = term.reload()
+        except SettingsError as error:
+            raise FleetError(Reason.BAD_REQUEST, f"{error}. Nothing was changed.") from error
+        return pb.ReloadCatalogueResponse(
+            config_revision=term.control.situation.catalogue.revision,
+            added=changes.added,
+            removed=changes.removed,
+            changed=changes.changed,
+        )
+
+    async def _cordon(self, name: str, *, cordoned: bool) -> registry_service_pb2.Neuron:
+        term = self._seat.lead()
+        _member(term, name)
+        written = term.ledger.say if cordoned else term.ledger.unsay
+        await _durably(written(Kind.CORDON, name))
+        term.control.cordon(name, cordoned=cordoned)
+        term.wake()
+        log.info("neuron.cordoned" if cordoned else "neuron.uncordoned", neuron_id=name)
+        return translate.neuron_message(_member(term, name))
+
+
+async def _watched(term: Term, departures: Departures) -> AsyncIterator[Any]:
+    """What is left, whenever that changes, until nothing is."""
+    departures.begin()
+    term.wake()
+    told = None
+    while True:
+        changed = asyncio.ensure_future(term.watchers.wait())
+        try:
+            left = departures.left()
+            if left != told:
+                told = left
+                yield left
+            if departures.error is not None:
+                raise departures.error
+            if not left.instances:
+                return
+            await asyncio.wait(
+                (changed, asyncio.ensure_future(departures.ended())),
+                return_when=asyncio.FIRST_COMPLETED,
+            )
+        finally:
+            changed.cancel()
+
+
+async def _durably(writing: Any) -> None:
+    try:
+        await writing
+    except StoreError as error:
+        message = f"It could not be written, so nothing was changed: {error}"
+        raise FleetError(Reason.REGISTRY_UNAVAILABLE, message, retry_after_seconds=1.0) from error
+
+
+def _member(term: Term, name: str) -> Member:
+    member = term.control.situation.fleet.members.get(name)
+    if member is None:
+        known = ", ".join(sorted(term.control.situation.fleet.members)) or "none"
+        message = f"No neuron is called {name!r} (attached: {known})."
+        raise FleetError(Reason.NOT_FOUND, message, field="neuron")
+    return member
+
+
+def _model(term: Term, name: str) -> str:
+    profile = term.control.situation.profile(name)
+    if profile is None:
+        raise FleetError(Reason.MODEL_UNKNOWN, f"The model {name!r} does not exist.", field="model")
+    return profile.model
+
+
+def _pending(term: Term) -> list[pb.PendingPlacement]:
+    found: list[pb.PendingPlacement] = []
+    control = term.control
+    wall, now = time.time(), control.situation.clock()
+    for demand in control.placing.demands:
+        pending = pb.PendingPlacement(model=demand.profile.model, waiters=len(demand.tickets))
+        if demand.step is not None:
+            pending.step.CopyFrom(translate.step_message(demand.step))
+        pending.since.FromMilliseconds(round((wall - now + demand.since) * 1000))
+        found.append(pending)
+    return found
+
+
+def _facts(term: Term, address: str) -> pb.RegistryFacts:
+    loads, evictions = term.totals
+    facts = pb.RegistryFacts(
+        incarnation_id=term.incarnation_id,
+        version=__version__,
+        role="leader",
+        leader_address=address,
+        evictions_total=evictions,
+        loads_total=loads,
+    )
+    facts.started_at.FromMilliseconds(round(term.started_at * 1000))
+    return facts

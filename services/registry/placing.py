@@ -1,0 +1,468 @@
+"""Places models: demands in, orders out. One writer, no I/O, no clock of its own.
+
+`Placing` owns who waits for what. Whatever happens is told to it by its methods; `advance` then
+lets time and news take effect: waiters are answered, and demands without a job are decided on,
+the longest-waiting first. `Jobs` carries one decision through eviction, settling and loading.
+
+The rules of turn are those of docs/placement.md: one demand per model, so that all who want a
+model share one load; after `patience` a demand is urgent: busy copies are drained for it, and the
+devices it waits for are kept from younger demands. That is what bounds everybody's wait.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+from services.backplane.errors import FleetError, Reason
+from services.registry import placement, refusals
+from services.registry.answers import Answers
+from services.registry.demand import Demand, Key, Ticket
+from services.registry.eviction import Strategy
+from services.registry.jobs import Jobs
+from services.registry.member import InstanceState
+from services.registry.orders import Effects, WaitEnded
+from services.registry.placement import PLACEABLE, Ask, Candidate, Decision, Outcome
+from services.registry.profile import Profile
+from services.registry.situation import Situation
+from services.registry.standings import Standings
+from services.registry.steps import Queued, Waiter
+
+_COOLDOWN_FIRST = 2.0
+_COOLDOWN_MOST = 120.0
+
+
+@dataclasses.dataclass(slots=True)
+class _Cooldown:
+    until: float
+    seconds: float
+    error: FleetError
+
+
+class Placing:
+    """All demands, in the order in which they came."""
+
+    def __init__(
+        self, situation: Situation, standings: Standings, effects: Effects, *, settles_at: float
+    ) -> None:
+        self._situation = situation
+        self._standings = standings
+        self._effects = effects
+        self._settles_at = settles_at
+        self._demands: dict[Key, Demand] = {}
+        self._waiting = 0
+        self._cooldowns: dict[str, _Cooldown] = {}
+        self._news = True
+        self.answers = Answers(situation, standings)
+        self.jobs = Jobs(
+            situation,
+            standings,
+            effects,
+            on_ready=self._job_ready,
+            on_failed=self._job_failed,
+            on_overturned=self._job_overturned,
+        )
+
+    # -- who wants what -----------------------------------------------------------------------
+
+    @property
+    def demands(self) -> list[Demand]:
+        """All of them, oldest first."""
+        return list(self._demands.values())
+
+    @property
+    def waiting(self) -> int:
+        """How many callers wait."""
+        return self._waiting
+
+    def want(
+        self,
+        profile: Profile,
+        waiter: Waiter,
+        *,
+        neuron: str = "",
+        excluded: frozenset[str] = frozenset(),
+        detach: bool = False,
+    ) -> Ticket:
+        """Takes a caller in; it is answered by `advance` at the earliest.
+
+        Raises:
+            FleetError: too many wait already, or no other copy is allowed.
+        """
+        policy, now = self._situation.policy, self._situation.clock()
+        if self._waiting >= policy.max_waiters:
+            raise refusals.too_many_waiters(policy.max_waiters)
+        key = Key(profile.model, neuron, self._copies_for(profile, neuron, excluded))
+        demand = self._demand(key, profile, now)
+        demand.is_detached |= detach
+        demand.may_evict = True
+        wait = profile.max_wait_seconds or policy.max_wait
+        ticket = Ticket(key, waiter, excluded, now, now + wait)
+        demand.tickets[ticket] = None
+        self._waiting += 1
+        if demand.step is not None:
+            waiter.on_step(demand.step)
+        self._news = True
+        return ticket
+
+    def want_copies(self, profile: Profile, copies: int, *, neuron: str, may_evict: bool) -> None:
+        """Wants copies that nobody waits for: pins, minimum of replicas, preloads, scaling."""
+        key = Key(profile.model, neuron, copies)
+        cooling = self._cooldowns.get(profile.model)
+        now = self._situation.clock()
+        if key in self._demands or (cooling is not None and cooling.until > now):
+            return
+        demand = self._demand(key, profile, now)
+        demand.is_detached = True
+        demand.may_evict = may_evict
+        self._news = True
+
+    def leave(self, ticket: Ticket) -> None:
+        """A caller has gone; the others notice nothing."""
+        demand = self._demands.get(ticket.key)
+        if demand is None or ticket not in demand.tickets:
+            return
+        self._dismiss(demand, ticket, "left")
+        if not demand.is_abandoned:
+            return
+        if demand.job is None:
+            del self._demands[demand.key]
+        elif self._situation.policy.abandoned_loads == "drop":
+            self._drop(demand)
+
+    def forget_failures(self, model: str = "") -> None:
+        """Lets a model that failed to load be tried again at once; empty for all."""
+        if model:
+            self._cooldowns.pop(model, None)
+        else:
+            self._cooldowns.clear()
+
+    def fail_all(self, error: FleetError) -> None:
+        """Ends every wait: this registry stops or no longer leads."""
+        for demand in list(self._demands.values()):
+            self._fail(demand, error)
+
+    # -- time and news ------------------------------------------------------------------------
+
+    def on_news(self) -> None:
+        """Something changed that may change an answer."""
+        self._news = True
+
+    def advance(self) -> None:
+        """Lets time and news take effect."""
+        now = self._situation.clock()
+        self.jobs.advance(now)
+        self._expire(now)
+        due = self._news or any(
+            d.retry_at is not None and d.retry_at <= now for d in self._demands.values()
+        )
+        if due:
+            self._news = False
+            self._pass(now)
+
+    def next_due(self) -> float | None:
+        """When `advance` has something to do even without news; None for never."""
+        moments = [m for d in self._demands.values() for m in (d.retry_at, _first_deadline(d))]
+        moments.append(self.jobs.next_due())
+        return min((m for m in moments if m is not None), default=None)
+
+    def _pass(self, now: float) -> None:
+        held: dict[str, frozenset[str]] = {}
+        position = 0
+        for demand in self._in_turn(now):
+            self._answer(demand, now)
+            if self._is_over(demand):
+                del self._demands[demand.key]
+            elif demand.job is None:
+                position += 1
+                self._place(demand, position, held, now)
+
+    def _in_turn(self, now: float) -> list[Demand]:
+        """Urgent ones by age; then by age alone, or by class before age."""
+        policy = self._situation.policy
+        by_class = policy.strategy is Strategy.PRIORITY
+
+        def turn(demand: Demand) -> tuple[bool, int, float]:
+            urgent = demand.is_urgent(now, policy.patience)
+            rank = -demand.profile.residency_class if by_class and not urgent else 0
+            return (not urgent, rank, demand.since)
+
+        return sorted(self._demands.values(), key=turn)
+
+    # -- answering ----------------------------------------------------------------------------
+
+    def _answer(self, demand: Demand, now: float) -> None:
+        if not demand.tickets:
+            return
+        routable = self.answers.routable(demand.profile, demand.key.neuron)
+        if len(routable) < demand.key.copies:
+            return
+        for ticket in list(demand.tickets):
+            placed = self.answers.choose(routable, ticket.excluded)
+            if placed is None and len(routable) >= demand.profile.max_replicas:
+                # it was excluded when it could not serve; now it can, and no other may exist
+                placed = self.answers.choose(routable, frozenset())
+            if placed is None:
+                continue
+            self._situation.activity.hold(
+                placed.instance_id, now, now + self._situation.policy.handover
+            )
+            self._standings.forget(placed.neuron)
+            self._dismiss(demand, ticket, "placed")
+            ticket.waiter.on_step(placed)
+
+    def _is_over(self, demand: Demand) -> bool:
+        if demand.tickets or demand.job is not None:
+            return False
+        if not demand.is_detached:
+            return True
+        return len(self.answers.routable(demand.profile, demand.key.neuron)) >= demand.key.copies
+
+    def _expire(self, now: float) -> None:
+        for demand in list(self._demands.values()):
+            while (first := next(iter(demand.tickets), None)) and first.deadline <= now:
+                reason = demand.step.reason if isinstance(demand.step, Queued) else ""
+                waited = now - first.since
+                error = refusals.waited_too_long(demand.profile.model, waited, reason)
+                self._dismiss(demand, first, error.reason.value)
+                first.waiter.on_failed(error)
+            if demand.is_abandoned and demand.job is None:
+                del self._demands[demand.key]
+
+    def _dismiss(self, demand: Demand, ticket: Ticket, outcome: str) -> None:
+        del demand.tickets[ticket]
+        self._waiting -= 1
+        waited = self._situation.clock() - ticket.since
+        self._effects.record(WaitEnded(demand.profile.model, waited, outcome))
+
+    def _fail(self, demand: Demand, error: FleetError) -> None:
+        for ticket in list(demand.tickets):
+            self._dismiss(demand, ticket, error.reason.value)
+            ticket.waiter.on_failed(error)
+        if demand.job is not None:
+            self.jobs.drop(demand.job)
+        self._demands.pop(demand.key, None)
+
+    # -- deciding -----------------------------------------------------------------------------
+
+    def _place(
+        self, demand: Demand, position: int, held: dict[str, frozenset[str]], now: float
+    ) -> None:
+        demand.retry_at = None
+        cooling = self._cooldowns.get(demand.profile.model)
+        if cooling is not None and cooling.until > now and not demand.failures:
+            self._fail(demand, refusals.cooling_down(cooling.error, cooling.until - now))
+            return
+        if obstacle := self._obstacle(demand):
+            self._wait(demand, Queued(position, None, obstacle), None, now)
+            return
+        ask = self.ask_for(demand, held, now)
+        decision = placement.decide(ask, self._standings.all())
+        if decision.outcome not in PLACEABLE and demand.avoided:
+            # nowhere else: the neuron that failed may try once more
+            ask = dataclasses.replace(ask, avoided={})
+            decision = placement.decide(ask, self._standings.all())
+        self._act(demand, decision, Queued(position, None, ""), held, now)
+
+    def _act(
+        self,
+        demand: Demand,
+        decision: Decision,
+        queued: Queued,
+        held: dict[str, frozenset[str]],
+        now: float,
+    ) -> None:
+        best = decision.best
+        if best is not None and decision.outcome in PLACEABLE:
+            demand.unavailable_since = None
+            demand.job = self.jobs.begin(demand, best, now)
+            demand.tell(self.jobs.step_of(demand.job, now))
+            return
+        if self._is_settling(now):
+            reason = "the registry has just started and waits for its neurons"
+            self._wait(demand, dataclasses.replace(queued, reason=reason), self._settles_at, now)
+        elif best is None or decision.outcome is Outcome.IMPOSSIBLE:
+            self._refuse_for_good(demand, decision)
+        elif decision.outcome is Outcome.WAIT:
+            demand.unavailable_since = None
+            self._wait_for(demand, decision, best, queued, held, now)
+        elif decision.outcome is Outcome.UNAVAILABLE:
+            self._wait_for_neurons(demand, decision, best, queued, now)
+        else:
+            self._fail(demand, refusals.blocked(demand.profile.model, decision.candidates))
+
+    def _refuse_for_good(self, demand: Demand, decision: Decision) -> None:
+        model = demand.profile.model
+        if not self._situation.fleet.members:
+            self._fail(demand, refusals.no_neurons(model))
+        else:
+            self._fail(demand, refusals.infeasible(model, decision.candidates))
+
+    def _wait_for(
+        self,
+        demand: Demand,
+        decision: Decision,
+        best: Candidate,
+        queued: Queued,
+        held: dict[str, frozenset[str]],
+        now: float,
+    ) -> None:
+        if demand.is_urgent(now, self._situation.policy.patience):
+            held[best.neuron] = held.get(best.neuron, frozenset()) | set(best.device_ids)
+        self._make_way(demand, decision)
+        retry_at = decision.retry_at
+        eta = None if retry_at is None else retry_at - now + best.predicted_seconds
+        reason = f"{best.neuron}: {best.reason}"
+        self._wait(demand, Queued(queued.position, eta, reason), retry_at, now)
+
+    def _wait_for_neurons(
+        self, demand: Demand, decision: Decision, best: Candidate, queued: Queued, now: float
+    ) -> None:
+        """A neuron may be back in a moment; for longer than that nobody is kept waiting."""
+        if demand.unavailable_since is None:
+            demand.unavailable_since = now
+        until = demand.unavailable_since + self._situation.policy.settle
+        if now >= until:
+            model = demand.profile.model
+            error = refusals.unavailable(model, decision.candidates)
+            self._fail(demand, demand.last_error or error)
+            return
+        self._make_way(demand, decision)
+        reason = f"{best.neuron}: {best.reason}"
+        self._wait(demand, Queued(queued.position, None, reason), until, now)
+
+    def _wait(self, demand: Demand, step: Queued, retry_at: float | None, now: float) -> None:
+        urgent_at = demand.since + self._situation.policy.patience
+        moments = [m for m in (retry_at, urgent_at) if m is not None and m > now]
+        demand.retry_at = min(moments, default=None)
+        demand.tell(step)
+
+    def _make_way(self, demand: Demand, decision: Decision) -> None:
+        """Ends a load that nobody waits for, where it is in the way of this one."""
+        if self._situation.policy.abandoned_loads != "displaced":
+            return
+        possible = {c.neuron for c in decision.candidates if c.outcome is not Outcome.IMPOSSIBLE}
+        for other in self._demands.values():
+            job = other.job
+            if job is not None and other.is_abandoned and job.neuron in possible:
+                self._drop(other)
+                return
+
+    def _drop(self, demand: Demand) -> None:
+        if demand.job is not None:
+            self.jobs.drop(demand.job)
+            demand.job = None
+        self._demands.pop(demand.key, None)
+        self._news = True
+
+    def _obstacle(self, demand: Demand) -> str:
+        """A copy that is on its way, or on its way back: no second one is placed meanwhile."""
+        model, neuron = demand.profile.model, demand.key.neuron
+        for job in self.jobs.of_model(model):
+            return f"it is being placed on {job.neuron}"
+        for member, instance in self._situation.fleet.copies(model):
+            if not member.can_serve or (neuron and member.name != neuron):
+                continue
+            if instance.state is InstanceState.RECOVERING:
+                return f"it is recovering on {member.name}"
+            if instance.state is InstanceState.LOADING and not self.jobs.ordered(
+                member.name, model
+            ):
+                return f"it is being loaded on {member.name}"
+        return ""
+
+    def ask_for(self, demand: Demand, held: dict[str, frozenset[str]], now: float) -> Ask:
+        """The question that `placement` answers for a demand."""
+        situation = self._situation
+        footprint = situation.footprint(demand.profile)
+        return Ask(
+            demand.profile,
+            footprint,
+            now,
+            load_seconds=lambda neuron: situation.footprints.seconds(
+                demand.profile, neuron, footprint.total_bytes
+            ),
+            strategy=situation.policy.strategy,
+            may_drain=demand.is_urgent(now, situation.policy.patience),
+            avoided=demand.avoided,
+            only_neuron=demand.key.neuron,
+            may_evict=demand.may_evict,
+            held=held,
+        )
+
+    # -- ends of jobs -------------------------------------------------------------------------
+
+    def _job_ready(self, key: Key) -> None:
+        demand = self._demands.get(key)
+        self._cooldowns.pop(key.model, None)
+        self._news = True
+        if demand is not None:
+            demand.job = None
+
+    def _job_failed(self, key: Key, neuron: str, error: FleetError) -> None:
+        """Once more, elsewhere if possible; then everybody who waits is told."""
+        self._news = True
+        demand = self._demands.get(key)
+        if demand is None:
+            return
+        demand.job, demand.last_error = None, error
+        demand.avoided[neuron] = f"it has just failed: {error.message}"
+        lost = error.reason in {Reason.NEURON_LOST, Reason.WORKER_LOST, Reason.SHUTTING_DOWN}
+        demand.losses += lost
+        demand.failures += not lost
+        final = error.reason.row.retry.value == "never"
+        if final or demand.failures > 1 or demand.losses > 2:  # noqa: PLR2004 - thrice
+            self._cool_down(key.model, error)
+            self._fail(demand, error)
+
+    def _job_overturned(self, key: Key) -> None:
+        """Fresh figures overturned the plan; nothing has failed, and another is made."""
+        self._news = True
+        demand = self._demands.get(key)
+        if demand is not None:
+            demand.job = None
+            demand.replans += 1
+
+    def _cool_down(self, model: str, error: FleetError) -> None:
+        old = self._cooldowns.get(model)
+        seconds = min(_COOLDOWN_MOST, old.seconds * 2) if old else _COOLDOWN_FIRST
+        self._cooldowns[model] = _Cooldown(self._situation.clock() + seconds, seconds, error)
+
+    # -- inside -------------------------------------------------------------------------------
+
+    def _demand(self, key: Key, profile: Profile, now: float) -> Demand:
+        demand = self._demands.get(key)
+        if demand is None:
+            demand = self._demands[key] = Demand(key, profile, now)
+        return demand
+
+    def _copies_for(self, profile: Profile, neuron: str, excluded: frozenset[str]) -> int:
+        """One copy will do; where the caller has tried all there are, one more is wanted."""
+        routable = self.answers.routable(profile, neuron)
+        if not routable or self.answers.choose(routable, excluded) is not None:
+            return 1
+        if len(routable) >= profile.max_replicas:
+            raise refusals.replicas_exhausted(profile.model, profile.max_replicas)
+        return len(routable) + 1
+
+    def _is_settling(self, now: float) -> bool:
+        return now < self._settles_at
+
+    def settled(self) -> None:
+        """All neurons that were in the fleet before are back."""
+        self._settles_at = 0.0
+        self._news = True
+
+    def refresh_profiles(self) -> None:
+        """The catalogue has changed: demands go on with the new entries, or end."""
+        for demand in list(self._demands.values()):
+            profile = self._situation.profile(demand.profile.model)
+            if profile is None:
+                self._fail(demand, refusals.unknown_model(demand.profile.model))
+            else:
+                demand.profile = profile
+        self._news = True
+
+
+def _first_deadline(demand: Demand) -> float | None:
+    first = next(iter(demand.tickets), None)
+    return first.deadline if first else None

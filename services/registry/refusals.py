@@ -1,0 +1,116 @@
+"""Why a placement is refused, as the errors that callers get."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from services.backplane.errors import FleetError, Reason
+from services.registry.placement import Candidate, Outcome
+
+# When it is worth asking again: neurons attach within seconds, protected models stay for longer.
+_SOON: Final = 2.0
+_LATER: Final = 30.0
+_MOST_NAMED: Final = 5
+
+
+def unknown_model(name: str) -> FleetError:
+    """Nobody has heard of it."""
+    return FleetError(
+        Reason.MODEL_UNKNOWN,
+        f"The model {name!r} does not exist: it is in no catalogue and on no neuron's disk.",
+        field="model",
+        facts={"model": name},
+    )
+
+
+def no_neurons(model: str) -> FleetError:
+    """There is no fleet yet."""
+    return FleetError(
+        Reason.NO_NEURONS,
+        f"No neuron is attached, so {model!r} cannot be loaded.",
+        retry_after_seconds=_SOON,
+        facts={"model": model},
+    )
+
+
+def infeasible(model: str, candidates: tuple[Candidate, ...]) -> FleetError:
+    """No neuron could run it, even empty. Waiting does not help, so there is no retry hint."""
+    return FleetError(
+        Reason.MODEL_UNKNOWN,
+        f"No neuron of this fleet can run {model!r}: {_named(candidates)}",
+        field="model",
+        facts={"model": model, "cause": "infeasible"},
+    )
+
+
+def unavailable(model: str, candidates: tuple[Candidate, ...]) -> FleetError:
+    """Neurons that could run it take nothing for now."""
+    able = tuple(c for c in candidates if c.outcome is not Outcome.IMPOSSIBLE)
+    return FleetError(
+        Reason.NO_ROOM,
+        f"No neuron takes {model!r} now: {_named(able)}",
+        retry_after_seconds=_SOON,
+        facts={"model": model, "cause": "unavailable"},
+    )
+
+
+def blocked(model: str, candidates: tuple[Candidate, ...]) -> FleetError:
+    """What is loaded may not be displaced by it."""
+    able = tuple(c for c in candidates if c.outcome is not Outcome.IMPOSSIBLE)
+    return FleetError(
+        Reason.NO_ROOM,
+        f"There is no room for {model!r}: {_named(able)}",
+        retry_after_seconds=_LATER,
+        facts={"model": model, "cause": "protected"},
+    )
+
+
+def replicas_exhausted(model: str, most: int) -> FleetError:
+    """All copies were excluded by the caller, and no other one is allowed."""
+    return FleetError(
+        Reason.NO_ROOM,
+        f"All copies of {model!r} were tried, and replicas.max is {most}.",
+        retry_after_seconds=1.0,
+        facts={"model": model, "cause": "replicas"},
+    )
+
+
+def waited_too_long(model: str, seconds: float, reason: str) -> FleetError:
+    """The caller's patience for a placement has an end."""
+    return FleetError(
+        Reason.QUEUE_TIMEOUT,
+        f"{model!r} was not placed within {seconds:.0f} s. {reason}".strip(),
+        retry_after_seconds=_LATER,
+        facts={"model": model},
+    )
+
+
+def too_many_waiters(most: int) -> FleetError:
+    """The queue is bounded."""
+    return FleetError(
+        Reason.QUEUE_FULL,
+        f"{most} callers wait for placements already.",
+        retry_after_seconds=_SOON,
+    )
+
+
+def shutting_down() -> FleetError:
+    """This registry ends; another one, or the next, will place it."""
+    return FleetError(Reason.SHUTTING_DOWN, "The registry is stopping.", retry_after_seconds=_SOON)
+
+
+def cooling_down(error: FleetError, seconds: float) -> FleetError:
+    """The model has just failed to load; the same again would evict others for nothing."""
+    return FleetError(
+        error.reason,
+        f"{error.message} (next attempt in {seconds:.0f} s)",
+        retry_after_seconds=seconds,
+        facts=error.facts,
+    )
+
+
+def _named(candidates: tuple[Candidate, ...]) -> str:
+    named = [f"{c.neuron}: {c.reason}" for c in candidates[:_MOST_NAMED]]
+    if len(candidates) > _MOST_NAMED:
+        named.append(f"and {len(candidates) - _MOST_NAMED} more")
+    return "; ".join(named) + "."

@@ -1,0 +1,176 @@
+"""RegistryService: neurons attach, gateways watch and ask for models."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any, Final
+
+import grpc
+import structlog
+
+from cortex.v1 import neuron_service_pb2, registry_service_pb2, registry_service_pb2_grpc
+from services.backplane.errors import FleetError, Reason
+from services.registry import translate
+from services.registry.fleet import NameTakenError
+from services.registry.mailbox import Mailbox
+from services.registry.member import Identity
+from services.registry.seat import Seat
+from services.registry.term import Term
+
+# A stream that does not say who it is within this time is not a neuron.
+_HELLO_SECONDS: Final = 10.0
+
+Requests = AsyncIterator[registry_service_pb2.AttachRequest]
+Context = grpc.aio.ServicerContext[Any, Any]
+
+log = structlog.get_logger()
+
+
+class RegistryServicer(registry_service_pb2_grpc.RegistryServiceServicer):
+    """Decodes, calls the term's control, encodes."""
+
+    def __init__(self, seat: Seat) -> None:
+        self._seat = seat
+
+    async def Attach(
+        self, request_iterator: Requests, context: Context
+    ) -> AsyncIterator[registry_service_pb2.AttachResponse]:
+        """A neuron's membership; on a standby, the address of the leader and the end."""
+        term = self._seat.term
+        if term is None:
+            yield registry_service_pb2.AttachResponse(leader_address=self._seat.leader_address)
+            return
+        requests = aiter(request_iterator)
+        hello = await _hello(requests)
+        identity = translate.identity(hello)
+        epoch = _admit(term, identity)
+        try:
+            yield registry_service_pb2.AttachResponse(lease=translate.duration(term.lease_seconds))
+            await _until_ended(term, _listen(term, hello, epoch, requests))
+        finally:
+            term.control.stream_broke(identity.name, epoch)
+            term.wake()
+            log.info("neuron.detached", neuron_id=identity.name, epoch=epoch)
+
+    async def WatchFleet(
+        self, request: registry_service_pb2.WatchFleetRequest, context: Context
+    ) -> AsyncIterator[registry_service_pb2.WatchFleetResponse]:
+        """The fleet's changes, until the caller leaves or this registry no longer leads."""
+        term = self._seat.lead()
+        after = request.after_revision if request.HasField("after_revision") else None
+        changes = term.watchers.watch(after, request.registry_incarnation_id)
+        async for response in _while_leading(term, changes):
+            yield response
+
+    async def EnsureModel(
+        self, request: registry_service_pb2.EnsureModelRequest, context: Context
+    ) -> AsyncIterator[registry_service_pb2.EnsureModelResponse]:
+        """The steps of one placement; leaving cancels nothing for the others."""
+        term = self._seat.lead()
+        mailbox = Mailbox()
+        keep = translate.seconds(request.keep_alive) if request.HasField("keep_alive") else None
+        ticket = term.control.ensure(
+            request.model,
+            mailbox,
+            excluded=frozenset(request.excluded_instance_ids),
+            detach=request.detach,
+            keep_alive=keep,
+        )
+        term.wake()
+        try:
+            async for step in mailbox.steps():
+                yield translate.step_message(step)
+        finally:
+            term.control.leave(ticket)
+            term.wake()
+
+
+async def _hello(requests: Requests) -> neuron_service_pb2.NeuronIdentity:
+    try:
+        async with asyncio.timeout(_HELLO_SECONDS):
+            first = await anext(requests)
+    except (TimeoutError, StopAsyncIteration) as error:
+        raise FleetError(Reason.BAD_REQUEST, "A neuron says hello first.", field="hello") from error
+    hello = first.hello
+    if not first.HasField("hello"):
+        raise FleetError(Reason.BAD_REQUEST, "A neuron says hello first.", field="hello")
+    for field in ("name", "incarnation_id", "address"):
+        if not getattr(hello, field):
+            message = f"A neuron without {field} cannot be a member."
+            raise FleetError(Reason.BAD_REQUEST, message, field=f"hello.{field}")
+    return hello
+
+
+def _admit(term: Term, identity: Identity) -> int:
+    try:
+        epoch = term.control.attach(identity)
+    except NameTakenError as error:
+        raise FleetError(Reason.FORBIDDEN, f"{error}.", field="hello.name") from error
+    term.wake()
+    term.remember_neuron(identity.name, identity.address)
+    log.info(
+        "neuron.attached",
+        neuron_id=identity.name,
+        address=identity.address,
+        incarnation_id=identity.incarnation_id,
+        epoch=epoch,
+    )
+    return epoch
+
+
+async def _listen(
+    term: Term, hello: neuron_service_pb2.NeuronIdentity, epoch: int, requests: Requests
+) -> None:
+    """Takes reports until farewell, the end of the stream, or a newer stream of the same name."""
+    control, name = term.control, hello.name
+    async for request in requests:
+        if request.HasField("farewell"):
+            control.farewell(name, epoch)
+            term.forget_neuron(name)
+            log.info("neuron.left", neuron_id=name)
+            return
+        if not request.HasField("report"):
+            raise FleetError(Reason.BAD_REQUEST, "A neuron says hello once.", field="hello")
+        words = neuron_service_pb2.NeuronStatus(identity=hello, report=request.report)
+        control.report(name, epoch, translate.report(request.report), words)
+        term.wake()
+        member = control.situation.fleet.members.get(name)
+        if member is None or member.epoch != epoch:
+            message = f"A newer stream speaks for {name}."
+            raise FleetError(Reason.FORBIDDEN, message, retry_after_seconds=1.0)
+
+
+async def _until_ended(term: Term, work: Any) -> None:
+    """Runs the work, but not beyond the term."""
+    listening = asyncio.ensure_future(work)
+    ending = asyncio.ensure_future(term.ended.wait())
+    try:
+        await asyncio.wait((listening, ending), return_when=asyncio.FIRST_COMPLETED)
+        if listening.done():
+            await listening
+    finally:
+        listening.cancel()
+        ending.cancel()
+        await asyncio.gather(listening, ending, return_exceptions=True)
+
+
+async def _while_leading(
+    term: Term, changes: AsyncIterator[registry_service_pb2.WatchFleetResponse]
+) -> AsyncIterator[registry_service_pb2.WatchFleetResponse]:
+    ending = asyncio.ensure_future(term.ended.wait())
+    try:
+        while True:
+            step = asyncio.ensure_future(anext(changes))
+            try:
+                await asyncio.wait((step, ending), return_when=asyncio.FIRST_COMPLETED)
+                if not step.done():
+                    return
+                yield await step
+            finally:
+                step.cancel()
+                await asyncio.gather(step, return_exceptions=True)
+    finally:
+        ending.cancel()
+        closing: Any = changes
+        await closing.aclose()

@@ -1,0 +1,45 @@
+"""Whether this registry leads, and where to go when it does not."""
+
+from __future__ import annotations
+
+import asyncio
+
+from services.backplane.errors import FleetError, Reason
+from services.registry.term import Term
+
+
+class Seat:
+    """Shared by the servicers; its owner puts a term in and takes it out."""
+
+    def __init__(self) -> None:
+        self._term: Term | None = None
+        self.leader_address = ""
+        self._changed = asyncio.Event()
+
+    @property
+    def term(self) -> Term | None:
+        """The term under way, or None on a standby."""
+        return self._term
+
+    def take(self, term: Term | None, leader_address: str = "") -> None:
+        """Begins or ends a term, or names another leader."""
+        self._term, self.leader_address = term, leader_address
+        self._changed.set()
+        self._changed = asyncio.Event()
+
+    async def changed(self) -> None:
+        """Returns when somebody else leads, or nobody."""
+        await self._changed.wait()
+
+    def lead(self) -> Term:
+        """The term under way.
+
+        Raises:
+            FleetError: NOT_LEADER, with the leader's address among its facts where it is known.
+        """
+        if self._term is None:
+            where = self.leader_address
+            message = f"Another registry leads: {where}." if where else "No registry leads yet."
+            facts = {"leader_address": where} if where else {}
+            raise FleetError(Reason.NOT_LEADER, message, retry_after_seconds=1.0, facts=facts)
+        return self._term

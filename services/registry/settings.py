@@ -1,0 +1,138 @@
+"""The registry's settings: `[registry]`, `[eviction]`, `[[neurons]]`, `[log]`."""
+
+from __future__ import annotations
+
+import dataclasses
+import pathlib
+from typing import Annotated, Final, Literal
+
+import msgspec
+
+from services.backplane.address import Address, BadAddressError
+from services.backplane.logs import LogSettings
+from services.backplane.settings import Document, SettingsError
+
+DEFAULT_MODELS: Final = pathlib.Path("/etc/cortex/models.toml")
+Seconds = Annotated[float, msgspec.Meta(ge=0)]
+Positive = Annotated[float, msgspec.Meta(gt=0)]
+Whole = Annotated[int, msgspec.Meta(ge=0)]
+Name = Annotated[str, msgspec.Meta(min_length=1, max_length=128)]
+
+
+class RegistrySettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The `[registry]` section.
+
+    Attributes:
+        listen: where RegistryService and OperatorService are served.
+        address: how neurons and gateways reach this registry, told by a standby; empty means
+            `listen` on this host's name.
+        metrics_listen: where `/metrics` is served; empty serves none.
+        store: where pins, cordons and what was learned are kept: `sqlite:PATH`,
+            `sqlite::memory:`, or `postgresql://…` where several registries run; empty means
+            SQLite in the user's state directory.
+        models: the catalogue file; empty means /etc/cortex/models.toml where that exists.
+        lease_seconds: a neuron that does not report within it is lost.
+        forget_seconds: a lost neuron is listed so much longer.
+        settle_seconds: after a start, how long models that are not loaded wait for neurons that
+            were in the fleet before, before they are placed.
+        max_wait_seconds: longest wait for a placement where the model sets none.
+        max_waiters: most callers that wait for placements at once.
+    """
+
+    listen: str = "0.0.0.0:31315"
+    address: str = ""
+    metrics_listen: str = "0.0.0.0:31316"
+    store: str = ""
+    models: str = ""
+    lease_seconds: Positive = 10.0
+    forget_seconds: Seconds = 60.0
+    settle_seconds: Seconds = 5.0
+    max_wait_seconds: Positive = 600.0
+    max_waiters: Annotated[int, msgspec.Meta(ge=1)] = 10_000
+
+
+class EvictionSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The `[eviction]` section. docs/placement.md says how they work together.
+
+    Attributes:
+        strategy: whose turn it is to go: `lru`, the longest unused; `priority`, the lowest
+            residency class first, and within it the longest unused.
+        minimum_residency_seconds: nothing is evicted so soon after it became ready; a model that
+            took longer to load than this is kept for as long as its load took.
+        patience_seconds: a model that waited so long may have busy models drained for it.
+        drain_timeout_seconds: how long a swap lets running requests go on.
+        handover_seconds: how long an instance is kept for a caller that was just sent to it.
+        idle_timeout_seconds: unload after so long without work; 0 never. Models may set their own.
+        defrag_after_cycles: recycle an idle worker after so many loads and unloads; 0 never.
+        abandoned_loads: a load that nobody waits for any more: `keep` finishes it, `drop` ends
+            it, `displaced` ends it only when another model needs the device.
+        scale_up_after_seconds: a model whose replicas are all full for so long gets another one,
+            up to its replicas.max and only into free room.
+    """
+
+    strategy: Literal["lru", "priority"] = "lru"
+    minimum_residency_seconds: Seconds = 5.0
+    patience_seconds: Seconds = 15.0
+    drain_timeout_seconds: Positive = 3600.0
+    handover_seconds: Seconds = 2.0
+    idle_timeout_seconds: Seconds = 0.0
+    defrag_after_cycles: Whole = 50
+    abandoned_loads: Literal["keep", "drop", "displaced"] = "displaced"
+    scale_up_after_seconds: Seconds = 10.0
+
+
+class NeuronEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One `[[neurons]]` table: a neuron that the registry dials."""
+
+    name: Name
+    endpoint: str
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Settings:
+    """Everything, parsed once."""
+
+    registry: RegistrySettings = dataclasses.field(default_factory=RegistrySettings)
+    eviction: EvictionSettings = dataclasses.field(default_factory=EvictionSettings)
+    neurons: tuple[NeuronEntry, ...] = ()
+    log: LogSettings = dataclasses.field(default_factory=LogSettings)
+
+    @property
+    def models_path(self) -> pathlib.Path | None:
+        """The catalogue file, or None where none is named and the default is not there."""
+        if self.registry.models:
+            return pathlib.Path(self.registry.models)
+        return DEFAULT_MODELS if DEFAULT_MODELS.is_file() else None
+
+
+def read(document: Document) -> Settings:
+    """Types the sections.
+
+    Raises:
+        SettingsError: a value cannot be used; the message names source, key and reason.
+    """
+    settings = Settings(
+        registry=document.section("registry", RegistrySettings),
+        eviction=document.section("eviction", EvictionSettings),
+        neurons=document.entries("neurons", NeuronEntry),
+        log=document.section("log", LogSettings),
+    )
+    _check_addresses(document.source, settings)
+    return settings
+
+
+def _check_addresses(source: str, settings: Settings) -> None:
+    registry = settings.registry
+    named = [("registry.listen", registry.listen)]
+    optional = (("address", registry.address), ("metrics_listen", registry.metrics_listen))
+    named += [(f"registry.{key}", text) for key, text in optional if text]
+    named += [(f"neurons[{i}].endpoint", n.endpoint) for i, n in enumerate(settings.neurons)]
+    for key, text in named:
+        try:
+            Address.parse(text)
+        except BadAddressError as error:
+            raise SettingsError(f"{source}: {key}: {error}") from error
+    names = [n.name for n in settings.neurons]
+    for index, name in enumerate(names):
+        if name in names[:index]:
+            raise SettingsError(f"{source}: neurons[{index}].name: {name!r} is there twice")

@@ -1,0 +1,101 @@
+"""All that decisions read, in one place: fleet, catalogue, pins, what was learned, the policy."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+
+from services.registry import catalogue
+from services.registry.activity import Activity
+from services.registry.catalogue import Catalogue
+from services.registry.eviction import Strategy
+from services.registry.fleet import Fleet
+from services.registry.footprints import Footprint, Footprints
+from services.registry.member import Instance, InstanceState, Member
+from services.registry.profile import Profile
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Policy:
+    """The `[eviction]` settings and limits that placing goes by. Seconds; see EvictionSettings."""
+
+    strategy: Strategy = Strategy.LRU
+    minimum_residency: float = 5.0
+    patience: float = 15.0
+    drain_timeout: float = 3600.0
+    handover: float = 2.0
+    idle_timeout: float = 0.0
+    defrag_after_cycles: int = 50
+    abandoned_loads: str = "displaced"
+    scale_up_after: float = 10.0
+    max_wait: float = 600.0
+    max_waiters: int = 10_000
+    settle: float = 5.0
+
+
+@dataclasses.dataclass(slots=True)
+class Situation:
+    """State with one writer: whoever drives `Control`.
+
+    Attributes:
+        pins: model to the neuron it is pinned on; empty for any neuron.
+        keep_alive: seconds of idleness that a client asked for, by model.
+    """
+
+    clock: Callable[[], float]
+    policy: Policy = Policy()
+    fleet: Fleet = dataclasses.field(default_factory=Fleet)
+    catalogue: Catalogue = catalogue.EMPTY
+    footprints: Footprints = dataclasses.field(default_factory=Footprints)
+    activity: Activity = dataclasses.field(default_factory=Activity)
+    pins: dict[str, str] = dataclasses.field(default_factory=dict[str, str])
+    keep_alive: dict[str, float] = dataclasses.field(default_factory=dict[str, float])
+
+    def profile(self, name: str) -> Profile | None:
+        """The model behind a name or alias, configured or found on a neuron; None if unknown."""
+        model = self.catalogue.resolve(name)
+        configured = self.catalogue.profiles.get(model)
+        if configured is not None:
+            return configured
+        stored = self.fleet.stored(model)
+        if stored:
+            some = next(iter(stored.values()))
+            return Profile(model, configured=False, capabilities=some.capabilities)
+        for _, instance in self.fleet.copies(model):
+            return Profile(model, configured=False, capabilities=instance.capabilities)
+        return None
+
+    def known_models(self) -> list[str]:
+        """Every model that clients may ask for, in order."""
+        names = set(self.catalogue.profiles)
+        names.update(self.fleet.stored_models(), self.fleet.loaded_models())
+        return sorted(names - self.catalogue.aliases.keys())
+
+    def is_pinned(self, profile: Profile) -> bool:
+        """True if it is pinned by the catalogue or by an operator."""
+        return profile.pinned or profile.model in self.pins
+
+    def wanted_copies(self, profile: Profile) -> int:
+        """How many copies are kept whatever happens."""
+        return max(profile.min_replicas, 1 if self.is_pinned(profile) else 0)
+
+    def footprint(self, profile: Profile) -> Footprint:
+        """What the model needs, by the best figure there is."""
+        stored = self.fleet.stored(profile.model).values()
+        return self.footprints.footprint(profile, max((s.size_bytes for s in stored), default=0))
+
+    def idle_timeout(self, profile: Profile) -> float:
+        """Seconds without work after which a copy goes; infinity for never."""
+        if profile.model in self.keep_alive:
+            return self.keep_alive[profile.model]
+        own = profile.idle_timeout_seconds
+        return (self.policy.idle_timeout if own is None else own) or float("inf")
+
+    def is_routable(self, profile: Profile, member: Member, instance: Instance) -> bool:
+        """True if requests may be sent to a copy: ready, servable, of the right revision."""
+        return (
+            instance.state is InstanceState.READY
+            and instance.servable
+            and member.can_serve
+            and profile.matches(instance.config_revision)
+        )

@@ -1,0 +1,111 @@
+"""The store of a single registry: one SQLite file, written by one thread."""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import os
+import pathlib
+import sqlite3
+from collections.abc import Callable
+from typing import TypeVar
+
+from services.registry.store import Facts, Kind, StoreError
+
+T = TypeVar("T")
+
+_TABLE = """
+CREATE TABLE IF NOT EXISTS facts (
+  kind TEXT NOT NULL, key TEXT NOT NULL, value TEXT NOT NULL, PRIMARY KEY (kind, key)
+) WITHOUT ROWID
+"""
+_PUT = (
+    "INSERT INTO facts (kind, key, value) VALUES (?, ?, ?) "
+    "ON CONFLICT (kind, key) DO UPDATE SET value = excluded.value"
+)
+
+
+def default_path() -> pathlib.Path:
+    """`registry.sqlite` in the user's state directory."""
+    state = os.environ.get("XDG_STATE_HOME") or pathlib.Path.home() / ".local" / "state"
+    return pathlib.Path(state) / "cortex" / "registry.sqlite"
+
+
+class SqliteStore:
+    """Facts in a file.
+
+    Args:
+        path: the file, made with its directories and readable by its owner alone; `:memory:`
+            forgets everything at the end.
+    """
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self._thread = concurrent.futures.ThreadPoolExecutor(1, "registry-store")
+        self._database: sqlite3.Connection | None = None
+
+    async def open(self) -> None:
+        """Opens the file."""
+        self._database = await self._run(self._connect)
+
+    def _connect(self) -> sqlite3.Connection:
+        if self._path != ":memory:":
+            file = pathlib.Path(self._path)
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.touch(mode=0o640, exist_ok=True)
+        database = sqlite3.connect(self._path, isolation_level=None)
+        database.execute("PRAGMA journal_mode = WAL")
+        database.execute("PRAGMA synchronous = NORMAL")
+        database.execute(_TABLE)
+        return database
+
+    async def load(self) -> Facts:
+        """All facts; kinds of a newer version are left alone."""
+        rows = await self._run(lambda: list(self._open().execute("SELECT * FROM facts")))
+        facts: Facts = {kind: {} for kind in Kind}
+        known = {kind.value: kind for kind in Kind}
+        for kind, key, value in rows:
+            if kind in known:
+                facts[known[kind]][key] = value
+        return facts
+
+    async def put(self, kind: Kind, key: str, value: str) -> None:
+        """Writes one fact."""
+        await self._run(lambda: self._open().execute(_PUT, (kind.value, key, value)))
+
+    async def delete(self, kind: Kind, key: str) -> None:
+        """Removes one fact."""
+        statement = "DELETE FROM facts WHERE kind = ? AND key = ?"
+        await self._run(lambda: self._open().execute(statement, (kind.value, key)))
+
+    async def try_lead(self, address: str) -> bool:
+        """True: a file has one registry."""
+        return True
+
+    async def still_leads(self) -> bool:
+        """True."""
+        return True
+
+    async def leader(self) -> str:
+        """Empty: nobody else could."""
+        return ""
+
+    async def resign(self) -> None:
+        """Does nothing."""
+
+    async def close(self) -> None:
+        """Closes the file."""
+        if self._database is not None:
+            await self._run(self._database.close)
+            self._database = None
+        self._thread.shutdown(wait=False)
+
+    def _open(self) -> sqlite3.Connection:
+        assert self._database is not None
+        return self._database
+
+    async def _run(self, work: Callable[[], T]) -> T:
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._thread, work)
+        except (sqlite3.Error, OSError) as error:
+            raise StoreError(f"sqlite:{self._path}: {error}") from error

@@ -1,0 +1,78 @@
+"""How a neuron stands for placement: what is free, what is held, what may not be touched.
+
+Values that `placing` makes of the fleet and that `feasibility`, `eviction` and `placement` read.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+
+from services.registry.member import InstanceState
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Room:
+    """One device.
+
+    Attributes:
+        capacity_bytes: what placements may use when nothing is loaded.
+        free_bytes: what they may use now, by the neuron's own measurement.
+        busy: why no load may begin on it now; empty where one may.
+        quarantine: why it takes no work at all; empty where it does.
+    """
+
+    device_id: str
+    kind: str
+    capacity_bytes: int
+    free_bytes: int
+    busy: str = ""
+    quarantine: str = ""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Holding:
+    """One loaded copy, seen as something that might have to go.
+
+    Attributes:
+        memory: bytes by device id.
+        last_used: on the registry's monotonic clock.
+        protected_until: on the same clock; minimum residency, and hand-overs under way.
+        is_pinned: never goes.
+        is_kept: one of the model's minimum of replicas: only a higher class displaces it.
+        is_surplus: of no use as it is (failed, or of an outdated revision): protected by nothing.
+    """
+
+    instance_id: str
+    model: str
+    state: InstanceState
+    memory: Mapping[str, int]
+    residency_class: int
+    in_flight: int
+    last_used: float
+    protected_until: float
+    is_pinned: bool = False
+    is_kept: bool = False
+    is_surplus: bool = False
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Standing:
+    """One neuron.
+
+    Attributes:
+        refusal: why nothing may be placed on it for now; empty where something may.
+        stored: models and sources on its disk.
+        work: requests in flight on all of its instances.
+        models: of the holdings.
+    """
+
+    neuron: str
+    refusal: str = ""
+    labels: Mapping[str, str] = dataclasses.field(default_factory=dict[str, str])
+    engines: tuple[str, ...] = ()
+    stored: frozenset[str] = frozenset()
+    rooms: tuple[Room, ...] = ()
+    holdings: tuple[Holding, ...] = ()
+    work: int = 0
+    models: frozenset[str] = frozenset()

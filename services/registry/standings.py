@@ -1,0 +1,154 @@
+"""Makes a `Standing` of each member, and keeps it until something about the neuron changes."""
+
+from __future__ import annotations
+
+from services.registry.member import Instance, InstanceState, Member
+from services.registry.situation import Situation
+from services.registry.standing import Holding, Room, Standing
+
+_LOADS_BEGIN_LATER = {
+    InstanceState.LOADING: "loading",
+    InstanceState.DRAINING: "draining",
+    InstanceState.UNLOADING: "unloading",
+    InstanceState.RECOVERING: "recovering",
+}
+
+
+class Standings:
+    """Standings by neuron. Whoever changes something about a neuron calls `forget`."""
+
+    def __init__(self, situation: Situation) -> None:
+        self._situation = situation
+        self._made: dict[str, Standing] = {}
+        self._busy: dict[str, dict[str, str]] = {}
+        self._leaving: set[str] = set()
+
+    def all(self) -> list[Standing]:
+        """One of each member."""
+        made = self._made
+        return [made.get(name) or self.of(name) for name in self._situation.fleet.members]
+
+    def of(self, name: str) -> Standing:
+        """A member's standing."""
+        standing = self._made.get(name)
+        if standing is None:
+            standing = self._make(self._situation.fleet.members[name])
+            self._made[name] = standing
+        return standing
+
+    def forget(self, name: str) -> None:
+        """The neuron has changed."""
+        self._made.pop(name, None)
+
+    def forget_all(self) -> None:
+        """Pins, catalogue or policy have changed."""
+        self._made.clear()
+
+    def occupy(self, name: str, device_ids: tuple[str, ...], why: str) -> None:
+        """No other load may begin on these devices until they are released."""
+        self._busy.setdefault(name, {}).update(dict.fromkeys(device_ids, why))
+        self.forget(name)
+
+    def release(self, name: str, device_ids: tuple[str, ...]) -> None:
+        """Ends an occupation."""
+        busy = self._busy.get(name, {})
+        for device in device_ids:
+            busy.pop(device, None)
+        if not busy:
+            self._busy.pop(name, None)
+        self.forget(name)
+
+    def leaving(self, name: str, instance_id: str, *, is_leaving: bool) -> None:
+        """A copy is being unloaded by our order; reports may be a moment behind."""
+        (self._leaving.add if is_leaving else self._leaving.discard)(instance_id)
+        self.forget(name)
+
+    def is_leaving(self, instance_id: str) -> bool:
+        """True if we have ordered its unload."""
+        return instance_id in self._leaving
+
+    def _make(self, member: Member) -> Standing:
+        holdings = tuple(self._holding(member, i) for i in member.report.instances)
+        identity, report = member.identity, member.report
+        stored = {s.model for s in report.stored} | {s.source for s in report.stored}
+        return Standing(
+            member.name,
+            refusal=_refusal(member),
+            labels=identity.labels,
+            engines=identity.engines,
+            stored=frozenset(stored - {""}),
+            rooms=self._rooms(member),
+            holdings=holdings,
+            work=sum(i.in_flight for i in report.instances),
+            models=frozenset(i.model for i in report.instances),
+        )
+
+    def _rooms(self, member: Member) -> tuple[Room, ...]:
+        held: dict[str, int] = {}
+        busy = dict(self._busy.get(member.name, ()))
+        for instance in member.report.instances:
+            verb = _LOADS_BEGIN_LATER.get(instance.state)
+            for device_id, count in instance.memory.items():
+                held[device_id] = held.get(device_id, 0) + count
+                if verb:
+                    busy.setdefault(device_id, f"{verb} {instance.model}")
+        rooms: list[Room] = []
+        for device in member.report.devices:
+            capacity = max(0, device.total_bytes - device.reserved_bytes)
+            ours = capacity - held.get(device.device_id, 0)
+            rooms.append(
+                Room(
+                    device.device_id,
+                    device.kind,
+                    capacity,
+                    max(0, min(device.free_bytes, ours)),
+                    busy.get(device.device_id, ""),
+                    device.quarantine_reason,
+                )
+            )
+        return tuple(rooms)
+
+    def _holding(self, member: Member, instance: Instance) -> Holding:
+        situation = self._situation
+        profile = situation.profile(instance.model)
+        record = situation.activity.of(instance.instance_id)
+        residency = situation.policy.minimum_residency
+        state = instance.state
+        if instance.instance_id in self._leaving and state is InstanceState.READY:
+            state = InstanceState.DRAINING
+        stale = profile is not None and not profile.matches(instance.config_revision)
+        return Holding(
+            instance.instance_id,
+            instance.model,
+            state,
+            instance.memory,
+            residency_class=profile.residency_class if profile else 0,
+            in_flight=instance.in_flight,
+            last_used=record.last_used if record else 0.0,
+            protected_until=situation.activity.protected_until(instance.instance_id, residency),
+            is_pinned=profile is not None and situation.is_pinned(profile),
+            is_kept=profile is not None and self._is_kept(profile.model, member),
+            is_surplus=stale or state is InstanceState.FAILED,
+        )
+
+    def _is_kept(self, model: str, member: Member) -> bool:
+        situation = self._situation
+        profile = situation.profile(model)
+        if profile is None or not (least := situation.wanted_copies(profile)):
+            return False
+        ready = sum(
+            situation.is_routable(profile, holder, i) for holder, i in situation.fleet.copies(model)
+        )
+        return ready <= least and member.can_serve
+
+
+def _refusal(member: Member) -> str:
+    if member.is_lost:
+        return "it is lost: no report within its lease"
+    if not member.has_reported:
+        return "it has just attached and has not reported yet"
+    if member.report.is_draining:
+        return "it is about to stop"
+    if member.is_cordoned:
+        return "it is cordoned"
+    return ""

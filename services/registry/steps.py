@@ -1,0 +1,65 @@
+"""What somebody who waits for a model is told, and who is told."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Protocol
+
+from services.backplane.errors import FleetError
+from services.registry.member import Progress
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Queued:
+    """Other placements come first, or something must end before.
+
+    Attributes:
+        position: 1 is next.
+        eta_seconds: until it is placed; None where nobody can tell.
+        reason: what it waits for, in a sentence.
+    """
+
+    position: int
+    eta_seconds: float | None
+    reason: str
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Evicting:
+    """Room is being made."""
+
+    neuron: str
+    victim_models: tuple[str, ...]
+    eta_seconds: float | None
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Loading:
+    """The model is being loaded."""
+
+    neuron: str
+    progress: Progress
+    eta_seconds: float | None
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Placed:
+    """It is there; the last step."""
+
+    neuron: str
+    address: str
+    instance_id: str
+    model: str
+
+
+Step = Queued | Evicting | Loading | Placed
+
+
+class Waiter(Protocol):
+    """Somebody who waits. Neither method may block or raise."""
+
+    def on_step(self, step: Step) -> None:
+        """Takes the newest step; `Placed` is the last."""
+
+    def on_failed(self, error: FleetError) -> None:
+        """Takes the reason why it ends without a placement."""

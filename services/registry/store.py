@@ -1,0 +1,70 @@
+"""Durable facts: pins, cordons, what loads have taught, which neurons there were.
+
+Nothing about live instances is kept: that is believed from neurons only.
+"""
+
+from __future__ import annotations
+
+import enum
+from typing import Protocol
+
+
+class Kind(enum.Enum):
+    """What a fact is about; the key says which."""
+
+    PIN = "pin"
+    """Key: model; value: neuron, or empty for any."""
+    CORDON = "cordon"
+    """Key: neuron; no value."""
+    FOOTPRINT = "footprint"
+    """Key: see footprints.key_of; value: a Learned as JSON."""
+    NEURON = "neuron"
+    """Key: neuron; value: its address when it was last attached."""
+    MODEL = "model"
+    """Key: model; value: when it was first known, seconds since the epoch."""
+
+
+Facts = dict[Kind, dict[str, str]]
+
+
+class StoreError(Exception):
+    """The store cannot be used now; the message says why."""
+
+
+class Store(Protocol):
+    """A small table of facts. Every method may raise `StoreError`."""
+
+    async def open(self) -> None:
+        """Connects, and makes the table where there is none."""
+
+    async def load(self) -> Facts:
+        """All facts."""
+        ...
+
+    async def put(self, kind: Kind, key: str, value: str) -> None:
+        """Writes one fact."""
+
+    async def delete(self, kind: Kind, key: str) -> None:
+        """Removes one fact; absent ones are ignored."""
+
+    async def try_lead(self, address: str) -> bool:
+        """Takes the leadership if nobody has it; where only one registry can be, it always has.
+
+        Args:
+            address: where neurons and gateways reach this registry, for those that stand by.
+        """
+        ...
+
+    async def still_leads(self) -> bool:
+        """True while the leadership that was taken is held."""
+        ...
+
+    async def leader(self) -> str:
+        """The address of the registry that leads, or empty where that is not known."""
+        ...
+
+    async def resign(self) -> None:
+        """Gives the leadership up; does nothing without it."""
+
+    async def close(self) -> None:
+        """Disconnects."""

@@ -1,0 +1,48 @@
+"""Opens the store that a URL names."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncGenerator
+
+from services.backplane.settings import SettingsError
+from services.registry.sqlite_store import SqliteStore, default_path
+from services.registry.store import Store, StoreError
+
+
+@contextlib.asynccontextmanager
+async def open_store(url: str) -> AsyncGenerator[Store]:
+    """The store while the context is open.
+
+    Args:
+        url: `sqlite:PATH`, `sqlite::memory:`, `postgresql://…`; empty for the default file.
+
+    Raises:
+        SettingsError: it cannot be opened; the message names the setting and why.
+    """
+    store = _made(url)
+    try:
+        await store.open()
+    except StoreError as error:
+        raise SettingsError(f"registry.store: {error}") from error
+    try:
+        yield store
+    finally:
+        await store.close()
+
+
+def _made(url: str) -> Store:
+    if not url:
+        return SqliteStore(str(default_path()))
+    if url.startswith("sqlite:"):
+        return SqliteStore(url.removeprefix("sqlite:"))
+    if url.startswith(("postgresql://", "postgres://")):
+        try:
+            from services.registry.postgres_store import PostgresStore
+        except ImportError as error:
+            message = "registry.store: PostgreSQL needs `pip install cortex-fleet[postgres]`"
+            raise SettingsError(message) from error
+        return PostgresStore(url)
+    raise SettingsError(
+        f"registry.store: {url!r} is none of sqlite:PATH, sqlite::memory:, postgresql://…"
+    )

@@ -1,0 +1,201 @@
+"""Everything that lives while this registry leads: state, watchers, calls to neurons."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+import uuid
+from collections.abc import AsyncGenerator
+from typing import Final
+
+import structlog
+
+from services.backplane.channels import ChannelPool
+from services.registry import catalogue as catalogues
+from services.registry import ledger, refusals
+from services.registry.catalogue import Catalogue, Difference
+from services.registry.control import Control
+from services.registry.dialling import keep_dialling
+from services.registry.eviction import Strategy
+from services.registry.footprints import Footprints
+from services.registry.gauges import Gauges
+from services.registry.leases import Leases
+from services.registry.ledger import Ledger
+from services.registry.listing import Listing
+from services.registry.neuron_calls import NeuronCalls
+from services.registry.orders import Event, LoadEnded
+from services.registry.settings import Settings
+from services.registry.situation import Policy, Situation
+from services.registry.store import Facts, Kind
+from services.registry.watchers import Watchers
+
+# Neurons seen this long ago are not waited for after a start.
+_REMEMBERED_SECONDS: Final = 86_400.0
+
+log = structlog.get_logger()
+
+
+class Term:
+    """One leadership, from taking it to losing it."""
+
+    def __init__(
+        self, settings: Settings, catalogue: Catalogue, facts: Facts, book: Ledger, gauges: Gauges
+    ) -> None:
+        self._settings = settings
+        self.ledger = book
+        self._gauges = gauges
+        self._channels = ChannelPool()
+        self._woken = asyncio.Event()
+        self.incarnation_id = uuid.uuid4().hex
+        self.started_at = time.time()
+        self.ended = asyncio.Event()
+        situation = Situation(
+            clock=time.monotonic,
+            policy=policy_of(settings),
+            catalogue=catalogue,
+            footprints=Footprints(ledger.learned_of(facts)),
+            pins=dict(facts[Kind.PIN]),
+        )
+        for name in facts[Kind.CORDON]:
+            situation.fleet.cordon(name, cordoned=True)
+        self._calls = NeuronCalls(self._channels, self._record, self.wake)
+        leases = Leases(
+            lease_seconds=settings.registry.lease_seconds,
+            forget_seconds=settings.registry.forget_seconds,
+        )
+        self.control = Control(
+            situation,
+            self._calls,
+            leases,
+            expected=_expected(facts, self.started_at),
+            on_change=self._changed,
+        )
+        self._calls.ends = self.control
+        created = {model: int(float(at)) for model, at in facts[Kind.MODEL].items()}
+        self._created = created
+        self.listing = Listing(situation, created, int(self.started_at))
+        self.watchers = Watchers(self.control, self.listing, self.incarnation_id)
+        gauges.observe(self.control, lambda: self.watchers.count)
+
+    @property
+    def lease_seconds(self) -> float:
+        """What neurons are granted."""
+        return self._settings.registry.lease_seconds
+
+    @property
+    def totals(self) -> tuple[int, int]:
+        """Loads and evictions since the process started."""
+        return self._gauges.total_loads, self._gauges.total_evictions
+
+    def wake(self) -> None:
+        """Something was said to `control`: time to let it take effect."""
+        self._woken.set()
+
+    def remember_neuron(self, name: str, address: str) -> None:
+        """After a restart this neuron is waited for before models are placed anew."""
+        self.ledger.note(Kind.NEURON, name, f"{time.time():.0f} {address}")
+
+    def forget_neuron(self, name: str) -> None:
+        """It has left on purpose."""
+        self.ledger.note(Kind.NEURON, name, "0")
+
+    def reload(self) -> Difference:
+        """Reads the catalogue again; an error changes nothing.
+
+        Raises:
+            SettingsError: it cannot be read or has an error.
+        """
+        path = self._settings.models_path
+        fresh = catalogues.EMPTY if path is None else catalogues.load(path)
+        changes = self.control.use(fresh)
+        self.wake()
+        log.info(
+            "catalogue.reloaded",
+            added=changes.added,
+            removed=changes.removed,
+            changed=changes.changed,
+            models=len(fresh.profiles),
+            aliases=len(fresh.aliases),
+        )
+        return changes
+
+    @contextlib.asynccontextmanager
+    async def running(self) -> AsyncGenerator[None]:
+        """Acts while the context is open; then whoever waits is told that it is over."""
+        tasks = [asyncio.create_task(self._drive())]
+        tasks += [
+            asyncio.create_task(keep_dialling(entry, self)) for entry in self._settings.neurons
+        ]
+        try:
+            async with self.ledger.writing():
+                yield
+        finally:
+            self.ended.set()
+            self.control.placing.fail_all(refusals.shutting_down())
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            await self._calls.close()
+            await self._channels.close()
+
+    @property
+    def channels(self) -> ChannelPool:
+        """Channels to neurons."""
+        return self._channels
+
+    async def _drive(self) -> None:
+        """Lets time pass for `control`; it never waits longer than until the next thing is due."""
+        while True:
+            self._woken.clear()
+            try:
+                self.control.advance()
+            except Exception:  # a defect in one decision must not end all of them
+                log.exception("registry.crashed")
+                await asyncio.sleep(1.0)
+            left = self.control.next_due() - time.monotonic()
+            try:
+                async with asyncio.timeout(max(0.0, left)):
+                    await self._woken.wait()
+            except TimeoutError:
+                continue
+
+    def _changed(self) -> None:
+        # the first changes come while this object is being built
+        watchers = getattr(self, "watchers", None)
+        if watchers is not None:
+            watchers.notify()
+
+    def _record(self, event: Event) -> None:
+        self._gauges.record(event)
+        if isinstance(event, LoadEnded):
+            self.ledger.note_learned(event.learned)
+
+
+def policy_of(settings: Settings) -> Policy:
+    """The settings as placing goes by them."""
+    eviction, registry = settings.eviction, settings.registry
+    return Policy(
+        strategy=Strategy(eviction.strategy),
+        minimum_residency=eviction.minimum_residency_seconds,
+        patience=eviction.patience_seconds,
+        drain_timeout=eviction.drain_timeout_seconds,
+        handover=eviction.handover_seconds,
+        idle_timeout=eviction.idle_timeout_seconds,
+        defrag_after_cycles=eviction.defrag_after_cycles,
+        abandoned_loads=eviction.abandoned_loads,
+        scale_up_after=eviction.scale_up_after_seconds,
+        max_wait=registry.max_wait_seconds,
+        max_waiters=registry.max_waiters,
+        settle=registry.settle_seconds,
+    )
+
+
+def _expected(facts: Facts, now: float) -> frozenset[str]:
+    """Neurons that were in the fleet not long ago."""
+    names: set[str] = set()
+    for name, value in facts[Kind.NEURON].items():
+        seen = value.split(" ", 1)[0]
+        if seen.isdigit() and now - float(seen) < _REMEMBERED_SECONDS:
+            names.add(name)
+    return frozenset(names)

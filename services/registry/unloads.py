@@ -1,0 +1,130 @@
+"""Unloads under way: at most one per copy, whoever asked for it."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator
+
+from services.backplane.errors import FleetError, Reason
+from services.registry.member import Instance
+from services.registry.orders import Effects, UnloadEnded, UnloadOrder, Why
+from services.registry.situation import Situation
+from services.registry.standings import Standings
+
+OnEnd = Callable[[FleetError | None], None]
+
+
+@dataclasses.dataclass(eq=False, slots=True)
+class _Unload:
+    order: UnloadOrder
+    since: float
+    on_end: list[OnEnd]
+
+
+class Unloads:
+    """Orders unloads and hears of their ends."""
+
+    def __init__(
+        self,
+        situation: Situation,
+        standings: Standings,
+        effects: Effects,
+        ids: Iterator[int],
+    ) -> None:
+        self._situation = situation
+        self._standings = standings
+        self._effects = effects
+        self._ids = ids
+        self._by_order: dict[int, _Unload] = {}
+        self._by_instance: dict[str, _Unload] = {}
+
+    def __len__(self) -> int:
+        return len(self._by_order)
+
+    def order(
+        self,
+        neuron: str,
+        instance: Instance,
+        why: Why,
+        *,
+        drain_seconds: float,
+        for_model: str = "",
+        reason: str = "",
+        on_end: OnEnd | None = None,
+    ) -> int:
+        """Orders a copy's unload, or joins the one under way.
+
+        Args:
+            neuron: where it is.
+            instance: the copy.
+            why: the kind of reason, for metrics.
+            drain_seconds: how long running requests may take.
+            for_model: which model needs the room.
+            reason: for people.
+            on_end: called once, with the error or None.
+
+        Returns: the order's id.
+        """
+        unload = self._by_instance.get(instance.instance_id)
+        if unload is None:
+            identity = self._situation.fleet.members[neuron].identity
+            order = UnloadOrder(
+                next(self._ids),
+                neuron,
+                identity.incarnation_id,
+                identity.address,
+                instance.instance_id,
+                instance.model,
+                drain_seconds,
+                why,
+                for_model,
+                reason,
+            )
+            unload = _Unload(order, self._situation.clock(), [])
+            self._by_order[order.order_id] = unload
+            self._by_instance[instance.instance_id] = unload
+            self._standings.leaving(neuron, instance.instance_id, is_leaving=True)
+            self._effects.record(order)
+            self._effects.unload(order)
+        if on_end is not None:
+            unload.on_end.append(on_end)
+        return unload.order.order_id
+
+    def on_unloaded(self, order_id: int, freed_bytes: int) -> None:
+        """The copy is gone."""
+        unload = self._by_order.get(order_id)
+        if unload is not None:
+            order = unload.order
+            self._situation.fleet.depart(order.neuron, order.incarnation_id, order.instance_id)
+            self._end(unload, freed_bytes, None)
+
+    def on_unload_failed(self, order_id: int, error: FleetError) -> None:
+        """It could not be unloaded; where it was gone already, that is what was wanted."""
+        unload = self._by_order.get(order_id)
+        if unload is None:
+            return
+        if error.reason in {Reason.INSTANCE_GONE, Reason.NOT_FOUND}:
+            self.on_unloaded(order_id, 0)
+        else:
+            self._end(unload, 0, error)
+
+    def on_member(self, name: str) -> None:
+        """Ends the unloads of a neuron that is another process now, or gone."""
+        member = self._situation.fleet.members.get(name)
+        incarnation = member.identity.incarnation_id if member else ""
+        for unload in list(self._by_order.values()):
+            order = unload.order
+            if order.neuron == name and order.incarnation_id != incarnation:
+                message = f"{name} was lost while {order.model} was being unloaded."
+                self._end(unload, 0, FleetError(Reason.NEURON_LOST, message))
+
+    def _end(self, unload: _Unload, freed_bytes: int, error: FleetError | None) -> None:
+        order = unload.order
+        del self._by_order[order.order_id]
+        del self._by_instance[order.instance_id]
+        self._standings.leaving(order.neuron, order.instance_id, is_leaving=False)
+        seconds = self._situation.clock() - unload.since
+        failure = error.reason.value if error else ""
+        self._effects.record(UnloadEnded(order, seconds, freed_bytes, failure))
+        for on_end in unload.on_end:
+            on_end(error)

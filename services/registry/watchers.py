@@ -1,0 +1,121 @@
+"""Streams of the fleet's changes to gateways: resumable, and bounded without queues.
+
+A watcher keeps only the revision that it has seen. What it is sent next is read from the fleet's
+own table of changes, each member once and as it is now; so a slow watcher costs nothing and misses
+nothing, and one that was away too long gets a snapshot.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any, Final
+
+from cortex.v1 import registry_service_pb2
+from services.registry import translate
+from services.registry.control import Control
+from services.registry.listing import Listing
+
+# A watcher that hears nothing for so long is told that there is nothing.
+_PROGRESS_SECONDS: Final = 5.0
+# Changes that come together are sent together.
+_GATHER_SECONDS: Final = 0.005
+
+Response = registry_service_pb2.WatchFleetResponse
+
+
+class Watchers:
+    """All WatchFleet streams of one registry."""
+
+    def __init__(self, control: Control, listing: Listing, incarnation_id: str) -> None:
+        self._control = control
+        self._listing = listing
+        self._incarnation_id = incarnation_id
+        self._changed = asyncio.Event()
+        self._view = registry_service_pb2.CatalogueView()
+        self._view_version = 0
+        self._view_revision = 0
+        self.count = 0
+
+    def notify(self) -> None:
+        """Something changed."""
+        self._changed.set()
+        self._changed = asyncio.Event()
+
+    async def wait(self) -> None:
+        """Returns at the next change."""
+        await self._changed.wait()
+
+    async def watch(
+        self, after_revision: int | None, incarnation_id: str
+    ) -> AsyncIterator[Response]:
+        """Streams changes for ever.
+
+        Args:
+            after_revision: the last that the watcher has seen; None for a snapshot.
+            incarnation_id: whose revision that is; another registry's means nothing here.
+        """
+        seen = after_revision if incarnation_id == self._incarnation_id else None
+        self.count += 1
+        try:
+            while True:
+                changed = self._changed
+                for response in self._since(seen):
+                    yield response
+                    seen = response.revision
+                await _either(changed, _PROGRESS_SECONDS)
+                if changed.is_set():
+                    await asyncio.sleep(_GATHER_SECONDS)
+                else:
+                    seen = self._control.situation.fleet.revision
+                    yield self._response(seen, progress=registry_service_pb2.WatchProgress())
+        finally:
+            self.count -= 1
+
+    def _since(self, seen: int | None) -> list[Response]:
+        """All that a watcher does not know yet, in order of revision."""
+        self._refresh_view()
+        fleet = self._control.situation.fleet
+        changes = None if seen is None else fleet.changed_since(seen)
+        if seen is None or changes is None:
+            return [self._snapshot()]
+        responses: list[Response] = []
+        for revision, name, is_member in changes:
+            if is_member:
+                message = translate.neuron_message(fleet.members[name])
+                responses.append(self._response(revision, neuron_changed=message))
+            else:
+                responses.append(self._response(revision, neuron_removed=name))
+        if self._view_revision > seen:
+            responses.append(self._response(self._view_revision, catalogue=self._view))
+            responses.sort(key=lambda r: r.revision)
+        return responses
+
+    def _snapshot(self) -> Response:
+        fleet = self._control.situation.fleet
+        snapshot = registry_service_pb2.FleetSnapshot(
+            neurons=[translate.neuron_message(m) for m in fleet.members.values()],
+            catalogue=self._view,
+        )
+        return self._response(fleet.revision, snapshot=snapshot)
+
+    def _refresh_view(self) -> None:
+        if self._view_version == self._control.catalogue_version:
+            return
+        self._view_version = self._control.catalogue_version
+        view = self._listing.view(self._control.standings)
+        if view != self._view or not self._view_revision:
+            self._view = view
+            self._view_revision = self._control.situation.fleet.mark()
+
+    def _response(self, revision: int, **event: Any) -> Response:
+        return Response(revision=revision, registry_incarnation_id=self._incarnation_id, **event)
+
+
+async def _either(event: asyncio.Event, seconds: float) -> None:
+    """Returns when the event is set or the time is over."""
+    try:
+        async with asyncio.timeout(seconds):
+            await event.wait()
+    except TimeoutError:
+        return

@@ -1,0 +1,136 @@
+"""Builds the registry out of its parts and runs it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+from collections.abc import AsyncGenerator, Callable, Generator
+
+import structlog
+
+from cortex.v1 import operator_service_pb2_grpc, registry_service_pb2_grpc
+from services.backplane.address import Address
+from services.backplane.lifecycle import Shutdown
+from services.backplane.metrics import RpcMetrics, exposition, new_registry
+from services.backplane.server import Server
+from services.backplane.settings import Document, SettingsError
+from services.registry import catalogue as catalogues
+from services.registry import settings as settings_module
+from services.registry.gauges import Gauges
+from services.registry.leadership import lead
+from services.registry.operator_servicer import OperatorServicer
+from services.registry.registry_servicer import RegistryServicer
+from services.registry.seat import Seat
+from services.registry.settings import Settings
+from services.registry.stores import open_store
+
+SERVICES = ("cortex.v1.RegistryService", "cortex.v1.OperatorService")
+# Streams that are open at the end are told at once; this is for answers that are under way.
+_GRACE_SECONDS = 2.0
+
+log = structlog.get_logger()
+
+
+async def serve(
+    document: Document,
+    shutdown: Shutdown,
+    *,
+    listen: Address | None = None,
+    started: Callable[[Address], None] | None = None,
+) -> int:
+    """Runs the registry until it is told to stop; in a process of its own or inside another's.
+
+    Args:
+        document: all settings.
+        shutdown: ends it.
+        listen: where, in place of the settings.
+        started: told the address once it is served.
+
+    Returns: the exit code.
+
+    Raises:
+        SettingsError: settings or catalogue cannot be used.
+        PortTakenError: somebody else listens there.
+    """
+    settings = settings_module.read(document)
+    catalogue = _catalogue(settings)
+    metrics = new_registry("registry")
+    seat = Seat()
+    server = Server(service_names=SERVICES, metrics=RpcMetrics(metrics, "registry"))
+    server.add(
+        registry_service_pb2_grpc.add_RegistryServiceServicer_to_server, RegistryServicer(seat)
+    )
+    server.add(
+        operator_service_pb2_grpc.add_OperatorServiceServicer_to_server, OperatorServicer(seat)
+    )
+    metrics_listen = settings.registry.metrics_listen
+    async with contextlib.AsyncExitStack() as stack:
+        store = await stack.enter_async_context(open_store(settings.registry.store))
+        await stack.enter_async_context(
+            exposition(metrics, Address.parse(metrics_listen) if metrics_listen else None)
+        )
+        address = await server.start(listen or Address.parse(settings.registry.listen))
+        stack.push_async_callback(server.stop, _GRACE_SECONDS)
+        stack.enter_context(_reload_on_hangup(seat))
+        log.info("registry.started", address=str(address), models=len(catalogue.profiles))
+        if started is not None:
+            started(address)
+        await lead(settings, catalogue, store, seat, Gauges(metrics), shutdown, address)
+    log.info("registry.stopped")
+    return 0
+
+
+@contextlib.asynccontextmanager
+async def running(document: Document, *, listen: Address | None = None) -> AsyncGenerator[Address]:
+    """A registry inside this process while the context is open; yields its address."""
+    shutdown = Shutdown()
+    ready: asyncio.Future[Address] = asyncio.get_running_loop().create_future()
+    task = asyncio.create_task(serve(document, shutdown, listen=listen, started=ready.set_result))
+    try:
+        await asyncio.wait((task, ready), return_when=asyncio.FIRST_COMPLETED)
+        if task.done():
+            task.result()
+        yield ready.result()
+    finally:
+        shutdown.request("the embedding program ends")
+        await task
+
+
+def _catalogue(settings: Settings) -> catalogues.Catalogue:
+    path = settings.models_path
+    if path is None:
+        log.warning("catalogue.absent", detail="only models on neurons' disks are offered")
+        return catalogues.EMPTY
+    catalogue = catalogues.load(path)
+    log.info(
+        "catalogue.loaded",
+        path=str(path),
+        models=len(catalogue.profiles),
+        aliases=len(catalogue.aliases),
+    )
+    return catalogue
+
+
+@contextlib.contextmanager
+def _reload_on_hangup(seat: Seat) -> Generator[None]:
+    """SIGHUP reads the catalogue again; a standby reads it when it takes over."""
+    loop = asyncio.get_running_loop()
+
+    def reload() -> None:
+        if seat.term is None:
+            return
+        try:
+            seat.term.reload()
+        except SettingsError as error:
+            log.warning("catalogue.refused", detail=f"{error}. Nothing was changed.")
+
+    try:
+        loop.add_signal_handler(signal.SIGHUP, reload)
+    except (RuntimeError, ValueError):  # not the main thread: whoever embeds us has the signals
+        yield
+        return
+    try:
+        yield
+    finally:
+        loop.remove_signal_handler(signal.SIGHUP)
