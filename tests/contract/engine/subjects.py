@@ -34,4 +34,22 @@ def _build_gguf(folder: Path, script: Script) -> Path:
     return scripted.build(folder / f"{script.name}.gguf", script)
 
 
-SUBJECTS = [Subject("llamacpp", _build_gguf, _llamacpp_missing)]
+def _exllamav2_missing() -> str | None:
+    """It runs on a GPU, or emulated: `scripts/test-exllamav2` installs that before the tests."""
+    if importlib.util.find_spec("torch") is None or importlib.util.find_spec("exllamav2") is None:
+        return "torch and exllamav2 are not installed"
+    import torch
+
+    return None if torch.cuda.device_count() else "no GPU, and none emulated"
+
+
+def _build_folder(folder: Path, script: Script) -> Path:
+    from tests.exllamav2 import folders
+
+    return folders.build(folder, script)
+
+
+SUBJECTS = [
+    Subject("llamacpp", _build_gguf, _llamacpp_missing),
+    Subject("exllamav2", _build_folder, _exllamav2_missing),
+]

@@ -1,0 +1,153 @@
+"""Puts a loaded model's parts together and lets it prove that it runs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+from services.neuron.engine import (
+    Failed,
+    LoadedModel,
+    LoadFailed,
+    LoadPlan,
+    ModelInfo,
+    Prompt,
+    SamplingParams,
+    StopParams,
+    Task,
+)
+from services.neuron.engines.exllamav2.configuration import ModelFolder
+from services.neuron.engines.exllamav2.embedder import Embedder, pooling
+from services.neuron.engines.exllamav2.generators import Parts
+from services.neuron.engines.exllamav2.intake import Limits
+from services.neuron.engines.exllamav2.loop import Loop
+from services.neuron.engines.exllamav2.reception import Reception
+from services.neuron.engines.exllamav2.tokens import Tokens
+from services.neuron.generation.admission import AdmissionQueue
+from services.neuron.generation.constraint import ConstraintCompiler
+
+_TRIAL: Final = -1
+"""Task id of the trial; the daemon's begin at zero."""
+_TRIAL_PROMPTS: Final = (600, 3)
+"""Prompt tokens: more than two pages, so that every variant of the kernels is compiled, and few."""
+
+
+def assemble(
+    parts: Parts, plan: LoadPlan, folder: ModelFolder, held_before: Mapping[str, int]
+) -> LoadedModel:
+    """Makes the loaded model.
+
+    Args:
+        parts: what was loaded.
+        plan: what was asked for.
+        folder: the model's own files.
+        held_before: device bytes by device before the load.
+
+    Raises:
+        LoadFailed: the tokeniser cannot be read, or the trial failed.
+    """
+    tokens = Tokens(
+        folder.path / "tokenizer.json",
+        size=parts.model.config.vocab_size,
+        bos_id=parts.tokenizer.bos_token_id,
+    )
+    info = _info(parts, plan, folder, tokens, held_before)
+    if plan.embedding:
+        return Embedder(parts=parts, tokens=tokens, info=info, mode=pooling(folder.path))
+    loop = Loop(
+        parts=parts,
+        reception=_reception(parts, tokens, info),
+        info=info,
+        queue=AdmissionQueue(
+            max_queued=plan.max_queued, timeout_seconds=plan.queue_timeout_seconds
+        ),
+    )
+    for prompt_tokens in _TRIAL_PROMPTS:
+        _try(loop, min(prompt_tokens, info.max_context_tokens - 2))
+    return loop
+
+
+def _reception(parts: Parts, tokens: Tokens, info: ModelInfo) -> Reception:
+    vocabulary = tokens.vocabulary
+    return Reception(
+        parts=parts,
+        tokens=tokens,
+        compiler=ConstraintCompiler(
+            pieces=vocabulary.pieces,
+            special_token_ids=vocabulary.special,
+            eos_token_id=next(iter(info.eos_token_ids), 0),
+            tokenize=tokens.tokenize_plain,
+        ),
+        limits=Limits(
+            context_tokens=info.max_context_tokens,
+            cache_tokens=parts.shape.cache_tokens - parts.shape.draft_tokens,
+            vocabulary=info.vocabulary_size,
+            reads_images=parts.tower is not None,
+            echo_tokens=parts.shape.input_tokens,
+        ),
+        end_ids=info.eos_token_ids,
+    )
+
+
+def _info(
+    parts: Parts,
+    plan: LoadPlan,
+    folder: ModelFolder,
+    tokens: Tokens,
+    held_before: Mapping[str, int],
+) -> ModelInfo:
+    config, shape = parts.model.config, parts.shape
+    eos_id: int | None = parts.tokenizer.eos_token_id
+    known = folder.eos_token_ids or (() if eos_id is None else (eos_id,))
+    held = parts.library.held_bytes()
+    context = min(shape.context_tokens, int(config.max_seq_len) - shape.draft_tokens)
+    return ModelInfo(
+        engine="exllamav2",
+        architecture=str(folder.text.get("model_type", folder.architecture)),
+        max_context_tokens=min(context, shape.input_tokens) if plan.embedding else context,
+        max_sequences=shape.sequences,
+        max_queued=plan.max_queued,
+        cache_tokens=0 if plan.embedding else shape.cache_tokens,
+        vocabulary_size=int(config.vocab_size),
+        chat_template=folder.chat_template,
+        control_tokens=dict(tokens.vocabulary.control),
+        bos_token=tokens.text(tokens.bos_id),
+        eos_token=tokens.text(eos_id),
+        eos_token_ids=known,
+        default_sampling=folder.default_sampling,
+        memory_bytes={i: size - held_before.get(i, 0) for i, size in held.items()},
+        supports_images=parts.tower is not None,
+        embedding_size=int(config.hidden_size) if plan.embedding else 0,
+        facts={
+            **parts.library.facts,
+            "quantisation": folder.quantisation or "none",
+            "cache": shape.cache_format,
+            "speculation": _speculation(parts),
+        },
+    )
+
+
+def _speculation(parts: Parts) -> str:
+    if not parts.shape.draft_tokens:
+        return "none"
+    return "n-gram" if parts.draft_model is None else "draft model"
+
+
+def _try(loop: Loop, prompt_tokens: int) -> None:
+    """Generates two tokens: the kernels are compiled, and a model that cannot run says so now.
+
+    Raises:
+        LoadFailed: it did not work.
+    """
+    task = Task(
+        _TRIAL,
+        "",
+        Prompt(),
+        SamplingParams(temperature=0.0),
+        StopParams(max_tokens=2, ignore_eos=True),
+    )
+    loop.submit(task, [0] * max(1, prompt_tokens))
+    while loop.has_work:
+        for event in loop.step():
+            if isinstance(event, Failed):
+                raise LoadFailed("LOAD_FAILED", f"The first generation failed: {event.message}")

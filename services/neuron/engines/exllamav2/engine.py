@@ -1,0 +1,58 @@
+"""Turns a load plan into a loaded model."""
+
+from __future__ import annotations
+
+import gc
+import pathlib
+from collections.abc import Generator
+
+from services.neuron.engine import LoadedModel, LoadPlan, LoadStep
+from services.neuron.engines.exllamav2.configuration import ModelFolder
+from services.neuron.engines.exllamav2.library import Library, open_library
+
+
+class ExLlamaV2Engine:
+    """Implements `Engine`."""
+
+    def __init__(self, library: Library) -> None:
+        self._library = library
+
+    @classmethod
+    def open(cls) -> ExLlamaV2Engine:
+        """Imports the library.
+
+        Raises:
+            EngineUnavailableError: it cannot run here; the message says what to do.
+        """
+        return cls(open_library())
+
+    @property
+    def name(self) -> str:
+        """`exllamav2`."""
+        return "exllamav2"
+
+    @property
+    def facts(self) -> dict[str, str]:
+        """Versions and the attention backend."""
+        return self._library.facts
+
+    def load(self, plan: LoadPlan) -> Generator[LoadStep, None, LoadedModel]:
+        """Loads a folder of safetensors; see `Engine.load`.
+
+        Raises:
+            LoadFailed: with the library's own words.
+        """
+        # They import the library at their top, so they come after it was opened.
+        from services.neuron.engines.exllamav2 import assembling, loading
+
+        folder = ModelFolder.read(pathlib.Path(plan.path))
+        before = self._library.held_bytes()
+        parts = yield from loading.load(self._library, plan, folder)
+        try:
+            return assembling.assemble(parts, plan, folder, before)
+        except BaseException:
+            parts.release()
+            del parts
+            gc.collect()
+            self._library.torch.cuda.empty_cache()
+            raise

@@ -1,0 +1,105 @@
+"""Makes the library's generator with our sizes, as often as one is lost to an exception."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, Final
+
+from services.neuron.engine import EnginePoisoned
+from services.neuron.engines.exllamav2.faults import one_line
+from services.neuron.engines.exllamav2.library import Library
+from services.neuron.engines.exllamav2.sizing import PAGE, Shape
+
+BUSY_CHUNK_TOKENS: Final = 512
+"""Longest prefill chunk while others stream: what a new prompt may keep them waiting for."""
+CHUNK_TOKENS: Final = 1024
+"""Longest prefill chunk at all: what a cancel may have to wait for."""
+_MAX_NGRAM: Final = 4
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Parts:
+    """What a generator works on; outlives it.
+
+    Attributes:
+        library: the opened library.
+        shape: sizes of the load.
+        model, cache, tokenizer: the library's objects.
+        draft_model, draft_cache: None without a draft model.
+        loras: adapters in use.
+        tower: the vision tower, or None.
+    """
+
+    library: Library
+    shape: Shape
+    model: Any
+    cache: Any
+    tokenizer: Any
+    draft_model: Any = None
+    draft_cache: Any = None
+    loras: tuple[Any, ...] = ()
+    tower: Any = None
+
+    @property
+    def has_ngram_draft(self) -> bool:
+        """Drafts come from the text itself."""
+        return self.shape.draft_tokens > 0 and self.draft_model is None
+
+    def make_generator(self) -> Any:
+        """A generator with an empty page table over the same cache."""
+        shape = self.shape
+        made = self.library.generator.ExLlamaV2DynamicGenerator(
+            model=self.model,
+            cache=self.cache,
+            tokenizer=self.tokenizer,
+            max_batch_size=shape.sequences,
+            max_chunk_size=min(CHUNK_TOKENS, shape.input_tokens),
+            max_q_size=1 + shape.draft_tokens,
+            draft_model=self.draft_model,
+            draft_cache=self.draft_cache,
+            num_draft_tokens=max(1, shape.draft_tokens),
+            use_ngram_draft=self.has_ngram_draft,
+            max_ngram=_MAX_NGRAM,
+            paged=True,
+        )
+        if self.library.torch.cuda.is_available():
+            # 0.3.2 leaves this buffer pageable, which halves the speed of the copy of each step.
+            made.logits_pinned = made.logits_pinned.pin_memory()
+        if self.loras:
+            made.set_loras(list(self.loras))
+        return made
+
+    def remake_generator(self, lost: Any) -> Any:
+        """Another generator in the place of one that an exception has ended.
+
+        Raises:
+            EnginePoisoned: there is none to be had.
+        """
+        self.retire(lost)
+        try:
+            return self.make_generator()
+        except Exception as error:
+            raise EnginePoisoned(f"No new generator: {one_line(error)}") from error
+
+    def set_chunk(self, generator: Any, *, is_busy: bool) -> None:
+        """Short prefill chunks while others stream, long ones while nobody waits."""
+        wanted = BUSY_CHUNK_TOKENS if is_busy else CHUNK_TOKENS
+        generator.max_chunk_size = min(wanted, self.shape.input_tokens)
+
+    @staticmethod
+    def retire(generator: Any) -> None:
+        """Ends a generator's threads; its pages are void."""
+        for pool in (generator.sampling_pool, generator.filter_pool):
+            if pool is not None:
+                pool.shutdown(wait=False, cancel_futures=True)
+
+    @staticmethod
+    def used_tokens(generator: Any) -> int:
+        """Cache that running jobs hold."""
+        return len(generator.referenced_pages) * PAGE
+
+    def release(self) -> None:
+        """Frees the model's memory."""
+        for module in (self.tower, self.draft_model, self.model):
+            if module is not None:
+                module.unload()

@@ -1,0 +1,303 @@
+"""A loaded generator: admits, steps the library's generator, and survives its exceptions.
+
+The library's own queue is never used: a task enters it only when its pages are free, at most two
+prompts are read at a time, and who is next is decided by our queue. An exception out of `iterate`
+ends that generator; the loop makes another over the same cache and goes on with every stream behind
+the tokens it has. While a stream is under suspicion it re-enters alone, so that the one that makes
+the library raise is found and only it fails.
+"""
+
+from __future__ import annotations
+
+import gc
+import time
+from collections.abc import Sequence
+
+from services.backplane.errors import FleetError, Reason
+from services.neuron.engine import (
+    EnginePoisoned,
+    Event,
+    ModelInfo,
+    ModelStats,
+    Prompt,
+    Started,
+    Task,
+)
+from services.neuron.engines.exllamav2.fault_history import FaultHistory
+from services.neuron.engines.exllamav2.faults import Fault, classify, one_line
+from services.neuron.engines.exllamav2.generators import Parts
+from services.neuron.engines.exllamav2.intake import places, queue_full, queue_timed_out
+from services.neuron.engines.exllamav2.reception import Reception
+from services.neuron.engines.exllamav2.streams import Stream
+from services.neuron.generation.admission import AdmissionQueue, QueueFullError
+from services.neuron.generation.failing import failed
+from services.neuron.generation.pace import Pace
+
+MOST_PREFILLING = 2
+"""Prompts read at a time: every one of them runs a chunk in every step."""
+
+
+class Loop:
+    """Implements `LoadedModel` over ExLlamaV2's dynamic generator."""
+
+    def __init__(
+        self,
+        *,
+        parts: Parts,
+        reception: Reception,
+        info: ModelInfo,
+        queue: AdmissionQueue[Stream],
+    ) -> None:
+        self._parts = parts
+        self._reception = reception
+        self._info = info
+        self._queue = queue
+        self._generator = parts.make_generator()
+        self._pace = Pace(info.max_sequences)
+        self._faults = FaultHistory()
+        self._streams: dict[int, Stream] = {}
+        self._running: dict[int, Stream] = {}
+        self._returning: list[Stream] = []
+        self._events: list[Event] = []
+        self._steps = 0
+        self._is_queue_changed = False
+
+    @property
+    def info(self) -> ModelInfo:
+        """What it says about itself."""
+        return self._info
+
+    def tokenize(self, prompt: Prompt) -> list[int]:
+        """Token ids of a prompt; safe beside a step."""
+        return self._reception.tokens.tokenize(prompt)
+
+    def submit(self, task: Task, token_ids: Sequence[int]) -> None:
+        """Queues a task, or notes why it cannot run."""
+        try:
+            stream = self._reception.receive(task, token_ids)
+            self._queue.push(
+                stream,
+                key=task.task_id,
+                principal=task.principal,
+                is_batch=task.is_batch,
+                now=time.monotonic(),
+            )
+        except FleetError as error:
+            self._events.append(failed(task.task_id, error))
+        except QueueFullError:
+            self._events.append(failed(task.task_id, queue_full(len(self._queue), self._pace)))
+        else:
+            self._streams[task.task_id] = stream
+            self._is_queue_changed = True
+
+    def cancel(self, task_id: int) -> None:
+        """Forgets a task at once; its pages are free for the next step."""
+        stream = self._streams.get(task_id)
+        if stream is not None:
+            self._is_queue_changed |= self._queue.remove(task_id)
+            self._forget(stream)
+
+    def credit(self, task_id: int, tokens: int) -> None:
+        """Lets a task send more tokens."""
+        stream = self._streams.get(task_id)
+        if stream is None:
+            return
+        stream.transcript.add_credit(tokens)
+        waits = self._queue.get(task_id) is not None or stream in self._returning
+        if stream.job is None and not waits:
+            self._returning.append(stream)
+
+    @property
+    def has_work(self) -> bool:
+        """True if a step would do something now."""
+        return bool(self._events or self._running or self._returning or len(self._queue))
+
+    def step(self) -> list[Event]:
+        """Admits, runs one iteration, and reads what every stream got of it.
+
+        Raises:
+            EnginePoisoned: the device is at fault, or faults do not end.
+        """
+        now = time.monotonic()
+        self._expire(now)
+        self._admit(now)
+        if self._running:
+            self._iterate()
+        events, self._events = self._events, []
+        return events
+
+    def embed(self, inputs: Sequence[Sequence[int]]) -> list[list[float]]:
+        """Refused: it was not loaded to embed."""
+        raise FleetError(Reason.WRONG_MODALITY, "This model generates; it makes no embeddings.")
+
+    def stats(self) -> ModelStats:
+        """How busy it is. Streams that wait for credit hold no cache and count as active."""
+        return ModelStats(
+            active=self._active,
+            queued=len(self._queue),
+            cache_tokens_used=self._parts.used_tokens(self._generator),
+            steps=self._steps,
+        )
+
+    def close(self) -> None:
+        """Frees the memory."""
+        for stream in list(self._streams.values()):
+            self._forget(stream)
+        torch = self._parts.library.torch
+        self._parts.retire(self._generator)
+        self._parts.release()
+        del self._generator, self._reception, self._parts
+        gc.collect()
+        torch.cuda.empty_cache()
+
+    @property
+    def _active(self) -> int:
+        return len(self._streams) - len(self._queue)
+
+    def _expire(self, now: float) -> None:
+        for waiting in self._queue.expire(now):
+            self._forget(waiting.item)
+            error = queue_timed_out(now - waiting.since, len(self._queue), self._pace)
+            self._events.append(failed(waiting.key, error))
+            self._is_queue_changed = True
+
+    def _admit(self, now: float) -> None:
+        """Starts who may start: streams that return first, then the queue."""
+        while self._returning and self._start(self._returning[0], now):
+            del self._returning[0]
+        while not self._returning and (waiting := self._queue.peek()) is not None:
+            if not self._start(waiting.item, now):
+                break
+            self._queue.pop()
+            self._is_queue_changed = True
+        if self._is_queue_changed:
+            self._is_queue_changed = False
+            self._events += places(self._queue.order(), self._pace)
+
+    def _start(self, stream: Stream, now: float) -> bool:
+        """Gives a stream a job in the generator, unless there is no room now."""
+        stream.push_surplus()
+        is_parked = stream.is_announced and not stream.transcript.has_credit
+        if self._tell(stream, now) or is_parked:
+            return True  # it leaves the line either way
+        running = self._running.values()
+        # A stream that waits for credit gives its pages back but keeps its place.
+        has_place = stream.is_announced or self._active < self._info.max_sequences
+        if not has_place or any(other.is_suspect for other in running):
+            return False
+        if sum(other.is_prefilling for other in running) >= MOST_PREFILLING:
+            return False
+        try:
+            job = self._reception.make_job(stream)
+            if job.pages_wanted(self._generator) > len(self._generator.unreferenced_pages):
+                return False
+            self._generator.enqueue(job)
+        except Exception as error:  # noqa: BLE001 - likewise; it concerns this stream alone
+            self._fail(stream, Reason.ENGINE_FAILED, one_line(error))
+            return True
+        stream.job = job
+        stream.started_at = stream.started_at or now
+        self._running[stream.task.task_id] = stream
+        return True
+
+    def _iterate(self) -> None:
+        is_busy = any(not stream.is_prefilling for stream in self._running.values())
+        self._parts.set_chunk(self._generator, is_busy=is_busy)
+        try:
+            self._reception.echo_prompts(self._running.values())
+            self._generator.iterate()
+        except Exception as error:  # noqa: BLE001 - the library's exceptions have no common class
+            self._recover(error)
+            return
+        self._steps += 1
+        broken = [s for s in self._running.values() if s.job is not None and s.job.is_broken]
+        if self._faults.note_step(is_broken=bool(broken)):
+            raise EnginePoisoned("The model's output was no number, several steps in a row.")
+        for stream in broken:
+            self._fail(stream, Reason.ENGINE_FAILED, "The model's output is not a number.")
+        now = time.monotonic()
+        for stream in list(self._running.values()):
+            self._read(stream, now)
+
+    def _read(self, stream: Stream, now: float) -> None:
+        """Takes over what a stream got, and decides how it goes on."""
+        job = stream.job
+        assert job is not None
+        self._events += stream.news()
+        had = len(stream.output)
+        stream.read_job(now)
+        if len(stream.output) > had:
+            stream.is_suspect = False
+        if job.constraint is not None and job.constraint.error is not None:
+            self._fail(stream, Reason.BAD_CONSTRAINT, str(job.constraint.error))
+            return
+        if self._tell(stream, now):
+            return
+        if job.is_finished:  # its reservation is used up, the stream is not
+            self._stop_job(stream)
+            self._returning.insert(0, stream)
+        elif not stream.transcript.has_credit:
+            self._stop_job(stream)
+
+    def _tell(self, stream: Stream, now: float) -> bool:
+        """Sends what the transcript has; True if that was the end."""
+        transcript = stream.transcript
+        if transcript.reason is not None and not stream.is_announced:
+            # Nothing was to be generated at all.
+            self._events.append(Started(stream.task.task_id, len(stream.prompt), 0))
+        delta = transcript.take()
+        if delta is not None:
+            self._events.append(delta)
+        if transcript.reason is None:
+            return False
+        self._pace.note(now - (stream.started_at or now))
+        self._stop_job(stream)
+        self._events.append(stream.ended(now))
+        self._forget(stream)
+        return True
+
+    def _recover(self, error: Exception) -> None:
+        """Makes a new generator; every stream but the culprit goes on in it.
+
+        Raises:
+            EnginePoisoned: no new generator would help.
+        """
+        now = time.monotonic()
+        fault = classify(error)
+        if fault is Fault.DEVICE or self._faults.note_rebuild(now):
+            raise EnginePoisoned(one_line(error)) from error
+        survivors = list(self._running.values())
+        culprit = next((stream for stream in survivors if stream.is_suspect), None)
+        if fault is Fault.OUT_OF_MEMORY:
+            self._parts.library.torch.cuda.empty_cache()
+            culprit = survivors[-1] if self._faults.note_shortage(now) else None
+        for stream in survivors:
+            stream.drop_job()
+            stream.is_suspect = True
+        self._running.clear()
+        self._generator = self._parts.remake_generator(self._generator)
+        if culprit is not None:
+            survivors.remove(culprit)
+            is_memory = fault is Fault.OUT_OF_MEMORY
+            reason = Reason.OUT_OF_MEMORY if is_memory else Reason.ENGINE_FAILED
+            self._fail(culprit, reason, one_line(error))
+        self._returning = survivors + self._returning
+
+    def _fail(self, stream: Stream, reason: Reason, message: str) -> None:
+        delta = stream.transcript.take()
+        if delta is not None:
+            self._events.append(delta)
+        self._forget(stream)
+        self._events.append(failed(stream.task.task_id, FleetError(reason, message)))
+
+    def _stop_job(self, stream: Stream) -> None:
+        if stream.job is not None:
+            self._generator.cancel(stream.job)
+        stream.drop_job()
+        self._running.pop(stream.task.task_id, None)
+
+    def _forget(self, stream: Stream) -> None:
+        self._stop_job(stream)
+        if stream in self._returning:
+            self._returning.remove(stream)
+        self._streams.pop(stream.task.task_id, None)

@@ -1,0 +1,131 @@
+"""One task on its way through the loop."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections import deque
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from services.neuron.engine import (
+    Delta,
+    Ended,
+    EndReason,
+    Event,
+    Prefilled,
+    Started,
+    Task,
+    TokenLogprob,
+)
+from services.neuron.engines.exllamav2.jobs import Sampled, SampledJob
+from services.neuron.generation.transcript import Transcript
+
+
+@dataclasses.dataclass(slots=True, eq=False)
+class Stream:
+    """A task, its output, and the job that makes it now.
+
+    The job may change: it is given up when the stream has no credit, when its reservation of pages
+    is used up, and when another job's exception has ended the generator. The output stays.
+
+    Attributes:
+        task: what was asked for.
+        prompt: token ids, those of pictures included.
+        transcript: text, stop rules and credit.
+        output: token ids so far, resumed ones included.
+        seed: drawn once, so that a new job goes on where the old one ended.
+        embeddings: the library's picture embeddings.
+        job: None while nothing runs.
+        surplus: tokens sampled beyond the credit.
+        is_suspect: ran when the generator raised, and has not run well since.
+        is_announced: Started was sent.
+        prefilled: tokens read at the last report.
+        prompt_logprobs: to be told with the start, where they are wanted.
+    """
+
+    task: Task
+    prompt: Sequence[int]
+    transcript: Transcript
+    output: list[int]
+    seed: int
+    embeddings: Sequence[Any] = ()
+    job: SampledJob | None = None
+    surplus: deque[Sampled] = dataclasses.field(default_factory=deque[Sampled])
+    is_suspect: bool = False
+    is_announced: bool = False
+    prefilled: int = 0
+    prompt_logprobs: tuple[TokenLogprob, ...] = ()
+    submitted_at: float = dataclasses.field(default_factory=time.monotonic)
+    started_at: float | None = None
+    first_token_at: float | None = None
+    accepted_draft_tokens: int = 0
+
+    @property
+    def remaining(self) -> int:
+        """Tokens that may still be sampled."""
+        return self.transcript.limit - len(self.output)
+
+    @property
+    def is_prefilling(self) -> bool:
+        """It has a job that has not sampled yet."""
+        return self.job is not None and not self.job.is_prefill_done()
+
+    def read_job(self, now: float) -> None:
+        """Takes over what the job has sampled; pushes as much of it as the credit allows."""
+        if self.job is not None:
+            sampled = self.job.take()
+            if sampled and self.first_token_at is None:
+                self.first_token_at = now
+            self.output.extend(token.token_id for token in sampled)
+            self.surplus.extend(sampled)
+        self.push_surplus()
+
+    def push_surplus(self) -> None:
+        """Pushes held tokens into the transcript, as far as the credit goes."""
+        transcript = self.transcript
+        while self.surplus and transcript.reason is None and transcript.has_credit:
+            token_id, logprob = self.surplus.popleft()
+            transcript.push(token_id, logprob)
+        filter_ = None if self.job is None else self.job.constraint
+        if filter_ is not None and filter_.is_finished and not self.surplus:
+            transcript.end(EndReason.END_OF_TURN)
+
+    def news(self) -> Iterator[Event]:
+        """The start, once, and the progress of a prompt that takes more than one step."""
+        job, task_id = self.job, self.task.task_id
+        if job is None or not job.has_started:
+            return
+        done, total = job.prefilled_tokens, len(self.prompt)
+        if not self.is_announced:
+            self.is_announced = True
+            yield Started(task_id, total, min(job.reused_tokens, total))
+            if self.prompt_logprobs:
+                yield Delta(task_id, "", (), self.prompt_logprobs)
+                self.prompt_logprobs = ()
+        if not self.output and done != self.prefilled and (done < total or self.prefilled):
+            self.prefilled = done
+            yield Prefilled(task_id, done, total)
+
+    def drop_job(self) -> None:
+        """Forgets the job; its drafts are remembered."""
+        if self.job is not None:
+            self.accepted_draft_tokens += int(self.job.accepted_draft_tokens)
+        self.job = None
+
+    def ended(self, now: float) -> Ended:
+        """The closing event."""
+        reason = self.transcript.reason
+        assert reason is not None
+        started = self.started_at or now
+        first = self.first_token_at or now
+        return Ended(
+            self.task.task_id,
+            reason,
+            self.transcript.stop_string,
+            self.transcript.token_count,
+            max(0.0, started - self.submitted_at),
+            max(0.0, first - started),
+            max(0.0, now - first),
+            self.accepted_draft_tokens,
+        )

@@ -1,0 +1,113 @@
+"""Pictures in prompts, where 0.3.2 has a tower for the architecture.
+
+A picture becomes a run of ids from 1,000,000,000 on that stand for its vectors. The tower's output
+brings its own begin and end tokens, so it takes the place of the whole marker that the template
+wrote. Runs are kept for a few pictures: the same picture gets the same ids, and so its pages in the
+cache are found again.
+
+Source: exllamav2/vlm (0.3.2) and the chat templates of the models named below.
+"""
+
+from __future__ import annotations
+
+import collections
+import hashlib
+import io
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+from services.backplane.errors import FleetError, Reason
+from services.neuron.engines.exllamav2.generators import Parts
+
+MARKERS: Final[tuple[tuple[str, ...], ...]] = (
+    ("<|vision_start|>", "<|image_pad|>", "<|vision_end|>"),  # Qwen2-VL, Qwen2.5-VL
+    ("<start_of_image>",),  # Gemma 3
+    ("[IMG]",),  # Pixtral, Mistral 3
+)
+_KEPT: Final = 16
+
+
+def marker_ids(control: Mapping[str, int]) -> tuple[int, ...]:
+    """The marker of the model with these control tokens; empty where none is known."""
+    for marker in MARKERS:
+        if all(token in control for token in marker):
+            return tuple(control[token] for token in marker)
+    return ()
+
+
+def replace(
+    prompt: Sequence[int], marker: Sequence[int], runs: Sequence[Sequence[int]]
+) -> list[int]:
+    """The prompt with the n-th marker replaced by the n-th run.
+
+    Raises:
+        FleetError: BAD_REQUEST, there are not as many markers as runs.
+    """
+    width, used, at = len(marker), 0, 0
+    result: list[int] = []
+    while at < len(prompt):
+        if width and list(prompt[at : at + width]) == list(marker):
+            if used < len(runs):
+                result.extend(runs[used])
+            used += 1
+            at += width
+        else:
+            result.append(prompt[at])
+            at += 1
+    if used != len(runs):
+        raise FleetError(
+            Reason.BAD_REQUEST,
+            f"The prompt has {used} places for images and {len(runs)} images came.",
+            field="images",
+        )
+    return result
+
+
+class Vision:
+    """Turns pictures into embeddings with the model's tower."""
+
+    def __init__(self, parts: Parts, control: Mapping[str, int]) -> None:
+        """Keeps what the tower needs.
+
+        Args:
+            parts: with a tower.
+            control: the model's control tokens.
+        """
+        self._parts = parts
+        self._marker = marker_ids(control)
+        self._kept: collections.OrderedDict[bytes, Any] = collections.OrderedDict()
+
+    def place(self, prompt: Sequence[int], images: Sequence[bytes]) -> tuple[list[int], list[Any]]:
+        """The prompt with its pictures' ids, and their embeddings.
+
+        Raises:
+            FleetError: BAD_REQUEST, a picture cannot be read, or there is no place for it.
+        """
+        embeddings = [self._embedding(image) for image in images]
+        ids = replace(prompt, self._marker, [embedding.get_ids() for embedding in embeddings])
+        return ids, embeddings
+
+    def _embedding(self, image: bytes) -> Any:
+        key = hashlib.blake2b(image, digest_size=16).digest()
+        if key in self._kept:
+            self._kept.move_to_end(key)
+            return self._kept[key]
+        parts = self._parts
+        with parts.library.torch.inference_mode():
+            made = parts.tower.get_image_embeddings(
+                model=parts.model, tokenizer=parts.tokenizer, image=_opened(image)
+            )
+        self._kept[key] = made
+        while len(self._kept) > _KEPT:
+            self._kept.popitem(last=False)
+        return made
+
+
+def _opened(image: bytes) -> Any:
+    from PIL import Image, UnidentifiedImageError
+
+    try:
+        return Image.open(io.BytesIO(image)).convert("RGB")
+    except (UnidentifiedImageError, OSError, Image.DecompressionBombError) as error:
+        told = f"An image cannot be read: {error}"
+        raise FleetError(Reason.BAD_REQUEST, told, field="images") from error

@@ -1,0 +1,193 @@
+"""Reads safetensors headers before anything is loaded: are the files whole, how big will it be.
+
+No torch, no tensor data: a few kilobytes per file. The estimate equals the library's own weight
+figures to 0.1 MiB; scratch and context are measured constants.
+
+Source: the safetensors format; exllamav2 0.3.2 `weight_footprint`, `scratch_space_fixed`, cache.py.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import pathlib
+import struct
+from collections.abc import Mapping
+from typing import Any, Final, cast
+
+from services.neuron.engine import LoadFailed
+from services.neuron.engines.exllamav2.configuration import BAD, Geometry
+
+_LENGTH: Final = struct.Struct("<Q")
+_MAX_HEADER_BYTES: Final = 100 << 20
+"""The format's own limit."""
+
+BYTES_PER_ELEMENT: Final = {"fp16": 2.0, "q8": 1 + 1 / 16, "q6": 0.75 + 1 / 16, "q4": 0.5 + 1 / 16}
+"""Of the cache, scales included."""
+
+CONTEXT_BYTES: Final = 550 << 20
+"""What a CUDA context with torch's kernels and cuBLAS takes per process."""
+
+_MAX_DEQUANT_ELEMENTS: Final = 512 << 20
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Weights:
+    """Tensor bytes of a folder.
+
+    Attributes:
+        tensors: name to bytes, as loaded (float32 becomes float16).
+    """
+
+    tensors: Mapping[str, int]
+
+    @property
+    def total(self) -> int:
+        """All bytes."""
+        return sum(self.tensors.values())
+
+    @property
+    def embedding(self) -> int:
+        """Bytes of the token embedding, which stays in host memory."""
+        return sum(
+            size
+            for name, size in self.tensors.items()
+            if any(part in name for part in ("embed_tokens", "tok_embeddings", ".wte."))
+        )
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Footprint:
+    """Device memory that a load will take, in bytes.
+
+    Attributes:
+        weights: on the devices.
+        host: kept in host memory (the embedding).
+        cache: keys and values.
+        scratch: buffers for the longest input.
+        context: of the process, once per device.
+    """
+
+    weights: int
+    host: int
+    cache: int
+    scratch: int
+    context: int
+
+    @property
+    def total(self) -> int:
+        """All device bytes."""
+        return self.weights + self.cache + self.scratch + self.context
+
+
+def read(folder: pathlib.Path) -> Weights:
+    """Reads the headers of every safetensors file of a folder.
+
+    Raises:
+        LoadFailed: no file, a file is cut short or malformed, or the index names a missing one.
+    """
+    files = sorted(folder.glob("*.safetensors"))
+    if not files:
+        raise LoadFailed(BAD, f"{folder}: no .safetensors file.")
+    _check_index(folder, {file.name for file in files})
+    tensors: dict[str, int] = {}
+    for file in files:
+        tensors.update(header(file))
+    return Weights(tensors)
+
+
+def header(file: pathlib.Path) -> dict[str, int]:
+    """Tensor names and their bytes once loaded (float32 becomes float16).
+
+    Raises:
+        LoadFailed: the file is cut short, has trailing bytes, or its header cannot be read.
+    """
+    size = file.stat().st_size
+    with file.open("rb") as stream:
+        length_bytes = stream.read(_LENGTH.size)
+        if len(length_bytes) < _LENGTH.size:
+            raise LoadFailed(BAD, f"{file}: cut short ({size} bytes).")
+        (length,) = _LENGTH.unpack(length_bytes)
+        if length > min(size, _MAX_HEADER_BYTES):
+            raise LoadFailed(BAD, f"{file}: not a safetensors file, or cut short ({size} bytes).")
+        entries = _entries(file, stream.read(length))
+    end = max((entry["data_offsets"][1] for entry in entries.values()), default=0)
+    expected = _LENGTH.size + length + end
+    if size != expected:
+        raise LoadFailed(BAD, f"{file}: has {size} bytes, its header says {expected}.")
+    return {name: _loaded_bytes(entry) for name, entry in entries.items()}
+
+
+def _entries(file: pathlib.Path, text: bytes) -> dict[str, Any]:
+    try:
+        entries = cast("dict[str, Any]", json.loads(text))
+        entries.pop("__metadata__", None)
+        for entry in entries.values():
+            begin, end = entry["data_offsets"]
+            if not 0 <= begin <= end or not isinstance(entry["dtype"], str):
+                raise LoadFailed(BAD, f"{file}: a tensor's offsets are out of order.")
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise LoadFailed(BAD, f"{file}: its header cannot be read: {error}") from error
+    return entries
+
+
+def _loaded_bytes(entry: Mapping[str, Any]) -> int:
+    begin, end = entry["data_offsets"]
+    size = int(end) - int(begin)
+    return size // 2 if entry["dtype"] == "F32" else size
+
+
+def _check_index(folder: pathlib.Path, present: set[str]) -> None:
+    index = folder / "model.safetensors.index.json"
+    if not index.is_file():
+        return
+    try:
+        named = set(cast("dict[str, str]", json.loads(index.read_bytes())["weight_map"]).values())
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise LoadFailed(BAD, f"{index}: cannot be read: {error}") from error
+    missing = sorted(named - present)
+    if missing:
+        raise LoadFailed(BAD, f"{folder}: {len(missing)} weight files are missing: {missing[0]}.")
+
+
+def cache_bytes(geometry: Geometry, *, tokens: int, cache_format: str) -> int:
+    """Device bytes of a cache; quantised ones keep one 16-bit layer as scratch."""
+    elements = 2 * geometry.kv_heads * geometry.head_dim * tokens
+    whole = int(geometry.layers * elements * BYTES_PER_ELEMENT[cache_format])
+    return whole if cache_format == "fp16" else whole + 2 * elements
+
+
+def footprint(
+    weights: Weights,
+    geometry: Geometry,
+    *,
+    cache_tokens: int,
+    cache_format: str,
+    max_input_tokens: int,
+    devices: int = 1,
+) -> Footprint:
+    """Estimates the memory of a load.
+
+    Args:
+        weights: headers of the folder.
+        geometry: its sizes.
+        cache_tokens: of all sequences together.
+        cache_format: a key of BYTES_PER_ELEMENT.
+        max_input_tokens: longest input of one forward pass.
+        devices: over how many the model is split.
+    """
+    on_device = weights.total - (0 if geometry.tied else weights.embedding)
+    widest = max(geometry.hidden, geometry.heads * geometry.head_dim)
+    scratch = (
+        2 * max_input_tokens * widest
+        + 8 * max_input_tokens * geometry.intermediate
+        + 2 * min(geometry.hidden * geometry.intermediate, _MAX_DEQUANT_ELEMENTS)
+        + 4 * geometry.head_dim * geometry.context
+    )
+    return Footprint(
+        weights=on_device,
+        host=weights.embedding,
+        cache=cache_bytes(geometry, tokens=cache_tokens, cache_format=cache_format),
+        scratch=scratch * devices,
+        context=CONTEXT_BYTES * devices,
+    )
