@@ -18,13 +18,15 @@ from services.neuron.worker.process import die_with_parent
 
 EX_UNAVAILABLE: Final = 69  # sysexits.h
 EX_POISONED: Final = 70
+EX_PROTOCOL: Final = 76
 
 
 def main() -> int:
     """Runs until the daemon closes the socket or says stop.
 
     Returns: the exit code: 0 for an orderly end, 69 where the engine cannot run here, 70 where the
-        device or the library is poisoned. The last line on standard error says why.
+        device or the library is poisoned, 76 where the daemon sent nonsense. The last line on
+        standard error says why.
     """
     parser = argparse.ArgumentParser(prog="services.neuron.worker")
     parser.add_argument("--engine", required=True)
@@ -41,11 +43,15 @@ def main() -> int:
         except EngineUnavailableError as error:
             sys.stderr.write(f"worker: {error}\n")
             return EX_UNAVAILABLE
+        link = Link(daemon)
         try:
-            EngineLoop(engine, Link(daemon)).run()
+            EngineLoop(engine, link).run()
         except EnginePoisoned as error:
             sys.stderr.write(f"worker: the engine is poisoned: {error}\n")
             return EX_POISONED
+    if link.fault is not None:
+        sys.stderr.write(f"worker: {link.fault}\n")
+        return EX_PROTOCOL
     return 0
 
 

@@ -8,6 +8,8 @@ import threading
 from collections.abc import Callable
 from typing import Final
 
+import msgspec
+
 from services.neuron.frames import COMMANDS, HEADER, MAX_FRAME_BYTES, Command, Report, pack
 
 _OUTBOX_FRAMES: Final = 4096
@@ -20,9 +22,13 @@ class Link:
 
     Bound: 4096 reports wait to be sent; beyond that `send` waits, which holds the engine until the
     daemon reads again.
+
+    Attributes:
+        fault: what was wrong with the daemon's frames, or None.
     """
 
     def __init__(self, daemon: socket.socket) -> None:
+        self.fault: str | None = None
         self._socket = daemon
         self._outbox: queue.Queue[Report | None] = queue.Queue(_OUTBOX_FRAMES)
         self._is_broken = threading.Event()
@@ -74,6 +80,8 @@ class Link:
     def _read(self, on_command: Callable[[Command], None], on_closed: Callable[[], None]) -> None:
         try:
             self._receive(on_command)
+        except (msgspec.MsgspecError, ValueError) as error:
+            self.fault = f"The daemon sent what is no frame: {error}"
         finally:
             on_closed()
 

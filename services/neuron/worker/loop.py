@@ -32,6 +32,7 @@ from services.neuron.worker.process import give_memory_back, resident_bytes
 
 _BEAT_SECONDS: Final = 0.5
 _TICK_SECONDS: Final = 0.1
+_GRACE_SECONDS: Final = 5.0
 
 
 class EngineLoop:
@@ -54,12 +55,18 @@ class EngineLoop:
             EnginePoisoned: the process must be replaced.
         """
         self._link.send(_hello(self._engine))
-        self._link.start(self._inbox.put_command, self._inbox.put_stop)
+        self._link.start(self._inbox.put_command, self._on_closed)
         try:
             while not self._is_stopping:
                 self._turn()
         finally:
             self._link.flush()
+
+    def _on_closed(self) -> None:
+        """Ends the process, if need be without the loop; called by the reader thread."""
+        self._inbox.put_stop()
+        time.sleep(_GRACE_SECONDS)
+        os._exit(0)  # the loop hangs in a step that nobody waits for
 
     def _turn(self) -> None:
         for work in self._inbox.take(wait_seconds=0 if self._is_busy else _TICK_SECONDS):

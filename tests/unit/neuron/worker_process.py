@@ -121,6 +121,9 @@ class WorkerProcess:
     def hello(self) -> Hello:
         return self.until(Hello)
 
+    def close(self) -> None:
+        self._socket.close()
+
     def kill(self) -> None:
         self.process.send_signal(signal.SIGKILL)
 

@@ -71,7 +71,10 @@ def cache_shape(
     if plan.cache_tokens is not None:
         context_tokens = min(context_tokens, plan.cache_tokens)
     if plan.embedding:
-        return CacheShape(plan.max_sequences or EMBEDDING_SEQUENCES, context_tokens, ggml_type)
+        wanted = min(plan.max_sequences or EMBEDDING_SEQUENCES, context_tokens)
+        # llama.cpp's pooling aborts the process unless the sequences divide the batch evenly.
+        even = next(count for count in range(wanted, 0, -1) if context_tokens % count == 0)
+        return CacheShape(even, context_tokens, ggml_type)
     sequences = min(plan.max_sequences or DEFAULT_SEQUENCES, MOST_SEQUENCES)
     if plan.cache_tokens is not None:
         sequences = max(1, min(sequences, plan.cache_tokens // context_tokens))

@@ -1,0 +1,110 @@
+"""Cache reuse over a model whose every token depends on the whole context."""
+
+from pathlib import Path
+
+import pytest
+
+from services.neuron.engine import (
+    Delta,
+    Ended,
+    EnginePoisoned,
+    Event,
+    LoadedModel,
+    Prompt,
+    SamplingParams,
+    Started,
+    StopParams,
+    Task,
+)
+from services.neuron.engines.llamacpp.library import Library
+from tests.models import random_llama
+from tests.unit.neuron.engines.llamacpp.conftest import LoadModel
+
+STOP = StopParams(max_tokens=12, ignore_eos=True)
+
+
+@pytest.fixture
+def model(load: LoadModel, tmp_path: Path) -> LoadedModel:
+    path = random_llama.build(tmp_path / "r.gguf")
+    return load(path, max_sequences=2, max_context_tokens=1024)
+
+
+def run(model: LoadedModel, ids: list[int], task_id: int = 1) -> list[Event]:
+    task = Task(task_id, "i", Prompt(token_ids=tuple(ids)), SamplingParams(temperature=0), STOP)
+    model.submit(task, ids)
+    events: list[Event] = []
+    while not any(isinstance(event, Ended) for event in events):
+        events += model.step()
+    return events
+
+
+def output(events: list[Event]) -> list[int]:
+    return [t for event in events if isinstance(event, Delta) for t in event.token_ids]
+
+
+def cached(events: list[Event]) -> int:
+    return next(event.cached_tokens for event in events if isinstance(event, Started))
+
+
+PROMPT = [3 + (i * 37) % 256 for i in range(150)]
+
+
+def test_a_reused_prefix_gives_the_same_output(model: LoadedModel) -> None:
+    cold = run(model, PROMPT)
+
+    warm = run(model, PROMPT)
+
+    assert (cached(cold), cached(warm)) == (0, 149)
+    assert output(warm) == output(cold)
+
+
+def test_a_prefix_copied_from_another_slot_gives_the_same_output(
+    load: LoadModel, tmp_path: Path, model: LoadedModel
+) -> None:
+    fresh = load(tmp_path / "r.gguf", max_sequences=2, max_context_tokens=1024)
+    branch = [*PROMPT[:64], *PROMPT[10:20]]
+    expected = output(run(fresh, branch))
+    run(model, PROMPT)
+
+    events = run(model, branch)
+
+    assert cached(events) == 64
+    assert output(events) == expected
+    assert cached(run(model, PROMPT)) == 149  # the donor is untouched
+
+
+def test_chunked_prefill_gives_the_same_output_beside_others(
+    load: LoadModel, tmp_path: Path, model: LoadedModel
+) -> None:
+    fresh = load(tmp_path / "r.gguf", max_sequences=2, max_context_tokens=1024)
+    other = [7 + (i * 11) % 200 for i in range(300)]
+    expected = [output(run(fresh, PROMPT)), output(run(fresh, other))]
+    tasks = [
+        Task(n, "i", Prompt(token_ids=tuple(ids)), SamplingParams(temperature=0), STOP)
+        for n, ids in enumerate((PROMPT, other))
+    ]
+    for task in tasks:
+        model.submit(task, task.prompt.token_ids or ())
+
+    events: list[Event] = []
+    while model.has_work:
+        events += model.step()
+
+    assert [output([e for e in events if e.task_id == n]) for n in range(2)] == expected
+
+
+def test_text_that_is_no_utf8_is_still_text(model: LoadedModel) -> None:
+    events = run(model, PROMPT)
+
+    texts = [event.text for event in events if isinstance(event, Delta)]
+    assert "".join(texts).encode()
+
+
+def test_a_failed_decode_poisons_the_engine(
+    model: LoadedModel, library: Library, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(library, "decode", lambda *_: -3)
+    model.submit(Task(1, "i", Prompt(), SamplingParams(temperature=0), STOP), PROMPT)
+
+    with pytest.raises(EnginePoisoned, match="-3"):
+        model.step()

@@ -1,0 +1,97 @@
+"""Files that cannot be loaded, each told in llama.cpp's own words."""
+
+from pathlib import Path
+
+import pytest
+
+from services.neuron.engine import LoadFailed
+from tests.models import random_llama, scripted, tiny_bert
+from tests.unit.neuron.engines.llamacpp.conftest import LoadModel
+
+
+@pytest.fixture
+def good(tmp_path: Path) -> Path:
+    return scripted.build(tmp_path / "good.gguf")
+
+
+def refuse(load: LoadModel, path: Path, **plan: object) -> LoadFailed:
+    with pytest.raises(LoadFailed) as caught:
+        load(path, **plan)
+    assert path.name in caught.value.message
+    return caught.value
+
+
+def test_a_file_that_is_no_gguf(load: LoadModel, tmp_path: Path) -> None:
+    path = tmp_path / "notes.gguf"
+    path.write_text("not a model at all")
+
+    error = refuse(load, path)
+
+    assert error.reason == "MODEL_FILE_BAD"
+    assert "invalid magic" in error.message
+
+
+def test_an_empty_file(load: LoadModel, tmp_path: Path) -> None:
+    path = tmp_path / "empty.gguf"
+    path.touch()
+
+    assert refuse(load, path).reason == "MODEL_FILE_BAD"
+
+
+@pytest.mark.parametrize("keep", [0.2, 0.6, 0.99])
+def test_a_truncated_file(load: LoadModel, good: Path, keep: float) -> None:
+    data = good.read_bytes()
+    good.write_bytes(data[: int(len(data) * keep)])
+
+    error = refuse(load, good)
+
+    assert error.reason == "MODEL_FILE_BAD"
+    assert len(error.message) > len("llama.cpp cannot load good.gguf: ")
+
+
+def test_an_unknown_architecture(load: LoadModel, good: Path) -> None:
+    good.write_bytes(good.read_bytes().replace(b"llama", b"zzzzz", 3))
+
+    error = refuse(load, good)
+
+    assert error.reason == "MODEL_FILE_BAD"
+    assert "zzzzz" in error.message
+
+
+def test_weights_that_are_no_numbers(load: LoadModel, tmp_path: Path) -> None:
+    path = random_llama.build(tmp_path / "nan.gguf", nan=True)
+
+    error = refuse(load, path)
+
+    assert error.reason == "MODEL_FILE_BAD"
+    assert "invalid data" in error.message
+
+
+def test_a_folder(load: LoadModel, tmp_path: Path) -> None:
+    assert "folder" in refuse(load, tmp_path).message
+
+
+def test_an_embedding_model_asked_to_generate(load: LoadModel, tmp_path: Path) -> None:
+    error = refuse(load, tiny_bert.build(tmp_path / "bert.gguf"))
+
+    assert error.reason == "LOAD_FAILED"
+    assert "embedding" in error.message
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("draft_path", "d.gguf"), ("ngram_draft", True), ("adapter_paths", ("a.gguf",))],
+)
+def test_what_the_engine_does_not_do(
+    load: LoadModel, good: Path, field: str, value: object
+) -> None:
+    with pytest.raises(LoadFailed, match=field):
+        load(good, **{field: value})
+
+
+def test_a_good_file_loads_after_bad_ones(load: LoadModel, good: Path, tmp_path: Path) -> None:
+    bad = tmp_path / "bad.gguf"
+    bad.write_bytes(b"GGUF" + b"\xff" * 64)
+    refuse(load, bad)
+
+    assert load(good).info.architecture == "llama"

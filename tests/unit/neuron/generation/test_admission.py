@@ -1,0 +1,144 @@
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from services.neuron.generation.admission import (
+    INTERACTIVE_PER_BATCH,
+    AdmissionQueue,
+    QueueFullError,
+)
+
+
+class Line:
+    """A queue whose items are their own keys."""
+
+    def __init__(self, *, max_queued: int = 100, timeout_seconds: float = 10.0) -> None:
+        self.queue = AdmissionQueue[int](max_queued=max_queued, timeout_seconds=timeout_seconds)
+
+    def push(self, key: int, who: str = "", *, batch: bool = False, now: float = 0.0) -> None:
+        self.queue.push(key, key=key, principal=who, is_batch=batch, now=now)
+
+    def pop_all(self) -> list[int]:
+        keys: list[int] = []
+        while (waiting := self.queue.pop()) is not None:
+            keys.append(waiting.key)
+        return keys
+
+
+def test_one_principal_is_served_in_order() -> None:
+    line = Line()
+    for key in range(4):
+        line.push(key, "ann")
+
+    assert line.pop_all() == [0, 1, 2, 3]
+
+
+def test_principals_take_turns() -> None:
+    line = Line()
+    for key, who in enumerate(["ann", "ann", "ann", "bob", "cid", "bob"]):
+        line.push(key, who)
+
+    assert line.pop_all() == [0, 3, 4, 1, 5, 2]
+
+
+def test_a_newcomer_does_not_wait_behind_another_ones_backlog() -> None:
+    line = Line()
+    for key in range(5):
+        line.push(key, "ann")
+    line.queue.pop()
+    line.push(9, "bob")
+
+    assert line.pop_all()[0] == 9
+
+
+def test_interactive_work_goes_first_and_batch_does_not_starve() -> None:
+    line = Line()
+    line.push(100, batch=True)
+    for key in range(10):
+        line.push(key)
+
+    order = line.pop_all()
+
+    assert order.index(100) == INTERACTIVE_PER_BATCH
+
+
+def test_a_full_queue_refuses() -> None:
+    line = Line(max_queued=2)
+    line.push(0)
+    line.push(1, batch=True)
+
+    with pytest.raises(QueueFullError):
+        line.push(2)
+
+
+def test_removed_items_leave_room() -> None:
+    line = Line(max_queued=1)
+    for key in range(50):
+        line.push(key)
+        assert line.queue.remove(key)
+
+    assert len(line.queue) == 0
+    assert not line.queue.remove(7)
+
+
+def test_items_that_waited_too_long_are_taken_out() -> None:
+    line = Line(timeout_seconds=5)
+    line.push(0, now=0)
+    line.push(1, batch=True, now=1)
+    line.push(2, now=3)
+
+    assert [waiting.key for waiting in line.queue.expire(5.9)] == [0]
+    assert [waiting.key for waiting in line.queue.expire(6.0)] == [1]
+    assert len(line.queue) == 1
+
+
+def test_peek_shows_what_pop_gives() -> None:
+    line = Line()
+    line.push(0)
+    line.push(1, "bob")
+
+    peeked = line.queue.peek()
+
+    assert peeked is not None
+    assert peeked == line.queue.pop()
+
+
+def test_an_item_is_found_by_its_key() -> None:
+    line = Line()
+    line.push(3, batch=True)
+
+    assert line.queue.get(3) == 3
+    assert line.queue.get(4) is None
+
+
+@given(st.lists(st.tuples(st.sampled_from("abc"), st.booleans()), max_size=20))
+def test_the_order_told_is_the_order_kept(pushes: list[tuple[str, bool]]) -> None:
+    line = Line()
+    for key, (who, batch) in enumerate(pushes):
+        line.push(key, who, batch=batch)
+
+    told = line.queue.order()
+
+    assert told == line.pop_all()
+    assert sorted(told) == list(range(len(pushes)))
+
+
+@given(st.lists(st.sampled_from("abcdef"), min_size=1, max_size=60))
+def test_no_principal_is_served_twice_while_another_waits_unserved(whos: list[str]) -> None:
+    line = Line()
+    for key, who in enumerate(whos):
+        line.push(key, who)
+
+    first_round = [whos[key] for key in line.pop_all()[: len(set(whos))]]
+
+    assert len(set(first_round)) == len(first_round)
+
+
+def test_principals_that_are_gone_are_forgotten() -> None:
+    line = Line(max_queued=1)
+
+    for key in range(500):
+        line.push(key, f"visitor {key}")
+        line.queue.pop()
+
+    assert len(line.queue._last_turn) < 100

@@ -1,0 +1,94 @@
+import numpy as np
+import pytest
+
+from services.neuron.engine import Constraint, ConstraintKind
+from services.neuron.generation.constraint import (
+    BadConstraintError,
+    ConstraintCompiler,
+    OutputConstraint,
+)
+
+EOS = 0
+PIECES = [b"<eos>", b"<think>", *[bytes([b]) for b in range(256)], b'{"', b"yes", b""]
+
+
+@pytest.fixture(scope="module")
+def compiler() -> ConstraintCompiler:
+    return ConstraintCompiler(
+        pieces=PIECES,
+        special_token_ids=[0, 1],
+        eos_token_id=EOS,
+        tokenize=lambda text: [2 + b for b in text],
+    )
+
+
+def allowed(constraint: OutputConstraint, size: int = len(PIECES)) -> set[bytes]:
+    row = np.zeros(size, np.float32)
+    constraint.apply(row)
+    return {PIECES[i] if i < len(PIECES) else b"?" for i in np.flatnonzero(row == 0)}
+
+
+def test_only_what_may_come_next_is_allowed(compiler: ConstraintCompiler) -> None:
+    constraint = compiler.compile(Constraint(ConstraintKind.REGEX, "(yes|no)"))
+
+    assert allowed(constraint) == {b"y", b"yes", b"n"}
+
+
+def test_the_end_is_allowed_when_the_shape_is_complete(compiler: ConstraintCompiler) -> None:
+    constraint = compiler.compile(Constraint(ConstraintKind.REGEX, "yes!?"))
+
+    constraint.accept(PIECES.index(b"yes"))
+
+    assert allowed(constraint) == {b"!", b"<eos>"}
+    assert not constraint.is_finished
+    constraint.accept(2 + ord("!"))
+    assert constraint.is_finished
+
+
+def test_special_tokens_are_no_text(compiler: ConstraintCompiler) -> None:
+    constraint = compiler.compile(Constraint(ConstraintKind.REGEX, "<think>"))
+
+    assert allowed(constraint) == {b"<"}
+
+
+def test_tokens_beyond_the_vocabulary_are_banned(compiler: ConstraintCompiler) -> None:
+    constraint = compiler.compile(Constraint(ConstraintKind.REGEX, "[a-z]"))
+
+    assert b"?" not in allowed(constraint, size=len(PIECES) + 64)
+
+
+def test_white_space_is_bounded(compiler: ConstraintCompiler) -> None:
+    constraint = compiler.compile(Constraint(ConstraintKind.JSON_OBJECT))
+    constraint.accept(2 + ord("{"))
+
+    for _ in range(20):
+        constraint.accept(2 + ord(" "))
+
+    assert b" " not in allowed(constraint)
+
+
+def test_a_token_that_does_not_fit_is_told(compiler: ConstraintCompiler) -> None:
+    constraint = compiler.compile(Constraint(ConstraintKind.REGEX, "yes"))
+
+    with pytest.raises(BadConstraintError):
+        constraint.accept(2 + ord("x"))
+
+
+@pytest.mark.parametrize(
+    ("constraint", "words"),
+    [
+        (Constraint(ConstraintKind.JSON_SCHEMA, '{"type": "objekt"}'), "objekt"),
+        (Constraint(ConstraintKind.JSON_SCHEMA, "{nope"), "key must be a string"),
+        (Constraint(ConstraintKind.JSON_SCHEMA, '{"$ref": "#/$defs/x"}'), "does not exist"),
+        (Constraint(ConstraintKind.REGEX, "a(b"), "unclosed group"),
+        (Constraint(ConstraintKind.LARK, "start: nowhere"), "nowhere"),
+        (Constraint(ConstraintKind.LARK, ""), "Empty grammar"),
+    ],
+)
+def test_a_bad_constraint_says_what_is_wrong(
+    compiler: ConstraintCompiler, constraint: Constraint, words: str
+) -> None:
+    with pytest.raises(BadConstraintError, match=words) as caught:
+        compiler.compile(constraint)
+
+    assert "\n" not in str(caught.value)

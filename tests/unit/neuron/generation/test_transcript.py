@@ -1,0 +1,120 @@
+from typing import Any
+
+from services.neuron.engine import Delta, EndReason, Prompt, StopParams, Task, TokenLogprob
+from services.neuron.generation.transcript import Transcript
+
+PIECES = {1: b"one", 2: b" two", 3: b" three", 9: b"<end>"}
+
+
+def transcript(stop: StopParams | None = None, *, room: int = 100, **fields: Any) -> Transcript:
+    task = Task(7, "i", Prompt(), stop=stop or StopParams(), **fields)
+    return Transcript(task, room_tokens=room, end_token_ids={9}, piece=PIECES.__getitem__)
+
+
+def test_tokens_come_out_as_deltas() -> None:
+    ours = transcript()
+
+    ours.push(1)
+    ours.push(2)
+
+    assert ours.take() == Delta(7, "one two", (1, 2))
+    assert ours.take() is None
+
+
+def test_held_back_text_still_tells_its_tokens() -> None:
+    ours = transcript(StopParams(strings=("one two three",)))
+
+    ours.push(1)
+
+    assert ours.take() == Delta(7, "", (1,))
+
+
+def test_the_end_token_is_not_counted() -> None:
+    ours = transcript()
+    ours.push(1)
+
+    ours.push(9)
+
+    assert ours.reason is EndReason.END_OF_TURN
+    assert ours.token_count == 1
+    assert ours.take() == Delta(7, "one", (1,))
+
+
+def test_an_end_token_that_does_not_end_has_no_text() -> None:
+    ours = transcript(StopParams(ignore_eos=True))
+
+    ours.push(9)
+
+    assert ours.reason is None
+    assert ours.take() == Delta(7, "", (9,))
+
+
+def test_end_tokens_are_banned_while_the_output_is_too_short() -> None:
+    ours = transcript(StopParams(min_tokens=1, token_ids=(3,)))
+
+    assert ours.banned_end_ids == {3, 9}
+    ours.push(1)
+    assert ours.banned_end_ids == frozenset()
+
+
+def test_stop_strings_count_only_behind_min_tokens() -> None:
+    ours = transcript(StopParams(min_tokens=2, strings=("one", "three")))
+
+    ours.push(1)
+    ours.push(2)
+    ours.push(3)
+
+    assert ours.take() == Delta(7, "one two ", (1, 2, 3))
+    assert ours.stop_string == "three"
+
+
+def test_what_was_held_back_is_shown_at_the_end() -> None:
+    ours = transcript(StopParams(strings=("one two three",), max_tokens=2))
+
+    ours.push(1)
+    ours.push(2)
+
+    assert ours.reason is EndReason.MAX_TOKENS
+    assert ours.take() == Delta(7, "one two", (1, 2))
+
+
+def test_the_room_bounds_max_tokens() -> None:
+    assert transcript(StopParams(max_tokens=50), room=3).limit == 3
+    assert transcript(room=3).limit == 3
+    assert transcript(StopParams(max_tokens=0)).reason is EndReason.MAX_TOKENS
+
+
+def test_credit_is_spent_and_refilled() -> None:
+    ours = transcript(credit_tokens=1)
+
+    ours.push(1)
+
+    assert not ours.has_credit
+    ours.add_credit(1)
+    assert ours.has_credit
+
+
+def test_without_a_limit_credit_never_ends() -> None:
+    ours = transcript()
+    ours.add_credit(5)
+    ours.push(1)
+
+    assert ours.has_credit
+
+
+def test_resumed_text_is_not_sent_again_but_what_was_held_back_is() -> None:
+    ours = transcript(StopParams(strings=(" two three",)), resume_token_ids=(1, 2))
+
+    ours.push(1)
+
+    assert ours.take() == Delta(7, " twoone", (1,))
+    assert ours.token_count == 3
+
+
+def test_logprobs_travel_with_their_tokens() -> None:
+    ours = transcript()
+    entry = TokenLogprob(1, b"one", -0.5)
+
+    ours.push(1, entry)
+
+    assert ours.take() == Delta(7, "one", (1,), (entry,))
