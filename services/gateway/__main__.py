@@ -25,13 +25,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         document = settings.load(arguments.config, os.environ)
         gateway, auth = read(document)
-        logs.configure(document.section("log", logs.LogSettings), service="gateway")
+        log_settings = document.section("log", logs.LogSettings)
+        logs.configure(log_settings, service="gateway")
         check_protobuf()
     except (SettingsError, ValueError) as error:
         sys.stderr.write(f"cortex: {error}\n")
         return lifecycle.EX_CONFIG
     try:
-        return lifecycle.run(lambda shutdown: wire.run(gateway, auth, shutdown), use_uvloop=True)
+        return lifecycle.run(
+            lambda shutdown: wire.run(gateway, auth, shutdown, log_settings=log_settings),
+            use_uvloop=True,
+        )
     except ListenError as error:
         sys.stderr.write(f"cortex: {error}\n")
         return lifecycle.EX_UNAVAILABLE

@@ -112,13 +112,14 @@ class Dispatch:
     ) -> FleetError | None:
         request.model = target.model
         request.instance_id = target.instance_id
-        with self._outstanding.held(target.instance_id):
-            ended = sink.begin()
-            try:
-                sink.attach(self._links.to(target.address).start(request, sink))
-                return await ended
-            finally:
-                sink.detach()
+        ended = sink.begin()
+        self._outstanding.take(target.instance_id)
+        try:
+            sink.attach(self._links.to(target.address).start(request, sink))
+            return await ended
+        finally:
+            sink.detach()
+            self._outstanding.give_back(target.instance_id)
 
     async def _unary(self, request: Any, call: Callable[[Link], Awaitable[Response]]) -> Response:
         wanted = Wanted(request.model, getattr(request, "request_id", ""))
@@ -129,13 +130,15 @@ class Dispatch:
             )
             request.model = target.model
             request.instance_id = target.instance_id
+            self._outstanding.take(target.instance_id)
             try:
-                with self._outstanding.held(target.instance_id):
-                    return await unary(call(self._links.to(target.address)))
+                return await unary(call(self._links.to(target.address)))
             except FleetError as error:
                 troubles.note(target.instance_id, target.report, error)
                 if not troubles.may_go_on(error):
                     raise
+            finally:
+                self._outstanding.give_back(target.instance_id)
 
 
 class ServedBy:

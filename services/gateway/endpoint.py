@@ -23,7 +23,7 @@ from services.gateway.http1.direct import DirectResponse, direct_response
 from services.gateway.listing import list_models
 from services.gateway.liveness import Liveness
 from services.gateway.problems import Envelope, error_headers
-from services.gateway.record import Record
+from services.gateway.record import Ledger, Record
 from services.gateway.settings import GatewaySettings
 from services.gateway.sink import ChoiceSink
 from services.gateway.stream import Pace, Stream, StreamSink
@@ -43,6 +43,7 @@ class Core:
     dispatch: Dispatch
     liveness: Liveness
     gauges: Gauges
+    ledger: Ledger
 
     async def count_tokens(self, request: neuron.CountTokensRequest) -> neuron.CountTokensResponse:
         """See `Fleet.count_tokens`."""
@@ -149,7 +150,7 @@ class _Endpoint:
             exchange.is_over = True
             self._core.liveness.forget(exchange)
             self._core.gauges.requests_open.dec()
-            record.write(self._core.gauges)
+            self._core.ledger.write(record)
             if response is not None:
                 await response.aclose()
 

@@ -7,7 +7,6 @@ from collections.abc import Iterable
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
-from cortex.v1 import generation_pb2 as generation
 from services.backplane.errors import Reason
 from services.backplane.metrics import LATENCY_BUCKETS, RATE_BUCKETS
 
@@ -15,9 +14,13 @@ from services.backplane.metrics import LATENCY_BUCKETS, RATE_BUCKETS
 UNKNOWN_MODEL = "unknown"
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@dataclasses.dataclass(slots=True)
 class Outcome:
-    """What one request came to. Times in seconds; 0 means that it did not happen."""
+    """What one request came to. Times in seconds; 0 means that it did not happen.
+
+    Attributes:
+        completion_tokens: of each choice that came to its end.
+    """
 
     model: str
     dialect: str
@@ -28,7 +31,10 @@ class Outcome:
     first_visible_seconds: float = 0.0
     queue_seconds: float = 0.0
     decode_seconds: float = 0.0
-    usages: tuple[generation.Usage, ...] = ()
+    prompt_tokens: int = 0
+    cached_tokens: int = 0
+    reasoning_tokens: int = 0
+    completion_tokens: list[int] = dataclasses.field(default_factory=list[int])
 
 
 class _Series:
@@ -152,8 +158,8 @@ class Gauges:
             series.queue.observe(outcome.queue_seconds)
         if outcome.first_visible_seconds:
             series.first_visible.observe(outcome.first_visible_seconds)
-        for usage in outcome.usages:
-            _add_tokens(series, usage, outcome.decode_seconds)
+        if outcome.completion_tokens:
+            _add_tokens(series, outcome)
 
     def _of(self, model: str, dialect: str) -> _Series:
         series = self._series.get((model, dialect))
@@ -162,12 +168,14 @@ class Gauges:
         return series
 
 
-def _add_tokens(series: _Series, usage: generation.Usage, decode_seconds: float) -> None:
-    series.prompt.inc(usage.prompt_tokens)
-    series.completion.inc(usage.completion_tokens)
-    if usage.cached_prompt_tokens:
-        series.cached.inc(usage.cached_prompt_tokens)
-    if usage.reasoning_tokens:
-        series.reasoning.inc(usage.reasoning_tokens)
-    if usage.completion_tokens > 1 and decode_seconds > 0:
-        series.rate.observe((usage.completion_tokens - 1) / decode_seconds)
+def _add_tokens(series: _Series, outcome: Outcome) -> None:
+    series.prompt.inc(outcome.prompt_tokens)
+    series.completion.inc(sum(outcome.completion_tokens))
+    if outcome.cached_tokens:
+        series.cached.inc(outcome.cached_tokens)
+    if outcome.reasoning_tokens:
+        series.reasoning.inc(outcome.reasoning_tokens)
+    if outcome.decode_seconds > 0:
+        for tokens in outcome.completion_tokens:
+            if tokens > 1:
+                series.rate.observe((tokens - 1) / outcome.decode_seconds)

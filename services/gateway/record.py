@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from typing import Any
-
-import structlog
+from types import MappingProxyType
+from typing import Any, Final
 
 from cortex.v1 import generation_pb2 as generation
 from services.backplane.errors import FleetError, Reason
@@ -14,9 +13,13 @@ from services.gateway.dispatch import ServedBy
 from services.gateway.gauges import UNKNOWN_MODEL, Gauges, Outcome
 from services.gateway.sink import ChoiceSink
 
-CLIENT_GONE_STATUS = 499
-
-log = structlog.get_logger()
+CLIENT_GONE_STATUS: Final = 499
+_FINISH_WORDS: Final = MappingProxyType(
+    {
+        value: name.removeprefix("FINISH_REASON_").lower()
+        for name, value in generation.FinishReason.items()
+    }
+)
 
 
 class Record:
@@ -49,78 +52,86 @@ class Record:
         self.served_by = ServedBy()
         self.sinks: Sequence[ChoiceSink] = ()
 
-    def write(self, gauges: Gauges) -> None:
-        """Logs and counts the request."""
-        elapsed = time.monotonic() - self.started_at
-        status = CLIENT_GONE_STATUS if self.client_gone else self.status
-        gauges.ended(self._outcome(status, elapsed))
-        served = self.served_by.last
-        facts: dict[str, Any] = {
-            "request_id": self.request_id,
-            "dialect": self.dialect,
-            "model": self.name,
-            "stream": self.stream,
-            "status": status,
-            "elapsed_ms": round(elapsed * 1000, 1),
-            "client_gone": self.client_gone,
-        }
-        if self.principal:
-            facts["principal"] = self.principal
-        if served is not None:
-            facts["instance_id"] = served.instance_id
-            facts["neuron"] = served.neuron
-            facts["attempts"] = self.served_by.attempts
-        facts.update(self._tokens())
-        if self.error is not None:
-            facts["reason"] = self.error.reason.value
-            facts["detail"] = self.error.message
-            log.warning("request.failed", **facts)
-        else:
-            log.info("request.finished", **facts)
-
-    def _outcome(self, status: int, elapsed: float) -> Outcome:
-        served = self.served_by.last
-        ends = [s.finished_event for s in self.sinks if s.finished_event is not None]
-        first = self.sinks[0] if self.sinks else None
-        began = first.first_token_at if first is not None else 0.0
-        return Outcome(
-            model=UNKNOWN_MODEL if served is None else served.model,
-            dialect=self.dialect,
-            status=status,
-            reason=self._reason(),
-            seconds=elapsed,
-            first_token_seconds=began - self.started_at if began else 0.0,
-            first_visible_seconds=(
-                first.first_visible_at - self.started_at
-                if first is not None and first.first_visible_at
-                else 0.0
-            ),
-            queue_seconds=first.queue_seconds if first is not None else 0.0,
-            decode_seconds=self.started_at + elapsed - began if began else 0.0,
-            usages=tuple(end.usage for end in ends),
-        )
-
-    def _reason(self) -> Reason | None:
+    @property
+    def reason(self) -> Reason | None:
+        """Why it failed, or None."""
         if self.client_gone:
             return Reason.CANCELLED
         return None if self.error is None else self.error.reason
 
-    def _tokens(self) -> dict[str, Any]:
-        """Counts over all choices, and the times of the first."""
-        if not self.sinks:
-            return {}
-        first = self.sinks[0]
-        facts: dict[str, Any] = {}
-        if first.first_token_at:
-            facts["first_token_ms"] = round((first.first_token_at - self.started_at) * 1000, 1)
-            facts["queue_ms"] = round(first.queue_seconds * 1000, 1)
-        ends = [s.finished_event for s in self.sinks if s.finished_event is not None]
-        if ends:
-            facts["finish_reason"] = generation.FinishReason.Name(ends[0].reason).removeprefix(
-                "FINISH_REASON_"
-            )
-            for name in (
-                "prompt_tokens", "cached_prompt_tokens", "completion_tokens", "reasoning_tokens",
-            ):  # fmt: skip
-                facts[name] = sum(getattr(end.usage, name) for end in ends)
-        return facts
+
+class Ledger:
+    """Writes records: the one canonical line per request, and what is counted."""
+
+    def __init__(self, gauges: Gauges, log: Any) -> None:
+        self._gauges = gauges
+        self._log = log
+
+    def write(self, record: Record) -> None:
+        """Logs and counts one request at its end."""
+        elapsed = time.monotonic() - record.started_at
+        status = CLIENT_GONE_STATUS if record.client_gone else record.status
+        served = record.served_by.last
+        facts: dict[str, Any] = {
+            "request_id": record.request_id,
+            "dialect": record.dialect,
+            "model": record.name,
+            "stream": record.stream,
+            "status": status,
+            "elapsed_ms": round(elapsed * 1000, 1),
+            "client_gone": record.client_gone,
+        }
+        if record.principal:
+            facts["principal"] = record.principal
+        if served is not None:
+            facts["instance_id"] = served.instance_id
+            facts["neuron"] = served.neuron
+            facts["attempts"] = record.served_by.attempts
+        outcome = Outcome(
+            UNKNOWN_MODEL if served is None else served.model,
+            record.dialect,
+            status,
+            record.reason,
+            elapsed,
+        )
+        if record.sinks:
+            _add_times(record, elapsed, outcome, facts)
+            _add_tokens(record.sinks, outcome, facts)
+        self._gauges.ended(outcome)
+        if record.error is None:
+            self._log.info("request.finished", **facts)
+        else:
+            facts["reason"] = record.error.reason.value
+            facts["detail"] = record.error.message
+            self._log.warning("request.failed", **facts)
+
+
+def _add_times(record: Record, elapsed: float, outcome: Outcome, facts: dict[str, Any]) -> None:
+    first = record.sinks[0]
+    if not first.first_token_at:
+        return
+    outcome.first_token_seconds = first.first_token_at - record.started_at
+    outcome.queue_seconds = first.queue_seconds
+    outcome.decode_seconds = elapsed - outcome.first_token_seconds
+    if first.first_visible_at:
+        outcome.first_visible_seconds = first.first_visible_at - record.started_at
+    facts["first_token_ms"] = round(outcome.first_token_seconds * 1000, 1)
+    facts["queue_ms"] = round(first.queue_seconds * 1000, 1)
+
+
+def _add_tokens(sinks: Sequence[ChoiceSink], outcome: Outcome, facts: dict[str, Any]) -> None:
+    """Counts over all choices that came to their end."""
+    for sink in sinks:
+        end = sink.finished_event
+        if end is not None:
+            usage = end.usage
+            outcome.completion_tokens.append(usage.completion_tokens)
+            outcome.prompt_tokens += usage.prompt_tokens
+            outcome.cached_tokens += usage.cached_prompt_tokens
+            outcome.reasoning_tokens += usage.reasoning_tokens
+            facts["finish_reason"] = _FINISH_WORDS.get(end.reason, "unspecified")
+    if outcome.completion_tokens:
+        facts["prompt_tokens"] = outcome.prompt_tokens
+        facts["cached_tokens"] = outcome.cached_tokens
+        facts["completion_tokens"] = sum(outcome.completion_tokens)
+        facts["reasoning_tokens"] = outcome.reasoning_tokens

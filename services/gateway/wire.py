@@ -15,6 +15,7 @@ from services.backplane.address import Address
 from services.backplane.channels import ChannelPool
 from services.backplane.errors import FleetError, Reason
 from services.backplane.lifecycle import Shutdown
+from services.backplane.logs import LogSettings
 from services.backplane.metrics import exposition, new_registry
 from services.gateway.app import build_app
 from services.gateway.auth import Auth
@@ -31,7 +32,9 @@ from services.gateway.ops import Readiness
 from services.gateway.outstanding import Outstanding
 from services.gateway.placing import Placer
 from services.gateway.problems import Problems
+from services.gateway.record import Ledger
 from services.gateway.registry_link import RegistryLink, keep_watching
+from services.gateway.request_log import request_logger
 from services.gateway.responses_store import ResponsesStore
 from services.gateway.server import HttpServer, ServerOptions, TlsOptions
 from services.gateway.settings import AuthSettings, GatewaySettings
@@ -47,6 +50,8 @@ _DIALECTS: Final = (
 )
 # What is left of the drain for streams to say that they were cut.
 _FAREWELL_SECONDS: Final = 1.0
+# How late the line of a request may be.
+_LOG_SECONDS: Final = 0.2
 
 log = structlog.get_logger()
 
@@ -67,6 +72,7 @@ class Gateway:
         auth: AuthSettings,
         *,
         registry: CollectorRegistry | None = None,
+        log_settings: LogSettings | None = None,
     ) -> None:
         """Builds all and binds the listening socket.
 
@@ -81,6 +87,9 @@ class Gateway:
         self._view = FleetView(outstanding)
         self._view.on_models = self._expect_models
         self._registry_link = RegistryLink(self._channels, settings.registry)
+        request_log, self._request_lines = request_logger(
+            log_settings or LogSettings(), service="gateway"
+        )
         self._links = Links(
             self._channels, kind=settings.transport, window_tokens=settings.window_tokens
         )
@@ -105,6 +114,7 @@ class Gateway:
             ),
             liveness=self._liveness,
             gauges=self._gauges,
+            ledger=Ledger(self._gauges, request_log),
         )
         self.readiness = Readiness(self._view)
         self._responses = ResponsesStore(
@@ -141,6 +151,7 @@ class Gateway:
             asyncio.create_task(keep_watching(self._registry_link, self._view)),
             asyncio.create_task(self._follow_members()),
             asyncio.create_task(self._liveness.run()),
+            asyncio.create_task(self._drain_log()),
         ]
         try:
             yield
@@ -150,6 +161,14 @@ class Gateway:
             await asyncio.gather(*tasks, return_exceptions=True)
             await self._links.close()
             await self._channels.close()
+            if self._request_lines is not None:
+                self._request_lines.drain()
+
+    async def _drain_log(self) -> None:
+        lines = self._request_lines
+        while lines is not None:
+            await asyncio.sleep(_LOG_SECONDS)
+            lines.drain()
 
     async def _farewell(self, shutdown: Shutdown) -> None:
         """Flips readiness at once; near the end of the drain, ends what still runs in words."""
@@ -206,9 +225,11 @@ class Gateway:
         return HttpServer(build_app(self.core, self.readiness, problems, self._responses), options)
 
 
-async def run(settings: GatewaySettings, auth: AuthSettings, shutdown: Shutdown) -> int:
+async def run(
+    settings: GatewaySettings, auth: AuthSettings, shutdown: Shutdown, *, log_settings: LogSettings
+) -> int:
     """Runs a gateway with its metrics endpoint; the exit code."""
-    gateway = Gateway(settings, auth)
+    gateway = Gateway(settings, auth, log_settings=log_settings)
     listen = Address.parse(settings.metrics_listen) if settings.metrics_listen else None
     try:
         async with exposition(gateway.registry, listen):
