@@ -1,0 +1,50 @@
+"""The same plain request in every dialect, decoded."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from typing import Any
+
+from services.gateway.dialects.anthropic_messages.routes import AnthropicMessages
+from services.gateway.dialects.dialect import Ask, Dialect
+from services.gateway.dialects.ollama.routes import OllamaChat
+from services.gateway.dialects.openai_chat.routes import OpenAIChat
+from services.gateway.dialects.openai_completions.routes import OpenAICompletions
+from services.gateway.dialects.openai_responses.routes import OpenAIResponses
+from services.gateway.responses_store import ResponsesStore
+from tests.unit.gateway.dialects.answers import HEAD
+
+
+def ask(dialect: Dialect, body: dict[str, Any] | bytes, **headers: str) -> Ask:
+    raw = body if isinstance(body, bytes) else json.dumps(body).encode()
+    return dialect.decode(raw, dataclasses.replace(HEAD, headers=headers))
+
+
+HELLO = [{"role": "user", "content": "hello"}]
+
+
+def chat(**fields: Any) -> tuple[OpenAIChat, Ask]:
+    dialect = OpenAIChat()
+    return dialect, ask(dialect, {"model": "m", "stream": True, "messages": HELLO} | fields)
+
+
+def completion(**fields: Any) -> tuple[OpenAICompletions, Ask]:
+    dialect = OpenAICompletions()
+    return dialect, ask(dialect, {"model": "m", "stream": True, "prompt": "hello"} | fields)
+
+
+def messages(**fields: Any) -> tuple[AnthropicMessages, Ask]:
+    dialect = AnthropicMessages()
+    body = {"model": "m", "stream": True, "max_tokens": 100, "messages": HELLO}
+    return dialect, ask(dialect, body | fields)
+
+
+def responses(store: ResponsesStore, **fields: Any) -> tuple[OpenAIResponses, Ask]:
+    dialect = OpenAIResponses(store, new_id=lambda: "resp_0123")
+    return dialect, ask(dialect, {"model": "m", "stream": True, "input": "hello"} | fields)
+
+
+def ollama(**fields: Any) -> tuple[OllamaChat, Ask]:
+    dialect = OllamaChat()
+    return dialect, ask(dialect, {"model": "m", "messages": HELLO} | fields)
