@@ -54,7 +54,9 @@ def first_model(client: GatewayClient) -> str:
     return str(models[0]["id"])
 
 
-def answer(client: GatewayClient, model: str, messages: list[dict[str, str]]) -> str:
+def answer(
+    client: GatewayClient, model: str, messages: list[dict[str, str]], **options: object
+) -> str:
     """Prints one answer as it comes, with its figures below.
 
     Raises:
@@ -63,7 +65,7 @@ def answer(client: GatewayClient, model: str, messages: list[dict[str, str]]) ->
     """
     usage = ChatUsage()
     pieces: list[str] = []
-    for piece in client.chat(model, messages, usage):
+    for piece in client.chat(model, messages, usage, **options):
         pieces.append(piece)
         out.print(piece, end="", markup=False, highlight=False, soft_wrap=True)
     out.print()

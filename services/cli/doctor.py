@@ -78,11 +78,8 @@ def _gateway_stack() -> Iterator[Finding]:
 
 
 def _llamacpp() -> Iterator[Finding]:
-    yield _engine(
-        "llamacpp",
-        "xllamacpp",
-        "from services.neuron.engines.llamacpp.library import check; check()",
-    )
+    program = "from services.neuron.engines.llamacpp import create_engine as c; c()"
+    yield _engine("llamacpp", "xllamacpp", program)
 
 
 def _exllamav2() -> Iterator[Finding]:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import pathlib
-from collections.abc import Awaitable, Callable, Sequence
-from typing import Annotated, Any
+from collections.abc import Sequence
+from typing import Annotated
 
 import typer
 
@@ -14,7 +13,6 @@ from services.backplane import lifecycle
 from services.backplane.lifecycle import Shutdown
 from services.backplane.logs import LogSettings, configure
 from services.backplane.settings import Document, SettingsError, load
-from services.cli.registry_client import fail
 
 ConfigOption = Annotated[
     pathlib.Path | None,
@@ -22,46 +20,40 @@ ConfigOption = Annotated[
         "--config", "-c", envvar="CORTEX_CONFIG", help="Default: /etc/cortex/cortex.toml, if there."
     ),
 ]
-Serve = Callable[[Document, Shutdown], Awaitable[int]]
-
-
-def gateway(config: ConfigOption = None) -> None:
-    """Run the gateway alone, against the registries in its settings."""
-    from services.gateway.wire import serve
-
-    _run("gateway", config, serve, use_uvloop=True)
 
 
 def serve(config: ConfigOption = None) -> None:
     """Run the gateway, with a registry inside unless the settings name one elsewhere."""
-    from services.gateway.wire import serve as serve_gateway
 
-    document = _document(config)
-    if document.tables.get("gateway", {}).get("registry"):
-        _run("gateway", config, serve_gateway, use_uvloop=True)
-        return
+    async def both(shutdown: Shutdown) -> int:
+        document = load(config, os.environ)
+        configure(document.section("log", LogSettings), service="gateway")
+        if document.tables.get("gateway", {}).get("registry"):
+            return await _gateway(document, shutdown)
+        return await _with_registry(document, shutdown)
 
-    async def both(document: Document, shutdown: Shutdown) -> int:
-        from services.registry.wire import serve as serve_registry
-
-        return await _together(document, shutdown, (serve_registry, serve_gateway))
-
-    _run("gateway", config, both, use_uvloop=True)
+    raise typer.Exit(lifecycle.run(both, use_uvloop=True))
 
 
-async def _together(document: Document, shutdown: Shutdown, parts: Sequence[Any]) -> int:
-    """Runs services in one process; the end of one is the end of all. Returns the worst code."""
+def gateway(config: ConfigOption = None) -> None:
+    """Run the gateway alone, against the registries in its settings."""
+    from services.gateway.__main__ import main
 
-    async def run(part: Any) -> int:
-        try:
-            code: int = await part(document, shutdown)
-            return code
-        finally:
-            shutdown.request("a part ended")
+    raise typer.Exit(main(_arguments(config)))
 
-    async with asyncio.TaskGroup() as group:
-        tasks = [group.create_task(run(part)) for part in parts]
-    return max(task.result() for task in tasks)
+
+def registry(config: ConfigOption = None) -> None:
+    """Run the registry."""
+    from services.registry.__main__ import main
+
+    raise typer.Exit(main(_arguments(config)))
+
+
+def neuron(config: ConfigOption = None) -> None:
+    """Run the daemon of a GPU host."""
+    from services.neuron.__main__ import main
+
+    raise typer.Exit(main(_arguments(config)))
 
 
 def acp(
@@ -70,39 +62,32 @@ def acp(
     ] = None,
 ) -> None:
     """Speak the Agent Client Protocol on standard input and output, for an editor."""
-    from services.agent.__main__ import main as agent_main
+    from services.agent.__main__ import main
 
-    raise typer.Exit(agent_main(arguments or []))
-
-
-def registry(config: ConfigOption = None) -> None:
-    """Run the registry."""
-    from services.registry.wire import serve
-
-    _run("registry", config, serve)
+    raise typer.Exit(main(arguments or []))
 
 
-def neuron(config: ConfigOption = None) -> None:
-    """Run the daemon of a GPU host."""
-    from services.neuron.wire import serve
+async def _gateway(document: Document, shutdown: Shutdown) -> int:
+    from services.gateway import wire
+    from services.gateway.settings import read
 
-    _run("neuron", config, serve)
-
-
-def _run(name: str, config: pathlib.Path | None, serve: Any, *, use_uvloop: bool = False) -> None:
-    document = _document(config)
-
-    async def main(shutdown: Shutdown) -> int:
-        configure(document.section("log", LogSettings), service=name)
-        code: int = await serve(document, shutdown)
-        return code
-
-    raise typer.Exit(lifecycle.run(main, use_uvloop=use_uvloop))
+    settings, auth = read(document)
+    if settings.workers > 1:
+        raise SettingsError(
+            f"{document.source}: gateway.workers: `cortex serve` runs one; use `cortex gateway`"
+        )
+    return await wire.run(settings, auth, shutdown)
 
 
-def _document(config: pathlib.Path | None) -> Document:
-    try:
-        return load(config, os.environ)
-    except SettingsError as error:
-        fail(str(error))
-        raise
+async def _with_registry(document: Document, shutdown: Shutdown) -> int:
+    """Both in one process: the gateway ends first, then the registry that it watches."""
+    from services.registry import wire
+
+    async with wire.running(document) as address:
+        inside = {"registry": [str(address.dialled_as("127.0.0.1"))]}
+        tables = {**document.tables, "gateway": {**document.tables.get("gateway", {}), **inside}}
+        return await _gateway(Document(tables, document.source), shutdown)
+
+
+def _arguments(config: pathlib.Path | None) -> Sequence[str]:
+    return () if config is None else ("--config", str(config))

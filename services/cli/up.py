@@ -131,7 +131,7 @@ async def _greet(fleet: LocalFleet, model: str, ask: str, started: float) -> int
             {"role": "system", "content": "You are a helpful assistant."},
             {"role": "user", "content": ask},
         ]
-        await asyncio.to_thread(answer, client, model, messages)
+        await asyncio.to_thread(answer, client, model, messages, temperature=0, max_tokens=64)
     except (ChatFailedError, FleetError, TimeoutError, OSError) as error:
         words = error.message if isinstance(error, FleetError) else str(error)
         err.print(f"[red]cortex:[/] {words}; logs: {fleet.log_dir}", highlight=False)

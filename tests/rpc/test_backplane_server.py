@@ -145,9 +145,13 @@ async def test_health_knows_services_and_names_set_later(served):
     assert health_pb2.HealthCheckResponse.SERVING == await check(NAME)
     await server.set_health("model/m", serving=False)
     assert health_pb2.HealthCheckResponse.NOT_SERVING == await check("model/m")
-    with pytest.raises(grpc.aio.AioRpcError) as caught:
-        await check("model/unknown")
-    assert grpc.StatusCode.NOT_FOUND is caught.value.code()
+    listed = (await stub.List(health_pb2.HealthListRequest())).statuses
+    assert {"", NAME, "model/m"} == set(listed)
+    await server.set_health("model/m", serving=None)
+    for name in ("model/m", "model/unknown"):
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await check(name)
+        assert grpc.StatusCode.NOT_FOUND is caught.value.code()
 
 
 @pytest.mark.parametrize("version", ["v1", "v1alpha"])

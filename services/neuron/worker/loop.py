@@ -155,9 +155,12 @@ class EngineLoop:
 
     def _cancel(self, task_ids: tuple[int, ...]) -> None:
         for instance in self._instances.all():
-            for task_id in instance.tasks.intersection(task_ids):
+            gone = instance.tasks.intersection(task_ids)
+            for task_id in gone:
                 instance.model.cancel(task_id)
                 instance.tasks.discard(task_id)
+            if gone:  # nothing follows, and the daemon's picture of the model would stay as it was
+                self._link.send(Stepped(instance.instance_id, (), instance.model.stats()))
 
     def _credit(self, grants: tuple[tuple[int, int], ...]) -> None:
         for task_id, tokens in grants:
