@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.routing import Route
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from services.gateway import ops
 from services.gateway.dialects.anthropic_messages.routes import routes as anthropic_messages
@@ -14,15 +17,15 @@ from services.gateway.dialects.openai_chat.routes import routes as openai_chat
 from services.gateway.dialects.openai_completions.routes import routes as openai_completions
 from services.gateway.dialects.openai_embeddings.routes import routes as openai_embeddings
 from services.gateway.dialects.openai_responses.routes import routes as openai_responses
-from services.gateway.endpoint import Core
+from services.gateway.endpoint import Core, GenerationEndpoint
 from services.gateway.problems import Problems
 from services.gateway.responses_store import ResponsesStore
 
 
 def build_app(
     core: Core, readiness: ops.Readiness, problems: Problems, responses: ResponsesStore
-) -> Starlette:
-    """Routes first, hot ones before others; no middleware: endpoints write their own headers."""
+) -> ASGIApp:
+    """Every route behind the short way for the hot ones; no middleware of ours at all."""
     routes: list[Route] = [
         *openai_chat(core),
         *anthropic_messages(core),
@@ -42,4 +45,31 @@ def build_app(
     )
     # a redirect of a POST loses its body in some clients; an envelope says what is wrong
     app.router.redirect_slashes = False
-    return app
+    return HotRoutes(app, routes)
+
+
+class HotRoutes:
+    """Takes requests for generations to their endpoints without Starlette's layers in between.
+
+    Those turn exceptions into responses, which these endpoints do themselves, and cost a tenth of
+    a request. Routes stay declared once: this reads them, and leaves all else to Starlette.
+    """
+
+    def __init__(self, app: ASGIApp, routes: Sequence[Route]) -> None:
+        self._app = app
+        self._posts = {
+            route.path: route.endpoint
+            for route in routes
+            if isinstance(route.endpoint, GenerationEndpoint)
+            and not route.param_convertors
+            and "POST" in (route.methods or ())
+        }
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serves one connection."""
+        if scope["type"] == "http" and scope["method"] == "POST" and not scope["root_path"]:
+            endpoint = self._posts.get(scope["path"])
+            if endpoint is not None:
+                await endpoint(scope, receive, send)
+                return
+        await self._app(scope, receive, send)
