@@ -76,7 +76,8 @@ async def _gateway(document: Document, shutdown: Shutdown) -> int:
         raise SettingsError(
             f"{document.source}: gateway.workers: `cortex serve` runs one; use `cortex gateway`"
         )
-    return await wire.run(settings, auth, shutdown)
+    log_settings = document.section("log", LogSettings)
+    return await wire.run(settings, auth, shutdown, log_settings=log_settings)
 
 
 async def _with_registry(document: Document, shutdown: Shutdown) -> int:
