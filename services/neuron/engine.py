@@ -11,8 +11,8 @@ the reader thread calls while the main thread decodes.
 from __future__ import annotations
 
 import enum
-from collections.abc import Generator, Sequence
-from typing import Protocol
+from collections.abc import Collection, Generator, Sequence
+from typing import Protocol, runtime_checkable
 
 import msgspec
 
@@ -381,6 +381,18 @@ class LoadedModel(Protocol):
 
     def close(self) -> None:
         """Frees the memory. Every task must have ended or been cancelled."""
+        ...
+
+
+@runtime_checkable
+class Interruptible(Protocol):
+    """A `LoadedModel` whose steps may be long, and can be cut short."""
+
+    def interrupt(self, task_ids: Collection[int]) -> None:
+        """Cuts the running step short if it serves none but these tasks, which end now.
+
+        Called by the reader thread while another thread steps; the cancels follow by the usual way.
+        """
         ...
 
 

@@ -7,7 +7,7 @@ import queue
 from collections.abc import Sequence
 
 from services.backplane.errors import FleetError
-from services.neuron.engine import Task
+from services.neuron.engine import Interruptible, Task
 from services.neuron.frames import (
     AbandonLoad,
     Cancel,
@@ -64,11 +64,16 @@ class Inbox:
                 self._link.send(self._counted(command))
             case Embed():
                 self._queue.put(TokenisedTexts(command, self._inputs(command)))
+            case Cancel(task_ids=task_ids):
+                self._interrupt(frozenset(task_ids))
+                self._queue.put(command)
             case _:
                 self._queue.put(command)
 
     def put_stop(self) -> None:
         """Queues the end; called by the reader thread when the socket is closed."""
+        for instance in self._instances.all():
+            self._interrupt(frozenset(instance.tasks))
         self._queue.put(Stop())
 
     def take(self, *, wait_seconds: float) -> list[Work]:
@@ -81,6 +86,13 @@ class Inbox:
                 work.append(self._queue.get_nowait())
         except queue.Empty:
             return work
+
+    def _interrupt(self, task_ids: frozenset[int]) -> None:
+        for instance in self._instances.all():
+            if isinstance(instance.model, Interruptible):
+                with instance.lock:  # it must not be freed under us
+                    if self._instances.get(instance.instance_id) is instance:
+                        instance.model.interrupt(task_ids)
 
     def _token_ids(self, task: Task) -> Sequence[int] | FleetError:
         try:

@@ -9,10 +9,12 @@ import numpy as np
 
 from services.neuron.engine import EnginePoisoned
 from services.neuron.engines.llamacpp.batch import TokenBatch
+from services.neuron.engines.llamacpp.interruption import Interruption
 from services.neuron.engines.llamacpp.library import Library
 from services.neuron.generation.logprobs import Row
 
 _ALL: Final = -1
+_ABORTED: Final = 2
 
 
 class Context:
@@ -25,6 +27,7 @@ class Context:
         self._memory: int | None = library.get_memory(context)
         vocabulary_size: int = library.vocab_n_tokens(library.model_get_vocab(model))
         self._row_type: Any = ctypes.c_float * vocabulary_size
+        self._interruption = Interruption(library, context)
         self._is_seekable = not (
             library.model_is_recurrent(model) or library.model_is_hybrid(model)
         )
@@ -39,16 +42,27 @@ class Context:
         """True if a sequence's cache can be cut back and copied (not so for recurrent models)."""
         return self._is_seekable and self._memory is not None
 
-    def decode(self, batch: TokenBatch) -> None:
+    def interrupt(self) -> None:
+        """Cuts a running `decode` short; safe to call from another thread."""
+        if self.can_share_prefixes:  # otherwise what was read of the batch could not be taken back
+            self._interruption.set()
+
+    def decode(self, batch: TokenBatch) -> bool:
         """Runs the batch through the model.
+
+        Returns: False if it was interrupted: what was read of the batch must be cut off again.
 
         Raises:
             EnginePoisoned: llama.cpp failed; with its own words.
         """
+        self._interruption.clear()
         code: int = self._library.decode(self._context, batch.struct)
+        if code == _ABORTED:
+            return False
         if code != 0:
             words = self._library.log.last_words()
             raise EnginePoisoned(f"llama_decode returned {code}. {words}".rstrip())
+        return True
 
     def logits(self, place: int) -> Row:
         """(vocabulary,) float32: the row of one place of the last batch, writable, not a copy."""

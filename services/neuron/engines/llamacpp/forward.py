@@ -32,6 +32,7 @@ class Forward:
         self._prefill_tokens = prefill_tokens
         self._pieces = pieces
         self._batch = TokenBatch(sequences + prefill_tokens)
+        self._served: frozenset[int] = frozenset()
         self.steps = 0
 
     def run(self, running: Collection[Sequence]) -> list[Event]:
@@ -44,13 +45,29 @@ class Forward:
         if not counts:
             return []
         rows = [(sequence, count, self._add(sequence, count)) for sequence, count in counts]
-        self._context.decode(self._batch)
+        self._served = frozenset(sequence.task.task_id for sequence, _, _ in rows)
+        is_complete = self._context.decode(self._batch)
+        self._served = frozenset()
         self._batch.clear()
+        if not is_complete:
+            self._take_back(counts)
+            return []
         self.steps += 1
         events: list[Event] = []
         for sequence, count, place in rows:
             self._advance(sequence, count, place, events)
         return events
+
+    def interrupt(self, task_ids: Collection[int]) -> None:
+        """Cuts the running step short if it serves none but these; for another thread."""
+        served = self._served
+        # If the step ends meanwhile, the next one is cut short: it is done again, and nothing lost.
+        if served and served.issubset(task_ids):
+            self._context.interrupt()
+
+    def _take_back(self, counts: list[tuple[Sequence, int]]) -> None:
+        for sequence, _ in counts:
+            self._context.cut(sequence.slot.index, len(sequence.slot.tokens))
 
     def _counts(self, running: Collection[Sequence]) -> list[tuple[Sequence, int]]:
         prompts = {s.slot.index: s.readable for s in running if s.is_prefilling}
@@ -68,13 +85,13 @@ class Forward:
         if not sequence.is_prefilling:
             return self._batch.add_one(sequence.unread[0], sequence=index, position=position)
         is_last = count == len(sequence.unread)
-        want = True if sequence.task.echo_prompt_logprobs else (None if is_last else False)
+        want = True if sequence.is_echoed else (None if is_last else False)
         return self._batch.add(
             sequence.unread[:count], sequence=index, position=position, want=want
         )
 
     def _advance(self, sequence: Sequence, count: int, place: int, events: list[Event]) -> None:
-        if sequence.task.echo_prompt_logprobs and sequence.is_prefilling:
+        if sequence.is_echoed and sequence.is_prefilling:
             for row in range(count):
                 at = place - count + 1 + row
                 sequence.note_prompt_row(self._context.logits(at), row, self._pieces)
@@ -90,7 +107,7 @@ class Forward:
         sequence.is_prefilling = False
         if sequence.was_chunked:
             events.append(sequence.prefilled)
-        if sequence.task.echo_prompt_logprobs:
+        if sequence.is_echoed:
             events.append(sequence.prompt_logprobs())
 
     def _sample(self, sequence: Sequence, place: int, events: list[Event]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Collection
 from collections.abc import Sequence as Tokens
 
 from services.backplane.errors import FleetError, Reason
@@ -96,6 +97,10 @@ class Generator:
         sequence = self._running.get(task_id)
         if sequence is not None:
             self._release(sequence)
+
+    def interrupt(self, task_ids: Collection[int]) -> None:
+        """Cuts the running step short if it serves none but these; for another thread."""
+        self._forward.interrupt(task_ids)
 
     def credit(self, task_id: int, tokens: int) -> None:
         """Lets a running or queued task send more tokens."""
@@ -193,7 +198,7 @@ class Generator:
 
     def _take_slot(self, prepared: Prepared) -> Slot:
         # Log probabilities of the prompt come only from reading it.
-        can_share = self._context.can_share_prefixes and not prepared.task.echo_prompt_logprobs
+        can_share = self._context.can_share_prefixes and not prepared.is_echoed
         placement = place(self._slots, prepared.tokens, can_share=can_share)
         assert placement is not None
         slot, source, keep = placement.slot, placement.source, placement.cached_tokens

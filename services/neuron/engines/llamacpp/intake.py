@@ -32,6 +32,11 @@ class Prepared:
     constraint: OutputConstraint | None
     extra_credit: int = 0
 
+    @property
+    def is_echoed(self) -> bool:
+        """True if the prompt's log probabilities are wanted; a resumed task has told them."""
+        return self.task.echo_prompt_logprobs and not self.task.resume_token_ids
+
 
 def prepare(
     task: Task,

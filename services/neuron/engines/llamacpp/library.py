@@ -74,6 +74,7 @@ _SHORT: Final[Mapping[str, _Signature]] = MappingProxyType(
         "token_to_piece": (i32, (pointer, i32, _text, i32, i32, boolean)),
         "n_ctx_seq": (u32, (pointer,)),
         "pooling_type": (i32, (pointer,)),
+        "set_abort_callback": (None, (pointer, pointer, pointer)),
         "get_memory": (pointer, (pointer,)),
         "memory_seq_rm": (boolean, (pointer, i32, i32, i32)),
         "memory_seq_cp": (None, (pointer, i32, i32, i32, i32)),

@@ -8,8 +8,6 @@ import secrets
 from collections.abc import Iterable
 from typing import Final
 
-import numpy as np
-
 from services.neuron.engine import SamplingParams
 from services.neuron.engines.llamacpp.library import Library
 from services.neuron.engines.llamacpp.structs import LogitBias
@@ -127,7 +125,7 @@ class Sampler:
 
 def is_sound(row: Row) -> bool:
     """False where a row holds NaN or nothing but infinities: broken weights."""
-    return bool(np.isfinite(row.max()))
+    return math.isfinite(row.max())
 
 
 def _seed(seed: int | None) -> int:

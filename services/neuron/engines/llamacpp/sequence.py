@@ -26,6 +26,7 @@ class Sequence:
 
     Attributes:
         task: what was asked for.
+        is_echoed: the prompt's log probabilities are wanted.
         slot: the cache that it fills; `slot.tokens` is what was read.
         transcript: the output so far.
         unread: what is still to be read: the rest of the prompt, later the last token sampled.
@@ -46,6 +47,7 @@ class Sequence:
     ) -> None:
         """Starts behind what the slot holds of the prompt already."""
         self.task = prepared.task
+        self.is_echoed = prepared.is_echoed
         self.slot = slot
         self.transcript = transcript
         self.unread = prepared.tokens[len(slot.tokens) :]

@@ -9,6 +9,7 @@ from services.neuron.engine import (
     Ended,
     EnginePoisoned,
     Event,
+    Interruptible,
     LoadedModel,
     Prompt,
     SamplingParams,
@@ -108,3 +109,54 @@ def test_a_failed_decode_poisons_the_engine(
 
     with pytest.raises(EnginePoisoned, match="-3"):
         model.step()
+
+
+def interrupting(
+    library: Library, monkeypatch: pytest.MonkeyPatch, model: LoadedModel, task_ids: set[int]
+) -> None:
+    """Has another thread's interrupt arrive at the beginning of the next pass."""
+    decode = library.decode
+
+    def decode_once(*arguments: object) -> int:
+        monkeypatch.setattr(library, "decode", decode)
+        assert isinstance(model, Interruptible)
+        model.interrupt(task_ids)
+        return int(decode(*arguments))
+
+    monkeypatch.setattr(library, "decode", decode_once)
+
+
+@pytest.mark.parametrize("steps_before", [0, 1, 5], ids=["prefill", "prefill 2", "decode"])
+def test_an_interrupted_step_is_done_again(
+    load: LoadModel,
+    tmp_path: Path,
+    model: LoadedModel,
+    library: Library,
+    monkeypatch: pytest.MonkeyPatch,
+    steps_before: int,
+) -> None:
+    fresh = load(tmp_path / "r.gguf", max_sequences=2, max_context_tokens=1024)
+    expected = output(run(fresh, PROMPT))
+    model.submit(Task(1, "i", Prompt(), SamplingParams(temperature=0), STOP), PROMPT)
+    events = [event for _ in range(steps_before) for event in model.step()]
+    interrupting(library, monkeypatch, model, {1})
+
+    interrupted = model.step()
+
+    assert not any(isinstance(event, Delta) for event in interrupted)
+    while model.has_work:
+        events += model.step()
+    assert output(events) == expected
+
+
+def test_a_step_that_serves_others_too_is_not_interrupted(
+    model: LoadedModel, library: Library, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for task_id in (1, 2):
+        task = Task(task_id, "i", Prompt(), SamplingParams(temperature=0), STOP)
+        model.submit(task, PROMPT[: 10 + task_id])
+    interrupting(library, monkeypatch, model, {1})
+
+    events = model.step()
+
+    assert {event.task_id for event in events if isinstance(event, Delta)} == {1, 2}
