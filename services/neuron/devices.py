@@ -16,7 +16,11 @@ import psutil
 from cortex.v1 import model_pb2 as model
 
 CPU: Final = "cpu"
-_ENGINES: Final = {"llamacpp": ("xllamacpp",), "exllamav2": ("exllamav2", "torch")}
+# Packages of each engine, and whether it needs a GPU.
+_ENGINES: Final = {
+    "llamacpp": (("xllamacpp",), False),
+    "exllamav2": (("exllamav2", "torch"), True),
+}
 
 
 class Devices:
@@ -35,6 +39,11 @@ class Devices:
     def read(self) -> list[model.Device]:
         """All devices, measured now."""
         return [*self._gpus(), self._cpu()]
+
+    @property
+    def has_gpu(self) -> bool:
+        """True if there is a driver that answers."""
+        return self._nvml is not None
 
     def close(self) -> None:
         """Closes NVML."""
@@ -110,17 +119,17 @@ def machine_memory_bytes() -> int:
     return psutil.virtual_memory().total
 
 
-def importable_engines() -> tuple[list[str], list[str]]:
-    """Engines whose packages are installed, and why the others are not here.
+def importable_engines(*, has_gpu: bool) -> tuple[list[str], list[str]]:
+    """Engines whose packages are installed, and why others that could run are not here.
 
     Nothing is imported: an engine that is installed may still refuse to start in its worker.
     """
     here: list[str] = []
     problems: list[str] = []
-    for engine, packages in _ENGINES.items():
+    for engine, (packages, needs_gpu) in _ENGINES.items():
         missing = [name for name in packages if importlib.util.find_spec(name) is None]
-        if missing:
+        if missing and (has_gpu or not needs_gpu):
             problems.append(f"The engine {engine} is not here: {', '.join(missing)} not installed.")
-        else:
+        elif not missing:
             here.append(engine)
     return here, problems

@@ -80,6 +80,8 @@ class Unloads:
         """
         task = self._tasks.get(instance.instance_id)
         if task is None:
+            if instance.state in {State.READY, State.RECOVERING}:
+                self._instances.move(instance, State.DRAINING)
             task = asyncio.create_task(self._run(instance, drain_seconds))
             self._tasks[instance.instance_id] = task
         told: Draining | Releasing | None = None
@@ -106,14 +108,10 @@ class Unloads:
         await asyncio.gather(*self._tasks.values(), return_exceptions=True)
 
     async def _run(self, instance: Instance, drain_seconds: float) -> int:
-        # One turn of the loop, so that whoever asked is already watching.
-        await asyncio.sleep(0)
         try:
             if instance.state is State.LOADING:
                 await self._loads.abandon(instance)
                 return 0
-            if instance.state in {State.READY, State.RECOVERING}:
-                self._instances.move(instance, State.DRAINING)
             if instance.state is State.DRAINING:
                 await self._drain(instance, drain_seconds)
             self._instances.move(instance, State.UNLOADING)

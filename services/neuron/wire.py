@@ -85,7 +85,7 @@ async def serving(
     """
     registry = new_registry("neuron")
     devices = await asyncio.to_thread(Devices, reserved_bytes=settings.reserved_memory_bytes)
-    engines, problems = importable_engines()
+    engines, problems = importable_engines(has_gpu=devices.has_gpu)
     identity = neuron.NeuronIdentity(
         name=settings.name or socket.gethostname(),
         incarnation_id=uuid.uuid4().hex,
