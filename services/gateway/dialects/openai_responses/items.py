@@ -88,7 +88,7 @@ class TurnBuilder:
 
     def _call(self, item: Item, kind: str, path: str) -> conversation.Part:
         name = item.name or kind.removesuffix("_call")
-        call_id = item.call_id or item.id
+        call_id = item.call_id
         if call_id is None:
             raise bad(f"{path}.call_id", "Field required.")
         self._names[call_id] = name
@@ -103,7 +103,9 @@ class TurnBuilder:
         return turns.call(call_id, name, arguments)
 
     def _result(self, item: Item, path: str) -> None:
-        call_id = item.call_id or item.id
+        # the local shell's output names its call by `id`
+        call_id = item.id if item.type == "local_shell_call_output" else None
+        call_id = item.call_id or call_id
         if call_id is None:
             raise bad(f"{path}.call_id", "Field required.")
         self._close()

@@ -113,21 +113,15 @@ _DELTA_OF = {"text": "text_delta", "thinking": "thinking_delta", "tool_use": "in
 def messages(data: bytes) -> Said:
     events = sse(data)
     said = Said(parts=[])
-    assert said.parts is not None
-    if events[-1][0] == "error":
-        said.error = events.pop()[1]["error"]
-        if not events:
-            return said
-    assert events[0][0] == "message_start"
-    said.usage = dict(events[0][1]["message"]["usage"])
+    _begin_message(said, events)
     block: dict[str, Any] | None = None
     index, ended = -1, False
     for name, payload in events[1:]:
         assert name == payload["type"], "event line and data tell the same"
         assert not said.finish or name == "message_stop"
+        if name == "ping":
+            continue
         match name:
-            case "ping":
-                pass
             case "content_block_start":
                 assert block is None, "blocks follow one another"
                 block = dict(payload["content_block"])
@@ -166,6 +160,25 @@ def messages(data: bytes) -> Said:
                 raise AssertionError(f"no such event: {name}")
     assert ended == (said.error is None)
     return said
+
+
+def _begin_message(said: Said, events: list[tuple[str, Any]]) -> None:
+    if events[-1][0] == "error":
+        said.error = events.pop()[1]["error"]
+    if events or said.error is None:
+        assert events[0][0] == "message_start"
+        said.usage = dict(events[0][1]["message"]["usage"])
+
+
+def _grow_block(block: dict[str, Any], delta: dict[str, Any]) -> None:
+    assert not block["signed"], "nothing behind the signature"
+    if delta["type"] == "signature_delta":
+        assert block["type"] == "thinking"
+        assert delta["signature"]
+        block["signed"] = True
+        return
+    assert delta["type"] == _DELTA_OF[block["type"]]
+    block["body"] += delta.get("text") or delta.get("thinking") or delta.get("partial_json") or ""
 
 
 def _end_block(said: Said, block: dict[str, Any]) -> None:
