@@ -1,0 +1,209 @@
+"""Workers that die, stand still, grow or talk nonsense; and what callers see of it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import pathlib
+import signal
+import sys
+from collections.abc import Sequence
+
+import pytest
+
+from cortex.v1 import generation_pb2 as generation
+from cortex.v1 import model_pb2 as model
+from cortex.v1 import neuron_service_pb2 as neuron
+from services.backplane.errors import Reason
+from services.neuron.settings import WorkerLimits
+from tests.rpc.neuron_host import NeuronHost, chat, refusal, running_neuron
+from tests.rpc.neuron_transports import answer, transport_of
+
+
+def faulty(fault: str):
+    def command(*, engine: str, fd: int) -> Sequence[str]:  # noqa: ARG001 - as called
+        module = "tests.rpc.neuron_faulty_worker"
+        return [sys.executable, "-m", module, "--fault", fault, "--fd", str(fd)]
+
+    return command
+
+
+@pytest.fixture
+async def host(tmp_path: pathlib.Path):
+    async with running_neuron(tmp_path) as host:
+        host.script("bravo")
+        host.script("endless", words=("la", " li", " lu"), is_endless=True, context=20_000)
+        await host.load("bravo")
+        await host.load("endless", max_context_tokens=20_000)
+        yield host
+
+
+async def worker_pid(host: NeuronHost) -> int:
+    return (await host.status()).report.workers[0].pid
+
+
+async def started(stream) -> None:
+    async for event in stream:
+        if event.HasField("text"):
+            return
+
+
+@pytest.mark.parametrize("kind", ["generate", "session"])
+async def test_a_killed_worker_costs_a_pause_not_the_answer(host, kind):
+    async with transport_of(kind, host) as transport:
+        rules = generation.StopRules(max_tokens=3000)
+        request = chat(model="endless", stop=rules, sampling=generation.Sampling(temperature=0))
+        whole = await answer(transport.start(request))
+        stream = transport.start(request)
+        async for event in stream:
+            if event.HasField("text"):
+                beginning = event.text
+                break
+
+        os.kill(await worker_pid(host), signal.SIGKILL)
+        rest = await answer(stream)
+
+    assert rest.finished.resumed
+    assert beginning.text + rest.text == whole.text
+    assert rest.finished.usage.completion_tokens == 3000
+    assert len(beginning.token_ids) + rest.tokens == 3000
+
+
+async def test_recovering_is_visible_and_then_everything_works_again(host):
+    seen = asyncio.create_task(
+        host.until(
+            lambda status: all(
+                one.state == model.INSTANCE_STATE_RECOVERING for one in status.report.instances
+            )
+        )
+    )
+    await asyncio.sleep(0)
+
+    os.kill(await worker_pid(host), signal.SIGKILL)
+
+    status = await seen
+    assert "SIGKILL" in status.report.instances[0].state_reason
+    ready = await host.until(
+        lambda status: all(
+            one.state == model.INSTANCE_STATE_READY for one in status.report.instances
+        )
+    )
+    assert ready.report.workers[0].restarts == 1
+    made = [event async for event in host.stub.Generate(chat(model="bravo"))]
+    assert made[-1].HasField("finished")
+
+
+async def test_a_recovering_instance_refuses_new_work_with_a_hint(tmp_path):
+    slow = WorkerLimits(first_pause_seconds=5.0)
+    async with running_neuron(tmp_path, workers=slow) as host:
+        host.script("bravo")
+        await host.load("bravo")
+        os.kill(await worker_pid(host), signal.SIGKILL)
+        await host.until(
+            lambda status: status.report.instances[0].state == model.INSTANCE_STATE_RECOVERING
+        )
+
+        error = await refusal(host.stub.Generate(chat(model="bravo")))
+
+        assert error.reason is Reason.INSTANCE_RECOVERING
+        assert error.retry_after_seconds
+
+
+async def test_a_request_does_not_outlive_two_workers(host):
+    async with transport_of("session", host) as transport:
+        stream = transport.start(chat(model="endless", stop=generation.StopRules(max_tokens=15000)))
+        await started(stream)
+        os.kill(await worker_pid(host), signal.SIGKILL)
+        await host.until(lambda status: status.report.workers[0].restarts == 1)
+        await host.until_busy("endless")
+
+        os.kill(await worker_pid(host), signal.SIGKILL)
+        made = await answer(stream)
+
+    assert made.error is not None
+    assert made.error.reason is Reason.WORKER_LOST
+    await host.until(
+        lambda status: all(
+            one.state == model.INSTANCE_STATE_READY for one in status.report.instances
+        )
+    )
+
+
+async def test_a_worker_that_stands_still_is_replaced(tmp_path):
+    limits = WorkerLimits(stall_seconds=1.5, first_pause_seconds=0.05)
+    async with running_neuron(tmp_path, workers=limits) as host:
+        host.script("endless", words=("la", " li", " lu"), is_endless=True)
+        await host.load("endless")
+        async with transport_of("generate", host) as transport:
+            rules = generation.StopRules(max_tokens=3000)
+            stream = transport.start(chat(model="endless", stop=rules))
+            await started(stream)
+            os.kill(await worker_pid(host), signal.SIGSTOP)
+
+            made = await answer(stream)
+
+        assert made.finished.resumed
+        worker = (await host.status()).report.workers[0]
+        assert worker.restarts == 1
+
+
+@pytest.mark.parametrize(
+    ("fault", "words"),
+    [
+        ("stillborn", "the driver said no"),
+        ("mute", "not ready in 1 s"),
+        ("endless load", "no progress"),
+        ("garbage", "cannot be read"),
+    ],
+)
+async def test_a_worker_that_cannot_load_says_why_and_leaves_nothing(tmp_path, fault, words):
+    limits = WorkerLimits(start_seconds=1.0, load_stall_seconds=1.0, first_pause_seconds=0.05)
+    async with running_neuron(tmp_path, worker_command=faulty(fault), workers=limits) as host:
+        host.script("bravo")
+
+        request = neuron.LoadRequest(spec=model.LoadSpec(model="bravo"))
+        error = await refusal(host.stub.Load(request))
+
+        assert error.reason in {Reason.LOAD_FAILED, Reason.WORKER_LOST}
+        assert words in error.message
+        assert not (await host.status()).report.instances
+
+
+@pytest.mark.parametrize("fault", ["glutton", "stalled", "dies at once"])
+async def test_a_worker_that_fails_again_and_again_is_quarantined(tmp_path, fault):
+    limits = WorkerLimits(
+        deaths=2, first_pause_seconds=0.05, stall_seconds=0.5, memory_bytes=1 << 40
+    )
+    async with running_neuron(tmp_path, worker_command=faulty(fault), workers=limits) as host:
+        host.script("bravo")
+        await host.load("bravo")
+
+        def is_quarantined(status: neuron.NeuronStatus) -> bool:
+            workers = status.report.workers
+            return bool(workers) and workers[0].state == neuron.WORKER_STATE_QUARANTINED
+
+        poking = asyncio.create_task(poke(host)) if fault == "dies at once" else None
+        status = await host.until(is_quarantined)
+        if poking is not None:
+            poking.cancel()
+            await asyncio.gather(poking, return_exceptions=True)
+
+        instance = status.report.instances[0]
+        assert instance.state == model.INSTANCE_STATE_FAILED
+        assert instance.state_reason
+        assert status.report.devices[-1].quarantine_reason
+        if fault == "dies at once":
+            assert "a kernel went wrong" in status.report.workers[0].last_words
+        refused = await refusal(host.stub.Generate(chat(model="bravo")))
+        assert refused.reason is Reason.INSTANCE_GONE
+        again = neuron.LoadRequest(spec=model.LoadSpec(model="bravo"))
+        assert (await refusal(host.stub.Load(again))).reason is Reason.LOAD_FAILED
+
+
+async def poke(host: NeuronHost) -> None:
+    """Sends requests until the worker has had enough."""
+    while True:
+        with contextlib.suppress(AssertionError):
+            await refusal(host.stub.Generate(chat(model="bravo")))
+        await asyncio.sleep(0.02)
