@@ -15,11 +15,28 @@ from tests.models.vocabulary import CHATML, Vocabulary
 _WIDTH, _HEADS, _KV_HEADS, _LAYERS, _FEED_FORWARD = 64, 4, 2, 2, 128
 
 
-def build(path: Path, *, seed: int = 0, context: int = 2048, nan: bool = False) -> Path:
-    """Writes the model and returns its path; `nan` puts one NaN among its weights."""
+def build(
+    path: Path,
+    *,
+    seed: int = 0,
+    context: int = 2048,
+    nan: bool = False,
+    overflows: bool = False,
+    tensors_per_file: int = 0,
+) -> Path:
+    """Writes the model and returns its path.
+
+    Args:
+        path: of the file; of a model in several files, the name before `-00001-of-…`.
+        seed: of the weights.
+        context: longest context in tokens.
+        nan: one weight is NaN.
+        overflows: every weight is a number, and every output is not.
+        tensors_per_file: splits the model; 0 writes one file.
+    """
     random = np.random.default_rng(seed)
     vocabulary = Vocabulary()
-    writer = gguf.GGUFWriter(path, "llama")
+    writer = gguf.GGUFWriter(path, "llama", split_max_tensors=tensors_per_file)
     writer.add_name(f"random-{seed}")
     writer.add_context_length(context)
     writer.add_embedding_length(_WIDTH)
@@ -40,7 +57,7 @@ def build(path: Path, *, seed: int = 0, context: int = 2048, nan: bool = False) 
 
     half("token_embd.weight", len(vocabulary), _WIDTH, 1.0)
     half("output.weight", len(vocabulary), _WIDTH, 3 * _WIDTH**-0.5)
-    writer.add_tensor("output_norm.weight", np.ones(_WIDTH, np.float32))
+    writer.add_tensor("output_norm.weight", np.full(_WIDTH, 3e38 if overflows else 1, np.float32))
     kv_width = _WIDTH // _HEADS * _KV_HEADS
     for layer in range(_LAYERS):
         block = f"blk.{layer}"
@@ -57,4 +74,4 @@ def build(path: Path, *, seed: int = 0, context: int = 2048, nan: bool = False) 
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
     writer.close()
-    return path
+    return next(path.parent.glob(f"{path.stem}-00001-of-*.gguf")) if tensors_per_file else path

@@ -37,6 +37,7 @@ class Script:
         name: of the model.
         sampling: advice in the file (`temp`, `top_k`, `top_p`, `min_p`, `penalty_repeat`).
         chat_template: Jinja source.
+        wants_bos: prompts begin with `<|im_start|>`, which is its BOS token.
     """
 
     words: Sequence[str | bytes] = ("Hello", " from", " model", " bravo")
@@ -47,6 +48,7 @@ class Script:
     name: str = "scripted"
     sampling: Mapping[str, float] = dataclasses.field(default_factory=dict)
     chat_template: str | None = CHATML
+    wants_bos: bool = False
     seed: int = 0
 
     @property
@@ -77,7 +79,7 @@ def build(path: Path, script: Script | None = None) -> Path:
             writer.add_int32("general.sampling.top_k", int(value))
         else:
             writer.add_float32(f"general.sampling.{key}", value)
-    vocabulary.write(writer, script.chat_template)
+    vocabulary.write(writer, script.chat_template, wants_bos=script.wants_bos)
     _add_tensors(writer, script, embedding, output)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()

@@ -54,7 +54,9 @@ class Vocabulary:
     def __len__(self) -> int:
         return len(self.tokens)
 
-    def write(self, writer: gguf.GGUFWriter, chat_template: str | None) -> None:
+    def write(
+        self, writer: gguf.GGUFWriter, chat_template: str | None, *, wants_bos: bool = False
+    ) -> None:
         writer.add_vocab_size(len(self))
         writer.add_tokenizer_model("gpt2")
         writer.add_tokenizer_pre("gpt-2")
@@ -64,7 +66,7 @@ class Vocabulary:
         writer.add_bos_token_id(TURN_START_ID)
         writer.add_eos_token_id(TURN_END_ID)
         writer.add_pad_token_id(END_OF_TEXT_ID)
-        writer.add_add_bos_token(False)
+        writer.add_add_bos_token(wants_bos)
         writer.add_add_space_prefix(False)
         if chat_template is not None:
             writer.add_chat_template(chat_template)

@@ -225,6 +225,19 @@ def test_a_task_without_credit_waits_and_others_go_on(driver: Driver) -> None:
     assert text(events, stalled) == " w0 w1 w2 w3 w4 w5"
 
 
+def test_credit_that_comes_while_a_task_waits_counts(driver: Driver) -> None:
+    model = driver.load(ENDLESS, max_sequences=1)
+    first = driver.task(stop=StopParams(max_tokens=20))
+    late = driver.task(stop=StopParams(max_tokens=3), credit_tokens=1)
+    submit(model, first, late)
+    model.step()
+
+    model.credit(late.task_id, 2)
+    events = step_until(model, lambda events: len(ends(events)) == 2)
+
+    assert text(events, late) == " w0 w1 w2"
+
+
 def test_a_long_prompt_does_not_stop_the_others(driver: Driver) -> None:
     model = driver.load(ENDLESS, max_sequences=2, max_context_tokens=4096)
     talking = driver.task(stop=StopParams(max_tokens=500))

@@ -104,6 +104,17 @@ def test_presence_counts_the_output_alone_and_repetition_the_prompt_too(driver: 
     assert tokens(repetition) != [ping]
 
 
+def test_a_penalty_sees_resumed_output(driver: Driver) -> None:
+    model = driver.load(LOOP)
+    ping, pong = tokens(run(model, driver.task(stop=StopParams(max_tokens=2))))
+    sampling = SamplingParams(temperature=0, presence_penalty=20.0)
+    stop = StopParams(max_tokens=3, ignore_eos=True)
+
+    events = run(model, driver.task(sampling=sampling, stop=stop, resume_token_ids=(ping, pong)))
+
+    assert tokens(events)[0] not in {ping, pong}
+
+
 @pytest.mark.parametrize(
     "narrow",
     [

@@ -292,6 +292,18 @@ def test_a_bad_file_ends_the_load_and_nothing_else(
     assert text_of(worker.generate(task(1))[1]) == "Hello from model bravo"
 
 
+def test_a_model_that_cannot_make_one_token_is_never_ready(
+    worker: WorkerProcess, tmp_path: Path
+) -> None:
+    broken = random_llama.build(tmp_path / "inf.gguf", overflows=True)
+
+    worker.send(Load(plan(broken)))
+    ended = worker.until(LoadEnded)
+
+    assert ended.reason == "LOAD_FAILED"
+    assert "first token" in ended.message
+
+
 def test_a_second_load_of_a_name_is_refused(worker: WorkerProcess, said: Path) -> None:
     worker.load(plan(said))
 

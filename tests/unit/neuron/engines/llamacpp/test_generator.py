@@ -9,6 +9,7 @@ from services.neuron.engine import (
     Ended,
     EnginePoisoned,
     Event,
+    Failed,
     Interruptible,
     LoadedModel,
     Prompt,
@@ -160,3 +161,14 @@ def test_a_step_that_serves_others_too_is_not_interrupted(
     events = model.step()
 
     assert {event.task_id for event in events if isinstance(event, Delta)} == {1, 2}
+
+
+def test_an_output_that_is_no_number_fails_its_task(load: LoadModel, tmp_path: Path) -> None:
+    broken = load(random_llama.build(tmp_path / "inf.gguf", overflows=True))
+    broken.submit(Task(1, "i", Prompt(), SamplingParams(temperature=1), STOP), PROMPT[:5])
+
+    events = broken.step()
+
+    (failure,) = [event for event in events if isinstance(event, Failed)]
+    assert failure.reason == "ENGINE_FAILED"
+    assert broken.stats().active == 0

@@ -95,3 +95,17 @@ def test_a_good_file_loads_after_bad_ones(load: LoadModel, good: Path, tmp_path:
     refuse(load, bad)
 
     assert load(good).info.architecture == "llama"
+
+
+def test_a_model_in_several_files_is_loaded_by_its_first(load: LoadModel, tmp_path: Path) -> None:
+    first = random_llama.build(tmp_path / "split.gguf", tensors_per_file=8)
+    assert len(list(tmp_path.glob("split-*.gguf"))) > 1
+
+    assert load(first).info.architecture == "llama"
+
+
+def test_a_model_that_misses_a_file_is_refused(load: LoadModel, tmp_path: Path) -> None:
+    first = random_llama.build(tmp_path / "split.gguf", tensors_per_file=8)
+    max(tmp_path.glob("split-*.gguf")).unlink()
+
+    assert refuse(load, first).reason == "MODEL_FILE_BAD"

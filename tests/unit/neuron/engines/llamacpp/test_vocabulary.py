@@ -50,6 +50,16 @@ def test_bos_only_where_the_model_wants_one(model: LoadedModel) -> None:
     assert ids(model, Segment("a"), add_bos=True) == [id_of_byte("a")]
 
 
+def test_a_bos_token_is_put_before_once(load: LoadModel, tmp_path: Path) -> None:
+    script = Script(wants_bos=True)
+    model = load(scripted.build(tmp_path / "bos.gguf", script), max_context_tokens=256)
+    bos = Segment("<|im_start|>", control=True)
+
+    assert ids(model, Segment("a"), add_bos=True) == [TURN_START_ID, id_of_byte("a")]
+    assert ids(model, bos, Segment("a"), add_bos=True) == [TURN_START_ID, id_of_byte("a")]
+    assert ids(model, Segment("a")) == [id_of_byte("a")]
+
+
 def test_embedding_models_frame_their_text(load: LoadModel, tmp_path: Path) -> None:
     bert = load(tiny_bert.build(tmp_path / "b.gguf"), embedding=True)
     cls, sep = (bert.info.control_tokens[name] for name in ("[CLS]", "[SEP]"))
