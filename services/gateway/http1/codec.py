@@ -103,7 +103,7 @@ class HttptoolsCodec:
         if self._connection is not None:
             self._connection.drain()
             await asyncio.sleep(self._config.graceful_timeout)
-            self._connection.abort()
+            self._connection.outlet.abort()
 
     def _spawn(self, exchange: Exchange) -> None:
         self._task_group.spawn(self._run, exchange)

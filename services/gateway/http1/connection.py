@@ -4,22 +4,16 @@ import asyncio
 from collections import deque
 from collections.abc import Callable
 
-import structlog
-
 from services.gateway.http1.deadline import Deadline
 from services.gateway.http1.exchange import Exchange
-from services.gateway.http1.head import encode_refusal
 from services.gateway.http1.limits import (
     BODY_HIGH_WATER_BYTES,
     SLICE_BYTES,
     Refused,
-    plain_error,
 )
 from services.gateway.http1.outlet import Outlet
 from services.gateway.http1.reader import RequestHead, RequestReader, Upgrade
 from services.gateway.http1.settings import Http1Settings
-
-log = structlog.get_logger()
 
 _H2_PREFACE = b"PRI * HTTP/2.0\r\n\r\n"
 
@@ -42,14 +36,10 @@ class Connection(asyncio.Protocol):
         hand_over: Callable[[bytes], None],
         on_lost: Callable[[], None],
     ) -> None:
-        """Builds it around a transport that is open.
+        """Builds it around a transport whose protocol it is about to be.
 
-        Args:
-            settings: shared by the server's connections.
-            transport: whose protocol this is about to be.
-            run_app: starts the app for an exchange; the exchange says when it is finished.
-            hand_over: another protocol goes on from these bytes; this object is then done.
-            on_lost: the transport is gone.
+        `run_app` starts the app for an exchange, `hand_over` lets another protocol go on from
+        the bytes given, after which this object is done, `on_lost` hears of the end.
         """
         self._settings = settings
         self._limits = settings.limits
@@ -71,8 +61,6 @@ class Connection(asyncio.Protocol):
         self._head_is_timed = False
         self._draining = False
         self._rearm()
-
-    # The transport's events.
 
     def data_received(self, data: bytes) -> None:
         """asyncio: bytes from the client."""
@@ -107,8 +95,6 @@ class Connection(asyncio.Protocol):
         if self._active is not None:
             self._active.drained()
 
-    # The reader's events.
-
     def request_begun(self, head: RequestHead) -> None:
         """A head is complete: starts the app, or queues behind the exchange that runs."""
         self._served += 1
@@ -129,8 +115,6 @@ class Connection(asyncio.Protocol):
         """The newest exchange's body is whole."""
         if self._newest is not None:
             self._newest.body.end()
-
-    # The exchanges' events.
 
     def may_continue(self, exchange: Exchange) -> bool:
         """See `Pipeline.may_continue`."""
@@ -175,18 +159,12 @@ class Connection(asyncio.Protocol):
         self._refusal = refused
         self._answer_refusal(refused)
 
-    # The server's wishes.
-
     def drain(self) -> None:
         """Finishes the exchange that runs, and closes; an idle connection closes now."""
         self._draining = True
         self._queue.clear()
         if self._active is None and self._refusal is None:
             self.outlet.close()
-
-    def abort(self) -> None:
-        """Cuts the connection."""
-        self.outlet.abort()
 
     def _start(self, exchange: Exchange) -> None:
         self._active = exchange
@@ -289,23 +267,9 @@ class Connection(asyncio.Protocol):
             self._answer_refusal(refused)
 
     def _answer_refusal(self, refused: Refused) -> None:
-        settings = self._settings
-        try:
-            content_type, body = settings.error_body(
-                refused.status, refused.reason, self._reader.path
-            )
-        except Exception:
-            # A callback of the app's must not leave the client without an answer.
-            log.exception("refusal.wording_failed", status=refused.status)
-            content_type, body = plain_error(refused.status, refused.reason, "")
+        reader = self._reader
         self.outlet.emit(
-            encode_refusal(
-                refused.status,
-                content_type,
-                body,
-                date=settings.date.line(),
-                bodyless=self._reader.is_head_request,
-            )
+            self._settings.refusal(refused, path=reader.path, bodyless=reader.is_head_request)
         )
         self._linger()
 

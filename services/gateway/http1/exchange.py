@@ -105,8 +105,6 @@ class Exchange:
         """Whether any byte of the answer has left, so that no other can take its place."""
         return self._phase is _OPEN
 
-    # The ASGI side.
-
     async def receive(self) -> Message:
         """Returns the next ASGI event; releases the socket when it takes what was pending."""
         if self._must_continue and self._phase is _WAITING and not self.body.complete:
@@ -234,8 +232,6 @@ class Exchange:
         callback, self._on_close = self._on_close, None
         if callback is not None:
             _call(callback)
-
-    # Framing.
 
     def _open(self, data: bytes) -> None:
         head = self._framed_head(None)

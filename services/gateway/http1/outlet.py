@@ -15,6 +15,7 @@ class Outlet:
     __slots__ = (
         "_deadline",
         "_lost",
+        "_mute",
         "_transport",
         "_writable",
         "closing",
@@ -29,6 +30,7 @@ class Outlet:
         self._transport = transport
         self._deadline = deadline
         self._lost = False
+        self._mute = False
         self._writable: asyncio.Event | None = None
         self.limits = limits
         self.loop = asyncio.get_running_loop()
@@ -42,13 +44,13 @@ class Outlet:
 
     def emit(self, data: bytes) -> None:
         """Hands bytes to the transport. Never raises; drops them when the peer is gone."""
-        if self._lost:
+        if self._mute:
             return
         try:
             self._transport.write(data)
         except RuntimeError:
-            # uvloop refuses a handle that is closed and whose loss is not yet announced.
-            self._lost = True
+            # Behind an end of file, or uvloop's handle is closed and its loss not yet announced.
+            self._mute = True
 
     def buffered(self) -> int:
         """Bytes that the transport still holds."""
@@ -85,7 +87,7 @@ class Outlet:
         """Cuts the connection; what is buffered is dropped."""
         if not self._lost:
             self.closing = True
-            self._lost = True
+            self._lost = self._mute = True
             self._transport.abort()
 
     def pause(self) -> None:
@@ -100,6 +102,6 @@ class Outlet:
 
     def lost(self) -> None:
         """The transport is gone."""
-        self._lost = True
+        self._lost = self._mute = True
         self.closing = True
         self.resume()

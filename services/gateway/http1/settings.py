@@ -2,8 +2,12 @@
 
 from dataclasses import dataclass, field
 
-from services.gateway.http1.head import DateHeader
-from services.gateway.http1.limits import ErrorBody, Http1Limits, plain_error
+import structlog
+
+from services.gateway.http1.head import DateHeader, encode_refusal
+from services.gateway.http1.limits import ErrorBody, Http1Limits, Refused, plain_error
+
+log = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -13,3 +17,15 @@ class Http1Settings:
     limits: Http1Limits = field(default_factory=Http1Limits)
     error_body: ErrorBody = plain_error
     date: DateHeader = field(default_factory=DateHeader)
+
+    def refusal(self, refused: Refused, *, path: str, bodyless: bool) -> bytes:
+        """Encodes the answer to a refused request, in the app's words where it finds any."""
+        try:
+            content_type, body = self.error_body(refused.status, refused.reason, path)
+        except Exception:
+            # A callback of the app's must not leave the client without an answer.
+            log.exception("refusal.wording_failed", status=refused.status)
+            content_type, body = plain_error(refused.status, refused.reason, path)
+        return encode_refusal(
+            refused.status, content_type, body, date=self.date.line(), bodyless=bodyless
+        )

@@ -31,6 +31,12 @@ from tests.rpc.http1.serving import DEADLINE_SECONDS, Client, refusal, served
             id="unknown coding",
         ),
         pytest.param(
+            b"POST /p HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n"
+            b"transfer-encoding: chunked\r\n\r\n0\r\n\r\n",
+            (400, "/p"),
+            id="two codings",
+        ),
+        pytest.param(
             b"POST /p HTTP/1.1\r\nhost: a\r\nexpect: miracles\r\ncontent-length: 1\r\n\r\n",
             (417, "/p"),
             id="unknown expectation",

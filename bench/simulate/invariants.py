@@ -1,0 +1,119 @@
+"""What must hold at every step, whatever fails."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from bench.simulate.neuron import Broken, Neuron
+from services.registry.member import Identity, InstanceState, Report
+from services.registry.orders import LoadOrder, UnloadOrder, Why
+
+if TYPE_CHECKING:
+    from bench.simulate.fleet import SimulatedFleet
+    from bench.simulate.requests import Request
+
+_CHORES = frozenset({Why.IDLE, Why.OUTDATED, Why.DEFRAG})
+# The control acts when something is due; a waiter may be overdue by the length of one message.
+_SLACK = 0.1
+
+
+class Invariants:
+    """Told of everything that matters; raises `Broken` at the first breach."""
+
+    def __init__(self, fleet: SimulatedFleet) -> None:
+        self._fleet = fleet
+        self._waiting: dict[Request, float] = {}
+        self._newest: dict[tuple[str, str], int] = {}
+        self._incarnations: dict[str, str] = {}
+
+    def attached(self, neuron: Neuron) -> None:
+        """A neuron attached: the fleet has this process of it and no other."""
+        self._incarnations[neuron.name] = str(neuron.incarnation)
+
+    def reported(self, identity: Identity, epoch: int, report: Report, *, taken: bool) -> None:
+        """A report arrived: one that is old changes nothing."""
+        key = (identity.name, identity.incarnation_id)
+        member = self._fleet.situation.fleet.members.get(identity.name)
+        if taken and member is not None:
+            if member.identity.incarnation_id != self._incarnations[identity.name]:
+                self._fail(f"a dead process of {identity.name} has clobbered the live one")
+            if report.sequence < self._newest.get(key, 0):
+                self._fail(f"an old report of {identity.name} has replaced a newer one")
+            self._newest[key] = report.sequence
+
+    def load_begins(self, order: LoadOrder, neuron: Neuron) -> None:
+        """No device is over-committed, by the registry's own figure of the model."""
+        footprint = self._fleet.situation.footprint(order.profile)
+        need = footprint.per_device(len(order.device_ids))
+        for device in order.device_ids:
+            held = sum(c.memory.get(device, 0) for c in neuron.copies.values())
+            if held + need > neuron.devices[device]:
+                self._fail(
+                    f"{neuron.name}/{device} is over-committed by {order.profile.model}: "
+                    f"{held} held, {need} more, {neuron.devices[device]} in all"
+                )
+
+    def unload_ordered(self, order: UnloadOrder) -> None:
+        """Nothing in flight is evicted, pins are kept, protection and classes are respected."""
+        situation = self._fleet.situation
+        member = situation.fleet.members[order.neuron]
+        instance = member.instance(order.instance_id)
+        profile = situation.catalogue.profiles[order.model]
+        now = self._fleet.world.now
+        if order.why in _CHORES and instance is not None and instance.in_flight:
+            self._fail(f"{order.model} has work in flight and is unloaded as {order.why.value}")
+        if order.why is not Why.EVICTED:
+            return
+        if instance is None or instance.state is InstanceState.FAILED:
+            return
+        incoming = situation.catalogue.profiles[order.for_model]
+        if profile.pinned:
+            self._fail(f"{order.model} is pinned and is evicted for {order.for_model}")
+        if profile.residency_class > incoming.residency_class:
+            self._fail(f"{order.model} is of a higher class than {order.for_model}")
+        if instance.in_flight:
+            ages = [
+                now - d.since
+                for d in self._fleet.control.placing.demands
+                if d.profile.model == order.for_model
+            ]
+            if max(ages, default=0.0) < situation.policy.patience:
+                self._fail(
+                    f"{order.model} has {instance.in_flight} requests in flight and is evicted for "
+                    f"{order.for_model}, which has not waited long enough for that"
+                )
+        protected = situation.activity.protected_until(
+            order.instance_id, situation.policy.minimum_residency
+        )
+        if protected > now + _SLACK:
+            self._fail(f"{order.model} is evicted {protected - now:.1f} s too early")
+
+    def waits(self, request: Request) -> None:
+        """A client has begun to wait."""
+        profile = self._fleet.situation.catalogue.profiles[request.model]
+        wait = profile.max_wait_seconds or self._fleet.situation.policy.max_wait
+        self._waiting[request] = self._fleet.world.now + wait
+
+    def after_advance(self) -> None:
+        """No waiter waits beyond its bound."""
+        now = self._fleet.world.now
+        for request in [r for r, _ in self._waiting.items() if r.waiting_since is None]:
+            del self._waiting[request]
+        first = next(iter(self._waiting.items()), None)
+        if first is not None and first[1] + _SLACK < now:
+            self._fail(f"a client has waited too long for {first[0].model}")
+
+    def at_the_end(self) -> None:
+        """Every request was answered or refused with a reason, and nothing is left behind."""
+        if not self._fleet.requests.is_over:
+            left = sorted(r.model for r in self._fleet.requests.open.values())
+            self._fail(f"requests without an end: {left}")
+        control = self._fleet.control
+        if control.placing.waiting:
+            self._fail(f"{control.placing.waiting} waiters are still counted")
+        tried = [o for o in self._fleet.requests.outcomes.values() if o == "tried too often"]
+        if len(tried) > len(self._fleet.requests.outcomes) // 20:
+            self._fail(f"{len(tried)} requests were sent to copies that refused them")
+
+    def _fail(self, what: str) -> None:
+        raise Broken(f"at {self._fleet.world.now:.3f} s: {what}")

@@ -1,0 +1,298 @@
+"""A simulated neuron: true memory, true work, and faults that its scenario orders."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+from collections.abc import Callable
+
+from bench.simulate.world import World
+from services.backplane.errors import FleetError, Reason
+from services.registry.member import (
+    Device,
+    Identity,
+    Instance,
+    InstanceState,
+    Progress,
+    Report,
+    Worker,
+)
+from services.registry.orders import LoadOrder, UnloadOrder
+
+_incarnations = itertools.count(1)
+
+
+@dataclasses.dataclass
+class Copy:
+    """One loaded model, as it really is."""
+
+    instance_id: str
+    model: str
+    memory: dict[str, int]
+    revision: int
+    state: InstanceState
+    load_seconds: float = 0.0
+    active: set[int] = dataclasses.field(default_factory=set)
+    last_used: float = 0.0
+    on_idle: Callable[[], None] | None = None
+
+
+class Broken(Exception):  # noqa: N818 - it is the finding, not an error of the program
+    """An invariant does not hold; the message says which, when and where."""
+
+
+class Neuron:
+    """One host.
+
+    Args:
+        world: time and chance.
+        name: unique.
+        devices: capacity in bytes by device id.
+        true_bytes: what each model really takes on each device it uses.
+        load_seconds: how long its load takes here.
+    """
+
+    def __init__(
+        self,
+        world: World,
+        name: str,
+        devices: dict[str, int],
+        *,
+        labels: dict[str, str],
+        true_bytes: Callable[[str, int], int],
+        load_seconds: Callable[[str], float],
+        load_fault: Callable[[str], FleetError | None],
+    ) -> None:
+        self.world = world
+        self.name = name
+        self.devices = devices
+        self.labels = labels
+        self.squeezed = dict.fromkeys(devices, 0)
+        self.is_up = True
+        self.incarnation = 0
+        self.copies: dict[str, Copy] = {}
+        self.cycles = 0
+        self.on_change: Callable[[], None] = lambda: None
+        self._true_bytes = true_bytes
+        self._load_seconds = load_seconds
+        self._load_fault = load_fault
+        self._sequence = 0
+        self._loading: dict[str, int] = {}
+        self._orders: dict[int, Copy] = {}
+        self._cancelled: set[int] = set()
+        self.boot()
+
+    # -- life ---------------------------------------------------------------------------------
+
+    def boot(self) -> None:
+        """Starts a new process, which holds nothing."""
+        self.is_up = True
+        self.incarnation = next(_incarnations)
+        self.copies = {}
+        self._loading, self._orders = {}, {}
+        self._sequence = 0
+        self.cycles = 0
+
+    def die(self) -> list[int]:
+        """Kills the process.
+
+        Returns: the requests that die with it.
+        """
+        self.is_up = False
+        lost = [r for copy in self.copies.values() for r in copy.active]
+        self.copies = {}
+        return lost
+
+    @property
+    def identity(self) -> Identity:
+        """Who it says it is."""
+        return Identity(self.name, str(self.incarnation), f"{self.name}:1", self.labels)
+
+    def report(self) -> Report:
+        """What it says it holds."""
+        self._sequence += 1
+        return Report(
+            self._sequence,
+            devices=tuple(
+                Device(d, "cuda", capacity, max(0, self.free(d)))
+                for d, capacity in self.devices.items()
+            ),
+            instances=tuple(
+                Instance(
+                    c.instance_id,
+                    c.model,
+                    c.state,
+                    dict(c.memory),
+                    active_requests=len(c.active),
+                    config_revision=c.revision,
+                    last_used=c.last_used,
+                    load_seconds=c.load_seconds,
+                )
+                for c in self.copies.values()
+            ),
+            workers=(Worker(tuple(self.devices), self.cycles),),
+        )
+
+    def free(self, device: str) -> int:
+        """Bytes that are free."""
+        used = sum(c.memory.get(device, 0) for c in self.copies.values())
+        return self.devices[device] - used - self.squeezed[device]
+
+    # -- orders -------------------------------------------------------------------------------
+
+    def load(
+        self,
+        order: LoadOrder,
+        *,
+        progress: Callable[[Progress], None],
+        ready: Callable[[Instance], None],
+        failed: Callable[[FleetError], None],
+    ) -> None:
+        """Begins a load, and checks that it may begin."""
+        if order.order_id in self._cancelled:
+            return
+        model = order.profile.model
+        for device in order.device_ids:
+            if device in self._loading:
+                raise Broken(f"two loads at once on {self.name}/{device}: {model}")
+        if any(c.model == model for c in self.copies.values()):
+            raise Broken(f"{model} is loaded twice on {self.name}")
+        fault = self._load_fault(model)
+        memory = {d: self._true_bytes(model, len(order.device_ids)) for d in order.device_ids}
+        if any(self.free(d) < need for d, need in memory.items()):
+            fault = FleetError(Reason.OUT_OF_MEMORY, f"{model} does not fit on {self.name}.")
+            memory = {}
+        seconds = self._load_seconds(model)
+        copy = Copy(
+            f"{self.name}/{self.incarnation}/{order.order_id}",
+            model,
+            memory,
+            order.profile.revision,
+            InstanceState.LOADING,
+            seconds,
+        )
+        for device in order.device_ids:
+            self._loading[device] = order.order_id
+        self.copies[copy.instance_id] = copy
+        self._orders[order.order_id] = copy
+        self.on_change()
+        ends = seconds * (0.3 if fault else 1.0)
+        incarnation = self.incarnation
+        for part in (1, 2, 3):
+            done = Progress("loading", part, 4)
+            self.world.after(
+                ends * part / 4,
+                lambda done=done: self._if_loading(order, incarnation, lambda: progress(done)),
+            )
+        self.world.after(
+            ends,
+            lambda: self._if_loading(
+                order, incarnation, lambda: self._loaded(order, copy, fault, ready, failed)
+            ),
+        )
+
+    def _if_loading(self, order: LoadOrder, incarnation: int, then: Callable[[], None]) -> None:
+        if self.is_up and self.incarnation == incarnation and order.order_id in self._orders:
+            then()
+
+    def _loaded(
+        self,
+        order: LoadOrder,
+        copy: Copy,
+        fault: FleetError | None,
+        ready: Callable[[Instance], None],
+        failed: Callable[[FleetError], None],
+    ) -> None:
+        self._end_load(order.order_id)
+        if fault is not None:
+            del self.copies[copy.instance_id]
+            self.on_change()
+            failed(fault)
+            return
+        copy.state = InstanceState.READY
+        copy.last_used = self.world.now
+        self.cycles += 1
+        instance = next(
+            i for i in self.report().instances if i.instance_id == copy.instance_id
+        )
+        self.on_change()
+        ready(instance)
+
+    def cancel_load(self, order_id: int) -> None:
+        """Ends a load; its memory is free a moment later."""
+        self._cancelled.add(order_id)
+        copy = self._orders.get(order_id)
+        if copy is None:
+            return
+        incarnation = self.incarnation
+
+        def freed() -> None:
+            if self.is_up and self.incarnation == incarnation and order_id in self._orders:
+                self._end_load(order_id)
+                self.copies.pop(copy.instance_id, None)
+                self.on_change()
+
+        self.world.after(self.world.random.uniform(0.01, 0.5), freed)
+
+    def _end_load(self, order_id: int) -> None:
+        self._orders.pop(order_id, None)
+        self._loading = {d: o for d, o in self._loading.items() if o != order_id}
+
+    def unload(
+        self,
+        order: UnloadOrder,
+        *,
+        done: Callable[[int], None],
+        failed: Callable[[FleetError], None],
+    ) -> None:
+        """Drains a copy, then frees it; running requests end by themselves."""
+        copy = self.copies.get(order.instance_id)
+        if copy is None:
+            failed(FleetError(Reason.INSTANCE_GONE, "It is gone."))
+            return
+        copy.state = InstanceState.DRAINING
+        self.on_change()
+        incarnation = self.incarnation
+
+        def released() -> None:
+            if self.is_up and self.incarnation == incarnation:
+                self.copies.pop(copy.instance_id, None)
+                self.cycles += 1
+                self.on_change()
+                done(sum(copy.memory.values()))
+
+        def idle() -> None:
+            copy.state, copy.on_idle = InstanceState.UNLOADING, None
+            self.on_change()
+            self.world.after(self.world.random.uniform(0.02, 0.3), released)
+
+        if copy.active:
+            copy.on_idle = idle
+        else:
+            idle()
+
+    # -- work ---------------------------------------------------------------------------------
+
+    def admit(self, instance_id: str, model: str, request: int) -> bool:
+        """Takes a request, unless the copy is not ready: the neuron is authoritative."""
+        copy = self.copies.get(instance_id)
+        if not self.is_up or copy is None or copy.state is not InstanceState.READY:
+            return False
+        if copy.model != model:
+            raise Broken(f"{instance_id} is {copy.model}, and {model} was sent there")
+        copy.active.add(request)
+        copy.last_used = self.world.now
+        self.on_change()
+        return True
+
+    def finish(self, instance_id: str, request: int) -> bool:
+        """Ends a request; False if it had died before."""
+        copy = self.copies.get(instance_id)
+        if copy is None or request not in copy.active:
+            return False
+        copy.active.discard(request)
+        copy.last_used = self.world.now
+        self.on_change()
+        if not copy.active and copy.on_idle is not None:
+            copy.on_idle()
+        return True

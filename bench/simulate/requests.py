@@ -1,0 +1,166 @@
+"""Clients and their gateway: requests that come in bursts, try, are refused, and try again."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING
+
+from services.backplane.errors import FleetError
+from services.registry.demand import Ticket
+from services.registry.member import InstanceState
+from services.registry.steps import Placed, Step
+
+if TYPE_CHECKING:
+    from bench.simulate.fleet import SimulatedFleet
+
+_MOST_TRIES = 8
+
+
+@dataclasses.dataclass(eq=False)
+class Request:
+    """One client's request, which is also who waits for its placement."""
+
+    requests: Requests
+    number: int
+    model: str
+    seconds: float
+    came_at: float = 0.0
+    tries: int = 0
+    waiting_since: float | None = None
+    ticket: Ticket | None = None
+    excluded: set[str] = dataclasses.field(default_factory=set)
+
+    def on_step(self, step: Step) -> None:
+        """Goes where it was sent."""
+        if isinstance(step, Placed):
+            self.requests.placed(self, step)
+
+    def on_failed(self, error: FleetError) -> None:
+        """Ends with the reason."""
+        self.requests.refused(self, error)
+
+
+class Requests:
+    """All of them, and how each ended."""
+
+    def __init__(self, fleet: SimulatedFleet) -> None:
+        self._fleet = fleet
+        self.outcomes: dict[int, str] = {}
+        self.open: dict[int, Request] = {}
+        self.waits: list[float] = []
+        self._expected = fleet.scenario.requests
+
+    @property
+    def is_over(self) -> bool:
+        """True once every request has ended."""
+        return len(self.outcomes) == self._expected
+
+    def schedule(self) -> None:
+        """Bursts: a few models are popular at a time."""
+        world, scenario = self._fleet.world, self._fleet.scenario
+        models = sorted(self._fleet.situation.catalogue.profiles)
+        for number in range(scenario.requests):
+            at = world.random.uniform(1.0, scenario.seconds)
+            popular = models[: max(3, len(models) // 3)]
+            model = world.random.choice(popular if world.random.random() < 0.6 else models)
+            seconds = world.random.expovariate(1 / 3.0)
+            request = Request(self, number, model, seconds)
+            world.after(at, lambda request=request: self._come(request))
+
+    def _come(self, request: Request) -> None:
+        request.came_at = self._fleet.world.now
+        self.open[request.number] = request
+        self.attempt(request)
+
+    def attempt(self, request: Request) -> None:
+        """As the gateway does: a loaded copy if the view has one, else the registry is asked."""
+        fleet = self._fleet
+        profile = fleet.situation.catalogue.profiles[request.model]
+        best: tuple[int, str, str] | None = None
+        for member, instance in fleet.situation.fleet.copies(request.model):
+            if (
+                instance.state is InstanceState.READY
+                and fleet.situation.is_routable(profile, member, instance)
+                and instance.instance_id not in request.excluded
+            ):
+                found = (instance.in_flight, member.name, instance.instance_id)
+                best = min(best, found) if best else found
+        if best is not None:
+            self._send(request, best[1], best[2])
+        else:
+            self.ask(request)
+
+    def ask(self, request: Request) -> None:
+        """Waits for a placement."""
+        request.waiting_since = self._fleet.world.now
+        try:
+            ticket = self._fleet.control.ensure(
+                request.model, request, excluded=frozenset(request.excluded)
+            )
+        except FleetError as error:
+            self.refused(request, error)
+            return
+        if request.waiting_since is not None:
+            request.ticket = ticket
+            self._fleet.invariants.waits(request)
+        if self._fleet.world.random.random() < 0.05:
+            impatience = self._fleet.world.random.uniform(0.1, 5)
+            self._fleet.world.after(impatience, lambda: self._leave(request))
+
+    def _leave(self, request: Request) -> None:
+        if request.ticket is not None and request.waiting_since is not None:
+            self._fleet.control.leave(request.ticket)
+            self._end(request, "client left")
+
+    def placed(self, request: Request, placed: Placed) -> None:
+        """On its way to the copy."""
+        self._waited(request)
+        self._fleet.world.after(
+            self._fleet.world.latency(),
+            lambda: self._send(request, placed.neuron, placed.instance_id),
+        )
+
+    def refused(self, request: Request, error: FleetError) -> None:
+        """Told why not."""
+        self._waited(request)
+        self._end(request, error.reason.value)
+
+    def _waited(self, request: Request) -> None:
+        if request.waiting_since is not None:
+            self.waits.append(self._fleet.world.now - request.waiting_since)
+            request.waiting_since, request.ticket = None, None
+
+    def _send(self, request: Request, neuron_name: str, instance_id: str) -> None:
+        link = self._fleet.links[neuron_name]
+        if link.is_cut or not link.neuron.admit(instance_id, request.model, request.number):
+            self._again(request, instance_id)
+            return
+
+        def finished() -> None:
+            if link.neuron.finish(instance_id, request.number):
+                self._end(request, "answered")
+
+        self._fleet.world.after(request.seconds, finished)
+
+    def _again(self, request: Request, instance_id: str) -> None:
+        request.tries += 1
+        request.excluded.add(instance_id)
+        if request.tries > _MOST_TRIES:
+            self._end(request, "tried too often")
+        else:
+            self._fleet.world.after(self._fleet.world.latency(), lambda: self.attempt(request))
+
+    def died(self, numbers: list[int]) -> None:
+        """Their neuron was killed under them: half had not begun to answer, and try again."""
+        for number in numbers:
+            request = self.open[number]
+            if self._fleet.world.random.random() < 0.5:
+                self._fleet.world.after(0.01, lambda request=request: self.attempt(request))
+            else:
+                self._end(request, "neuron died")
+
+    def _end(self, request: Request, outcome: str) -> None:
+        if request.number not in self.outcomes:
+            self.outcomes[request.number] = outcome
+            self.open.pop(request.number, None)
+            request.waiting_since, request.ticket = None, None

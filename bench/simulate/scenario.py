@@ -1,0 +1,96 @@
+"""What is simulated: how many neurons, which models, which load, which faults."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from bench.simulate.world import World
+from services.registry.catalogue import Catalogue
+from services.registry.profile import LoadTerms, Profile
+from services.registry.situation import Policy
+
+GIB = 1 << 30
+
+
+@dataclasses.dataclass(frozen=True)
+class Faults:
+    """Chances and rates; 0 is never.
+
+    Attributes:
+        deaths: expected kills of a neuron, over the whole run and fleet.
+        partitions: expected partitions of a neuron.
+        squeezes: expected times that something else takes memory of a device.
+        slow: chance that a load takes ten times as long; fail: that it fails; short: that the
+            catalogue says less memory than the model takes.
+        lost: chance that a report is lost; late: that it is late and overtaken by newer ones.
+    """
+
+    deaths: float = 0.0
+    partitions: float = 0.0
+    squeezes: float = 0.0
+    slow: float = 0.0
+    fail: float = 0.0
+    short: float = 0.0
+    lost: float = 0.0
+    late: float = 0.0
+
+
+ALL_FAULTS = Faults(
+    deaths=3, partitions=3, squeezes=3, slow=0.1, fail=0.1, short=0.15, lost=0.05, late=0.1
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Scenario:
+    """One kind of run.
+
+    Attributes:
+        seconds: how long requests come; `quiet_seconds` later everything must have ended.
+        requests: how many, in bursts.
+        policy: as in production, but quicker.
+    """
+
+    neurons: int = 50
+    models: int = 120
+    requests: int = 250
+    seconds: float = 40.0
+    quiet_seconds: float = 400.0
+    faults: Faults = ALL_FAULTS
+    policy: Policy = Policy(
+        minimum_residency=2.0, patience=5.0, max_wait=120.0, settle=5.0, idle_timeout=30.0
+    )
+
+
+SMALL = Scenario(neurons=3, models=8, requests=60)
+FIFTY = Scenario()
+
+
+def catalogue(world: World, count: int, neurons: int) -> Catalogue:
+    """Models of 2 to 40 GiB, some pinned, some with replicas, some for two devices."""
+    dice = world.random
+    profiles: dict[str, Profile] = {}
+    for index in range(count):
+        size = dice.choice((2, 4, 7, 12, 18, 22, 30, 40))
+        pinned = dice.random() < 0.05 and neurons > 10
+        terms = LoadTerms(source=f"path:/models/{index}")
+        profiles[f"m{index}"] = Profile(
+            f"m{index}",
+            terms,
+            terms.revision,
+            memory_bytes=size * GIB,
+            devices=1,
+            max_devices=2 if size > 20 else 1,
+            residency_class=dice.choice((100, 100, 100, 200)),
+            labels={"zone": "a"} if dice.random() < 0.1 and neurons > 10 else {},
+            affinity={"zone": "b"} if dice.random() < 0.2 else {},
+            pinned=pinned,
+            max_replicas=dice.choice((1, 1, 2, 3)),
+        )
+    return Catalogue(profiles, {}, 1)
+
+
+def devices(world: World) -> dict[str, int]:
+    """One to four GPUs of one size."""
+    count = world.random.choice((1, 1, 1, 2))
+    size = world.random.choice((16, 24, 24, 48)) * GIB
+    return {f"gpu{i}": size for i in range(count)}

@@ -1,0 +1,61 @@
+"""Virtual time and the network between a real `Control` and simulated neurons."""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import random
+from collections.abc import Callable
+
+
+class World:
+    """A heap of events. Nothing here reads a real clock; one seed gives one history."""
+
+    def __init__(self, seed: int) -> None:
+        self.now = 0.0
+        self.random = random.Random(seed)
+        self._heap: list[tuple[float, int, Callable[[], None]]] = []
+        self._order = itertools.count()
+        self.steps = 0
+
+    def clock(self) -> float:
+        """Seconds since the beginning."""
+        return self.now
+
+    def after(self, seconds: float, event: Callable[[], None]) -> None:
+        """Lets something happen later."""
+        heapq.heappush(self._heap, (self.now + seconds, next(self._order), event))
+
+    def latency(self) -> float:
+        """Seconds that one message takes."""
+        return self.random.uniform(0.0005, 0.01)
+
+    def run(
+        self,
+        until: float,
+        *,
+        next_due: Callable[[], float],
+        advance: Callable[[], None],
+        is_over: Callable[[], bool],
+    ) -> None:
+        """Lets events happen, and the control's own time pass between them.
+
+        Args:
+            until: when to stop.
+            next_due: when the control has something to do by itself.
+            advance: lets it do that.
+            is_over: asked after each step; ends the run early.
+        """
+        while not is_over():
+            event_at = self._heap[0][0] if self._heap else float("inf")
+            due_at = max(self.now, next_due())
+            if min(event_at, due_at) > until:
+                self.now = until
+                return
+            self.steps += 1
+            if event_at <= due_at:
+                self.now, _, event = heapq.heappop(self._heap)
+                event()
+            else:
+                self.now = due_at
+                advance()
