@@ -68,13 +68,13 @@ def estimate(turns: Sequence[Turn], overhead_characters: int = 0) -> int:
 
 def project(turns: Sequence[Turn], marks: Marks) -> list[Turn]:
     """Returns the turns as the model sees them."""
-    return [
-        _without_prose(turn) if index < marks.prose else turn
-        for index, turn in enumerate(
-            _without_results(turn) if index < marks.results else turn
-            for index, turn in enumerate(turns)
-        )
-    ]
+    return [_projected(turn, index, marks) for index, turn in enumerate(turns)]
+
+
+def _projected(turn: Turn, index: int, marks: Marks) -> Turn:
+    if index < marks.results:
+        turn = _without_results(turn)
+    return _without_prose(turn) if index < marks.prose else turn
 
 
 def advance(
@@ -88,16 +88,21 @@ def advance(
     if estimate(project(turns, marks), overhead_characters) <= budget:
         return marks
     end = max(len(turns) - _PROTECTED_TURNS, 0)
-    target = int(budget * _TARGET)
-    for results in range(marks.results, end + 1):
-        marks = Marks(max(marks.results, results), marks.prose)
-        if estimate(project(turns, marks), overhead_characters) <= target:
-            return marks
-    for prose in range(marks.prose, end + 1):
-        marks = Marks(marks.results, max(marks.prose, prose))
-        if estimate(project(turns, marks), overhead_characters) <= target:
-            return marks
-    return marks
+    surplus = estimate(project(turns, marks), overhead_characters) - int(budget * _TARGET)
+    results, prose = marks.results, marks.prose
+    while surplus > 0 and results < end:
+        surplus -= _saving(turns, Marks(results, prose), Marks(results + 1, prose), results)
+        results += 1
+    while surplus > 0 and prose < end:
+        surplus -= _saving(turns, Marks(results, prose), Marks(results, prose + 1), prose)
+        prose += 1
+    return Marks(results, prose)
+
+
+def _saving(turns: Sequence[Turn], before: Marks, after: Marks, index: int) -> int:
+    """Returns the tokens, rounded down, that one turn loses when a mark passes it."""
+    larger, smaller = (_projected(turns[index], index, marks) for marks in (before, after))
+    return max(estimate([larger]) - estimate([smaller]) - 1, 0)
 
 
 def _call_length(call: ToolCall) -> int:

@@ -5,7 +5,6 @@ Writes go through one thread in the order in which they were asked for.
 
 import asyncio
 import base64
-import binascii
 import contextlib
 import os
 import re
@@ -172,5 +171,5 @@ def _encode_cursor(header: SessionHeader) -> str:
 def _decode_cursor(cursor: str) -> tuple[float, str]:
     try:
         return msgspec.json.decode(base64.urlsafe_b64decode(cursor), type=tuple[float, str])
-    except (binascii.Error, msgspec.DecodeError, UnicodeError) as error:
+    except (ValueError, msgspec.DecodeError) as error:
         raise ValueError("the cursor is not one that session/list gave") from error

@@ -6,6 +6,7 @@ import os
 import signal
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -74,44 +75,64 @@ async def run_command(
         OSError: the command or its directory does not exist.
     """
     output = CappedOutput(output_bytes)
-    process = await asyncio.create_subprocess_exec(
-        *command,
-        cwd=cwd,
-        env=dict(environment),
-        stdin=asyncio.subprocess.DEVNULL,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.STDOUT,
-        start_new_session=True,
-    )
-    reading = asyncio.create_task(_read(process, output, shown))
-    try:
+    reader, writer = os.pipe()
+    async with AsyncExitStack() as cleanup:
+        cleanup.callback(os.close, reader)
+        process = await _start(command, cwd, environment, writer)
+        cleanup.push_async_callback(_end, process)
+        reading = asyncio.create_task(_read(reader, output, shown))
+        cleanup.push_async_callback(_stop, reading)
         exit_code = await process.wait()
         # A child in the background may hold the pipe open for ever.
         await asyncio.wait({reading}, timeout=_DRAIN_SECONDS)
-    finally:
-        await _end(process)
-        reading.cancel()
-        with contextlib.suppress(asyncio.CancelledError, TimeoutError):
-            async with asyncio.timeout(_GRACE_SECONDS):
-                await asyncio.wait({reading})
-    if reading.done() and not reading.cancelled() and (error := reading.exception()):
+    if not reading.cancelled() and (error := reading.exception()):
         raise error
     return Finished(exit_code, output.text())
 
 
+async def _start(
+    command: Sequence[str], cwd: Path, environment: Mapping[str, str], writer: int
+) -> asyncio.subprocess.Process:
+    """Starts the leader of a new process group.
+
+    It prints into a pipe of ours: with one of asyncio's, Python 3.11 waits for the end of the
+    pipe, which a child in the background may hold, and not for the end of the process.
+    """
+    try:
+        return await asyncio.create_subprocess_exec(
+            *command,
+            cwd=cwd,
+            env=dict(environment),
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=writer,
+            stderr=asyncio.subprocess.STDOUT,
+            start_new_session=True,
+        )
+    finally:
+        os.close(writer)
+
+
+async def _stop(reading: "asyncio.Task[None]") -> None:
+    reading.cancel()
+    await asyncio.wait({reading}, timeout=_GRACE_SECONDS)
+
+
 async def _read(
-    process: asyncio.subprocess.Process,
-    output: CappedOutput,
-    shown: Callable[[str], Awaitable[None]] | None,
+    descriptor: int, output: CappedOutput, shown: Callable[[str], Awaitable[None]] | None
 ) -> None:
-    assert process.stdout is not None
-    clock = asyncio.get_running_loop().time
-    last = clock()
-    while data := await process.stdout.read(_CHUNK):
-        output.add(data)
-        if shown is not None and clock() - last >= _SHOW_SECONDS:
-            await shown(output.text())
-            last = clock()
+    loop = asyncio.get_running_loop()
+    reader = asyncio.StreamReader(limit=_CHUNK)
+    file = os.fdopen(descriptor, "rb", buffering=0, closefd=False)
+    transport, _ = await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), file)
+    try:
+        last = loop.time()
+        while data := await reader.read(_CHUNK):
+            output.add(data)
+            if shown is not None and loop.time() - last >= _SHOW_SECONDS:
+                await shown(output.text())
+                last = loop.time()
+    finally:
+        transport.close()
 
 
 async def _end(process: asyncio.subprocess.Process) -> None:

@@ -50,6 +50,6 @@ class ReadFile(BuiltinTool[Arguments]):
         if kept == first and first < min(end, len(lines)):
             return Outcome(lines[first][: context.output_bytes] + "\n[the line was cut here]")
         part = "".join(lines[first:kept])
-        if kept < min(end, len(lines)):
+        if kept < min(end, len(lines)):  # not where the model itself asked for fewer lines
             part += f"\n[cut here; go on with line={kept + 1} of {len(lines)}]"
         return Outcome(part)

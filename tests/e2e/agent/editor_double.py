@@ -134,5 +134,11 @@ class EditorDouble:
     async def ext_notification(self, method: str, params: dict[str, Any]) -> None:
         return
 
+    async def create_elicitation(self, message: str, mode: Any, **kwargs: Any) -> Any:
+        raise acp.RequestError.method_not_found("elicitation/create")
+
+    async def complete_elicitation(self, elicitation_id: str, **kwargs: Any) -> None:
+        return
+
     def on_connect(self, conn: Any) -> None:
         return

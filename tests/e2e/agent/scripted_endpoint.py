@@ -218,7 +218,7 @@ def responses(answer: Answer) -> Iterator[dict[str, Any]]:
 
 
 def messages(answer: Answer) -> Iterator[dict[str, Any]]:
-    message = {"id": "m", "type": "message", "role": "assistant", "model": "scripted", "content": [],
+    message: dict[str, Any] = {"id": "m", "type": "message", "role": "assistant", "model": "scripted", "content": [],
                "stop_reason": None, "stop_sequence": None,
                "usage": {"input_tokens": answer.usage[0], "output_tokens": 0}}  # fmt: skip
     yield {"type": "message_start", "message": message}

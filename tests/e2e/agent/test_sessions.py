@@ -5,6 +5,7 @@ import contextlib
 import json
 import os
 import signal
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -258,12 +259,12 @@ async def test_a_killed_agent_loses_only_the_round_in_progress(place: Place):
         with pytest.raises((ConnectionError, acp.RequestError)):
             await asking
         before = place.record(session.session_id)
-        async with place.agent(endpoint, EditorDouble()) as running:
-            listed = await running.connection.list_sessions(cwd=str(place.project))
-            await running.connection.load_session(str(place.project), session.session_id)
-            await running.editor.seen(lambda u: isinstance(u, acp.schema.AvailableCommandsUpdate))
-            replay = list(running.editor.updates)
-            response = await prompt(running, session.session_id, "go on")
+        async with place.agent(endpoint, EditorDouble()) as second:
+            listed = await second.connection.list_sessions(cwd=str(place.project))
+            await second.connection.load_session(str(place.project), session.session_id)
+            await second.editor.seen(lambda u: isinstance(u, acp.schema.AvailableCommandsUpdate))
+            replay = list(second.editor.updates)
+            response = await prompt(second, session.session_id, "go on")
 
     assert ["user", "assistant", "results"] == [turn["type"] for turn in before["history"]]
     assert [session.session_id] == [each.session_id for each in listed.sessions]
@@ -313,10 +314,10 @@ async def test_the_response_of_load_precedes_the_replay_unless_set_otherwise(pla
         for setting in ("after-response", "before-response"):
             async with place.agent(
                 endpoint, EditorDouble(), CORTEX_ACP_LOAD_REPLAY=setting
-            ) as running:
-                running.connection._conn.add_observer(observe)
-                await running.connection.load_session(str(place.project), session.session_id)
-                await running.editor.seen(
+            ) as loading:
+                loading.connection._conn.add_observer(observe)
+                await loading.connection.load_session(str(place.project), session.session_id)
+                await loading.editor.seen(
                     lambda u: isinstance(u, acp.schema.AvailableCommandsUpdate)
                 )
 
@@ -401,8 +402,8 @@ async def test_modes_models_and_options_are_kept(place: Place):
             "session/set_model", {"sessionId": session.session_id, "modelId": "llama3:8b"}
         )
         await prompt(running, session.session_id)
-        async with place.agent(endpoint, EditorDouble()) as running:
-            resumed = await running.connection.resume_session(
+        async with place.agent(endpoint, EditorDouble()) as second:
+            resumed = await second.connection.resume_session(
                 cwd=str(place.project), session_id=session.session_id
             )
 
@@ -414,7 +415,7 @@ async def test_modes_models_and_options_are_kept(place: Place):
 
 
 async def test_keys_of_other_vendors_in_the_environment_are_not_sent(place: Place):
-    secrets = {
+    secrets: Any = {
         "OPENAI_API_KEY": "leak-1",
         "ANTHROPIC_API_KEY": "leak-2",
         "ANTHROPIC_AUTH_TOKEN": "leak-3",
@@ -427,3 +428,126 @@ async def test_keys_of_other_vendors_in_the_environment_are_not_sent(place: Plac
 
     assert 3 == len(endpoint.headers)
     assert "leak" not in json.dumps(endpoint.headers)
+
+
+MCP_SERVER = """
+import os
+from mcp.server import MCPServer
+
+server = MCPServer("weather")
+
+
+@server.tool()
+def forecast(city: str) -> str:
+    return f"{os.environ['MOOD']} in {city}"
+
+
+server.run()
+"""
+
+
+async def test_mcp_servers_of_the_editor_lend_their_tools_after_asking(place: Place):
+    script = place.home / "weather.py"
+    script.write_text(MCP_SERVER)
+    servers = [
+        acp.schema.McpServerStdio(
+            name="weather",
+            command=sys.executable,
+            args=[str(script)],
+            env=[acp.schema.EnvVariable(name="MOOD", value="sunny")],
+        ),
+        acp.schema.McpServerStdio(name="broken", command="/nonexistent", args=[], env=[]),
+        acp.schema.HttpMcpServer(
+            type="http", name="gone", url="http://127.0.0.1:1/mcp", headers=[]
+        ),
+    ]
+    call = Call("mcp__weather__forecast", {"city": "Kiel"}, "c1")
+    async with (
+        ScriptedEndpoint(Answer(calls=[call]), Answer(text="Done.")) as endpoint,
+        place.agent(endpoint, EditorDouble()) as running,
+    ):
+        session = await running.connection.new_session(str(place.project), mcp_servers=servers)
+        response = await prompt(running, session.session_id)
+
+    assert "end_turn" == response.stop_reason
+    assert ["c1"] == [call.tool_call_id for call in running.editor.asked]
+    assert "sunny in Kiel" == endpoint.requests[1]["messages"][-1]["content"]
+    assert {"broken", "gone"} == {each["server"] for each in place.events("mcp server failed")}
+
+
+async def test_a_command_runs_in_the_editors_terminal_and_gives_it_back(place: Place):
+    bash = Call("bash", {"command": "echo out; exit 3"}, "c1")
+    async with (
+        ScriptedEndpoint(Answer(calls=[bash]), Answer(text="Done.")) as endpoint,
+        place.agent(endpoint, EditorDouble(), terminals=True) as running,
+    ):
+        session = await running.connection.new_session(str(place.project))
+        await prompt(running, session.session_id)
+
+    editor = running.editor
+    assert ([], ["t0"]) == (editor.killed, editor.released)
+    assert "ERROR: out\n[exit code 3]" == endpoint.requests[1]["messages"][-1]["content"]
+    shown = [content for u in editor.updates for content in getattr(u, "content", None) or ()]
+    assert any(getattr(each, "terminal_id", "") == "t0" for each in shown)
+
+
+async def test_rules_images_and_attachments_reach_the_model(place: Place):
+    (place.project / "AGENTS.md").write_text("Speak like a pirate.")
+    blocks = [
+        acp.text_block("look at "),
+        acp.resource_link_block("greeting", f"file://{place.project}/greeting.txt"),
+        acp.resource_block(acp.embedded_text_resource("file:///notes.md", "remember")),
+        acp.image_block("aGk=", "image/png"),
+    ]
+    async with (
+        ScriptedEndpoint(Answer(text="Arr.")) as endpoint,
+        place.agent(endpoint, EditorDouble()) as running,
+    ):
+        session = await running.connection.new_session(str(place.project))
+        await running.connection.prompt(session_id=session.session_id, prompt=blocks)
+
+    system, user = endpoint.requests[0]["messages"]
+    assert "Speak like a pirate." in system["content"]
+    text, image = user["content"]
+    path = place.project / "greeting.txt"
+    assert f"look at [greeting]({path})" in text["text"]
+    assert '<file path="/notes.md">\nremember\n</file>' in text["text"]
+    assert "data:image/png;base64,aGk=" == image["image_url"]["url"]
+
+
+async def test_closing_the_input_in_mid_stream_saves_the_session(place: Place):
+    async with ScriptedEndpoint(Answer(text="half", hold=asyncio.Event())) as endpoint:
+        async with place.agent(endpoint, EditorDouble()) as running:
+            session = await running.connection.new_session(str(place.project))
+            asking = asyncio.create_task(prompt(running, session.session_id))
+            await running.editor.seen(lambda _: running.editor.text() == "half")
+        asking.cancel()
+
+    assert 0 == running.process.returncode
+    assert "half" == place.record(session.session_id)["history"][1]["text"]
+    assert "agent stopped" == place.log()[-1]["event"]
+
+
+async def test_initialize_offers_only_what_there_is(place: Place):
+    async with (
+        ScriptedEndpoint(Answer()) as endpoint,
+        place.agent(endpoint, EditorDouble()) as running,
+    ):
+        can: Any = running.initialized.agent_capabilities
+        with pytest.raises(acp.RequestError, match="Method not found"):
+            await running.connection._conn.send_request("session/teleport", {})
+        with pytest.raises(acp.RequestError):
+            await running.connection.new_session("relative/path")
+        with pytest.raises(acp.RequestError):
+            await running.connection.load_session(str(place.project), "../../etc/passwd")
+
+    assert 1 == running.initialized.protocol_version
+    assert can.load_session
+    assert (True, False, True) == (
+        can.prompt_capabilities.image,
+        can.prompt_capabilities.audio,
+        can.prompt_capabilities.embedded_context,
+    )
+    assert can.session_capabilities.list is not None
+    assert can.session_capabilities.resume is not None
+    assert can.session_capabilities.delete is None

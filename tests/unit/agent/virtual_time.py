@@ -2,6 +2,7 @@
 
 import asyncio
 import selectors
+from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from typing import Any
@@ -63,9 +64,14 @@ class SlowExecutor(Executor):
         self._loop = loop
         self._delay = delay
         self._free = 0.0
+        self._waiting: deque[Callable[[], None]] = deque()  # timers of one moment have no order
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> "Future[Any]":
         future: Future[Any] = Future()
         self._free = max(self._free, self._loop.now) + self._delay()
-        self._loop.call_at(self._free, _run, future, fn, args, kwargs)
+        self._waiting.append(lambda: _run(future, fn, args, kwargs))
+        self._loop.call_at(self._free, self._next)
         return future
+
+    def _next(self) -> None:
+        self._waiting.popleft()()
