@@ -83,6 +83,13 @@ class Exchange:
         self.is_over = False
         self.ended_by: FleetError | None = None
 
+    def close(self) -> None:
+        """Nothing ends it any more."""
+        self.is_over = True
+        if self.stream is not None:
+            self.stream.close()
+            self.stream = None
+
     def leave(self) -> None:
         """The client has gone: stops everything that runs for it."""
         if not self.is_over:
@@ -147,7 +154,7 @@ class _Endpoint:
             response = response or direct_response(scope, receive, send)
             self._fail(bug, head, exchange, response)
         finally:
-            exchange.is_over = True
+            exchange.close()
             self._core.liveness.forget(exchange)
             self._core.gauges.requests_open.dec()
             self._core.ledger.write(record)

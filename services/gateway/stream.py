@@ -116,6 +116,10 @@ class Stream:
         """Ends a response that has begun, in the dialect's own form."""
         self._finish(self._projector.fail(error))
 
+    def close(self) -> None:
+        """Lets go of the sinks, so that both are freed without the garbage collector."""
+        self.sinks.clear()
+
     def waiting(self, step: registry.EnsureModelResponse) -> None:
         """Remembers what the client waits for; the next keep-alive says it."""
         self._waiting_for = word_step(step)
