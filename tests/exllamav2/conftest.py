@@ -13,3 +13,8 @@ else:
         from tests.exllamav2 import emulation
 
         emulation.install()
+
+    # Modules of the engine import the library at their top; attention must be in place before.
+    from services.neuron.engines.exllamav2.library import open_library
+
+    open_library()

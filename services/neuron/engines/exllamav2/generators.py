@@ -48,7 +48,12 @@ class Parts:
     def make_generator(self) -> Any:
         """A generator with an empty page table over the same cache."""
         shape = self.shape
-        made = self.library.generator.ExLlamaV2DynamicGenerator(
+        kind = self.library.generator.ExLlamaV2DynamicGenerator
+        if self.has_ngram_draft:
+            from services.neuron.engines.exllamav2.drafting import NgramGenerator
+
+            kind = NgramGenerator
+        made = kind(
             model=self.model,
             cache=self.cache,
             tokenizer=self.tokenizer,

@@ -65,6 +65,8 @@ def open_library() -> Library:
     except NoBackendError as error:
         raise EngineUnavailableError(str(error)) from error
     package = _import("exllamav2")
+    if not package.attn.has_flash_attn_with_paged:
+        raise EngineUnavailableError("exllamav2 was imported before its attention was in place.")
     facts = {
         "attention": backend.value,
         "exllamav2": SUPPORTED,
