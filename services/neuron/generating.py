@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import secrets
+import string
 import time
 
 from cortex.v1 import conversation_pb2 as conversation
@@ -11,10 +13,9 @@ from cortex.v1 import generation_pb2 as generation
 from services.backplane.errors import FleetError, Reason
 from services.neuron import translate
 from services.neuron.chat.messages import image_data
-from services.neuron.chat.parsers import parser_for
 from services.neuron.chat.stream import ChatParser, PlainParser
 from services.neuron.chat.template import Rendered, text_prompt
-from services.neuron.engine import Prompt, Task
+from services.neuron.engine import Constraint, Prompt, Task
 from services.neuron.gauges import NeuronMetrics
 from services.neuron.instances import Instance, Instances
 from services.neuron.outlet import Outlet
@@ -23,6 +24,7 @@ from services.neuron.settings import NeuronSettings
 
 # A prompt this long takes milliseconds to render, and the other streams should not wait for it.
 _LARGE_BYTES = 64 << 10
+_ID_LETTERS = string.ascii_letters + string.digits
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -32,11 +34,13 @@ class Composed:
     Attributes:
         prompt: what to continue.
         parser: reads the answer; made for this one.
+        constraint: the shape that the answer must take.
         images: for the prompt's image markers.
     """
 
     prompt: Prompt
     parser: ChatParser
+    constraint: Constraint | None = None
     images: tuple[bytes, ...] = ()
 
 
@@ -139,13 +143,17 @@ def compose(instance: Instance, request: generation.GenerateRequest) -> Composed
         raise FleetError(
             Reason.WRONG_MODALITY, f"{instance.model} makes vectors, not text.", field="model"
         )
+    constraint = translate.constraint(request.constraint)
     match request.WhichOneof("prompt"):
         case "chat":
             rendered = render(instance, request.chat, request.reasoning)
-            parser = parser_for(instance.markers, rendered.tail)
-            return Composed(rendered.prompt, parser, image_data(request.chat))
+            answer = instance.style.answer(
+                request.chat, tail=rendered.tail, constraint=constraint, new_id=_new_call_id
+            )
+            images = image_data(request.chat)
+            return Composed(rendered.prompt, answer.parser, answer.constraint, images)
         case "text":
-            return Composed(text_prompt(request.text), PlainParser())
+            return Composed(text_prompt(request.text), PlainParser(), constraint)
         case "token_ids":
             ids = tuple(request.token_ids.ids)
             if not ids or max(ids) >= info.vocabulary_size:
@@ -154,7 +162,7 @@ def compose(instance: Instance, request: generation.GenerateRequest) -> Composed
                     f"The prompt needs token ids below {info.vocabulary_size}, at least one.",
                     field="token_ids",
                 )
-            return Composed(Prompt(token_ids=ids), PlainParser())
+            return Composed(Prompt(token_ids=ids), PlainParser(), constraint)
         case _:
             raise FleetError(Reason.BAD_REQUEST, "There is no prompt.", field="prompt")
 
@@ -177,6 +185,11 @@ def render(
             Reason.WRONG_MODALITY, f"{instance.model} does not see images.", field="messages"
         )
     return instance.template.render(chat, _reasoning_variables(reasoning))
+
+
+def _new_call_id() -> str:
+    """Nine letters and digits: what every client takes, and Mistral's templates insist on."""
+    return "".join(secrets.choice(_ID_LETTERS) for _ in range(9))
 
 
 def _reasoning_variables(reasoning: generation.Reasoning) -> dict[str, object]:
@@ -208,7 +221,7 @@ def _task(
         prompt=composed.prompt,
         sampling=translate.sampling(request.sampling, info.default_sampling),
         stop=translate.stop(request.stop),
-        constraint=translate.constraint(request.constraint),
+        constraint=composed.constraint,
         top_logprobs=translate.top_logprobs(request),
         echo_prompt_logprobs=request.echo_prompt,
         resume_token_ids=tuple(request.resume_from.ids),

@@ -13,8 +13,9 @@ import structlog
 from cortex.v1 import model_pb2 as model
 from services.backplane.errors import FleetError, Reason
 from services.neuron.changes import Changes
-from services.neuron.chat.reasoning import Markers
+from services.neuron.chat.answer import ChatStyle
 from services.neuron.chat.template import ChatTemplate
+from services.neuron.chat.tool_calls.formats import GENERIC
 from services.neuron.engine import LoadPlan, ModelInfo, ModelStats
 from services.neuron.supervisor import SlotKey
 from services.neuron.worker_link import WorkerLink
@@ -70,7 +71,7 @@ class Instance:
         link: its worker's process, while there is one.
         template: None where the model has none.
         template_error: why the template cannot be used, if it cannot.
-        markers: how it marks its reasoning, if it reasons.
+        style: how it marks its reasoning and writes tool calls.
         running: generations that have not ended.
         reason: why it is RECOVERING or FAILED.
         progress: how far its load has come.
@@ -87,7 +88,7 @@ class Instance:
     link: WorkerLink | None = None
     template: ChatTemplate | None = None
     template_error: FleetError | None = None
-    markers: Markers | None = None
+    style: ChatStyle = dataclasses.field(default_factory=lambda: ChatStyle(None, GENERIC))
     running: set[Running] = dataclasses.field(default_factory=set[Running])
     reason: str = ""
     progress: model.LoadProgress | None = None

@@ -19,8 +19,10 @@ import structlog
 from cortex.v1 import model_pb2 as model
 from services.backplane.errors import FleetError, Reason
 from services.neuron import placing
+from services.neuron.chat.answer import ChatStyle
 from services.neuron.chat.parsers import reasoning_markers
 from services.neuron.chat.template import ChatTemplate
+from services.neuron.chat.tool_calls.formats import GENERIC, tool_format
 from services.neuron.engine import LoadPlan, ModelInfo
 from services.neuron.frames import Loaded, Loading
 from services.neuron.gauges import NeuronMetrics
@@ -283,18 +285,25 @@ def _adopt(instance: Instance, loaded: Loaded) -> None:
     info, spec = loaded.info, instance.spec
     instance.info = info
     source = spec.chat_template or info.chat_template or ""
-    instance.markers = reasoning_markers(spec.reasoning_format, source)
+    markers = reasoning_markers(spec.reasoning_format, source)
+    instance.style = ChatStyle(markers, tool_format(spec.tool_format, source))
+    shows_tools = instance.style.tool_format != GENERIC
     try:
-        instance.template = _template(source, info) if source else None
+        instance.template = _template(source, info, shows_tools=shows_tools) if source else None
     except FleetError as error:
         if spec.chat_template:  # the operator's own: better told now than at the first chat
             raise
         instance.template_error = error
 
 
-def _template(source: str, info: ModelInfo) -> ChatTemplate:
+def _template(source: str, info: ModelInfo, *, shows_tools: bool) -> ChatTemplate:
     variables = {"bos_token": info.bos_token, "eos_token": info.eos_token}
-    return ChatTemplate(source, control_tokens=info.control_tokens, variables=variables)
+    return ChatTemplate(
+        source,
+        control_tokens=info.control_tokens,
+        variables=variables,
+        shows_tools=shows_tools,
+    )
 
 
 def _plan(instance: Instance, engine: str, weights: Weights, settings: NeuronSettings) -> LoadPlan:

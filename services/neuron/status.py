@@ -119,6 +119,7 @@ def to_instance(instance: Instance) -> model.Instance:
         made.max_context_tokens = info.max_context_tokens
         made.cache_tokens_total = info.cache_tokens
         made.engine_facts.update(info.facts)
+        made.engine_facts["tool_format"] = instance.style.tool_format
         made.capabilities.extend(_capabilities(instance))
         for device_id, held in info.memory_bytes.items():
             made.memory.add(device_id=device_id, bytes=held)
@@ -138,9 +139,9 @@ def _capabilities(instance: Instance) -> list[model.Capability.ValueType]:
     made = [model.CAPABILITY_COMPLETION]
     if instance.template is not None:
         made.append(model.CAPABILITY_CHAT)
-        if "tools" in instance.template.source:
-            made.append(model.CAPABILITY_TOOLS)
-    if instance.markers is not None:
+        # a template that knows no tools is helped out, see chat.tool_calls.generic
+        made.append(model.CAPABILITY_TOOLS)
+    if instance.style.markers is not None:
         made.append(model.CAPABILITY_REASONING)
     if info.supports_images:
         made.append(model.CAPABILITY_VISION)

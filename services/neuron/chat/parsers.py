@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from services.backplane.errors import FleetError, Reason
-from services.neuron.chat.reasoning import FORMATS, Markers, ReasoningParser, is_opened, markers_of
-from services.neuron.chat.stream import ChatParser, PlainParser
+from services.neuron.chat.reasoning import FORMATS, Markers, markers_of
 
 
 def reasoning_markers(reasoning_format: str, template_source: str) -> Markers | None:
@@ -30,15 +29,3 @@ def reasoning_markers(reasoning_format: str, template_source: str) -> Markers | 
             field="spec.reasoning_format",
         )
     return markers
-
-
-def parser_for(markers: Markers | None, tail: str) -> ChatParser:
-    """A parser for one answer.
-
-    Args:
-        markers: of the model.
-        tail: the end of the rendered prompt.
-    """
-    if markers is None:
-        return PlainParser()
-    return ReasoningParser(markers, opened=is_opened(tail, markers))

@@ -22,6 +22,7 @@ from cortex.v1 import conversation_pb2 as conversation
 from services.backplane.errors import FleetError, Reason
 from services.neuron.chat.messages import Message, to_messages, to_tools
 from services.neuron.chat.segments import END_MARK, ControlTokens, unguard
+from services.neuron.chat.tool_calls import generic
 from services.neuron.chat.turns import system_texts, variants
 from services.neuron.engine import Prompt, Segment
 
@@ -50,6 +51,7 @@ class ChatTemplate:
         *,
         control_tokens: Mapping[str, int],
         variables: Mapping[str, Any],
+        shows_tools: bool = True,
         today: Callable[[], dt.datetime] = dt.datetime.now,
     ) -> None:
         """Compiles a template.
@@ -58,6 +60,8 @@ class ChatTemplate:
             source: Jinja source.
             control_tokens: the model's, by spelling.
             variables: `bos_token`, `eos_token`.
+            shows_tools: False for a template that knows no tools: they are shown in the system
+                turn instead, see `tool_calls.generic`.
             today: the clock of `strftime_now`.
 
         Raises:
@@ -66,6 +70,7 @@ class ChatTemplate:
         self.source = source
         self._tokens = ControlTokens(control_tokens)
         self._variables = dict(variables)
+        self._shows_tools = shows_tools
         environment = jinja2.sandbox.ImmutableSandboxedEnvironment(
             trim_blocks=True,
             lstrip_blocks=True,
@@ -94,9 +99,12 @@ class ChatTemplate:
         tools = to_tools(chat)
         given = self._tokens.guard_all({"messages": to_messages(chat), "tools": tools})
         context = {**self._variables, **self._tokens.guard_all(_own(chat)), **variables}
-        context["tools"] = given["tools"]
-        context["add_generation_prompt"] = not chat.continue_final_message
         messages: list[Message] = given["messages"]
+        if self._shows_tools:
+            context["tools"] = given["tools"]
+        elif tools or any("tool_calls" in each or each["role"] == "tool" for each in messages):
+            messages = generic.with_tools(messages, given["tools"] or [])
+        context["add_generation_prompt"] = not chat.continue_final_message
         if chat.continue_final_message:
             messages[-1] = _marked(messages[-1])
         text = self._accepted(messages, context)

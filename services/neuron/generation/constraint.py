@@ -20,6 +20,12 @@ from services.neuron.generation.logprobs import Row
 # Unbounded white space is where small models lose themselves for ever.
 _JSON_OPTIONS: Final = MappingProxyType({"whitespace_pattern": r"[\x20\x0A\x0D\x09]{1,20}"})
 ANY_OBJECT: Final = '{"type": "object"}'
+_WORDS: Final = {
+    ConstraintKind.JSON_OBJECT: "JSON object",
+    ConstraintKind.JSON_SCHEMA: "JSON schema",
+    ConstraintKind.REGEX: "regex",
+    ConstraintKind.LARK: "grammar",
+}
 
 
 class BadConstraintError(Exception):
@@ -56,10 +62,13 @@ class ConstraintCompiler:
         Raises:
             BadConstraintError: the schema, regex or grammar is not valid or not supported.
         """
-        grammar = _grammar(constraint)
+        try:
+            grammar = _grammar(constraint)
+        except ValueError as error:
+            raise _refused(constraint, str(error)) from error
         matcher = llguidance.LLMatcher(self._tokenizer, grammar, log_level=0)
         if matcher.is_error():
-            raise BadConstraintError(_one_line(matcher.get_error()))
+            raise _refused(constraint, matcher.get_error())
         return OutputConstraint(matcher, self._tokenizer.vocab_size)
 
 
@@ -123,24 +132,23 @@ class _Vocabulary:
 
 
 def _grammar(constraint: Constraint) -> str:
+    """What llguidance compiles; ValueError where it cannot even be read."""
     matcher: Any = llguidance.LLMatcher
-    try:
-        match constraint.kind:
-            case ConstraintKind.JSON_OBJECT:
-                return str(
-                    matcher.grammar_from_json_schema(ANY_OBJECT, defaults=dict(_JSON_OPTIONS))
-                )
-            case ConstraintKind.JSON_SCHEMA:
-                return str(
-                    matcher.grammar_from_json_schema(constraint.text, defaults=dict(_JSON_OPTIONS))
-                )
-            case ConstraintKind.REGEX:
-                return str(matcher.grammar_from_regex(constraint.text))
-            case ConstraintKind.LARK:
-                return str(matcher.grammar_from_lark(constraint.text))
-    except ValueError as error:
-        raise BadConstraintError(_one_line(str(error))) from error
+    match constraint.kind:
+        case ConstraintKind.JSON_OBJECT:
+            return str(matcher.grammar_from_json_schema(ANY_OBJECT))
+        case ConstraintKind.JSON_SCHEMA:
+            return str(matcher.grammar_from_json_schema(constraint.text))
+        case ConstraintKind.REGEX:
+            return str(matcher.grammar_from_regex(constraint.text))
+        case ConstraintKind.LARK:
+            return str(matcher.grammar_from_lark(constraint.text))
+
+
+def _refused(constraint: Constraint, words: str) -> BadConstraintError:
+    what = _WORDS[constraint.kind]
+    return BadConstraintError(f"The {what} cannot be enforced: {_one_line(words)}")
 
 
 def _one_line(text: str) -> str:
-    return " ".join(text.split())[:500] or "The constraint cannot be compiled."
+    return " ".join(text.split())[:500] or "it cannot be compiled."

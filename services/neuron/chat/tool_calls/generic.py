@@ -37,9 +37,11 @@ def with_tools(messages: Sequence[Message], tools: Sequence[Mapping[str, Any]]) 
     The tools stand at the end of the first system turn, calls of earlier turns are written as the
     model would write them, and results are turns of the user's.
     """
+    turns = [_written(message) for message in messages]
+    if not tools:
+        return _merged(turns)
     shown = "\n".join(json.dumps(tool, ensure_ascii=False) for tool in tools)
     instructions = _INSTRUCTIONS.format(tools=shown, opening=OPENING, closing=CLOSING)
-    turns = [_written(message) for message in messages]
     if turns and turns[0]["role"] == "system":
         system = "\n\n".join(filter(None, (turns[0]["content"], instructions)))
         return _merged([turns[0] | {"content": system}, *turns[1:]])

@@ -1,0 +1,113 @@
+"""How one answer is read and what it is held to: reasoning, tool calls, constraints. Pure."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Callable
+from typing import Final
+
+from cortex.v1 import conversation_pb2 as conversation
+from services.backplane.errors import FleetError, Reason
+from services.neuron.chat.reasoning import Markers, ReasoningParser, is_opened
+from services.neuron.chat.stream import ChatParser, PlainParser
+from services.neuron.chat.tool_calls import forced, formats, harmony
+from services.neuron.chat.tool_calls.calls import Calls, Tools
+from services.neuron.engine import Constraint, ConstraintKind
+
+# What may stand between the end of the reasoning and a constrained answer.
+_BEHIND_REASONING: Final = """\
+start: thought gap answer
+thought[suffix={closing}]: /(?s:.*)/
+gap: /\\s*/
+{answer}"""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Answer:
+    """How to read an answer, and the shape that it must take."""
+
+    parser: ChatParser
+    constraint: Constraint | None
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class ChatStyle:
+    """How a model writes.
+
+    Attributes:
+        markers: of its reasoning; None where it does not reason.
+        tool_format: name of its tool-call format.
+    """
+
+    markers: Markers | None
+    tool_format: str
+
+    def answer(
+        self,
+        chat: conversation.Chat,
+        *,
+        tail: str,
+        constraint: Constraint | None,
+        new_id: Callable[[], str],
+    ) -> Answer:
+        """The reading of one answer.
+
+        Args:
+            chat: what is answered.
+            tail: the end of the rendered prompt, behind its last control token.
+            constraint: asked for by the request itself.
+            new_id: makes ids of tool calls.
+
+        Raises:
+            FleetError: BAD_REQUEST, a call is required that cannot be made; BAD_CONSTRAINT, a
+                grammar is asked for where the prompt has opened reasoning.
+        """
+        tools = formats.tools_of(chat)
+        opened = self.markers is not None and is_opened(tail, self.markers)
+        if forced.is_forced(chat):
+            constraint = Constraint(ConstraintKind.JSON_SCHEMA, forced.schema(chat, tools))
+            parser = forced.parser(Calls(new_id), tools)
+        else:
+            parser = self._parser(chat, tools, new_id, is_constrained=constraint is not None)
+        if self.markers is None or isinstance(parser, harmony.HarmonyParser):
+            return Answer(parser, constraint)
+        if opened and constraint is not None:
+            constraint = _behind_reasoning(self.markers, constraint)
+        if not opened and constraint is not None:
+            return Answer(parser, constraint)  # its first character is the shape's own
+        return Answer(ReasoningParser(self.markers, opened=opened, answer=parser), constraint)
+
+    def _parser(
+        self,
+        chat: conversation.Chat,
+        tools: Tools,
+        new_id: Callable[[], str],
+        *,
+        is_constrained: bool,
+    ) -> ChatParser:
+        has_tools = bool(tools.parameters) and chat.tool_choice.WhichOneof("mode") != "none"
+        if is_constrained:
+            return PlainParser()
+        if has_tools or self.tool_format == harmony.NAME:
+            return formats.tool_parser(self.tool_format, tools, new_id)
+        return PlainParser()
+
+
+def _behind_reasoning(markers: Markers, constraint: Constraint) -> Constraint:
+    """The same constraint, in force from the end of the reasoning on."""
+    match constraint.kind:
+        case ConstraintKind.JSON_OBJECT:
+            answer = 'answer: %json {"type": "object"}'
+        case ConstraintKind.JSON_SCHEMA:
+            answer = f"answer: %json {constraint.text}"
+        case ConstraintKind.REGEX:
+            answer = f"answer: /{constraint.text.replace('/', chr(92) + '/')}/"
+        case ConstraintKind.LARK:
+            raise FleetError(
+                Reason.BAD_CONSTRAINT,
+                "A grammar cannot be enforced behind reasoning; switch reasoning off.",
+                field="constraint.grammar",
+            )
+    text = _BEHIND_REASONING.format(closing=json.dumps(markers.closing), answer=answer)
+    return Constraint(ConstraintKind.LARK, text)

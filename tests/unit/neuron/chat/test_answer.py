@@ -1,0 +1,148 @@
+import json
+
+import pytest
+
+from cortex.v1 import conversation_pb2 as conversation
+from services.backplane.errors import FleetError, Reason
+from services.neuron.chat.answer import ChatStyle
+from services.neuron.chat.reasoning import FORMATS
+from services.neuron.chat.stream import ReasoningPiece, TextPiece, ToolCallPiece
+from services.neuron.chat.template import ChatTemplate
+from services.neuron.engine import Constraint, ConstraintKind
+from tests.models.vocabulary import CHATML
+
+PLAIN = ChatStyle(None, "generic")
+THINKER = ChatStyle(FORMATS["think"], "hermes")
+SCHEMA = Constraint(ConstraintKind.JSON_SCHEMA, '{"type": "object"}')
+ADD = conversation.Tool(
+    name="add",
+    description="Adds.",
+    parameters_schema_json='{"type": "object", "properties": {"a": {"type": "integer"}}}',
+)
+
+
+def user(text="hi", **fields):
+    turn = conversation.Message(role=conversation.ROLE_USER, parts=[conversation.Part(text=text)])
+    return conversation.Chat(messages=[turn], **fields)
+
+
+def answer(style, chat, *, tail="", constraint=None):
+    return style.answer(chat, tail=tail, constraint=constraint, new_id=lambda: "id")
+
+
+def pieces(made, output):
+    return [*made.parser.feed(output), *made.parser.finish()]
+
+
+def test_without_tools_a_call_is_text():
+    said = '<tool_call>{"name": "add"}</tool_call>'
+
+    assert [TextPiece(said)] == pieces(answer(PLAIN, user()), said)
+
+
+def test_with_tools_it_is_a_call():
+    said = '<tool_call>{"name": "add", "arguments": {"a": 1}}</tool_call>'
+
+    made = answer(PLAIN, user(tools=[ADD]))
+
+    assert [ToolCallPiece(0, "id", "add", '{"a": 1}')] == pieces(made, said)
+
+
+def test_with_tools_that_may_not_be_called_it_is_text():
+    choice = conversation.ToolChoice(none=conversation.NoTool())
+    said = '<tool_call>{"name": "add"}</tool_call>'
+
+    assert [TextPiece(said)] == pieces(answer(PLAIN, user(tools=[ADD], tool_choice=choice)), said)
+
+
+def test_reasoning_comes_before_calls():
+    said = 'hm</think>\n\n<tool_call>{"name": "add", "arguments": {}}</tool_call>'
+
+    made = answer(THINKER, user(tools=[ADD]), tail="<think>\n")
+
+    assert [ReasoningPiece("hm"), ToolCallPiece(0, "id", "add", "{}")] == pieces(made, said)
+
+
+@pytest.mark.parametrize(
+    "choice",
+    [
+        conversation.ToolChoice(required=conversation.RequiredTool()),
+        conversation.ToolChoice(named="add"),
+    ],
+    ids=["required", "named"],
+)
+def test_a_call_that_must_be_made_is_constrained_from_the_first_token(choice):
+    made = answer(PLAIN, user(tools=[ADD], tool_choice=choice))
+
+    assert made.constraint is not None
+    schema = json.loads(made.constraint.text)
+    assert "add" == schema["properties"]["name"]["const"]
+    said = '{"name": "add", "arguments": {"a": 2}}'
+    assert [ToolCallPiece(0, "id", "add", '{"a": 2}')] == pieces(made, said)
+
+
+def test_any_of_several_tools_may_be_required():
+    other = conversation.Tool(name="sub", parameters_schema_json="{}")
+    choice = conversation.ToolChoice(required=conversation.RequiredTool())
+
+    made = answer(PLAIN, user(tools=[ADD, other], tool_choice=choice))
+
+    assert made.constraint is not None
+    names = [
+        one["properties"]["name"]["const"] for one in json.loads(made.constraint.text)["anyOf"]
+    ]
+    assert ["add", "sub"] == names
+
+
+@pytest.mark.parametrize(
+    "chat",
+    [
+        user(tool_choice=conversation.ToolChoice(required=conversation.RequiredTool())),
+        user(tools=[ADD], tool_choice=conversation.ToolChoice(named="nobody")),
+    ],
+    ids=["no tools", "no such tool"],
+)
+def test_a_call_that_cannot_be_made_is_refused(chat):
+    with pytest.raises(FleetError) as caught:
+        answer(PLAIN, chat)
+
+    assert (Reason.BAD_REQUEST, "tool_choice") == (caught.value.reason, caught.value.field)
+
+
+def test_a_constraint_waits_for_the_end_of_the_reasoning():
+    made = answer(THINKER, user(), tail="<think>\n", constraint=SCHEMA)
+
+    assert made.constraint is not None
+    assert ConstraintKind.LARK is made.constraint.kind
+    assert [ReasoningPiece("hm"), TextPiece("{}")] == pieces(made, "hm</think>\n{}")
+
+
+def test_a_constraint_without_reasoning_is_left_alone():
+    assert SCHEMA == answer(THINKER, user(), constraint=SCHEMA).constraint
+
+
+def test_a_grammar_behind_reasoning_is_refused():
+    lark = Constraint(ConstraintKind.LARK, 'start: "a"')
+
+    with pytest.raises(FleetError) as caught:
+        answer(THINKER, user(), tail="<think>\n", constraint=lark)
+
+    assert Reason.BAD_CONSTRAINT is caught.value.reason
+
+
+def test_a_template_without_tools_shows_them_all_the_same():
+    template = ChatTemplate(
+        CHATML, control_tokens={"<|im_start|>": 1, "<|im_end|>": 2}, variables={}, shows_tools=False
+    )
+    call = conversation.ToolCall(call_id="1", name="add", arguments_json='{"a": 1}')
+    result = conversation.ToolResult(call_id="1", parts=[conversation.Part(text="2")])
+    chat = user("1 and 1?", tools=[ADD])
+    chat.messages.add(role=conversation.ROLE_ASSISTANT, parts=[conversation.Part(tool_call=call)])
+    chat.messages.add(role=conversation.ROLE_TOOL, parts=[conversation.Part(tool_result=result)])
+
+    rendered = template.render(chat, {})
+
+    text = "".join(segment.text for segment in rendered.prompt.segments)
+    assert '"name": "add"' in text.partition("<tools>")[2]
+    assert '<tool_call>\n{"name": "add", "arguments": {"a": 1}}\n</tool_call>' in text
+    assert "user\n<tool_response>\n2\n</tool_response>" in text
