@@ -136,9 +136,10 @@ def _grammar(constraint: Constraint) -> str:
     matcher: Any = llguidance.LLMatcher
     match constraint.kind:
         case ConstraintKind.JSON_OBJECT:
-            return str(matcher.grammar_from_json_schema(ANY_OBJECT))
+            return str(matcher.grammar_from_json_schema(ANY_OBJECT, overrides=dict(_JSON_OPTIONS)))
         case ConstraintKind.JSON_SCHEMA:
-            return str(matcher.grammar_from_json_schema(constraint.text))
+            options = dict(_JSON_OPTIONS)
+            return str(matcher.grammar_from_json_schema(constraint.text, overrides=options))
         case ConstraintKind.REGEX:
             return str(matcher.grammar_from_regex(constraint.text))
         case ConstraintKind.LARK:

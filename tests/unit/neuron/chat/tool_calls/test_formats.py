@@ -36,7 +36,8 @@ def read(name, chunks, tools=TOOLS):
     parser = formats.tool_parser(name, tools, lambda: f"call_{next(numbers)}")
     pieces = [piece for chunk in chunks for piece in parser.feed(chunk)]
     pieces += parser.finish()
-    calls, repairs = {}, []
+    calls: dict[int, list[str]] = {}
+    repairs: list[str] = []
     for piece in pieces:
         if isinstance(piece, ToolCallPiece):
             call = calls.setdefault(piece.index, ["", "", ""])
