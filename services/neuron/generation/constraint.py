@@ -20,12 +20,14 @@ from services.neuron.generation.logprobs import Row
 # Unbounded white space is where small models lose themselves for ever.
 _JSON_OPTIONS: Final = MappingProxyType({"whitespace_pattern": r"[\x20\x0A\x0D\x09]{1,20}"})
 ANY_OBJECT: Final = '{"type": "object"}'
-_WORDS: Final = {
-    ConstraintKind.JSON_OBJECT: "JSON object",
-    ConstraintKind.JSON_SCHEMA: "JSON schema",
-    ConstraintKind.REGEX: "regex",
-    ConstraintKind.LARK: "grammar",
-}
+_WORDS: Final = MappingProxyType(
+    {
+        ConstraintKind.JSON_OBJECT: "JSON object",
+        ConstraintKind.JSON_SCHEMA: "JSON schema",
+        ConstraintKind.REGEX: "regex",
+        ConstraintKind.LARK: "grammar",
+    }
+)
 
 
 class BadConstraintError(Exception):

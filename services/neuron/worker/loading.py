@@ -64,6 +64,10 @@ class Loads:
         """The instance whose load goes on; empty where none does."""
         return "" if self._plan is None else self._plan.instance_id
 
+    def has(self, instance_id: str) -> bool:
+        """True if a load of this name goes on or waits."""
+        return instance_id in {self.loading, *(plan.instance_id for plan in self._waiting)}
+
     def begin(self, plan: LoadPlan) -> None:
         """Queues a load."""
         self._waiting.append(plan)

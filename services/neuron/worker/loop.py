@@ -105,7 +105,8 @@ class EngineLoop:
                 self._is_stopping = True
 
     def _begin_load(self, plan: LoadPlan) -> None:
-        if self._instances.get(plan.instance_id) is not None:
+        is_known = self._instances.get(plan.instance_id) is not None
+        if is_known or self._loads.has(plan.instance_id):
             self._link.send(
                 LoadEnded(plan.instance_id, "LOAD_FAILED", "An instance of this name is loaded.")
             )

@@ -64,7 +64,10 @@ def load(
         LoadFailed: with llama.cpp's own words.
     """
     path = _checked_path(plan)
-    total = sum(shard.stat().st_size for shard in _shards(path))
+    try:
+        total = sum(shard.stat().st_size for shard in _shards(path))
+    except OSError as error:
+        raise LoadFailed("MODEL_FILE_BAD", f"{path.name} cannot be read: {error}") from error
     job = _LoadJob(library, plan, path, assemble)
     job.start()
     try:
@@ -191,8 +194,8 @@ def _checked_path(plan: LoadPlan) -> Path:
     for name, is_set in unsupported.items():
         if is_set:
             raise LoadFailed("LOAD_FAILED", f"The llama.cpp engine does not support {name}.")
-    if not path.is_file():
-        what = "is a folder, not a GGUF file" if path.is_dir() else "does not exist"
+    if not os.path.isfile(path):  # noqa: PTH113 - Path.is_file raises where a folder is closed to us
+        what = "is a folder, not a GGUF file" if os.path.isdir(path) else "cannot be found"  # noqa: PTH112
         raise LoadFailed("MODEL_FILE_BAD", f"{path.name} {what}.")
     return path
 

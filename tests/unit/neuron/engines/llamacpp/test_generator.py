@@ -75,6 +75,27 @@ def test_a_prefix_copied_from_another_slot_gives_the_same_output(
     assert cached(run(model, PROMPT)) == 149  # the donor is untouched
 
 
+def test_a_prefix_copied_from_a_running_task_gives_the_same_output(
+    load: LoadModel, tmp_path: Path, model: LoadedModel
+) -> None:
+    fresh = load(tmp_path / "r.gguf", max_sequences=2, max_context_tokens=1024)
+    branch = [*PROMPT[:100], *PROMPT[10:20]]
+    expected = output(run(fresh, PROMPT)), output(run(load(tmp_path / "r.gguf"), branch))
+    first = Task(1, "i", Prompt(), SamplingParams(temperature=0), STOP)
+    model.submit(first, PROMPT)
+    events: list[Event] = []
+    while not any(isinstance(event, Delta) for event in events):
+        events += model.step()
+
+    both = [*events, *run(model, branch, task_id=2)]
+    while model.has_work:
+        both += model.step()
+
+    assert cached([event for event in both if event.task_id == 2]) == 100
+    assert output([event for event in both if event.task_id == 1]) == expected[0]
+    assert output([event for event in both if event.task_id == 2]) == expected[1]
+
+
 def test_chunked_prefill_gives_the_same_output_beside_others(
     load: LoadModel, tmp_path: Path, model: LoadedModel
 ) -> None:
