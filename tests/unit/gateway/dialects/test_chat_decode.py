@@ -99,12 +99,12 @@ def test_local_stop_rules() -> None:
         ignore_eos=True, min_tokens=4, stop_token_ids=[2], include_stop_str_in_output=True
     ).stop
 
-    assert (True, 4, [2], True) == (
+    assert [True, 4, [2], True] == [
         found.ignore_eos,
         found.min_tokens,
-        found.stop_token_ids,
+        list(found.stop_token_ids),
         found.include_stop_string,
-    )
+    ]
 
 
 def test_each_choice_has_a_seed_of_its_own() -> None:

@@ -220,7 +220,7 @@ def test_sampling_and_stop() -> None:
     )
 
     assert (1, 0.5, 3) == (found.sampling.temperature, found.sampling.top_p, found.sampling.top_k)
-    assert (32_000, ["x"]) == (found.stop.max_tokens, found.stop.stop_strings)
+    assert (32_000, ["x"]) == (found.stop.max_tokens, list(found.stop.stop_strings))
 
 
 def test_an_omitted_thought_comes_back_in_its_signature() -> None:
