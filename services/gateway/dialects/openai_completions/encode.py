@@ -56,8 +56,13 @@ def _choice(index: int, one: Collected, detail: Detail) -> dict[str, Any]:
         "text": text,
         "index": index,
         "logprobs": logprobs,
-        "finish_reason": openai_answer.finish_reason(one.finished.reason, called=False),
+        "finish_reason": finish_reason(one.finished),
     }
+
+
+def finish_reason(finished: generation.GenerationFinished) -> str:
+    """Why a completion ended; this API knows no calls."""
+    return "length" if finished.reason == generation.FINISH_REASON_MAX_TOKENS else "stop"
 
 
 def logprobs_object(

@@ -11,6 +11,7 @@ from services.gateway.dialects.dialect import Ask, Head
 from services.gateway.dialects.openai_completions.decode import Detail
 from services.gateway.dialects.openai_completions.encode import (
     completion_id,
+    finish_reason,
     logprobs_object,
     total,
 )
@@ -64,16 +65,16 @@ class CompletionProjector:
     def finish(self, choice: int, finished: generation.GenerationFinished) -> bytes:
         """The chunk that says why a choice ended; behind the last one, usage and `[DONE]`."""
         self._usages[choice] = finished.usage
-        reason = openai_answer.finish_reason(finished.reason, called=False)
+        reason = finish_reason(finished)
         if len(self._usages) < len(self._texts):
-            return self._chunk(choice, "", finish_reason=reason)
+            return self._chunk(choice, "", ended=reason)
         usages = [self._usages[index] for index in range(len(self._texts))]
         usage = openai_answer.usage_object(total(usages, self._detail))
         done = openai_answer.end_of_stream()
         if not self._detail.include_usage:
-            return self._chunk(choice, "", finish_reason=reason, usage=usage) + done
+            return self._chunk(choice, "", ended=reason, usage=usage) + done
         whole = b"data: " + encode(self._base | {"choices": [], "usage": usage}) + b"\n\n"
-        return self._chunk(choice, "", finish_reason=reason) + whole + done
+        return self._chunk(choice, "", ended=reason) + whole + done
 
     def fail(self, error: FleetError) -> bytes:
         """The error in place of an end."""
@@ -98,7 +99,7 @@ class CompletionProjector:
         choice: int,
         text: str,
         *,
-        finish_reason: str | None = None,
+        ended: str | None = None,
         logprobs: dict[str, Any] | None = None,
         usage: dict[str, Any] | None = None,
     ) -> bytes:
@@ -106,7 +107,7 @@ class CompletionProjector:
             "index": choice,
             "text": text,
             "logprobs": logprobs,
-            "finish_reason": finish_reason,
+            "finish_reason": ended,
         }
         chunk: dict[str, Any] = self._base | {"choices": [one]}
         if usage is not None or self._detail.include_usage:
