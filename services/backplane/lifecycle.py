@@ -56,22 +56,25 @@ def die_with_parent() -> None:
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
-def run(main: Callable[[Shutdown], Awaitable[int]], *, use_uvloop: bool = False) -> int:
+def run(
+    main: Callable[[Shutdown], Awaitable[int]],
+    *,
+    loop_factory: Callable[[], asyncio.AbstractEventLoop] | None = None,
+) -> int:
     """Runs a service until it returns or is told to stop.
 
     Settings that cannot be used and ports that are taken end with one clear line and no traceback.
 
     Args:
         main: the service; returns the exit code, and ends soon after `Shutdown` is requested.
-        use_uvloop: run on uvloop where it is installed.
+        loop_factory: makes the event loop; None for asyncio's own.
 
     Returns: the exit code.
     """
     if os.environ.get(DIE_WITH_PARENT):
         die_with_parent()
-    factory = _uvloop_factory() if use_uvloop else None
     try:
-        with asyncio.Runner(loop_factory=factory) as runner:
+        with asyncio.Runner(loop_factory=loop_factory) as runner:
             return runner.run(_guarded(main))
     except (SettingsError, BadAddressError) as error:
         sys.stderr.write(f"cortex: {error}\n")
@@ -98,11 +101,3 @@ async def _guarded(main: Callable[[Shutdown], Awaitable[int]]) -> int:
     finally:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.remove_signal_handler(number)
-
-
-def _uvloop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
-    try:
-        import uvloop
-    except ImportError:
-        return None
-    return uvloop.new_event_loop

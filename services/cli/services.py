@@ -32,7 +32,9 @@ def serve(config: ConfigOption = None) -> None:
             return await _gateway(document, shutdown)
         return await _with_registry(document, shutdown)
 
-    raise typer.Exit(lifecycle.run(both, use_uvloop=True))
+    from services.gateway.server import new_event_loop
+
+    raise typer.Exit(lifecycle.run(both, loop_factory=new_event_loop))
 
 
 def gateway(config: ConfigOption = None) -> None:

@@ -8,19 +8,23 @@ import pathlib
 import sys
 from collections.abc import Sequence
 
+import msgspec
 from google.protobuf.internal import api_implementation
 
 from services.backplane import lifecycle, logs, settings
 from services.backplane.settings import SettingsError
 from services.gateway import wire
-from services.gateway.server import ListenError
+from services.gateway.server import ListenError, new_event_loop
 from services.gateway.settings import read
+from services.gateway.workers import Keeper
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the gateway; the exit code."""
     parser = argparse.ArgumentParser(prog="cortex-gateway", description="Serves HTTP clients.")
     parser.add_argument("--config", type=pathlib.Path, help="cortex.toml")
+    # what a keeper of several workers tells each of them
+    parser.add_argument("--listen-descriptor", type=int, help=argparse.SUPPRESS)
     arguments = parser.parse_args(argv)
     try:
         document = settings.load(arguments.config, os.environ)
@@ -32,9 +36,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stderr.write(f"cortex: {error}\n")
         return lifecycle.EX_CONFIG
     try:
+        if arguments.listen_descriptor is not None:
+            listen = f"fd://{arguments.listen_descriptor}"
+            gateway = msgspec.structs.replace(gateway, listen=listen, metrics_listen="")
+        elif gateway.workers > 1:
+            keeper = Keeper(gateway, sys.argv[1:] if argv is None else argv)
+            return lifecycle.run(keeper.run)
         return lifecycle.run(
             lambda shutdown: wire.run(gateway, auth, shutdown, log_settings=log_settings),
-            use_uvloop=True,
+            loop_factory=new_event_loop,
         )
     except ListenError as error:
         sys.stderr.write(f"cortex: {error}\n")

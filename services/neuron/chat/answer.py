@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Callable
-from typing import Final
+from collections.abc import Callable, Mapping
+from typing import Any, Final
 
 from cortex.v1 import conversation_pb2 as conversation
 from services.backplane.errors import FleetError, Reason
@@ -94,13 +94,28 @@ class ChatStyle:
         return PlainParser()
 
 
+def _schema(text: str) -> dict[str, Any]:
+    try:
+        schema: Any = json.loads(text)
+    except ValueError as error:
+        raise FleetError(Reason.BAD_CONSTRAINT, f"The JSON schema is not JSON: {error}") from error
+    if not isinstance(schema, dict):
+        raise FleetError(Reason.BAD_CONSTRAINT, "The JSON schema is no object.")
+    return schema  # pyright: ignore[reportUnknownVariableType] - JSON
+
+
+def _bounded(schema: Mapping[str, Any]) -> str:
+    """The schema with white space bounded, where small models lose themselves for ever."""
+    return json.dumps({**schema, "x-guidance": {"whitespace_pattern": r"[\x20\x0A\x0D\x09]{1,20}"}})
+
+
 def _behind_reasoning(markers: Markers, constraint: Constraint) -> Constraint:
     """The same constraint, in force from the end of the reasoning on."""
     match constraint.kind:
         case ConstraintKind.JSON_OBJECT:
-            answer = 'answer: %json {"type": "object"}'
+            answer = f"answer: %json {_bounded({'type': 'object'})}"
         case ConstraintKind.JSON_SCHEMA:
-            answer = f"answer: %json {constraint.text}"
+            answer = f"answer: %json {_bounded(_schema(constraint.text))}"
         case ConstraintKind.REGEX:
             answer = f"answer: /{constraint.text.replace('/', chr(92) + '/')}/"
         case ConstraintKind.LARK:
