@@ -24,7 +24,7 @@ from services.neuron.status import StatusBoard
 
 _REPORT_SECONDS: Final = 2.0
 # Changes within this long travel in one report.
-_SETTLE_SECONDS: Final = 0.05
+_SETTLE_SECONDS: Final = 0.1
 _HELLO_SECONDS: Final = 5.0
 _FAREWELL_SECONDS: Final = 2.0
 

@@ -142,8 +142,9 @@ class Sources:
         if name in found:
             return found[name]
         for folder in self._folders:  # a folder with several files, one of which `quant` names
-            if name and (folder / name).is_dir() and folder in (folder / name).parents:
-                return weights.inspect(folder / name, quant=quant)
+            inside = (folder / name).resolve()
+            if inside.is_dir() and folder.resolve() in inside.parents:
+                return weights.inspect(inside, quant=quant)
         near = "; ".join(problem for problem in problems if name and name in problem)
         raise FleetError(
             Reason.MODEL_UNKNOWN if not near else Reason.MODEL_FILE_BAD,

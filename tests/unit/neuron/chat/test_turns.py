@@ -1,0 +1,71 @@
+from __future__ import annotations
+
+from services.neuron.chat.turns import system_texts, variants
+
+
+def turn(role: str, content: object, **more: object) -> dict[str, object]:
+    return {"role": role, "content": content, **more}
+
+
+def roles(messages) -> str:
+    return "".join(message["role"][0] for message in messages)
+
+
+def test_the_turns_as_they_came_are_tried_first():
+    messages = [turn("user", "a"), turn("system", "s"), turn("user", "b")]
+
+    assert next(variants(messages)) == messages
+
+
+def test_an_ordinary_chat_has_no_other_order():
+    messages = [turn("user", "a"), turn("assistant", "b"), turn("user", "c")]
+
+    assert list(variants(messages)) == [messages]
+
+
+def test_system_turns_move_to_the_front_in_their_order():
+    messages = [turn("user", "a"), turn("system", "1"), turn("system", "2")]
+
+    assert list(variants(messages))[1] == [turn("system", "1\n\n2"), turn("user", "a")]
+
+
+def test_neighbours_join_then_the_system_turn_becomes_the_users():
+    messages = [turn("user", "a"), turn("system", "s"), turn("user", "b")]
+
+    found = list(variants(messages))
+
+    assert [roles(each) for each in found] == ["usu", "suu", "su", "u"]
+    assert found[-1] == [turn("user", "s\n\na\n\nb")]
+
+
+def test_no_text_is_ever_lost():
+    messages = [
+        turn("system", "one"),
+        turn("user", "two"),
+        turn("assistant", "three", tool_calls=[1], reasoning_content="r"),
+        turn("assistant", "four", tool_calls=[2]),
+        turn("tool", "five"),
+        turn("tool", "six"),
+        turn("system", "seven"),
+        turn("user", [{"type": "text", "text": "eight"}, {"type": "image"}]),
+        turn("user", "nine"),
+    ]
+
+    for variant in variants(messages):
+        written = str(variant)
+        for word in ["one", "two", "three", "four", "five", "six", "seven", "eight", "nine"]:
+            assert word in written
+        assert "image" in written
+        calls = [call for each in variant for call in each.get("tool_calls", [])]
+        assert calls == [1, 2]
+        assert sum(each["role"] == "tool" for each in variant) == 2
+
+
+def test_a_lone_system_turn_becomes_a_users():
+    assert list(variants([turn("system", "s")]))[-1] == [turn("user", "s")]
+
+
+def test_texts_of_system_turns_are_found_in_parts_too():
+    messages = [turn("system", [{"type": "text", "text": "a"}]), turn("system", "b")]
+
+    assert system_texts(messages) == ["a", "b"]

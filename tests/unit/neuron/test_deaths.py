@@ -1,0 +1,64 @@
+from __future__ import annotations
+
+import pytest
+
+from services.neuron.deaths import DeathRecord, Pulse, PulseLimits
+
+
+def record(limit: int = 5) -> DeathRecord:
+    return DeathRecord(limit=limit, within_seconds=600, first_pause_seconds=1)
+
+
+def test_pauses_double_up_to_a_minute():
+    deaths = record(limit=100)
+    pauses = []
+
+    for second in range(9):
+        deaths.note(float(second))
+        pauses.append(deaths.pause_seconds)
+
+    assert pauses == [1, 2, 4, 8, 16, 32, 60, 60, 60]
+
+
+def test_so_many_deaths_within_the_window_are_too_many():
+    deaths = record()
+
+    for second in range(4):
+        deaths.note(float(second))
+    assert not deaths.is_too_many
+    deaths.note(599.0)
+
+    assert deaths.is_too_many
+
+
+def test_old_deaths_are_forgiven_but_counted():
+    deaths = record()
+    for second in range(4):
+        deaths.note(float(second))
+
+    deaths.note(1000.0)
+
+    assert not deaths.is_too_many
+    assert deaths.pause_seconds == 1
+    assert deaths.total == 5
+
+
+LIMITS = PulseLimits(stall_seconds=20, load_stall_seconds=120, memory_bytes=100 << 20)
+
+
+@pytest.mark.parametrize(
+    ("pulse", "words"),
+    [
+        (Pulse(0.5, 50 << 20), None),
+        (Pulse(21, 0), "stood still for 21 s"),
+        (Pulse(21, 0, is_loading=True), None),
+        (Pulse(121, 0, is_loading=True), "stood still for 121 s"),
+        (Pulse(0.1, 0, is_loading=True, load_silent_seconds=121), "no progress for 121 s"),
+        (Pulse(0.1, 0, is_loading=False, load_silent_seconds=121), None),
+        (Pulse(0.1, 101 << 20), "held 101 MiB; 100 MiB are allowed"),
+    ],
+)
+def test_a_pulse_is_judged(pulse, words):
+    complaint = LIMITS.complaint(pulse)
+
+    assert complaint is None if words is None else words in (complaint or "")

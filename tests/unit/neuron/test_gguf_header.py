@@ -1,0 +1,71 @@
+from __future__ import annotations
+
+import pathlib
+import struct
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from services.neuron import gguf_header
+from tests.models import scripted
+
+
+@pytest.fixture
+def model(tmp_path: pathlib.Path) -> pathlib.Path:
+    return scripted.build(tmp_path / "m.gguf", scripted.Script(context=777, width=64))
+
+
+def test_a_real_file_tells_its_facts(model):
+    header = gguf_header.read(model)
+
+    # keys and values of one layer, 4 heads of 16 numbers, two bytes each
+    assert header == gguf_header.GgufHeader("llama", 777, 2 * 1 * 4 * (16 + 16), is_embedder=False)
+
+
+@pytest.mark.parametrize("length", [0, 3, 4, 8, 23, 24, 40, 100])
+def test_a_file_that_ends_within_its_header_is_bad(model, length):
+    model.write_bytes(model.read_bytes()[:length])
+
+    with pytest.raises(gguf_header.BadGgufError) as bad:
+        gguf_header.read(model)
+
+    assert "m.gguf" in str(bad.value)
+
+
+def head(version: int = 3, keys: int = 1) -> bytes:
+    return b"GGUF" + struct.pack("<IQQ", version, 0, keys)
+
+
+def key(name: bytes, kind: int, value: bytes) -> bytes:
+    return struct.pack("<Q", len(name)) + name + struct.pack("<I", kind) + value
+
+
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        (b"PK\x03\x04" + b"x" * 40, "does not begin with GGUF"),
+        (head(version=99), "version 99"),
+        (head(keys=1 << 40), "keys cannot be true"),
+        (head() + struct.pack("<Q", 1 << 40), "cannot be true"),
+        (head() + key(b"k", 77, b""), "type 77"),
+        (head() + key(b"k", 4, b"\1\0\0\0"), "names no architecture"),
+        (head() + key(b"\xff\xfe", 4, b"\1\0\0\0"), "no GGUF file"),
+        (head() + key(b"k", 9, struct.pack("<IQ", 4, 1 << 60)), "cut off"),
+    ],
+)
+def test_what_cannot_be_a_header_is_told(tmp_path, data, words):
+    path = tmp_path / "m.gguf"
+    path.write_bytes(data)
+
+    with pytest.raises(gguf_header.BadGgufError, match=words):
+        gguf_header.read(path)
+
+
+@given(st.binary(max_size=200))
+def test_noise_is_never_a_crash(tmp_path_factory, noise):
+    path = tmp_path_factory.mktemp("noise") / "m.gguf"
+    path.write_bytes(b"GGUF\x03\0\0\0" + noise)
+
+    with pytest.raises(gguf_header.BadGgufError):
+        gguf_header.read(path)

@@ -1,0 +1,56 @@
+from __future__ import annotations
+
+import pathlib
+
+import pytest
+
+from services.backplane.settings import Document, SettingsError
+from services.neuron.settings import NeuronSettings
+
+
+def read(**keys: object) -> NeuronSettings:
+    return Document({"neuron": keys}, "cortex.toml").section("neuron", NeuronSettings)
+
+
+def test_defaults_are_the_documented_ports():
+    settings = read()
+
+    assert settings.listen.endswith(":13131")
+    assert settings.metrics_listen.endswith(":13132")
+    assert settings.registry == ("127.0.0.1:31315",)
+
+
+def test_the_store_is_the_first_folder_and_is_searched_too(tmp_path):
+    assert read(models_dirs=[str(tmp_path)]).store == tmp_path
+    chosen = read(models_dirs=["/a", "/b"], store_dir="/c")
+    assert chosen.model_folders == tuple(map(pathlib.Path, ("/a", "/b", "/c")))
+    assert read(models_dirs=[]).store.is_absolute()
+
+
+def test_no_registry_means_waiting_to_be_dialled():
+    assert read(registry=[]).registry == ()
+
+
+def test_limits_of_workers_are_a_table_of_their_own():
+    assert read(workers={"deaths": 3}).workers.deaths == 3
+
+
+@pytest.mark.parametrize(
+    ("keys", "words"),
+    [
+        ({"listen": "x"}, "'x' is not host:port"),
+        ({"registry": ["a:b"]}, "is not a port"),
+        ({"metrics_listen": "1.2.3.4:99999"}, "is not a port"),
+        ({"max_sequences": 0}, "max_sequences: must be at least 1"),
+        ({"drain_seconds": -1}, "drain_seconds: must not be negative"),
+        ({"labels": ["a"]}, "neuron.labels"),
+        ({"colour": "red"}, "unknown field `colour`"),
+        ({"workers": {"x": 1}}, "neuron.workers"),
+    ],
+)
+def test_errors_name_source_key_and_reason(keys, words):
+    with pytest.raises(SettingsError) as refused:
+        read(**keys)
+
+    assert str(refused.value).startswith("cortex.toml: neuron")
+    assert words in str(refused.value)

@@ -1,0 +1,166 @@
+from __future__ import annotations
+
+import hashlib
+import json
+import pathlib
+
+import pytest
+
+from cortex.v1 import model_pb2 as model
+from services.backplane.errors import FleetError, Reason
+from services.neuron import weights
+from services.neuron.sources import PathSource, Sources, UnsupportedSource
+from tests.models import scripted
+
+
+def no_bytes(done: int, total: int) -> None: ...
+
+
+def sources(folder: pathlib.Path, **named: str) -> Sources:
+    schemes = {"path": PathSource(), "hf": UnsupportedSource("hf")}
+    return Sources(schemes, named=named, folders=(folder,))
+
+
+def safetensors(folder: pathlib.Path, config: object) -> pathlib.Path:
+    folder.mkdir(parents=True)
+    (folder / "config.json").write_text(config if isinstance(config, str) else json.dumps(config))
+    (folder / "model.safetensors").write_bytes(b"x" * 100)
+    return folder
+
+
+@pytest.fixture
+def several(tmp_path: pathlib.Path) -> pathlib.Path:
+    for name in ("m.Q4_K_M.gguf", "m.Q8_0.gguf"):
+        (tmp_path / "m").mkdir(exist_ok=True)
+        scripted.build(tmp_path / "m" / name)
+    return tmp_path
+
+
+def test_a_file_is_called_as_itself(tmp_path):
+    scripted.build(tmp_path / "bravo.gguf")
+
+    found, problems = weights.listing([tmp_path])
+
+    assert list(found) == ["bravo"]
+    assert found["bravo"].bytes == (tmp_path / "bravo.gguf").stat().st_size
+    assert not problems
+
+
+def test_broken_files_are_told_and_left_out(tmp_path):
+    scripted.build(tmp_path / "good.gguf")
+    (tmp_path / "bad.gguf").write_bytes(b"no")
+
+    found, problems = weights.listing([tmp_path])
+
+    assert list(found) == ["good"]
+    assert len(problems) == 1
+    assert "bad.gguf" in problems[0]
+
+
+def test_hidden_folders_are_not_entered_and_missing_ones_are_empty(tmp_path):
+    (tmp_path / ".fetch-1").mkdir()
+    scripted.build(tmp_path / ".fetch-1" / "half.gguf")
+
+    assert weights.listing([tmp_path, tmp_path / "nowhere"]) == ({}, [])
+
+
+def test_a_folder_of_safetensors_is_a_model(tmp_path):
+    config = {
+        "architectures": ["LlamaForCausalLM"],
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "hidden_size": 64,
+        "max_position_embeddings": 2048,
+    }
+    safetensors(tmp_path / "org" / "llama", config)
+
+    found, _ = weights.listing([tmp_path])
+
+    assert found["llama"].format == "safetensors"
+    assert found["llama"].max_context_tokens == 2048
+    assert found["llama"].cache_bytes_per_token == 2 * 2 * 2 * 16 * 2
+
+
+@pytest.mark.parametrize("method", ["exl2", "gptq"])
+def test_quantised_folders_say_how(tmp_path, method):
+    safetensors(tmp_path / "q", {"quantization_config": {"quant_method": method}})
+
+    assert weights.inspect(tmp_path / "q").format == method
+
+
+@pytest.mark.parametrize("config", ["{", "[]", '{"num_hidden_layers": "many"}'])
+def test_a_broken_config_is_a_bad_model(tmp_path, config):
+    safetensors(tmp_path / "q", config)
+
+    with pytest.raises(FleetError) as bad:
+        weights.inspect(tmp_path / "q")
+
+    assert bad.value.reason is Reason.MODEL_FILE_BAD
+
+
+def test_quant_chooses_among_files(several):
+    assert weights.inspect(several / "m", quant="q8_0").path.name == "m.Q8_0.gguf"
+
+
+@pytest.mark.parametrize("quant", ["", "Q2", "m."])
+def test_an_ambiguous_quant_names_the_files(several, quant):
+    with pytest.raises(FleetError) as refused:
+        weights.inspect(several / "m", quant=quant)
+
+    assert refused.value.field == "spec.quant"
+    assert "m.Q4_K_M.gguf, m.Q8_0.gguf" in refused.value.message
+
+
+def test_an_empty_folder_is_no_model(tmp_path):
+    with pytest.raises(FleetError) as bad:
+        weights.inspect(tmp_path)
+
+    assert bad.value.reason is Reason.MODEL_FILE_BAD
+
+
+async def test_names_are_found_in_settings_first_then_on_disk(tmp_path):
+    scripted.build(tmp_path / "bravo.gguf")
+    elsewhere = scripted.build(tmp_path / "other.gguf")
+    made = sources(tmp_path, bravo=f"path:{elsewhere}")
+
+    named = await made.resolve(model.LoadSpec(model="bravo"), no_bytes)
+    found = await made.resolve(model.LoadSpec(model="other"), no_bytes)
+
+    assert named.path == found.path == elsewhere
+
+
+async def test_a_folder_with_several_files_is_a_name_too(several):
+    found = await sources(several).resolve(model.LoadSpec(model="m", quant="Q4_K_M"), no_bytes)
+
+    assert found.path.name == "m.Q4_K_M.gguf"
+
+
+@pytest.mark.parametrize("name", ["../m", "nothing"])
+async def test_a_name_never_leads_out_of_the_folders(several, name):
+    with pytest.raises(FleetError) as missing:
+        await sources(several / "m").resolve(model.LoadSpec(model=name), no_bytes)
+
+    assert missing.value.reason is Reason.MODEL_UNKNOWN
+
+
+async def test_a_digest_is_checked_with_progress(tmp_path):
+    path = scripted.build(tmp_path / "m.gguf")
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    spec = model.LoadSpec(model="m", source=f"path:{path}", sha256=digest.upper())
+    seen: list[tuple[int, int]] = []
+
+    await sources(tmp_path).resolve(spec, lambda done, total: seen.append((done, total)))
+
+    assert seen[-1] == (path.stat().st_size, path.stat().st_size)
+
+
+def test_the_listing_shows_named_models_that_are_here(tmp_path):
+    path = scripted.build(tmp_path / "m.gguf")
+    made = sources(tmp_path, alias=f"path:{path}", gone="path:/nowhere.gguf", far="hf:a/b", odd="x")
+
+    stored, problems = made.listing()
+
+    assert {one.model for one in stored} == {"m", "alias"}
+    assert all(one.format == "gguf" and one.architecture == "llama" for one in stored)
+    assert len(problems) == 2
