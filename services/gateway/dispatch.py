@@ -40,6 +40,8 @@ class Dispatch:
         requests: Sequence[generation.GenerateRequest],
         sinks: Sequence[ChoiceSink],
         record: ServedBy,
+        *,
+        keep_alive_seconds: float | None = None,
     ) -> None:
         """Runs every choice to its end.
 
@@ -50,17 +52,18 @@ class Dispatch:
             requests: one per choice; model and instance are filled in here.
             sinks: one per request.
             record: told where the choices ran.
+            keep_alive_seconds: how long the model should stay after this; None: policy decides.
 
         Raises:
             FleetError: some choice could not be finished; the others are cancelled.
         """
         if len(requests) == 1:
-            await self._run(name, requests[0], sinks[0], record)
+            await self._run(name, requests[0], sinks[0], record, keep_alive_seconds)
             return
         try:
             async with asyncio.TaskGroup() as group:
                 for request, sink in zip(requests, sinks, strict=True):
-                    group.create_task(self._run(name, request, sink, record))
+                    group.create_task(self._run(name, request, sink, record, keep_alive_seconds))
         except* FleetError as failures:
             raise _first(failures) from None
 
@@ -86,12 +89,19 @@ class Dispatch:
         request: generation.GenerateRequest,
         sink: ChoiceSink,
         record: ServedBy,
+        keep_alive_seconds: float | None,
     ) -> None:
         wanted = Wanted(
-            name, request.request_id, request.principal, functools.partial(prompt_prefix, request)
+            name,
+            request.request_id,
+            request.principal,
+            functools.partial(prompt_prefix, request),
+            keep_alive_seconds,
         )
         # The everyday case: a loaded instance serves it at the first attempt.
         target = self._placer.loaded(wanted, None)
+        if keep_alive_seconds is not None and target is not None:
+            self._placer.tell_keep_alive(wanted)
         troubles: Troubles | None = None
         while True:
             if target is None:

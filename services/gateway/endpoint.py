@@ -272,7 +272,13 @@ class GenerationEndpoint(_Endpoint):
             self._core.gauges.streams_open.dec()
 
     async def _run(self, ask: Ask, sinks: Sequence[ChoiceSink], record: Record) -> None:
-        await self._core.dispatch.generate(ask.model, ask.requests, sinks, record.served_by)
+        await self._core.dispatch.generate(
+            ask.model,
+            ask.requests,
+            sinks,
+            record.served_by,
+            keep_alive_seconds=ask.keep_alive_seconds,
+        )
 
     def _stream_headers(self, head: Head) -> list[tuple[bytes, bytes]]:
         return [

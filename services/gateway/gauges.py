@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterable
+from typing import Literal
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
@@ -80,6 +81,10 @@ class Gauges:
                 f"cortex_gateway_{name}", text, labels, buckets=buckets, registry=registry
             )
 
+        def gauge(name: str, text: str, mode: Literal["livesum", "livemin"]) -> Gauge:
+            # the mode tells how the figures of several workers become one
+            return Gauge(f"cortex_gateway_{name}", text, registry=registry, multiprocess_mode=mode)
+
         by = ("model", "dialect")
         self.requests = counter(
             "requests_total", "Requests that have ended, by HTTP status; 499: client gone.",
@@ -115,15 +120,9 @@ class Gauges:
         self.evictions = counter(
             "evictions_total", "Models put out for a request that waited here.", "model"
         )
-        self.streams_open = Gauge(
-            "cortex_gateway_streams_open", "Streamed answers under way.", registry=registry
-        )
-        self.requests_open = Gauge(
-            "cortex_gateway_requests_open", "Requests under way.", registry=registry
-        )
-        self.view_revision = Gauge(
-            "cortex_gateway_fleet_revision", "Revision of the fleet view.", registry=registry
-        )
+        self.streams_open = gauge("streams_open", "Streamed answers under way.", "livesum")
+        self.requests_open = gauge("requests_open", "Requests under way.", "livesum")
+        self.view_revision = gauge("fleet_revision", "Revision of the fleet view.", "livemin")
         for reason in Reason:
             self.errors.labels(reason.value)
         self._series: dict[tuple[str, str], _Series] = {}

@@ -8,6 +8,8 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Final, Protocol
 
+import structlog
+
 from cortex.v1 import registry_service_pb2 as registry
 from services.backplane.backoff import delays
 from services.backplane.errors import FleetError, Reason
@@ -19,6 +21,8 @@ from services.gateway.routing import Candidate, NobodyServes, Standing, choose
 
 # A registry that is being restarted is back within this time.
 _REGISTRY_PATIENCE_SECONDS: Final = 5.0
+
+log = structlog.get_logger()
 
 
 class Waiter(Protocol):
@@ -38,12 +42,14 @@ class Wanted:
         request_id: for the registry's log.
         principal: who asks.
         prefix: the beginning of the prompt, for affinity.
+        keep_alive_seconds: how long the model should stay after this; None: policy decides.
     """
 
     name: str
     request_id: str
     principal: str = ""
     prefix: Callable[[], bytes] = bytes
+    keep_alive_seconds: float | None = None
 
 
 class Placer:
@@ -65,6 +71,7 @@ class Placer:
         self._gauges = gauges
         self._placement_seconds = placement_seconds
         self._settle_seconds = settle_seconds
+        self._telling: set[asyncio.Task[None]] = set()
 
     def loaded(self, wanted: Wanted, troubles: Troubles | None) -> Candidate | None:
         """The best instance that is ready now; None where there is none.
@@ -95,6 +102,26 @@ class Placer:
                 f"The model {wanted.name!r} could not be placed within {seconds:g} seconds.",
                 retry_after_seconds=10,
             ) from error
+
+    def tell_keep_alive(self, wanted: Wanted) -> None:
+        """Tells the registry, beside the request, how long a loaded model should stay."""
+        task = asyncio.create_task(self._keep_alive(wanted))
+        self._telling.add(task)
+        task.add_done_callback(self._telling.discard)
+
+    async def close(self) -> None:
+        """Stops telling."""
+        for task in tuple(self._telling):
+            task.cancel()
+        await asyncio.gather(*self._telling, return_exceptions=True)
+
+    async def _keep_alive(self, wanted: Wanted) -> None:
+        try:
+            async with asyncio.timeout(_REGISTRY_PATIENCE_SECONDS):
+                async for _ in self._link.ensure(_request(wanted)):
+                    pass
+        except (FleetError, TimeoutError) as error:
+            log.warning("keep_alive.not_told", model=wanted.name, detail=str(error))
 
     def _pick(
         self, resolved: Resolved, wanted: Wanted, troubles: Troubles | None
@@ -146,12 +173,8 @@ class Placer:
         raise AssertionError("the delays are endless")
 
     async def _ask_registry(self, wanted: Wanted, troubles: Troubles, waiter: Waiter) -> Candidate:
-        request = registry.EnsureModelRequest(
-            request_id=wanted.request_id,
-            model=wanted.name,
-            principal=wanted.principal,
-            excluded_instance_ids=troubles.failed_instances,
-        )
+        request = _request(wanted)
+        request.excluded_instance_ids.extend(troubles.failed_instances)
         is_cold = False
         async for step in self._link.ensure(request):
             kind = step.WhichOneof("event")
@@ -164,6 +187,15 @@ class Placer:
                 self._gauges.evicted(step.evicting.victim_models)
             waiter.waiting(step)
         raise FleetError(Reason.REGISTRY_UNAVAILABLE, "The registry ended without a placement.")
+
+
+def _request(wanted: Wanted) -> registry.EnsureModelRequest:
+    request = registry.EnsureModelRequest(
+        request_id=wanted.request_id, model=wanted.name, principal=wanted.principal
+    )
+    if wanted.keep_alive_seconds is not None:
+        request.keep_alive.FromNanoseconds(round(wanted.keep_alive_seconds * 1e9))
+    return request
 
 
 def _candidate(placed: registry.Placement, name: str) -> Candidate:

@@ -154,7 +154,8 @@ class Stream:
             sink.flush()
 
     def _check_reader(self, now: float) -> None:
-        assert self._behind_since is not None
+        if self._behind_since is None:
+            return
         waits = self._held_bytes + self._response.buffered()
         too_long = now - self._behind_since > self._pace.slow_reader_seconds
         if too_long or waits > self._pace.slow_reader_bytes:
@@ -172,11 +173,10 @@ class Stream:
             return
         if self._quiet_since is None or self._event_at is None:
             self._quiet_since = self._event_at = now - slack
-        if self._behind_since is not None:
-            self._catch_up()
-            if self._behind_since is not None:
-                self._check_reader(now)
-                return
+        self._catch_up()
+        if self.is_behind:
+            self._check_reader(now)
+            return
         if self._wrote_event:
             self._wrote_event = False
             self._quiet_since = self._event_at = now

@@ -97,7 +97,7 @@ class Gateway:
             self._channels, kind=settings.transport, window_tokens=settings.window_tokens
         )
         self._liveness = Liveness(keepalive_seconds=settings.keepalive_seconds)
-        placer = Placer(
+        self._placer = Placer(
             view=self._view,
             outstanding=outstanding,
             link=self._registry_link,
@@ -110,7 +110,7 @@ class Gateway:
             auth=Auth(auth),
             view=self._view,
             dispatch=Dispatch(
-                placer=placer,
+                placer=self._placer,
                 links=self._links,
                 outstanding=outstanding,
                 attempts=settings.attempts,
@@ -162,6 +162,7 @@ class Gateway:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
+            await self._placer.close()
             await self._links.close()
             await self._channels.close()
             if self._request_lines is not None:

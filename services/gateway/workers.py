@@ -1,0 +1,141 @@
+"""Several gateway processes behind one socket, and the one process that keeps them.
+
+Each worker is a whole gateway with its own sessions; the kernel hands each new connection to one
+of them. The keeper binds the socket, so that no connection is refused while a worker is replaced,
+and adds up their metrics.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import pathlib
+import signal
+import socket
+import sys
+import tempfile
+from collections.abc import Sequence
+from typing import Final
+
+import structlog
+from prometheus_client import CollectorRegistry, multiprocess
+
+from services.backplane.address import Address
+from services.backplane.backoff import delays
+from services.backplane.lifecycle import EX_CONFIG, Shutdown
+from services.backplane.metrics import exposition
+from services.gateway.server import BACKLOG
+from services.gateway.settings import GatewaySettings
+
+# What a worker may take beyond its drain to end.
+_GRACE_SECONDS: Final = 5.0
+# A worker that lived this long had started well.
+_HEALTHY_SECONDS: Final = 10.0
+
+log = structlog.get_logger()
+
+
+class Keeper:
+    """Starts workers, replaces those that die, ends them all."""
+
+    def __init__(self, settings: GatewaySettings, arguments: Sequence[str]) -> None:
+        """Prepares; nothing is started.
+
+        Args:
+            settings: where to listen, and how many.
+            arguments: of the command line, which every worker gets as well.
+        """
+        self._settings = settings
+        self._arguments = tuple(arguments)
+        self._exit_code = 0
+
+    async def run(self, shutdown: Shutdown) -> int:
+        """Keeps the workers until the shutdown is requested; the exit code.
+
+        Raises:
+            OSError: an address cannot be listened on.
+        """
+        settings = self._settings
+        metrics = Address.parse(settings.metrics_listen) if settings.metrics_listen else None
+        registry = CollectorRegistry()
+        with (
+            tempfile.TemporaryDirectory(prefix="cortex-metrics-") as folder,
+            _bind(settings.listen) as listener,
+        ):
+            multiprocess.MultiProcessCollector(registry, path=folder)  # type: ignore[no-untyped-call]
+            async with exposition(registry, metrics), asyncio.TaskGroup() as group:
+                for index in range(settings.workers):
+                    group.create_task(self._keep(index, listener, pathlib.Path(folder), shutdown))
+        return self._exit_code
+
+    async def _keep(
+        self, index: int, listener: socket.socket, folder: pathlib.Path, shutdown: Shutdown
+    ) -> None:
+        pauses = delays(first=0.2, cap=5.0)
+        loop = asyncio.get_running_loop()
+        while not shutdown.requested:
+            began = loop.time()
+            process = await self._start(listener, folder)
+            log.info("worker.started", worker=index, pid=process.pid)
+            code = await self._outlive(process, shutdown)
+            multiprocess.mark_process_dead(process.pid, path=str(folder))  # type: ignore[no-untyped-call]
+            if shutdown.requested:
+                return
+            if code == EX_CONFIG:
+                self._exit_code = code
+                shutdown.request("a worker refused its settings")
+                return
+            log.error("worker.died", worker=index, pid=process.pid, code=code)
+            if loop.time() - began > _HEALTHY_SECONDS:
+                pauses = delays(first=0.2, cap=5.0)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(next(pauses)):
+                    await shutdown.wait()
+
+    async def _start(
+        self, listener: socket.socket, folder: pathlib.Path
+    ) -> asyncio.subprocess.Process:
+        descriptor = listener.fileno()
+        command = [sys.executable, "-m", "services.gateway", *self._arguments]
+        return await asyncio.create_subprocess_exec(
+            *command,
+            "--listen-descriptor",
+            str(descriptor),
+            pass_fds=(descriptor,),
+            env=os.environ | {"PROMETHEUS_MULTIPROC_DIR": str(folder)},
+            # a Ctrl-C on the terminal is the keeper's to pass on
+            start_new_session=True,
+        )
+
+    async def _outlive(self, process: asyncio.subprocess.Process, shutdown: Shutdown) -> int:
+        ended = asyncio.create_task(process.wait())
+        asked = asyncio.create_task(shutdown.wait())
+        try:
+            await asyncio.wait({ended, asked}, return_when=asyncio.FIRST_COMPLETED)
+            if not ended.done():
+                process.send_signal(signal.SIGTERM)
+                grace = self._settings.drain_seconds + _GRACE_SECONDS
+                await asyncio.wait({ended}, timeout=grace)
+        finally:
+            asked.cancel()
+            if process.returncode is None:
+                with contextlib.suppress(ProcessLookupError):
+                    process.kill()
+        return await ended
+
+
+def _bind(listen: str) -> socket.socket:
+    """The socket that all workers accept from.
+
+    Raises:
+        OSError: the address is taken, forbidden or unknown.
+    """
+    address = Address.parse(listen)
+    if address.is_unix:
+        listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        listener.bind(address.host)
+        listener.listen(BACKLOG)
+        return listener
+    family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
+    return socket.create_server((address.host, address.port or 0), family=family, backlog=BACKLOG)

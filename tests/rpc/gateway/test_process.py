@@ -1,0 +1,173 @@
+"""The gateway as a process of its own: start, several workers, signals, and mistakes."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import pathlib
+import re
+import signal
+import socket
+import sys
+from collections.abc import AsyncIterator
+
+import httpx
+import pytest
+
+from tests.rpc.gateway.fleet import chat_body, contents
+from tests.rpc.scripted_neuron import ScriptedNeuron
+from tests.rpc.stand_in_registry import StandInRegistry
+
+SECONDS = 30.0
+
+
+class Process:
+    """One `python -m services.gateway`."""
+
+    def __init__(self, folder: pathlib.Path) -> None:
+        self._config = folder / "cortex.toml"
+        self._process: asyncio.subprocess.Process | None = None
+
+    @property
+    def process(self) -> asyncio.subprocess.Process:
+        assert self._process is not None
+        return self._process
+
+    async def start(self, text: str) -> None:
+        self._config.write_text(text)
+        environment = {k: v for k, v in os.environ.items() if not k.startswith("CORTEX_")}
+        self._process = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "services.gateway", "--config", str(self._config),
+            stderr=asyncio.subprocess.PIPE, env=environment,
+        )  # fmt: skip
+
+    async def line(self, pattern: str) -> str:
+        """The next line of the log that holds a pattern."""
+        assert self.process.stderr is not None
+        async with asyncio.timeout(SECONDS):
+            while line := await self.process.stderr.readline():
+                if re.search(pattern, line.decode()):
+                    return line.decode()
+        raise AssertionError(f"no line with {pattern!r}")
+
+    async def ended(self) -> tuple[int, str]:
+        async with asyncio.timeout(SECONDS):
+            _, errors = await self.process.communicate()
+        assert self.process.returncode is not None
+        return self.process.returncode, errors.decode()
+
+
+@pytest.fixture
+async def gateway(tmp_path: pathlib.Path) -> AsyncIterator[Process]:
+    one = Process(tmp_path)
+    yield one
+    if one.process.returncode is None:
+        one.process.kill()
+        await one.process.wait()
+
+
+@pytest.fixture
+async def registry() -> AsyncIterator[StandInRegistry]:
+    one = StandInRegistry()
+    await one.start()
+    neuron = ScriptedNeuron("n1")
+    await neuron.start()
+    one.add_model("tiny")
+    one.put(neuron.described())
+    yield one
+    await neuron.stop()
+    await one.stop()
+
+
+def settings(registry: str, *, port: int = 0, more: str = "") -> str:
+    return (
+        f'[gateway]\nlisten = "127.0.0.1:{port}"\nmetrics_listen = ""\n'
+        f'registry = ["{registry}"]\n{more}\n[log]\nformat = "json"\n'
+    )
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as one:
+        return int(one.getsockname()[1])
+
+
+async def ready(port: int) -> None:
+    async with httpx.AsyncClient(trust_env=False) as client, asyncio.timeout(SECONDS):
+        while True:
+            try:
+                if (await client.get(f"http://127.0.0.1:{port}/readyz")).status_code == 200:
+                    return
+            except httpx.TransportError:
+                pass
+            await asyncio.sleep(0.05)
+
+
+@pytest.mark.slow
+async def test_a_process_serves_and_ends_well(gateway: Process, registry: StandInRegistry) -> None:
+    port = free_port()
+    await gateway.start(settings(registry.address, port=port))
+    await ready(port)
+
+    async with httpx.AsyncClient(trust_env=False) as client:
+        answer = await client.post(f"http://127.0.0.1:{port}/v1/chat/completions", json=chat_body())
+    gateway.process.send_signal(signal.SIGTERM)
+    code, log = await gateway.ended()
+
+    assert answer.json()["choices"][0]["message"]["content"] == "Hello world"
+    assert code == 0
+    assert log.count('"request.finished"') == 1 + log.count("/readyz")
+    assert "Traceback" not in log
+
+
+@pytest.mark.slow
+async def test_workers_share_a_socket_and_are_replaced(
+    gateway: Process, registry: StandInRegistry
+) -> None:
+    port, metrics = free_port(), free_port()
+    more = "workers = 2\ndrain_seconds = 2\n"
+    text = settings(registry.address, port=port, more=more)
+    await gateway.start(
+        text.replace('metrics_listen = ""', f'metrics_listen = "127.0.0.1:{metrics}"')
+    )
+    first = await gateway.line('"worker.started"')
+    await ready(port)
+
+    async with httpx.AsyncClient(trust_env=False) as client:
+        for _ in range(10):
+            body = chat_body(stream=True)
+            url = f"http://127.0.0.1:{port}/v1/chat/completions"
+            answer = await client.post(url, json=body, headers={"connection": "close"})
+            assert "".join(contents(answer.text)) == "Hello world"
+        exposed = (await client.get(f"http://127.0.0.1:{metrics}/metrics")).text
+    counted = re.findall(r'requests_total\{dialect="openai_chat",.*status="200"\} (\S+)', exposed)
+
+    assert [float(one) for one in counted] == [10.0]
+    found = re.search(r'"pid":(\d+)', first)
+    assert found is not None
+    os.kill(int(found[1]), signal.SIGKILL)
+    await gateway.line('"worker.died"')
+    await gateway.line('"worker.started"')
+    gateway.process.send_signal(signal.SIGTERM)
+    assert (await gateway.ended())[0] == 0
+
+
+@pytest.mark.slow
+async def test_a_taken_port_is_one_clear_line(gateway: Process) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        await gateway.start(settings("127.0.0.1:1", port=taken.getsockname()[1]))
+        code, log = await gateway.ended()
+
+    assert code == 69
+    assert "cannot listen on 127.0.0.1" in log
+    assert "Traceback" not in log
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("more", ["", "workers = 2"])
+async def test_a_mistake_in_the_settings_is_one_clear_line(gateway: Process, more: str) -> None:
+    await gateway.start(settings("nowhere", more=more))
+    code, log = await gateway.ended()
+
+    assert code == 78
+    assert "nowhere" in log
+    assert len(log.strip().splitlines()) == 1
