@@ -215,11 +215,12 @@ def _task(
 ) -> Task:
     info = instance.info
     assert info is not None
+    own = translate.sampling(instance.spec.default_sampling, info.default_sampling)
     return Task(
         task_id=task_id,
         instance_id=instance.instance_id,
         prompt=composed.prompt,
-        sampling=translate.sampling(request.sampling, info.default_sampling),
+        sampling=translate.sampling(request.sampling, own),
         stop=translate.stop(request.stop),
         constraint=composed.constraint,
         top_logprobs=translate.top_logprobs(request),

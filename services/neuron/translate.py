@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, Final
 
 from google.protobuf import duration_pb2
 
@@ -41,13 +41,18 @@ _FINISH = {
 }
 
 
+# For models whose files give no advice: what llama.cpp's own tools do. No truncation at all would
+# be no neutral choice: a small model wanders off within a sentence.
+UNADVISED: Final = SamplingParams(temperature=0.8, top_k=40, top_p=0.95, min_p=0.05)
+
+
 def sampling(asked: generation.Sampling, own: SamplingParams | None) -> SamplingParams:
-    """Settled sampling: the request's own values, then the model's, then neutral ones.
+    """Settled sampling: the given values, then the model's own, then `UNADVISED`.
 
     Raises:
         FleetError: BAD_REQUEST, a value is out of range.
     """
-    settled = own or SamplingParams()
+    settled = own or UNADVISED
     values: dict[str, Any] = {}
     given: Any = asked  # its fields are named as the engine's
     for name in settled.__struct_fields__:

@@ -18,7 +18,7 @@ from services.neuron.engine import (
 OWN = SamplingParams(temperature=0.6, top_k=20, top_p=0.95, seed=None)
 
 
-def test_the_requests_values_win_then_the_models_then_neutral_ones():
+def test_the_requests_values_win_then_the_models_then_those_of_a_model_without_advice():
     asked = g.Sampling(temperature=0, seed=7, logit_bias={3: -100.0})
 
     settled = translate.sampling(asked, OWN)
@@ -26,7 +26,7 @@ def test_the_requests_values_win_then_the_models_then_neutral_ones():
     assert settled == SamplingParams(
         temperature=0, top_k=20, top_p=0.95, seed=7, logit_bias={3: -100.0}
     )
-    assert translate.sampling(g.Sampling(), None) == SamplingParams()
+    assert translate.sampling(g.Sampling(), None) == translate.UNADVISED
 
 
 def test_zero_is_a_value_and_not_unset():
