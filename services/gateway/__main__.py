@@ -14,7 +14,7 @@ from google.protobuf.internal import api_implementation
 from services.backplane import lifecycle, logs, settings
 from services.backplane.settings import SettingsError
 from services.gateway import wire
-from services.gateway.server import ListenError, new_event_loop
+from services.gateway.server import new_event_loop
 from services.gateway.settings import read
 from services.gateway.workers import Keeper
 
@@ -35,20 +35,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (SettingsError, ValueError) as error:
         sys.stderr.write(f"cortex: {error}\n")
         return lifecycle.EX_CONFIG
-    try:
-        if arguments.listen_descriptor is not None:
-            listen = f"fd://{arguments.listen_descriptor}"
-            gateway = msgspec.structs.replace(gateway, listen=listen, metrics_listen="")
-        elif gateway.workers > 1:
-            keeper = Keeper(gateway, sys.argv[1:] if argv is None else argv)
-            return lifecycle.run(keeper.run)
-        return lifecycle.run(
-            lambda shutdown: wire.run(gateway, auth, shutdown, log_settings=log_settings),
-            loop_factory=new_event_loop,
-        )
-    except ListenError as error:
-        sys.stderr.write(f"cortex: {error}\n")
-        return lifecycle.EX_UNAVAILABLE
+    if arguments.listen_descriptor is not None:
+        listen = f"fd://{arguments.listen_descriptor}"
+        gateway = msgspec.structs.replace(gateway, listen=listen, metrics_listen="")
+    elif gateway.workers > 1:
+        keeper = Keeper(gateway, sys.argv[1:] if argv is None else argv)
+        return lifecycle.run(keeper.run)
+    return lifecycle.run(
+        lambda shutdown: wire.run(gateway, auth, shutdown, log_settings=log_settings),
+        loop_factory=new_event_loop,
+    )
 
 
 def check_protobuf() -> None:

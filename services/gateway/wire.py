@@ -18,6 +18,7 @@ from services.backplane.errors import FleetError, Reason
 from services.backplane.lifecycle import Shutdown
 from services.backplane.logs import LogSettings
 from services.backplane.metrics import exposition, new_registry
+from services.backplane.server import PortTakenError
 from services.gateway.app import build_app
 from services.gateway.auth import Auth
 from services.gateway.dialects.anthropic_messages.routes import AnthropicMessages
@@ -37,7 +38,7 @@ from services.gateway.record import Ledger
 from services.gateway.registry_link import RegistryLink, keep_watching
 from services.gateway.request_log import request_logger
 from services.gateway.responses_store import ResponsesStore
-from services.gateway.server import HttpServer, ServerOptions, TlsOptions
+from services.gateway.server import HttpServer, ListenError, ServerOptions, TlsOptions
 from services.gateway.settings import AuthSettings, GatewaySettings
 from services.gateway.transports.links import Links
 
@@ -232,8 +233,15 @@ class Gateway:
 async def run(
     settings: GatewaySettings, auth: AuthSettings, shutdown: Shutdown, *, log_settings: LogSettings
 ) -> int:
-    """Runs a gateway with its metrics endpoint; the exit code."""
-    gateway = Gateway(settings, auth, log_settings=log_settings)
+    """Runs a gateway with its metrics endpoint; the exit code.
+
+    Raises:
+        PortTakenError: an address cannot be listened on.
+    """
+    try:
+        gateway = Gateway(settings, auth, log_settings=log_settings)
+    except ListenError as error:
+        raise PortTakenError(str(error)) from error
     _spare_the_collector()
     listen = Address.parse(settings.metrics_listen) if settings.metrics_listen else None
     try:
