@@ -74,7 +74,7 @@ def litellm(mock: Mock, cache: Path, starting: Starting) -> Target:
     log = cache / "litellm-run.log"
     process = starting(Process(command, cpu=TARGET_CPU, log=log, environment=environment))
     process.wait_for_port(port)
-    return Target(name="litellm", port=port, process=process, settle=True)
+    return Target(name="litellm", port=port, process=process, settle=True, most_connections=64)
 
 
 def vllm_router(mock: Mock, cache: Path, starting: Starting) -> Target:

@@ -6,6 +6,7 @@ and prints the table of bench.report.
 """
 
 import argparse
+import signal
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -55,7 +56,8 @@ class Bench:
             for workload in workloads:
                 shift = turn % len(self._targets)
                 for target in [*self._targets[shift:], *self._targets[:shift]]:
-                    yield self._keep(turn, target, workload)
+                    if workload.connections <= target.most_connections:
+                        yield self._keep(turn, target, workload)
 
     def _keep(self, turn: int, target: Target, workload: Workload) -> Record:
         sample = self._measure(target, workload)
@@ -144,6 +146,8 @@ def _start(names: Sequence[str], cache: Path, processes: list[Process]) -> list[
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs what the command line asks for; 1 where a load generator was too slow."""
+    # Ended by a signal it must still take its children with it.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     options = _parse(arguments)
     options.cache.mkdir(parents=True, exist_ok=True)
     options.out.unlink(missing_ok=True)

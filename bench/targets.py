@@ -35,6 +35,8 @@ class Target:
     Attributes:
         process: whose CPU time counts; None where nothing stands before the mock.
         settle: whether a backlog may outlive a window and has to be waited for.
+        most_connections: where it is saturated; more would only pile up work that spoils the
+            windows of the others.
     """
 
     name: str
@@ -43,6 +45,7 @@ class Target:
     model: str = "bench"
     header: str = ""
     settle: bool = False
+    most_connections: int = 1 << 30
     helpers: list[Process] = field(default_factory=list)
 
 

@@ -62,7 +62,7 @@ static Sched sched_of(int pid) {
   return total;
 }
 
-typedef enum { IDLE, HEAD, COUNTED, CHUNK_SIZE, CHUNK, CHUNK_END, TRAILER, UNTIL_CLOSE } State;
+typedef enum { IDLE, CONNECTING, HEAD, COUNTED, CHUNK_SIZE, CHUNK, CHUNK_END, TRAILER, UNTIL_CLOSE } State;
 
 typedef struct {
   int fd;
@@ -130,17 +130,28 @@ static void ask(Client *c) {
 static void dial(Client *c) {
   struct sockaddr_in address = loopback(options.port);
   if (c->fd >= 0) close(c->fd);
-  c->fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-  c->state = IDLE;
+  c->fd = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+  c->state = CONNECTING;
   no_delay(c->fd);
-  if (connect(c->fd, (struct sockaddr *)&address, sizeof address)) {
+  // Never blocks: a peer whose backlog is full would stop all the other connections too.
+  connect(c->fd, (struct sockaddr *)&address, sizeof address);
+  struct epoll_event event = {.events = EPOLLOUT, .data.ptr = c};
+  epoll_ctl(epoll, EPOLL_CTL_ADD, c->fd, &event);
+}
+
+static void connected(Client *c) {
+  int error = 0;
+  socklen_t size = sizeof error;
+  getsockopt(c->fd, SOL_SOCKET, SO_ERROR, &error, &size);
+  struct epoll_event event = {.events = EPOLLIN, .data.ptr = c};
+  epoll_ctl(epoll, EPOLL_CTL_MOD, c->fd, &event);
+  if (error) {
     seen.refused++;
+    c->state = IDLE;
     close(c->fd);
     c->fd = -1;
     return;
   }
-  struct epoll_event event = {.events = EPOLLIN, .data.ptr = c};
-  epoll_ctl(epoll, EPOLL_CTL_ADD, c->fd, &event);
   ask(c);
 }
 
@@ -235,7 +246,8 @@ static bool take(Client *c, const char *data, size_t size, u64 now) {
         used = size;
         scan(c, data, used, now);
         break;
-      case IDLE: return false;
+      case IDLE:
+      case CONNECTING: return false;
     }
     data += used;
     size -= used;
@@ -318,7 +330,13 @@ static void run(Client *clients) {
     while (dialled < options.connections && clients[dialled].connect_at <= now - start)
       dial(&clients[dialled++]);
     int ready = epoll_wait(epoll, events, EVENTS, dialled < options.connections ? 1 : 20);
-    for (int i = 0; i < ready; i++) receive(events[i].data.ptr);
+    for (int i = 0; i < ready; i++) {
+      Client *c = events[i].data.ptr;
+      if (c->state == CONNECTING)
+        connected(c);
+      else
+        receive(c);
+    }
     for (int i = 0; i < dialled; i++)
       if (clients[i].state == IDLE) usleep(1000), dial(&clients[i]);
   }

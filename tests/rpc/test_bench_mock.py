@@ -63,10 +63,11 @@ def start(number: int, tokens: int, *, mode: str = "n ", credit: int = 1000):
 async def test_generate_keeps_the_grammar_of_a_stream(neuron) -> None:
     events = [event async for event in neuron.Generate(request(3, "p "))]
 
+    # On a busy machine two tokens may fall due before the mock gets to write.
     kinds = [event.WhichOneof("event") for event in events]
-    assert kinds == ["started", "text", "text", "text", "finished"]
+    assert (kinds[0], set(kinds[1:-1]), kinds[-1]) == ("started", {"text"}, "finished")
     assert events[0].started.instance_id == INSTANCE
-    assert [event.text.text for event in events[1:4]] == [" tok"] * 3
+    assert "".join(event.text.text for event in events) == " tok" * 3
     assert events[-1].finished.reason == generation_pb2.FINISH_REASON_MAX_TOKENS
     assert events[-1].finished.usage.completion_tokens == 3
 
