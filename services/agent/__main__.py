@@ -24,6 +24,7 @@ from services.agent.opening import Surroundings
 from services.agent.plan_dir import data_home
 from services.agent.prompt import BASE
 from services.agent.settings import (
+    PREFIX,
     Settings,
     SettingsError,
     config_home,
@@ -70,7 +71,10 @@ async def run_stdio(
     agent = CortexAgent(
         settings=settings,
         surroundings=Surroundings(
-            environment=environment,
+            # The agent's own settings, a key among them, are none of a command's business.
+            environment={
+                key: value for key, value in environment.items() if not key.startswith(PREFIX)
+            },
             data=data_home(environment),
             config=config_home(environment),
             today=lambda: dt.datetime.now().astimezone().date().isoformat(),

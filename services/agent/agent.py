@@ -72,7 +72,7 @@ class CortexAgent:
         name = client_info.name if client_info else "unknown"
         log.info("editor connected", editor=name, offered=str(self._sessions.offered))
         return acp.schema.InitializeResponse(
-            protocol_version=min(protocol_version, acp.PROTOCOL_VERSION),
+            protocol_version=acp.PROTOCOL_VERSION,
             agent_info=acp.schema.Implementation(
                 name="cortex-acp", title="Cortex", version=services.__version__
             ),

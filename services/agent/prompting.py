@@ -53,6 +53,9 @@ class Prompting:
         if command == commands.INIT:
             user = UserTurn(parts=(TextPart(commands.INIT_PROMPT),))
         session.extend(user)
+        is_first = not session.record.title
+        if is_first:
+            session.record.title = one_line(user_text(user), _TITLE_CHARACTERS) or "Untitled"
         usage, stop = Usage(), "error"
         try:
             if not session.is_current(ticket):
@@ -61,7 +64,7 @@ class Prompting:
                 stop = await session.run(self._command(session, command))
             else:
                 turn = self._turn(session)
-                stop = await session.run(self._titled(session, user, turn))
+                stop = await session.run(self._started(session, turn, is_first=is_first))
                 usage = turn.usage
         except (EndpointError, UnknownModelError) as error:
             log.warning("prompt failed", reason=str(error))
@@ -86,9 +89,8 @@ class Prompting:
             max_rounds=self._settings.max_rounds,
         )
 
-    async def _titled(self, session: Session, user: UserTurn, turn: PromptTurn) -> str:
-        if not session.record.title:
-            session.record.title = one_line(user_text(user), _TITLE_CHARACTERS) or "Untitled"
+    async def _started(self, session: Session, turn: PromptTurn, *, is_first: bool) -> str:
+        if is_first:
             await session.editor.update(
                 acp.schema.SessionInfoUpdate(
                     session_update="session_info_update", title=session.record.title

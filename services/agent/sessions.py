@@ -20,6 +20,8 @@ from services.agent.tools.tool import Tool
 
 log = structlog.get_logger(__name__)
 
+_REPLAY_SECONDS = 30.0
+
 
 class OpenSessions:
     """The open sessions by id; `connection` and `offered` are set when the editor arrives."""
@@ -79,16 +81,12 @@ class OpenSessions:
         return session
 
     async def replay(self, session: Session) -> None:
-        """Shows the history; a prompt that comes meanwhile waits for the lock, or cancels it."""
-        async with session.lock:
-            await session.run(self._replayed(session))
-
-    async def _replayed(self, session: Session) -> str:
-        history = [*session.record.history]
-        for update in replayed(history, tools=self._tools, workspace=session.workspace):
-            await session.editor.update(update)
-        await session.editor.update(commands.available_commands())
-        return "end_turn"
+        """Shows the history; a prompt that comes meanwhile waits for it, but not for ever."""
+        async with session.lock, asyncio.timeout(_REPLAY_SECONDS):
+            history = session.record.history
+            for update in replayed(history, tools=self._tools, workspace=session.workspace):
+                await session.editor.update(update)
+            await session.editor.update(commands.available_commands())
 
     async def close(self, session_id: str) -> None:
         """Cancels what runs in a session and forgets it; its file stays."""

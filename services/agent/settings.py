@@ -16,7 +16,7 @@ WireApi = Literal["openai-chat", "openai-responses", "anthropic-messages"]
 ToolFormat = Literal["auto", "native", "text"]
 
 DEFAULT_BASE_URL = "http://127.0.0.1:31313/v1"
-_PREFIX = "CORTEX_ACP_"
+PREFIX = "CORTEX_ACP_"
 _ENDPOINT_KEYS = {
     "BASE_URL": "base_url",
     "WIRE_API": "wire_api",
@@ -120,7 +120,7 @@ def load_settings(environment: Mapping[str, str], path: Path | None = None) -> S
     Raises:
         SettingsError: a file cannot be read, or a value is wrong or unknown.
     """
-    if path is None and (named := environment.get(f"{_PREFIX}CONFIG")):
+    if path is None and (named := environment.get(f"{PREFIX}CONFIG")):
         path = Path(named)
     values: dict[str, Any] = {}
     source = "environment"
@@ -164,18 +164,18 @@ def _read_toml(path: Path) -> dict[str, Any]:
 def _apply_environment(values: dict[str, Any], environment: Mapping[str, str]) -> None:
     """Overrides agent settings, and the one endpoint when there is only one."""
     for suffix, key in _AGENT_KEYS.items():
-        if value := environment.get(_PREFIX + suffix):
+        if value := environment.get(PREFIX + suffix):
             values[key] = value
     overrides = {
         key: value
         for suffix, key in _ENDPOINT_KEYS.items()
-        if (value := environment.get(_PREFIX + suffix))
+        if (value := environment.get(PREFIX + suffix))
     }
     if not overrides:
         return
     endpoints = values.setdefault("endpoints", [{}])
     if not isinstance(endpoints, list) or len(endpoints) != 1 or not isinstance(endpoints[0], dict):
-        names = ", ".join(sorted(_PREFIX + key for key in _ENDPOINT_KEYS))
+        names = ", ".join(sorted(PREFIX + key for key in _ENDPOINT_KEYS))
         raise SettingsError(f"environment: {names} need exactly one endpoint in the file")
     endpoints[0].update(overrides)
 

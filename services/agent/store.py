@@ -106,12 +106,14 @@ class SessionStore:
     ) -> tuple[list[SessionHeader], str | None]:
         """Returns up to 50 headers, newest first, and the cursor of the next page.
 
+        A session without a title has never had a prompt and is left out.
+
         Raises:
             ValueError: the cursor is none of ours.
         """
         after = _decode_cursor(cursor) if cursor else None
         headers = await self._run(self._headers)
-        headers = [each for each in headers if cwd is None or each.cwd == cwd]
+        headers = [each for each in headers if each.title and cwd in {None, each.cwd}]
         headers.sort(key=_order)
         if after is not None:
             headers = [each for each in headers if _order(each) > after]

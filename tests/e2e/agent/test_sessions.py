@@ -430,6 +430,22 @@ async def test_keys_of_other_vendors_in_the_environment_are_not_sent(place: Plac
     assert "leak" not in json.dumps(endpoint.headers)
 
 
+async def test_commands_do_not_see_the_agents_own_key(place: Place):
+    bash = Call("bash", {"command": "env"}, "c1")
+    async with (
+        ScriptedEndpoint(Answer(calls=[bash]), Answer(text="Done.")) as endpoint,
+        place.agent(endpoint, EditorDouble(), CORTEX_ACP_API_KEY="secret-key") as running,
+    ):
+        session = await running.connection.new_session(str(place.project))
+        await prompt(running, session.session_id)
+
+    assert "Bearer secret-key".lower() == endpoint.headers[0]["authorization"]
+    result = endpoint.requests[1]["messages"][-1]["content"]
+    assert "PATH=" in result
+    assert "secret-key" not in result
+    assert "secret-key" not in json.dumps(place.log())
+
+
 MCP_SERVER = """
 import os
 from mcp.server import MCPServer

@@ -111,6 +111,8 @@ async def test_bad_files_are_skipped_and_bad_cursors_refused(store: SessionStore
     (tmp_path / "sessions" / "broken.json").write_text("{")
     (tmp_path / "sessions" / "other.json").write_text(json.dumps({"x": 1}))
 
+    await saved(store, title="")
+
     page, _ = await store.page(cwd=None, cursor=None)
 
     assert [record.session_id] == [each.session_id for each in page]
