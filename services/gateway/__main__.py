@@ -16,7 +16,7 @@ from services.backplane.settings import SettingsError
 from services.gateway import wire
 from services.gateway.server import new_event_loop
 from services.gateway.settings import read
-from services.gateway.workers import Keeper
+from services.gateway.workers import Keeper, as_worker
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -38,7 +38,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments.listen_descriptor is not None:
         listen = f"fd://{arguments.listen_descriptor}"
         gateway = msgspec.structs.replace(gateway, listen=listen, metrics_listen="")
-    elif gateway.workers > 1:
+        return lifecycle.run(
+            lambda shutdown: as_worker(
+                wire.run(gateway, auth, shutdown, log_settings=log_settings), shutdown
+            ),
+            loop_factory=new_event_loop,
+        )
+    if gateway.workers > 1:
         keeper = Keeper(gateway, sys.argv[1:] if argv is None else argv)
         return lifecycle.run(keeper.run)
     return lifecycle.run(

@@ -15,8 +15,8 @@ import signal
 import socket
 import sys
 import tempfile
-from collections.abc import Sequence
-from typing import Final
+from collections.abc import Coroutine, Sequence
+from typing import Any, Final
 
 import structlog
 from prometheus_client import CollectorRegistry, multiprocess
@@ -32,6 +32,8 @@ from services.gateway.settings import GatewaySettings
 _GRACE_SECONDS: Final = 5.0
 # A worker that lived this long had started well.
 _HEALTHY_SECONDS: Final = 10.0
+# How often a worker looks whether its keeper lives.
+_LOOK_SECONDS: Final = 1.0
 
 log = structlog.get_logger()
 
@@ -123,6 +125,22 @@ class Keeper:
                 with contextlib.suppress(ProcessLookupError):
                     process.kill()
         return await ended
+
+
+async def as_worker(gateway: Coroutine[Any, Any, int], shutdown: Shutdown) -> int:
+    """Runs a worker's gateway, which drains and ends when its keeper has gone."""
+    keeper = os.getppid()
+
+    async def follow() -> None:
+        while os.getppid() == keeper:  # noqa: ASYNC110 - nobody tells an orphan
+            await asyncio.sleep(_LOOK_SECONDS)
+        shutdown.request("the keeper has gone")
+
+    following = asyncio.create_task(follow())
+    try:
+        return await gateway
+    finally:
+        following.cancel()
 
 
 def _bind(listen: str) -> socket.socket:

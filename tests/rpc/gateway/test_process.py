@@ -102,6 +102,27 @@ async def ready(port: int) -> None:
             await asyncio.sleep(0.05)
 
 
+async def counted(client: httpx.AsyncClient, port: int) -> float:
+    """Answered chats, added up over all workers."""
+    exposed = (await client.get(f"http://127.0.0.1:{port}/metrics")).text
+    pattern = r'requests_total\{dialect="openai_chat",.*status="200"\} (\S+)'
+    return sum(float(one) for one in re.findall(pattern, exposed))
+
+
+@pytest.mark.slow
+async def test_workers_end_when_their_keeper_was_killed(
+    gateway: Process, registry: StandInRegistry
+) -> None:
+    port = free_port()
+    await gateway.start(settings(registry.address, port=port, more="workers = 2"))
+    await ready(port)
+
+    gateway.process.kill()
+
+    # their standard error is the keeper's: it ends when the last of them has
+    assert "the keeper has gone" in (await gateway.ended())[1]
+
+
 @pytest.mark.slow
 async def test_a_process_serves_and_ends_well(gateway: Process, registry: StandInRegistry) -> None:
     port = free_port()
@@ -138,10 +159,10 @@ async def test_workers_share_a_socket_and_are_replaced(
             url = f"http://127.0.0.1:{port}/v1/chat/completions"
             answer = await client.post(url, json=body, headers={"connection": "close"})
             assert "".join(contents(answer.text)) == "Hello world"
-        exposed = (await client.get(f"http://127.0.0.1:{metrics}/metrics")).text
-    counted = re.findall(r'requests_total\{dialect="openai_chat",.*status="200"\} (\S+)', exposed)
+        async with asyncio.timeout(SECONDS):
+            while await counted(client, metrics) != 10:
+                await asyncio.sleep(0.05)
 
-    assert [float(one) for one in counted] == [10.0]
     found = re.search(r'"pid":(\d+)', first)
     assert found is not None
     os.kill(int(found[1]), signal.SIGKILL)
