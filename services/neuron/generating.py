@@ -21,6 +21,7 @@ from services.neuron.instances import Instance, Instances
 from services.neuron.outlet import Outlet
 from services.neuron.running import Generation
 from services.neuron.settings import NeuronSettings
+from services.neuron.thinking_budget import ThinkingBudget
 
 # A prompt this long takes milliseconds to render, and the other streams should not wait for it.
 _LARGE_BYTES = 64 << 10
@@ -121,6 +122,7 @@ class Generations:
             instances=self._instances,
             limits=self._patience,
             metrics=self._metrics,
+            budget=_budget(instance, request.reasoning),
         )
         made.start(link, seconds)
         return made
@@ -204,6 +206,12 @@ def _reasoning_variables(reasoning: generation.Reasoning) -> dict[str, object]:
     if reasoning.HasField("budget_tokens"):
         variables["thinking_budget"] = reasoning.budget_tokens
     return variables
+
+
+def _budget(instance: Instance, reasoning: generation.Reasoning) -> ThinkingBudget | None:
+    if instance.closing is None or not reasoning.HasField("budget_tokens"):
+        return None
+    return ThinkingBudget(reasoning.budget_tokens, instance.closing)
 
 
 def _task(

@@ -18,6 +18,7 @@ from services.neuron.chat.template import ChatTemplate
 from services.neuron.chat.tool_calls.formats import GENERIC
 from services.neuron.engine import LoadPlan, ModelInfo, ModelStats
 from services.neuron.supervisor import SlotKey
+from services.neuron.thinking_budget import Closing
 from services.neuron.worker_link import WorkerLink
 
 log = structlog.get_logger()
@@ -72,6 +73,7 @@ class Instance:
         template: None where the model has none.
         template_error: why the template cannot be used, if it cannot.
         style: how it marks its reasoning and writes tool calls.
+        closing: what ends its reasoning; None where it does not reason.
         running: generations that have not ended.
         reason: why it is RECOVERING or FAILED.
         progress: how far its load has come.
@@ -89,6 +91,7 @@ class Instance:
     template: ChatTemplate | None = None
     template_error: FleetError | None = None
     style: ChatStyle = dataclasses.field(default_factory=lambda: ChatStyle(None, GENERIC))
+    closing: Closing | None = None
     running: set[Running] = dataclasses.field(default_factory=set[Running])
     reason: str = ""
     progress: model.LoadProgress | None = None

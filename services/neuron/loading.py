@@ -30,7 +30,9 @@ from services.neuron.instances import Instance, Instances, State, shutting_down
 from services.neuron.settings import NeuronSettings
 from services.neuron.sources import Sources
 from services.neuron.supervisor import Slot, Supervisor, Tenant
+from services.neuron.thinking_budget import Closing, closing_prompt, closing_text
 from services.neuron.weights import Weights
+from services.neuron.worker_link import WorkerLink
 
 _FORMATS = {
     model.CACHE_FORMAT_Q8: "q8",
@@ -256,8 +258,13 @@ class Loads:
             slot.last_progress = time.monotonic()
             slot.load_cycles += 1
             loaded = await link.load(plan, on_progress)
+            try:
+                _adopt(instance, loaded)
+                await _learn_closing(instance, link)
+            except FleetError:  # loaded well, and of no use: it must not stay there unseen
+                await link.unload(instance.instance_id)
+                raise
             instance.link = link
-        _adopt(instance, loaded)
 
     def _note(
         self,
@@ -294,6 +301,16 @@ def _adopt(instance: Instance, loaded: Loaded) -> None:
         if spec.chat_template:  # the operator's own: better told now than at the first chat
             raise
         instance.template_error = error
+
+
+async def _learn_closing(instance: Instance, link: WorkerLink) -> None:
+    """Has the model's own vocabulary spell what ends its reasoning."""
+    markers, info = instance.style.markers, instance.info
+    if markers is None or info is None or info.embedding_size:
+        return
+    prompt = closing_prompt(markers, info.control_tokens)
+    ids = await link.count(instance.instance_id, prompt)
+    instance.closing = Closing(closing_text(markers), ids)
 
 
 def _template(source: str, info: ModelInfo, *, shows_tools: bool) -> ChatTemplate:

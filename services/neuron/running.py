@@ -2,13 +2,14 @@
 
 Driven by the worker's events and by its caller, all from the event loop; it never waits. It owns
 what has to outlive a worker: the tokens made so far, the parser's state, the credit that is left.
+With those it can be submitted again, to go on behind its own tokens: on the next worker when one
+died, or past the end of its reasoning when that took too long.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Sequence
 from typing import Protocol, assert_never
 
 import msgspec
@@ -17,7 +18,8 @@ import structlog
 from cortex.v1 import generation_pb2 as generation
 from services.backplane.errors import FleetError, Reason
 from services.neuron import translate
-from services.neuron.chat.stream import ChatParser, Piece, ReasoningPiece, TextPiece, ToolCallPiece
+from services.neuron.chat.stream import ChatParser
+from services.neuron.delivery import Delivery
 from services.neuron.engine import (
     Delta,
     Ended,
@@ -28,11 +30,11 @@ from services.neuron.engine import (
     Queued,
     Started,
     Task,
-    TokenLogprob,
 )
 from services.neuron.gauges import NeuronMetrics
 from services.neuron.instances import Instance, Instances, State
 from services.neuron.outlet import Outlet
+from services.neuron.thinking_budget import ThinkingBudget
 from services.neuron.worker_link import WorkerLink, failure
 
 log = structlog.get_logger()
@@ -66,25 +68,23 @@ class Generation:
         instances: Instances,
         limits: Limits,
         metrics: NeuronMetrics,
+        budget: ThinkingBudget | None = None,
     ) -> None:
         self._request_id = request.request_id
         self._instance = instance
         self._instances = instances
         self._task = task
-        self._parser = parser
         self._outlet = outlet
+        self._delivery = Delivery(
+            parser=parser, outlet=outlet, made=task.resume_token_ids, credit=task.credit_tokens
+        )
+        self._budget = budget
         self._limits = limits
         self._metrics = metrics
         self._link: WorkerLink | None = None
-        self._made = list(task.resume_token_ids)
-        self._credit = task.credit_tokens
         self._is_over = False
         self._is_resumed = False
         self._started: Started | None = None
-        self._reasoning_tokens = 0
-        self._has_called = False
-        self._carried_ids: list[int] = []
-        self._carried_logprobs: list[TokenLogprob] = []
         self._begun_at = time.monotonic()
         self._first_token_at = 0.0
         self._loop = asyncio.get_running_loop()
@@ -113,9 +113,9 @@ class Generation:
 
     def grant(self, tokens: int) -> None:
         """Lets it send more tokens."""
-        if self._is_over or self._credit is None:
+        if self._is_over or self._delivery.credit is None:
             return
-        self._credit += tokens
+        self._delivery.credit += tokens
         if self._link is not None:
             self._link.credit(self._task.task_id, tokens)
         self._mind_credit()
@@ -143,10 +143,10 @@ class Generation:
             case Started():
                 self._on_started(event)
             case Queued():
-                if not self._is_resumed:
+                if self._started is None:
                     self._outlet.event(translate.queued(event))
             case Prefilled():
-                if not self._is_resumed:
+                if not self._first_token_at:
                     self._outlet.event(translate.prefilled(event))
             case Ended():
                 self._on_ended(event)
@@ -177,11 +177,16 @@ class Generation:
         self._set_stall(None)
         self._is_resumed = True
         self._metrics.resumed.labels(self._instance.model).inc()
+        self._submit_again(link)
+
+    def _submit_again(self, link: WorkerLink) -> None:
+        """Goes on behind the tokens made so far."""
+        credit = self._delivery.credit
         self._task = msgspec.structs.replace(
             self._task,
             task_id=link.new_task_id(),
-            resume_token_ids=tuple(self._made),
-            credit_tokens=None if self._credit is None else max(0, self._credit),
+            resume_token_ids=tuple(self._delivery.made),
+            credit_tokens=None if credit is None else max(0, credit),
         )
         try:
             link.submit(self._task, self)
@@ -203,72 +208,15 @@ class Generation:
             self._first_token_at = time.monotonic()
             waited = self._first_token_at - self._begun_at
             self._metrics.first_token.labels(self._instance.model).observe(waited)
-        count = len(event.token_ids)
-        self._made += event.token_ids
-        if self._parser.is_reasoning:
-            self._reasoning_tokens += count
-        self._emit(self._parser.feed(event.text), event.token_ids, event.logprobs)
-        if self._credit is not None:
-            self._credit -= count
-            self._mind_credit()
-
-    def _emit(
-        self, pieces: Sequence[Piece], token_ids: Sequence[int], logprobs: Sequence[TokenLogprob]
-    ) -> None:
-        """Sends pieces; the tokens go with the last of them, or wait for the next."""
-        if self._carried_ids:
-            token_ids = [*self._carried_ids, *token_ids]
-            logprobs = [*self._carried_logprobs, *logprobs]
-            self._carried_ids, self._carried_logprobs = [], []
-        if not pieces:
-            self._carried_ids, self._carried_logprobs = list(token_ids), list(logprobs)
-            # A caller that counts tokens to give credit has to hear of them before it is spent.
-            if self._credit is not None and self._credit <= len(token_ids) and token_ids:
-                self._flush_carried()
-            return
-        for piece in pieces[:-1]:
-            self._send(piece, (), ())
-        self._send(pieces[-1], token_ids, logprobs)
-
-    def _flush_carried(self) -> None:
-        ids, self._carried_ids = self._carried_ids, []
-        logprobs, self._carried_logprobs = self._carried_logprobs, []
-        if not ids:
-            return
-        piece = ReasoningPiece("") if self._parser.is_reasoning else TextPiece("")
-        self._send(piece, ids, logprobs)
-
-    def _send(
-        self, piece: Piece, token_ids: Sequence[int], logprobs: Sequence[TokenLogprob]
-    ) -> None:
-        match piece:
-            case TextPiece():
-                self._outlet.text(piece.text, token_ids, logprobs)
-            case ReasoningPiece():
-                reasoning = generation.ReasoningDelta(text=piece.text, token_ids=token_ids)
-                event = generation.GenerateResponse(reasoning=reasoning)
-                self._outlet.event(event, len(token_ids))
-            case ToolCallPiece():
-                self._has_called = True
-                call = generation.ToolCallDelta(
-                    index=piece.index,
-                    call_id=piece.call_id,
-                    name=piece.name,
-                    arguments_json=piece.arguments_json,
-                    repair=piece.repair,
-                    token_ids=token_ids,
-                )
-                event = generation.GenerateResponse(tool_call=call)
-                self._outlet.event(event, len(token_ids))
-            case _:
-                assert_never(piece)
+        self._delivery.take(event)
+        self._mind_credit()
+        self._mind_budget()
 
     def _on_ended(self, event: Ended) -> None:
         self._link = None
-        self._emit(self._parser.finish(), (), ())
-        self._flush_carried()
+        self._delivery.finish()
         reason = translate.finish_reason(event.reason)
-        if self._has_called and event.reason is EndReason.END_OF_TURN:
+        if self._delivery.has_called and event.reason is EndReason.END_OF_TURN:
             reason = generation.FINISH_REASON_TOOL_CALLS
         finished = generation.GenerationFinished(
             reason=reason,
@@ -286,8 +234,8 @@ class Generation:
         return generation.Usage(
             prompt_tokens=started.prompt_tokens if started else 0,
             cached_prompt_tokens=started.cached_tokens if started else 0,
-            completion_tokens=len(self._made),
-            reasoning_tokens=self._reasoning_tokens,
+            completion_tokens=len(self._delivery.made),
+            reasoning_tokens=self._delivery.reasoning_tokens,
         )
 
     # Its end and its waits.
@@ -323,7 +271,7 @@ class Generation:
     def _count(self, outcome: str) -> None:
         name, metrics = self._instance.model, self._metrics
         metrics.generations.labels(name, outcome).inc()
-        metrics.completion_tokens.labels(name).inc(len(self._made))
+        metrics.completion_tokens.labels(name).inc(len(self._delivery.made))
         if self._started is not None:
             metrics.prompt_tokens.labels(name).inc(self._started.prompt_tokens)
             metrics.cached_tokens.labels(name).inc(self._started.cached_tokens)
@@ -332,18 +280,31 @@ class Generation:
         name, metrics = self._instance.model, self._metrics
         metrics.queued.labels(name).observe(event.queued_seconds)
         metrics.prefill.labels(name).observe(event.prefill_seconds)
-        if event.decode_seconds > 0 and len(self._made) > 1:
-            metrics.rate.labels(name).observe(len(self._made) / event.decode_seconds)
+        made = len(self._delivery.made)
+        if event.decode_seconds > 0 and made > 1:
+            metrics.rate.labels(name).observe(made / event.decode_seconds)
 
     def _mind_credit(self) -> None:
         """Starts the clock of a reader that takes nothing, and stops it when it does."""
-        if self._credit is None or self._is_over or self._link is None:
+        credit = self._delivery.credit
+        if credit is None or self._is_over or self._link is None:
             return
-        if self._credit > 0:
+        if credit > 0:
             self._set_stall(None)
         elif self._stall is None:
             slow = FleetError(Reason.SLOW_READER, "The answer was not read for too long.")
             self._set_stall(self._limits.slow_reader_seconds, slow)
+
+    def _mind_budget(self) -> None:
+        """Ends reasoning that took too long by writing its end, behind which the model goes on."""
+        budget, link = self._budget, self._link
+        if budget is None or link is None or not self._delivery.is_reasoning:
+            return
+        if self._delivery.reasoning_tokens >= budget.tokens:
+            self._budget = None
+            link.cancel(self._task.task_id)
+            self._delivery.insert(budget.closing.text, budget.closing.token_ids)
+            self._submit_again(link)
 
     def _set_stall(self, seconds: float | None, error: FleetError | None = None) -> None:
         if self._stall is not None:

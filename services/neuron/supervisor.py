@@ -114,7 +114,7 @@ class Slot:
         self._state = "starting"
         self._process: WorkerProcess | None = None
         self._last_words = ""
-        self._stopping = False
+        self._stopping = asyncio.Event()
         self._up: asyncio.Future[WorkerLink] = asyncio.get_running_loop().create_future()
         self._life = asyncio.create_task(self._live(), name=f"slot-{key.engine}")
         self.load_cycles = 0
@@ -139,22 +139,20 @@ class Slot:
 
     async def stop(self) -> None:
         """Ends the process and the slot."""
-        self._stopping = True
+        self._stopping.set()
         process = self._process
         if process is not None:
             process.send(Stop())
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(process.ended(), _STOP_SECONDS)
             process.kill("the daemon ended it")
-        else:
-            self._life.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await self._life
+        # One that is being started is ended as soon as it can be.
+        await self._life
 
     async def _live(self) -> None:
-        while not self._stopping:
+        while not self._stopping.is_set():
             link, death = await self._one_process()
-            if self._stopping:
+            if self._stopping.is_set():
                 link.on_death(FleetError(Reason.SHUTTING_DOWN, "The worker was stopped."))
                 return
             self._deaths.note(time.monotonic())
@@ -162,7 +160,7 @@ class Slot:
             for_good = self._deaths.is_too_many
             error = FleetError(
                 Reason.WORKER_LOST,
-                f"The worker process died ({death.cause}).",
+                f"The worker process died ({death}).",
                 retry_after_seconds=self._deaths.pause_seconds,
                 facts={"last_words": death.last_words[-500:]},
             )
@@ -177,7 +175,8 @@ class Slot:
             self._go_down(link, death, error, for_good=for_good)
             if for_good:
                 return
-            await asyncio.sleep(self._deaths.pause_seconds)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._stopping.wait(), self._deaths.pause_seconds)
 
     def _go_down(
         self, link: WorkerLink, death: Death, error: FleetError, *, for_good: bool
@@ -211,6 +210,8 @@ class Slot:
         except OSError as error:
             return link, Death(1, f"the worker cannot be started: {error.strerror}", "")
         self._process = process
+        if self._stopping.is_set():
+            process.kill("the daemon ended it")
         self._tenant.on_worker_changed()
         watch = asyncio.create_task(self._watch(process, link))
         try:

@@ -179,6 +179,19 @@ async def test_a_load_that_cannot_be_says_why(host, spec, reason, field):
     assert not (await host.status()).report.instances
 
 
+async def test_a_load_of_no_use_leaves_nothing_in_the_worker(host):
+    await host.load("bravo")
+    bad = model.LoadSpec(model="endless", chat_template="{% if")
+
+    await refusal(host.stub.Load(neuron.LoadRequest(spec=bad)))
+
+    assert (await host.load("endless")).state == model.INSTANCE_STATE_READY
+    assert {one.spec.model for one in (await host.status()).report.instances} == {
+        "bravo",
+        "endless",
+    }
+
+
 async def test_a_digest_is_checked(host):
     source = f"path:{host.folder / 'bravo.gguf'}"
     spec = model.LoadSpec(model="bravo", source=source, sha256="0" * 64)

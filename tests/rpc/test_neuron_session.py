@@ -165,14 +165,16 @@ async def test_a_reader_that_takes_nothing_is_ended(tmp_path):
 
 async def test_a_slow_reader_of_generate_stops_the_decoding(host):
     """Its transport holds some, its credit the rest; nothing is decoded for nobody."""
-    host.script("wordy", words=("x" * 2000, "y" * 2000), is_endless=True)
+    words = [letter * 200 for letter in "abcdefghijklmnopqrst"]
+    host.script("wordy", words=words, is_endless=True)
     await host.load("wordy")
-    request = chat(model="wordy", stop=generation.StopRules(max_tokens=3000))
-    call = host.stub.Generate(request)
+    # Its alternatives make every token some kilobytes, far more than any window in all.
+    rules = generation.StopRules(max_tokens=3000)
+    call = host.stub.Generate(chat(model="wordy", stop=rules, top_logprobs=20))
     await host.until_busy("wordy")
 
     # As many steps as the slow one would have needed, in the same batch.
-    made = [event async for event in host.stub.Generate(request)]
+    made = [event async for event in host.stub.Generate(chat(model="wordy", stop=rules))]
 
     assert made[-1].finished.usage.completion_tokens == 3000
     assert (await host.instance("wordy")).active_requests == 1

@@ -36,6 +36,10 @@ FORMATS: Final[dict[str, Markers]] = {
     "mistral": Markers("[THINK]", "[/THINK]"),
 }
 
+SPELLINGS: Final = frozenset(
+    spelling for markers in FORMATS.values() for spelling in (markers.opening, markers.closing)
+)
+
 
 def markers_of(template_source: str) -> Markers | None:
     """The markers that a chat template speaks of; None where it speaks of none."""

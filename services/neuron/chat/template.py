@@ -21,6 +21,7 @@ import jinja2.sandbox
 from cortex.v1 import conversation_pb2 as conversation
 from services.backplane.errors import FleetError, Reason
 from services.neuron.chat.messages import Message, to_messages, to_tools
+from services.neuron.chat.reasoning import SPELLINGS
 from services.neuron.chat.segments import END_MARK, ControlTokens, unguard
 from services.neuron.chat.tool_calls import generic
 from services.neuron.chat.turns import system_texts, variants
@@ -35,7 +36,8 @@ class Rendered:
 
     Attributes:
         prompt: what is tokenised.
-        tail: what follows the last control token: the opening of the answer, a `<think>` included.
+        tail: the opening of the answer: what follows the last control token that does not mark
+            reasoning. What was guarded in it still is.
     """
 
     prompt: Prompt
@@ -69,6 +71,8 @@ class ChatTemplate:
         """
         self.source = source
         self._tokens = ControlTokens(control_tokens)
+        # In many vocabularies the markers of reasoning are control tokens too.
+        self._others = ControlTokens(set(control_tokens) - SPELLINGS)
         self._variables = dict(variables)
         self._shows_tools = shows_tools
         environment = jinja2.sandbox.ImmutableSandboxedEnvironment(
@@ -97,9 +101,9 @@ class ChatTemplate:
                 refuses every order of the turns, or leaves out tools or system turns.
         """
         tools = to_tools(chat)
-        given = self._tokens.guard_all({"messages": to_messages(chat), "tools": tools})
+        given = self._tokens.guard_all({"tools": tools})
         context = {**self._variables, **self._tokens.guard_all(_own(chat)), **variables}
-        messages: list[Message] = given["messages"]
+        messages = [self._guarded(message) for message in to_messages(chat)]
         if self._shows_tools:
             context["tools"] = given["tools"]
         elif tools or any("tool_calls" in each or each["role"] == "tool" for each in messages):
@@ -112,8 +116,15 @@ class ChatTemplate:
             self._check_tools(tools, text)
         if chat.continue_final_message:
             text = _cut(text)
-        tail = unguard(text[self._tokens.end_of_last(text) :])
+        tail = text[self._others.end_of_last(text) :]
         return Rendered(Prompt(segments=self._tokens.split(text)), tail)
+
+    def _guarded(self, message: Message) -> Message:
+        guarded: Message = self._tokens.guard_all(message)
+        if message["role"] == "assistant":
+            # Templates cut earlier reasoning out of the model's own turns by its markers.
+            guarded["content"] = self._others.guard_all(message["content"])
+        return guarded
 
     def _accepted(self, messages: Sequence[Message], context: Mapping[str, Any]) -> str:
         """The first order of the turns that the template takes whole."""

@@ -1,0 +1,113 @@
+"""Turns one generation's output into its caller's events: parses text, keeps count of tokens.
+
+Every token is told once, with the piece that it ended in. Where a parser holds text back, its
+tokens wait for the next piece, unless the caller's credit would run out over them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import assert_never
+
+from cortex.v1 import generation_pb2 as generation
+from services.neuron.chat.stream import ChatParser, Piece, ReasoningPiece, TextPiece, ToolCallPiece
+from services.neuron.engine import Delta, TokenLogprob
+from services.neuron.outlet import Outlet
+
+
+class Delivery:
+    """The text side of one generation."""
+
+    def __init__(
+        self, *, parser: ChatParser, outlet: Outlet, made: Sequence[int], credit: int | None
+    ) -> None:
+        """Begins with nothing sent.
+
+        Args:
+            parser: reads the output.
+            outlet: takes the events.
+            made: tokens of the same answer that were sent before, elsewhere.
+            credit: tokens that may be sent; None is no limit.
+        """
+        self._parser = parser
+        self._outlet = outlet
+        self._carried_ids: list[int] = []
+        self._carried_logprobs: list[TokenLogprob] = []
+        self.made = list(made)
+        self.credit = credit
+        self.reasoning_tokens = 0
+        self.has_called = False
+
+    @property
+    def is_reasoning(self) -> bool:
+        """What comes next is reasoning, as far as is known."""
+        return self._parser.is_reasoning
+
+    def take(self, delta: Delta) -> None:
+        """Sends what is certain with a delta."""
+        count = len(delta.token_ids)
+        self.made += delta.token_ids
+        if self._parser.is_reasoning:
+            self.reasoning_tokens += count
+        if self.credit is not None:
+            self.credit -= count
+        self._emit(self._parser.feed(delta.text), delta.token_ids, delta.logprobs)
+
+    def insert(self, text: str, token_ids: Sequence[int]) -> None:
+        """Sends what the neuron itself put into the output; it costs no credit."""
+        self.made += token_ids
+        self._emit(self._parser.feed(text), (), ())
+
+    def finish(self) -> None:
+        """Sends what was held back."""
+        self._emit(self._parser.finish(), (), ())
+        self._flush()
+
+    def _emit(
+        self, pieces: Sequence[Piece], token_ids: Sequence[int], logprobs: Sequence[TokenLogprob]
+    ) -> None:
+        if self._carried_ids:
+            token_ids = [*self._carried_ids, *token_ids]
+            logprobs = [*self._carried_logprobs, *logprobs]
+            self._carried_ids, self._carried_logprobs = [], []
+        if not pieces:
+            self._carried_ids, self._carried_logprobs = list(token_ids), list(logprobs)
+            # A caller that counts tokens to give credit has to hear of the last ones too.
+            if self.credit is not None and self.credit <= 0:
+                self._flush()
+            return
+        for piece in pieces[:-1]:
+            self._send(piece, (), ())
+        self._send(pieces[-1], token_ids, logprobs)
+
+    def _flush(self) -> None:
+        ids, self._carried_ids = self._carried_ids, []
+        logprobs, self._carried_logprobs = self._carried_logprobs, []
+        if ids:
+            piece = ReasoningPiece("") if self._parser.is_reasoning else TextPiece("")
+            self._send(piece, ids, logprobs)
+
+    def _send(
+        self, piece: Piece, token_ids: Sequence[int], logprobs: Sequence[TokenLogprob]
+    ) -> None:
+        match piece:
+            case TextPiece():
+                self._outlet.text(piece.text, token_ids, logprobs)
+            case ReasoningPiece():
+                reasoning = generation.ReasoningDelta(text=piece.text, token_ids=token_ids)
+                event = generation.GenerateResponse(reasoning=reasoning)
+                self._outlet.event(event, len(token_ids))
+            case ToolCallPiece():
+                self.has_called = True
+                call = generation.ToolCallDelta(
+                    index=piece.index,
+                    call_id=piece.call_id,
+                    name=piece.name,
+                    arguments_json=piece.arguments_json,
+                    repair=piece.repair,
+                    token_ids=token_ids,
+                )
+                event = generation.GenerateResponse(tool_call=call)
+                self._outlet.event(event, len(token_ids))
+            case _:
+                assert_never(piece)

@@ -1,0 +1,41 @@
+"""How long a model may think: what is put into its output when the time is over."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from services.neuron.chat.reasoning import Markers
+from services.neuron.engine import Prompt, Segment
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Closing:
+    """What ends a model's reasoning, as text and as its tokens."""
+
+    text: str
+    token_ids: tuple[int, ...]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class ThinkingBudget:
+    """One request's limit.
+
+    Attributes:
+        tokens: reasoning is closed after so many.
+        closing: what closes it.
+    """
+
+    tokens: int
+    closing: Closing
+
+
+def closing_text(markers: Markers) -> str:
+    """The text that ends reasoning, as models are trained to write it."""
+    return f"\n{markers.closing}\n\n"
+
+
+def closing_prompt(markers: Markers, control_tokens: dict[str, int]) -> Prompt:
+    """That text as a prompt, to be tokenised."""
+    is_control = markers.closing in control_tokens
+    marker = Segment(markers.closing, control=is_control)
+    return Prompt(segments=(Segment("\n"), marker, Segment("\n\n")))
