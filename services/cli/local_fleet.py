@@ -125,6 +125,7 @@ class LocalFleet:
             "CORTEX_GATEWAY__LISTEN": f"{self.host}:{self.ports.gateway}",
             "CORTEX_GATEWAY__METRICS_LISTEN": f"{self.host}:{self.ports.gateway_metrics}",
             "CORTEX_GATEWAY__REGISTRY": registry,
+            "CORTEX_GATEWAY__RESPONSES_FILE": str(self.data_dir / "responses.sqlite"),
             "CORTEX_REGISTRY__LISTEN": f"{self.host}:{self.ports.registry}",
             "CORTEX_REGISTRY__METRICS_LISTEN": f"{self.host}:{self.ports.registry_metrics}",
             "CORTEX_REGISTRY__MODELS": str(self.catalogue),

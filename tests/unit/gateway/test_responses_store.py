@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from services.backplane.settings import SettingsError
 from services.gateway.responses_store import ResponsesStore, StoredResponse
 
 
@@ -36,16 +37,6 @@ def test_it_outlives_the_process(tmp_path: Path) -> None:
 
     assert record(1) == after.get("resp_1", owner="")
     after.close()
-
-
-def test_two_processes_share_one_file(tmp_path: Path) -> None:
-    one = ResponsesStore(tmp_path / "r.sqlite")
-    other = ResponsesStore(tmp_path / "r.sqlite")
-    one.put(record(1))
-    one.close()
-
-    assert record(1) == other.get("resp_1", owner="")
-    other.close()
 
 
 def test_the_oldest_go_first_by_number(tmp_path: Path) -> None:
@@ -91,10 +82,42 @@ def test_what_was_deleted_stays_so() -> None:
     store.close()
 
 
-def test_many_writes_wait_for_the_disk_within_bounds(tmp_path: Path) -> None:
-    store = ResponsesStore(tmp_path / "r.sqlite", max_pending=2)
-    for number in range(50):
+def test_the_bounds_hold_while_it_runs() -> None:
+    store = ResponsesStore(None, max_responses=10)
+    for number in range(1000):
         store.put(record(number))
 
-    assert list(range(50)) == kept(store, 50)
+    assert len(kept(store, 1000)) <= 10 + 64
+    assert store.get("resp_999", owner="") is not None
+    store.close()
+
+
+def test_another_process_finds_it_at_once(tmp_path: Path) -> None:
+    one, other = (ResponsesStore(tmp_path / "r.sqlite") for _ in range(2))
+    for number in range(200):
+        (one if number % 2 else other).put(record(number))
+
+    assert list(range(200)) == kept(one, 200) == kept(other, 200)
+    one.close()
+    other.close()
+
+
+def test_a_file_that_is_no_store_is_refused_by_name(tmp_path: Path) -> None:
+    path = tmp_path / "r.sqlite"
+    path.write_text("not a database, but long enough to be taken for a broken one" * 20)
+
+    with pytest.raises(SettingsError, match=r"gateway\.responses_file: .*r\.sqlite"):
+        ResponsesStore(path)
+    with pytest.raises(SettingsError, match=r"gateway\.responses_file"):
+        ResponsesStore(tmp_path / "nowhere" / "r.sqlite")
+
+
+def test_a_full_disk_costs_no_answer(tmp_path: Path) -> None:
+    """What cannot be kept is not found later; nothing is raised at the one who answers."""
+    store = ResponsesStore(tmp_path / "r.sqlite")
+    store._connection.execute("PRAGMA query_only=1")
+
+    store.put(record(1))
+
+    assert store.get("resp_1", owner="") is None
     store.close()
