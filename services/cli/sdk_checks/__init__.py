@@ -1,0 +1,1 @@
+"""What `cortex conformance --run` checks with the official Python SDKs."""
