@@ -16,8 +16,6 @@ from services.neuron.engine import (
     StopParams,
     Task,
 )
-from services.neuron.engines.exllamav2.embedder import Embedder
-from services.neuron.engines.exllamav2.loop import Loop
 from tests.contract.engine.driving import run, tokens
 
 GREEDY = SamplingParams(temperature=0)
@@ -25,15 +23,14 @@ _TASK_IDS = itertools.count(1000)
 
 
 def load(engine: Engine, path: Path, **fields: Any) -> Any:
-    """A loaded model; close it."""
+    """A loaded model; close it. Typed loosely: its modules may be imported after the library."""
     fields.setdefault("max_context_tokens", 2048)
     steps = engine.load(LoadPlan("i", "exllamav2", str(path), **fields))
     while True:
         try:
             next(steps)
         except StopIteration as done:
-            model: Loop | Embedder = done.value
-            return model
+            return done.value
 
 
 def task(prompt: Sequence[int] | str, *, tokens: int = 24, **fields: Any) -> Task:

@@ -1,5 +1,11 @@
 """`pytest -p tests.exllamav2.plugin` emulates the device for tests outside this folder too."""
 
-from tests.exllamav2 import emulation
+import os
 
-emulation.install()
+import torch
+
+if not torch.cuda.is_available():
+    os.environ["TRITON_INTERPRET"] = "1"
+    from tests.exllamav2 import emulation
+
+    emulation.install()

@@ -1,0 +1,187 @@
+"""Writes one Markdown report of everything that was kept."""
+
+from __future__ import annotations
+
+import datetime as dt
+import pathlib
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+from gpu.bench_setting import EMULATED, NEW_TOKENS, PROMPT_TOKENS, kept
+
+_RATIO_WANTED = 0.95
+_RATIO_STREAMS = "16"
+
+
+def main() -> None:
+    """Writes the report to the file that is named, or prints it."""
+    text = "\n".join(_lines()) + "\n"
+    if len(sys.argv) > 1:
+        pathlib.Path(sys.argv[1]).write_text(text, encoding="utf-8")
+    sys.stdout.write(text)
+
+
+def _lines() -> Iterator[str]:
+    yield "# ExLlamaV2 in Cortex: the proof" + (" (REHEARSAL, emulated)" if EMULATED else "")
+    yield ""
+    if EMULATED:
+        yield "Tiny random models on a CPU: the figures say that everything runs, and nothing more."
+        yield ""
+    yield f"Made {dt.datetime.now(dt.UTC):%Y-%m-%d %H:%M} UTC by `gpu/prove.sh`."
+    for title, part in _PARTS:
+        yield ""
+        yield f"## {title}"
+        yield ""
+        yield from part()
+
+
+def _environment() -> Iterator[str]:
+    yield from _facts(kept("environment"))
+    yield from _facts(kept("extension"), prefix="extension: ")
+
+
+def _targets() -> Iterator[str]:
+    yield "| target | wanted | seen | met |"
+    yield "|---|---|---|---|"
+    for name, wanted, seen, is_met in _judged():
+        mark = "not measured" if is_met is None or EMULATED else ("yes" if is_met else "**no**")
+        yield f"| {name} | {wanted} | {seen} | {mark} |"
+
+
+def _judged() -> Iterator[tuple[str, str, str, bool | None]]:
+    for name, ratio in _ratios().items():
+        wanted = f"at least {_RATIO_WANTED}"
+        label = f"Cortex over gRPC / raw loop, {_RATIO_STREAMS} streams, {name}"
+        yield label, wanted, f"{ratio:.3f}", ratio >= _RATIO_WANTED
+    parity = kept("parity") or {}
+    if "identical" in parity:
+        same, all_ = parity["identical"], parity["prompts"]
+        yield f"tokens as transformers, {parity['model']}", str(all_), str(same), same == all_
+    memory = kept("memory")
+    if memory is not None:
+        good = sum(row["came_back"] for row in memory["rounds"])
+        is_met = good == len(memory["rounds"]) if memory["measured"] else None
+        yield (
+            "memory back within 64 MiB, or recycled",
+            str(len(memory["rounds"])),
+            str(good),
+            is_met,
+        )
+    faults = kept("faults") or {}
+    for word in ("SIGKILL", "SIGSTOP"):
+        if word in faults:
+            same, all_ = faults[word]["equal_to_unbroken"], faults["streams"]
+            yield f"streams equal after {word}", str(all_), str(same), same == all_
+    fault = kept("device_fault") or {}
+    if "poisoned" in fault:
+        yield "a device error poisons the worker", "yes", str(fault["poisoned"]), fault["poisoned"]
+    kernel = kept("kernel")
+    if kernel is not None:
+        passed, cases = kernel["passed"], kernel["cases"]
+        yield "kernel cases against float64", str(cases), str(passed), passed == cases
+
+
+def _ratios() -> dict[str, float]:
+    raw, ours = kept("raw_loop") or {}, kept("over_grpc") or {}
+    return {
+        name: ours[name]["streams"][_RATIO_STREAMS]["tokens_per_second"]
+        / raw[name]["streams"][_RATIO_STREAMS]["tokens_per_second"]
+        for name in raw
+        if name in ours
+    }
+
+
+def _kernel() -> Iterator[str]:
+    result = kept("kernel")
+    if result is None:
+        yield "Not run."
+        return
+    yield f"- worst relative error of the Triton kernel: {result['worst_relative_error']:.2e}"
+    yield f"- worst relative error of the fallback: {result['fallback_worst_relative_error']:.2e}"
+    if result["speed"]:
+        yield ""
+        yield from _table(result["speed"])
+
+
+def _speed() -> Iterator[str]:
+    raw, ours = kept("raw_loop"), kept("over_grpc")
+    if raw is None or ours is None:
+        yield "Not run."
+        return
+    yield f"{PROMPT_TOKENS} prompt tokens and {NEW_TOKENS} new ones per stream, greedy."
+    for name, one in raw.items():
+        over: dict[str, Any] = ours.get(name, {"streams": {}, "load_seconds": "-"})
+        yield ""
+        yield f"### {name} (attention: {one['attention']})"
+        yield ""
+        yield f"Loading: {one['load_seconds']} s raw, {over['load_seconds']} s through the neuron."
+        yield ""
+        yield (
+            "| streams | raw tok/s | Cortex tok/s | ratio | raw TTFT p50 | Cortex TTFT p50 | p95 |"
+            " gap p95 |"
+        )
+        yield "|---|---|---|---|---|---|---|---|"
+        for count, row in one["streams"].items():
+            mine = over["streams"].get(count)
+            if mine is None:
+                continue
+            ratio = mine["tokens_per_second"] / row["tokens_per_second"]
+            yield (
+                f"| {count} | {row['tokens_per_second']} | {mine['tokens_per_second']} |"
+                f" {ratio:.3f} | {row['first_token_p50']} | {mine['first_token_p50']} |"
+                f" {mine['first_token_p95']} | {mine['gap_p95']} |"
+            )
+
+
+def _memory() -> Iterator[str]:
+    result = kept("memory")
+    if result is None:
+        yield "Not run."
+        return
+    yield f"{result['model']}; bytes in use by the driver's count."
+    yield ""
+    yield from _table(result["rounds"])
+
+
+def _faults() -> Iterator[str]:
+    yield from _facts(kept("faults"))
+    yield from _facts(kept("device_fault"), prefix="device error: ")
+
+
+def _parity() -> Iterator[str]:
+    yield from _facts(kept("parity"))
+
+
+def _facts(result: dict[str, Any] | None, prefix: str = "") -> Iterator[str]:
+    if result is None:
+        yield f"- {prefix}not run"
+        return
+    for key, value in result.items():
+        if isinstance(value, dict):
+            inner = "; ".join(f"{k.replace('_', ' ')}: {v}" for k, v in value.items())
+            yield f"- {prefix}{key}: {inner}"
+        else:
+            yield f"- {prefix}{key.replace('_', ' ')}: {value}"
+
+
+def _table(rows: list[dict[str, Any]]) -> Iterator[str]:
+    yield "| " + " | ".join(key.replace("_", " ") for key in rows[0]) + " |"
+    yield "|" + "---|" * len(rows[0])
+    for row in rows:
+        yield "| " + " | ".join(map(str, row.values())) + " |"
+
+
+_PARTS = (
+    ("Targets", _targets),
+    ("Machine", _environment),
+    ("Attention kernel", _kernel),
+    ("Parity with transformers", _parity),
+    ("Throughput", _speed),
+    ("Load and unload", _memory),
+    ("Faults", _faults),
+)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,173 @@
+import json
+import struct
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from services.neuron.engine import LoadFailed, LoadPlan
+from services.neuron.engines.exllamav2 import sizing, weights
+from services.neuron.engines.exllamav2.configuration import Geometry
+from services.neuron.engines.exllamav2.weights import Weights
+
+GEOMETRY = Geometry(
+    layers=32, hidden=4096, intermediate=14336, heads=32, kv_heads=8, head_dim=128,
+    vocabulary=128_256, context=8192, tied=False,
+)  # fmt: skip
+EIGHT_BILLION = Weights({"model.embed_tokens.weight": 1 << 30, "rest": 4 << 30})
+GIB = 1 << 30
+
+
+def write(file: Path, header: Any, size: int) -> None:
+    text = header if isinstance(header, bytes) else json.dumps(header).encode()
+    file.write_bytes(struct.pack("<Q", len(text)) + text + bytes(size))
+
+
+def tensor(begin: int, end: int, dtype: str = "F16") -> dict[str, Any]:
+    return {"dtype": dtype, "shape": [1], "data_offsets": [begin, end]}
+
+
+def test_sizes_are_read_from_all_files(tmp_path: Path) -> None:
+    write(tmp_path / "a.safetensors", {"__metadata__": {}, "model.embed_tokens.w": tensor(0, 8)}, 8)
+    write(tmp_path / "b.safetensors", {"x": tensor(0, 4), "y": tensor(4, 12, "F32")}, 12)
+
+    read = weights.read(tmp_path)
+
+    assert (read.total, read.embedding) == (8 + 4 + 4, 8)
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        (b"", "cut short"),
+        (b"\x00" * 4, "cut short"),
+        (struct.pack("<Q", 1 << 40) + b"{}", "not a safetensors file"),
+        (struct.pack("<Q", 2) + b"[]", "cannot be read"),
+        (struct.pack("<Q", 4) + b"oops", "cannot be read"),
+    ],
+)
+def test_files_that_are_none_are_refused(tmp_path: Path, content: bytes, told: str) -> None:
+    (tmp_path / "m.safetensors").write_bytes(content)
+
+    with pytest.raises(LoadFailed, match=told):
+        weights.read(tmp_path)
+
+
+@pytest.mark.parametrize("size", [7, 9])
+def test_missing_and_trailing_bytes_are_told(tmp_path: Path, size: int) -> None:
+    write(tmp_path / "m.safetensors", {"x": tensor(0, 8)}, size)
+
+    with pytest.raises(LoadFailed, match="its header says"):
+        weights.read(tmp_path)
+
+
+@pytest.mark.parametrize("entry", [tensor(8, 0), {"dtype": "F16"}, {**tensor(0, 8), "dtype": 3}])
+def test_a_malformed_entry_is_refused(tmp_path: Path, entry: Any) -> None:
+    write(tmp_path / "m.safetensors", {"x": entry}, 8)
+
+    with pytest.raises(LoadFailed):
+        weights.read(tmp_path)
+
+
+def test_an_empty_folder_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(LoadFailed, match=r"no \.safetensors file"):
+        weights.read(tmp_path)
+
+
+def test_a_missing_shard_is_named(tmp_path: Path) -> None:
+    write(tmp_path / "m-1.safetensors", {"x": tensor(0, 8)}, 8)
+    index = {"weight_map": {"x": "m-1.safetensors", "y": "m-2.safetensors"}}
+    (tmp_path / "model.safetensors.index.json").write_text(json.dumps(index))
+
+    with pytest.raises(LoadFailed, match=r"1 weight files are missing: m-2\.safetensors"):
+        weights.read(tmp_path)
+
+
+def test_a_broken_index_is_refused(tmp_path: Path) -> None:
+    write(tmp_path / "m.safetensors", {"x": tensor(0, 8)}, 8)
+    (tmp_path / "model.safetensors.index.json").write_text("{}")
+
+    with pytest.raises(LoadFailed, match="cannot be read"):
+        weights.read(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("cache_format", "gib"), [("fp16", 1.0), ("q8", 0.53125 + 0.03125), ("q4", 0.28125 + 0.03125)]
+)
+def test_a_cache_of_8192_tokens_of_llama_3_takes(cache_format: str, gib: float) -> None:
+    size = weights.cache_bytes(GEOMETRY, tokens=8192, cache_format=cache_format)
+
+    assert size == gib * GIB
+
+
+def test_the_embedding_stays_in_host_memory_unless_it_is_the_head() -> None:
+    def on_device(geometry: Geometry) -> int:
+        made = weights.footprint(
+            EIGHT_BILLION, geometry, cache_tokens=0, cache_format="fp16", max_input_tokens=2048
+        )
+        assert made.total > made.weights
+        return made.weights
+
+    tied = Geometry(**{f: getattr(GEOMETRY, f) for f in GEOMETRY.__slots__} | {"tied": True})
+
+    assert (on_device(GEOMETRY), on_device(tied)) == (4 * GIB, 5 * GIB)
+
+
+def settle(free: int, **plan: Any) -> sizing.Shape:
+    wanted = LoadPlan("i", "exllamav2", "x", **plan)
+    return sizing.settle(wanted, GEOMETRY, EIGHT_BILLION, free_bytes=free, devices=1)
+
+
+def test_all_sequences_get_their_whole_context_where_it_fits() -> None:
+    shape = settle(80 * GIB)
+
+    assert (shape.context_tokens, shape.sequences, shape.cache_tokens) == (8192, 16, 16 * 8192)
+    assert shape.draft_tokens == 0
+
+
+def test_a_cache_of_its_own_size_fills_what_is_free() -> None:
+    shape = settle(8 * GIB)
+
+    assert 8192 < shape.cache_tokens < 16 * 8192
+    assert shape.cache_tokens % 256 == 0
+
+
+def test_a_quantised_cache_holds_more() -> None:
+    assert settle(8 * GIB, cache_format="q4").cache_tokens > 3 * settle(8 * GIB).cache_tokens
+
+
+def test_less_than_the_floor_is_refused_with_numbers() -> None:
+    with pytest.raises(LoadFailed, match=r"needs \d+ MiB .* 4608 MiB are free") as caught:
+        settle(int(4.5 * GIB))
+
+    assert caught.value.reason == "OUT_OF_MEMORY"
+
+
+def test_a_given_cache_bounds_the_context() -> None:
+    shape = settle(80 * GIB, cache_tokens=1000)
+
+    assert (shape.cache_tokens, shape.context_tokens) == (768, 768)
+
+
+def test_drafts_get_room_behind_the_context() -> None:
+    shape = settle(80 * GIB, ngram_draft=True, max_sequences=1000)
+
+    assert shape.table_tokens >= shape.context_tokens + shape.draft_tokens
+    assert shape.sequences * (1 + shape.draft_tokens) <= shape.input_tokens
+
+
+def test_an_unknown_cache_format_names_the_known() -> None:
+    with pytest.raises(LoadFailed, match="fp16, q8, q6, q4") as caught:
+        settle(80 * GIB, cache_format="fp8")
+
+    assert caught.value.reason == "LOAD_FAILED"
+
+
+def test_a_draft_model_takes_its_share() -> None:
+    plan = LoadPlan("i", "exllamav2", "x", draft_path="y")
+    shared = sizing.settle(
+        plan, GEOMETRY, EIGHT_BILLION, free_bytes=8 * GIB, devices=1,
+        other_bytes_per_token=65_536, other_bytes=GIB,
+    )  # fmt: skip
+
+    assert shared.cache_tokens < settle(8 * GIB).cache_tokens
