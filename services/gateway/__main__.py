@@ -25,6 +25,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--config", type=pathlib.Path, help="cortex.toml")
     # what a keeper of several workers tells each of them
     parser.add_argument("--listen-descriptor", type=int, help=argparse.SUPPRESS)
+    parser.add_argument("--keeper", type=int, default=0, help=argparse.SUPPRESS)
     arguments = parser.parse_args(argv)
     try:
         document = settings.load(arguments.config, os.environ)
@@ -40,7 +41,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         gateway = msgspec.structs.replace(gateway, listen=listen, metrics_listen="")
         return lifecycle.run(
             lambda shutdown: as_worker(
-                wire.run(gateway, auth, shutdown, log_settings=log_settings), shutdown
+                wire.run(gateway, auth, shutdown, log_settings=log_settings),
+                shutdown,
+                keeper=arguments.keeper,
             ),
             loop_factory=new_event_loop,
         )

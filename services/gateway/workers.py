@@ -104,6 +104,8 @@ class Keeper:
             *command,
             "--listen-descriptor",
             str(descriptor),
+            "--keeper",
+            str(os.getpid()),
             pass_fds=(descriptor,),
             env=os.environ | {"PROMETHEUS_MULTIPROC_DIR": str(folder)},
             # a Ctrl-C on the terminal is the keeper's to pass on
@@ -127,9 +129,14 @@ class Keeper:
         return await ended
 
 
-async def as_worker(gateway: Coroutine[Any, Any, int], shutdown: Shutdown) -> int:
-    """Runs a worker's gateway, which drains and ends when its keeper has gone."""
-    keeper = os.getppid()
+async def as_worker(gateway: Coroutine[Any, Any, int], shutdown: Shutdown, *, keeper: int) -> int:
+    """Runs a worker's gateway, which drains and ends when its keeper has gone.
+
+    Args:
+        gateway: the worker itself.
+        shutdown: what ends it.
+        keeper: the keeper's process id, which may have gone while this process was starting.
+    """
 
     async def follow() -> None:
         while os.getppid() == keeper:  # noqa: ASYNC110 - nobody tells an orphan

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 
-from tests.rpc.gateway.fleet import Fleet, contents, lines
+import httpx
+
+from tests.rpc.gateway.fleet import Fleet, chat_body, contents, lines
 from tests.rpc.scripted_neuron import Script, text
 
 
@@ -47,3 +49,29 @@ async def test_deltas_arrive_as_they_are_made(fleet: Fleet) -> None:
                 gate.set()
 
     assert seen == ["one", "two"]
+
+
+async def test_http_2_is_served_as_well(fleet: Fleet) -> None:
+    await fleet.add_neuron()
+    base = f"http://{fleet.gateway.address}"
+    async with httpx.AsyncClient(base_url=base, http1=False, http2=True, trust_env=False) as client:
+        whole = await client.post("/v1/chat/completions", json=chat_body())
+        streamed = await client.post("/v1/chat/completions", json=chat_body(stream=True))
+
+    assert whole.http_version == "HTTP/2"
+    assert whole.json()["choices"][0]["message"]["content"] == "Hello world"
+    assert "".join(contents(streamed.text)) == "Hello world"
+
+
+async def test_a_model_says_how_long_it_wants_to_stay(fleet: Fleet) -> None:
+    """Ollama's `keep_alive` reaches the registry also when the model is loaded already."""
+    await fleet.add_neuron()
+
+    body = {"model": "tiny", "prompt": "Hi", "stream": False, "keep_alive": "90s"}
+    response = await fleet.client.post("/api/generate", json=body)
+
+    assert response.status_code == 200
+    async with asyncio.timeout(10):
+        while not fleet.registry.ensured:
+            await asyncio.sleep(0.01)
+    assert fleet.registry.ensured[0].keep_alive.seconds == 90
