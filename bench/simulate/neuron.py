@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import itertools
 from collections.abc import Callable
 
@@ -180,9 +181,9 @@ class Neuron:
         incarnation = self.incarnation
         for part in (1, 2, 3):
             done = Progress("loading", part, 4)
+            told = functools.partial(progress, done)
             self.world.after(
-                ends * part / 4,
-                lambda done=done: self._if_loading(order, incarnation, lambda: progress(done)),
+                ends * part / 4, functools.partial(self._if_loading, order, incarnation, told)
             )
         self.world.after(
             ends,
@@ -212,9 +213,7 @@ class Neuron:
         copy.state = InstanceState.READY
         copy.last_used = self.world.now
         self.cycles += 1
-        instance = next(
-            i for i in self.report().instances if i.instance_id == copy.instance_id
-        )
+        instance = next(i for i in self.report().instances if i.instance_id == copy.instance_id)
         self.on_change()
         ready(instance)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from typing import TYPE_CHECKING
 
 from services.backplane.errors import FleetError
@@ -65,7 +66,7 @@ class Requests:
             model = world.random.choice(popular if world.random.random() < 0.6 else models)
             seconds = world.random.expovariate(1 / 3.0)
             request = Request(self, number, model, seconds)
-            world.after(at, lambda request=request: self._come(request))
+            world.after(at, functools.partial(self._come, request))
 
     def _come(self, request: Request) -> None:
         request.came_at = self._fleet.world.now
@@ -155,7 +156,7 @@ class Requests:
         for number in numbers:
             request = self.open[number]
             if self._fleet.world.random.random() < 0.5:
-                self._fleet.world.after(0.01, lambda request=request: self.attempt(request))
+                self._fleet.world.after(0.01, functools.partial(self.attempt, request))
             else:
                 self._end(request, "neuron died")
 

@@ -40,6 +40,9 @@ ALL_FAULTS = Faults(
 )
 
 
+QUICK = Policy(minimum_residency=2.0, patience=5.0, max_wait=120.0, settle=5.0, idle_timeout=30.0)
+
+
 @dataclasses.dataclass(frozen=True)
 class Scenario:
     """One kind of run.
@@ -51,14 +54,12 @@ class Scenario:
     """
 
     neurons: int = 50
-    models: int = 120
-    requests: int = 250
-    seconds: float = 40.0
+    models: int = 110
+    requests: int = 220
+    seconds: float = 30.0
     quiet_seconds: float = 400.0
     faults: Faults = ALL_FAULTS
-    policy: Policy = Policy(
-        minimum_residency=2.0, patience=5.0, max_wait=120.0, settle=5.0, idle_timeout=30.0
-    )
+    policy: Policy = QUICK
 
 
 SMALL = Scenario(neurons=3, models=8, requests=60)

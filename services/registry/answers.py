@@ -20,6 +20,8 @@ class Answers:
 
     def routable(self, profile: Profile, neuron: str = "") -> Copies:
         """Copies that requests may be sent to, on one neuron or on any."""
+        if not self._situation.fleet.has_copies(profile.model):
+            return []
         return [
             (member, instance)
             for member, instance in self._situation.fleet.copies(profile.model)

@@ -95,7 +95,11 @@ class Control:
         if not self.situation.fleet.report(name, epoch, report, now, words):
             return False
         self._leases.renew(name, now)
-        self._member_changed(name, models_changed=_lists_differ(before, report))
+        knew = member is not None and member.has_reported and not member.is_lost
+        if before is None or not knew or not _says_the_same(before, report):
+            self._member_changed(name, models_changed=_lists_differ(before, report))
+        else:
+            self.placing.jobs.on_member(name, now)
         if name in self._expected:
             self._expected.discard(name)
             if not self._expected:
@@ -316,6 +320,17 @@ class Control:
             self.placing.want_copies(
                 want.profile, want.copies, neuron=want.neuron, may_evict=want.may_evict
             )
+
+
+def _says_the_same(old: Report, new: Report) -> bool:
+    """True for a sign of life without news."""
+    return (
+        old.instances == new.instances
+        and old.devices == new.devices
+        and old.stored == new.stored
+        and old.workers == new.workers
+        and old.is_draining == new.is_draining
+    )
 
 
 def _lists_differ(old: Report | None, new: Report) -> bool:

@@ -57,8 +57,7 @@ class Job:
     Attributes:
         victims: ids of the copies that still have to go, next first.
         deadline: when its phase has taken too long.
-        free_bytes: on its devices when the load began.
-        is_dropped: nobody wants it any more; it ends at the next chance.
+        free_bytes: on its devices when the load began; capacity_bytes: of them, when empty.
     """
 
     order_id: int
@@ -78,7 +77,7 @@ class Job:
     deadline: float = float("inf")
     progress: Progress = dataclasses.field(default_factory=Progress)
     free_bytes: int = 0
-    is_dropped: bool = False
+    capacity_bytes: int = 0
 
     def eta(self, now: float) -> float | None:
         """Seconds until it is ready; None once it has taken longer than anybody could tell."""
@@ -125,6 +124,13 @@ class Demand:
     def is_abandoned(self) -> bool:
         """True if nobody waits for it and nobody asked that it goes on."""
         return not self.tickets and not self.is_detached
+
+    @property
+    def first_deadline(self) -> float | None:
+        """When the first of those who wait gives up; they give up in the order of coming."""
+        for ticket in self.tickets:
+            return ticket.deadline
+        return None
 
     def is_urgent(self, now: float, patience: float) -> bool:
         """True once it has waited so long that busy copies may be drained for it."""

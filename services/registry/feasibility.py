@@ -9,48 +9,68 @@ from __future__ import annotations
 from services.registry.footprints import Footprint
 from services.registry.profile import Profile
 from services.registry.quantities import format_bytes
-from services.registry.standing import Room, Standing
+from services.registry.standing import Standing
+
+Needs = tuple[tuple[int, int], ...]
+
+
+def needs_of(profile: Profile, footprint: Footprint) -> Needs:
+    """The ways to spread a model: on how many devices, and what each must have. Fewest first."""
+    counts = range(profile.devices, profile.max_devices + 1)
+    return tuple((count, footprint.per_device(count)) for count in counts)
+
+
+def any_fits(needs: Needs, figures: tuple[int, ...]) -> bool:
+    """True if one of the ways fits into these figures, which come largest first."""
+    most = len(figures)
+    for count, need in needs:  # noqa: SIM110 - asked thousands of times; a generator costs double
+        if count <= most and figures[count - 1] >= need:
+            return True
+    return False
+
+
+def is_possible(profile: Profile, needs: Needs, standing: Standing) -> bool:
+    """True if the model could run there; the same as no `objection`, for many neurons at once."""
+    return any_fits(needs, standing.capacities[profile.device_kind]) and not _rule_objection(
+        profile, standing
+    )
 
 
 def objection(profile: Profile, footprint: Footprint, standing: Standing) -> str:
     """Why the model can never run there, in a sentence; empty if it could."""
+    found = _rule_objection(profile, standing)
+    needs = needs_of(profile, footprint)
+    if found or any_fits(needs, standing.capacities[profile.device_kind]):
+        return found
+    return _device_objection(profile, footprint, standing)
+
+
+def _rule_objection(profile: Profile, standing: Standing) -> str:
     if profile.neurons and standing.neuron not in profile.neurons:
         return f"the model may run only on {', '.join(profile.neurons)}"
     for key, value in profile.labels.items():
         if standing.labels.get(key) != value:
             return f"it lacks the label {key}={value}"
-    engine = profile.terms.engine
-    if engine and standing.engines and engine not in standing.engines:
-        return f"it has no engine {engine} (it has {', '.join(standing.engines)})"
-    if not profile.terms.source and profile.model not in standing.stored:
+    terms = profile.terms
+    if terms.engine and standing.engines and terms.engine not in standing.engines:
+        return f"it has no engine {terms.engine} (it has {', '.join(standing.engines)})"
+    if not terms.source and profile.model not in standing.stored:
         return "the model is not on its disk, and the catalogue names no source for it"
-    return _device_objection(profile, footprint, standing)
+    return ""
 
 
 def _device_objection(profile: Profile, footprint: Footprint, standing: Standing) -> str:
-    rooms = rooms_of_kind(profile, standing)
+    rooms = standing.rooms_of(profile.device_kind)
     kind = f"{profile.device_kind} " if profile.device_kind else ""
     if len(rooms) < profile.devices:
         return f"it has {len(rooms)} {kind}devices; the model needs {profile.devices}"
-    most = 0
-    for count in range(profile.devices, min(profile.max_devices, len(rooms)) + 1):
-        need = footprint.per_device(count)
-        large = [r for r in rooms if r.capacity_bytes > 0 and r.capacity_bytes >= need]
-        if len(large) >= count:
-            return ""
-        most = max(most, len(large))
+    most = max(
+        sum(c >= footprint.per_device(count) for c in standing.capacities[profile.device_kind])
+        for count in range(profile.devices, min(profile.max_devices, len(rooms)) + 1)
+    )
     needed = format_bytes(footprint.per_device(profile.devices))
     largest = format_bytes(max((r.capacity_bytes for r in rooms), default=0))
     return (
         f"the model needs {needed} on each of {profile.devices} {kind}devices"
-        f" ({footprint.source}); "
-        f"{most} are that large, the largest has {largest}"
+        f" ({footprint.source}); {most} are that large, the largest has {largest}"
     )
-
-
-def rooms_of_kind(profile: Profile, standing: Standing) -> list[Room]:
-    """The devices that the model may use. Devices of two kinds never share one model."""
-    if profile.device_kind:
-        return [r for r in standing.rooms if r.kind == profile.device_kind]
-    cuda = [r for r in standing.rooms if r.kind == "cuda"]
-    return cuda or list(standing.rooms)

@@ -61,7 +61,7 @@ class Fleet:
             _refuse_namesake(old.identity, identity)
         self._epoch += 1
         if old is not None and same:
-            member = dataclasses.replace(old, identity=identity, epoch=self._epoch, is_lost=False)
+            member = dataclasses.replace(old, identity=identity, epoch=self._epoch)
         else:
             self._announced.pop(identity.name, None)
             self._departed.pop(identity.name, None)
@@ -88,7 +88,11 @@ class Fleet:
         if report.sequence < old.report.sequence:
             return False
         report = self._reconciled(name, report, now)
-        self._put(dataclasses.replace(old, report=report, is_lost=False, words=words))
+        self._put(
+            dataclasses.replace(
+                old, report=report, reported_epoch=epoch, is_lost=False, words=words
+            )
+        )
         return True
 
     def lose(self, name: str, epoch: int | None = None) -> bool:
@@ -165,6 +169,10 @@ class Fleet:
             for instance in member.report.instances:
                 if instance.model == model:
                     yield member, instance
+
+    def has_copies(self, model: str) -> bool:
+        """True if any copy of a model exists, in whatever state."""
+        return model in self._holders
 
     def stored(self, model: str) -> dict[str, StoredModel]:
         """Which neurons have a model's files on disk."""

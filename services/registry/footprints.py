@@ -125,14 +125,25 @@ class Footprints:
         self._trim()
         return changed
 
-    def ran_out(self, profile: Profile, devices: int, free_bytes: int) -> dict[str, Learned]:
-        """Takes in a load that ran out of memory with so much free: it needs more than that.
+    def ran_out(
+        self, profile: Profile, devices: int, free_bytes: int, capacity_bytes: int
+    ) -> dict[str, Learned]:
+        """Takes in a load that ran out of memory: it needs more than what was free.
+
+        Never more than the devices have: something else may have taken the memory meanwhile, and
+        one such accident must not make a model impossible for good.
+
+        Args:
+            profile: the model.
+            devices: how many it was spread over.
+            free_bytes: on them, when the load began.
+            capacity_bytes: of them, when nothing is loaded.
 
         Returns: the records that changed, for the store.
         """
         key = key_of(profile)
         old = self._records.pop(key, Learned())
-        total = max(old.total_bytes, round(free_bytes * _SHORTFALL))
+        total = min(max(old.total_bytes, round(free_bytes * _SHORTFALL)), capacity_bytes)
         changed = {key: dataclasses.replace(
             old, total_bytes=total, most_on_one_device=0, devices=devices
         )}  # fmt: skip

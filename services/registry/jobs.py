@@ -7,8 +7,10 @@ from collections.abc import Callable, Iterator
 from typing import Final
 
 from services.backplane.errors import FleetError, Reason
-from services.registry import load_deadline
+from services.registry import eviction, load_deadline
 from services.registry.demand import Demand, Job, Key, Phase
+from services.registry.eviction import Incoming
+from services.registry.freeing import Freeing
 from services.registry.member import Instance, Progress
 from services.registry.orders import Effects, LoadEnded, LoadOrder, Why
 from services.registry.placement import Candidate
@@ -46,6 +48,7 @@ class Jobs:
         self._jobs: dict[int, Job] = {}
         self._demands: dict[int, Demand] = {}
         self._evictions: dict[int, Job] = {}
+        self._freeing = Freeing(situation.fleet, standings)
         self.unloads = Unloads(situation, standings, effects, self._ids)
 
     def __iter__(self) -> Iterator[Job]:
@@ -104,13 +107,35 @@ class Jobs:
             if instance is None or (fits and not own):
                 job.victims.pop(0)
                 continue
-            self._evict(job, instance, now)
+            if self._is_protected(job, instance.instance_id, now):
+                self._overturn(job)
+            else:
+                self._evict(job, instance, now)
             return
         if not fits and self._demands[job.order_id].replans < _MOST_REPLANS:
-            self._end(job)
-            self._on_overturned(job.key)
+            self._overturn(job)
             return
         self._load(job, now)
+
+    def _is_protected(self, job: Job, instance_id: str, now: float) -> bool:
+        """True if the victim may not go any more: work or a caller has come to it meanwhile."""
+        policy = self._situation.policy
+        incoming = Incoming(
+            job.profile.residency_class,
+            self._demands[job.order_id].is_urgent(now, policy.patience),
+            now,
+            policy.strategy,
+        )
+        return any(
+            eviction.immunity(h, incoming) or eviction.delay(h, incoming)
+            for h in self._standings.of(job.neuron).holdings
+            if h.instance_id == instance_id
+        )
+
+    def _overturn(self, job: Job) -> None:
+        """What has been learned since overturns the plan; another one is made."""
+        self._end(job)
+        self._on_overturned(job.key)
 
     def _evict(self, job: Job, instance: Instance, now: float) -> None:
         demand = self._demands[job.order_id]
@@ -148,8 +173,9 @@ class Jobs:
 
     def _load(self, job: Job, now: float) -> None:
         demand = self._demands[job.order_id]
-        standing = self._standings.of(job.neuron)
-        job.free_bytes = sum(r.free_bytes for r in standing.rooms if r.device_id in job.device_ids)
+        rooms = [r for r in self._standings.of(job.neuron).rooms if r.device_id in job.device_ids]
+        job.free_bytes = sum(r.free_bytes for r in rooms)
+        job.capacity_bytes = sum(r.capacity_bytes for r in rooms)
         job.phase, job.phase_since = Phase.LOADING, now
         allowance = load_deadline.allowance(
             job.need_bytes * len(job.device_ids), job.predicted_seconds
@@ -187,6 +213,7 @@ class Jobs:
                 self._fail(job, _lost(name))
             elif job.phase is Phase.SETTLING and not self._situation.fleet.awaits_report(name):
                 self._next(job, now)
+        self._freeing.advance(now)
         self.unloads.on_member(name)
 
     def on_load_progress(self, order_id: int, progress: Progress) -> None:
@@ -227,32 +254,43 @@ class Jobs:
 
     # -- time ---------------------------------------------------------------------------------
 
-    def advance(self, now: float) -> None:
-        """Ends what has taken too long."""
+    def advance(self, now: float) -> bool:
+        """Ends what has taken too long. Returns True if a device became free by that."""
+        released = self._freeing.advance(now)
         for job in list(self._jobs.values()):
             if job.deadline > now:
                 continue
             if job.phase is Phase.SETTLING:
                 self._next(job, now)
             else:
-                self._effects.cancel_load(job.order_id)
                 seconds = now - job.phase_since
                 message = (
                     f"The load on {job.neuron} made no progress; given up after {seconds:.0f} s."
                 )
                 self._fail(job, FleetError(Reason.LOAD_FAILED, message))
+                self._abandon(job, now)
+        return released
 
     def next_due(self) -> float | None:
         """When `advance` has something to do."""
-        moments = [j.deadline for j in self._jobs.values() if j.deadline != float("inf")]
-        return min(moments, default=None)
+        first = self._freeing.next_due()
+        for job in self._jobs.values():
+            if job.deadline != float("inf") and (first is None or job.deadline < first):
+                first = job.deadline
+        return first
+
+    def _abandon(self, job: Job, now: float) -> None:
+        """Ends a load at the neuron; its devices are busy until they are free."""
+        self._effects.cancel_load(job.order_id)
+        self._freeing.begin(job.neuron, job.key.model, job.device_ids, now)
 
     def drop(self, job: Job) -> None:
         """Nobody wants it any more. A victim that is leaving still leaves."""
         if job.order_id in self._jobs:
-            if job.phase is Phase.LOADING:
-                self._effects.cancel_load(job.order_id)
+            was_loading = job.phase is Phase.LOADING
             self._end(job)
+            if was_loading:
+                self._abandon(job, self._situation.clock())
 
     # -- ends ---------------------------------------------------------------------------------
 
@@ -260,7 +298,7 @@ class Jobs:
         learned = {}
         if error.reason is Reason.OUT_OF_MEMORY:
             learned = self._situation.footprints.ran_out(
-                job.profile, len(job.device_ids), job.free_bytes
+                job.profile, len(job.device_ids), job.free_bytes, job.capacity_bytes
             )
         seconds = self._situation.clock() - job.phase_since
         self._end(job)

@@ -153,6 +153,7 @@ class Member:
 
     Attributes:
         epoch: which attachment of this name it is; grows for the life of the registry.
+        reported_epoch: in which one it reported last.
         is_cordoned: an operator keeps new placements off it.
         is_lost: its lease has lapsed or its stream broke; it gets no work until it reports again.
         words: the neuron's own messages, opaque here, for whoever passes them on.
@@ -161,6 +162,7 @@ class Member:
     identity: Identity
     epoch: int
     report: Report = EMPTY_REPORT
+    reported_epoch: int = 0
     is_cordoned: bool = False
     is_lost: bool = False
     words: Any = None
@@ -172,8 +174,11 @@ class Member:
 
     @property
     def has_reported(self) -> bool:
-        """False between hello and the first report."""
-        return self.report is not EMPTY_REPORT
+        """False between hello and the first report on the same stream.
+
+        What was known before a neuron was away may be wrong in anything by now.
+        """
+        return self.reported_epoch == self.epoch
 
     @property
     def can_serve(self) -> bool:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Mapping
 
 from services.registry import eviction, feasibility
 from services.registry.eviction import Incoming, Plan, Strategy
+from services.registry.feasibility import Needs
 from services.registry.footprints import Footprint
 from services.registry.profile import Profile
 from services.registry.quantities import format_bytes
@@ -61,6 +62,11 @@ class Ask:
     held: Mapping[str, frozenset[str]] = dataclasses.field(
         default_factory=dict[str, frozenset[str]]
     )
+
+    needs: Needs = dataclasses.field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "needs", feasibility.needs_of(self.profile, self.footprint))
 
     @property
     def incoming(self) -> Incoming:
@@ -116,13 +122,20 @@ def decide(ask: Ask, standings: Iterable[Standing]) -> Decision:
     """
     kept = list(standings)
     best: Candidate | None = None
+    needs, kind = ask.needs, ask.profile.device_kind
     for standing in kept:
+        if not feasibility.any_fits(needs, standing.open_free[kind]):
+            continue
         candidate = _free_fit(ask, standing)
         if candidate is not None and (best is None or candidate.rank < best.rank):
             best = candidate
     if best is not None:
         return Decision(best.outcome, best, (best,))
-    return _judge([examine(ask, standing) for standing in kept])
+    possible = [s for s in kept if feasibility.is_possible(ask.profile, needs, s)]
+    if ask.only_neuron:
+        possible = [s for s in possible if s.neuron == ask.only_neuron]
+    # where none is possible, the reasons of all are wanted
+    return _judge([examine(ask, standing) for standing in possible or kept])
 
 
 def explain(ask: Ask, standings: Iterable[Standing]) -> Decision:
@@ -202,14 +215,13 @@ def _free_fit(ask: Ask, standing: Standing) -> Candidate | None:
     held = ask.held.get(standing.neuron, ())
     rooms = [
         r
-        for r in feasibility.rooms_of_kind(profile, standing)
+        for r in standing.rooms_of(profile.device_kind)
         if not (r.busy or r.quarantine or r.device_id in held) and r.capacity_bytes > 0
     ]
-    for count in range(profile.devices, min(profile.max_devices, len(rooms)) + 1):
-        need = ask.footprint.per_device(count)
+    for count, need in ask.needs:
         fitting = [r for r in rooms if r.free_bytes >= need]
         if len(fitting) >= count:
-            if feasibility.objection(profile, ask.footprint, standing):
+            if not feasibility.is_possible(profile, ask.needs, standing):
                 return None
             fitting.sort(key=lambda r: (-r.free_bytes, r.device_id))
             return _fitting(ask, standing, fitting[:count], need)
@@ -293,9 +305,8 @@ def _candidate_of_plan(
 def _devices_to_clear(ask: Ask, standing: Standing) -> tuple[int, int, list[Room]]:
     """For the fewest devices that would do: how many, the need on each, and which are eligible."""
     profile = ask.profile
-    rooms = feasibility.rooms_of_kind(profile, standing)
-    for count in range(profile.devices, min(profile.max_devices, len(rooms)) + 1):
-        need = ask.footprint.per_device(count)
+    rooms = standing.rooms_of(profile.device_kind)
+    for count, need in ask.needs:
         large = [r for r in rooms if r.capacity_bytes > 0 and r.capacity_bytes >= need]
         if len(large) >= count:
             held = ask.held.get(standing.neuron, ())

@@ -150,7 +150,7 @@ class Placing:
     def advance(self) -> None:
         """Lets time and news take effect."""
         now = self._situation.clock()
-        self.jobs.advance(now)
+        self._news |= self.jobs.advance(now)
         self._expire(now)
         due = self._news or any(
             d.retry_at is not None and d.retry_at <= now for d in self._demands.values()
@@ -161,14 +161,19 @@ class Placing:
 
     def next_due(self) -> float | None:
         """When `advance` has something to do even without news; None for never."""
-        moments = [m for d in self._demands.values() for m in (d.retry_at, _first_deadline(d))]
-        moments.append(self.jobs.next_due())
-        return min((m for m in moments if m is not None), default=None)
+        first = self.jobs.next_due()
+        for demand in self._demands.values():
+            for moment in (demand.retry_at, demand.first_deadline):
+                if moment is not None and (first is None or moment < first):
+                    first = moment
+        return first
 
     def _pass(self, now: float) -> None:
         held: dict[str, frozenset[str]] = {}
         position = 0
         for demand in self._in_turn(now):
+            if self._demands.get(demand.key) is not demand:
+                continue  # it has just made way for another
             self._answer(demand, now)
             if self._is_over(demand):
                 del self._demands[demand.key]
@@ -219,7 +224,8 @@ class Placing:
 
     def _expire(self, now: float) -> None:
         for demand in list(self._demands.values()):
-            while (first := next(iter(demand.tickets), None)) and first.deadline <= now:
+            while (at := demand.first_deadline) is not None and at <= now:
+                first = next(iter(demand.tickets))
                 reason = demand.step.reason if isinstance(demand.step, Queued) else ""
                 waited = now - first.since
                 error = refusals.waited_too_long(demand.profile.model, waited, reason)
@@ -461,8 +467,3 @@ class Placing:
             else:
                 demand.profile = profile
         self._news = True
-
-
-def _first_deadline(demand: Demand) -> float | None:
-    first = next(iter(demand.tickets), None)
-    return first.deadline if first else None

@@ -6,7 +6,7 @@ Values that `placing` makes of the fleet and that `feasibility`, `eviction` and 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from services.registry.member import InstanceState
 
@@ -65,6 +65,9 @@ class Standing:
         stored: models and sources on its disk.
         work: requests in flight on all of its instances.
         models: of the holdings.
+        capacities: of the devices that a model of a kind (`cuda`, `cpu`, empty for any) may use,
+            largest first; open_free: what is free on those of them where a load may begin now.
+            Both are derived, so that a look at thousands of neurons stays cheap.
     """
 
     neuron: str
@@ -76,3 +79,28 @@ class Standing:
     holdings: tuple[Holding, ...] = ()
     work: int = 0
     models: frozenset[str] = frozenset()
+    capacities: Mapping[str, tuple[int, ...]] = dataclasses.field(init=False, compare=False)
+    open_free: Mapping[str, tuple[int, ...]] = dataclasses.field(init=False, compare=False)
+
+    def __post_init__(self) -> None:
+        capacities: dict[str, tuple[int, ...]] = {}
+        open_free: dict[str, tuple[int, ...]] = {}
+        for kind in ("", "cuda", "cpu"):
+            rooms = self.rooms_of(kind)
+            able = [r for r in rooms if r.capacity_bytes > 0]
+            capacities[kind] = _largest_first(r.capacity_bytes for r in able)
+            open_free[kind] = _largest_first(
+                r.free_bytes for r in able if not (r.busy or r.quarantine)
+            )
+        object.__setattr__(self, "capacities", capacities)
+        object.__setattr__(self, "open_free", open_free)
+
+    def rooms_of(self, kind: str) -> tuple[Room, ...]:
+        """The devices that a model of a kind may use. Two kinds never share one model."""
+        wanted = kind or "cuda"
+        rooms = tuple(r for r in self.rooms if r.kind == wanted)
+        return rooms if rooms or kind else self.rooms
+
+
+def _largest_first(figures: Iterable[int]) -> tuple[int, ...]:
+    return tuple(sorted(figures, reverse=True))

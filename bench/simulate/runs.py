@@ -1,0 +1,42 @@
+"""Runs seeds of a scenario, on several processes where asked."""
+
+from __future__ import annotations
+
+import multiprocessing
+from typing import NamedTuple
+
+from bench.simulate.fleet import Result, SimulatedFleet
+from bench.simulate.neuron import Broken
+from bench.simulate.scenario import FIFTY, SMALL, Scenario
+
+SCENARIOS = {"fifty": FIFTY, "small": SMALL}
+
+
+class Run(NamedTuple):
+    """One seed's end."""
+
+    seed: int
+    result: Result | None
+    broken: str
+
+
+def run(scenario: Scenario, seed: int) -> Run:
+    """Runs one seed."""
+    try:
+        return Run(seed, SimulatedFleet(scenario, seed).run(), "")
+    except Broken as broken:
+        return Run(seed, None, str(broken))
+
+
+def run_named(job: tuple[str, int]) -> Run:
+    """Runs one seed of a scenario by name, for a pool."""
+    return run(SCENARIOS[job[0]], job[1])
+
+
+def run_many(name: str, seeds: range, processes: int) -> list[Run]:
+    """Runs many seeds on several processes."""
+    jobs = [(name, seed) for seed in seeds]
+    if processes == 1:
+        return [run_named(job) for job in jobs]
+    with multiprocessing.get_context("spawn").Pool(processes) as pool:
+        return pool.map(run_named, jobs, chunksize=10)
