@@ -17,7 +17,8 @@ import msgspec
 from bench.load import LoadGenerator, Sample
 from bench.peers import PEERS, default_cache
 from bench.processes import Process, StartError, ending
-from bench.report import Record, render
+from bench.report import render
+from bench.samples import Record
 from bench.targets import Launch, Skipped, Target, direct, gateway, start_mock
 from bench.workloads import QUICK, WORKLOADS, Workload
 

@@ -74,6 +74,7 @@ class RequestReader:
         self._target = b""
         self._headers: list[tuple[bytes, bytes]] = []
         self._head: RequestHead | None = None
+        self._fed_bytes = 0
         self._wire_bytes = 0
         self._body_bytes = 0
         self.in_head = False
@@ -96,6 +97,7 @@ class RequestReader:
             Refused: malformed, or over a limit.
             Upgrade: the connection changes its protocol.
         """
+        self._fed_bytes = len(data)
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserUpgrade as upgrade:
@@ -130,9 +132,8 @@ class RequestReader:
     def on_headers_complete(self) -> None:
         """httptools: the empty line behind the headers."""
         parser = self._parser
-        size = len(self._target) + sum(len(name) + len(value) + 4 for name, value in self._headers)
-        if size > self._limits.head_bytes:
-            raise Refused(431, "the request's headers are too large")
+        if self._wire_bytes + self._fed_bytes > self._limits.head_bytes:
+            self._weigh_head()
         head = RequestHead(
             parser.get_method().decode("ascii"),
             self._target,
@@ -160,6 +161,11 @@ class RequestReader:
         if self.in_body:
             self.in_body = False
             self._sink.request_ended()
+
+    def _weigh_head(self) -> None:
+        size = len(self._target) + sum(len(name) + len(value) + 4 for name, value in self._headers)
+        if size > self._limits.head_bytes:
+            raise Refused(431, "the request's headers are too large")
 
     def _check(self, head: RequestHead) -> None:
         if head.http_version not in {"1.1", "1.0"}:

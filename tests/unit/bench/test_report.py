@@ -1,7 +1,9 @@
 import pytest
 
+from bench.goals import GOALS
 from bench.load import Quantiles, Sample
-from bench.report import GOALS, Record, Records, cpu, render
+from bench.report import render
+from bench.samples import Record, Records, cpu
 
 NOTHING = Quantiles(p50=0, p90=0, p99=0, max=0)
 
@@ -71,6 +73,15 @@ def test_goals_are_judged_by_the_ratio_of_cost(ours: float, verdict: str) -> Non
     )
 
     assert goal.verdict(goal.measure(records)) == verdict
+
+
+def test_a_goal_is_not_judged_by_spoilt_samples() -> None:
+    goal = next(goal for goal in GOALS if goal.name == "G5a")
+    spoilt = sample(cpu_us=1e5, tokens=100)
+    records = Records([record(name, "PX64", spoilt) for name in ("cortex", "vllm-router")])
+
+    assert goal.verdict(goal.measure(records)) == "not measured"
+    assert "| PX64 | cortex (dirty) |" in render([record("cortex", "PX64", spoilt)])
 
 
 def test_what_was_not_measured_is_said_so() -> None:
