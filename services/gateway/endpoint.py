@@ -227,7 +227,7 @@ class GenerationEndpoint(_Endpoint):
         record.name = ask.model
         record.stream = ask.stream
         for request in ask.requests:
-            request.request_id = head.request_id
+            request.request_id = request.request_id or head.request_id
             request.principal = record.principal
         if ask.stream:
             await self._serve_stream(ask, head, exchange, response)

@@ -7,6 +7,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from services.gateway.fleet_view import FleetView
+from services.gateway.head import new_request_id
 
 
 class Readiness:
@@ -29,19 +30,24 @@ def routes(readiness: Readiness) -> list[Route]:
     """`/healthz` answers while the process lives; `/readyz` while it should get work."""
 
     async def healthz(_: Request) -> Response:
-        return JSONResponse({"status": "ok"})
+        return JSONResponse({"status": "ok"}, headers=_ids())
 
     async def readyz(_: Request) -> Response:
         problem = readiness.problem()
         if problem is None:
-            return JSONResponse({"status": "ready"})
+            return JSONResponse({"status": "ready"}, headers=_ids())
         return JSONResponse(
             {"status": "not ready", "reason": problem},
             status_code=503,
-            headers={"retry-after": "2"},
+            headers={"retry-after": "2", **_ids()},
         )
 
     return [
         Route("/healthz", healthz, methods=["GET", "HEAD"]),
         Route("/readyz", readyz, methods=["GET", "HEAD"]),
     ]
+
+
+def _ids() -> dict[str, str]:
+    name = new_request_id()
+    return {"x-request-id": name, "request-id": name}

@@ -74,18 +74,21 @@ class RegistryLink:
 async def keep_watching(link: RegistryLink, view: FleetView) -> None:
     """Keeps the view fresh for ever; while no registry answers, the last view stays."""
     pauses = delays(first=0.05, cap=1.0)
+    is_away = False
     while True:
         before = view.revision
         try:
             await link.watch(view)
         except FleetError as error:
-            log.warning(
-                "registry.lost",
-                address=link.address,
-                reason=error.reason.value,
-                detail=error.message,
-                revision=view.revision,
-            )
+            if view.revision != before or not is_away:
+                log.warning(
+                    "registry.lost",
+                    address=link.address,
+                    reason=error.reason.value,
+                    detail=error.message,
+                    revision=view.revision,
+                )
+        is_away = True
         if view.revision != before:
             pauses = delays(first=0.05, cap=1.0)
         link.turn_to_next()

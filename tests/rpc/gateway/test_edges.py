@@ -26,6 +26,7 @@ async def test_every_answer_carries_its_id(fleet: Fleet) -> None:
         await fleet.chat(stream=True),
         await fleet.chat(model="nonesuch"),
         await fleet.client.get("/nowhere"),
+        await fleet.client.get("/readyz"),
     ]
 
     ids = {answer.headers["x-request-id"] for answer in answers}
