@@ -84,9 +84,12 @@ class ResponsesStore:
         self._max_bytes = max_bytes
         self._path = path
         try:
+            if path is not None:
+                # Conversations are nobody else's business; SQLite's own files follow this mode.
+                path.touch(mode=0o600)
             self._connection = self._connect()
             self._connection.execute(_SCHEMA)
-        except sqlite3.Error as error:
+        except (sqlite3.Error, OSError) as error:
             raise SettingsError(
                 f"gateway.responses_file: {path} cannot be used: {error}"
             ) from error

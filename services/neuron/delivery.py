@@ -66,7 +66,8 @@ class Delivery:
     def _emit(
         self, pieces: Sequence[Piece], token_ids: Sequence[int], logprobs: Sequence[TokenLogprob]
     ) -> None:
-        if self._carried_ids:
+        # The prompt's own log probabilities come without tokens.
+        if self._carried_ids or self._carried_logprobs:
             token_ids = [*self._carried_ids, *token_ids]
             logprobs = [*self._carried_logprobs, *logprobs]
             self._carried_ids, self._carried_logprobs = [], []
@@ -83,7 +84,7 @@ class Delivery:
     def _flush(self) -> None:
         ids, self._carried_ids = self._carried_ids, []
         logprobs, self._carried_logprobs = self._carried_logprobs, []
-        if ids:
+        if ids or logprobs:
             piece = ReasoningPiece("") if self._parser.is_reasoning else TextPiece("")
             self._send(piece, ids, logprobs)
 

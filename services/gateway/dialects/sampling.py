@@ -161,7 +161,6 @@ def choices(request: generation.GenerateRequest, count: int) -> list[generation.
     for index in range(1, count):
         other = generation.GenerateRequest()
         other.CopyFrom(request)
-        other.request_id = f"{request.request_id}-{index}"
         if request.sampling.HasField("seed"):
             other.sampling.seed = (request.sampling.seed + index) & (2**64 - 1)
         requests.append(other)

@@ -121,3 +121,12 @@ def test_a_full_disk_costs_no_answer(tmp_path: Path) -> None:
 
     assert store.get("resp_1", owner="") is None
     store.close()
+
+
+def test_only_its_owner_reads_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "r.sqlite"
+    store = ResponsesStore(path)
+    store.put(record(1))
+
+    assert {0o600} == {one.stat().st_mode & 0o777 for one in tmp_path.iterdir()}
+    store.close()

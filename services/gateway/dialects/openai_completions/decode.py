@@ -6,6 +6,7 @@ Source: OpenAI API reference, completions/create; defaults (16 tokens) are the A
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Annotated, Any, Final
 
 from msgspec import Meta
@@ -65,12 +66,16 @@ class Detail:
         include_usage: the client wants the usage in a chunk of its own.
         logprobs: log probabilities were asked for.
         echo: the prompt is part of the answer.
+        only_echoes: nothing else is: no token was wanted.
+        prompts: the text of each choice's prompt; None for one in token ids.
         choices_per_prompt: `n`.
     """
 
     include_usage: bool = False
     logprobs: bool = False
     echo: bool = False
+    only_echoes: bool = False
+    prompts: Sequence[str | None] = ()
     choices_per_prompt: int = 1
 
 
@@ -84,16 +89,17 @@ def decode(body: bytes, head: Head) -> Ask:
     _refuse_what_nobody_does(wire)
     count = wire.n or 1
     requests: list[generation.GenerateRequest] = []
-    for index, prompt in enumerate(texts_or_tokens(wire.prompt, "prompt")):
-        request = _request(wire, head, prompt)
-        if index:
-            request.request_id = f"{head.request_id}-p{index}"
-        requests += sampling.choices(request, count)
+    prompts: list[str | None] = []
+    for prompt in texts_or_tokens(wire.prompt, "prompt"):
+        requests += sampling.choices(_request(wire, head, prompt), count)
+        prompts += [prompt if isinstance(prompt, str) else None] * count
     options = wire.stream_options
     detail = Detail(
         include_usage=bool(options and options.include_usage),
         logprobs=wire.logprobs is not None,
         echo=bool(wire.echo),
+        only_echoes=wire.max_tokens == 0,
+        prompts=prompts,
         choices_per_prompt=count,
     )
     return Ask(model=wire.model, stream=bool(wire.stream), requests=requests, detail=detail)
@@ -106,7 +112,8 @@ def _request(
     request = generation.GenerateRequest(
         request_id=head.request_id,
         sampling=sampling.sampling_of(wire),
-        stop=sampling.stop_rules(wire, stop=wire.stop, max_tokens=most),
+        # an echo alone costs one token, which is not told
+        stop=sampling.stop_rules(wire, stop=wire.stop, max_tokens=max(most, 1)),
         top_logprobs=wire.logprobs,
         echo_prompt=bool(wire.echo),
         work_class=work_class(wire.service_tier),

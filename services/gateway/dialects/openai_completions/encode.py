@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from cortex.v1 import generation_pb2 as generation
@@ -43,17 +43,18 @@ def total(usages: Sequence[generation.Usage], detail: Detail) -> generation.Usag
         found.cached_prompt_tokens += one.cached_prompt_tokens
         found.completion_tokens += one.completion_tokens
         found.reasoning_tokens += one.reasoning_tokens
+    if detail.only_echoes:
+        found.completion_tokens = found.reasoning_tokens = 0
     return found
 
 
 def _choice(index: int, one: Collected, detail: Detail) -> dict[str, Any]:
     # A completion has no place for reasoning: what the model wrote is its text, in order.
     text = "".join(value for kind, value in one.parts if kind in {"text", "reasoning"})
-    logprobs = None
-    if detail.logprobs:
-        logprobs, _ = logprobs_object(one.logprobs, offset=0, starts=detail.echo)
+    columns = Columns(detail, index)
+    logprobs = columns.told(one.logprobs, len(one.token_ids)) if detail.logprobs else None
     return {
-        "text": text,
+        "text": columns.echo() + ("" if detail.only_echoes else text),
         "index": index,
         "logprobs": logprobs,
         "finish_reason": finish_reason(one.finished),
@@ -65,36 +66,56 @@ def finish_reason(finished: generation.GenerationFinished) -> str:
     return "length" if finished.reason == generation.FINISH_REASON_MAX_TOKENS else "stop"
 
 
-def logprobs_object(
-    logprobs: Iterable[generation.TokenLogprob], *, offset: int, starts: bool
-) -> tuple[dict[str, Any], int]:
-    """`logprobs` in the API's columns, and the offset behind the last token.
+class Columns:
+    """Words the log probabilities of one choice, and the echo of its prompt, piece by piece."""
 
-    Args:
-        logprobs: one per token.
-        offset: characters of text before the first of them.
-        starts: the first token begins the prompt: nothing comes before it, so it has no
-            probability (null).
-    """
-    tokens: list[str] = []
-    values: list[float | None] = []
-    tops: list[dict[str, float] | None] = []
-    offsets: list[int] = []
-    for one in logprobs:
-        first = starts and not tokens
-        token = _token(one)
-        tokens.append(token)
-        values.append(None if first else one.logprob)
-        tops.append(None if first else {_token(other): other.logprob for other in one.alternatives})
-        offsets.append(offset)
-        offset += len(token)
-    columns = {
-        "tokens": tokens,
-        "token_logprobs": values,
-        "top_logprobs": tops,
-        "text_offset": offsets,
-    }
-    return columns, offset
+    def __init__(self, detail: Detail, choice: int) -> None:
+        self._detail = detail
+        self._prompt = detail.prompts[choice] if detail.echo else ""
+        self._offset = 0
+        self._echoed = ""
+
+    def echo(self) -> str:
+        """The prompt, where it is told: as it was sent, or by its tokens."""
+        return self._echoed if self._prompt is None else self._prompt
+
+    def told(self, logprobs: Sequence[generation.TokenLogprob], outputs: int) -> dict[str, Any]:
+        """`logprobs` in the API's columns.
+
+        Args:
+            logprobs: one per token; the prompt's own come first, where there are any.
+            outputs: how many of them are not the prompt's.
+        """
+        own = max(0, len(logprobs) - outputs)
+        tokens = [_token(one) for one in logprobs]
+        if own:
+            self._read_prompt(tokens, own)
+        kept = own if self._detail.only_echoes else len(tokens)
+        tokens = tokens[:kept]
+        offsets: list[int] = []
+        for token in tokens:
+            offsets.append(self._offset)
+            self._offset += len(token)
+        # Nothing comes before the prompt's first token: it has no probability.
+        first = 1 if own else 0
+        missing: list[None] = [None] * first
+        return {
+            "tokens": tokens,
+            "token_logprobs": missing + [one.logprob for one in logprobs[first:kept]],
+            "top_logprobs": missing + [_rivals(one) for one in logprobs[first:kept]],
+            "text_offset": offsets,
+        }
+
+    def _read_prompt(self, tokens: list[str], own: int) -> None:
+        """Completes the prompt's first token, whose text is what the others leave of it."""
+        rest = "".join(tokens[1:own])
+        if self._prompt is not None and not tokens[0]:
+            tokens[0] = self._prompt.removesuffix(rest)
+        self._echoed = tokens[0] + rest
+
+
+def _rivals(one: generation.TokenLogprob) -> dict[str, float]:
+    return {_token(other): other.logprob for other in one.alternatives}
 
 
 def _token(one: generation.TokenLogprob) -> str:

@@ -10,9 +10,9 @@ from services.gateway.dialects import openai_answer
 from services.gateway.dialects.dialect import Ask, Head
 from services.gateway.dialects.openai_completions.decode import Detail
 from services.gateway.dialects.openai_completions.encode import (
+    Columns,
     completion_id,
     finish_reason,
-    logprobs_object,
     total,
 )
 from services.gateway.dialects.reading import encode
@@ -38,8 +38,9 @@ class CompletionProjector:
         usage = b',"usage":null' if detail.include_usage else b""
         self._end = b',"logprobs":null,"finish_reason":null}]' + usage + b"}\n\n"
         self._encode = encode
-        self._offsets = [0] * count
-        self._begun = [False] * count
+        self._columns = [Columns(detail, index) for index in range(count)]
+        # Choices whose prompt is still to be told.
+        self._unechoed = set(range(count)) if detail.echo else set[int]()
         self._usages: dict[int, generation.Usage] = {}
 
     def open(self) -> bytes:
@@ -48,7 +49,11 @@ class CompletionProjector:
 
     def text(self, choice: int, text: str, tokens: int) -> bytes:
         """A chunk of text."""
-        return self._texts[choice] + self._encode(text) + self._end if text else b""
+        if self._detail.echo:
+            text = self._echo(choice) + ("" if self._detail.only_echoes else text)
+        if not text:
+            return b""
+        return self._texts[choice] + self._encode(text) + self._end
 
     def event(self, choice: int, event: generation.GenerateResponse) -> bytes:
         """Text with log probabilities, reasoning as text, a place in the queue."""
@@ -65,16 +70,17 @@ class CompletionProjector:
     def finish(self, choice: int, finished: generation.GenerationFinished) -> bytes:
         """The chunk that says why a choice ended; behind the last one, usage and `[DONE]`."""
         self._usages[choice] = finished.usage
+        echo = self._echo(choice)  # where the model has said nothing
         reason = finish_reason(finished)
         if len(self._usages) < len(self._texts):
-            return self._chunk(choice, "", ended=reason)
+            return self._chunk(choice, echo, ended=reason)
         usages = [self._usages[index] for index in range(len(self._texts))]
         usage = openai_answer.usage_object(total(usages, self._detail))
         done = openai_answer.end_of_stream()
         if not self._detail.include_usage:
-            return self._chunk(choice, "", ended=reason, usage=usage) + done
+            return self._chunk(choice, echo, ended=reason, usage=usage) + done
         whole = b"data: " + encode(self._base | {"choices": [], "usage": usage}) + b"\n\n"
-        return self._chunk(choice, "", ended=reason) + whole + done
+        return self._chunk(choice, echo, ended=reason) + whole + done
 
     def fail(self, error: FleetError) -> bytes:
         """The error in place of an end."""
@@ -87,12 +93,16 @@ class CompletionProjector:
     def _rich_text(self, choice: int, delta: generation.TextDelta) -> bytes:
         if not (self._detail.logprobs and delta.logprobs):
             return self.text(choice, delta.text, len(delta.token_ids))
-        starts = self._detail.echo and not self._begun[choice]
-        self._begun[choice] = True
-        columns, self._offsets[choice] = logprobs_object(
-            delta.logprobs, offset=self._offsets[choice], starts=starts
-        )
-        return self._chunk(choice, delta.text, logprobs=columns)
+        columns = self._columns[choice].told(delta.logprobs, len(delta.token_ids))
+        text = self._echo(choice) + ("" if self._detail.only_echoes else delta.text)
+        return self._chunk(choice, text, logprobs=columns) if columns["tokens"] else b""
+
+    def _echo(self, choice: int) -> str:
+        """The prompt, once."""
+        if choice not in self._unechoed:
+            return ""
+        self._unechoed.discard(choice)
+        return self._columns[choice].echo()
 
     def _chunk(
         self,

@@ -103,30 +103,54 @@ def test_choices_are_counted_prompt_by_prompt() -> None:
     assert (40, 36) == (found["usage"]["prompt_tokens"], found["usage"]["completion_tokens"])
 
 
-def test_the_first_token_of_an_echo_has_no_probability() -> None:
-    dialect, ask = asks.completion(echo=True, logprobs=1)
-    tokens = [
-        generation.TokenLogprob(token_id=1, text=b"he", logprob=0),
-        generation.TokenLogprob(
-            token_id=2,
-            text=b"llo",
-            logprob=-1.5,
-            alternatives=[generation.TokenLogprob(token_id=3, text=b"y", logprob=-2)],
-        ),
-    ]
-    event = generation.GenerateResponse(
-        text=generation.TextDelta(text="hello", token_ids=[1, 2], logprobs=tokens)
-    )
+def _token(text: str, logprob: float = -1.0) -> generation.TokenLogprob:
+    return generation.TokenLogprob(token_id=1, text=text.encode(), logprob=logprob)
+
+
+def _echoed(**fields: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+    """One echo, streamed and whole: the prompt's own log probabilities come without tokens."""
+    dialect, ask = asks.completion(echo=True, logprobs=1, **fields)
+    tokens = [_token("", 0), _token("llo"), _token(" you", -2.5)]
+    tokens[2].alternatives.append(generation.TokenLogprob(text=b" me", logprob=-3))
+    delta = generation.TextDelta(text=" you", token_ids=[7], logprobs=tokens)
+    event = generation.GenerateResponse(text=delta)
+    answer = Answer((), generation.FINISH_REASON_MAX_TOKENS)
 
     told = dialect.projector(ask, HEAD).event(0, event)
+    whole = json.loads(dialect.body(ask, HEAD, [collect(answer, [event])]))
+    return json.loads(told.removeprefix(b"data: "))["choices"][0], whole["choices"][0]
 
-    columns = json.loads(told.removeprefix(b"data: "))["choices"][0]["logprobs"]
-    assert {
-        "tokens": ["he", "llo"],
-        "token_logprobs": [None, -1.5],
-        "top_logprobs": [None, {"y": -2.0}],
-        "text_offset": [0, 2],
-    } == columns
+
+def test_an_echo_tells_the_prompt_and_its_log_probabilities() -> None:
+    for choice in _echoed():
+        assert "hello you" == choice["text"]
+        assert {
+            "tokens": ["he", "llo", " you"],
+            "token_logprobs": [None, -1.0, -2.5],
+            "top_logprobs": [None, {}, {" me": -3.0}],
+            "text_offset": [0, 2, 5],
+        } == choice["logprobs"]
+
+
+def test_an_echo_alone_tells_nothing_else() -> None:
+    for choice in _echoed(max_tokens=0):
+        assert "hello" == choice["text"]
+        assert ["he", "llo"] == choice["logprobs"]["tokens"]
+
+
+def test_an_echo_of_token_ids_is_told_by_its_tokens() -> None:
+    for choice in _echoed(prompt=[5, 6]):
+        assert "llo you" == choice["text"]
+
+
+def test_an_echo_is_streamed_once() -> None:
+    dialect, ask = asks.completion(echo=True)
+    projector = dialect.projector(ask, HEAD)
+
+    told = projector.text(0, " y", 1) + projector.text(0, "ou", 1)
+
+    assert b'"text":"hello y"' in told
+    assert b'"text":"ou"' in told
 
 
 @pytest.mark.parametrize(
