@@ -283,6 +283,7 @@ class Control:
         self.placing.jobs.unloads.on_unload_failed(order_id, error)
         self.placing.on_news()
         self.placing.advance()
+        self._on_change()
 
     # -- time ---------------------------------------------------------------------------------
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import dataclasses
 import functools
 from collections.abc import Sequence
@@ -41,7 +40,6 @@ class Departures:
         self._why = why
         self._drain_seconds = drain_seconds
         self._freed = 0
-        self._ended = asyncio.Event()
         self.error: FleetError | None = None
 
     def begin(self) -> None:
@@ -70,15 +68,9 @@ class Departures:
             active += instance.in_flight if instance else 0
         return Left(len(self._open), active, self._freed)
 
-    async def ended(self) -> None:
-        """Returns when one more has ended."""
-        await self._ended.wait()
-
     def _end(self, copy: tuple[str, str], held: int, error: FleetError | None) -> None:
         self._open.pop(copy, None)
         if error is None:
             self._freed += held
         else:
             self.error = self.error or error
-        self._ended.set()
-        self._ended = asyncio.Event()

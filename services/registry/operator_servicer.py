@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import AsyncIterator
 from typing import Any, Final
@@ -15,7 +14,7 @@ from cortex.v1 import operator_service_pb2_grpc, registry_service_pb2
 from services import __version__
 from services.backplane.errors import FleetError, Reason
 from services.backplane.settings import SettingsError
-from services.registry import explaining, translate
+from services.registry import explaining, refusals, translate
 from services.registry.departures import Departures
 from services.registry.mailbox import Mailbox
 from services.registry.member import Member
@@ -198,22 +197,18 @@ async def _watched(term: Term, departures: Departures) -> AsyncIterator[Any]:
     term.wake()
     told = None
     while True:
-        changed = asyncio.ensure_future(term.watchers.wait())
-        try:
-            left = departures.left()
-            if left != told:
-                told = left
-                yield left
-            if departures.error is not None:
-                raise departures.error
-            if not left.instances:
-                return
-            await asyncio.wait(
-                (changed, asyncio.ensure_future(departures.ended())),
-                return_when=asyncio.FIRST_COMPLETED,
-            )
-        finally:
-            changed.cancel()
+        changed = term.watchers.changed
+        left = departures.left()
+        if left != told:
+            told = left
+            yield left
+        if departures.error is not None:
+            raise departures.error
+        if not left.instances:
+            return
+        if term.ended.is_set():
+            raise refusals.shutting_down()
+        await changed.wait()
 
 
 async def _durably(writing: Any) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-
 from services.backplane.errors import FleetError, Reason
 from services.registry.term import Term
 
@@ -14,7 +12,6 @@ class Seat:
     def __init__(self) -> None:
         self._term: Term | None = None
         self.leader_address = ""
-        self._changed = asyncio.Event()
 
     @property
     def term(self) -> Term | None:
@@ -24,12 +21,6 @@ class Seat:
     def take(self, term: Term | None, leader_address: str = "") -> None:
         """Begins or ends a term, or names another leader."""
         self._term, self.leader_address = term, leader_address
-        self._changed.set()
-        self._changed = asyncio.Event()
-
-    async def changed(self) -> None:
-        """Returns when somebody else leads, or nobody."""
-        await self._changed.wait()
 
     def lead(self) -> Term:
         """The term under way.

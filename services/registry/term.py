@@ -132,6 +132,7 @@ class Term:
                 yield
         finally:
             self.ended.set()
+            self.watchers.notify()
             self.control.placing.fail_all(refusals.shutting_down())
             for task in tasks:
                 task.cancel()

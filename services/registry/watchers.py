@@ -42,9 +42,10 @@ class Watchers:
         self._changed.set()
         self._changed = asyncio.Event()
 
-    async def wait(self) -> None:
-        """Returns at the next change."""
-        await self._changed.wait()
+    @property
+    def changed(self) -> asyncio.Event:
+        """Set at the next change. Take it before looking, so that no change is missed."""
+        return self._changed
 
     async def watch(
         self, after_revision: int | None, incarnation_id: str

@@ -195,9 +195,7 @@ class ScriptedNeuron(neuron_service_pb2_grpc.NeuronServiceServicer):
     ) -> AsyncIterator[neuron_service_pb2.WatchStatusResponse]:
         while True:
             changed = self._changed
-            status = neuron_service_pb2.NeuronStatus(
-                identity=self.identity(), report=self.report()
-            )
+            status = neuron_service_pb2.NeuronStatus(identity=self.identity(), report=self.report())
             yield neuron_service_pb2.WatchStatusResponse(status=status)
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(0.2):
@@ -270,9 +268,7 @@ class ScriptedNeuron(neuron_service_pb2_grpc.NeuronServiceServicer):
         self.changed()
         freed = sum(m.bytes for m in instance.memory)
         yield neuron_service_pb2.UnloadResponse(
-            unloaded=neuron_service_pb2.Unloaded(
-                instance_id=request.instance_id, freed_bytes=freed
-            )
+            unloaded=neuron_service_pb2.Unloaded(instance_id=request.instance_id, freed_bytes=freed)
         )
 
     @contextlib.asynccontextmanager
@@ -388,9 +384,7 @@ def document(tmp_path: Any, models: str = "", **registry: Any) -> Document:
         "lease_seconds": 1.0,
         "settle_seconds": 0.5,
     }
-    return Document(
-        {"registry": base | registry, "eviction": eviction, "neurons": neurons}, "test"
-    )
+    return Document({"registry": base | registry, "eviction": eviction, "neurons": neurons}, "test")
 
 
 @contextlib.asynccontextmanager
