@@ -19,26 +19,14 @@ import structlog
 from cortex.v1 import model_pb2 as model
 from services.backplane.errors import FleetError, Reason
 from services.neuron import placing
-from services.neuron.chat.answer import ChatStyle
-from services.neuron.chat.parsers import reasoning_markers
-from services.neuron.chat.template import ChatTemplate
-from services.neuron.chat.tool_calls.formats import GENERIC, tool_format
-from services.neuron.engine import LoadPlan, ModelInfo
-from services.neuron.frames import Loaded, Loading
+from services.neuron.adopting import adopt, plan_of
+from services.neuron.frames import Loading
 from services.neuron.gauges import NeuronMetrics
 from services.neuron.instances import Instance, Instances, State, shutting_down
 from services.neuron.settings import NeuronSettings
+from services.neuron.slot import Slot, Tenant
 from services.neuron.sources import Sources
-from services.neuron.supervisor import Slot, Supervisor, Tenant
-from services.neuron.thinking_budget import Closing, closing_prompt, closing_text
-from services.neuron.weights import Weights
-from services.neuron.worker_link import WorkerLink
-
-_FORMATS = {
-    model.CACHE_FORMAT_Q8: "q8",
-    model.CACHE_FORMAT_Q6: "q6",
-    model.CACHE_FORMAT_Q4: "q4",
-}
+from services.neuron.supervisor import Supervisor
 
 log = structlog.get_logger()
 
@@ -124,10 +112,19 @@ class Loads:
             await self.abandon(load.instance)
 
     def _existing(self, spec: model.LoadSpec) -> Instance | None:
-        """The copy that this load is about. A failed one is no copy: it makes way."""
+        """The copy that this load is about. A failed one is no copy: it makes way.
+
+        Raises:
+            FleetError: LOAD_FAILED, its worker is quarantined; an operator has to look first.
+        """
         wanted = tuple(sorted(spec.device_ids))
         for instance in self._instances.of_model(spec.model):
             if instance.state is State.FAILED:
+                if instance.key is not None and self._supervisor.is_quarantined(instance.key):
+                    raise FleetError(
+                        Reason.LOAD_FAILED,
+                        f"Its worker died too often; unload it to try again. {instance.reason}",
+                    )
                 self._instances.remove(instance)
             elif not wanted or instance.key is None or instance.key.device_ids == wanted:
                 return instance
@@ -224,7 +221,7 @@ class Loads:
         )
         instance.key = key
         instance.plan = msgspec.structs.replace(
-            _plan(instance, key.engine, weights, self._settings),
+            plan_of(instance, key.engine, weights, self._settings),
             draft_path=str(draft[0].path) if draft else None,
             adapter_paths=tuple(str(adapter.path) for adapter in adapters),
         )
@@ -259,8 +256,7 @@ class Loads:
             slot.load_cycles += 1
             loaded = await link.load(plan, on_progress)
             try:
-                _adopt(instance, loaded)
-                await _learn_closing(instance, link)
+                await adopt(instance, loaded, link)
             except FleetError:  # loaded well, and of no use: it must not stay there unseen
                 await link.unload(instance.instance_id)
                 raise
@@ -285,62 +281,6 @@ class Loads:
                 modules_total=modules_total,
             ),
         )
-
-
-def _adopt(instance: Instance, loaded: Loaded) -> None:
-    """Takes over what the loaded model says of itself."""
-    info, spec = loaded.info, instance.spec
-    instance.info = info
-    source = spec.chat_template or info.chat_template or ""
-    markers = reasoning_markers(spec.reasoning_format, source)
-    instance.style = ChatStyle(markers, tool_format(spec.tool_format, source))
-    shows_tools = instance.style.tool_format != GENERIC
-    try:
-        instance.template = _template(source, info, shows_tools=shows_tools) if source else None
-    except FleetError as error:
-        if spec.chat_template:  # the operator's own: better told now than at the first chat
-            raise
-        instance.template_error = error
-
-
-async def _learn_closing(instance: Instance, link: WorkerLink) -> None:
-    """Has the model's own vocabulary spell what ends its reasoning."""
-    markers, info = instance.style.markers, instance.info
-    if markers is None or info is None or info.embedding_size:
-        return
-    prompt = closing_prompt(markers, info.control_tokens)
-    ids = await link.count(instance.instance_id, prompt)
-    instance.closing = Closing(closing_text(markers), ids)
-
-
-def _template(source: str, info: ModelInfo, *, shows_tools: bool) -> ChatTemplate:
-    variables = {"bos_token": info.bos_token, "eos_token": info.eos_token}
-    return ChatTemplate(
-        source,
-        control_tokens=info.control_tokens,
-        variables=variables,
-        shows_tools=shows_tools,
-    )
-
-
-def _plan(instance: Instance, engine: str, weights: Weights, settings: NeuronSettings) -> LoadPlan:
-    spec = instance.spec
-    context = spec.max_context_tokens if spec.HasField("max_context_tokens") else None
-    caps = [cap for cap in (context, settings.max_context_tokens) if cap]
-    return LoadPlan(
-        instance_id=instance.instance_id,
-        engine=engine,
-        path=str(weights.path),
-        max_context_tokens=min(caps, default=None),
-        max_sequences=spec.max_sequences or settings.max_sequences,
-        max_queued=settings.max_queued,
-        queue_timeout_seconds=settings.queue_timeout_seconds,
-        cache_tokens=spec.cache_tokens or settings.cache_tokens,
-        cache_format=_FORMATS.get(spec.cache_format, "fp16"),
-        embedding=spec.embedding or weights.is_embedder,
-        threads=settings.threads,
-        ngram_draft=spec.ngram_draft,
-    )
 
 
 @contextlib.asynccontextmanager

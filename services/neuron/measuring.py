@@ -19,6 +19,8 @@ from services.neuron.instances import Instances
 from services.neuron.sources import Sources
 
 _ANSWER_SECONDS = 120.0
+# Calls that wait for workers; the workers themselves queue without a bound.
+_MOST_CALLS = 128
 
 
 class Measures:
@@ -34,6 +36,7 @@ class Measures:
         self._instances = instances
         self._sources = sources
         self._devices = devices
+        self._calls = 0
 
     async def count(self, request: neuron.CountTokensRequest) -> neuron.CountTokensResponse:
         """The tokens that a prompt would take, chat template included."""
@@ -51,7 +54,7 @@ class Measures:
         assert info is not None
         if link is None:
             raise FleetError(Reason.INSTANCE_RECOVERING, "Its worker was lost.")
-        async with _answer_in_time():
+        async with self._answer_in_time():
             ids = await link.count(instance.instance_id, prompt)
         answer = neuron.CountTokensResponse(
             tokens=len(ids), max_context_tokens=info.max_context_tokens
@@ -80,7 +83,7 @@ class Measures:
                 field="dimensions",
             )
         inputs = tuple(_input(index, one) for index, one in enumerate(request.inputs))
-        async with _answer_in_time():
+        async with self._answer_in_time():
             answer = await link.embed(instance.instance_id, inputs, truncate=request.truncate)
         return neuron.EmbedResponse(
             embeddings=[neuron.Embedding(values=_cut(each, size)) for each in answer.vectors],
@@ -114,6 +117,22 @@ class Measures:
             advice="" if fits else placing.advice(spec, weights, most_free),
         )
 
+    @contextlib.asynccontextmanager
+    async def _answer_in_time(self) -> AsyncGenerator[None]:
+        """A worker that does not answer ends the call, not the caller's patience."""
+        if self._calls >= _MOST_CALLS:
+            raise FleetError(
+                Reason.QUEUE_FULL, "Too many calls wait for an answer.", retry_after_seconds=1.0
+            )
+        self._calls += 1
+        try:
+            async with asyncio.timeout(_ANSWER_SECONDS):
+                yield
+        except TimeoutError as late:
+            raise FleetError(Reason.DEADLINE, "The engine did not answer in time.") from late
+        finally:
+            self._calls -= 1
+
 
 def _input(index: int, one: neuron.EmbedInput) -> Prompt:
     match one.WhichOneof("input"):
@@ -132,13 +151,3 @@ def _cut(vector: Sequence[float], size: int) -> Sequence[float]:
     kept = vector[:size]
     length = math.sqrt(math.fsum(value * value for value in kept)) or 1.0
     return [value / length for value in kept]
-
-
-@contextlib.asynccontextmanager
-async def _answer_in_time() -> AsyncGenerator[None]:
-    """A worker that does not answer ends the call, not the caller's patience."""
-    try:
-        async with asyncio.timeout(_ANSWER_SECONDS):
-            yield
-    except TimeoutError as late:
-        raise FleetError(Reason.DEADLINE, "The engine did not answer in time.") from late

@@ -8,7 +8,7 @@ from typing import Final
 from cortex.v1 import model_pb2 as model
 from services.backplane.errors import FleetError, Reason
 from services.neuron.devices import CPU
-from services.neuron.supervisor import SlotKey
+from services.neuron.slot import SlotKey
 from services.neuron.weights import Weights
 
 # Formats that each engine reads, and whether it runs without a GPU.

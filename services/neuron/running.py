@@ -9,15 +9,14 @@ died, or past the end of its reasoning when that took too long.
 from __future__ import annotations
 
 import asyncio
-import time
 from typing import Protocol, assert_never
 
 import msgspec
-import structlog
 
 from cortex.v1 import generation_pb2 as generation
 from services.backplane.errors import FleetError, Reason
 from services.neuron import translate
+from services.neuron.accounting import Account
 from services.neuron.chat.stream import ChatParser
 from services.neuron.delivery import Delivery
 from services.neuron.engine import (
@@ -36,8 +35,6 @@ from services.neuron.instances import Instance, Instances, State
 from services.neuron.outlet import Outlet
 from services.neuron.thinking_budget import ThinkingBudget
 from services.neuron.worker_link import WorkerLink, failure
-
-log = structlog.get_logger()
 
 
 class Limits(Protocol):
@@ -70,7 +67,6 @@ class Generation:
         metrics: NeuronMetrics,
         budget: ThinkingBudget | None = None,
     ) -> None:
-        self._request_id = request.request_id
         self._instance = instance
         self._instances = instances
         self._task = task
@@ -80,13 +76,16 @@ class Generation:
         )
         self._budget = budget
         self._limits = limits
-        self._metrics = metrics
+        self._account = Account(
+            request_id=request.request_id,
+            model=instance.model,
+            instance_id=instance.instance_id,
+            metrics=metrics,
+        )
         self._link: WorkerLink | None = None
         self._is_over = False
         self._is_resumed = False
         self._started: Started | None = None
-        self._begun_at = time.monotonic()
-        self._first_token_at = 0.0
         self._loop = asyncio.get_running_loop()
         self._deadline: asyncio.TimerHandle | None = None
         self._stall: asyncio.TimerHandle | None = None
@@ -146,7 +145,7 @@ class Generation:
                 if self._started is None:
                     self._outlet.event(translate.queued(event))
             case Prefilled():
-                if not self._first_token_at:
+                if not self._account.has_output:
                     self._outlet.event(translate.prefilled(event))
             case Ended():
                 self._on_ended(event)
@@ -176,7 +175,7 @@ class Generation:
             return
         self._set_stall(None)
         self._is_resumed = True
-        self._metrics.resumed.labels(self._instance.model).inc()
+        self._account.note_resumed()
         self._submit_again(link)
 
     def _submit_again(self, link: WorkerLink) -> None:
@@ -204,10 +203,7 @@ class Generation:
             self._outlet.event(translate.started(event, self._instance.instance_id))
 
     def _on_delta(self, event: Delta) -> None:
-        if not self._first_token_at:
-            self._first_token_at = time.monotonic()
-            waited = self._first_token_at - self._begun_at
-            self._metrics.first_token.labels(self._instance.model).observe(waited)
+        self._account.note_output()
         self._delivery.take(event)
         self._mind_credit()
         self._mind_budget()
@@ -225,7 +221,7 @@ class Generation:
             timings=translate.timings(event),
             resumed=self._is_resumed,
         )
-        self._observe(event)
+        self._account.note_times(event, len(self._delivery.made))
         self._close("finished", None)
         self._outlet.finished(finished)
 
@@ -252,37 +248,8 @@ class Generation:
                 timer.cancel()
         self._deadline = self._stall = None
         self._instances.end(self._instance, self)
-        self._count(outcome)
         usage = self._usage()
-        log.info(
-            "generation.ended",
-            request_id=self._request_id,
-            model=self._instance.model,
-            instance_id=self._instance.instance_id,
-            outcome=outcome,
-            reason=error.reason.value if error else None,
-            prompt_tokens=usage.prompt_tokens,
-            cached_prompt_tokens=usage.cached_prompt_tokens,
-            completion_tokens=usage.completion_tokens,
-            resumed=self._is_resumed,
-            elapsed_ms=round((time.monotonic() - self._begun_at) * 1000, 1),
-        )
-
-    def _count(self, outcome: str) -> None:
-        name, metrics = self._instance.model, self._metrics
-        metrics.generations.labels(name, outcome).inc()
-        metrics.completion_tokens.labels(name).inc(len(self._delivery.made))
-        if self._started is not None:
-            metrics.prompt_tokens.labels(name).inc(self._started.prompt_tokens)
-            metrics.cached_tokens.labels(name).inc(self._started.cached_tokens)
-
-    def _observe(self, event: Ended) -> None:
-        name, metrics = self._instance.model, self._metrics
-        metrics.queued.labels(name).observe(event.queued_seconds)
-        metrics.prefill.labels(name).observe(event.prefill_seconds)
-        made = len(self._delivery.made)
-        if event.decode_seconds > 0 and made > 1:
-            metrics.rate.labels(name).observe(made / event.decode_seconds)
+        self._account.close(outcome, usage, error=error, resumed=self._is_resumed)
 
     def _mind_credit(self) -> None:
         """Starts the clock of a reader that takes nothing, and stops it when it does."""

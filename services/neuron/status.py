@@ -11,8 +11,9 @@ from google.protobuf import timestamp_pb2
 from cortex.v1 import model_pb2 as model
 from cortex.v1 import neuron_service_pb2 as neuron
 from services.neuron import translate
+from services.neuron.devices import within_budget
 from services.neuron.instances import Instance, Instances, State
-from services.neuron.supervisor import SlotKey, SlotView
+from services.neuron.slot import SlotKey, SlotView
 from services.neuron.weights import capabilities
 
 _STATES: Final = {
@@ -40,10 +41,12 @@ class StatusBoard:
         identity: neuron.NeuronIdentity,
         instances: Instances,
         slots: Callable[[], Mapping[SlotKey, SlotView]],
+        memory_budget_bytes: int | None = None,
     ) -> None:
         self.identity = identity
         self._instances = instances
         self._slots = slots
+        self._budget = memory_budget_bytes
         # A restarted neuron has another incarnation; within one, time only goes up.
         self._sequence = time.time_ns()
         self._devices: tuple[model.Device, ...] = ()
@@ -53,8 +56,18 @@ class StatusBoard:
 
     @property
     def devices(self) -> Sequence[model.Device]:
-        """As they were measured last."""
-        return self._devices
+        """As they were measured last, within the budget."""
+        if self._budget is None:
+            return self._devices
+        held: dict[str, int] = {}
+        for instance in self._instances:
+            memory = instance.info.memory_bytes if instance.info else {}
+            for device_id, count in memory.items():
+                held[device_id] = held.get(device_id, 0) + count
+        return [
+            within_budget(device, self._budget, held.get(device.device_id, 0))
+            for device in self._devices
+        ]
 
     def note_devices(self, devices: Sequence[model.Device]) -> None:
         """New measurements of the devices."""
@@ -91,7 +104,7 @@ class StatusBoard:
             for device in view.key.device_ids
         }
         judged: list[model.Device] = []
-        for device in self._devices:
+        for device in self.devices:
             copy = model.Device()
             copy.CopyFrom(device)
             copy.quarantine_reason = bad.get(device.device_id, device.quarantine_reason)

@@ -1,252 +1,14 @@
-"""Keeps one worker process per device set alive while somebody needs it.
-
-A `Slot` is a device set with its engine: it outlives the processes that run in it. A process that
-dies, stands still or grows without bound is ended alone, its tenants are told, and the next one
-starts after a pause. Too many deaths quarantine the slot, with the last words of its worker.
-"""
+"""Keeps one worker process per device set alive while somebody needs it."""
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import dataclasses
 import itertools
-import os
-import time
 from collections.abc import Mapping
-from typing import Protocol
 
-import structlog
-
-from services.backplane.errors import FleetError, Reason
-from services.neuron.deaths import DeathRecord, Pulse, PulseLimits
-from services.neuron.engine import ModelStats
-from services.neuron.frames import Stop
 from services.neuron.settings import WorkerLimits
-from services.neuron.worker_link import WorkerLink
-from services.neuron.worker_process import (
-    Death,
-    WorkerCommand,
-    WorkerProcess,
-    environment,
-    python_worker,
-)
-
-_STOP_SECONDS = 2.0
-_GLANCE_SECONDS = 0.5
-
-log = structlog.get_logger()
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class SlotKey:
-    """Which worker: the engine and the devices that it owns."""
-
-    engine: str
-    device_ids: tuple[str, ...]
-
-
-class Tenant(Protocol):
-    """Who lives in the slots: told of every process's coming and going."""
-
-    def on_stats(self, instance_id: str, stats: ModelStats) -> None:
-        """A model's load changed."""
-        ...
-
-    def on_worker_up(self, key: SlotKey, link: WorkerLink) -> None:
-        """A process is ready, the first or a later one."""
-        ...
-
-    def on_worker_down(self, key: SlotKey, error: FleetError, *, for_good: bool) -> None:
-        """A process died; `for_good`: no other will come."""
-        ...
-
-    def on_worker_changed(self) -> None:
-        """What `Supervisor.view` says has changed."""
-        ...
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class SlotView:
-    """How a slot stands, for the status.
-
-    Attributes:
-        key: which one.
-        state: `starting`, `running`, `restarting`, `quarantined`.
-        pid: of the running process, 0 where there is none.
-        deaths: since the daemon started.
-        last_words: of the last process that died.
-        load_cycles: loads since the running process started.
-    """
-
-    key: SlotKey
-    state: str
-    pid: int
-    deaths: int
-    last_words: str
-    load_cycles: int
-
-
-class Slot:
-    """One device set's worker, over all of its processes."""
-
-    def __init__(
-        self,
-        key: SlotKey,
-        *,
-        tenant: Tenant,
-        limits: WorkerLimits,
-        memory_bytes: int,
-        command: WorkerCommand,
-        task_ids: itertools.count[int],
-    ) -> None:
-        self.key = key
-        self._tenant = tenant
-        self._limits = limits
-        self._pulse_limits = PulseLimits(
-            limits.stall_seconds, limits.load_stall_seconds, memory_bytes
-        )
-        self._command = command
-        self._task_ids = task_ids
-        self._deaths = DeathRecord(
-            limits.deaths, limits.deaths_within_seconds, limits.first_pause_seconds
-        )
-        self._state = "starting"
-        self._process: WorkerProcess | None = None
-        self._last_words = ""
-        self._stopping = asyncio.Event()
-        self._up: asyncio.Future[WorkerLink] = asyncio.get_running_loop().create_future()
-        self._life = asyncio.create_task(self._live(), name=f"slot-{key.engine}")
-        self.load_cycles = 0
-        self.load_gate = asyncio.Lock()
-        self.last_progress = time.monotonic()
-
-    @property
-    def view(self) -> SlotView:
-        """How it stands."""
-        pid = self._process.pid if self._process else 0
-        return SlotView(
-            self.key, self._state, pid, self._deaths.total, self._last_words, self.load_cycles
-        )
-
-    async def ready(self) -> WorkerLink:
-        """The link to a running process, once there is one.
-
-        Raises:
-            FleetError: LOAD_FAILED, the process cannot be started or died too often.
-        """
-        return await asyncio.shield(self._up)
-
-    async def stop(self) -> None:
-        """Ends the process and the slot."""
-        self._stopping.set()
-        process = self._process
-        if process is not None:
-            process.send(Stop())
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(process.ended(), _STOP_SECONDS)
-            process.kill("the daemon ended it")
-        # One that is being started is ended as soon as it can be.
-        await self._life
-
-    async def _live(self) -> None:
-        while not self._stopping.is_set():
-            link, death = await self._one_process()
-            if self._stopping.is_set():
-                link.on_death(FleetError(Reason.SHUTTING_DOWN, "The worker was stopped."))
-                return
-            self._deaths.note(time.monotonic())
-            self._last_words = death.last_words
-            for_good = self._deaths.is_too_many
-            error = FleetError(
-                Reason.WORKER_LOST,
-                f"The worker process died ({death}).",
-                retry_after_seconds=self._deaths.pause_seconds,
-                facts={"last_words": death.last_words[-500:]},
-            )
-            log.error(
-                "worker.died",
-                engine=self.key.engine,
-                devices=self.key.device_ids,
-                cause=death.cause,
-                last_words=death.last_words,
-                quarantined=for_good,
-            )
-            self._go_down(link, death, error, for_good=for_good)
-            if for_good:
-                return
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._stopping.wait(), self._deaths.pause_seconds)
-
-    def _go_down(
-        self, link: WorkerLink, death: Death, error: FleetError, *, for_good: bool
-    ) -> None:
-        self._state = "quarantined" if for_good else "restarting"
-        failed = FleetError(Reason.LOAD_FAILED, f"The worker cannot run: {death}")
-        if not self._up.done():  # it died before it was ready: whoever waits hears why
-            self._up.set_exception(failed)
-            self._up.exception()
-        self._up = asyncio.get_running_loop().create_future()
-        if for_good:
-            self._up.set_exception(failed)
-            self._up.exception()
-        # Tenants first: a task that is lost asks its instance whether that will come back.
-        self._tenant.on_worker_down(self.key, error, for_good=for_good)
-        link.on_death(error)
-
-    async def _one_process(self) -> tuple[WorkerLink, Death]:
-        self._state, self.load_cycles = "starting", 0
-        process: WorkerProcess | None = None
-        link = WorkerLink(
-            lambda *commands: process.send(*commands) if process else None,
-            on_stats=self._tenant.on_stats,
-            task_ids=self._task_ids,
-        )
-        env = environment(os.environ, device_ids=self.key.device_ids)
-        try:
-            process = await WorkerProcess.spawn(
-                self._command, engine=self.key.engine, env=env, on_report=link.on_report
-            )
-        except OSError as error:
-            return link, Death(1, f"the worker cannot be started: {error.strerror}", "")
-        self._process = process
-        if self._stopping.is_set():
-            process.kill("the daemon ended it")
-        self._tenant.on_worker_changed()
-        watch = asyncio.create_task(self._watch(process, link))
-        try:
-            return link, await process.ended()
-        finally:
-            watch.cancel()
-            process.kill("the daemon ended it")
-            self._process = None
-
-    async def _watch(self, process: WorkerProcess, link: WorkerLink) -> None:
-        """Lets the process in once it has said hello, then ends it when it misbehaves."""
-        try:
-            hello = await asyncio.wait_for(asyncio.shield(link.hello), self._limits.start_seconds)
-        except TimeoutError:
-            process.kill(f"it was not ready in {self._limits.start_seconds:.0f} s", dump=True)
-            return
-        except FleetError:  # dead already
-            return
-        log.info("worker.ready", engine=hello.engine, pid=process.pid, facts=hello.facts)
-        self._state = "running"
-        self._up.set_result(link)
-        self._tenant.on_worker_up(self.key, link)
-        while True:
-            await asyncio.sleep(_GLANCE_SECONDS)
-            now = time.monotonic()
-            pulse = Pulse(
-                silent_seconds=now - process.last_heard,
-                resident_bytes=link.resident_bytes,
-                is_loading=link.is_loading,
-                load_silent_seconds=now - self.last_progress,
-            )
-            complaint = self._pulse_limits.complaint(pulse)
-            if complaint is not None:
-                process.kill(complaint, dump=True)
-                return
+from services.neuron.slot import Slot, SlotKey, SlotView, Tenant
+from services.neuron.worker_process import WorkerCommand, python_worker
 
 
 class Supervisor:
@@ -286,13 +48,21 @@ class Supervisor:
             )
         return slot
 
-    async def release(self, key: SlotKey) -> None:
+    def is_quarantined(self, key: SlotKey) -> bool:
+        """True where a slot's workers died too often."""
+        slot = self._slots.get(key)
+        return slot is not None and slot.view.state == "quarantined"
+
+    async def release(self, key: SlotKey, *, forgive: bool = False) -> None:
         """Ends a slot that nobody lives in any more, so that all of its memory is given back.
 
-        A quarantined one stays, because its state is what an operator has to see.
+        Args:
+            key: which.
+            forgive: a quarantined slot goes too, and the next one starts afresh; otherwise it
+                stays, because its state is what an operator has to see.
         """
         slot = self._slots.get(key)
-        if slot is not None and slot.view.state != "quarantined":
+        if slot is not None and (forgive or not self.is_quarantined(key)):
             del self._slots[key]
             await slot.stop()
 

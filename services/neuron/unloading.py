@@ -145,6 +145,7 @@ class Unloads:
                 )
         if key is not None and self._instances.in_slot(key) == [instance]:
             # The last tenant takes the process with it: all of its memory comes back.
-            await self._supervisor.release(key)
+            # Unloading what a quarantine has failed is how an operator lifts it.
+            await self._supervisor.release(key, forgive=True)
             freed = max(freed, sum(info.memory_bytes.values()) if info else 0)
         return freed

@@ -8,7 +8,7 @@ import socket
 import sys
 import time
 
-from services.neuron.engine import ModelInfo
+from services.neuron.engine import LoadStep, ModelInfo
 from services.neuron.frames import (
     COMMANDS,
     HEADER,
@@ -17,7 +17,6 @@ from services.neuron.frames import (
     Load,
     Loaded,
     Loading,
-    LoadStep,
     pack,
 )
 

@@ -44,12 +44,14 @@ class NeuronHost:
         """Loads a model and returns the ready instance."""
         request = neuron.LoadRequest(spec=model.LoadSpec(model=name, **fields))
         steps = [step async for step in self.stub.Load(request)]
-        return steps[-1].ready
+        ready: model.Instance = steps[-1].ready
+        return ready
 
     async def status(self) -> neuron.NeuronStatus:
         """What GetStatus says."""
         answer = await self.stub.GetStatus(neuron.GetStatusRequest())
-        return answer.status
+        status: neuron.NeuronStatus = answer.status
+        return status
 
     async def instance(self, name: str) -> model.Instance | None:
         """The model's instance as GetStatus shows it."""
@@ -62,8 +64,9 @@ class NeuronHost:
             call = self.stub.WatchStatus(neuron.WatchStatusRequest())
             try:
                 async for answer in call:
-                    if holds(answer.status):
-                        return answer.status
+                    status: neuron.NeuronStatus = answer.status
+                    if holds(status):
+                        return status
             finally:
                 call.cancel()
         raise AssertionError("the status never came")

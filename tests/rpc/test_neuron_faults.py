@@ -199,6 +199,9 @@ async def test_a_worker_that_fails_again_and_again_is_quarantined(tmp_path, faul
         assert refused.reason is Reason.INSTANCE_GONE
         again = neuron.LoadRequest(spec=model.LoadSpec(model="bravo"))
         assert (await refusal(host.stub.Load(again))).reason is Reason.LOAD_FAILED
+        # An operator who has looked unloads it, and it starts afresh.
+        [step async for step in host.stub.Unload(neuron.UnloadRequest(model="bravo"))]
+        assert (await host.load("bravo")).state == model.INSTANCE_STATE_READY
 
 
 async def poke(host: NeuronHost) -> None:

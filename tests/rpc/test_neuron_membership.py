@@ -45,6 +45,14 @@ class Listener(registry_grpc.RegistryServiceServicer):
             self.heard.append(request)
             self._news.set()
 
+    async def WatchFleet(self, request, context):
+        raise FleetError(Reason.NOT_SUPPORTED, "it only listens")
+        yield
+
+    async def EnsureModel(self, request, context):
+        raise FleetError(Reason.NOT_SUPPORTED, "it only listens")
+        yield
+
     async def start(self) -> None:
         metrics = RpcMetrics(CollectorRegistry(), "registry")
         self._server = Server(service_names=["cortex.v1.RegistryService"], metrics=metrics)

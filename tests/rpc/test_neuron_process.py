@@ -26,7 +26,7 @@ from tests.rpc.neuron_host import PATIENCE_SECONDS, chat
 def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+        return int(probe.getsockname()[1])
 
 
 async def start(folder: pathlib.Path, **keys: str) -> asyncio.subprocess.Process:

@@ -28,7 +28,7 @@ async def host(tmp_path: pathlib.Path):
 async def health(host: NeuronHost, name: str) -> int:
     stub = health_pb2_grpc.HealthStub(host.channel)
     answer = await stub.Check(health_pb2.HealthCheckRequest(service=name))
-    return answer.status
+    return int(answer.status)
 
 
 async def test_load_streams_its_phases_and_ends_with_ready(host):

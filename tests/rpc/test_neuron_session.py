@@ -11,7 +11,7 @@ from cortex.v1 import generation_pb2 as generation
 from cortex.v1 import neuron_service_pb2 as neuron
 from services.backplane.errors import Reason
 from tests.rpc.neuron_host import PATIENCE_SECONDS, chat, running_neuron
-from tests.rpc.neuron_transports import answer, session_of
+from tests.rpc.neuron_transports import SessionStream, answer, session_of
 
 
 @pytest.fixture
@@ -30,7 +30,7 @@ async def session(host):
         yield session
 
 
-async def text_of(stream, tokens: int) -> str:
+async def text_of(stream: SessionStream, tokens: int) -> str:
     """The text of the next so many tokens."""
     text, count = "", 0
     async with asyncio.timeout(PATIENCE_SECONDS):
@@ -120,7 +120,8 @@ async def test_starts_and_cancels_travel_together(host, session):
     first = session.start(chat(model="endless"))
     await text_of_some(first)
     start = neuron.SessionStart(sequence_id=500, request=chat(model="bravo"), credit_tokens=1000)
-    inbox = session._inboxes[500] = asyncio.Queue()
+    inbox: asyncio.Queue[object] = asyncio.Queue()
+    session._inboxes[500] = inbox
 
     session.send(neuron.SessionRequest(starts=[start], cancelled_sequence_ids=[first.sequence_id]))
 

@@ -71,7 +71,7 @@ async def test_an_error_comes_behind_what_was_said():
 
 async def test_a_waiting_reader_is_woken():
     outlet = ReaderOutlet()
-    reading = asyncio.create_task(anext(outlet.read()))
+    reading = asyncio.ensure_future(anext(outlet.read()))
     await asyncio.sleep(0)
 
     outlet.text("a", (1,), ())

@@ -7,7 +7,7 @@ import pytest
 from cortex.v1 import model_pb2 as model
 from services.backplane.errors import FleetError, Reason
 from services.neuron import placing
-from services.neuron.supervisor import SlotKey
+from services.neuron.slot import SlotKey
 from services.neuron.weights import Weights
 
 GIB = 1 << 30

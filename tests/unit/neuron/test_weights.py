@@ -9,7 +9,7 @@ import pytest
 from cortex.v1 import model_pb2 as model
 from services.backplane.errors import FleetError, Reason
 from services.neuron import weights
-from services.neuron.sources import PathSource, Sources, UnsupportedSource
+from services.neuron.sources import PathSource, Source, Sources, UnsupportedSource
 from tests.models import scripted
 
 
@@ -17,7 +17,7 @@ def no_bytes(done: int, total: int) -> None: ...
 
 
 def sources(folder: pathlib.Path, **named: str) -> Sources:
-    schemes = {"path": PathSource(), "hf": UnsupportedSource("hf")}
+    schemes: dict[str, Source] = {"path": PathSource(), "hf": UnsupportedSource("hf")}
     return Sources(schemes, named=named, folders=(folder,))
 
 

@@ -1,0 +1,87 @@
+"""Both ends of a load: the plan that a worker gets, and what its answer makes of the instance."""
+
+from __future__ import annotations
+
+from cortex.v1 import model_pb2 as model
+from services.backplane.errors import FleetError
+from services.neuron.chat.answer import ChatStyle
+from services.neuron.chat.parsers import reasoning_markers
+from services.neuron.chat.template import ChatTemplate
+from services.neuron.chat.tool_calls.formats import GENERIC, tool_format
+from services.neuron.engine import LoadPlan, ModelInfo
+from services.neuron.frames import Loaded
+from services.neuron.instances import Instance
+from services.neuron.settings import NeuronSettings
+from services.neuron.thinking_budget import Closing, closing_prompt, closing_text
+from services.neuron.weights import Weights
+from services.neuron.worker_link import WorkerLink
+
+_FORMATS = {
+    model.CACHE_FORMAT_Q8: "q8",
+    model.CACHE_FORMAT_Q6: "q6",
+    model.CACHE_FORMAT_Q4: "q4",
+}
+
+
+def plan_of(
+    instance: Instance, engine: str, weights: Weights, settings: NeuronSettings
+) -> LoadPlan:
+    """What the worker is told: the load's wishes, then the settings, within the settings' caps."""
+    spec = instance.spec
+    context = spec.max_context_tokens if spec.HasField("max_context_tokens") else None
+    caps = [cap for cap in (context, settings.max_context_tokens) if cap]
+    return LoadPlan(
+        instance_id=instance.instance_id,
+        engine=engine,
+        path=str(weights.path),
+        max_context_tokens=min(caps, default=None),
+        max_sequences=spec.max_sequences or settings.max_sequences,
+        max_queued=settings.max_queued,
+        queue_timeout_seconds=settings.queue_timeout_seconds,
+        cache_tokens=spec.cache_tokens or settings.cache_tokens,
+        cache_format=_FORMATS.get(spec.cache_format, "fp16"),
+        embedding=spec.embedding or weights.is_embedder,
+        threads=settings.threads,
+        ngram_draft=spec.ngram_draft,
+    )
+
+
+async def adopt(instance: Instance, loaded: Loaded, link: WorkerLink) -> None:
+    """Takes over what the loaded model says of itself.
+
+    Raises:
+        FleetError: the load's own formats or template cannot be used, or the worker died.
+    """
+    info, spec = loaded.info, instance.spec
+    instance.info = info
+    source = spec.chat_template or info.chat_template or ""
+    markers = reasoning_markers(spec.reasoning_format, source)
+    instance.style = ChatStyle(markers, tool_format(spec.tool_format, source))
+    shows_tools = instance.style.tool_format != GENERIC
+    try:
+        instance.template = _template(source, info, shows_tools=shows_tools) if source else None
+    except FleetError as error:
+        if spec.chat_template:  # the operator's own: better told now than at the first chat
+            raise
+        instance.template_error = error
+    await _learn_closing(instance, link)
+
+
+async def _learn_closing(instance: Instance, link: WorkerLink) -> None:
+    """Has the model's own vocabulary spell what ends its reasoning."""
+    markers, info = instance.style.markers, instance.info
+    if markers is None or info is None or info.embedding_size:
+        return
+    prompt = closing_prompt(markers, info.control_tokens)
+    ids = await link.count(instance.instance_id, prompt)
+    instance.closing = Closing(closing_text(markers), ids)
+
+
+def _template(source: str, info: ModelInfo, *, shows_tools: bool) -> ChatTemplate:
+    variables = {"bos_token": info.bos_token, "eos_token": info.eos_token}
+    return ChatTemplate(
+        source,
+        control_tokens=info.control_tokens,
+        variables=variables,
+        shows_tools=shows_tools,
+    )
