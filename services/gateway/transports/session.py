@@ -17,7 +17,7 @@ from cortex.v1 import neuron_service_pb2 as neuron
 from cortex.v1 import neuron_service_pb2_grpc as neuron_grpc
 from services.backplane.errors import FleetError, Reason
 from services.backplane.status import from_rpc_error, unpack
-from services.gateway.transports.transport import Sequence, Sink
+from services.gateway.transports.transport import NeuronTransport, Sequence, Sink
 
 # Bounds one message: this many requests of at most `links.LARGE_REQUEST_BYTES` each.
 _STARTS_PER_MESSAGE: Final = 128
@@ -26,18 +26,31 @@ log = structlog.get_logger()
 
 
 class SessionTransport:
-    """Opens a stream at the first generation, and anew at the first one after it was lost."""
+    """Opens a stream at the first generation, and anew at the first one after it was lost.
 
-    def __init__(self, stub: neuron_grpc.NeuronServiceAsyncStub, *, window_tokens: int) -> None:
+    A neuron that does not know Session is met with `plain` calls from then on, and what was sent
+    to it in vain begins there: such a neuron has run none of it.
+    """
+
+    def __init__(
+        self,
+        stub: neuron_grpc.NeuronServiceAsyncStub,
+        *,
+        window_tokens: int,
+        plain: NeuronTransport,
+    ) -> None:
         self._stub = stub
         self._window_tokens = window_tokens
+        self._plain = plain
         self._stream: _Stream | None = None
 
     def start(self, request: generation.GenerateRequest, sink: Sink) -> Sequence:
         """See `NeuronTransport.start`."""
         stream = self._stream
         if stream is None or stream.is_over:
-            stream = self._stream = _Stream(self._stub, self._window_tokens)
+            if stream is not None and stream.is_unknown:
+                return self._plain.start(request, sink)
+            stream = self._stream = _Stream(self._stub, self._window_tokens, self._plain)
         return stream.start(request, sink)
 
     async def close(self) -> None:
@@ -65,9 +78,19 @@ class _Sequence:
 class _Stream:
     """One Session call from its first request to its end."""
 
-    def __init__(self, stub: neuron_grpc.NeuronServiceAsyncStub, window_tokens: int) -> None:
+    def __init__(
+        self,
+        stub: neuron_grpc.NeuronServiceAsyncStub,
+        window_tokens: int,
+        plain: NeuronTransport,
+    ) -> None:
         self._stub = stub
         self._window_tokens = window_tokens
+        self._plain = plain
+        # requests that the neuron has not answered yet, until it has shown that it knows Session
+        self._unproven: dict[int, generation.GenerateRequest] | None = {}
+        self._moved: dict[int, Sequence] = {}
+        self.is_unknown = False
         self._sinks: dict[int, Sink] = {}
         self._last_id = 0
         self._starts: dict[int, generation.GenerateRequest] = {}
@@ -82,11 +105,16 @@ class _Stream:
         self._last_id += 1
         self._sinks[self._last_id] = sink
         self._starts[self._last_id] = request
+        if self._unproven is not None:
+            self._unproven[self._last_id] = request
         self._poke()
         return _Sequence(self, self._last_id)
 
     def cancel(self, sequence_id: int) -> None:
         if self._sinks.pop(sequence_id, None) is None:
+            moved = self._moved.pop(sequence_id, None)
+            if moved is not None:
+                moved.cancel()
             return
         self._credits.pop(sequence_id, None)
         if self._starts.pop(sequence_id, None) is None:
@@ -97,6 +125,8 @@ class _Stream:
         if sequence_id in self._sinks:
             self._credits[sequence_id] = self._credits.get(sequence_id, 0) + tokens
             self._poke()
+        elif sequence_id in self._moved:
+            self._moved[sequence_id].credit(tokens)
 
     async def close(self) -> None:
         self._task.cancel()
@@ -122,7 +152,10 @@ class _Stream:
             self.is_over = True
             writer.cancel()
             call.cancel()
-            self._fail_all(error)
+            if error.reason is Reason.NOT_SUPPORTED and self._unproven is not None:
+                self._move_all(self._unproven)
+            else:
+                self._fail_all(error)
 
     async def _read(self, call: Any) -> None:
         read = call.read
@@ -164,6 +197,7 @@ class _Stream:
 
     def _apply(self, batch: neuron.SessionResponse) -> None:
         """Hands one message of the neuron to the sinks, in the contract's order."""
+        self._unproven = None
         sinks = self._sinks
         touched: list[tuple[int, Sink]] = []
         for item in batch.events:
@@ -209,6 +243,15 @@ class _Stream:
         log.error("sink.failed", sequence_id=sequence_id, exc_info=True)  # noqa: LOG014
         self.cancel(sequence_id)
         sink.failed(FleetError(Reason.INTERNAL, "The gateway failed; its log says why."))
+
+    def _move_all(self, requests: dict[int, generation.GenerateRequest]) -> None:
+        """Begins everything anew as plain calls."""
+        log.info("session.unknown_to_neuron", sequences=len(self._sinks))
+        self.is_unknown = True
+        sinks, self._sinks = self._sinks, {}
+        self._starts.clear()
+        for sequence_id, sink in sinks.items():
+            self._moved[sequence_id] = self._plain.start(requests[sequence_id], sink)
 
     def _fail_all(self, error: FleetError) -> None:
         sinks, self._sinks = self._sinks, {}

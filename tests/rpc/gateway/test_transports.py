@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from typing import Literal
 
+import grpc
 import pytest
 
 from cortex.v1 import generation_pb2 as generation
@@ -263,3 +264,37 @@ async def test_requests_that_wait_leave_as_one_message() -> None:
 
     assert rig.neuron.sessions == 1
     assert rig.neuron.messages_in <= 3
+
+
+async def test_a_neuron_that_does_not_know_session_is_met_with_plain_calls() -> None:
+    class Plain(ScriptedNeuron):
+        async def Session(self, request_iterator, context):
+            self.sessions += 1
+            await context.abort(grpc.StatusCode.UNIMPLEMENTED, "Method not found!")
+
+    channels = ChannelPool()
+    neuron = Plain("n1")
+    await neuron.start()
+    link = Link(channels, neuron.address, kind="session", window_tokens=WINDOW)
+    try:
+        request = generation.GenerateRequest(request_id="r", model="tiny", text="Hi")
+        for _ in range(2):
+            sinks = [Recorder() for _ in range(3)]
+            for sink in sinks:
+                link.start(request, sink)
+            for sink in sinks:
+                assert isinstance(await sink.ended(), generation.GenerationFinished)
+
+        neuron.scripts = [Script([text("a"), text("b")], gate=asyncio.Event())]
+        last = Recorder()
+        sequence = link.start(request, last)
+        await last.until_heard(2)
+        sequence.cancel()
+        await neuron.until(lambda: neuron.cancelled)
+    finally:
+        await link.close()
+        await channels.close()
+        await neuron.stop()
+
+    assert neuron.sessions == 1
+    assert len(neuron.requests) == 7
