@@ -19,7 +19,13 @@ class Delivery:
     """The text side of one generation."""
 
     def __init__(
-        self, *, parser: ChatParser, outlet: Outlet, made: Sequence[int], credit: int | None
+        self,
+        *,
+        parser: ChatParser,
+        outlet: Outlet,
+        made: Sequence[int],
+        credit: int | None,
+        most_calls: int | None = None,
     ) -> None:
         """Begins with nothing sent.
 
@@ -28,7 +34,9 @@ class Delivery:
             outlet: takes the events.
             made: tokens of the same answer that were sent before, elsewhere.
             credit: tokens that may be sent; None is no limit.
+            most_calls: tool calls that may be made; None is no limit.
         """
+        self._most_calls = most_calls
         self._parser = parser
         self._outlet = outlet
         self._carried_ids: list[int] = []
@@ -37,6 +45,8 @@ class Delivery:
         self.credit = credit
         self.reasoning_tokens = 0
         self.has_called = False
+        self.is_done = False
+        """One call too many has begun: it is not sent, and nothing behind it."""
 
     @property
     def is_reasoning(self) -> bool:
@@ -77,9 +87,20 @@ class Delivery:
             if self.credit is not None and self.credit <= 0:
                 self._flush()
             return
+        pieces = self._allowed(pieces)
         for piece in pieces[:-1]:
             self._send(piece, (), ())
-        self._send(pieces[-1], token_ids, logprobs)
+        if pieces:
+            self._send(pieces[-1], token_ids, logprobs)
+
+    def _allowed(self, pieces: Sequence[Piece]) -> Sequence[Piece]:
+        if self._most_calls is None:
+            return pieces
+        for number, piece in enumerate(pieces):
+            if isinstance(piece, ToolCallPiece) and piece.index >= self._most_calls:
+                self.is_done = True
+                return pieces[:number]
+        return pieces
 
     def _flush(self) -> None:
         ids, self._carried_ids = self._carried_ids, []

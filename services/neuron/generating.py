@@ -123,6 +123,7 @@ class Generations:
             limits=self._patience,
             metrics=self._metrics,
             budget=_budget(instance, request.reasoning),
+            most_calls=_most_calls(request.chat),
         )
         made.start(link, seconds)
         return made
@@ -206,6 +207,11 @@ def _reasoning_variables(reasoning: generation.Reasoning) -> dict[str, object]:
     if reasoning.HasField("budget_tokens"):
         variables["thinking_budget"] = reasoning.budget_tokens
     return variables
+
+
+def _most_calls(chat: conversation.Chat) -> int | None:
+    """Clients that cannot run calls side by side get one at a time."""
+    return 1 if chat.HasField("parallel_tool_calls") and not chat.parallel_tool_calls else None
 
 
 def _budget(instance: Instance, reasoning: generation.Reasoning) -> ThinkingBudget | None:

@@ -66,13 +66,18 @@ class Generation:
         limits: Limits,
         metrics: NeuronMetrics,
         budget: ThinkingBudget | None = None,
+        most_calls: int | None = None,
     ) -> None:
         self._instance = instance
         self._instances = instances
         self._task = task
         self._outlet = outlet
         self._delivery = Delivery(
-            parser=parser, outlet=outlet, made=task.resume_token_ids, credit=task.credit_tokens
+            parser=parser,
+            outlet=outlet,
+            made=task.resume_token_ids,
+            credit=task.credit_tokens,
+            most_calls=most_calls,
         )
         self._budget = budget
         self._limits = limits
@@ -205,6 +210,10 @@ class Generation:
     def _on_delta(self, event: Delta) -> None:
         self._account.note_output()
         self._delivery.take(event)
+        if self._delivery.is_done:
+            self._withdraw()
+            self._finish(generation.FINISH_REASON_TOOL_CALLS)
+            return
         self._mind_credit()
         self._mind_budget()
 
@@ -214,14 +223,22 @@ class Generation:
         reason = translate.finish_reason(event.reason)
         if self._delivery.has_called and event.reason is EndReason.END_OF_TURN:
             reason = generation.FINISH_REASON_TOOL_CALLS
+        self._account.note_times(event, len(self._delivery.made))
+        self._finish(reason, event.stop_string, translate.timings(event))
+
+    def _finish(
+        self,
+        reason: generation.FinishReason.ValueType,
+        stop_string: str = "",
+        timings: generation.Timings | None = None,
+    ) -> None:
         finished = generation.GenerationFinished(
             reason=reason,
-            stop_string=event.stop_string,
+            stop_string=stop_string,
             usage=self._usage(),
-            timings=translate.timings(event),
+            timings=timings,
             resumed=self._is_resumed,
         )
-        self._account.note_times(event, len(self._delivery.made))
         self._close("finished", None)
         self._outlet.finished(finished)
 
