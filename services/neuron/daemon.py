@@ -47,6 +47,7 @@ class Daemon:
         devices: Devices,
         sources: Sources,
         problems: list[str],
+        measure: Callable[[], Awaitable[None]],
         drain_seconds: float,
     ) -> None:
         self._server = server
@@ -61,6 +62,7 @@ class Daemon:
         self._devices = devices
         self._sources = sources
         self._problems = problems
+        self._measure = measure
         self._drain_seconds = drain_seconds
         self._healthy: dict[str, bool] = {}
 
@@ -123,9 +125,6 @@ class Daemon:
         await self._recovery.stop()
         await self._supervisor.stop()
         log.info("neuron.stopped")
-
-    async def _measure(self) -> None:
-        self._board.note_devices(await asyncio.to_thread(self._devices.read))
 
     async def _list(self) -> None:
         stored, broken = await asyncio.to_thread(self._sources.listing)

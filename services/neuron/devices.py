@@ -114,6 +114,21 @@ class Devices:
         return device
 
 
+def within_budget(device: model.Device, budget_bytes: int, held_bytes: int) -> model.Device:
+    """The device as if it had no more memory than a budget.
+
+    Args:
+        device: as it was measured.
+        budget_bytes: most that all models together may hold on it.
+        held_bytes: what they hold now.
+    """
+    capped = model.Device()
+    capped.CopyFrom(device)
+    capped.memory_total_bytes = min(device.memory_total_bytes, budget_bytes)
+    capped.memory_free_bytes = min(device.memory_free_bytes, max(0, budget_bytes - held_bytes))
+    return capped
+
+
 def machine_memory_bytes() -> int:
     """All of the machine's main memory."""
     return psutil.virtual_memory().total

@@ -11,7 +11,7 @@ import contextlib
 import dataclasses
 import time
 import uuid
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 
 import msgspec
 import structlog
@@ -54,6 +54,7 @@ class Loads:
         settings: NeuronSettings,
         engines: Sequence[str],
         devices: Callable[[], Sequence[model.Device]],
+        measure: Callable[[], Awaitable[None]],
         metrics: NeuronMetrics,
     ) -> None:
         self._instances = instances
@@ -63,6 +64,7 @@ class Loads:
         self._settings = settings
         self._engines = engines
         self._devices = devices
+        self._measure = measure
         self._metrics = metrics
         self._loads: dict[str, _Load] = {}
 
@@ -201,6 +203,7 @@ class Loads:
     async def _vacate(self, instance: Instance) -> None:
         if instance.key is not None and not self._instances.in_slot(instance.key):
             await self._supervisor.release(instance.key)
+            await self._measure()  # whoever plans the next try goes by what is free now
 
     async def _bring_up(self, instance: Instance) -> None:
         spec = instance.spec

@@ -61,6 +61,8 @@ class NeuronSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
         load_seconds: longest load, download included.
         download_stall_seconds: longest time without a byte while downloading.
         reserved_memory_bytes: memory of each device that no placement may use.
+        memory_budget_bytes: most that all models together may hold on each device; None is all
+            that the device has.
         workers: limits of worker processes.
     """
 
@@ -85,13 +87,15 @@ class NeuronSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
     load_seconds: float = 1800.0
     download_stall_seconds: float = 120.0
     reserved_memory_bytes: int = 0
+    memory_budget_bytes: int | None = None
     workers: WorkerLimits = WorkerLimits()
 
     def __post_init__(self) -> None:
         addresses = (self.listen, self.advertise, self.metrics_listen, *self.registry)
         for text in filter(None, addresses):
             Address.parse(text)
-        for name in ("threads", "max_sequences", "max_context_tokens", "cache_tokens"):
+        sizes = ("threads", "max_sequences", "max_context_tokens", "cache_tokens")
+        for name in (*sizes, "memory_budget_bytes"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"{name}: must be at least 1, not {value}")

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Awaitable, Callable
 
 import structlog
 
@@ -45,8 +45,25 @@ class Freed:
 class Unloads:
     """All unloads under way."""
 
-    def __init__(self, *, instances: Instances, loads: Loads, supervisor: Supervisor) -> None:
+    def __init__(
+        self,
+        *,
+        instances: Instances,
+        loads: Loads,
+        supervisor: Supervisor,
+        measure: Callable[[], Awaitable[None]],
+    ) -> None:
+        """Unloads nothing yet.
+
+        Args:
+            instances: all of this neuron.
+            loads: ends those that are to be unloaded before they are ready.
+            supervisor: ends workers whose last instance goes.
+            measure: measures the devices anew; the report that an instance is gone must not come
+                with the free memory of a time when it was there.
+        """
         self._instances = instances
+        self._measure = measure
         self._loads = loads
         self._supervisor = supervisor
         self._tasks: dict[str, asyncio.Task[int]] = {}
@@ -148,4 +165,5 @@ class Unloads:
             # Unloading what a quarantine has failed is how an operator lifts it.
             await self._supervisor.release(key, forgive=True)
             freed = max(freed, sum(info.memory_bytes.values()) if info else 0)
+        await self._measure()
         return freed

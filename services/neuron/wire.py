@@ -135,7 +135,12 @@ def _build(
         memory_bytes=settings.workers.memory_bytes or machine_memory_bytes() * 9 // 10,
         command=worker_command,
     )
-    board = StatusBoard(identity=identity, instances=instances, slots=lambda: supervisor.view)
+    board = StatusBoard(
+        identity=identity,
+        instances=instances,
+        slots=lambda: supervisor.view,
+        memory_budget_bytes=settings.memory_budget_bytes,
+    )
     sources = Sources(
         {
             "path": PathSource(),
@@ -146,6 +151,10 @@ def _build(
         folders=settings.model_folders,
     )
     recovery = Recovery(instances=instances, supervisor=supervisor, metrics=metrics)
+
+    async def measure() -> None:
+        board.note_devices(await asyncio.to_thread(devices.read))
+
     loads = Loads(
         instances=instances,
         sources=sources,
@@ -154,10 +163,11 @@ def _build(
         settings=settings,
         engines=list(identity.engines),
         devices=lambda: board.devices,
+        measure=measure,
         metrics=metrics,
     )
     recovery.reload_with(loads)
-    unloads = Unloads(instances=instances, loads=loads, supervisor=supervisor)
+    unloads = Unloads(instances=instances, loads=loads, supervisor=supervisor, measure=measure)
     servicer = NeuronServicer(
         loads=loads,
         unloads=unloads,
@@ -182,6 +192,7 @@ def _build(
         devices=devices,
         sources=sources,
         problems=problems,
+        measure=measure,
         drain_seconds=settings.drain_seconds,
     )
     return daemon, board

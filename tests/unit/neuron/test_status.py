@@ -1,0 +1,62 @@
+from __future__ import annotations
+
+from cortex.v1 import model_pb2 as model
+from cortex.v1 import neuron_service_pb2 as neuron
+from services.neuron.changes import Changes
+from services.neuron.engine import ModelInfo
+from services.neuron.instances import Instance, Instances
+from services.neuron.status import StatusBoard
+
+GIB = 1 << 30
+
+
+def board(*held: int, budget: int | None) -> StatusBoard:
+    """A board of a neuron with one device of 8 GiB, 6 of them free, and copies of these sizes."""
+    instances = Instances(Changes())
+    for number, size in enumerate(held):
+        instance = Instance(f"i{number}", model.LoadSpec(model="m"))
+        instance.info = ModelInfo(
+            engine="llamacpp",
+            architecture="llama",
+            max_context_tokens=1,
+            max_sequences=1,
+            max_queued=1,
+            cache_tokens=1,
+            vocabulary_size=1,
+            memory_bytes={"cpu": size},
+        )
+        instances.add(instance)
+    made = StatusBoard(
+        identity=neuron.NeuronIdentity(),
+        instances=instances,
+        slots=dict,
+        memory_budget_bytes=budget,
+    )
+    made.note_devices([
+        model.Device(device_id="cpu", memory_total_bytes=8 * GIB, memory_free_bytes=6 * GIB)
+    ])  # fmt: skip
+    return made
+
+
+def told(made: StatusBoard) -> tuple[int, int]:
+    (device,) = made.report().devices
+    (planned_with,) = made.devices
+    assert planned_with.memory_free_bytes == device.memory_free_bytes
+    return device.memory_total_bytes, device.memory_free_bytes
+
+
+def test_without_a_budget_the_measured_figures_are_told():
+    assert told(board(GIB, budget=None)) == (8 * GIB, 6 * GIB)
+
+
+def test_a_budget_is_all_that_the_device_has():
+    assert told(board(budget=2 * GIB)) == (2 * GIB, 2 * GIB)
+
+
+def test_what_copies_hold_is_taken_off_the_budget():
+    assert told(board(GIB, GIB // 2, budget=2 * GIB)) == (2 * GIB, GIB // 2)
+    assert told(board(3 * GIB, budget=2 * GIB)) == (2 * GIB, 0)
+
+
+def test_a_budget_makes_no_memory():
+    assert told(board(budget=16 * GIB)) == (8 * GIB, 6 * GIB)

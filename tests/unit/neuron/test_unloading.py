@@ -1,0 +1,36 @@
+from __future__ import annotations
+
+from cortex.v1 import model_pb2 as model
+from services.neuron.changes import Changes
+from services.neuron.instances import Instance, Instances, State
+from services.neuron.loading import Loads
+from services.neuron.settings import WorkerLimits
+from services.neuron.supervisor import Supervisor
+from services.neuron.unloading import Freed, Unloads
+from services.neuron.worker_process import python_worker
+
+
+async def test_devices_are_measured_before_the_copy_is_reported_gone():
+    """A report without the copy but with the old free memory would make its planner wait."""
+    instances = Instances(Changes())
+    instance = Instance("i", model.LoadSpec(model="m"))
+    instances.add(instance)
+    instances.move(instance, State.READY)
+    listed_then: list[bool] = []
+
+    async def measure() -> None:
+        listed_then.append(instances.get("i") is not None)
+
+    supervisor = Supervisor(limits=WorkerLimits(), memory_bytes=1, command=python_worker)
+    unloads = Unloads(
+        instances=instances,
+        loads=Loads.__new__(Loads),  # asked for nothing: the copy is ready
+        supervisor=supervisor,
+        measure=measure,
+    )
+
+    steps = [step async for step in unloads.unload(instance, 1.0)]
+
+    assert isinstance(steps[-1], Freed)
+    assert listed_then == [True]
+    assert instances.get("i") is None
