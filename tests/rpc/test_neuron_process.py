@@ -12,6 +12,7 @@ import sys
 import grpc
 import psutil
 import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from cortex.v1 import model_pb2 as model
 from cortex.v1 import neuron_service_pb2 as neuron
@@ -66,8 +67,15 @@ async def test_sigterm_drains_says_why_and_exits_with_zero(tmp_path):
     running = aiter(stub.Generate(chat(model="endless")))
     await anext(running)
     worker = psutil.Process(process.pid).children()[0]
+    health = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest())
+    assert (await health.read()).status == health_pb2.HealthCheckResponse.SERVING
 
     process.send_signal(signal.SIGTERM)
+    assert (await health.read()).status == health_pb2.HealthCheckResponse.NOT_SERVING
+    late = aiter(stub.Generate(chat(model="endless")))
+    with pytest.raises(grpc.aio.AioRpcError) as refused:
+        await anext(late)
+    assert from_rpc_error(refused.value).reason is Reason.SHUTTING_DOWN
     with pytest.raises(grpc.aio.AioRpcError) as cut:
         async for _ in running:
             pass

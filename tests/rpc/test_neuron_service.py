@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import pathlib
 
+import grpc
 import pytest
 from google.protobuf import duration_pb2
 from grpc_health.v1 import health_pb2, health_pb2_grpc
@@ -14,6 +15,8 @@ from cortex.v1 import generation_pb2 as generation
 from cortex.v1 import model_pb2 as model
 from cortex.v1 import neuron_service_pb2 as neuron
 from services.backplane.errors import Reason
+from services.backplane.status import from_rpc_error
+from tests.models import tiny_bert
 from tests.rpc.neuron_host import NeuronHost, chat, refusal, running_neuron
 
 
@@ -129,6 +132,48 @@ async def test_work_that_outlasts_the_drain_ends_with_an_error(host):
     assert (await ended).reason is Reason.INSTANCE_GONE
 
 
+async def test_unloads_of_one_model_share_one_drain(host):
+    await host.load("endless")
+    running = host.stub.Generate(chat(model="endless"))
+    await host.until_busy("endless")
+    unloads = [aiter(host.stub.Unload(neuron.UnloadRequest(model="endless"))) for _ in range(2)]
+    for unload in unloads:
+        assert (await anext(unload)).draining.active_requests == 1
+
+    running.cancel()
+    ends = [[step async for step in unload][-1] for unload in unloads]
+
+    assert all(end.HasField("unloaded") for end in ends)
+
+
+async def test_a_model_that_is_on_its_way_out_is_loaded_again_behind_it(host):
+    first = await host.load("endless")
+    running = host.stub.Generate(chat(model="endless"))
+    await host.until_busy("endless")
+    unload = aiter(host.stub.Unload(neuron.UnloadRequest(model="endless")))
+    await anext(unload)
+
+    again = asyncio.create_task(host.load("endless"))
+    running.cancel()
+    [step async for step in unload]
+
+    assert (await again).instance_id != first.instance_id
+
+
+async def test_unloading_what_is_being_loaded_abandons_the_load(host):
+    call = aiter(host.stub.Load(neuron.LoadRequest(spec=model.LoadSpec(model="bravo"))))
+    await anext(call)
+
+    steps = [step async for step in host.stub.Unload(neuron.UnloadRequest(model="bravo"))]
+
+    assert steps[-1].HasField("unloaded")
+    with pytest.raises(grpc.aio.AioRpcError) as abandoned:
+        async for _ in call:
+            pass
+    assert from_rpc_error(abandoned.value).reason is Reason.CANCELLED
+    assert not (await host.status()).report.instances
+
+
 async def test_unloading_what_is_not_there_is_not_found(host):
     missing = await refusal(host.stub.Unload(neuron.UnloadRequest(model="bravo")))
     gone = await refusal(host.stub.Unload(neuron.UnloadRequest(instance_id="bravo-1")))
@@ -227,6 +272,49 @@ async def test_can_fit_compares_the_file_and_its_cache_with_what_is_free(host):
     assert not huge.fits
     assert "MiB free" in huge.devices[0].reason
     assert "context of" in huge.advice
+
+
+async def test_vectors_come_in_order_and_can_be_cut(host):
+    tiny_bert.build(host.folder / "bert.gguf")
+    ready = await host.load("bert")
+    texts = [neuron.EmbedInput(text="a b"), neuron.EmbedInput(text="c")]
+
+    whole = await host.stub.Embed(neuron.EmbedRequest(model="bert", inputs=texts))
+    cut = await host.stub.Embed(neuron.EmbedRequest(model="bert", inputs=texts, dimensions=4))
+
+    assert list(ready.capabilities) == [model.CAPABILITY_EMBEDDING]
+    assert whole.instance_id == ready.instance_id
+    assert whole.prompt_tokens > 0
+    assert len(whole.embeddings) == len(cut.embeddings) == 2
+    assert list(whole.embeddings[0].values) != list(whole.embeddings[1].values)
+    for vector in (whole.embeddings[0].values, cut.embeddings[0].values):
+        assert sum(value * value for value in vector) == pytest.approx(1, abs=1e-3)
+    assert len(cut.embeddings[0].values) == 4
+
+
+@pytest.mark.parametrize(
+    ("fields", "field"),
+    [
+        ({}, "inputs"),
+        ({"inputs": [neuron.EmbedInput(text="a"), neuron.EmbedInput(text="")]}, "inputs.1"),
+        ({"inputs": [neuron.EmbedInput(text="a")], "dimensions": 0}, "dimensions"),
+        ({"inputs": [neuron.EmbedInput(text="a")], "dimensions": 4096}, "dimensions"),
+    ],
+)
+async def test_embeddings_that_cannot_be_name_their_field(host, fields, field):
+    tiny_bert.build(host.folder / "bert.gguf")
+    await host.load("bert")
+
+    error = await refusal(host.stub.Embed(neuron.EmbedRequest(model="bert", **fields)))
+
+    assert (error.reason, error.field) == (Reason.BAD_REQUEST, field)
+
+
+async def test_an_embedder_does_not_generate(host):
+    tiny_bert.build(host.folder / "bert.gguf")
+    await host.load("bert")
+
+    assert (await refusal(host.stub.Generate(chat(model="bert")))).reason is Reason.WRONG_MODALITY
 
 
 async def test_embedding_with_a_generator_is_the_wrong_modality(host):
