@@ -12,18 +12,9 @@ def main() -> None:
     if EMULATED:
         keep("extension", {"skipped": "emulated"})
         return
-    import platform
+    from services.neuron.engines.exllamav2 import build, probe
 
-    import torch
-
-    from services.neuron.engines.exllamav2 import build
-    from services.neuron.engines.exllamav2.probe import SUPPORTED
-
-    devices = range(torch.cuda.device_count())
-    archs = build.arch_list([torch.cuda.get_device_capability(i) for i in devices])
-    versions = (SUPPORTED, str(torch.__version__), str(torch.version.cuda))
-    key = build.Key(*versions, platform.python_version(), archs)
-    cache = build.cache_folder()
+    key, cache = probe.build_key(), build.cache_folder()
     was_there = key.file(cache).is_file()
     begun = time.monotonic()
     file = build.build(key, cache=cache, limit_seconds=560)

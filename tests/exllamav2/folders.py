@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -61,14 +61,20 @@ def build(folder: Path, script: Script | None = None, **config: Any) -> Path:
 
 
 def build_random(
-    folder: Path, *, seed: int = 0, layers: int = 2, said: int | None = None, **config: Any
+    folder: Path,
+    *,
+    seed: int = 0,
+    layers: int = 2,
+    said: int | None = None,
+    markers: Sequence[str] = (),
+    **config: Any,
 ) -> Path:
     """A Llama with random weights, whose every token depends on all before it.
 
     Of so many tokens two are often equally likely in half precision; with few that it ever says
     (`said`) this is rare.
     """
-    vocabulary = Vocabulary()
+    vocabulary = Vocabulary(markers=markers)
     width, inner, heads, kv_heads = 64, 128, 2, 1
     random = np.random.default_rng(seed)
 
@@ -102,7 +108,7 @@ def build_random(
         folder,
         tensors,
         config={**base, **config},
-        tokenizer=tokenizer(vocabulary),
+        tokenizer=tokenizer(vocabulary, markers),
     )
     return folder
 
@@ -132,7 +138,7 @@ def write(
     _json(folder / "generation_config.json", {"eos_token_id": [TURN_END_ID], **(advice or {})})
 
 
-def tokenizer(vocabulary: Vocabulary, markers: Any = ()) -> dict[str, Any]:
+def tokenizer(vocabulary: Vocabulary, markers: Sequence[str] = ()) -> dict[str, Any]:
     """The vocabulary as `tokenizer.json`: bytes, no merges, so that words are never read."""
     ids = {token: i for i, token in enumerate(vocabulary.tokens)}
     added = [

@@ -110,7 +110,8 @@ class Loop:
     @property
     def has_work(self) -> bool:
         """True if a step would do something now."""
-        return bool(self._events or self._running or self._returning or len(self._queue))
+        may_admit = bool(len(self._queue)) and self._active < self._info.max_sequences
+        return bool(self._events or self._running or self._returning or may_admit)
 
     def step(self) -> list[Event]:
         """Admits, runs one iteration, and reads what every stream got of it.
@@ -132,12 +133,8 @@ class Loop:
 
     def stats(self) -> ModelStats:
         """How busy it is. Streams that wait for credit hold no cache and count as active."""
-        return ModelStats(
-            active=self._active,
-            queued=len(self._queue),
-            cache_tokens_used=self._parts.used_tokens(self._generator),
-            steps=self._steps,
-        )
+        used = self._parts.used_tokens(self._generator)
+        return ModelStats(self._active, len(self._queue), used, self._steps)
 
     def close(self) -> None:
         """Frees the memory."""

@@ -11,6 +11,7 @@ import dataclasses
 import importlib.metadata
 import importlib.util
 import json
+import os
 import pathlib
 import platform
 import subprocess
@@ -78,6 +79,28 @@ def probe(*, limit_seconds: float = LIMIT_SECONDS) -> Report:
     return judge(answer, build.cache_folder())
 
 
+def build_key() -> build.Key:
+    """What an extension for this machine depends on.
+
+    Raises:
+        BuildFailedError: a package or a device is missing; the message says which.
+    """
+    missing = _missing_package()
+    if missing is not None:
+        raise build.BuildFailedError(missing)
+    try:
+        answer = _ask_torch(LIMIT_SECONDS)
+    except (subprocess.SubprocessError, OSError, ValueError) as error:
+        raise build.BuildFailedError(f"torch is broken: {_last_words(error)}") from error
+    if answer["cuda"] is None:
+        raise build.BuildFailedError(f"torch {answer['torch']} is a build without CUDA.")
+    # An image is built where there is no device: then the caller names what to build for.
+    archs = os.environ.get("TORCH_CUDA_ARCH_LIST") or _archs(answer)
+    if not archs:
+        raise build.BuildFailedError("No CUDA device is visible; set TORCH_CUDA_ARCH_LIST.")
+    return _key(answer, archs)
+
+
 def judge(answer: Mapping[str, Any], cache: pathlib.Path) -> Report:
     """Turns torch's answer into a report.
 
@@ -91,16 +114,23 @@ def judge(answer: Mapping[str, Any], cache: pathlib.Path) -> Report:
         return Report(False, f"torch {version} is a build without CUDA.", facts)
     if not answer["devices"]:
         return Report(False, "No CUDA device is visible.", facts)
-    capabilities = sorted({(int(major), int(minor)) for major, minor in answer["capabilities"]})
-    names = ", ".join(answer["devices"])
-    archs = build.arch_list(capabilities)
+    names, archs = ", ".join(answer["devices"]), _archs(answer)
     facts |= {"devices": names, "arch": archs}
-    key = build.Key(SUPPORTED, version, str(cuda), platform.python_version(), archs)
+    key = _key(answer, archs)
     facts["extension"] = str(key.file(cache))
     if importlib.util.find_spec("exllamav2_ext") is None and not key.file(cache).is_file():
         told = f"The extension is not built for torch {version} on sm {archs}: run `{BUILD}`."
         return Report(False, told, facts)
     return Report(True, f"ExLlamaV2 {SUPPORTED} on {names}, torch {version}.", facts)
+
+
+def _archs(answer: Mapping[str, Any]) -> str:
+    return build.arch_list([(int(major), int(minor)) for major, minor in answer["capabilities"]])
+
+
+def _key(answer: Mapping[str, Any], archs: str) -> build.Key:
+    versions = (SUPPORTED, str(answer["torch"]), str(answer["cuda"]))
+    return build.Key(*versions, platform.python_version(), archs)
 
 
 def _missing_package() -> str | None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from services.neuron.engines.exllamav2 import build, probe
+from services.neuron.engines.exllamav2 import build, build_command, probe
 from services.neuron.engines.exllamav2.build import BuildFailedError, Key
 
 KEY = Key("0.3.2", "2.11.0+cu130", "13.0", "3.12.4", "9.0")
@@ -151,7 +151,11 @@ def report(**answer: object) -> probe.Report:
         ({}, "not built for torch 2.11.0 on sm 9.0: run `cortex neuron build-engine exllamav2`"),
     ],
 )
-def test_the_probe_says_what_is_missing(answer: dict[str, object], told: str) -> None:
+def test_the_probe_says_what_is_missing(
+    answer: dict[str, object], told: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda _: None)  # no ready-made extension
+
     made = report(**answer)
 
     assert not made.available
@@ -174,3 +178,67 @@ def test_the_probe_finds_the_built_extension(
     assert made.available
     assert made.reason == "ExLlamaV2 0.3.2 on H100, torch 2.11.0+cu130."
     assert made.facts["extension"] == str(file)
+
+
+ANSWER = {"torch": "2.11.0", "cuda": "13.0", "devices": ["H100"], "capabilities": [[9, 0]]}
+
+
+@pytest.fixture
+def torch_says(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """A machine whose packages are there and whose torch answers as a test says."""
+    monkeypatch.delenv("TORCH_CUDA_ARCH_LIST", raising=False)
+
+    def answer(**changes: object) -> None:
+        monkeypatch.setattr(probe, "_missing_package", lambda: None)
+        monkeypatch.setattr(probe, "_ask_torch", lambda _: {**ANSWER, **changes})
+
+    return answer
+
+
+def test_the_command_builds_and_tells_where(
+    machine: Callable[[str], Path],
+    torch_says: Callable[..., None],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    cache = machine('touch "$TORCH_EXTENSIONS_DIR/exllamav2_ext.so"')
+    monkeypatch.setenv("XDG_CACHE_HOME", str(cache))
+    torch_says()
+
+    assert build_command.main([]) == 0
+
+    out, err = capsys.readouterr()
+    assert Path(out.strip()).is_file()
+    assert "build.log" in err
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [({"cuda": None}, "without CUDA"), ({"devices": [], "capabilities": []}, "ARCH_LIST")],
+)
+def test_the_command_says_why_it_cannot(
+    torch_says: Callable[..., None],
+    capsys: pytest.CaptureFixture[str],
+    changes: dict[str, object],
+    told: str,
+) -> None:
+    torch_says(**changes)
+
+    assert build_command.main([]) == 1
+    assert told in capsys.readouterr().err
+
+
+def test_an_image_names_what_to_build_for(
+    torch_says: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch_says(devices=[], capabilities=[])
+    monkeypatch.setenv("TORCH_CUDA_ARCH_LIST", "8.6;9.0")
+
+    assert probe.build_key().archs == "8.6;9.0"
+
+
+def test_a_missing_package_ends_the_build(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(probe, "_missing_package", lambda: "torch is not installed")
+
+    with pytest.raises(BuildFailedError, match="torch is not installed"):
+        probe.build_key()

@@ -1,0 +1,100 @@
+"""Opening the library on machines that lack something, each in a process of its own."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+
+OPEN = """
+from services.neuron.engines import EngineUnavailableError, create_engine
+try:
+    create_engine("exllamav2")
+except EngineUnavailableError as error:
+    print("refused:", error)
+"""
+PRETEND = """
+import torch
+torch.cuda.device_count = lambda: 1
+torch.cuda.get_device_capability = lambda *_: (9, 0)
+"""
+
+pytestmark = pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+
+
+def run(program: str, *options: str, **environment: str) -> str:
+    done = subprocess.run(
+        [sys.executable, *options, "-c", program],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, **environment},
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_without_a_device_it_says_so() -> None:
+    assert "refused: No CUDA device is visible" in run(OPEN)
+
+
+def test_without_the_extension_it_names_the_command(tmp_path: object) -> None:
+    said = run(PRETEND + OPEN, XDG_CACHE_HOME=str(tmp_path))
+
+    assert "not built for torch" in said
+    assert "cortex neuron build-engine exllamav2" in said
+
+
+def test_without_assertions_it_does_not_run() -> None:
+    assert "python -O" in run(OPEN, "-O")
+
+
+@pytest.mark.parametrize("wish", ["flash", "fa3", "fast"])
+def test_an_attention_that_cannot_be_is_refused(wish: str) -> None:
+    program = "from tests.exllamav2 import emulation; emulation.install()\n" + OPEN
+
+    assert f"=refused: CORTEX_EXLLAMAV2_ATTENTION={wish}"[1:] in run(
+        program, CORTEX_EXLLAMAV2_ATTENTION=wish
+    )
+
+
+def test_an_import_that_came_too_early_is_found_out() -> None:
+    program = "from tests.exllamav2 import emulation; emulation.install()\nimport exllamav2\n"
+
+    assert "imported before its attention" in run(program + OPEN)
+
+
+def test_the_probe_asks_torch_in_another_process() -> None:
+    said = run(
+        "from services.neuron.engines.exllamav2.probe import probe\n"
+        "print(probe())\nimport sys; print('torch' in sys.modules)\n"
+    )
+
+    assert "is a build without CUDA" in said
+    assert said.strip().endswith("False")
+
+
+def test_the_probe_has_a_limit() -> None:
+    said = run(
+        "from services.neuron.engines.exllamav2.probe import probe\n"
+        "print(probe(limit_seconds=0.01).reason)\n"
+    )
+
+    assert said == "torch did not answer within 0 s.\n"
+
+
+def test_the_doctor_gets_a_sentence_and_a_code() -> None:
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-c",
+            "from services.neuron.engines.exllamav2.probe import check; check()",
+        ],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert done.returncode == 1
+    assert "build without CUDA" in done.stderr
