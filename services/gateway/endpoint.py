@@ -14,11 +14,27 @@ from cortex.v1 import neuron_service_pb2 as neuron
 from services.backplane.errors import FleetError, Reason
 from services.gateway.auth import Auth
 from services.gateway.collect import CollectSink
-from services.gateway.dialects.dialect import Ask, Dialect, Head, ListedModel, Lookup
+from services.gateway.detached import DetachedTasks
+from services.gateway.dialects.dialect import (
+    Ask,
+    Collected,
+    Detached,
+    Dialect,
+    Head,
+    ListedModel,
+    Lookup,
+)
 from services.gateway.dispatch import Dispatch
+from services.gateway.exchange import Exchange
 from services.gateway.fleet_view import FleetView
 from services.gateway.gauges import Gauges
-from services.gateway.head import ClientGoneError, check_media_type, read_body, read_head
+from services.gateway.head import (
+    ClientGoneError,
+    check_media_type,
+    id_headers,
+    read_body,
+    read_head,
+)
 from services.gateway.http1.direct import DirectResponse, direct_response
 from services.gateway.listing import list_models
 from services.gateway.liveness import Liveness
@@ -29,6 +45,8 @@ from services.gateway.sink import ChoiceSink
 from services.gateway.stream import Pace, Stream, StreamSink
 
 _JSON: Final = (b"content-type", b"application/json")
+# The second keeps nginx from collecting the events.
+_STREAM: Final = ((b"cache-control", b"no-cache"), (b"x-accel-buffering", b"no"))
 
 log = structlog.get_logger()
 
@@ -44,6 +62,7 @@ class Core:
     liveness: Liveness
     gauges: Gauges
     ledger: Ledger
+    detached: DetachedTasks
 
     async def count_tokens(self, request: neuron.CountTokensRequest) -> neuron.CountTokensResponse:
         """See `Fleet.count_tokens`."""
@@ -68,50 +87,6 @@ class Core:
     def lookup(self, lookup: Lookup) -> LookupEndpoint:
         """See `Mount.lookup`."""
         return LookupEndpoint(self, lookup)
-
-
-class Exchange:
-    """One request under way: what ends it early, and what the ticker looks at."""
-
-    __slots__ = ("_settings", "_task", "ended_by", "is_over", "record", "stream")
-
-    def __init__(self, settings: GatewaySettings, record: Record) -> None:
-        self._settings = settings
-        self._task = asyncio.current_task()
-        self.record = record
-        self.stream: Stream | None = None
-        self.is_over = False
-        self.ended_by: FleetError | None = None
-
-    def close(self) -> None:
-        """Nothing ends it any more."""
-        self.is_over = True
-        if self.stream is not None:
-            self.stream.close()
-            self.stream = None
-
-    def leave(self) -> None:
-        """The client has gone: stops everything that runs for it."""
-        if not self.is_over:
-            self.record.client_gone = True
-            self.end(FleetError(Reason.CANCELLED, "The client has gone."))
-
-    def end(self, error: FleetError) -> None:
-        """Ends the request, wherever it stands, with an error."""
-        if not self.is_over and self.ended_by is None and self._task is not None:
-            self.ended_by = error
-            self._task.cancel()
-
-    def tick(self, now: float, slack: float) -> None:
-        """See `Watched.tick`."""
-        for sink in self.record.sinks:
-            sink.check_silence(
-                now,
-                first_event_seconds=self._settings.first_event_seconds,
-                idle_seconds=self._settings.idle_seconds,
-            )
-        if self.stream is not None:
-            self.stream.tick(now, slack)
 
 
 class _Endpoint:
@@ -145,7 +120,7 @@ class _Endpoint:
         except asyncio.CancelledError:
             if exchange.ended_by is None or response is None:
                 raise
-            _uncancel()
+            exchange.uncancel()
             self._fail(exchange.ended_by, head, exchange, response)
         except Exception:
             # The last resort: a bug must not look to the client like a broken connection.
@@ -201,7 +176,7 @@ class LookupEndpoint(_Endpoint):
     ) -> None:
         answer = await self._lookup.answer(body, head, self._core)
         exchange.record.status = 200
-        response.start(200, [_JSON, *_ids(head)])
+        response.start(200, [_JSON, *id_headers(head)])
         response.finish(answer)
 
 
@@ -229,7 +204,9 @@ class GenerationEndpoint(_Endpoint):
         for request in ask.requests:
             request.request_id = request.request_id or head.request_id
             request.principal = record.principal
-        if ask.stream:
+        if ask.detached is not None:
+            self._detach(ask, ask.detached, head, exchange, response)
+        elif ask.stream:
             await self._serve_stream(ask, head, exchange, response)
         else:
             await self._serve_whole(ask, head, record, response)
@@ -237,14 +214,52 @@ class GenerationEndpoint(_Endpoint):
     async def _serve_whole(
         self, ask: Ask, head: Head, record: Record, response: DirectResponse
     ) -> None:
+        answer = self._dialect.body(ask, head, await self._collect(ask, record))
+        record.status = 200
+        response.start(200, [_JSON, *id_headers(head)])
+        response.finish(answer)
+
+    async def _collect(self, ask: Ask, record: Record) -> Sequence[Collected]:
         window = self._core.settings.window_tokens
         sinks = [CollectSink(i, window_tokens=window) for i in range(len(ask.requests))]
         record.sinks = sinks
         await self._run(ask, sinks, record)
-        answer = self._dialect.body(ask, head, [sink.collected() for sink in sinks])
-        record.status = 200
-        response.start(200, [_JSON, *_ids(head)])
-        response.finish(answer)
+        return [sink.collected() for sink in sinks]
+
+    def _detach(
+        self,
+        ask: Ask,
+        detached: Detached,
+        head: Head,
+        exchange: Exchange,
+        response: DirectResponse,
+    ) -> None:
+        task = self._core.detached.start(self._run_detached(ask, detached, head))
+        exchange.record.status = 200
+        response.start(200, [_JSON, *id_headers(head)])
+        response.finish(detached.accepted(task.cancel))
+
+    async def _run_detached(self, ask: Ask, detached: Detached, head: Head) -> None:
+        """One detached generation, with a log line of its own."""
+        record = Record(self._name, head.request_id)
+        record.name, record.principal = ask.model, head.principal
+        exchange = Exchange(self._core.settings, record)
+        self._core.liveness.watch(exchange)
+        try:
+            detached.finished(await self._collect(ask, record))
+            record.status = 200
+        except FleetError as failure:
+            record.error = failure
+            detached.failed(failure)
+        except asyncio.CancelledError:
+            record.error = exchange.ended_by or FleetError(Reason.CANCELLED, "It was stopped.")
+            detached.failed(record.error)
+            raise
+        finally:
+            record.status = record.status or Reason.INTERNAL.row.http
+            exchange.close()
+            self._core.liveness.forget(exchange)
+            self._core.ledger.write(record)
 
     async def _serve_stream(
         self, ask: Ask, head: Head, exchange: Exchange, response: DirectResponse
@@ -253,7 +268,11 @@ class GenerationEndpoint(_Endpoint):
         stream = Stream(
             response,
             projector,
-            headers=self._stream_headers(head),
+            headers=[
+                (b"content-type", self._dialect.content_type),
+                *_STREAM,
+                *id_headers(head),
+            ],
             choices=len(ask.requests),
             pace=self._pace,
         )
@@ -279,23 +298,3 @@ class GenerationEndpoint(_Endpoint):
             record.served_by,
             keep_alive_seconds=ask.keep_alive_seconds,
         )
-
-    def _stream_headers(self, head: Head) -> list[tuple[bytes, bytes]]:
-        return [
-            (b"content-type", self._dialect.content_type),
-            (b"cache-control", b"no-cache"),
-            # nginx would collect the events otherwise
-            (b"x-accel-buffering", b"no"),
-            *_ids(head),
-        ]
-
-
-def _ids(head: Head) -> tuple[tuple[bytes, bytes], tuple[bytes, bytes]]:
-    name = head.request_id.encode("latin-1")
-    return (b"x-request-id", name), (b"request-id", name)
-
-
-def _uncancel() -> None:
-    task = asyncio.current_task()
-    assert task is not None
-    task.uncancel()

@@ -51,6 +51,12 @@ def _request_id(given: str | None) -> str:
     return new_request_id()
 
 
+def id_headers(head: Head) -> tuple[tuple[bytes, bytes], tuple[bytes, bytes]]:
+    """The request's id under the names that OpenAI's and Anthropic's SDKs look for."""
+    name = head.request_id.encode("latin-1")
+    return (b"x-request-id", name), (b"request-id", name)
+
+
 def check_media_type(head: Head) -> None:
     """Refuses bodies that cannot be JSON.
 

@@ -21,6 +21,7 @@ from services.backplane.metrics import exposition, new_registry
 from services.backplane.server import PortTakenError
 from services.gateway.app import build_app
 from services.gateway.auth import Auth
+from services.gateway.detached import DetachedTasks
 from services.gateway.dialects.anthropic_messages.routes import AnthropicMessages
 from services.gateway.dialects.ollama.routes import OllamaChat
 from services.gateway.dialects.openai_chat.routes import OpenAIChat
@@ -106,6 +107,7 @@ class Gateway:
             placement_seconds=settings.placement_seconds,
             settle_seconds=settings.settle_seconds,
         )
+        self._detached = DetachedTasks()
         self.core = Core(
             settings=settings,
             auth=Auth(auth),
@@ -119,6 +121,7 @@ class Gateway:
             liveness=self._liveness,
             gauges=self._gauges,
             ledger=Ledger(self._gauges, request_log),
+            detached=self._detached,
         )
         self.readiness = Readiness(self._view)
         self._responses = ResponsesStore(
@@ -160,6 +163,7 @@ class Gateway:
         try:
             yield
         finally:
+            await self._detached.close()
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)

@@ -9,7 +9,7 @@ worded once.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 from starlette.types import ASGIApp
@@ -54,6 +54,7 @@ class Ask:
         detail: what the encoder of this dialect needs again (include_usage, echo, …).
         keep_alive_seconds: how long the model should stay loaded after this, where policy allows
             (Ollama's `keep_alive`); 0: unload it after use. None: policy decides.
+        detached: takes the answer, which the client does not wait for. None: it waits.
     """
 
     model: str
@@ -61,6 +62,23 @@ class Ask:
     requests: Sequence[generation.GenerateRequest]
     detail: Any = None
     keep_alive_seconds: float | None = None
+    detached: Detached | None = None
+
+
+class Detached(Protocol):
+    """What becomes of a generation that goes on after its request has been answered."""
+
+    def accepted(self, stop: Callable[[], object]) -> bytes:
+        """The body that the request is answered with. `stop` ends the generation."""
+        ...
+
+    def finished(self, choices: Sequence[Collected]) -> None:
+        """The generation has ended well."""
+        ...
+
+    def failed(self, error: FleetError) -> None:
+        """It has not, or it was stopped (CANCELLED)."""
+        ...
 
 
 @dataclasses.dataclass(slots=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import AsyncIterator
 from typing import Any
@@ -86,6 +87,52 @@ async def test_a_response_goes_on_from_another(fleet: Fleet, gpt: openai.AsyncOp
         await gpt.responses.retrieve(first.id)
     with pytest.raises(openai.BadRequestError, match="Cannot cancel"):
         await gpt.responses.cancel(second.id)
+
+
+async def _looked_up(gpt: openai.AsyncOpenAI, response_id: str) -> Any:
+    """The response once it runs no more; SDKs poll likewise."""
+    async with asyncio.timeout(10):
+        while True:
+            found = await gpt.responses.retrieve(response_id)
+            if found.status not in {"queued", "in_progress"}:
+                return found
+            await asyncio.sleep(0.01)
+
+
+async def test_a_response_runs_in_the_background(fleet: Fleet, gpt: openai.AsyncOpenAI) -> None:
+    gate = asyncio.Event()
+    await fleet.add_neuron("n1", Script([text("a"), text("b")], gate=gate))
+
+    made = await gpt.responses.create(model="tiny", input="Hi", background=True)
+    meanwhile = await gpt.responses.retrieve(made.id)
+    gate.set()
+    found = await _looked_up(gpt, made.id)
+
+    assert ("queued", "in_progress") == (made.status, meanwhile.status)
+    assert ("completed", "ab", True) == (found.status, found.output_text, found.background)
+
+
+async def test_a_response_in_the_background_is_cancelled(
+    fleet: Fleet, gpt: openai.AsyncOpenAI
+) -> None:
+    neuron = await fleet.add_neuron("n1", Script([text("a"), text("b")], gate=asyncio.Event()))
+    made = await gpt.responses.create(model="tiny", input="Hi", background=True)
+    await neuron.until(lambda: neuron.active == 1)
+
+    cancelled = await gpt.responses.cancel(made.id)
+
+    await neuron.until(lambda: neuron.active == 0)
+    assert "cancelled" == cancelled.status == (await _looked_up(gpt, made.id)).status
+    assert "cancelled" == (await gpt.responses.cancel(made.id)).status
+
+
+async def test_a_response_in_the_background_may_fail(fleet: Fleet, gpt: openai.AsyncOpenAI) -> None:
+    await fleet.add_neuron("n1", Script(refuse=context_too_long(prompt_tokens=9, max_tokens=8)))
+
+    made = await gpt.responses.create(model="tiny", input="Hi", background=True)
+    found = await _looked_up(gpt, made.id)
+
+    assert ("failed", "context_length_exceeded") == (found.status, found.error.code)
 
 
 async def test_a_response_that_fails_in_mid_stream_says_so(fleet: Fleet) -> None:

@@ -107,8 +107,10 @@ def decode_count(body: bytes, head: Head, history: History) -> neuron.CountToken
 def _refuse_what_nobody_does(wire: ResponsesRequest) -> None:
     if not wire.model:
         raise bad("model", "must not be empty.")
-    if wire.background:
-        raise unsupported("background", "responses are not run in the background here.")
+    if wire.background and wire.stream:
+        raise unsupported("stream", "a response in the background is looked up, not streamed.")
+    if wire.background and wire.store is False:
+        raise bad("store", "a response in the background has to be stored.")
     if wire.prompt is not None:
         raise unsupported("prompt", "there are no stored prompts here.")
     if wire.truncation not in {None, "auto", "disabled"}:

@@ -10,8 +10,10 @@ from services.gateway.dialects.dialect import Ask, Collected, Head
 from services.gateway.dialects.openai_responses.decode import Detail
 from services.gateway.dialects.openai_responses.output import Items
 from services.gateway.dialects.openai_responses.resource import Resource, is_cut
-from services.gateway.dialects.reading import encode
+from services.gateway.dialects.reading import encode as to_json
 from services.gateway.responses_store import ResponsesStore, StoredResponse
+
+__all__ = ["body", "keep", "to_json"]
 
 
 def body(ask: Ask, head: Head, choices: Sequence[Collected], store: ResponsesStore) -> bytes:
@@ -24,7 +26,7 @@ def body(ask: Ask, head: Head, choices: Sequence[Collected], store: ResponsesSto
 
 def keep(detail: Detail, response: dict[str, Any], store: ResponsesStore) -> bytes:
     """The response as JSON; stores it where the client wants it to be found again."""
-    told = encode(response)
+    told = to_json(response)
     if detail.stores:
         store.put(
             StoredResponse(
@@ -32,7 +34,7 @@ def keep(detail: Detail, response: dict[str, Any], store: ResponsesStore) -> byt
                 previous_id=detail.wire.previous_response_id,
                 owner=detail.owner,
                 response=told,
-                input_items=encode(detail.input_items),
+                input_items=to_json(detail.input_items),
             )
         )
     return told

@@ -30,7 +30,7 @@ class Resource:
             "created_at": head.created_unix_seconds,
             "completed_at": None,
             "status": "in_progress",
-            "background": False,
+            "background": bool(wire.background),
             "error": None,
             "incomplete_details": None,
             "instructions": wire.instructions,

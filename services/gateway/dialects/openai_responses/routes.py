@@ -11,6 +11,7 @@ from services.backplane.errors import FleetError
 from services.gateway.dialects import openai_answer
 from services.gateway.dialects.dialect import Ask, Collected, Head, Mount, Projector
 from services.gateway.dialects.openai_responses import decode, encode, stored
+from services.gateway.dialects.openai_responses.background import BackgroundRuns
 from services.gateway.dialects.openai_responses.history import History
 from services.gateway.dialects.openai_responses.stream import ResponseProjector
 from services.gateway.responses_store import ResponsesStore
@@ -28,15 +29,24 @@ class OpenAIResponses:
     content_type: bytes = b"text/event-stream; charset=utf-8"
 
     def __init__(
-        self, store: ResponsesStore, *, new_id: Callable[[], str] = new_response_id
+        self,
+        store: ResponsesStore,
+        runs: BackgroundRuns | None = None,
+        *,
+        new_id: Callable[[], str] = new_response_id,
     ) -> None:
         self._store = store
+        self._runs = runs or BackgroundRuns(store)
         self._history = History(store)
         self._new_id = new_id
 
     def decode(self, body: bytes, head: Head) -> Ask:
         """Reads a request."""
-        return decode.decode(body, head, self._history, self._new_id())
+        ask = decode.decode(body, head, self._history, self._new_id())
+        detail: decode.Detail = ask.detail
+        if detail.wire.background:
+            ask.detached = self._runs.run_of(ask, head)
+        return ask
 
     def projector(self, ask: Ask, head: Head) -> Projector:
         """A fresh encoder for one streamed response."""
@@ -53,7 +63,8 @@ class OpenAIResponses:
 
 def routes(mount: Mount, store: ResponsesStore) -> list[Route]:
     """Making, finding, forgetting, listing and counting."""
-    make = mount.generation(OpenAIResponses(store))
+    runs = BackgroundRuns(store)
+    make = mount.generation(OpenAIResponses(store, runs))
     one = "/v1/responses/{response_id}"
     return [
         Route("/v1/responses", make, methods=["POST"]),
@@ -63,6 +74,6 @@ def routes(mount: Mount, store: ResponsesStore) -> list[Route]:
         ),
         Route(one, mount.lookup(stored.RetrieveResponse(store)), methods=["GET"]),
         Route(one, mount.lookup(stored.DeleteResponse(store)), methods=["DELETE"]),
-        Route(one + "/cancel", mount.lookup(stored.CancelResponse(store)), methods=["POST"]),
+        Route(one + "/cancel", mount.lookup(stored.CancelResponse(store, runs)), methods=["POST"]),
         Route(one + "/input_items", mount.lookup(stored.InputItems(store)), methods=["GET"]),
     ]

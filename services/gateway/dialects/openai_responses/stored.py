@@ -10,6 +10,7 @@ import msgspec
 from services.backplane.errors import FleetError, Reason
 from services.gateway.dialects import openai_answer
 from services.gateway.dialects.dialect import Fleet, Head
+from services.gateway.dialects.openai_responses.background import BackgroundRuns
 from services.gateway.dialects.openai_responses.decode import decode_count
 from services.gateway.dialects.openai_responses.history import History
 from services.gateway.dialects.reading import bad, encode
@@ -59,17 +60,27 @@ class CancelResponse(_Lookup):
 
     name: str = "openai_responses_cancel"
 
+    def __init__(self, store: ResponsesStore, runs: BackgroundRuns) -> None:
+        super().__init__(store)
+        self._runs = runs
+
     async def answer(self, body: bytes, head: Head, fleet: Fleet) -> bytes:
-        """Never one: nothing runs in the background here.
+        """The response, cancelled, or as it had ended before.
 
         Raises:
-            FleetError: NOT_FOUND, or BAD_REQUEST in the API's words.
+            FleetError: NOT_FOUND; BAD_REQUEST for one that was not run in the background.
         """
-        self._history.find(head.path["response_id"], owner=head.principal)
-        raise FleetError(
-            Reason.BAD_REQUEST,
-            "Cannot cancel a synchronous response: close its connection instead.",
-        )
+        response_id = head.path["response_id"]
+        cancelled = self._runs.cancel(response_id, owner=head.principal)
+        if cancelled is not None:
+            return cancelled
+        found = self._history.find(response_id, owner=head.principal)
+        if not msgspec.json.decode(found.response, type=dict[str, Any])["background"]:
+            raise FleetError(
+                Reason.BAD_REQUEST,
+                "Cannot cancel a synchronous response: close its connection instead.",
+            )
+        return found.response
 
 
 class InputItems(_Lookup):

@@ -13,6 +13,7 @@ from cortex.v1 import neuron_service_pb2 as neuron
 from services.backplane.errors import FleetError, Reason
 from services.gateway.dialects.dialect import Head
 from services.gateway.dialects.openai_responses import stored
+from services.gateway.dialects.openai_responses.background import BackgroundRuns
 from services.gateway.dialects.openai_responses.routes import OpenAIResponses, new_response_id
 from services.gateway.responses_store import ResponsesStore
 from tests.unit.gateway.dialects import asks, legal
@@ -314,8 +315,9 @@ async def test_a_finished_response_cannot_be_cancelled(store: ResponsesStore) ->
     response = told(store)
     head = Head("r", {}, {}, 1, path={"response_id": response["id"]})
 
+    lookup = stored.CancelResponse(store, BackgroundRuns(store))
     with pytest.raises(FleetError, match="Cannot cancel a synchronous response"):
-        await stored.CancelResponse(store).answer(b"", head, _NoFleet())
+        await lookup.answer(b"", head, _NoFleet())
 
 
 def test_ids_cannot_be_guessed() -> None:
@@ -351,7 +353,7 @@ def test_ids_cannot_be_guessed() -> None:
         ({"input": [{"type": "function_call_output", "output": "x"}]}, "input.0.call_id"),
         ({"input": [{"type": "item_reference", "id": "msg_1_2"}]}, "input.0.id"),
         ({"previous_response_id": "resp_unknown"}, "previous_response_id"),
-        ({"background": True}, "background"),
+        ({"background": True}, "stream"),
         ({"conversation": "conv_1"}, "conversation"),
         ({"prompt": {"id": "p"}}, "prompt"),
         ({"truncation": "sometimes"}, "truncation"),
@@ -385,3 +387,12 @@ def test_a_broken_stream_ends_with_response_failed(store: ResponsesStore) -> Non
 
     assert {"code": "server_error", "message": "The neuron is gone."} == said.error
     assert "he" == said.text
+
+
+def test_a_response_in_the_background_has_to_be_stored(store: ResponsesStore) -> None:
+    body = {"model": "m", "input": "hello", "background": True, "store": False}
+
+    with pytest.raises(FleetError) as raised:
+        asks.ask(OpenAIResponses(store), body)
+
+    assert "store" == raised.value.field

@@ -1,0 +1,59 @@
+"""One request while it runs: what may end it early."""
+
+from __future__ import annotations
+
+import asyncio
+
+from services.backplane.errors import FleetError, Reason
+from services.gateway.record import Record
+from services.gateway.settings import GatewaySettings
+from services.gateway.stream import Stream
+
+
+class Exchange:
+    """One request under way: what ends it early, and what the ticker looks at."""
+
+    __slots__ = ("_settings", "_task", "ended_by", "is_over", "record", "stream")
+
+    def __init__(self, settings: GatewaySettings, record: Record) -> None:
+        self._settings = settings
+        self._task = asyncio.current_task()
+        self.record = record
+        self.stream: Stream | None = None
+        self.is_over = False
+        self.ended_by: FleetError | None = None
+
+    def close(self) -> None:
+        """Nothing ends it any more."""
+        self.is_over = True
+        if self.stream is not None:
+            self.stream.close()
+            self.stream = None
+
+    def leave(self) -> None:
+        """The client has gone: stops everything that runs for it."""
+        if not self.is_over:
+            self.record.client_gone = True
+            self.end(FleetError(Reason.CANCELLED, "The client has gone."))
+
+    def end(self, error: FleetError) -> None:
+        """Ends the request, wherever it stands, with an error."""
+        if not self.is_over and self.ended_by is None and self._task is not None:
+            self.ended_by = error
+            self._task.cancel()
+
+    def uncancel(self) -> None:
+        """Takes back the cancellation that `end` has made, once it is known for what it was."""
+        assert self._task is not None
+        self._task.uncancel()
+
+    def tick(self, now: float, slack: float) -> None:
+        """See `Watched.tick`."""
+        for sink in self.record.sinks:
+            sink.check_silence(
+                now,
+                first_event_seconds=self._settings.first_event_seconds,
+                idle_seconds=self._settings.idle_seconds,
+            )
+        if self.stream is not None:
+            self.stream.tick(now, slack)
