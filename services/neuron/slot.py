@@ -243,5 +243,6 @@ class Slot:
             )
             complaint = self._pulse_limits.complaint(pulse)
             if complaint is not None:
-                process.kill(complaint, dump=True)
+                doing = f" (it was {link.busy_with})" if link.busy_with else ""
+                process.kill(complaint + doing, dump=True)
                 return

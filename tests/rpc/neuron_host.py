@@ -112,6 +112,7 @@ async def running_neuron(
     made = NeuronSettings(**{**chosen, **settings})
     async with serving(made, worker_command=worker_command) as served:
         host = NeuronHost(served, folder)
+        await asyncio.wait_for(host.channel.channel_ready(), PATIENCE_SECONDS)
         try:
             yield host
         finally:

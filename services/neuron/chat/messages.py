@@ -99,7 +99,7 @@ def _content(parts: Sequence[conversation.Part]) -> str | list[dict[str, str]]:
 def _call(call: conversation.ToolCall) -> Message:
     try:
         arguments: Any = json.loads(call.arguments_json or "{}")
-    except ValueError:
+    except (ValueError, RecursionError):
         arguments = call.arguments_json
     function = {"name": call.name, "arguments": arguments}
     return {"id": call.call_id, "type": "function", "function": function}
@@ -119,7 +119,7 @@ def _result(result: conversation.ToolResult) -> Message:
 def _tool(index: int, tool: conversation.Tool) -> dict[str, Any]:
     try:
         parameters: Any = json.loads(tool.parameters_schema_json or "{}")
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         field = f"tools.{index}.parameters_schema_json"
         raise FleetError(Reason.BAD_REQUEST, f"Not JSON: {error}.", field=field) from error
     return {

@@ -10,7 +10,7 @@ template itself wrote is recognised, and the noncharacters are taken out again.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Any, Final
 
 from services.neuron.engine import Segment
@@ -87,8 +87,3 @@ def unguard(text: str) -> str:
     if GUARD in text or END_MARK in text:
         return text.translate(_STRIPPED)
     return text
-
-
-def control_tokens(spellings: Mapping[str, int]) -> ControlTokens:
-    """The control tokens that a model names."""
-    return ControlTokens(spellings)

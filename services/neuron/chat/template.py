@@ -101,9 +101,12 @@ class ChatTemplate:
                 refuses every order of the turns, or leaves out tools or system turns.
         """
         tools = to_tools(chat)
-        given = self._tokens.guard_all({"tools": tools})
-        context = {**self._variables, **self._tokens.guard_all(_own(chat)), **variables}
-        messages = [self._guarded(message) for message in to_messages(chat)]
+        try:
+            given = self._tokens.guard_all({"tools": tools})
+            context = {**self._variables, **self._tokens.guard_all(_own(chat)), **variables}
+            messages = [self._guarded(message) for message in to_messages(chat)]
+        except RecursionError as error:
+            raise FleetError(Reason.BAD_REQUEST, "The chat's JSON is nested too deeply.") from error
         if self._shows_tools:
             context["tools"] = given["tools"]
         elif tools or any("tool_calls" in each or each["role"] == "tool" for each in messages):
@@ -179,7 +182,7 @@ def _own(chat: conversation.Chat) -> dict[str, Any]:
     field = "template_variables_json"
     try:
         variables: Any = json.loads(chat.template_variables_json)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise FleetError(Reason.BAD_REQUEST, f"Not JSON: {error}.", field=field) from error
     if not isinstance(variables, dict):
         raise FleetError(Reason.BAD_REQUEST, "Not a JSON object.", field=field)

@@ -28,6 +28,7 @@ NO_SYSTEM = (
     "{{ raise_exception('System role not supported') }}{% endif %}"
     "{{ m.role[0] ~ ':' ~ m.content ~ '\n' }}{% endfor %}"
 )
+DEEP = "[" * 100_000 + "]" * 100_000
 
 
 def turn(role: str, text: str) -> c.Message:
@@ -223,3 +224,27 @@ def test_raw_text_is_one_run_behind_a_bos():
 
     assert prompt.segments == (Segment("<s>hi"),)
     assert prompt.add_bos
+
+
+@pytest.mark.parametrize(
+    "made",
+    [
+        chat(turn("user", "hi"), template_variables_json=f'{{"x": {DEEP}}}'),
+        chat(turn("user", "hi"), tools=[c.Tool(name="f", parameters_schema_json=DEEP)]),
+    ],
+    ids=["variables", "tools"],
+)
+def test_json_that_is_nested_too_deeply_is_refused(made):
+    with pytest.raises(FleetError) as refused:
+        text("{{ messages | tojson }}{{ tools | tojson }}", made)
+
+    assert refused.value.reason is Reason.BAD_REQUEST
+
+
+@pytest.mark.parametrize("depth", [600, 900])
+def test_json_that_cannot_be_walked_is_refused(depth):
+    call = c.ToolCall(name="f", arguments_json="[" * depth + "]" * depth)
+    made = chat(c.Message(role=c.ROLE_ASSISTANT, parts=[c.Part(tool_call=call)]))
+
+    with pytest.raises(FleetError, match="nested too deeply"):
+        text("{{ messages | tojson }}", made)
