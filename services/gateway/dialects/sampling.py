@@ -71,6 +71,17 @@ UNKNOWN_SAMPLERS: Final[Mapping[str, tuple[Any, ...]]] = MappingProxyType(
     }
 )
 
+# Fields that have one name and one meaning here and there.
+_COPIED: Final = (
+    "temperature",
+    "top_p",
+    "min_p",
+    "typical_p",
+    "repetition_penalty",
+    "frequency_penalty",
+    "presence_penalty",
+)
+
 
 class SamplingFields(msgspec.Struct, kw_only=True):
     """Fields that every OpenAI-shaped request may carry."""
@@ -93,25 +104,28 @@ class SamplingFields(msgspec.Struct, kw_only=True):
     include_stop_str_in_output: bool | None = None
 
 
-def sampling_of(fields: SamplingFields) -> generation.Sampling:
-    """The canonical form; what was not sent stays unset."""
+def fill_sampling(fields: SamplingFields, sampling: generation.Sampling) -> None:
+    """Writes the canonical form; what was not sent stays unset.
+
+    In place, because protobuf copies a message that is handed to another's constructor.
+    """
+    for name in _COPIED:
+        value = getattr(fields, name)
+        if value is not None:
+            setattr(sampling, name, value)
     if fields.top_p == 0:
         raise bad("top_p", "must be above 0.")
     if fields.typical_p == 0:
         raise bad("typical_p", "must be above 0.")
-    penalty = fields.repetition_penalty
-    return generation.Sampling(
-        temperature=fields.temperature,
-        top_p=fields.top_p,
-        top_k=None if fields.top_k is None else max(fields.top_k, 0),
-        min_p=fields.min_p,
-        repetition_penalty=fields.repeat_penalty if penalty is None else penalty,
-        frequency_penalty=fields.frequency_penalty,
-        presence_penalty=fields.presence_penalty,
-        seed=seed_of(fields.seed),
-        logit_bias=_bias(fields.logit_bias) if fields.logit_bias else None,
-        typical_p=fields.typical_p,
-    )
+    if fields.top_k is not None:
+        sampling.top_k = max(fields.top_k, 0)
+    if fields.repeat_penalty is not None and fields.repetition_penalty is None:
+        sampling.repetition_penalty = fields.repeat_penalty
+    seed = seed_of(fields.seed)
+    if seed is not None:
+        sampling.seed = seed
+    if fields.logit_bias:
+        sampling.logit_bias.update(_bias(fields.logit_bias))
 
 
 def seed_of(seed: int | None) -> int | None:
@@ -141,18 +155,26 @@ def stops_of(stop: str | Sequence[str] | None, path: str = "stop") -> Sequence[s
     return stops
 
 
-def stop_rules(
-    fields: SamplingFields, *, stop: str | Sequence[str] | None, max_tokens: int | None
-) -> generation.StopRules:
-    """The canonical stop rules."""
-    return generation.StopRules(
-        max_tokens=max_tokens,
-        stop_strings=stops_of(stop),
-        stop_token_ids=fields.stop_token_ids or (),
-        ignore_eos=bool(fields.ignore_eos),
-        min_tokens=fields.min_tokens,
-        include_stop_string=bool(fields.include_stop_str_in_output),
-    )
+def fill_stop(
+    fields: SamplingFields,
+    rules: generation.StopRules,
+    *,
+    stop: str | Sequence[str] | None,
+    max_tokens: int | None,
+) -> None:
+    """Writes the canonical stop rules; what was not sent stays unset."""
+    if max_tokens is not None:
+        rules.max_tokens = max_tokens
+    if stop is not None:
+        rules.stop_strings.extend(stops_of(stop))
+    if fields.stop_token_ids:
+        rules.stop_token_ids.extend(fields.stop_token_ids)
+    if fields.ignore_eos:
+        rules.ignore_eos = True
+    if fields.min_tokens is not None:
+        rules.min_tokens = fields.min_tokens
+    if fields.include_stop_str_in_output:
+        rules.include_stop_string = True
 
 
 def choices(request: generation.GenerateRequest, count: int) -> list[generation.GenerateRequest]:

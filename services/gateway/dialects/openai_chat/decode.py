@@ -41,15 +41,18 @@ def decode(body: bytes, head: Head) -> Ask:
     _refuse_what_nobody_does(wire)
     request = generation.GenerateRequest(
         request_id=head.request_id,
-        chat=_chat(wire),
-        sampling=sampling.sampling_of(wire),
-        stop=sampling.stop_rules(
-            wire, stop=wire.stop, max_tokens=wire.max_completion_tokens or wire.max_tokens
-        ),
         constraint=wishes.constraint_of(wire),
         reasoning=wishes.reasoning_of(wire),
         top_logprobs=_top_logprobs(wire),
         work_class=work_class(wire.service_tier),
+    )
+    _fill_chat(wire, request.chat)
+    sampling.fill_sampling(wire, request.sampling)
+    sampling.fill_stop(
+        wire,
+        request.stop,
+        stop=wire.stop,
+        max_tokens=wire.max_completion_tokens or wire.max_tokens,
     )
     options = wire.stream_options
     detail = Detail(
@@ -61,17 +64,19 @@ def decode(body: bytes, head: Head) -> Ask:
     return Ask(model=wire.model, stream=bool(wire.stream), requests=requests, detail=detail)
 
 
-def _chat(wire: ChatRequest) -> conversation.Chat:
+def _fill_chat(wire: ChatRequest, chat: conversation.Chat) -> None:
+    messages.fill_turns(wire.messages, chat)
     offered, choice = wishes.choose(wire, wishes.tools_of(wire))
-    variables = wire.chat_template_kwargs
-    return conversation.Chat(
-        messages=messages.turns_of(wire.messages),
-        tools=offered,
-        tool_choice=choice,
-        parallel_tool_calls=wire.parallel_tool_calls,
-        template_variables_json=encode_text(variables) if variables else "",
-        continue_final_message=_continues(wire),
-    )
+    if offered:
+        chat.tools.extend(offered)
+    if choice is not None:
+        chat.tool_choice.CopyFrom(choice)
+    if wire.parallel_tool_calls is not None:
+        chat.parallel_tool_calls = wire.parallel_tool_calls
+    if wire.chat_template_kwargs:
+        chat.template_variables_json = encode_text(wire.chat_template_kwargs)
+    if _continues(wire):
+        chat.continue_final_message = True
 
 
 def _continues(wire: ChatRequest) -> bool:

@@ -14,11 +14,16 @@ from services.gateway.dialects import images, turns
 from services.gateway.dialects.openai_chat.fields import CalledFunction, ChatMessage, ContentPart
 from services.gateway.dialects.reading import bad, encode_text, unsupported
 
+_SPEAKERS: Final = {
+    "user": conversation.ROLE_USER,
+    "system": conversation.ROLE_SYSTEM,
+    "developer": conversation.ROLE_SYSTEM,
+}
 _TEXT_KINDS: Final = frozenset({"text", "input_text", "output_text"})
 
 
-def turns_of(messages: Sequence[ChatMessage]) -> list[conversation.Message]:
-    """Canonical turns, one per message and in the same order.
+def fill_turns(messages: Sequence[ChatMessage], chat: conversation.Chat) -> None:
+    """Writes canonical turns, one per message and in the same order.
 
     Raises:
         FleetError: BAD_REQUEST or UNSUPPORTED_FIELD with the path of what cannot be read.
@@ -26,7 +31,14 @@ def turns_of(messages: Sequence[ChatMessage]) -> list[conversation.Message]:
     if not messages:
         raise bad("messages", "must hold at least one message.")
     names: dict[str, str] = {}
-    return [_turn(one, f"messages.{index}", names) for index, one in enumerate(messages)]
+    for index, one in enumerate(messages):
+        role = _SPEAKERS.get(one.role)
+        if role is not None and isinstance(one.content, str):
+            # What nearly all messages are, written in place: protobuf copies what it is given.
+            turn = chat.messages.add(role=role, name=one.name)
+            turn.parts.add(text=one.content)
+        else:
+            chat.messages.append(_turn(one, f"messages.{index}", names))
 
 
 def _turn(one: ChatMessage, path: str, names: dict[str, str]) -> conversation.Message:

@@ -34,6 +34,15 @@ _EFFORTS: Final[Mapping[str, generation.ReasoningEffort.ValueType]] = MappingPro
     }
 )
 
+_REASONING_FIELDS: Final = (
+    "reasoning_effort",
+    "reasoning",
+    "thinking",
+    "enable_thinking",
+    "thinking_budget",
+    "chat_template_kwargs",
+)
+
 
 def tools_of(wire: ChatRequest) -> Sequence[conversation.Tool]:
     """All tools, the old `functions` among them.
@@ -185,6 +194,8 @@ def effort_of(word: str, path: str) -> generation.ReasoningEffort.ValueType:
 
 def reasoning_of(wire: ChatRequest) -> generation.Reasoning | None:
     """The reasoning wish, from whichever spelling was used; None leaves it to the model."""
+    if all(getattr(wire, name) is None for name in _REASONING_FIELDS):
+        return None
     wish = generation.Reasoning()
     _read_switches(wire, wish)
     effort = wire.reasoning_effort or (wire.reasoning.effort if wire.reasoning else None)

@@ -111,13 +111,13 @@ def _request(
     most = _DEFAULT_MAX_TOKENS if wire.max_tokens is None else wire.max_tokens
     request = generation.GenerateRequest(
         request_id=head.request_id,
-        sampling=sampling.sampling_of(wire),
-        # an echo alone costs one token, which is not told
-        stop=sampling.stop_rules(wire, stop=wire.stop, max_tokens=max(most, 1)),
         top_logprobs=wire.logprobs,
         echo_prompt=bool(wire.echo),
         work_class=work_class(wire.service_tier),
     )
+    sampling.fill_sampling(wire, request.sampling)
+    # An echo alone costs one token, which is not told.
+    sampling.fill_stop(wire, request.stop, stop=wire.stop, max_tokens=max(most, 1))
     if isinstance(prompt, str):
         request.text = prompt
     else:

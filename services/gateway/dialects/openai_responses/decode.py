@@ -84,13 +84,13 @@ def decode(body: bytes, head: Head, history: History, response_id: str) -> Ask:
     request = generation.GenerateRequest(
         request_id=head.request_id,
         chat=_chat(wire, tools, items, history, head),
-        sampling=sampling.sampling_of(wire),
-        stop=sampling.stop_rules(wire, stop=wire.stop, max_tokens=wire.max_output_tokens),
         constraint=_constraint(wire),
         reasoning=_reasoning(wire),
         top_logprobs=(wire.top_logprobs or 0) if detail.logprobs else None,
         work_class=work_class(wire.service_tier),
     )
+    sampling.fill_sampling(wire, request.sampling)
+    sampling.fill_stop(wire, request.stop, stop=wire.stop, max_tokens=wire.max_output_tokens)
     if wire.chat_template_kwargs:
         request.chat.template_variables_json = encode_text(wire.chat_template_kwargs)
     return Ask(model=wire.model, stream=bool(wire.stream), requests=[request], detail=detail)
