@@ -75,7 +75,8 @@ class PackageSource:
             store: the folder; made when it is first needed.
             stall_seconds: longest time without a byte.
         """
-        self._store = store / "packages"
+        # hidden: these files are reached by their source, not offered under names of their own
+        self._store = store / ".packages"
         self._stall_seconds = stall_seconds
 
     def find(self, location: str) -> pathlib.Path | None:

@@ -117,7 +117,7 @@ async def test_a_download_that_stands_still_is_given_up(tmp_path, monkeypatch):
     with pytest.raises(FleetError, match="stood still"):
         await source.fetch("p==1", no_bytes)
 
-    assert list((tmp_path / "store" / "packages").iterdir()) == []
+    assert list((tmp_path / "store" / ".packages").iterdir()) == []
 
 
 async def test_growth_is_reported(tmp_path, monkeypatch):
@@ -138,7 +138,7 @@ async def test_growth_is_reported(tmp_path, monkeypatch):
     await asyncio.gather(fetch, return_exceptions=True)
 
     assert sizes[0] >= 1000
-    assert list((tmp_path / "store" / "packages").iterdir()) == []
+    assert list((tmp_path / "store" / ".packages").iterdir()) == []
 
 
 async def test_a_store_that_cannot_be_written_is_told(tmp_path):
