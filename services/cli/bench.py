@@ -53,7 +53,7 @@ class Round:
 
 
 def bench(
-    model: Annotated[str, typer.Option("--model", "-m", help="Default: the first one.")] = "",
+    model: Annotated[str, typer.Option("--model", "-m", help="Default: one that is loaded.")] = "",
     streams: Annotated[
         str, typer.Option("--streams", help="Numbers of parallel streams, in turn.")
     ] = "1,4,16",

@@ -21,7 +21,7 @@ KeyOption = Annotated[
 
 def chat(
     prompt: Annotated[str, typer.Argument(help="Ask this and leave; without it, a dialogue.")] = "",
-    model: Annotated[str, typer.Option("--model", "-m", help="Default: the first one.")] = "",
+    model: Annotated[str, typer.Option("--model", "-m", help="Default: one that is loaded.")] = "",
     system: Annotated[str, typer.Option("--system", help="What the model is told first.")] = "",
     gateway: GatewayOption = DEFAULT_GATEWAY,
     api_key: KeyOption = "",
@@ -42,7 +42,7 @@ def chat(
 
 
 def first_model(client: GatewayClient) -> str:
-    """The first model that the gateway lists.
+    """A model that is loaded, else the first one that the gateway lists.
 
     Raises:
         ChatFailedError: it lists none.
@@ -51,7 +51,8 @@ def first_model(client: GatewayClient) -> str:
     models = (body or {}).get("data", [])
     if not models:
         raise ChatFailedError("the gateway knows no model yet")
-    return str(models[0]["id"])
+    loaded = [model for model in models if model.get("loaded")]
+    return str((loaded or models)[0]["id"])
 
 
 def answer(
