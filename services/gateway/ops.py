@@ -44,6 +44,8 @@ def routes(readiness: Readiness) -> list[Route]:
 
     return [
         Route("/healthz", healthz, methods=["GET", "HEAD"]),
+        # what load generators ask before they begin
+        Route("/health", healthz, methods=["GET", "HEAD"]),
         Route("/readyz", readyz, methods=["GET", "HEAD"]),
     ]
 

@@ -234,3 +234,8 @@ async def test_too_long_a_prompt_is_refused_in_each_dialects_words(
     with pytest.raises(anthropic.BadRequestError, match="9000 tokens > 8192 maximum"):
         async with claude.messages.stream(model="tiny", max_tokens=9, messages=HELLO) as stream:
             await stream.get_final_message()
+
+
+async def test_load_generators_find_it_healthy(fleet: Fleet) -> None:
+    """guidellm asks for /health before it begins."""
+    assert 200 == (await fleet.client.get("/health")).status_code
