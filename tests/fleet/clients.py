@@ -1,0 +1,126 @@
+"""Clients of the gateway: streams that are checked word by word, many at once."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import itertools
+import json
+import time
+from collections.abc import Sequence
+from typing import Self
+
+import httpx
+
+WORDS = {
+    "alpha": ["Alpha", " opens", " quietly", " under", " early", " stars."],
+    "bravo": ["Bravo", " answers", " with", " emoji", " 🙂🚀", " twice!"],
+    "charlie": ["Charlie", " counts", " slowly", " towards", " morning", "…"],
+}
+
+
+@dataclasses.dataclass
+class Answer:
+    """What one streaming request got.
+
+    Attributes:
+        started, first_text, ended: seconds on the monotonic clock.
+        error: of the response or of a frame in it; empty for none.
+    """
+
+    model: str
+    tokens: int
+    started: float = 0.0
+    first_text: float = 0.0
+    ended: float = 0.0
+    status: int = 0
+    text: str = ""
+    finish: str = ""
+    error: str = ""
+
+    @property
+    def is_whole(self) -> bool:
+        """True if every word came, in order, to the last one that was asked for."""
+        return self.error == "" and self.finish == "length" and self.text == self.expected
+
+    @property
+    def expected(self) -> str:
+        """What the scripted model says in so many tokens."""
+        return "".join(itertools.islice(itertools.cycle(WORDS[self.model]), self.tokens))
+
+    def __str__(self) -> str:
+        return (
+            f"{self.model}: {self.status} {self.finish or self.error}"
+            f" {len(self.text)}/{len(self.expected)} characters …{self.text[-40:]!r}"
+        )
+
+
+class Clients:
+    """One HTTP client for all of a test's requests."""
+
+    def __init__(self, url: str) -> None:
+        self._http = httpx.AsyncClient(
+            base_url=url,
+            timeout=httpx.Timeout(120.0, connect=10.0),
+            limits=httpx.Limits(max_connections=None),
+        )
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._http.aclose()
+
+    async def stream(self, model: str, tokens: int, answer: Answer | None = None) -> Answer:
+        """One chat completion; what came so far is in `answer` while it runs."""
+        answer = answer or Answer(model, tokens)
+        answer.started = time.monotonic()
+        body = {
+            "model": model,
+            "stream": True,
+            "max_tokens": tokens,
+            "temperature": 0,
+            "messages": [{"role": "user", "content": "Go"}],
+        }
+        try:
+            async with self._http.stream("POST", "/v1/chat/completions", json=body) as response:
+                answer.status = response.status_code
+                if answer.status != 200:
+                    answer.error = (await response.aread()).decode()
+                async for line in response.aiter_lines():
+                    _take(answer, line)
+        except httpx.HTTPError as error:
+            answer.error = repr(error)
+        answer.ended = time.monotonic()
+        return answer
+
+    def begin(self, model: str, tokens: int) -> tuple[Answer, asyncio.Task[Answer]]:
+        """Starts a stream; the answer fills while it runs."""
+        answer = Answer(model, tokens)
+        return answer, asyncio.create_task(self.stream(model, tokens, answer))
+
+    async def all(self, wanted: Sequence[tuple[str, int]]) -> list[Answer]:
+        """All of these at once."""
+        return await asyncio.gather(*(self.stream(model, tokens) for model, tokens in wanted))
+
+
+async def has_text(answer: Answer, seconds: float = 60.0) -> None:
+    """Waits until the first words have come."""
+    async with asyncio.timeout(seconds):
+        while not answer.text:
+            assert not answer.error, answer
+            await asyncio.sleep(0.01)
+
+
+def _take(answer: Answer, line: str) -> None:
+    if not line.startswith("data: {"):
+        return
+    event = json.loads(line[6:])
+    if "error" in event:
+        answer.error = json.dumps(event["error"])
+    for choice in event.get("choices", ()):
+        text = choice["delta"].get("content") or ""
+        if text and not answer.text:
+            answer.first_text = time.monotonic()
+        answer.text += text
+        answer.finish = choice.get("finish_reason") or answer.finish

@@ -1,0 +1,277 @@
+"""Every service as a process of its own, as systemd would run it, with its log at hand."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import os
+import pathlib
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import grpc
+import httpx
+import psutil
+
+from cortex.v1 import operator_service_pb2 as op
+from cortex.v1 import operator_service_pb2_grpc as op_grpc
+from services.backplane.lifecycle import DIE_WITH_PARENT
+
+PATIENCE_SECONDS = 60.0
+MIB = 1 << 20
+
+
+def until(condition: Callable[[], Any], seconds: float = PATIENCE_SECONDS) -> Any:
+    """Polls until a condition holds; returns what it returned."""
+    deadline = time.monotonic() + seconds
+    while not (found := condition()):
+        if time.monotonic() > deadline:
+            raise AssertionError(f"not within {seconds} s")
+        time.sleep(0.02)
+    return found
+
+
+def free_port() -> int:
+    """A port that nobody listens on, for those that have to come back to the same one."""
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port: int = probe.getsockname()[1]
+        return port
+
+
+class Service:
+    """One service. It may be killed and started again; its log goes on."""
+
+    def __init__(self, command: str, name: str, folder: pathlib.Path, settings: str) -> None:
+        self.name = name
+        self.log_path = folder / f"{name}.log"
+        self._config = folder / f"{name}.toml"
+        self._config.write_text(settings)
+        self._command = command
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def process(self) -> subprocess.Popen[bytes]:
+        """The newest process."""
+        assert self._process is not None
+        return self._process
+
+    @property
+    def is_running(self) -> bool:
+        """True while its process lives."""
+        return self._process is not None and self._process.poll() is None
+
+    def start(self) -> None:
+        """Starts it; it may take a moment until it serves."""
+        arguments = [sys.executable, "-m", "services.cli", self._command]
+        environment = {k: v for k, v in os.environ.items() if not k.startswith("CORTEX_")}
+        with self.log_path.open("ab") as sink:
+            self._process = subprocess.Popen(
+                [*arguments, "--config", str(self._config)],
+                stdin=subprocess.DEVNULL,
+                stdout=sink,
+                stderr=sink,
+                env={**environment, DIE_WITH_PARENT: "1"},
+            )
+
+    def kill(self) -> None:
+        """kill -9, with whatever it had started."""
+        process = self.process
+        children = psutil.Process(process.pid).children(recursive=True)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        for child in children:
+            if child.is_running():
+                child.kill()
+
+    def end(self) -> int:
+        """Ends it as systemd does; returns the exit code."""
+        if not self.is_running:
+            return self.process.returncode
+        self.process.terminate()
+        try:
+            return self.process.wait(40)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            raise
+
+    def lines(self, event: str = "") -> Iterator[dict[str, Any]]:
+        """What it logged, oldest first."""
+        if not self.log_path.exists():
+            return
+        for line in self.log_path.read_text(errors="replace").splitlines():
+            if line.startswith("{"):
+                found = json.loads(line)
+                if event in {"", found["event"]}:
+                    yield found
+
+    def __str__(self) -> str:
+        return self.log_path.read_text(errors="replace")[-4000:]
+
+
+@dataclasses.dataclass
+class Fleet:
+    """Services on this machine, started by a test and ended after it.
+
+    Attributes:
+        folder: settings, logs, stores.
+        services: all of them, in the order of their start.
+        registries: addresses, the first one first.
+        url: of the gateway.
+    """
+
+    folder: pathlib.Path
+    models: str
+    services: dict[str, Service] = dataclasses.field(default_factory=dict)
+    registries: list[str] = dataclasses.field(default_factory=list)
+    url: str = ""
+
+    def __getitem__(self, name: str) -> Service:
+        return self.services[name]
+
+    def add_registry(self, name: str = "registry", *, store: str = "", settings: str = "") -> None:
+        """Starts a registry that others are told of when they are added."""
+        address = f"127.0.0.1:{free_port()}"
+        self.registries.append(address)
+        self._start(
+            "registry",
+            name,
+            f"""
+[registry]
+listen = "{address}"
+address = "{address}"
+metrics_listen = ""
+models = "{self.catalogue}"
+store = "{store or f"sqlite:{self.folder / name}.sqlite"}"
+{settings}
+""",
+        )
+
+    def add_neuron(self, name: str, *, settings: str = "", listen: str = "127.0.0.1:0") -> None:
+        """Starts a neuron on the CPU."""
+        registries = json.dumps(self.registries)
+        (self.folder / "models").mkdir(exist_ok=True)
+        self._start(
+            "neuron",
+            name,
+            f"""
+[neuron]
+name = "{name}"
+listen = "{listen}"
+advertise = "{listen}"
+metrics_listen = ""
+registry = {registries}
+models_dirs = ["{self.folder / "models"}"]
+threads = 1
+{settings}
+""",
+        )
+
+    def add_gateway(self, *, command: str = "gateway", settings: str = "") -> None:
+        """Starts the gateway; `command="serve"` runs a registry inside it."""
+        port = free_port()
+        self.url = f"http://127.0.0.1:{port}"
+        registry = f"registry = {json.dumps(self.registries)}" if command == "gateway" else ""
+        self._start(
+            command,
+            "gateway",
+            f"""
+[gateway]
+listen = "127.0.0.1:{port}"
+metrics_listen = ""
+{registry}
+{settings}
+""",
+        )
+
+    @property
+    def catalogue(self) -> pathlib.Path:
+        """The file that the registries read."""
+        path = self.folder / "models.toml"
+        if not path.exists():
+            path.write_text(self.models)
+        return path
+
+    def state(self) -> op.GetFleetResponse | None:
+        """What the registry that leads says of the fleet; None where none does."""
+        for address in self.registries:
+            with grpc.insecure_channel(address) as channel:
+                stub = op_grpc.OperatorServiceStub(channel)
+                try:
+                    state = stub.GetFleet(op.GetFleetRequest(), timeout=2)
+                except grpc.RpcError:
+                    continue
+            if state.registry.role == "leader":
+                return state
+        return None
+
+    def live(self) -> set[str]:
+        """Neurons that are members and not lost."""
+        state = self.state()
+        neurons = state.neurons if state else ()
+        return {n.identity.name for n in neurons if n.HasField("report") and not n.lost}
+
+    def is_cordoned(self, name: str) -> bool:
+        """True if nothing new is placed on a neuron."""
+        state = self.state()
+        neurons = state.neurons if state else ()
+        return any(n.cordoned for n in neurons if n.identity.name == name)
+
+    def placed(self) -> dict[str, list[str]]:
+        """What every live neuron has READY."""
+        ready = {}
+        state = self.state()
+        for neuron in state.neurons if state else ():
+            names = [i.spec.model for i in neuron.report.instances if i.state == _READY]
+            ready[neuron.identity.name] = [] if neuron.lost else sorted(names)
+        return ready
+
+    @contextlib.contextmanager
+    def operator(self) -> Iterator[op_grpc.OperatorServiceStub]:
+        """The operators' RPCs of the first registry."""
+        with grpc.insecure_channel(self.registries[0]) as channel:
+            yield op_grpc.OperatorServiceStub(channel)
+
+    def cli(self, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+        """One `cortex` command against the first registry."""
+        command = [sys.executable, "-m", "services.cli", *arguments]
+        done = subprocess.run(
+            [*command, "--registry", self.registries[0]],
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE_SECONDS,
+            check=False,
+            env={**os.environ, "COLUMNS": "240", "NO_COLOR": "1"},
+        )
+        assert not check or done.returncode == 0, done.stdout + done.stderr
+        return done
+
+    def is_ready(self) -> bool:
+        """True if the gateway serves and knows the fleet."""
+        try:
+            return httpx.get(f"{self.url}/readyz", timeout=2).status_code == 200
+        except httpx.HTTPError:
+            return False
+
+    def wait(self, *neurons: str) -> None:
+        """Waits until the gateway serves and these neurons are members."""
+        until(lambda: set(neurons) <= self.live())
+        until(self.is_ready)
+
+    def end(self) -> dict[str, int]:
+        """Ends everything that runs, gateways first; returns the exit codes."""
+        running = [s for s in reversed(self.services.values()) if s.is_running]
+        return {service.name: service.end() for service in running}
+
+    def _start(self, command: str, name: str, settings: str) -> None:
+        service = Service(command, name, self.folder, settings)
+        self.services[name] = service
+        service.start()
+
+
+_READY = 2
