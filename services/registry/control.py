@@ -13,12 +13,12 @@ from collections.abc import Callable
 from services.backplane.errors import FleetError
 from services.registry import catalogue as catalogues
 from services.registry import chores, placement, refusals
+from services.registry.candidate import Decision
 from services.registry.catalogue import Catalogue, Difference
 from services.registry.demand import Demand, Key, Ticket
 from services.registry.leases import Leases
 from services.registry.member import Identity, Instance, Progress, Report
 from services.registry.orders import Effects, Why
-from services.registry.placement import Decision
 from services.registry.placing import Placing
 from services.registry.profile import Profile
 from services.registry.situation import Situation

@@ -84,16 +84,24 @@ def immunity(holding: Holding, incoming: Incoming) -> str:
     return ""
 
 
+def may_go_now(holding: Holding, incoming: Incoming) -> bool:
+    """True if nothing that passes by itself is in the way: motion, work, protection."""
+    return (
+        holding.state not in _IN_MOTION
+        and (incoming.may_drain or not holding.in_flight)
+        and (holding.is_surplus or holding.protected_until <= incoming.now)
+    )
+
+
 def delay(holding: Holding, incoming: Incoming) -> str:
     """Why a copy that may have to go cannot go now; empty if it can."""
+    if may_go_now(holding, incoming):
+        return ""
     if holding.state in _IN_MOTION:
         return holding.state.value
     if holding.in_flight and not incoming.may_drain:
         return f"{holding.in_flight} requests in flight"
-    if not holding.is_surplus and holding.protected_until > incoming.now:
-        left = holding.protected_until - incoming.now
-        return f"kept for {left:.1f} s more"
-    return ""
+    return f"kept for {holding.protected_until - incoming.now:.1f} s more"
 
 
 def turn(holding: Holding, strategy: Strategy) -> tuple[float, ...]:
@@ -102,6 +110,16 @@ def turn(holding: Holding, strategy: Strategy) -> tuple[float, ...]:
     if strategy is Strategy.PRIORITY:
         return (*first, holding.residency_class, holding.last_used)
     return (*first, holding.last_used)
+
+
+def best_turn(holdings: Iterable[Holding], incoming: Incoming) -> tuple[float, ...] | None:
+    """The turn of the first copy that may go now, which no plan can beat; None if none may."""
+    turns = [
+        turn(h, incoming.strategy)
+        for h in holdings
+        if may_go_now(h, incoming) and not immunity(h, incoming)
+    ]
+    return min(turns, default=None)
 
 
 def make_room(
@@ -123,7 +141,7 @@ def make_room(
         return Plan()
     touching = [h for h in holdings if any(d in missing for d in h.memory)]
     open_to = [h for h in touching if not immunity(h, incoming)]
-    free_now = [h for h in open_to if not delay(h, incoming)]
+    free_now = [h for h in open_to if may_go_now(h, incoming)]
     free_now.sort(key=lambda h: (*turn(h, incoming.strategy), h.instance_id))
     victims = _enough(free_now, missing)
     if victims is not None:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from cortex.v1 import operator_service_pb2 as pb
 from services.registry import translate
+from services.registry.candidate import PLACEABLE, Candidate, Outcome
 from services.registry.control import Explanation
-from services.registry.placement import PLACEABLE, Candidate, Outcome
 from services.registry.quantities import format_bytes
 
 _OPEN = PLACEABLE | {Outcome.WAIT}

@@ -8,12 +8,12 @@ from typing import Final
 
 from services.backplane.errors import FleetError, Reason
 from services.registry import eviction, load_deadline
+from services.registry.candidate import Candidate
 from services.registry.demand import Demand, Job, Key, Phase
 from services.registry.eviction import Incoming
 from services.registry.freeing import Freeing
 from services.registry.member import Instance, Progress
 from services.registry.orders import Effects, LoadEnded, LoadOrder, Why
-from services.registry.placement import Candidate
 from services.registry.situation import Situation
 from services.registry.standings import Standings
 from services.registry.steps import Evicting, Loading, Step
@@ -49,6 +49,7 @@ class Jobs:
         self._demands: dict[int, Demand] = {}
         self._evictions: dict[int, Job] = {}
         self._freeing = Freeing(situation.fleet, standings)
+        self._released = False
         self.unloads = Unloads(situation, standings, effects, self._ids)
 
     def __iter__(self) -> Iterator[Job]:
@@ -213,7 +214,8 @@ class Jobs:
                 self._fail(job, _lost(name))
             elif job.phase is Phase.SETTLING and not self._situation.fleet.awaits_report(name):
                 self._next(job, now)
-        self._freeing.advance(now)
+        if self._freeing.advance(now):
+            self._released = True
         self.unloads.on_member(name)
 
     def on_load_progress(self, order_id: int, progress: Progress) -> None:
@@ -256,7 +258,8 @@ class Jobs:
 
     def advance(self, now: float) -> bool:
         """Ends what has taken too long. Returns True if a device became free by that."""
-        released = self._freeing.advance(now)
+        released = self._freeing.advance(now) or self._released
+        self._released = False
         for job in list(self._jobs.values()):
             if job.deadline > now:
                 continue

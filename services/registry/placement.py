@@ -1,118 +1,25 @@
 """Where a model should go. Pure: values in, values out; no clock, no I/O, no log.
 
-One function, `examine`, looks at one neuron; `decide` and `explain` both use it, so that what is
-explained is what would be done.
+`examining.examine` looks at one neuron; `decide` and `explain` both use it, so that what is
+explained is what would be done. `decide` looks only as far as the answer needs: of ten thousand
+neurons it examines those that could still be better than the best so far.
 """
 
 from __future__ import annotations
 
-import dataclasses
-import enum
-from collections.abc import Callable, Iterable, Mapping
+import heapq
+from collections.abc import Iterable
+from typing import Final
 
 from services.registry import eviction, feasibility
-from services.registry.eviction import Incoming, Plan, Strategy
-from services.registry.feasibility import Needs
-from services.registry.footprints import Footprint
-from services.registry.profile import Profile
-from services.registry.quantities import format_bytes
-from services.registry.standing import Holding, Room, Standing
+from services.registry.candidate import Ask, Candidate, Decision, Outcome
+from services.registry.examining import affinity, examine, free_fit, is_stored
+from services.registry.standing import Standing
 
+# Neurons that cannot take the model now and are examined all the same, for their reasons.
+_REASONS: Final = 16
 
-class Outcome(enum.IntEnum):
-    """What a neuron offers, best first."""
-
-    FREE_FIT = 1
-    EVICT = 2
-    DRAIN = 3
-    WAIT = 4
-    UNAVAILABLE = 5
-    """It could run there, but the neuron takes nothing for now."""
-    BLOCKED = 6
-    """It could run there, were what is there not protected from it."""
-    IMPOSSIBLE = 7
-
-
-PLACEABLE = frozenset({Outcome.FREE_FIT, Outcome.EVICT, Outcome.DRAIN})
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Ask:
-    """What is to be placed.
-
-    Attributes:
-        now: seconds on the monotonic clock.
-        may_drain: it has waited so long that busy copies may be drained for it.
-        avoided: neurons that just failed it, with the reason.
-        only_neuron: the one an operator or a pin names; empty for any.
-        load_seconds: expected load time on a neuron.
-        may_evict: False where only free room is wanted.
-        held: devices, by neuron, that are kept for somebody who has waited longer.
-    """
-
-    profile: Profile
-    footprint: Footprint
-    now: float
-    load_seconds: Callable[[str], float]
-    strategy: Strategy = Strategy.LRU
-    may_drain: bool = False
-    avoided: dict[str, str] = dataclasses.field(default_factory=dict[str, str])
-    only_neuron: str = ""
-    may_evict: bool = True
-    held: Mapping[str, frozenset[str]] = dataclasses.field(
-        default_factory=dict[str, frozenset[str]]
-    )
-
-    needs: Needs = dataclasses.field(init=False)
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "needs", feasibility.needs_of(self.profile, self.footprint))
-
-    @property
-    def incoming(self) -> Incoming:
-        """The same, as eviction asks for it."""
-        return Incoming(self.profile.residency_class, self.may_drain, self.now, self.strategy)
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Candidate:
-    """One neuron that was looked at.
-
-    Attributes:
-        reason: why it was refused, or what makes it possible, in a sentence.
-        free_bytes: on the chosen devices, or on the roomiest where none was chosen.
-        predicted_seconds: until the model would be ready there.
-        retry_at: when waiting may have an end, where the clock decides that; else None.
-    """
-
-    neuron: str
-    outcome: Outcome
-    reason: str
-    device_ids: tuple[str, ...] = ()
-    need_bytes: int = 0
-    free_bytes: int = 0
-    victims: tuple[Holding, ...] = ()
-    waits_for: tuple[Holding, ...] = ()
-    predicted_seconds: float = 0.0
-    retry_at: float | None = None
-    rank: tuple[object, ...] = ()
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Decision:
-    """What to do.
-
-    Attributes:
-        outcome: of the best candidate; IMPOSSIBLE where there is none.
-        best: it, or None.
-        candidates: all that were looked at; `decide` stops looking when it knows enough.
-        retry_at: the earliest end of a wait that the clock decides, or None.
-    """
-
-    outcome: Outcome
-    best: Candidate | None
-    candidates: tuple[Candidate, ...]
-    retry_at: float | None = None
+Bound = tuple[object, ...]
 
 
 def decide(ask: Ask, standings: Iterable[Standing]) -> Decision:
@@ -121,228 +28,121 @@ def decide(ask: Ask, standings: Iterable[Standing]) -> Decision:
     Free room anywhere outranks any eviction, so evictions are planned only where there is none.
     """
     kept = list(standings)
-    best: Candidate | None = None
-    needs, kind = ask.needs, ask.profile.device_kind
-    for standing in kept:
-        if not feasibility.any_fits(needs, standing.open_free[kind]):
-            continue
-        candidate = _free_fit(ask, standing)
-        if candidate is not None and (best is None or candidate.rank < best.rank):
-            best = candidate
+    if ask.only_neuron:
+        kept = [s for s in kept if s.neuron == ask.only_neuron] or kept
+    best = _best_free_fit(ask, kept)
     if best is not None:
         return Decision(best.outcome, best, (best,))
-    possible = [s for s in kept if feasibility.is_possible(ask.profile, needs, s)]
-    if ask.only_neuron:
-        possible = [s for s in possible if s.neuron == ask.only_neuron]
-    # where none is possible, the reasons of all are wanted
-    return _judge([examine(ask, standing) for standing in possible or kept])
+    needs, profile = ask.needs, ask.profile
+    possible = [s for s in kept if not s.is_known or feasibility.is_possible(profile, needs, s)]
+    if not possible:  # the reasons of all are wanted
+        return explain(ask, kept)
+    best, rest = _best_after_eviction(ask, possible)
+    if best is not None:
+        return Decision(best.outcome, best, (best,))
+    return _least_bad(ask, rest)
 
 
 def explain(ask: Ask, standings: Iterable[Standing]) -> Decision:
     """Like `decide`, but looks at every neuron; candidates come in order of preference."""
-    return _judge([examine(ask, standing) for standing in standings])
+    return _judge([examine(ask, standing) for standing in standings], None)
 
 
-def _judge(candidates: list[Candidate]) -> Decision:
+def _best_free_fit(ask: Ask, standings: list[Standing]) -> Candidate | None:
+    """The neuron with free room that ranks first; only that one is made a candidate."""
+    profile, needs, kind = ask.profile, ask.needs, ask.profile.device_kind
+    ranked = [
+        (_free_rank(ask, standing), standing)
+        for standing in standings
+        if feasibility.any_fits(needs, standing.open_free[kind])
+        and not standing.refusal
+        and standing.neuron not in ask.avoided
+        and profile.model not in standing.models
+    ]
+    heapq.heapify(ranked)
+    while ranked:
+        candidate = free_fit(ask, heapq.heappop(ranked)[1])
+        if candidate is not None:
+            return candidate
+    return None
+
+
+def _free_rank(ask: Ask, standing: Standing) -> Bound:
+    """What `free_fit` would rank it by, without its devices' names."""
+    profile = ask.profile
+    free = standing.open_free[profile.device_kind]
+    room = next(free[n - 1] for n, need in ask.needs if n <= len(free) and free[n - 1] >= need)
+    return (
+        -affinity(profile, standing),
+        not is_stored(profile, standing),
+        not standing.open_free["cuda"],
+        standing.work,
+        -room,
+        standing.neuron,
+    )
+
+
+def _best_after_eviction(
+    ask: Ask, standings: list[Standing]
+) -> tuple[Candidate | None, list[Standing]]:
+    """The neuron whose dearest victim is missed least, by branch and bound.
+
+    No plan can be better than the neuron's first victim alone; once the next neuron's bound is
+    worse than the best plan, no further one is examined.
+
+    Returns: it or None, and the neurons where nothing may go now.
+    """
+    incoming = ask.incoming
+    open_ones: list[tuple[Bound, str, Standing]] = []
+    rest: list[Standing] = []
+    for standing in standings:
+        bound = eviction.best_turn(standing.holdings, incoming)
+        if bound is None or standing.refusal or standing.neuron in ask.avoided:
+            rest.append(standing)
+        else:
+            drains = bool(bound[1])
+            outcome = Outcome.DRAIN if drains else Outcome.EVICT
+            key: Bound = (outcome, -affinity(ask.profile, standing), int(drains), bound)
+            open_ones.append((key, standing.neuron, standing))
+    heapq.heapify(open_ones)
+    best: Candidate | None = None
+    while open_ones:
+        key, _, standing = heapq.heappop(open_ones)
+        if best is not None and (best.outcome, *best.rank[:3]) < key:
+            break
+        candidate = examine(ask, standing)
+        if candidate.outcome > Outcome.DRAIN:
+            rest.append(standing)
+        elif best is None or (candidate.outcome, candidate.rank) < (best.outcome, best.rank):
+            best = candidate
+    return best, rest
+
+
+def _least_bad(ask: Ask, standings: list[Standing]) -> Decision:
+    """Nothing can be done now: the reasons of a few, and of as many as it takes to find hope."""
+    standings.sort(key=lambda s: (bool(s.refusal), s.neuron in ask.avoided))
+    candidates: list[Candidate] = []
+    is_hopeful = False
+    for standing in standings:
+        if is_hopeful and len(candidates) >= _REASONS:
+            break
+        candidates.append(examine(ask, standing))
+        is_hopeful |= candidates[-1].outcome is Outcome.WAIT
+    ends = [
+        h.protected_until
+        for s in standings
+        for h in s.holdings
+        if h.protected_until > ask.now and not h.is_pinned
+    ]
+    return _judge(candidates, min(ends, default=None))
+
+
+def _judge(candidates: list[Candidate], retry_at: float | None) -> Decision:
     candidates.sort(key=lambda c: (c.outcome, c.rank, c.neuron))
     if not candidates:
         return Decision(Outcome.IMPOSSIBLE, None, ())
     ends = [c.retry_at for c in candidates if c.retry_at is not None]
+    if retry_at is not None:
+        ends.append(retry_at)
     best = candidates[0]
     return Decision(best.outcome, best, tuple(candidates), min(ends, default=None))
-
-
-def examine(ask: Ask, standing: Standing) -> Candidate:
-    """Looks at one neuron, with a reason for whatever comes out."""
-    objection = feasibility.objection(ask.profile, ask.footprint, standing)
-    if ask.only_neuron and standing.neuron != ask.only_neuron:
-        objection = f"only {ask.only_neuron} was asked for"
-    free = max((r.free_bytes for r in standing.rooms), default=0)
-    if objection:
-        return Candidate(standing.neuron, Outcome.IMPOSSIBLE, objection, free_bytes=free)
-    refusal = standing.refusal or ask.avoided.get(standing.neuron, "")
-    if refusal:
-        return Candidate(standing.neuron, Outcome.UNAVAILABLE, refusal, free_bytes=free)
-    own = [h for h in standing.holdings if h.model == ask.profile.model]
-    if own:
-        return _in_place(ask, standing, own, free)
-    return _free_fit(ask, standing) or _after_eviction(ask, standing, free)
-
-
-def _in_place(ask: Ask, standing: Standing, own: list[Holding], free: int) -> Candidate:
-    """The neuron that has a copy: a useless one is replaced, any other is the only one there."""
-    moving = [why for h in own if (why := eviction.delay(h, ask.incoming))]
-    if not all(h.is_surplus for h in own) or moving:
-        outcome = Outcome.WAIT if moving else Outcome.BLOCKED
-        reason = f"it has a copy already ({moving[0] if moving else 'ready'})"
-        return Candidate(standing.neuron, outcome, reason, free_bytes=free, rank=(0, 0.0))
-    freed: dict[str, int] = {}
-    for holding in own:
-        for device, held in holding.memory.items():
-            freed[device] = freed.get(device, 0) + held
-    cleared = dataclasses.replace(
-        standing,
-        rooms=tuple(
-            dataclasses.replace(r, free_bytes=r.free_bytes + freed.get(r.device_id, 0))
-            for r in standing.rooms
-        ),
-        holdings=tuple(h for h in standing.holdings if h not in own),
-        models=standing.models - {ask.profile.model},
-    )
-    found = examine(ask, cleared)
-    if found.outcome not in PLACEABLE:
-        return found
-    reason = f"{found.reason}, replacing the copy that is there"
-    outcome = max(found.outcome, Outcome.EVICT)
-    return dataclasses.replace(
-        found,
-        outcome=outcome,
-        reason=reason,
-        victims=(*own, *found.victims),
-        rank=(-1, *found.rank),
-    )
-
-
-def _free_fit(ask: Ask, standing: Standing) -> Candidate | None:
-    """The neuron with room as it is, or None."""
-    if standing.refusal or standing.neuron in ask.avoided:
-        return None
-    if ask.only_neuron and standing.neuron != ask.only_neuron:
-        return None
-    profile = ask.profile
-    if profile.model in standing.models:
-        return None
-    held = ask.held.get(standing.neuron, ())
-    rooms = [
-        r
-        for r in standing.rooms_of(profile.device_kind)
-        if not (r.busy or r.quarantine or r.device_id in held) and r.capacity_bytes > 0
-    ]
-    for count, need in ask.needs:
-        fitting = [r for r in rooms if r.free_bytes >= need]
-        if len(fitting) >= count:
-            if not feasibility.is_possible(profile, ask.needs, standing):
-                return None
-            fitting.sort(key=lambda r: (-r.free_bytes, r.device_id))
-            return _fitting(ask, standing, fitting[:count], need)
-    return None
-
-
-def _fitting(ask: Ask, standing: Standing, rooms: list[Room], need: int) -> Candidate:
-    free = min(r.free_bytes for r in rooms)
-    on_disk = _is_stored(ask.profile, standing)
-    return Candidate(
-        standing.neuron,
-        Outcome.FREE_FIT,
-        f"{format_bytes(free)} are free; it needs {format_bytes(need)}"
-        + (", and its files are there" if on_disk else ""),
-        device_ids=tuple(r.device_id for r in rooms),
-        need_bytes=need,
-        free_bytes=free,
-        predicted_seconds=ask.load_seconds(standing.neuron),
-        rank=(
-            -_affinity(ask.profile, standing),
-            not on_disk,
-            rooms[0].kind != "cuda",
-            standing.work,
-            -free,
-            standing.neuron,
-        ),
-    )
-
-
-def _after_eviction(ask: Ask, standing: Standing, free: int) -> Candidate:
-    """The neuron once something has left, or why nothing can."""
-    count, need, rooms = _devices_to_clear(ask, standing)
-    if len(rooms) < count:
-        held = ask.held.get(standing.neuron, ())
-        why = [r.quarantine or r.busy for r in standing.rooms if r.quarantine or r.busy]
-        why += ["kept for a model that has waited longer"] * bool(held)
-        waiting = bool(held) or any(r.busy and not r.quarantine for r in standing.rooms)
-        outcome = Outcome.WAIT if waiting else Outcome.UNAVAILABLE
-        reason = "; ".join(dict.fromkeys(why)) or "its devices are taken"
-        return Candidate(standing.neuron, outcome, reason, free_bytes=free, rank=(1, 0.0))
-    if not ask.may_evict:
-        reason = "no free room, and nothing is evicted for this"
-        return Candidate(standing.neuron, Outcome.BLOCKED, reason, free_bytes=free)
-    best: tuple[tuple[object, ...], Plan, list[Room]] | None = None
-    for chosen in _groups(rooms, count, standing, ask.incoming):
-        plan = eviction.make_room(chosen, need, standing.holdings, ask.incoming)
-        key = _plan_rank(plan, ask.strategy)
-        if best is None or key < best[0]:
-            best = key, plan, chosen
-    assert best is not None
-    return _candidate_of_plan(ask, standing, best, need)
-
-
-def _candidate_of_plan(
-    ask: Ask, standing: Standing, best: tuple[tuple[object, ...], Plan, list[Room]], need: int
-) -> Candidate:
-    key, plan, rooms = best
-    if plan.victims:
-        outcome = Outcome.DRAIN if plan.drains else Outcome.EVICT
-        names = ", ".join(v.model for v in plan.victims)
-        verb = "draining" if plan.drains else "evicting"
-        reason = f"{format_bytes(need)} fit after {verb} {names}"
-    else:
-        outcome = Outcome.BLOCKED if plan.is_hopeless else Outcome.WAIT
-        reason = plan.obstacle
-    return Candidate(
-        standing.neuron,
-        outcome,
-        reason,
-        device_ids=tuple(r.device_id for r in rooms),
-        need_bytes=need,
-        free_bytes=min(r.free_bytes for r in rooms),
-        victims=plan.victims,
-        waits_for=plan.waits_for,
-        predicted_seconds=ask.load_seconds(standing.neuron),
-        retry_at=plan.retry_at,
-        rank=(-_affinity(ask.profile, standing), *key, standing.neuron),
-    )
-
-
-def _devices_to_clear(ask: Ask, standing: Standing) -> tuple[int, int, list[Room]]:
-    """For the fewest devices that would do: how many, the need on each, and which are eligible."""
-    profile = ask.profile
-    rooms = standing.rooms_of(profile.device_kind)
-    for count, need in ask.needs:
-        large = [r for r in rooms if r.capacity_bytes > 0 and r.capacity_bytes >= need]
-        if len(large) >= count:
-            held = ask.held.get(standing.neuron, ())
-            open_ones = [r for r in large if not (r.busy or r.quarantine or r.device_id in held)]
-            return count, need, open_ones
-    return profile.devices, ask.footprint.per_device(profile.devices), []
-
-
-def _groups(
-    rooms: list[Room], count: int, standing: Standing, incoming: Incoming
-) -> Iterable[list[Room]]:
-    """Sets of devices worth a plan: each alone, or the most easily cleared together."""
-    if count == 1:
-        return ([room] for room in rooms)
-    reclaimable = dict.fromkeys((r.device_id for r in rooms), 0)
-    for holding in standing.holdings:
-        if not eviction.immunity(holding, incoming) and not eviction.delay(holding, incoming):
-            for device, held in holding.memory.items():
-                if device in reclaimable:
-                    reclaimable[device] += held
-    easiest = sorted(rooms, key=lambda r: (-r.free_bytes - reclaimable[r.device_id], r.device_id))
-    return [easiest[:count]]
-
-
-def _plan_rank(plan: Plan, strategy: Strategy) -> tuple[object, ...]:
-    """Among plans: possible before not; then whose dearest victim is missed least; then fewest."""
-    if not plan.victims:
-        end = plan.retry_at if plan.retry_at is not None else float("inf")
-        return (3 if plan.is_hopeless else 2, (end,), 0)
-    dearest = max(eviction.turn(v, strategy) for v in plan.victims)
-    return (1 if plan.drains else 0, dearest, len(plan.victims))
-
-
-def _affinity(profile: Profile, standing: Standing) -> int:
-    return sum(standing.labels.get(key) == value for key, value in profile.affinity.items())
-
-
-def _is_stored(profile: Profile, standing: Standing) -> bool:
-    return profile.model in standing.stored or profile.terms.source in standing.stored

@@ -14,14 +14,14 @@ from __future__ import annotations
 import dataclasses
 
 from services.backplane.errors import FleetError, Reason
-from services.registry import placement, refusals
+from services.registry import feasibility, placement, refusals
 from services.registry.answers import Answers
+from services.registry.candidate import PLACEABLE, Ask, Candidate, Decision, Outcome
 from services.registry.demand import Demand, Key, Ticket
 from services.registry.eviction import Strategy
 from services.registry.jobs import Jobs
 from services.registry.member import InstanceState
 from services.registry.orders import Effects, WaitEnded
-from services.registry.placement import PLACEABLE, Ask, Candidate, Decision, Outcome
 from services.registry.profile import Profile
 from services.registry.situation import Situation
 from services.registry.standings import Standings
@@ -150,7 +150,8 @@ class Placing:
     def advance(self) -> None:
         """Lets time and news take effect."""
         now = self._situation.clock()
-        self._news |= self.jobs.advance(now)
+        if self.jobs.advance(now):
+            self._news = True
         self._expire(now)
         due = self._news or any(
             d.retry_at is not None and d.retry_at <= now for d in self._demands.values()
@@ -314,7 +315,7 @@ class Placing:
     ) -> None:
         if demand.is_urgent(now, self._situation.policy.patience):
             held[best.neuron] = held.get(best.neuron, frozenset()) | set(best.device_ids)
-        self._make_way(demand, decision)
+        self._make_way(demand)
         retry_at = decision.retry_at
         eta = None if retry_at is None else retry_at - now + best.predicted_seconds
         reason = f"{best.neuron}: {best.reason}"
@@ -332,7 +333,7 @@ class Placing:
             error = refusals.unavailable(model, decision.candidates)
             self._fail(demand, demand.last_error or error)
             return
-        self._make_way(demand, decision)
+        self._make_way(demand)
         reason = f"{best.neuron}: {best.reason}"
         self._wait(demand, Queued(queued.position, None, reason), until, now)
 
@@ -342,14 +343,17 @@ class Placing:
         demand.retry_at = min(moments, default=None)
         demand.tell(step)
 
-    def _make_way(self, demand: Demand, decision: Decision) -> None:
+    def _make_way(self, demand: Demand) -> None:
         """Ends a load that nobody waits for, where it is in the way of this one."""
         if self._situation.policy.abandoned_loads != "displaced":
             return
-        possible = {c.neuron for c in decision.candidates if c.outcome is not Outcome.IMPOSSIBLE}
-        for other in self._demands.values():
+        footprint = self._situation.footprint(demand.profile)
+        for other in list(self._demands.values()):
             job = other.job
-            if job is not None and other.is_abandoned and job.neuron in possible:
+            if job is None or not other.is_abandoned:
+                continue
+            standing = self._standings.of(job.neuron)
+            if not feasibility.objection(demand.profile, footprint, standing):
                 self._drop(other)
                 return
 

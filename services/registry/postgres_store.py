@@ -151,4 +151,6 @@ class PostgresStore:
             tcp_user_timeout=_STATEMENT_MS,
             options=f"-c statement_timeout={_STATEMENT_MS}",
             application_name="cortex-registry",
+            # a database of SQL_ASCII would otherwise answer in bytes
+            client_encoding="utf8",
         )

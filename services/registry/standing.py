@@ -62,6 +62,7 @@ class Standing:
 
     Attributes:
         refusal: why nothing may be placed on it for now; empty where something may.
+        is_known: False until it has reported its devices; what it could run is not known.
         stored: models and sources on its disk.
         work: requests in flight on all of its instances.
         models: of the holdings.
@@ -72,6 +73,7 @@ class Standing:
 
     neuron: str
     refusal: str = ""
+    is_known: bool = True
     labels: Mapping[str, str] = dataclasses.field(default_factory=dict[str, str])
     engines: tuple[str, ...] = ()
     stored: frozenset[str] = frozenset()

@@ -74,6 +74,7 @@ class Standings:
         return Standing(
             member.name,
             refusal=_refusal(member),
+            is_known=member.reported_epoch > 0,
             labels=identity.labels,
             engines=identity.engines,
             stored=frozenset(stored - {""}),

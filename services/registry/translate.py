@@ -9,6 +9,7 @@ from google.protobuf import duration_pb2
 
 from cortex.v1 import model_pb2, neuron_service_pb2, operator_service_pb2, registry_service_pb2
 from services.registry import steps
+from services.registry.candidate import Outcome
 from services.registry.member import (
     Device,
     Identity,
@@ -21,7 +22,6 @@ from services.registry.member import (
     Worker,
 )
 from services.registry.orders import LoadOrder
-from services.registry.placement import Outcome
 
 _STATES: Final = {
     model_pb2.INSTANCE_STATE_LOADING: InstanceState.LOADING,

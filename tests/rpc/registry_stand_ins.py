@@ -338,7 +338,7 @@ class Fleet:
         steps: list[Any] = []
         try:
             async for step in self.registry.EnsureModel(request):
-                steps.append(step)
+                steps.append(step)  # noqa: PERF401 - what came before an error counts too
         except grpc.aio.AioRpcError as error:
             raise from_rpc_error(error) from error
         return steps

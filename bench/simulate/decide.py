@@ -1,0 +1,124 @@
+"""How long one placement decision takes: many neurons, many models, mostly full."""
+
+from __future__ import annotations
+
+import argparse
+import random
+import statistics
+import time
+
+from services.registry import placement
+from services.registry.catalogue import Catalogue
+from services.registry.control import Control
+from services.registry.demand import Demand, Key
+from services.registry.leases import Leases
+from services.registry.member import Device, Identity, Instance, InstanceState, Report
+from services.registry.orders import Event, LoadOrder, UnloadOrder
+from services.registry.profile import LoadTerms, Profile
+from services.registry.situation import Policy, Situation
+
+_GIB = 1 << 30
+
+
+class _NoEffects:
+    def load(self, order: LoadOrder) -> None: ...
+    def cancel_load(self, order_id: int) -> None: ...
+    def unload(self, order: UnloadOrder) -> None: ...
+    def record(self, event: Event) -> None: ...
+
+
+def control_of(neurons: int, models: int, full: float, seed: int) -> tuple[Control, list[float]]:
+    """A fleet of two-GPU neurons; so many of their devices hold a model.
+
+    Returns: the control, and how long each report took to take in.
+    """
+    dice = random.Random(seed)
+    profiles = {
+        f"m{i}": Profile(
+            f"m{i}",
+            LoadTerms(source=f"path:/m{i}"),
+            1,
+            memory_bytes=dice.choice((4, 8, 16, 22, 40)) * _GIB,
+            max_devices=2,
+            residency_class=dice.choice((100, 100, 200)),
+            labels={"zone": dice.choice("ab")} if dice.random() < 0.2 else {},
+        )
+        for i in range(models)
+    }
+    names = sorted(profiles)
+    situation = Situation(
+        time.monotonic,
+        Policy(minimum_residency=0.0, patience=1e9, max_wait=1e9),
+        catalogue=Catalogue(profiles, {}, 1),
+    )
+    control = Control(situation, _NoEffects(), Leases(lease_seconds=1e9, forget_seconds=1e9))
+    seconds: list[float] = []
+    for index in range(neurons):
+        held: list[Instance] = []
+        for device in ("gpu0", "gpu1"):
+            if dice.random() < full:
+                model = dice.choice(names)
+                size = min(profiles[model].memory_bytes, 22 * _GIB)
+                active = int(dice.random() < 0.5)
+                held.append(
+                    Instance(
+                        f"{index}/{device}",
+                        model,
+                        InstanceState.READY,
+                        {device: size},
+                        active_requests=active,
+                        config_revision=1,
+                        last_used=dice.random() * 1000 + 1,
+                    )
+                )
+        devices = tuple(
+            Device(
+                d, "cuda", 24 * _GIB, (24 - (22 if any(d in i.memory for i in held) else 0)) * _GIB
+            )
+            for d in ("gpu0", "gpu1")
+        )
+        name = f"n{index}"
+        began = time.perf_counter()
+        epoch = control.attach(Identity(name, "i", f"{name}:1", {"zone": dice.choice("ab")}))
+        control.report(name, epoch, Report(1, devices, tuple(held)))
+        seconds.append(time.perf_counter() - began)
+    return control, seconds
+
+
+def measure(control: Control, decisions: int) -> list[float]:
+    """Seconds of each decision, models in turn."""
+    situation = control.situation
+    profiles = list(situation.catalogue.profiles.values())
+    standings = control.standings.all()  # made once, and again where a report changed something
+    taken: list[float] = []
+    for index in range(decisions):
+        profile = profiles[index % len(profiles)]
+        demand = Demand(Key(profile.model), profile, situation.clock())
+        began = time.perf_counter()
+        ask = control.placing.ask_for(demand, {}, situation.clock())
+        placement.decide(ask, control.standings.all())
+        taken.append(time.perf_counter() - began)
+    assert standings
+    return taken
+
+
+def main() -> None:
+    """Prints median and 99th percentile."""
+    parser = argparse.ArgumentParser(prog="python -m bench.simulate.decide", description=__doc__)
+    parser.add_argument("--neurons", type=int, default=10_000)
+    parser.add_argument("--models", type=int, default=500)
+    parser.add_argument("--decisions", type=int, default=500)
+    asked = parser.parse_args()
+    for full in (0.7, 1.0):
+        control, reports = control_of(asked.neurons, asked.models, full, 1)
+        taken = sorted(measure(control, asked.decisions))
+        print(
+            f"{asked.neurons} neurons x {asked.models} models, {full:.0%} of devices in use: "
+            f"decision median {statistics.median(taken) * 1e3:.1f} ms, "
+            f"p99 {taken[int(len(taken) * 0.99)] * 1e3:.1f} ms; "
+            f"a report {statistics.median(reports) * 1e6:.0f} us"
+        )
+
+
+if __name__ == "__main__":
+    main()

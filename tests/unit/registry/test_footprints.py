@@ -1,0 +1,114 @@
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+
+from services.registry import load_deadline, quantities
+from services.registry.footprints import Footprint, Footprints
+from services.registry.member import Progress
+from services.registry.profile import Profile
+
+MODEL = Profile("m", revision=1)
+
+
+def test_learned_before_catalogue_before_file_size_before_unknown():
+    figures = Footprints()
+    assert figures.footprint(MODEL) == Footprint(0, "unknown")
+    assert figures.footprint(MODEL, 1000) == Footprint(1200, "file size")
+    configured = dataclasses.replace(MODEL, memory_bytes=500)
+    assert figures.footprint(configured, 1000).source == "catalogue"
+
+    figures.observe(configured, "one", {"gpu0": 300, "gpu1": 320}, 4.0)
+
+    learned = figures.footprint(configured, 1000)
+    assert (learned.total_bytes, learned.source) == (620, "learned")
+    assert learned.per_device(2) == 320
+    assert learned.per_device(1) == 620
+
+
+def test_an_edited_model_is_learned_anew():
+    figures = Footprints()
+    figures.observe(MODEL, "one", {"gpu": 300}, 4.0)
+
+    assert figures.footprint(dataclasses.replace(MODEL, revision=2)).source == "unknown"
+
+
+def test_a_devices_figure_of_the_catalogue_is_per_device():
+    wide = dataclasses.replace(MODEL, devices=2, device_memory_bytes=10)
+
+    assert Footprints().footprint(wide).per_device(2) == 10
+
+
+def test_load_seconds_are_learned_per_neuron_then_per_model_then_guessed_by_size():
+    figures = Footprints()
+    assert figures.seconds(MODEL, "one", 3_000_000_000) == pytest.approx(13.0)
+
+    figures.observe(MODEL, "one", {"gpu": 1}, 10.0)
+    figures.observe(MODEL, "one", {"gpu": 1}, 20.0)
+    figures.observe(MODEL, "two", {"gpu": 1}, 2.0)
+
+    assert figures.seconds(MODEL, "one", 0) == pytest.approx(14.0)
+    assert figures.seconds(MODEL, "two", 0) == pytest.approx(2.0)
+    assert 2.0 < figures.seconds(MODEL, "three", 0) < 14.0
+
+
+def test_out_of_memory_raises_the_figure_above_what_was_free_but_never_beyond_the_devices():
+    figures = Footprints()
+
+    figures.ran_out(MODEL, 1, 100, 1000)
+    assert figures.footprint(MODEL).total_bytes == 105
+    figures.ran_out(MODEL, 1, 1000, 1000)
+
+    assert figures.footprint(MODEL).total_bytes == 1000
+
+
+def test_what_was_learned_can_be_kept_and_taken_up_again():
+    figures = Footprints()
+    records = figures.observe(MODEL, "one", {"gpu": 300}, 4.0)
+
+    again = Footprints(records)
+
+    assert again.footprint(MODEL) == figures.footprint(MODEL)
+    assert again.seconds(MODEL, "one", 0) == 4.0
+
+
+def test_deadlines_grow_with_bytes_and_extend_on_progress_only():
+    small, large = load_deadline.allowance(0, 0), load_deadline.allowance(100 << 30, 0)
+    assert large > 10 * small
+    assert load_deadline.allowance(0, 1000.0) == 3000.0
+    one, two = Progress("loading", 1, 9), Progress("loading", 2, 9)
+
+    assert load_deadline.extended(50.0, 40.0, one, one, 5.0) == 50.0
+    assert load_deadline.extended(50.0, 40.0, one, two, 5.0) == 160.0
+
+
+@pytest.mark.parametrize(
+    ("text", "count"),
+    [("24GiB", 24 << 30), ("500MB", 500_000_000), ("1.5 MiB", 3 << 19), ("7B", 7), (7, 7)],
+)
+def test_sizes(text, count):
+    assert quantities.parse_bytes(text) == count
+
+
+@pytest.mark.parametrize("text", ["", "GiB", "12", "12 parsecs", "-1GiB", -1])
+def test_sizes_that_are_none(text):
+    with pytest.raises(ValueError, match=r"is not|negative"):
+        quantities.parse_bytes(text)
+
+
+@pytest.mark.parametrize(("text", "seconds"), [("10m", 600), ("90s", 90), ("1.5h", 5400), (3, 3)])
+def test_durations(text, seconds):
+    assert quantities.parse_seconds(text) == seconds
+
+
+@pytest.mark.parametrize("text", ["", "soon", "10 minutes", -3])
+def test_durations_that_are_none(text):
+    with pytest.raises(ValueError, match=r"is not|negative"):
+        quantities.parse_seconds(text)
+
+
+def test_sizes_for_people():
+    assert [quantities.format_bytes(n) for n in (0, 1023, 1536, 3 << 30, 5 << 40)] == [
+        "0 B", "1023 B", "1.5 KiB", "3.0 GiB", "5.0 TiB",
+    ]  # fmt: skip
