@@ -11,8 +11,15 @@ from cortex.v1 import conversation_pb2 as conversation
 from cortex.v1 import generation_pb2 as generation
 from services.backplane.errors import FleetError, Reason
 from services.gateway.dialects.openai_chat.routes import OpenAIChat
-from tests.unit.gateway.dialects import asks
-from tests.unit.gateway.dialects.answers import HEAD
+from tests.unit.gateway.dialects import asks, legal
+from tests.unit.gateway.dialects.answers import (
+    HEAD,
+    Answer,
+    Segment,
+    collect,
+    events_of,
+    stream,
+)
 
 TOOL = {
     "type": "function",
@@ -456,3 +463,38 @@ def test_a_repair_is_visible() -> None:
     told = dialect.projector(ask, HEAD).event(0, generation.GenerateResponse(tool_call=delta))
 
     assert b": repaired: one } too many\n" in told
+
+
+def test_the_old_form_of_a_call_is_answered_in_the_old_form() -> None:
+    answer = Answer((Segment("tool_call", '{"a": 1}', "f"),), generation.FINISH_REASON_TOOL_CALLS)
+    dialect, ask = asks.chat(functions=[TOOL["function"]])
+
+    body = json.loads(dialect.body(ask, HEAD, [collect(answer, events_of(answer))]))
+    events = legal.sse(stream(dialect, ask, answer, events_of(answer, [4] * 9)))
+
+    choice = body["choices"][0]
+    assert {"name": "f", "arguments": '{"a": 1}'} == choice["message"]["function_call"]
+    assert "function_call" == choice["finish_reason"]
+    deltas = [chunk["choices"][0]["delta"] for _, chunk in events[:-1]]
+    told = [delta["function_call"] for delta in deltas if "function_call" in delta]
+    assert '{"a": 1}' == "".join(piece["arguments"] for piece in told)
+    assert "f" == told[0]["name"]
+    assert "function_call" == events[-2][1]["choices"][0]["finish_reason"]
+
+
+@pytest.mark.parametrize("field", ["reasoning", "reasoning_content"])
+def test_echoed_reasoning_is_read(field: str) -> None:
+    found = decoded(messages=[{"role": "assistant", "content": "a", field: "hm"}])
+
+    assert "hm" == found.chat.messages[0].parts[0].reasoning.text
+
+
+def test_a_refusal_is_text() -> None:
+    found = decoded(
+        messages=[
+            {"role": "assistant", "content": None, "refusal": "no"},
+            {"role": "assistant", "content": [{"type": "refusal", "refusal": "never"}]},
+        ]
+    ).chat.messages
+
+    assert [[("text", "no")], [("text", "never")]] == [parts(one) for one in found]

@@ -330,3 +330,99 @@ def test_counting_takes_what_generating_takes() -> None:
     assert "m" == found.model
     assert 2 == len(found.chat.messages)
     assert 1 == len(found.chat.tools)
+
+
+@pytest.mark.parametrize(
+    ("block", "wanted"),
+    [
+        (
+            {
+                "type": "document",
+                "title": "T",
+                "source": {"type": "text", "media_type": "text/plain", "data": "body"},
+            },
+            ["T", "body"],
+        ),
+        ({"type": "document", "source": {"type": "content", "content": "body"}}, ["body"]),
+        (
+            {
+                "type": "document",
+                "source": {"type": "content", "content": [{"type": "text", "text": "body"}]},
+            },
+            ["body"],
+        ),
+        (
+            {
+                "type": "search_result",
+                "title": "T",
+                "source": "https://x",
+                "content": [{"type": "text", "text": "found"}],
+            },
+            ["T\nhttps://x", "found"],
+        ),
+        ({"type": "tool_reference", "tool_name": "f"}, ["f"]),
+        (
+            {"type": "server_tool_use", "id": "s", "name": "web_search", "input": {"query": "q"}},
+            ['[server_tool_use] {"name":"web_search","input":{"query":"q"}}'],
+        ),
+        (
+            {"type": "web_search_tool_result", "tool_use_id": "s", "content": [{"url": "u"}]},
+            ['[web_search_tool_result] {"content":[{"url":"u"}]}'],
+        ),
+    ],
+)
+def test_rare_blocks_are_told_as_text(block: dict[str, Any], wanted: list[str]) -> None:
+    (found,) = conversed({"role": "user", "content": [block]})
+
+    assert wanted == [part.text for part in found.parts]
+
+
+def test_a_redacted_thought_of_somebody_elses_is_left_out() -> None:
+    blocks = [{"type": "redacted_thinking", "data": "opaque"}, {"type": "text", "text": "hi"}]
+    (found,) = conversed({"role": "assistant", "content": blocks})
+
+    assert [("text", "hi")] == parts(found)
+
+
+@pytest.mark.parametrize(
+    ("role", "block", "field"),
+    [
+        ("user", {"type": "document", "source": {"type": "base64", "data": "x"}}, "source.type"),
+        ("user", {"type": "document"}, "source"),
+        ("user", {"type": "image"}, "source"),
+        ("user", {"type": "image", "source": {"type": "file", "file_id": "f"}}, "source.type"),
+        (
+            "user",
+            {"type": "image", "source": {"type": "base64", "media_type": "text/html", "data": ""}},
+            "source.data",
+        ),
+        (
+            "user",
+            {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": "!"}},
+            "source.data",
+        ),
+        (
+            "user",
+            {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": ""}},
+            "source.data",
+        ),
+        ("user", {"type": "tool_result"}, "tool_use_id"),
+        ("user", {"type": "tool_result", "tool_use_id": "t", "content": [{}]}, "content.0.type"),
+        ("assistant", {"type": "tool_result", "tool_use_id": "t"}, "type"),
+        ("assistant", {"type": "tool_use", "id": "t", "name": "f", "input": [1]}, "input"),
+    ],
+)
+def test_a_bad_block_is_refused(role: str, block: dict[str, Any], field: str) -> None:
+    error = refusal(_body(messages=[{"role": role, "content": [block]}]))
+
+    assert f"messages.0.content.0.{field}" == error.field
+
+
+def test_arguments_that_are_no_object_are_kept() -> None:
+    dialect, ask = asks.messages()
+    answer = Answer((Segment("tool_call", '"Rome', "f"),), generation.FINISH_REASON_MAX_TOKENS)
+
+    found = json.loads(dialect.body(ask, HEAD, [collect(answer, events_of(answer))]))
+
+    assert {"arguments": '"Rome'} == found["content"][0]["input"]
+    assert "max_tokens" == found["stop_reason"]

@@ -396,3 +396,45 @@ def test_a_response_in_the_background_has_to_be_stored(store: ResponsesStore) ->
         asks.ask(OpenAIResponses(store), body)
 
     assert "store" == raised.value.field
+
+
+def test_allowed_tools_narrow_the_choice(store: ResponsesStore) -> None:
+    wish = {
+        "type": "allowed_tools",
+        "mode": "required",
+        "tools": [{"type": "function", "name": "g"}],
+    }
+    chat = decoded(store, tools=[TOOL, TOOL | {"name": "g"}], tool_choice=wish).chat
+
+    assert ["g"] == [one.name for one in chat.tools]
+    assert "required" == chat.tool_choice.WhichOneof("mode")
+
+
+def test_instructions_may_come_as_items(store: ResponsesStore) -> None:
+    first, second = conversed(
+        store, *asks.HELLO, instructions=[{"role": "developer", "content": "be brief"}]
+    )
+
+    assert [("text", "be brief")] == parts(first)
+    assert conversation.ROLE_USER == second.role
+
+
+def test_effort_none_turns_reasoning_off(store: ResponsesStore) -> None:
+    found = decoded(store, reasoning={"effort": "none"})
+
+    assert found.reasoning.HasField("enabled")
+    assert not found.reasoning.enabled
+
+
+async def test_an_input_is_counted(store: ResponsesStore) -> None:
+    class Counting(_NoFleet):
+        async def count_tokens(
+            self, request: neuron.CountTokensRequest
+        ) -> neuron.CountTokensResponse:
+            return neuron.CountTokensResponse(tokens=len(request.chat.messages))
+
+    body = json.dumps({"model": "m", "input": "hi", "instructions": "s", "stream": True}).encode()
+
+    told_count = json.loads(await stored.CountInput(store).answer(body, HEAD, Counting()))
+
+    assert {"object": "response.input_tokens", "input_tokens": 2} == told_count
