@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
 
 from cortex.v1 import conversation_pb2 as conversation
 from services.backplane.errors import FleetError, Reason
@@ -16,6 +16,14 @@ from services.neuron.chat.stream import ChatParser
 from services.neuron.chat.tool_calls.calls import Calls, Tools
 from services.neuron.chat.tool_calls.json_call import JsonCall
 from services.neuron.chat.tool_calls.region import LeadingParser
+
+# Keys by which a schema says more about arguments that it does not list.
+_OPENING: Final = frozenset(
+    {
+        "$ref", "additionalProperties", "allOf", "anyOf", "oneOf", "patternProperties",
+        "unevaluatedProperties",
+    }
+)  # fmt: skip
 
 
 def is_forced(chat: conversation.Chat) -> bool:
@@ -55,7 +63,10 @@ def parser(calls: Calls, tools: Tools) -> ChatParser:
 
 def _call(name: str, parameters: Mapping[str, Any]) -> dict[str, Any]:
     own = {key: value for key, value in parameters.items() if key not in {"$defs", "definitions"}}
-    arguments = own if own.get("type") == "object" else {"type": "object", **own}
+    arguments: dict[str, Any] = {"type": "object", **own}
+    if own.get("properties") and not own.keys() & _OPENING:
+        # a small model that may add arguments of its own does not stop adding them
+        arguments["additionalProperties"] = False
     return {
         "type": "object",
         "properties": {"name": {"const": name}, "arguments": arguments},
