@@ -20,6 +20,7 @@ import asyncio
 import json
 import re
 import sys
+import uuid
 from collections.abc import AsyncIterator, Sequence
 from typing import Any, Final
 
@@ -45,6 +46,7 @@ class ObedientNeuron(ScriptedNeuron):
 
     def __init__(self) -> None:
         super().__init__("scripted", [MODEL])
+        self._incarnation = uuid.uuid4().hex
 
     async def _play(self, request: generation.GenerateRequest) -> AsyncIterator[Event]:
         # read at the first step of the generator, before anything else can run
@@ -55,6 +57,7 @@ class ObedientNeuron(ScriptedNeuron):
     def report(self) -> registry.Neuron:
         """This neuron with what the gateway reads of a model."""
         described = self.described()
+        described.identity.incarnation_id = self._incarnation
         for instance in described.report.instances:
             instance.max_context_tokens = _CONTEXT
             instance.max_active_requests = 64
@@ -114,7 +117,8 @@ def script_of(request: generation.GenerateRequest, cancelled: int) -> Script:
         case "cancelled":
             return Script([text(str(cancelled))])
         case "call" if not results:
-            named = _CALL.match(argument)
+            # some clients quote the prompt, and escape what they quote
+            named = _CALL.match(argument.replace('\\"', '"'))
             assert named is not None, argument
             return _calls(named[1], named[2] or _made_up(request, named[1]))
     if results:
@@ -196,7 +200,9 @@ def sample(schema: Any, root: Any = None) -> Any:
     kind = kind[0] if isinstance(kind, list) else kind
     if kind == "object":
         required = schema.get("required", ())
-        return {k: sample(v, root) for k, v in schema.get("properties", {}).items() if k in required}
+        return {
+            k: sample(v, root) for k, v in schema.get("properties", {}).items() if k in required
+        }
     if kind == "array":
         return [sample(schema["items"], root)] if schema.get("minItems") else []
     return {"integer": 42, "number": 4.2, "boolean": True, "null": None}.get(kind, "scripted")

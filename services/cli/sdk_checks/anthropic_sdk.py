@@ -83,9 +83,7 @@ def models(target: Target) -> None:
 @suite.check("stream")
 def message_stream_helper(target: Target) -> None:
     """`messages.stream`, its text and its final message."""
-    with client(target).messages.stream(
-        model=target.model, max_tokens=16, messages=ASK
-    ) as stream:
+    with client(target).messages.stream(model=target.model, max_tokens=16, messages=ASK) as stream:
         text = "".join(stream.text_stream)
         final = stream.get_final_message()
     assert final.content[0].type == "text"
@@ -177,9 +175,7 @@ def prompt_beyond_the_window(target: Target) -> None:
     """The words that Claude Code reads, before the stream starts."""
     long: list[MessageParam] = [{"role": "user", "content": "word " * 40_000}]
     try:
-        client(target).messages.create(
-            model=target.model, max_tokens=9, messages=long, stream=True
-        )
+        client(target).messages.create(model=target.model, max_tokens=9, messages=long, stream=True)
     except anthropic.BadRequestError as error:
         assert "prompt is too long: " in error.message  # noqa: PT017
         assert " maximum" in error.message  # noqa: PT017

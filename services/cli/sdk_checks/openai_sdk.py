@@ -42,9 +42,7 @@ class Sum(BaseModel):
 
 def client(target: Target) -> openai.OpenAI:
     """One that hides no failure behind a retry."""
-    return openai.OpenAI(
-        base_url=f"{target.url}/v1", api_key="none", max_retries=0, timeout=120
-    )
+    return openai.OpenAI(base_url=f"{target.url}/v1", api_key="none", max_retries=0, timeout=120)
 
 
 @suite.check("basics")
@@ -314,7 +312,9 @@ def malformed_request(target: Target) -> None:
     """A 400 that names the parameter."""
     try:
         client(target).chat.completions.create(
-            model=target.model, messages=ASK, temperature="hot",  # type: ignore[call-overload]  # pyright: ignore
+            model=target.model,
+            messages=ASK,
+            temperature="hot",  # type: ignore[call-overload]  # pyright: ignore
         )
     except openai.BadRequestError as error:
         assert error.param == "temperature"  # noqa: PT017

@@ -98,18 +98,20 @@ class Suite:
 
     def run(self, target: Target) -> Iterator[Outcome]:
         """Makes every check; none stops the others."""
-        for aspect, function in self._checks:
-            started = time.monotonic()
-            why = ""
-            try:
-                outcome = function(target)
-                if outcome is not None:
-                    asyncio.run(_finish(outcome))
-            except Exception as error:  # noqa: BLE001 - whatever a client raises is the finding
-                why = _words(error)
-            seconds = round(time.monotonic() - started, 2)
-            name = function.__name__.replace("_", " ")
-            yield Outcome(self.client, self._version, aspect, name, seconds, why)
+        # one loop for all: clients close their connections later, and on the loop that opened them
+        with asyncio.Runner() as runner:
+            for aspect, function in self._checks:
+                started = time.monotonic()
+                why = ""
+                try:
+                    outcome = function(target)
+                    if outcome is not None:
+                        runner.run(_finish(outcome))
+                except Exception as error:  # noqa: BLE001 - what a client raises is the finding
+                    why = _words(error)
+                seconds = round(time.monotonic() - started, 2)
+                name = function.__name__.replace("_", " ")
+                yield Outcome(self.client, self._version, aspect, name, seconds, why)
 
     def main(self) -> None:
         """Runs as a script of scripts/test-clients: one JSON object a line."""

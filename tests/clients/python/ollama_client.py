@@ -83,7 +83,10 @@ def round_trip(target):
 @suite.check("structured output")
 def schema(target):
     answer = client(target).chat(
-        target.model, ASK, format=Person.model_json_schema(), options={"temperature": 0, "num_predict": 400}
+        target.model,
+        ASK,
+        format=Person.model_json_schema(),
+        options={"temperature": 0, "num_predict": 400},
     )
     if answer.done_reason == "length":
         assert answer.message.content.startswith("{")
@@ -105,7 +108,11 @@ def unknown_model(target):
 @suite.check("errors")
 def worker_lost_in_mid_stream(target):
     try:
-        list(client(target).chat(target.scripted, [{"role": "user", "content": "@break"}], stream=True))
+        list(
+            client(target).chat(
+                target.scripted, [{"role": "user", "content": "@break"}], stream=True
+            )
+        )
     except ollama.ResponseError as error:
         assert error.error
     else:

@@ -40,9 +40,7 @@ def round_trip_in_chat(target):
 def round_trip_in_responses(target):
     """Both ways of going on: by the whole history and by the previous response."""
     with client(target) as gateway:
-        first = gateway.responses.create(
-            model=target.scripted, input=ORDER, tools=[RESPONSE_TOOL]
-        )
+        first = gateway.responses.create(model=target.scripted, input=ORDER, tools=[RESPONSE_TOOL])
         call = first.output[-1]
         output = {"type": "function_call_output", "call_id": call.call_id, "output": "42"}
         by_id = gateway.responses.create(
