@@ -95,7 +95,7 @@ def measure(control: Control, decisions: int) -> list[float]:
         profile = profiles[index % len(profiles)]
         demand = Demand(Key(profile.model), profile, situation.clock())
         began = time.perf_counter()
-        ask = control.placing.ask_for(demand, {}, situation.clock())
+        ask = control.placing.asking.ask_for(demand, {}, situation.clock())
         placement.decide(ask, control.standings.all())
         taken.append(time.perf_counter() - began)
     assert standings

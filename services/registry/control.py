@@ -194,7 +194,7 @@ class Control:
         now = self.situation.clock()
         key = Key(profile.model)
         demand = next((d for d in self.placing.demands if d.key == key), None)
-        ask = self.placing.ask_for(demand or Demand(key, profile, now), {}, now)
+        ask = self.placing.asking.ask_for(demand or Demand(key, profile, now), {}, now)
         routable = self.placing.answers.routable(profile)
         return Explanation(
             profile,

@@ -59,10 +59,6 @@ class Jobs:
         """Placements of one model."""
         return [j for j in self._jobs.values() if j.profile.model == model]
 
-    def ordered(self, neuron: str, model: str) -> bool:
-        """True if a load of the model on the neuron is ours."""
-        return any(j.neuron == neuron and j.profile.model == model for j in self._jobs.values())
-
     # -- from decision to load ----------------------------------------------------------------
 
     def begin(self, demand: Demand, candidate: Candidate, now: float) -> Job:

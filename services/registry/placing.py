@@ -14,28 +14,19 @@ from __future__ import annotations
 import dataclasses
 
 from services.backplane.errors import FleetError, Reason
-from services.registry import feasibility, placement, refusals
+from services.registry import placement, refusals
 from services.registry.answers import Answers
-from services.registry.candidate import PLACEABLE, Ask, Candidate, Decision, Outcome
+from services.registry.asking import Asking
+from services.registry.candidate import PLACEABLE, Candidate, Decision, Outcome
+from services.registry.cooldowns import Cooldowns
 from services.registry.demand import Demand, Key, Ticket
-from services.registry.eviction import Strategy
+from services.registry.demands import Demands
 from services.registry.jobs import Jobs
-from services.registry.member import InstanceState
-from services.registry.orders import Effects, WaitEnded
+from services.registry.orders import Effects
 from services.registry.profile import Profile
 from services.registry.situation import Situation
 from services.registry.standings import Standings
 from services.registry.steps import Queued, Waiter
-
-_COOLDOWN_FIRST = 2.0
-_COOLDOWN_MOST = 120.0
-
-
-@dataclasses.dataclass(slots=True)
-class _Cooldown:
-    until: float
-    seconds: float
-    error: FleetError
 
 
 class Placing:
@@ -48,9 +39,8 @@ class Placing:
         self._standings = standings
         self._effects = effects
         self._settles_at = settles_at
-        self._demands: dict[Key, Demand] = {}
-        self._waiting = 0
-        self._cooldowns: dict[str, _Cooldown] = {}
+        self._demands = Demands(situation, effects)
+        self._cooldowns = Cooldowns()
         self._news = True
         self.answers = Answers(situation, standings)
         self.jobs = Jobs(
@@ -61,18 +51,19 @@ class Placing:
             on_failed=self._job_failed,
             on_overturned=self._job_overturned,
         )
+        self.asking = Asking(situation, standings, self.jobs)
 
     # -- who wants what -----------------------------------------------------------------------
 
     @property
     def demands(self) -> list[Demand]:
         """All of them, oldest first."""
-        return list(self._demands.values())
+        return self._demands.all()
 
     @property
     def waiting(self) -> int:
         """How many callers wait."""
-        return self._waiting
+        return self._demands.waiting
 
     def want(
         self,
@@ -88,57 +79,46 @@ class Placing:
         Raises:
             FleetError: too many wait already, or no other copy is allowed.
         """
-        policy, now = self._situation.policy, self._situation.clock()
-        if self._waiting >= policy.max_waiters:
-            raise refusals.too_many_waiters(policy.max_waiters)
         key = Key(profile.model, neuron, self._copies_for(profile, neuron, excluded))
-        demand = self._demand(key, profile, now)
+        demand, ticket = self._demands.join(key, profile, waiter, excluded)
         demand.is_detached |= detach
         demand.may_evict = True
-        wait = profile.max_wait_seconds or policy.max_wait
-        ticket = Ticket(key, waiter, excluded, now, now + wait)
-        demand.tickets[ticket] = None
-        self._waiting += 1
-        if demand.step is not None:
-            waiter.on_step(demand.step)
         self._news = True
         return ticket
 
     def want_copies(self, profile: Profile, copies: int, *, neuron: str, may_evict: bool) -> None:
         """Wants copies that nobody waits for: pins, minimum of replicas, preloads, scaling."""
         key = Key(profile.model, neuron, copies)
-        cooling = self._cooldowns.get(profile.model)
-        now = self._situation.clock()
-        if key in self._demands or (cooling is not None and cooling.until > now):
-            return
-        demand = self._demand(key, profile, now)
-        demand.is_detached = True
-        demand.may_evict = may_evict
-        self._news = True
+        pause = self._cooldowns.refusal(profile.model, self._situation.clock())
+        if self._demands.get(key) is None and pause is None:
+            demand = self._demands.open(key, profile)
+            demand.is_detached = True
+            demand.may_evict = may_evict
+            self._news = True
 
     def leave(self, ticket: Ticket) -> None:
         """A caller has gone; the others notice nothing."""
         demand = self._demands.get(ticket.key)
         if demand is None or ticket not in demand.tickets:
             return
-        self._dismiss(demand, ticket, "left")
+        self._demands.dismiss(demand, ticket, "left")
         if not demand.is_abandoned:
             return
         if demand.job is None:
-            del self._demands[demand.key]
+            self._demands.close(demand)
         elif self._situation.policy.abandoned_loads == "drop":
             self._drop(demand)
 
     def forget_failures(self, model: str = "") -> None:
         """Lets a model that failed to load be tried again at once; empty for all."""
         if model:
-            self._cooldowns.pop(model, None)
+            self._cooldowns.end(model)
         else:
-            self._cooldowns.clear()
+            self._cooldowns.end_all()
 
     def fail_all(self, error: FleetError) -> None:
         """Ends every wait: this registry stops or no longer leads."""
-        for demand in list(self._demands.values()):
+        for demand in self._demands.all():
             self._fail(demand, error)
 
     # -- time and news ------------------------------------------------------------------------
@@ -152,47 +132,27 @@ class Placing:
         now = self._situation.clock()
         if self.jobs.advance(now):
             self._news = True
-        self._expire(now)
-        due = self._news or any(
-            d.retry_at is not None and d.retry_at <= now for d in self._demands.values()
-        )
-        if due:
+        self._demands.expire(now)
+        if self._news or self._demands.is_due(now):
             self._news = False
             self._pass(now)
 
     def next_due(self) -> float | None:
         """When `advance` has something to do even without news; None for never."""
-        first = self.jobs.next_due()
-        for demand in self._demands.values():
-            for moment in (demand.retry_at, demand.first_deadline):
-                if moment is not None and (first is None or moment < first):
-                    first = moment
-        return first
+        return self._demands.next_due(self.jobs.next_due())
 
     def _pass(self, now: float) -> None:
         held: dict[str, frozenset[str]] = {}
         position = 0
-        for demand in self._in_turn(now):
-            if self._demands.get(demand.key) is not demand:
+        for demand in self._demands.in_turn(now):
+            if demand not in self._demands:
                 continue  # it has just made way for another
             self._answer(demand, now)
             if self._is_over(demand):
-                del self._demands[demand.key]
+                self._demands.close(demand)
             elif demand.job is None:
                 position += 1
                 self._place(demand, position, held, now)
-
-    def _in_turn(self, now: float) -> list[Demand]:
-        """Urgent ones by age; then by age alone, or by class before age."""
-        policy = self._situation.policy
-        by_class = policy.strategy is Strategy.PRIORITY
-
-        def turn(demand: Demand) -> tuple[bool, int, float]:
-            urgent = demand.is_urgent(now, policy.patience)
-            rank = -demand.profile.residency_class if by_class and not urgent else 0
-            return (not urgent, rank, demand.since)
-
-        return sorted(self._demands.values(), key=turn)
 
     # -- answering ----------------------------------------------------------------------------
 
@@ -213,7 +173,7 @@ class Placing:
                 placed.instance_id, now, now + self._situation.policy.handover
             )
             self._standings.forget(placed.neuron)
-            self._dismiss(demand, ticket, "placed")
+            self._demands.dismiss(demand, ticket, "placed")
             ticket.waiter.on_step(placed)
 
     def _is_over(self, demand: Demand) -> bool:
@@ -223,31 +183,10 @@ class Placing:
             return True
         return len(self.answers.routable(demand.profile, demand.key.neuron)) >= demand.key.copies
 
-    def _expire(self, now: float) -> None:
-        for demand in list(self._demands.values()):
-            while (at := demand.first_deadline) is not None and at <= now:
-                first = next(iter(demand.tickets))
-                reason = demand.step.reason if isinstance(demand.step, Queued) else ""
-                waited = now - first.since
-                error = refusals.waited_too_long(demand.profile.model, waited, reason)
-                self._dismiss(demand, first, error.reason.value)
-                first.waiter.on_failed(error)
-            if demand.is_abandoned and demand.job is None:
-                del self._demands[demand.key]
-
-    def _dismiss(self, demand: Demand, ticket: Ticket, outcome: str) -> None:
-        del demand.tickets[ticket]
-        self._waiting -= 1
-        waited = self._situation.clock() - ticket.since
-        self._effects.record(WaitEnded(demand.profile.model, waited, outcome))
-
     def _fail(self, demand: Demand, error: FleetError) -> None:
-        for ticket in list(demand.tickets):
-            self._dismiss(demand, ticket, error.reason.value)
-            ticket.waiter.on_failed(error)
         if demand.job is not None:
             self.jobs.drop(demand.job)
-        self._demands.pop(demand.key, None)
+        self._demands.close(demand, error)
 
     # -- deciding -----------------------------------------------------------------------------
 
@@ -255,14 +194,14 @@ class Placing:
         self, demand: Demand, position: int, held: dict[str, frozenset[str]], now: float
     ) -> None:
         demand.retry_at = None
-        cooling = self._cooldowns.get(demand.profile.model)
-        if cooling is not None and cooling.until > now and not demand.failures:
-            self._fail(demand, refusals.cooling_down(cooling.error, cooling.until - now))
+        pause = self._cooldowns.refusal(demand.profile.model, now)
+        if pause is not None and not demand.failures:
+            self._fail(demand, pause)
             return
-        if obstacle := self._obstacle(demand):
+        if obstacle := self.asking.obstacle(demand):
             self._wait(demand, Queued(position, None, obstacle), None, now)
             return
-        ask = self.ask_for(demand, held, now)
+        ask = self.asking.ask_for(demand, held, now)
         decision = placement.decide(ask, self._standings.all())
         if decision.outcome not in PLACEABLE and demand.avoided:
             # nowhere else: the neuron that failed may try once more
@@ -288,7 +227,8 @@ class Placing:
             reason = "the registry has just started and waits for its neurons"
             self._wait(demand, dataclasses.replace(queued, reason=reason), self._settles_at, now)
         elif best is None or decision.outcome is Outcome.IMPOSSIBLE:
-            self._refuse_for_good(demand, decision)
+            model = demand.profile.model
+            self._fail(demand, refusals.impossible(model, decision.candidates))
         elif decision.outcome is Outcome.WAIT:
             demand.unavailable_since = None
             self._wait_for(demand, decision, best, queued, held, now)
@@ -296,13 +236,6 @@ class Placing:
             self._wait_for_neurons(demand, decision, best, queued, now)
         else:
             self._fail(demand, refusals.blocked(demand.profile.model, decision.candidates))
-
-    def _refuse_for_good(self, demand: Demand, decision: Decision) -> None:
-        model = demand.profile.model
-        if not self._situation.fleet.members:
-            self._fail(demand, refusals.no_neurons(model))
-        else:
-            self._fail(demand, refusals.infeasible(model, decision.candidates))
 
     def _wait_for(
         self,
@@ -345,65 +278,22 @@ class Placing:
 
     def _make_way(self, demand: Demand) -> None:
         """Ends a load that nobody waits for, where it is in the way of this one."""
-        if self._situation.policy.abandoned_loads != "displaced":
-            return
-        footprint = self._situation.footprint(demand.profile)
-        for other in list(self._demands.values()):
-            job = other.job
-            if job is None or not other.is_abandoned:
-                continue
-            standing = self._standings.of(job.neuron)
-            if not feasibility.objection(demand.profile, footprint, standing):
-                self._drop(other)
-                return
+        other = self.asking.abandoned_in_the_way(demand, self._demands.all())
+        if other is not None:
+            self._drop(other)
 
     def _drop(self, demand: Demand) -> None:
         if demand.job is not None:
             self.jobs.drop(demand.job)
             demand.job = None
-        self._demands.pop(demand.key, None)
+        self._demands.close(demand)
         self._news = True
-
-    def _obstacle(self, demand: Demand) -> str:
-        """A copy that is on its way, or on its way back: no second one is placed meanwhile."""
-        model, neuron = demand.profile.model, demand.key.neuron
-        for job in self.jobs.of_model(model):
-            return f"it is being placed on {job.neuron}"
-        for member, instance in self._situation.fleet.copies(model):
-            if not member.can_serve or (neuron and member.name != neuron):
-                continue
-            if instance.state is InstanceState.RECOVERING:
-                return f"it is recovering on {member.name}"
-            if instance.state is InstanceState.LOADING and not self.jobs.ordered(
-                member.name, model
-            ):
-                return f"it is being loaded on {member.name}"
-        return ""
-
-    def ask_for(self, demand: Demand, held: dict[str, frozenset[str]], now: float) -> Ask:
-        """The question that `placement` answers for a demand."""
-        situation = self._situation
-        footprint = situation.footprint(demand.profile)
-        return Ask(
-            demand.profile,
-            footprint,
-            now,
-            load_seconds=lambda neuron: situation.footprints.seconds(
-                demand.profile, neuron, footprint.total_bytes
-            ),
-            strategy=situation.policy.strategy,
-            may_drain=demand.is_urgent(now, situation.policy.patience),
-            avoided=demand.avoided,
-            only_neuron=demand.key.neuron,
-            may_evict=demand.may_evict,
-            held=held,
-        )
 
     # -- ends of jobs -------------------------------------------------------------------------
 
     def _job_ready(self, key: Key) -> None:
         demand = self._demands.get(key)
-        self._cooldowns.pop(key.model, None)
+        self._cooldowns.end(key.model)
         self._news = True
         if demand is not None:
             demand.job = None
@@ -421,7 +311,7 @@ class Placing:
         demand.failures += not lost
         final = error.reason.row.retry.value == "never"
         if final or demand.failures > 1 or demand.losses > 2:  # noqa: PLR2004 - thrice
-            self._cool_down(key.model, error)
+            self._cooldowns.begin(key.model, error, self._situation.clock())
             self._fail(demand, error)
 
     def _job_overturned(self, key: Key) -> None:
@@ -432,18 +322,7 @@ class Placing:
             demand.job = None
             demand.replans += 1
 
-    def _cool_down(self, model: str, error: FleetError) -> None:
-        old = self._cooldowns.get(model)
-        seconds = min(_COOLDOWN_MOST, old.seconds * 2) if old else _COOLDOWN_FIRST
-        self._cooldowns[model] = _Cooldown(self._situation.clock() + seconds, seconds, error)
-
     # -- inside -------------------------------------------------------------------------------
-
-    def _demand(self, key: Key, profile: Profile, now: float) -> Demand:
-        demand = self._demands.get(key)
-        if demand is None:
-            demand = self._demands[key] = Demand(key, profile, now)
-        return demand
 
     def _copies_for(self, profile: Profile, neuron: str, excluded: frozenset[str]) -> int:
         """One copy will do; where the caller has tried all there are, one more is wanted."""
@@ -464,7 +343,7 @@ class Placing:
 
     def refresh_profiles(self) -> None:
         """The catalogue has changed: demands go on with the new entries, or end."""
-        for demand in list(self._demands.values()):
+        for demand in self._demands.all():
             profile = self._situation.profile(demand.profile.model)
             if profile is None:
                 self._fail(demand, refusals.unknown_model(demand.profile.model))

@@ -33,8 +33,13 @@ def no_neurons(model: str) -> FleetError:
     )
 
 
-def infeasible(model: str, candidates: tuple[Candidate, ...]) -> FleetError:
-    """No neuron could run it, even empty. Waiting does not help, so there is no retry hint."""
+def impossible(model: str, candidates: tuple[Candidate, ...]) -> FleetError:
+    """No neuron could run it, even empty. Waiting does not help, so there is no retry hint.
+
+    Without any neuron it does help.
+    """
+    if not candidates:
+        return no_neurons(model)
     return FleetError(
         Reason.MODEL_UNKNOWN,
         f"No neuron of this fleet can run {model!r}: {_named(candidates)}",

@@ -1,0 +1,47 @@
+"""Pauses after failed loads: the same again would evict others for nothing. Pure."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Final
+
+from services.backplane.errors import FleetError
+from services.registry import refusals
+
+_FIRST_SECONDS: Final = 2.0
+_MOST_SECONDS: Final = 120.0
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Pause:
+    until: float
+    seconds: float
+    error: FleetError
+
+
+class Cooldowns:
+    """One pause per model, twice as long after each failure, ended by a success or a person."""
+
+    def __init__(self) -> None:
+        self._pauses: dict[str, _Pause] = {}
+
+    def begin(self, model: str, error: FleetError, now: float) -> None:
+        """A model has failed to load for the last time for now."""
+        old = self._pauses.get(model)
+        seconds = min(_MOST_SECONDS, old.seconds * 2) if old else _FIRST_SECONDS
+        self._pauses[model] = _Pause(now + seconds, seconds, error)
+
+    def refusal(self, model: str, now: float) -> FleetError | None:
+        """What those who ask meanwhile are told, or None where there is no pause."""
+        pause = self._pauses.get(model)
+        if pause is None or pause.until <= now:
+            return None
+        return refusals.cooling_down(pause.error, pause.until - now)
+
+    def end(self, model: str) -> None:
+        """It may be tried again at once."""
+        self._pauses.pop(model, None)
+
+    def end_all(self) -> None:
+        """All may be tried again at once."""
+        self._pauses.clear()

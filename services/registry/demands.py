@@ -1,0 +1,119 @@
+"""Who waits for what: the queue of placing, without its decisions."""
+
+from __future__ import annotations
+
+from services.backplane.errors import FleetError
+from services.registry import refusals
+from services.registry.demand import Demand, Key, Ticket
+from services.registry.eviction import Strategy
+from services.registry.orders import Effects, WaitEnded
+from services.registry.profile import Profile
+from services.registry.situation import Situation
+from services.registry.steps import Queued, Waiter
+
+
+class Demands:
+    """All demands, oldest first. One per model, place and number of copies."""
+
+    def __init__(self, situation: Situation, effects: Effects) -> None:
+        self._situation = situation
+        self._effects = effects
+        self._by_key: dict[Key, Demand] = {}
+        self.waiting = 0
+
+    def __len__(self) -> int:
+        return len(self._by_key)
+
+    def all(self) -> list[Demand]:
+        """A copy of the list."""
+        return list(self._by_key.values())
+
+    def get(self, key: Key) -> Demand | None:
+        """The demand of a key."""
+        return self._by_key.get(key)
+
+    def __contains__(self, demand: Demand) -> bool:
+        return self._by_key.get(demand.key) is demand
+
+    # -- coming and going ---------------------------------------------------------------------
+
+    def join(
+        self, key: Key, profile: Profile, waiter: Waiter, excluded: frozenset[str]
+    ) -> tuple[Demand, Ticket]:
+        """Takes a caller in and tells what the others know already.
+
+        Raises:
+            FleetError: too many wait already.
+        """
+        policy, now = self._situation.policy, self._situation.clock()
+        if self.waiting >= policy.max_waiters:
+            raise refusals.too_many_waiters(policy.max_waiters)
+        demand = self.open(key, profile)
+        wait = profile.max_wait_seconds or policy.max_wait
+        ticket = Ticket(key, waiter, excluded, now, now + wait)
+        demand.tickets[ticket] = None
+        self.waiting += 1
+        if demand.step is not None:
+            waiter.on_step(demand.step)
+        return demand, ticket
+
+    def open(self, key: Key, profile: Profile) -> Demand:
+        """The demand of a key, made where there is none."""
+        demand = self._by_key.get(key)
+        if demand is None:
+            demand = self._by_key[key] = Demand(key, profile, self._situation.clock())
+        return demand
+
+    def dismiss(self, demand: Demand, ticket: Ticket, outcome: str) -> None:
+        """A caller's wait is over."""
+        del demand.tickets[ticket]
+        self.waiting -= 1
+        waited = self._situation.clock() - ticket.since
+        self._effects.record(WaitEnded(demand.profile.model, waited, outcome))
+
+    def close(self, demand: Demand, error: FleetError | None = None) -> None:
+        """Ends a demand; whoever still waits is told why."""
+        for ticket in list(demand.tickets):
+            assert error is not None
+            self.dismiss(demand, ticket, error.reason.value)
+            ticket.waiter.on_failed(error)
+        self._by_key.pop(demand.key, None)
+
+    # -- time ---------------------------------------------------------------------------------
+
+    def expire(self, now: float) -> None:
+        """Ends the waits that have lasted too long, and demands that nobody is left for."""
+        for demand in self.all():
+            while (at := demand.first_deadline) is not None and at <= now:
+                ticket = next(iter(demand.tickets))
+                reason = demand.step.reason if isinstance(demand.step, Queued) else ""
+                waited = now - ticket.since
+                error = refusals.waited_too_long(demand.profile.model, waited, reason)
+                self.dismiss(demand, ticket, error.reason.value)
+                ticket.waiter.on_failed(error)
+            if demand.is_abandoned and demand.job is None:
+                self.close(demand)
+
+    def in_turn(self, now: float) -> list[Demand]:
+        """Urgent ones by age; then by age alone, or by class before age."""
+        policy = self._situation.policy
+        by_class = policy.strategy is Strategy.PRIORITY
+
+        def turn(demand: Demand) -> tuple[bool, int, float]:
+            urgent = demand.is_urgent(now, policy.patience)
+            rank = -demand.profile.residency_class if by_class and not urgent else 0
+            return (not urgent, rank, demand.since)
+
+        return sorted(self._by_key.values(), key=turn)
+
+    def is_due(self, now: float) -> bool:
+        """True if the clock alone may have changed an answer."""
+        return any(d.retry_at is not None and d.retry_at <= now for d in self._by_key.values())
+
+    def next_due(self, first: float | None) -> float | None:
+        """The earliest of `first` and whatever is due here."""
+        for demand in self._by_key.values():
+            for moment in (demand.retry_at, demand.first_deadline):
+                if moment is not None and (first is None or moment < first):
+                    first = moment
+        return first
