@@ -55,7 +55,7 @@ def registry():
 @pytest.fixture
 async def served(registry):
     server = Server(service_names=[NAME], metrics=prometheus.RpcMetrics(registry, "test"))
-    operator = Operator()  # type: ignore[abstract] # serves only what the tests call
+    operator = Operator()
     server.add(op_grpc.add_OperatorServiceServicer_to_server, operator)
     address = await server.start(LOOPBACK)
     channel = open_channel(address)

@@ -81,6 +81,20 @@ async def test_a_load_that_fails_is_told(fleet: Fleet) -> None:
     assert "The file is short." in response.text
 
 
+async def test_who_waits_when_the_registry_stops_is_placed_by_the_next_one(bare: Fleet) -> None:
+    await bare.start()
+    neuron = await bare.add_neuron("n1", models=())
+    bare.registry.steps = [EVICTING, FleetError(Reason.SHUTTING_DOWN, "The registry is stopping.")]
+    waiting = asyncio.create_task(bare.chat())
+    async with asyncio.timeout(10):
+        while not bare.registry.ensured:
+            await asyncio.sleep(0.01)
+
+    bare.registry.steps = [placed("n1", neuron.address, "n1/tiny", "tiny")]
+
+    assert (await waiting).status_code == 200
+
+
 async def test_a_placement_that_takes_too_long_is_given_up(bare: Fleet) -> None:
     await bare.start(placement_seconds=0.2)
     bare.registry.steps = [asyncio.Event()]

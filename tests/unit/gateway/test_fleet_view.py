@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from cortex.v1 import model_pb2
@@ -13,7 +15,7 @@ from services.gateway.routing import Standing
 READY = model_pb2.INSTANCE_STATE_READY
 
 
-def neuron(name: str = "n1", model: str = "m", active: int = 0, **facts: object) -> registry.Neuron:
+def neuron(name: str = "n1", model: str = "m", active: int = 0, **facts: Any) -> registry.Neuron:
     made = registry.Neuron(**facts)
     made.identity.name = name
     made.identity.address = f"{name}:1"
@@ -128,7 +130,8 @@ def test_standing(
     revision: int,
     expected: Standing,
 ) -> None:
-    one = neuron(**facts)
+    given: dict[str, Any] = dict(facts)
+    one = neuron(**given)
     one.report.instances[0].state = state
     one.report.instances[0].spec.config_revision = 4
 

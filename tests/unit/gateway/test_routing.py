@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 
 from services.gateway.routing import Candidate, NobodyServes, Standing, choose
@@ -49,11 +51,15 @@ def test_nobody_serves(candidates: list[Candidate], recovering: bool) -> None:
     assert choose(candidates, {}) == NobodyServes(recovering)
 
 
+def always(prefix: bytes) -> Callable[[], bytes]:
+    return lambda: prefix
+
+
 def test_a_conversation_comes_back_and_conversations_spread() -> None:
     candidates = [candidate(name) for name in "abcd"]
 
     chosen = {
-        prefix: {choose(order, {}, prefix=lambda p=prefix: p) for order in (candidates, candidates[::-1])}
+        prefix: {choose(order, {}, prefix=always(prefix)) for order in (candidates, candidates[::-1])}
         for prefix in (bytes([i]) for i in range(64))
     }  # fmt: skip
 
@@ -64,9 +70,9 @@ def test_a_conversation_comes_back_and_conversations_spread() -> None:
 def test_when_an_instance_leaves_only_its_own_conversations_move() -> None:
     candidates = [candidate(name) for name in "abcd"]
     prefixes = [bytes([i]) for i in range(64)]
-    before = [choose(candidates, {}, prefix=lambda p=p: p) for p in prefixes]
+    before = [choose(candidates, {}, prefix=always(p)) for p in prefixes]
 
-    after = [choose(candidates[:-1], {}, prefix=lambda p=p: p) for p in prefixes]
+    after = [choose(candidates[:-1], {}, prefix=always(p)) for p in prefixes]
 
     stayed = [(b, a) for b, a in zip(before, after, strict=True) if b != candidates[-1]]
     assert all(b == a for b, a in stayed)
