@@ -11,7 +11,7 @@ wheels=(
   'jinja2>=3.1' markupsafe 'prometheus-client>=0.21' 'grpcio>=1.85.1,<2' 'protobuf>=7.35,<8'
   'grpcio-health-checking>=1.85.1,<2' 'grpcio-reflection>=1.85.1,<2' 'grpcio-status>=1.85.1,<2'
   googleapis-common-protos typing-extensions 'nvidia-ml-py>=12.560' 'pytest>=8.4' iniconfig pluggy
-  packaging pygments
+  packaging pygments transformers==5.17.0 accelerate
 )
 abi=${version/./}
 platforms=()

@@ -29,7 +29,7 @@ def main() -> None:
     prompts = [_prompt(path, question) for question in QUESTIONS]
     theirs = _transformers(path, prompts)
     emulate()
-    ours = _engine(path, prompts)
+    ours, margins = _engine(path, prompts)
     agree = [_common(a, b) for a, b in zip(ours, theirs, strict=True)]
     keep(
         "parity",
@@ -39,6 +39,13 @@ def main() -> None:
             "identical": sum(a == b for a, b in zip(ours, theirs, strict=True)),
             "agreeing_tokens": agree,
             "lengths": [len(tokens) for tokens in theirs],
+            # Where they part: how much likelier the first choice was than the second. Next to
+            # nothing is a tie that half precision decides; more is an error.
+            "margin_where_they_part": [
+                round(margins[n][at], 4)
+                for n, at in enumerate(agree)
+                if ours[n] != theirs[n] and at < len(margins[n])
+            ],
         },
     )
 
@@ -75,22 +82,33 @@ def _transformers(path: Any, prompts: list[list[int]]) -> list[list[int]]:
     return answers
 
 
-def _engine(path: Any, prompts: list[list[int]]) -> list[list[int]]:
+def _engine(path: Any, prompts: list[list[int]]) -> tuple[list[list[int]], list[list[float]]]:
+    """Tokens of each answer, and the log odds of its every token against the runner-up."""
     from services.neuron.engine import Prompt, SamplingParams, StopParams, Task
     from services.neuron.engines import create_engine
-    from tests.contract.engine.driving import run, tokens
+    from tests.contract.engine.driving import deltas, run, tokens
     from tests.exllamav2.loading_models import load
 
     model = load(create_engine("exllamav2"), path, max_context_tokens=2048, max_sequences=20)
     stop = StopParams(max_tokens=NEW_TOKENS)
     tasks = [
-        Task(n, "i", Prompt(token_ids=tuple(prompt)), SamplingParams(temperature=0), stop)
-        for n, prompt in enumerate(prompts, 1)
+        Task(
+            n, "i", Prompt(token_ids=tuple(p)), SamplingParams(temperature=0), stop, top_logprobs=2
+        )
+        for n, p in enumerate(prompts, 1)
     ]
     events = run(model, *tasks)
     said = [tokens(events, task) for task in tasks]
+    margins = [
+        [
+            one.alternatives[0].logprob - one.alternatives[1].logprob
+            for delta in deltas(events, task)
+            for one in delta.logprobs
+        ]
+        for task in tasks
+    ]
     model.close()
-    return said
+    return said, margins
 
 
 def _common(one: list[int], other: list[int]) -> int:

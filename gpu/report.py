@@ -57,7 +57,9 @@ def _judged() -> Iterator[tuple[str, str, str, bool | None]]:
     parity = kept("parity") or {}
     if "identical" in parity:
         same, all_ = parity["identical"], parity["prompts"]
-        yield f"tokens as transformers, {parity['model']}", str(all_), str(same), same == all_
+        ties = sum(margin == 0 for margin in parity["margin_where_they_part"])
+        seen = f"{same}, and {ties} that part at an exact tie"
+        yield f"tokens as transformers, {parity['model']}", str(all_), seen, same + ties == all_
     memory = kept("memory")
     if memory is not None:
         good = sum(row["came_back"] for row in memory["rounds"])
