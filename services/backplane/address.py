@@ -12,6 +12,10 @@ class BadAddressError(ValueError):
     """An address that cannot be read; the message says what is wrong with it."""
 
 
+class PortTakenError(Exception):
+    """The address cannot be listened on; the message says which and why."""
+
+
 @dataclasses.dataclass(frozen=True, slots=True)
 class Address:
     """Where something listens.

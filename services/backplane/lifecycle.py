@@ -15,8 +15,7 @@ from typing import Final
 
 import structlog
 
-from services.backplane.address import BadAddressError
-from services.backplane.server import PortTakenError
+from services.backplane.address import BadAddressError, PortTakenError
 from services.backplane.settings import SettingsError
 
 EX_CONFIG: Final = 78  # sysexits.h

@@ -12,7 +12,7 @@ import prometheus_client
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from services import __version__
-from services.backplane.address import Address
+from services.backplane.address import Address, PortTakenError
 
 # Seconds, from a cached prompt on a fast card to a cold prefill on a CPU.
 LATENCY_BUCKETS: Final = (
@@ -67,15 +67,18 @@ async def exposition(registry: CollectorRegistry, listen: Address | None) -> Asy
     Yields: the port, or 0 where nothing is served.
 
     Raises:
-        OSError: the port is taken.
+        PortTakenError: somebody else listens there, or it is not ours to listen on.
     """
     if listen is None or listen.port is None:
         yield 0
         return
     server: WSGIServer
-    server, thread = prometheus_client.start_http_server(
-        listen.port, addr=listen.host, registry=registry
-    )
+    try:
+        server, thread = prometheus_client.start_http_server(
+            listen.port, addr=listen.host, registry=registry
+        )
+    except OSError as error:
+        raise PortTakenError(f"cannot serve metrics on {listen}: {error.strerror}") from error
     try:
         yield server.server_port
     finally:

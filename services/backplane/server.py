@@ -11,7 +11,7 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection, reflection_pb2
 from grpc_reflection.v1alpha import reflection_pb2_grpc as reflection_grpc
 
-from services.backplane.address import Address
+from services.backplane.address import Address, PortTakenError
 from services.backplane.channels import SERVER_OPTIONS
 from services.backplane.interceptors import ServerInterceptor
 from services.backplane.metrics import RpcMetrics
@@ -19,10 +19,6 @@ from services.backplane.metrics import RpcMetrics
 _REFLECTION_V1: Final = "grpc.reflection.v1.ServerReflection"
 SERVING: Final = health_pb2.HealthCheckResponse.SERVING
 NOT_SERVING: Final = health_pb2.HealthCheckResponse.NOT_SERVING
-
-
-class PortTakenError(Exception):
-    """The address cannot be listened on; the message says which and why."""
 
 
 # the stubs know neither `health.aio` nor List

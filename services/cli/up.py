@@ -15,10 +15,10 @@ import typer
 
 from cortex.v1 import operator_service_pb2 as op
 from services.backplane import lifecycle
+from services.backplane.address import PortTakenError
 from services.backplane.calls import streaming
 from services.backplane.errors import FleetError, Reason
 from services.backplane.lifecycle import Shutdown
-from services.backplane.server import PortTakenError
 from services.cli.chat import answer
 from services.cli.children import Child, ChildFailedError
 from services.cli.local_fleet import LocalFleet, Ports, default_data_dir, free_ports

@@ -2,6 +2,7 @@
 
 import http.client
 import json
+import os
 import subprocess
 import sys
 import urllib.parse
@@ -147,6 +148,25 @@ def test_a_taken_port_is_named(scripted_fleet, tmp_path):
     done = run_cortex("up", "--port", str(port), "--data-dir", str(tmp_path))
 
     assert 69 == done.returncode
+    assert str(port) in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("service", ["gateway", "registry", "neuron", "serve"])
+@pytest.mark.parametrize("which", ["LISTEN", "METRICS_LISTEN"])
+def test_a_service_names_the_port_that_is_taken(scripted_fleet, service, which):
+    port = urllib.parse.urlsplit(scripted_fleet.url).port
+    section = "GATEWAY" if service == "serve" else service.upper()
+    free = {
+        f"CORTEX_{name}__{key}": "127.0.0.1:0"
+        for name in ("GATEWAY", "REGISTRY", "NEURON")
+        for key in ("LISTEN", "METRICS_LISTEN")
+    }
+    taken = {f"CORTEX_{section}__{which}": f"127.0.0.1:{port}"}
+
+    done = run_cortex(service, env={**os.environ, **free, **taken})
+
+    assert 69 == done.returncode, done.stderr
     assert str(port) in done.stderr
     assert "Traceback" not in done.stderr
 
