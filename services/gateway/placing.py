@@ -19,8 +19,10 @@ from services.gateway.registry_link import RegistryLink
 from services.gateway.retrying import Troubles
 from services.gateway.routing import Candidate, NobodyServes, Standing, choose
 
-# A registry that is being restarted is back within this time.
-_REGISTRY_PATIENCE_SECONDS: Final = 5.0
+# A registry that is being restarted is back within this time, and so is a stand-by that takes over.
+_REGISTRY_PATIENCE_SECONDS: Final = 10.0
+# What a registry says that goes away, or is no leader: the next one places the model.
+_AWAY: Final = frozenset({Reason.REGISTRY_UNAVAILABLE, Reason.NOT_LEADER, Reason.SHUTTING_DOWN})
 
 log = structlog.get_logger()
 
@@ -160,23 +162,24 @@ class Placer:
             return
 
     async def _ensured(self, wanted: Wanted, troubles: Troubles, waiter: Waiter) -> Candidate:
-        given_up_at = time.monotonic() + _REGISTRY_PATIENCE_SECONDS
-        for pause in delays(first=0.1, cap=1.0):
+        patience = _Patience()
+        while True:
             try:
-                return await self._ask_registry(wanted, troubles, waiter)
+                return await self._ask_registry(wanted, troubles, waiter, patience)
             except FleetError as error:
-                lost = error.reason in {Reason.REGISTRY_UNAVAILABLE, Reason.NOT_LEADER}
-                if not lost or time.monotonic() > given_up_at:
+                if error.reason not in _AWAY or patience.is_over:
                     raise
             self._link.turn_to_next()
-            await asyncio.sleep(pause)
-        raise AssertionError("the delays are endless")
+            await asyncio.sleep(patience.pause())
 
-    async def _ask_registry(self, wanted: Wanted, troubles: Troubles, waiter: Waiter) -> Candidate:
+    async def _ask_registry(
+        self, wanted: Wanted, troubles: Troubles, waiter: Waiter, patience: _Patience
+    ) -> Candidate:
         request = _request(wanted)
         request.excluded_instance_ids.extend(troubles.failed_instances)
         is_cold = False
         async for step in self._link.ensure(request):
+            patience.begin()
             kind = step.WhichOneof("event")
             if kind == "placed":
                 if is_cold:
@@ -187,6 +190,27 @@ class Placer:
                 self._gauges.evicted(step.evicting.victim_models)
             waiter.waiting(step)
         raise FleetError(Reason.REGISTRY_UNAVAILABLE, "The registry ended without a placement.")
+
+
+class _Patience:
+    """How long a registry may be away; begins anew with whatever it says."""
+
+    def __init__(self) -> None:
+        self.begin()
+
+    def begin(self) -> None:
+        """It is there."""
+        self._ends_at = time.monotonic() + _REGISTRY_PATIENCE_SECONDS
+        self._pauses = delays(first=0.1, cap=1.0)
+
+    @property
+    def is_over(self) -> bool:
+        """True if it has been away for too long."""
+        return time.monotonic() > self._ends_at
+
+    def pause(self) -> float:
+        """Seconds until it is asked again."""
+        return next(self._pauses)
 
 
 def _request(wanted: Wanted) -> registry.EnsureModelRequest:
