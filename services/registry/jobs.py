@@ -59,6 +59,14 @@ class Jobs:
         """Placements of one model."""
         return [j for j in self._jobs.values() if j.profile.model == model]
 
+    def is_draining(self, job: Job) -> bool:
+        """True if it waits for running requests of a victim."""
+        return job.phase is Phase.EVICTING and any(
+            h.in_flight
+            for h in self._standings.of(job.neuron).holdings
+            if self._standings.is_leaving(h.instance_id)
+        )
+
     # -- from decision to load ----------------------------------------------------------------
 
     def begin(self, demand: Demand, candidate: Candidate, now: float) -> Job:

@@ -19,7 +19,7 @@ from services.registry.answers import Answers
 from services.registry.asking import Asking
 from services.registry.candidate import PLACEABLE, Candidate, Decision, Outcome
 from services.registry.cooldowns import Cooldowns
-from services.registry.demand import Demand, Key, Ticket
+from services.registry.demand import Demand, Job, Key, Ticket
 from services.registry.demands import Demands
 from services.registry.jobs import Jobs
 from services.registry.orders import Effects
@@ -153,6 +153,8 @@ class Placing:
             elif demand.job is None:
                 position += 1
                 self._place(demand, position, held, now)
+            elif self.jobs.is_draining(demand.job):
+                self._redirect(demand, demand.job, held, now)
 
     # -- answering ----------------------------------------------------------------------------
 
@@ -208,6 +210,20 @@ class Placing:
             ask = dataclasses.replace(ask, avoided={})
             decision = placement.decide(ask, self._standings.all())
         self._act(demand, decision, Queued(position, None, ""), held, now)
+
+    def _redirect(
+        self, demand: Demand, job: Job, held: dict[str, frozenset[str]], now: float
+    ) -> None:
+        """Takes room that became free elsewhere instead of waiting for running work to end.
+
+        The copy that is draining takes no new work any more, so it goes all the same.
+        """
+        ask = dataclasses.replace(self.asking.ask_for(demand, held, now), may_evict=False)
+        decision = placement.decide(ask, self._standings.all())
+        if decision.best is not None and decision.outcome is Outcome.FREE_FIT:
+            self.jobs.drop(job)
+            demand.job = self.jobs.begin(demand, decision.best, now)
+            demand.tell(self.jobs.step_of(demand.job, now))
 
     def _act(
         self,

@@ -409,3 +409,26 @@ def test_the_documented_bound_on_waiting_holds():
         assert fleet.now < came + 1000
     turn = residency + drain + unload + load
     assert fleet.now - came <= 10.0 + 3 * (turn + 0.5)
+
+
+def test_room_that_becomes_free_elsewhere_ends_the_wait_for_a_drain():
+    fleet = StillFleet(A, B, C, capacities=(SIZE, SIZE))
+    fleet.serve("a")
+    fleet.serve("b")
+    fleet.work("a", 1)
+    fleet.work("b", 1)
+    waiting = fleet.ask("c")
+    fleet.wait(10)
+    drained = fleet.unloads[-1]
+    other = next(n for n in fleet.held if n != drained.neuron)
+    fleet.held[other].clear()
+
+    fleet.report(other)
+
+    assert (fleet.loads[-1].profile.model, fleet.loads[-1].neuron) == ("c", other)
+    fleet.finish_load()
+    assert waiting.placed
+    assert waiting.placed.neuron == other
+    fleet.work(drained.model, 0)
+    fleet.finish_unload()
+    assert fleet.control.placing.demands == []
