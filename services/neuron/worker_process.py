@@ -30,7 +30,7 @@ _EXIT_SECONDS: Final = 5.0
 # What a worker may know of the daemon's environment; the rest is set for it.
 _INHERITED: Final = (
     "PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "LD_LIBRARY_PATH", "PYTHONPATH", "VIRTUAL_ENV",
-    "XDG_CACHE_HOME", "CUDA_HOME", "COVERAGE_PROCESS_START",
+    "XDG_CACHE_HOME", "CUDA_HOME", "COVERAGE_PROCESS_START", "CORTEX_EXLLAMAV2_ATTENTION",
 )  # fmt: skip
 
 log = structlog.get_logger()
