@@ -12,6 +12,8 @@ from typing import Self
 
 import httpx
 
+from tests.fleet.processes import Fleet
+
 WORDS = {
     "alpha": ["Alpha", " opens", " quietly", " under", " early", " stars."],
     "bravo": ["Bravo", " answers", " with", " emoji", " 🙂🚀", " twice!"],
@@ -110,6 +112,18 @@ async def has_text(answer: Answer, seconds: float = 60.0) -> None:
         while not answer.text:
             assert not answer.error, answer
             await asyncio.sleep(0.01)
+
+
+async def two_loaded(fleet: Fleet, clients: Clients) -> tuple[str, str, str]:
+    """Loads models until both neurons have one; returns those of left and right, and the third."""
+    async with asyncio.timeout(60):
+        while True:
+            placed = fleet.placed()
+            held = [name for names in placed.values() for name in names]
+            absent = next(name for name in WORDS if name not in held)
+            if len(held) == 2:
+                return placed["left"][0], placed["right"][0], absent
+            assert (await clients.stream(absent, 1)).is_whole
 
 
 def _take(answer: Answer, line: str) -> None:

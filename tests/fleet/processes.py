@@ -199,16 +199,26 @@ metrics_listen = ""
 
     def state(self) -> op.GetFleetResponse | None:
         """What the registry that leads says of the fleet; None where none does."""
-        for address in self.registries:
-            with grpc.insecure_channel(address) as channel:
-                stub = op_grpc.OperatorServiceStub(channel)
-                try:
-                    state = stub.GetFleet(op.GetFleetRequest(), timeout=2)
-                except grpc.RpcError:
-                    continue
-            if state.registry.role == "leader":
-                return state
-        return None
+        states = self._states()
+        return next((s for s in states if s.registry.role == "leader"), None)
+
+    def roles(self) -> list[str]:
+        """What the registries that answer are, in order."""
+        return sorted(state.registry.role for state in self._states())
+
+    def in_flight(self) -> dict[str, int]:
+        """Requests that the registry knows to run, by model."""
+        state = self.state()
+        return {
+            instance.spec.model: instance.active_requests
+            for neuron in (state.neurons if state else ())
+            for instance in neuron.report.instances
+        }
+
+    def waiting(self) -> dict[str, int]:
+        """Callers that wait for a placement, by model."""
+        state = self.state()
+        return {each.model: each.waiters for each in (state.pending if state else ())}
 
     def live(self) -> set[str]:
         """Neurons that are members and not lost."""
@@ -267,6 +277,13 @@ metrics_listen = ""
         """Ends everything that runs, gateways first; returns the exit codes."""
         running = [s for s in reversed(self.services.values()) if s.is_running]
         return {service.name: service.end() for service in running}
+
+    def _states(self) -> Iterator[op.GetFleetResponse]:
+        for address in self.registries:
+            with grpc.insecure_channel(address) as channel:
+                stub = op_grpc.OperatorServiceStub(channel)
+                with contextlib.suppress(grpc.RpcError):
+                    yield stub.GetFleet(op.GetFleetRequest(), timeout=2)
 
     def _start(self, command: str, name: str, settings: str) -> None:
         service = Service(command, name, self.folder, settings)

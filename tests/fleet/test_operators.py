@@ -12,7 +12,7 @@ import sys
 import pytest
 
 from cortex.v1 import operator_service_pb2 as op
-from tests.fleet.clients import WORDS, Clients, has_text
+from tests.fleet.clients import WORDS, Clients, has_text, two_loaded
 from tests.fleet.processes import until
 
 
@@ -25,16 +25,6 @@ def clean(pair):
             stub.UncordonNeuron(op.UncordonNeuronRequest(neuron=name), timeout=10)
         for name in WORDS:
             stub.UnpinModel(op.UnpinModelRequest(model=name), timeout=10)
-
-
-async def load_two(pair, clients):
-    """Two models are loaded; returns them by neuron, and the one that is not."""
-    while not all((placed := pair.placed()).values()):
-        held = [name for names in placed.values() for name in names]
-        absent = next(name for name in WORDS if name not in held)
-        assert (await clients.stream(absent, 1)).is_whole
-    (left,), (right,) = placed["left"], placed["right"]
-    return left, right, next(name for name in WORDS if name not in {left, right})
 
 
 def explain(pair, model):
@@ -51,7 +41,7 @@ def has_two_victims(pair, model):
 
 async def test_explain_names_every_candidate_and_its_reason(clean):
     async with Clients(clean.url) as clients:
-        left, right, absent = await load_two(clean, clients)
+        left, right, absent = await two_loaded(clean, clients)
         loads = len(list(clean["registry"].lines("load.ordered")))
         until(lambda: has_two_victims(clean, absent))
         answer, candidates = explain(clean, absent)
@@ -81,7 +71,7 @@ async def test_explain_names_every_candidate_and_its_reason(clean):
 
 async def test_drain_lets_streams_finish_and_moves_the_work(clean):
     async with Clients(clean.url) as clients:
-        left, _, absent = await load_two(clean, clients)
+        left, _, absent = await two_loaded(clean, clients)
         answer, stream = clients.begin(left, 6000)
         await has_text(answer)
 
@@ -106,7 +96,7 @@ async def test_drain_lets_streams_finish_and_moves_the_work(clean):
 
 async def test_a_pinned_model_stays_whatever_is_asked_for(clean):
     async with Clients(clean.url) as clients:
-        left, right, absent = await load_two(clean, clients)
+        left, right, absent = await two_loaded(clean, clients)
         clean.cli("pin", left)
 
         answers = await clients.all([(right, 200), (absent, 200), (left, 200)] * 2)
@@ -119,7 +109,7 @@ async def test_a_pinned_model_stays_whatever_is_asked_for(clean):
 
 async def test_unload_and_load_say_what_they_do(clean):
     async with Clients(clean.url) as clients:
-        left, *_ = await load_two(clean, clients)
+        left, *_ = await two_loaded(clean, clients)
         answer, stream = clients.begin(left, 3000)
         await has_text(answer)
 
