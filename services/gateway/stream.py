@@ -77,11 +77,15 @@ class Stream:
         """True while the client has not read what was written long ago."""
         return self._behind_since is not None or self._response.buffered() > _BEHIND_BYTES
 
+    def begin(self) -> None:
+        """Opens the projection, which has to come before anything is projected."""
+        if not self._is_open:
+            self._open()
+
     def write(self, data: bytes) -> None:
         """Sends bytes behind those that were held back."""
         self._wrote_event = True
-        if not self._is_open:
-            self._open()
+        self.begin()
         if self._held:
             self._held.append(data)
             data = b"".join(self._held)
@@ -93,8 +97,7 @@ class Stream:
 
     def hold(self, data: bytes) -> None:
         """Keeps bytes for the next write."""
-        if not self._is_open:
-            self._open()
+        self.begin()
         if data:
             self._held.append(data)
             self._held_bytes += len(data)
@@ -182,6 +185,7 @@ class Stream:
             self._quiet_since = self._event_at = now
         elif now - self._event_at >= self._pace.heartbeat_seconds - slack:
             self._event_at = self._quiet_since = now
+            self.begin()
             self._speak(self._projector.heartbeat())
         elif now - self._quiet_since >= self._pace.keepalive_seconds - 2 * slack:
             self._quiet_since = now
@@ -213,8 +217,7 @@ class Stream:
 
     def _finish(self, tail: bytes) -> None:
         self._open_choices = 0
-        if not self._is_open:
-            self._open()
+        self.begin()
         if not self.is_committed:
             self._commit()
         self._held.append(tail)
@@ -260,6 +263,7 @@ class StreamSink(ChoiceSink):
 
     def take(self, kind: str, event: generation.GenerateResponse) -> None:
         """See `ChoiceSink.take`."""
+        self._stream.begin()
         self._stream.hold(self._projected_text() + self._projector.event(self.choice, event))
         if kind == "started":
             self._stream.arrived()
@@ -280,6 +284,7 @@ class StreamSink(ChoiceSink):
 
     def finished(self, finished: generation.GenerationFinished) -> None:
         """See `Sink.finished`."""
+        self._stream.begin()
         tail = self._projected_text() + self._projector.finish(self.choice, finished)
         self._stream.end_choice(tail)
         super().finished(finished)
