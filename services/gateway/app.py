@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
-from starlette.routing import Route
+from starlette.routing import BaseRoute, Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from services.gateway import ops
@@ -26,7 +26,7 @@ def build_app(
     core: Core, readiness: ops.Readiness, problems: Problems, responses: ResponsesStore
 ) -> ASGIApp:
     """Every route behind the short way for the hot ones; no middleware of ours at all."""
-    routes: list[Route] = [
+    routes: list[BaseRoute] = [
         *openai_chat(core),
         *anthropic_messages(core),
         *openai_responses(core, responses),
@@ -55,12 +55,13 @@ class HotRoutes:
     a request. Routes stay declared once: this reads them, and leaves all else to Starlette.
     """
 
-    def __init__(self, app: ASGIApp, routes: Sequence[Route]) -> None:
+    def __init__(self, app: ASGIApp, routes: Sequence[BaseRoute]) -> None:
         self._app = app
         self._posts = {
             route.path: route.endpoint
             for route in routes
-            if isinstance(route.endpoint, GenerationEndpoint)
+            if isinstance(route, Route)
+            and isinstance(route.endpoint, GenerationEndpoint)
             and not route.param_convertors
             and "POST" in (route.methods or ())
         }

@@ -68,6 +68,9 @@ class StoredResponse:
 class ResponsesStore:
     """Keeps the newest responses. For one thread.
 
+    Attributes:
+        keeps_unstored: False; what is not to be stored is not kept here at all.
+
     Args:
         path: the file, made where it is missing; None keeps everything in memory.
         max_responses: most responses that are kept, but for a few dozen.
@@ -76,6 +79,8 @@ class ResponsesStore:
     Raises:
         SettingsError: the file cannot be used.
     """
+
+    keeps_unstored = False
 
     def __init__(
         self, path: Path | None, *, max_responses: int = 10_000, max_bytes: int = 512 << 20
@@ -103,8 +108,10 @@ class ResponsesStore:
             connection.execute(f"PRAGMA {pragma}")
         return connection
 
-    def put(self, record: StoredResponse) -> None:
+    def put(self, record: StoredResponse, *, stored: bool = True) -> None:
         """Keeps a response. Where that fails, it is not found later; the answer stands."""
+        if not stored:
+            return
         try:
             self._connection.execute(
                 "INSERT OR REPLACE INTO responses"

@@ -11,6 +11,10 @@ from services.backplane.errors import FleetError, Reason
 from services.gateway.dialects.reading import encode
 
 _DONE: Final = b"data: [DONE]\n\n"
+# Where the field says more than the reason.
+_CODES: Final[dict[tuple[Reason, str | None], str]] = {
+    (Reason.NOT_FOUND, "previous_response_id"): "previous_response_not_found",
+}
 _STEP: Final = re.compile(r"\.(\d+)(?=\.|$)")
 
 
@@ -33,7 +37,7 @@ def error_object(error: FleetError) -> dict[str, Any]:
         "message": wording(error),
         "type": row.openai_type,
         "param": _STEP.sub(r"[\1]", error.field) if error.field else None,
-        "code": row.openai_code,
+        "code": _CODES.get((error.reason, error.field), row.openai_code),
     }
     if error.facts:
         found["facts"] = error.facts

@@ -9,13 +9,13 @@ from services.gateway.dialects.dialect import Ask, Collected, Head
 from services.gateway.dialects.openai_responses import encode
 from services.gateway.dialects.openai_responses.decode import Detail
 from services.gateway.dialects.openai_responses.resource import Resource
-from services.gateway.responses_store import ResponsesStore
+from services.gateway.dialects.openai_responses.responses import Responses
 
 
 class BackgroundRuns:
     """What runs in the background of this process, by response id."""
 
-    def __init__(self, store: ResponsesStore) -> None:
+    def __init__(self, store: Responses) -> None:
         self._store = store
         self._runs: dict[str, tuple[BackgroundRun, Callable[[], object]]] = {}
 
@@ -45,7 +45,7 @@ class BackgroundRuns:
 class BackgroundRun:
     """One response under way; see `Detached`."""
 
-    def __init__(self, ask: Ask, head: Head, runs: BackgroundRuns, store: ResponsesStore) -> None:
+    def __init__(self, ask: Ask, head: Head, runs: BackgroundRuns, store: Responses) -> None:
         self._ask = ask
         self._head = head
         self._runs = runs

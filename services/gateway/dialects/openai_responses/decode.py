@@ -99,9 +99,13 @@ def decode(body: bytes, head: Head, history: History, response_id: str) -> Ask:
 def decode_count(body: bytes, head: Head, history: History) -> neuron.CountTokensRequest:
     """Reads a token count."""
     wire = COUNT.read(body)
+    return neuron.CountTokensRequest(model=wire.model, chat=chat_of(wire, history, head))
+
+
+def chat_of(wire: PromptFields, history: History, head: Head) -> conversation.Chat:
+    """The conversation alone."""
     tools = toolbox_of(wire.tools, wire.tool_choice)
-    chat = _chat(wire, tools, _input_items(wire, "resp_"), history, head)
-    return neuron.CountTokensRequest(model=wire.model, chat=chat)
+    return _chat(wire, tools, _input_items(wire, "resp_"), history, head)
 
 
 def _refuse_what_nobody_does(wire: ResponsesRequest) -> None:
@@ -128,6 +132,10 @@ def _chat(
         earlier = history.before(wire.previous_response_id, owner=head.principal)
         builder.add(earlier, "previous_response_id")
     builder.add(history.resolve(items, owner=head.principal), "input")
+    if wire.previous_response_id is not None and builder.orphan is not None:
+        raise bad(
+            "input", f"No tool call found for function call output with call_id {builder.orphan}."
+        )
     found = builder.turns()
     if not found:
         raise bad("input", "must hold at least one item.")

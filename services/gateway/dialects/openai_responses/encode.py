@@ -10,13 +10,14 @@ from services.gateway.dialects.dialect import Ask, Collected, Head
 from services.gateway.dialects.openai_responses.decode import Detail
 from services.gateway.dialects.openai_responses.output import Items
 from services.gateway.dialects.openai_responses.resource import Resource, is_cut
+from services.gateway.dialects.openai_responses.responses import Responses
 from services.gateway.dialects.reading import encode as to_json
-from services.gateway.responses_store import ResponsesStore, StoredResponse
+from services.gateway.responses_store import StoredResponse
 
 __all__ = ["body", "keep", "to_json"]
 
 
-def body(ask: Ask, head: Head, choices: Sequence[Collected], store: ResponsesStore) -> bytes:
+def body(ask: Ask, head: Head, choices: Sequence[Collected], store: Responses) -> bytes:
     """The whole response, which is kept on the way where it shall be."""
     (one,) = choices
     output = Items(ask.detail).collected(one, cut=is_cut(one.finished))
@@ -24,10 +25,10 @@ def body(ask: Ask, head: Head, choices: Sequence[Collected], store: ResponsesSto
     return keep(ask.detail, response, store)
 
 
-def keep(detail: Detail, response: dict[str, Any], store: ResponsesStore) -> bytes:
+def keep(detail: Detail, response: dict[str, Any], store: Responses) -> bytes:
     """The response as JSON; stores it where the client wants it to be found again."""
     told = to_json(response)
-    if detail.stores:
+    if detail.stores or store.keeps_unstored:
         store.put(
             StoredResponse(
                 response_id=detail.response_id,
@@ -35,6 +36,7 @@ def keep(detail: Detail, response: dict[str, Any], store: ResponsesStore) -> byt
                 owner=detail.owner,
                 response=told,
                 input_items=to_json(detail.input_items),
-            )
+            ),
+            stored=detail.stores,
         )
     return told

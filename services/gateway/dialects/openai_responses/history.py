@@ -8,8 +8,9 @@ from typing import Any, Final
 import msgspec
 
 from services.backplane.errors import FleetError, Reason
+from services.gateway.dialects.openai_responses.responses import Responses
 from services.gateway.dialects.reading import bad
-from services.gateway.responses_store import ResponsesStore, StoredResponse
+from services.gateway.responses_store import StoredResponse
 
 # A chain longer than this is a loop or a mistake.
 _LONGEST_CHAIN: Final = 1000
@@ -18,7 +19,7 @@ _LONGEST_CHAIN: Final = 1000
 class History:
     """What earlier responses hold."""
 
-    def __init__(self, store: ResponsesStore) -> None:
+    def __init__(self, store: Responses) -> None:
         self._store = store
 
     def find(self, response_id: str, *, owner: str) -> StoredResponse:

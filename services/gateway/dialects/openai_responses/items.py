@@ -28,13 +28,18 @@ _ROLES: Final = {
 
 
 class TurnBuilder:
-    """Adds items up to turns, in order."""
+    """Adds items up to turns, in order.
+
+    Attributes:
+        orphan: the call of some result that no item made; None where there is none.
+    """
 
     def __init__(self) -> None:
         self._turns: list[conversation.Message] = []
         self._assistant: list[conversation.Part] = []
         self._last_was_message = False
         self._names: dict[str, str] = {}
+        self.orphan: str | None = None
 
     def instruct(self, instructions: str) -> None:
         """Begins with a system turn."""
@@ -66,9 +71,19 @@ class TurnBuilder:
             self._last_was_message = False
         elif kind.endswith("_call_output"):
             self._result(item, path)
+        elif kind in {"compaction", "compaction_summary"}:
+            self._summary(item)
         elif kind == "reasoning":
             self._assistant += _thought(item, path)
             self._last_was_message = False
+
+    def _summary(self, item: Item) -> None:
+        """What became of the turns before (`/v1/responses/compact`)."""
+        summary = signature.thought_in(item.encrypted_content or "")
+        if summary:
+            self._close()
+            told = f"Summary of the conversation so far:\n\n{summary}"
+            self._turns.append(turns.message(conversation.ROLE_USER, [turns.text(told)]))
 
     def _message(self, item: Item, path: str) -> None:
         role = _ROLES.get(item.role or "")
@@ -108,6 +123,8 @@ class TurnBuilder:
         call_id = item.call_id or call_id
         if call_id is None:
             raise bad(f"{path}.call_id", "Field required.")
+        if call_id not in self._names:
+            self.orphan = call_id
         self._close()
         output = item.output
         if isinstance(output, dict):

@@ -5,14 +5,17 @@ from __future__ import annotations
 import secrets
 from collections.abc import Callable, Sequence
 
-from starlette.routing import Route
+from starlette.routing import Route, WebSocketRoute
 
 from services.backplane.errors import FleetError
 from services.gateway.dialects import openai_answer
 from services.gateway.dialects.dialect import Ask, Collected, Head, Mount, Projector
 from services.gateway.dialects.openai_responses import decode, encode, stored
 from services.gateway.dialects.openai_responses.background import BackgroundRuns
+from services.gateway.dialects.openai_responses.compaction import Compaction
 from services.gateway.dialects.openai_responses.history import History
+from services.gateway.dialects.openai_responses.responses import Responses
+from services.gateway.dialects.openai_responses.socket import ResponsesSocket
 from services.gateway.dialects.openai_responses.stream import ResponseProjector
 from services.gateway.responses_store import ResponsesStore
 
@@ -30,7 +33,7 @@ class OpenAIResponses:
 
     def __init__(
         self,
-        store: ResponsesStore,
+        store: Responses,
         runs: BackgroundRuns | None = None,
         *,
         new_id: Callable[[], str] = new_response_id,
@@ -61,16 +64,21 @@ class OpenAIResponses:
         return openai_answer.envelope(error)
 
 
-def routes(mount: Mount, store: ResponsesStore) -> list[Route]:
+def routes(mount: Mount, store: ResponsesStore) -> list[Route | WebSocketRoute]:
     """Making, finding, forgetting, listing and counting."""
     runs = BackgroundRuns(store)
     make = mount.generation(OpenAIResponses(store, runs))
+    socket = ResponsesSocket(store, lambda kept: mount.generation(OpenAIResponses(kept)))
     one = "/v1/responses/{response_id}"
     return [
+        WebSocketRoute("/v1/responses", socket),
         Route("/v1/responses", make, methods=["POST"]),
         Route("/responses", make, methods=["POST"]),
         Route(
             "/v1/responses/input_tokens", mount.lookup(stored.CountInput(store)), methods=["POST"]
+        ),
+        Route(
+            "/v1/responses/compact", mount.generation(Compaction(History(store))), methods=["POST"]
         ),
         Route(one, mount.lookup(stored.RetrieveResponse(store)), methods=["GET"]),
         Route(one, mount.lookup(stored.DeleteResponse(store)), methods=["DELETE"]),

@@ -24,8 +24,8 @@ from services.gateway.dialects.openai_responses.open_item import (
 )
 from services.gateway.dialects.openai_responses.output import Items, logprobs_of
 from services.gateway.dialects.openai_responses.resource import Resource, is_cut
+from services.gateway.dialects.openai_responses.responses import Responses
 from services.gateway.dialects.openai_responses.wire import Wire
-from services.gateway.responses_store import ResponsesStore
 
 
 class ResponseProjector:
@@ -33,7 +33,7 @@ class ResponseProjector:
 
     comment: bytes = b": keep-alive\n\n"
 
-    def __init__(self, ask: Ask, head: Head, store: ResponsesStore) -> None:
+    def __init__(self, ask: Ask, head: Head, store: Responses) -> None:
         detail: Detail = ask.detail
         self._detail = detail
         self._store = store

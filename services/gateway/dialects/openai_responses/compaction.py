@@ -1,0 +1,97 @@
+"""`/v1/responses/compact`: a conversation told shorter, by the model itself.
+
+The summary travels as one opaque item, which a later request puts in the place of what came before.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Final
+
+from cortex.v1 import conversation_pb2 as conversation
+from cortex.v1 import generation_pb2 as generation
+from services.backplane.errors import FleetError
+from services.gateway.dialects import openai_answer, signature, turns
+from services.gateway.dialects.dialect import Ask, Collected, Head, Projector
+from services.gateway.dialects.openai_responses.decode import chat_of
+from services.gateway.dialects.openai_responses.encode import to_json
+from services.gateway.dialects.openai_responses.fields import PromptFields
+from services.gateway.dialects.openai_responses.history import History
+from services.gateway.dialects.openai_responses.resource import usage_object
+from services.gateway.dialects.reading import FieldRules, Reader, bad
+
+_ORDER: Final = (
+    "Summarise this conversation so that it can go on from the summary alone: what was asked,"
+    " what was decided and done, names and facts that matter, and what is still to do."
+    " Answer with the summary and nothing else."
+)
+# Of the summary; a compaction that is no shorter than what it replaces helps nobody.
+_MAX_TOKENS: Final = 1024
+
+
+class CompactRequest(PromptFields, kw_only=True, forbid_unknown_fields=True):
+    """The whole body."""
+
+    prompt_cache_key: str | None = None
+    prompt_cache_retention: str | None = None
+
+
+_READER: Final = Reader(
+    CompactRequest,
+    FieldRules(
+        ignored=frozenset(
+            {"metadata", "user", "store", "service_tier", "safety_identifier", "include"}
+        ),
+        refused={},
+    ),
+)
+
+
+class Compaction:
+    """OpenAI Responses, compaction. Never streamed."""
+
+    name: str = "openai_responses_compact"
+    content_type: bytes = b"application/json"
+
+    def __init__(self, history: History) -> None:
+        self._history = history
+
+    def decode(self, body: bytes, head: Head) -> Ask:
+        """Reads a request."""
+        wire: CompactRequest = _READER.read(body)
+        if not wire.model:
+            raise bad("model", "must not be empty.")
+        chat = chat_of(wire, self._history, head)
+        chat.ClearField("tools")
+        chat.tool_choice.none.SetInParent()
+        order = turns.message(conversation.ROLE_USER, [turns.text(_ORDER)])
+        chat.messages.append(order)
+        request = generation.GenerateRequest(request_id=head.request_id, chat=chat)
+        request.stop.max_tokens = _MAX_TOKENS
+        return Ask(model=wire.model, stream=False, requests=[request])
+
+    def projector(self, ask: Ask, head: Head) -> Projector:
+        """Not reached: `decode` never asks for a stream."""
+        raise NotImplementedError
+
+    def body(self, ask: Ask, head: Head, choices: Sequence[Collected]) -> bytes:
+        """The compacted window: one item."""
+        summary = choices[0].text().strip()
+        item: dict[str, Any] = {
+            "id": f"cmp_{head.request_id}",
+            "type": "compaction",
+            "encrypted_content": signature.sign(summary, carry=True),
+        }
+        return to_json(
+            {
+                "id": f"resp_{head.request_id}",
+                "object": "response.compaction",
+                "created_at": head.created_unix_seconds,
+                "output": [item],
+                "usage": usage_object(choices[0].finished.usage),
+            }
+        )
+
+    def error(self, error: FleetError, head: Head | None) -> bytes:
+        """The error envelope."""
+        return openai_answer.envelope(error)
