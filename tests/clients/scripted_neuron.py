@@ -141,7 +141,8 @@ def _unordered(
         return Script([text(json.dumps(sample(json.loads(request.constraint.json_schema))))])
     if constraint == "json_object":
         return Script([text('{"hello": "scripted"}')])
-    return Script(_words(HELLO))
+    # slowly enough that its words travel one by one
+    return Script(_words(HELLO), gap=0.01)
 
 
 def _last_order(messages: Sequence[conversation.Message]) -> tuple[str, str, list[str]]:

@@ -11,6 +11,7 @@ const compatible = createOpenAICompatible({
   name: "cortex", baseURL: `${target.url}/v1`, apiKey: "none", supportsStructuredOutputs: true,
 });
 const anthropic = createAnthropic({ baseURL: `${target.url}/v1`, apiKey: "none" });
+globalThis.AI_SDK_LOG_WARNINGS = false;
 const providers = {
   chat: (name) => openai.chat(name),
   responses: (name) => openai.responses(name),
@@ -58,8 +59,9 @@ async function stream() {
 }
 
 async function reasoning() {
+  const providerOptions = { openai: { forceReasoning: true, reasoningSummary: "auto" } };
   await everywhere(async (provider) => {
-    const { reasoningText, text } = await generateText({ model: provider(target.scripted), prompt: "@think Hm.", maxRetries: 0 });
+    const { reasoningText, text } = await generateText({ model: provider(target.scripted), prompt: "@think Hm.", maxRetries: 0, providerOptions });
     assert.equal(text, "Hello from the scripted neuron.");
     // the OpenAI chat provider has no place for reasoning
     if (provider !== providers.chat) assert.equal(reasoningText, "Hm. Done.");
