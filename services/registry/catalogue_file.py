@@ -7,12 +7,14 @@ from typing import Annotated, Final, Literal
 import msgspec
 
 from services.registry import quantities
-from services.registry.profile import DEFAULT_CLASS, LoadTerms, Price, Profile
+from services.registry.profile import DEFAULT_CLASS, LoadTerms, Price, Profile, SamplingDefaults
 
 Name = Annotated[str, msgspec.Meta(min_length=1, max_length=256)]
 Count = Annotated[int, msgspec.Meta(ge=1)]
 Whole = Annotated[int, msgspec.Meta(ge=0)]
 Dollars = Annotated[float, msgspec.Meta(ge=0)]
+Share = Annotated[float, msgspec.Meta(gt=0, le=1)]
+Penalty = Annotated[float, msgspec.Meta(ge=-2, le=2)]
 CapabilityName = Literal["chat", "completion", "embedding", "tools", "reasoning", "vision"]
 _SOURCES: Final = ("path:", "package:", "hf:")
 
@@ -57,6 +59,22 @@ class PriceEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     cache_write: Dollars | None = None
 
 
+class SamplingEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """`[models.sampling]`: what requests get where they set nothing.
+
+    Ranges are those of the contract's `Sampling`.
+    """
+
+    temperature: Annotated[float, msgspec.Meta(ge=0)] | None = None
+    top_p: Share | None = None
+    top_k: Whole | None = None
+    min_p: Annotated[float, msgspec.Meta(ge=0, le=1)] | None = None
+    typical_p: Share | None = None
+    repetition_penalty: Annotated[float, msgspec.Meta(gt=0)] | None = None
+    frequency_penalty: Penalty | None = None
+    presence_penalty: Penalty | None = None
+
+
 class ModelEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One `[[models]]` table. What the keys mean is said in `Profile` and docs/placement.md."""
 
@@ -77,6 +95,7 @@ class ModelEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     embedding: bool = False
     tool_format: str = ""
     reasoning_format: str = ""
+    sampling: SamplingEntry = SamplingEntry()
     neurons: tuple[Name, ...] = ()
     labels: dict[str, str] = {}
     affinity: dict[str, str] = {}
@@ -156,6 +175,7 @@ def _terms(entry: ModelEntry) -> LoadTerms:
         embedding=entry.embedding,
         tool_format=entry.tool_format,
         reasoning_format=entry.reasoning_format,
+        sampling=SamplingDefaults(**msgspec.structs.asdict(entry.sampling)),
     )
 
 

@@ -12,6 +12,23 @@ DEFAULT_CLASS: Final = 100
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
+class SamplingDefaults:
+    """What requests to a model get where they set nothing; None leaves it to the model's files.
+
+    Named and measured as in the contract's `Sampling`.
+    """
+
+    temperature: float | None = None
+    top_p: float | None = None
+    top_k: int | None = None
+    min_p: float | None = None
+    typical_p: float | None = None
+    repetition_penalty: float | None = None
+    frequency_penalty: float | None = None
+    presence_penalty: float | None = None
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
 class LoadTerms:
     """Everything that decides what a load makes. Another value is another revision.
 
@@ -33,6 +50,7 @@ class LoadTerms:
     embedding: bool = False
     tool_format: str = ""
     reasoning_format: str = ""
+    sampling: SamplingDefaults = SamplingDefaults()
 
     @property
     def revision(self) -> int:

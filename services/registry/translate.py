@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterable
 from typing import Final
 
@@ -180,6 +181,9 @@ def load_spec(order: LoadOrder) -> model_pb2.LoadSpec:
         spec.cache_format = model_pb2.CacheFormat.Value(
             f"CACHE_FORMAT_{terms.cache_format.upper()}"
         )
+    for name, value in dataclasses.asdict(terms.sampling).items():
+        if value is not None:
+            setattr(spec.default_sampling, name, value)
     if terms.max_context_tokens:
         spec.max_context_tokens = terms.max_context_tokens
     if terms.cache_tokens:

@@ -57,6 +57,9 @@ quant = "Q4_K_M"
 context = 4096
 cache_format = "q8"
 limits = { sequences = 3 }
+[models.sampling]
+temperature = 0.2
+top_k = 0
 """
     async with running_fleet(document(tmp_path, models)) as fleet:
         neuron = ScriptedNeuron("one")
@@ -68,6 +71,8 @@ limits = { sequences = 3 }
         assert (spec.source, spec.engine, spec.quant) == ("path:/a", "llamacpp", "Q4_K_M")
         assert (spec.max_context_tokens, spec.max_sequences) == (4096, 3)
         assert spec.config_revision
+        advised = {field.name: value for field, value in spec.default_sampling.ListFields()}
+        assert advised == {"temperature": 0.2, "top_k": 0}
         assert list(spec.device_ids) == ["gpu0"]
 
 

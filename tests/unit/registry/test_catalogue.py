@@ -84,6 +84,8 @@ y = "m"
         ('[[models]]\nid = "a"\nreplicas = { min = 3, max = 2 }\n', r"replicas\.max: 2 is less"),
         ('[[models]]\nid = "a"\ncapabilities = ["fly"]\n', r"models\[0\]\.capabilities\[0\]: "),
         ('[[models]]\nid = "a"\n[[models]]\nid = "a"\n', r"models\[1\]\.id: 'a' is there twice"),
+        ('[[models]]\nid = "a"\nsampling = { top_p = 0 }\n', r"models\[0\]\.sampling\.top_p: "),
+        ('[[models]]\nid = "a"\nsampling = { heat = 1 }\n', r"sampling: .*unknown field `heat`"),
         ('[aliases]\nx = "gone"\n', r"aliases\.x: 'gone' is no model"),
         (
             '[[models]]\nid = "a"\naliases = ["b"]\n[[models]]\nid = "b"\n',
@@ -116,6 +118,8 @@ def test_a_revision_is_of_what_is_loaded_and_nothing_else(tmp_path):
     assert read(tmp_path, base).profiles["a"].revision == before
     assert read(tmp_path, base + "price = { input = 1.0 }\n").profiles["a"].revision == before
     assert read(tmp_path, base + "context = 512\n").profiles["a"].revision != before
+    cooler = base + "[models.sampling]\ntemperature = 0.2\n"
+    assert read(tmp_path, cooler).profiles["a"].revision != before
 
 
 def test_a_difference_names_what_was_added_removed_and_changed(tmp_path):
