@@ -71,6 +71,7 @@ class Control:
         self._preloaded: set[str] = set()
         self._chores_at = now
         self.catalogue_version = 1
+        self.hardware_version = 1
 
     # -- membership ---------------------------------------------------------------------------
 
@@ -83,6 +84,7 @@ class Control:
             NameTakenError: a live neuron at another address has the name.
         """
         epoch = self.situation.fleet.attach(identity)
+        self._hardware_changed()
         self._leases.renew(identity.name, self.situation.clock())
         self._member_changed(identity.name)
         return epoch
@@ -97,6 +99,8 @@ class Control:
         self._leases.renew(name, now)
         knew = member is not None and member.has_reported and not member.is_lost
         if before is None or not knew or not _says_the_same(before, report):
+            if before is None or _hardware_differs(before, report):
+                self._hardware_changed()
             self._member_changed(name, models_changed=_lists_differ(before, report))
         else:
             self.placing.jobs.on_member(name, now)
@@ -116,6 +120,7 @@ class Control:
         """A neuron has left on purpose."""
         if self.situation.fleet.remove(name, epoch):
             self._leases.end(name)
+            self._hardware_changed()
             self._member_changed(name, models_changed=True)
 
     def _member_changed(self, name: str, *, models_changed: bool = False) -> None:
@@ -131,6 +136,11 @@ class Control:
         if models_changed:
             self.catalogue_version += 1
         self._on_change()
+
+    def _hardware_changed(self) -> None:
+        """Where models could ever run may have changed."""
+        self.hardware_version += 1
+        self.catalogue_version += 1
 
     def _forget_siblings(self, model: str) -> None:
         """How many copies there are decides whether each is one of the minimum."""
@@ -296,6 +306,7 @@ class Control:
                 self._member_changed(name)
         for name in lapses.forgotten:
             if self.situation.fleet.remove(name):
+                self._hardware_changed()
                 self._member_changed(name, models_changed=True)
         if now >= self._chores_at:
             self._chores_at = now + _CHORES_SECONDS
@@ -335,10 +346,16 @@ def _says_the_same(old: Report, new: Report) -> bool:
 
 
 def _lists_differ(old: Report | None, new: Report) -> bool:
-    """True if the list of models may have changed: what is on disk, loaded, or large enough."""
+    """True if the list of models may have changed: what is on disk, or loaded."""
     return (
         old is None
         or old.stored != new.stored
         or {i.instance_id for i in old.instances} != {i.instance_id for i in new.instances}
-        or [d.total_bytes for d in old.devices] != [d.total_bytes for d in new.devices]
     )
+
+
+def _hardware_differs(old: Report, new: Report) -> bool:
+    """True if other models may fit into the neuron when it is empty."""
+    before = [(d.device_id, d.total_bytes, d.reserved_bytes) for d in old.devices]
+    after = [(d.device_id, d.total_bytes, d.reserved_bytes) for d in new.devices]
+    return before != after or old.stored != new.stored

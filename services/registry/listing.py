@@ -17,21 +17,31 @@ class Listing:
         self._situation = situation
         self._created = created
         self._started = wall_clock
+        self._feasible: dict[str, tuple[object, list[str]]] = {}
 
-    def view(self, standings: Standings) -> registry_service_pb2.CatalogueView:
-        """Every model that clients may ask for."""
+    def view(
+        self, standings: Standings, hardware_version: int
+    ) -> registry_service_pb2.CatalogueView:
+        """Every model that clients may ask for.
+
+        Args:
+            standings: how neurons stand.
+            hardware_version: another value means that models may fit elsewhere than before.
+        """
         situation = self._situation
         view = registry_service_pb2.CatalogueView(config_revision=situation.catalogue.revision)
         for name in situation.known_models():
             profile = situation.profile(name)
             if profile is not None:
-                view.models.append(self._model(profile, standings))
+                view.models.append(self._model(profile, standings, hardware_version))
         return view
 
-    def statuses(self, standings: Standings) -> list[operator_service_pb2.ModelStatus]:
+    def statuses(
+        self, standings: Standings, hardware_version: int
+    ) -> list[operator_service_pb2.ModelStatus]:
         """The same, with every place where a copy or its files are."""
         found: list[operator_service_pb2.ModelStatus] = []
-        for model in self.view(standings).models:
+        for model in self.view(standings, hardware_version).models:
             status = operator_service_pb2.ModelStatus(model=model)
             loaded: set[str] = set()
             for member, instance in self._situation.fleet.copies(model.model):
@@ -43,7 +53,9 @@ class Listing:
             found.append(status)
         return found
 
-    def _model(self, profile: Profile, standings: Standings) -> registry_service_pb2.CatalogueModel:
+    def _model(
+        self, profile: Profile, standings: Standings, hardware_version: int
+    ) -> registry_service_pb2.CatalogueModel:
         situation = self._situation
         copies = [instance for _, instance in situation.fleet.copies(profile.model)]
         stored = situation.fleet.stored(profile.model).values()
@@ -68,11 +80,20 @@ class Listing:
             _set_price(message.price, profile)
         if profile.max_wait_seconds:
             message.max_wait.CopyFrom(translate.duration(profile.max_wait_seconds))
-        footprint = situation.footprint(profile)
-        message.feasible_neurons.extend(
-            s.neuron for s in standings.all() if not feasibility.objection(profile, footprint, s)
-        )
+        message.feasible_neurons.extend(self._able(profile, standings, hardware_version))
         return message
+
+    def _able(self, profile: Profile, standings: Standings, hardware_version: int) -> list[str]:
+        """Neurons that could run a model, remembered while neither it nor they change."""
+        footprint = self._situation.footprint(profile)
+        key = (profile, footprint, hardware_version)
+        known = self._feasible.get(profile.model)
+        if known is not None and known[0] == key:
+            return known[1]
+        needs = feasibility.needs_of(profile, footprint)
+        names = [s.neuron for s in standings.all() if feasibility.is_possible(profile, needs, s)]
+        self._feasible[profile.model] = (key, names)
+        return names
 
 
 def _context(profile: Profile, copies: list[Instance], stored: list[int]) -> int:

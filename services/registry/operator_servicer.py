@@ -56,7 +56,9 @@ class OperatorServicer(operator_service_pb2_grpc.OperatorServiceServicer):
     ) -> pb.ListModelsResponse:
         """Every model and where it is."""
         term = self._seat.lead()
-        return pb.ListModelsResponse(models=term.listing.statuses(term.control.standings))
+        control = term.control
+        statuses = term.listing.statuses(control.standings, control.hardware_version)
+        return pb.ListModelsResponse(models=statuses)
 
     async def LoadModel(
         self, request: pb.LoadModelRequest, context: Context
@@ -207,7 +209,7 @@ async def _watched(term: Term, departures: Departures) -> AsyncIterator[Any]:
         if not left.instances:
             return
         if term.ended.is_set():
-            raise refusals.shutting_down()
+            raise refusals.stopped_leading()
         await changed.wait()
 
 

@@ -99,9 +99,11 @@ def too_many_waiters(most: int) -> FleetError:
     )
 
 
-def shutting_down() -> FleetError:
-    """This registry ends; another one, or the next, will place it."""
-    return FleetError(Reason.SHUTTING_DOWN, "The registry is stopping.", retry_after_seconds=_SOON)
+def stopped_leading() -> FleetError:
+    """This registry ends or has lost its lock; another one, or the next, will place it."""
+    return FleetError(
+        Reason.NOT_LEADER, "This registry does not lead any more.", retry_after_seconds=_SOON
+    )
 
 
 def cooling_down(error: FleetError, seconds: float) -> FleetError:

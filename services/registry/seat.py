@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from services.backplane.errors import FleetError, Reason
 from services.registry.term import Term
 
 
 class Seat:
-    """Shared by the servicers; its owner puts a term in and takes it out."""
+    """Shared by the servicers; its owner puts a term in and takes it out.
 
-    def __init__(self) -> None:
+    Args:
+        on_decided: called once, as soon as it is known whether this registry leads.
+    """
+
+    def __init__(self, on_decided: Callable[[], None] = lambda: None) -> None:
         self._term: Term | None = None
+        self._on_decided: Callable[[], None] | None = on_decided
         self.leader_address = ""
 
     @property
@@ -21,6 +28,9 @@ class Seat:
     def take(self, term: Term | None, leader_address: str = "") -> None:
         """Begins or ends a term, or names another leader."""
         self._term, self.leader_address = term, leader_address
+        if self._on_decided is not None:
+            decided, self._on_decided = self._on_decided, None
+            decided()
 
     def lead(self) -> Term:
         """The term under way.

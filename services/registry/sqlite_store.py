@@ -14,6 +14,9 @@ from services.registry.store import Facts, Kind, StoreError
 
 T = TypeVar("T")
 
+# A registry that is being restarted has let go of the file by then.
+LOCK_SECONDS = 5.0
+
 _TABLE = """
 CREATE TABLE IF NOT EXISTS facts (
   kind TEXT NOT NULL, key TEXT NOT NULL, value TEXT NOT NULL, PRIMARY KEY (kind, key)
@@ -53,7 +56,9 @@ class SqliteStore:
             file = pathlib.Path(self._path)
             file.parent.mkdir(parents=True, exist_ok=True)
             file.touch(mode=0o640, exist_ok=True)
-        database = sqlite3.connect(self._path, isolation_level=None)
+        database = sqlite3.connect(self._path, timeout=LOCK_SECONDS, isolation_level=None)
+        # a second registry on the same file would overwrite what this one knows
+        database.execute("PRAGMA locking_mode = EXCLUSIVE")
         database.execute("PRAGMA journal_mode = WAL")
         database.execute("PRAGMA synchronous = NORMAL")
         database.execute(_TABLE)

@@ -133,7 +133,7 @@ class Term:
         finally:
             self.ended.set()
             self.watchers.notify()
-            self.control.placing.fail_all(refusals.shutting_down())
+            self.control.placing.fail_all(refusals.stopped_leading())
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)

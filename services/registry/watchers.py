@@ -8,6 +8,7 @@ nothing, and one that was away too long gets a snapshot.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from typing import Any, Final
 
@@ -20,6 +21,9 @@ from services.registry.listing import Listing
 _PROGRESS_SECONDS: Final = 5.0
 # Changes that come together are sent together.
 _GATHER_SECONDS: Final = 0.005
+
+# Pause after making the list of models, as a multiple of what it took.
+_VIEW_SHARE: Final = 10.0
 
 Response = registry_service_pb2.WatchFleetResponse
 
@@ -35,6 +39,7 @@ class Watchers:
         self._view = registry_service_pb2.CatalogueView()
         self._view_version = 0
         self._view_revision = 0
+        self._view_next = 0.0
         self.count = 0
 
     def notify(self) -> None:
@@ -103,8 +108,13 @@ class Watchers:
     def _refresh_view(self) -> None:
         if self._view_version == self._control.catalogue_version:
             return
+        began = time.perf_counter()
+        if began < self._view_next:
+            return
         self._view_version = self._control.catalogue_version
-        view = self._listing.view(self._control.standings)
+        view = self._listing.view(self._control.standings, self._control.hardware_version)
+        # with thousands of neurons a view takes long to make: a tenth of the time is enough for it
+        self._view_next = began + _VIEW_SHARE * (time.perf_counter() - began)
         if view != self._view or not self._view_revision:
             self._view = view
             self._view_revision = self._control.situation.fleet.mark()

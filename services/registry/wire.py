@@ -45,7 +45,7 @@ async def serve(
         document: all settings.
         shutdown: ends it.
         listen: where, in place of the settings.
-        started: told the address once it is served.
+        started: told the address once it is served and it is known who leads.
 
     Returns: the exit code.
 
@@ -56,7 +56,7 @@ async def serve(
     settings = settings_module.read(document)
     catalogue = _catalogue(settings)
     metrics = new_registry("registry")
-    seat = Seat()
+    seat = Seat(lambda: started(address) if started is not None else None)
     server = Server(service_names=SERVICES, metrics=RpcMetrics(metrics, "registry"))
     server.add(
         registry_service_pb2_grpc.add_RegistryServiceServicer_to_server, RegistryServicer(seat)
@@ -66,16 +66,14 @@ async def serve(
     )
     metrics_listen = settings.registry.metrics_listen
     async with contextlib.AsyncExitStack() as stack:
-        store = await stack.enter_async_context(open_store(settings.registry.store))
         await stack.enter_async_context(
             exposition(metrics, Address.parse(metrics_listen) if metrics_listen else None)
         )
         address = await server.start(listen or Address.parse(settings.registry.listen))
         stack.push_async_callback(server.stop, _GRACE_SECONDS)
+        store = await stack.enter_async_context(open_store(settings.registry.store))
         stack.enter_context(_reload_on_hangup(seat))
         log.info("registry.started", address=str(address), models=len(catalogue.profiles))
-        if started is not None:
-            started(address)
         await lead(settings, catalogue, store, seat, Gauges(metrics), shutdown, address)
     log.info("registry.stopped")
     return 0

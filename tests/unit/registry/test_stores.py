@@ -1,0 +1,111 @@
+from __future__ import annotations
+
+import asyncio
+import stat
+
+import pytest
+
+from services.backplane.settings import SettingsError
+from services.registry.footprints import Learned
+from services.registry.ledger import Ledger, learned_of
+from services.registry.sqlite_store import SqliteStore
+from services.registry.store import Facts, Kind, StoreError
+from services.registry.stores import open_store
+
+
+async def test_facts_outlive_the_process(tmp_path):
+    url = f"sqlite:{tmp_path / 'deep' / 'registry.sqlite'}"
+    async with open_store(url) as store:
+        await store.put(Kind.PIN, "a", "one")
+        await store.put(Kind.PIN, "a", "two")
+        await store.put(Kind.CORDON, "beast", "")
+        await store.delete(Kind.CORDON, "beast")
+        await store.delete(Kind.CORDON, "never")
+
+    async with open_store(url) as store:
+        facts = await store.load()
+
+    assert facts[Kind.PIN] == {"a": "two"}
+    assert facts[Kind.CORDON] == {}
+
+
+async def test_the_file_is_not_for_everybody(tmp_path):
+    path = tmp_path / "registry.sqlite"
+    async with open_store(f"sqlite:{path}"):
+        assert stat.S_IMODE(path.stat().st_mode) & 0o007 == 0
+
+
+async def test_a_second_registry_on_one_file_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr("services.registry.sqlite_store.LOCK_SECONDS", 0.1)
+    url = f"sqlite:{tmp_path / 'registry.sqlite'}"
+    async with open_store(url) as store:
+        await store.put(Kind.PIN, "a", "")
+        with pytest.raises(SettingsError, match="locked"):
+            async with open_store(url):
+                pass
+
+
+@pytest.mark.parametrize("url", ["sqlite:/proc/nowhere/x", "mysql://x", "nonsense"])
+async def test_a_store_that_cannot_be_used_is_a_settings_error(url):
+    with pytest.raises(SettingsError, match=r"registry\.store: "):
+        async with open_store(url):
+            pass
+
+
+class Brittle:
+    """A store that fails as often as it is told to."""
+
+    def __init__(self) -> None:
+        self.failures = 0
+        self.written: list[tuple[Kind, str, str]] = []
+
+    async def put(self, kind: Kind, key: str, value: str) -> None:
+        await asyncio.sleep(0)
+        if self.failures:
+            self.failures -= 1
+            raise StoreError("not now")
+        self.written.append((kind, key, value))
+
+
+async def test_what_nobody_waits_for_is_written_behind_and_the_rest_at_the_end():
+    store = Brittle()
+    ledger = Ledger(store)  # type: ignore[arg-type]
+    async with ledger.writing():
+        ledger.note(Kind.NEURON, "a", "1")
+        ledger.note(Kind.NEURON, "a", "2")
+
+    assert store.written == [(Kind.NEURON, "a", "2")]
+
+
+async def test_a_failed_write_is_tried_again_with_the_next():
+    store = Brittle()
+    store.failures = 1
+    ledger = Ledger(store)  # type: ignore[arg-type]
+    async with ledger.writing():
+        ledger.note(Kind.NEURON, "a", "1")
+        for _ in range(5):
+            await asyncio.sleep(0)
+        ledger.note(Kind.NEURON, "b", "1")
+
+    assert [key for _, key, _ in store.written] == ["a", "b"]
+
+
+async def test_what_an_operator_said_fails_loudly():
+    store = Brittle()
+    store.failures = 1
+
+    with pytest.raises(StoreError):
+        await Ledger(store).say(Kind.PIN, "a")  # type: ignore[arg-type]
+
+
+async def test_learned_figures_come_back_and_unreadable_ones_are_left_out():
+    store = SqliteStore(":memory:")
+    await store.open()
+    ledger = Ledger(store)
+    async with ledger.writing():
+        ledger.note_learned({"m@1@": Learned(5, 5, 1, 2.5, 1)})
+    await store.put(Kind.FOOTPRINT, "bad", "{")
+    facts: Facts = await ledger.load()
+
+    assert learned_of(facts) == {"m@1@": Learned(5, 5, 1, 2.5, 1)}
+    await store.close()
