@@ -432,3 +432,25 @@ def test_room_that_becomes_free_elsewhere_ends_the_wait_for_a_drain():
     fleet.work(drained.model, 0)
     fleet.finish_unload()
     assert fleet.control.placing.demands == []
+
+
+def test_different_models_load_at_once_where_there_are_devices_for_both():
+    fleet = StillFleet(A, B, capacities=(SIZE, SIZE))
+
+    fleet.ask("a")
+    fleet.ask("b")
+
+    assert {o.profile.model for o in fleet.loads} == {"a", "b"}
+    assert len({o.neuron for o in fleet.loads}) == 2
+
+
+def test_one_device_takes_one_load_at_a_time():
+    fleet = StillFleet(A, B, capacities=(2 * SIZE,))
+    fleet.ask("a")
+
+    waiting = fleet.ask("b")
+
+    assert len(fleet.loads) == 1
+    assert "loading a" in waiting.reason
+    fleet.finish_load()
+    assert [o.profile.model for o in fleet.loads] == ["a", "b"]

@@ -1,0 +1,150 @@
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+
+from services.registry.activity import Activity
+from services.registry.answers import Answers
+from services.registry.catalogue import Catalogue
+from services.registry.fleet import Fleet
+from services.registry.member import Identity, Instance, InstanceState, Member, Report
+from services.registry.profile import Profile
+from services.registry.situation import Situation
+from services.registry.standings import Standings
+
+COPY = Instance("x", "m", InstanceState.READY, last_used=500.0)
+
+
+def member(*instances: Instance) -> Member:
+    return Member(Identity("n", "i", "n:1"), 1, Report(1, instances=instances))
+
+
+def test_work_and_a_stamp_that_moves_are_use_and_nothing_else_is():
+    activity = Activity()
+    activity.observe("n", member(COPY), 10.0)
+    activity.observe("n", member(COPY), 20.0)
+    record = activity.of("x")
+    assert record is not None
+    assert record.last_used == 10.0
+
+    activity.observe("n", member(dataclasses.replace(COPY, last_used=501.0)), 30.0)
+    assert record.last_used == 30.0
+    activity.observe("n", member(dataclasses.replace(COPY, active_requests=1)), 40.0)
+
+    assert record.last_used == 40.0
+
+
+def test_after_a_restart_of_the_registry_the_order_of_use_is_kept():
+    activity = Activity()
+    older = dataclasses.replace(COPY, instance_id="old", last_used=400.0)
+
+    activity.observe("n", member(COPY, older), 1000.0)
+
+    new, old = activity.of("x"), activity.of("old")
+    assert new is not None
+    assert old is not None
+    assert (new.last_used, old.last_used) == (1000.0, 900.0)
+
+
+def test_protection_is_the_longest_of_residency_load_time_and_hand_over():
+    activity = Activity()
+    activity.observe("n", member(COPY), 10.0)
+    record = activity.of("x")
+    assert record is not None
+
+    assert activity.protected_until("x", 5.0) == 15.0
+    record.load_seconds = 30.0
+    assert activity.protected_until("x", 5.0) == 40.0
+    activity.hold("x", 60.0, 62.0)
+
+    assert activity.protected_until("x", 5.0) == 62.0
+
+
+def test_a_copy_that_is_gone_leaves_no_record():
+    activity = Activity()
+    activity.observe("n", member(COPY), 10.0)
+
+    activity.observe("n", None, 11.0)
+
+    assert activity.of("x") is None
+    assert activity.protected_until("x", 5.0) == 0.0
+
+
+def test_full_means_queued_and_since_when_is_kept():
+    activity = Activity()
+    full = dataclasses.replace(COPY, queued_requests=2)
+    activity.observe("n", member(full), 10.0)
+    activity.observe("n", member(full), 20.0)
+    record = activity.of("x")
+    assert record is not None
+    assert record.full_since == 10.0
+
+    activity.observe("n", member(COPY), 30.0)
+
+    assert record.full_since is None
+
+
+@pytest.mark.parametrize(
+    ("busy", "chosen"),
+    [({"a": 3, "b": 1}, "b"), ({"a": 1, "b": 1}, "a"), ({"b": 0, "a": 0}, "a")],
+    ids=["least busy", "ties by name", "whatever order"],
+)
+def test_callers_are_sent_to_the_least_busy_copy(busy, chosen):
+    profile = Profile("m")
+    situation = Situation(lambda: 0.0, catalogue=Catalogue({"m": profile}, {}, 1))
+    fleet: Fleet = situation.fleet
+    for name, active in busy.items():
+        epoch = fleet.attach(Identity(name, "i", f"{name}:1"))
+        copy = dataclasses.replace(COPY, instance_id=f"{name}-m", active_requests=active)
+        fleet.report(name, epoch, Report(1, instances=(copy,)), 0.0, None)
+    answers = Answers(situation, Standings(situation))
+
+    placed = answers.choose(answers.routable(profile), frozenset())
+
+    assert placed is not None
+    assert placed.neuron == chosen
+
+
+@pytest.mark.parametrize(
+    ("facts", "is_routable"),
+    [
+        ({}, True),
+        ({"servable": False}, False),
+        ({"state": InstanceState.UNKNOWN}, False),
+        ({"state": InstanceState.RECOVERING}, False),
+        ({"state": InstanceState.DRAINING}, False),
+        ({"config_revision": 8}, False),
+        ({"config_revision": 0}, True),
+    ],
+    ids=[
+        "silence is servable",
+        "squeezed",
+        "unknown",
+        "recovering",
+        "draining",
+        "outdated",
+        "by hand",
+    ],
+)
+def test_what_is_routed_to(facts, is_routable):
+    profile = Profile("m", revision=7)
+    situation = Situation(lambda: 0.0)
+    copy = dataclasses.replace(COPY, **{"config_revision": 7, **facts})
+
+    assert situation.is_routable(profile, member(copy), copy) is is_routable
+
+
+def test_nothing_is_routed_to_a_lost_or_stopping_neuron():
+    profile, situation = Profile("m"), Situation(lambda: 0.0)
+    lost = dataclasses.replace(member(COPY), is_lost=True)
+    stopping = dataclasses.replace(
+        member(COPY), report=Report(1, instances=(COPY,), is_draining=True)
+    )
+    cordoned = dataclasses.replace(member(COPY), is_cordoned=True)
+
+    assert [situation.is_routable(profile, m, COPY) for m in (lost, stopping, cordoned)] == [
+        False,
+        False,
+        True,
+    ]
