@@ -214,7 +214,7 @@ class Loads:
         weights = await self._sources.resolve(spec, on_bytes)
         drafts = [spec.draft_source] if spec.draft_source else []
         draft = [await self._sources.locate(text, "", on_bytes) for text in drafts]
-        adapters = [await self._sources.locate(text, "", on_bytes) for text in spec.adapters]
+        adapters = [await self._sources.path(text, "", on_bytes) for text in spec.adapters]
         key = placing.choose(
             spec,
             weights,
@@ -226,7 +226,7 @@ class Loads:
         instance.plan = msgspec.structs.replace(
             plan_of(instance, key.engine, weights, self._settings),
             draft_path=str(draft[0].path) if draft else None,
-            adapter_paths=tuple(str(adapter.path) for adapter in adapters),
+            adapter_paths=tuple(map(str, adapters)),
         )
         self._note(instance, model.LOAD_PHASE_LOADING, 0, weights.bytes)
         await self.load_into(self._supervisor.slot(key, self._tenant), instance)

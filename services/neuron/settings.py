@@ -48,6 +48,7 @@ class NeuronSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
         labels: what placement may ask for.
         models_dirs: folders whose `*.gguf` files and model folders can be loaded by name.
         store_dir: where downloaded models are kept; empty is the first of `models_dirs`.
+        hf_endpoint: the hub of `hf:` sources; empty is huggingface_hub's own choice.
         sources: model name to source, for names that no file has.
         engine: engine for all models; empty chooses by the files and the devices.
         threads: CPU threads of an engine; None is the engine's own choice.
@@ -74,6 +75,7 @@ class NeuronSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
     labels: dict[str, str] = {}
     models_dirs: tuple[str, ...] = (DEFAULT_MODELS_DIR,)
     store_dir: str = ""
+    hf_endpoint: str = ""
     sources: dict[str, str] = {}
     engine: str = ""
     threads: int | None = None

@@ -1,4 +1,4 @@
-"""Where weights come from: `path:`, `package:`, and room for more.
+"""Where weights come from: `path:`, `package:`, `hf:`.
 
 A source is one class that turns the text behind its scheme into a path on this disk, reporting
 bytes while it does. `Sources` chooses it, then checks what came.
@@ -25,12 +25,21 @@ _CHUNK_BYTES = 1 << 20
 class Source(Protocol):
     """One way to get weights."""
 
-    def find(self, location: str) -> pathlib.Path | None:
-        """The file or folder where the weights already lie; None where they have to be fetched."""
+    def find(self, location: str, quant: str) -> pathlib.Path | None:
+        """The file or folder where the weights already lie; None where they have to be fetched.
+
+        Raises:
+            FleetError: BAD_REQUEST, MODEL_UNKNOWN.
+        """
         ...
 
-    async def fetch(self, location: str, on_bytes: OnBytes) -> pathlib.Path:
-        """Fetches the weights. Cancelling leaves nothing half-done behind.
+    async def fetch(self, location: str, quant: str, on_bytes: OnBytes) -> pathlib.Path:
+        """Fetches the weights. Cancelling leaves nothing behind that would count as weights.
+
+        Args:
+            location: what stands behind the scheme.
+            quant: which of several files, for sources that can choose before the download.
+            on_bytes: told how far it is.
 
         Raises:
             FleetError: SOURCE_UNAVAILABLE, NO_ROOM, BAD_REQUEST, NOT_SUPPORTED, MODEL_UNKNOWN.
@@ -41,31 +50,13 @@ class Source(Protocol):
 class PathSource:
     """`path:/…`: weights that already lie on this disk."""
 
-    def find(self, location: str) -> pathlib.Path:
+    def find(self, location: str, quant: str) -> pathlib.Path:
         """The path itself."""
         return pathlib.Path(location).expanduser()
 
-    async def fetch(self, location: str, on_bytes: OnBytes) -> pathlib.Path:
+    async def fetch(self, location: str, quant: str, on_bytes: OnBytes) -> pathlib.Path:
         """The path itself; there is nothing to fetch."""
-        return self.find(location)
-
-
-class UnsupportedSource:
-    """A scheme that is part of the contract and not served by this neuron."""
-
-    def __init__(self, scheme: str) -> None:
-        self._scheme = scheme
-
-    def find(self, location: str) -> None:
-        """Never here."""
-
-    async def fetch(self, location: str, on_bytes: OnBytes) -> pathlib.Path:
-        """Refuses."""
-        raise FleetError(
-            Reason.NOT_SUPPORTED,
-            f"This neuron cannot fetch `{self._scheme}:` sources.",
-            field="spec.source",
-        )
+        return self.find(location, quant)
 
 
 class Sources:
@@ -105,11 +96,17 @@ class Sources:
 
     async def locate(self, text: str, quant: str, on_bytes: OnBytes) -> Weights:
         """The weights of one source text, fetched where they are not here yet."""
-        source, location = self._parse(text)
-        path = await asyncio.to_thread(source.find, location)
-        if path is None:
-            path = await source.fetch(location, on_bytes)
+        path = await self.path(text, quant, on_bytes)
         return await asyncio.to_thread(weights.inspect, path, quant=quant)
+
+    async def path(self, text: str, quant: str, on_bytes: OnBytes) -> pathlib.Path:
+        """Where the files of one source text lie, fetched where they are not here yet.
+
+        What they hold is not looked at: adapters are no models.
+        """
+        source, location = self._parse(text)
+        path = await asyncio.to_thread(source.find, location, quant)
+        return path or await source.fetch(location, quant, on_bytes)
 
     def find(self, spec: model.LoadSpec) -> Weights | None:
         """The weights of a load if they are on this disk. Blocks.
@@ -121,7 +118,7 @@ class Sources:
         if not text:
             return self._by_name(spec.model, spec.quant)
         source, location = self._parse(text)
-        path = source.find(location)
+        path = source.find(location, spec.quant)
         return None if path is None else weights.inspect(path, quant=spec.quant)
 
     def listing(self) -> tuple[list[model.StoredModel], list[str]]:

@@ -9,6 +9,7 @@ import dataclasses
 import json
 import os
 import pathlib
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Final
 
@@ -17,6 +18,8 @@ from services.backplane.errors import FleetError, Reason
 from services.neuron import gguf_header
 
 _CONFIG: Final = "config.json"
+# A GGUF file may be split; whoever reads the first part reads them all.
+_PART: Final = re.compile(r"-(?P<number>\d{5})-of-(?P<count>\d{5})$")
 _MOST_FILES: Final = 20_000
 _DEEPEST: Final = 4
 
@@ -79,7 +82,7 @@ def listing(folders: Sequence[pathlib.Path]) -> tuple[dict[str, Weights], list[s
     problems: list[str] = []
     for folder in folders:
         for path in _candidates(folder):
-            name = path.stem if path.suffix == ".gguf" else path.name
+            name = _PART.sub("", path.stem) if path.suffix == ".gguf" else path.name
             if name in found:
                 continue
             try:
@@ -141,11 +144,11 @@ def _candidates(folder: pathlib.Path) -> Iterator[pathlib.Path]:
             return
         if _CONFIG in files and any(name.endswith(".safetensors") for name in files):
             yield here
-        yield from (here / name for name in sorted(files) if name.endswith(".gguf"))
+        yield from _first_parts([here / name for name in sorted(files) if name.endswith(".gguf")])
 
 
 def _folder(path: pathlib.Path, quant: str) -> Weights:
-    ggufs = sorted(path.rglob("*.gguf"))
+    ggufs = _first_parts(sorted(path.rglob("*.gguf")))
     if len(ggufs) == 1 and not quant:
         return _gguf(ggufs[0])
     if ggufs:
@@ -161,12 +164,30 @@ def _gguf(path: pathlib.Path) -> Weights:
     return Weights(
         path,
         "gguf",
-        path.stat().st_size,
+        sum(part.stat().st_size for part in _parts(path)),
         header.architecture,
         header.max_context_tokens,
         header.cache_bytes_per_token,
         header.is_embedder,
     )
+
+
+def _first_parts(files: Sequence[pathlib.Path]) -> list[pathlib.Path]:
+    """The files without the later parts of split ones."""
+    parts = [(path, _PART.search(path.stem)) for path in files]
+    return [path for path, part in parts if part is None or int(part["number"]) == 1]
+
+
+def _parts(first: pathlib.Path) -> list[pathlib.Path]:
+    """All parts of a GGUF file; of most there is one."""
+    part = _PART.search(first.stem)
+    if part is None:
+        return [first]
+    count = int(part["count"])
+    stem = first.stem[: part.start()]
+    return [
+        first.with_name(f"{stem}-{number:05}-of-{count:05}.gguf") for number in range(1, count + 1)
+    ]
 
 
 def _safetensors(path: pathlib.Path, size: int) -> Weights:

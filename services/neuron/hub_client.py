@@ -1,0 +1,239 @@
+"""Talks to a Hugging Face hub, in a process of its own: `python -m services.neuron.hub_client`.
+
+The job comes as JSON on standard input; lines of JSON on standard output tell how far it is, the
+last one how it ended. A process can be ended at any moment, a library's thread cannot; what it had
+by then lies in `*.part` files and is where the next one goes on.
+"""
+
+from __future__ import annotations
+
+import concurrent.futures
+import errno
+import hashlib
+import os
+import pathlib
+import sys
+from collections.abc import Callable
+from typing import Any, Final
+
+import msgspec
+
+from services.backplane.errors import FleetError, Reason
+from services.neuron.hub_files import HubFile, Listing
+
+_AT_A_TIME: Final = 4
+_GLANCE_SECONDS: Final = 0.25
+_CHUNK_BYTES: Final = 1 << 20
+# The hub serves larger files through its own protocol alone.
+HTTP_LIMIT_BYTES: Final = 50_000_000_000
+_GONE: Final = frozenset({"RepositoryNotFoundError", "RevisionNotFoundError", "HFValidationError"})
+
+
+class Job(msgspec.Struct, frozen=True, kw_only=True):
+    """What to do: list a repository, or bring files of one commit.
+
+    Attributes:
+        repository: `OWNER/NAME`.
+        revision: to look up; a commit where files are brought.
+        endpoint: the hub; empty is the library's own choice.
+        folder: where to put the files; None lists.
+        files: which.
+        http_limit_bytes: larger files go another way.
+    """
+
+    repository: str
+    revision: str
+    endpoint: str = ""
+    folder: str | None = None
+    files: tuple[HubFile, ...] = ()
+    http_limit_bytes: int = HTTP_LIMIT_BYTES
+
+
+class Told(msgspec.Struct, frozen=True, omit_defaults=True):
+    """One line of the answer.
+
+    Attributes:
+        done: bytes that are here, in all.
+        checked: bytes whose digest has been checked.
+        listing: of a listing job, last.
+        reason: of a job that failed, last: a name of `backplane.errors.Reason`.
+        message: why it failed.
+        ended: of a job that ended well, last.
+    """
+
+    done: int = 0
+    checked: int = 0
+    listing: Listing | None = None
+    reason: str = ""
+    message: str = ""
+    ended: bool = False
+
+
+def main() -> int:
+    """Does one job. Returns the exit code; failures are told on standard output."""
+    job = msgspec.json.decode(sys.stdin.buffer.read(), type=Job)
+    try:
+        if job.folder is None:
+            _tell(Told(listing=list_files(job)))
+        else:
+            bring(job, pathlib.Path(job.folder), _tell)
+            _tell(Told(ended=True))
+    except FleetError as error:
+        _tell(Told(reason=error.reason.value, message=error.message))
+    except Exception as error:  # noqa: BLE001 - the library raises what its HTTP client raises
+        told = failure(job, error)
+        _tell(Told(reason=told.reason.value, message=told.message))
+    return 0
+
+
+def list_files(job: Job) -> Listing:
+    """The repository at the commit that the revision means now."""
+    import huggingface_hub
+
+    api = huggingface_hub.HfApi(endpoint=job.endpoint or None)
+    found = api.model_info(job.repository, revision=job.revision, files_metadata=True)
+    files = tuple(
+        HubFile(one.rfilename, one.size or 0, one.lfs.sha256 if one.lfs else "")
+        for one in found.siblings or ()
+    )
+    return Listing(found.sha or job.revision, files)
+
+
+def bring(job: Job, folder: pathlib.Path, tell: Callable[[Told], None]) -> None:
+    """Brings the files, each under its own name once it is whole and its digest is right.
+
+    Raises:
+        FleetError: MODEL_FILE_BAD, a file is not what the hub says it is.
+    """
+    checked = [0]  # counted by several threads; only ever shown
+
+    def one(file: HubFile) -> None:
+        path = folder / file.path
+        if path.is_file():
+            return
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part = _part(folder, file)
+        way = _bring_http if file.size <= job.http_limit_bytes else _bring_large
+        had = part.is_file()
+        way(job, file, part)
+        try:
+            _check(file, part, checked)
+        except FleetError:
+            if not had:
+                raise
+            # What an earlier download left was bad; from the start it may come well.
+            way(job, file, part)
+            _check(file, part, checked)
+        part.replace(path)
+
+    with concurrent.futures.ThreadPoolExecutor(_AT_A_TIME) as pool:
+        running = {pool.submit(one, file) for file in job.files}
+        try:
+            told = Told()
+            while running:
+                ended, running = concurrent.futures.wait(
+                    running, _GLANCE_SECONDS, concurrent.futures.FIRST_EXCEPTION
+                )
+                now = Told(done=sum(_size(folder, file) for file in job.files), checked=checked[0])
+                if now != told:
+                    tell(now)
+                    told = now
+                for each in ended:
+                    each.result()
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+
+
+def failure(job: Job, error: Exception) -> FleetError:
+    """The library's error in the fleet's terms."""
+    words = " ".join(str(error).split())[:300]
+    names = {kind.__name__ for kind in type(error).__mro__}
+    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+        return FleetError(Reason.NO_ROOM, "The disk of the model store is full.")
+    if "GatedRepoError" in names:
+        told = f"{job.repository} is gated: ask for access at the hub, and set HF_TOKEN here."
+        return FleetError(Reason.SOURCE_UNAVAILABLE, told)
+    if names & _GONE:
+        told = f"The hub has no {job.repository} at {job.revision} (or HF_TOKEN may not see it)."
+        return FleetError(Reason.MODEL_UNKNOWN, told)
+    return FleetError(Reason.SOURCE_UNAVAILABLE, f"The hub did not give {job.repository}: {words}")
+
+
+def _bring_http(job: Job, file: HubFile, part: pathlib.Path) -> None:
+    """Goes on where an earlier download ended; the library resumes a connection that is cut."""
+    import huggingface_hub
+    from huggingface_hub import file_download
+    from huggingface_hub import utils as module
+
+    utils: Any = module  # its typing hides what its manual documents
+    here = part.stat().st_size if part.is_file() else 0
+    if here > file.size:
+        part.unlink()
+        here = 0
+    if here == file.size and here:
+        return
+    url = huggingface_hub.hf_hub_url(
+        job.repository, file.path, revision=job.revision, endpoint=job.endpoint or None
+    )
+    with part.open("ab") as out:
+        file_download.http_get(
+            url,
+            out,
+            resume_size=here,
+            headers=utils.build_hf_headers(),
+            expected_size=file.size or None,
+        )
+
+
+def _bring_large(job: Job, file: HubFile, part: pathlib.Path) -> None:
+    """The library's whole way, which knows the hub's protocol for large files."""
+    import huggingface_hub
+
+    aside = part.with_suffix(".large")
+    path = huggingface_hub.hf_hub_download(
+        job.repository,
+        file.path,
+        revision=job.revision,
+        endpoint=job.endpoint or None,
+        local_dir=aside,
+    )
+    pathlib.Path(path).replace(part)
+
+
+def _check(file: HubFile, part: pathlib.Path, checked: list[int]) -> None:
+    if part.stat().st_size != file.size:
+        told = f"{file.path} has {part.stat().st_size} bytes; the hub says {file.size}."
+        part.unlink()
+        raise FleetError(Reason.MODEL_FILE_BAD, told)
+    if not file.sha256:
+        return
+    made = hashlib.sha256()
+    with part.open("rb") as content:
+        while chunk := content.read(_CHUNK_BYTES):
+            made.update(chunk)
+            checked[0] += len(chunk)
+    if made.hexdigest() != file.sha256:
+        part.unlink()  # going on behind wrong bytes would never end well
+        told = f"{file.path} came with the digest {made.hexdigest()}, not {file.sha256}."
+        raise FleetError(Reason.MODEL_FILE_BAD, told)
+
+
+def _part(folder: pathlib.Path, file: HubFile) -> pathlib.Path:
+    return folder / f"{file.path}.part"
+
+
+def _size(folder: pathlib.Path, file: HubFile) -> int:
+    for path in (folder / file.path, _part(folder, file)):
+        if path.is_file():
+            return path.stat().st_size
+    return 0
+
+
+def _tell(told: Told) -> None:
+    sys.stdout.buffer.write(msgspec.json.encode(told) + b"\n")
+    sys.stdout.buffer.flush()
+
+
+if __name__ == "__main__":
+    # Downloads that nobody wants any more still run in threads, which an ordinary end waits for.
+    os._exit(main())
