@@ -56,7 +56,15 @@ async def choose(running: Any, session_id: str, model: str) -> None:
 
 
 @pytest.mark.real
-@pytest.mark.parametrize("wire", ["openai-chat", "openai-responses", "anthropic-messages"])
+@pytest.mark.parametrize(
+    "wire",
+    [
+        "openai-chat",
+        # the agent's own prompt takes the small model seconds to read, and many on a busy machine
+        pytest.param("openai-responses", marks=pytest.mark.slow),
+        pytest.param("anthropic-messages", marks=pytest.mark.slow),
+    ],
+)
 async def test_scripted_edits_and_the_real_models_text_share_a_session(
     place: Place, real_fleet: RunningFleet, wire: str
 ):
@@ -82,6 +90,7 @@ async def test_scripted_edits_and_the_real_models_text_share_a_session(
 
 
 @pytest.mark.real
+@pytest.mark.slow
 async def test_cancel_and_kill_while_the_real_model_writes(place: Place, real_fleet: RunningFleet):
     async with ScriptedEndpoint(Answer(text="unused")) as script:
         environment = configured(place, script, real_fleet, wire="openai-chat", tokens=2000)
