@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from services import __version__
-from services.cli import bench, chat, doctor, fleet, placement, services, up
+from services.cli import bench, chat, conformance, doctor, fleet, placement, services, up
 
 app = typer.Typer(
     name="cortex",
@@ -40,7 +40,17 @@ for panel, commands in (
         _RUN,
         (up.up, services.serve, services.gateway, services.registry, services.neuron, services.acp),
     ),
-    (_SEE, (fleet.status, fleet.models, chat.chat, bench.bench, doctor.doctor)),
+    (
+        _SEE,
+        (
+            fleet.status,
+            fleet.models,
+            chat.chat,
+            bench.bench,
+            doctor.doctor,
+            conformance.conformance,
+        ),
+    ),
     (
         _OPERATE,
         (

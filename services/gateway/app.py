@@ -10,6 +10,7 @@ from starlette.routing import BaseRoute, Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from services.gateway import ops
+from services.gateway.conformance.routes import routes as conformance
 from services.gateway.dialects.anthropic_messages.routes import routes as anthropic_messages
 from services.gateway.dialects.models.routes import routes as models
 from services.gateway.dialects.ollama.routes import routes as ollama
@@ -34,6 +35,7 @@ def build_app(
         *openai_embeddings(core),
         *models(core),
         *ollama(core),
+        *conformance(core),
         *ops.routes(readiness),
     ]
     app = Starlette(

@@ -47,7 +47,7 @@ def message(target: Target) -> None:
     assert answer.content[0].type == "text"
     assert answer.content[0].text
     assert answer.usage.input_tokens + (answer.usage.cache_read_input_tokens or 0) > 0
-    assert answer._request_id  # noqa: SLF001 - the SDK documents it so
+    assert answer._request_id  # noqa: SLF001  # pyright: ignore[reportPrivateUsage] - documented so
 
 
 @suite.check("basics")

@@ -37,7 +37,11 @@ def one_shot_with_the_real_model(target):
     # it asks for more where the model meets the limit, as one of 135M may at its first try
     for _ in range(3):
         ran = ask(
-            target.model, *SLIM, "--output-format=json", "Say hello", CLAUDE_CODE_MAX_OUTPUT_TOKENS="96"
+            target.model,
+            *SLIM,
+            "--output-format=json",
+            "Say hello",
+            CLAUDE_CODE_MAX_OUTPUT_TOKENS="96",
         )
         if ran.code == 0:
             break
@@ -67,9 +71,7 @@ def partial_messages(target):
 @suite.check("tools")
 def round_trip(target):
     order = f"@call Bash {json.dumps({'command': COMMAND, 'description': 'Adds'})}"
-    ran = ask(
-        target.scripted, "--bare", "--allowed-tools=Bash", "--output-format=json", order
-    )
+    ran = ask(target.scripted, "--bare", "--allowed-tools=Bash", "--output-format=json", order)
     assert result(ran)["result"] == f"The tool said: {PROOF}", ran.out
     assert result(ran)["num_turns"] == 2
 

@@ -32,9 +32,7 @@ ENVIRONMENT = {
     "LOCAL_KEY": "none",
     "CODEX_OSS_BASE_URL": f"{target.url}/v1",
 }
-codex = Program(
-    program_path("codex"), environment=ENVIRONMENT, files={"codex/config.toml": CONFIG}
-)
+codex = Program(program_path("codex"), environment=ENVIRONMENT, files={"codex/config.toml": CONFIG})
 slim = Program(
     program_path("codex"),
     environment=ENVIRONMENT,

@@ -1,0 +1,32 @@
+"""`/v1/conformance`: which clients this build passed with."""
+
+from __future__ import annotations
+
+from starlette.routing import Route
+
+from services.backplane.errors import FleetError
+from services.gateway.conformance.report import packaged
+from services.gateway.dialects import openai_answer
+from services.gateway.dialects.dialect import Fleet, Head, Mount
+
+
+class Conformance:
+    """The report that ships with this build."""
+
+    name: str = "conformance"
+
+    def __init__(self) -> None:
+        self._report = packaged()
+
+    async def answer(self, body: bytes, head: Head, fleet: Fleet) -> bytes:
+        """The report."""
+        return self._report
+
+    def error(self, error: FleetError, head: Head | None) -> bytes:
+        """The error envelope."""
+        return openai_answer.envelope(error)
+
+
+def routes(mount: Mount) -> list[Route]:
+    """One page."""
+    return [Route("/v1/conformance", mount.lookup(Conformance()), methods=["GET"])]
