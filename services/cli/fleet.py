@@ -6,12 +6,13 @@ import asyncio
 from typing import Annotated
 
 import typer
-from rich.console import Group
+from rich.console import Group, RenderableType
 from rich.live import Live
+from rich.text import Text
 
 from cortex.v1 import operator_service_pb2 as op
 from services.backplane.calls import unary
-from services.backplane.errors import Reason
+from services.backplane.errors import FleetError, Reason
 from services.cli.registry_client import (
     ANSWER_SECONDS,
     DEFAULT_REGISTRY,
@@ -74,7 +75,19 @@ async def _fleet(registry: str) -> op.GetFleetResponse:
 
 
 async def _watch(registry: str) -> None:
+    """Shows the fleet again and again; a registry that goes away is waited for."""
+    tables: list[RenderableType] = []
     with Live(console=out, auto_refresh=False, screen=out.is_terminal) as live:
         while True:
-            live.update(Group(*fleet_tables(await _fleet(registry))), refresh=True)
+            try:
+                tables = list(fleet_tables(await _fleet(registry)))
+                shown = tables
+            except FleetError as error:
+                if error.reason is not Reason.REGISTRY_UNAVAILABLE or not tables:
+                    raise
+                shown = [Text(f"{error.message} This was its last answer:", style="red"), *tables]
+            if out.is_terminal:
+                live.update(Group(*shown), refresh=True)
+            else:  # a pipe or a file gets one view after the other
+                out.print(*shown, sep="\n")
             await asyncio.sleep(_REFRESH_SECONDS)

@@ -80,14 +80,15 @@ class Service:
             )
 
     def kill(self) -> None:
-        """kill -9, with whatever it had started."""
+        """kill -9. What it had started has to end by itself: a worker left behind holds its GPU."""
         process = self.process
         children = psutil.Process(process.pid).children(recursive=True)
         process.send_signal(signal.SIGKILL)
         process.wait()
-        for child in children:
-            if child.is_running():
-                child.kill()
+        _, orphans = psutil.wait_procs(children, timeout=5)
+        for orphan in orphans:
+            orphan.kill()
+        assert not orphans, orphans
 
     def end(self) -> int:
         """Ends it as systemd does; returns the exit code."""

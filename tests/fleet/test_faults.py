@@ -158,6 +158,7 @@ async def kill_the_leader(fleet, clients, measured):
     assert [str(a) for a in [*away, *everyone] if not a.is_whole] == []
     busy_until = max(answer.ended for answer in everyone[:4])
     fleet[name].start()
+    await seconds_until(lambda: fleet.roles() == ["leader", "standby"])
     measured(
         f"leader killed: the stand-by led with both neurons after {led:.2f} s; who waited for a"
         f" swap was answered {early.first_text - killed:.1f} s, who asked then"

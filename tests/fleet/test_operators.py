@@ -94,6 +94,7 @@ async def test_drain_lets_streams_finish_and_moves_the_work(clean):
         until(lambda: clean.placed() == {"left": [absent], "right": [left]})
 
 
+@pytest.mark.slow
 async def test_a_pinned_model_stays_whatever_is_asked_for(clean):
     async with Clients(clean.url) as clients:
         left, right, absent = await two_loaded(clean, clients)
@@ -107,6 +108,7 @@ async def test_a_pinned_model_stays_whatever_is_asked_for(clean):
         assert "yes" in clean.cli("models").stdout
 
 
+@pytest.mark.slow
 async def test_unload_and_load_say_what_they_do(clean):
     async with Clients(clean.url) as clients:
         left, *_ = await two_loaded(clean, clients)
@@ -123,6 +125,7 @@ async def test_unload_and_load_say_what_they_do(clean):
         until(lambda: clean.placed()["left"] == [left])
 
 
+@pytest.mark.slow
 def test_status_watch_follows_what_changes(clean):
     """On a terminal of its own, as a person has it."""
     inside, outside = pty.openpty()
@@ -134,16 +137,24 @@ def test_status_watch_follows_what_changes(clean):
     os.close(outside)
     seen = ""
 
-    def shows(words):
+    def shows(words, without="\0"):
+        """True if the newest whole picture has these words; each begins with the cursor at home."""
         nonlocal seen
         seen += os.read(inside, 65536).decode(errors="replace")
-        return words in seen
+        picture = seen.split("\x1b[H")[-2:][0]
+        return words in picture and without not in picture
 
     try:
         until(lambda: shows("right"))
-        assert "cordoned" not in seen
+        assert not shows("cordoned")
         clean.cli("cordon", "right")
         until(lambda: shows("cordoned"))
+        clean["registry"].kill()
+        until(lambda: shows("This was its last answer"))
+        clean["registry"].start()
+        until(lambda: shows("cordoned", without="This was its last answer"))
+        until(lambda: clean.live() == {"left", "right"})
+        assert watching.poll() is None
     finally:
         watching.send_signal(2)
         os.close(inside)

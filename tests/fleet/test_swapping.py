@@ -6,7 +6,10 @@ import asyncio
 import random
 import re
 
-from tests.fleet.clients import WORDS, Clients
+import pytest
+
+from tests.fleet.clients import WORDS, Clients, two_loaded
+from tests.fleet.processes import until
 
 
 async def test_any_order_from_many_clients_is_answered_whole(pair, measured):
@@ -38,11 +41,11 @@ async def test_any_order_from_many_clients_is_answered_whole(pair, measured):
     measured(f"72 requests for three models in two rooms: {len(swaps)} swaps")
 
 
+@pytest.mark.slow
 async def test_a_swap_waits_for_streams_and_takes_no_new_ones(pair):
     """Both neurons are busy all the time; who waits long enough has one of them drained."""
     async with Clients(pair.url) as clients:
-        held = [name for names in pair.placed().values() for name in names]
-        absent = next(name for name in WORDS if name not in held)
+        *held, absent = await two_loaded(pair, clients)
         before = len(list(pair["registry"].lines("unload.ordered")))
         stop = asyncio.Event()
         answers = []
@@ -52,6 +55,7 @@ async def test_a_swap_waits_for_streams_and_takes_no_new_ones(pair):
                 answers.append(await clients.stream(model, 1500))
 
         busy = [asyncio.create_task(keep_busy(model)) for model in held for _ in range(2)]
+        await asyncio.to_thread(until, lambda: all(pair.in_flight()[name] for name in held))
         waited = await clients.stream(absent, 50)
         stop.set()
         await asyncio.gather(*busy)
