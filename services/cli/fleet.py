@@ -40,11 +40,10 @@ def status(
         if watch:
             await _watch(registry)
             return
-        fleet = await _fleet(registry)
         if as_json:
-            print_json(fleet)
+            print_json(await _fleet(registry))
         else:
-            out.print(*fleet_tables(fleet), sep="\n")
+            out.print(*fleet_tables(await _led_fleet(registry)), sep="\n")
 
     run(main)
 
@@ -74,13 +73,23 @@ async def _fleet(registry: str) -> op.GetFleetResponse:
         )
 
 
+async def _led_fleet(registry: str) -> op.GetFleetResponse:
+    """The fleet as the leader has it; a stand-by has none, and says who leads."""
+    fleet = await _fleet(registry)
+    if fleet.registry.role != "standby":
+        return fleet
+    if not fleet.registry.leader_address:
+        raise FleetError(Reason.REGISTRY_UNAVAILABLE, "No registry leads yet.")
+    return await _fleet(fleet.registry.leader_address)
+
+
 async def _watch(registry: str) -> None:
     """Shows the fleet again and again; a registry that goes away is waited for."""
     tables: list[RenderableType] = []
     with Live(console=out, auto_refresh=False, screen=out.is_terminal) as live:
         while True:
             try:
-                tables = list(fleet_tables(await _fleet(registry)))
+                tables = list(fleet_tables(await _led_fleet(registry)))
                 shown = tables
             except FleetError as error:
                 if error.reason is not Reason.REGISTRY_UNAVAILABLE or not tables:

@@ -175,8 +175,14 @@ async def test_pins_and_cordons_are_the_next_leaders_too(fleet, database):
     fleet.add_gateway()
     fleet.wait("left")
     leader = fleet.state().registry.leader_address
-    fleet.registries.sort(key=lambda address: address != leader)
-    name = "one" if f'listen = "{leader}"' in (fleet.folder / "one.toml").read_text() else "two"
+    name = ("one", "two")[fleet.registries.index(leader)]
+    await seconds_until(lambda: fleet.roles() == ["leader", "standby"])
+    fleet.registries.sort(key=lambda address: address == leader)
+    assert "left" in fleet.cli("status").stdout, "the stand-by's answer is the leader's"
+    refused = fleet.cli("cordon", "left", check=False)
+    assert refused.returncode == 1
+    assert leader in refused.stderr
+    fleet.registries.reverse()
     fleet.cli("cordon", "left")
 
     fleet[name].kill()
