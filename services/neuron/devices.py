@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import importlib.util
 import platform
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import psutil
@@ -35,6 +35,8 @@ class Devices:
         self._reserved = reserved_bytes
         self.problems: list[str] = []
         self._nvml: Any = self._open_nvml()
+        # A GPU that is lost no longer says who it was.
+        self._known: dict[int, str] = {}
 
     def read(self) -> list[model.Device]:
         """All devices, measured now."""
@@ -44,6 +46,19 @@ class Devices:
     def has_gpu(self) -> bool:
         """True if there is a driver that answers."""
         return self._nvml is not None
+
+    def used_bytes(self, device_ids: Sequence[str]) -> Mapping[str, int]:
+        """Memory in use on GPUs, by whomever; devices that NVML does not know are left out."""
+        nvml, used = self._nvml, dict[str, int]()
+        if nvml is None:
+            return used
+        for device_id in device_ids:
+            try:
+                handle = nvml.nvmlDeviceGetHandleByUUID(device_id)
+                used[device_id] = int(nvml.nvmlDeviceGetMemoryInfo(handle).used)
+            except nvml.NVMLError:  # the CPU, or a device that is lost
+                continue
+        return used
 
     def close(self) -> None:
         """Closes NVML."""
@@ -85,10 +100,11 @@ class Devices:
         for index in range(nvml.nvmlDeviceGetCount()):
             try:
                 made.append(self._gpu(nvml.nvmlDeviceGetHandleByIndex(index)))
+                self._known[index] = made[-1].device_id
             except nvml.NVMLError as error:
                 made.append(
                     model.Device(
-                        device_id=f"gpu-{index}",
+                        device_id=self._known.get(index, f"gpu-{index}"),
                         kind=model.DEVICE_KIND_CUDA,
                         quarantine_reason=f"NVML: {error}",
                     )

@@ -29,6 +29,7 @@ class Recovery:
         self._metrics = metrics
         self._loads: Loads | None = None
         self._tasks: set[asyncio.Task[None]] = set()
+        self._is_stopped = False
 
     def reload_with(self, loads: Loads) -> None:
         """Names who loads; the two need each other."""
@@ -42,9 +43,12 @@ class Recovery:
         """A process came or went."""
         self._instances.changes.bump()
 
-    def on_worker_down(self, key: SlotKey, error: FleetError, *, for_good: bool) -> None:
+    def on_worker_down(
+        self, key: SlotKey, error: FleetError, *, for_good: bool, planned: bool
+    ) -> None:
         """READY instances recover, or fail where no worker will come."""
-        self._metrics.worker_deaths.labels(key.engine).inc()
+        if not planned:
+            self._metrics.worker_deaths.labels(key.engine).inc()
         for instance in self._instances.in_slot(key):
             instance.link, instance.stats = None, ModelStats()
             if for_good and instance.state in {State.READY, State.RECOVERING}:
@@ -61,13 +65,15 @@ class Recovery:
             for instance in self._instances.in_slot(key)
             if instance.state is State.RECOVERING
         ]
-        if waiting:
+        # A worker may still come up while the daemon ends; nobody would end what is begun then.
+        if waiting and not self._is_stopped:
             task = asyncio.create_task(self._bring_back(waiting), name="recovery")
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
 
     async def stop(self) -> None:
-        """Ends all recoveries."""
+        """Ends all recoveries, and begins none any more."""
+        self._is_stopped = True
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)

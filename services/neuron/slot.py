@@ -55,8 +55,10 @@ class Tenant(Protocol):
         """A process is ready, the first or a later one."""
         ...
 
-    def on_worker_down(self, key: SlotKey, error: FleetError, *, for_good: bool) -> None:
-        """A process died; `for_good`: no other will come."""
+    def on_worker_down(
+        self, key: SlotKey, error: FleetError, *, for_good: bool, planned: bool
+    ) -> None:
+        """A process ended; `for_good`: no other will come; `planned`: it was being replaced."""
         ...
 
     def on_worker_changed(self) -> None:
@@ -112,6 +114,7 @@ class Slot:
         self._state = "starting"
         self._process: WorkerProcess | None = None
         self._last_words = ""
+        self._replaced_because = ""
         self._stopping = asyncio.Event()
         self._up: asyncio.Future[WorkerLink] = asyncio.get_running_loop().create_future()
         self._life = asyncio.create_task(self._live(), name=f"slot-{key.engine}")
@@ -135,6 +138,19 @@ class Slot:
         """
         return await asyncio.shield(self._up)
 
+    async def recycle(self, why: str) -> None:
+        """Replaces the running process at once, unless a load is under way: then behind it.
+
+        Args:
+            why: in words.
+        """
+        async with self.load_gate:
+            process = self._process
+            if process is not None and self._state == "running":
+                self._replaced_because = why
+                process.kill(f"it was replaced: {why}")
+                await process.ended()
+
     async def stop(self) -> None:
         """Ends the process and the slot."""
         self._stopping.set()
@@ -153,6 +169,11 @@ class Slot:
             if self._stopping.is_set():
                 link.on_death(FleetError(Reason.SHUTTING_DOWN, "The worker was stopped."))
                 return
+            why, self._replaced_because = self._replaced_because, ""
+            if why:
+                error = FleetError(Reason.WORKER_LOST, f"The worker is being replaced: {why}")
+                self._go_down(link, death, error, for_good=False, planned=True)
+                continue
             self._deaths.note(time.monotonic())
             self._last_words = death.last_words
             for_good = self._deaths.is_too_many
@@ -170,14 +191,20 @@ class Slot:
                 last_words=death.last_words,
                 quarantined=for_good,
             )
-            self._go_down(link, death, error, for_good=for_good)
+            self._go_down(link, death, error, for_good=for_good, planned=False)
             if for_good:
                 return
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._stopping.wait(), self._deaths.pause_seconds)
 
     def _go_down(
-        self, link: WorkerLink, death: Death, error: FleetError, *, for_good: bool
+        self,
+        link: WorkerLink,
+        death: Death,
+        error: FleetError,
+        *,
+        for_good: bool,
+        planned: bool,
     ) -> None:
         self._state = "quarantined" if for_good else "restarting"
         failed = FleetError(Reason.LOAD_FAILED, f"The worker cannot run: {death}")
@@ -189,7 +216,7 @@ class Slot:
             self._up.set_exception(failed)
             self._up.exception()
         # Tenants first: a task that is lost asks its instance whether that will come back.
-        self._tenant.on_worker_down(self.key, error, for_good=for_good)
+        self._tenant.on_worker_down(self.key, error, for_good=for_good, planned=planned)
         link.on_death(error)
 
     async def _one_process(self) -> tuple[WorkerLink, Death]:

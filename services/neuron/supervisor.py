@@ -66,6 +66,17 @@ class Supervisor:
             del self._slots[key]
             await slot.stop()
 
+    async def recycle(self, key: SlotKey, why: str) -> None:
+        """Replaces a slot's process by a new one, which is no death; its tenants come back.
+
+        Args:
+            key: which; one that does not run is left alone.
+            why: in words.
+        """
+        slot = self._slots.get(key)
+        if slot is not None:
+            await slot.recycle(why)
+
     @property
     def view(self) -> Mapping[SlotKey, SlotView]:
         """How every slot stands."""

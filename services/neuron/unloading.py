@@ -15,6 +15,8 @@ import structlog
 from services.backplane.errors import FleetError, Reason
 from services.neuron.instances import Instance, Instances, State
 from services.neuron.loading import Loads
+from services.neuron.reclaiming import Reclaiming
+from services.neuron.slot import SlotKey
 from services.neuron.supervisor import Supervisor
 
 _FREE_SECONDS = 30.0
@@ -51,6 +53,7 @@ class Unloads:
         instances: Instances,
         loads: Loads,
         supervisor: Supervisor,
+        reclaiming: Reclaiming,
         measure: Callable[[], Awaitable[None]],
     ) -> None:
         """Unloads nothing yet.
@@ -59,11 +62,13 @@ class Unloads:
             instances: all of this neuron.
             loads: ends those that are to be unloaded before they are ready.
             supervisor: ends workers whose last instance goes.
+            reclaiming: asks the driver whether the memory has come back.
             measure: measures the devices anew; the report that an instance is gone must not come
                 with the free memory of a time when it was there.
         """
         self._instances = instances
         self._measure = measure
+        self._reclaiming = reclaiming
         self._loads = loads
         self._supervisor = supervisor
         self._tasks: dict[str, asyncio.Task[int]] = {}
@@ -123,6 +128,7 @@ class Unloads:
         for task in list(self._tasks.values()):
             task.cancel()
         await asyncio.gather(*self._tasks.values(), return_exceptions=True)
+        await self._reclaiming.stop()
 
     async def _run(self, instance: Instance, drain_seconds: float) -> int:
         try:
@@ -150,20 +156,41 @@ class Unloads:
             )
 
     async def _free(self, instance: Instance) -> int:
-        freed, info = 0, instance.info
-        link, key = instance.link, instance.key
-        if link is not None and not link.is_lost:
-            try:
-                async with asyncio.timeout(_FREE_SECONDS):
-                    freed = await link.unload(instance.instance_id)
-            except (TimeoutError, FleetError) as error:
-                log.warning(
-                    "model.unload_failed", instance_id=instance.instance_id, error=str(error)
-                )
-        if key is not None and self._instances.in_slot(key) == [instance]:
+        key = instance.key
+        freed = await self._release(instance, key) if key is not None else 0
+        await self._measure()
+        return freed
+
+    async def _release(self, instance: Instance, key: SlotKey) -> int:
+        """Frees the memory and returns how much came free, by the driver where it tells."""
+        held = instance.info.memory_bytes if instance.info else {}
+        before = await self._reclaiming.used(key)
+        told = await self._ask_worker(instance)
+        is_last = self._instances.in_slot(key) == [instance]
+        if is_last:
             # The last tenant takes the process with it: all of its memory comes back.
             # Unloading what a quarantine has failed is how an operator lifts it.
             await self._supervisor.release(key, forgive=True)
-            freed = max(freed, sum(info.memory_bytes.values()) if info else 0)
-        await self._measure()
-        return freed
+        freed_bytes, kept_bytes = await self._reclaiming.reclaimed(key, before, held)
+        if kept_bytes or (told is None and not is_last):
+            log.warning(
+                "model.memory_kept", instance_id=instance.instance_id, kept_bytes=kept_bytes
+            )
+            if not is_last:
+                why = f"it kept {kept_bytes >> 20} MiB of {instance.model}, which was unloaded"
+                self._reclaiming.recycle(key, why)
+        if freed_bytes is not None:
+            return freed_bytes
+        return max(told or 0, sum(held.values()) if is_last else 0)
+
+    async def _ask_worker(self, instance: Instance) -> int | None:
+        """Has the worker free the model; None where it does not answer."""
+        link = instance.link
+        if link is None or link.is_lost:  # with its process its memory went
+            return 0
+        try:
+            async with asyncio.timeout(_FREE_SECONDS):
+                return await link.unload(instance.instance_id)
+        except (TimeoutError, FleetError) as error:
+            log.warning("model.unload_failed", instance_id=instance.instance_id, error=str(error))
+            return None

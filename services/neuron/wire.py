@@ -30,6 +30,7 @@ from services.neuron.loading import Loads
 from services.neuron.measuring import Measures
 from services.neuron.membership import Membership
 from services.neuron.package_source import PackageSource
+from services.neuron.reclaiming import MemoryReader, Reclaiming
 from services.neuron.recovery import Recovery
 from services.neuron.servicer import NeuronServicer
 from services.neuron.settings import NeuronSettings
@@ -73,13 +74,17 @@ async def serve(document: Document, shutdown: Shutdown) -> int:
 
 @contextlib.asynccontextmanager
 async def serving(
-    settings: NeuronSettings, *, worker_command: WorkerCommand = python_worker
+    settings: NeuronSettings,
+    *,
+    worker_command: WorkerCommand = python_worker,
+    memory: MemoryReader | None = None,
 ) -> AsyncGenerator[ServedNeuron]:
     """A neuron in this process; leaving the context drains and stops it.
 
     Args:
         settings: its settings.
         worker_command: command line of its workers.
+        memory: who is asked what an unload has freed; None is the GPUs' driver.
 
     Raises:
         PortTakenError: it cannot listen where it should.
@@ -102,6 +107,7 @@ async def serving(
         devices=devices,
         problems=[*devices.problems, *problems],
         worker_command=worker_command,
+        memory=memory or devices,
     )
     registry.register(StatusCollector(board.report))
     listen = Address.parse(settings.metrics_listen) if settings.metrics_listen else None
@@ -127,6 +133,7 @@ def _build(
     devices: Devices,
     problems: list[str],
     worker_command: WorkerCommand,
+    memory: MemoryReader,
 ) -> tuple[Daemon, StatusBoard]:
     metrics = NeuronMetrics(registry)
     changes = Changes()
@@ -172,7 +179,13 @@ def _build(
         metrics=metrics,
     )
     recovery.reload_with(loads)
-    unloads = Unloads(instances=instances, loads=loads, supervisor=supervisor, measure=measure)
+    unloads = Unloads(
+        instances=instances,
+        loads=loads,
+        supervisor=supervisor,
+        reclaiming=Reclaiming(reader=memory, instances=instances, supervisor=supervisor),
+        measure=measure,
+    )
     servicer = NeuronServicer(
         loads=loads,
         unloads=unloads,

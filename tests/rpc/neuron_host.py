@@ -18,6 +18,7 @@ from cortex.v1.neuron_service_pb2_grpc import NeuronServiceStub
 from services.backplane.channels import open_channel
 from services.backplane.errors import FleetError
 from services.backplane.status import from_rpc_error
+from services.neuron.reclaiming import MemoryReader
 from services.neuron.settings import NeuronSettings, WorkerLimits
 from services.neuron.wire import ServedNeuron, serving
 from services.neuron.worker_process import WorkerCommand, python_worker
@@ -97,7 +98,11 @@ class NeuronHost:
 
 @contextlib.asynccontextmanager
 async def running_neuron(
-    folder: pathlib.Path, *, worker_command: WorkerCommand = python_worker, **settings: Any
+    folder: pathlib.Path,
+    *,
+    worker_command: WorkerCommand = python_worker,
+    memory: MemoryReader | None = None,
+    **settings: Any,
 ) -> AsyncGenerator[NeuronHost]:
     """A neuron on port 0 that attaches nowhere, with its models in a folder."""
     chosen = {
@@ -110,7 +115,7 @@ async def running_neuron(
         "workers": QUICK,
     }
     made = NeuronSettings(**{**chosen, **settings})
-    async with serving(made, worker_command=worker_command) as served:
+    async with serving(made, worker_command=worker_command, memory=memory) as served:
         host = NeuronHost(served, folder)
         await asyncio.wait_for(host.channel.channel_ready(), PATIENCE_SECONDS)
         try:

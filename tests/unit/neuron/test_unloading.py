@@ -2,8 +2,10 @@ from __future__ import annotations
 
 from cortex.v1 import model_pb2 as model
 from services.neuron.changes import Changes
+from services.neuron.devices import Devices
 from services.neuron.instances import Instance, Instances, State
 from services.neuron.loading import Loads
+from services.neuron.reclaiming import Reclaiming
 from services.neuron.settings import WorkerLimits
 from services.neuron.supervisor import Supervisor
 from services.neuron.unloading import Freed, Unloads
@@ -26,6 +28,9 @@ async def test_devices_are_measured_before_the_copy_is_reported_gone():
         instances=instances,
         loads=Loads.__new__(Loads),  # asked for nothing: the copy is ready
         supervisor=supervisor,
+        reclaiming=Reclaiming(
+            reader=Devices(reserved_bytes=0), instances=instances, supervisor=supervisor
+        ),
         measure=measure,
     )
 
