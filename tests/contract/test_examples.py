@@ -1,0 +1,76 @@
+"""Every example is read by the service that it is for, and says what the documentation says."""
+
+import pathlib
+import re
+import tomllib
+
+import pytest
+
+from services.agent.settings import load_settings
+from services.backplane.settings import load
+from services.cli import local_fleet
+from services.gateway import settings as gateway_settings
+from services.neuron.settings import NeuronSettings
+from services.registry import catalogue
+from services.registry import settings as registry_settings
+
+ROOT = pathlib.Path(__file__).parents[2]
+EXAMPLES = ROOT / "examples"
+
+
+def test_cortex_toml_is_read_by_gateway_and_registry():
+    document = load(EXAMPLES / "cortex.toml", {})
+
+    gateway, _ = gateway_settings.read(document)
+    registry = registry_settings.read(document)
+
+    assert ("0.0.0.0:31313", "0.0.0.0:31314") == (gateway.listen, gateway.metrics_listen)
+    assert ("lru", 50) == (registry.eviction.strategy, registry.eviction.defrag_after_cycles)
+    assert [("beast", "http://beast.internal:13131")] == [
+        (neuron.name, neuron.endpoint) for neuron in registry.neurons
+    ]
+
+
+def test_neuron_toml_is_read_by_the_neuron():
+    settings = load(EXAMPLES / "neuron.toml", {}).section("neuron", NeuronSettings)
+
+    assert ("beast", ("gateway.internal:31315",)) == (settings.name, settings.registry)
+
+
+def test_models_toml_is_read_by_the_registry():
+    assert catalogue.load(EXAMPLES / "models.toml").profiles
+
+
+def test_the_catalogue_of_cortex_up_is_read_by_the_registry(tmp_path):
+    fleet = local_fleet.LocalFleet(
+        data_dir=tmp_path, host="127.0.0.1", ports=local_fleet.Ports.beside(31313), config=None
+    )
+    fleet.prepare()
+
+    assert "smollm2-135m" in catalogue.load(fleet.catalogue).profiles
+
+
+def test_agent_toml_is_read_by_the_agent():
+    text = (EXAMPLES / "agent.toml").read_text()
+    variables = dict.fromkeys(re.findall(r'api_key_env\s*=\s*"(\w+)"', text), "x")
+
+    assert load_settings(variables, EXAMPLES / "agent.toml").endpoints
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/operating.md", "docs/placement.md"])
+def test_toml_in_the_documentation_is_toml(page):
+    for block in re.findall(r"```toml\n(.*?)```", (ROOT / page).read_text(), re.DOTALL):
+        tomllib.loads(block)
+
+
+def test_the_readmes_settings_are_those_of_the_example():
+    (block,) = re.findall(r"```toml\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    shown, example = tomllib.loads(block), tomllib.loads((EXAMPLES / "cortex.toml").read_text())
+
+    assert shown.items() <= example.items()
+
+
+def test_links_between_pages_lead_somewhere():
+    for page in [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]:
+        for target in re.findall(r"\]\(([^)#:]+)\)", page.read_text()):
+            assert (page.parent / target).exists(), f"{page.name}: {target}"
