@@ -29,6 +29,7 @@ SUITE_SECONDS = 900
 PYTHON = {
     "openai_sdk": "sdk",
     "anthropic_sdk": "sdk",
+    "published_types": "sdk",
     "ollama_client": "sdk",
     "langchain_client": "frameworks",
     "pydantic_ai_client": "frameworks",

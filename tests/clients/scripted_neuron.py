@@ -9,6 +9,7 @@ reads orders in the last user turn that holds one, so that any client can be dri
     @break                             loses its engine behind three words
     @cut                               runs into the token limit
     @cancelled                         says how many of its generations were cancelled so far
+    @active                            says how many run beside this one
 
 Without an order it calls a tool where one is required, or where the weather is asked for, and else
 says hello. Arguments nobody gave are made from the tool's schema.
@@ -35,7 +36,7 @@ from tests.rpc.scripted_neuron import Event, Script, ScriptedNeuron, reasoning, 
 
 MODEL: Final = "scripted"
 HELLO: Final = "Hello from the scripted neuron."
-_ORDER: Final = re.compile(r"@(call|think|stall|break|cut|cancelled)\b[ ]*([^\n]*)")
+_ORDER: Final = re.compile(r"@(call|think|stall|break|cut|cancelled|active)\b[ ]*([^\n]*)")
 _CALL: Final = re.compile(r"([\w.-]+)\s*(\{.*\})?")
 _REPORT_SECONDS: Final = 1.0
 _CONTEXT: Final = 131_072
@@ -50,7 +51,7 @@ class ObedientNeuron(ScriptedNeuron):
 
     async def _play(self, request: generation.GenerateRequest) -> AsyncIterator[Event]:
         # read at the first step of the generator, before anything else can run
-        self.scripts = [script_of(request, len(self.cancelled))]
+        self.scripts = [script_of(request, len(self.cancelled), self.active)]
         async for event in super()._play(request):
             yield event
 
@@ -101,7 +102,7 @@ class ObedientNeuron(ScriptedNeuron):
             await asyncio.sleep(_REPORT_SECONDS)
 
 
-def script_of(request: generation.GenerateRequest, cancelled: int) -> Script:
+def script_of(request: generation.GenerateRequest, cancelled: int, active: int) -> Script:
     """What is to be said to this prompt."""
     messages = list(request.chat.messages)
     order, argument, results = _last_order(messages)
@@ -116,6 +117,8 @@ def script_of(request: generation.GenerateRequest, cancelled: int) -> Script:
             return Script(_words(HELLO), reason=generation.FINISH_REASON_MAX_TOKENS)
         case "cancelled":
             return Script([text(str(cancelled))])
+        case "active":
+            return Script([text(str(active))])
         case "call" if not results:
             # some clients quote the prompt, and escape what they quote
             named = _CALL.match(argument.replace('\\"', '"'))

@@ -109,5 +109,10 @@ def worker_lost_in_mid_stream(target):
     assert "The engine stumbled." in ran.out, ran.out
 
 
+@suite.check("cancel")
+def interrupting_stops_the_model(target):
+    claude.interrupt(target, "-p", "--bare", "@stall", ANTHROPIC_MODEL=target.scripted)
+
+
 if __name__ == "__main__":
     suite.main()

@@ -138,5 +138,10 @@ def worker_lost_in_mid_stream(target):
     assert "The engine stumbled." in failure(ran)
 
 
+@suite.check("cancel")
+def interrupting_stops_the_model(target):
+    codex.interrupt(target, *EXEC, "-s", "read-only", "-m", target.scripted, "@stall")
+
+
 if __name__ == "__main__":
     suite.main()

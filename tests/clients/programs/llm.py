@@ -54,5 +54,10 @@ def unknown_model(target):
     assert "does not exist" in ran.err, ran.err
 
 
+@suite.check("cancel")
+def interrupting_stops_the_model(target):
+    llm.interrupt(target, "-m", target.scripted, "@stall")
+
+
 if __name__ == "__main__":
     suite.main()

@@ -19,14 +19,12 @@ commit = subprocess.run(
     check=True,
 ).stdout.strip()
 suite = Suite("Open Responses suite", version=commit)
-# What needs neither a tool that a 135M model would choose to call, nor eyes, nor 30 quiet seconds.
-REAL = (
-    "basic-response,assistant-phase,streaming-response,system-prompt,multi-turn,"
-    "compact-missing-model"
-)
+# What needs neither eyes nor a tool that a 135M model would choose to call.
+REAL = ("basic-response", "assistant-phase", "streaming-response", "system-prompt", "multi-turn")
+TRIES = 4
 
 
-def run(target, model, *arguments):
+def run(target, model, *arguments, seconds=120):
     bun = os.environ["CORTEX_BUN"]
     done = subprocess.run(
         [
@@ -36,7 +34,7 @@ def run(target, model, *arguments):
         cwd=checkout,
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=seconds,
         check=False,
     )
     return json.loads(done.stdout)["results"]
@@ -50,7 +48,16 @@ def verdict(results):
 
 @suite.check("basics")
 def with_the_real_model(target):
-    verdict(run(target, target.model, "--filter", REAL))
+    """The suite sets no limit, and a 135M model may chat on: then it is asked again."""
+    for name in REAL:
+        for trial in range(1, TRIES + 1):
+            try:
+                results = run(target, target.model, "--filter", name, seconds=40)
+            except subprocess.TimeoutExpired:
+                assert trial < TRIES, f"{name}: the model did not stop, {TRIES} times"
+            else:
+                verdict(results)
+                break
 
 
 ALL = {one["id"]: one for one in run(target, target.scripted)}

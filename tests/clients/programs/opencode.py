@@ -71,5 +71,12 @@ def unknown_model(target):
     assert "does not exist" in ran.out + ran.err, ran.out
 
 
+@suite.check("cancel")
+def interrupting_stops_the_model(target):
+    opencode.interrupt(
+        target, "run", "--format", "json", "--title", "t", "-m", f"chat/{target.scripted}", "@stall"
+    )
+
+
 if __name__ == "__main__":
     suite.main()

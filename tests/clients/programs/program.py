@@ -5,8 +5,11 @@ import dataclasses
 import json
 import os
 import pathlib
+import signal
 import subprocess
 import tempfile
+import time
+import urllib.request
 
 # What the prompt orders; its output proves that the tool really ran.
 COMMAND = "echo tool-ran-$((40+2))"
@@ -41,14 +44,28 @@ class Program:
 
     def run(self, *arguments, seconds=180, **environment):
         """Runs it to its end; every call in a fresh home."""
-        with tempfile.TemporaryDirectory() as folder:
+        with self._started(*arguments, **environment) as process:
+            out, err = process.communicate(timeout=seconds)
+        return Ran(process.returncode, out, err)
+
+    def interrupt(self, target, *arguments, **environment):
+        """Starts it, interrupts it once its generation runs, and waits until that has stopped."""
+        before = told(target, "@cancelled")
+        with self._started(*arguments, **environment) as process:
+            until(lambda: told(target, "@active") > 0, seconds=60)
+            process.send_signal(signal.SIGINT)
+            until(lambda: told(target, "@cancelled") > before)
+
+    @contextlib.contextmanager
+    def _started(self, *arguments, **environment):
+        with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
             home = pathlib.Path(folder)
             (home / "work").mkdir()
             for name, text in self._files.items():
                 path = home / name
                 path.parent.mkdir(parents=True, exist_ok=True)
                 path.write_text(text.replace("HOME_DIR", folder))
-            done = subprocess.run(
+            process = subprocess.Popen(
                 [*self._command, *(a.replace("HOME_DIR", folder) for a in arguments)],
                 cwd=home / "work",
                 env={
@@ -59,18 +76,41 @@ class Program:
                     **environment,
                 },
                 stdin=subprocess.DEVNULL,
-                capture_output=True,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
                 text=True,
-                timeout=seconds,
-                check=False,
             )
-        return Ran(done.returncode, done.stdout, done.stderr)
+            try:
+                yield process
+            finally:
+                process.kill()
+                process.communicate()
 
     def version(self, *arguments):
         """What it calls itself."""
         ran = self.run(*(arguments or ("--version",)))
         words = (ran.out or ran.err).split()
         return next(word for word in words if word[0].isdigit())
+
+
+def told(target, order):
+    """A number that the scripted neuron says."""
+    body = {"model": target.scripted, "messages": [{"role": "user", "content": order}]}
+    request = urllib.request.Request(
+        f"{target.url}/v1/chat/completions",
+        json.dumps(body).encode(),
+        {"content-type": "application/json"},
+    )
+    with urllib.request.urlopen(request, timeout=30) as answer:
+        return int(json.load(answer)["choices"][0]["message"]["content"])
+
+
+def until(condition, seconds=15):
+    """Waits for a condition."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "not in time"
+        time.sleep(0.05)
 
 
 def program_path(name):
