@@ -7,7 +7,17 @@ from typing import Annotated
 import typer
 
 from services import __version__
-from services.cli import bench, chat, conformance, doctor, fleet, placement, services, up
+from services.cli import (
+    bench,
+    chat,
+    conformance,
+    doctor,
+    fleet,
+    neuron_commands,
+    placement,
+    services,
+    up,
+)
 
 app = typer.Typer(
     name="cortex",
@@ -38,7 +48,7 @@ _OPERATE = "Operate it"
 for panel, commands in (
     (
         _RUN,
-        (up.up, services.serve, services.gateway, services.registry, services.neuron, services.acp),
+        (up.up, services.serve, services.gateway, services.registry, services.acp),
     ),
     (
         _SEE,
@@ -68,6 +78,7 @@ for panel, commands in (
 ):
     for command in commands:
         app.command(rich_help_panel=panel)(command)
+app.add_typer(neuron_commands.app, name="neuron", rich_help_panel=_RUN)
 
 
 def main() -> None:

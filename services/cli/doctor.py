@@ -41,7 +41,7 @@ def doctor(gateway: GatewayOption = DEFAULT_GATEWAY) -> None:
     """Say what this machine can run and what is missing."""
     table = Table("what", "", "finding")
     broken = False
-    for look in (_python, _gateway_stack, _llamacpp, _exllamav2, _devices, _disk):
+    for look in (_python, _gateway_stack, _llamacpp, _exllamav2, _hub, _devices, _disk):
         for finding in look():
             table.add_row(finding.what, _mark(finding.ok), Text(finding.words))
             broken = broken or finding.ok is False
@@ -78,25 +78,26 @@ def _gateway_stack() -> Iterator[Finding]:
 
 
 def _llamacpp() -> Iterator[Finding]:
-    program = "from services.neuron.engines.llamacpp import create_engine as c; c()"
-    yield _engine("llamacpp", "xllamacpp", program)
+    yield _engine("llamacpp", "xllamacpp")
 
 
 def _exllamav2() -> Iterator[Finding]:
-    yield _engine(
-        "exllamav2",
-        "exllamav2",
-        "from services.neuron.engines.exllamav2.probe import check; check()",
-    )
+    yield _engine("exllamav2", "exllamav2")
 
 
-def _engine(name: str, package: str, program: str) -> Finding:
-    """Tries an engine in a process of its own: a library that breaks must not break the doctor."""
+def _hub() -> Iterator[Finding]:
+    is_here = importlib.util.find_spec("huggingface_hub") is not None
+    words = "can fetch models" if is_here else "not installed: pip install 'cortex-fleet[hf]'"
+    yield Finding("hf: sources", is_here or None, words)
+
+
+def _engine(name: str, package: str) -> Finding:
+    """Tries an engine in a process of its own; see `engine_checks`."""
     if importlib.util.find_spec(package) is None:
         return Finding(name, None, f"not installed: pip install 'cortex-fleet[{name}]'")
     try:
         done = subprocess.run(
-            [sys.executable, "-c", program],
+            [sys.executable, "-c", f"from services.cli.engine_checks import {name}; {name}()"],
             capture_output=True,
             text=True,
             timeout=_PROBE_SECONDS,

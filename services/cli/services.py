@@ -1,4 +1,4 @@
-"""`cortex serve`, `gateway`, `registry`, `neuron` and `acp`: run one part of the fleet."""
+"""`cortex serve`, `gateway`, `registry` and `acp`: run one part of the fleet."""
 
 from __future__ import annotations
 
@@ -41,21 +41,14 @@ def gateway(config: ConfigOption = None) -> None:
     """Run the gateway alone, against the registries in its settings."""
     from services.gateway.__main__ import main
 
-    raise typer.Exit(main(_arguments(config)))
+    raise typer.Exit(main(config_arguments(config)))
 
 
 def registry(config: ConfigOption = None) -> None:
     """Run the registry."""
     from services.registry.__main__ import main
 
-    raise typer.Exit(main(_arguments(config)))
-
-
-def neuron(config: ConfigOption = None) -> None:
-    """Run the daemon of a GPU host."""
-    from services.neuron.__main__ import main
-
-    raise typer.Exit(main(_arguments(config)))
+    raise typer.Exit(main(config_arguments(config)))
 
 
 def acp(
@@ -92,5 +85,6 @@ async def _with_registry(document: Document, shutdown: Shutdown) -> int:
         return await _gateway(Document(tables, document.source), shutdown)
 
 
-def _arguments(config: pathlib.Path | None) -> Sequence[str]:
+def config_arguments(config: pathlib.Path | None) -> Sequence[str]:
+    """The option as a service's own command line has it."""
     return () if config is None else ("--config", str(config))
