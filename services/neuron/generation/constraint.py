@@ -5,7 +5,8 @@ Source: llguidance 1.9 (`LLMatcher`, `fill_next_token_bitmask`).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+import contextlib
+from collections.abc import Callable, Generator, Iterable, Sequence
 from types import MappingProxyType
 from typing import Any, Final
 
@@ -19,6 +20,8 @@ from services.neuron.generation.logprobs import Row
 
 # Unbounded white space is where small models lose themselves for ever.
 _JSON_OPTIONS: Final = MappingProxyType({"whitespace_pattern": r"[\x20\x0A\x0D\x09]{1,20}"})
+# llguidance's tree of tokens is no deeper; of 1.9, `PARENT_BITS` in toktrie.
+_LONGEST_PIECE_BYTES: Final = 1024
 ANY_OBJECT: Final = '{"type": "object"}'
 _WORDS: Final = MappingProxyType(
     {
@@ -54,9 +57,15 @@ class ConstraintCompiler:
             tokenize: ids of a text without special tokens.
         """
         vocabulary = _Vocabulary(pieces, frozenset(special_token_ids), eos_token_id, tokenize)
-        self._tokenizer = llguidance.LLTokenizer(
-            llguidance.TokenizerWrapper(vocabulary), n_vocab=len(pieces)
-        )
+        self._tokenizer: llguidance.LLTokenizer | None = None
+        self._unusable = ""
+        try:
+            with _panics_told():
+                self._tokenizer = llguidance.LLTokenizer(
+                    llguidance.TokenizerWrapper(vocabulary), n_vocab=len(pieces)
+                )
+        except BadConstraintError as error:  # the model is of use without constraints too
+            self._unusable = str(error)
 
     def compile(self, constraint: Constraint) -> OutputConstraint:
         """Starts to enforce a constraint on one output.
@@ -64,14 +73,18 @@ class ConstraintCompiler:
         Raises:
             BadConstraintError: the schema, regex or grammar is not valid or not supported.
         """
-        try:
-            grammar = _grammar(constraint)
-        except ValueError as error:
-            raise _refused(constraint, str(error)) from error
-        matcher = llguidance.LLMatcher(self._tokenizer, grammar, log_level=0)
+        tokenizer = self._tokenizer
+        if tokenizer is None:
+            raise _refused(constraint, f"llguidance cannot read the vocabulary: {self._unusable}")
+        with _panics_told():
+            try:
+                grammar = _grammar(constraint)
+            except ValueError as error:
+                raise _refused(constraint, str(error)) from error
+            matcher = llguidance.LLMatcher(tokenizer, grammar, log_level=0)
         if matcher.is_error():
             raise _refused(constraint, matcher.get_error())
-        return OutputConstraint(matcher, self._tokenizer.vocab_size)
+        return OutputConstraint(matcher, tokenizer.vocab_size)
 
 
 class OutputConstraint:
@@ -120,8 +133,11 @@ class _Vocabulary:
         tokenize: Callable[[bytes], list[int]],
     ) -> None:
         # llguidance marks tokens that are no text by a leading 0xFF, which no UTF-8 text contains.
+        # Pieces that are too long for it (white space, rulers) may then not come either.
         self.tokens = [
-            b"\xff" + piece if i in special or not piece else piece
+            b"\xff" + piece[: _LONGEST_PIECE_BYTES - 1]
+            if i in special or not 0 < len(piece) <= _LONGEST_PIECE_BYTES
+            else piece
             for i, piece in enumerate(pieces)
         ]
         self.special_token_ids = sorted(special)
@@ -131,6 +147,17 @@ class _Vocabulary:
 
     def __call__(self, text: bytes | str) -> list[int]:
         return self._tokenize(text.encode() if isinstance(text, str) else text)
+
+
+@contextlib.contextmanager
+def _panics_told() -> Generator[None]:
+    """Turns a panic of llguidance's Rust code, which no `except Exception` sees, into an error."""
+    try:
+        yield
+    except BaseException as error:
+        if type(error).__name__ != "PanicException":  # its class cannot be imported
+            raise
+        raise BadConstraintError(_one_line(str(error))) from error
 
 
 def _grammar(constraint: Constraint) -> str:

@@ -92,3 +92,35 @@ def test_a_bad_constraint_says_what_is_wrong(
         compiler.compile(constraint)
 
     assert "\n" not in str(caught.value)
+
+
+def test_pieces_too_long_for_the_library_may_not_come_and_harm_nobody() -> None:
+    pieces = [*PIECES, b"y" * 5000, b"y" * 1025, b"y" * 1024]
+    compiler = ConstraintCompiler(
+        pieces=pieces,
+        special_token_ids=[0, 1],
+        eos_token_id=EOS,
+        tokenize=lambda text: [2 + b for b in text],
+    )
+    constraint = compiler.compile(Constraint(ConstraintKind.REGEX, "y+"))
+
+    row = np.zeros(len(pieces), np.float32)
+    constraint.apply(row)
+
+    assert {len(pieces[i]) for i in np.flatnonzero(row == 0)} == {1, 1024}
+
+
+def test_a_vocabulary_that_cannot_be_read_refuses_constraints_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The library panics, and its panics are no exceptions that are usually caught."""
+    monkeypatch.setattr("services.neuron.generation.constraint._LONGEST_PIECE_BYTES", 1_000_000)
+    compiler = ConstraintCompiler(
+        pieces=[*PIECES, b"y" * 5000],
+        special_token_ids=[0, 1],
+        eos_token_id=EOS,
+        tokenize=lambda text: [2 + b for b in text],
+    )
+
+    with pytest.raises(BadConstraintError, match="llguidance cannot read the vocabulary"):
+        compiler.compile(Constraint(ConstraintKind.REGEX, "y"))
