@@ -54,9 +54,9 @@ class Scenario:
     """
 
     neurons: int = 50
-    models: int = 110
-    requests: int = 220
-    seconds: float = 30.0
+    models: int = 90
+    requests: int = 150
+    seconds: float = 20.0
     quiet_seconds: float = 400.0
     faults: Faults = ALL_FAULTS
     policy: Policy = QUICK
@@ -92,6 +92,6 @@ def catalogue(world: World, count: int, neurons: int) -> Catalogue:
 
 def devices(world: World) -> dict[str, int]:
     """One to four GPUs of one size."""
-    count = world.random.choice((1, 1, 1, 2))
-    size = world.random.choice((16, 24, 24, 48)) * GIB
+    count = world.random.choice((1, 1, 1, 1, 2))
+    size = world.random.choice((16, 16, 24, 24, 48)) * GIB
     return {f"gpu{i}": size for i in range(count)}

@@ -71,7 +71,7 @@ class EvictionSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """
 
     strategy: Literal["lru", "priority"] = "lru"
-    minimum_residency_seconds: Seconds = 5.0
+    minimum_residency_seconds: Seconds = 10.0
     patience_seconds: Seconds = 15.0
     drain_timeout_seconds: Positive = 3600.0
     handover_seconds: Seconds = 2.0
