@@ -1,8 +1,8 @@
 """Generates the Python modules of the contract, beside the protos.
 
-Run as `python protos/build_hook.py` after an edit; hatchling runs the same at every build and install.
-Writes messages for all files, services for `*_service.proto`, type stubs for both, and a digest of the
-protos, by which a test tells stale output.
+Run as `python protos/build_hook.py` after an edit; hatchling runs the same at every build and
+install. Writes messages for all files, services for `*_service.proto`, type stubs for both, and a
+digest of the protos, by which a test tells stale output.
 """
 
 from __future__ import annotations

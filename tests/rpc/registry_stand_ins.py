@@ -52,11 +52,7 @@ class Script:
         self.gate.set()
 
 
-# only some of its RPCs are scripted; the others answer UNIMPLEMENTED
-_Servicer: Any = neuron_service_pb2_grpc.NeuronServiceServicer
-
-
-class ScriptedNeuron(_Servicer):
+class ScriptedNeuron(neuron_service_pb2_grpc.NeuronServiceServicer):
     """A neuron without an engine: it keeps books of memory and does what its scripts say."""
 
     _incarnations = itertools.count(1)

@@ -168,12 +168,9 @@ async def test_a_compacted_conversation_is_gone_on_from(fleet: Fleet) -> None:
         shorter = await client.responses.compact(
             model="tiny", input=[{"role": "user", "content": "I want tea."}]
         )
+        kept: list[Any] = [item.model_dump() for item in shorter.output]
         await client.responses.create(
-            model="tiny",
-            input=[
-                *(item.model_dump() for item in shorter.output),
-                {"role": "user", "content": "Go on."},
-            ],
+            model="tiny", input=[*kept, {"role": "user", "content": "Go on."}]
         )
 
     assert ["compaction"] == [item.type for item in shorter.output]

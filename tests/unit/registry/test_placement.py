@@ -6,7 +6,7 @@ import random
 import pytest
 
 from services.registry import placement
-from services.registry.candidate import PLACEABLE, Ask, Outcome
+from services.registry.candidate import PLACEABLE, Ask, Decision, Outcome
 from services.registry.eviction import Strategy
 from services.registry.footprints import Footprint
 from services.registry.member import InstanceState
@@ -35,7 +35,7 @@ def ask(profile: Profile = MODEL, **facts: object) -> Ask:
     return Ask(profile, footprint, 100.0, lambda _: 3.0, **facts)  # type: ignore[arg-type]
 
 
-def where(decision: placement.Decision) -> str:
+def where(decision: Decision) -> str:
     assert decision.best is not None
     return decision.best.neuron
 
