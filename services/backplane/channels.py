@@ -25,7 +25,8 @@ CHANNEL_OPTIONS: Final[list[tuple[str, int]]] = [
     *_KEEPALIVE,
     # A restarted peer is found again within a second, not after minutes of back-off.
     ("grpc.initial_reconnect_backoff_ms", 200),
-    ("grpc.min_reconnect_backoff_ms", 200),
+    # Not a pause: so long an attempt may take. A host under load is slow to greet.
+    ("grpc.min_reconnect_backoff_ms", 2_000),
     ("grpc.max_reconnect_backoff_ms", 1_000),
     ("grpc.enable_http_proxy", 0),
 ]
