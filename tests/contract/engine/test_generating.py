@@ -1,5 +1,7 @@
 """What every engine says, token by token."""
 
+import pytest
+
 from services.neuron.engine import (
     EndReason,
     Prompt,
@@ -190,6 +192,19 @@ def test_a_resumed_output_goes_on_behind_itself(driver: Driver) -> None:
 
     assert tokens(events) == whole[2:]
     assert text(events) == " model bravo"
+
+
+@pytest.mark.parametrize("top_p", [1.0, 0.5])
+def test_a_resumed_output_draws_what_it_would_have_drawn(driver: Driver, top_p: float) -> None:
+    """Also where truncation sometimes leaves one token, of which nothing has to be drawn."""
+    model = driver.load()
+    hot = SamplingParams(temperature=2.0, top_p=top_p, seed=11)
+    stop = StopParams(max_tokens=24, ignore_eos=True)
+    whole = tokens(run(model, driver.task(sampling=hot, stop=stop)))
+
+    for at in (1, 10, 23):
+        resumed = driver.task(sampling=hot, stop=stop, resume_token_ids=tuple(whole[:at]))
+        assert tokens(run(model, resumed)) == whole[at:]
 
 
 def test_a_resumed_output_counts_what_it_had(driver: Driver) -> None:

@@ -191,6 +191,7 @@ class Generator:
             prepared.task.sampling,
             vocabulary_size=self._info.vocabulary_size,
             window=self._info.max_context_tokens,
+            position=len(prepared.task.resume_token_ids),
         )
         sampler.observe_prompt(prepared.tokens[: prepared.prompt_tokens])
         sampler.observe_output(prepared.task.resume_token_ids)

@@ -78,6 +78,8 @@ _SHORT: Final[Mapping[str, _Signature]] = MappingProxyType(
         "get_embeddings_seq": (pointer, (pointer, i32)),
         "sampler_chain_init": (pointer, (boolean,)),
         "sampler_chain_add": (None, (pointer, pointer)),
+        "sampler_chain_n": (i32, (pointer,)),
+        "sampler_chain_remove": (pointer, (pointer, i32)),
         "sampler_free": (None, (pointer,)),
         "sampler_accept": (None, (pointer, i32)),
         "sampler_sample": (i32, (pointer, pointer, i32)),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import hashlib
 import math
 import secrets
 from collections.abc import Iterable
@@ -16,16 +17,25 @@ from services.neuron.generation.logprobs import Row
 _BAN_AT: Final = -100.0
 _MIN_KEEP: Final = 1
 _MASK_32: Final = 0xFFFF_FFFF
+_MASK_64: Final = 0xFFFF_FFFF_FFFF_FFFF
 
 
 class Sampler:
     """One output's sampler: logit bias, penalties, truncation, temperature, then a draw.
 
-    Greedy where the temperature is 0. `close` frees the chain.
+    Greedy where the temperature is 0. Where a seed is given, each draw depends on it and on the
+    position in the output alone, so that a resumed output goes on as it would have unbroken.
+    `close` frees the chain.
     """
 
     def __init__(
-        self, library: Library, params: SamplingParams, *, vocabulary_size: int, window: int
+        self,
+        library: Library,
+        params: SamplingParams,
+        *,
+        vocabulary_size: int,
+        window: int,
+        position: int,
     ) -> None:
         """Builds the chain.
 
@@ -34,16 +44,19 @@ class Sampler:
             params: every default settled.
             vocabulary_size: number of tokens.
             window: how far back penalties reach, in tokens: the whole context.
+            position: how many tokens of the output were made before.
         """
         self._library = library
         self._chain: int = library.sampler_chain_init(True)
         self._repetition: int | None = None
         self._output_penalty: int | None = None
+        self._position = position
+        self._key = ((params.seed or 0) & _MASK_64).to_bytes(8, "little")
         self._add_bias(params, vocabulary_size)
         self._add_penalties(params, vocabulary_size, window)
         is_plain = not params.logit_bias and not self._repetition and not self._output_penalty
         self._is_argmax = params.temperature <= 0 and is_plain
-        self._add_choice(params)
+        self._draw_at = self._add_choice(params)
 
     def observe_prompt(self, token_ids: Iterable[int]) -> None:
         """Lets the repetition penalty see the prompt."""
@@ -68,6 +81,8 @@ class Sampler:
         """
         if self._is_argmax:
             return int(row.argmax())
+        if self._draw_at is not None:
+            self._add_draw(self._draw_at)
         return int(self._library.sampler_sample(self._chain, context, place))
 
     def close(self) -> None:
@@ -105,11 +120,24 @@ class Sampler:
             )
             self._output_penalty = self._add(penalty)
 
-    def _add_choice(self, params: SamplingParams) -> None:
+    def _add_draw(self, place: int) -> None:
+        """Puts the draw of this position in the place of the last one, at the chain's end.
+
+        How often one generator is asked depends on what the steps before it leave over; where it
+        stands behind n tokens could not be told.
+        """
+        library = self._library
+        if library.sampler_chain_n(self._chain) > place:
+            library.sampler_free(library.sampler_chain_remove(self._chain, place))
+        self._add(library.sampler_init_dist(_seed_at(self._key, self._position)))
+        self._position += 1
+
+    def _add_choice(self, params: SamplingParams) -> int | None:
+        """Adds what chooses; returns the place of the draw where it is to be made anew."""
         library = self._library
         if params.temperature <= 0:
             self._add(library.sampler_init_greedy())
-            return
+            return None
         if params.top_k > 0:
             self._add(library.sampler_init_top_k(params.top_k))
         if params.typical_p < 1:
@@ -120,7 +148,10 @@ class Sampler:
             self._add(library.sampler_init_min_p(params.min_p, _MIN_KEEP))
         if params.temperature != 1:
             self._add(library.sampler_init_temp(params.temperature))
-        self._add(library.sampler_init_dist(_seed(params.seed)))
+        if params.seed is None:
+            self._add(library.sampler_init_dist(min(secrets.randbits(32), _MASK_32 - 1)))
+            return None
+        return int(library.sampler_chain_n(self._chain))
 
 
 def is_sound(row: Row) -> bool:
@@ -128,7 +159,8 @@ def is_sound(row: Row) -> bool:
     return math.isfinite(row.max())
 
 
-def _seed(seed: int | None) -> int:
-    """A seed of 64 bits folded to llama.cpp's 32; all ones would mean "draw one"."""
-    drawn = secrets.randbits(32) if seed is None else seed
-    return min((drawn ^ (drawn >> 32)) & _MASK_32, _MASK_32 - 1)
+def _seed_at(key: bytes, position: int) -> int:
+    """llama.cpp's 32-bit seed for one draw; all ones would mean "draw a seed"."""
+    place = position.to_bytes(8, "little")
+    digest = hashlib.blake2b(place, digest_size=4, key=key).digest()
+    return min(int.from_bytes(digest, "little"), _MASK_32 - 1)
