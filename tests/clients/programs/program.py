@@ -53,7 +53,7 @@ class Program:
         before = told(target, "@cancelled")
         with self._started(*arguments, **environment) as process:
             until(lambda: told(target, "@active") > 0, seconds=60)
-            process.send_signal(signal.SIGINT)
+            os.killpg(process.pid, signal.SIGINT)
             until(lambda: told(target, "@cancelled") > before)
 
     @contextlib.contextmanager
@@ -79,11 +79,15 @@ class Program:
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
                 text=True,
+                # a group of its own, as a terminal would make, which hears Ctrl-C though we may not
+                start_new_session=True,
+                preexec_fn=_hear_interrupts,  # noqa: PLW1509 - there are no threads here
             )
             try:
                 yield process
             finally:
-                process.kill()
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(process.pid, signal.SIGKILL)
                 process.communicate()
 
     def version(self, *arguments):
@@ -91,6 +95,10 @@ class Program:
         ran = self.run(*(arguments or ("--version",)))
         words = (ran.out or ran.err).split()
         return next(word for word in words if word[0].isdigit())
+
+
+def _hear_interrupts():
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def told(target, order):
