@@ -70,6 +70,28 @@ async def test_a_killed_worker_costs_a_pause_not_the_answer(host, kind):
     assert len(beginning.token_ids) + rest.tokens == 3000
 
 
+async def test_a_seeded_stream_goes_on_as_it_would_have_gone(host):
+    request = chat(
+        model="endless",
+        stop=generation.StopRules(max_tokens=1000, ignore_eos=True),
+        sampling=generation.Sampling(temperature=6, top_k=0, top_p=1, min_p=0, seed=7),
+    )
+    async with transport_of("generate", host) as transport:
+        whole = await answer(transport.start(request))
+        stream = transport.start(request)
+        beginning = ""
+        async for event in stream:
+            beginning += event.text.text
+            if event.HasField("text"):
+                break
+        os.kill(await worker_pid(host), signal.SIGKILL)
+        rest = await answer(stream)
+
+    assert rest.finished.resumed
+    assert beginning + rest.text == whole.text
+    assert not whole.text.startswith("la li lu" * 30)  # chance had a say
+
+
 async def test_recovering_is_visible_and_then_everything_works_again(host):
     seen = asyncio.create_task(
         host.until(
