@@ -207,7 +207,7 @@ async def test_a_cut_off_file_is_a_clean_error_and_the_next_load_works(host):
         ({"model": "m", "source": "path:/nowhere.gguf"}, Reason.MODEL_UNKNOWN, None),
         ({"model": "m", "source": "ftp:thing"}, Reason.BAD_REQUEST, "spec.source"),
         ({"model": "m", "source": "package:thing"}, Reason.BAD_REQUEST, "spec.source"),
-        ({"model": "m", "source": "hf:a/b"}, Reason.NOT_SUPPORTED, "spec.source"),
+        ({"model": "m", "source": "hf:a/b"}, Reason.BAD_REQUEST, "spec.source"),
         ({"model": "bravo", "engine": "exllamav2"}, Reason.BAD_REQUEST, "spec.engine"),
         ({"model": "bravo", "device_ids": ["gpu-9"]}, Reason.BAD_REQUEST, "spec.device_ids"),
         ({"model": "bravo", "reasoning_format": "x"}, Reason.BAD_REQUEST, "spec.reasoning_format"),
