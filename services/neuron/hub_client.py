@@ -160,18 +160,27 @@ def failure(job: Job, error: Exception) -> FleetError:
 
 
 def _bring_http(job: Job, file: HubFile, part: pathlib.Path) -> None:
-    """Goes on where an earlier download ended; the library resumes a connection that is cut."""
+    """Goes on where an earlier download ended, as long as every try brings something."""
+    part.touch()
+    if part.stat().st_size > file.size:
+        os.truncate(part, 0)
+    while (here := part.stat().st_size) < file.size:
+        try:
+            _get(job, file, part, here)
+        except Exception:
+            # Newer libraries resume a cut connection themselves, older ones give up at once.
+            if part.stat().st_size <= here:
+                raise
+        if part.stat().st_size <= here:
+            raise FleetError(Reason.SOURCE_UNAVAILABLE, f"The hub sends no more of {file.path}.")
+
+
+def _get(job: Job, file: HubFile, part: pathlib.Path, here: int) -> None:
     import huggingface_hub
     from huggingface_hub import file_download
     from huggingface_hub import utils as module
 
     utils: Any = module  # its typing hides what its manual documents
-    here = part.stat().st_size if part.is_file() else 0
-    if here > file.size:
-        part.unlink()
-        here = 0
-    if here == file.size and here:
-        return
     url = huggingface_hub.hf_hub_url(
         job.repository, file.path, revision=job.revision, endpoint=job.endpoint or None
     )
@@ -181,7 +190,7 @@ def _bring_http(job: Job, file: HubFile, part: pathlib.Path) -> None:
             out,
             resume_size=here,
             headers=utils.build_hf_headers(),
-            expected_size=file.size or None,
+            expected_size=file.size,
         )
 
 

@@ -43,6 +43,7 @@ class Hub:
         wrong: contents in place of the true ones, by path's digest.
         gated: repositories that need a token.
         asked: every request, in order.
+        goes_silent: with the next connection that is cut.
         is_silent: while it is set no content comes; `released` lets go those that wait.
         endpoint: of the hub.
         storage: of the content in LFS: another host, as with the hub's own.
@@ -55,6 +56,7 @@ class Hub:
     gated: set[str] = dataclasses.field(default_factory=set)
     asked: list[Asked] = dataclasses.field(default_factory=list)
     is_silent: bool = False
+    goes_silent: bool = False
     released: threading.Event = dataclasses.field(default_factory=threading.Event)
     endpoint: str = ""
     storage: str = ""
@@ -182,6 +184,7 @@ class _Handler(BaseHTTPRequestHandler):
         if self.command == "HEAD":
             return
         if may_cut and self.hub.cut_after and len(body) > self.hub.cut_after[0]:
+            self.hub.is_silent = self.hub.goes_silent
             self.wfile.write(body[: self.hub.cut_after.pop(0)])
             self.close_connection = True
             return

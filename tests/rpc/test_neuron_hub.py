@@ -118,10 +118,10 @@ async def test_a_cut_connection_is_resumed_where_it_was_cut(hub, source):
 async def test_a_download_that_was_abandoned_goes_on_in_another_process(hub, source):
     hub.push(REPO, {"tiny.gguf": HUGE})
     hub.cut_after = [11_000_000]
+    hub.goes_silent = True  # what resumes gets no answer until it has been ended
     grown = asyncio.Event()
 
     def note(done: int, _: int) -> None:
-        hub.is_silent = True  # what resumes gets no answer until it has been ended
         if done:
             grown.set()
 
