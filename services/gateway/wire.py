@@ -12,13 +12,12 @@ from typing import Final
 import structlog
 from prometheus_client import CollectorRegistry
 
-from services.backplane.address import Address
+from services.backplane.address import Address, PortTakenError
 from services.backplane.channels import ChannelPool
 from services.backplane.errors import FleetError, Reason
 from services.backplane.lifecycle import Shutdown
 from services.backplane.logs import LogSettings
 from services.backplane.metrics import exposition, new_registry
-from services.backplane.server import PortTakenError
 from services.gateway.app import build_app
 from services.gateway.auth import Auth
 from services.gateway.detached import DetachedTasks

@@ -355,7 +355,7 @@ async def test_loaded_but_not_servable_is_not_routed_to(tmp_path):
 
 
 async def test_a_port_in_use_and_a_bad_catalogue_are_said_in_one_sentence(tmp_path):
-    from services.backplane.server import PortTakenError
+    from services.backplane.address import PortTakenError
     from services.backplane.settings import SettingsError
     from services.registry.wire import running
 
