@@ -56,7 +56,8 @@ def configure(settings: LogSettings, *, service: str, stream: TextIO | None = No
     structlog.configure(
         processors=[*shared, *last],
         wrapper_class=structlog.make_filtering_bound_logger(level),
-        logger_factory=structlog.PrintLoggerFactory(out),
+        # looked up at every line where none was given: who embeds us may replace standard error
+        logger_factory=lambda *_: structlog.PrintLogger(stream or sys.stderr),
         cache_logger_on_first_use=False,
     )
     structlog.contextvars.clear_contextvars()
