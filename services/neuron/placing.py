@@ -13,7 +13,7 @@ from services.neuron.weights import Weights
 
 # Formats that each engine reads, and whether it runs without a GPU.
 _READS: Final = {
-    "llamacpp": (frozenset({"gguf"}), True),
+    "llamacpp": (frozenset({"gguf", "bert"}), True),
     "exllamav2": (frozenset({"safetensors", "exl2", "gptq"}), False),
 }
 # Room for what an engine holds besides weights and cache.

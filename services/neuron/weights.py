@@ -30,7 +30,7 @@ class Weights:
 
     Attributes:
         path: a GGUF file, or a folder with safetensors and a config.json.
-        format: `gguf`, `safetensors`, `exl2`, `gptq`.
+        format: `gguf`, `safetensors`, `exl2`, `gptq`; `bert` is an encoder in safetensors.
         bytes: on disk, in all.
         architecture: empty where it cannot be told.
         max_context_tokens: as trained; 0 where it cannot be told.
@@ -200,8 +200,11 @@ def _safetensors(path: pathlib.Path, size: int) -> Weights:
         cache = 2 * int(config.get("num_hidden_layers", 0)) * kv_heads * width * 2
         context = int(config.get("max_position_embeddings", 0))
         method = str((config.get("quantization_config") or {}).get("quant_method", "safetensors"))
+        is_bert = config.get("model_type") == "bert"
     except (ValueError, AttributeError, TypeError) as error:
         raise FleetError(
             Reason.MODEL_FILE_BAD, f"{path.name}/{_CONFIG} cannot be read: {error}."
         ) from error
+    if is_bert:  # it keeps nothing between texts
+        return Weights(path, "bert", size, str(names[0]), context, is_embedder=True)
     return Weights(path, method, size, str(names[0]), context, cache)

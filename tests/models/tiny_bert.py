@@ -50,7 +50,9 @@ def build(path: Path, *, context: int = 64, seed: int = 0) -> Path:
         )
 
     def vector(name: str, size: int, value: float) -> None:
-        writer.add_tensor(name, np.full(size, value, np.float32))
+        # None is like another, so that one in the place of another shows.
+        noise = random.standard_normal(size) * 0.1
+        writer.add_tensor(name, (value + noise).astype(np.float32))
 
     def norm(name: str) -> None:
         vector(f"{name}.weight", WIDTH, 1.0)

@@ -22,6 +22,7 @@ BROKEN = model.Device(
 )
 GGUF = Weights(pathlib.Path("m.gguf"), "gguf", 3 * GIB, cache_bytes_per_token=1 << 20)
 EXL2 = Weights(pathlib.Path("m"), "exl2", 3 * GIB)
+BERT = Weights(pathlib.Path("b"), "bert", GIB, is_embedder=True)
 BOTH = ["llamacpp", "exllamav2"]
 
 
@@ -32,6 +33,7 @@ def choose(weights: Weights, devices=(SMALL, LARGE, BROKEN, CPU), engines=BOTH, 
 def test_files_choose_their_engine():
     assert choose(GGUF) == SlotKey("llamacpp", ("cpu",))
     assert choose(EXL2) == SlotKey("exllamav2", ("gpu-b",))
+    assert choose(BERT) == SlotKey("llamacpp", ("cpu",))
 
 
 def test_named_devices_make_a_group_in_one_order():

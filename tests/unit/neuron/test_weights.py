@@ -111,6 +111,16 @@ def test_quantised_folders_say_how(tmp_path, method):
     assert weights.inspect(tmp_path / "q").format == method
 
 
+def test_a_bert_folder_embeds(tmp_path):
+    config = {"architectures": ["BertModel"], "model_type": "bert", "max_position_embeddings": 512}
+    safetensors(tmp_path / "b", config)
+
+    found = weights.inspect(tmp_path / "b")
+
+    assert (found.format, found.is_embedder, found.max_context_tokens) == ("bert", True, 512)
+    assert found.cache_bytes_per_token == 0
+
+
 @pytest.mark.parametrize("config", ["{", "[]", '{"num_hidden_layers": "many"}'])
 def test_a_broken_config_is_a_bad_model(tmp_path, config):
     safetensors(tmp_path / "q", config)

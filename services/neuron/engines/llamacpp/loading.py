@@ -1,4 +1,4 @@
-"""Loads a GGUF file in a thread beside the main loop, with progress, and stops when told to."""
+"""Loads a model in a thread beside the main loop, with progress, and stops when told to."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import ctypes
 import dataclasses
 import os
 import re
+import tempfile
 import threading
 from collections.abc import Callable, Generator
 from pathlib import Path
@@ -23,6 +24,7 @@ PREFILL_TOKENS: Final = 64
 """Most prompt tokens per step: bounds how long a step keeps other streams and cancels waiting."""
 _POLL_SECONDS: Final = 0.005
 _MEAN_POOLING: Final = 1
+_CONFIG: Final = "config.json"
 _SHARD: Final = re.compile(r"-00001-of-(\d{5})\.gguf$")
 # Cache and working buffers may take so much of what is free; the rest is for everyone else.
 _MEMORY_SHARE: Final = 0.9
@@ -56,7 +58,7 @@ def load(
 
     Args:
         library: llama.cpp.
-        plan: what to load.
+        plan: what to load: a GGUF file, or a folder with a BERT encoder.
         assemble: makes the model, in the loading thread; it owns the pointers from then on, and
             frees them where it fails.
 
@@ -126,13 +128,23 @@ class _LoadJob:
         return not self._is_abandoned.is_set()
 
     def _load(self) -> Loaded:
+        if not self._path.is_dir():
+            return self._load_file(self._path)
+        # A file without a name: it goes with the last who holds it, however this process ends.
+        # llama.cpp maps it and holds it as long as the model.
+        with tempfile.TemporaryFile() as file:
+            path = Path(f"/proc/self/fd/{file.fileno()}")
+            _convert(self._path, path)
+            return self._load_file(path)
+
+    def _load_file(self, path: Path) -> Loaded:
         library = self._library
         library.log.clear()
         params = library.model_default_params()
         params.check_tensors = True  # NaN weights load silently otherwise, and babble
         callback = PROGRESS_CALLBACK(self._on_progress)
         params.progress_callback = ctypes.cast(callback, ctypes.c_void_p)
-        model: int | None = library.model_load_from_file(os.fsencode(self._path), params)
+        model: int | None = library.model_load_from_file(os.fsencode(path), params)
         if model is None:
             words = library.log.last_words() or "no reason was given"
             raise LoadFailed("MODEL_FILE_BAD", f"llama.cpp cannot load {self._path.name}: {words}")
@@ -194,14 +206,28 @@ def _checked_path(plan: LoadPlan) -> Path:
     for name, is_set in unsupported.items():
         if is_set:
             raise LoadFailed("LOAD_FAILED", f"The llama.cpp engine does not support {name}.")
+    if os.path.isfile(path / _CONFIG):  # noqa: PTH113 - as below
+        return path
     if not os.path.isfile(path):  # noqa: PTH113 - Path.is_file raises where a folder is closed to us
         what = "is a folder, not a GGUF file" if os.path.isdir(path) else "cannot be found"  # noqa: PTH112
         raise LoadFailed("MODEL_FILE_BAD", f"{path.name} {what}.")
     return path
 
 
+def _convert(folder: Path, target: Path) -> None:
+    # Its library takes 0.2 s to import, which would delay every worker's start.
+    from services.neuron.engines.llamacpp import bert_gguf
+
+    try:
+        bert_gguf.convert(folder, target)
+    except (bert_gguf.BadBertError, OSError) as error:
+        raise LoadFailed("MODEL_FILE_BAD", f"{folder.name}: {error}.") from error
+
+
 def _shards(path: Path) -> list[Path]:
-    """The file itself, or all files of a split model whose first one it is."""
+    """The file itself, all files of a split model whose first one it is, or a folder's tensors."""
+    if path.is_dir():
+        return list(path.glob("*.safetensors"))
     match = _SHARD.search(path.name)
     if match is None:
         return [path]
