@@ -36,6 +36,8 @@ def load(
     model: ModelArgument,
     registry: RegistryOption = DEFAULT_REGISTRY,
     neuron: NeuronOption = "",
+    *,
+    as_json: JsonOption = False,
 ) -> None:
     """Load a model and show how far it is."""
 
@@ -44,10 +46,12 @@ def load(
         columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn())
         async with operator(registry) as stub:
             call = streaming(stub.LoadModel(request), unavailable=_AWAY)
-            with Progress(*columns, TimeElapsedColumn(), console=out) as bar:
+            with Progress(*columns, TimeElapsedColumn(), console=out, disable=as_json) as bar:
                 task = bar.add_task(f"{model}: asks for a place", total=1.0)
                 async with call as answers:
                     async for answer in answers:
+                        if as_json:
+                            print_json(answer)
                         step = answer.step
                         done = progress_ratio(step.loading.progress)
                         if step.WhichOneof("event") == "placed":
@@ -63,6 +67,8 @@ def unload(
     registry: RegistryOption = DEFAULT_REGISTRY,
     neuron: NeuronOption = "",
     timeout: PatienceOption = 60.0,
+    *,
+    as_json: JsonOption = False,
 ) -> None:
     """Unload a model once its work is done."""
 
@@ -77,8 +83,11 @@ def unload(
         ):
             with out.status(f"{model}: waits for running requests"):
                 async for answer in answers:
+                    if as_json:
+                        print_json(answer)
                     freed = max(freed, answer.freed_bytes)
-        out.print(f"{model}: unloaded, {gib(freed)} freed")
+        if not as_json:
+            out.print(f"{model}: unloaded, {gib(freed)} freed")
 
     run(main)
 
@@ -87,34 +96,65 @@ def pin(
     model: ModelArgument,
     registry: RegistryOption = DEFAULT_REGISTRY,
     neuron: NeuronOption = "",
+    *,
+    as_json: JsonOption = False,
 ) -> None:
     """Keep a model loaded, whatever the eviction policy thinks."""
-    _ask(registry, "PinModel", op.PinModelRequest(model=model, neuron=neuron))
-    out.print(f"{model}: pinned")
+    _tell(
+        _ask(registry, "PinModel", op.PinModelRequest(model=model, neuron=neuron)),
+        f"{model}: pinned",
+        as_json=as_json,
+    )
 
 
-def unpin(model: ModelArgument, registry: RegistryOption = DEFAULT_REGISTRY) -> None:
+def unpin(
+    model: ModelArgument,
+    registry: RegistryOption = DEFAULT_REGISTRY,
+    *,
+    as_json: JsonOption = False,
+) -> None:
     """End a pin."""
-    _ask(registry, "UnpinModel", op.UnpinModelRequest(model=model))
-    out.print(f"{model}: no longer pinned")
+    _tell(
+        _ask(registry, "UnpinModel", op.UnpinModelRequest(model=model)),
+        f"{model}: no longer pinned",
+        as_json=as_json,
+    )
 
 
-def cordon(neuron: NeuronArgument, registry: RegistryOption = DEFAULT_REGISTRY) -> None:
+def cordon(
+    neuron: NeuronArgument,
+    registry: RegistryOption = DEFAULT_REGISTRY,
+    *,
+    as_json: JsonOption = False,
+) -> None:
     """Keep new placements off a neuron; what it has goes on."""
-    _ask(registry, "CordonNeuron", op.CordonNeuronRequest(neuron=neuron))
-    out.print(f"{neuron}: cordoned")
+    _tell(
+        _ask(registry, "CordonNeuron", op.CordonNeuronRequest(neuron=neuron)),
+        f"{neuron}: cordoned",
+        as_json=as_json,
+    )
 
 
-def uncordon(neuron: NeuronArgument, registry: RegistryOption = DEFAULT_REGISTRY) -> None:
+def uncordon(
+    neuron: NeuronArgument,
+    registry: RegistryOption = DEFAULT_REGISTRY,
+    *,
+    as_json: JsonOption = False,
+) -> None:
     """Let placements on a neuron again."""
-    _ask(registry, "UncordonNeuron", op.UncordonNeuronRequest(neuron=neuron))
-    out.print(f"{neuron}: takes placements again")
+    _tell(
+        _ask(registry, "UncordonNeuron", op.UncordonNeuronRequest(neuron=neuron)),
+        f"{neuron}: takes placements again",
+        as_json=as_json,
+    )
 
 
 def drain(
     neuron: NeuronArgument,
     registry: RegistryOption = DEFAULT_REGISTRY,
     timeout: PatienceOption = 300.0,
+    *,
+    as_json: JsonOption = False,
 ) -> None:
     """Cordon a neuron and unload all that it holds, after its work is done."""
 
@@ -126,11 +166,14 @@ def drain(
         ):
             with out.status(f"{neuron}: draining") as status:
                 async for left in answers:
+                    if as_json:
+                        print_json(left)
                     status.update(
                         f"{neuron}: {left.instances_left} models,"
                         f" {left.active_requests_left} requests left"
                     )
-        out.print(f"{neuron}: drained and cordoned")
+        if not as_json:
+            out.print(f"{neuron}: drained and cordoned")
 
     run(main)
 
@@ -161,6 +204,13 @@ def reload(registry: RegistryOption = DEFAULT_REGISTRY, *, as_json: JsonOption =
         ("changed", answer.changed),
     ):
         out.print(f"{word}: {', '.join(names) or 'nothing'}")
+
+
+def _tell(answer: Any, words: str, *, as_json: bool) -> None:
+    if as_json:
+        print_json(answer)
+    else:
+        out.print(words)
 
 
 def _ask(registry: str, method: str, request: Any) -> Any:
