@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
@@ -104,7 +103,3 @@ class Server:
         """Flips health, refuses new calls, waits for running ones, then ends them."""
         await self._health.enter_graceful_shutdown()
         await self._server.stop(grace_seconds)
-
-    async def wait(self) -> None:
-        """Returns when the server has stopped."""
-        await asyncio.shield(self._server.wait_for_termination())

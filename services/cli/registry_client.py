@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import os
 from collections.abc import AsyncGenerator, Callable, Coroutine
 from typing import Annotated, Any, Final
 
@@ -74,8 +73,3 @@ def print_json(message: Message) -> None:
     """A whole answer of the registry as JSON, with the contract's own field names."""
     fields = json_format.MessageToDict(message, preserving_proto_field_name=True)
     out.print_json(json.dumps(fields))
-
-
-def is_interactive() -> bool:
-    """True if a person looks at the output."""
-    return out.is_terminal and "CI" not in os.environ

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import pathlib
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import tokenizers
@@ -18,6 +18,7 @@ from services.backplane.errors import FleetError, Reason
 from services.neuron.engine import LoadFailed, Prompt, Segment
 from services.neuron.engines.exllamav2 import vocabulary
 from services.neuron.engines.exllamav2.configuration import BAD
+from services.neuron.generation.runs import joined_runs
 
 
 class Tokens:
@@ -72,7 +73,7 @@ class Tokens:
             ids = list(prompt.token_ids)
             self._refuse_unknown(ids)
         else:
-            ids = [i for run in _runs(prompt.segments) for i in self._segment(run)]
+            ids = [i for run in joined_runs(prompt.segments) for i in self._segment(run)]
         if prompt.add_bos and self.wants_bos and ids[:1] != [self.bos_id]:
             assert self.bos_id is not None
             ids.insert(0, self.bos_id)
@@ -118,18 +119,3 @@ def _without_control(content: Mapping[str, Any]) -> dict[str, Any]:
     kept = [added for added in vocabulary.added_tokens(content) if not vocabulary.is_control(added)]
     # Its template names control tokens; plain text is never framed by them.
     return {**content, "added_tokens": kept, "post_processor": None}
-
-
-def _runs(segments: tuple[Segment, ...]) -> Iterator[Segment]:
-    """Segments with touching plain runs joined: tokenising them apart gives other tokens."""
-    plain = ""
-    for segment in segments:
-        if not segment.control:
-            plain += segment.text
-            continue
-        if plain:
-            yield Segment(plain)
-            plain = ""
-        yield segment
-    if plain:
-        yield Segment(plain)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import ctypes
 import re
-from collections.abc import Iterator
 from typing import Final
 
 from services.backplane.errors import FleetError, Reason
 from services.neuron.engine import Prompt, Segment
 from services.neuron.engines.llamacpp.library import Library
 from services.neuron.engines.llamacpp.structs import i32
+from services.neuron.generation.runs import joined_runs
 
 # enum llama_token_attr
 _CONTROL: Final = 1 << 3
@@ -78,7 +78,9 @@ class Vocabulary:
             ids = list(prompt.token_ids)
             self._refuse_unknown(ids)
         else:
-            ids = [i for segment in _runs(prompt.segments) for i in self._segment_ids(segment)]
+            ids = [
+                i for segment in joined_runs(prompt.segments) for i in self._segment_ids(segment)
+            ]
         if (
             prompt.add_bos
             and self._wants_bos
@@ -158,18 +160,3 @@ class Vocabulary:
             for text in sorted(markers, key=len, reverse=True)
         )
         return re.compile(alternatives)
-
-
-def _runs(segments: tuple[Segment, ...]) -> Iterator[Segment]:
-    """Segments with touching plain runs joined: tokenising them apart gives other tokens."""
-    plain = ""
-    for segment in segments:
-        if not segment.control:
-            plain += segment.text
-            continue
-        if plain:
-            yield Segment(plain)
-            plain = ""
-        yield segment
-    if plain:
-        yield Segment(plain)
