@@ -13,12 +13,12 @@ from collections.abc import Sequence
 from typing import Any
 
 from services.backplane.errors import FleetError, Reason, context_too_long
-from services.neuron.engine import Event, LoadFailed, ModelInfo, ModelStats, Prompt, Task
+from services.neuron.engine import LoadFailed, ModelInfo, ModelStats, Prompt
 from services.neuron.engines.exllamav2.configuration import BAD
 from services.neuron.engines.exllamav2.generators import Parts
 from services.neuron.engines.exllamav2.prompt_logprobs import last_states
 from services.neuron.engines.exllamav2.tokens import Tokens
-from services.neuron.generation.failing import failed
+from services.neuron.generation.refusing import RefusesTasks
 
 LAST = "lasttoken"
 MEAN = "mean_tokens"
@@ -44,15 +44,15 @@ def pooling(folder: pathlib.Path) -> str:
     raise LoadFailed(BAD, f"{file}: no known pooling mode.")
 
 
-class Embedder:
+class Embedder(RefusesTasks):
     """Implements `LoadedModel` for embeddings; it refuses generation."""
 
     def __init__(self, *, parts: Parts, tokens: Tokens, info: ModelInfo, mode: str) -> None:
+        super().__init__()
         self._parts = parts
         self._tokens = tokens
         self._info = info
         self._mode = mode
-        self._events: list[Event] = []
         self._steps = 0
 
     @property
@@ -63,27 +63,6 @@ class Embedder:
     def tokenize(self, prompt: Prompt) -> list[int]:
         """Token ids of a text."""
         return self._tokens.tokenize(prompt)
-
-    def submit(self, task: Task, token_ids: Sequence[int]) -> None:
-        """Refuses the task."""
-        error = FleetError(Reason.WRONG_MODALITY, "This is an embedding model; it cannot generate.")
-        self._events.append(failed(task.task_id, error))
-
-    def cancel(self, task_id: int) -> None:
-        """Does nothing: no task runs."""
-
-    def credit(self, task_id: int, tokens: int) -> None:
-        """Does nothing: no task runs."""
-
-    @property
-    def has_work(self) -> bool:
-        """True if a refusal has to be told."""
-        return bool(self._events)
-
-    def step(self) -> list[Event]:
-        """Tells refusals."""
-        events, self._events = self._events, []
-        return events
 
     def embed(self, inputs: Sequence[Sequence[int]]) -> list[list[float]]:
         """One l2-normalised vector per input.

@@ -7,22 +7,22 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from services.backplane.errors import FleetError, Reason, context_too_long
-from services.neuron.engine import Event, ModelInfo, ModelStats, Prompt, Task
+from services.neuron.engine import ModelInfo, ModelStats, Prompt
 from services.neuron.engines.llamacpp.batch import TokenBatch
 from services.neuron.engines.llamacpp.context import Context
 from services.neuron.engines.llamacpp.vocabulary import Vocabulary
-from services.neuron.generation.failing import failed
+from services.neuron.generation.refusing import RefusesTasks
 
 
-class Embedder:
+class Embedder(RefusesTasks):
     """Implements `LoadedModel` for embeddings; it refuses generation."""
 
     def __init__(self, *, context: Context, vocabulary: Vocabulary, info: ModelInfo) -> None:
+        super().__init__()
         self._context = context
         self._vocabulary = vocabulary
         self._info = info
         self._batch = TokenBatch(info.max_context_tokens)
-        self._events: list[Event] = []
         self._steps = 0
 
     @property
@@ -33,27 +33,6 @@ class Embedder:
     def tokenize(self, prompt: Prompt) -> list[int]:
         """Token ids of a text, framed as the model wants it."""
         return self._vocabulary.tokenize(prompt)
-
-    def submit(self, task: Task, token_ids: Sequence[int]) -> None:
-        """Refuses the task."""
-        error = FleetError(Reason.WRONG_MODALITY, "This is an embedding model; it cannot generate.")
-        self._events.append(failed(task.task_id, error))
-
-    def cancel(self, task_id: int) -> None:
-        """Does nothing: no task runs."""
-
-    def credit(self, task_id: int, tokens: int) -> None:
-        """Does nothing: no task runs."""
-
-    @property
-    def has_work(self) -> bool:
-        """True if a refusal has to be told."""
-        return bool(self._events)
-
-    def step(self) -> list[Event]:
-        """Tells refusals."""
-        events, self._events = self._events, []
-        return events
 
     def embed(self, inputs: Sequence[Sequence[int]]) -> list[list[float]]:
         """One l2-normalised vector per input.
