@@ -11,8 +11,8 @@ from typing import Final, Protocol
 import structlog
 
 from cortex.v1 import model_pb2 as model
+from services.backplane.changes import Changes
 from services.backplane.errors import FleetError, Reason
-from services.neuron.changes import Changes
 from services.neuron.chat.answer import ChatStyle
 from services.neuron.chat.template import ChatTemplate
 from services.neuron.chat.tool_calls.formats import GENERIC

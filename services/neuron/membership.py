@@ -17,10 +17,10 @@ from cortex.v1 import registry_service_pb2 as registry
 from cortex.v1.registry_service_pb2_grpc import RegistryServiceStub
 from services.backplane import backoff
 from services.backplane.calls import streaming
+from services.backplane.changes import Changes
 from services.backplane.channels import open_channel
 from services.backplane.errors import FleetError, Reason
 from services.backplane.timeouts import timeout
-from services.neuron.changes import Changes
 from services.neuron.leaders import Leaders
 from services.neuron.status import StatusBoard
 

@@ -12,8 +12,8 @@ import grpc
 from cortex.v1 import generation_pb2 as generation
 from cortex.v1 import neuron_service_pb2 as neuron
 from cortex.v1.neuron_service_pb2_grpc import NeuronServiceServicer
+from services.backplane.changes import Changes
 from services.backplane.errors import FleetError, Reason
-from services.neuron.changes import Changes
 from services.neuron.generating import Generations, is_large
 from services.neuron.instances import Instance
 from services.neuron.leaders import Leaders

@@ -6,10 +6,9 @@ import math
 from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
-from google.protobuf import duration_pb2
-
 from cortex.v1 import generation_pb2 as generation
 from services.backplane.errors import FleetError, Reason
+from services.backplane.protobuf_time import duration
 from services.neuron.engine import (
     Constraint,
     ConstraintKind,
@@ -179,13 +178,6 @@ def timings(event: Ended) -> generation.Timings:
         decode=duration(event.decode_seconds),
         accepted_draft_tokens=event.accepted_draft_tokens,
     )
-
-
-def duration(seconds: float) -> duration_pb2.Duration:
-    """Seconds as a protobuf duration."""
-    made = duration_pb2.Duration()
-    made.FromNanoseconds(round(seconds * 1e9))
-    return made
 
 
 def _checked(name: str, value: float) -> float:

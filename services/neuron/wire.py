@@ -15,12 +15,12 @@ import services
 from cortex.v1 import neuron_service_pb2 as neuron
 from cortex.v1.neuron_service_pb2_grpc import add_NeuronServiceServicer_to_server
 from services.backplane.address import Address, own_host_name
+from services.backplane.changes import Changes
 from services.backplane.lifecycle import Shutdown
 from services.backplane.metrics import RpcMetrics, exposition, new_registry
 from services.backplane.server import Server
 from services.backplane.settings import Document
 from services.neuron.assigning import Assignments
-from services.neuron.changes import Changes
 from services.neuron.daemon import Daemon
 from services.neuron.device_watch import DeviceWatch
 from services.neuron.devices import Devices, importable_engines, machine_memory_bytes

@@ -6,7 +6,7 @@ from typing import Annotated, Final, Literal
 
 import msgspec
 
-from services.registry import quantities
+from services.backplane import units
 from services.registry.profile import DEFAULT_CLASS, LoadTerms, Price, Profile, SamplingDefaults
 
 Name = Annotated[str, msgspec.Meta(min_length=1, max_length=256)]
@@ -187,13 +187,13 @@ def _price(entry: PriceEntry | None) -> Price | None:
 
 def _bytes(key: str, value: int | str) -> int:
     try:
-        return quantities.parse_bytes(value)
+        return units.parse_bytes(value)
     except ValueError as error:
         raise BadEntryError(key, str(error)) from error
 
 
 def _seconds(key: str, value: float | str) -> float:
     try:
-        return quantities.parse_seconds(value)
+        return units.parse_seconds(value)
     except ValueError as error:
         raise BadEntryError(key, str(error)) from error

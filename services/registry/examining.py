@@ -6,11 +6,11 @@ import dataclasses
 from collections.abc import Iterable
 from typing import Final
 
+from services.backplane.units import format_bytes
 from services.registry import eviction, feasibility
 from services.registry.candidate import PLACEABLE, Ask, Candidate, Outcome
 from services.registry.eviction import Incoming, Plan, Strategy, Turn
 from services.registry.profile import Profile
-from services.registry.quantities import format_bytes
 from services.registry.standing import Holding, Room, Standing
 
 # A copy that is replaced where it is costs nobody else anything: before every other plan.

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from cortex.v1 import operator_service_pb2 as pb
+from services.backplane.units import format_bytes
 from services.registry import messages
 from services.registry.candidate import PLACEABLE, Candidate, Outcome
 from services.registry.control import Explanation
-from services.registry.quantities import format_bytes
 
 _OPEN = PLACEABLE | {Outcome.WAIT}
 

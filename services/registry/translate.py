@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Final
 
-from google.protobuf import duration_pb2
-
 from cortex.v1 import model_pb2, neuron_service_pb2
 from services.registry.member import (
     Device,
@@ -134,8 +132,3 @@ def progress(message: model_pb2.LoadProgress) -> Progress:
         message.modules_done,
         message.modules_total,
     )
-
-
-def seconds(message: duration_pb2.Duration) -> float:
-    """A Duration as seconds."""
-    return message.ToNanoseconds() / 1e9

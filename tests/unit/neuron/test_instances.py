@@ -5,8 +5,8 @@ import asyncio
 import pytest
 
 from cortex.v1 import model_pb2 as model
+from services.backplane.changes import Changes
 from services.backplane.errors import FleetError, Reason
-from services.neuron.changes import Changes
 from services.neuron.engine import ModelStats
 from services.neuron.instances import Instance, Instances, State
 

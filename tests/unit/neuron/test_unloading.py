@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from cortex.v1 import model_pb2 as model
-from services.neuron.changes import Changes
+from services.backplane.changes import Changes
 from services.neuron.device_watch import DeviceWatch
 from services.neuron.devices import Devices
 from services.neuron.instances import Instance, Instances, State

@@ -4,7 +4,8 @@ import dataclasses
 
 import pytest
 
-from services.registry import load_deadline, quantities
+from services.backplane import units
+from services.registry import load_deadline
 from services.registry.footprints import Footprint, Footprints
 from services.registry.member import Progress
 from services.registry.profile import Profile
@@ -88,27 +89,27 @@ def test_deadlines_grow_with_bytes_and_extend_on_progress_only():
     [("24GiB", 24 << 30), ("500MB", 500_000_000), ("1.5 MiB", 3 << 19), ("7B", 7), (7, 7)],
 )
 def test_sizes(text, count):
-    assert quantities.parse_bytes(text) == count
+    assert units.parse_bytes(text) == count
 
 
 @pytest.mark.parametrize("text", ["", "GiB", "12", "12 parsecs", "-1GiB", -1])
 def test_sizes_that_are_none(text):
     with pytest.raises(ValueError, match=r"is not|negative"):
-        quantities.parse_bytes(text)
+        units.parse_bytes(text)
 
 
 @pytest.mark.parametrize(("text", "seconds"), [("10m", 600), ("90s", 90), ("1.5h", 5400), (3, 3)])
 def test_durations(text, seconds):
-    assert quantities.parse_seconds(text) == seconds
+    assert units.parse_seconds(text) == seconds
 
 
 @pytest.mark.parametrize("text", ["", "soon", "10 minutes", -3])
 def test_durations_that_are_none(text):
     with pytest.raises(ValueError, match=r"is not|negative"):
-        quantities.parse_seconds(text)
+        units.parse_seconds(text)
 
 
 def test_sizes_for_people():
-    assert [quantities.format_bytes(n) for n in (0, 1023, 1536, 3 << 30, 5 << 40)] == [
+    assert [units.format_bytes(n) for n in (0, 1023, 1536, 3 << 30, 5 << 40)] == [
         "0 B", "1023 B", "1.5 KiB", "3.0 GiB", "5.0 TiB",
     ]  # fmt: skip
