@@ -12,13 +12,13 @@ import statistics
 import time
 
 from services.registry import placement
-from services.registry.catalogue import Catalogue
+from services.registry.catalogue.catalogue import Catalogue
+from services.registry.catalogue.profile import LoadTerms, Profile
 from services.registry.control import Control
 from services.registry.demand import Demand, Key
 from services.registry.leases import Leases
 from services.registry.member import Device, Identity, Instance, InstanceState, Report
 from services.registry.orders import Event, LoadOrder, UnloadOrder
-from services.registry.profile import LoadTerms, Profile
 from services.registry.situation import Policy, Situation
 
 _GIB = 1 << 30

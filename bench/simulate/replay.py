@@ -19,12 +19,12 @@ from collections.abc import Iterable
 from bench.simulate.neuron import Neuron
 from bench.simulate.world import World
 from services.backplane.errors import FleetError
-from services.registry.catalogue import Catalogue
+from services.registry.catalogue.catalogue import Catalogue
+from services.registry.catalogue.profile import LoadTerms, Profile
 from services.registry.control import Control
 from services.registry.eviction import Strategy
 from services.registry.leases import Leases
 from services.registry.orders import Event, LoadOrder, UnloadOrder
-from services.registry.profile import LoadTerms, Profile
 from services.registry.situation import Policy, Situation
 from services.registry.steps import Placed, Step
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import dataclasses
 
 from bench.simulate.world import World
-from services.registry.catalogue import Catalogue
-from services.registry.profile import LoadTerms, Profile
+from services.registry.catalogue.catalogue import Catalogue
+from services.registry.catalogue.profile import LoadTerms, Profile
 from services.registry.situation import Policy
 
 GIB = 1 << 30

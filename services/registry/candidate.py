@@ -7,10 +7,10 @@ import enum
 from collections.abc import Callable, Mapping
 
 from services.registry import feasibility
+from services.registry.catalogue.profile import Profile
 from services.registry.eviction import Incoming, Strategy
 from services.registry.feasibility import Needs
 from services.registry.footprints import Footprint
-from services.registry.profile import Profile
 from services.registry.standing import Holding
 
 

@@ -11,9 +11,9 @@ import dataclasses
 from collections.abc import Iterator
 
 from services.registry.answers import Answers
+from services.registry.catalogue.profile import Profile
 from services.registry.member import Instance, InstanceState, Member
 from services.registry.orders import Why
-from services.registry.profile import Profile
 from services.registry.situation import Situation
 
 

@@ -11,17 +11,17 @@ import dataclasses
 from collections.abc import Callable
 
 from services.backplane.errors import FleetError
-from services.registry import catalogue as catalogues
 from services.registry import chores, placement, refusals
 from services.registry.candidate import Decision
-from services.registry.catalogue import Catalogue, Difference
+from services.registry.catalogue import catalogue as catalogues
+from services.registry.catalogue.catalogue import Catalogue, Difference
+from services.registry.catalogue.profile import Profile
 from services.registry.demand import Demand, Key, Ticket
 from services.registry.leases import Leases
 from services.registry.member import Instance, Progress
 from services.registry.membership import Membership
 from services.registry.orders import Effects, Why
 from services.registry.placing import Placing
-from services.registry.profile import Profile
 from services.registry.situation import Situation
 from services.registry.standings import Standings
 from services.registry.steps import Waiter

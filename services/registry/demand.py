@@ -6,8 +6,8 @@ import dataclasses
 import enum
 
 from services.backplane.errors import FleetError
+from services.registry.catalogue.profile import Profile
 from services.registry.member import Progress
-from services.registry.profile import Profile
 from services.registry.steps import Step, Waiter
 
 

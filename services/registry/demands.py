@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from services.backplane.errors import FleetError
 from services.registry import refusals
+from services.registry.catalogue.profile import Profile
 from services.registry.demand import Demand, Key, Ticket
 from services.registry.eviction import Strategy
 from services.registry.orders import Effects, WaitEnded
-from services.registry.profile import Profile
 from services.registry.situation import Situation
 from services.registry.steps import Queued, Waiter
 

@@ -9,7 +9,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Final
 
-from services.registry.profile import Profile
+from services.registry.catalogue.profile import Profile
 
 # Weights on disk to memory in use: cache, activations and the engine's own buffers come on top.
 _FILE_FACTOR: Final = 1.2

@@ -10,8 +10,8 @@ from services.backplane.address import Address, own_host_name
 from services.backplane.lifecycle import Shutdown
 from services.backplane.settings import SettingsError
 from services.backplane.timeouts import timeout
-from services.registry import catalogue as catalogues
-from services.registry.catalogue import Catalogue
+from services.registry.catalogue import catalogue as catalogues
+from services.registry.catalogue.catalogue import Catalogue
 from services.registry.gauges import Gauges
 from services.registry.ledger import Ledger
 from services.registry.mandate import Mandate

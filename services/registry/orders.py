@@ -7,8 +7,8 @@ import enum
 from collections.abc import Mapping
 from typing import Protocol
 
+from services.registry.catalogue.profile import Profile
 from services.registry.footprints import Learned
-from services.registry.profile import Profile
 
 
 class Why(enum.Enum):

@@ -14,13 +14,13 @@ from __future__ import annotations
 from services.backplane.errors import FleetError, Reason
 from services.registry import refusals
 from services.registry.answers import Answers
+from services.registry.catalogue.profile import Profile
 from services.registry.cooldowns import Cooldowns
 from services.registry.deciding import Deciding, Held
 from services.registry.demand import Demand, Key, Ticket
 from services.registry.demands import Demands
 from services.registry.jobs import Jobs
 from services.registry.orders import Effects
-from services.registry.profile import Profile
 from services.registry.situation import Situation
 from services.registry.standings import Standings
 from services.registry.steps import Waiter

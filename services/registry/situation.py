@@ -5,14 +5,14 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 
-from services.registry import catalogue
 from services.registry.activity import Activity, Record
-from services.registry.catalogue import Catalogue
+from services.registry.catalogue import catalogue
+from services.registry.catalogue.catalogue import Catalogue
+from services.registry.catalogue.profile import Profile
 from services.registry.eviction import Strategy
 from services.registry.fleet import Fleet
 from services.registry.footprints import Footprint, Footprints
 from services.registry.member import Instance, InstanceState, Member
-from services.registry.profile import Profile
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

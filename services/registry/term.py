@@ -12,9 +12,9 @@ from typing import Final
 import structlog
 
 from services.backplane.timeouts import timeout
-from services.registry import catalogue as catalogues
 from services.registry import ledger, refusals
-from services.registry.catalogue import Catalogue, Difference
+from services.registry.catalogue import catalogue as catalogues
+from services.registry.catalogue.catalogue import Catalogue, Difference
 from services.registry.control import Control
 from services.registry.dialling import keep_dialling
 from services.registry.eviction import Strategy

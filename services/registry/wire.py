@@ -15,8 +15,8 @@ from services.backplane.lifecycle import Shutdown
 from services.backplane.metrics import RpcMetrics, exposition, new_registry
 from services.backplane.server import Server
 from services.backplane.settings import Document, SettingsError
-from services.registry import catalogue as catalogues
 from services.registry import settings as settings_module
+from services.registry.catalogue import catalogue as catalogues
 from services.registry.gauges import Gauges
 from services.registry.leadership import lead
 from services.registry.operator_servicer import OperatorServicer

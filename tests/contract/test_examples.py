@@ -11,8 +11,8 @@ from services.backplane.settings import load
 from services.cli import local_fleet
 from services.gateway import settings as gateway_settings
 from services.neuron.settings import NeuronSettings
-from services.registry import catalogue
 from services.registry import settings as registry_settings
+from services.registry.catalogue import catalogue
 
 ROOT = pathlib.Path(__file__).parents[2]
 EXAMPLES = ROOT / "examples"

@@ -21,7 +21,7 @@ from services.backplane.metrics import new_registry
 from services.backplane.status import from_rpc_error
 from services.registry import leadership
 from services.registry import settings as registry_settings
-from services.registry.catalogue import EMPTY
+from services.registry.catalogue.catalogue import EMPTY
 from services.registry.dialling import keep_dialling
 from services.registry.gauges import Gauges
 from services.registry.mandate import Mandate

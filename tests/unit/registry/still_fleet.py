@@ -5,12 +5,12 @@ from __future__ import annotations
 import dataclasses
 
 from services.backplane.errors import FleetError
-from services.registry.catalogue import Catalogue
+from services.registry.catalogue.catalogue import Catalogue
+from services.registry.catalogue.profile import LoadTerms, Profile
 from services.registry.control import Control
 from services.registry.leases import Leases
 from services.registry.member import Device, Identity, Instance, InstanceState, Report
 from services.registry.orders import Event, LoadOrder, UnloadOrder
-from services.registry.profile import LoadTerms, Profile
 from services.registry.situation import Policy, Situation
 from services.registry.steps import Placed, Queued, Step
 

@@ -6,10 +6,10 @@ import pytest
 
 from services.registry.activity import Activity
 from services.registry.answers import Answers
-from services.registry.catalogue import Catalogue
+from services.registry.catalogue.catalogue import Catalogue
+from services.registry.catalogue.profile import Profile
 from services.registry.fleet import Fleet
 from services.registry.member import Identity, Instance, InstanceState, Member, Report
-from services.registry.profile import Profile
 from services.registry.situation import Situation
 from services.registry.standings import Standings
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 from services.backplane.errors import Reason
-from services.registry.catalogue import Catalogue
+from services.registry.catalogue.catalogue import Catalogue
 from services.registry.orders import Why
 from services.registry.situation import Policy
 from tests.unit.registry.still_fleet import SIZE, StillFleet, profile

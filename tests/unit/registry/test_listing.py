@@ -1,7 +1,8 @@
 from __future__ import annotations
 
 from cortex.v1 import model_pb2
-from services.registry.catalogue import Catalogue
+from services.registry.catalogue.catalogue import Catalogue
+from services.registry.catalogue.profile import LoadTerms, Price, Profile
 from services.registry.fleet import Fleet
 from services.registry.listing import Listing
 from services.registry.member import (
@@ -12,7 +13,6 @@ from services.registry.member import (
     Report,
     StoredModel,
 )
-from services.registry.profile import LoadTerms, Price, Profile
 from services.registry.situation import Situation
 from services.registry.standings import Standings
 

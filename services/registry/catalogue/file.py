@@ -7,7 +7,13 @@ from typing import Annotated, Final, Literal
 import msgspec
 
 from services.backplane import units
-from services.registry.profile import DEFAULT_CLASS, LoadTerms, Price, Profile, SamplingDefaults
+from services.registry.catalogue.profile import (
+    DEFAULT_CLASS,
+    LoadTerms,
+    Price,
+    Profile,
+    SamplingDefaults,
+)
 
 Name = Annotated[str, msgspec.Meta(min_length=1, max_length=256)]
 Count = Annotated[int, msgspec.Meta(ge=1)]

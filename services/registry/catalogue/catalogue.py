@@ -16,8 +16,8 @@ from typing import Any, Final
 import msgspec
 
 from services.backplane.settings import SettingsError, explain, read_toml
-from services.registry.catalogue_file import BadEntryError, ModelEntry, to_profile
-from services.registry.profile import Profile
+from services.registry.catalogue.file import BadEntryError, ModelEntry, to_profile
+from services.registry.catalogue.profile import Profile
 
 _SECTIONS: Final = frozenset({"models", "aliases"})
 

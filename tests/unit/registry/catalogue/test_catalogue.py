@@ -5,7 +5,7 @@ import pathlib
 import pytest
 
 from services.backplane.settings import SettingsError
-from services.registry import catalogue
+from services.registry.catalogue import catalogue
 
 ROOT = pathlib.Path(__file__).parents[3]
 
