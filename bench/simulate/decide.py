@@ -16,10 +16,11 @@ from services.registry.catalogue.catalogue import Catalogue
 from services.registry.catalogue.profile import LoadTerms, Profile
 from services.registry.control import Control
 from services.registry.demand import Demand, Key
-from services.registry.leases import Leases
-from services.registry.member import Device, Identity, Instance, InstanceState, Report
+from services.registry.fleet.leases import Leases
+from services.registry.fleet.policy import Policy
+from services.registry.fleet.records import Device, Identity, Instance, InstanceState, Report
+from services.registry.fleet.state import Situation
 from services.registry.orders import Event, LoadOrder, UnloadOrder
-from services.registry.situation import Policy, Situation
 
 _GIB = 1 << 30
 

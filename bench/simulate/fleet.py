@@ -15,9 +15,9 @@ from bench.simulate.scenario import Scenario
 from bench.simulate.world import World
 from services.backplane.errors import FleetError, Reason
 from services.registry.control import Control
-from services.registry.leases import Leases
+from services.registry.fleet.leases import Leases
+from services.registry.fleet.state import Situation
 from services.registry.orders import Event, LoadEnded, LoadOrder, Redirected, UnloadOrder, Why
-from services.registry.situation import Situation
 
 _LEASE_SECONDS = 9.0
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from bench.simulate.neuron import Broken, Neuron
-from services.registry.member import Identity, InstanceState, Report
+from services.registry.fleet.records import Identity, InstanceState, Report
 from services.registry.orders import LoadOrder, UnloadOrder, Why
 
 if TYPE_CHECKING:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from services.registry.member import Identity, Report
+from services.registry.fleet.records import Identity, Report
 
 if TYPE_CHECKING:
     from bench.simulate.fleet import SimulatedFleet

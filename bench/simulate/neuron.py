@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 from bench.simulate.world import World
 from services.backplane.errors import FleetError, Reason
-from services.registry.member import (
+from services.registry.fleet.records import (
     Device,
     Identity,
     Instance,

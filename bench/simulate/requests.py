@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from services.backplane.errors import FleetError
 from services.registry.demand import Ticket
-from services.registry.member import InstanceState
+from services.registry.fleet.records import InstanceState
 from services.registry.steps import Placed, Step
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ import dataclasses
 from bench.simulate.world import World
 from services.registry.catalogue.catalogue import Catalogue
 from services.registry.catalogue.profile import LoadTerms, Profile
-from services.registry.situation import Policy
+from services.registry.fleet.policy import Policy
 
 GIB = 1 << 30
 

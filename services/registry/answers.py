@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from services.registry.catalogue.profile import Profile
-from services.registry.member import Instance, Member
-from services.registry.situation import Situation
+from services.registry.fleet.records import Instance, Member
+from services.registry.fleet.state import Situation
 from services.registry.standings import Standings
 from services.registry.steps import Placed
 

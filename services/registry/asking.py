@@ -5,9 +5,9 @@ from __future__ import annotations
 from services.registry import feasibility
 from services.registry.candidate import Ask
 from services.registry.demand import Demand
+from services.registry.fleet.records import InstanceState
+from services.registry.fleet.state import Situation
 from services.registry.jobs import Jobs
-from services.registry.member import InstanceState
-from services.registry.situation import Situation
 from services.registry.standings import Standings
 
 

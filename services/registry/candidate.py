@@ -8,9 +8,10 @@ from collections.abc import Callable, Mapping
 
 from services.registry import feasibility
 from services.registry.catalogue.profile import Profile
-from services.registry.eviction import Incoming, Strategy
+from services.registry.eviction import Incoming
 from services.registry.feasibility import Needs
-from services.registry.footprints import Footprint
+from services.registry.fleet.footprints import Footprint
+from services.registry.fleet.policy import Strategy
 from services.registry.standing import Holding
 
 

@@ -12,9 +12,9 @@ from collections.abc import Iterator
 
 from services.registry.answers import Answers
 from services.registry.catalogue.profile import Profile
-from services.registry.member import Instance, InstanceState, Member
+from services.registry.fleet.records import Instance, InstanceState, Member
+from services.registry.fleet.state import Situation
 from services.registry.orders import Why
-from services.registry.situation import Situation
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

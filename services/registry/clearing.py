@@ -8,9 +8,9 @@ from typing import Final
 from services.registry import eviction
 from services.registry.demand import Job, Phase
 from services.registry.eviction import Incoming
-from services.registry.member import Instance
+from services.registry.fleet.records import Instance
+from services.registry.fleet.state import Situation
 from services.registry.orders import Why
-from services.registry.situation import Situation
 from services.registry.standings import Standings
 from services.registry.unloads import OnEnd, Unloads
 

@@ -17,12 +17,12 @@ from services.registry.catalogue import catalogue as catalogues
 from services.registry.catalogue.catalogue import Catalogue, Difference
 from services.registry.catalogue.profile import Profile
 from services.registry.demand import Demand, Key, Ticket
-from services.registry.leases import Leases
-from services.registry.member import Instance, Progress
+from services.registry.fleet.leases import Leases
+from services.registry.fleet.records import Instance, Progress
+from services.registry.fleet.state import Situation
 from services.registry.membership import Membership
 from services.registry.orders import Effects, Why
 from services.registry.placing import Placing
-from services.registry.situation import Situation
 from services.registry.standings import Standings
 from services.registry.steps import Waiter
 

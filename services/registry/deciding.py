@@ -15,9 +15,9 @@ from services.registry.candidate import PLACEABLE, Candidate, Decision, Outcome
 from services.registry.cooldowns import Cooldowns
 from services.registry.demand import Demand, Job
 from services.registry.demands import Demands
+from services.registry.fleet.state import Situation
 from services.registry.jobs import Jobs
 from services.registry.orders import Effects, Redirected
-from services.registry.situation import Situation
 from services.registry.standings import Standings
 from services.registry.steps import Queued
 

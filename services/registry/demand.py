@@ -7,7 +7,7 @@ import enum
 
 from services.backplane.errors import FleetError
 from services.registry.catalogue.profile import Profile
-from services.registry.member import Progress
+from services.registry.fleet.records import Progress
 from services.registry.steps import Step, Waiter
 
 

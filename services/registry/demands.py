@@ -6,9 +6,9 @@ from services.backplane.errors import FleetError
 from services.registry import refusals
 from services.registry.catalogue.profile import Profile
 from services.registry.demand import Demand, Key, Ticket
-from services.registry.eviction import Strategy
+from services.registry.fleet.policy import Strategy
+from services.registry.fleet.state import Situation
 from services.registry.orders import Effects, WaitEnded
-from services.registry.situation import Situation
 from services.registry.steps import Queued, Waiter
 
 

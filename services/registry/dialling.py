@@ -15,7 +15,7 @@ from services.backplane.channels import open_channel
 from services.backplane.errors import FleetError
 from services.registry import translate
 from services.registry.control import Control
-from services.registry.fleet import NameTakenError
+from services.registry.fleet.members import NameTakenError
 from services.registry.mandate import Mandate
 from services.registry.settings import NeuronEntry
 

@@ -8,19 +8,12 @@ work in flight. And in which *order* do those go that may: the strategy.
 from __future__ import annotations
 
 import dataclasses
-import enum
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-from services.registry.member import InstanceState
+from services.registry.fleet.policy import Strategy
+from services.registry.fleet.records import InstanceState
 from services.registry.standing import Holding, Room
-
-
-class Strategy(enum.Enum):
-    """Whose turn it is."""
-
-    LRU = "lru"
-    PRIORITY = "priority"
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

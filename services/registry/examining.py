@@ -10,7 +10,8 @@ from services.backplane.units import format_bytes
 from services.registry import eviction, feasibility
 from services.registry.candidate import PLACEABLE, Ask, Candidate, Outcome
 from services.registry.catalogue.profile import Profile
-from services.registry.eviction import Incoming, Plan, Strategy, Turn
+from services.registry.eviction import Incoming, Plan, Turn
+from services.registry.fleet.policy import Strategy
 from services.registry.standing import Holding, Room, Standing
 
 # A copy that is replaced where it is costs nobody else anything: before every other plan.

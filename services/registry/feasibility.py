@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from services.backplane.units import format_bytes
 from services.registry.catalogue.profile import Profile
-from services.registry.footprints import Footprint
+from services.registry.fleet.footprints import Footprint
 from services.registry.standing import Standing
 
 Needs = tuple[tuple[int, int], ...]

@@ -5,8 +5,8 @@ from __future__ import annotations
 import dataclasses
 from typing import Final
 
-from services.registry.fleet import Fleet
-from services.registry.member import InstanceState
+from services.registry.fleet.members import Fleet
+from services.registry.fleet.records import InstanceState
 from services.registry.standings import Standings
 
 # A report that is older than the cancellation says nothing about it.

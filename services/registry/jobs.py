@@ -10,11 +10,11 @@ from services.backplane.errors import FleetError, Reason
 from services.registry.candidate import Candidate
 from services.registry.clearing import Clearing, Verdict
 from services.registry.demand import Demand, Job, Key, Phase
+from services.registry.fleet.records import Instance, Progress
+from services.registry.fleet.state import Situation
 from services.registry.freeing import Freeing
 from services.registry.loading import Loading
-from services.registry.member import Instance, Progress
 from services.registry.orders import Effects
-from services.registry.situation import Situation
 from services.registry.standings import Standings
 from services.registry.steps import Evicting, Step
 from services.registry.steps import Loading as LoadingStep

@@ -12,7 +12,7 @@ import msgspec
 import structlog
 
 from services.backplane.timeouts import timeout
-from services.registry.footprints import Learned
+from services.registry.fleet.footprints import Learned
 from services.registry.store import Facts, Kind, Store, StoreError
 
 # Learned figures that may wait to be written; the oldest are dropped, the next load teaches again.

@@ -7,8 +7,8 @@ from collections.abc import Callable
 from cortex.v1 import operator_service_pb2, registry_service_pb2
 from services.registry import feasibility, messages
 from services.registry.catalogue.profile import Profile
-from services.registry.member import Instance, StoredModel
-from services.registry.situation import Situation
+from services.registry.fleet.records import Instance, StoredModel
+from services.registry.fleet.state import Situation
 from services.registry.standings import Standings
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from services.registry.member import Progress
+from services.registry.fleet.records import Progress
 
 # The start of a worker, the first token and the neuron's own queue.
 _BASE_SECONDS: Final = 120.0

@@ -5,9 +5,9 @@ from __future__ import annotations
 from services.backplane.errors import FleetError, Reason
 from services.registry import load_deadline
 from services.registry.demand import Job, Phase
-from services.registry.member import Instance, Progress
+from services.registry.fleet.records import Instance, Progress
+from services.registry.fleet.state import Situation
 from services.registry.orders import Effects, LoadEnded, LoadOrder
-from services.registry.situation import Situation
 from services.registry.standings import Standings
 
 

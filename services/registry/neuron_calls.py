@@ -14,7 +14,7 @@ from services.backplane.channels import open_channel
 from services.backplane.errors import FleetError, Reason
 from services.backplane.timeouts import timeout
 from services.registry import messages, refusals, translate
-from services.registry.member import Instance, Progress
+from services.registry.fleet.records import Instance, Progress
 from services.registry.orders import Event, LoadOrder, UnloadOrder
 
 # Freeing memory and ending a worker, on top of the time that running requests are given.

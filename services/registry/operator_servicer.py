@@ -16,8 +16,8 @@ from services.backplane.errors import FleetError, Reason
 from services.backplane.settings import SettingsError
 from services.registry import explaining, messages, refusals, translate
 from services.registry.departures import Departures
+from services.registry.fleet.records import Member
 from services.registry.mailbox import Mailbox
-from services.registry.member import Member
 from services.registry.orders import Why
 from services.registry.seat import Seat
 from services.registry.store import Kind, StoreError

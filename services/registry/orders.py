@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Protocol
 
 from services.registry.catalogue.profile import Profile
-from services.registry.footprints import Learned
+from services.registry.fleet.footprints import Learned
 
 
 class Why(enum.Enum):

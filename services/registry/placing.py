@@ -19,9 +19,9 @@ from services.registry.cooldowns import Cooldowns
 from services.registry.deciding import Deciding, Held
 from services.registry.demand import Demand, Key, Ticket
 from services.registry.demands import Demands
+from services.registry.fleet.state import Situation
 from services.registry.jobs import Jobs
 from services.registry.orders import Effects
-from services.registry.situation import Situation
 from services.registry.standings import Standings
 from services.registry.steps import Waiter
 

@@ -13,9 +13,9 @@ from cortex.v1 import neuron_service_pb2, registry_service_pb2, registry_service
 from services.backplane.errors import FleetError, Reason
 from services.backplane.timeouts import timeout
 from services.registry import messages, translate
-from services.registry.fleet import NameTakenError
+from services.registry.fleet.members import NameTakenError
+from services.registry.fleet.records import Identity
 from services.registry.mailbox import Mailbox
-from services.registry.member import Identity
 from services.registry.seat import Seat
 from services.registry.term import Term
 

@@ -14,7 +14,8 @@ from collections.abc import Iterable, Iterator
 from typing import TypeAlias
 
 from services.registry import eviction
-from services.registry.eviction import Incoming, Strategy, Turn
+from services.registry.eviction import Incoming, Turn
+from services.registry.fleet.policy import Strategy
 from services.registry.standing import KINDS, Holding, Standing
 
 # Everything that `eviction.immunity` reads: holdings of one group are all immune, or none is.

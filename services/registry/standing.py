@@ -9,7 +9,7 @@ import dataclasses
 from collections.abc import Iterable, Mapping
 from typing import Final
 
-from services.registry.member import InstanceState
+from services.registry.fleet.records import InstanceState
 
 # What a model may ask of its devices; empty is any.
 KINDS: Final = ("", "cuda", "cpu")

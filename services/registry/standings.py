@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Final
 
-from services.registry.member import Instance, InstanceState, Member
+from services.registry.fleet.records import Instance, InstanceState, Member
+from services.registry.fleet.state import Situation
 from services.registry.roster import Roster
-from services.registry.situation import Situation
 from services.registry.standing import Holding, Room, Standing
 
 # What may not overlap with a load on the same device: figures are about to change, or the worker

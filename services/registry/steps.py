@@ -6,7 +6,7 @@ import dataclasses
 from typing import Protocol
 
 from services.backplane.errors import FleetError
-from services.registry.member import Progress
+from services.registry.fleet.records import Progress
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

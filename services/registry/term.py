@@ -17,17 +17,17 @@ from services.registry.catalogue import catalogue as catalogues
 from services.registry.catalogue.catalogue import Catalogue, Difference
 from services.registry.control import Control
 from services.registry.dialling import keep_dialling
-from services.registry.eviction import Strategy
-from services.registry.footprints import Footprints
+from services.registry.fleet.footprints import Footprints
+from services.registry.fleet.leases import Leases
+from services.registry.fleet.policy import Policy, Strategy
+from services.registry.fleet.state import Situation
 from services.registry.gauges import Gauges
-from services.registry.leases import Leases
 from services.registry.ledger import Ledger
 from services.registry.listing import Listing
 from services.registry.mandate import Mandate
 from services.registry.neuron_calls import NeuronCalls
 from services.registry.orders import Event, LoadEnded
 from services.registry.settings import Settings
-from services.registry.situation import Policy, Situation
 from services.registry.store import Facts, Kind
 from services.registry.watchers import Watchers
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import Final
 
 from cortex.v1 import model_pb2, neuron_service_pb2
-from services.registry.member import (
+from services.registry.fleet.records import (
     Device,
     Identity,
     Instance,

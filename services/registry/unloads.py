@@ -6,9 +6,9 @@ import dataclasses
 from collections.abc import Callable, Iterator
 
 from services.backplane.errors import FleetError, Reason
-from services.registry.member import Instance
+from services.registry.fleet.records import Instance
+from services.registry.fleet.state import Situation
 from services.registry.orders import Effects, UnloadEnded, UnloadOrder, Why
-from services.registry.situation import Situation
 from services.registry.standings import Standings
 
 OnEnd = Callable[[FleetError | None], None]

@@ -8,10 +8,11 @@ from services.backplane.errors import FleetError
 from services.registry.catalogue.catalogue import Catalogue
 from services.registry.catalogue.profile import LoadTerms, Profile
 from services.registry.control import Control
-from services.registry.leases import Leases
-from services.registry.member import Device, Identity, Instance, InstanceState, Report
+from services.registry.fleet.leases import Leases
+from services.registry.fleet.policy import Policy
+from services.registry.fleet.records import Device, Identity, Instance, InstanceState, Report
+from services.registry.fleet.state import Situation
 from services.registry.orders import Event, LoadOrder, UnloadOrder
-from services.registry.situation import Policy, Situation
 from services.registry.steps import Placed, Queued, Step
 
 SIZE = 10

@@ -5,8 +5,8 @@ from __future__ import annotations
 import dataclasses
 
 from services.backplane.errors import FleetError, Reason
-from services.registry.member import Instance, InstanceState
-from services.registry.situation import Policy
+from services.registry.fleet.policy import Policy
+from services.registry.fleet.records import Instance, InstanceState
 from tests.unit.registry.still_fleet import SIZE, StillFleet, profile
 
 A, B, C = profile("a"), profile("b"), profile("c")

@@ -5,8 +5,9 @@ import dataclasses
 import pytest
 
 from services.registry import eviction
-from services.registry.eviction import Incoming, Strategy
-from services.registry.member import InstanceState
+from services.registry.eviction import Incoming
+from services.registry.fleet.policy import Strategy
+from services.registry.fleet.records import InstanceState
 from services.registry.standing import Holding, Room
 
 NOW = 100.0

@@ -3,9 +3,8 @@ from __future__ import annotations
 from cortex.v1 import model_pb2
 from services.registry.catalogue.catalogue import Catalogue
 from services.registry.catalogue.profile import LoadTerms, Price, Profile
-from services.registry.fleet import Fleet
-from services.registry.listing import Listing
-from services.registry.member import (
+from services.registry.fleet.members import Fleet
+from services.registry.fleet.records import (
     Device,
     Identity,
     Instance,
@@ -13,7 +12,8 @@ from services.registry.member import (
     Report,
     StoredModel,
 )
-from services.registry.situation import Situation
+from services.registry.fleet.state import Situation
+from services.registry.listing import Listing
 from services.registry.standings import Standings
 
 GPU = (Device("gpu", "cuda", 24, 24),)

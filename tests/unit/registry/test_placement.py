@@ -8,9 +8,9 @@ import pytest
 from services.registry import placement
 from services.registry.candidate import PLACEABLE, Ask, Decision, Outcome
 from services.registry.catalogue.profile import LoadTerms, Profile
-from services.registry.eviction import Strategy
-from services.registry.footprints import Footprint
-from services.registry.member import InstanceState
+from services.registry.fleet.footprints import Footprint
+from services.registry.fleet.policy import Strategy
+from services.registry.fleet.records import InstanceState
 from services.registry.roster import Roster
 from services.registry.standing import Holding, Room, Standing
 

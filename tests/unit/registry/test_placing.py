@@ -5,10 +5,9 @@ import dataclasses
 import pytest
 
 from services.backplane.errors import FleetError, Reason
-from services.registry.eviction import Strategy
-from services.registry.member import Progress
+from services.registry.fleet.policy import Policy, Strategy
+from services.registry.fleet.records import Progress
 from services.registry.orders import Why
-from services.registry.situation import Policy
 from services.registry.steps import Evicting, Loading, Queued
 from tests.unit.registry.still_fleet import SIZE, StillFleet, profile
 
@@ -357,7 +356,7 @@ def test_everybody_is_told_when_the_registry_stops():
 
 
 def test_a_neuron_that_restarts_under_a_load_ends_it():
-    from services.registry.member import Identity
+    from services.registry.fleet.records import Identity
 
     fleet = StillFleet(A, capacities=(SIZE,))
     fleet.ask("a")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from services.registry.situation import Policy
+from services.registry.fleet.policy import Policy
 from services.registry.steps import Evicting
 from tests.unit.registry.still_fleet import SIZE, Caller, StillFleet, profile
 

@@ -6,8 +6,9 @@ import random
 import pytest
 
 from services.registry import eviction
-from services.registry.eviction import Incoming, Strategy
-from services.registry.member import InstanceState
+from services.registry.eviction import Incoming
+from services.registry.fleet.policy import Strategy
+from services.registry.fleet.records import InstanceState
 from services.registry.roster import Roster
 from services.registry.standing import Holding, Room, Standing
 

@@ -6,7 +6,7 @@ import stat
 import pytest
 
 from services.backplane.settings import SettingsError
-from services.registry.footprints import Learned
+from services.registry.fleet.footprints import Learned
 from services.registry.ledger import Ledger, learned_of
 from services.registry.sqlite_store import SqliteStore
 from services.registry.store import Facts, Kind, StoreError

@@ -4,13 +4,13 @@ import dataclasses
 
 import pytest
 
-from services.registry.activity import Activity
 from services.registry.answers import Answers
 from services.registry.catalogue.catalogue import Catalogue
 from services.registry.catalogue.profile import Profile
-from services.registry.fleet import Fleet
-from services.registry.member import Identity, Instance, InstanceState, Member, Report
-from services.registry.situation import Situation
+from services.registry.fleet.members import Fleet
+from services.registry.fleet.records import Identity, Instance, InstanceState, Member, Report
+from services.registry.fleet.state import Situation
+from services.registry.fleet.usage import Activity
 from services.registry.standings import Standings
 
 COPY = Instance("x", "m", InstanceState.READY, last_used=500.0)

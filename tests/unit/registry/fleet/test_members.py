@@ -4,9 +4,9 @@ import dataclasses
 
 import pytest
 
-from services.registry.fleet import Fleet, Heard, NameTakenError
-from services.registry.leases import Lapses, Leases
-from services.registry.member import Identity, Instance, InstanceState, Report, StoredModel
+from services.registry.fleet.leases import Lapses, Leases
+from services.registry.fleet.members import Fleet, Heard, NameTakenError
+from services.registry.fleet.records import Identity, Instance, InstanceState, Report, StoredModel
 
 ONE = Identity("one", "i1", "one:1")
 READY = Instance("x", "m", InstanceState.READY, {"gpu": 5})

@@ -11,7 +11,7 @@ import enum
 from collections.abc import Iterator
 from typing import Final
 
-from services.registry.member import (
+from services.registry.fleet.records import (
     Identity,
     Instance,
     InstanceState,

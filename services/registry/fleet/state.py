@@ -5,32 +5,14 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 
-from services.registry.activity import Activity, Record
 from services.registry.catalogue import catalogue
 from services.registry.catalogue.catalogue import Catalogue
 from services.registry.catalogue.profile import Profile
-from services.registry.eviction import Strategy
-from services.registry.fleet import Fleet
-from services.registry.footprints import Footprint, Footprints
-from services.registry.member import Instance, InstanceState, Member
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Policy:
-    """The `[eviction]` settings and limits that placing goes by. Seconds; see EvictionSettings."""
-
-    strategy: Strategy = Strategy.LRU
-    minimum_residency: float = 5.0
-    patience: float = 15.0
-    drain_timeout: float = 3600.0
-    handover: float = 2.0
-    idle_timeout: float = 0.0
-    defrag_after_cycles: int = 50
-    abandoned_loads: str = "displaced"
-    scale_up_after: float = 10.0
-    max_wait: float = 600.0
-    max_waiters: int = 10_000
-    settle: float = 5.0
+from services.registry.fleet.footprints import Footprint, Footprints
+from services.registry.fleet.members import Fleet
+from services.registry.fleet.policy import Policy
+from services.registry.fleet.records import Instance, InstanceState, Member
+from services.registry.fleet.usage import Activity, Record
 
 
 @dataclasses.dataclass(slots=True)
@@ -42,7 +24,7 @@ class Situation:
     """
 
     clock: Callable[[], float]
-    policy: Policy = Policy()
+    policy: Policy = dataclasses.field(default_factory=Policy)
     fleet: Fleet = dataclasses.field(default_factory=Fleet)
     catalogue: Catalogue = catalogue.EMPTY
     footprints: Footprints = dataclasses.field(default_factory=Footprints)

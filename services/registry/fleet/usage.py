@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 
-from services.registry.member import Instance, InstanceState, Member
+from services.registry.fleet.records import Instance, InstanceState, Member
 
 
 @dataclasses.dataclass(slots=True)

@@ -7,8 +7,8 @@ import pytest
 from services.backplane import units
 from services.registry import load_deadline
 from services.registry.catalogue.profile import Profile
-from services.registry.footprints import Footprint, Footprints
-from services.registry.member import Progress
+from services.registry.fleet.footprints import Footprint, Footprints
+from services.registry.fleet.records import Progress
 
 MODEL = Profile("m", revision=1)
 

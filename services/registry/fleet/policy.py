@@ -1,0 +1,31 @@
+"""What the fleet's owner settled: whose turn eviction is, and how long anybody waits."""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+
+
+class Strategy(enum.Enum):
+    """Whose turn it is."""
+
+    LRU = "lru"
+    PRIORITY = "priority"
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Policy:
+    """The `[eviction]` settings and limits that placing goes by. Seconds; see EvictionSettings."""
+
+    strategy: Strategy = Strategy.LRU
+    minimum_residency: float = 5.0
+    patience: float = 15.0
+    drain_timeout: float = 3600.0
+    handover: float = 2.0
+    idle_timeout: float = 0.0
+    defrag_after_cycles: int = 50
+    abandoned_loads: str = "displaced"
+    scale_up_after: float = 10.0
+    max_wait: float = 600.0
+    max_waiters: int = 10_000
+    settle: float = 5.0
