@@ -13,7 +13,7 @@ from services.neuron.frames import Loaded
 from services.neuron.instances import Instance
 from services.neuron.settings import NeuronSettings
 from services.neuron.thinking_budget import Closing, closing_prompt, closing_text
-from services.neuron.weights import Weights
+from services.neuron.weights.inspect import Weights
 from services.neuron.worker_link import WorkerLink
 
 _FORMATS = {

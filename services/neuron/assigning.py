@@ -9,7 +9,7 @@ from cortex.v1 import model_pb2 as model
 from services.neuron import placing
 from services.neuron.placing import Placement
 from services.neuron.tenancy import SlotKey
-from services.neuron.weights import Weights
+from services.neuron.weights.inspect import Weights
 
 
 @dataclasses.dataclass(slots=True)

@@ -14,9 +14,9 @@ from typing import Final
 
 from services.backplane.errors import FleetError, Reason
 from services.backplane.timeouts import timeout
-from services.neuron import weights
 from services.neuron.hub_files import HubModel, Listing
-from services.neuron.weights import Weights
+from services.neuron.weights import inspect
+from services.neuron.weights.inspect import Weights
 
 _AT_A_TIME: Final = 2
 _LIMIT_SECONDS: Final = 20.0
@@ -103,4 +103,4 @@ def _weights(wanted: HubModel, described: Described, quant: str) -> Weights:
     tensors = [file.size for file in chosen if file.path.endswith(".safetensors")]
     if any(file.path.endswith(".gguf") for file in chosen):
         return Weights(path, "gguf", sum(file.size for file in chosen))
-    return weights.of_config(path, described.config or "{}", sum(tensors))
+    return inspect.of_config(path, described.config or "{}", sum(tensors))

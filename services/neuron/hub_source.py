@@ -26,7 +26,7 @@ from services.neuron.hub_client import HTTP_LIMIT_BYTES, Job, Told
 from services.neuron.hub_files import HubFile, HubModel, Listing, model_path
 from services.neuron.hub_forecast import Described, HubForecast
 from services.neuron.sources import OnBytes
-from services.neuron.weights import Weights
+from services.neuron.weights.inspect import Weights
 
 _MODULE: Final = "services.neuron.hub_client"
 _LISTING: Final = ".listing.json"

@@ -29,7 +29,7 @@ from services.neuron.slot import Slot
 from services.neuron.sources import Sources
 from services.neuron.supervisor import Supervisor
 from services.neuron.tenancy import Tenant
-from services.neuron.weights import described
+from services.neuron.weights.inspect import described
 
 log = structlog.get_logger()
 

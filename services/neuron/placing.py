@@ -10,7 +10,7 @@ from cortex.v1 import model_pb2 as model
 from services.backplane.errors import FleetError, Reason
 from services.neuron.devices import CPU
 from services.neuron.tenancy import SlotKey
-from services.neuron.weights import Weights
+from services.neuron.weights.inspect import Weights
 
 # Formats that each engine reads, and whether it runs without a GPU.
 _READS: Final = {

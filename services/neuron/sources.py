@@ -13,8 +13,9 @@ from typing import Protocol, runtime_checkable
 
 from cortex.v1 import model_pb2 as model
 from services.backplane.errors import FleetError, Reason
-from services.neuron import digest, weights
-from services.neuron.weights import Weights
+from services.neuron import digest
+from services.neuron.weights import inspect
+from services.neuron.weights.inspect import Weights
 
 # Bytes done and bytes in all; 0 in all is not known.
 OnBytes = Callable[[int, int], None]
@@ -110,7 +111,7 @@ class Sources:
         """The weights of one source text, fetched where they are not here yet."""
         where, expected = digest.split(text)
         path = await self.path(where, quant, on_bytes)
-        found = await asyncio.to_thread(weights.inspect, path, quant=quant)
+        found = await asyncio.to_thread(inspect.inspect, path, quant=quant)
         if expected:
             await _check(found, expected, on_bytes)
         return found
@@ -140,7 +141,7 @@ class Sources:
             return self._by_name(spec.model, spec.quant)
         source, location = self._parse(text)
         path = source.find(location, spec.quant)
-        return None if path is None else weights.inspect(path, quant=spec.quant)
+        return None if path is None else inspect.inspect(path, quant=spec.quant)
 
     async def foresee(self, spec: model.LoadSpec) -> Weights:
         """The weights of a load: those on this disk, or what their source says of them.
@@ -162,7 +163,7 @@ class Sources:
 
     def listing(self) -> tuple[list[model.StoredModel], list[str]]:
         """What could be loaded without a download, and what is broken. Blocks."""
-        found, problems = weights.listing(self._folders)
+        found, problems = inspect.listing(self._folders)
         for name, text in self._named.items():
             try:
                 here = self.find(model.LoadSpec(model=name, source=text))
@@ -171,16 +172,16 @@ class Sources:
                 continue
             if here is not None:
                 found[name] = here
-        return weights.stored(found), problems
+        return inspect.stored(found), problems
 
     def _by_name(self, name: str, quant: str) -> Weights:
-        found, problems = weights.listing(self._folders)
+        found, problems = inspect.listing(self._folders)
         if name in found:
             return found[name]
         for folder in self._folders:  # a folder with several files, one of which `quant` names
             inside = (folder / name).resolve()
             if inside.is_dir() and folder.resolve() in inside.parents:
-                return weights.inspect(inside, quant=quant)
+                return inspect.inspect(inside, quant=quant)
         near = "; ".join(problem for problem in problems if name and name in problem)
         raise FleetError(
             Reason.MODEL_UNKNOWN if not near else Reason.MODEL_FILE_BAD,

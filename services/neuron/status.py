@@ -15,7 +15,7 @@ from services.neuron.devices import within_budget
 from services.neuron.instances import Instance, Instances, State
 from services.neuron.slot import SlotView
 from services.neuron.tenancy import SlotKey
-from services.neuron.weights import capabilities
+from services.neuron.weights.inspect import capabilities
 
 _STATES: Final = {
     State.LOADING: model.INSTANCE_STATE_LOADING,

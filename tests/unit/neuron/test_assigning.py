@@ -4,7 +4,7 @@ import pathlib
 
 from cortex.v1 import model_pb2 as model
 from services.neuron.assigning import Assignments
-from services.neuron.weights import Weights
+from services.neuron.weights.inspect import Weights
 
 GIB = 1 << 30
 

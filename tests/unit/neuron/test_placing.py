@@ -8,7 +8,7 @@ from cortex.v1 import model_pb2 as model
 from services.backplane.errors import FleetError, Reason
 from services.neuron import placing
 from services.neuron.tenancy import SlotKey
-from services.neuron.weights import Weights
+from services.neuron.weights.inspect import Weights
 
 GIB = 1 << 30
 CPU = model.Device(device_id="cpu", kind=model.DEVICE_KIND_CPU, memory_free_bytes=8 * GIB)

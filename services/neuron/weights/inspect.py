@@ -16,8 +16,8 @@ from typing import Final
 
 from cortex.v1 import model_pb2 as model
 from services.backplane.errors import FleetError, Reason
-from services.neuron import gguf_header, safetensors_header, weight_labels
-from services.neuron.fingerprint import fingerprint
+from services.neuron.weights import gguf, labels, safetensors
+from services.neuron.weights.fingerprint import fingerprint
 
 _CONFIG: Final = "config.json"
 # A GGUF file may be split; whoever reads the first part reads them all.
@@ -72,7 +72,7 @@ def inspect(path: pathlib.Path, *, quant: str = "") -> Weights:
         return _gguf(path)
     except FileNotFoundError as error:
         raise FleetError(Reason.MODEL_UNKNOWN, f"There is no file {path.name} here.") from error
-    except gguf_header.BadGgufError as error:
+    except gguf.BadGgufError as error:
         raise FleetError(Reason.MODEL_FILE_BAD, f"{error}.") from error
     except OSError as error:
         raise FleetError(
@@ -179,7 +179,7 @@ def _folder(path: pathlib.Path, quant: str) -> Weights:
 
 
 def _gguf(path: pathlib.Path) -> Weights:
-    header = gguf_header.read(path)
+    header = gguf.read(path)
     parts = _parts(path)
     return Weights(
         path,
@@ -217,10 +217,8 @@ def _safetensors(path: pathlib.Path, files: Sequence[pathlib.Path]) -> Weights:
     text = (path / _CONFIG).read_text(encoding="utf-8", errors="replace")
     made = of_config(path, text, sum(file.stat().st_size for file in files))
     # of quantised ones the numbers in the files are not the parameters
-    count = safetensors_header.count(files) if made.format == "safetensors" else 0
-    return dataclasses.replace(
-        made, files=tuple(files), parameter_size=weight_labels.size_of(count)
-    )
+    count = safetensors.count(files) if made.format == "safetensors" else 0
+    return dataclasses.replace(made, files=tuple(files), parameter_size=labels.size_of(count))
 
 
 def of_config(path: pathlib.Path, text: str, size: int) -> Weights:
@@ -245,7 +243,7 @@ def of_config(path: pathlib.Path, text: str, size: int) -> Weights:
         cache = 2 * int(config.get("num_hidden_layers", 0)) * kv_heads * width * 2
         context = int(config.get("max_position_embeddings", 0))
         method = str((config.get("quantization_config") or {}).get("quant_method", "safetensors"))
-        quantization = weight_labels.of_config(config)
+        quantization = labels.of_config(config)
     except (ValueError, AttributeError, TypeError) as error:
         raise FleetError(
             Reason.MODEL_FILE_BAD, f"{path.name}/{_CONFIG} cannot be read: {error}."

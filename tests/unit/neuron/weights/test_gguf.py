@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.neuron import gguf_header
+from services.neuron.weights import gguf
 from tests.models import scripted
 
 
@@ -17,19 +17,19 @@ def model(tmp_path: pathlib.Path) -> pathlib.Path:
 
 
 def test_a_real_file_tells_its_facts(model):
-    header = gguf_header.read(model)
+    header = gguf.read(model)
 
     # keys and values of one layer, 4 heads of 16 numbers, two bytes each
     cache = 2 * 1 * 4 * (16 + 16)
-    assert header == gguf_header.GgufHeader("llama", 777, cache, False, quantization="F16")
+    assert header == gguf.GgufHeader("llama", 777, cache, False, quantization="F16")
 
 
 @pytest.mark.parametrize("length", [0, 3, 4, 8, 23, 24, 40, 100])
 def test_a_file_that_ends_within_its_header_is_bad(model, length):
     model.write_bytes(model.read_bytes()[:length])
 
-    with pytest.raises(gguf_header.BadGgufError) as bad:
-        gguf_header.read(model)
+    with pytest.raises(gguf.BadGgufError) as bad:
+        gguf.read(model)
 
     assert "m.gguf" in str(bad.value)
 
@@ -59,8 +59,8 @@ def test_what_cannot_be_a_header_is_told(tmp_path, data, words):
     path = tmp_path / "m.gguf"
     path.write_bytes(data)
 
-    with pytest.raises(gguf_header.BadGgufError, match=words):
-        gguf_header.read(path)
+    with pytest.raises(gguf.BadGgufError, match=words):
+        gguf.read(path)
 
 
 @given(st.binary(max_size=200))
@@ -68,5 +68,5 @@ def test_noise_is_never_a_crash(tmp_path_factory, noise):
     path = tmp_path_factory.mktemp("noise") / "m.gguf"
     path.write_bytes(b"GGUF\x03\0\0\0" + noise)
 
-    with pytest.raises(gguf_header.BadGgufError):
-        gguf_header.read(path)
+    with pytest.raises(gguf.BadGgufError):
+        gguf.read(path)

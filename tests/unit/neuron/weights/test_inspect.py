@@ -10,9 +10,9 @@ import pytest
 
 from cortex.v1 import model_pb2 as model
 from services.backplane.errors import FleetError, Reason
-from services.neuron import weights
 from services.neuron.hub_source import HubSource
 from services.neuron.sources import PathSource, Source, Sources
+from services.neuron.weights import inspect
 from tests.models import scripted
 
 
@@ -42,7 +42,7 @@ def several(tmp_path: pathlib.Path) -> pathlib.Path:
 def test_a_file_is_called_as_itself(tmp_path):
     scripted.build(tmp_path / "bravo.gguf")
 
-    found, problems = weights.listing([tmp_path])
+    found, problems = inspect.listing([tmp_path])
 
     assert list(found) == ["bravo"]
     assert found["bravo"].bytes == (tmp_path / "bravo.gguf").stat().st_size
@@ -53,7 +53,7 @@ def test_broken_files_are_told_and_left_out(tmp_path):
     scripted.build(tmp_path / "good.gguf")
     (tmp_path / "bad.gguf").write_bytes(b"no")
 
-    found, problems = weights.listing([tmp_path])
+    found, problems = inspect.listing([tmp_path])
 
     assert list(found) == ["good"]
     assert len(problems) == 1
@@ -66,24 +66,24 @@ def test_a_split_file_is_one_model(tmp_path, monkeypatch):
     scripted.build(tmp_path / "m.gguf")
     parts = sorted(tmp_path.glob("*.gguf"))
 
-    found, problems = weights.listing([tmp_path])
+    found, problems = inspect.listing([tmp_path])
 
     assert len(parts) > 1
     assert list(found) == ["m"]
     assert found["m"].path == parts[0]
     assert found["m"].bytes == sum(part.stat().st_size for part in parts)
     assert not problems
-    assert weights.inspect(tmp_path).path == parts[0]
+    assert inspect.inspect(tmp_path).path == parts[0]
     parts[-1].unlink()
     with pytest.raises(FleetError, match="There is no file"):
-        weights.inspect(tmp_path)
+        inspect.inspect(tmp_path)
 
 
 def test_hidden_folders_are_not_entered_and_missing_ones_are_empty(tmp_path):
     (tmp_path / ".fetch-1").mkdir()
     scripted.build(tmp_path / ".fetch-1" / "half.gguf")
 
-    assert weights.listing([tmp_path, tmp_path / "nowhere"]) == ({}, [])
+    assert inspect.listing([tmp_path, tmp_path / "nowhere"]) == ({}, [])
 
 
 def test_a_model_that_sees_is_measured_by_its_text_part(tmp_path):
@@ -94,7 +94,7 @@ def test_a_model_that_sees_is_measured_by_its_text_part(tmp_path):
     config = {"architectures": ["Qwen2VLForConditionalGeneration"], "text_config": text}
     safetensors(tmp_path / "vl", config)
 
-    found = weights.listing([tmp_path])[0]["vl"]
+    found = inspect.listing([tmp_path])[0]["vl"]
 
     assert found.architecture == "Qwen2VLForConditionalGeneration"
     assert (found.max_context_tokens, found.cache_bytes_per_token) == (2048, 2 * 2 * 2 * 16 * 2)
@@ -111,7 +111,7 @@ def test_a_folder_of_safetensors_is_a_model(tmp_path):
     }
     safetensors(tmp_path / "org" / "llama", config)
 
-    found, _ = weights.listing([tmp_path])
+    found, _ = inspect.listing([tmp_path])
 
     assert found["llama"].format == "safetensors"
     assert found["llama"].max_context_tokens == 2048
@@ -122,13 +122,13 @@ def test_a_folder_of_safetensors_is_a_model(tmp_path):
 def test_quantised_folders_say_how(tmp_path, method):
     safetensors(tmp_path / "q", {"quantization_config": {"quant_method": method}})
 
-    assert weights.inspect(tmp_path / "q").format == method
+    assert inspect.inspect(tmp_path / "q").format == method
 
 
 def test_a_file_is_described_for_listings(tmp_path):
     scripted.build(tmp_path / "bravo.gguf")
 
-    (told,) = weights.stored(weights.listing([tmp_path])[0])
+    (told,) = inspect.stored(inspect.listing([tmp_path])[0])
 
     assert told.quantization == "F16"
     assert told.modified_at.ToNanoseconds() == (tmp_path / "bravo.gguf").stat().st_mtime_ns
@@ -145,7 +145,7 @@ def test_numbers_are_counted_in_plain_safetensors_and_not_in_quantised_ones(tmp_
         folder = safetensors(tmp_path / name, config)
         (folder / "model.safetensors").write_bytes(len(text).to_bytes(8, "little") + text)
 
-    plain, packed = (weights.inspect(tmp_path / name) for name in ("plain", "packed"))
+    plain, packed = (inspect.inspect(tmp_path / name) for name in ("plain", "packed"))
 
     assert (plain.parameter_size, plain.quantization) == ("2M", "BF16")
     assert (packed.parameter_size, packed.quantization) == ("", "4bit")
@@ -153,17 +153,17 @@ def test_numbers_are_counted_in_plain_safetensors_and_not_in_quantised_ones(tmp_
 
 def test_files_that_went_while_they_were_listed_are_described_without_their_content(tmp_path):
     scripted.build(tmp_path / "m.gguf")
-    found = weights.inspect(tmp_path / "m.gguf")
+    found = inspect.inspect(tmp_path / "m.gguf")
     (tmp_path / "m.gguf").unlink()
 
-    assert weights.described("m", found).fingerprint == ""
+    assert inspect.described("m", found).fingerprint == ""
 
 
 def test_a_bert_folder_embeds(tmp_path):
     config = {"architectures": ["BertModel"], "model_type": "bert", "max_position_embeddings": 512}
     safetensors(tmp_path / "b", config)
 
-    found = weights.inspect(tmp_path / "b")
+    found = inspect.inspect(tmp_path / "b")
 
     assert (found.format, found.is_embedder, found.max_context_tokens) == ("bert", True, 512)
     assert found.cache_bytes_per_token == 0
@@ -174,19 +174,19 @@ def test_a_broken_config_is_a_bad_model(tmp_path, config):
     safetensors(tmp_path / "q", config)
 
     with pytest.raises(FleetError) as bad:
-        weights.inspect(tmp_path / "q")
+        inspect.inspect(tmp_path / "q")
 
     assert bad.value.reason is Reason.MODEL_FILE_BAD
 
 
 def test_quant_chooses_among_files(several):
-    assert weights.inspect(several / "m", quant="q8_0").path.name == "m.Q8_0.gguf"
+    assert inspect.inspect(several / "m", quant="q8_0").path.name == "m.Q8_0.gguf"
 
 
 @pytest.mark.parametrize("quant", ["", "Q2", "m."])
 def test_an_ambiguous_quant_names_the_files(several, quant):
     with pytest.raises(FleetError) as refused:
-        weights.inspect(several / "m", quant=quant)
+        inspect.inspect(several / "m", quant=quant)
 
     assert refused.value.field == "spec.quant"
     assert "m.Q4_K_M.gguf, m.Q8_0.gguf" in refused.value.message
@@ -194,7 +194,7 @@ def test_an_ambiguous_quant_names_the_files(several, quant):
 
 def test_an_empty_folder_is_no_model(tmp_path):
     with pytest.raises(FleetError) as bad:
-        weights.inspect(tmp_path)
+        inspect.inspect(tmp_path)
 
     assert bad.value.reason is Reason.MODEL_FILE_BAD
 

@@ -4,7 +4,7 @@ import pathlib
 
 import pytest
 
-from services.neuron.fingerprint import fingerprint
+from services.neuron.weights.fingerprint import fingerprint
 
 SIZE = 300_000
 

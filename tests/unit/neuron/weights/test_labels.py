@@ -3,18 +3,18 @@ from __future__ import annotations
 import gguf
 import pytest
 
-from services.neuron import weight_labels
+from services.neuron.weights import labels
 
 
 @pytest.mark.parametrize("kind", list(gguf.LlamaFileType))
 def test_names_are_those_of_the_format_itself(kind):
     name = kind.name.removeprefix("MOSTLY_").removeprefix("ALL_")
 
-    assert weight_labels.of_gguf(kind.value) in {name, ""}
+    assert labels.of_gguf(kind.value) in {name, ""}
 
 
 def test_an_unknown_type_has_no_name():
-    assert weight_labels.of_gguf(-1) == ""
+    assert labels.of_gguf(-1) == ""
 
 
 @pytest.mark.parametrize(
@@ -31,7 +31,7 @@ def test_an_unknown_type_has_no_name():
     ],
 )
 def test_what_a_config_says(config, name):
-    assert weight_labels.of_config(config) == name
+    assert labels.of_config(config) == name
 
 
 @pytest.mark.parametrize(
@@ -39,4 +39,4 @@ def test_what_a_config_says(config, name):
     [(0, ""), (999, "999"), (134_515_008, "135M"), (1_711_376_384, "1.71B"), (7 * 10**12, "7T")],
 )
 def test_counts_are_rounded_to_how_models_are_named(count, label):
-    assert weight_labels.size_of(count) == label
+    assert labels.size_of(count) == label

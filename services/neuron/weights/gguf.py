@@ -12,7 +12,7 @@ import pathlib
 import struct
 from typing import Any, BinaryIO, Final
 
-from services.neuron import weight_labels
+from services.neuron.weights import labels
 
 _MAGIC: Final = b"GGUF"
 _VERSIONS: Final = frozenset({2, 3})
@@ -106,7 +106,7 @@ def _header(facts: dict[str, Any]) -> GgufHeader:
         fact("context_length"),
         2 * fact("block_count") * kv_heads * width,
         is_embedder=f"{architecture}.pooling_type" in facts,
-        quantization=weight_labels.of_gguf(facts.get("general.file_type", -1)),
+        quantization=labels.of_gguf(facts.get("general.file_type", -1)),
         parameter_size=str(facts.get("general.size_label", "")),
     )
 

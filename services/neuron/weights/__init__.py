@@ -1,0 +1,1 @@
+"""What files on this disk are: GGUF and safetensors headers, labels, fingerprints."""
