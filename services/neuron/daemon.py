@@ -12,8 +12,8 @@ import structlog
 from services.backplane.address import Address
 from services.backplane.server import Server
 from services.backplane.timeouts import timeout
-from services.neuron.device_watch import DeviceWatch
-from services.neuron.devices import Devices
+from services.neuron.devices.inventory import Devices
+from services.neuron.devices.watch import DeviceWatch
 from services.neuron.instances import Instances, State, shutting_down
 from services.neuron.loading import Loads
 from services.neuron.membership import Membership

@@ -8,7 +8,7 @@ from typing import Final
 
 from cortex.v1 import model_pb2 as model
 from services.backplane.errors import FleetError, Reason
-from services.neuron.devices import CPU
+from services.neuron.devices.inventory import CPU
 from services.neuron.tenancy import SlotKey
 from services.neuron.weights.inspect import Weights
 

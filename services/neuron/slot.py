@@ -18,7 +18,7 @@ import structlog
 
 from services.backplane.errors import FleetError, Reason
 from services.neuron.deaths import DeathRecord, Pulse, PulseLimits
-from services.neuron.device_watch import DeviceWatch
+from services.neuron.devices.watch import DeviceWatch
 from services.neuron.frames import Stop
 from services.neuron.settings import WorkerLimits
 from services.neuron.tenancy import SlotKey, Tenant

@@ -11,7 +11,7 @@ from google.protobuf import timestamp_pb2
 from cortex.v1 import model_pb2 as model
 from cortex.v1 import neuron_service_pb2 as neuron
 from services.neuron import translate
-from services.neuron.devices import within_budget
+from services.neuron.devices.inventory import within_budget
 from services.neuron.instances import Instance, Instances, State
 from services.neuron.slot import SlotView
 from services.neuron.tenancy import SlotKey

@@ -6,8 +6,8 @@ import asyncio
 import itertools
 from collections.abc import Mapping
 
-from services.neuron.device_faults import DeviceFault
-from services.neuron.device_watch import DeviceWatch
+from services.neuron.devices.watch import DeviceWatch
+from services.neuron.devices.xid_faults import DeviceFault
 from services.neuron.settings import WorkerLimits
 from services.neuron.slot import Slot, SlotView
 from services.neuron.tenancy import SlotKey, Tenant

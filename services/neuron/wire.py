@@ -22,8 +22,8 @@ from services.backplane.server import Server
 from services.backplane.settings import Document
 from services.neuron.assigning import Assignments
 from services.neuron.daemon import Daemon
-from services.neuron.device_watch import DeviceWatch
-from services.neuron.devices import Devices, importable_engines, machine_memory_bytes
+from services.neuron.devices.inventory import Devices, importable_engines, machine_memory_bytes
+from services.neuron.devices.watch import DeviceWatch
 from services.neuron.gauges import NeuronMetrics, StatusCollector
 from services.neuron.generating import Generations
 from services.neuron.hub_source import HubSource

@@ -2,8 +2,8 @@ from __future__ import annotations
 
 from cortex.v1 import model_pb2 as model
 from services.backplane.changes import Changes
-from services.neuron.device_watch import DeviceWatch
-from services.neuron.devices import Devices
+from services.neuron.devices.inventory import Devices
+from services.neuron.devices.watch import DeviceWatch
 from services.neuron.instances import Instance, Instances, State
 from services.neuron.loading import Loads
 from services.neuron.reclaiming import Reclaiming

@@ -14,8 +14,8 @@ from typing import Any, Final
 import psutil
 
 from cortex.v1 import model_pb2 as model
-from services.neuron.device_events import DeviceEvents
-from services.neuron.device_faults import DeviceFault
+from services.neuron.devices.nvml_events import DeviceEvents
+from services.neuron.devices.xid_faults import DeviceFault
 
 CPU: Final = "cpu"
 # Packages of each engine, and whether it needs a GPU.

@@ -4,8 +4,8 @@ import sys
 
 import pytest
 
-from services.neuron.device_faults import DeviceFault
-from services.neuron.devices import CPU, Devices
+from services.neuron.devices.inventory import CPU, Devices
+from services.neuron.devices.xid_faults import DeviceFault
 from tests.rpc.nvml import GIB, Driver, LibraryNotFoundError, NVMLError
 
 

@@ -4,9 +4,9 @@ import asyncio
 import threading
 from collections.abc import Sequence
 
-from services.neuron import device_watch
-from services.neuron.device_faults import DeviceFault
-from services.neuron.device_watch import DeviceWatch
+from services.neuron.devices import watch as device_watch
+from services.neuron.devices.watch import DeviceWatch
+from services.neuron.devices.xid_faults import DeviceFault
 
 PAGE_FAULT = DeviceFault("GPU-0", 31)
 LOST = DeviceFault("GPU-1", 79)

@@ -10,7 +10,7 @@ from typing import Final, Protocol
 import structlog
 
 from services.backplane.timeouts import timeout
-from services.neuron.device_faults import DeviceFault
+from services.neuron.devices.xid_faults import DeviceFault
 
 _RECENT_SECONDS: Final = 10.0
 """So long an event may explain a worker's death."""

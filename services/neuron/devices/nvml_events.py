@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from typing import Any, Final
 
-from services.neuron.device_faults import LOST, DeviceFault
+from services.neuron.devices.xid_faults import LOST, DeviceFault
 
 _MOST_AT_ONCE: Final = 64
 """A kernel that goes wrong may be told once per multiprocessor."""

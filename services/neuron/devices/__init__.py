@@ -1,0 +1,1 @@
+"""GPUs and the CPU: inventory, readings, NVML events, Xid faults."""
