@@ -84,7 +84,7 @@ def _transformers(path: Any, prompts: list[list[int]]) -> list[list[int]]:
 
 def _engine(path: Any, prompts: list[list[int]]) -> tuple[list[list[int]], list[list[float]]]:
     """Tokens of each answer, and the log odds of its every token against the runner-up."""
-    from services.neuron.engine import Prompt, SamplingParams, StopParams, Task
+    from services.neuron.engine_api.task import Prompt, SamplingParams, StopParams, Task
     from services.neuron.engines import create_engine
     from tests.contract.engine.driving import deltas, run, tokens
     from tests.exllamav2.loading_models import load

@@ -28,7 +28,7 @@ def main() -> None:
 def _measure(path: Any) -> dict[str, Any]:
     import gc
 
-    from services.neuron.engine import LoadPlan
+    from services.neuron.engine_api.model import LoadPlan
     from services.neuron.engines.exllamav2.configuration import ModelFolder
     from services.neuron.engines.exllamav2.library import open_library
 

@@ -8,7 +8,7 @@ import structlog
 
 from cortex.v1 import generation_pb2 as generation
 from services.backplane.errors import FleetError
-from services.neuron.engine import Ended
+from services.neuron.engine_api.events import Ended
 from services.neuron.gauges import NeuronMetrics
 
 log = structlog.get_logger()

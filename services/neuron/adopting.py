@@ -8,8 +8,8 @@ from services.neuron.chat.answer import ChatStyle
 from services.neuron.chat.parsers import reasoning_markers
 from services.neuron.chat.template import ChatTemplate
 from services.neuron.chat.tool_calls.formats import GENERIC, tool_format
-from services.neuron.engine import LoadPlan, ModelInfo
-from services.neuron.frames import Loaded
+from services.neuron.engine_api.frames import Loaded
+from services.neuron.engine_api.model import LoadPlan, ModelInfo
 from services.neuron.instances import Instance
 from services.neuron.settings import NeuronSettings
 from services.neuron.thinking_budget import Closing, closing_prompt, closing_text

@@ -15,7 +15,7 @@ from services.neuron import translate
 from services.neuron.chat.messages import image_data
 from services.neuron.chat.stream import ChatParser, PlainParser
 from services.neuron.chat.template import Rendered, text_prompt
-from services.neuron.engine import Constraint, Prompt, Task
+from services.neuron.engine_api.task import Constraint, Prompt, Task
 from services.neuron.gauges import NeuronMetrics
 from services.neuron.instances import Instance, Instances
 from services.neuron.outlet import Outlet

@@ -16,7 +16,7 @@ from services.backplane.errors import FleetError, Reason
 from services.neuron.chat.answer import ChatStyle
 from services.neuron.chat.template import ChatTemplate
 from services.neuron.chat.tool_calls.formats import GENERIC
-from services.neuron.engine import LoadPlan, ModelInfo, ModelStats
+from services.neuron.engine_api.model import LoadPlan, ModelInfo, ModelStats
 from services.neuron.tenancy import SlotKey
 from services.neuron.thinking_budget import Closing
 from services.neuron.worker_link import WorkerLink

@@ -21,7 +21,7 @@ from services.backplane.errors import FleetError, Reason
 from services.backplane.timeouts import timeout
 from services.neuron.adopting import adopt, plan_of
 from services.neuron.assigning import Assignments
-from services.neuron.frames import Loading
+from services.neuron.engine_api.frames import Loading
 from services.neuron.gauges import NeuronMetrics
 from services.neuron.instances import Instance, Instances, State, shutting_down
 from services.neuron.settings import NeuronSettings

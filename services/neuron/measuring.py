@@ -14,7 +14,7 @@ from services.backplane.timeouts import timeout
 from services.neuron import placing
 from services.neuron.assigning import Assignments
 from services.neuron.chat.template import text_prompt
-from services.neuron.engine import Prompt
+from services.neuron.engine_api.task import Prompt
 from services.neuron.generating import render
 from services.neuron.instances import Instances
 from services.neuron.sources import Sources

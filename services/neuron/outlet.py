@@ -10,7 +10,7 @@ from typing import Protocol
 from cortex.v1 import generation_pb2 as generation
 from services.backplane.errors import FleetError
 from services.neuron import translate
-from services.neuron.engine import TokenLogprob
+from services.neuron.engine_api.events import TokenLogprob
 
 
 class Outlet(Protocol):

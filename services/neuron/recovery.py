@@ -7,7 +7,7 @@ import asyncio
 import structlog
 
 from services.backplane.errors import FleetError, Reason
-from services.neuron.engine import ModelStats
+from services.neuron.engine_api.model import ModelStats
 from services.neuron.gauges import NeuronMetrics
 from services.neuron.instances import Instance, Instances, State
 from services.neuron.loading import Loads

@@ -19,7 +19,7 @@ from services.neuron import translate
 from services.neuron.accounting import Account
 from services.neuron.chat.stream import ChatParser
 from services.neuron.delivery import Delivery
-from services.neuron.engine import (
+from services.neuron.engine_api.events import (
     Delta,
     Ended,
     EndReason,
@@ -28,8 +28,8 @@ from services.neuron.engine import (
     Prefilled,
     Queued,
     Started,
-    Task,
 )
+from services.neuron.engine_api.task import Task
 from services.neuron.gauges import NeuronMetrics
 from services.neuron.instances import Instance, Instances, State
 from services.neuron.outlet import Outlet

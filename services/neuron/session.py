@@ -20,7 +20,7 @@ from cortex.v1 import neuron_service_pb2 as neuron
 from services.backplane.errors import FleetError, Reason
 from services.backplane.status import pack
 from services.neuron import translate
-from services.neuron.engine import TokenLogprob
+from services.neuron.engine_api.events import TokenLogprob
 from services.neuron.generating import Generations, is_large
 from services.neuron.running import Generation
 

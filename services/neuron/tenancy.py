@@ -6,7 +6,7 @@ import dataclasses
 from typing import Protocol
 
 from services.backplane.errors import FleetError
-from services.neuron.engine import ModelStats
+from services.neuron.engine_api.model import ModelStats
 from services.neuron.worker_link import WorkerLink
 
 

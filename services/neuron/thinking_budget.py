@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 from services.neuron.chat.reasoning import Markers
-from services.neuron.engine import Prompt, Segment
+from services.neuron.engine_api.task import Prompt, Segment
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -9,18 +9,15 @@ from typing import Any, Final
 from cortex.v1 import generation_pb2 as generation
 from services.backplane.errors import FleetError, Reason
 from services.backplane.protobuf_time import duration
-from services.neuron.engine import (
-    Constraint,
-    ConstraintKind,
+from services.neuron.engine_api.events import (
     Ended,
     EndReason,
     Prefilled,
     Queued,
-    SamplingParams,
     Started,
-    StopParams,
     TokenLogprob,
 )
+from services.neuron.engine_api.task import Constraint, ConstraintKind, SamplingParams, StopParams
 
 # Field of cortex.v1.Sampling: least value, greatest value, whether the least itself is allowed.
 _RANGES = {

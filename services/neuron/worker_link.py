@@ -14,8 +14,8 @@ from typing import Any, Protocol, TypeVar, assert_never
 import structlog
 
 from services.backplane.errors import FleetError, Reason
-from services.neuron.engine import Ended, Event, Failed, LoadPlan, ModelStats, Prompt, Task
-from services.neuron.frames import (
+from services.neuron.engine_api.events import Ended, Event, Failed
+from services.neuron.engine_api.frames import (
     AbandonLoad,
     Beat,
     Cancel,
@@ -36,6 +36,8 @@ from services.neuron.frames import (
     Unload,
     Unloaded,
 )
+from services.neuron.engine_api.model import LoadPlan, ModelStats
+from services.neuron.engine_api.task import Prompt, Task
 
 T = TypeVar("T")
 K = TypeVar("K", int, str)

@@ -22,7 +22,14 @@ from typing import Final, Protocol, cast
 import msgspec
 import structlog
 
-from services.neuron.frames import HEADER, MAX_FRAME_BYTES, REPORTS, Command, Report, pack
+from services.neuron.engine_api.frames import (
+    HEADER,
+    MAX_FRAME_BYTES,
+    REPORTS,
+    Command,
+    Report,
+    pack,
+)
 
 _LAST_WORDS_LINES: Final = 40
 _LAST_WORDS_CHARACTERS: Final = 4_000

@@ -18,7 +18,8 @@ from cortex.v1 import neuron_service_pb2 as neuron
 from cortex.v1 import neuron_service_pb2_grpc as neuron_grpc
 from cortex.v1 import operator_service_pb2 as op
 from cortex.v1 import operator_service_pb2_grpc as op_grpc
-from services.neuron.engine import LoadPlan, Prompt, SamplingParams, Segment, StopParams, Task
+from services.neuron.engine_api.model import LoadPlan
+from services.neuron.engine_api.task import Prompt, SamplingParams, Segment, StopParams, Task
 from tests.e2e.fleet import until
 
 pytestmark = pytest.mark.real

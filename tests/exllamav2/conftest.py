@@ -13,7 +13,7 @@ from tests.fleet.measuring import measured, pytest_terminal_summary
 __all__ = ["measured", "pytest_terminal_summary"]
 
 if TYPE_CHECKING:
-    from services.neuron.engine import Engine
+    from services.neuron.engine_api.engine import Engine
 
 # Without the engine's packages there is nothing to test here; scripts/test-exllamav2 brings them.
 _WANTED = ("torch", "exllamav2", "tokenizers", "safetensors", "triton")

@@ -7,15 +7,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from services.neuron.engine import (
-    Engine,
-    Event,
-    LoadPlan,
-    Prompt,
-    SamplingParams,
-    StopParams,
-    Task,
-)
+from services.neuron.engine_api.engine import Engine
+from services.neuron.engine_api.events import Event
+from services.neuron.engine_api.model import LoadPlan
+from services.neuron.engine_api.task import Prompt, SamplingParams, StopParams, Task
 from tests.contract.engine.driving import run, tokens
 
 GREEDY = SamplingParams(temperature=0)

@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from services.neuron.engine import Engine, LoadFailed
+from services.neuron.engine_api.engine import Engine
+from services.neuron.engine_api.model import LoadFailed
 from services.neuron.engines.exllamav2 import adapters
 from tests.exllamav2 import quantised_folders
 from tests.exllamav2.loading_models import load, said, task

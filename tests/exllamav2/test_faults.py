@@ -7,7 +7,9 @@ from typing import Any
 import pytest
 import torch
 
-from services.neuron.engine import Ended, Engine, EnginePoisoned, Event, Failed
+from services.neuron.engine_api.engine import Engine
+from services.neuron.engine_api.events import Ended, Event, Failed
+from services.neuron.engine_api.model import EnginePoisoned
 from services.neuron.engines import create_engine
 from services.neuron.engines.exllamav2.jobs import SampledJob
 from services.neuron.engines.exllamav2.loop import Loop
@@ -62,7 +64,7 @@ def test_streams_go_on_behind_an_exception_as_if_nothing_had_been(model: Loop) -
 
 
 def test_seeded_streams_too(model: Loop) -> None:
-    from services.neuron.engine import SamplingParams
+    from services.neuron.engine_api.task import SamplingParams
 
     hot = SamplingParams(temperature=1.5, seed=11, frequency_penalty=0.5)
     unbroken = said(model, *[task(prompt, sampling=hot) for prompt in PROMPTS[:4]])

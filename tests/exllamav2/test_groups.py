@@ -10,7 +10,8 @@ import pytest
 import torch
 from exllamav2.attn import ExLlamaV2Attention
 
-from services.neuron.engine import Engine, LoadFailed
+from services.neuron.engine_api.engine import Engine
+from services.neuron.engine_api.model import LoadFailed
 from tests.exllamav2 import folders
 from tests.exllamav2.loading_models import load, said, task
 

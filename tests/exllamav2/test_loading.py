@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from services.neuron.engine import Engine, LoadFailed, LoadPlan, LoadStep
+from services.neuron.engine_api.engine import Engine
+from services.neuron.engine_api.model import LoadFailed, LoadPlan, LoadStep
 from services.neuron.engines.exllamav2 import weights
 from services.neuron.engines.exllamav2.configuration import ModelFolder
 from tests.contract.engine.driving import run, started

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from services.neuron.engine import EnginePoisoned, Prompt, Segment
+from services.neuron.engine_api.model import EnginePoisoned
+from services.neuron.engine_api.task import Prompt, Segment
 from tests.contract.engine.driving import failed, run, started, tokens
 from tests.exllamav2 import towers
 from tests.exllamav2.loading_models import said, task

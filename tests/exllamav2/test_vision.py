@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from services.neuron.engine import Prompt, Segment
+from services.neuron.engine_api.task import Prompt, Segment
 from services.neuron.engines import create_engine
 from services.neuron.engines.exllamav2 import assembling
 from services.neuron.engines.exllamav2.loop import Loop

@@ -8,8 +8,7 @@ import socket
 import sys
 import time
 
-from services.neuron.engine import LoadStep, ModelInfo
-from services.neuron.frames import (
+from services.neuron.engine_api.frames import (
     COMMANDS,
     HEADER,
     Beat,
@@ -19,6 +18,7 @@ from services.neuron.frames import (
     Loading,
     pack,
 )
+from services.neuron.engine_api.model import LoadStep, ModelInfo
 
 
 def main() -> None:

@@ -12,19 +12,9 @@ import pathlib
 import socket
 from collections.abc import Generator, Iterator, Sequence
 
-from services.neuron.engine import (
-    Delta,
-    Ended,
-    EndReason,
-    Event,
-    LoadPlan,
-    LoadStep,
-    ModelInfo,
-    ModelStats,
-    Prompt,
-    Started,
-    Task,
-)
+from services.neuron.engine_api.events import Delta, Ended, EndReason, Event, Started
+from services.neuron.engine_api.model import LoadPlan, LoadStep, ModelInfo, ModelStats
+from services.neuron.engine_api.task import Prompt, Task
 from services.neuron.worker.link import Link
 from services.neuron.worker.loop import EngineLoop
 

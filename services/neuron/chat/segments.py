@@ -13,7 +13,7 @@ import re
 from collections.abc import Iterable
 from typing import Any, Final
 
-from services.neuron.engine import Segment
+from services.neuron.engine_api.task import Segment
 
 # Unicode noncharacters: never part of interchanged text.
 GUARD: Final = "\ufdd0"

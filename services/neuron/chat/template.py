@@ -26,7 +26,7 @@ from services.neuron.chat.reasoning import SPELLINGS
 from services.neuron.chat.segments import END_MARK, ControlTokens, unguard
 from services.neuron.chat.tool_calls import generic
 from services.neuron.chat.turns import system_texts, variants
-from services.neuron.engine import Prompt, Segment
+from services.neuron.engine_api.task import Prompt, Segment
 
 _LONGEST_COMPLAINT: Final = 300
 

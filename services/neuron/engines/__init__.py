@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Final
 
-from services.neuron.engine import Engine
+from services.neuron.engine_api.engine import Engine
 
 ENGINES: Final[Mapping[str, str]] = MappingProxyType(
     {

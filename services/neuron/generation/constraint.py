@@ -15,7 +15,7 @@ import llguidance.numpy
 import numpy as np
 from numpy.typing import NDArray
 
-from services.neuron.engine import Constraint, ConstraintKind
+from services.neuron.engine_api.task import Constraint, ConstraintKind
 from services.neuron.generation.logprobs import Row
 
 # Unbounded white space is where small models lose themselves for ever.

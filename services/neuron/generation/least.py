@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from typing import Final
 
-from services.neuron.engine import Prompt
+from services.neuron.engine_api.task import Prompt
 from services.neuron.generation.runs import joined_runs
 
 PIECE_CHARACTERS: Final = 128 << 10

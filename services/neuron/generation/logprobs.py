@@ -8,7 +8,7 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from services.neuron.engine import TokenLogprob
+from services.neuron.engine_api.events import TokenLogprob
 
 Row: TypeAlias = NDArray[np.float32]
 """(vocabulary,) float32: one token's logits."""

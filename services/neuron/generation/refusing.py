@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from services.backplane.errors import FleetError, Reason
-from services.neuron.engine import Event, Task
-from services.neuron.generation.failing import failed
+from services.neuron.engine_api.events import Event, failed
+from services.neuron.engine_api.task import Task
 
 
 class RefusesTasks:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from services.neuron.engine import Segment
+from services.neuron.engine_api.task import Segment
 
 
 def joined_runs(segments: Iterable[Segment]) -> Iterator[Segment]:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection
 
-from services.neuron.engine import Delta, EndReason, Task, TokenLogprob
+from services.neuron.engine_api.events import Delta, EndReason, TokenLogprob
+from services.neuron.engine_api.task import Task
 from services.neuron.generation.detokeniser import Detokeniser
 from services.neuron.generation.stopping import StopStrings
 

@@ -10,7 +10,7 @@ import socket
 import sys
 from typing import Final
 
-from services.neuron.engine import EnginePoisoned
+from services.neuron.engine_api.model import EnginePoisoned
 from services.neuron.engines import EngineUnavailableError, create_engine
 from services.neuron.worker.link import Link
 from services.neuron.worker.loop import EngineLoop

@@ -13,8 +13,8 @@ import threading
 from collections.abc import Sequence
 
 from services.backplane.errors import FleetError
-from services.neuron.engine import Interruptible, Prompt, Task
-from services.neuron.frames import (
+from services.neuron.engine_api.engine import Interruptible
+from services.neuron.engine_api.frames import (
     AbandonLoad,
     Cancel,
     Command,
@@ -27,6 +27,7 @@ from services.neuron.frames import (
     Submit,
     Unload,
 )
+from services.neuron.engine_api.task import Prompt, Task
 from services.neuron.worker.instances import Instances
 from services.neuron.worker.link import Link
 from services.neuron.worker.tokenising import Abandoned, Lane, is_long, token_ids

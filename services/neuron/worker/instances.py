@@ -8,7 +8,7 @@ import threading
 from collections.abc import Generator
 
 from services.backplane.errors import FleetError, Reason
-from services.neuron.engine import LoadedModel
+from services.neuron.engine_api.engine import LoadedModel
 
 
 @dataclasses.dataclass(eq=False)

@@ -10,7 +10,14 @@ from typing import Final
 
 import msgspec
 
-from services.neuron.frames import COMMANDS, HEADER, MAX_FRAME_BYTES, Command, Report, pack
+from services.neuron.engine_api.frames import (
+    COMMANDS,
+    HEADER,
+    MAX_FRAME_BYTES,
+    Command,
+    Report,
+    pack,
+)
 
 _OUTBOX_FRAMES: Final = 4096
 _RECEIVE_BYTES: Final = 1 << 20

@@ -8,21 +8,11 @@ from collections import deque
 from collections.abc import Generator
 from typing import Final
 
-from services.neuron.engine import (
-    Ended,
-    Engine,
-    Failed,
-    LoadedModel,
-    LoadFailed,
-    LoadPlan,
-    LoadStep,
-    Prompt,
-    SamplingParams,
-    Segment,
-    StopParams,
-    Task,
-)
-from services.neuron.frames import LoadEnded, Loading
+from services.neuron.engine_api.engine import Engine, LoadedModel
+from services.neuron.engine_api.events import Ended, Failed
+from services.neuron.engine_api.frames import LoadEnded, Loading
+from services.neuron.engine_api.model import LoadFailed, LoadPlan, LoadStep
+from services.neuron.engine_api.task import Prompt, SamplingParams, Segment, StopParams, Task
 from services.neuron.worker.link import Link
 
 _REPORT_SECONDS: Final = 0.1

@@ -7,8 +7,9 @@ import time
 from typing import Final
 
 from services.backplane.errors import FleetError, Reason
-from services.neuron.engine import Ended, Engine, Failed, LoadPlan, ModelStats
-from services.neuron.frames import (
+from services.neuron.engine_api.engine import Engine
+from services.neuron.engine_api.events import Ended, Failed, failed
+from services.neuron.engine_api.frames import (
     AbandonLoad,
     Beat,
     Cancel,
@@ -22,7 +23,7 @@ from services.neuron.frames import (
     Unload,
     Unloaded,
 )
-from services.neuron.generation.failing import failed
+from services.neuron.engine_api.model import LoadPlan, ModelStats
 from services.neuron.worker.embedding import Embeddings
 from services.neuron.worker.inbox import Inbox, TokenisedTask, TokenisedTexts, Work
 from services.neuron.worker.instances import Instance, Instances

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import Final, Generic, TypeVar
 
 from services.backplane.errors import FleetError, Reason, context_too_long
-from services.neuron.engine import Prompt
+from services.neuron.engine_api.task import Prompt
 from services.neuron.worker.instances import Instance, Instances, gone
 
 LONG_CHARACTERS: Final = 64 << 10

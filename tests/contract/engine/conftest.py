@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from services.neuron.engine import Engine
+from services.neuron.engine_api.engine import Engine
 from services.neuron.engines import create_engine
 from tests.contract.engine.driving import Driver
 from tests.contract.engine.subjects import SUBJECTS, Subject

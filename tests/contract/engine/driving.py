@@ -7,20 +7,10 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-from services.neuron.engine import (
-    Delta,
-    Ended,
-    Engine,
-    Event,
-    Failed,
-    LoadedModel,
-    LoadPlan,
-    Prompt,
-    SamplingParams,
-    Segment,
-    Started,
-    Task,
-)
+from services.neuron.engine_api.engine import Engine, LoadedModel
+from services.neuron.engine_api.events import Delta, Ended, Event, Failed, Started
+from services.neuron.engine_api.model import LoadPlan
+from services.neuron.engine_api.task import Prompt, SamplingParams, Segment, Task
 from tests.contract.engine.subjects import Subject
 from tests.models.scripted import Script
 

@@ -4,18 +4,8 @@ import time
 
 import pytest
 
-from services.neuron.engine import (
-    Delta,
-    Ended,
-    Event,
-    Failed,
-    Prefilled,
-    Prompt,
-    Queued,
-    SamplingParams,
-    Segment,
-    StopParams,
-)
+from services.neuron.engine_api.events import Delta, Ended, Event, Failed, Prefilled, Queued
+from services.neuron.engine_api.task import Prompt, SamplingParams, Segment, StopParams
 from tests.contract.engine.driving import (
     Driver,
     deltas,

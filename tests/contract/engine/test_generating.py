@@ -2,14 +2,8 @@
 
 import pytest
 
-from services.neuron.engine import (
-    EndReason,
-    Prompt,
-    SamplingParams,
-    Segment,
-    Started,
-    StopParams,
-)
+from services.neuron.engine_api.events import EndReason, Started
+from services.neuron.engine_api.task import Prompt, SamplingParams, Segment, StopParams
 from tests.contract.engine.driving import (
     GREEDY,
     Driver,

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from services.neuron.engine import LoadFailed, LoadPlan
+from services.neuron.engine_api.model import LoadFailed, LoadPlan
 from tests.contract.engine.driving import Driver, run, text
 from tests.contract.engine.subjects import Subject
 from tests.models.scripted import Script

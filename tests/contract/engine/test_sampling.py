@@ -6,25 +6,15 @@ import math
 import msgspec
 import pytest
 
-from services.neuron.engine import (
+from services.neuron.engine_api.events import Delta, EndReason
+from services.neuron.engine_api.task import (
     Constraint,
     ConstraintKind,
-    Delta,
-    EndReason,
     Prompt,
     SamplingParams,
     StopParams,
 )
-from tests.contract.engine.driving import (
-    GREEDY,
-    Driver,
-    deltas,
-    ended,
-    failed,
-    run,
-    text,
-    tokens,
-)
+from tests.contract.engine.driving import GREEDY, Driver, deltas, ended, failed, run, text, tokens
 from tests.models.scripted import Script
 
 LOOP = Script(words=(" ping", " pong"), is_endless=True)

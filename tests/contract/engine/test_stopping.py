@@ -2,7 +2,8 @@
 
 import pytest
 
-from services.neuron.engine import EndReason, StopParams
+from services.neuron.engine_api.events import EndReason
+from services.neuron.engine_api.task import StopParams
 from tests.contract.engine.driving import Driver, deltas, ended, run, text, tokens
 from tests.models.scripted import Script
 

@@ -5,7 +5,7 @@ import pytest
 from services.neuron.chat.tool_calls.calls import Tools
 from services.neuron.chat.tool_calls.formats import tool_parser
 from services.neuron.delivery import Delivery
-from services.neuron.engine import Delta
+from services.neuron.engine_api.events import Delta
 
 TWO = '<tool_call>{"name": "a"}</tool_call> and <tool_call>{"name": "b"}</tool_call>'
 

@@ -12,9 +12,11 @@ from typing import Any, cast
 import pytest
 
 from services.backplane.errors import FleetError
-from services.neuron.engine import LoadedModel, LoadPlan, Prompt, Segment, Task
+from services.neuron.engine_api.engine import LoadedModel
+from services.neuron.engine_api.frames import Cancel, Count, Credit, Submit, Unload
+from services.neuron.engine_api.model import LoadPlan
+from services.neuron.engine_api.task import Prompt, Segment, Task
 from services.neuron.engines import create_engine
-from services.neuron.frames import Cancel, Count, Credit, Submit, Unload
 from services.neuron.worker.inbox import Inbox, TokenisedTask, Work
 from services.neuron.worker.instances import Instance, Instances
 from services.neuron.worker.link import Link

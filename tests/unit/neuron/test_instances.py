@@ -7,7 +7,7 @@ import pytest
 from cortex.v1 import model_pb2 as model
 from services.backplane.changes import Changes
 from services.backplane.errors import FleetError, Reason
-from services.neuron.engine import ModelStats
+from services.neuron.engine_api.model import ModelStats
 from services.neuron.instances import Instance, Instances, State
 
 PATHS = {

@@ -3,7 +3,7 @@ from __future__ import annotations
 from cortex.v1 import model_pb2 as model
 from cortex.v1 import neuron_service_pb2 as neuron
 from services.backplane.changes import Changes
-from services.neuron.engine import ModelInfo
+from services.neuron.engine_api.model import ModelInfo
 from services.neuron.instances import Instance, Instances
 from services.neuron.slot import SlotView
 from services.neuron.status import StatusBoard

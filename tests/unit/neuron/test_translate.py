@@ -5,15 +5,8 @@ import pytest
 from cortex.v1 import generation_pb2 as g
 from services.backplane.errors import FleetError
 from services.neuron import translate
-from services.neuron.engine import (
-    Constraint,
-    ConstraintKind,
-    Ended,
-    EndReason,
-    Queued,
-    SamplingParams,
-    TokenLogprob,
-)
+from services.neuron.engine_api.events import Ended, EndReason, Queued, TokenLogprob
+from services.neuron.engine_api.task import Constraint, ConstraintKind, SamplingParams
 
 OWN = SamplingParams(temperature=0.6, top_k=20, top_p=0.95, seed=None)
 

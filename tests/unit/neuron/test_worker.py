@@ -13,18 +13,8 @@ from typing import Any
 
 import pytest
 
-from services.neuron.engine import (
-    Delta,
-    Ended,
-    Failed,
-    LoadPlan,
-    Prompt,
-    SamplingParams,
-    Segment,
-    StopParams,
-    Task,
-)
-from services.neuron.frames import (
+from services.neuron.engine_api.events import Delta, Ended, Failed
+from services.neuron.engine_api.frames import (
     HEADER,
     AbandonLoad,
     Beat,
@@ -43,6 +33,8 @@ from services.neuron.frames import (
     Unload,
     Unloaded,
 )
+from services.neuron.engine_api.model import LoadPlan
+from services.neuron.engine_api.task import Prompt, SamplingParams, Segment, StopParams, Task
 from tests.models import random_llama, scripted, tiny_bert
 from tests.models.scripted import Script
 from tests.unit.neuron.worker_process import WorkerProcess, text_of

@@ -11,8 +11,8 @@ import time
 from collections.abc import Callable
 from typing import Self, TypeVar
 
-from services.neuron.engine import Delta, Ended, Event, Failed, LoadPlan, Task
-from services.neuron.frames import (
+from services.neuron.engine_api.events import Delta, Ended, Event, Failed
+from services.neuron.engine_api.frames import (
     HEADER,
     REPORTS,
     Command,
@@ -25,6 +25,8 @@ from services.neuron.frames import (
     Submit,
     pack,
 )
+from services.neuron.engine_api.model import LoadPlan
+from services.neuron.engine_api.task import Task
 
 DEADLINE_SECONDS = 30.0
 R = TypeVar("R", bound=Report)

@@ -10,7 +10,7 @@ Nothing here imports torch before a model is loaded: `probe` asks in a process o
 
 from __future__ import annotations
 
-from services.neuron.engine import Engine
+from services.neuron.engine_api.engine import Engine
 from services.neuron.engines.exllamav2.engine import ExLlamaV2Engine
 
 

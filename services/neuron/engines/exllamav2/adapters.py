@@ -10,7 +10,7 @@ import json
 import pathlib
 from typing import Any, Final, cast
 
-from services.neuron.engine import LoadFailed
+from services.neuron.engine_api.model import LoadFailed
 from services.neuron.engines.exllamav2 import weights
 from services.neuron.engines.exllamav2.faults import one_line
 from services.neuron.engines.exllamav2.legacy_config import BAD

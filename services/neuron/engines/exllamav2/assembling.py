@@ -6,17 +6,10 @@ import pathlib
 from collections.abc import Mapping
 from typing import Final
 
-from services.neuron.engine import (
-    Failed,
-    LoadedModel,
-    LoadFailed,
-    LoadPlan,
-    ModelInfo,
-    Prompt,
-    SamplingParams,
-    StopParams,
-    Task,
-)
+from services.neuron.engine_api.engine import LoadedModel
+from services.neuron.engine_api.events import Failed
+from services.neuron.engine_api.model import LoadFailed, LoadPlan, ModelInfo
+from services.neuron.engine_api.task import Prompt, SamplingParams, StopParams, Task
 from services.neuron.engines.exllamav2.configuration import ModelFolder
 from services.neuron.engines.exllamav2.embedder import Embedder, pooling
 from services.neuron.engines.exllamav2.generators import Parts

@@ -13,7 +13,8 @@ import pathlib
 from collections.abc import Mapping
 from typing import Any, Final, cast
 
-from services.neuron.engine import LoadFailed, SamplingParams
+from services.neuron.engine_api.model import LoadFailed
+from services.neuron.engine_api.task import SamplingParams
 from services.neuron.engines.exllamav2.legacy_config import (
     BAD,
     completed,

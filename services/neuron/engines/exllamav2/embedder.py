@@ -13,7 +13,8 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from services.backplane.errors import FleetError, Reason, context_too_long
-from services.neuron.engine import LoadFailed, ModelInfo, ModelStats, Prompt
+from services.neuron.engine_api.model import LoadFailed, ModelInfo, ModelStats
+from services.neuron.engine_api.task import Prompt
 from services.neuron.engines.exllamav2.generators import Parts
 from services.neuron.engines.exllamav2.legacy_config import BAD
 from services.neuron.engines.exllamav2.prompt_logprobs import last_states

@@ -6,7 +6,8 @@ import gc
 import pathlib
 from collections.abc import Generator
 
-from services.neuron.engine import LoadedModel, LoadPlan, LoadStep
+from services.neuron.engine_api.engine import LoadedModel
+from services.neuron.engine_api.model import LoadPlan, LoadStep
 from services.neuron.engines.exllamav2.configuration import ModelFolder
 from services.neuron.engines.exllamav2.library import Library, open_library
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Any, Final
 
-from services.neuron.engine import EnginePoisoned
+from services.neuron.engine_api.model import EnginePoisoned
 from services.neuron.engines.exllamav2.faults import one_line
 from services.neuron.engines.exllamav2.library import Library
 from services.neuron.engines.exllamav2.sizing import PAGE, Shape

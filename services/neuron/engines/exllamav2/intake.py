@@ -6,7 +6,8 @@ import dataclasses
 from collections.abc import Iterable, Sequence
 
 from services.backplane.errors import FleetError, Reason, context_too_long
-from services.neuron.engine import Queued, Task
+from services.neuron.engine_api.events import Queued
+from services.neuron.engine_api.task import Task
 from services.neuron.generation.pace import Pace
 
 

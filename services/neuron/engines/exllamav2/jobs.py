@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from exllamav2.generator import ExLlamaV2DynamicJob, ExLlamaV2Sampler
 
-from services.neuron.engine import TokenLogprob
+from services.neuron.engine_api.events import TokenLogprob
 from services.neuron.engines.exllamav2.filters import ConstraintFilter
 from services.neuron.engines.exllamav2.logit_rules import LogitRules
 from services.neuron.engines.exllamav2.sampling import PositionalRandom

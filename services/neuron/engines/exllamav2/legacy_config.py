@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final, cast
 
-from services.neuron.engine import LoadFailed
+from services.neuron.engine_api.model import LoadFailed
 
 BAD: Final = "MODEL_FILE_BAD"
 NESTED: Final = "text_config"

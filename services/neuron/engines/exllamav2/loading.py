@@ -11,7 +11,7 @@ import tempfile
 from collections.abc import Generator, Iterator
 from typing import Any
 
-from services.neuron.engine import LoadFailed, LoadPlan, LoadStep
+from services.neuron.engine_api.model import LoadFailed, LoadPlan, LoadStep
 from services.neuron.engines.exllamav2 import adapters, rotary, sizing, vision, weights
 from services.neuron.engines.exllamav2.configuration import ModelFolder
 from services.neuron.engines.exllamav2.faults import Fault, classify, one_line

@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterable
 
 import numpy as np
 
-from services.neuron.engine import SamplingParams
+from services.neuron.engine_api.task import SamplingParams
 from services.neuron.generation.logprobs import Row
 
 BANNED_AT = -100.0

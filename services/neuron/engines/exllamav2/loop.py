@@ -14,15 +14,9 @@ import time
 from collections.abc import Iterator, Sequence
 
 from services.backplane.errors import FleetError, Reason
-from services.neuron.engine import (
-    EnginePoisoned,
-    Event,
-    ModelInfo,
-    ModelStats,
-    Prompt,
-    Started,
-    Task,
-)
+from services.neuron.engine_api.events import Event, Started, failed
+from services.neuron.engine_api.model import EnginePoisoned, ModelInfo, ModelStats
+from services.neuron.engine_api.task import Prompt, Task
 from services.neuron.engines.exllamav2.fault_history import FaultHistory
 from services.neuron.engines.exllamav2.faults import Fault, classify, one_line
 from services.neuron.engines.exllamav2.generators import Parts
@@ -30,7 +24,6 @@ from services.neuron.engines.exllamav2.intake import places, queue_full, queue_t
 from services.neuron.engines.exllamav2.reception import Reception
 from services.neuron.engines.exllamav2.streams import Stream
 from services.neuron.generation.admission import AdmissionQueue, QueueFullError
-from services.neuron.generation.failing import failed
 from services.neuron.generation.pace import Pace
 
 MOST_PREFILLING = 2

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
-from services.neuron.engine import TokenLogprob
+from services.neuron.engine_api.events import TokenLogprob
 from services.neuron.engines.exllamav2.generators import Parts
 from services.neuron.generation.logprobs import LogprobReader
 

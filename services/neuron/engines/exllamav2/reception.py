@@ -7,7 +7,7 @@ from collections.abc import Collection, Sequence
 from typing import Any, Final
 
 from services.backplane.errors import FleetError, Reason
-from services.neuron.engine import Constraint, Task
+from services.neuron.engine_api.task import Constraint, Task
 from services.neuron.engines.exllamav2.filters import ConstraintFilter
 from services.neuron.engines.exllamav2.generators import Parts
 from services.neuron.engines.exllamav2.intake import Limits, check

@@ -13,7 +13,7 @@ import hashlib
 import struct
 from typing import Any, Final
 
-from services.neuron.engine import SamplingParams
+from services.neuron.engine_api.task import SamplingParams
 
 GREEDY_BELOW: Final = 0.01
 """The extension samples greedily below this temperature."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Final
 
-from services.neuron.engine import LoadFailed, LoadPlan
+from services.neuron.engine_api.model import LoadFailed, LoadPlan
 from services.neuron.engines.exllamav2 import weights as weight_files
 from services.neuron.engines.exllamav2.configuration import Geometry
 from services.neuron.engines.exllamav2.weights import Footprint, Weights

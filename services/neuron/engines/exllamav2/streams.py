@@ -8,15 +8,8 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from services.neuron.engine import (
-    Delta,
-    Ended,
-    EndReason,
-    Event,
-    Prefilled,
-    Started,
-    Task,
-)
+from services.neuron.engine_api.events import Delta, Ended, EndReason, Event, Prefilled, Started
+from services.neuron.engine_api.task import Task
 from services.neuron.engines.exllamav2.jobs import Sampled, SampledJob
 from services.neuron.engines.exllamav2.prompt_logprobs import PromptLogprobs
 from services.neuron.generation.transcript import Transcript

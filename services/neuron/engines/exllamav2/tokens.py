@@ -15,7 +15,8 @@ from typing import Any
 import tokenizers
 
 from services.backplane.errors import FleetError, Reason
-from services.neuron.engine import LoadFailed, Prompt, Segment
+from services.neuron.engine_api.model import LoadFailed
+from services.neuron.engine_api.task import Prompt, Segment
 from services.neuron.engines.exllamav2 import vocabulary
 from services.neuron.engines.exllamav2.legacy_config import BAD
 from services.neuron.generation.least import least_tokens, single_bytes

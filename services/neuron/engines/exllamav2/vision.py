@@ -17,7 +17,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from services.backplane.errors import FleetError, Reason
-from services.neuron.engine import EnginePoisoned
+from services.neuron.engine_api.model import EnginePoisoned
 from services.neuron.engines.exllamav2.faults import Fault, classify, one_line
 from services.neuron.engines.exllamav2.generators import Parts
 

@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any, Final, cast
 
-from services.neuron.engine import LoadFailed
+from services.neuron.engine_api.model import LoadFailed
 from services.neuron.engines.exllamav2.legacy_config import BAD
 
 _BYTE: Final = re.compile(r"^<0x([0-9A-Fa-f]{2})>$")

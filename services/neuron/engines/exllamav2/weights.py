@@ -15,7 +15,7 @@ import struct
 from collections.abc import Mapping
 from typing import Any, Final, cast
 
-from services.neuron.engine import LoadFailed
+from services.neuron.engine_api.model import LoadFailed
 from services.neuron.engines.exllamav2.configuration import Geometry
 from services.neuron.engines.exllamav2.legacy_config import BAD
 

@@ -6,7 +6,7 @@ used: it cannot cancel a prefill, frees and fails badly, and parses control toke
 
 from __future__ import annotations
 
-from services.neuron.engine import Engine
+from services.neuron.engine_api.engine import Engine
 from services.neuron.engines.llamacpp.engine import LlamaCppEngine
 from services.neuron.engines.llamacpp.library import Library
 

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from services.neuron.engine import EnginePoisoned
+from services.neuron.engine_api.model import EnginePoisoned
 from services.neuron.engines.llamacpp.batch import TokenBatch
 from services.neuron.engines.llamacpp.interruption import Interruption
 from services.neuron.engines.llamacpp.library import Library

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Generator as Steps
 from typing import Final
 
-from services.neuron.engine import LoadedModel, LoadFailed, LoadPlan, LoadStep, ModelInfo
+from services.neuron.engine_api.engine import LoadedModel
+from services.neuron.engine_api.model import LoadFailed, LoadPlan, LoadStep, ModelInfo
 from services.neuron.engines.llamacpp import loading
 from services.neuron.engines.llamacpp.context import Context
 from services.neuron.engines.llamacpp.embedder import Embedder

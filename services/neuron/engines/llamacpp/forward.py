@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from services.neuron.engine import Event
+from services.neuron.engine_api.events import Event
 from services.neuron.engines.llamacpp.batch import TokenBatch
 from services.neuron.engines.llamacpp.context import Context
 from services.neuron.engines.llamacpp.prefill import shares

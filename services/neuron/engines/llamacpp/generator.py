@@ -7,7 +7,9 @@ from collections.abc import Collection, Iterator
 from collections.abc import Sequence as Tokens
 
 from services.backplane.errors import FleetError, Reason
-from services.neuron.engine import Event, ModelInfo, ModelStats, Prompt, Queued, Task
+from services.neuron.engine_api.events import Event, Queued, failed
+from services.neuron.engine_api.model import ModelInfo, ModelStats
+from services.neuron.engine_api.task import Prompt, Task
 from services.neuron.engines.llamacpp.context import Context
 from services.neuron.engines.llamacpp.forward import Forward
 from services.neuron.engines.llamacpp.intake import Prepared, prepare
@@ -18,7 +20,6 @@ from services.neuron.engines.llamacpp.slots import Slot, place
 from services.neuron.engines.llamacpp.vocabulary import Vocabulary
 from services.neuron.generation.admission import AdmissionQueue, QueueFullError, Waiting
 from services.neuron.generation.constraint import ConstraintCompiler
-from services.neuron.generation.failing import failed
 from services.neuron.generation.pace import Pace
 from services.neuron.generation.transcript import Transcript
 

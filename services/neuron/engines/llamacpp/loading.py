@@ -14,7 +14,8 @@ from typing import Final
 
 import psutil
 
-from services.neuron.engine import LoadedModel, LoadFailed, LoadPlan, LoadStep
+from services.neuron.engine_api.engine import LoadedModel
+from services.neuron.engine_api.model import LoadFailed, LoadPlan, LoadStep
 from services.neuron.engines.llamacpp.library import Library
 from services.neuron.engines.llamacpp.metadata import Metadata
 from services.neuron.engines.llamacpp.sizing import CacheShape, cache_shape

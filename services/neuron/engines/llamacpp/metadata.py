@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ctypes
 
-from services.neuron.engine import SamplingParams
+from services.neuron.engine_api.task import SamplingParams
 from services.neuron.engines.llamacpp.library import Library
 
 _NEUTRAL = SamplingParams()

@@ -9,7 +9,7 @@ import secrets
 from collections.abc import Iterable
 from typing import Final
 
-from services.neuron.engine import SamplingParams
+from services.neuron.engine_api.task import SamplingParams
 from services.neuron.engines.llamacpp.library import Library
 from services.neuron.engines.llamacpp.structs import LogitBias
 from services.neuron.generation.logprobs import Row

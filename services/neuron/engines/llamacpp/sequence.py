@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from services.neuron.engine import (
+from services.neuron.engine_api.events import (
     Delta,
     Ended,
     EndReason,

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Final
 
-from services.neuron.engine import LoadFailed, LoadPlan
+from services.neuron.engine_api.model import LoadFailed, LoadPlan
 
 DEFAULT_SEQUENCES: Final = 4
 """Where the plan leaves it open: a CPU decodes few sequences at a useful speed."""

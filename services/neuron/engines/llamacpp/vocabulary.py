@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from typing import Final
 
 from services.backplane.errors import FleetError, Reason
-from services.neuron.engine import Prompt, Segment
+from services.neuron.engine_api.task import Prompt, Segment
 from services.neuron.engines.llamacpp.library import Library
 from services.neuron.engines.llamacpp.structs import i32
 from services.neuron.generation.least import least_tokens, single_bytes

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from services.neuron.chat.segments import GUARD, ControlTokens, unguard
-from services.neuron.engine import Segment
+from services.neuron.engine_api.task import Segment
 
 TOKENS = ControlTokens(["<|im_start|>", "<|im_end|>", "<s>", "[INST]"])
 

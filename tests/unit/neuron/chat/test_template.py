@@ -7,7 +7,7 @@ import pytest
 from cortex.v1 import conversation_pb2 as c
 from services.backplane.errors import FleetError, Reason
 from services.neuron.chat.template import ChatTemplate, text_prompt
-from services.neuron.engine import Segment
+from services.neuron.engine_api.task import Segment
 
 CONTROL = {"<s>": 0, "<|im_start|>": 1, "<|im_end|>": 2, "<think>": 3, "</think>": 4}
 CHATML = (

@@ -4,7 +4,8 @@ from typing import Any
 
 import pytest
 
-from services.neuron.engine import LoadFailed, SamplingParams
+from services.neuron.engine_api.model import LoadFailed
+from services.neuron.engine_api.task import SamplingParams
 from services.neuron.engines.exllamav2.configuration import ModelFolder
 from services.neuron.engines.exllamav2.legacy_config import legacy, legacy_preprocessor
 

@@ -3,7 +3,7 @@ from typing import Any
 import pytest
 
 from services.backplane.errors import FleetError
-from services.neuron.engine import Prompt, SamplingParams, StopParams, Task
+from services.neuron.engine_api.task import Prompt, SamplingParams, StopParams, Task
 from services.neuron.engines.exllamav2 import vision
 from services.neuron.engines.exllamav2.intake import Limits, check, places, queue_timed_out
 from services.neuron.generation.pace import Pace

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from services.neuron.engine import SamplingParams
+from services.neuron.engine_api.task import SamplingParams
 from services.neuron.engines.exllamav2.logit_rules import LogitRules
 from services.neuron.engines.exllamav2.sampling import PositionalRandom, settings
 

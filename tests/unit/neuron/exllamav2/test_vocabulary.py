@@ -2,7 +2,7 @@ from typing import Any
 
 import pytest
 
-from services.neuron.engine import LoadFailed
+from services.neuron.engine_api.model import LoadFailed
 from services.neuron.engines.exllamav2 import vocabulary
 
 SPECIAL = {"id": 3, "content": "<|end|>", "special": True}

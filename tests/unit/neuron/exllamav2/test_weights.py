@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from services.neuron.engine import LoadFailed, LoadPlan
+from services.neuron.engine_api.model import LoadFailed, LoadPlan
 from services.neuron.engines.exllamav2 import sizing, weights
 from services.neuron.engines.exllamav2.configuration import Geometry
 from services.neuron.engines.exllamav2.weights import Weights

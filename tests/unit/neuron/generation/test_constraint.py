@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from services.neuron.engine import Constraint, ConstraintKind
+from services.neuron.engine_api.task import Constraint, ConstraintKind
 from services.neuron.generation.constraint import (
     BadConstraintError,
     ConstraintCompiler,

@@ -3,7 +3,8 @@ from typing import Any
 
 import pytest
 
-from services.neuron.engine import LoadedModel, LoadPlan
+from services.neuron.engine_api.engine import LoadedModel
+from services.neuron.engine_api.model import LoadPlan
 from services.neuron.engines.llamacpp.engine import LlamaCppEngine
 from services.neuron.engines.llamacpp.library import Library
 

@@ -4,7 +4,9 @@ from typing import Any
 
 import pytest
 
-from services.neuron.engine import LoadedModel, LoadFailed, Prompt, Segment
+from services.neuron.engine_api.engine import LoadedModel
+from services.neuron.engine_api.model import LoadFailed
+from services.neuron.engine_api.task import Prompt, Segment
 from services.neuron.engines.llamacpp.bert_gguf import BadBertError, convert
 from tests.models import bert_folder, tiny_bert
 from tests.unit.neuron.engines.llamacpp.conftest import LoadModel

@@ -4,7 +4,8 @@ from pathlib import Path
 import pytest
 
 from services.backplane.errors import FleetError, Reason
-from services.neuron.engine import LoadedModel, Prompt, Segment, Task
+from services.neuron.engine_api.engine import LoadedModel
+from services.neuron.engine_api.task import Prompt, Segment, Task
 from tests.models import scripted, tiny_bert
 from tests.unit.neuron.engines.llamacpp.conftest import LoadModel
 

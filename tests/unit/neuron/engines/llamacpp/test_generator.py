@@ -4,20 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from services.neuron.engine import (
-    Delta,
-    Ended,
-    EnginePoisoned,
-    Event,
-    Failed,
-    Interruptible,
-    LoadedModel,
-    Prompt,
-    SamplingParams,
-    Started,
-    StopParams,
-    Task,
-)
+from services.neuron.engine_api.engine import Interruptible, LoadedModel
+from services.neuron.engine_api.events import Delta, Ended, Event, Failed, Started
+from services.neuron.engine_api.model import EnginePoisoned
+from services.neuron.engine_api.task import Prompt, SamplingParams, StopParams, Task
 from services.neuron.engines.llamacpp.library import Library
 from tests.models import random_llama
 from tests.unit.neuron.engines.llamacpp.conftest import LoadModel

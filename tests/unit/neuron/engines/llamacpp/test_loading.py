@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from services.neuron.engine import LoadFailed
+from services.neuron.engine_api.model import LoadFailed
 from tests.models import random_llama, scripted, tiny_bert
 from tests.unit.neuron.engines.llamacpp.conftest import LoadModel
 

@@ -2,7 +2,8 @@ from pathlib import Path
 
 import pytest
 
-from services.neuron.engine import LoadedModel, Prompt, Segment
+from services.neuron.engine_api.engine import LoadedModel
+from services.neuron.engine_api.task import Prompt, Segment
 from tests.models import scripted, tiny_bert
 from tests.models.scripted import Script
 from tests.models.vocabulary import TURN_START_ID, id_of_byte

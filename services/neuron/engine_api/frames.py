@@ -11,16 +11,9 @@ from typing import Final
 
 import msgspec
 
-from services.neuron.engine import (
-    Event,
-    LoadPlan,
-    LoadStep,
-    ModelInfo,
-    ModelStats,
-    Prompt,
-    Task,
-    Value,
-)
+from services.neuron.engine_api.events import Event
+from services.neuron.engine_api.model import LoadPlan, LoadStep, ModelInfo, ModelStats
+from services.neuron.engine_api.task import Prompt, Task, Value
 
 HEADER: Final = struct.Struct("<I")
 MAX_FRAME_BYTES: Final = 256 << 20

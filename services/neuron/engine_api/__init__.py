@@ -1,0 +1,1 @@
+"""What an engine owes the worker that runs it, and the frames between daemon and worker."""

@@ -1,0 +1,117 @@
+"""What an inference engine owes the worker that runs it, in plain values.
+
+An `Engine` loads models; each loaded model is a `LoadedModel` that is stepped by the worker's main
+thread. Values are msgspec structs, because the same values cross the pipe between worker and daemon
+(`frames.py`). Nothing here imports an engine, a GPU library or protobuf.
+
+Threads: everything is called from the worker's main thread, except `LoadedModel.tokenize` and
+`least_tokens`, which other threads call, several at a time, while the main thread decodes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Generator, Iterator, Sequence
+from typing import Protocol, runtime_checkable
+
+from services.neuron.engine_api.events import Event
+from services.neuron.engine_api.model import LoadPlan, LoadStep, ModelInfo, ModelStats
+from services.neuron.engine_api.task import Prompt, Task
+
+
+class LoadedModel(Protocol):
+    """One model in memory: a continuous batch that is stepped."""
+
+    @property
+    def info(self) -> ModelInfo:
+        """What it says about itself; constant."""
+        ...
+
+    def tokenize(self, prompt: Prompt) -> list[int]:
+        """Token ids of a prompt. Safe to call while other threads step and tokenise."""
+        ...
+
+    def least_tokens(self, prompt: Prompt) -> Iterator[int]:
+        """Numbers of tokens that a prompt has at least, rising; each costs a bounded piece of work.
+
+        Whoever needs only to know that a prompt is too long stops at the first that is. Safe to
+        call while other threads step and tokenise.
+        """
+        ...
+
+    def submit(self, task: Task, token_ids: Sequence[int]) -> None:
+        """Queues a task; its prompt has been tokenised. What cannot run ends with `Failed`."""
+        ...
+
+    def cancel(self, task_id: int) -> None:
+        """Forgets a task at once, running or queued; no event follows. Unknown ids are ignored."""
+        ...
+
+    def credit(self, task_id: int, tokens: int) -> None:
+        """Lets a task send more tokens. Unknown ids are ignored."""
+        ...
+
+    @property
+    def has_work(self) -> bool:
+        """True if `step` would do something now."""
+        ...
+
+    def step(self) -> list[Event]:
+        """Runs one step of the batch: admits, prefills one bounded chunk, decodes one token each.
+
+        While tasks are unfinished it is called at least every tenth of a second, also without
+        work, so that those that wait too long hear of it.
+
+        Returns: what happened, in order; empty where nothing did.
+
+        Raises:
+            EnginePoisoned: the process must be replaced.
+        """
+        ...
+
+    def embed(self, inputs: Sequence[Sequence[int]]) -> list[list[float]]:
+        """One vector per tokenised input, normalised."""
+        ...
+
+    def stats(self) -> ModelStats:
+        """How busy it is; cheap."""
+        ...
+
+    def close(self) -> None:
+        """Frees the memory. Every task must have ended or been cancelled."""
+        ...
+
+
+@runtime_checkable
+class Interruptible(Protocol):
+    """A `LoadedModel` whose steps may be long, and can be cut short."""
+
+    def interrupt(self, task_ids: Collection[int]) -> None:
+        """Cuts the running step short if it serves none but these tasks, which end now.
+
+        Called by the reader thread while another thread steps; the cancels follow by the usual way.
+        """
+        ...
+
+
+class Engine(Protocol):
+    """A library that loads models into this process."""
+
+    @property
+    def name(self) -> str:
+        """`llamacpp`, `exllamav2`."""
+        ...
+
+    @property
+    def facts(self) -> dict[str, str]:
+        """Versions and what it found on this machine, for `Hello`."""
+        ...
+
+    def load(self, plan: LoadPlan) -> Generator[LoadStep, None, LoadedModel]:
+        """Loads a model step by step; other models are stepped between two steps.
+
+        Closing the generator abandons the load and frees what it had taken.
+
+        Raises:
+            LoadFailed: with the engine's own words.
+        """
+        ...

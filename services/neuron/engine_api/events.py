@@ -1,0 +1,100 @@
+"""What happens to a task, as an engine tells it."""
+
+from __future__ import annotations
+
+import enum
+
+from services.backplane.errors import FleetError
+from services.neuron.engine_api.task import Value
+
+
+class TokenLogprob(Value, frozen=True, array_like=True):
+    """Log probability (natural, before truncation and temperature) of one token."""
+
+    token_id: int
+    text: bytes
+    logprob: float
+    alternatives: tuple[TokenLogprob, ...] = ()
+
+
+class EndReason(enum.Enum):
+    """Why a generation ended well."""
+
+    END_OF_TURN = "end_of_turn"
+    STOP_STRING = "stop_string"
+    MAX_TOKENS = "max_tokens"
+
+
+class Started(Value, frozen=True, tag="started", array_like=True):
+    """The task was admitted and its prompt measured."""
+
+    task_id: int
+    prompt_tokens: int
+    cached_tokens: int
+
+
+class Queued(Value, frozen=True, tag="queued", array_like=True):
+    """The task waits; `position` requests come before it."""
+
+    task_id: int
+    position: int
+    eta_seconds: float | None = None
+
+
+class Prefilled(Value, frozen=True, tag="prefilled", array_like=True):
+    """So many prompt tokens have been read."""
+
+    task_id: int
+    done: int
+    total: int
+
+
+class Delta(Value, frozen=True, tag="delta", array_like=True):
+    """New output: whole characters, stop strings held back, and the tokens behind them.
+
+    `text` may be empty while token text is held back; `logprobs` has one entry per token or none.
+    """
+
+    task_id: int
+    text: str
+    token_ids: tuple[int, ...]
+    logprobs: tuple[TokenLogprob, ...] = ()
+
+
+class Ended(Value, frozen=True, tag="ended", array_like=True):
+    """The task ended well. Seconds are wall time in the worker."""
+
+    task_id: int
+    reason: EndReason
+    stop_string: str
+    completion_tokens: int
+    queued_seconds: float
+    prefill_seconds: float
+    decode_seconds: float
+    accepted_draft_tokens: int = 0
+
+
+class Failed(Value, frozen=True, tag="failed", array_like=True):
+    """The task failed. `reason` is a name of backplane.errors.Reason."""
+
+    task_id: int
+    reason: str
+    message: str
+    field: str | None = None
+    retry_after_seconds: float | None = None
+    facts: dict[str, str] = {}
+
+
+Event = Started | Queued | Prefilled | Delta | Ended | Failed
+
+
+def failed(task_id: int, error: FleetError) -> Failed:
+    """The event that tells an error."""
+    return Failed(
+        task_id,
+        error.reason.value,
+        error.message,
+        error.field,
+        error.retry_after_seconds,
+        error.facts,
+    )

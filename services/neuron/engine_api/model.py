@@ -1,0 +1,117 @@
+"""A model to load, how far its load has come, and what it says about itself."""
+
+from __future__ import annotations
+
+from services.neuron.engine_api.task import SamplingParams, Value
+
+
+class LoadPlan(Value, frozen=True):
+    """What to load, with every choice made by the daemon.
+
+    Attributes:
+        instance_id: the name of the copy.
+        engine: which engine.
+        path: the weights: a file (GGUF) or a folder (safetensors) on this machine.
+        max_context_tokens: longest prompt plus completion; None is the model's own.
+        max_sequences: most sequences decoded together; None is the engine's default.
+        max_queued: most tasks that wait for a place.
+        queue_timeout_seconds: longest wait for a place.
+        cache_tokens: cache for all sequences; None is what all sequences need at most.
+        cache_format: `fp16`, `q8`, `q6`, `q4`.
+        embedding: pooled vectors instead of generation.
+        threads: CPU threads; None is the engine's default.
+        draft_path: a small model that drafts; None for none.
+        ngram_draft: draft by n-grams.
+        adapter_paths: LoRA adapters.
+    """
+
+    instance_id: str
+    engine: str
+    path: str
+    max_context_tokens: int | None = None
+    max_sequences: int | None = None
+    max_queued: int = 64
+    queue_timeout_seconds: float = 120.0
+    cache_tokens: int | None = None
+    cache_format: str = "fp16"
+    embedding: bool = False
+    threads: int | None = None
+    draft_path: str | None = None
+    ngram_draft: bool = False
+    adapter_paths: tuple[str, ...] = ()
+
+
+class LoadStep(Value, frozen=True):
+    """How far a load has come; zero totals are unknown."""
+
+    bytes_done: int = 0
+    bytes_total: int = 0
+    modules_done: int = 0
+    modules_total: int = 0
+
+
+class ModelInfo(Value, frozen=True):
+    """What a loaded model says about itself.
+
+    Attributes:
+        engine: which engine runs it.
+        architecture: `llama`, `qwen2`, …
+        chat_template: Jinja source from the model, None where it has none.
+        control_tokens: every control token's text, as the vocabulary writes it, to its id.
+        bos_token, eos_token: their texts, empty where the model has none.
+        eos_token_ids: all tokens that end a turn.
+        max_context_tokens: longest prompt plus completion.
+        max_sequences, max_queued: as loaded.
+        cache_tokens: in all.
+        vocabulary_size: number of tokens.
+        default_sampling: from the model's generation_config, where it has one.
+        memory_bytes: device id to bytes held, measured.
+        supports_images: it has a vision tower.
+        embedding_size: length of its vectors; 0 for a generator.
+        facts: free-form: attention backend, quantisation, threads.
+    """
+
+    engine: str
+    architecture: str
+    max_context_tokens: int
+    max_sequences: int
+    max_queued: int
+    cache_tokens: int
+    vocabulary_size: int
+    chat_template: str | None = None
+    control_tokens: dict[str, int] = {}
+    bos_token: str = ""
+    eos_token: str = ""
+    eos_token_ids: tuple[int, ...] = ()
+    default_sampling: SamplingParams | None = None
+    memory_bytes: dict[str, int] = {}
+    supports_images: bool = False
+    embedding_size: int = 0
+    facts: dict[str, str] = {}
+
+
+class ModelStats(Value, frozen=True):
+    """How busy a loaded model is."""
+
+    active: int = 0
+    queued: int = 0
+    cache_tokens_used: int = 0
+    steps: int = 0
+
+
+class LoadFailed(Exception):  # noqa: N818 - the field's word for it
+    """A load ended badly.
+
+    Attributes:
+        reason: name of a backplane.errors.Reason: MODEL_FILE_BAD, OUT_OF_MEMORY or LOAD_FAILED.
+        message: one sentence with the engine's own words.
+    """
+
+    def __init__(self, reason: str, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+        self.message = message
+
+
+class EnginePoisoned(Exception):  # noqa: N818 - the field's word for it
+    """The device or the library is in a state that only a new process mends."""
