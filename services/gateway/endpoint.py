@@ -27,7 +27,6 @@ from services.gateway.dialects.dialect import (
 from services.gateway.dispatch import Dispatch
 from services.gateway.exchange import Exchange
 from services.gateway.fleet_view import FleetView
-from services.gateway.gauges import Gauges
 from services.gateway.head import (
     ClientGoneError,
     check_media_type,
@@ -43,6 +42,7 @@ from services.gateway.record import Ledger, Record
 from services.gateway.settings import GatewaySettings
 from services.gateway.sink import ChoiceSink
 from services.gateway.stream import Pace, Stream, StreamSink
+from services.gateway.telemetry.metrics import Gauges
 
 _JSON: Final = (b"content-type", b"application/json")
 # The second keeps nginx from collecting the events.

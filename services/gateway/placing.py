@@ -15,10 +15,10 @@ from services.backplane.backoff import delays
 from services.backplane.errors import FleetError, Reason
 from services.backplane.timeouts import timeout
 from services.gateway.fleet_view import FleetView, Resolved
-from services.gateway.gauges import Gauges
 from services.gateway.registry_link import RegistryLink
 from services.gateway.retrying import Troubles
 from services.gateway.routing import Candidate, NobodyServes, Standing, choose
+from services.gateway.telemetry.metrics import Gauges
 
 # A registry that is being restarted is back within this time, and so is a stand-by that takes over.
 _REGISTRY_PATIENCE_SECONDS: Final = 10.0

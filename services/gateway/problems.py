@@ -15,9 +15,9 @@ from starlette.responses import Response
 from services.backplane.errors import FleetError, Reason
 from services.gateway.cors import Origins
 from services.gateway.dialects.dialect import Head
-from services.gateway.gauges import Gauges
 from services.gateway.head import lone_head
 from services.gateway.http1.limits import Unanswered, Wording
+from services.gateway.telemetry.metrics import Gauges
 
 # Statuses that the server or the framework decides on, and the reasons that say the same.
 _BY_STATUS: Final[Mapping[int, Reason]] = {

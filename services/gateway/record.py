@@ -10,9 +10,9 @@ from typing import Final
 from cortex.v1 import generation_pb2 as generation
 from services.backplane.errors import FleetError, Reason
 from services.gateway.dispatch import ServedBy
-from services.gateway.gauges import Gauges, Outcome
-from services.gateway.request_log import RequestLine, RequestLog
 from services.gateway.sink import ChoiceSink
+from services.gateway.telemetry.metrics import Gauges, Outcome
+from services.gateway.telemetry.request_log import RequestLine, RequestLog
 
 CLIENT_GONE_STATUS: Final = 499
 _FINISH_WORDS: Final = MappingProxyType(

@@ -28,7 +28,6 @@ from services.gateway.dialects.openai_chat.routes import OpenAIChat
 from services.gateway.dispatch import Dispatch
 from services.gateway.endpoint import Core
 from services.gateway.fleet_view import FleetView
-from services.gateway.gauges import Gauges
 from services.gateway.http1.limits import Http1Limits
 from services.gateway.liveness import Liveness
 from services.gateway.ops import Readiness
@@ -37,10 +36,11 @@ from services.gateway.placing import Placer
 from services.gateway.problems import Problems
 from services.gateway.record import Ledger
 from services.gateway.registry_link import RegistryLink, keep_watching
-from services.gateway.request_log import request_log
 from services.gateway.responses_store import ResponsesStore
 from services.gateway.server import HttpServer, ListenError, ServerOptions, TlsOptions
 from services.gateway.settings import AuthSettings, GatewaySettings
+from services.gateway.telemetry.metrics import Gauges
+from services.gateway.telemetry.request_log import request_log
 from services.gateway.transports.links import Links
 
 _DIALECTS: Final = (

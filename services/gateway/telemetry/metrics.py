@@ -12,7 +12,7 @@ from prometheus_client.registry import Collector
 
 from services.backplane.errors import Reason
 from services.backplane.metrics import LATENCY_BUCKETS, RATE_BUCKETS
-from services.gateway.tally import Count, Level, Spread, SummedHistogram
+from services.gateway.telemetry.counters import Count, Level, Spread, SummedHistogram
 
 # Requests for models that do not exist must not make series of their own.
 UNKNOWN_MODEL: Final = "unknown"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from prometheus_client import CollectorRegistry
 
 from services.backplane.errors import Reason
-from services.gateway.gauges import UNKNOWN_MODEL, Gauges, Outcome
+from services.gateway.telemetry.metrics import UNKNOWN_MODEL, Gauges, Outcome
 
 BY = {"model": "tiny", "dialect": "openai_chat"}
 

@@ -10,7 +10,7 @@ import pytest
 from msgspec import UNSET
 
 from services.backplane.logs import LogSettings
-from services.gateway.request_log import BufferedLog, RequestLine, request_log
+from services.gateway.telemetry.request_log import BufferedLog, RequestLine, request_log
 
 
 def line(event: str = "request.finished", **facts: object) -> RequestLine:
