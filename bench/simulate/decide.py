@@ -11,7 +11,6 @@ import random
 import statistics
 import time
 
-from services.registry import placement
 from services.registry.catalogue.catalogue import Catalogue
 from services.registry.catalogue.profile import LoadTerms, Profile
 from services.registry.control import Control
@@ -21,6 +20,7 @@ from services.registry.fleet.policy import Policy
 from services.registry.fleet.records import Device, Identity, Instance, InstanceState, Report
 from services.registry.fleet.state import Situation
 from services.registry.orders import Event, LoadOrder, UnloadOrder
+from services.registry.scheduler import select
 
 _GIB = 1 << 30
 
@@ -103,7 +103,7 @@ def measure(control: Control, decisions: int) -> list[float]:
         demand = Demand(Key(profile.model), profile, situation.clock())
         began = time.thread_time()
         ask = control.placing.asking.ask_for(demand, {}, situation.clock())
-        placement.decide(ask, control.standings.roster)
+        select.decide(ask, control.standings.roster)
         taken.append(time.thread_time() - began)
     assert standings
     return taken

@@ -5,7 +5,7 @@ from __future__ import annotations
 from services.registry.catalogue.profile import Profile
 from services.registry.fleet.records import Instance, Member
 from services.registry.fleet.state import Situation
-from services.registry.standings import Standings
+from services.registry.scheduler.cache import Standings
 from services.registry.steps import Placed
 
 Copies = list[tuple[Member, Instance]]

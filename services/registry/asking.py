@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from services.registry import feasibility
-from services.registry.candidate import Ask
 from services.registry.demand import Demand
 from services.registry.fleet.records import InstanceState
 from services.registry.fleet.state import Situation
 from services.registry.jobs import Jobs
-from services.registry.standings import Standings
+from services.registry.scheduler import filters
+from services.registry.scheduler.cache import Standings
+from services.registry.scheduler.request import Ask
 
 
 class Asking:
@@ -67,6 +67,6 @@ class Asking:
             if other.job is None or not other.is_abandoned:
                 continue
             standing = self._standings.of(other.job.neuron)
-            if not feasibility.objection(demand.profile, footprint, standing):
+            if not filters.objection(demand.profile, footprint, standing):
                 return other
         return None

@@ -5,13 +5,13 @@ from __future__ import annotations
 import enum
 from typing import Final
 
-from services.registry import eviction
 from services.registry.demand import Job, Phase
-from services.registry.eviction import Incoming
 from services.registry.fleet.records import Instance
 from services.registry.fleet.state import Situation
 from services.registry.orders import Why
-from services.registry.standings import Standings
+from services.registry.scheduler import eviction
+from services.registry.scheduler.cache import Standings
+from services.registry.scheduler.eviction import Incoming
 from services.registry.unloads import OnEnd, Unloads
 
 # A neuron reports at every change; if no report comes after an unload, the load says the truth.

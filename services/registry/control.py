@@ -11,8 +11,7 @@ import dataclasses
 from collections.abc import Callable
 
 from services.backplane.errors import FleetError
-from services.registry import chores, placement, refusals
-from services.registry.candidate import Decision
+from services.registry import chores, refusals
 from services.registry.catalogue import catalogue as catalogues
 from services.registry.catalogue.catalogue import Catalogue, Difference
 from services.registry.catalogue.profile import Profile
@@ -23,7 +22,9 @@ from services.registry.fleet.state import Situation
 from services.registry.membership import Membership
 from services.registry.orders import Effects, Why
 from services.registry.placing import Placing
-from services.registry.standings import Standings
+from services.registry.scheduler import select
+from services.registry.scheduler.cache import Standings
+from services.registry.scheduler.request import Decision
 from services.registry.steps import Waiter
 
 _CHORES_SECONDS = 1.0
@@ -152,7 +153,7 @@ class Control:
         return Explanation(
             profile,
             tuple(member.name for member, _ in routable),
-            placement.explain(ask, self.standings.roster),
+            select.explain(ask, self.standings.roster),
             ask.footprint.total_bytes,
             ask.footprint.source,
         )

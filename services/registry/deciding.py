@@ -9,16 +9,17 @@ import dataclasses
 from typing import Final, TypeAlias
 
 from services.backplane.errors import FleetError
-from services.registry import placement, refusals
+from services.registry import refusals
 from services.registry.asking import Asking
-from services.registry.candidate import PLACEABLE, Candidate, Decision, Outcome
 from services.registry.cooldowns import Cooldowns
 from services.registry.demand import Demand, Job
 from services.registry.demands import Demands
 from services.registry.fleet.state import Situation
 from services.registry.jobs import Jobs
 from services.registry.orders import Effects, Redirected
-from services.registry.standings import Standings
+from services.registry.scheduler import select
+from services.registry.scheduler.cache import Standings
+from services.registry.scheduler.request import PLACEABLE, Candidate, Decision, Outcome
 from services.registry.steps import Queued
 
 # Drains that one demand may give up for something idle: so many copies leave for nothing at most.
@@ -68,11 +69,11 @@ class Deciding:
             self._wait(demand, Queued(position, None, obstacle), None, now)
             return
         ask = self.asking.ask_for(demand, held, now)
-        decision = placement.decide(ask, self._standings.roster)
+        decision = select.decide(ask, self._standings.roster)
         if decision.outcome not in PLACEABLE and demand.avoided:
             # nowhere else: the neuron that failed may try once more
             ask = dataclasses.replace(ask, avoided={})
-            decision = placement.decide(ask, self._standings.roster)
+            decision = select.decide(ask, self._standings.roster)
         self._act(demand, decision, Queued(position, None, ""), held, now)
 
     def reconsider(self, demand: Demand, job: Job, held: Held, now: float) -> None:
@@ -87,7 +88,7 @@ class Deciding:
             return
         with self._jobs.set_aside(job):
             ask = dataclasses.replace(self.asking.ask_for(demand, held, now), may_drain=False)
-            decision = placement.decide(ask, self._standings.roster)
+            decision = select.decide(ask, self._standings.roster)
             best = decision.best
             if best is None or decision.outcome not in PLACEABLE:
                 return

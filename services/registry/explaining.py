@@ -5,8 +5,8 @@ from __future__ import annotations
 from cortex.v1 import operator_service_pb2 as pb
 from services.backplane.units import format_bytes
 from services.registry import messages
-from services.registry.candidate import PLACEABLE, Candidate, Outcome
 from services.registry.control import Explanation
+from services.registry.scheduler.request import PLACEABLE, Candidate, Outcome
 
 _OPEN = PLACEABLE | {Outcome.WAIT}
 

@@ -7,7 +7,7 @@ from typing import Final
 
 from services.registry.fleet.members import Fleet
 from services.registry.fleet.records import InstanceState
-from services.registry.standings import Standings
+from services.registry.scheduler.cache import Standings
 
 # A report that is older than the cancellation says nothing about it.
 _SOONEST_SECONDS: Final = 0.1

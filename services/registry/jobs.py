@@ -7,7 +7,6 @@ import itertools
 from collections.abc import Callable, Generator, Iterator
 
 from services.backplane.errors import FleetError, Reason
-from services.registry.candidate import Candidate
 from services.registry.clearing import Clearing, Verdict
 from services.registry.demand import Demand, Job, Key, Phase
 from services.registry.fleet.records import Instance, Progress
@@ -15,7 +14,8 @@ from services.registry.fleet.state import Situation
 from services.registry.freeing import Freeing
 from services.registry.loading import Loading
 from services.registry.orders import Effects
-from services.registry.standings import Standings
+from services.registry.scheduler.cache import Standings
+from services.registry.scheduler.request import Candidate
 from services.registry.steps import Evicting, Step
 from services.registry.steps import Loading as LoadingStep
 from services.registry.unloads import Unloads

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from cortex.v1 import operator_service_pb2, registry_service_pb2
-from services.registry import feasibility, messages
+from services.registry import messages
 from services.registry.catalogue.profile import Profile
 from services.registry.fleet.records import Instance, StoredModel
 from services.registry.fleet.state import Situation
-from services.registry.standings import Standings
+from services.registry.scheduler import filters
+from services.registry.scheduler.cache import Standings
 
 
 class Listing:
@@ -121,8 +122,8 @@ class Listing:
         known = self._feasible.get(profile.model)
         if known is not None and known[0] == key:
             return known[1]
-        needs = feasibility.needs_of(profile, footprint)
-        names = [s.neuron for s in standings.roster if feasibility.is_possible(profile, needs, s)]
+        needs = filters.needs_of(profile, footprint)
+        names = [s.neuron for s in standings.roster if filters.is_possible(profile, needs, s)]
         self._feasible[profile.model] = (key, names)
         return names
 

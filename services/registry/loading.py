@@ -8,7 +8,7 @@ from services.registry.demand import Job, Phase
 from services.registry.fleet.records import Instance, Progress
 from services.registry.fleet.state import Situation
 from services.registry.orders import Effects, LoadEnded, LoadOrder
-from services.registry.standings import Standings
+from services.registry.scheduler.cache import Standings
 
 
 class Loading:

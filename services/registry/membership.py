@@ -13,7 +13,7 @@ from services.registry.fleet.members import Heard
 from services.registry.fleet.records import Identity, Report, StoredModel
 from services.registry.fleet.state import Situation
 from services.registry.placing import Placing
-from services.registry.standings import Standings
+from services.registry.scheduler.cache import Standings
 
 
 class Membership:

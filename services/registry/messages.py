@@ -10,9 +10,9 @@ from google.protobuf import duration_pb2
 
 from cortex.v1 import model_pb2, neuron_service_pb2, operator_service_pb2, registry_service_pb2
 from services.registry import steps
-from services.registry.candidate import Outcome
 from services.registry.fleet.records import Instance, InstanceState, Member, Progress, StoredModel
 from services.registry.orders import LoadOrder
+from services.registry.scheduler.request import Outcome
 from services.registry.translate import CAPABILITIES, PHASES, STATES
 
 _STATE_VALUES: Final = {

@@ -22,7 +22,7 @@ from services.registry.demands import Demands
 from services.registry.fleet.state import Situation
 from services.registry.jobs import Jobs
 from services.registry.orders import Effects
-from services.registry.standings import Standings
+from services.registry.scheduler.cache import Standings
 from services.registry.steps import Waiter
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from services.backplane.errors import FleetError, Reason
-from services.registry.candidate import Candidate, Outcome
+from services.registry.scheduler.request import Candidate, Outcome
 
 # When it is worth asking again: neurons attach within seconds, protected models stay for longer.
 _SOON: Final = 2.0

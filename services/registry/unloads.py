@@ -9,7 +9,7 @@ from services.backplane.errors import FleetError, Reason
 from services.registry.fleet.records import Instance
 from services.registry.fleet.state import Situation
 from services.registry.orders import Effects, UnloadEnded, UnloadOrder, Why
-from services.registry.standings import Standings
+from services.registry.scheduler.cache import Standings
 
 OnEnd = Callable[[FleetError | None], None]
 

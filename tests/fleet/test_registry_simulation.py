@@ -12,8 +12,8 @@ from bench.simulate.fleet import Result, SimulatedFleet
 from bench.simulate.neuron import Broken
 from bench.simulate.runs import run, run_many
 from bench.simulate.scenario import FIFTY, QUICK, SMALL, Faults
-from services.registry import eviction
 from services.registry.deciding import Deciding
+from services.registry.scheduler import eviction
 
 
 @pytest.mark.parametrize("seed", range(25))
@@ -64,7 +64,7 @@ def test_a_planted_bug_that_ignores_pins_is_caught(monkeypatch):
 
 
 def test_a_planted_bug_that_loads_while_a_device_loads_is_caught(monkeypatch):
-    from services.registry.standings import Standings
+    from services.registry.scheduler.cache import Standings
 
     monkeypatch.setattr(Standings, "occupy", lambda *_: None)
 

@@ -14,7 +14,7 @@ from services.registry.fleet.records import (
 )
 from services.registry.fleet.state import Situation
 from services.registry.listing import Listing
-from services.registry.standings import Standings
+from services.registry.scheduler.cache import Standings
 
 GPU = (Device("gpu", "cuda", 24, 24),)
 

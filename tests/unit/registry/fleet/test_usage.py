@@ -11,7 +11,7 @@ from services.registry.fleet.members import Fleet
 from services.registry.fleet.records import Identity, Instance, InstanceState, Member, Report
 from services.registry.fleet.state import Situation
 from services.registry.fleet.usage import Activity
-from services.registry.standings import Standings
+from services.registry.scheduler.cache import Standings
 
 COPY = Instance("x", "m", InstanceState.READY, last_used=500.0)
 

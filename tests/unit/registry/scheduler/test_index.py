@@ -5,12 +5,12 @@ import random
 
 import pytest
 
-from services.registry import eviction
-from services.registry.eviction import Incoming
 from services.registry.fleet.policy import Strategy
 from services.registry.fleet.records import InstanceState
-from services.registry.roster import Roster
-from services.registry.standing import Holding, Room, Standing
+from services.registry.scheduler import eviction
+from services.registry.scheduler.eviction import Incoming
+from services.registry.scheduler.index import Roster
+from services.registry.scheduler.neuron_info import Holding, Room, Standing
 
 INCOMING = Incoming(100, may_drain=False, now=50.0)
 

@@ -10,12 +10,18 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Final, TypeAlias
 
-from services.registry import feasibility
-from services.registry.candidate import Ask, Candidate, Decision, Outcome
-from services.registry.eviction import Incoming, Turn, may_go_now
-from services.registry.examining import affinity, dearest_bound, examine, free_bound, free_fit
-from services.registry.roster import Roster
-from services.registry.standing import Standing
+from services.registry.scheduler import filters
+from services.registry.scheduler.evaluate import (
+    affinity,
+    dearest_bound,
+    examine,
+    free_bound,
+    free_fit,
+)
+from services.registry.scheduler.eviction import Incoming, Turn, may_go_now
+from services.registry.scheduler.index import Roster
+from services.registry.scheduler.neuron_info import Standing
+from services.registry.scheduler.request import Ask, Candidate, Decision, Outcome
 
 # Neurons that cannot take the model now and are examined all the same, for their reasons.
 _REASONS: Final = 16
@@ -132,7 +138,7 @@ def _takes(ask: Ask, standing: Standing) -> bool:
     return (
         not standing.refusal
         and standing.neuron not in ask.avoided
-        and feasibility.is_possible(ask.profile, ask.needs, standing)
+        and filters.is_possible(ask.profile, ask.needs, standing)
     )
 
 
@@ -154,7 +160,7 @@ def _able(ask: Ask, roster: Roster) -> Iterator[Standing]:
     """Neurons where the model could ever run; those that take nothing for now come last."""
     refusing: list[Standing] = []
     for standing in roster:
-        if standing.is_known and not feasibility.is_possible(ask.profile, ask.needs, standing):
+        if standing.is_known and not filters.is_possible(ask.profile, ask.needs, standing):
             continue
         if standing.refusal or standing.neuron in ask.avoided:
             refusing.append(standing)
@@ -168,7 +174,7 @@ def _first_end(ask: Ask, roster: Roster) -> float | None:
     for until, standing, holding in roster.protections(ask.now):
         if holding.is_pinned or (ask.only_neuron and standing.neuron != ask.only_neuron):
             continue
-        if not standing.is_known or feasibility.is_possible(ask.profile, ask.needs, standing):
+        if not standing.is_known or filters.is_possible(ask.profile, ask.needs, standing):
             return until
     return None
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from services.backplane.units import format_bytes
 from services.registry.catalogue.profile import Profile
 from services.registry.fleet.footprints import Footprint
-from services.registry.standing import Standing
+from services.registry.scheduler.neuron_info import Standing
 
 Needs = tuple[tuple[int, int], ...]
 

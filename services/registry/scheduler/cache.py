@@ -6,8 +6,8 @@ from typing import Final
 
 from services.registry.fleet.records import Instance, InstanceState, Member
 from services.registry.fleet.state import Situation
-from services.registry.roster import Roster
-from services.registry.standing import Holding, Room, Standing
+from services.registry.scheduler.index import Roster
+from services.registry.scheduler.neuron_info import Holding, Room, Standing
 
 # What may not overlap with a load on the same device: figures are about to change, or the worker
 # is at it. A copy that drains only holds what it has, perhaps for an hour.

@@ -6,13 +6,13 @@ import dataclasses
 import enum
 from collections.abc import Callable, Mapping
 
-from services.registry import feasibility
 from services.registry.catalogue.profile import Profile
-from services.registry.eviction import Incoming
-from services.registry.feasibility import Needs
 from services.registry.fleet.footprints import Footprint
 from services.registry.fleet.policy import Strategy
-from services.registry.standing import Holding
+from services.registry.scheduler import filters
+from services.registry.scheduler.eviction import Incoming
+from services.registry.scheduler.filters import Needs
+from services.registry.scheduler.neuron_info import Holding
 
 
 class Outcome(enum.IntEnum):
@@ -62,7 +62,7 @@ class Ask:
     needs: Needs = dataclasses.field(init=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "needs", feasibility.needs_of(self.profile, self.footprint))
+        object.__setattr__(self, "needs", filters.needs_of(self.profile, self.footprint))
 
     @property
     def incoming(self) -> Incoming:

@@ -5,14 +5,14 @@ import random
 
 import pytest
 
-from services.registry import placement
-from services.registry.candidate import PLACEABLE, Ask, Decision, Outcome
 from services.registry.catalogue.profile import LoadTerms, Profile
 from services.registry.fleet.footprints import Footprint
 from services.registry.fleet.policy import Strategy
 from services.registry.fleet.records import InstanceState
-from services.registry.roster import Roster
-from services.registry.standing import Holding, Room, Standing
+from services.registry.scheduler import select
+from services.registry.scheduler.index import Roster
+from services.registry.scheduler.neuron_info import Holding, Room, Standing
+from services.registry.scheduler.request import PLACEABLE, Ask, Decision, Outcome
 
 GIB = 1 << 30
 MODEL = Profile("m", LoadTerms(source="path:/m"), 7, memory_bytes=10 * GIB)
@@ -37,7 +37,7 @@ def ask(profile: Profile = MODEL, **facts: object) -> Ask:
 
 
 def decide(question: Ask, fleet: list[Standing]) -> Decision:
-    return placement.decide(question, Roster(question.strategy, fleet))
+    return select.decide(question, Roster(question.strategy, fleet))
 
 
 def where(decision: Decision) -> str:
@@ -127,7 +127,7 @@ def test_busy_quarantined_and_held_devices_are_left_alone():
     broken = standing("broken", room(24, quarantine="XID 79"))
     held = standing("held", room(24))
 
-    decision = placement.explain(ask(held={"held": frozenset({"gpu0"})}), [busy, broken, held])
+    decision = select.explain(ask(held={"held": frozenset({"gpu0"})}), [busy, broken, held])
 
     assert {c.neuron: c.outcome for c in decision.candidates} == {
         "busy": Outcome.WAIT,
@@ -175,7 +175,7 @@ def test_busy_quarantined_and_held_devices_are_left_alone():
     ids=["host", "label", "engine", "files", "devices", "memory", "kind"],
 )
 def test_what_can_never_be_says_why(profile, standing_, word):
-    decision = placement.explain(ask(profile), [standing_])
+    decision = select.explain(ask(profile), [standing_])
 
     assert decision.outcome is Outcome.IMPOSSIBLE
     assert word in decision.candidates[0].reason
@@ -225,7 +225,7 @@ def test_explain_and_decide_agree():
         standing("small", room(4, capacity=4)),
     ]
 
-    decided, told = decide(ask(), neurons), placement.explain(ask(), neurons)
+    decided, told = decide(ask(), neurons), select.explain(ask(), neurons)
 
     assert decided.best == told.best
     assert [c.neuron for c in told.candidates] == ["idle", "busy", "full", "small"]
@@ -301,7 +301,7 @@ def test_looking_only_as_far_as_needed_finds_what_looking_everywhere_finds(seed)
     )
     question = ask(model, strategy=dice.choice(list(Strategy)), may_drain=dice.random() < 0.5)
 
-    quick, thorough = decide(question, fleet), placement.explain(question, fleet)
+    quick, thorough = decide(question, fleet), select.explain(question, fleet)
 
     assert quick.outcome is thorough.outcome
     if quick.outcome in PLACEABLE:

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from services.registry.fleet.policy import Strategy
 from services.registry.fleet.records import InstanceState
-from services.registry.standing import Holding, Room
+from services.registry.scheduler.neuron_info import Holding, Room
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -13,10 +13,10 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from typing import TypeAlias
 
-from services.registry import eviction
-from services.registry.eviction import Incoming, Turn
 from services.registry.fleet.policy import Strategy
-from services.registry.standing import KINDS, Holding, Standing
+from services.registry.scheduler import eviction
+from services.registry.scheduler.eviction import Incoming, Turn
+from services.registry.scheduler.neuron_info import KINDS, Holding, Standing
 
 # Everything that `eviction.immunity` reads: holdings of one group are all immune, or none is.
 _Group: TypeAlias = tuple[bool, bool, bool, int]

@@ -4,11 +4,11 @@ import dataclasses
 
 import pytest
 
-from services.registry import eviction
-from services.registry.eviction import Incoming
 from services.registry.fleet.policy import Strategy
 from services.registry.fleet.records import InstanceState
-from services.registry.standing import Holding, Room
+from services.registry.scheduler import eviction
+from services.registry.scheduler.eviction import Incoming
+from services.registry.scheduler.neuron_info import Holding, Room
 
 NOW = 100.0
 IDLE = Holding("i", "idle", InstanceState.READY, {"gpu": 10}, 100, 0, 50.0, 0.0)

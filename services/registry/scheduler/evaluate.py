@@ -7,12 +7,12 @@ from collections.abc import Iterable
 from typing import Final
 
 from services.backplane.units import format_bytes
-from services.registry import eviction, feasibility
-from services.registry.candidate import PLACEABLE, Ask, Candidate, Outcome
 from services.registry.catalogue.profile import Profile
-from services.registry.eviction import Incoming, Plan, Turn
 from services.registry.fleet.policy import Strategy
-from services.registry.standing import Holding, Room, Standing
+from services.registry.scheduler import eviction, filters
+from services.registry.scheduler.eviction import Incoming, Plan, Turn
+from services.registry.scheduler.neuron_info import Holding, Room, Standing
+from services.registry.scheduler.request import PLACEABLE, Ask, Candidate, Outcome
 
 # A copy that is replaced where it is costs nobody else anything: before every other plan.
 _IN_PLACE: Final = (float("-inf"), 0, (), 0, "")
@@ -22,7 +22,7 @@ def examine(ask: Ask, standing: Standing) -> Candidate:
     """Looks at one neuron, with a reason for whatever comes out."""
     objection = ""
     if standing.is_known:
-        objection = feasibility.objection(ask.profile, ask.footprint, standing)
+        objection = filters.objection(ask.profile, ask.footprint, standing)
     if ask.only_neuron and standing.neuron != ask.only_neuron:
         objection = f"only {ask.only_neuron} was asked for"
     free = max((r.free_bytes for r in standing.rooms), default=0)
@@ -102,7 +102,7 @@ def free_fit(ask: Ask, standing: Standing) -> Candidate | None:
     for count, need in ask.needs:
         fitting = [r for r in rooms if r.free_bytes >= need]
         if len(fitting) >= count:
-            if not feasibility.is_possible(profile, ask.needs, standing):
+            if not filters.is_possible(profile, ask.needs, standing):
                 return None
             fitting.sort(key=lambda r: (-r.free_bytes, r.device_id))
             return _fitting(ask, standing, fitting[:count], need)
