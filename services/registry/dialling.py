@@ -16,8 +16,8 @@ from services.backplane.errors import FleetError
 from services.registry import translate
 from services.registry.control import Control
 from services.registry.fleet.members import NameTakenError
-from services.registry.mandate import Mandate
 from services.registry.settings import NeuronEntry
+from services.registry.store.leader_lease import Mandate
 
 log = structlog.get_logger()
 

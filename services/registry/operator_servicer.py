@@ -20,7 +20,7 @@ from services.registry.fleet.records import Member
 from services.registry.mailbox import Mailbox
 from services.registry.orders import Why
 from services.registry.seat import Seat
-from services.registry.store import Kind, StoreError
+from services.registry.store.store import Kind, StoreError
 from services.registry.term import Term
 
 Context = grpc.aio.ServicerContext[Any, Any]

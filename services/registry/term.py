@@ -12,7 +12,7 @@ from typing import Final
 import structlog
 
 from services.backplane.timeouts import timeout
-from services.registry import ledger, refusals
+from services.registry import refusals
 from services.registry.catalogue import catalogue as catalogues
 from services.registry.catalogue.catalogue import Catalogue, Difference
 from services.registry.control import Control
@@ -22,13 +22,14 @@ from services.registry.fleet.leases import Leases
 from services.registry.fleet.policy import Policy, Strategy
 from services.registry.fleet.state import Situation
 from services.registry.gauges import Gauges
-from services.registry.ledger import Ledger
 from services.registry.listing import Listing
-from services.registry.mandate import Mandate
 from services.registry.neuron_calls import NeuronCalls
 from services.registry.orders import Event, LoadEnded
 from services.registry.settings import Settings
-from services.registry.store import Facts, Kind
+from services.registry.store import write_behind
+from services.registry.store.leader_lease import Mandate
+from services.registry.store.store import Facts, Kind
+from services.registry.store.write_behind import Ledger
 from services.registry.watchers import Watchers
 
 # Neurons seen this long ago are not waited for after a start.
@@ -63,7 +64,7 @@ class Term:
             clock=time.monotonic,
             policy=policy_of(settings),
             catalogue=catalogue,
-            footprints=Footprints(ledger.learned_of(facts)),
+            footprints=Footprints(write_behind.learned_of(facts)),
             pins=dict(facts[Kind.PIN]),
         )
         for name in facts[Kind.CORDON]:
@@ -88,7 +89,7 @@ class Term:
         self._calls.ends = self.control
         self.listing = Listing(
             situation,
-            ledger.created_of(facts),
+            write_behind.created_of(facts),
             int(self.started_at),
             on_new=lambda model, at: book.note(Kind.MODEL, model, str(at)),
         )

@@ -23,7 +23,7 @@ from services.registry.operator_servicer import OperatorServicer
 from services.registry.registry_servicer import RegistryServicer
 from services.registry.seat import Seat
 from services.registry.settings import Settings
-from services.registry.stores import open_store
+from services.registry.store.open import open_store
 
 SERVICES = ("cortex.v1.RegistryService", "cortex.v1.OperatorService")
 # Streams that are open at the end are told at once; this is for answers that are under way.

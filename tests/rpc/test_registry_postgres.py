@@ -21,8 +21,8 @@ from cortex.v1 import registry_service_pb2_grpc as reg_grpc
 from services.backplane.channels import open_channel
 from services.backplane.errors import FleetError, Reason
 from services.backplane.status import from_rpc_error
-from services.registry.postgres_store import PostgresStore
-from services.registry.store import Kind, StoreError
+from services.registry.store.postgres import PostgresStore
+from services.registry.store.store import Kind, StoreError
 from tests.rpc.postgres_server import postgres
 from tests.rpc.registry_stand_ins import (
     LOOPBACK,

@@ -24,10 +24,10 @@ from services.registry import settings as registry_settings
 from services.registry.catalogue.catalogue import EMPTY
 from services.registry.dialling import keep_dialling
 from services.registry.gauges import Gauges
-from services.registry.mandate import Mandate
 from services.registry.seat import Seat
-from services.registry.sqlite_store import SqliteStore
-from services.registry.store import Kind
+from services.registry.store.leader_lease import Mandate
+from services.registry.store.sqlite import SqliteStore
+from services.registry.store.store import Kind
 from tests.rpc.registry_stand_ins import (
     MIB,
     Fleet,

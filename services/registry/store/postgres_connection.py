@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import psycopg
 
-from services.registry.store import StoreError
+from services.registry.store.store import StoreError
 
 _CONNECT_SECONDS: Final = 5
 _STATEMENT_MS: Final = 5_000

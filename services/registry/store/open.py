@@ -6,8 +6,8 @@ import contextlib
 from collections.abc import AsyncGenerator
 
 from services.backplane.settings import SettingsError
-from services.registry.sqlite_store import SqliteStore, default_path
-from services.registry.store import Store, StoreError
+from services.registry.store.sqlite import SqliteStore, default_path
+from services.registry.store.store import Store, StoreError
 
 
 @contextlib.asynccontextmanager
@@ -40,7 +40,7 @@ def _made(url: str, lease_seconds: float) -> Store:
         return SqliteStore(url.removeprefix("sqlite:"))
     if url.startswith(("postgresql://", "postgres://")):
         try:
-            from services.registry.postgres_store import PostgresStore
+            from services.registry.store.postgres import PostgresStore
         except ImportError as error:
             message = "registry.store: PostgreSQL needs `pip install cortex-fleet[postgres]`"
             raise SettingsError(message) from error

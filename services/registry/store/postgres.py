@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Final, LiteralString
 
-from services.registry.mandate import Mandate
-from services.registry.postgres_connection import PostgresConnection
-from services.registry.postgres_leadership import TABLES, PostgresLeadership
-from services.registry.store import Facts, Kind, StoreError
+from services.registry.store.leader_lease import Mandate
+from services.registry.store.postgres_connection import PostgresConnection
+from services.registry.store.postgres_election import TABLES, PostgresLeadership
+from services.registry.store.store import Facts, Kind, StoreError
 
 # `cortex` in ASCII: any number that nobody else locks in this database.
 _LOCK: Final = 0x636F72746578

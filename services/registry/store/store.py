@@ -8,7 +8,7 @@ from __future__ import annotations
 import enum
 from typing import Protocol
 
-from services.registry.mandate import Mandate
+from services.registry.store.leader_lease import Mandate
 
 
 class Kind(enum.Enum):

@@ -10,8 +10,8 @@ import sqlite3
 from collections.abc import Callable
 from typing import TypeVar
 
-from services.registry.mandate import Mandate
-from services.registry.store import Facts, Kind, StoreError
+from services.registry.store.leader_lease import Mandate
+from services.registry.store.store import Facts, Kind, StoreError
 
 T = TypeVar("T")
 

@@ -14,8 +14,8 @@ from typing import Any, Final, LiteralString
 
 import psycopg
 
-from services.registry.mandate import Mandate
-from services.registry.postgres_connection import PostgresConnection
+from services.registry.store.leader_lease import Mandate
+from services.registry.store.postgres_connection import PostgresConnection
 
 # `cort` in ASCII, above the epoch: any numbers that nobody else locks in this database.
 _LOCKS: Final = 0x636F7274 << 32

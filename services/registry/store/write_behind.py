@@ -13,7 +13,7 @@ import structlog
 
 from services.backplane.timeouts import timeout
 from services.registry.fleet.footprints import Learned
-from services.registry.store import Facts, Kind, Store, StoreError
+from services.registry.store.store import Facts, Kind, Store, StoreError
 
 # Learned figures that may wait to be written; the oldest are dropped, the next load teaches again.
 _MOST_PENDING: Final = 1000

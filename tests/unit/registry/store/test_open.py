@@ -7,10 +7,10 @@ import pytest
 
 from services.backplane.settings import SettingsError
 from services.registry.fleet.footprints import Learned
-from services.registry.ledger import Ledger, learned_of
-from services.registry.sqlite_store import SqliteStore
-from services.registry.store import Facts, Kind, StoreError
-from services.registry.stores import open_store
+from services.registry.store.open import open_store
+from services.registry.store.sqlite import SqliteStore
+from services.registry.store.store import Facts, Kind, StoreError
+from services.registry.store.write_behind import Ledger, learned_of
 
 
 async def test_facts_outlive_the_process(tmp_path):
@@ -36,7 +36,7 @@ async def test_the_file_is_not_for_everybody(tmp_path):
 
 
 async def test_a_second_registry_on_one_file_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr("services.registry.sqlite_store.LOCK_SECONDS", 0.1)
+    monkeypatch.setattr("services.registry.store.sqlite.LOCK_SECONDS", 0.1)
     url = f"sqlite:{tmp_path / 'registry.sqlite'}"
     async with open_store(url, lease_seconds=5.0) as store:
         await store.put(Kind.PIN, "a", "")
