@@ -14,12 +14,12 @@ import time
 from services.registry.catalogue.catalogue import Catalogue
 from services.registry.catalogue.profile import LoadTerms, Profile
 from services.registry.control import Control
-from services.registry.demand import Demand, Key
 from services.registry.fleet.leases import Leases
 from services.registry.fleet.policy import Policy
 from services.registry.fleet.records import Device, Identity, Instance, InstanceState, Report
 from services.registry.fleet.state import Situation
-from services.registry.orders import Event, LoadOrder, UnloadOrder
+from services.registry.placement.demand import Demand, Key
+from services.registry.placement.orders import Event, LoadOrder, UnloadOrder
 from services.registry.scheduler import select
 
 _GIB = 1 << 30

@@ -17,7 +17,14 @@ from services.backplane.errors import FleetError, Reason
 from services.registry.control import Control
 from services.registry.fleet.leases import Leases
 from services.registry.fleet.state import Situation
-from services.registry.orders import Event, LoadEnded, LoadOrder, Redirected, UnloadOrder, Why
+from services.registry.placement.orders import (
+    Event,
+    LoadEnded,
+    LoadOrder,
+    Redirected,
+    UnloadOrder,
+    Why,
+)
 
 _LEASE_SECONDS = 9.0
 

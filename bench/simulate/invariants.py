@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from bench.simulate.neuron import Broken, Neuron
 from services.registry.fleet.records import Identity, InstanceState, Report
-from services.registry.orders import LoadOrder, UnloadOrder, Why
+from services.registry.placement.orders import LoadOrder, UnloadOrder, Why
 
 if TYPE_CHECKING:
     from bench.simulate.fleet import SimulatedFleet

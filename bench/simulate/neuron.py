@@ -18,7 +18,7 @@ from services.registry.fleet.records import (
     Report,
     Worker,
 )
-from services.registry.orders import LoadOrder, UnloadOrder
+from services.registry.placement.orders import LoadOrder, UnloadOrder
 
 _incarnations = itertools.count(1)
 

@@ -25,8 +25,8 @@ from services.registry.control import Control
 from services.registry.fleet.leases import Leases
 from services.registry.fleet.policy import Policy, Strategy
 from services.registry.fleet.state import Situation
-from services.registry.orders import Event, LoadOrder, UnloadOrder
-from services.registry.steps import Placed, Step
+from services.registry.placement.orders import Event, LoadOrder, UnloadOrder
+from services.registry.placement.progress import Placed, Step
 
 Trace = list[tuple[float, str]]
 _SIZE = 1 << 30

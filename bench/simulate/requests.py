@@ -7,9 +7,9 @@ import functools
 from typing import TYPE_CHECKING
 
 from services.backplane.errors import FleetError
-from services.registry.demand import Ticket
 from services.registry.fleet.records import InstanceState
-from services.registry.steps import Placed, Step
+from services.registry.placement.demand import Ticket
+from services.registry.placement.progress import Placed, Step
 
 if TYPE_CHECKING:
     from bench.simulate.fleet import SimulatedFleet

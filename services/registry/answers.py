@@ -5,8 +5,8 @@ from __future__ import annotations
 from services.registry.catalogue.profile import Profile
 from services.registry.fleet.records import Instance, Member
 from services.registry.fleet.state import Situation
+from services.registry.placement.progress import Placed
 from services.registry.scheduler.cache import Standings
-from services.registry.steps import Placed
 
 Copies = list[tuple[Member, Instance]]
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from services.registry.demand import Demand
 from services.registry.fleet.records import InstanceState
 from services.registry.fleet.state import Situation
-from services.registry.jobs import Jobs
+from services.registry.placement.demand import Demand
+from services.registry.placement.executor import Jobs
 from services.registry.scheduler import filters
 from services.registry.scheduler.cache import Standings
 from services.registry.scheduler.request import Ask

@@ -14,7 +14,7 @@ from services.registry.answers import Answers
 from services.registry.catalogue.profile import Profile
 from services.registry.fleet.records import Instance, InstanceState, Member
 from services.registry.fleet.state import Situation
-from services.registry.orders import Why
+from services.registry.placement.orders import Why
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

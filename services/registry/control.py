@@ -11,21 +11,22 @@ import dataclasses
 from collections.abc import Callable
 
 from services.backplane.errors import FleetError
-from services.registry import chores, refusals
+from services.registry import chores
 from services.registry.catalogue import catalogue as catalogues
 from services.registry.catalogue.catalogue import Catalogue, Difference
 from services.registry.catalogue.profile import Profile
-from services.registry.demand import Demand, Key, Ticket
 from services.registry.fleet.leases import Leases
 from services.registry.fleet.records import Instance, Progress
 from services.registry.fleet.state import Situation
 from services.registry.membership import Membership
-from services.registry.orders import Effects, Why
+from services.registry.placement import errors
+from services.registry.placement.demand import Demand, Key, Ticket
+from services.registry.placement.orders import Effects, Why
+from services.registry.placement.progress import Waiter
 from services.registry.placing import Placing
 from services.registry.scheduler import select
 from services.registry.scheduler.cache import Standings
 from services.registry.scheduler.request import Decision
-from services.registry.steps import Waiter
 
 _CHORES_SECONDS = 1.0
 
@@ -108,7 +109,7 @@ class Control:
         """
         profile = self.situation.profile(name)
         if profile is None:
-            raise refusals.unknown_model(name)
+            raise errors.unknown_model(name)
         if keep_alive is not None:
             self._keep(profile, keep_alive)
         if retry_failed:
@@ -144,7 +145,7 @@ class Control:
         """
         profile = self.situation.profile(name)
         if profile is None:
-            raise refusals.unknown_model(name)
+            raise errors.unknown_model(name)
         now = self.situation.clock()
         key = Key(profile.model)
         demand = next((d for d in self.placing.demands if d.key == key), None)

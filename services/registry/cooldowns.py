@@ -6,7 +6,7 @@ import dataclasses
 from typing import Final
 
 from services.backplane.errors import FleetError
-from services.registry import refusals
+from services.registry.placement import errors
 
 _FIRST_SECONDS: Final = 2.0
 _MOST_SECONDS: Final = 120.0
@@ -40,7 +40,7 @@ class Cooldowns:
         pause = self._pauses.get(model)
         if pause is None or pause.until <= now:
             return None
-        return refusals.cooling_down(pause.error, pause.until - now)
+        return errors.cooling_down(pause.error, pause.until - now)
 
     def end(self, model: str) -> None:
         """It may be tried again at once."""

@@ -9,18 +9,18 @@ import dataclasses
 from typing import Final, TypeAlias
 
 from services.backplane.errors import FleetError
-from services.registry import refusals
 from services.registry.asking import Asking
 from services.registry.cooldowns import Cooldowns
-from services.registry.demand import Demand, Job
-from services.registry.demands import Demands
 from services.registry.fleet.state import Situation
-from services.registry.jobs import Jobs
-from services.registry.orders import Effects, Redirected
+from services.registry.placement import errors
+from services.registry.placement.demand import Demand, Job
+from services.registry.placement.executor import Jobs
+from services.registry.placement.orders import Effects, Redirected
+from services.registry.placement.progress import Queued
+from services.registry.placement.queue import Demands
 from services.registry.scheduler import select
 from services.registry.scheduler.cache import Standings
 from services.registry.scheduler.request import PLACEABLE, Candidate, Decision, Outcome
-from services.registry.steps import Queued
 
 # Drains that one demand may give up for something idle: so many copies leave for nothing at most.
 _MOST_REDIRECTS: Final = 2
@@ -138,14 +138,14 @@ class Deciding:
             reason = "the registry has just started and waits for its neurons"
             self._wait(demand, dataclasses.replace(queued, reason=reason), self._settles_at, now)
         elif best is None or decision.outcome is Outcome.IMPOSSIBLE:
-            self.fail(demand, refusals.impossible(model, decision.candidates))
+            self.fail(demand, errors.impossible(model, decision.candidates))
         elif decision.outcome is Outcome.WAIT:
             demand.unavailable_since = None
             self._wait_for(demand, decision, best, queued, held, now)
         elif decision.outcome is Outcome.UNAVAILABLE:
             self._wait_for_neurons(demand, decision, best, queued, now)
         else:
-            self.fail(demand, refusals.blocked(model, decision.candidates))
+            self.fail(demand, errors.blocked(model, decision.candidates))
 
     def _wait_for(
         self,
@@ -172,7 +172,7 @@ class Deciding:
             demand.unavailable_since = now
         until = demand.unavailable_since + self._situation.policy.settle
         if now >= until:
-            error = refusals.unavailable(demand.profile.model, decision.candidates)
+            error = errors.unavailable(demand.profile.model, decision.candidates)
             self.fail(demand, demand.last_error or error)
             return
         self._make_way(demand)

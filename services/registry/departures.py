@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from services.backplane.errors import FleetError
 from services.registry.control import Control
-from services.registry.orders import Why
+from services.registry.placement.orders import Why
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ import structlog
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from services.registry.control import Control
-from services.registry.orders import (
+from services.registry.placement.orders import (
     Event,
     LoadEnded,
     LoadOrder,

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator
 
 from services.backplane.errors import FleetError
-from services.registry.steps import Placed, Step
+from services.registry.placement.progress import Placed, Step
 
 
 class Mailbox:

@@ -9,9 +9,9 @@ from typing import Final
 from google.protobuf import duration_pb2
 
 from cortex.v1 import model_pb2, neuron_service_pb2, operator_service_pb2, registry_service_pb2
-from services.registry import steps
 from services.registry.fleet.records import Instance, InstanceState, Member, Progress, StoredModel
-from services.registry.orders import LoadOrder
+from services.registry.placement import progress
+from services.registry.placement.orders import LoadOrder
 from services.registry.scheduler.request import Outcome
 from services.registry.translate import CAPABILITIES, PHASES, STATES
 
@@ -99,25 +99,25 @@ def load_spec(order: LoadOrder) -> model_pb2.LoadSpec:
     return spec
 
 
-def step_message(step: steps.Step) -> registry_service_pb2.EnsureModelResponse:
+def step_message(step: progress.Step) -> registry_service_pb2.EnsureModelResponse:
     """One step of a wait."""
     message = registry_service_pb2.EnsureModelResponse()
     match step:
-        case steps.Queued(position, eta, reason):
+        case progress.Queued(position, eta, reason):
             message.queued.position, message.queued.reason = position, reason
             if eta is not None:
                 message.queued.eta.CopyFrom(duration(eta))
-        case steps.Evicting(neuron, victims, eta):
+        case progress.Evicting(neuron, victims, eta):
             message.evicting.neuron = neuron
             message.evicting.victim_models.extend(victims)
             if eta is not None:
                 message.evicting.eta.CopyFrom(duration(eta))
-        case steps.Loading(neuron, how_far, eta):
+        case progress.Loading(neuron, how_far, eta):
             message.loading.neuron = neuron
             message.loading.progress.CopyFrom(_progress_message(how_far))
             if eta is not None:
                 message.loading.eta.CopyFrom(duration(eta))
-        case steps.Placed(neuron, address, instance_id, model):
+        case progress.Placed(neuron, address, instance_id, model):
             message.placed.neuron, message.placed.address = neuron, address
             message.placed.instance_id, message.placed.model = instance_id, model
     return message

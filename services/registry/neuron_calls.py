@@ -13,9 +13,10 @@ from services.backplane.calls import streaming
 from services.backplane.channels import open_channel
 from services.backplane.errors import FleetError, Reason
 from services.backplane.timeouts import timeout
-from services.registry import messages, refusals, translate
+from services.registry import messages, translate
 from services.registry.fleet.records import Instance, Progress
-from services.registry.orders import Event, LoadOrder, UnloadOrder
+from services.registry.placement import errors
+from services.registry.placement.orders import Event, LoadOrder, UnloadOrder
 
 # Freeing memory and ending a worker, on top of the time that running requests are given.
 _RELEASE_SECONDS: Final = 120.0
@@ -103,7 +104,7 @@ class NeuronCalls:
 
     def _require_leadership(self) -> None:
         if not self._may_act():
-            raise refusals.stopped_leading()
+            raise errors.stopped_leading()
 
     async def _load(self, order: LoadOrder) -> None:
         ends = self.ends

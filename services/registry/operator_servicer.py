@@ -14,11 +14,12 @@ from cortex.v1 import operator_service_pb2_grpc, registry_service_pb2
 from services import __version__
 from services.backplane.errors import FleetError, Reason
 from services.backplane.settings import SettingsError
-from services.registry import explaining, messages, refusals, translate
+from services.registry import explaining, messages, translate
 from services.registry.departures import Departures
 from services.registry.fleet.records import Member
 from services.registry.mailbox import Mailbox
-from services.registry.orders import Why
+from services.registry.placement import errors
+from services.registry.placement.orders import Why
 from services.registry.seat import Seat
 from services.registry.store.store import Kind, StoreError
 from services.registry.term import Term
@@ -213,7 +214,7 @@ async def _watched(term: Term, departures: Departures) -> AsyncIterator[Any]:
         if not left.instances:
             return
         if term.ended.is_set():
-            raise refusals.stopped_leading()
+            raise errors.stopped_leading()
         await changed.wait()
 
 

@@ -12,18 +12,18 @@ devices it waits for are kept from younger demands. That is what bounds everybod
 from __future__ import annotations
 
 from services.backplane.errors import FleetError, Reason
-from services.registry import refusals
 from services.registry.answers import Answers
 from services.registry.catalogue.profile import Profile
 from services.registry.cooldowns import Cooldowns
 from services.registry.deciding import Deciding, Held
-from services.registry.demand import Demand, Key, Ticket
-from services.registry.demands import Demands
 from services.registry.fleet.state import Situation
-from services.registry.jobs import Jobs
-from services.registry.orders import Effects
+from services.registry.placement import errors
+from services.registry.placement.demand import Demand, Key, Ticket
+from services.registry.placement.executor import Jobs
+from services.registry.placement.orders import Effects
+from services.registry.placement.progress import Waiter
+from services.registry.placement.queue import Demands
 from services.registry.scheduler.cache import Standings
-from services.registry.steps import Waiter
 
 
 class Placing:
@@ -152,7 +152,7 @@ class Placing:
         for demand in self._demands.all():
             profile = self._situation.profile(demand.profile.model)
             if profile is None:
-                self._deciding.fail(demand, refusals.unknown_model(demand.profile.model))
+                self._deciding.fail(demand, errors.unknown_model(demand.profile.model))
             else:
                 self._demands.refresh(demand, profile)
         self._news = True
@@ -259,5 +259,5 @@ class Placing:
         if not routable or self.answers.choose(routable, excluded) is not None:
             return 1
         if len(routable) >= profile.max_replicas:
-            raise refusals.replicas_exhausted(profile.model, profile.max_replicas)
+            raise errors.replicas_exhausted(profile.model, profile.max_replicas)
         return len(routable) + 1

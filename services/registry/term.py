@@ -12,7 +12,6 @@ from typing import Final
 import structlog
 
 from services.backplane.timeouts import timeout
-from services.registry import refusals
 from services.registry.catalogue import catalogue as catalogues
 from services.registry.catalogue.catalogue import Catalogue, Difference
 from services.registry.control import Control
@@ -24,7 +23,8 @@ from services.registry.fleet.state import Situation
 from services.registry.gauges import Gauges
 from services.registry.listing import Listing
 from services.registry.neuron_calls import NeuronCalls
-from services.registry.orders import Event, LoadEnded
+from services.registry.placement import errors
+from services.registry.placement.orders import Event, LoadEnded
 from services.registry.settings import Settings
 from services.registry.store import write_behind
 from services.registry.store.leader_lease import Mandate
@@ -169,7 +169,7 @@ class Term:
             finally:
                 self.ended.set()
                 self.watchers.notify()
-                self.control.placing.fail_all(refusals.stopped_leading())
+                self.control.placing.fail_all(errors.stopped_leading())
                 for task in tasks:
                     task.cancel()
                 await asyncio.gather(*tasks, return_exceptions=True)

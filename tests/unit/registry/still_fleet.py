@@ -12,8 +12,8 @@ from services.registry.fleet.leases import Leases
 from services.registry.fleet.policy import Policy
 from services.registry.fleet.records import Device, Identity, Instance, InstanceState, Report
 from services.registry.fleet.state import Situation
-from services.registry.orders import Event, LoadOrder, UnloadOrder
-from services.registry.steps import Placed, Queued, Step
+from services.registry.placement.orders import Event, LoadOrder, UnloadOrder
+from services.registry.placement.progress import Placed, Queued, Step
 
 SIZE = 10
 

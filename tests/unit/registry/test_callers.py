@@ -7,7 +7,7 @@ import dataclasses
 from services.backplane.errors import Reason
 from services.registry.catalogue.catalogue import Catalogue
 from services.registry.fleet.policy import Policy
-from services.registry.orders import Why
+from services.registry.placement.orders import Why
 from tests.unit.registry.still_fleet import SIZE, StillFleet, profile
 
 A, B = profile("a"), profile("b")

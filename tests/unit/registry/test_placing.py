@@ -7,8 +7,8 @@ import pytest
 from services.backplane.errors import FleetError, Reason
 from services.registry.fleet.policy import Policy, Strategy
 from services.registry.fleet.records import Progress
-from services.registry.orders import Why
-from services.registry.steps import Evicting, Loading, Queued
+from services.registry.placement.orders import Why
+from services.registry.placement.progress import Evicting, Loading, Queued
 from tests.unit.registry.still_fleet import SIZE, StillFleet, profile
 
 A, B, C = profile("a"), profile("b"), profile("c")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from services.registry.fleet.policy import Policy
-from services.registry.steps import Evicting
+from services.registry.placement.progress import Evicting
 from tests.unit.registry.still_fleet import SIZE, Caller, StillFleet, profile
 
 A, B, C, D, E = (profile(name) for name in "abcde")

@@ -5,10 +5,10 @@ import dataclasses
 import pytest
 
 from services.backplane import units
-from services.registry import load_deadline
 from services.registry.catalogue.profile import Profile
 from services.registry.fleet.footprints import Footprint, Footprints
 from services.registry.fleet.records import Progress
+from services.registry.placement import load
 
 MODEL = Profile("m", revision=1)
 
@@ -75,13 +75,13 @@ def test_what_was_learned_can_be_kept_and_taken_up_again():
 
 
 def test_deadlines_grow_with_bytes_and_extend_on_progress_only():
-    small, large = load_deadline.allowance(0, 0), load_deadline.allowance(100 << 30, 0)
+    small, large = load.allowance(0, 0), load.allowance(100 << 30, 0)
     assert large > 10 * small
-    assert load_deadline.allowance(0, 1000.0) == 3000.0
+    assert load.allowance(0, 1000.0) == 3000.0
     one, two = Progress("loading", 1, 9), Progress("loading", 2, 9)
 
-    assert load_deadline.extended(50.0, 40.0, one, one, 5.0) == 50.0
-    assert load_deadline.extended(50.0, 40.0, one, two, 5.0) == 160.0
+    assert load.extended(50.0, 40.0, one, one, 5.0) == 50.0
+    assert load.extended(50.0, 40.0, one, two, 5.0) == 160.0
 
 
 @pytest.mark.parametrize(

@@ -5,14 +5,14 @@ from __future__ import annotations
 import enum
 from typing import Final
 
-from services.registry.demand import Job, Phase
 from services.registry.fleet.records import Instance
 from services.registry.fleet.state import Situation
-from services.registry.orders import Why
+from services.registry.placement.demand import Job, Phase
+from services.registry.placement.orders import Why
+from services.registry.placement.unload import OnEnd, Unloads
 from services.registry.scheduler import eviction
 from services.registry.scheduler.cache import Standings
 from services.registry.scheduler.eviction import Incoming
-from services.registry.unloads import OnEnd, Unloads
 
 # A neuron reports at every change; if no report comes after an unload, the load says the truth.
 _SETTLE_SECONDS: Final = 3.0

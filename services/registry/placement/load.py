@@ -1,14 +1,27 @@
-"""Runs the load of one placement: its order, its deadline, and what its end teaches."""
+"""Runs the load of one placement: its order, its deadline, and what its end teaches.
+
+A fixed limit would cut off large models on slow disks and leave small ones hanging: a load may take
+longer for more bytes, and longer while it makes progress.
+"""
 
 from __future__ import annotations
 
+from typing import Final
+
 from services.backplane.errors import FleetError, Reason
-from services.registry import load_deadline
-from services.registry.demand import Job, Phase
 from services.registry.fleet.records import Instance, Progress
 from services.registry.fleet.state import Situation
-from services.registry.orders import Effects, LoadEnded, LoadOrder
+from services.registry.placement.demand import Job, Phase
+from services.registry.placement.orders import Effects, LoadEnded, LoadOrder
 from services.registry.scheduler.cache import Standings
+
+# The start of a worker, the first token and the neuron's own queue.
+_BASE_SECONDS: Final = 120.0
+# No disk or network in use is expected to be slower for long.
+_SLOWEST_BYTES_PER_SECOND: Final = 10e6
+# Silence that ends a load: a multiple of what the whole load usually takes, and no less than this.
+_SILENCE_SECONDS: Final = 120.0
+_SILENCE_FACTOR: Final = 3.0
 
 
 class Loading:
@@ -26,7 +39,7 @@ class Loading:
         job.capacity_bytes = sum(r.capacity_bytes for r in rooms)
         job.phase, job.phase_since = Phase.LOADING, now
         total_bytes = job.need_bytes * len(job.device_ids)
-        job.deadline = now + load_deadline.allowance(total_bytes, job.predicted_seconds)
+        job.deadline = now + allowance(total_bytes, job.predicted_seconds)
         keeps = self._situation.policy.abandoned_loads == "keep"
         order = LoadOrder(
             job.order_id,
@@ -43,9 +56,7 @@ class Loading:
 
     def note_progress(self, job: Job, progress: Progress, now: float) -> None:
         """A sign of life; one that something moved extends the deadline."""
-        job.deadline = load_deadline.extended(
-            job.deadline, now, job.progress, progress, job.predicted_seconds
-        )
+        job.deadline = extended(job.deadline, now, job.progress, progress, job.predicted_seconds)
         job.progress = progress
 
     def note_ready(self, job: Job, instance: Instance, now: float) -> None:
@@ -81,3 +92,18 @@ class Loading:
                 learned,
             )
         )
+
+
+def allowance(total_bytes: int, learned_seconds: float) -> float:
+    """Seconds until a load must be over, unless it makes progress."""
+    by_size = _BASE_SECONDS + total_bytes / _SLOWEST_BYTES_PER_SECOND
+    return max(by_size, _SILENCE_FACTOR * learned_seconds)
+
+
+def extended(
+    deadline: float, now: float, old: Progress, new: Progress, learned_seconds: float
+) -> float:
+    """The deadline after a sign of life; only a sign that something moved extends it."""
+    if new == old:
+        return deadline
+    return max(deadline, now + max(_SILENCE_SECONDS, learned_seconds))

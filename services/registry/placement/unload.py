@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from services.backplane.errors import FleetError, Reason
 from services.registry.fleet.records import Instance
 from services.registry.fleet.state import Situation
-from services.registry.orders import Effects, UnloadEnded, UnloadOrder, Why
+from services.registry.placement.orders import Effects, UnloadEnded, UnloadOrder, Why
 from services.registry.scheduler.cache import Standings
 
 OnEnd = Callable[[FleetError | None], None]

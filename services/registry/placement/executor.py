@@ -7,18 +7,18 @@ import itertools
 from collections.abc import Callable, Generator, Iterator
 
 from services.backplane.errors import FleetError, Reason
-from services.registry.clearing import Clearing, Verdict
-from services.registry.demand import Demand, Job, Key, Phase
 from services.registry.fleet.records import Instance, Progress
 from services.registry.fleet.state import Situation
-from services.registry.freeing import Freeing
-from services.registry.loading import Loading
-from services.registry.orders import Effects
+from services.registry.placement.demand import Demand, Job, Key, Phase
+from services.registry.placement.load import Loading
+from services.registry.placement.make_room import Clearing, Verdict
+from services.registry.placement.orders import Effects
+from services.registry.placement.progress import Evicting, Step
+from services.registry.placement.progress import Loading as LoadingStep
+from services.registry.placement.reclaim import Freeing
+from services.registry.placement.unload import Unloads
 from services.registry.scheduler.cache import Standings
 from services.registry.scheduler.request import Candidate
-from services.registry.steps import Evicting, Step
-from services.registry.steps import Loading as LoadingStep
-from services.registry.unloads import Unloads
 
 
 class Jobs:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from services.backplane.errors import FleetError
-from services.registry import refusals
 from services.registry.catalogue.profile import Profile
-from services.registry.demand import Demand, Key, Ticket
 from services.registry.fleet.policy import Strategy
 from services.registry.fleet.state import Situation
-from services.registry.orders import Effects, WaitEnded
-from services.registry.steps import Queued, Waiter
+from services.registry.placement import errors
+from services.registry.placement.demand import Demand, Key, Ticket
+from services.registry.placement.orders import Effects, WaitEnded
+from services.registry.placement.progress import Queued, Waiter
 
 
 class Demands:
@@ -47,7 +47,7 @@ class Demands:
         """
         policy, now = self._situation.policy, self._situation.clock()
         if self.waiting >= policy.max_waiters:
-            raise refusals.too_many_waiters(policy.max_waiters)
+            raise errors.too_many_waiters(policy.max_waiters)
         demand = self.open(key, profile)
         ticket = Ticket(key, waiter, excluded, now, now + self._longest_wait(profile))
         demand.tickets[ticket] = None
@@ -98,7 +98,7 @@ class Demands:
                 ticket = next(iter(demand.tickets))
                 reason = demand.step.reason if isinstance(demand.step, Queued) else ""
                 waited = now - ticket.since
-                error = refusals.waited_too_long(demand.profile.model, waited, reason)
+                error = errors.waited_too_long(demand.profile.model, waited, reason)
                 self.dismiss(demand, ticket, error.reason.value)
                 ticket.waiter.on_failed(error)
                 expired[demand.key] = demand

@@ -8,7 +8,7 @@ import enum
 from services.backplane.errors import FleetError
 from services.registry.catalogue.profile import Profile
 from services.registry.fleet.records import Progress
-from services.registry.steps import Step, Waiter
+from services.registry.placement.progress import Step, Waiter
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
