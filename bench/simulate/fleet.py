@@ -14,7 +14,7 @@ from bench.simulate.requests import Requests
 from bench.simulate.scenario import Scenario
 from bench.simulate.world import World
 from services.backplane.errors import FleetError, Reason
-from services.registry.control import Control
+from services.registry.control.control_plane import Control
 from services.registry.fleet.leases import Leases
 from services.registry.fleet.state import Situation
 from services.registry.placement.orders import (

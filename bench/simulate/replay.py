@@ -21,7 +21,7 @@ from bench.simulate.world import World
 from services.backplane.errors import FleetError
 from services.registry.catalogue.catalogue import Catalogue
 from services.registry.catalogue.profile import LoadTerms, Profile
-from services.registry.control import Control
+from services.registry.control.control_plane import Control
 from services.registry.fleet.leases import Leases
 from services.registry.fleet.policy import Policy, Strategy
 from services.registry.fleet.state import Situation

@@ -7,7 +7,7 @@ import functools
 from collections.abc import Sequence
 
 from services.backplane.errors import FleetError
-from services.registry.control import Control
+from services.registry.control.control_plane import Control
 from services.registry.placement.orders import Why
 
 

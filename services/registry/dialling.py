@@ -14,7 +14,7 @@ from services.backplane.calls import streaming
 from services.backplane.channels import open_channel
 from services.backplane.errors import FleetError
 from services.registry import translate
-from services.registry.control import Control
+from services.registry.control.control_plane import Control
 from services.registry.fleet.members import NameTakenError
 from services.registry.settings import NeuronEntry
 from services.registry.store.leader_lease import Mandate

@@ -5,7 +5,7 @@ from __future__ import annotations
 from cortex.v1 import operator_service_pb2 as pb
 from services.backplane.units import format_bytes
 from services.registry import messages
-from services.registry.control import Explanation
+from services.registry.control.control_plane import Explanation
 from services.registry.scheduler.request import PLACEABLE, Candidate, Outcome
 
 _OPEN = PLACEABLE | {Outcome.WAIT}

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import structlog
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
-from services.registry.control import Control
+from services.registry.control.control_plane import Control
 from services.registry.placement.orders import (
     Event,
     LoadEnded,

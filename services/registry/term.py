@@ -14,7 +14,7 @@ import structlog
 from services.backplane.timeouts import timeout
 from services.registry.catalogue import catalogue as catalogues
 from services.registry.catalogue.catalogue import Catalogue, Difference
-from services.registry.control import Control
+from services.registry.control.control_plane import Control
 from services.registry.dialling import keep_dialling
 from services.registry.fleet.footprints import Footprints
 from services.registry.fleet.leases import Leases

@@ -15,7 +15,7 @@ from typing import Any, Final
 from cortex.v1 import registry_service_pb2
 from services.backplane.timeouts import timeout
 from services.registry import messages
-from services.registry.control import Control
+from services.registry.control.control_plane import Control
 from services.registry.listing import Listing
 
 # A watcher that hears nothing for so long is told that there is nothing.

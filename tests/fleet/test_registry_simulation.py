@@ -12,7 +12,7 @@ from bench.simulate.fleet import Result, SimulatedFleet
 from bench.simulate.neuron import Broken
 from bench.simulate.runs import run, run_many
 from bench.simulate.scenario import FIFTY, QUICK, SMALL, Faults
-from services.registry.deciding import Deciding
+from services.registry.control.decide import Deciding
 from services.registry.scheduler import eviction
 
 

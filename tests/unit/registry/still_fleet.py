@@ -7,7 +7,7 @@ import dataclasses
 from services.backplane.errors import FleetError
 from services.registry.catalogue.catalogue import Catalogue
 from services.registry.catalogue.profile import LoadTerms, Profile
-from services.registry.control import Control
+from services.registry.control.control_plane import Control
 from services.registry.fleet.leases import Leases
 from services.registry.fleet.policy import Policy
 from services.registry.fleet.records import Device, Identity, Instance, InstanceState, Report

@@ -4,9 +4,9 @@ import dataclasses
 
 import pytest
 
-from services.registry.answers import Answers
 from services.registry.catalogue.catalogue import Catalogue
 from services.registry.catalogue.profile import Profile
+from services.registry.control.ready import Answers
 from services.registry.fleet.members import Fleet
 from services.registry.fleet.records import Identity, Instance, InstanceState, Member, Report
 from services.registry.fleet.state import Situation

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from services.registry.control.placement_controller import Placing
 from services.registry.fleet.leases import Leases
 from services.registry.fleet.members import Heard
 from services.registry.fleet.records import Identity, Report, StoredModel
 from services.registry.fleet.state import Situation
-from services.registry.placing import Placing
 from services.registry.scheduler.cache import Standings
 
 

@@ -12,10 +12,10 @@ devices it waits for are kept from younger demands. That is what bounds everybod
 from __future__ import annotations
 
 from services.backplane.errors import FleetError, Reason
-from services.registry.answers import Answers
 from services.registry.catalogue.profile import Profile
-from services.registry.cooldowns import Cooldowns
-from services.registry.deciding import Deciding, Held
+from services.registry.control.cooldowns import Cooldowns
+from services.registry.control.decide import Deciding, Held
+from services.registry.control.ready import Answers
 from services.registry.fleet.state import Situation
 from services.registry.placement import errors
 from services.registry.placement.demand import Demand, Key, Ticket

@@ -10,8 +10,8 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator
 
-from services.registry.answers import Answers
 from services.registry.catalogue.profile import Profile
+from services.registry.control.ready import Answers
 from services.registry.fleet.records import Instance, InstanceState, Member
 from services.registry.fleet.state import Situation
 from services.registry.placement.orders import Why

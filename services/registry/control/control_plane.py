@@ -11,19 +11,19 @@ import dataclasses
 from collections.abc import Callable
 
 from services.backplane.errors import FleetError
-from services.registry import chores
 from services.registry.catalogue import catalogue as catalogues
 from services.registry.catalogue.catalogue import Catalogue, Difference
 from services.registry.catalogue.profile import Profile
+from services.registry.control import reconcile
+from services.registry.control.membership import Membership
+from services.registry.control.placement_controller import Placing
 from services.registry.fleet.leases import Leases
 from services.registry.fleet.records import Instance, Progress
 from services.registry.fleet.state import Situation
-from services.registry.membership import Membership
 from services.registry.placement import errors
 from services.registry.placement.demand import Demand, Key, Ticket
 from services.registry.placement.orders import Effects, Why
 from services.registry.placement.progress import Waiter
-from services.registry.placing import Placing
 from services.registry.scheduler import select
 from services.registry.scheduler.cache import Standings
 from services.registry.scheduler.request import Decision
@@ -257,7 +257,7 @@ class Control:
 
     def _do_chores(self, now: float) -> None:
         answers = self.placing.answers
-        for removal in list(chores.removals(self.situation, answers, now)):
+        for removal in list(reconcile.removals(self.situation, answers, now)):
             self.placing.jobs.unloads.order(
                 removal.neuron,
                 removal.instance,
@@ -265,7 +265,7 @@ class Control:
                 drain_seconds=self.situation.policy.drain_timeout,
                 reason=removal.reason,
             )
-        for want in list(chores.wants(self.situation, answers, self._preloaded, now)):
+        for want in list(reconcile.wants(self.situation, answers, self._preloaded, now)):
             self.placing.want_copies(
                 want.profile, want.copies, neuron=want.neuron, may_evict=want.may_evict
             )
