@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from cortex.v1 import operator_service_pb2 as pb
 from services.backplane.units import format_bytes
-from services.registry import messages
 from services.registry.control.control_plane import Explanation
+from services.registry.rpc import encode
 from services.registry.scheduler.request import PLACEABLE, Candidate, Outcome
 
 _OPEN = PLACEABLE | {Outcome.WAIT}
@@ -14,7 +14,7 @@ _OPEN = PLACEABLE | {Outcome.WAIT}
 def message(explanation: Explanation) -> pb.ExplainPlacementResponse:
     """Every candidate in order of preference, and the verdict in a sentence."""
     decision = explanation.decision
-    verdict: pb.PlacementVerdict.ValueType = messages.verdict(decision.outcome)
+    verdict: pb.PlacementVerdict.ValueType = encode.verdict(decision.outcome)
     if explanation.loaded_on:
         verdict = pb.PLACEMENT_VERDICT_ALREADY_LOADED
     return pb.ExplainPlacementResponse(
@@ -64,5 +64,5 @@ def _candidate(candidate: Candidate) -> pb.PlacementCandidate:
         evicted_models=[v.model for v in candidate.victims],
     )
     if candidate.predicted_seconds:
-        found.predicted.CopyFrom(messages.duration(candidate.predicted_seconds))
+        found.predicted.CopyFrom(encode.duration(candidate.predicted_seconds))
     return found

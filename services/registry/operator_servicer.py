@@ -14,12 +14,13 @@ from cortex.v1 import operator_service_pb2_grpc, registry_service_pb2
 from services import __version__
 from services.backplane.errors import FleetError, Reason
 from services.backplane.settings import SettingsError
-from services.registry import explaining, messages, translate
+from services.registry import explaining
 from services.registry.departures import Departures
 from services.registry.fleet.records import Member
 from services.registry.mailbox import Mailbox
 from services.registry.placement import errors
 from services.registry.placement.orders import Why
+from services.registry.rpc import decode, encode
 from services.registry.seat import Seat
 from services.registry.store.store import Kind, StoreError
 from services.registry.term import Term
@@ -47,7 +48,7 @@ class OperatorServicer(operator_service_pb2_grpc.OperatorServiceServicer):
         fleet = term.control.situation.fleet
         return pb.GetFleetResponse(
             revision=fleet.revision,
-            neurons=[messages.neuron_message(fleet.members[n]) for n in sorted(fleet.members)],
+            neurons=[encode.neuron_message(fleet.members[n]) for n in sorted(fleet.members)],
             pending=_pending(term),
             registry=_facts(term, self._seat.leader_address),
         )
@@ -79,7 +80,7 @@ class OperatorServicer(operator_service_pb2_grpc.OperatorServiceServicer):
         term.wake()
         try:
             async for step in mailbox.steps():
-                yield pb.LoadModelResponse(step=messages.step_message(step))
+                yield pb.LoadModelResponse(step=encode.step_message(step))
         finally:
             term.control.leave(ticket, gives_up=request.attached)
             term.wake()
@@ -101,7 +102,7 @@ class OperatorServicer(operator_service_pb2_grpc.OperatorServiceServicer):
                 Reason.NOT_FOUND, f"{request.model!r} is not loaded{where}.", field="model"
             )
         seconds = (
-            translate.seconds(request.drain_timeout) if request.HasField("drain_timeout") else None
+            decode.seconds(request.drain_timeout) if request.HasField("drain_timeout") else None
         )
         departures = Departures(term.control, copies, Why.OPERATOR, seconds)
         async for left in _watched(term, departures):
@@ -157,7 +158,7 @@ class OperatorServicer(operator_service_pb2_grpc.OperatorServiceServicer):
         await self._cordon(request.neuron, cordoned=True)
         member = _member(term, request.neuron)
         given = request.HasField("timeout")
-        seconds = translate.seconds(request.timeout) if given else _DRAIN_SECONDS
+        seconds = decode.seconds(request.timeout) if given else _DRAIN_SECONDS
         copies = [(member.name, i.instance_id) for i in member.report.instances]
         departures = Departures(term.control, copies, Why.DRAIN, seconds)
         async for left in _watched(term, departures):
@@ -195,7 +196,7 @@ class OperatorServicer(operator_service_pb2_grpc.OperatorServiceServicer):
         term.control.cordon(name, cordoned=cordoned)
         term.wake()
         log.info("neuron.cordoned" if cordoned else "neuron.uncordoned", neuron_id=name)
-        return messages.neuron_message(_member(term, name))
+        return encode.neuron_message(_member(term, name))
 
 
 async def _watched(term: Term, departures: Departures) -> AsyncIterator[Any]:
@@ -249,7 +250,7 @@ def _pending(term: Term) -> list[pb.PendingPlacement]:
     for demand in control.placing.demands:
         pending = pb.PendingPlacement(model=demand.profile.model, waiters=len(demand.tickets))
         if demand.step is not None:
-            pending.step.CopyFrom(messages.step_message(demand.step))
+            pending.step.CopyFrom(encode.step_message(demand.step))
         pending.since.FromMilliseconds(round((wall - now + demand.since) * 1000))
         found.append(pending)
     return found

@@ -12,10 +12,10 @@ import structlog
 from cortex.v1 import neuron_service_pb2, registry_service_pb2, registry_service_pb2_grpc
 from services.backplane.errors import FleetError, Reason
 from services.backplane.timeouts import timeout
-from services.registry import messages, translate
 from services.registry.fleet.members import NameTakenError
 from services.registry.fleet.records import Identity
 from services.registry.mailbox import Mailbox
+from services.registry.rpc import decode, encode
 from services.registry.seat import Seat
 from services.registry.term import Term
 
@@ -44,11 +44,11 @@ class RegistryServicer(registry_service_pb2_grpc.RegistryServiceServicer):
             return
         requests = aiter(request_iterator)
         hello = await _hello(requests)
-        identity = translate.identity(hello)
+        identity = decode.identity(hello)
         epoch = _admit(term, identity)
         try:
             yield registry_service_pb2.AttachResponse(
-                lease=messages.duration(term.lease_seconds), leader_epoch=term.mandate.epoch
+                lease=encode.duration(term.lease_seconds), leader_epoch=term.mandate.epoch
             )
             await _until_ended(term, _listen(term, hello, epoch, requests))
         finally:
@@ -72,7 +72,7 @@ class RegistryServicer(registry_service_pb2_grpc.RegistryServiceServicer):
         """The steps of one placement; leaving cancels nothing for the others."""
         term = self._seat.lead()
         mailbox = Mailbox()
-        keep = translate.seconds(request.keep_alive) if request.HasField("keep_alive") else None
+        keep = decode.seconds(request.keep_alive) if request.HasField("keep_alive") else None
         ticket = term.control.ensure(
             request.model,
             mailbox,
@@ -83,7 +83,7 @@ class RegistryServicer(registry_service_pb2_grpc.RegistryServiceServicer):
         term.wake()
         try:
             async for step in mailbox.steps():
-                yield messages.step_message(step)
+                yield encode.step_message(step)
         finally:
             term.control.leave(ticket)
             term.wake()
@@ -139,7 +139,7 @@ async def _listen(
         if not request.HasField("report"):
             raise FleetError(Reason.BAD_REQUEST, "A neuron says hello once.", field="hello")
         words = neuron_service_pb2.NeuronStatus(identity=hello, report=request.report)
-        control.membership.report(name, epoch, translate.report(request.report), words)
+        control.membership.report(name, epoch, decode.report(request.report), words)
         term.wake()
         member = control.situation.fleet.members.get(name)
         if member is None or member.epoch != epoch:

@@ -15,22 +15,22 @@ from services.backplane.timeouts import timeout
 from services.registry.catalogue import catalogue as catalogues
 from services.registry.catalogue.catalogue import Catalogue, Difference
 from services.registry.control.control_plane import Control
-from services.registry.dialling import keep_dialling
 from services.registry.fleet.footprints import Footprints
 from services.registry.fleet.leases import Leases
 from services.registry.fleet.policy import Policy, Strategy
 from services.registry.fleet.state import Situation
 from services.registry.gauges import Gauges
-from services.registry.listing import Listing
-from services.registry.neuron_calls import NeuronCalls
 from services.registry.placement import errors
 from services.registry.placement.orders import Event, LoadEnded
+from services.registry.rpc.fleet_watch import Watchers
+from services.registry.rpc.model_list import Listing
+from services.registry.rpc.neuron_calls import NeuronCalls
+from services.registry.rpc.neuron_dialer import keep_dialling
 from services.registry.settings import Settings
 from services.registry.store import write_behind
 from services.registry.store.leader_lease import Mandate
 from services.registry.store.store import Facts, Kind
 from services.registry.store.write_behind import Ledger
-from services.registry.watchers import Watchers
 
 # Neurons seen this long ago are not waited for after a start.
 _REMEMBERED_SECONDS: Final = 86_400.0

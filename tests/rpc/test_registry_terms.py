@@ -22,8 +22,8 @@ from services.backplane.status import from_rpc_error
 from services.registry import leadership
 from services.registry import settings as registry_settings
 from services.registry.catalogue.catalogue import EMPTY
-from services.registry.dialling import keep_dialling
 from services.registry.gauges import Gauges
+from services.registry.rpc.neuron_dialer import keep_dialling
 from services.registry.seat import Seat
 from services.registry.store.leader_lease import Mandate
 from services.registry.store.sqlite import SqliteStore

@@ -14,9 +14,9 @@ from typing import Any, Final
 
 from cortex.v1 import registry_service_pb2
 from services.backplane.timeouts import timeout
-from services.registry import messages
 from services.registry.control.control_plane import Control
-from services.registry.listing import Listing
+from services.registry.rpc import encode
+from services.registry.rpc.model_list import Listing
 
 # A watcher that hears nothing for so long is told that there is nothing.
 _PROGRESS_SECONDS: Final = 5.0
@@ -89,7 +89,7 @@ class Watchers:
         responses: list[Response] = []
         for revision, name, is_member in changes:
             if is_member:
-                message = messages.neuron_message(fleet.members[name])
+                message = encode.neuron_message(fleet.members[name])
                 responses.append(self._response(revision, neuron_changed=message))
             else:
                 responses.append(self._response(revision, neuron_removed=name))
@@ -101,7 +101,7 @@ class Watchers:
     def _snapshot(self) -> Response:
         fleet = self._control.situation.fleet
         snapshot = registry_service_pb2.FleetSnapshot(
-            neurons=[messages.neuron_message(m) for m in fleet.members.values()],
+            neurons=[encode.neuron_message(m) for m in fleet.members.values()],
             catalogue=self._view,
         )
         return self._response(fleet.revision, snapshot=snapshot)

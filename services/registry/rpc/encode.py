@@ -12,8 +12,8 @@ from cortex.v1 import model_pb2, neuron_service_pb2, operator_service_pb2, regis
 from services.registry.fleet.records import Instance, InstanceState, Member, Progress, StoredModel
 from services.registry.placement import progress
 from services.registry.placement.orders import LoadOrder
+from services.registry.rpc.decode import CAPABILITIES, PHASES, STATES
 from services.registry.scheduler.request import Outcome
-from services.registry.translate import CAPABILITIES, PHASES, STATES
 
 _STATE_VALUES: Final = {
     **{state: value for value, state in STATES.items()},

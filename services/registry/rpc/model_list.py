@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from cortex.v1 import operator_service_pb2, registry_service_pb2
-from services.registry import messages
 from services.registry.catalogue.profile import Profile
 from services.registry.fleet.records import Instance, StoredModel
 from services.registry.fleet.state import Situation
+from services.registry.rpc import encode
 from services.registry.scheduler import filters
 from services.registry.scheduler.cache import Standings
 
@@ -59,7 +59,7 @@ class Listing:
             for member, instance in self._situation.fleet.copies(model.model):
                 loaded.add(member.name)
                 location = status.locations.add(neuron=member.name)
-                location.instance.CopyFrom(messages.instance_message(member, instance))
+                location.instance.CopyFrom(encode.instance_message(member, instance))
             for neuron in sorted(self._situation.fleet.stored(model.model).keys() - loaded):
                 status.locations.add(neuron=neuron)
             found.append(status)
@@ -87,14 +87,14 @@ class Listing:
             c for s in stored for c in s.capabilities
         }
         names = tuple(sorted(found)) or profile.capabilities
-        message.capabilities.extend(messages.capabilities(names))
+        message.capabilities.extend(encode.capabilities(names))
         if profile.price is not None:
             _set_price(message.price, profile)
         weights = self._files(profile, copies, list(stored))
         if weights is not None:
-            message.weights.CopyFrom(messages.stored_message(weights))
+            message.weights.CopyFrom(encode.stored_message(weights))
         if profile.max_wait_seconds:
-            message.max_wait.CopyFrom(messages.duration(profile.max_wait_seconds))
+            message.max_wait.CopyFrom(encode.duration(profile.max_wait_seconds))
         message.feasible_neurons.extend(self._able(profile, standings, hardware_version))
         return message
 

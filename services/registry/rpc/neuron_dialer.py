@@ -13,9 +13,9 @@ from services.backplane.backoff import delays
 from services.backplane.calls import streaming
 from services.backplane.channels import open_channel
 from services.backplane.errors import FleetError
-from services.registry import translate
 from services.registry.control.control_plane import Control
 from services.registry.fleet.members import NameTakenError
+from services.registry.rpc import decode
 from services.registry.settings import NeuronEntry
 from services.registry.store.leader_lease import Mandate
 
@@ -80,7 +80,7 @@ async def _watch(name: str, address: str, host: Host) -> bool:
 def _take(status: neuron_service_pb2.NeuronStatus, epoch: int | None, host: Host) -> int | None:
     """Takes one state in, unless the neuron has attached by itself and speaks there."""
     control = host.control
-    identity = translate.identity(status.identity)
+    identity = decode.identity(status.identity)
     member = control.situation.fleet.members.get(identity.name)
     current = None if member is None or member.is_lost else member
     if current is not None and current.epoch != epoch:
@@ -92,6 +92,6 @@ def _take(status: neuron_service_pb2.NeuronStatus, epoch: int | None, host: Host
         epoch = control.membership.attach(identity)
         host.remember_neuron(identity.name, identity.address)
         log.info("neuron.dialled", neuron_id=identity.name, address=identity.address)
-    control.membership.report(identity.name, epoch, translate.report(status.report), status)
+    control.membership.report(identity.name, epoch, decode.report(status.report), status)
     host.wake()
     return epoch

@@ -13,10 +13,10 @@ from services.backplane.calls import streaming
 from services.backplane.channels import open_channel
 from services.backplane.errors import FleetError, Reason
 from services.backplane.timeouts import timeout
-from services.registry import messages, translate
 from services.registry.fleet.records import Instance, Progress
 from services.registry.placement import errors
 from services.registry.placement.orders import Event, LoadOrder, UnloadOrder
+from services.registry.rpc import decode, encode
 
 # Freeing memory and ending a worker, on top of the time that running requests are given.
 _RELEASE_SECONDS: Final = 120.0
@@ -123,7 +123,7 @@ class NeuronCalls:
     async def _loaded(self, order: LoadOrder, ends: Ends) -> Instance:
         self._require_leadership()
         request = neuron_service_pb2.LoadRequest(
-            spec=messages.load_spec(order), detach=order.detach, leader_epoch=self._epoch
+            spec=encode.load_spec(order), detach=order.detach, leader_epoch=self._epoch
         )
         # a connection of its own: orders are rare, and neurons come back at other addresses
         async with open_channel(order.address) as channel:
@@ -131,8 +131,8 @@ class NeuronCalls:
             async with streaming(stub.Load(request)) as responses:
                 async for response in responses:
                     if response.HasField("ready"):
-                        return translate.instance(response.ready)
-                    ends.on_load_progress(order.order_id, translate.progress(response.progress))
+                        return decode.instance(response.ready)
+                    ends.on_load_progress(order.order_id, decode.progress(response.progress))
         raise FleetError(Reason.LOAD_FAILED, f"{order.neuron} ended the load without a result.")
 
     async def _unload(self, order: UnloadOrder) -> None:
@@ -157,7 +157,7 @@ class NeuronCalls:
         self._require_leadership()
         request = neuron_service_pb2.UnloadRequest(
             instance_id=order.instance_id,
-            drain_timeout=messages.duration(order.drain_seconds),
+            drain_timeout=encode.duration(order.drain_seconds),
             leader_epoch=self._epoch,
         )
         async with open_channel(order.address) as channel:

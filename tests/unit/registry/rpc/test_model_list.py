@@ -13,7 +13,7 @@ from services.registry.fleet.records import (
     StoredModel,
 )
 from services.registry.fleet.state import Situation
-from services.registry.listing import Listing
+from services.registry.rpc.model_list import Listing
 from services.registry.scheduler.cache import Standings
 
 GPU = (Device("gpu", "cuda", 24, 24),)
