@@ -16,11 +16,11 @@ from services.backplane.metrics import RpcMetrics, exposition, new_registry
 from services.backplane.server import Server
 from services.backplane.settings import Document, SettingsError
 from services.registry import settings as settings_module
+from services.registry.api.operator_servicer import OperatorServicer
+from services.registry.api.registry_servicer import RegistryServicer
 from services.registry.catalogue import catalogue as catalogues
 from services.registry.gauges import Gauges
 from services.registry.leadership import lead
-from services.registry.operator_servicer import OperatorServicer
-from services.registry.registry_servicer import RegistryServicer
 from services.registry.seat import Seat
 from services.registry.settings import Settings
 from services.registry.store.open import open_store

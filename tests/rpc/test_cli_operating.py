@@ -18,7 +18,7 @@ from services.backplane.errors import FleetError, Reason
 from services.backplane.metrics import RpcMetrics, new_registry
 from services.backplane.server import Server
 from services.cli.registry_client import ask
-from services.registry.operator_servicer import OperatorServicer
+from services.registry.api.operator_servicer import OperatorServicer
 from services.registry.seat import Seat
 from tests.rpc.registry_stand_ins import (
     LOOPBACK,

@@ -14,10 +14,10 @@ from cortex.v1 import operator_service_pb2_grpc, registry_service_pb2
 from services import __version__
 from services.backplane.errors import FleetError, Reason
 from services.backplane.settings import SettingsError
-from services.registry import explaining
-from services.registry.departures import Departures
+from services.registry.api import explain
+from services.registry.api.drains import Departures
+from services.registry.api.step_stream import Mailbox
 from services.registry.fleet.records import Member
-from services.registry.mailbox import Mailbox
 from services.registry.placement import errors
 from services.registry.placement.orders import Why
 from services.registry.rpc import decode, encode
@@ -170,7 +170,7 @@ class OperatorServicer(operator_service_pb2_grpc.OperatorServiceServicer):
         self, request: pb.ExplainPlacementRequest, context: Context
     ) -> pb.ExplainPlacementResponse:
         """Where a model would go and why. Changes nothing."""
-        return explaining.message(self._seat.lead().control.explain(request.model))
+        return explain.message(self._seat.lead().control.explain(request.model))
 
     async def ReloadCatalogue(
         self, request: pb.ReloadCatalogueRequest, context: Context

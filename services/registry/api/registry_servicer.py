@@ -12,9 +12,9 @@ import structlog
 from cortex.v1 import neuron_service_pb2, registry_service_pb2, registry_service_pb2_grpc
 from services.backplane.errors import FleetError, Reason
 from services.backplane.timeouts import timeout
+from services.registry.api.step_stream import Mailbox
 from services.registry.fleet.members import NameTakenError
 from services.registry.fleet.records import Identity
-from services.registry.mailbox import Mailbox
 from services.registry.rpc import decode, encode
 from services.registry.seat import Seat
 from services.registry.term import Term
