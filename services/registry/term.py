@@ -6,11 +6,12 @@ import asyncio
 import contextlib
 import time
 import uuid
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from typing import Final
 
 import structlog
 
+from services.backplane.errors import FleetError, Reason
 from services.backplane.timeouts import timeout
 from services.registry.catalogue import catalogue as catalogues
 from services.registry.catalogue.catalogue import Catalogue, Difference
@@ -19,7 +20,7 @@ from services.registry.fleet.footprints import Footprints
 from services.registry.fleet.leases import Leases
 from services.registry.fleet.policy import Policy, Strategy
 from services.registry.fleet.state import Situation
-from services.registry.gauges import Gauges
+from services.registry.metrics import Gauges
 from services.registry.placement import errors
 from services.registry.placement.orders import Event, LoadEnded
 from services.registry.rpc.fleet_watch import Watchers
@@ -231,3 +232,44 @@ def _expected(facts: Facts, now: float) -> frozenset[str]:
         if seen.isdigit() and now - float(seen) < _REMEMBERED_SECONDS:
             names.add(name)
     return frozenset(names)
+
+
+class Seat:
+    """Shared by the servicers; its owner puts a term in and takes it out.
+
+    Args:
+        on_decided: called once, as soon as it is known whether this registry leads.
+    """
+
+    def __init__(self, on_decided: Callable[[], None] = lambda: None) -> None:
+        self._term: Term | None = None
+        self._on_decided: Callable[[], None] | None = on_decided
+        self.leader_address = ""
+
+    @property
+    def term(self) -> Term | None:
+        """The term under way, or None on a standby."""
+        return self._term
+
+    def take(self, term: Term | None, leader_address: str = "") -> None:
+        """Begins or ends a term, or names another leader."""
+        self._term, self.leader_address = term, leader_address
+        if self._on_decided is not None:
+            decided, self._on_decided = self._on_decided, None
+            decided()
+
+    def lead(self) -> Term:
+        """The term under way.
+
+        Raises:
+            FleetError: NOT_LEADER, with the leader's address among its facts where it is known.
+        """
+        if self._term is not None and not self._term.leads:
+            message = "This registry does not know any more whether it leads."
+            raise FleetError(Reason.NOT_LEADER, message, retry_after_seconds=1.0)
+        if self._term is None:
+            where = self.leader_address
+            message = f"Another registry leads: {where}." if where else "No registry leads yet."
+            facts = {"leader_address": where} if where else {}
+            raise FleetError(Reason.NOT_LEADER, message, retry_after_seconds=1.0, facts=facts)
+        return self._term

@@ -19,11 +19,11 @@ from services.registry import settings as settings_module
 from services.registry.api.operator_servicer import OperatorServicer
 from services.registry.api.registry_servicer import RegistryServicer
 from services.registry.catalogue import catalogue as catalogues
-from services.registry.gauges import Gauges
-from services.registry.leadership import lead
-from services.registry.seat import Seat
+from services.registry.election import lead
+from services.registry.metrics import Gauges
 from services.registry.settings import Settings
 from services.registry.store.open import open_store
+from services.registry.term import Seat
 
 SERVICES = ("cortex.v1.RegistryService", "cortex.v1.OperatorService")
 # Streams that are open at the end are told at once; this is for answers that are under way.

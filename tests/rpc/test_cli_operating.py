@@ -19,7 +19,7 @@ from services.backplane.metrics import RpcMetrics, new_registry
 from services.backplane.server import Server
 from services.cli.registry_client import ask
 from services.registry.api.operator_servicer import OperatorServicer
-from services.registry.seat import Seat
+from services.registry.term import Seat
 from tests.rpc.registry_stand_ins import (
     LOOPBACK,
     Fleet,

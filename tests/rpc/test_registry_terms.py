@@ -19,15 +19,15 @@ from services.backplane.errors import FleetError, Reason
 from services.backplane.lifecycle import Shutdown
 from services.backplane.metrics import new_registry
 from services.backplane.status import from_rpc_error
-from services.registry import leadership
+from services.registry import election
 from services.registry import settings as registry_settings
 from services.registry.catalogue.catalogue import EMPTY
-from services.registry.gauges import Gauges
+from services.registry.metrics import Gauges
 from services.registry.rpc.neuron_dialer import keep_dialling
-from services.registry.seat import Seat
 from services.registry.store.leader_lease import Mandate
 from services.registry.store.sqlite import SqliteStore
 from services.registry.store.store import Kind
+from services.registry.term import Seat
 from tests.rpc.registry_stand_ins import (
     MIB,
     Fleet,
@@ -74,7 +74,7 @@ async def test_who_asks_while_a_leadership_ends_is_sent_away_and_not_kept(tmp_pa
     await store.open()
     gauges = Gauges(new_registry("registry"))
     leading = asyncio.create_task(
-        leadership.lead(settings, EMPTY, store, seat, gauges, shutdown, Address("127.0.0.1", 1))
+        election.lead(settings, EMPTY, store, seat, gauges, shutdown, Address("127.0.0.1", 1))
     )
     await eventually(lambda: seat.term is not None)
     term = seat.lead()

@@ -21,9 +21,8 @@ from services.registry.fleet.records import Member
 from services.registry.placement import errors
 from services.registry.placement.orders import Why
 from services.registry.rpc import decode, encode
-from services.registry.seat import Seat
 from services.registry.store.store import Kind, StoreError
-from services.registry.term import Term
+from services.registry.term import Seat, Term
 
 Context = grpc.aio.ServicerContext[Any, Any]
 _DRAIN_SECONDS: Final = 300.0

@@ -16,8 +16,7 @@ from services.registry.api.step_stream import Mailbox
 from services.registry.fleet.members import NameTakenError
 from services.registry.fleet.records import Identity
 from services.registry.rpc import decode, encode
-from services.registry.seat import Seat
-from services.registry.term import Term
+from services.registry.term import Seat, Term
 
 # A stream that does not say who it is within this time is not a neuron.
 _HELLO_SECONDS: Final = 10.0

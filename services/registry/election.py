@@ -12,13 +12,12 @@ from services.backplane.settings import SettingsError
 from services.backplane.timeouts import timeout
 from services.registry.catalogue import catalogue as catalogues
 from services.registry.catalogue.catalogue import Catalogue
-from services.registry.gauges import Gauges
-from services.registry.seat import Seat
+from services.registry.metrics import Gauges
 from services.registry.settings import Settings
 from services.registry.store.leader_lease import Mandate
 from services.registry.store.store import Store, StoreError
 from services.registry.store.write_behind import Ledger
-from services.registry.term import Term
+from services.registry.term import Seat, Term
 
 # How soon a standby notices that nobody leads.
 _CAMPAIGN_SECONDS: Final = 0.25
