@@ -12,9 +12,9 @@ from services.neuron.engine_api.frames import Loaded
 from services.neuron.engine_api.model import LoadPlan, ModelInfo
 from services.neuron.instances import Instance
 from services.neuron.settings import NeuronSettings
+from services.neuron.supervisor.link import WorkerLink
 from services.neuron.thinking_budget import Closing, closing_prompt, closing_text
 from services.neuron.weights.inspect import Weights
-from services.neuron.worker_link import WorkerLink
 
 _FORMATS = {
     model.CACHE_FORMAT_Q8: "q8",

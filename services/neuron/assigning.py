@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from cortex.v1 import model_pb2 as model
 from services.neuron import placing
 from services.neuron.placing import Placement
-from services.neuron.tenancy import SlotKey
+from services.neuron.supervisor.listener import SlotKey
 from services.neuron.weights.inspect import Weights
 
 

@@ -21,7 +21,7 @@ from services.neuron.recovery import Recovery
 from services.neuron.servicer import NeuronServicer
 from services.neuron.sources import Sources
 from services.neuron.status import StatusBoard
-from services.neuron.supervisor import Supervisor
+from services.neuron.supervisor.supervisor import Supervisor
 from services.neuron.unloading import Unloads
 
 _MEASURE_SECONDS: Final = 2.0

@@ -25,10 +25,10 @@ from services.neuron.engine_api.frames import Loading
 from services.neuron.gauges import NeuronMetrics
 from services.neuron.instances import Instance, Instances, State, shutting_down
 from services.neuron.settings import NeuronSettings
-from services.neuron.slot import Slot
 from services.neuron.sources import Sources
-from services.neuron.supervisor import Supervisor
-from services.neuron.tenancy import Tenant
+from services.neuron.supervisor.listener import Tenant
+from services.neuron.supervisor.slot import Slot
+from services.neuron.supervisor.supervisor import Supervisor
 from services.neuron.weights.inspect import described
 
 log = structlog.get_logger()

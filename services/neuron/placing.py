@@ -9,7 +9,7 @@ from typing import Final
 from cortex.v1 import model_pb2 as model
 from services.backplane.errors import FleetError, Reason
 from services.neuron.devices.inventory import CPU
-from services.neuron.tenancy import SlotKey
+from services.neuron.supervisor.listener import SlotKey
 from services.neuron.weights.inspect import Weights
 
 # Formats that each engine reads, and whether it runs without a GPU.

@@ -13,8 +13,8 @@ from typing import Final, NamedTuple, Protocol
 import structlog
 
 from services.neuron.instances import Instances
-from services.neuron.supervisor import Supervisor
-from services.neuron.tenancy import SlotKey
+from services.neuron.supervisor.listener import SlotKey
+from services.neuron.supervisor.supervisor import Supervisor
 
 TOLERANCE_BYTES: Final = 64 << 20
 """What may stay on a device: its allocator's fragments, kernels that were compiled meanwhile."""

@@ -11,9 +11,9 @@ from services.neuron.engine_api.model import ModelStats
 from services.neuron.gauges import NeuronMetrics
 from services.neuron.instances import Instance, Instances, State
 from services.neuron.loading import Loads
-from services.neuron.supervisor import Supervisor
-from services.neuron.tenancy import SlotKey
-from services.neuron.worker_link import WorkerLink
+from services.neuron.supervisor.link import WorkerLink
+from services.neuron.supervisor.listener import SlotKey
+from services.neuron.supervisor.supervisor import Supervisor
 
 log = structlog.get_logger()
 

@@ -33,8 +33,8 @@ from services.neuron.engine_api.task import Task
 from services.neuron.gauges import NeuronMetrics
 from services.neuron.instances import Instance, Instances, State
 from services.neuron.outlet import Outlet
+from services.neuron.supervisor.link import WorkerLink, failure
 from services.neuron.thinking_budget import ThinkingBudget
-from services.neuron.worker_link import WorkerLink, failure
 
 
 class Limits(Protocol):

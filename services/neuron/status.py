@@ -13,8 +13,8 @@ from cortex.v1 import neuron_service_pb2 as neuron
 from services.neuron import translate
 from services.neuron.devices.inventory import within_budget
 from services.neuron.instances import Instance, Instances, State
-from services.neuron.slot import SlotView
-from services.neuron.tenancy import SlotKey
+from services.neuron.supervisor.listener import SlotKey
+from services.neuron.supervisor.slot import SlotView
 from services.neuron.weights.inspect import capabilities
 
 _STATES: Final = {

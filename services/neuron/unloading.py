@@ -17,8 +17,8 @@ from services.backplane.timeouts import timeout
 from services.neuron.instances import Instance, Instances, State
 from services.neuron.loading import Loads
 from services.neuron.reclaiming import Reclaiming
-from services.neuron.supervisor import Supervisor
-from services.neuron.tenancy import SlotKey
+from services.neuron.supervisor.listener import SlotKey
+from services.neuron.supervisor.supervisor import Supervisor
 
 _FREE_SECONDS = 30.0
 

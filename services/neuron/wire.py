@@ -39,9 +39,9 @@ from services.neuron.servicer import NeuronServicer
 from services.neuron.settings import NeuronSettings
 from services.neuron.sources import PathSource, Sources
 from services.neuron.status import StatusBoard
-from services.neuron.supervisor import Supervisor
+from services.neuron.supervisor.process import WorkerCommand, python_worker
+from services.neuron.supervisor.supervisor import Supervisor
 from services.neuron.unloading import Unloads
-from services.neuron.worker_process import WorkerCommand, python_worker
 
 _SERVICE = "cortex.v1.NeuronService"
 

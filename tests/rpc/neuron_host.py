@@ -20,8 +20,8 @@ from services.backplane.errors import FleetError
 from services.backplane.status import from_rpc_error
 from services.neuron.reclaiming import MemoryReader
 from services.neuron.settings import NeuronSettings, WorkerLimits
+from services.neuron.supervisor.process import WorkerCommand, python_worker
 from services.neuron.wire import ServedNeuron, serving
-from services.neuron.worker_process import WorkerCommand, python_worker
 from tests.models import scripted
 
 PATIENCE_SECONDS = 30.0

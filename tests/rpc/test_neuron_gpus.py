@@ -17,7 +17,7 @@ from cortex.v1 import generation_pb2 as generation
 from cortex.v1 import model_pb2 as model
 from cortex.v1 import neuron_service_pb2 as neuron
 from services.neuron import wire
-from services.neuron.worker_process import python_worker
+from services.neuron.supervisor.process import python_worker
 from tests.rpc.neuron_host import NeuronHost, chat, refusal, running_neuron
 from tests.rpc.nvml import GIB, Driver
 

@@ -7,7 +7,7 @@ import pytest
 from cortex.v1 import model_pb2 as model
 from services.backplane.errors import FleetError, Reason
 from services.neuron import placing
-from services.neuron.tenancy import SlotKey
+from services.neuron.supervisor.listener import SlotKey
 from services.neuron.weights.inspect import Weights
 
 GIB = 1 << 30

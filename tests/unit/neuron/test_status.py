@@ -5,9 +5,9 @@ from cortex.v1 import neuron_service_pb2 as neuron
 from services.backplane.changes import Changes
 from services.neuron.engine_api.model import ModelInfo
 from services.neuron.instances import Instance, Instances
-from services.neuron.slot import SlotView
 from services.neuron.status import StatusBoard
-from services.neuron.tenancy import SlotKey
+from services.neuron.supervisor.listener import SlotKey
+from services.neuron.supervisor.slot import SlotView
 
 GIB = 1 << 30
 

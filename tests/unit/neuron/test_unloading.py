@@ -8,9 +8,9 @@ from services.neuron.instances import Instance, Instances, State
 from services.neuron.loading import Loads
 from services.neuron.reclaiming import Reclaiming
 from services.neuron.settings import WorkerLimits
-from services.neuron.supervisor import Supervisor
+from services.neuron.supervisor.process import python_worker
+from services.neuron.supervisor.supervisor import Supervisor
 from services.neuron.unloading import Freed, Unloads
-from services.neuron.worker_process import python_worker
 
 
 async def test_devices_are_measured_before_the_copy_is_reported_gone():

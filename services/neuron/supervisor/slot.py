@@ -17,13 +17,13 @@ import time
 import structlog
 
 from services.backplane.errors import FleetError, Reason
-from services.neuron.deaths import DeathRecord, Pulse, PulseLimits
 from services.neuron.devices.watch import DeviceWatch
 from services.neuron.engine_api.frames import Stop
 from services.neuron.settings import WorkerLimits
-from services.neuron.tenancy import SlotKey, Tenant
-from services.neuron.worker_link import WorkerLink
-from services.neuron.worker_process import Death, WorkerCommand, WorkerProcess, environment
+from services.neuron.supervisor.link import WorkerLink
+from services.neuron.supervisor.listener import SlotKey, Tenant
+from services.neuron.supervisor.process import Death, WorkerCommand, WorkerProcess, environment
+from services.neuron.supervisor.restart_policy import DeathRecord, Pulse, PulseLimits
 
 _STOP_SECONDS = 2.0
 _GLANCE_SECONDS = 0.5

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from services.neuron.deaths import DeathRecord, Pulse, PulseLimits
+from services.neuron.supervisor.restart_policy import DeathRecord, Pulse, PulseLimits
 
 
 def record(limit: int = 5) -> DeathRecord:

@@ -7,7 +7,7 @@ from typing import Protocol
 
 from services.backplane.errors import FleetError
 from services.neuron.engine_api.model import ModelStats
-from services.neuron.worker_link import WorkerLink
+from services.neuron.supervisor.link import WorkerLink
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -9,9 +9,9 @@ from collections.abc import Mapping
 from services.neuron.devices.watch import DeviceWatch
 from services.neuron.devices.xid_faults import DeviceFault
 from services.neuron.settings import WorkerLimits
-from services.neuron.slot import Slot, SlotView
-from services.neuron.tenancy import SlotKey, Tenant
-from services.neuron.worker_process import WorkerCommand, python_worker
+from services.neuron.supervisor.listener import SlotKey, Tenant
+from services.neuron.supervisor.process import WorkerCommand, python_worker
+from services.neuron.supervisor.slot import Slot, SlotView
 
 
 class Supervisor:

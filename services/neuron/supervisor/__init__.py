@@ -1,0 +1,1 @@
+"""Worker processes: slots, links, and when one is started again."""
