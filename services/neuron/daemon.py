@@ -19,7 +19,7 @@ from services.neuron.loading import Loads
 from services.neuron.membership import Membership
 from services.neuron.recovery import Recovery
 from services.neuron.servicer import NeuronServicer
-from services.neuron.sources import Sources
+from services.neuron.sources.resolver import Sources
 from services.neuron.status import StatusBoard
 from services.neuron.supervisor.supervisor import Supervisor
 from services.neuron.unloading import Unloads

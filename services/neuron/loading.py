@@ -25,7 +25,7 @@ from services.neuron.engine_api.frames import Loading
 from services.neuron.gauges import NeuronMetrics
 from services.neuron.instances import Instance, Instances, State, shutting_down
 from services.neuron.settings import NeuronSettings
-from services.neuron.sources import Sources
+from services.neuron.sources.resolver import Sources
 from services.neuron.supervisor.listener import Tenant
 from services.neuron.supervisor.slot import Slot
 from services.neuron.supervisor.supervisor import Supervisor

@@ -17,7 +17,7 @@ from services.neuron.chat.template import text_prompt
 from services.neuron.engine_api.task import Prompt
 from services.neuron.generating import render
 from services.neuron.instances import Instances
-from services.neuron.sources import Sources
+from services.neuron.sources.resolver import Sources
 
 _ANSWER_SECONDS = 120.0
 # Calls that wait for workers; the workers themselves queue without a bound.

@@ -26,18 +26,19 @@ from services.neuron.devices.inventory import Devices, importable_engines, machi
 from services.neuron.devices.watch import DeviceWatch
 from services.neuron.gauges import NeuronMetrics, StatusCollector
 from services.neuron.generating import Generations
-from services.neuron.hub_source import HubSource
 from services.neuron.instances import Instances
 from services.neuron.leaders import Leaders
 from services.neuron.loading import Loads
 from services.neuron.measuring import Measures
 from services.neuron.membership import Membership
-from services.neuron.package_source import PackageSource
 from services.neuron.reclaiming import MemoryReader, Reclaiming
 from services.neuron.recovery import Recovery
 from services.neuron.servicer import NeuronServicer
 from services.neuron.settings import NeuronSettings
-from services.neuron.sources import PathSource, Sources
+from services.neuron.sources.hub import HubSource
+from services.neuron.sources.package import PackageSource
+from services.neuron.sources.resolver import Sources
+from services.neuron.sources.source import PathSource
 from services.neuron.status import StatusBoard
 from services.neuron.supervisor.process import WorkerCommand, python_worker
 from services.neuron.supervisor.supervisor import Supervisor

@@ -15,9 +15,9 @@ import pytest
 from cortex.v1 import model_pb2 as model
 from cortex.v1 import neuron_service_pb2 as neuron
 from services.backplane.errors import FleetError, Reason
-from services.neuron import hub_forecast
-from services.neuron.hub_source import HubSource
-from services.neuron.sources import Sources
+from services.neuron.sources import hub_forecast
+from services.neuron.sources.hub import HubSource
+from services.neuron.sources.resolver import Sources
 from tests.models import scripted
 from tests.rpc.hub_server import Hub, serving_hub
 from tests.rpc.neuron_host import PATIENCE_SECONDS, refusal, running_neuron
@@ -238,7 +238,7 @@ async def test_a_hub_that_says_nothing_is_given_up(hub, tmp_path):
 async def test_a_full_disk_is_told_before_the_download(hub, source, tmp_path, monkeypatch):
     hub.push(REPO, {"tiny.gguf": WEIGHTS})
     full = shutil.disk_usage(tmp_path)._replace(free=1 << 20)
-    monkeypatch.setattr("services.neuron.disk.shutil.disk_usage", lambda _: full)
+    monkeypatch.setattr("services.neuron.sources.disk_space.shutil.disk_usage", lambda _: full)
 
     refused = await failing(source, f"{REPO}@main")
 
@@ -248,7 +248,7 @@ async def test_a_full_disk_is_told_before_the_download(hub, source, tmp_path, mo
 
 
 async def test_without_the_library_it_says_what_to_install(source, monkeypatch):
-    monkeypatch.setattr("services.neuron.hub_source.importlib.util.find_spec", lambda _: None)
+    monkeypatch.setattr("services.neuron.sources.hub.importlib.util.find_spec", lambda _: None)
 
     refused = await failing(source, f"{REPO}@main")
 

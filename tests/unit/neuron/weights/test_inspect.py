@@ -10,8 +10,9 @@ import pytest
 
 from cortex.v1 import model_pb2 as model
 from services.backplane.errors import FleetError, Reason
-from services.neuron.hub_source import HubSource
-from services.neuron.sources import PathSource, Source, Sources
+from services.neuron.sources.hub import HubSource
+from services.neuron.sources.resolver import Sources
+from services.neuron.sources.source import PathSource, Source
 from services.neuron.weights import inspect
 from tests.models import scripted
 

@@ -22,8 +22,8 @@ from typing import Final
 import structlog
 
 from services.backplane.errors import FleetError, Reason
-from services.neuron.disk import require_room
-from services.neuron.sources import OnBytes
+from services.neuron.sources.disk_space import require_room
+from services.neuron.sources.source import OnBytes
 
 _FORM: Final = re.compile(
     r"(?P<name>[A-Za-z0-9][A-Za-z0-9._-]*)==(?P<version>[A-Za-z0-9][A-Za-z0-9.+!_-]*)"

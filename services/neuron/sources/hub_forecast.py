@@ -14,7 +14,7 @@ from typing import Final
 
 from services.backplane.errors import FleetError, Reason
 from services.backplane.timeouts import timeout
-from services.neuron.hub_files import HubModel, Listing
+from services.neuron.sources.hub_files import HubModel, Listing
 from services.neuron.weights import inspect
 from services.neuron.weights.inspect import Weights
 

@@ -8,67 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import pathlib
-from collections.abc import Callable, Mapping
-from typing import Protocol, runtime_checkable
+from collections.abc import Mapping
 
 from cortex.v1 import model_pb2 as model
 from services.backplane.errors import FleetError, Reason
-from services.neuron import digest
+from services.neuron.sources import checksum
+from services.neuron.sources.source import Foreseeing, OnBytes, Source
 from services.neuron.weights import inspect
 from services.neuron.weights.inspect import Weights
-
-# Bytes done and bytes in all; 0 in all is not known.
-OnBytes = Callable[[int, int], None]
-
-
-class Source(Protocol):
-    """One way to get weights."""
-
-    def find(self, location: str, quant: str) -> pathlib.Path | None:
-        """The file or folder where the weights already lie; None where they have to be fetched.
-
-        Raises:
-            FleetError: BAD_REQUEST, MODEL_UNKNOWN.
-        """
-        ...
-
-    async def fetch(self, location: str, quant: str, on_bytes: OnBytes) -> pathlib.Path:
-        """Fetches the weights. Cancelling leaves nothing behind that would count as weights.
-
-        Args:
-            location: what stands behind the scheme.
-            quant: which of several files, for sources that can choose before the download.
-            on_bytes: told how far it is.
-
-        Raises:
-            FleetError: SOURCE_UNAVAILABLE, NO_ROOM, BAD_REQUEST, NOT_SUPPORTED, MODEL_UNKNOWN.
-        """
-        ...
-
-
-@runtime_checkable
-class Foreseeing(Protocol):
-    """A `Source` that can tell what weights it would fetch."""
-
-    async def foresee(self, location: str, quant: str) -> Weights:
-        """The weights as they will be; nothing is fetched, and bounded time is taken.
-
-        Raises:
-            FleetError: as `Source.fetch`.
-        """
-        ...
-
-
-class PathSource:
-    """`path:/…`: weights that already lie on this disk."""
-
-    def find(self, location: str, quant: str) -> pathlib.Path:
-        """The path itself."""
-        return pathlib.Path(location).expanduser()
-
-    async def fetch(self, location: str, quant: str, on_bytes: OnBytes) -> pathlib.Path:
-        """The path itself; there is nothing to fetch."""
-        return self.find(location, quant)
 
 
 class Sources:
@@ -109,7 +56,7 @@ class Sources:
 
     async def locate(self, text: str, quant: str, on_bytes: OnBytes) -> Weights:
         """The weights of one source text, fetched where they are not here yet."""
-        where, expected = digest.split(text)
+        where, expected = checksum.split(text)
         path = await self.path(where, quant, on_bytes)
         found = await asyncio.to_thread(inspect.inspect, path, quant=quant)
         if expected:
@@ -121,13 +68,13 @@ class Sources:
 
         What they hold is not looked at: adapters are no models.
         """
-        where, expected = digest.split(text)
+        where, expected = checksum.split(text)
         source, location = self._parse(where)
         path = await asyncio.to_thread(source.find, location, quant)
         path = path or await source.fetch(location, quant, on_bytes)
         if expected:
-            files = await asyncio.to_thread(digest.files_of, path)
-            await digest.check(path, files, expected, on_bytes)
+            files = await asyncio.to_thread(checksum.files_of, path)
+            await checksum.check(path, files, expected, on_bytes)
         return path
 
     def find(self, spec: model.LoadSpec) -> Weights | None:
@@ -190,7 +137,7 @@ class Sources:
         )
 
     def _parse(self, text: str) -> tuple[Source, str]:
-        scheme, colon, location = digest.split(text)[0].partition(":")
+        scheme, colon, location = checksum.split(text)[0].partition(":")
         source = self._schemes.get(scheme) if colon else None
         if source is None or not location:
             known = ", ".join(f"{name}:" for name in self._schemes)
@@ -205,5 +152,5 @@ class Sources:
 async def _check(found: Weights, expected: str, on_bytes: OnBytes) -> None:
     """Checks a whole folder, or all parts of a file."""
     is_folder = await asyncio.to_thread(found.path.is_dir)
-    files = await asyncio.to_thread(digest.files_of, found.path) if is_folder else found.files
-    await digest.check(found.path, files, expected, on_bytes)
+    files = await asyncio.to_thread(checksum.files_of, found.path) if is_folder else found.files
+    await checksum.check(found.path, files, expected, on_bytes)

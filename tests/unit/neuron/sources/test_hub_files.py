@@ -5,7 +5,7 @@ import pathlib
 import pytest
 
 from services.backplane.errors import FleetError, Reason
-from services.neuron.hub_files import HubFile, HubModel, model_path
+from services.neuron.sources.hub_files import HubFile, HubModel, model_path
 
 
 def files(*paths: str) -> list[HubFile]:

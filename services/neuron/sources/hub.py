@@ -21,14 +21,14 @@ import msgspec
 import structlog
 
 from services.backplane.errors import FleetError, Reason
-from services.neuron.disk import require_room
-from services.neuron.hub_client import HTTP_LIMIT_BYTES, Job, Told
-from services.neuron.hub_files import HubFile, HubModel, Listing, model_path
-from services.neuron.hub_forecast import Described, HubForecast
-from services.neuron.sources import OnBytes
+from services.neuron.sources.disk_space import require_room
+from services.neuron.sources.hub_download import HTTP_LIMIT_BYTES, Job, Told
+from services.neuron.sources.hub_files import HubFile, HubModel, Listing, model_path
+from services.neuron.sources.hub_forecast import Described, HubForecast
+from services.neuron.sources.source import OnBytes
 from services.neuron.weights.inspect import Weights
 
-_MODULE: Final = "services.neuron.hub_client"
+_MODULE: Final = "services.neuron.sources.hub_download"
 _LISTING: Final = ".listing.json"
 _MOST_LINE_BYTES: Final = 32 << 20
 _QUIET: Final = {"HF_HUB_DISABLE_PROGRESS_BARS": "1", "HF_HUB_DISABLE_TELEMETRY": "1"}

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from services.backplane.errors import FleetError, Reason
-from services.neuron import digest
+from services.neuron.sources import checksum
 
 HEX = "ab" * 32
 
@@ -21,7 +21,7 @@ HEX = "ab" * 32
     ],
 )
 def test_a_source_may_name_its_digest(text: str, parts: tuple[str, str]) -> None:
-    assert digest.split(text) == parts
+    assert checksum.split(text) == parts
 
 
 def folder(place: Path) -> Path:
@@ -39,7 +39,7 @@ def folder(place: Path) -> Path:
 
 async def check(path: Path, expected: str) -> list[tuple[int, int]]:
     seen: list[tuple[int, int]] = []
-    await digest.check(path, digest.files_of(path), expected, lambda *now: seen.append(now))
+    await checksum.check(path, checksum.files_of(path), expected, lambda *now: seen.append(now))
     return seen
 
 

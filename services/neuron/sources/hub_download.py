@@ -1,4 +1,6 @@
-"""Talks to a Hugging Face hub, in a process of its own: `python -m services.neuron.hub_client`.
+"""Talks to a Hugging Face hub, in a process of its own.
+
+Run as `python -m services.neuron.sources.hub_download`.
 
 The job comes as JSON on standard input; lines of JSON on standard output tell how far it is, the
 last one how it ended. A process can be ended at any moment, a library's thread cannot; what it had
@@ -20,7 +22,7 @@ from typing import Any, Final
 import msgspec
 
 from services.backplane.errors import FleetError, Reason
-from services.neuron.hub_files import HubFile, Listing
+from services.neuron.sources.hub_files import HubFile, Listing
 
 _AT_A_TIME: Final = 4
 _GLANCE_SECONDS: Final = 0.25

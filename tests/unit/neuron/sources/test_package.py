@@ -9,7 +9,7 @@ import sys
 import pytest
 
 from services.backplane.errors import FleetError, Reason
-from services.neuron.package_source import PackageSource, Pinned
+from services.neuron.sources.package import PackageSource, Pinned
 
 
 def no_bytes(done: int, total: int) -> None: ...
@@ -20,7 +20,7 @@ def stand_in_pip(folder: pathlib.Path, monkeypatch, script: str) -> None:
     program = folder / "python"
     program.write_text(f"#!{sys.executable}\nimport sys, pathlib, time, zipfile\n{script}")
     program.chmod(program.stat().st_mode | stat.S_IXUSR)
-    monkeypatch.setattr("services.neuron.package_source.sys.executable", str(program))
+    monkeypatch.setattr("services.neuron.sources.package.sys.executable", str(program))
 
 
 DEST = "dest = pathlib.Path(sys.argv[sys.argv.index('--dest') + 1])\n"
@@ -185,7 +185,7 @@ async def test_a_store_that_cannot_be_written_is_told(tmp_path):
 
 async def test_a_full_disk_is_told_before_the_download(tmp_path, monkeypatch):
     full = shutil.disk_usage(tmp_path)._replace(free=1 << 20)
-    monkeypatch.setattr("services.neuron.disk.shutil.disk_usage", lambda _: full)
+    monkeypatch.setattr("services.neuron.sources.disk_space.shutil.disk_usage", lambda _: full)
 
     with pytest.raises(FleetError, match="MiB free") as refused:
         await PackageSource(tmp_path / "store", stall_seconds=30).fetch("p==1", "", no_bytes)

@@ -1,0 +1,62 @@
+"""One way to get weights, and the simplest: a path on this disk."""
+
+from __future__ import annotations
+
+import pathlib
+from collections.abc import Callable
+from typing import Protocol, runtime_checkable
+
+from services.neuron.weights.inspect import Weights
+
+# Bytes done and bytes in all; 0 in all is not known.
+OnBytes = Callable[[int, int], None]
+
+
+class Source(Protocol):
+    """One way to get weights."""
+
+    def find(self, location: str, quant: str) -> pathlib.Path | None:
+        """The file or folder where the weights already lie; None where they have to be fetched.
+
+        Raises:
+            FleetError: BAD_REQUEST, MODEL_UNKNOWN.
+        """
+        ...
+
+    async def fetch(self, location: str, quant: str, on_bytes: OnBytes) -> pathlib.Path:
+        """Fetches the weights. Cancelling leaves nothing behind that would count as weights.
+
+        Args:
+            location: what stands behind the scheme.
+            quant: which of several files, for sources that can choose before the download.
+            on_bytes: told how far it is.
+
+        Raises:
+            FleetError: SOURCE_UNAVAILABLE, NO_ROOM, BAD_REQUEST, NOT_SUPPORTED, MODEL_UNKNOWN.
+        """
+        ...
+
+
+@runtime_checkable
+class Foreseeing(Protocol):
+    """A `Source` that can tell what weights it would fetch."""
+
+    async def foresee(self, location: str, quant: str) -> Weights:
+        """The weights as they will be; nothing is fetched, and bounded time is taken.
+
+        Raises:
+            FleetError: as `Source.fetch`.
+        """
+        ...
+
+
+class PathSource:
+    """`path:/…`: weights that already lie on this disk."""
+
+    def find(self, location: str, quant: str) -> pathlib.Path:
+        """The path itself."""
+        return pathlib.Path(location).expanduser()
+
+    async def fetch(self, location: str, quant: str, on_bytes: OnBytes) -> pathlib.Path:
+        """The path itself; there is nothing to fetch."""
+        return self.find(location, quant)
