@@ -5,15 +5,15 @@ from __future__ import annotations
 from cortex.v1 import model_pb2 as model
 from services.backplane.errors import FleetError
 from services.neuron.chat.answer import ChatStyle
-from services.neuron.chat.parsers import reasoning_markers
+from services.neuron.chat.reasoning import reasoning_markers
 from services.neuron.chat.template import ChatTemplate
+from services.neuron.chat.thinking_budget import Closing, closing_prompt, closing_text
 from services.neuron.chat.tool_calls.formats import GENERIC, tool_format
 from services.neuron.engine_api.frames import Loaded
 from services.neuron.engine_api.model import LoadPlan, ModelInfo
 from services.neuron.instances import Instance
 from services.neuron.settings import NeuronSettings
 from services.neuron.supervisor.link import WorkerLink
-from services.neuron.thinking_budget import Closing, closing_prompt, closing_text
 from services.neuron.weights.inspect import Weights
 
 _FORMATS = {

@@ -15,13 +15,13 @@ from services.neuron import translate
 from services.neuron.chat.messages import image_data
 from services.neuron.chat.stream import ChatParser, PlainParser
 from services.neuron.chat.template import Rendered, text_prompt
+from services.neuron.chat.thinking_budget import ThinkingBudget
 from services.neuron.engine_api.task import Constraint, Prompt, Task
 from services.neuron.gauges import NeuronMetrics
 from services.neuron.instances import Instance, Instances
 from services.neuron.outlet import Outlet
 from services.neuron.running import Generation
 from services.neuron.settings import NeuronSettings
-from services.neuron.thinking_budget import ThinkingBudget
 
 # A prompt this long takes milliseconds to render, and the other streams should not wait for it.
 _LARGE_BYTES = 64 << 10

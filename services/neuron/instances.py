@@ -15,11 +15,11 @@ from services.backplane.changes import Changes
 from services.backplane.errors import FleetError, Reason
 from services.neuron.chat.answer import ChatStyle
 from services.neuron.chat.template import ChatTemplate
+from services.neuron.chat.thinking_budget import Closing
 from services.neuron.chat.tool_calls.formats import GENERIC
 from services.neuron.engine_api.model import LoadPlan, ModelInfo, ModelStats
 from services.neuron.supervisor.link import WorkerLink
 from services.neuron.supervisor.listener import SlotKey
-from services.neuron.thinking_budget import Closing
 
 log = structlog.get_logger()
 

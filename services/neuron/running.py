@@ -18,6 +18,7 @@ from services.backplane.errors import FleetError, Reason
 from services.neuron import translate
 from services.neuron.accounting import Account
 from services.neuron.chat.stream import ChatParser
+from services.neuron.chat.thinking_budget import ThinkingBudget
 from services.neuron.delivery import Delivery
 from services.neuron.engine_api.events import (
     Delta,
@@ -34,7 +35,6 @@ from services.neuron.gauges import NeuronMetrics
 from services.neuron.instances import Instance, Instances, State
 from services.neuron.outlet import Outlet
 from services.neuron.supervisor.link import WorkerLink, failure
-from services.neuron.thinking_budget import ThinkingBudget
 
 
 class Limits(Protocol):

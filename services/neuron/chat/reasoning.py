@@ -14,6 +14,7 @@ import itertools
 from collections.abc import Sequence
 from typing import Final
 
+from services.backplane.errors import FleetError, Reason
 from services.neuron.chat.stream import (
     ChatParser,
     Piece,
@@ -24,6 +25,8 @@ from services.neuron.chat.stream import (
 )
 from services.neuron.chat.tool_calls.json_arguments import CUT_OFF
 
+_UNCLOSED: Final = "took a call out of reasoning that never ended"
+
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Markers:
@@ -33,8 +36,6 @@ class Markers:
     closing: str
 
 
-_UNCLOSED: Final = "took a call out of reasoning that never ended"
-
 FORMATS: Final[dict[str, Markers]] = {
     "think": Markers("<think>", "</think>"),
     "thinking": Markers("<thinking>", "</thinking>"),
@@ -43,7 +44,6 @@ FORMATS: Final[dict[str, Markers]] = {
     "gemma": Markers("<|channel>thought", "<channel|>"),
     "cohere": Markers("<|START_THINKING|>", "<|END_THINKING|>"),
 }
-
 SPELLINGS: Final = frozenset(
     spelling for markers in FORMATS.values() for spelling in (markers.opening, markers.closing)
 )
@@ -172,3 +172,28 @@ def _is_call(piece: Piece) -> bool:
 
 def _is_blank(piece: Piece) -> bool:
     return not isinstance(piece, ToolCallPiece) and not piece.text.strip()
+
+
+def reasoning_markers(reasoning_format: str, template_source: str) -> Markers | None:
+    """How a model marks its reasoning; None where it does not reason.
+
+    Args:
+        reasoning_format: as in cortex.v1.LoadSpec: a name, `none`, or empty for the template's.
+        template_source: the model's chat template.
+
+    Raises:
+        FleetError: BAD_REQUEST, there is no such format.
+    """
+    if reasoning_format == "none":
+        return None
+    if not reasoning_format:
+        return markers_of(template_source)
+    markers = FORMATS.get(reasoning_format)
+    if markers is None:
+        known = ", ".join(["none", *FORMATS])
+        raise FleetError(
+            Reason.BAD_REQUEST,
+            f"No reasoning format {reasoning_format!r} (known: {known}).",
+            field="spec.reasoning_format",
+        )
+    return markers
