@@ -12,7 +12,7 @@ from services.backplane.errors import FleetError, Reason
 from services.neuron.chat.reasoning import Markers, ReasoningParser, is_opened
 from services.neuron.chat.stream import ChatParser, PlainParser
 from services.neuron.chat.tool_calls import forced, formats, harmony
-from services.neuron.chat.tool_calls.calls import Calls, Tools
+from services.neuron.chat.tool_calls.parsing.calls import Calls, Tools
 from services.neuron.engine_api.task import Constraint, ConstraintKind
 
 # What may stand between the end of the reasoning and a constrained answer.

@@ -23,7 +23,7 @@ from services.neuron.chat.stream import (
     ToolCallPiece,
     held_back,
 )
-from services.neuron.chat.tool_calls.json_arguments import CUT_OFF
+from services.neuron.chat.tool_calls.parsing.json_arguments import CUT_OFF
 
 _UNCLOSED: Final = "took a call out of reasoning that never ended"
 

@@ -2,8 +2,8 @@ import itertools
 
 import pytest
 
-from services.neuron.chat.tool_calls.calls import Tools
 from services.neuron.chat.tool_calls.formats import tool_parser
+from services.neuron.chat.tool_calls.parsing.calls import Tools
 from services.neuron.delivery import Delivery
 from services.neuron.engine_api.events import Delta
 

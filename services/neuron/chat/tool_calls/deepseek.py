@@ -10,9 +10,9 @@ from __future__ import annotations
 from typing import Final
 
 from services.neuron.chat.stream import ChatParser
-from services.neuron.chat.tool_calls.calls import Calls, Tools
-from services.neuron.chat.tool_calls.region import Opening, RegionParser
-from services.neuron.chat.tool_calls.token_call import TokenCall, Tokens
+from services.neuron.chat.tool_calls.parsing.calls import Calls, Tools
+from services.neuron.chat.tool_calls.parsing.region import Opening, RegionParser
+from services.neuron.chat.tool_calls.parsing.token_call import TokenCall, Tokens
 
 NAME: Final = "deepseek"
 _OPENING: Final = "<｜tool▁calls▁begin｜>"

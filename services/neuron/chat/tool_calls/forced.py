@@ -13,9 +13,9 @@ from typing import Any, Final
 from cortex.v1 import conversation_pb2 as conversation
 from services.backplane.errors import FleetError, Reason
 from services.neuron.chat.stream import ChatParser
-from services.neuron.chat.tool_calls.calls import Calls, Tools
-from services.neuron.chat.tool_calls.json_call import JsonCall
-from services.neuron.chat.tool_calls.region import LeadingParser
+from services.neuron.chat.tool_calls.parsing.calls import Calls, Tools
+from services.neuron.chat.tool_calls.parsing.json_call import JsonCall
+from services.neuron.chat.tool_calls.parsing.region import LeadingParser
 
 # Keys by which a schema says more about arguments that it does not list.
 _OPENING: Final = frozenset(

@@ -25,9 +25,9 @@ from services.neuron.chat.tool_calls import (
     mistral,
     pythonic,
     qwen_xml,
-    tagged_json,
 )
-from services.neuron.chat.tool_calls.calls import Calls, Tools
+from services.neuron.chat.tool_calls.parsing import tagged_json
+from services.neuron.chat.tool_calls.parsing.calls import Calls, Tools
 
 Factory = Callable[[Calls, Tools], ChatParser]
 

@@ -12,12 +12,12 @@ import re
 from typing import Final
 
 from services.neuron.chat.stream import ChatParser
-from services.neuron.chat.tool_calls.arguments import dumps
-from services.neuron.chat.tool_calls.calls import Calls, Progress, Tools
-from services.neuron.chat.tool_calls.json_arguments import BROKEN, CUT_OFF
-from services.neuron.chat.tool_calls.json_scanner import Expect, JsonScanner
-from services.neuron.chat.tool_calls.mending import JsonMender
-from services.neuron.chat.tool_calls.region import Opening, RegionParser
+from services.neuron.chat.tool_calls.parsing.arguments import dumps
+from services.neuron.chat.tool_calls.parsing.calls import Calls, Progress, Tools
+from services.neuron.chat.tool_calls.parsing.json_arguments import BROKEN, CUT_OFF
+from services.neuron.chat.tool_calls.parsing.json_scanner import Expect, JsonScanner
+from services.neuron.chat.tool_calls.parsing.mending import JsonMender
+from services.neuron.chat.tool_calls.parsing.region import Opening, RegionParser
 
 NAME: Final = "gemma"
 _OPENING: Final = "<|tool_call>"

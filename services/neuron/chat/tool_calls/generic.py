@@ -12,10 +12,10 @@ from typing import Any, Final
 
 from services.neuron.chat.stream import ChatParser
 from services.neuron.chat.tool_calls import deepseek, hermes
-from services.neuron.chat.tool_calls.bare_json import BareJsonParser
-from services.neuron.chat.tool_calls.calls import Calls, Tools
 from services.neuron.chat.tool_calls.hermes import CLOSING, OPENING
-from services.neuron.chat.tool_calls.region import RegionParser
+from services.neuron.chat.tool_calls.parsing.bare_json import BareJsonParser
+from services.neuron.chat.tool_calls.parsing.calls import Calls, Tools
+from services.neuron.chat.tool_calls.parsing.region import RegionParser
 
 _INSTRUCTIONS: Final = """\
 # Tools

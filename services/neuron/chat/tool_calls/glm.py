@@ -13,11 +13,11 @@ from collections.abc import Sequence
 from typing import Final
 
 from services.neuron.chat.stream import ChatParser
-from services.neuron.chat.tool_calls.arguments import coerce, dumps
-from services.neuron.chat.tool_calls.calls import Calls, Progress, Tools
-from services.neuron.chat.tool_calls.json_arguments import CUT_OFF, JsonArguments
-from services.neuron.chat.tool_calls.json_call import JsonCallList
-from services.neuron.chat.tool_calls.region import Opening, RegionParser
+from services.neuron.chat.tool_calls.parsing.arguments import coerce, dumps
+from services.neuron.chat.tool_calls.parsing.calls import Calls, Progress, Tools
+from services.neuron.chat.tool_calls.parsing.json_arguments import CUT_OFF, JsonArguments
+from services.neuron.chat.tool_calls.parsing.json_call import JsonCallList
+from services.neuron.chat.tool_calls.parsing.region import Opening, RegionParser
 
 NAME: Final = "glm"
 OPENING: Final = "<tool_call>"

@@ -8,9 +8,9 @@ from __future__ import annotations
 from typing import Final
 
 from services.neuron.chat.stream import ChatParser
-from services.neuron.chat.tool_calls.calls import Calls, Progress, Tools
-from services.neuron.chat.tool_calls.json_arguments import JsonArguments
-from services.neuron.chat.tool_calls.region import LeadingParser
+from services.neuron.chat.tool_calls.parsing.calls import Calls, Progress, Tools
+from services.neuron.chat.tool_calls.parsing.json_arguments import JsonArguments
+from services.neuron.chat.tool_calls.parsing.region import LeadingParser
 
 NAME: Final = "glm4"
 _OBSERVATION: Final = "<|observation|>"

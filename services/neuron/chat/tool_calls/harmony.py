@@ -12,8 +12,8 @@ from collections.abc import Sequence
 from typing import Final
 
 from services.neuron.chat.stream import Piece, ReasoningPiece, held_back
-from services.neuron.chat.tool_calls.calls import Calls, Progress, Tools
-from services.neuron.chat.tool_calls.json_arguments import JsonArguments
+from services.neuron.chat.tool_calls.parsing.calls import Calls, Progress, Tools
+from services.neuron.chat.tool_calls.parsing.json_arguments import JsonArguments
 
 NAME: Final = "harmony"
 _CHANNEL: Final = "<|channel|>"

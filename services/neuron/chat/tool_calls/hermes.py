@@ -8,10 +8,10 @@ from __future__ import annotations
 from typing import Final
 
 from services.neuron.chat.stream import ChatParser
-from services.neuron.chat.tool_calls.bare_json import BareJsonParser
-from services.neuron.chat.tool_calls.calls import Calls, Tools
-from services.neuron.chat.tool_calls.json_call import JsonCallList
-from services.neuron.chat.tool_calls.region import Opening, RegionParser
+from services.neuron.chat.tool_calls.parsing.bare_json import BareJsonParser
+from services.neuron.chat.tool_calls.parsing.calls import Calls, Tools
+from services.neuron.chat.tool_calls.parsing.json_call import JsonCallList
+from services.neuron.chat.tool_calls.parsing.region import Opening, RegionParser
 
 NAME: Final = "hermes"
 OPENING: Final = "<tool_call>"

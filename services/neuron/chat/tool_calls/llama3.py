@@ -8,10 +8,10 @@ from __future__ import annotations
 from typing import Final
 
 from services.neuron.chat.stream import ChatParser
-from services.neuron.chat.tool_calls.calls import Calls, Tools
-from services.neuron.chat.tool_calls.json_call import JsonCall
-from services.neuron.chat.tool_calls.leading_tag import LeadingTagParser
-from services.neuron.chat.tool_calls.region import LeadingParser
+from services.neuron.chat.tool_calls.parsing.calls import Calls, Tools
+from services.neuron.chat.tool_calls.parsing.json_call import JsonCall
+from services.neuron.chat.tool_calls.parsing.leading_tag import LeadingTagParser
+from services.neuron.chat.tool_calls.parsing.region import LeadingParser
 
 NAME: Final = "llama3_json"
 TAG: Final = "<|python_tag|>"

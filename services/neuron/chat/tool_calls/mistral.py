@@ -8,10 +8,10 @@ from __future__ import annotations
 from typing import Final
 
 from services.neuron.chat.stream import ChatParser
-from services.neuron.chat.tool_calls.calls import Calls, Progress, Tools
-from services.neuron.chat.tool_calls.json_arguments import JsonArguments
-from services.neuron.chat.tool_calls.json_call import JsonCallList
-from services.neuron.chat.tool_calls.region import Opening, RegionParser
+from services.neuron.chat.tool_calls.parsing.calls import Calls, Progress, Tools
+from services.neuron.chat.tool_calls.parsing.json_arguments import JsonArguments
+from services.neuron.chat.tool_calls.parsing.json_call import JsonCallList
+from services.neuron.chat.tool_calls.parsing.region import Opening, RegionParser
 
 NAME: Final = "mistral"
 OPENING: Final = "[TOOL_CALLS]"

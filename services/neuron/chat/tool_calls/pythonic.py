@@ -11,10 +11,10 @@ import warnings
 from typing import Any, Final
 
 from services.neuron.chat.stream import ChatParser
-from services.neuron.chat.tool_calls.arguments import dumps
-from services.neuron.chat.tool_calls.calls import Calls, Progress, Tools
-from services.neuron.chat.tool_calls.leading_tag import LeadingTagParser
-from services.neuron.chat.tool_calls.region import LeadingParser
+from services.neuron.chat.tool_calls.parsing.arguments import dumps
+from services.neuron.chat.tool_calls.parsing.calls import Calls, Progress, Tools
+from services.neuron.chat.tool_calls.parsing.leading_tag import LeadingTagParser
+from services.neuron.chat.tool_calls.parsing.region import LeadingParser
 
 NAME: Final = "pythonic"
 TAG: Final = "<|python_start|>"

@@ -10,9 +10,9 @@ from __future__ import annotations
 from typing import Final
 
 from services.neuron.chat.stream import ChatParser
-from services.neuron.chat.tool_calls.calls import Calls, Tools
-from services.neuron.chat.tool_calls.region import Opening, RegionParser
-from services.neuron.chat.tool_calls.tagged_call import TaggedCall, Tags
+from services.neuron.chat.tool_calls.parsing.calls import Calls, Tools
+from services.neuron.chat.tool_calls.parsing.region import Opening, RegionParser
+from services.neuron.chat.tool_calls.parsing.tagged_call import TaggedCall, Tags
 
 NAME: Final = "qwen_xml"
 SEED: Final = "seed_xml"

@@ -4,7 +4,7 @@ import pytest
 
 from cortex.v1 import conversation_pb2 as conversation
 from services.neuron.chat.tool_calls import forced
-from services.neuron.chat.tool_calls.calls import Tools
+from services.neuron.chat.tool_calls.parsing.calls import Tools
 
 LISTED = {"type": "object", "properties": {"a": {"type": "integer"}}, "required": ["a"]}
 

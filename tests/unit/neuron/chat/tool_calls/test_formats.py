@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from services.backplane.errors import FleetError
 from services.neuron.chat.stream import ReasoningPiece, TextPiece, ToolCallPiece
 from services.neuron.chat.tool_calls import formats
-from services.neuron.chat.tool_calls.calls import Tools
+from services.neuron.chat.tool_calls.parsing.calls import Tools
 
 WEATHER = {
     "type": "object",

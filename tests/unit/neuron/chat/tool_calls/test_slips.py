@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from services.neuron.chat.stream import TextPiece, ToolCallPiece
 from services.neuron.chat.tool_calls import formats
-from services.neuron.chat.tool_calls.calls import Tools
+from services.neuron.chat.tool_calls.parsing.calls import Tools
 from tests.unit.neuron.chat.tool_calls.test_formats import TOOLS, read
 
 OSLO = ("call_0", "get_weather", {"city": "Oslo"})

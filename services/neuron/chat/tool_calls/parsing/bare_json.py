@@ -12,8 +12,8 @@ from collections.abc import Sequence
 from typing import Final
 
 from services.neuron.chat.stream import ChatParser, Piece, TextPiece
-from services.neuron.chat.tool_calls.calls import Calls, Progress, Tools
-from services.neuron.chat.tool_calls.json_call import JsonCall
+from services.neuron.chat.tool_calls.parsing.calls import Calls, Progress, Tools
+from services.neuron.chat.tool_calls.parsing.json_call import JsonCall
 
 # What may stand before the object, as far as it has come.
 _LEAD: Final = re.compile(r"\s*(?:`{1,2}|```\w*\s*)?")

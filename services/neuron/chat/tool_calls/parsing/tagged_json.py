@@ -13,9 +13,9 @@ from collections.abc import Mapping
 from typing import Final
 
 from services.neuron.chat.stream import ChatParser
-from services.neuron.chat.tool_calls.calls import Calls, Tools
-from services.neuron.chat.tool_calls.json_call import JsonCallList
-from services.neuron.chat.tool_calls.region import Opening, RegionParser
+from services.neuron.chat.tool_calls.parsing.calls import Calls, Tools
+from services.neuron.chat.tool_calls.parsing.json_call import JsonCallList
+from services.neuron.chat.tool_calls.parsing.region import Opening, RegionParser
 
 COHERE: Final = "cohere"
 _HERMES: Final = ("<tool_call>", "</tool_call>")

@@ -10,11 +10,11 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from services.neuron.chat.tool_calls.calls import Calls, Progress, Tools
-from services.neuron.chat.tool_calls.json_arguments import BROKEN, CUT_OFF
-from services.neuron.chat.tool_calls.json_scanner import Expect, JsonScanner
-from services.neuron.chat.tool_calls.mending import JsonMender
-from services.neuron.chat.tool_calls.resolving import (
+from services.neuron.chat.tool_calls.parsing.calls import Calls, Progress, Tools
+from services.neuron.chat.tool_calls.parsing.json_arguments import BROKEN, CUT_OFF
+from services.neuron.chat.tool_calls.parsing.json_scanner import Expect, JsonScanner
+from services.neuron.chat.tool_calls.parsing.mending import JsonMender
+from services.neuron.chat.tool_calls.parsing.resolving import (
     ARGUMENT_KEYS,
     CALL_KEYS,
     NAME_KEYS,

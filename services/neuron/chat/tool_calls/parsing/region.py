@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 from services.neuron.chat.stream import Piece, held_back
-from services.neuron.chat.tool_calls.calls import Calls, Progress, Reader
+from services.neuron.chat.tool_calls.parsing.calls import Calls, Progress, Reader
 
 # Surplus braces behind a call are the models' commonest slip; spaces there mean nothing either.
 _SURPLUS: Final = "}] \t\r\n"

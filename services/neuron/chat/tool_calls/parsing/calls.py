@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 from services.neuron.chat.stream import Piece, TextPiece, ToolCallPiece
-from services.neuron.chat.tool_calls.arguments import dumps
+from services.neuron.chat.tool_calls.parsing.arguments import dumps
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

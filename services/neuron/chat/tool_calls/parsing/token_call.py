@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Callable
 from typing import Final
 
-from services.neuron.chat.tool_calls.calls import Calls, Progress
-from services.neuron.chat.tool_calls.json_arguments import JsonArguments
-from services.neuron.chat.tool_calls.string_escape import StringEscape
+from services.neuron.chat.tool_calls.parsing.calls import Calls, Progress
+from services.neuron.chat.tool_calls.parsing.json_arguments import JsonArguments
 
 # What may stand between the arguments and the end: the rest of a code fence.
 _FENCE: Final = "` \t\r\n"
 _LANGUAGE: Final = "```json"
 _QUOTE: Final = '"'
 _DECODED: Final = "decoded arguments that were a string of JSON"
+_LENGTH: Final = 2
+_UNICODE_LENGTH: Final = 6
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -108,3 +110,29 @@ class TokenCall:
             self._tail = ""
             return Progress.DONE
         return Progress.MORE if end.startswith(rest) else Progress.BROKEN
+
+
+_FIRST_HALF, _LAST_HALF = "\ud800", "\udfff"
+
+
+class StringEscape:
+    """Stands before whoever reads what a string holds."""
+
+    def __init__(self) -> None:
+        self._held = ""
+
+    def push(self, char: str) -> str:
+        """What is certain with this character: nothing inside an escape."""
+        if not self._held and char != "\\":
+            return char
+        self._held += char
+        length = _UNICODE_LENGTH if self._held[1:2] == "u" else _LENGTH
+        if len(self._held) < length:
+            return ""
+        held, self._held = self._held, ""
+        try:
+            meant: str = json.loads(f'"{held}"')
+        except ValueError:  # no escape of JSON's
+            return held
+        # half of a surrogate pair stays an escape, which the JSON inside may have as well
+        return held if _FIRST_HALF <= meant <= _LAST_HALF else meant

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final
 
-from services.neuron.chat.tool_calls.json_scanner import RAW_CONTROLS, Expect, JsonScanner
+from services.neuron.chat.tool_calls.parsing.json_scanner import RAW_CONTROLS, Expect, JsonScanner
 
 RAW_BREAK: Final = "escaped a raw control character in a string"
 PYTHON: Final = "took Python's spelling for JSON's"

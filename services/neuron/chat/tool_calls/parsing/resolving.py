@@ -7,8 +7,8 @@ import json
 from collections.abc import Mapping
 from typing import Any, Final
 
-from services.neuron.chat.tool_calls.arguments import dumps
-from services.neuron.chat.tool_calls.calls import Tools
+from services.neuron.chat.tool_calls.parsing.arguments import dumps
+from services.neuron.chat.tool_calls.parsing.calls import Tools
 
 NAME_KEYS: Final = frozenset({"name", "tool_name", "tool", "function"})
 ARGUMENT_KEYS: Final = frozenset({"arguments", "parameters", "args", "input", "params"})

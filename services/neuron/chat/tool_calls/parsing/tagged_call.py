@@ -10,9 +10,9 @@ import dataclasses
 from typing import Final
 
 from services.neuron.chat.stream import held_back
-from services.neuron.chat.tool_calls.arguments import coerce, dumps
-from services.neuron.chat.tool_calls.calls import Calls, Progress, Tools
-from services.neuron.chat.tool_calls.json_arguments import CUT_OFF
+from services.neuron.chat.tool_calls.parsing.arguments import coerce, dumps
+from services.neuron.chat.tool_calls.parsing.calls import Calls, Progress, Tools
+from services.neuron.chat.tool_calls.parsing.json_arguments import CUT_OFF
 
 _QUOTES: Final = "\"'"
 

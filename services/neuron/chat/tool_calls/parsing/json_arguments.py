@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Final
 
-from services.neuron.chat.tool_calls.calls import Calls, Progress
-from services.neuron.chat.tool_calls.json_scanner import JsonScanner
-from services.neuron.chat.tool_calls.mending import JsonMender
+from services.neuron.chat.tool_calls.parsing.calls import Calls, Progress
+from services.neuron.chat.tool_calls.parsing.json_scanner import JsonScanner
+from services.neuron.chat.tool_calls.parsing.mending import JsonMender
 
 CUT_OFF: Final = "closed: the output ended inside the call"
 BROKEN: Final = "closed: what followed was no JSON"

@@ -1,0 +1,1 @@
+"""The character readers that the formats of tool calls share."""
