@@ -11,7 +11,8 @@ from cortex.v1 import conversation_pb2 as conversation
 from services.backplane.errors import FleetError, Reason
 from services.neuron.chat.reasoning import Markers, ReasoningParser, is_opened
 from services.neuron.chat.stream import ChatParser, PlainParser
-from services.neuron.chat.tool_calls import forced, formats, harmony
+from services.neuron.chat.tool_calls import forced, formats
+from services.neuron.chat.tool_calls.families import harmony
 from services.neuron.chat.tool_calls.parsing.calls import Calls, Tools
 from services.neuron.engine_api.task import Constraint, ConstraintKind
 

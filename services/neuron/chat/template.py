@@ -24,7 +24,7 @@ from services.backplane.errors import FleetError, Reason
 from services.neuron.chat.messages import Message, to_messages, to_tools
 from services.neuron.chat.reasoning import SPELLINGS
 from services.neuron.chat.segments import END_MARK, ControlTokens, unguard
-from services.neuron.chat.tool_calls import generic
+from services.neuron.chat.tool_calls.families import generic
 from services.neuron.chat.turns import system_texts, variants
 from services.neuron.engine_api.task import Prompt, Segment
 

@@ -10,7 +10,7 @@ from typing import Any, Final
 from cortex.v1 import conversation_pb2 as conversation
 from services.backplane.errors import FleetError, Reason
 from services.neuron.chat.stream import ChatParser
-from services.neuron.chat.tool_calls import (
+from services.neuron.chat.tool_calls.families import (
     deepseek,
     gemma,
     generic,

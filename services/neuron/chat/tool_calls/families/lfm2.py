@@ -9,9 +9,9 @@ from __future__ import annotations
 from typing import Final
 
 from services.neuron.chat.stream import ChatParser
+from services.neuron.chat.tool_calls.families.pythonic import PythonCalls
 from services.neuron.chat.tool_calls.parsing.calls import Calls, Tools
 from services.neuron.chat.tool_calls.parsing.region import Opening, RegionParser
-from services.neuron.chat.tool_calls.pythonic import PythonCalls
 
 NAME: Final = "lfm2"
 _OPENING: Final = "<|tool_call_start|>"

@@ -11,8 +11,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from services.neuron.chat.stream import ChatParser
-from services.neuron.chat.tool_calls import deepseek, hermes
-from services.neuron.chat.tool_calls.hermes import CLOSING, OPENING
+from services.neuron.chat.tool_calls.families import deepseek, hermes
+from services.neuron.chat.tool_calls.families.hermes import CLOSING, OPENING
 from services.neuron.chat.tool_calls.parsing.bare_json import BareJsonParser
 from services.neuron.chat.tool_calls.parsing.calls import Calls, Tools
 from services.neuron.chat.tool_calls.parsing.region import RegionParser
