@@ -188,7 +188,7 @@ def test_a_broken_grammar_midway_fails_its_stream_alone(loaded: Any) -> None:
     bound = task("bound ", constraint=Constraint(ConstraintKind.REGEX, "[a-z]{30}"))
     submit(model, free, bound)
     events = step_until(model, lambda events: len(tokens_of(events, bound)) >= 3)
-    from services.neuron.generation.constraint import BadConstraintError
+    from services.neuron.engines.common.constraint import BadConstraintError
 
     model._streams[bound.task_id].job.constraint.error = BadConstraintError("too complex")
     events += step_until(model, lambda events: len(ends(events)) == 2)

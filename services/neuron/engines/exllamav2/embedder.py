@@ -15,11 +15,11 @@ from typing import Any
 from services.backplane.errors import FleetError, Reason, context_too_long
 from services.neuron.engine_api.model import LoadFailed, ModelInfo, ModelStats
 from services.neuron.engine_api.task import Prompt
+from services.neuron.engines.common.embedding_only import RefusesTasks
 from services.neuron.engines.exllamav2.generators import Parts
 from services.neuron.engines.exllamav2.legacy_config import BAD
 from services.neuron.engines.exllamav2.prompt_logprobs import last_states
 from services.neuron.engines.exllamav2.tokens import Tokens
-from services.neuron.generation.refusing import RefusesTasks
 
 LAST = "lasttoken"
 MEAN = "mean_tokens"

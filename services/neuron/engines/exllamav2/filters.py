@@ -12,7 +12,7 @@ import numpy as np
 from exllamav2.generator.filters import ExLlamaV2Filter
 from numpy.typing import NDArray
 
-from services.neuron.generation.constraint import BadConstraintError, OutputConstraint
+from services.neuron.engines.common.constraint import BadConstraintError, OutputConstraint
 
 
 class ConstraintFilter(ExLlamaV2Filter):  # type: ignore[misc]  # pyright: ignore[reportUntypedBaseClass]

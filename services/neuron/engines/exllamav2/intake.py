@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from services.backplane.errors import FleetError, Reason, context_too_long
 from services.neuron.engine_api.events import Queued
 from services.neuron.engine_api.task import Task
-from services.neuron.generation.pace import Pace
+from services.neuron.engines.common.admission import Pace
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -18,10 +18,10 @@ import torch
 from exllamav2.generator import ExLlamaV2DynamicJob, ExLlamaV2Sampler
 
 from services.neuron.engine_api.events import TokenLogprob
+from services.neuron.engines.common.logprobs import LogprobReader, Row
 from services.neuron.engines.exllamav2.filters import ConstraintFilter
 from services.neuron.engines.exllamav2.logit_rules import LogitRules
 from services.neuron.engines.exllamav2.sampling import PositionalRandom
-from services.neuron.generation.logprobs import LogprobReader, Row
 
 
 class Sampled(NamedTuple):

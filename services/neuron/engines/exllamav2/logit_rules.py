@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterable
 import numpy as np
 
 from services.neuron.engine_api.task import SamplingParams
-from services.neuron.generation.logprobs import Row
+from services.neuron.engines.common.logprobs import Row
 
 BANNED_AT = -100.0
 """A bias at or below this bans the token (OpenAI's API reference)."""

@@ -17,14 +17,13 @@ from services.backplane.errors import FleetError, Reason
 from services.neuron.engine_api.events import Event, Started, failed
 from services.neuron.engine_api.model import EnginePoisoned, ModelInfo, ModelStats
 from services.neuron.engine_api.task import Prompt, Task
+from services.neuron.engines.common.admission import AdmissionQueue, Pace, QueueFullError
 from services.neuron.engines.exllamav2.fault_history import FaultHistory
 from services.neuron.engines.exllamav2.faults import Fault, classify, one_line
 from services.neuron.engines.exllamav2.generators import Parts
 from services.neuron.engines.exllamav2.intake import places, queue_full, queue_timed_out
 from services.neuron.engines.exllamav2.reception import Reception
 from services.neuron.engines.exllamav2.streams import Stream
-from services.neuron.generation.admission import AdmissionQueue, QueueFullError
-from services.neuron.generation.pace import Pace
 
 MOST_PREFILLING = 2
 """Prompts read at a time: every one of them runs a chunk in every step."""

@@ -10,8 +10,8 @@ from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from services.neuron.engine_api.events import TokenLogprob
+from services.neuron.engines.common.logprobs import LogprobReader
 from services.neuron.engines.exllamav2.generators import Parts
-from services.neuron.generation.logprobs import LogprobReader
 
 _ROWS: Final = 16
 """Rows through the head at a time: the library's buffer for it is that long."""

@@ -8,6 +8,12 @@ from typing import Any, Final
 
 from services.backplane.errors import FleetError, Reason
 from services.neuron.engine_api.task import Constraint, Task
+from services.neuron.engines.common.constraint import (
+    BadConstraintError,
+    ConstraintCompiler,
+    OutputConstraint,
+)
+from services.neuron.engines.common.transcript import Transcript
 from services.neuron.engines.exllamav2.filters import ConstraintFilter
 from services.neuron.engines.exllamav2.generators import Parts
 from services.neuron.engines.exllamav2.intake import Limits, check
@@ -18,12 +24,6 @@ from services.neuron.engines.exllamav2.sampling import PositionalRandom, setting
 from services.neuron.engines.exllamav2.streams import Stream
 from services.neuron.engines.exllamav2.tokens import Tokens
 from services.neuron.engines.exllamav2.vision import Vision
-from services.neuron.generation.constraint import (
-    BadConstraintError,
-    ConstraintCompiler,
-    OutputConstraint,
-)
-from services.neuron.generation.transcript import Transcript
 
 RESERVED_TOKENS: Final = 2048
 """Output that pages are reserved for at a time. A longer one goes on in another job, which finds

@@ -10,9 +10,9 @@ from typing import Any
 
 from services.neuron.engine_api.events import Delta, Ended, EndReason, Event, Prefilled, Started
 from services.neuron.engine_api.task import Task
+from services.neuron.engines.common.transcript import Transcript
 from services.neuron.engines.exllamav2.jobs import Sampled, SampledJob
 from services.neuron.engines.exllamav2.prompt_logprobs import PromptLogprobs
-from services.neuron.generation.transcript import Transcript
 
 
 @dataclasses.dataclass(slots=True, eq=False)

@@ -7,6 +7,8 @@ from typing import Final
 
 from services.neuron.engine_api.engine import LoadedModel
 from services.neuron.engine_api.model import LoadFailed, LoadPlan, LoadStep, ModelInfo
+from services.neuron.engines.common.admission import AdmissionQueue
+from services.neuron.engines.common.constraint import ConstraintCompiler
 from services.neuron.engines.llamacpp import loading
 from services.neuron.engines.llamacpp.context import Context
 from services.neuron.engines.llamacpp.embedder import Embedder
@@ -14,8 +16,6 @@ from services.neuron.engines.llamacpp.generator import Generator
 from services.neuron.engines.llamacpp.library import PINNED_VERSION, Library
 from services.neuron.engines.llamacpp.metadata import Metadata
 from services.neuron.engines.llamacpp.vocabulary import Vocabulary
-from services.neuron.generation.admission import AdmissionQueue
-from services.neuron.generation.constraint import ConstraintCompiler
 
 DEVICE_ID: Final = "cpu"
 

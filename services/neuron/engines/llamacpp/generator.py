@@ -10,6 +10,9 @@ from services.backplane.errors import FleetError, Reason
 from services.neuron.engine_api.events import Event, Queued, failed
 from services.neuron.engine_api.model import ModelInfo, ModelStats
 from services.neuron.engine_api.task import Prompt, Task
+from services.neuron.engines.common.admission import AdmissionQueue, Pace, QueueFullError, Waiting
+from services.neuron.engines.common.constraint import ConstraintCompiler
+from services.neuron.engines.common.transcript import Transcript
 from services.neuron.engines.llamacpp.context import Context
 from services.neuron.engines.llamacpp.forward import Forward
 from services.neuron.engines.llamacpp.intake import Prepared, prepare
@@ -18,10 +21,6 @@ from services.neuron.engines.llamacpp.sampling import Sampler
 from services.neuron.engines.llamacpp.sequence import Sequence
 from services.neuron.engines.llamacpp.slots import Slot, place
 from services.neuron.engines.llamacpp.vocabulary import Vocabulary
-from services.neuron.generation.admission import AdmissionQueue, QueueFullError, Waiting
-from services.neuron.generation.constraint import ConstraintCompiler
-from services.neuron.generation.pace import Pace
-from services.neuron.generation.transcript import Transcript
 
 
 class Generator:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 
 from services.backplane.errors import FleetError, Reason, context_too_long
 from services.neuron.engine_api.task import Task
-from services.neuron.generation.constraint import (
+from services.neuron.engines.common.constraint import (
     BadConstraintError,
     ConstraintCompiler,
     OutputConstraint,

@@ -13,12 +13,12 @@ from services.neuron.engine_api.events import (
     Started,
     TokenLogprob,
 )
+from services.neuron.engines.common.constraint import BadConstraintError
+from services.neuron.engines.common.logprobs import LogprobReader, Row
+from services.neuron.engines.common.transcript import Transcript
 from services.neuron.engines.llamacpp.intake import Prepared
 from services.neuron.engines.llamacpp.sampling import Sampler, is_sound
 from services.neuron.engines.llamacpp.slots import Slot
-from services.neuron.generation.constraint import BadConstraintError
-from services.neuron.generation.logprobs import LogprobReader, Row
-from services.neuron.generation.transcript import Transcript
 
 
 class Sequence:

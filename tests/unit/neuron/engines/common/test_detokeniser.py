@@ -3,7 +3,7 @@ import itertools
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.neuron.generation.detokeniser import Detokeniser
+from services.neuron.engines.common.transcript import Detokeniser
 
 
 def decode(pieces: list[bytes]) -> list[str]:

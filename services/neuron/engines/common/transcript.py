@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import codecs
 from collections.abc import Callable, Collection
 
 from services.neuron.engine_api.events import Delta, EndReason, TokenLogprob
 from services.neuron.engine_api.task import Task
-from services.neuron.generation.detokeniser import Detokeniser
-from services.neuron.generation.stopping import StopStrings
+from services.neuron.engines.common.stop_strings import StopStrings
 
 
 class Transcript:
@@ -132,3 +132,22 @@ class Transcript:
     def _end_if_full(self) -> None:
         if self.token_count >= self.limit:
             self.end(EndReason.MAX_TOKENS)
+
+
+class Detokeniser:
+    """Decodes UTF-8 piece by piece.
+
+    Holds back the bytes of an incomplete character until it is complete or can no longer become one
+    (then it is U+FFFD). Any division of the same bytes into pieces gives the same text.
+    """
+
+    def __init__(self) -> None:
+        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
+
+    def feed(self, piece: bytes) -> str:
+        """The characters that this piece completes; may be empty."""
+        return self._decoder.decode(piece)
+
+    def finish(self) -> str:
+        """What is held back, as it is: an incomplete character becomes U+FFFD."""
+        return self._decoder.decode(b"", final=True)

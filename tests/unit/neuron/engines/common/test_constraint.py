@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from services.neuron.engine_api.task import Constraint, ConstraintKind
-from services.neuron.generation.constraint import (
+from services.neuron.engines.common.constraint import (
     BadConstraintError,
     ConstraintCompiler,
     OutputConstraint,
@@ -114,7 +114,7 @@ def test_a_vocabulary_that_cannot_be_read_refuses_constraints_alone(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """The library panics, and its panics are no exceptions that are usually caught."""
-    monkeypatch.setattr("services.neuron.generation.constraint._LONGEST_PIECE_BYTES", 1_000_000)
+    monkeypatch.setattr("services.neuron.engines.common.constraint._LONGEST_PIECE_BYTES", 1_000_000)
     compiler = ConstraintCompiler(
         pieces=[*PIECES, b"y" * 5000],
         special_token_ids=[0, 1],

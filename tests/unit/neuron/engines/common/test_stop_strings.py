@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.neuron.generation.stopping import StopStrings
+from services.neuron.engines.common.stop_strings import StopStrings
 
 
 def run(strings: list[str], pieces: list[str], *, include: bool = False) -> tuple[str, str | None]:

@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.neuron.generation.logprobs import LogprobReader
+from services.neuron.engines.common.logprobs import LogprobReader
 
 ROWS = st.lists(st.floats(-50, 50, width=32), min_size=2, max_size=40)
 

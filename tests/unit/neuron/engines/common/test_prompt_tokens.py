@@ -7,7 +7,12 @@ import re
 import pytest
 
 from services.neuron.engine_api.task import Prompt, Segment
-from services.neuron.generation.least import PIECE_CHARACTERS, least_tokens, pieces, single_bytes
+from services.neuron.engines.common.prompt_tokens import (
+    PIECE_CHARACTERS,
+    least_tokens,
+    pieces,
+    single_bytes,
+)
 
 LONGEST = 8
 ASCII = bytes(range(128))

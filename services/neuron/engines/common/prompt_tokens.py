@@ -9,8 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from typing import Final
 
-from services.neuron.engine_api.task import Prompt
-from services.neuron.generation.runs import joined_runs
+from services.neuron.engine_api.task import Prompt, Segment
 
 PIECE_CHARACTERS: Final = 128 << 10
 """A tenth of a second of a tokeniser's time, about."""
@@ -72,3 +71,18 @@ def pieces(text: str) -> Iterator[str]:
         yield text[start:cut]
         start = cut
     yield text[start:]
+
+
+def joined_runs(segments: Iterable[Segment]) -> Iterator[Segment]:
+    """Segments with touching plain runs joined: tokenising them apart gives other tokens."""
+    plain = ""
+    for segment in segments:
+        if not segment.control:
+            plain += segment.text
+            continue
+        if plain:
+            yield Segment(plain)
+            plain = ""
+        yield segment
+    if plain:
+        yield Segment(plain)

@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.neuron.generation.admission import (
+from services.neuron.engines.common.admission import (
     INTERACTIVE_PER_BATCH,
     AdmissionQueue,
     QueueFullError,

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from services.neuron.engine_api.task import Constraint, ConstraintKind
-from services.neuron.generation.logprobs import Row
+from services.neuron.engines.common.logprobs import Row
 
 # Unbounded white space is where small models lose themselves for ever.
 _JSON_OPTIONS: Final = MappingProxyType({"whitespace_pattern": r"[\x20\x0A\x0D\x09]{1,20}"})

@@ -2,7 +2,7 @@ from typing import Any
 
 from services.neuron.engine_api.events import Delta, EndReason, TokenLogprob
 from services.neuron.engine_api.task import Prompt, StopParams, Task
-from services.neuron.generation.transcript import Transcript
+from services.neuron.engines.common.transcript import Transcript
 
 PIECES = {1: b"one", 2: b" two", 3: b" three", 9: b"<end>"}
 

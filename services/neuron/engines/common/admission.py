@@ -12,6 +12,8 @@ from typing import Final, Generic, TypeVar
 Item = TypeVar("Item")
 
 INTERACTIVE_PER_BATCH: Final = 4
+_WEIGHT: Final = 0.2
+_LEAST_SECONDS: Final = 1.0
 """While both wait, one batch item goes after so many interactive ones: it cannot starve."""
 
 
@@ -134,3 +136,22 @@ class AdmissionQueue(Generic[Item]):
         if len(self._last_turn) > 4 * self._max_queued + 64:
             present = {waiting.principal for waiting in (*self._interactive, *self._batch)}
             self._last_turn = {p: t for p, t in self._last_turn.items() if p in present}
+
+
+class Pace:
+    """A moving average of task durations over a number of places."""
+
+    def __init__(self, places: int) -> None:
+        self._places = places
+        self._seconds: float | None = None
+
+    def note(self, seconds: float) -> None:
+        """Counts a task that ended well."""
+        before = seconds if self._seconds is None else self._seconds
+        self._seconds = before + _WEIGHT * (seconds - before)
+
+    def seconds_until(self, position: int) -> float | None:
+        """When the task with so many before it may start; None while nothing has ended yet."""
+        if self._seconds is None:
+            return None
+        return max(_LEAST_SECONDS, self._seconds * (position + 1) / self._places)

@@ -1,4 +1,4 @@
-from services.neuron.generation.pace import Pace
+from services.neuron.engines.common.admission import Pace
 
 
 def test_nothing_is_known_before_the_first_end() -> None:
