@@ -14,15 +14,15 @@ from services.backplane.server import Server
 from services.backplane.timeouts import timeout
 from services.neuron.devices.inventory import Devices
 from services.neuron.devices.watch import DeviceWatch
-from services.neuron.instances import Instances, State, shutting_down
-from services.neuron.loading import Loads
+from services.neuron.instances.instances import Instances, State, shutting_down
+from services.neuron.instances.load import Loads
+from services.neuron.instances.recover import Recovery
+from services.neuron.instances.unload import Unloads
 from services.neuron.membership import Membership
-from services.neuron.recovery import Recovery
 from services.neuron.servicer import NeuronServicer
 from services.neuron.sources.resolver import Sources
 from services.neuron.status import StatusBoard
 from services.neuron.supervisor.supervisor import Supervisor
-from services.neuron.unloading import Unloads
 
 _MEASURE_SECONDS: Final = 2.0
 _LOOK_SECONDS: Final = 1.0

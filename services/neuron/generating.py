@@ -18,7 +18,7 @@ from services.neuron.chat.template import Rendered, text_prompt
 from services.neuron.chat.thinking_budget import ThinkingBudget
 from services.neuron.engine_api.task import Constraint, Prompt, Task
 from services.neuron.gauges import NeuronMetrics
-from services.neuron.instances import Instance, Instances
+from services.neuron.instances.instances import Instance, Instances
 from services.neuron.outlet import Outlet
 from services.neuron.running import Generation
 from services.neuron.settings import NeuronSettings

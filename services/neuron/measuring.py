@@ -11,12 +11,12 @@ from cortex.v1 import generation_pb2 as generation
 from cortex.v1 import neuron_service_pb2 as neuron
 from services.backplane.errors import FleetError, Reason
 from services.backplane.timeouts import timeout
-from services.neuron import placing
-from services.neuron.assigning import Assignments
 from services.neuron.chat.template import text_prompt
 from services.neuron.engine_api.task import Prompt
 from services.neuron.generating import render
-from services.neuron.instances import Instances
+from services.neuron.instances import fit
+from services.neuron.instances.assign import Assignments
+from services.neuron.instances.instances import Instances
 from services.neuron.sources.resolver import Sources
 
 _ANSWER_SECONDS = 120.0
@@ -107,8 +107,8 @@ class Measures:
         verdicts = [
             neuron.DeviceVerdict(
                 device_id=device.device_id,
-                fits=not (reason := placing.verdict(placed, spec, device)),
-                free_bytes=placing.room(device),
+                fits=not (reason := fit.verdict(placed, spec, device)),
+                free_bytes=fit.room(device),
                 reason=reason,
             )
             for device in devices
@@ -119,7 +119,7 @@ class Measures:
             fits=placed.fits,
             required_bytes=placed.required_bytes,
             devices=verdicts,
-            advice="" if placed.fits else placing.advice(spec, weights, together),
+            advice="" if placed.fits else fit.advice(spec, weights, together),
         )
 
     @contextlib.asynccontextmanager

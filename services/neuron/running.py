@@ -32,7 +32,7 @@ from services.neuron.engine_api.events import (
 )
 from services.neuron.engine_api.task import Task
 from services.neuron.gauges import NeuronMetrics
-from services.neuron.instances import Instance, Instances, State
+from services.neuron.instances.instances import Instance, Instances, State
 from services.neuron.outlet import Outlet
 from services.neuron.supervisor.link import WorkerLink, failure
 

@@ -12,7 +12,7 @@ from cortex.v1 import model_pb2 as model
 from cortex.v1 import neuron_service_pb2 as neuron
 from services.neuron import translate
 from services.neuron.devices.inventory import within_budget
-from services.neuron.instances import Instance, Instances, State
+from services.neuron.instances.instances import Instance, Instances, State
 from services.neuron.supervisor.listener import SlotKey
 from services.neuron.supervisor.slot import SlotView
 from services.neuron.weights.inspect import capabilities

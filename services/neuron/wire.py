@@ -20,19 +20,20 @@ from services.backplane.lifecycle import Shutdown
 from services.backplane.metrics import RpcMetrics, exposition, new_registry
 from services.backplane.server import Server
 from services.backplane.settings import Document
-from services.neuron.assigning import Assignments
 from services.neuron.daemon import Daemon
 from services.neuron.devices.inventory import Devices, importable_engines, machine_memory_bytes
 from services.neuron.devices.watch import DeviceWatch
 from services.neuron.gauges import NeuronMetrics, StatusCollector
 from services.neuron.generating import Generations
-from services.neuron.instances import Instances
+from services.neuron.instances.assign import Assignments
+from services.neuron.instances.instances import Instances
+from services.neuron.instances.load import Loads
+from services.neuron.instances.reclaim import MemoryReader, Reclaiming
+from services.neuron.instances.recover import Recovery
+from services.neuron.instances.unload import Unloads
 from services.neuron.leaders import Leaders
-from services.neuron.loading import Loads
 from services.neuron.measuring import Measures
 from services.neuron.membership import Membership
-from services.neuron.reclaiming import MemoryReader, Reclaiming
-from services.neuron.recovery import Recovery
 from services.neuron.servicer import NeuronServicer
 from services.neuron.settings import NeuronSettings
 from services.neuron.sources.hub import HubSource
@@ -42,7 +43,6 @@ from services.neuron.sources.source import PathSource
 from services.neuron.status import StatusBoard
 from services.neuron.supervisor.process import WorkerCommand, python_worker
 from services.neuron.supervisor.supervisor import Supervisor
-from services.neuron.unloading import Unloads
 
 _SERVICE = "cortex.v1.NeuronService"
 

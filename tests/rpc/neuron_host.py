@@ -18,7 +18,7 @@ from cortex.v1.neuron_service_pb2_grpc import NeuronServiceStub
 from services.backplane.channels import open_channel
 from services.backplane.errors import FleetError
 from services.backplane.status import from_rpc_error
-from services.neuron.reclaiming import MemoryReader
+from services.neuron.instances.reclaim import MemoryReader
 from services.neuron.settings import NeuronSettings, WorkerLimits
 from services.neuron.supervisor.process import WorkerCommand, python_worker
 from services.neuron.wire import ServedNeuron, serving

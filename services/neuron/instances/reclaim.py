@@ -12,7 +12,7 @@ from typing import Final, NamedTuple, Protocol
 
 import structlog
 
-from services.neuron.instances import Instances
+from services.neuron.instances.instances import Instances
 from services.neuron.supervisor.listener import SlotKey
 from services.neuron.supervisor.supervisor import Supervisor
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pathlib
 
 from cortex.v1 import model_pb2 as model
-from services.neuron.assigning import Assignments
+from services.neuron.instances.assign import Assignments
 from services.neuron.weights.inspect import Weights
 
 GIB = 1 << 30

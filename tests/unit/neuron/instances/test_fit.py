@@ -6,7 +6,7 @@ import pytest
 
 from cortex.v1 import model_pb2 as model
 from services.backplane.errors import FleetError, Reason
-from services.neuron import placing
+from services.neuron.instances import fit
 from services.neuron.supervisor.listener import SlotKey
 from services.neuron.weights.inspect import Weights
 
@@ -30,7 +30,7 @@ ALL = (SMALL, LARGE, BROKEN, CPU)
 
 
 def place(weights: Weights, devices=ALL, engines=BOTH, **spec):
-    return placing.place(model.LoadSpec(**spec), weights, engines=engines, devices=devices)
+    return fit.place(model.LoadSpec(**spec), weights, engines=engines, devices=devices)
 
 
 def choose(weights: Weights, devices=ALL, engines=BOTH, **spec):
@@ -76,9 +76,9 @@ def test_what_cannot_run_here_says_why(weights, arguments, reason):
 
 
 def test_the_cache_is_part_of_what_is_needed():
-    small = placing.required_bytes(model.LoadSpec(max_context_tokens=1024), GGUF)
-    large = placing.required_bytes(model.LoadSpec(max_context_tokens=1024, max_sequences=2), GGUF)
-    half = placing.required_bytes(
+    small = fit.required_bytes(model.LoadSpec(max_context_tokens=1024), GGUF)
+    large = fit.required_bytes(model.LoadSpec(max_context_tokens=1024, max_sequences=2), GGUF)
+    half = fit.required_bytes(
         model.LoadSpec(max_context_tokens=1024, cache_format=model.CACHE_FORMAT_Q8), GGUF
     )
 
@@ -129,7 +129,7 @@ def test_each_device_gets_its_verdict():
     devices = [SMALL, LARGE, BROKEN, held, CPU]
     placed = place(exl2(5 * GIB), devices)
 
-    reasons = {one.device_id: placing.verdict(placed, model.LoadSpec(), one) for one in devices}
+    reasons = {one.device_id: fit.verdict(placed, model.LoadSpec(), one) for one in devices}
 
     assert reasons["gpu-b"] == ""
     assert "3328 MiB free; 5184 MiB are needed" in reasons["gpu-a"]
@@ -141,14 +141,14 @@ def test_each_device_gets_its_verdict():
 def test_all_devices_of_a_group_will_do():
     placed = place(exl2(10 * GIB), [SMALL, LARGE])
 
-    assert [placing.verdict(placed, model.LoadSpec(), one) for one in (SMALL, LARGE)] == ["", ""]
+    assert [fit.verdict(placed, model.LoadSpec(), one) for one in (SMALL, LARGE)] == ["", ""]
 
 
 def test_other_devices_than_the_named_are_out():
     spec = model.LoadSpec(device_ids=["gpu-a"])
-    placed = placing.place(spec, exl2(1), engines=BOTH, devices=ALL)
+    placed = fit.place(spec, exl2(1), engines=BOTH, devices=ALL)
 
-    reasons = [placing.verdict(placed, spec, one) for one in (SMALL, LARGE)]
+    reasons = [fit.verdict(placed, spec, one) for one in (SMALL, LARGE)]
 
     assert reasons == ["", "It was not asked for."]
 
@@ -157,4 +157,4 @@ def test_other_devices_than_the_named_are_out():
     ("free", "words"), [(4 * GIB, "context of 768"), (GIB, "after another model"), (0, "another")]
 )
 def test_advice_is_the_cheapest_change(free, words):
-    assert words in placing.advice(model.LoadSpec(), GGUF, free)
+    assert words in fit.advice(model.LoadSpec(), GGUF, free)

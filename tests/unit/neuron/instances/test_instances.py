@@ -8,7 +8,7 @@ from cortex.v1 import model_pb2 as model
 from services.backplane.changes import Changes
 from services.backplane.errors import FleetError, Reason
 from services.neuron.engine_api.model import ModelStats
-from services.neuron.instances import Instance, Instances, State
+from services.neuron.instances.instances import Instance, Instances, State
 
 PATHS = {
     State.LOADING: [],

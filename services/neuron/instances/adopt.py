@@ -11,7 +11,7 @@ from services.neuron.chat.thinking_budget import Closing, closing_prompt, closin
 from services.neuron.chat.tool_calls.formats import GENERIC, tool_format
 from services.neuron.engine_api.frames import Loaded
 from services.neuron.engine_api.model import LoadPlan, ModelInfo
-from services.neuron.instances import Instance
+from services.neuron.instances.instances import Instance
 from services.neuron.settings import NeuronSettings
 from services.neuron.supervisor.link import WorkerLink
 from services.neuron.weights.inspect import Weights

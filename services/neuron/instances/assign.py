@@ -6,8 +6,8 @@ import dataclasses
 from collections.abc import Awaitable, Callable, Sequence
 
 from cortex.v1 import model_pb2 as model
-from services.neuron import placing
-from services.neuron.placing import Placement
+from services.neuron.instances import fit
+from services.neuron.instances.fit import Placement
 from services.neuron.supervisor.listener import SlotKey
 from services.neuron.weights.inspect import Weights
 
@@ -68,7 +68,7 @@ class Assignments:
         devices = [_copy(device) for device in self._devices()]
         for promise in self._promises.values():
             _take(promise, devices)
-        placement = placing.place(
+        placement = fit.place(
             spec,
             weights,
             engines=self._engines,

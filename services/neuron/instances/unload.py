@@ -14,9 +14,9 @@ import structlog
 
 from services.backplane.errors import FleetError, Reason
 from services.backplane.timeouts import timeout
-from services.neuron.instances import Instance, Instances, State
-from services.neuron.loading import Loads
-from services.neuron.reclaiming import Reclaiming
+from services.neuron.instances.instances import Instance, Instances, State
+from services.neuron.instances.load import Loads
+from services.neuron.instances.reclaim import Reclaiming
 from services.neuron.supervisor.listener import SlotKey
 from services.neuron.supervisor.supervisor import Supervisor
 

@@ -4,13 +4,13 @@ from cortex.v1 import model_pb2 as model
 from services.backplane.changes import Changes
 from services.neuron.devices.inventory import Devices
 from services.neuron.devices.watch import DeviceWatch
-from services.neuron.instances import Instance, Instances, State
-from services.neuron.loading import Loads
-from services.neuron.reclaiming import Reclaiming
+from services.neuron.instances.instances import Instance, Instances, State
+from services.neuron.instances.load import Loads
+from services.neuron.instances.reclaim import Reclaiming
+from services.neuron.instances.unload import Freed, Unloads
 from services.neuron.settings import WorkerLimits
 from services.neuron.supervisor.process import python_worker
 from services.neuron.supervisor.supervisor import Supervisor
-from services.neuron.unloading import Freed, Unloads
 
 
 async def test_devices_are_measured_before_the_copy_is_reported_gone():

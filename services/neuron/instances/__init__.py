@@ -1,0 +1,1 @@
+"""Loaded instances and their life: fit, assign, load, adopt, recover, unload, reclaim."""
