@@ -14,14 +14,15 @@ from cortex.v1 import neuron_service_pb2 as neuron
 from cortex.v1.neuron_service_pb2_grpc import NeuronServiceServicer
 from services.backplane.changes import Changes
 from services.backplane.errors import FleetError, Reason
-from services.neuron.generating import Generations, is_large
 from services.neuron.instances.instances import Instance
 from services.neuron.instances.load import Loads
 from services.neuron.instances.unload import Draining, Freed, Releasing, Unloads
 from services.neuron.leaders import Leaders
-from services.neuron.measuring import Measures
-from services.neuron.outlet import ReaderOutlet
-from services.neuron.session import Session
+from services.neuron.serving.event_sink import ReaderOutlet
+from services.neuron.serving.generations import Generations
+from services.neuron.serving.prompt import is_large
+from services.neuron.serving.queries import Measures
+from services.neuron.serving.session import Session
 from services.neuron.status import StatusBoard, to_instance
 
 # Tokens that a reader of Generate may be behind before its generation pauses.

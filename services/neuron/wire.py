@@ -24,7 +24,6 @@ from services.neuron.daemon import Daemon
 from services.neuron.devices.inventory import Devices, importable_engines, machine_memory_bytes
 from services.neuron.devices.watch import DeviceWatch
 from services.neuron.gauges import NeuronMetrics, StatusCollector
-from services.neuron.generating import Generations
 from services.neuron.instances.assign import Assignments
 from services.neuron.instances.instances import Instances
 from services.neuron.instances.load import Loads
@@ -32,9 +31,10 @@ from services.neuron.instances.reclaim import MemoryReader, Reclaiming
 from services.neuron.instances.recover import Recovery
 from services.neuron.instances.unload import Unloads
 from services.neuron.leaders import Leaders
-from services.neuron.measuring import Measures
 from services.neuron.membership import Membership
 from services.neuron.servicer import NeuronServicer
+from services.neuron.serving.generations import Generations
+from services.neuron.serving.queries import Measures
 from services.neuron.settings import NeuronSettings
 from services.neuron.sources.hub import HubSource
 from services.neuron.sources.package import PackageSource

@@ -19,10 +19,11 @@ from cortex.v1 import generation_pb2 as generation
 from cortex.v1 import neuron_service_pb2 as neuron
 from services.backplane.errors import FleetError, Reason
 from services.backplane.status import pack
-from services.neuron import translate
 from services.neuron.engine_api.events import TokenLogprob
-from services.neuron.generating import Generations, is_large
-from services.neuron.running import Generation
+from services.neuron.serving import convert
+from services.neuron.serving.generation import Generation
+from services.neuron.serving.generations import Generations
+from services.neuron.serving.prompt import is_large
 
 _MOST_SEQUENCES: Final = 8_192
 _DELTAS: Final = frozenset({"text", "reasoning", "tool_call"})
@@ -248,4 +249,4 @@ class _SequenceOutlet:
 def _text_event(
     text: str, token_ids: Sequence[int], logprobs: Sequence[TokenLogprob]
 ) -> generation.GenerateResponse:
-    return generation.GenerateResponse(text=translate.text_delta(text, token_ids, logprobs))
+    return generation.GenerateResponse(text=convert.text_delta(text, token_ids, logprobs))

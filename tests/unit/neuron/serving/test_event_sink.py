@@ -7,7 +7,7 @@ import pytest
 from cortex.v1 import generation_pb2 as g
 from services.backplane.errors import FleetError, Reason
 from services.neuron.engine_api.events import TokenLogprob
-from services.neuron.outlet import ReaderOutlet
+from services.neuron.serving.event_sink import ReaderOutlet
 
 
 def queued(position: int) -> g.GenerateResponse:

@@ -13,10 +13,10 @@ from services.backplane.errors import FleetError, Reason
 from services.backplane.timeouts import timeout
 from services.neuron.chat.template import text_prompt
 from services.neuron.engine_api.task import Prompt
-from services.neuron.generating import render
 from services.neuron.instances import fit
 from services.neuron.instances.assign import Assignments
 from services.neuron.instances.instances import Instances
+from services.neuron.serving.prompt import render
 from services.neuron.sources.resolver import Sources
 
 _ANSWER_SECONDS = 120.0

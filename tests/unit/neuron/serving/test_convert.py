@@ -4,9 +4,9 @@ import pytest
 
 from cortex.v1 import generation_pb2 as g
 from services.backplane.errors import FleetError
-from services.neuron import translate
 from services.neuron.engine_api.events import Ended, EndReason, Queued, TokenLogprob
 from services.neuron.engine_api.task import Constraint, ConstraintKind, SamplingParams
+from services.neuron.serving import convert
 
 OWN = SamplingParams(temperature=0.6, top_k=20, top_p=0.95, seed=None)
 
@@ -14,16 +14,16 @@ OWN = SamplingParams(temperature=0.6, top_k=20, top_p=0.95, seed=None)
 def test_the_requests_values_win_then_the_models_then_those_of_a_model_without_advice():
     asked = g.Sampling(temperature=0, seed=7, logit_bias={3: -100.0})
 
-    settled = translate.sampling(asked, OWN)
+    settled = convert.sampling(asked, OWN)
 
     assert settled == SamplingParams(
         temperature=0, top_k=20, top_p=0.95, seed=7, logit_bias={3: -100.0}
     )
-    assert translate.sampling(g.Sampling(), None) == translate.UNADVISED
+    assert convert.sampling(g.Sampling(), None) == convert.UNADVISED
 
 
 def test_zero_is_a_value_and_not_unset():
-    assert translate.sampling(g.Sampling(top_k=0), OWN).top_k == 0
+    assert convert.sampling(g.Sampling(top_k=0), OWN).top_k == 0
 
 
 @pytest.mark.parametrize(
@@ -45,7 +45,7 @@ def test_zero_is_a_value_and_not_unset():
 )
 def test_values_out_of_range_name_their_field(asked):
     with pytest.raises(FleetError) as refused:
-        translate.sampling(g.Sampling(**asked), None)
+        convert.sampling(g.Sampling(**asked), None)
 
     assert refused.value.field == f"sampling.{next(iter(asked))}"
 
@@ -54,13 +54,13 @@ def test_values_out_of_range_name_their_field(asked):
     "asked", [{"temperature": 0}, {"top_p": 1}, {"min_p": 0}, {"frequency_penalty": -2}], ids=str
 )
 def test_values_at_the_edge_are_allowed(asked):
-    settled = translate.sampling(g.Sampling(**asked), None)
+    settled = convert.sampling(g.Sampling(**asked), None)
 
     assert getattr(settled, next(iter(asked))) == next(iter(asked.values()))
 
 
 def test_unset_max_tokens_is_no_limit():
-    assert translate.stop(g.StopRules()).max_tokens is None
+    assert convert.stop(g.StopRules()).max_tokens is None
 
 
 @pytest.mark.parametrize(
@@ -77,29 +77,29 @@ def test_unset_max_tokens_is_no_limit():
     ],
 )
 def test_constraints_keep_their_language(asked, made):
-    assert translate.constraint(asked) == made
+    assert convert.constraint(asked) == made
 
 
 def test_logprobs_that_nobody_asked_for_are_none():
-    assert translate.top_logprobs(g.GenerateRequest()) is None
-    assert translate.top_logprobs(g.GenerateRequest(top_logprobs=0)) == 0
+    assert convert.top_logprobs(g.GenerateRequest()) is None
+    assert convert.top_logprobs(g.GenerateRequest(top_logprobs=0)) == 0
 
 
 def test_an_unknown_wait_has_no_eta():
-    assert not translate.queued(Queued(1, 3)).queued.HasField("eta")
-    assert translate.queued(Queued(1, 3, 1.5)).queued.eta.ToMilliseconds() == 1500
+    assert not convert.queued(Queued(1, 3)).queued.HasField("eta")
+    assert convert.queued(Queued(1, 3, 1.5)).queued.eta.ToMilliseconds() == 1500
 
 
 def test_alternatives_are_carried_along():
     rival = TokenLogprob(2, b"\xff", -3.0)
 
-    made = translate.logprob(TokenLogprob(1, b"a", -0.1, (rival,)))
+    made = convert.logprob(TokenLogprob(1, b"a", -0.1, (rival,)))
 
     assert made.alternatives[0].text == b"\xff"
 
 
 def test_every_end_has_its_word():
-    assert {translate.finish_reason(reason) for reason in EndReason} == {
+    assert {convert.finish_reason(reason) for reason in EndReason} == {
         g.FINISH_REASON_END_OF_TURN,
         g.FINISH_REASON_STOP_STRING,
         g.FINISH_REASON_MAX_TOKENS,
@@ -107,7 +107,7 @@ def test_every_end_has_its_word():
 
 
 def test_timings_keep_fractions_of_a_second():
-    made = translate.timings(Ended(1, EndReason.END_OF_TURN, "", 1, 0.25, 1.5, 2.0, 3))
+    made = convert.timings(Ended(1, EndReason.END_OF_TURN, "", 1, 0.25, 1.5, 2.0, 3))
 
     assert made.queued.ToMilliseconds() == 250
     assert made.prefill.ToMilliseconds() == 1500

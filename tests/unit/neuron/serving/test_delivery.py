@@ -4,8 +4,8 @@ import pytest
 
 from services.neuron.chat.tool_calls.formats import tool_parser
 from services.neuron.chat.tool_calls.parsing.calls import Tools
-from services.neuron.delivery import Delivery
 from services.neuron.engine_api.events import Delta
+from services.neuron.serving.delivery import Delivery
 
 TWO = '<tool_call>{"name": "a"}</tool_call> and <tool_call>{"name": "b"}</tool_call>'
 

@@ -15,11 +15,8 @@ import msgspec
 
 from cortex.v1 import generation_pb2 as generation
 from services.backplane.errors import FleetError, Reason
-from services.neuron import translate
-from services.neuron.accounting import Account
 from services.neuron.chat.stream import ChatParser
 from services.neuron.chat.thinking_budget import ThinkingBudget
-from services.neuron.delivery import Delivery
 from services.neuron.engine_api.events import (
     Delta,
     Ended,
@@ -33,7 +30,10 @@ from services.neuron.engine_api.events import (
 from services.neuron.engine_api.task import Task
 from services.neuron.gauges import NeuronMetrics
 from services.neuron.instances.instances import Instance, Instances, State
-from services.neuron.outlet import Outlet
+from services.neuron.serving import convert
+from services.neuron.serving.accounting import Account
+from services.neuron.serving.delivery import Delivery
+from services.neuron.serving.event_sink import Outlet
 from services.neuron.supervisor.link import WorkerLink, failure
 
 
@@ -148,10 +148,10 @@ class Generation:
                 self._on_started(event)
             case Queued():
                 if self._started is None:
-                    self._outlet.event(translate.queued(event))
+                    self._outlet.event(convert.queued(event))
             case Prefilled():
                 if not self._account.has_output:
-                    self._outlet.event(translate.prefilled(event))
+                    self._outlet.event(convert.prefilled(event))
             case Ended():
                 self._on_ended(event)
             case Failed():
@@ -205,7 +205,7 @@ class Generation:
     def _on_started(self, event: Started) -> None:
         if self._started is None:
             self._started = event
-            self._outlet.event(translate.started(event, self._instance.instance_id))
+            self._outlet.event(convert.started(event, self._instance.instance_id))
 
     def _on_delta(self, event: Delta) -> None:
         self._account.note_output()
@@ -220,11 +220,11 @@ class Generation:
     def _on_ended(self, event: Ended) -> None:
         self._link = None
         self._delivery.finish()
-        reason = translate.finish_reason(event.reason)
+        reason = convert.finish_reason(event.reason)
         if self._delivery.has_called and event.reason is EndReason.END_OF_TURN:
             reason = generation.FINISH_REASON_TOOL_CALLS
         self._account.note_times(event, len(self._delivery.made))
-        self._finish(reason, event.stop_string, translate.timings(event))
+        self._finish(reason, event.stop_string, convert.timings(event))
 
     def _finish(
         self,

@@ -9,8 +9,8 @@ from typing import Protocol
 
 from cortex.v1 import generation_pb2 as generation
 from services.backplane.errors import FleetError
-from services.neuron import translate
 from services.neuron.engine_api.events import TokenLogprob
+from services.neuron.serving import convert
 
 
 class Outlet(Protocol):
@@ -63,10 +63,10 @@ class ReaderOutlet:
             if last.HasField("text"):
                 last.text.text += text
                 last.text.token_ids.extend(token_ids)
-                last.text.logprobs.extend(translate.logprob(each) for each in logprobs)
+                last.text.logprobs.extend(convert.logprob(each) for each in logprobs)
                 self._events[-1] = (last, tokens + len(token_ids))
                 return
-        delta = translate.text_delta(text, token_ids, logprobs)
+        delta = convert.text_delta(text, token_ids, logprobs)
         self._put(generation.GenerateResponse(text=delta), len(token_ids))
 
     def finished(self, event: generation.GenerationFinished) -> None:

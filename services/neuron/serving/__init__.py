@@ -1,0 +1,1 @@
+"""Requests: prompt, generation, delivery, sessions, counting and embedding."""
