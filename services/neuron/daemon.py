@@ -18,10 +18,10 @@ from services.neuron.instances.instances import Instances, State, shutting_down
 from services.neuron.instances.load import Loads
 from services.neuron.instances.recover import Recovery
 from services.neuron.instances.unload import Unloads
-from services.neuron.membership import Membership
+from services.neuron.membership.membership import Membership
+from services.neuron.membership.report import StatusBoard
 from services.neuron.servicer import NeuronServicer
 from services.neuron.sources.resolver import Sources
-from services.neuron.status import StatusBoard
 from services.neuron.supervisor.supervisor import Supervisor
 
 _MEASURE_SECONDS: Final = 2.0

@@ -17,13 +17,13 @@ from services.backplane.errors import FleetError, Reason
 from services.neuron.instances.instances import Instance
 from services.neuron.instances.load import Loads
 from services.neuron.instances.unload import Draining, Freed, Releasing, Unloads
-from services.neuron.leaders import Leaders
+from services.neuron.membership.leader_epoch import Leaders
+from services.neuron.membership.report import StatusBoard, to_instance
 from services.neuron.serving.event_sink import ReaderOutlet
 from services.neuron.serving.generations import Generations
 from services.neuron.serving.prompt import is_large
 from services.neuron.serving.queries import Measures
 from services.neuron.serving.session import Session
-from services.neuron.status import StatusBoard, to_instance
 
 # Tokens that a reader of Generate may be behind before its generation pauses.
 _READER_CREDIT_TOKENS: Final = 256

@@ -30,8 +30,9 @@ from services.neuron.instances.load import Loads
 from services.neuron.instances.reclaim import MemoryReader, Reclaiming
 from services.neuron.instances.recover import Recovery
 from services.neuron.instances.unload import Unloads
-from services.neuron.leaders import Leaders
-from services.neuron.membership import Membership
+from services.neuron.membership.leader_epoch import Leaders
+from services.neuron.membership.membership import Membership
+from services.neuron.membership.report import StatusBoard
 from services.neuron.servicer import NeuronServicer
 from services.neuron.serving.generations import Generations
 from services.neuron.serving.queries import Measures
@@ -40,7 +41,6 @@ from services.neuron.sources.hub import HubSource
 from services.neuron.sources.package import PackageSource
 from services.neuron.sources.resolver import Sources
 from services.neuron.sources.source import PathSource
-from services.neuron.status import StatusBoard
 from services.neuron.supervisor.process import WorkerCommand, python_worker
 from services.neuron.supervisor.supervisor import Supervisor
 

@@ -21,8 +21,8 @@ from services.backplane.changes import Changes
 from services.backplane.channels import open_channel
 from services.backplane.errors import FleetError, Reason
 from services.backplane.timeouts import timeout
-from services.neuron.leaders import Leaders
-from services.neuron.status import StatusBoard
+from services.neuron.membership.leader_epoch import Leaders
+from services.neuron.membership.report import StatusBoard
 
 _REPORT_SECONDS: Final = 2.0
 # Changes within this long travel in one report.

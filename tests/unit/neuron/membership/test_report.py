@@ -5,7 +5,7 @@ from cortex.v1 import neuron_service_pb2 as neuron
 from services.backplane.changes import Changes
 from services.neuron.engine_api.model import ModelInfo
 from services.neuron.instances.instances import Instance, Instances
-from services.neuron.status import StatusBoard
+from services.neuron.membership.report import StatusBoard
 from services.neuron.supervisor.listener import SlotKey
 from services.neuron.supervisor.slot import SlotView
 
