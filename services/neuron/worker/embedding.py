@@ -8,8 +8,8 @@ from typing import Final
 from services.backplane.errors import FleetError, context_too_long
 from services.neuron.engine_api.engine import LoadedModel
 from services.neuron.engine_api.frames import Embed, Embedded
-from services.neuron.worker.instances import Instances, gone
 from services.neuron.worker.link import Link
+from services.neuron.worker.models import Instances, gone
 
 _SLICE_TOKENS: Final = 512
 

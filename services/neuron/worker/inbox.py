@@ -28,8 +28,8 @@ from services.neuron.engine_api.frames import (
     Unload,
 )
 from services.neuron.engine_api.task import Prompt, Task
-from services.neuron.worker.instances import Instances
 from services.neuron.worker.link import Link
+from services.neuron.worker.models import Instances
 from services.neuron.worker.tokenising import Abandoned, Lane, is_long, token_ids
 
 

@@ -26,9 +26,9 @@ from services.neuron.engine_api.frames import (
 from services.neuron.engine_api.model import LoadPlan, ModelStats
 from services.neuron.worker.embedding import Embeddings
 from services.neuron.worker.inbox import Inbox, TokenisedTask, TokenisedTexts, Work
-from services.neuron.worker.instances import Instance, Instances
 from services.neuron.worker.link import Link
 from services.neuron.worker.loading import Loads
+from services.neuron.worker.models import Instance, Instances
 from services.neuron.worker.process import give_memory_back, resident_bytes
 
 _BEAT_SECONDS: Final = 0.5

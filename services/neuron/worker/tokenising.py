@@ -9,7 +9,7 @@ from typing import Final, Generic, TypeVar
 
 from services.backplane.errors import FleetError, Reason, context_too_long
 from services.neuron.engine_api.task import Prompt
-from services.neuron.worker.instances import Instance, Instances, gone
+from services.neuron.worker.models import Instance, Instances, gone
 
 LONG_CHARACTERS: Final = 64 << 10
 """Longer texts take a tokeniser so long that nothing else should wait for them."""

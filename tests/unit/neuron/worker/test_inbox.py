@@ -18,8 +18,8 @@ from services.neuron.engine_api.model import LoadPlan
 from services.neuron.engine_api.task import Prompt, Segment, Task
 from services.neuron.engines import create_engine
 from services.neuron.worker.inbox import Inbox, TokenisedTask, Work
-from services.neuron.worker.instances import Instance, Instances
 from services.neuron.worker.link import Link
+from services.neuron.worker.models import Instance, Instances
 from tests.models import scripted
 
 DEADLINE_SECONDS = 30.0
