@@ -23,7 +23,6 @@ from services.backplane.settings import Document
 from services.neuron.daemon import Daemon
 from services.neuron.devices.inventory import Devices, importable_engines, machine_memory_bytes
 from services.neuron.devices.watch import DeviceWatch
-from services.neuron.gauges import NeuronMetrics, StatusCollector
 from services.neuron.instances.assign import Assignments
 from services.neuron.instances.instances import Instances
 from services.neuron.instances.load import Loads
@@ -33,6 +32,7 @@ from services.neuron.instances.unload import Unloads
 from services.neuron.membership.leader_epoch import Leaders
 from services.neuron.membership.membership import Membership
 from services.neuron.membership.report import StatusBoard
+from services.neuron.metrics import NeuronMetrics, StatusCollector
 from services.neuron.servicer import NeuronServicer
 from services.neuron.serving.generations import Generations
 from services.neuron.serving.queries import Measures

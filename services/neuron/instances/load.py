@@ -20,10 +20,10 @@ from cortex.v1 import model_pb2 as model
 from services.backplane.errors import FleetError, Reason
 from services.backplane.timeouts import timeout
 from services.neuron.engine_api.frames import Loading
-from services.neuron.gauges import NeuronMetrics
 from services.neuron.instances.adopt import adopt, plan_of
 from services.neuron.instances.assign import Assignments
 from services.neuron.instances.instances import Instance, Instances, State, shutting_down
+from services.neuron.metrics import NeuronMetrics
 from services.neuron.settings import NeuronSettings
 from services.neuron.sources.resolver import Sources
 from services.neuron.supervisor.listener import Tenant

@@ -8,9 +8,9 @@ import structlog
 
 from services.backplane.errors import FleetError, Reason
 from services.neuron.engine_api.model import ModelStats
-from services.neuron.gauges import NeuronMetrics
 from services.neuron.instances.instances import Instance, Instances, State
 from services.neuron.instances.load import Loads
+from services.neuron.metrics import NeuronMetrics
 from services.neuron.supervisor.link import WorkerLink
 from services.neuron.supervisor.listener import SlotKey
 from services.neuron.supervisor.supervisor import Supervisor

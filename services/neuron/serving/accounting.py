@@ -9,7 +9,7 @@ import structlog
 from cortex.v1 import generation_pb2 as generation
 from services.backplane.errors import FleetError
 from services.neuron.engine_api.events import Ended
-from services.neuron.gauges import NeuronMetrics
+from services.neuron.metrics import NeuronMetrics
 
 log = structlog.get_logger()
 

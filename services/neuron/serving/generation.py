@@ -28,8 +28,8 @@ from services.neuron.engine_api.events import (
     Started,
 )
 from services.neuron.engine_api.task import Task
-from services.neuron.gauges import NeuronMetrics
 from services.neuron.instances.instances import Instance, Instances, State
+from services.neuron.metrics import NeuronMetrics
 from services.neuron.serving import convert
 from services.neuron.serving.accounting import Account
 from services.neuron.serving.delivery import Delivery

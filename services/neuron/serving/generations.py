@@ -11,8 +11,8 @@ from cortex.v1 import generation_pb2 as generation
 from services.backplane.errors import FleetError, Reason
 from services.neuron.chat.thinking_budget import ThinkingBudget
 from services.neuron.engine_api.task import Task
-from services.neuron.gauges import NeuronMetrics
 from services.neuron.instances.instances import Instance, Instances
+from services.neuron.metrics import NeuronMetrics
 from services.neuron.serving import convert
 from services.neuron.serving.event_sink import Outlet
 from services.neuron.serving.generation import Generation
