@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final, NamedTuple
 
-from services.gateway.dialects import signature
+from services.gateway.dialects.common import signature
 from tests.openapi.document import Document
 from tests.unit.gateway.dialects.test_chat_decode import PIXEL
 

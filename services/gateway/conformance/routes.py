@@ -6,7 +6,7 @@ from starlette.routing import Route
 
 from services.backplane.errors import FleetError
 from services.gateway.conformance.report import packaged
-from services.gateway.dialects import openai_answer
+from services.gateway.dialects.common import openai_body
 from services.gateway.dialects.dialect import Fleet, Head, Mount
 
 
@@ -24,7 +24,7 @@ class Conformance:
 
     def error(self, error: FleetError, head: Head | None) -> bytes:
         """The error envelope."""
-        return openai_answer.envelope(error)
+        return openai_body.envelope(error)
 
 
 def routes(mount: Mount) -> list[Route]:

@@ -6,7 +6,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Final
 
 from cortex.v1 import conversation_pb2 as conversation
-from services.gateway.dialects import images, signature, turns
 from services.gateway.dialects.anthropic_messages.fields import (
     Block,
     Citations,
@@ -14,7 +13,8 @@ from services.gateway.dialects.anthropic_messages.fields import (
     PromptFields,
     Source,
 )
-from services.gateway.dialects.reading import bad, convert, encode_text, unsupported
+from services.gateway.dialects.common import images, signature, turns
+from services.gateway.dialects.common.json_body import bad, convert, encode_text, unsupported
 
 # Claude Code's first system block changes with the client's version and says nothing to a model;
 # left in, it makes every prompt differ at its very first token.

@@ -10,7 +10,6 @@ from typing import Final, NamedTuple
 from cortex.v1 import conversation_pb2 as conversation
 from cortex.v1 import generation_pb2 as generation
 from cortex.v1 import neuron_service_pb2 as neuron
-from services.gateway.dialects import sampling
 from services.gateway.dialects.anthropic_messages import toolbox
 from services.gateway.dialects.anthropic_messages.blocks import TurnReader
 from services.gateway.dialects.anthropic_messages.fields import (
@@ -21,8 +20,9 @@ from services.gateway.dialects.anthropic_messages.fields import (
     OutputFormat,
     PromptFields,
 )
+from services.gateway.dialects.common import sampling
+from services.gateway.dialects.common.json_body import bad, text_of, unsupported
 from services.gateway.dialects.dialect import Ask, Head
-from services.gateway.dialects.reading import bad, text_of, unsupported
 
 _EFFORTS: Final[Mapping[str, generation.ReasoningEffort.ValueType]] = MappingProxyType(
     {

@@ -10,10 +10,10 @@ import msgspec
 
 from cortex.v1 import generation_pb2 as generation
 from services.backplane.errors import FleetError, Reason
-from services.gateway.dialects import signature
 from services.gateway.dialects.anthropic_messages.decode import Detail, is_beta
+from services.gateway.dialects.common import signature
+from services.gateway.dialects.common.json_body import encode
 from services.gateway.dialects.dialect import Ask, Collected, Head
-from services.gateway.dialects.reading import encode
 
 _STOP_REASONS: Final = {
     generation.FINISH_REASON_END_OF_TURN: "end_turn",

@@ -9,7 +9,6 @@ from typing import Any
 
 from cortex.v1 import generation_pb2 as generation
 from services.backplane.errors import FleetError
-from services.gateway.dialects import openai_answer, signature
 from services.gateway.dialects.anthropic_messages.decode import Detail
 from services.gateway.dialects.anthropic_messages.encode import (
     NO_END,
@@ -22,8 +21,9 @@ from services.gateway.dialects.anthropic_messages.encode import (
     stop_fields,
     usage_object,
 )
+from services.gateway.dialects.common import openai_body, signature
+from services.gateway.dialects.common.json_body import encode
 from services.gateway.dialects.dialect import Ask, Head
-from services.gateway.dialects.reading import encode
 
 
 def event(kind: str, **fields: Any) -> bytes:
@@ -80,7 +80,7 @@ class MessagesProjector:
             case "started":
                 return self._start(event.started)
             case "queued":
-                return openai_answer.queued(event.queued)
+                return openai_body.queued(event.queued)
             case _:
                 return b""
 
@@ -156,7 +156,7 @@ class MessagesProjector:
         return start + self._prefix + encode(text) + b"}}\n\n"
 
     def _tool_call(self, delta: generation.ToolCallDelta) -> bytes:
-        start = openai_answer.repairs((delta.repair,))
+        start = openai_body.repairs((delta.repair,))
         if self._open != "tool_call" or self._call != delta.index:
             self._call = delta.index
             self._called = True

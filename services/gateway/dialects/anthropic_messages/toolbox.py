@@ -6,14 +6,14 @@ from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
 from cortex.v1 import conversation_pb2 as conversation
-from services.gateway.dialects import tools
 from services.gateway.dialects.anthropic_messages import client_tools
 from services.gateway.dialects.anthropic_messages.fields import (
     PromptFields,
     ToolChoice,
     ToolDefinition,
 )
-from services.gateway.dialects.reading import (
+from services.gateway.dialects.common import tools
+from services.gateway.dialects.common.json_body import (
     FieldRules,
     Reader,
     bad,

@@ -14,9 +14,9 @@ from typing import Any, Final
 
 from cortex.v1 import model_pb2
 from cortex.v1 import registry_service_pb2 as registry
+from services.gateway.dialects.common.json_body import bad
 from services.gateway.dialects.dialect import ListedModel
 from services.gateway.dialects.models.anthropic_capabilities import capabilities
-from services.gateway.dialects.reading import bad
 
 _CAPABILITIES: Final[Mapping[int, str]] = MappingProxyType(
     {

@@ -5,11 +5,11 @@ from __future__ import annotations
 from starlette.routing import Route
 
 from services.backplane.errors import FleetError, Reason
-from services.gateway.dialects import openai_answer
 from services.gateway.dialects.anthropic_messages.encode import envelope
+from services.gateway.dialects.common import openai_body
+from services.gateway.dialects.common.json_body import encode as to_json
 from services.gateway.dialects.dialect import Fleet, Head, Mount
 from services.gateway.dialects.models import encode
-from services.gateway.dialects.reading import encode as to_json
 
 
 def _is_anthropic(head: Head | None) -> bool:
@@ -32,7 +32,7 @@ class ModelList:
         """The error envelope, in the same SDK's shape."""
         if _is_anthropic(head):
             return envelope(error, head)
-        return openai_answer.envelope(error)
+        return openai_body.envelope(error)
 
 
 class OneModel(ModelList):

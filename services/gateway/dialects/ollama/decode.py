@@ -13,7 +13,14 @@ import msgspec
 
 from cortex.v1 import conversation_pb2 as conversation
 from cortex.v1 import generation_pb2 as generation
-from services.gateway.dialects import images, sampling, tools, turns
+from services.gateway.dialects.common import images, sampling, tools, turns
+from services.gateway.dialects.common.json_body import (
+    bad,
+    convert,
+    encode_text,
+    text_of,
+    unsupported,
+)
 from services.gateway.dialects.dialect import Ask, Head
 from services.gateway.dialects.ollama.fields import (
     CHAT,
@@ -26,7 +33,6 @@ from services.gateway.dialects.ollama.fields import (
     refuse_unknown_samplers,
 )
 from services.gateway.dialects.openai_chat import wishes
-from services.gateway.dialects.reading import bad, convert, encode_text, text_of, unsupported
 
 _SECONDS: Final = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
 _DURATION: Final = re.compile(r"(\d+(?:\.\d+)?)(ns|us|µs|ms|s|m|h)")

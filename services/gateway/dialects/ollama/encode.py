@@ -10,10 +10,10 @@ import msgspec
 
 from cortex.v1 import generation_pb2 as generation
 from services.backplane.errors import FleetError, Reason
-from services.gateway.dialects import openai_answer
+from services.gateway.dialects.common import openai_body
+from services.gateway.dialects.common.json_body import encode
 from services.gateway.dialects.dialect import Ask, Collected
 from services.gateway.dialects.ollama.decode import Detail
-from services.gateway.dialects.reading import encode
 
 
 def now() -> str:
@@ -32,7 +32,7 @@ def body(ask: Ask, choices: Sequence[Collected]) -> bytes:
         calls = [call_object(call.name, call.arguments_json) for call in one.tool_calls()]
         told = payload(detail, text=one.text(), thinking=one.reasoning(), calls=calls)
         if detail.logprobs:
-            told["logprobs"] = openai_answer.logprob_objects(one.logprobs)
+            told["logprobs"] = openai_body.logprob_objects(one.logprobs)
     return encode(head | told | last_fields(ask, one.finished))
 
 
@@ -85,7 +85,7 @@ def last_fields(ask: Ask, finished: generation.GenerationFinished) -> dict[str, 
 
 def envelope(error: FleetError) -> bytes:
     """An error, refused or in mid-stream: this API has one flat form for both."""
-    message = openai_answer.wording(error)
+    message = openai_body.wording(error)
     if error.reason is Reason.MODEL_UNKNOWN and "not found" not in message:
         message += " (model not found)"
     return encode({"error": message})

@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from services.backplane.errors import FleetError, Reason
+from services.gateway.dialects.common.json_body import encode as to_json
 from services.gateway.dialects.dialect import Fleet, Head, ListedModel
 from services.gateway.dialects.models.encode import capabilities_of, with_aliases
 from services.gateway.dialects.ollama import description, embeddings, encode
 from services.gateway.dialects.ollama.decode import model_name
 from services.gateway.dialects.ollama.fields import NAME, NameRequest
-from services.gateway.dialects.reading import encode as to_json
 
 # Codex asks for 0.13.4 at least; what later versions added to these paths is served too.
 _VERSION: Final = "0.13.5"

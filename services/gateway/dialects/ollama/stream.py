@@ -7,17 +7,11 @@ from typing import Any
 
 from cortex.v1 import generation_pb2 as generation
 from services.backplane.errors import FleetError
-from services.gateway.dialects import openai_answer
+from services.gateway.dialects.common import openai_body
+from services.gateway.dialects.common.json_body import encode
 from services.gateway.dialects.dialect import Ask
 from services.gateway.dialects.ollama.decode import Detail
-from services.gateway.dialects.ollama.encode import (
-    call_object,
-    envelope,
-    last_fields,
-    now,
-    payload,
-)
-from services.gateway.dialects.reading import encode
+from services.gateway.dialects.ollama.encode import call_object, envelope, last_fields, now, payload
 
 
 class LineProjector:
@@ -105,7 +99,7 @@ class LineProjector:
     def _rich_text(self, delta: generation.TextDelta) -> bytes:
         if not (self._detail.logprobs and delta.logprobs):
             return self.text(0, delta.text, len(delta.token_ids))
-        logprobs = openai_answer.logprob_objects(delta.logprobs)
+        logprobs = openai_body.logprob_objects(delta.logprobs)
         return self._end_call() + self._tell(text=delta.text, logprobs=logprobs)
 
     def _tool_call(self, delta: generation.ToolCallDelta) -> bytes:

@@ -8,11 +8,11 @@ import msgspec
 
 from cortex.v1 import conversation_pb2 as conversation
 from cortex.v1 import generation_pb2 as generation
-from services.gateway.dialects import sampling
+from services.gateway.dialects.common import sampling
+from services.gateway.dialects.common.json_body import bad, encode_text, unsupported
 from services.gateway.dialects.dialect import Ask, Head
 from services.gateway.dialects.openai_chat import messages, wishes
 from services.gateway.dialects.openai_chat.fields import READER, ChatRequest
-from services.gateway.dialects.reading import bad, encode_text, unsupported
 
 _PATIENT_TIERS: Final = frozenset({"flex", "batch"})
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from services.gateway.dialects import openai_answer
+from services.gateway.dialects.common import openai_body
+from services.gateway.dialects.common.json_body import encode
 from services.gateway.dialects.dialect import Ask, Collected, CollectedToolCall, Head
 from services.gateway.dialects.openai_chat.decode import Detail
-from services.gateway.dialects.reading import encode
 
 
 def completion_id(head: Head) -> str:
@@ -19,7 +19,7 @@ def completion_id(head: Head) -> str:
 def body(ask: Ask, head: Head, choices: Sequence[Collected]) -> bytes:
     """The whole response."""
     detail: Detail = ask.detail
-    usage = openai_answer.total(one.finished.usage for one in choices)
+    usage = openai_body.total(one.finished.usage for one in choices)
     return encode(
         {
             "id": completion_id(head),
@@ -27,7 +27,7 @@ def body(ask: Ask, head: Head, choices: Sequence[Collected]) -> bytes:
             "created": head.created_unix_seconds,
             "model": ask.model,
             "choices": [_choice(index, one, detail) for index, one in enumerate(choices)],
-            "usage": openai_answer.usage_object(usage),
+            "usage": openai_body.usage_object(usage),
             "service_tier": "default",
         }
     )
@@ -35,12 +35,12 @@ def body(ask: Ask, head: Head, choices: Sequence[Collected]) -> bytes:
 
 def _choice(index: int, one: Collected, detail: Detail) -> dict[str, Any]:
     calls = one.tool_calls()
-    reason = openai_answer.finish_reason(one.finished.reason, called=bool(calls))
+    reason = openai_body.finish_reason(one.finished.reason, called=bool(calls))
     if detail.old_functions and reason == "tool_calls":
         reason = "function_call"
     logprobs = None
     if detail.logprobs:
-        logprobs = {"content": openai_answer.logprob_objects(one.logprobs), "refusal": None}
+        logprobs = {"content": openai_body.logprob_objects(one.logprobs), "refusal": None}
     return {
         "index": index,
         "message": _message(one, calls, detail),

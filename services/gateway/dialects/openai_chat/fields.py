@@ -10,8 +10,8 @@ from typing import Annotated, Any, Final
 import msgspec
 from msgspec import Meta
 
-from services.gateway.dialects.reading import FieldRules, Reader
-from services.gateway.dialects.sampling import UNKNOWN_SAMPLERS, Count, SamplingFields
+from services.gateway.dialects.common.json_body import FieldRules, Reader
+from services.gateway.dialects.common.sampling import UNKNOWN_SAMPLERS, Count, SamplingFields
 
 MAX_CHOICES: Final = 128
 

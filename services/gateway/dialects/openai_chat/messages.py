@@ -10,9 +10,9 @@ from collections.abc import Iterator, Sequence
 from typing import Final
 
 from cortex.v1 import conversation_pb2 as conversation
-from services.gateway.dialects import images, turns
+from services.gateway.dialects.common import images, turns
+from services.gateway.dialects.common.json_body import bad, encode_text, unsupported
 from services.gateway.dialects.openai_chat.fields import CalledFunction, ChatMessage, ContentPart
-from services.gateway.dialects.reading import bad, encode_text, unsupported
 
 _SPEAKERS: Final = {
     "user": conversation.ROLE_USER,

@@ -6,11 +6,11 @@ from typing import Any, Final
 
 from cortex.v1 import generation_pb2 as generation
 from services.backplane.errors import FleetError
-from services.gateway.dialects import openai_answer
+from services.gateway.dialects.common import openai_body
+from services.gateway.dialects.common.json_body import encode
 from services.gateway.dialects.dialect import Ask, Head
 from services.gateway.dialects.openai_chat.decode import Detail
 from services.gateway.dialects.openai_chat.encode import completion_id
-from services.gateway.dialects.reading import encode
 
 _ROLE: Final = b'"role":"assistant","content":"","refusal":null'
 
@@ -62,30 +62,30 @@ class ChatProjector:
             case "tool_call":
                 return self._tool_call(choice, event.tool_call)
             case "queued":
-                return openai_answer.queued(event.queued)
+                return openai_body.queued(event.queued)
             case _:
                 return b""
 
     def finish(self, choice: int, finished: generation.GenerationFinished) -> bytes:
         """The chunk that says why a choice ended; behind the last one, usage and `[DONE]`."""
         self._usages[choice] = finished.usage
-        reason = openai_answer.finish_reason(finished.reason, called=self._called[choice])
+        reason = openai_body.finish_reason(finished.reason, called=self._called[choice])
         if self._detail.old_functions and reason == "tool_calls":
             reason = "function_call"
         last = len(self._usages) == len(self._deltas)
         if not last:
             return self._chunk(choice, {}, finish_reason=reason)
-        usage = openai_answer.usage_object(openai_answer.total(self._usages.values()))
+        usage = openai_body.usage_object(openai_body.total(self._usages.values()))
         if not self._detail.include_usage:
             # Sent all the same: a client that sees no usage believes that its context is empty.
             chunk = self._chunk(choice, {}, finish_reason=reason, usage=usage)
-            return chunk + openai_answer.end_of_stream()
+            return chunk + openai_body.end_of_stream()
         whole = b"data: " + encode(self._base | {"choices": [], "usage": usage}) + b"\n\n"
-        return self._chunk(choice, {}, finish_reason=reason) + whole + openai_answer.end_of_stream()
+        return self._chunk(choice, {}, finish_reason=reason) + whole + openai_body.end_of_stream()
 
     def fail(self, error: FleetError) -> bytes:
         """The error in place of an end."""
-        return openai_answer.error_event(error)
+        return openai_body.error_event(error)
 
     def heartbeat(self) -> bytes:
         """A chunk that adds nothing."""
@@ -94,13 +94,13 @@ class ChatProjector:
     def _rich_text(self, choice: int, delta: generation.TextDelta) -> bytes:
         if not (self._detail.logprobs and delta.logprobs):
             return self.text(choice, delta.text, len(delta.token_ids))
-        content = openai_answer.logprob_objects(delta.logprobs)
+        content = openai_body.logprob_objects(delta.logprobs)
         logprobs = {"content": content, "refusal": None}
         return self._chunk(choice, {"content": delta.text}, logprobs=logprobs)
 
     def _tool_call(self, choice: int, delta: generation.ToolCallDelta) -> bytes:
         self._called[choice] = True
-        notes = openai_answer.repairs((delta.repair,))
+        notes = openai_body.repairs((delta.repair,))
         function: dict[str, Any] = {"name": delta.name} if delta.name else {}
         function["arguments"] = delta.arguments_json
         if self._detail.old_functions:

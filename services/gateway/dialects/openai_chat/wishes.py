@@ -12,7 +12,8 @@ import msgspec
 
 from cortex.v1 import conversation_pb2 as conversation
 from cortex.v1 import generation_pb2 as generation
-from services.gateway.dialects import tools
+from services.gateway.dialects.common import tools
+from services.gateway.dialects.common.json_body import bad, text_of, unsupported
 from services.gateway.dialects.openai_chat.fields import (
     ChatRequest,
     ChosenTool,
@@ -22,7 +23,6 @@ from services.gateway.dialects.openai_chat.fields import (
     StructuredOutputs,
     ToolDefinition,
 )
-from services.gateway.dialects.reading import bad, text_of, unsupported
 
 _EFFORTS: Final[Mapping[str, generation.ReasoningEffort.ValueType]] = MappingProxyType(
     {

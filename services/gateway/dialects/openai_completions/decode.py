@@ -12,14 +12,14 @@ from typing import Annotated, Any, Final
 from msgspec import Meta
 
 from cortex.v1 import generation_pb2 as generation
-from services.gateway.dialects import sampling
+from services.gateway.dialects.common import sampling
+from services.gateway.dialects.common.json_body import FieldRules, Reader, bad, unsupported
+from services.gateway.dialects.common.sampling import UNKNOWN_SAMPLERS, SamplingFields
+from services.gateway.dialects.common.token_inputs import texts_or_tokens
 from services.gateway.dialects.dialect import Ask, Head
 from services.gateway.dialects.openai_chat import wishes
 from services.gateway.dialects.openai_chat.decode import work_class
 from services.gateway.dialects.openai_chat.fields import MAX_CHOICES, ResponseFormat, StreamOptions
-from services.gateway.dialects.prompts import texts_or_tokens
-from services.gateway.dialects.reading import FieldRules, Reader, bad, unsupported
-from services.gateway.dialects.sampling import UNKNOWN_SAMPLERS, SamplingFields
 
 _DEFAULT_MAX_TOKENS: Final = 16
 _UINT32: Final = 2**32 - 1

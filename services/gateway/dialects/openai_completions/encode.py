@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from cortex.v1 import generation_pb2 as generation
-from services.gateway.dialects import openai_answer
+from services.gateway.dialects.common import openai_body
+from services.gateway.dialects.common.json_body import encode
 from services.gateway.dialects.dialect import Ask, Collected, Head
 from services.gateway.dialects.openai_completions.decode import Detail
-from services.gateway.dialects.reading import encode
 
 
 def completion_id(head: Head) -> str:
@@ -28,7 +28,7 @@ def body(ask: Ask, head: Head, choices: Sequence[Collected]) -> bytes:
             "created": head.created_unix_seconds,
             "model": ask.model,
             "choices": [_choice(index, one, detail) for index, one in enumerate(choices)],
-            "usage": openai_answer.usage_object(total(usages, detail)),
+            "usage": openai_body.usage_object(total(usages, detail)),
         }
     )
 
@@ -37,7 +37,7 @@ def total(usages: Sequence[generation.Usage], detail: Detail) -> generation.Usag
     """The usage of all prompts: each was read once, each answer was written."""
     found, size = generation.Usage(), detail.choices_per_prompt
     for start in range(0, len(usages), size):
-        one = openai_answer.total(usages[start : start + size])
+        one = openai_body.total(usages[start : start + size])
         found.prompt_tokens += one.prompt_tokens
         found.cached_prompt_tokens += one.cached_prompt_tokens
         found.completion_tokens += one.completion_tokens

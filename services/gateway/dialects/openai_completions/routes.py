@@ -8,7 +8,7 @@ from typing import Final
 from starlette.routing import Route
 
 from services.backplane.errors import FleetError
-from services.gateway.dialects import openai_answer
+from services.gateway.dialects.common import openai_body
 from services.gateway.dialects.dialect import Ask, Collected, Head, Mount, Projector
 from services.gateway.dialects.openai_completions import decode, encode
 from services.gateway.dialects.openai_completions.stream import CompletionProjector
@@ -36,7 +36,7 @@ class OpenAICompletions:
 
     def error(self, error: FleetError, head: Head | None) -> bytes:
         """The error envelope."""
-        return openai_answer.envelope(error)
+        return openai_body.envelope(error)
 
 
 def routes(mount: Mount) -> list[Route]:

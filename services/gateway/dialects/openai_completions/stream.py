@@ -6,7 +6,8 @@ from typing import Any
 
 from cortex.v1 import generation_pb2 as generation
 from services.backplane.errors import FleetError
-from services.gateway.dialects import openai_answer
+from services.gateway.dialects.common import openai_body
+from services.gateway.dialects.common.json_body import encode
 from services.gateway.dialects.dialect import Ask, Head
 from services.gateway.dialects.openai_completions.decode import Detail
 from services.gateway.dialects.openai_completions.encode import (
@@ -15,7 +16,6 @@ from services.gateway.dialects.openai_completions.encode import (
     finish_reason,
     total,
 )
-from services.gateway.dialects.reading import encode
 
 
 class CompletionProjector:
@@ -63,7 +63,7 @@ class CompletionProjector:
             case "reasoning":
                 return self.text(choice, event.reasoning.text, len(event.reasoning.token_ids))
             case "queued":
-                return openai_answer.queued(event.queued)
+                return openai_body.queued(event.queued)
             case _:
                 return b""
 
@@ -75,8 +75,8 @@ class CompletionProjector:
         if len(self._usages) < len(self._texts):
             return self._chunk(choice, echo, ended=reason)
         usages = [self._usages[index] for index in range(len(self._texts))]
-        usage = openai_answer.usage_object(total(usages, self._detail))
-        done = openai_answer.end_of_stream()
+        usage = openai_body.usage_object(total(usages, self._detail))
+        done = openai_body.end_of_stream()
         if not self._detail.include_usage:
             return self._chunk(choice, echo, ended=reason, usage=usage) + done
         whole = b"data: " + encode(self._base | {"choices": [], "usage": usage}) + b"\n\n"
@@ -84,7 +84,7 @@ class CompletionProjector:
 
     def fail(self, error: FleetError) -> bytes:
         """The error in place of an end."""
-        return openai_answer.error_event(error)
+        return openai_body.error_event(error)
 
     def heartbeat(self) -> bytes:
         """A chunk that adds nothing."""

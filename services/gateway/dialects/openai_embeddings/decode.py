@@ -10,9 +10,9 @@ from msgspec import Meta
 
 from cortex.v1 import generation_pb2 as generation
 from cortex.v1 import neuron_service_pb2 as neuron
+from services.gateway.dialects.common.json_body import FieldRules, Reader, bad
+from services.gateway.dialects.common.token_inputs import texts_or_tokens
 from services.gateway.dialects.dialect import Head
-from services.gateway.dialects.prompts import texts_or_tokens
-from services.gateway.dialects.reading import FieldRules, Reader, bad
 
 _UINT32: Final = 2**32 - 1
 

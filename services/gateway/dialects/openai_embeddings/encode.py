@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from cortex.v1 import neuron_service_pb2 as neuron
+from services.gateway.dialects.common.json_body import encode
 from services.gateway.dialects.openai_embeddings.decode import EmbeddingsAsk
-from services.gateway.dialects.reading import encode
 
 
 def body(ask: EmbeddingsAsk, answer: neuron.EmbedResponse) -> bytes:

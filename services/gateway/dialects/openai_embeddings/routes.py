@@ -5,7 +5,7 @@ from __future__ import annotations
 from starlette.routing import Route
 
 from services.backplane.errors import FleetError
-from services.gateway.dialects import openai_answer
+from services.gateway.dialects.common import openai_body
 from services.gateway.dialects.dialect import Fleet, Head, Mount
 from services.gateway.dialects.openai_embeddings import decode, encode
 
@@ -22,7 +22,7 @@ class OpenAIEmbeddings:
 
     def error(self, error: FleetError, head: Head | None) -> bytes:
         """The error envelope."""
-        return openai_answer.envelope(error)
+        return openai_body.envelope(error)
 
 
 def routes(mount: Mount) -> list[Route]:

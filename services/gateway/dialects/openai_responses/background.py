@@ -14,7 +14,7 @@ import msgspec
 import structlog
 
 from services.backplane.errors import FleetError, Reason
-from services.gateway.dialects import openai_answer
+from services.gateway.dialects.common import openai_body
 from services.gateway.dialects.dialect import Ask, Collected, Head
 from services.gateway.dialects.openai_responses import encode
 from services.gateway.dialects.openai_responses.decode import Detail
@@ -94,7 +94,7 @@ class BackgroundRuns:
         if found is None:
             return None
         log.warning("response.lost", response_id=response_id)
-        error = {"code": error_code(_LOST), "message": openai_answer.wording(_LOST)}
+        error = {"code": error_code(_LOST), "message": openai_body.wording(_LOST)}
         return self._changed(found, status="failed", error=error)
 
     def _changed(self, found: StoredResponse, **fields: Any) -> StoredResponse:

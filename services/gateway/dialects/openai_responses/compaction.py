@@ -11,14 +11,14 @@ from typing import Any, Final
 from cortex.v1 import conversation_pb2 as conversation
 from cortex.v1 import generation_pb2 as generation
 from services.backplane.errors import FleetError
-from services.gateway.dialects import openai_answer, signature, turns
+from services.gateway.dialects.common import openai_body, signature, turns
+from services.gateway.dialects.common.json_body import FieldRules, Reader, bad
 from services.gateway.dialects.dialect import Ask, Collected, Head, Projector
 from services.gateway.dialects.openai_responses.decode import chat_of
 from services.gateway.dialects.openai_responses.encode import to_json
 from services.gateway.dialects.openai_responses.fields import PromptFields
 from services.gateway.dialects.openai_responses.history import History
 from services.gateway.dialects.openai_responses.resource import usage_object
-from services.gateway.dialects.reading import FieldRules, Reader, bad
 
 _ORDER: Final = (
     "Summarise this conversation so that it can go on from the summary alone: what was asked,"
@@ -97,4 +97,4 @@ class Compaction:
 
     def error(self, error: FleetError, head: Head | None) -> bytes:
         """The error envelope."""
-        return openai_answer.envelope(error)
+        return openai_body.envelope(error)

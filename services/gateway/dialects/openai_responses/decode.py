@@ -10,7 +10,8 @@ import msgspec
 from cortex.v1 import conversation_pb2 as conversation
 from cortex.v1 import generation_pb2 as generation
 from cortex.v1 import neuron_service_pb2 as neuron
-from services.gateway.dialects import sampling
+from services.gateway.dialects.common import sampling
+from services.gateway.dialects.common.json_body import bad, encode_text, text_of, unsupported
 from services.gateway.dialects.dialect import Ask, Head
 from services.gateway.dialects.openai_chat import wishes
 from services.gateway.dialects.openai_chat.decode import work_class
@@ -24,7 +25,6 @@ from services.gateway.dialects.openai_responses.history import History
 from services.gateway.dialects.openai_responses.items import TurnBuilder
 from services.gateway.dialects.openai_responses.listed import listed_items
 from services.gateway.dialects.openai_responses.toolbox import Toolbox, toolbox_of
-from services.gateway.dialects.reading import bad, encode_text, text_of, unsupported
 
 _LOGPROBS: Final = "message.output_text.logprobs"
 _ENCRYPTED: Final = "reasoning.encrypted_content"

@@ -6,12 +6,12 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
+from services.gateway.dialects.common.json_body import encode as to_json
 from services.gateway.dialects.dialect import Ask, Collected, Head
 from services.gateway.dialects.openai_responses.decode import Detail
 from services.gateway.dialects.openai_responses.output import Items
 from services.gateway.dialects.openai_responses.resource import Resource, is_cut
 from services.gateway.dialects.openai_responses.responses import Responses
-from services.gateway.dialects.reading import encode as to_json
 from services.gateway.responses_store import StoredResponse
 
 __all__ = ["body", "keep", "to_json"]

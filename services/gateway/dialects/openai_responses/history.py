@@ -8,8 +8,8 @@ from typing import Any, Final
 import msgspec
 
 from services.backplane.errors import FleetError, Reason
+from services.gateway.dialects.common.json_body import bad
 from services.gateway.dialects.openai_responses.responses import Responses
-from services.gateway.dialects.reading import bad
 from services.gateway.responses_store import StoredResponse
 
 # A chain longer than this is a loop or a mistake.

@@ -10,9 +10,9 @@ from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
 from cortex.v1 import conversation_pb2 as conversation
-from services.gateway.dialects import images, signature, turns
+from services.gateway.dialects.common import images, signature, turns
+from services.gateway.dialects.common.json_body import bad, convert, encode_text, unsupported
 from services.gateway.dialects.openai_responses.fields import Item, Part
-from services.gateway.dialects.reading import bad, convert, encode_text, unsupported
 
 _TEXTS: Final = frozenset({"input_text", "output_text", "text", "summary_text", "reasoning_text"})
 # Kinds of calls that a client runs itself, and where each keeps its arguments.

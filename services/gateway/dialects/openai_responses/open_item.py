@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Final, Protocol
 
+from services.gateway.dialects.common.json_body import encode
 from services.gateway.dialects.openai_responses.output import (
     Items,
     custom_input,
@@ -12,7 +13,6 @@ from services.gateway.dialects.openai_responses.output import (
     text_part,
 )
 from services.gateway.dialects.openai_responses.wire import Wire
-from services.gateway.dialects.reading import encode
 
 _TEXT_DELTA: Final = (
     b"event: response.output_text.delta\n"

@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 
 from cortex.v1 import generation_pb2 as generation
-from services.gateway.dialects import openai_answer, signature
+from services.gateway.dialects.common import openai_body, signature
 from services.gateway.dialects.dialect import Collected
 from services.gateway.dialects.openai_responses.decode import Detail
 
@@ -86,7 +86,7 @@ class Items:
 
     def collected(self, one: Collected, *, cut: bool) -> list[dict[str, Any]]:
         """All items of a whole answer; where it was cut off, the last one is incomplete."""
-        logprobs = openai_answer.logprob_objects(one.logprobs) if self._detail.logprobs else []
+        logprobs = openai_body.logprob_objects(one.logprobs) if self._detail.logprobs else []
         counts = iter(one.logprob_counts)
         found: list[dict[str, Any]] = []
         parts = [part for part in one.parts if part[1]]
@@ -132,4 +132,4 @@ def custom_input(arguments: str) -> str:
 
 def logprobs_of(delta: generation.TextDelta, detail: Detail) -> list[dict[str, Any]]:
     """The log probabilities of a delta, where they were asked for."""
-    return openai_answer.logprob_objects(delta.logprobs) if detail.logprobs else []
+    return openai_body.logprob_objects(delta.logprobs) if detail.logprobs else []

@@ -12,7 +12,7 @@ import msgspec
 
 from cortex.v1 import generation_pb2 as generation
 from services.backplane.errors import FleetError, Reason
-from services.gateway.dialects import openai_answer
+from services.gateway.dialects.common import openai_body
 from services.gateway.dialects.dialect import Ask, Head
 from services.gateway.dialects.openai_responses.decode import Detail
 from services.gateway.dialects.openai_responses.fields import ResponsesRequest
@@ -82,7 +82,7 @@ class Resource:
         return self._base | {
             "status": "failed",
             "output": list(output),
-            "error": {"code": error_code(error), "message": openai_answer.wording(error)},
+            "error": {"code": error_code(error), "message": openai_body.wording(error)},
         }
 
 

@@ -8,7 +8,8 @@ from collections.abc import Callable, Sequence
 from starlette.routing import Route, WebSocketRoute
 
 from services.backplane.errors import FleetError
-from services.gateway.dialects import openai_answer
+from services.gateway.dialects.common import openai_body
+from services.gateway.dialects.common.json_body import unsupported
 from services.gateway.dialects.dialect import Ask, Collected, Head, Mount, Projector
 from services.gateway.dialects.openai_responses import decode, encode, stored
 from services.gateway.dialects.openai_responses.background import BackgroundRuns
@@ -17,7 +18,6 @@ from services.gateway.dialects.openai_responses.history import History
 from services.gateway.dialects.openai_responses.responses import Responses
 from services.gateway.dialects.openai_responses.socket import ResponsesSocket
 from services.gateway.dialects.openai_responses.stream import ResponseProjector
-from services.gateway.dialects.reading import unsupported
 from services.gateway.responses_store import ResponsesStore
 
 
@@ -64,7 +64,7 @@ class OpenAIResponses:
 
     def error(self, error: FleetError, head: Head | None) -> bytes:
         """The error envelope."""
-        return openai_answer.envelope(error)
+        return openai_body.envelope(error)
 
 
 def routes(

@@ -8,12 +8,12 @@ from typing import Any, Final
 import msgspec
 
 from services.backplane.errors import FleetError, Reason
-from services.gateway.dialects import openai_answer
+from services.gateway.dialects.common import openai_body
+from services.gateway.dialects.common.json_body import bad, encode, unsupported
 from services.gateway.dialects.dialect import Fleet, Head
 from services.gateway.dialects.openai_responses.background import BackgroundRuns
 from services.gateway.dialects.openai_responses.decode import decode_count
 from services.gateway.dialects.openai_responses.history import History
-from services.gateway.dialects.reading import bad, encode, unsupported
 from services.gateway.responses_store import ResponsesStore, StoredResponse
 
 _LONGEST_PAGE: Final = 100
@@ -29,7 +29,7 @@ class _Lookup:
 
     def error(self, error: FleetError, head: Head | None) -> bytes:
         """The error envelope."""
-        return openai_answer.envelope(error)
+        return openai_body.envelope(error)
 
 
 class _RunLookup(_Lookup):

@@ -12,7 +12,7 @@ from typing import Any
 
 from cortex.v1 import generation_pb2 as generation
 from services.backplane.errors import FleetError
-from services.gateway.dialects import openai_answer
+from services.gateway.dialects.common import openai_body
 from services.gateway.dialects.dialect import Ask, Head
 from services.gateway.dialects.openai_responses.decode import Detail
 from services.gateway.dialects.openai_responses.encode import keep
@@ -105,7 +105,7 @@ class ResponseProjector:
         return b"" if self._running else self.heartbeat()
 
     def _queued(self, queued: generation.GenerationQueued) -> bytes:
-        return openai_answer.queued(queued) + self._tell(
+        return openai_body.queued(queued) + self._tell(
             "response.queued", self._resource.snapshot("queued")
         )
 
@@ -155,7 +155,7 @@ class ResponseProjector:
         return self._begin(item) + item.delta(text)
 
     def _tool_call(self, delta: generation.ToolCallDelta) -> bytes:
-        before = openai_answer.repairs((delta.repair,))
+        before = openai_body.repairs((delta.repair,))
         if not isinstance(self._open, OpenCall) or self._call != delta.index:
             item = OpenCall(self._wire, self._items, self._next_index(), delta.call_id, delta.name)
             before += self._begin(item)

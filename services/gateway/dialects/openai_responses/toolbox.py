@@ -12,8 +12,8 @@ from typing import Any, Final
 import msgspec
 
 from cortex.v1 import conversation_pb2 as conversation
-from services.gateway.dialects import tools
-from services.gateway.dialects.reading import bad, convert, encode_text, unsupported
+from services.gateway.dialects.common import tools
+from services.gateway.dialects.common.json_body import bad, convert, encode_text, unsupported
 
 _ONE_TEXT: Final = (
     '{"type":"object","properties":{"input":{"type":"string"}},"required":["input"],'

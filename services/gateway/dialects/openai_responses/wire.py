@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from services.gateway.dialects.reading import encode
+from services.gateway.dialects.common.json_body import encode
 
 
 class Wire:

@@ -10,18 +10,11 @@ import pytest
 from cortex.v1 import conversation_pb2 as conversation
 from cortex.v1 import generation_pb2 as generation
 from services.backplane.errors import FleetError, Reason
-from services.gateway.dialects import signature
 from services.gateway.dialects.anthropic_messages import decode
 from services.gateway.dialects.anthropic_messages.routes import AnthropicMessages
+from services.gateway.dialects.common import signature
 from tests.unit.gateway.dialects import asks, legal
-from tests.unit.gateway.dialects.answers import (
-    HEAD,
-    Answer,
-    Segment,
-    collect,
-    events_of,
-    stream,
-)
+from tests.unit.gateway.dialects.answers import HEAD, Answer, Segment, collect, events_of, stream
 from tests.unit.gateway.dialects.test_chat_decode import PIXEL, parts
 
 TOOL = {"name": "f", "description": "d", "input_schema": {"type": "object", "properties": {}}}

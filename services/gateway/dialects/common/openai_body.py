@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from cortex.v1 import generation_pb2 as generation
 from services.backplane.errors import FleetError, Reason
-from services.gateway.dialects.reading import encode
+from services.gateway.dialects.common.json_body import encode
 
 _DONE: Final = b"data: [DONE]\n\n"
 # Where the field says more than the reason.

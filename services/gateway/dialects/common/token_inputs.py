@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Final, TypeGuard
 
-from services.gateway.dialects.reading import bad
+from services.gateway.dialects.common.json_body import bad
 
 _UINT32: Final = 2**32 - 1
 MAX_INPUTS: Final = 2048

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from typing import Final
 
 from cortex.v1 import conversation_pb2 as conversation
-from services.gateway.dialects.reading import bad
+from services.gateway.dialects.common.json_body import bad
 
 _ANY_ARGUMENTS: Final = '{"type":"object","properties":{}}'
 _LONGEST_NAME: Final = 256

@@ -7,7 +7,7 @@ import binascii
 from typing import Final
 
 from cortex.v1 import conversation_pb2 as conversation
-from services.gateway.dialects.reading import bad, unsupported
+from services.gateway.dialects.common.json_body import bad, unsupported
 
 _MIME_TYPES: Final = frozenset({"image/png", "image/jpeg", "image/gif", "image/webp"})
 

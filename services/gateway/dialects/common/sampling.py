@@ -14,7 +14,7 @@ import msgspec
 from msgspec import Meta
 
 from cortex.v1 import generation_pb2 as generation
-from services.gateway.dialects.reading import bad
+from services.gateway.dialects.common.json_body import bad
 
 _UINT32: Final = 2**32 - 1
 _MAX_STOPS: Final = 16
