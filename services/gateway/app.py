@@ -18,9 +18,9 @@ from services.gateway.dialects.openai_chat.routes import routes as openai_chat
 from services.gateway.dialects.openai_completions.routes import routes as openai_completions
 from services.gateway.dialects.openai_embeddings.routes import routes as openai_embeddings
 from services.gateway.dialects.openai_responses.routes import routes as openai_responses
+from services.gateway.dialects.openai_responses.store.store import ResponsesStore
 from services.gateway.endpoint import Core, GenerationEndpoint
 from services.gateway.problems import Problems
-from services.gateway.responses_store import ResponsesStore
 
 
 def build_app(

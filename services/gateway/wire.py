@@ -25,6 +25,7 @@ from services.gateway.detached import DetachedTasks
 from services.gateway.dialects.anthropic_messages.routes import AnthropicMessages
 from services.gateway.dialects.ollama.routes import OllamaChat
 from services.gateway.dialects.openai_chat.routes import OpenAIChat
+from services.gateway.dialects.openai_responses.store.store import ResponsesStore
 from services.gateway.dispatch import Dispatch
 from services.gateway.endpoint import Core
 from services.gateway.fleet_view import FleetView
@@ -36,7 +37,6 @@ from services.gateway.placing import Placer
 from services.gateway.problems import Problems
 from services.gateway.record import Ledger
 from services.gateway.registry_link import RegistryLink, keep_watching
-from services.gateway.responses_store import ResponsesStore
 from services.gateway.server import HttpServer, ListenError, ServerOptions, TlsOptions
 from services.gateway.settings import AuthSettings, GatewaySettings
 from services.gateway.telemetry.metrics import Gauges

@@ -20,7 +20,7 @@ from services.gateway.dialects.ollama.routes import OllamaChat, OllamaGenerate
 from services.gateway.dialects.openai_chat.routes import OpenAIChat
 from services.gateway.dialects.openai_completions.routes import OpenAICompletions
 from services.gateway.dialects.openai_responses.routes import OpenAIResponses
-from services.gateway.responses_store import ResponsesStore
+from services.gateway.dialects.openai_responses.store.store import ResponsesStore
 
 HERE = pathlib.Path(__file__).parent
 REQUESTS = sorted(HERE.glob("*/*.json"))

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 
-from services.gateway.responses_store import ResponsesStore
+from services.gateway.dialects.openai_responses.store.store import ResponsesStore
 from tests.openapi.api import Tally, checked
 from tests.openapi.document import Document
 from tests.unit.gateway.dialects import asks, legal

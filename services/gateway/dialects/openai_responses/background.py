@@ -19,7 +19,7 @@ from services.gateway.dialects.dialect import Ask, Collected, Head
 from services.gateway.dialects.openai_responses import encode
 from services.gateway.dialects.openai_responses.decode import Detail
 from services.gateway.dialects.openai_responses.resource import Resource, error_code
-from services.gateway.responses_store import ResponsesStore, StoredResponse
+from services.gateway.dialects.openai_responses.store.store import ResponsesStore, StoredResponse
 
 _LOST = FleetError(
     Reason.WORKER_LOST,

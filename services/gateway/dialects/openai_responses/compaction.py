@@ -17,8 +17,8 @@ from services.gateway.dialects.dialect import Ask, Collected, Head, Projector
 from services.gateway.dialects.openai_responses.decode import chat_of
 from services.gateway.dialects.openai_responses.encode import to_json
 from services.gateway.dialects.openai_responses.fields import PromptFields
-from services.gateway.dialects.openai_responses.history import History
 from services.gateway.dialects.openai_responses.resource import usage_object
+from services.gateway.dialects.openai_responses.store.history import History
 
 _ORDER: Final = (
     "Summarise this conversation so that it can go on from the summary alone: what was asked,"

@@ -21,9 +21,9 @@ from services.gateway.dialects.openai_responses.fields import (
     PromptFields,
     ResponsesRequest,
 )
-from services.gateway.dialects.openai_responses.history import History
 from services.gateway.dialects.openai_responses.items import TurnBuilder
 from services.gateway.dialects.openai_responses.listed import listed_items
+from services.gateway.dialects.openai_responses.store.history import History
 from services.gateway.dialects.openai_responses.toolbox import Toolbox, toolbox_of
 
 _LOGPROBS: Final = "message.output_text.logprobs"

@@ -11,8 +11,8 @@ from services.gateway.dialects.dialect import Ask, Collected, Head
 from services.gateway.dialects.openai_responses.decode import Detail
 from services.gateway.dialects.openai_responses.output import Items
 from services.gateway.dialects.openai_responses.resource import Resource, is_cut
-from services.gateway.dialects.openai_responses.responses import Responses
-from services.gateway.responses_store import StoredResponse
+from services.gateway.dialects.openai_responses.store.responses import Responses
+from services.gateway.dialects.openai_responses.store.store import StoredResponse
 
 __all__ = ["body", "keep", "to_json"]
 

@@ -14,11 +14,11 @@ from services.gateway.dialects.dialect import Ask, Collected, Head, Mount, Proje
 from services.gateway.dialects.openai_responses import decode, encode, stored
 from services.gateway.dialects.openai_responses.background import BackgroundRuns
 from services.gateway.dialects.openai_responses.compaction import Compaction
-from services.gateway.dialects.openai_responses.history import History
-from services.gateway.dialects.openai_responses.responses import Responses
 from services.gateway.dialects.openai_responses.socket import ResponsesSocket
+from services.gateway.dialects.openai_responses.store.history import History
+from services.gateway.dialects.openai_responses.store.responses import Responses
+from services.gateway.dialects.openai_responses.store.store import ResponsesStore
 from services.gateway.dialects.openai_responses.stream import ResponseProjector
-from services.gateway.responses_store import ResponsesStore
 
 
 def new_response_id() -> str:

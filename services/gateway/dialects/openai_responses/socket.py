@@ -21,7 +21,10 @@ import msgspec
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from services.backplane.timeouts import timeout
-from services.gateway.dialects.openai_responses.responses import ConnectionResponses, Responses
+from services.gateway.dialects.openai_responses.store.responses import (
+    ConnectionResponses,
+    Responses,
+)
 
 # Turns that a client may ask for while one of the same lane runs.
 _WAITING: Final = 16

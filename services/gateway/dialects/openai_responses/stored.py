@@ -13,8 +13,8 @@ from services.gateway.dialects.common.json_body import bad, encode, unsupported
 from services.gateway.dialects.dialect import Fleet, Head
 from services.gateway.dialects.openai_responses.background import BackgroundRuns
 from services.gateway.dialects.openai_responses.decode import decode_count
-from services.gateway.dialects.openai_responses.history import History
-from services.gateway.responses_store import ResponsesStore, StoredResponse
+from services.gateway.dialects.openai_responses.store.history import History
+from services.gateway.dialects.openai_responses.store.store import ResponsesStore, StoredResponse
 
 _LONGEST_PAGE: Final = 100
 _DEFAULT_PAGE: Final = 20

@@ -24,7 +24,7 @@ from services.gateway.dialects.openai_responses.open_item import (
 )
 from services.gateway.dialects.openai_responses.output import Items, logprobs_of
 from services.gateway.dialects.openai_responses.resource import Resource, is_cut
-from services.gateway.dialects.openai_responses.responses import Responses
+from services.gateway.dialects.openai_responses.store.responses import Responses
 from services.gateway.dialects.openai_responses.wire import Wire
 
 

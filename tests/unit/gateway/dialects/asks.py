@@ -12,7 +12,7 @@ from services.gateway.dialects.ollama.routes import OllamaChat
 from services.gateway.dialects.openai_chat.routes import OpenAIChat
 from services.gateway.dialects.openai_completions.routes import OpenAICompletions
 from services.gateway.dialects.openai_responses.routes import OpenAIResponses
-from services.gateway.responses_store import ResponsesStore
+from services.gateway.dialects.openai_responses.store.store import ResponsesStore
 from tests.unit.gateway.dialects.answers import HEAD
 
 

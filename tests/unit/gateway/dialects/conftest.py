@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from services.gateway.responses_store import ResponsesStore
+from services.gateway.dialects.openai_responses.store.store import ResponsesStore
 
 
 @pytest.fixture

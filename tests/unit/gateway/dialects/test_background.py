@@ -14,7 +14,7 @@ from services.backplane.errors import FleetError, Reason
 from services.gateway.dialects.openai_responses import stored
 from services.gateway.dialects.openai_responses.background import BackgroundRuns
 from services.gateway.dialects.openai_responses.routes import OpenAIResponses
-from services.gateway.responses_store import ResponsesStore
+from services.gateway.dialects.openai_responses.store.store import ResponsesStore
 from tests.unit.gateway.dialects import asks
 from tests.unit.gateway.dialects.answers import HEAD, Answer, Segment, collect, events_of
 

@@ -12,7 +12,7 @@ from cortex.v1 import generation_pb2 as generation
 from services.gateway.dialects.openai_responses import stored
 from services.gateway.dialects.openai_responses.decode import Detail
 from services.gateway.dialects.openai_responses.listed import listed_items
-from services.gateway.responses_store import ResponsesStore
+from services.gateway.dialects.openai_responses.store.store import ResponsesStore
 from tests.unit.gateway.dialects import asks, legal
 from tests.unit.gateway.dialects.answers import (
     HEAD,

@@ -22,7 +22,7 @@ from services.gateway.dialects.dialect import ListedModel
 from services.gateway.dialects.models import encode as models
 from services.gateway.dialects.openai_embeddings import decode as embeddings
 from services.gateway.dialects.openai_embeddings import encode as vectors
-from services.gateway.responses_store import ResponsesStore
+from services.gateway.dialects.openai_responses.store.store import ResponsesStore
 from tests.unit.gateway.dialects import asks, legal
 from tests.unit.gateway.dialects.answers import (
     HEAD,

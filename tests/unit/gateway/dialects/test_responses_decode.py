@@ -15,16 +15,9 @@ from services.gateway.dialects.dialect import Head
 from services.gateway.dialects.openai_responses import stored
 from services.gateway.dialects.openai_responses.background import BackgroundRuns
 from services.gateway.dialects.openai_responses.routes import OpenAIResponses, new_response_id
-from services.gateway.responses_store import ResponsesStore
+from services.gateway.dialects.openai_responses.store.store import ResponsesStore
 from tests.unit.gateway.dialects import asks, legal
-from tests.unit.gateway.dialects.answers import (
-    HEAD,
-    Answer,
-    Segment,
-    collect,
-    events_of,
-    stream,
-)
+from tests.unit.gateway.dialects.answers import HEAD, Answer, Segment, collect, events_of, stream
 from tests.unit.gateway.dialects.test_chat_decode import PIXEL, parts
 
 TOOL = {"type": "function", "name": "f", "parameters": {"type": "object"}, "strict": False}

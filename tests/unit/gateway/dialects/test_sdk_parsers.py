@@ -15,7 +15,7 @@ from pydantic import BaseModel
 from cortex.v1 import generation_pb2 as generation
 from services.backplane.errors import FleetError, Reason, context_too_long
 from services.gateway.dialects.dialect import Dialect
-from services.gateway.responses_store import ResponsesStore
+from services.gateway.dialects.openai_responses.store.store import ResponsesStore
 from tests.unit.gateway.dialects import asks
 from tests.unit.gateway.dialects.answers import (
     HEAD,

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from cortex.v1 import generation_pb2 as generation
 from services.backplane.errors import FleetError, Reason
 from services.gateway.dialects.dialect import Ask, Dialect
-from services.gateway.responses_store import ResponsesStore
+from services.gateway.dialects.openai_responses.store.store import ResponsesStore
 from tests.unit.gateway.dialects import asks, legal
 from tests.unit.gateway.dialects.answers import (
     BEATS,

@@ -15,7 +15,7 @@ from services.gateway.dialects.anthropic_messages.routes import AnthropicMessage
 from services.gateway.dialects.ollama.routes import OllamaChat
 from services.gateway.dialects.openai_chat.routes import OpenAIChat
 from services.gateway.dialects.openai_responses.routes import OpenAIResponses
-from services.gateway.responses_store import ResponsesStore
+from services.gateway.dialects.openai_responses.store.store import ResponsesStore
 from tests.unit.gateway.dialects import asks
 
 

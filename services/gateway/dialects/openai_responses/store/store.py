@@ -17,7 +17,7 @@ from typing import Final
 import structlog
 
 from services.backplane.settings import SettingsError
-from services.gateway.runner import Runner
+from services.gateway.dialects.openai_responses.store.owner import Runner
 
 _SCHEMA: Final = """
 CREATE TABLE IF NOT EXISTS responses (

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from typing import Final, Protocol
 
-from services.gateway.responses_store import StoredResponse
+from services.gateway.dialects.openai_responses.store.store import StoredResponse
 
 # The newest responses of a connection, from which it may go on though they are not stored.
 _MOST: Final = 64

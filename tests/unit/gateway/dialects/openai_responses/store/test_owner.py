@@ -6,11 +6,11 @@ import subprocess
 import sys
 from pathlib import Path
 
-from services.gateway.runner import Runner
+from services.gateway.dialects.openai_responses.store.owner import Runner
 
 _OTHER = """
 import pathlib, sys
-from services.gateway.runner import Runner
+from services.gateway.dialects.openai_responses.store.owner import Runner
 print(Runner(pathlib.Path(sys.argv[1])).token, flush=True)
 sys.stdin.read()
 """

@@ -9,8 +9,8 @@ import msgspec
 
 from services.backplane.errors import FleetError, Reason
 from services.gateway.dialects.common.json_body import bad
-from services.gateway.dialects.openai_responses.responses import Responses
-from services.gateway.responses_store import StoredResponse
+from services.gateway.dialects.openai_responses.store.responses import Responses
+from services.gateway.dialects.openai_responses.store.store import StoredResponse
 
 # A chain longer than this is a loop or a mistake.
 _LONGEST_CHAIN: Final = 1000

@@ -1,0 +1,1 @@
+"""Stored responses, and which process owns one that is still running."""
