@@ -12,7 +12,7 @@ from services.gateway.dialects.openai_responses.output import (
     summary_part,
     text_part,
 )
-from services.gateway.dialects.openai_responses.wire import Wire
+from services.gateway.dialects.openai_responses.sse_event import Wire
 
 _TEXT_DELTA: Final = (
     b"event: response.output_text.delta\n"

@@ -24,8 +24,8 @@ from services.gateway.dialects.openai_responses.open_item import (
 )
 from services.gateway.dialects.openai_responses.output import Items, logprobs_of
 from services.gateway.dialects.openai_responses.resource import Resource, is_cut
+from services.gateway.dialects.openai_responses.sse_event import Wire
 from services.gateway.dialects.openai_responses.store.responses import Responses
-from services.gateway.dialects.openai_responses.wire import Wire
 
 
 class ResponseProjector:
