@@ -18,7 +18,7 @@ from services.gateway.prefix import prompt_prefix
 from services.gateway.retrying import Troubles
 from services.gateway.routing import Candidate
 from services.gateway.sink import ChoiceSink
-from services.gateway.transports.links import Link, Links
+from services.gateway.transports.pool import Link, Links
 
 Response = TypeVar("Response")
 

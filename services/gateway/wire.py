@@ -41,7 +41,7 @@ from services.gateway.server import HttpServer, ListenError, ServerOptions, TlsO
 from services.gateway.settings import AuthSettings, GatewaySettings
 from services.gateway.telemetry.metrics import Gauges
 from services.gateway.telemetry.request_log import request_log
-from services.gateway.transports.links import Links
+from services.gateway.transports.pool import Links
 
 _DIALECTS: Final = (
     "openai_chat",

@@ -16,7 +16,7 @@ from cortex.v1 import generation_pb2 as generation
 from cortex.v1 import neuron_service_pb2 as neuron
 from services.backplane.errors import FleetError, Reason
 from services.backplane.status import unpack
-from services.gateway.transports.bidi_call import BidiCall, open_call
+from services.gateway.transports.grpc_call import BidiCall, open_call
 from services.gateway.transports.transport import NeuronTransport, Sequence, Sink
 
 # Bounds one message: this many requests of at most `links.LARGE_REQUEST_BYTES` each.

@@ -12,8 +12,8 @@ import pytest
 
 from services.backplane.channels import SERVER_OPTIONS
 from services.backplane.errors import FleetError, Reason
-from services.gateway.transports import http2, pulse
-from services.gateway.transports.bidi_call import BidiCall, open_call
+from services.gateway.transports import http2, keepalive
+from services.gateway.transports.grpc_call import BidiCall, open_call
 from services.gateway.transports.http2 import Frame, FrameReader, frame
 
 PATH = "/test.Echo/Session"
@@ -310,8 +310,8 @@ async def test_a_ping_is_answered_in_kind() -> None:
 
 
 async def test_a_silent_peer_is_asked_and_then_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pulse, "_QUIET_SECONDS", 0.05)
-    monkeypatch.setattr(pulse, "_ANSWER_SECONDS", 0.05)
+    monkeypatch.setattr(keepalive, "_QUIET_SECONDS", 0.05)
+    monkeypatch.setattr(keepalive, "_ANSWER_SECONDS", 0.05)
     pings: list[Frame] = []
 
     async def script(peer: RawPeer) -> None:

@@ -12,7 +12,7 @@ import pytest
 from cortex.v1 import generation_pb2 as generation
 from services.backplane.channels import ChannelPool
 from services.backplane.errors import FleetError, Reason
-from services.gateway.transports.links import LARGE_REQUEST_BYTES, Link
+from services.gateway.transports.pool import LARGE_REQUEST_BYTES, Link
 from services.gateway.transports.transport import Sequence
 from tests.rpc.scripted_neuron import (
     Event,

@@ -21,9 +21,9 @@ from services.backplane.channels import MAX_MESSAGE_BYTES
 from services.backplane.errors import FleetError
 from services.backplane.timeouts import timeout
 from services.gateway.transports import http2
+from services.gateway.transports.grpc_status import end_of_call, lost
 from services.gateway.transports.http2 import Frame, FrameReader, ProtocolError, frame
-from services.gateway.transports.pulse import Pulse
-from services.gateway.transports.trailers import end_of_call, lost
+from services.gateway.transports.keepalive import Pulse
 
 CONNECT_SECONDS: Final = 2.0
 # How far the peer may run ahead of us; given back by halves.

@@ -8,7 +8,7 @@ import pytest
 
 from services.backplane.errors import FleetError, Reason
 from services.backplane.status import pack
-from services.gateway.transports.trailers import end_of_call
+from services.gateway.transports.grpc_status import end_of_call
 
 
 def end(**headers: str) -> FleetError:
