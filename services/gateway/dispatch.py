@@ -17,7 +17,7 @@ from services.gateway.placing import Placer, Wanted
 from services.gateway.prefix import prompt_prefix
 from services.gateway.retrying import Troubles
 from services.gateway.routing import Candidate
-from services.gateway.sink import ChoiceSink
+from services.gateway.streaming.choice import ChoiceSink
 from services.gateway.transports.pool import Link, Links
 
 Response = TypeVar("Response")

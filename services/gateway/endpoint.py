@@ -13,7 +13,6 @@ from starlette.types import Receive, Scope, Send
 from cortex.v1 import neuron_service_pb2 as neuron
 from services.backplane.errors import FleetError, Reason
 from services.gateway.auth import Auth
-from services.gateway.collect import CollectSink
 from services.gateway.detached import DetachedTasks
 from services.gateway.dialects.dialect import (
     Ask,
@@ -36,12 +35,13 @@ from services.gateway.head import (
 )
 from services.gateway.http1.direct import DirectResponse, direct_response
 from services.gateway.listing import list_models
-from services.gateway.liveness import Liveness
 from services.gateway.problems import Envelope, error_headers
 from services.gateway.record import Ledger, Record
 from services.gateway.settings import GatewaySettings
-from services.gateway.sink import ChoiceSink
-from services.gateway.stream import Pace, Stream, StreamSink
+from services.gateway.streaming.choice import ChoiceSink
+from services.gateway.streaming.collect import CollectSink
+from services.gateway.streaming.stream import Pace, Stream, StreamSink
+from services.gateway.streaming.ticker import Liveness
 from services.gateway.telemetry.metrics import Gauges
 
 _JSON: Final = (b"content-type", b"application/json")

@@ -10,7 +10,7 @@ from cortex.v1 import generation_pb2 as generation
 from services.backplane.errors import FleetError, Reason
 from services.gateway.record import Record
 from services.gateway.settings import GatewaySettings
-from services.gateway.stream import Stream
+from services.gateway.streaming.stream import Stream
 
 # What a template may add to a prompt, in bytes, generously.
 _TEMPLATE_BYTES: Final = 512

@@ -30,7 +30,6 @@ from services.gateway.dispatch import Dispatch
 from services.gateway.endpoint import Core
 from services.gateway.fleet_view import FleetView
 from services.gateway.http1.limits import Http1Limits
-from services.gateway.liveness import Liveness
 from services.gateway.ops import Readiness
 from services.gateway.outstanding import Outstanding
 from services.gateway.placing import Placer
@@ -39,6 +38,7 @@ from services.gateway.record import Ledger
 from services.gateway.registry_link import RegistryLink, keep_watching
 from services.gateway.server import HttpServer, ListenError, ServerOptions, TlsOptions
 from services.gateway.settings import AuthSettings, GatewaySettings
+from services.gateway.streaming.ticker import Liveness
 from services.gateway.telemetry.metrics import Gauges
 from services.gateway.telemetry.request_log import request_log
 from services.gateway.transports.pool import Links

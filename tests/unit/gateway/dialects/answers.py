@@ -10,8 +10,8 @@ from typing import Any
 from hypothesis import strategies as st
 
 from cortex.v1 import generation_pb2 as generation
-from services.gateway.collect import CollectSink
 from services.gateway.dialects.dialect import Ask, Collected, Dialect, Head
+from services.gateway.streaming.collect import CollectSink
 
 HEAD = Head("req_1", {}, {}, 1_700_000_000)
 Event = generation.GenerateResponse

@@ -6,7 +6,7 @@ import pytest
 
 from cortex.v1 import model_pb2
 from cortex.v1 import registry_service_pb2 as registry
-from services.gateway.waiting import word_step
+from services.gateway.streaming.placement_status import word_step
 
 Response = registry.EnsureModelResponse
 

@@ -9,7 +9,7 @@ import pytest
 from cortex.v1 import generation_pb2 as generation
 from cortex.v1 import registry_service_pb2 as registry
 from services.backplane.errors import FleetError, Reason
-from services.gateway.stream import Pace, Stream, StreamSink
+from services.gateway.streaming.stream import Pace, Stream, StreamSink
 
 PACE = Pace(
     keepalive_seconds=1.0,

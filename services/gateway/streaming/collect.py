@@ -9,7 +9,7 @@ from typing import Any
 from cortex.v1 import generation_pb2 as generation
 from services.backplane.errors import FleetError
 from services.gateway.dialects.dialect import Collected, CollectedToolCall
-from services.gateway.sink import ChoiceSink
+from services.gateway.streaming.choice import ChoiceSink
 
 
 class CollectSink(ChoiceSink):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from cortex.v1 import generation_pb2 as generation
-from services.gateway.collect import CollectSink
+from services.gateway.streaming.collect import CollectSink
 
 Event = generation.GenerateResponse
 

@@ -17,8 +17,8 @@ from cortex.v1 import registry_service_pb2 as registry
 from services.backplane.errors import FleetError, Reason
 from services.gateway.dialects.dialect import Projector
 from services.gateway.http1.direct import DirectResponse
-from services.gateway.sink import ChoiceSink
-from services.gateway.waiting import word_step
+from services.gateway.streaming.choice import ChoiceSink
+from services.gateway.streaming.placement_status import word_step
 
 # Bytes in the socket's buffer above which deltas are merged instead of written.
 _BEHIND_BYTES: Final = 32 << 10
