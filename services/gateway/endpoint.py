@@ -23,9 +23,7 @@ from services.gateway.dialects.dialect import (
     ListedModel,
     Lookup,
 )
-from services.gateway.dispatch import Dispatch
 from services.gateway.exchange import Exchange
-from services.gateway.fleet_view import FleetView
 from services.gateway.head import (
     ClientGoneError,
     check_media_type,
@@ -34,9 +32,11 @@ from services.gateway.head import (
     read_head,
 )
 from services.gateway.http1.direct import DirectResponse, direct_response
-from services.gateway.listing import list_models
 from services.gateway.problems import Envelope, error_headers
 from services.gateway.record import Ledger, Record
+from services.gateway.routing.dispatch import Dispatch
+from services.gateway.routing.fleet_view import FleetView
+from services.gateway.routing.model_list import list_models
 from services.gateway.settings import GatewaySettings
 from services.gateway.streaming.choice import ChoiceSink
 from services.gateway.streaming.collect import CollectSink

@@ -9,7 +9,7 @@ from typing import Final
 
 from cortex.v1 import generation_pb2 as generation
 from services.backplane.errors import FleetError, Reason
-from services.gateway.dispatch import ServedBy
+from services.gateway.routing.retry import ServedBy
 from services.gateway.streaming.choice import ChoiceSink
 from services.gateway.telemetry.metrics import Gauges, Outcome
 from services.gateway.telemetry.request_log import RequestLine, RequestLog

@@ -26,16 +26,15 @@ from services.gateway.dialects.anthropic_messages.routes import AnthropicMessage
 from services.gateway.dialects.ollama.routes import OllamaChat
 from services.gateway.dialects.openai_chat.routes import OpenAIChat
 from services.gateway.dialects.openai_responses.store.store import ResponsesStore
-from services.gateway.dispatch import Dispatch
 from services.gateway.endpoint import Core
-from services.gateway.fleet_view import FleetView
 from services.gateway.http1.limits import Http1Limits
 from services.gateway.ops import Readiness
-from services.gateway.outstanding import Outstanding
-from services.gateway.placing import Placer
 from services.gateway.problems import Problems
 from services.gateway.record import Ledger
-from services.gateway.registry_link import RegistryLink, keep_watching
+from services.gateway.routing.dispatch import Dispatch, Outstanding
+from services.gateway.routing.fleet_view import FleetView
+from services.gateway.routing.place import Placer
+from services.gateway.routing.registry_client import RegistryLink, keep_watching
 from services.gateway.server import HttpServer, ListenError, ServerOptions, TlsOptions
 from services.gateway.settings import AuthSettings, GatewaySettings
 from services.gateway.streaming.ticker import Liveness

@@ -14,10 +14,10 @@ from cortex.v1 import registry_service_pb2 as registry
 from services.backplane.backoff import delays
 from services.backplane.errors import FleetError, Reason
 from services.backplane.timeouts import timeout
-from services.gateway.fleet_view import FleetView, Resolved
-from services.gateway.registry_link import RegistryLink
-from services.gateway.retrying import Troubles
-from services.gateway.routing import Candidate, NobodyServes, Standing, choose
+from services.gateway.routing.choose import Candidate, NobodyServes, Standing, choose
+from services.gateway.routing.fleet_view import FleetView, Resolved
+from services.gateway.routing.registry_client import RegistryLink
+from services.gateway.routing.retry import Troubles
 from services.gateway.telemetry.metrics import Gauges
 
 # A registry that is being restarted is back within this time, and so is a stand-by that takes over.

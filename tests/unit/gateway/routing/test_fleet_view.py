@@ -9,8 +9,8 @@ import pytest
 from cortex.v1 import model_pb2
 from cortex.v1 import registry_service_pb2 as registry
 from services.backplane.errors import FleetError, Reason
-from services.gateway.fleet_view import RETAINED_SECONDS, FleetView, standing_of
-from services.gateway.routing import Standing
+from services.gateway.routing.choose import Standing
+from services.gateway.routing.fleet_view import RETAINED_SECONDS, FleetView, standing_of
 
 READY = model_pb2.INSTANCE_STATE_READY
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from services.backplane.errors import FleetError, Reason
-from services.gateway.retrying import Troubles
-from services.gateway.routing import Candidate, Standing
+from services.gateway.routing.choose import Candidate, Standing
+from services.gateway.routing.retry import Troubles
 
 
 def candidate(report: int) -> tuple[Candidate, ...]:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from services.gateway.routing import Candidate, NobodyServes, Standing, choose
+from services.gateway.routing.choose import Candidate, NobodyServes, Standing, choose
 
 SERVING, RECOVERING, UNUSABLE = Standing.SERVING, Standing.RECOVERING, Standing.UNUSABLE
 

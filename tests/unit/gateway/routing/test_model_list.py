@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from cortex.v1 import model_pb2
 from cortex.v1 import registry_service_pb2 as registry
-from services.gateway.listing import list_models
+from services.gateway.routing.model_list import list_models
 
 READY, LOADING = model_pb2.INSTANCE_STATE_READY, model_pb2.INSTANCE_STATE_LOADING
 CHAT, TOOLS = model_pb2.CAPABILITY_CHAT, model_pb2.CAPABILITY_TOOLS

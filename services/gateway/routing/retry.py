@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 from services.backplane.errors import FleetError, Reason, Retry
-from services.gateway.routing import Candidate
+from services.gateway.routing.choose import Candidate
 
 # The model is as good as gone where it was: placing it anew is the way on. All other failures
 # that another instance might not share are told to the client when there is no other instance.
@@ -72,3 +72,18 @@ class Troubles:
     def failed_instances(self) -> list[str]:
         """Every instance that failed, in no order."""
         return list(self._failed_at)
+
+
+class ServedBy:
+    """Where a request ran, for its log line."""
+
+    __slots__ = ("attempts", "last")
+
+    def __init__(self) -> None:
+        self.attempts = 0
+        self.last: Candidate | None = None
+
+    def attempt(self, target: Candidate) -> None:
+        """One more attempt begins."""
+        self.attempts += 1
+        self.last = target

@@ -11,7 +11,7 @@ from typing import Any, Final
 from cortex.v1 import model_pb2
 from cortex.v1 import registry_service_pb2 as registry
 from services.backplane.errors import FleetError, Reason
-from services.gateway.routing import Candidate, Standing
+from services.gateway.routing.choose import Candidate, Standing
 
 # A registry that has just been restarted knows no neuron before it has attached again.
 RETAINED_SECONDS: Final = 20.0

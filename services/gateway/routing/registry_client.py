@@ -13,7 +13,7 @@ from services.backplane.backoff import delays
 from services.backplane.calls import streaming
 from services.backplane.channels import ChannelPool
 from services.backplane.errors import FleetError, Reason
-from services.gateway.fleet_view import FleetView
+from services.gateway.routing.fleet_view import FleetView
 
 log = structlog.get_logger()
 

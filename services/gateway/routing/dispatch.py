@@ -12,11 +12,9 @@ from cortex.v1 import neuron_service_pb2 as neuron
 from cortex.v1 import registry_service_pb2 as registry
 from services.backplane.calls import unary
 from services.backplane.errors import FleetError
-from services.gateway.outstanding import Outstanding
-from services.gateway.placing import Placer, Wanted
-from services.gateway.prefix import prompt_prefix
-from services.gateway.retrying import Troubles
-from services.gateway.routing import Candidate
+from services.gateway.routing.choose import Candidate, prompt_prefix
+from services.gateway.routing.place import Placer, Wanted
+from services.gateway.routing.retry import ServedBy, Troubles
 from services.gateway.streaming.choice import ChoiceSink
 from services.gateway.transports.pool import Link, Links
 
@@ -151,21 +149,6 @@ class Dispatch:
                 self._outstanding.give_back(target.instance_id)
 
 
-class ServedBy:
-    """Where a request ran, for its log line."""
-
-    __slots__ = ("attempts", "last")
-
-    def __init__(self) -> None:
-        self.attempts = 0
-        self.last: Candidate | None = None
-
-    def attempt(self, target: Candidate) -> None:
-        """One more attempt begins."""
-        self.attempts += 1
-        self.last = target
-
-
 class _Nobody:
     """Nobody is told what a unary call waits for."""
 
@@ -179,3 +162,19 @@ def _first(failures: BaseExceptionGroup[FleetError]) -> FleetError:
         error = error.exceptions[0]
     assert isinstance(error, FleetError)
     return error
+
+
+class Outstanding(dict[str, int]):
+    """Instance id to running requests; an instance without any is absent."""
+
+    def take(self, instance_id: str) -> None:
+        """One more runs there."""
+        self[instance_id] = self.get(instance_id, 0) + 1
+
+    def give_back(self, instance_id: str) -> None:
+        """One of them has ended."""
+        left = self[instance_id] - 1
+        if left:
+            self[instance_id] = left
+        else:
+            del self[instance_id]

@@ -1,0 +1,1 @@
+"""Which instance serves a request, and what happens if it cannot: choice, retries, placement."""
