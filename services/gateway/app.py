@@ -9,7 +9,9 @@ from starlette.exceptions import HTTPException
 from starlette.routing import BaseRoute, Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from services.gateway import ops
+from services.gateway.api import health
+from services.gateway.api.endpoint import Core, GenerationEndpoint
+from services.gateway.api.error_responses import Problems
 from services.gateway.conformance.routes import routes as conformance
 from services.gateway.dialects.anthropic_messages.routes import routes as anthropic_messages
 from services.gateway.dialects.models.routes import routes as models
@@ -19,12 +21,10 @@ from services.gateway.dialects.openai_completions.routes import routes as openai
 from services.gateway.dialects.openai_embeddings.routes import routes as openai_embeddings
 from services.gateway.dialects.openai_responses.routes import routes as openai_responses
 from services.gateway.dialects.openai_responses.store.store import ResponsesStore
-from services.gateway.endpoint import Core, GenerationEndpoint
-from services.gateway.problems import Problems
 
 
 def build_app(
-    core: Core, readiness: ops.Readiness, problems: Problems, responses: ResponsesStore
+    core: Core, readiness: health.Readiness, problems: Problems, responses: ResponsesStore
 ) -> ASGIApp:
     """Every route behind the short way for the hot ones; no middleware of ours at all."""
     routes: list[BaseRoute] = [
@@ -36,7 +36,7 @@ def build_app(
         *models(core),
         *ollama(core),
         *conformance(core),
-        *ops.routes(readiness),
+        *health.routes(readiness),
     ]
     app = Starlette(
         routes=routes,

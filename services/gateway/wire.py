@@ -18,19 +18,19 @@ from services.backplane.errors import FleetError, Reason
 from services.backplane.lifecycle import Shutdown
 from services.backplane.logs import LogSettings
 from services.backplane.metrics import exposition, new_registry
+from services.gateway.api.access_log import Ledger
+from services.gateway.api.auth import Auth
+from services.gateway.api.background import DetachedTasks
+from services.gateway.api.cors import Cors, Origins
+from services.gateway.api.endpoint import Core
+from services.gateway.api.error_responses import Problems
+from services.gateway.api.health import Readiness
 from services.gateway.app import build_app
-from services.gateway.auth import Auth
-from services.gateway.cors import Cors, Origins
-from services.gateway.detached import DetachedTasks
 from services.gateway.dialects.anthropic_messages.routes import AnthropicMessages
 from services.gateway.dialects.ollama.routes import OllamaChat
 from services.gateway.dialects.openai_chat.routes import OpenAIChat
 from services.gateway.dialects.openai_responses.store.store import ResponsesStore
-from services.gateway.endpoint import Core
 from services.gateway.http1.limits import Http1Limits
-from services.gateway.ops import Readiness
-from services.gateway.problems import Problems
-from services.gateway.record import Ledger
 from services.gateway.routing.dispatch import Dispatch, Outstanding
 from services.gateway.routing.fleet_view import FleetView
 from services.gateway.routing.place import Placer

@@ -8,7 +8,7 @@ from typing import Final
 
 from cortex.v1 import generation_pb2 as generation
 from services.backplane.errors import FleetError, Reason
-from services.gateway.record import Record
+from services.gateway.api.access_log import Record
 from services.gateway.settings import GatewaySettings
 from services.gateway.streaming.stream import Stream
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from services.backplane.errors import FleetError, Reason
-from services.gateway.auth import Auth
+from services.gateway.api.auth import Auth
 from services.gateway.settings import ApiKey, AuthSettings
 
 KEYS = (ApiKey("alice", key="sk-a"), ApiKey("bob", key="sk-b"))

@@ -12,8 +12,18 @@ from starlette.types import Receive, Scope, Send
 
 from cortex.v1 import neuron_service_pb2 as neuron
 from services.backplane.errors import FleetError, Reason
-from services.gateway.auth import Auth
-from services.gateway.detached import DetachedTasks
+from services.gateway.api.access_log import Ledger, Record
+from services.gateway.api.auth import Auth
+from services.gateway.api.background import DetachedTasks
+from services.gateway.api.error_responses import Envelope, error_headers
+from services.gateway.api.head import (
+    ClientGoneError,
+    check_media_type,
+    id_headers,
+    read_body,
+    read_head,
+)
+from services.gateway.api.request import Exchange
 from services.gateway.dialects.dialect import (
     Ask,
     Collected,
@@ -23,17 +33,7 @@ from services.gateway.dialects.dialect import (
     ListedModel,
     Lookup,
 )
-from services.gateway.exchange import Exchange
-from services.gateway.head import (
-    ClientGoneError,
-    check_media_type,
-    id_headers,
-    read_body,
-    read_head,
-)
 from services.gateway.http1.direct import DirectResponse, direct_response
-from services.gateway.problems import Envelope, error_headers
-from services.gateway.record import Ledger, Record
 from services.gateway.routing.dispatch import Dispatch
 from services.gateway.routing.fleet_view import FleetView
 from services.gateway.routing.model_list import list_models

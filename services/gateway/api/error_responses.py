@@ -13,9 +13,9 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from services.backplane.errors import FleetError, Reason
-from services.gateway.cors import Origins
+from services.gateway.api.cors import Origins
+from services.gateway.api.head import lone_head
 from services.gateway.dialects.dialect import Head
-from services.gateway.head import lone_head
 from services.gateway.http1.limits import Unanswered, Wording
 from services.gateway.telemetry.metrics import Gauges
 

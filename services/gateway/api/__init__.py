@@ -1,0 +1,1 @@
+"""HTTP around every request: endpoints, heads, keys, CORS, errors, health, access log."""
