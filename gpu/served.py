@@ -18,7 +18,7 @@ from services.neuron.wire import serving
 
 def injecting(*, engine: str, fd: int) -> Sequence[str]:
     """The command line of such a worker."""
-    module = "tests.rpc.neuron_injecting_worker"
+    module = "tests.doubles.neuron_injecting_worker"
     return [sys.executable, "-m", module, "--engine", engine, "--fd", str(fd)]
 
 

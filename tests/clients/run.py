@@ -19,8 +19,8 @@ from services.gateway.conformance.report import Absent, Check, Client, Report, a
 from tests.clients import environments
 from tests.clients.environments import CACHE, ROOT
 from tests.clients.scripted_neuron import MODEL as SCRIPTED
+from tests.doubles.models import tiny_bert
 from tests.e2e import fleet as fleets
-from tests.models import tiny_bert
 
 REAL = "smollm2-135m"
 EMBEDDING = "tiny-bert"

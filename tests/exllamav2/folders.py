@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from tests.models import scripted
-from tests.models.scripted import Script
-from tests.models.vocabulary import (
+from tests.doubles.models import scripted
+from tests.doubles.models.scripted import Script
+from tests.doubles.models.vocabulary import (
     CONTROL,
     END_OF_TEXT_ID,
     TURN_END,

@@ -13,11 +13,11 @@ import pytest
 
 from services.neuron import wire
 from services.neuron.settings import WorkerLimits
+from tests.doubles.neuron_host import running_neuron
+from tests.doubles.nvml import Driver
 from tests.exllamav2 import folders
 from tests.fleet.test_worker_faults import injecting
 from tests.fleet.worker_faults import FAULTS, STREAMS, Side, Stage
-from tests.rpc.neuron_host import running_neuron
-from tests.rpc.nvml import Driver
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
 LIMITS = WorkerLimits(first_pause_seconds=0.05, start_seconds=120.0, stall_seconds=4.0)

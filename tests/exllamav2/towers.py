@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import load_file, save_file
 
+from tests.doubles.models.vocabulary import Vocabulary
 from tests.exllamav2 import folders
-from tests.models.vocabulary import Vocabulary
 
 WIDTH = 32
 INNER = 64

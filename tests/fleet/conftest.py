@@ -6,10 +6,10 @@ import pathlib
 
 import pytest
 
+from tests.doubles.models import scripted
 from tests.fleet.clients import WORDS
 from tests.fleet.measuring import measured, pytest_terminal_summary
 from tests.fleet.processes import Fleet
-from tests.models import scripted
 
 __all__ = ["measured", "pytest_terminal_summary"]
 

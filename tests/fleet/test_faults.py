@@ -7,10 +7,10 @@ import time
 
 import pytest
 
+from tests.doubles.postgres_server import postgres
 from tests.fleet.clients import Clients, has_text, two_loaded
 from tests.fleet.conftest import BRISK, BUDGET
 from tests.fleet.processes import until
-from tests.rpc.postgres_server import postgres
 
 
 @pytest.fixture(scope="module")

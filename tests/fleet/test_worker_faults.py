@@ -12,10 +12,10 @@ from collections.abc import AsyncIterator, Sequence
 import pytest
 
 from services.neuron.settings import WorkerLimits
+from tests.doubles.models import random_llama
+from tests.doubles.neuron_host import running_neuron
+from tests.doubles.nvml import Driver
 from tests.fleet.worker_faults import FAULTS, STREAMS, Side, Stage
-from tests.models import random_llama
-from tests.rpc.neuron_host import running_neuron
-from tests.rpc.nvml import Driver
 
 pytestmark = pytest.mark.slow
 LIMITS = WorkerLimits(first_pause_seconds=0.05, start_seconds=60.0, stall_seconds=3.0)
@@ -25,7 +25,7 @@ CLEAR = 0.008  # rounding moved no log probability of this model by more than 0.
 
 def injecting(*, engine: str, fd: int) -> Sequence[str]:
     """A worker whose library fails on demand."""
-    module = "tests.rpc.neuron_injecting_worker"
+    module = "tests.doubles.neuron_injecting_worker"
     return [sys.executable, "-m", module, "--engine", engine, "--fd", str(fd)]
 
 

@@ -18,7 +18,7 @@ from typing import Any
 from cortex.v1 import generation_pb2 as generation
 from cortex.v1 import model_pb2 as model
 from cortex.v1 import neuron_service_pb2 as neuron
-from tests.rpc.neuron_injecting_worker import DEVICE_ERROR, EXCEPTION
+from tests.doubles.neuron_injecting_worker import DEVICE_ERROR, EXCEPTION
 
 STREAMS = 16
 BESIDE = 4

@@ -9,8 +9,8 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.doubles.models import scripted, tiny_bert
 from tests.e2e import fleet as running
-from tests.models import scripted, tiny_bert
 from tests.openapi.anthropic import ANTHROPIC
 from tests.openapi.api import CheckedApi, Tally
 from tests.openapi.document import Document, load

@@ -20,7 +20,7 @@ from services.backplane.server import Server
 from services.cli.registry_client import ask
 from services.registry.api.operator_servicer import OperatorServicer
 from services.registry.term import Seat
-from tests.rpc.registry_stand_ins import (
+from tests.doubles.registry_stand_ins import (
     LOOPBACK,
     Fleet,
     ScriptedNeuron,

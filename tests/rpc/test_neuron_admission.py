@@ -12,7 +12,7 @@ import pytest
 
 from cortex.v1 import generation_pb2 as generation
 from services.backplane.errors import Reason
-from tests.rpc.neuron_host import NeuronHost, chat, refusal, running_neuron
+from tests.doubles.neuron_host import NeuronHost, chat, refusal, running_neuron
 
 BATCH = generation.WORK_CLASS_BATCH
 

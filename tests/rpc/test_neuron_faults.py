@@ -17,13 +17,13 @@ from cortex.v1 import model_pb2 as model
 from cortex.v1 import neuron_service_pb2 as neuron
 from services.backplane.errors import Reason
 from services.neuron.settings import WorkerLimits
-from tests.rpc.neuron_host import NeuronHost, chat, refusal, running_neuron
-from tests.rpc.neuron_transports import answer, transport_of
+from tests.doubles.neuron_host import NeuronHost, chat, refusal, running_neuron
+from tests.doubles.neuron_transports import answer, transport_of
 
 
 def faulty(fault: str):
     def command(*, engine: str, fd: int) -> Sequence[str]:  # noqa: ARG001 - as called
-        module = "tests.rpc.neuron_faulty_worker"
+        module = "tests.doubles.neuron_faulty_worker"
         return [sys.executable, "-m", module, "--fault", fault, "--fd", str(fd)]
 
     return command

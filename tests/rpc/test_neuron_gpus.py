@@ -18,8 +18,8 @@ from cortex.v1 import model_pb2 as model
 from cortex.v1 import neuron_service_pb2 as neuron
 from services.neuron import wire
 from services.neuron.supervisor.process import python_worker
-from tests.rpc.neuron_host import NeuronHost, chat, refusal, running_neuron
-from tests.rpc.nvml import GIB, Driver
+from tests.doubles.neuron_host import NeuronHost, chat, refusal, running_neuron
+from tests.doubles.nvml import GIB, Driver
 
 READY, RECOVERING, FAILED = (
     model.INSTANCE_STATE_READY,
@@ -33,7 +33,7 @@ def worker(*, engine: str, fd: int) -> Sequence[str]:
     """llama.cpp for real; the GPU engine as far as the daemon can see."""
     if engine == "llamacpp":
         return python_worker(engine=engine, fd=fd)
-    return [sys.executable, "-m", "tests.rpc.neuron_holding_worker", "--fd", str(fd)]
+    return [sys.executable, "-m", "tests.doubles.neuron_holding_worker", "--fd", str(fd)]
 
 
 @pytest.fixture

@@ -18,9 +18,9 @@ from services.backplane.errors import FleetError, Reason
 from services.neuron.sources import hub_forecast
 from services.neuron.sources.hub import HubSource
 from services.neuron.sources.resolver import Sources
-from tests.models import scripted
-from tests.rpc.hub_server import Hub, serving_hub
-from tests.rpc.neuron_host import PATIENCE_SECONDS, refusal, running_neuron
+from tests.doubles.hub_server import Hub, serving_hub
+from tests.doubles.models import scripted
+from tests.doubles.neuron_host import PATIENCE_SECONDS, refusal, running_neuron
 
 pytest.importorskip("huggingface_hub")
 

@@ -9,7 +9,7 @@ import pytest
 from cortex.v1 import model_pb2 as model
 from cortex.v1 import neuron_service_pb2 as neuron
 from services.backplane.errors import Reason
-from tests.rpc.neuron_host import NeuronHost, refusal, running_neuron
+from tests.doubles.neuron_host import NeuronHost, refusal, running_neuron
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ from services.backplane.address import Address
 from services.backplane.errors import FleetError, Reason
 from services.backplane.metrics import RpcMetrics
 from services.backplane.server import Server
-from tests.rpc.neuron_host import PATIENCE_SECONDS, running_neuron
+from tests.doubles.neuron_host import PATIENCE_SECONDS, running_neuron
 
 
 class Listener(registry_grpc.RegistryServiceServicer):

@@ -21,8 +21,8 @@ from cortex.v1.neuron_service_pb2_grpc import NeuronServiceStub
 from services.backplane.channels import open_channel
 from services.backplane.errors import Reason
 from services.backplane.status import from_rpc_error
-from tests.models import scripted
-from tests.rpc.neuron_host import PATIENCE_SECONDS, chat
+from tests.doubles.models import scripted
+from tests.doubles.neuron_host import PATIENCE_SECONDS, chat
 
 
 def free_port() -> int:

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from cortex.v1 import generation_pb2 as generation
 from cortex.v1 import model_pb2 as model
 from cortex.v1 import neuron_service_pb2 as neuron
-from tests.rpc.neuron_host import NeuronHost, chat, running_neuron
+from tests.doubles.neuron_host import NeuronHost, chat, running_neuron
 
 GIB = 1 << 30
 READY, RECOVERING = model.INSTANCE_STATE_READY, model.INSTANCE_STATE_RECOVERING

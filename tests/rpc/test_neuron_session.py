@@ -10,8 +10,8 @@ import pytest
 from cortex.v1 import generation_pb2 as generation
 from cortex.v1 import neuron_service_pb2 as neuron
 from services.backplane.errors import Reason
-from tests.rpc.neuron_host import PATIENCE_SECONDS, chat, running_neuron
-from tests.rpc.neuron_transports import SessionStream, answer, session_of
+from tests.doubles.neuron_host import PATIENCE_SECONDS, chat, running_neuron
+from tests.doubles.neuron_transports import SessionStream, answer, session_of
 
 
 @pytest.fixture

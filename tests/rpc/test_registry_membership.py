@@ -15,7 +15,7 @@ from cortex.v1 import registry_service_pb2 as reg
 from services.backplane.channels import open_channel
 from services.backplane.errors import FleetError, Reason
 from services.backplane.status import from_rpc_error
-from tests.rpc.registry_stand_ins import (
+from tests.doubles.registry_stand_ins import (
     LOOPBACK,
     MIB,
     Fleet,

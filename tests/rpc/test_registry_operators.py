@@ -11,7 +11,7 @@ import pytest
 from cortex.v1 import operator_service_pb2 as op
 from services.backplane.errors import FleetError, Reason
 from services.backplane.status import from_rpc_error
-from tests.rpc.registry_stand_ins import (
+from tests.doubles.registry_stand_ins import (
     MIB,
     Fleet,
     ScriptedNeuron,

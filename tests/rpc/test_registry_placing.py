@@ -9,7 +9,7 @@ import pytest
 
 from cortex.v1 import operator_service_pb2 as op
 from services.backplane.errors import FleetError, Reason
-from tests.rpc.registry_stand_ins import (
+from tests.doubles.registry_stand_ins import (
     MIB,
     ScriptedNeuron,
     document,

@@ -23,8 +23,8 @@ from services.backplane.errors import FleetError, Reason
 from services.backplane.status import from_rpc_error
 from services.registry.store.postgres import PostgresStore
 from services.registry.store.store import Kind, StoreError
-from tests.rpc.postgres_server import postgres
-from tests.rpc.registry_stand_ins import (
+from tests.doubles.postgres_server import postgres
+from tests.doubles.registry_stand_ins import (
     LOOPBACK,
     MIB,
     ScriptedNeuron,

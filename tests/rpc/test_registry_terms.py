@@ -28,7 +28,7 @@ from services.registry.store.leader_lease import Mandate
 from services.registry.store.sqlite import SqliteStore
 from services.registry.store.store import Kind
 from services.registry.term import Seat
-from tests.rpc.registry_stand_ins import (
+from tests.doubles.registry_stand_ins import (
     MIB,
     Fleet,
     ScriptedNeuron,

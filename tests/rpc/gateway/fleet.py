@@ -15,8 +15,8 @@ from prometheus_client import CollectorRegistry, generate_latest
 from services.backplane.lifecycle import Shutdown
 from services.gateway.settings import AuthSettings, GatewaySettings
 from services.gateway.wire import Gateway
-from tests.rpc.scripted_neuron import Script, ScriptedNeuron
-from tests.rpc.stand_in_registry import StandInRegistry
+from tests.doubles.scripted_neuron import Script, ScriptedNeuron
+from tests.doubles.stand_in_registry import StandInRegistry
 
 SECONDS = 10.0
 DEFAULTS = GatewaySettings(

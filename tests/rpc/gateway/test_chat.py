@@ -6,8 +6,8 @@ import asyncio
 
 import httpx
 
+from tests.doubles.scripted_neuron import Script, text
 from tests.rpc.gateway.fleet import Fleet, chat_body, contents, lines
-from tests.rpc.scripted_neuron import Script, text
 
 
 async def test_a_chat_is_answered_in_one_body(fleet: Fleet) -> None:

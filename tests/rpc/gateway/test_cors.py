@@ -8,9 +8,9 @@ import pytest
 from wsproto.events import AcceptConnection, RejectConnection
 
 from services.gateway.settings import ApiKey, AuthSettings
+from tests.doubles.scripted_neuron import Script
 from tests.rpc.gateway.fleet import SECONDS, Fleet, chat_body
 from tests.rpc.gateway.responses_socket import connected
-from tests.rpc.scripted_neuron import Script
 
 SITE = "https://chat.example"
 LOCAL = "http://localhost:5173"

@@ -8,8 +8,8 @@ import hashlib
 import pytest
 
 from services.gateway.settings import ApiKey, AuthSettings
+from tests.doubles.scripted_neuron import Script, reasoning, text, tool_call
 from tests.rpc.gateway.fleet import SECONDS, Fleet, chat_body
-from tests.rpc.scripted_neuron import Script, reasoning, text, tool_call
 
 KEYS = AuthSettings(
     keys=(

@@ -9,8 +9,8 @@ import httpx
 import pytest
 
 from services.gateway.server import Http1Codec
+from tests.doubles.scripted_neuron import Script, text
 from tests.rpc.gateway.fleet import Fleet, chat_body, contents, lines
-from tests.rpc.scripted_neuron import Script, text
 
 CODECS: list[Http1Codec] = ["fast", "stock"]
 

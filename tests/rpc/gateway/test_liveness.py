@@ -8,8 +8,8 @@ import httpx
 import pytest
 
 from services.backplane.errors import FleetError, Reason, context_too_long
+from tests.doubles.scripted_neuron import Script, queued, text
 from tests.rpc.gateway.fleet import Fleet, contents, lines
-from tests.rpc.scripted_neuron import Script, queued, text
 
 PATHS = {
     "/v1/chat/completions": {},

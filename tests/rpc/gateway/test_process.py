@@ -14,9 +14,9 @@ from collections.abc import AsyncIterator
 import httpx
 import pytest
 
+from tests.doubles.scripted_neuron import Script, ScriptedNeuron
+from tests.doubles.stand_in_registry import StandInRegistry
 from tests.rpc.gateway.fleet import chat_body, contents
-from tests.rpc.scripted_neuron import Script, ScriptedNeuron
-from tests.rpc.stand_in_registry import StandInRegistry
 
 SECONDS = 30.0
 

@@ -9,9 +9,9 @@ import openai
 import pytest
 from wsproto.events import AcceptConnection, CloseConnection, RejectConnection
 
+from tests.doubles.scripted_neuron import Script, text
 from tests.rpc.gateway.fleet import Fleet
 from tests.rpc.gateway.responses_socket import connected
-from tests.rpc.scripted_neuron import Script, text
 
 
 async def test_turns_follow_each_other_on_one_connection(fleet: Fleet) -> None:

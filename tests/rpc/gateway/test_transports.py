@@ -14,7 +14,7 @@ from services.backplane.channels import ChannelPool
 from services.backplane.errors import FleetError, Reason
 from services.gateway.transports.pool import LARGE_REQUEST_BYTES, Link
 from services.gateway.transports.transport import Sequence
-from tests.rpc.scripted_neuron import (
+from tests.doubles.scripted_neuron import (
     Event,
     Script,
     ScriptedNeuron,

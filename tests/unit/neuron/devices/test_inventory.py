@@ -6,7 +6,7 @@ import pytest
 
 from services.neuron.devices.inventory import CPU, Devices
 from services.neuron.devices.xid_faults import DeviceFault
-from tests.rpc.nvml import GIB, Driver, LibraryNotFoundError, NVMLError
+from tests.doubles.nvml import GIB, Driver, LibraryNotFoundError, NVMLError
 
 
 @pytest.fixture

@@ -35,9 +35,9 @@ from services.neuron.engine_api.frames import (
 )
 from services.neuron.engine_api.model import LoadPlan
 from services.neuron.engine_api.task import Prompt, SamplingParams, Segment, StopParams, Task
-from tests.models import random_llama, scripted, tiny_bert
-from tests.models.scripted import Script
-from tests.unit.neuron.worker_process import WorkerProcess, text_of
+from tests.doubles.models import random_llama, scripted, tiny_bert
+from tests.doubles.models.scripted import Script
+from tests.doubles.worker_process import WorkerProcess, text_of
 
 ENDLESS = Script(words=[f" w{i}" for i in range(16)], is_endless=True, name="endless")
 

@@ -8,7 +8,7 @@ from services.backplane.errors import Reason
 from services.registry.catalogue.catalogue import Catalogue
 from services.registry.fleet.policy import Policy
 from services.registry.placement.orders import Why
-from tests.unit.registry.still_fleet import SIZE, StillFleet, profile
+from tests.doubles.still_fleet import SIZE, StillFleet, profile
 
 A, B = profile("a"), profile("b")
 BARE = Policy(minimum_residency=0.0, patience=10.0, handover=0.0, max_wait=60.0)

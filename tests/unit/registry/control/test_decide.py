@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from services.registry.fleet.policy import Policy
 from services.registry.placement.progress import Evicting
-from tests.unit.registry.still_fleet import SIZE, Caller, StillFleet, profile
+from tests.doubles.still_fleet import SIZE, Caller, StillFleet, profile
 
 A, B, C, D, E = (profile(name) for name in "abcde")
 # Without protections, so that only work is in the way. A load of these sizes takes about 3 s.

@@ -9,7 +9,7 @@ from services.registry.fleet.policy import Policy, Strategy
 from services.registry.fleet.records import Progress
 from services.registry.placement.orders import Why
 from services.registry.placement.progress import Evicting, Loading, Queued
-from tests.unit.registry.still_fleet import SIZE, StillFleet, profile
+from tests.doubles.still_fleet import SIZE, StillFleet, profile
 
 A, B, C = profile("a"), profile("b"), profile("c")
 

@@ -7,7 +7,7 @@ import dataclasses
 from services.backplane.errors import FleetError, Reason
 from services.registry.fleet.policy import Policy
 from services.registry.fleet.records import Instance, InstanceState
-from tests.unit.registry.still_fleet import SIZE, StillFleet, profile
+from tests.doubles.still_fleet import SIZE, StillFleet, profile
 
 A, B, C = profile("a"), profile("b"), profile("c")
 BARE = Policy(minimum_residency=0.0, patience=10.0, handover=0.0, max_wait=600.0)

@@ -14,7 +14,7 @@ from cortex.v1 import generation_pb2 as generation
 from cortex.v1 import neuron_service_pb2 as neuron
 from services.backplane.errors import FleetError
 from services.backplane.status import from_rpc_error, unpack
-from tests.rpc.neuron_host import PATIENCE_SECONDS, NeuronHost
+from tests.doubles.neuron_host import PATIENCE_SECONDS, NeuronHost
 
 CREDIT = 1 << 20
 
