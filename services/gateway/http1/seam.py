@@ -3,7 +3,7 @@
 Hypercorn builds a `TCPServer` per connection: a task that owns a StreamReader and a
 StreamWriter, a TaskGroup for the app's tasks, and an idle task. The codec finds it behind
 the bound method that it is given as `send`, takes the transport's protocol over, and leaves
-the rest alone. `tests/rpc/http1/test_seam.py` pins all of it to hypercorn 0.18.
+the rest alone. `tests/integration/http1/test_seam.py` pins all of it to hypercorn 0.18.
 """
 
 import asyncio

@@ -7,8 +7,8 @@ import pytest
 
 from services.gateway.http1.limits import Wording
 from services.gateway.server import ServerOptions
-from tests.rpc.http1.app import App
-from tests.rpc.http1.serving import DEADLINE_SECONDS, Client, refusal, served
+from tests.integration.http1.app import App
+from tests.integration.http1.serving import DEADLINE_SECONDS, Client, refusal, served
 
 
 @pytest.mark.parametrize(

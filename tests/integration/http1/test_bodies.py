@@ -4,8 +4,8 @@ import contextlib
 import json
 
 from services.gateway.http1.limits import Http1Limits
-from tests.rpc.http1.app import App
-from tests.rpc.http1.serving import DEADLINE_SECONDS, Client, Serve, chunked, post
+from tests.integration.http1.app import App
+from tests.integration.http1.serving import DEADLINE_SECONDS, Client, Serve, chunked, post
 
 
 def test_chunked_uploads_arrive_whole(client: Client) -> None:

@@ -10,8 +10,8 @@ import pytest
 from wsproto.events import AcceptConnection, CloseConnection, RejectConnection
 
 from tests.doubles.scripted_neuron import Script, text
-from tests.rpc.gateway.fleet import Fleet
-from tests.rpc.gateway.responses_socket import connected
+from tests.integration.gateway.fleet import Fleet
+from tests.integration.gateway.responses_socket import connected
 
 
 async def test_turns_follow_each_other_on_one_connection(fleet: Fleet) -> None:

@@ -8,7 +8,7 @@ from typing import cast
 
 from starlette.types import Message, Receive, Scope, Send
 
-from tests.rpc.http1.serving import DEADLINE_SECONDS
+from tests.integration.http1.serving import DEADLINE_SECONDS
 
 
 class App:

@@ -17,7 +17,7 @@ from services.gateway.http1.direct import DirectResponse, direct_response
 from services.gateway.http1.exchange import Exchange
 from services.gateway.http1.pumped import PumpedResponse
 from services.gateway.server import Http1Codec, ServerOptions
-from tests.rpc.http1.serving import DEADLINE_SECONDS, Client, Served, served
+from tests.integration.http1.serving import DEADLINE_SECONDS, Client, Served, served
 
 EVENT_STREAM = [(b"content-type", b"text/event-stream")]
 MIB = 1024 * 1024

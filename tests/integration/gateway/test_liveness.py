@@ -9,7 +9,7 @@ import pytest
 
 from services.backplane.errors import FleetError, Reason, context_too_long
 from tests.doubles.scripted_neuron import Script, queued, text
-from tests.rpc.gateway.fleet import Fleet, contents, lines
+from tests.integration.gateway.fleet import Fleet, contents, lines
 
 PATHS = {
     "/v1/chat/completions": {},

@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from tests.rpc.gateway.fleet import Fleet
+from tests.integration.gateway.fleet import Fleet
 
 
 @pytest.fixture

@@ -13,9 +13,9 @@ import wsproto
 import wsproto.events
 
 from services.gateway.server import HttpServer, ListenError, ServerOptions, TlsOptions
-from tests.rpc.http1.app import App
-from tests.rpc.http1.conftest import LIMITS, envelope
-from tests.rpc.http1.serving import DEADLINE_SECONDS, Client, Served, chunked, served
+from tests.integration.http1.app import App
+from tests.integration.http1.conftest import LIMITS, envelope
+from tests.integration.http1.serving import DEADLINE_SECONDS, Client, Served, chunked, served
 
 pytestmark = pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl is not installed")
 

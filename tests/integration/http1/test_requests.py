@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from tests.rpc.http1.app import App
-from tests.rpc.http1.serving import DEADLINE_SECONDS, Client, Serve, post
+from tests.integration.http1.app import App
+from tests.integration.http1.serving import DEADLINE_SECONDS, Client, Serve, post
 
 
 def test_a_connection_serves_many_requests(client: Client) -> None:

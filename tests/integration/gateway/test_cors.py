@@ -9,8 +9,8 @@ from wsproto.events import AcceptConnection, RejectConnection
 
 from services.gateway.settings import ApiKey, AuthSettings
 from tests.doubles.scripted_neuron import Script
-from tests.rpc.gateway.fleet import SECONDS, Fleet, chat_body
-from tests.rpc.gateway.responses_socket import connected
+from tests.integration.gateway.fleet import SECONDS, Fleet, chat_body
+from tests.integration.gateway.responses_socket import connected
 
 SITE = "https://chat.example"
 LOCAL = "http://localhost:5173"

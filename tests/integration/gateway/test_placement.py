@@ -8,7 +8,7 @@ from cortex.v1 import model_pb2
 from cortex.v1 import registry_service_pb2 as registry
 from services.backplane.errors import FleetError, Reason
 from tests.doubles.stand_in_registry import placed
-from tests.rpc.gateway.fleet import Fleet, contents, lines
+from tests.integration.gateway.fleet import Fleet, contents, lines
 
 LOADING = registry.EnsureModelResponse(
     loading=registry.PlacementLoading(

@@ -9,7 +9,7 @@ import pytest
 
 from services.gateway.settings import ApiKey, AuthSettings
 from tests.doubles.scripted_neuron import Script, reasoning, text, tool_call
-from tests.rpc.gateway.fleet import SECONDS, Fleet, chat_body
+from tests.integration.gateway.fleet import SECONDS, Fleet, chat_body
 
 KEYS = AuthSettings(
     keys=(

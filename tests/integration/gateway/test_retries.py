@@ -10,7 +10,7 @@ from cortex.v1 import model_pb2
 from services.backplane.errors import FleetError, Reason
 from tests.doubles.scripted_neuron import Script, text
 from tests.doubles.stand_in_registry import placed
-from tests.rpc.gateway.fleet import Fleet, contents
+from tests.integration.gateway.fleet import Fleet, contents
 
 REFUSALS = [Reason.NEURON_LOST, Reason.INSTANCE_DRAINING, Reason.QUEUE_FULL, Reason.ENGINE_FAILED]
 

@@ -8,7 +8,7 @@ import re
 
 import pytest
 
-from tests.rpc.gateway.fleet import SECONDS, Fleet
+from tests.integration.gateway.fleet import SECONDS, Fleet
 
 OPENAI, ANTHROPIC, OLLAMA = "/v1/chat/completions", "/v1/messages", "/api/chat"
 

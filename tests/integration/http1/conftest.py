@@ -7,8 +7,8 @@ import pytest
 
 from services.gateway.http1.limits import Http1Limits, Unanswered, Wording
 from services.gateway.server import Http1Codec, ServerOptions
-from tests.rpc.http1.app import App
-from tests.rpc.http1.serving import LOOPS, Client, Serve, Served
+from tests.integration.http1.app import App
+from tests.integration.http1.serving import LOOPS, Client, Serve, Served
 
 LIMITS = Http1Limits(
     head_bytes=8192,

@@ -7,7 +7,7 @@ import asyncio
 import httpx
 
 from tests.doubles.scripted_neuron import Script, text
-from tests.rpc.gateway.fleet import Fleet, chat_body, contents, lines
+from tests.integration.gateway.fleet import Fleet, chat_body, contents, lines
 
 
 async def test_a_chat_is_answered_in_one_body(fleet: Fleet) -> None:

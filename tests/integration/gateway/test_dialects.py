@@ -15,7 +15,7 @@ from cortex.v1 import generation_pb2 as generation
 from services.backplane.errors import context_too_long
 from services.gateway.settings import ApiKey, AuthSettings
 from tests.doubles.scripted_neuron import Script, reasoning, text, tool_call
-from tests.rpc.gateway.fleet import Fleet
+from tests.integration.gateway.fleet import Fleet
 
 HELLO: Any = [{"role": "user", "content": "Hi"}]
 CALLS = Script(

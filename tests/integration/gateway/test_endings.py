@@ -10,7 +10,7 @@ import pytest
 
 from services.gateway.server import Http1Codec
 from tests.doubles.scripted_neuron import Script, text
-from tests.rpc.gateway.fleet import Fleet, chat_body, contents, lines
+from tests.integration.gateway.fleet import Fleet, chat_body, contents, lines
 
 CODECS: list[Http1Codec] = ["fast", "stock"]
 

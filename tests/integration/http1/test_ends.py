@@ -9,8 +9,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from services.gateway.http1.limits import Http1Limits
-from tests.rpc.http1.app import App
-from tests.rpc.http1.serving import DEADLINE_SECONDS, Client, Serve, Served, post, refusal
+from tests.integration.http1.app import App
+from tests.integration.http1.serving import DEADLINE_SECONDS, Client, Serve, Served, post, refusal
 
 
 def test_a_client_that_leaves_mid_stream_is_noticed(client: Client, app: App) -> None:

@@ -16,7 +16,7 @@ import pytest
 
 from tests.doubles.scripted_neuron import Script, ScriptedNeuron
 from tests.doubles.stand_in_registry import StandInRegistry
-from tests.rpc.gateway.fleet import chat_body, contents
+from tests.integration.gateway.fleet import chat_body, contents
 
 SECONDS = 30.0
 

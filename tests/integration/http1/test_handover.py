@@ -5,8 +5,8 @@ import pytest
 import wsproto
 import wsproto.events
 
-from tests.rpc.http1.app import App
-from tests.rpc.http1.serving import DEADLINE_SECONDS, Client, Serve, post
+from tests.integration.http1.app import App
+from tests.integration.http1.serving import DEADLINE_SECONDS, Client, Serve, post
 
 
 @pytest.mark.parametrize("after_a_request", [False, True])
