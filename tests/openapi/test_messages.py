@@ -16,7 +16,7 @@ from tests.openapi.document import Document
 from tests.openapi.messages_api import CheckedMessages
 from tests.openapi.test_chat import PERSON
 from tests.unit.gateway.dialects.answers import HEAD
-from tests.unit.gateway.dialects.test_chat_decode import PIXEL
+from tests.unit.gateway.dialects.openai_chat.test_decode import PIXEL
 
 WEATHER: dict[str, Any] = {
     "name": "weather",

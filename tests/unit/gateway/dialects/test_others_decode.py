@@ -26,7 +26,7 @@ from services.gateway.dialects.openai_completions.routes import OpenAICompletion
 from services.gateway.dialects.openai_embeddings.routes import OpenAIEmbeddings
 from tests.unit.gateway.dialects import asks
 from tests.unit.gateway.dialects.answers import HEAD, Answer, Segment, collect, events_of
-from tests.unit.gateway.dialects.test_chat_decode import PIXEL, parts
+from tests.unit.gateway.dialects.openai_chat.test_decode import PIXEL, parts
 
 MODELS = [
     ListedModel(

@@ -18,7 +18,7 @@ from services.gateway.dialects.openai_responses.routes import OpenAIResponses, n
 from services.gateway.dialects.openai_responses.store.store import ResponsesStore
 from tests.unit.gateway.dialects import asks, legal
 from tests.unit.gateway.dialects.answers import HEAD, Answer, Segment, collect, events_of, stream
-from tests.unit.gateway.dialects.test_chat_decode import PIXEL, parts
+from tests.unit.gateway.dialects.openai_chat.test_decode import PIXEL, parts
 
 TOOL = {"type": "function", "name": "f", "parameters": {"type": "object"}, "strict": False}
 ANSWER = Answer((Segment("reasoning", "hm"), Segment("text", "hi")))

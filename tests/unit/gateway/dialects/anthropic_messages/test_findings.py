@@ -14,15 +14,8 @@ from services.backplane.errors import FleetError, Reason
 from services.gateway.dialects.anthropic_messages import decode, encode
 from services.gateway.dialects.anthropic_messages.routes import AnthropicMessages
 from tests.unit.gateway.dialects import asks, legal
-from tests.unit.gateway.dialects.answers import (
-    HEAD,
-    Answer,
-    Segment,
-    collect,
-    events_of,
-    stream,
-)
-from tests.unit.gateway.dialects.test_chat_decode import parts
+from tests.unit.gateway.dialects.answers import HEAD, Answer, Segment, collect, events_of, stream
+from tests.unit.gateway.dialects.openai_chat.test_decode import parts
 
 BETA = dataclasses.replace(HEAD, query={"beta": "true"})
 ANSWER = Answer(

@@ -12,14 +12,7 @@ from cortex.v1 import generation_pb2 as generation
 from services.backplane.errors import FleetError, Reason
 from services.gateway.dialects.openai_chat.routes import OpenAIChat
 from tests.unit.gateway.dialects import asks, legal
-from tests.unit.gateway.dialects.answers import (
-    HEAD,
-    Answer,
-    Segment,
-    collect,
-    events_of,
-    stream,
-)
+from tests.unit.gateway.dialects.answers import HEAD, Answer, Segment, collect, events_of, stream
 
 TOOL = {
     "type": "function",

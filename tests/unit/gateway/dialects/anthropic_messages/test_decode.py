@@ -15,7 +15,7 @@ from services.gateway.dialects.anthropic_messages.routes import AnthropicMessage
 from services.gateway.dialects.common import signature
 from tests.unit.gateway.dialects import asks, legal
 from tests.unit.gateway.dialects.answers import HEAD, Answer, Segment, collect, events_of, stream
-from tests.unit.gateway.dialects.test_chat_decode import PIXEL, parts
+from tests.unit.gateway.dialects.openai_chat.test_decode import PIXEL, parts
 
 TOOL = {"name": "f", "description": "d", "input_schema": {"type": "object", "properties": {}}}
 
