@@ -1,4 +1,4 @@
-"""What holding the dialects against OpenAI's OpenAPI document has found: see tests/openapi."""
+"""What holding the dialects against OpenAI's OpenAPI document has found: see tests/contract/openapi."""
 
 from __future__ import annotations
 

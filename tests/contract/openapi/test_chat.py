@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from tests.clients.scripted_neuron import MODEL
-from tests.openapi.api import CheckedApi
+from tests.contract.openapi.api import CheckedApi
 
 WEATHER: dict[str, Any] = {
     "type": "function",

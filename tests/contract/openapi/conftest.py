@@ -9,13 +9,13 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.contract.openapi.anthropic import ANTHROPIC
+from tests.contract.openapi.api import CheckedApi, Tally
+from tests.contract.openapi.document import Document, load
+from tests.contract.openapi.messages_api import CheckedMessages
+from tests.contract.openapi.openai import OPENAI
 from tests.doubles.models import scripted, tiny_bert
 from tests.e2e import fleet as running
-from tests.openapi.anthropic import ANTHROPIC
-from tests.openapi.api import CheckedApi, Tally
-from tests.openapi.document import Document, load
-from tests.openapi.messages_api import CheckedMessages
-from tests.openapi.openai import OPENAI
 
 _TALLIES = pytest.StashKey[dict[str, Tally]]()
 

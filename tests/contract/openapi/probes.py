@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final, NamedTuple
 
 from services.gateway.dialects.common import signature
-from tests.openapi.document import Document
+from tests.contract.openapi.document import Document
 from tests.unit.gateway.dialects.openai_chat.test_decode import PIXEL
 
 _PREFIX: Final = "#/components/schemas/"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from tests.openapi.document import Contradiction, Publisher
+from tests.contract.openapi.document import Contradiction, Publisher
 
 EVENTS: Final = "ResponseStreamEvent"
 SOCKET_ERROR: Final = "ResponseWsError"

@@ -15,9 +15,9 @@ import pytest
 from services.backplane.errors import FleetError
 from services.gateway.dialects.anthropic_messages import decode
 from tests.clients.scripted_neuron import MODEL
-from tests.openapi.document import Document
-from tests.openapi.messages_api import CheckedMessages
-from tests.openapi.probes import Probe, Prober
+from tests.contract.openapi.document import Document
+from tests.contract.openapi.messages_api import CheckedMessages
+from tests.contract.openapi.probes import Probe, Prober
 from tests.unit.gateway.dialects.answers import HEAD
 
 _HELLO: Final = [{"role": "user", "content": "Hello"}]

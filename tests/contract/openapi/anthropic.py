@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from tests.openapi.api import Tally, hold
-from tests.openapi.document import Document, Publisher
-from tests.openapi.extensions import without
+from tests.contract.openapi.api import Tally, hold
+from tests.contract.openapi.document import Document, Publisher
+from tests.contract.openapi.extensions import without
 
 _STREAM: Final = "MessageStreamEvent"
 # Of models since; the document is of May 2026, and the SDKs of November have them.

@@ -16,9 +16,9 @@ from services.gateway.dialects.openai_embeddings import decode as embeddings
 from services.gateway.dialects.openai_responses import compaction
 from services.gateway.dialects.openai_responses import fields as responses
 from tests.clients.scripted_neuron import MODEL
-from tests.openapi.api import CheckedApi
-from tests.openapi.document import Document
-from tests.openapi.openai import CONTRADICTED
+from tests.contract.openapi.api import CheckedApi
+from tests.contract.openapi.document import Document
+from tests.contract.openapi.openai import CONTRADICTED
 
 _STORED = "/responses/{response_id}"
 SERVED = {

@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 
 from tests.clients.scripted_neuron import MODEL
+from tests.contract.openapi.api import Tally, checked
+from tests.contract.openapi.document import Document
+from tests.contract.openapi.test_responses import CASES
 from tests.integration.gateway.responses_socket import connected
-from tests.openapi.api import Tally, checked
-from tests.openapi.document import Document
-from tests.openapi.test_responses import CASES
 
 
 @pytest.mark.parametrize("lane", [None, "agent_1"])

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 
 from services.gateway.dialects.openai_responses.store.store import ResponsesStore
-from tests.openapi.api import Tally, checked
-from tests.openapi.document import Document
+from tests.contract.openapi.api import Tally, checked
+from tests.contract.openapi.document import Document
 from tests.unit.gateway.dialects import asks, legal
 from tests.unit.gateway.dialects.answers import (
     HEAD,

@@ -7,9 +7,9 @@ from typing import Any
 
 import httpx
 
-from tests.openapi.anthropic import check_body, check_error, check_event
-from tests.openapi.api import Tally, events_in
-from tests.openapi.document import Document
+from tests.contract.openapi.anthropic import check_body, check_error, check_event
+from tests.contract.openapi.api import Tally, events_in
+from tests.contract.openapi.document import Document
 from tests.unit.gateway.dialects import legal
 
 

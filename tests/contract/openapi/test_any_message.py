@@ -10,9 +10,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from services.gateway.dialects.anthropic_messages.routes import AnthropicMessages
-from tests.openapi.anthropic import check_body, check_event
-from tests.openapi.api import Tally
-from tests.openapi.document import Document
+from tests.contract.openapi.anthropic import check_body, check_event
+from tests.contract.openapi.api import Tally
+from tests.contract.openapi.document import Document
 from tests.unit.gateway.dialects import asks, legal
 from tests.unit.gateway.dialects.answers import (
     BEATS,

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from tests.clients.scripted_neuron import MODEL
-from tests.openapi.api import CheckedApi
-from tests.openapi.test_chat import PERSON
+from tests.contract.openapi.api import CheckedApi
+from tests.contract.openapi.test_chat import PERSON
 
 WEATHER: dict[str, Any] = {
     "type": "function",

@@ -10,9 +10,9 @@ from typing import Any
 
 import httpx
 
-from tests.openapi.document import Document
-from tests.openapi.extensions import EXTENSIONS, without
-from tests.openapi.openai import EVENTS, SOCKET_ERROR, template
+from tests.contract.openapi.document import Document
+from tests.contract.openapi.extensions import EXTENSIONS, without
+from tests.contract.openapi.openai import EVENTS, SOCKET_ERROR, template
 
 _ERROR = "ErrorResponse"
 

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from tests.openapi.messages_api import CheckedMessages
-from tests.openapi.test_messages import FORMAT, TIME, WEATHER, asked
+from tests.contract.openapi.messages_api import CheckedMessages
+from tests.contract.openapi.test_messages import FORMAT, TIME, WEATHER, asked
 
 pytestmark = [pytest.mark.slow, pytest.mark.real, pytest.mark.timeout(300)]
 

@@ -10,11 +10,11 @@ import pytest
 from services.backplane.errors import FleetError, Reason
 from services.gateway.dialects.anthropic_messages.encode import envelope
 from tests.clients.scripted_neuron import MODEL
-from tests.openapi.anthropic import check_error
-from tests.openapi.api import Tally
-from tests.openapi.document import Document
-from tests.openapi.messages_api import CheckedMessages
-from tests.openapi.test_chat import PERSON
+from tests.contract.openapi.anthropic import check_error
+from tests.contract.openapi.api import Tally
+from tests.contract.openapi.document import Document
+from tests.contract.openapi.messages_api import CheckedMessages
+from tests.contract.openapi.test_chat import PERSON
 from tests.unit.gateway.dialects.answers import HEAD
 from tests.unit.gateway.dialects.openai_chat.test_decode import PIXEL
 

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from tests.openapi.api import CheckedApi
-from tests.openapi.test_chat import PERSON, WEATHER
-from tests.openapi.test_responses import ended
+from tests.contract.openapi.api import CheckedApi
+from tests.contract.openapi.test_chat import PERSON, WEATHER
+from tests.contract.openapi.test_responses import ended
 
 pytestmark = [pytest.mark.slow, pytest.mark.real, pytest.mark.timeout(300)]
 
