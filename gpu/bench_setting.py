@@ -44,7 +44,7 @@ def models() -> dict[str, pathlib.Path]:
 def emulate() -> None:
     """Emulates the device in this process, in a rehearsal."""
     if EMULATED:
-        from tests.exllamav2 import emulation
+        from tests.engines.exllamav2 import emulation
 
         emulation.install()
 

@@ -26,7 +26,7 @@ def main() -> None:
 
     from services.neuron.engines.exllamav2.attention import paged_torch
     from services.neuron.engines.exllamav2.attention.paged_triton import PagedAttention
-    from tests.exllamav2.attention_cases import CASES, relative_error
+    from tests.engines.exllamav2.attention_cases import CASES, relative_error
 
     kernel = PagedAttention()
     errors = [relative_error(case, kernel.attend, DEVICE) for case in CASES]

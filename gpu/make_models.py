@@ -22,7 +22,7 @@ def main() -> None:
 
 
 def _tiny() -> dict[str, str]:
-    from tests.exllamav2 import folders
+    from tests.engines.exllamav2 import folders
 
     folders.build_random(MODELS / "tiny-fp16", seed=1, said=8)
     return {"tiny-fp16": "random, 2 layers"}

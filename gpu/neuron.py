@@ -102,7 +102,7 @@ def _process(name: str) -> Iterator[int]:
     )
     paths = [str(ROOT), str(ROOT / "protos"), os.environ.get("PYTHONPATH", "")]
     if EMULATED:
-        paths.insert(0, str(ROOT / "tests/exllamav2/emulated"))
+        paths.insert(0, str(ROOT / "tests/engines/exllamav2/emulated"))
     environment = {**os.environ, "PYTHONPATH": ":".join(filter(None, paths))}
     with (WORK / f"{name}.log").open("wb") as log:
         process = subprocess.Popen(

@@ -87,7 +87,7 @@ def _engine(path: Any, prompts: list[list[int]]) -> tuple[list[list[int]], list[
     from services.neuron.engine_api.task import Prompt, SamplingParams, StopParams, Task
     from services.neuron.engines import create_engine
     from tests.contract.engine.driving import deltas, run, tokens
-    from tests.exllamav2.loading_models import load
+    from tests.engines.exllamav2.loading_models import load
 
     model = load(create_engine("exllamav2"), path, max_context_tokens=2048, max_sequences=20)
     stop = StopParams(max_tokens=NEW_TOKENS)

@@ -1,6 +1,6 @@
 """kill -9, kill -STOP and errors of the library on a worker with 16 streams: llama.cpp.
 
-The same on ExLlamaV2, in emulation or on a GPU: tests/exllamav2/test_worker_faults.py.
+The same on ExLlamaV2, in emulation or on a GPU: tests/engines/exllamav2/test_worker_faults.py.
 """
 
 from __future__ import annotations

@@ -44,7 +44,7 @@ def _exllamav2_missing() -> str | None:
 
 
 def _build_folder(folder: Path, script: Script) -> Path:
-    from tests.exllamav2 import folders
+    from tests.engines.exllamav2 import folders
 
     return folders.build(folder, script)
 

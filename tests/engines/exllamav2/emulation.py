@@ -19,7 +19,7 @@ import types
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from tests.exllamav2 import emulated_cache, emulated_functions, emulated_matrices
+from tests.engines.exllamav2 import emulated_cache, emulated_functions, emulated_matrices
 
 EXTENSION = "exllamav2_ext"
 TOTAL_BYTES = 8 << 30

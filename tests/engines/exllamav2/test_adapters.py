@@ -10,8 +10,8 @@ import pytest
 from services.neuron.engine_api.engine import Engine
 from services.neuron.engine_api.model import LoadFailed
 from services.neuron.engines.exllamav2 import adapters
-from tests.exllamav2 import quantised_folders
-from tests.exllamav2.loading_models import load, said, task
+from tests.engines.exllamav2 import quantised_folders
+from tests.engines.exllamav2.loading_models import load, said, task
 
 AT = "base_model.model.model.layers.0.self_attn.q_proj"
 

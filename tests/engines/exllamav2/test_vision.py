@@ -18,8 +18,8 @@ from services.neuron.engines import create_engine
 from services.neuron.engines.exllamav2 import assembling
 from services.neuron.engines.exllamav2.loop import Loop
 from tests.contract.engine.driving import failed, run, started, tokens
-from tests.exllamav2 import folders
-from tests.exllamav2.loading_models import GREEDY, load, task
+from tests.engines.exllamav2 import folders
+from tests.engines.exllamav2.loading_models import GREEDY, load, task
 
 MARKER = "[IMG]"
 SEEN = [40, 41, 42, 43]

@@ -24,7 +24,7 @@ else:
 
     if not torch.cuda.is_available():
         os.environ["TRITON_INTERPRET"] = "1"
-        from tests.exllamav2 import emulation
+        from tests.engines.exllamav2 import emulation
 
         emulation.install()
 
@@ -44,7 +44,7 @@ def engine() -> Engine:
 @pytest.fixture(scope="session")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A random Llama that nobody changes."""
-    from tests.exllamav2 import folders
+    from tests.engines.exllamav2 import folders
 
     return folders.build_random(tmp_path_factory.mktemp("models") / "random")
 
@@ -52,7 +52,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def loaded(engine: Engine, folder: Path) -> Iterator[Any]:
     """Loads models, which are closed in the end."""
-    from tests.exllamav2.loading_models import load
+    from tests.engines.exllamav2.loading_models import load
 
     models: list[Any] = []
 

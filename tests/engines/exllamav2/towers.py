@@ -15,7 +15,7 @@ import numpy as np
 from safetensors.numpy import load_file, save_file
 
 from tests.doubles.models.vocabulary import Vocabulary
-from tests.exllamav2 import folders
+from tests.engines.exllamav2 import folders
 
 WIDTH = 32
 INNER = 64

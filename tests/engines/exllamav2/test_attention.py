@@ -10,7 +10,7 @@ import torch
 from services.neuron.engines.exllamav2.attention import dense, paged_torch, stand_in
 from services.neuron.engines.exllamav2.attention.choice import Backend
 from services.neuron.engines.exllamav2.attention.paged_triton import PagedAttention
-from tests.exllamav2.attention_cases import CASES, Case, relative_error
+from tests.engines.exllamav2.attention_cases import CASES, Case, relative_error
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 # fp16 inputs and outputs: half a unit in the last place is 2^-11.

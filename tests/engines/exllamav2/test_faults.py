@@ -14,8 +14,8 @@ from services.neuron.engines import create_engine
 from services.neuron.engines.exllamav2.jobs import SampledJob
 from services.neuron.engines.exllamav2.loop import Loop
 from tests.contract.engine.driving import ends, run, step_until, submit, tokens
-from tests.exllamav2 import folders
-from tests.exllamav2.loading_models import load, said, task
+from tests.engines.exllamav2 import folders
+from tests.engines.exllamav2.loading_models import load, said, task
 
 # Not every prompt will do: where two tokens are equally likely, half precision decides by the shape
 # of the batch.

@@ -11,8 +11,8 @@ from PIL import Image
 from services.neuron.engine_api.model import EnginePoisoned
 from services.neuron.engine_api.task import Prompt, Segment
 from tests.contract.engine.driving import failed, run, started, tokens
-from tests.exllamav2 import towers
-from tests.exllamav2.loading_models import said, task
+from tests.engines.exllamav2 import towers
+from tests.engines.exllamav2.loading_models import said, task
 
 
 class Expected(NamedTuple):

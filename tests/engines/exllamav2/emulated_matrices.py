@@ -12,7 +12,7 @@ import dataclasses
 import itertools
 from typing import Any
 
-from tests.exllamav2 import emulated_functions
+from tests.engines.exllamav2 import emulated_functions
 
 _numbers = itertools.count(1)
 _made: dict[int, Any] = {}

@@ -11,7 +11,7 @@ class _BeforeTheLibrary:
     def find_spec(self, fullname, path=None, target=None):
         if fullname == "services.neuron.engines.exllamav2.library":
             sys.meta_path.remove(self)
-            from tests.exllamav2 import emulation
+            from tests.engines.exllamav2 import emulation
 
             emulation.install()
 

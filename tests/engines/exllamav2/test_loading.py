@@ -13,8 +13,8 @@ from services.neuron.engines.exllamav2 import weights
 from services.neuron.engines.exllamav2.configuration import ModelFolder
 from tests.contract.engine.driving import run, started
 from tests.contract.engine.driving import tokens as tokens_of
-from tests.exllamav2 import folders, quantised_folders, towers
-from tests.exllamav2.loading_models import load, said, task
+from tests.engines.exllamav2 import folders, quantised_folders, towers
+from tests.engines.exllamav2.loading_models import load, said, task
 
 SEEING = towers.KINDS["Mistral 3"]
 

@@ -8,8 +8,8 @@ import pytest
 
 from services.backplane.errors import FleetError
 from tests.contract.engine.driving import failed, run
-from tests.exllamav2 import folders
-from tests.exllamav2.loading_models import task
+from tests.engines.exllamav2 import folders
+from tests.engines.exllamav2.loading_models import task
 
 
 def test_vectors_are_normalised_and_differ(loaded: Any) -> None:

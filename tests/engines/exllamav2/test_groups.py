@@ -12,8 +12,8 @@ from exllamav2.attn import ExLlamaV2Attention
 
 from services.neuron.engine_api.engine import Engine
 from services.neuron.engine_api.model import LoadFailed
-from tests.exllamav2 import folders
-from tests.exllamav2.loading_models import load, said, task
+from tests.engines.exllamav2 import folders
+from tests.engines.exllamav2.loading_models import load, said, task
 
 pytestmark = pytest.mark.skipif(torch.version.cuda is not None, reason="devices are emulated")
 PROMPTS = ["once upon a time", "the end of the road"]

@@ -15,7 +15,7 @@ from services.neuron import wire
 from services.neuron.settings import WorkerLimits
 from tests.doubles.neuron_host import running_neuron
 from tests.doubles.nvml import Driver
-from tests.exllamav2 import folders
+from tests.engines.exllamav2 import folders
 from tests.fleet.test_worker_faults import injecting
 from tests.fleet.worker_faults import FAULTS, STREAMS, Side, Stage
 

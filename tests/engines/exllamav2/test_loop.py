@@ -12,8 +12,8 @@ from services.neuron.engine_api.task import Constraint, ConstraintKind, StopPara
 from services.neuron.engines.exllamav2 import reception
 from tests.contract.engine.driving import ended, ends, failed, run, started, step_until, submit
 from tests.contract.engine.driving import tokens as tokens_of
-from tests.exllamav2 import folders
-from tests.exllamav2.loading_models import load, said, task
+from tests.engines.exllamav2 import folders
+from tests.engines.exllamav2.loading_models import load, said, task
 
 
 def test_the_backend_is_told(engine: Engine, loaded: Any) -> None:
