@@ -11,7 +11,7 @@ from typing import Any
 
 from gpu.bench_setting import EMULATED, keep, models
 from gpu.neuron import running
-from tests.fleet.worker_faults import FAULTS, STREAMS, Outcome, Side, Stage
+from tests.system.fleet.worker_faults import FAULTS, STREAMS, Outcome, Side, Stage
 
 TOKENS = 120 if EMULATED else 400
 

@@ -20,7 +20,7 @@ from tests.clients import environments
 from tests.clients.environments import CACHE, ROOT
 from tests.clients.scripted_neuron import MODEL as SCRIPTED
 from tests.doubles.models import tiny_bert
-from tests.e2e import fleet as fleets
+from tests.system import local_fleet as fleets
 
 REAL = "smollm2-135m"
 EMBEDDING = "tiny-bert"

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.fleet.measuring import measured, pytest_terminal_summary
+from tests.system.fleet.measuring import measured, pytest_terminal_summary
 
 __all__ = ["measured", "pytest_terminal_summary"]
 

@@ -16,8 +16,8 @@ from services.neuron.settings import WorkerLimits
 from tests.doubles.neuron_host import running_neuron
 from tests.doubles.nvml import Driver
 from tests.engines.exllamav2 import folders
-from tests.fleet.test_worker_faults import injecting
-from tests.fleet.worker_faults import FAULTS, STREAMS, Side, Stage
+from tests.system.fleet.test_worker_faults import injecting
+from tests.system.fleet.worker_faults import FAULTS, STREAMS, Side, Stage
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
 LIMITS = WorkerLimits(first_pause_seconds=0.05, start_seconds=120.0, stall_seconds=4.0)

@@ -7,9 +7,9 @@ import pathlib
 import pytest
 
 from tests.doubles.models import scripted
-from tests.fleet.clients import WORDS
-from tests.fleet.measuring import measured, pytest_terminal_summary
-from tests.fleet.processes import Fleet
+from tests.system.fleet.clients import WORDS
+from tests.system.fleet.measuring import measured, pytest_terminal_summary
+from tests.system.fleet.processes import Fleet
 
 __all__ = ["measured", "pytest_terminal_summary"]
 

@@ -6,7 +6,7 @@ import anthropic
 import openai
 import pytest
 
-from tests.e2e.conftest import ALPHA, BRAVO
+from tests.system.conftest import ALPHA, BRAVO
 
 QUESTION = [{"role": "user", "content": "Who are you?"}]
 SAID = {"alpha": "".join(ALPHA), "bravo": "".join(BRAVO)}

@@ -6,8 +6,8 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from cortex.v1 import operator_service_pb2 as op
 from cortex.v1 import operator_service_pb2_grpc as op_grpc
-from tests.e2e.conftest import BRAVO
-from tests.e2e.reflection import Curl
+from tests.system.conftest import BRAVO
+from tests.system.reflection import Curl
 
 
 @pytest.fixture

@@ -8,9 +8,9 @@ import time
 import pytest
 
 from tests.doubles.postgres_server import postgres
-from tests.fleet.clients import Clients, has_text, two_loaded
-from tests.fleet.conftest import BRISK, BUDGET
-from tests.fleet.processes import until
+from tests.system.fleet.clients import Clients, has_text, two_loaded
+from tests.system.fleet.conftest import BRISK, BUDGET
+from tests.system.fleet.processes import until
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,7 @@ from services.neuron.settings import WorkerLimits
 from tests.doubles.models import random_llama
 from tests.doubles.neuron_host import running_neuron
 from tests.doubles.nvml import Driver
-from tests.fleet.worker_faults import FAULTS, STREAMS, Side, Stage
+from tests.system.fleet.worker_faults import FAULTS, STREAMS, Side, Stage
 
 pytestmark = pytest.mark.slow
 LIMITS = WorkerLimits(first_pause_seconds=0.05, start_seconds=60.0, stall_seconds=3.0)

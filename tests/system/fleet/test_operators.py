@@ -12,8 +12,8 @@ import sys
 import pytest
 
 from cortex.v1 import operator_service_pb2 as op
-from tests.fleet.clients import WORDS, Clients, has_text, two_loaded
-from tests.fleet.processes import until
+from tests.system.fleet.clients import WORDS, Clients, has_text, two_loaded
+from tests.system.fleet.processes import until
 
 
 @pytest.fixture

@@ -13,8 +13,8 @@ import acp
 import acp.schema
 import pytest
 
-from tests.e2e.agent.editor_double import EditorDouble
-from tests.e2e.agent.scripted_endpoint import ScriptedEndpoint
+from tests.system.agent.editor_double import EditorDouble
+from tests.system.agent.scripted_endpoint import ScriptedEndpoint
 
 ROOT = Path(__file__).resolve().parents[3]
 WIRES = {"openai-chat": "/v1", "openai-responses": "/v1", "anthropic-messages": ""}

@@ -20,7 +20,7 @@ from cortex.v1 import operator_service_pb2 as op
 from cortex.v1 import operator_service_pb2_grpc as op_grpc
 from services.neuron.engine_api.model import LoadPlan
 from services.neuron.engine_api.task import Prompt, SamplingParams, Segment, StopParams, Task
-from tests.e2e.fleet import until
+from tests.system.local_fleet import until
 
 pytestmark = pytest.mark.real
 
@@ -235,7 +235,7 @@ def test_metrics_tell_tokens_latency_and_first_token(real_fleet, client):
 
 
 def test_ctrl_c_ends_everything(tmp_path):
-    from tests.e2e import fleet as running
+    from tests.system import local_fleet as running
 
     fleet = running.start(tmp_path, environment={})
     pids = [fleet.child(name).pid for name in ("registry", "neuron", "gateway")]

@@ -14,9 +14,9 @@ import acp.schema
 import pytest
 
 from services.agent.plan_dir import project_id
-from tests.e2e.agent.conftest import WIRES, Place
-from tests.e2e.agent.editor_double import EditorDouble, reject
-from tests.e2e.agent.scripted_endpoint import Answer, Call, ScriptedEndpoint
+from tests.system.agent.conftest import WIRES, Place
+from tests.system.agent.editor_double import EditorDouble, reject
+from tests.system.agent.scripted_endpoint import Answer, Call, ScriptedEndpoint
 
 READ = Call("read_file", {"path": "greeting.txt"}, "call_read")
 EDIT = Call(

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.agent.conftest import ROOT, Place
-from tests.e2e.agent.scripted_endpoint import Answer, Call, ScriptedEndpoint
+from tests.system.agent.conftest import ROOT, Place
+from tests.system.agent.scripted_endpoint import Answer, Call, ScriptedEndpoint
 
 pytestmark = [
     pytest.mark.slow,

@@ -7,10 +7,10 @@ import acp
 import acp.schema
 import pytest
 
-from tests.e2e.agent.conftest import Place
-from tests.e2e.agent.editor_double import EditorDouble
-from tests.e2e.agent.scripted_endpoint import Answer, Call, ScriptedEndpoint
-from tests.e2e.fleet import RunningFleet
+from tests.system.agent.conftest import Place
+from tests.system.agent.editor_double import EditorDouble
+from tests.system.agent.scripted_endpoint import Answer, Call, ScriptedEndpoint
+from tests.system.local_fleet import RunningFleet
 
 MODEL = "smollm2-135m"
 CONFIG = """

@@ -8,8 +8,8 @@ import re
 
 import pytest
 
-from tests.fleet.clients import WORDS, Clients, two_loaded
-from tests.fleet.processes import until
+from tests.system.fleet.clients import WORDS, Clients, two_loaded
+from tests.system.fleet.processes import until
 
 
 async def test_any_order_from_many_clients_is_answered_whole(pair, measured):

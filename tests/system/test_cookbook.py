@@ -10,7 +10,7 @@ import pytest
 
 from cortex.v1 import operator_service_pb2 as op
 from cortex.v1 import operator_service_pb2_grpc as op_grpc
-from tests.e2e.reflection import Curl
+from tests.system.reflection import Curl
 
 PAGE = pathlib.Path(__file__).parents[2] / "docs" / "grpcurl.md"
 

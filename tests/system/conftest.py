@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.doubles.models import scripted
-from tests.e2e import fleet as running
+from tests.system import local_fleet as running
 
 # What the scripted models say; two of them, so that there is something to swap with.
 ALPHA = ["Hello", " from", " model", " alpha", " ok!"]

@@ -12,7 +12,7 @@ from typing import Self
 
 import httpx
 
-from tests.fleet.processes import Fleet
+from tests.system.fleet.processes import Fleet
 
 WORDS = {
     "alpha": ["Alpha", " opens", " quietly", " under", " early", " stars."],
