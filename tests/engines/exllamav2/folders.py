@@ -25,7 +25,7 @@ _ADVICE = {"temp": "temperature", "penalty_repeat": "repetition_penalty"}
 
 
 def build(folder: Path, script: Script | None = None, **config: Any) -> Path:
-    """The scripted model of `tests.models`, as a folder of safetensors."""
+    """The scripted model of `tests.doubles.models`, as a folder of safetensors."""
     script = script or Script()
     vocabulary = Vocabulary(script.words, script.markers)
     embedding, output = scripted._tables(script, vocabulary)

@@ -54,7 +54,7 @@ def test_without_assertions_it_does_not_run() -> None:
 
 def test_an_attention_that_cannot_be_is_refused() -> None:
     program = f"""
-from tests.exllamav2 import emulation; emulation.install()
+from tests.engines.exllamav2 import emulation; emulation.install()
 import os
 for wish in ("flash", "fa3", "fast"):
     os.environ["CORTEX_EXLLAMAV2_ATTENTION"] = wish
@@ -68,7 +68,7 @@ for wish in ("flash", "fa3", "fast"):
 
 
 def test_an_import_that_came_too_early_is_found_out() -> None:
-    program = "from tests.exllamav2 import emulation; emulation.install()\nimport exllamav2\n"
+    program = "from tests.engines.exllamav2 import emulation; emulation.install()\nimport exllamav2\n"
 
     assert "imported before its attention" in run(program + OPEN)
 

@@ -7,7 +7,7 @@ import pytest
 from services.backplane.settings import SettingsError
 from services.registry.catalogue import catalogue
 
-ROOT = pathlib.Path(__file__).parents[3]
+ROOT = pathlib.Path(__file__).parents[4]
 
 
 def read(tmp_path: pathlib.Path, text: str) -> catalogue.Catalogue:
