@@ -7,7 +7,7 @@ import shutil
 import subprocess
 
 from gpu.bench_setting import EMULATED, keep
-from services.neuron.engines.exllamav2.probe import probe
+from services.neuron.engines.exllamav2.library.probe import probe
 
 
 def _said(*command: str) -> str:

@@ -12,7 +12,7 @@ def main() -> None:
     if EMULATED:
         keep("extension", {"skipped": "emulated"})
         return
-    from services.neuron.engines.exllamav2 import build, probe
+    from services.neuron.engines.exllamav2.library import build, probe
 
     key, cache = probe.build_key(), build.cache_folder()
     was_there = key.file(cache).is_file()

@@ -29,11 +29,11 @@ def _measure(path: Any) -> dict[str, Any]:
     import gc
 
     from services.neuron.engine_api.model import LoadPlan
-    from services.neuron.engines.exllamav2.configuration import ModelFolder
-    from services.neuron.engines.exllamav2.library import open_library
+    from services.neuron.engines.exllamav2.files.configuration import ModelFolder
+    from services.neuron.engines.exllamav2.library.library import open_library
 
     library = open_library()
-    from services.neuron.engines.exllamav2 import loading
+    from services.neuron.engines.exllamav2.model import loading
 
     plan = LoadPlan(
         "raw",

@@ -19,7 +19,7 @@ def llamacpp() -> None:
 
 def exllamav2() -> None:
     """Says what it would run on; exits with a sentence about what is missing."""
-    from services.neuron.engines.exllamav2 import build, probe
+    from services.neuron.engines.exllamav2.library import build, probe
 
     report = probe.probe()
     if report.available:

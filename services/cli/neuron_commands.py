@@ -37,7 +37,7 @@ def build_engine(
 ) -> None:
     """Compile an engine's extension, once per version of torch, CUDA, Python and kind of GPU."""
     assert engine is BuiltEngine.EXLLAMAV2
-    from services.neuron.engines.exllamav2.build_command import main
+    from services.neuron.engines.exllamav2.library.build_command import main
 
     jobs_arguments = [] if jobs is None else ["--jobs", str(jobs)]
     raise typer.Exit(main(["--limit-minutes", str(limit_minutes), *jobs_arguments]))

@@ -42,7 +42,7 @@ def fail_if_armed() -> None:
 
 def wire_exllamav2() -> None:
     """Every generator that the loop makes."""
-    from services.neuron.engines.exllamav2.generators import Parts
+    from services.neuron.engines.exllamav2.model.generators import Parts
 
     make = Parts.make_generator
 

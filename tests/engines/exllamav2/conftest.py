@@ -29,7 +29,7 @@ else:
         emulation.install()
 
     # Modules of the engine import the library at their top; attention must be in place before.
-    from services.neuron.engines.exllamav2.library import open_library
+    from services.neuron.engines.exllamav2.library.library import open_library
 
     open_library()
 

@@ -9,7 +9,7 @@ import pytest
 
 from services.neuron.engine_api.engine import Engine
 from services.neuron.engine_api.model import LoadFailed
-from services.neuron.engines.exllamav2 import adapters
+from services.neuron.engines.exllamav2.model import adapters
 from tests.engines.exllamav2 import quantised_folders
 from tests.engines.exllamav2.loading_models import load, said, task
 

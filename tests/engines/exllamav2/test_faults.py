@@ -11,8 +11,8 @@ from services.neuron.engine_api.engine import Engine
 from services.neuron.engine_api.events import Ended, Event, Failed
 from services.neuron.engine_api.model import EnginePoisoned
 from services.neuron.engines import create_engine
-from services.neuron.engines.exllamav2.jobs import SampledJob
-from services.neuron.engines.exllamav2.loop import Loop
+from services.neuron.engines.exllamav2.batch.jobs import SampledJob
+from services.neuron.engines.exllamav2.batch.loop import Loop
 from tests.contract.engine.driving import ends, run, step_until, submit, tokens
 from tests.engines.exllamav2 import folders
 from tests.engines.exllamav2.loading_models import load, said, task

@@ -68,14 +68,16 @@ for wish in ("flash", "fa3", "fast"):
 
 
 def test_an_import_that_came_too_early_is_found_out() -> None:
-    program = "from tests.engines.exllamav2 import emulation; emulation.install()\nimport exllamav2\n"
+    program = (
+        "from tests.engines.exllamav2 import emulation; emulation.install()\nimport exllamav2\n"
+    )
 
     assert "imported before its attention" in run(program + OPEN)
 
 
 def test_the_probe_asks_torch_in_another_process() -> None:
     said = run(
-        "from services.neuron.engines.exllamav2.probe import probe\n"
+        "from services.neuron.engines.exllamav2.library.probe import probe\n"
         "print(probe())\nimport sys; print('torch' in sys.modules)\n"
     )
 
@@ -85,7 +87,7 @@ def test_the_probe_asks_torch_in_another_process() -> None:
 
 def test_the_probe_has_a_limit() -> None:
     said = run(
-        "from services.neuron.engines.exllamav2.probe import probe\n"
+        "from services.neuron.engines.exllamav2.library.probe import probe\n"
         "print(probe(limit_seconds=0.01).reason)\n"
     )
 
@@ -97,7 +99,7 @@ def test_the_doctor_gets_a_sentence_and_a_code() -> None:
         [
             sys.executable,
             "-c",
-            "from services.neuron.engines.exllamav2.probe import check; check()",
+            "from services.neuron.engines.exllamav2.library.probe import check; check()",
         ],
         capture_output=True,
         text=True,

@@ -9,8 +9,8 @@ import pytest
 
 from services.neuron.engine_api.engine import Engine
 from services.neuron.engine_api.model import LoadFailed, LoadPlan, LoadStep
-from services.neuron.engines.exllamav2 import weights
-from services.neuron.engines.exllamav2.configuration import ModelFolder
+from services.neuron.engines.exllamav2.files import weights
+from services.neuron.engines.exllamav2.files.configuration import ModelFolder
 from tests.contract.engine.driving import run, started
 from tests.contract.engine.driving import tokens as tokens_of
 from tests.engines.exllamav2 import folders, quantised_folders, towers

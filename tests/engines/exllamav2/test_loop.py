@@ -9,7 +9,7 @@ from services.neuron.engine_api.engine import Engine
 from services.neuron.engine_api.events import Delta
 from services.neuron.engine_api.model import LoadFailed
 from services.neuron.engine_api.task import Constraint, ConstraintKind, StopParams
-from services.neuron.engines.exllamav2 import reception
+from services.neuron.engines.exllamav2.batch import reception
 from tests.contract.engine.driving import ended, ends, failed, run, started, step_until, submit
 from tests.contract.engine.driving import tokens as tokens_of
 from tests.engines.exllamav2 import folders

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 
-from services.neuron.engines.exllamav2 import rotary
+from services.neuron.engines.exllamav2.library import rotary
 
 YARN = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 32768}
 LONG = [1.0 + 0.5 * n for n in range(16)]

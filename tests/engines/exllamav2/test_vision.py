@@ -16,7 +16,7 @@ from PIL import Image
 from services.neuron.engine_api.task import Prompt, Segment
 from services.neuron.engines import create_engine
 from services.neuron.engines.exllamav2 import assembling
-from services.neuron.engines.exllamav2.loop import Loop
+from services.neuron.engines.exllamav2.batch.loop import Loop
 from tests.contract.engine.driving import failed, run, started, tokens
 from tests.engines.exllamav2 import folders
 from tests.engines.exllamav2.loading_models import GREEDY, load, task

@@ -8,7 +8,7 @@ from typer.testing import CliRunner
 from services.cli import engine_checks
 from services.cli.__main__ import app
 from services.cli.doctor import _engine
-from services.neuron.engines.exllamav2 import probe
+from services.neuron.engines.exllamav2.library import probe
 
 BUILT = {"torch": "2.11.0+cu130", "cuda": "13.0", "arch": "8.6"}
 
@@ -16,7 +16,9 @@ BUILT = {"torch": "2.11.0+cu130", "cuda": "13.0", "arch": "8.6"}
 @pytest.fixture
 def no_torch(monkeypatch: pytest.MonkeyPatch) -> None:
     """Also where torch is installed, it is not there for these tests."""
-    monkeypatch.setattr("services.neuron.engines.exllamav2.probe.importlib.util.find_spec", _none)
+    monkeypatch.setattr(
+        "services.neuron.engines.exllamav2.library.probe.importlib.util.find_spec", _none
+    )
 
 
 def _none(_: str) -> None: ...
@@ -70,7 +72,7 @@ def test_a_missing_extension_comes_with_what_its_build_would_lack(monkeypatch, t
     file = tmp_path / "key" / "exllamav2_ext.so"
     words = f"The extension is not built: run `{probe.BUILD}`."
     found(monkeypatch, available=False, reason=words, extension=str(file), **BUILT)
-    monkeypatch.setattr("services.neuron.engines.exllamav2.build.shutil.which", _no_tool)
+    monkeypatch.setattr("services.neuron.engines.exllamav2.library.build.shutil.which", _no_tool)
 
     with pytest.raises(SystemExit, match="That would fail now: c\\+\\+ is not installed") as said:
         engine_checks.exllamav2()

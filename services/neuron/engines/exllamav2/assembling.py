@@ -12,13 +12,13 @@ from services.neuron.engine_api.model import LoadFailed, LoadPlan, ModelInfo
 from services.neuron.engine_api.task import Prompt, SamplingParams, StopParams, Task
 from services.neuron.engines.common.admission import AdmissionQueue
 from services.neuron.engines.common.constraint import ConstraintCompiler
-from services.neuron.engines.exllamav2.configuration import ModelFolder
+from services.neuron.engines.exllamav2.batch.intake import Limits
+from services.neuron.engines.exllamav2.batch.loop import Loop
+from services.neuron.engines.exllamav2.batch.reception import Reception
 from services.neuron.engines.exllamav2.embedder import Embedder, pooling
-from services.neuron.engines.exllamav2.generators import Parts
-from services.neuron.engines.exllamav2.intake import Limits
-from services.neuron.engines.exllamav2.loop import Loop
-from services.neuron.engines.exllamav2.reception import Reception
-from services.neuron.engines.exllamav2.tokens import Tokens
+from services.neuron.engines.exllamav2.files.configuration import ModelFolder
+from services.neuron.engines.exllamav2.model.generators import Parts
+from services.neuron.engines.exllamav2.text.tokens import Tokens
 
 _TRIAL: Final = -1
 """Task id of the trial; the daemon's begin at zero."""

@@ -16,10 +16,10 @@ from services.backplane.errors import FleetError, Reason, context_too_long
 from services.neuron.engine_api.model import LoadFailed, ModelInfo, ModelStats
 from services.neuron.engine_api.task import Prompt
 from services.neuron.engines.common.embedding_only import RefusesTasks
-from services.neuron.engines.exllamav2.generators import Parts
-from services.neuron.engines.exllamav2.legacy_config import BAD
-from services.neuron.engines.exllamav2.prompt_logprobs import last_states
-from services.neuron.engines.exllamav2.tokens import Tokens
+from services.neuron.engines.exllamav2.batch.prompt_logprobs import last_states
+from services.neuron.engines.exllamav2.files.legacy_config import BAD
+from services.neuron.engines.exllamav2.model.generators import Parts
+from services.neuron.engines.exllamav2.text.tokens import Tokens
 
 LAST = "lasttoken"
 MEAN = "mean_tokens"

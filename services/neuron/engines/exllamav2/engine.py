@@ -8,8 +8,8 @@ from collections.abc import Generator
 
 from services.neuron.engine_api.engine import LoadedModel
 from services.neuron.engine_api.model import LoadPlan, LoadStep
-from services.neuron.engines.exllamav2.configuration import ModelFolder
-from services.neuron.engines.exllamav2.library import Library, open_library
+from services.neuron.engines.exllamav2.files.configuration import ModelFolder
+from services.neuron.engines.exllamav2.library.library import Library, open_library
 
 
 class ExLlamaV2Engine:
@@ -44,7 +44,8 @@ class ExLlamaV2Engine:
             LoadFailed: with the library's own words.
         """
         # They import the library at their top, so they come after it was opened.
-        from services.neuron.engines.exllamav2 import assembling, loading
+        from services.neuron.engines.exllamav2 import assembling
+        from services.neuron.engines.exllamav2.model import loading
 
         folder = ModelFolder.read(pathlib.Path(plan.path))
         before = self._library.held_bytes()

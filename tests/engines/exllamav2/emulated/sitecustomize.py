@@ -9,7 +9,7 @@ import sys
 
 class _BeforeTheLibrary:
     def find_spec(self, fullname, path=None, target=None):
-        if fullname == "services.neuron.engines.exllamav2.library":
+        if fullname == "services.neuron.engines.exllamav2.library.library":
             sys.meta_path.remove(self)
             from tests.engines.exllamav2 import emulation
 

@@ -16,8 +16,8 @@ from collections.abc import Mapping
 from typing import Any, Final, cast
 
 from services.neuron.engine_api.model import LoadFailed
-from services.neuron.engines.exllamav2.configuration import Geometry
-from services.neuron.engines.exllamav2.legacy_config import BAD
+from services.neuron.engines.exllamav2.files.configuration import Geometry
+from services.neuron.engines.exllamav2.files.legacy_config import BAD
 
 _LENGTH: Final = struct.Struct("<Q")
 _MAX_HEADER_BYTES: Final = 100 << 20

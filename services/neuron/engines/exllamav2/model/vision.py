@@ -18,8 +18,8 @@ from typing import Any, Final
 
 from services.backplane.errors import FleetError, Reason
 from services.neuron.engine_api.model import EnginePoisoned
-from services.neuron.engines.exllamav2.faults import Fault, classify, one_line
-from services.neuron.engines.exllamav2.generators import Parts
+from services.neuron.engines.exllamav2.library.faults import Fault, classify, one_line
+from services.neuron.engines.exllamav2.model.generators import Parts
 
 MARKERS: Final[tuple[tuple[str, ...], ...]] = (
     ("<|vision_start|>", "<|image_pad|>", "<|vision_end|>"),  # Qwen2-VL, Qwen2.5-VL

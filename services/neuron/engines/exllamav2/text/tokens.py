@@ -18,8 +18,8 @@ from services.backplane.errors import FleetError, Reason
 from services.neuron.engine_api.model import LoadFailed
 from services.neuron.engine_api.task import Prompt, Segment
 from services.neuron.engines.common.prompt_tokens import joined_runs, least_tokens, single_bytes
-from services.neuron.engines.exllamav2 import vocabulary
-from services.neuron.engines.exllamav2.legacy_config import BAD
+from services.neuron.engines.exllamav2.files.legacy_config import BAD
+from services.neuron.engines.exllamav2.text import vocabulary
 
 
 class Tokens:

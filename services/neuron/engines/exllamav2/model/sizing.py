@@ -6,9 +6,9 @@ import dataclasses
 from typing import Final
 
 from services.neuron.engine_api.model import LoadFailed, LoadPlan
-from services.neuron.engines.exllamav2 import weights as weight_files
-from services.neuron.engines.exllamav2.configuration import Geometry
-from services.neuron.engines.exllamav2.weights import Footprint, Weights
+from services.neuron.engines.exllamav2.files import weights as weight_files
+from services.neuron.engines.exllamav2.files.configuration import Geometry
+from services.neuron.engines.exllamav2.files.weights import Footprint, Weights
 
 PAGE: Final = 256
 """Tokens of a cache page; fixed inside the library."""

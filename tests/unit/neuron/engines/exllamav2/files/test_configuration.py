@@ -6,8 +6,8 @@ import pytest
 
 from services.neuron.engine_api.model import LoadFailed
 from services.neuron.engine_api.task import SamplingParams
-from services.neuron.engines.exllamav2.configuration import ModelFolder
-from services.neuron.engines.exllamav2.legacy_config import legacy, legacy_preprocessor
+from services.neuron.engines.exllamav2.files.configuration import ModelFolder
+from services.neuron.engines.exllamav2.files.legacy_config import legacy, legacy_preprocessor
 
 CONFIG: dict[str, Any] = {
     "architectures": ["LlamaForCausalLM"],

@@ -5,8 +5,8 @@ import pytest
 from services.backplane.errors import FleetError
 from services.neuron.engine_api.task import Prompt, SamplingParams, StopParams, Task
 from services.neuron.engines.common.admission import Pace
-from services.neuron.engines.exllamav2 import vision
-from services.neuron.engines.exllamav2.intake import Limits, check, places, queue_timed_out
+from services.neuron.engines.exllamav2.batch.intake import Limits, check, places, queue_timed_out
+from services.neuron.engines.exllamav2.model import vision
 
 LIMITS = Limits(
     context_tokens=1000, cache_tokens=600, vocabulary=50, reads_images=False, echo_tokens=100

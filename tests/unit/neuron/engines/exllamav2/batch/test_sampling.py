@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 
 from services.neuron.engine_api.task import SamplingParams
-from services.neuron.engines.exllamav2.logit_rules import LogitRules
-from services.neuron.engines.exllamav2.sampling import PositionalRandom, settings
+from services.neuron.engines.exllamav2.batch.logit_rules import LogitRules
+from services.neuron.engines.exllamav2.batch.sampling import PositionalRandom, settings
 
 # Every field of ExLlamaV2Sampler.Settings 0.3.2 but the state of its DRY trie.
 FIELDS = {

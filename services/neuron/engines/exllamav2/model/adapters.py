@@ -11,10 +11,10 @@ import pathlib
 from typing import Any, Final, cast
 
 from services.neuron.engine_api.model import LoadFailed
-from services.neuron.engines.exllamav2 import weights
-from services.neuron.engines.exllamav2.faults import one_line
-from services.neuron.engines.exllamav2.legacy_config import BAD
-from services.neuron.engines.exllamav2.library import Library
+from services.neuron.engines.exllamav2.files import weights
+from services.neuron.engines.exllamav2.files.legacy_config import BAD
+from services.neuron.engines.exllamav2.library.faults import one_line
+from services.neuron.engines.exllamav2.library.library import Library
 
 TENSORS: Final = "adapter_model.safetensors"
 CONFIG: Final = "adapter_config.json"

@@ -12,13 +12,15 @@ from collections.abc import Generator, Iterator
 from typing import Any
 
 from services.neuron.engine_api.model import LoadFailed, LoadPlan, LoadStep
-from services.neuron.engines.exllamav2 import adapters, rotary, sizing, vision, weights
-from services.neuron.engines.exllamav2.configuration import ModelFolder
-from services.neuron.engines.exllamav2.faults import Fault, classify, one_line
-from services.neuron.engines.exllamav2.generators import Parts
-from services.neuron.engines.exllamav2.library import Library
-from services.neuron.engines.exllamav2.sizing import Shape
-from services.neuron.engines.exllamav2.weights import Weights
+from services.neuron.engines.exllamav2.files import weights
+from services.neuron.engines.exllamav2.files.configuration import ModelFolder
+from services.neuron.engines.exllamav2.files.weights import Weights
+from services.neuron.engines.exllamav2.library import rotary
+from services.neuron.engines.exllamav2.library.faults import Fault, classify, one_line
+from services.neuron.engines.exllamav2.library.library import Library
+from services.neuron.engines.exllamav2.model import adapters, sizing, vision
+from services.neuron.engines.exllamav2.model.generators import Parts
+from services.neuron.engines.exllamav2.model.sizing import Shape
 
 _HEAD_ROWS = 16
 """Longest output of the head: tokens of a step with drafts, and pieces of prompt logprobs."""

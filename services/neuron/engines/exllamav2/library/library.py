@@ -11,8 +11,8 @@ import sys
 from typing import Any, Final
 
 from services.neuron.engines import EngineUnavailableError
-from services.neuron.engines.exllamav2 import build
-from services.neuron.engines.exllamav2.probe import BUILD, INSTALL, SUPPORTED
+from services.neuron.engines.exllamav2.library import build
+from services.neuron.engines.exllamav2.library.probe import BUILD, INSTALL, SUPPORTED
 
 _TOWER: Final = "vision_tower.vision_model."
 GEMMA_TOWER: Final = tuple(
@@ -73,7 +73,7 @@ def open_library() -> Library:
         raise EngineUnavailableError(str(error)) from error
     is_first = "exllamav2" not in sys.modules
     package = _import("exllamav2")
-    from services.neuron.engines.exllamav2 import rotary
+    from services.neuron.engines.exllamav2.library import rotary
 
     rotary.install(_import("exllamav2.rope"))
     # What transformers 5 calls the parts of Gemma 3's tower; "$" stands for the name's beginning.

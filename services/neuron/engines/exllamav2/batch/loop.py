@@ -18,12 +18,12 @@ from services.neuron.engine_api.events import Event, Started, failed
 from services.neuron.engine_api.model import EnginePoisoned, ModelInfo, ModelStats
 from services.neuron.engine_api.task import Prompt, Task
 from services.neuron.engines.common.admission import AdmissionQueue, Pace, QueueFullError
-from services.neuron.engines.exllamav2.fault_history import FaultHistory
-from services.neuron.engines.exllamav2.faults import Fault, classify, one_line
-from services.neuron.engines.exllamav2.generators import Parts
-from services.neuron.engines.exllamav2.intake import places, queue_full, queue_timed_out
-from services.neuron.engines.exllamav2.reception import Reception
-from services.neuron.engines.exllamav2.streams import Stream
+from services.neuron.engines.exllamav2.batch.fault_history import FaultHistory
+from services.neuron.engines.exllamav2.batch.intake import places, queue_full, queue_timed_out
+from services.neuron.engines.exllamav2.batch.reception import Reception
+from services.neuron.engines.exllamav2.batch.streams import Stream
+from services.neuron.engines.exllamav2.library.faults import Fault, classify, one_line
+from services.neuron.engines.exllamav2.model.generators import Parts
 
 MOST_PREFILLING = 2
 """Prompts read at a time: every one of them runs a chunk in every step."""

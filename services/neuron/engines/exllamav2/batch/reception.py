@@ -14,16 +14,16 @@ from services.neuron.engines.common.constraint import (
     OutputConstraint,
 )
 from services.neuron.engines.common.transcript import Transcript
-from services.neuron.engines.exllamav2.filters import ConstraintFilter
-from services.neuron.engines.exllamav2.generators import Parts
-from services.neuron.engines.exllamav2.intake import Limits, check
-from services.neuron.engines.exllamav2.jobs import Ban, LogprobWish, SampledJob
-from services.neuron.engines.exllamav2.logit_rules import LogitRules
-from services.neuron.engines.exllamav2.prompt_logprobs import PromptLogprobs
-from services.neuron.engines.exllamav2.sampling import PositionalRandom, settings
-from services.neuron.engines.exllamav2.streams import Stream
-from services.neuron.engines.exllamav2.tokens import Tokens
-from services.neuron.engines.exllamav2.vision import Vision
+from services.neuron.engines.exllamav2.batch.filters import ConstraintFilter
+from services.neuron.engines.exllamav2.batch.intake import Limits, check
+from services.neuron.engines.exllamav2.batch.jobs import Ban, LogprobWish, SampledJob
+from services.neuron.engines.exllamav2.batch.logit_rules import LogitRules
+from services.neuron.engines.exllamav2.batch.prompt_logprobs import PromptLogprobs
+from services.neuron.engines.exllamav2.batch.sampling import PositionalRandom, settings
+from services.neuron.engines.exllamav2.batch.streams import Stream
+from services.neuron.engines.exllamav2.model.generators import Parts
+from services.neuron.engines.exllamav2.model.vision import Vision
+from services.neuron.engines.exllamav2.text.tokens import Tokens
 
 RESERVED_TOKENS: Final = 2048
 """Output that pages are reserved for at a time. A longer one goes on in another job, which finds

@@ -19,9 +19,9 @@ from exllamav2.generator import ExLlamaV2DynamicJob, ExLlamaV2Sampler
 
 from services.neuron.engine_api.events import TokenLogprob
 from services.neuron.engines.common.logprobs import LogprobReader, Row
-from services.neuron.engines.exllamav2.filters import ConstraintFilter
-from services.neuron.engines.exllamav2.logit_rules import LogitRules
-from services.neuron.engines.exllamav2.sampling import PositionalRandom
+from services.neuron.engines.exllamav2.batch.filters import ConstraintFilter
+from services.neuron.engines.exllamav2.batch.logit_rules import LogitRules
+from services.neuron.engines.exllamav2.batch.sampling import PositionalRandom
 
 
 class Sampled(NamedTuple):

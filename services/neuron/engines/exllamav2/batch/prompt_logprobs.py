@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from services.neuron.engine_api.events import TokenLogprob
 from services.neuron.engines.common.logprobs import LogprobReader
-from services.neuron.engines.exllamav2.generators import Parts
+from services.neuron.engines.exllamav2.model.generators import Parts
 
 _ROWS: Final = 16
 """Rows through the head at a time: the library's buffer for it is that long."""

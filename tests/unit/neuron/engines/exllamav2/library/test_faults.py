@@ -1,7 +1,7 @@
 import pytest
 
-from services.neuron.engines.exllamav2.fault_history import MOST_REBUILDS, FaultHistory
-from services.neuron.engines.exllamav2.faults import Fault, classify, one_line
+from services.neuron.engines.exllamav2.batch.fault_history import MOST_REBUILDS, FaultHistory
+from services.neuron.engines.exllamav2.library.faults import Fault, classify, one_line
 
 
 class OutOfMemoryError(RuntimeError):

@@ -19,7 +19,7 @@ import sys
 from collections.abc import Mapping
 from typing import Any, Final
 
-from services.neuron.engines.exllamav2 import build
+from services.neuron.engines.exllamav2.library import build
 
 LIMIT_SECONDS: Final = 60.0
 INSTALL: Final = "pip install 'cortex-fleet[exllamav2]'"

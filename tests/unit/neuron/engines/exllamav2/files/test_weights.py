@@ -6,9 +6,10 @@ from typing import Any
 import pytest
 
 from services.neuron.engine_api.model import LoadFailed, LoadPlan
-from services.neuron.engines.exllamav2 import sizing, weights
-from services.neuron.engines.exllamav2.configuration import Geometry
-from services.neuron.engines.exllamav2.weights import Weights
+from services.neuron.engines.exllamav2.files import weights
+from services.neuron.engines.exllamav2.files.configuration import Geometry
+from services.neuron.engines.exllamav2.files.weights import Weights
+from services.neuron.engines.exllamav2.model import sizing
 
 GEOMETRY = Geometry(
     layers=32, hidden=4096, intermediate=14336, heads=32, kv_heads=8, head_dim=128,

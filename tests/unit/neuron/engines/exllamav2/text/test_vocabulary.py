@@ -3,7 +3,7 @@ from typing import Any
 import pytest
 
 from services.neuron.engine_api.model import LoadFailed
-from services.neuron.engines.exllamav2 import vocabulary
+from services.neuron.engines.exllamav2.text import vocabulary
 
 SPECIAL = {"id": 3, "content": "<|end|>", "special": True}
 MARKER = {"id": 4, "content": "<think>", "special": False}

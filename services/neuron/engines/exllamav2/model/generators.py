@@ -6,9 +6,9 @@ import dataclasses
 from typing import Any, Final
 
 from services.neuron.engine_api.model import EnginePoisoned
-from services.neuron.engines.exllamav2.faults import one_line
-from services.neuron.engines.exllamav2.library import Library
-from services.neuron.engines.exllamav2.sizing import PAGE, Shape
+from services.neuron.engines.exllamav2.library.faults import one_line
+from services.neuron.engines.exllamav2.library.library import Library
+from services.neuron.engines.exllamav2.model.sizing import PAGE, Shape
 
 BUSY_CHUNK_TOKENS: Final = 512
 """Longest prefill chunk while others stream: what a new prompt may keep them waiting for."""
@@ -52,7 +52,7 @@ class Parts:
         shape = self.shape
         kind = self.library.generator.ExLlamaV2DynamicGenerator
         if self.has_ngram_draft:
-            from services.neuron.engines.exllamav2.drafting import NgramGenerator
+            from services.neuron.engines.exllamav2.model.drafting import NgramGenerator
 
             kind = NgramGenerator
         made = kind(

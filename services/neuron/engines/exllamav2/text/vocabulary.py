@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Final, cast
 
 from services.neuron.engine_api.model import LoadFailed
-from services.neuron.engines.exllamav2.legacy_config import BAD
+from services.neuron.engines.exllamav2.files.legacy_config import BAD
 
 _BYTE: Final = re.compile(r"^<0x([0-9A-Fa-f]{2})>$")
 _MARKER: Final = re.compile(r"[<\[].+[>\]]")

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from services.neuron.engines.exllamav2 import build, build_command, probe
-from services.neuron.engines.exllamav2.build import BuildFailedError, Key
+from services.neuron.engines.exllamav2.library import build, build_command, probe
+from services.neuron.engines.exllamav2.library.build import BuildFailedError, Key
 
 KEY = Key("0.3.2", "2.11.0+cu130", "13.0", "3.12.4", "9.0")
 

@@ -15,7 +15,7 @@ from typing import Any, Final, cast
 
 from services.neuron.engine_api.model import LoadFailed
 from services.neuron.engine_api.task import SamplingParams
-from services.neuron.engines.exllamav2.legacy_config import (
+from services.neuron.engines.exllamav2.files.legacy_config import (
     BAD,
     completed,
     legacy,

@@ -11,8 +11,8 @@ from typing import Any
 from services.neuron.engine_api.events import Delta, Ended, EndReason, Event, Prefilled, Started
 from services.neuron.engine_api.task import Task
 from services.neuron.engines.common.transcript import Transcript
-from services.neuron.engines.exllamav2.jobs import Sampled, SampledJob
-from services.neuron.engines.exllamav2.prompt_logprobs import PromptLogprobs
+from services.neuron.engines.exllamav2.batch.jobs import Sampled, SampledJob
+from services.neuron.engines.exllamav2.batch.prompt_logprobs import PromptLogprobs
 
 
 @dataclasses.dataclass(slots=True, eq=False)

@@ -6,7 +6,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from services.neuron.engines.exllamav2 import build, probe
+from services.neuron.engines.exllamav2.library import build, probe
 
 
 def main(argv: Sequence[str] | None = None) -> int:

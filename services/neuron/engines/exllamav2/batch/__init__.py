@@ -1,0 +1,1 @@
+"""The batch: requests in, steps, sampling, streams of text out."""

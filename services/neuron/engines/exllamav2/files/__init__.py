@@ -1,0 +1,1 @@
+"""A model's folder: its configuration in every spelling, and its weights."""

@@ -1,0 +1,1 @@
+"""A model in GPU memory: sizes, loading, adapters, pictures, drafting."""
