@@ -63,7 +63,7 @@ def wire_exllamav2() -> None:
 
 def wire_llamacpp() -> None:
     """Every forward pass."""
-    from services.neuron.engines.llamacpp.context import Context
+    from services.neuron.engines.llamacpp.batch.context import Context
 
     decode = Context.decode
 

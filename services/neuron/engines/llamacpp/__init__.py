@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from services.neuron.engine_api.engine import Engine
 from services.neuron.engines.llamacpp.engine import LlamaCppEngine
-from services.neuron.engines.llamacpp.library import Library
+from services.neuron.engines.llamacpp.library.library import Library
 
 
 def create_engine() -> Engine:

@@ -10,9 +10,9 @@ from services.backplane.errors import FleetError, Reason, context_too_long
 from services.neuron.engine_api.model import ModelInfo, ModelStats
 from services.neuron.engine_api.task import Prompt
 from services.neuron.engines.common.embedding_only import RefusesTasks
-from services.neuron.engines.llamacpp.batch import TokenBatch
-from services.neuron.engines.llamacpp.context import Context
-from services.neuron.engines.llamacpp.vocabulary import Vocabulary
+from services.neuron.engines.llamacpp.batch.batch import TokenBatch
+from services.neuron.engines.llamacpp.batch.context import Context
+from services.neuron.engines.llamacpp.model.vocabulary import Vocabulary
 
 
 class Embedder(RefusesTasks):

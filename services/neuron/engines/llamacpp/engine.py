@@ -9,13 +9,13 @@ from services.neuron.engine_api.engine import LoadedModel
 from services.neuron.engine_api.model import LoadFailed, LoadPlan, LoadStep, ModelInfo
 from services.neuron.engines.common.admission import AdmissionQueue
 from services.neuron.engines.common.constraint import ConstraintCompiler
-from services.neuron.engines.llamacpp import loading
-from services.neuron.engines.llamacpp.context import Context
+from services.neuron.engines.llamacpp.batch.context import Context
+from services.neuron.engines.llamacpp.batch.generator import Generator
 from services.neuron.engines.llamacpp.embedder import Embedder
-from services.neuron.engines.llamacpp.generator import Generator
-from services.neuron.engines.llamacpp.library import PINNED_VERSION, Library
-from services.neuron.engines.llamacpp.metadata import Metadata
-from services.neuron.engines.llamacpp.vocabulary import Vocabulary
+from services.neuron.engines.llamacpp.library.library import PINNED_VERSION, Library
+from services.neuron.engines.llamacpp.library.metadata import Metadata
+from services.neuron.engines.llamacpp.model import loading
+from services.neuron.engines.llamacpp.model.vocabulary import Vocabulary
 
 DEVICE_ID: Final = "cpu"
 

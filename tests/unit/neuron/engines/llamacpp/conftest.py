@@ -6,7 +6,7 @@ import pytest
 from services.neuron.engine_api.engine import LoadedModel
 from services.neuron.engine_api.model import LoadPlan
 from services.neuron.engines.llamacpp.engine import LlamaCppEngine
-from services.neuron.engines.llamacpp.library import Library
+from services.neuron.engines.llamacpp.library.library import Library
 
 LoadModel = Callable[..., LoadedModel]
 

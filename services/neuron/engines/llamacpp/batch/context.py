@@ -9,9 +9,9 @@ import numpy as np
 
 from services.neuron.engine_api.model import EnginePoisoned
 from services.neuron.engines.common.logprobs import Row
-from services.neuron.engines.llamacpp.batch import TokenBatch
-from services.neuron.engines.llamacpp.interruption import Interruption
-from services.neuron.engines.llamacpp.library import Library
+from services.neuron.engines.llamacpp.batch.batch import TokenBatch
+from services.neuron.engines.llamacpp.library.interruption import Interruption
+from services.neuron.engines.llamacpp.library.library import Library
 
 _ALL: Final = -1
 _ABORTED: Final = 2

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 
 from services.neuron.engine_api.task import SamplingParams
-from services.neuron.engines.llamacpp.library import Library
+from services.neuron.engines.llamacpp.library.library import Library
 
 _NEUTRAL = SamplingParams()
 

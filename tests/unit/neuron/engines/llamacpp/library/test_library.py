@@ -3,8 +3,8 @@ import importlib.metadata
 import pytest
 
 from services.neuron.engines import EngineUnavailableError, create_engine
-from services.neuron.engines.llamacpp.library import Library
-from services.neuron.engines.llamacpp.self_check import check_layouts
+from services.neuron.engines.llamacpp.library.library import Library
+from services.neuron.engines.llamacpp.library.self_check import check_layouts
 
 
 def test_the_pinned_build_passes_the_self_check(library: Library) -> None:

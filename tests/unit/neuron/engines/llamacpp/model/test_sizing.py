@@ -3,7 +3,7 @@ from typing import Any
 import pytest
 
 from services.neuron.engine_api.model import LoadFailed, LoadPlan
-from services.neuron.engines.llamacpp.sizing import CacheShape, cache_shape
+from services.neuron.engines.llamacpp.model.sizing import CacheShape, cache_shape
 
 GIB = 1 << 30
 

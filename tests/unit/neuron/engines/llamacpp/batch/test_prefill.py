@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.neuron.engines.llamacpp.prefill import shares
+from services.neuron.engines.llamacpp.batch.prefill import shares
 
 
 @pytest.mark.parametrize(

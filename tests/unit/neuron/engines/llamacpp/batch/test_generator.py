@@ -8,7 +8,7 @@ from services.neuron.engine_api.engine import Interruptible, LoadedModel
 from services.neuron.engine_api.events import Delta, Ended, Event, Failed, Started
 from services.neuron.engine_api.model import EnginePoisoned
 from services.neuron.engine_api.task import Prompt, SamplingParams, StopParams, Task
-from services.neuron.engines.llamacpp.library import Library
+from services.neuron.engines.llamacpp.library.library import Library
 from tests.doubles.models import random_llama
 from tests.unit.neuron.engines.llamacpp.conftest import LoadModel
 

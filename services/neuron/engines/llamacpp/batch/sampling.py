@@ -11,8 +11,8 @@ from typing import Final
 
 from services.neuron.engine_api.task import SamplingParams
 from services.neuron.engines.common.logprobs import Row
-from services.neuron.engines.llamacpp.library import Library
-from services.neuron.engines.llamacpp.structs import LogitBias
+from services.neuron.engines.llamacpp.library.library import Library
+from services.neuron.engines.llamacpp.library.structs import LogitBias
 
 _BAN_AT: Final = -100.0
 _MIN_KEEP: Final = 1

@@ -7,7 +7,7 @@ import threading
 from collections import deque
 from typing import Final
 
-from services.neuron.engines.llamacpp.structs import LOG_CALLBACK
+from services.neuron.engines.llamacpp.library.structs import LOG_CALLBACK
 
 _WARNING: Final = 3
 _ERROR: Final = 4

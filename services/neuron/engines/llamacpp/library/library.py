@@ -11,9 +11,9 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final
 
-from services.neuron.engines.llamacpp.log_tail import LogTail
-from services.neuron.engines.llamacpp.self_check import check_layouts
-from services.neuron.engines.llamacpp.structs import (
+from services.neuron.engines.llamacpp.library.log_tail import LogTail
+from services.neuron.engines.llamacpp.library.self_check import check_layouts
+from services.neuron.engines.llamacpp.library.structs import (
     LOG_CALLBACK,
     Batch,
     ContextParams,

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Collection
 
 from services.neuron.engine_api.events import Event
-from services.neuron.engines.llamacpp.batch import TokenBatch
-from services.neuron.engines.llamacpp.context import Context
-from services.neuron.engines.llamacpp.prefill import shares
-from services.neuron.engines.llamacpp.sequence import Sequence
+from services.neuron.engines.llamacpp.batch.batch import TokenBatch
+from services.neuron.engines.llamacpp.batch.context import Context
+from services.neuron.engines.llamacpp.batch.prefill import shares
+from services.neuron.engines.llamacpp.batch.sequence import Sequence
 
 
 class Forward:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from services.neuron.engines.llamacpp.structs import Batch
+from services.neuron.engines.llamacpp.library.structs import Batch
 
 
 class TokenBatch:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 from typing import Any, Final
 
-from services.neuron.engines.llamacpp.library import Library
+from services.neuron.engines.llamacpp.library.library import Library
 
 _RAISED: Final = b"x"
 _LOWERED: Final = b"\0"

@@ -13,14 +13,14 @@ from services.neuron.engine_api.task import Prompt, Task
 from services.neuron.engines.common.admission import AdmissionQueue, Pace, QueueFullError, Waiting
 from services.neuron.engines.common.constraint import ConstraintCompiler
 from services.neuron.engines.common.transcript import Transcript
-from services.neuron.engines.llamacpp.context import Context
-from services.neuron.engines.llamacpp.forward import Forward
-from services.neuron.engines.llamacpp.intake import Prepared, prepare
-from services.neuron.engines.llamacpp.library import Library
-from services.neuron.engines.llamacpp.sampling import Sampler
-from services.neuron.engines.llamacpp.sequence import Sequence
-from services.neuron.engines.llamacpp.slots import Slot, place
-from services.neuron.engines.llamacpp.vocabulary import Vocabulary
+from services.neuron.engines.llamacpp.batch.context import Context
+from services.neuron.engines.llamacpp.batch.forward import Forward
+from services.neuron.engines.llamacpp.batch.intake import Prepared, prepare
+from services.neuron.engines.llamacpp.batch.sampling import Sampler
+from services.neuron.engines.llamacpp.batch.sequence import Sequence
+from services.neuron.engines.llamacpp.batch.slots import Slot, place
+from services.neuron.engines.llamacpp.library.library import Library
+from services.neuron.engines.llamacpp.model.vocabulary import Vocabulary
 
 
 class Generator:

@@ -10,8 +10,8 @@ from typing import Final
 from services.backplane.errors import FleetError, Reason
 from services.neuron.engine_api.task import Prompt, Segment
 from services.neuron.engines.common.prompt_tokens import joined_runs, least_tokens, single_bytes
-from services.neuron.engines.llamacpp.library import Library
-from services.neuron.engines.llamacpp.structs import i32
+from services.neuron.engines.llamacpp.library.library import Library
+from services.neuron.engines.llamacpp.library.structs import i32
 
 # enum llama_token_attr
 _CONTROL: Final = 1 << 3

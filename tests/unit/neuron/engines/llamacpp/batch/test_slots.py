@@ -3,7 +3,7 @@ import itertools
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.neuron.engines.llamacpp.slots import (
+from services.neuron.engines.llamacpp.batch.slots import (
     COPY_WORTH_TOKENS,
     Slot,
     common_prefix,

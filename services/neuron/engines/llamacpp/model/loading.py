@@ -16,10 +16,10 @@ import psutil
 
 from services.neuron.engine_api.engine import LoadedModel
 from services.neuron.engine_api.model import LoadFailed, LoadPlan, LoadStep
-from services.neuron.engines.llamacpp.library import Library
-from services.neuron.engines.llamacpp.metadata import Metadata
-from services.neuron.engines.llamacpp.sizing import CacheShape, cache_shape
-from services.neuron.engines.llamacpp.structs import PROGRESS_CALLBACK, ContextParams
+from services.neuron.engines.llamacpp.library.library import Library
+from services.neuron.engines.llamacpp.library.metadata import Metadata
+from services.neuron.engines.llamacpp.library.structs import PROGRESS_CALLBACK, ContextParams
+from services.neuron.engines.llamacpp.model.sizing import CacheShape, cache_shape
 
 PREFILL_TOKENS: Final = 64
 """Most prompt tokens per step: bounds how long a step keeps other streams and cancels waiting."""
@@ -217,7 +217,7 @@ def _checked_path(plan: LoadPlan) -> Path:
 
 def _convert(folder: Path, target: Path) -> None:
     # Its library takes 0.2 s to import, which would delay every worker's start.
-    from services.neuron.engines.llamacpp import bert_gguf
+    from services.neuron.engines.llamacpp.model import bert_gguf
 
     try:
         bert_gguf.convert(folder, target)

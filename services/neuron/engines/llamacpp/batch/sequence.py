@@ -16,9 +16,9 @@ from services.neuron.engine_api.events import (
 from services.neuron.engines.common.constraint import BadConstraintError
 from services.neuron.engines.common.logprobs import LogprobReader, Row
 from services.neuron.engines.common.transcript import Transcript
-from services.neuron.engines.llamacpp.intake import Prepared
-from services.neuron.engines.llamacpp.sampling import Sampler, is_sound
-from services.neuron.engines.llamacpp.slots import Slot
+from services.neuron.engines.llamacpp.batch.intake import Prepared
+from services.neuron.engines.llamacpp.batch.sampling import Sampler, is_sound
+from services.neuron.engines.llamacpp.batch.slots import Slot
 
 
 class Sequence:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Final
 
-from services.neuron.engines.llamacpp.structs import ContextParams, ModelParams
+from services.neuron.engines.llamacpp.library.structs import ContextParams, ModelParams
 
 _MODEL_DEFAULTS: Final[Mapping[str, object]] = MappingProxyType({
     "devices": None, "tensor_buft_overrides": None, "n_gpu_layers": -1, "split_mode": 1,

@@ -1,0 +1,1 @@
+"""The batch: requests in, slots, prefill and decode steps, sampling."""

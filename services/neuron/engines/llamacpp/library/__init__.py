@@ -1,0 +1,1 @@
+"""The llama.cpp shared library through ctypes: structs, log, interruption, self-check."""

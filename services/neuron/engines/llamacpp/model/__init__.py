@@ -1,0 +1,1 @@
+"""A model in memory: headers, sizes, loading, vocabulary."""
