@@ -18,12 +18,8 @@ import structlog
 
 from services.agent import log as agent_log
 from services.agent.agent import CortexAgent
-from services.agent.endpoints.connecting import connect
-from services.agent.endpoints.selection import Endpoints
-from services.agent.opening import Surroundings
-from services.agent.plan_dir import data_home
-from services.agent.prompt import BASE
-from services.agent.settings import (
+from services.agent.core.plan_dir import data_home
+from services.agent.core.settings import (
     PREFIX,
     Settings,
     SettingsError,
@@ -31,7 +27,11 @@ from services.agent.settings import (
     load_settings,
     state_home,
 )
-from services.agent.store import SessionStore
+from services.agent.endpoints.connecting import connect
+from services.agent.endpoints.selection import Endpoints
+from services.agent.prompt.prompt import BASE
+from services.agent.session_service.opening import Surroundings
+from services.agent.storage.store import SessionStore
 from services.agent.transport import LINE_BYTES, LineTransport
 from services.backplane.timeouts import timeout
 

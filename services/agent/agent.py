@@ -10,18 +10,19 @@ import acp.schema
 import structlog
 
 import services
-from services.agent import commands, options
-from services.agent.editor import Offered
+from services.agent import options
+from services.agent.core.editor import Offered
+from services.agent.core.modes import Mode
+from services.agent.core.settings import Settings
 from services.agent.endpoints.selection import Endpoints, UnknownModelError
-from services.agent.mcp_servers import ServerSpec
-from services.agent.modes import Mode
-from services.agent.opening import Opening, Surroundings
-from services.agent.prompt_input import Block, user_parts
-from services.agent.prompting import Prompting
-from services.agent.session import Session
-from services.agent.sessions import OpenSessions, check_directories, session_info
-from services.agent.settings import Settings
-from services.agent.store import SessionStore
+from services.agent.prompt.prompt_input import Block, user_parts
+from services.agent.session.mcp_servers import ServerSpec
+from services.agent.session.session import Session
+from services.agent.session_service.opening import Opening, Surroundings
+from services.agent.session_service.prompting import Prompting
+from services.agent.session_service.sessions import OpenSessions, check_directories, session_info
+from services.agent.storage import commands
+from services.agent.storage.store import SessionStore
 from services.agent.tools.builtin import builtin_tools
 
 log = structlog.get_logger(__name__)

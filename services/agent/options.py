@@ -6,7 +6,7 @@ from typing import Any
 import acp.schema
 from pydantic import Field
 
-from services.agent.modes import MODE_TITLES, Mode
+from services.agent.core.modes import MODE_TITLES, Mode
 
 ConfigOption = acp.schema.SessionConfigOptionSelect | acp.schema.SessionConfigOptionBoolean
 MODE_OPTION = "mode"

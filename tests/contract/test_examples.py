@@ -6,7 +6,7 @@ import tomllib
 
 import pytest
 
-from services.agent.settings import load_settings
+from services.agent.core.settings import load_settings
 from services.backplane.settings import load
 from services.cli import local_fleet
 from services.gateway import settings as gateway_settings

@@ -7,6 +7,7 @@ from typing import Any
 
 import openai
 
+from services.agent.core.history import AssistantTurn, ImagePart, Turn, UserTurn
 from services.agent.endpoints.endpoint import (
     Ask,
     CallDelta,
@@ -24,7 +25,6 @@ from services.agent.endpoints.endpoint import (
 from services.agent.endpoints.failures import translated
 from services.agent.endpoints.listing import model_info
 from services.agent.endpoints.merging import merged
-from services.agent.history import AssistantTurn, ImagePart, Turn, UserTurn
 
 DIALECT = "openai-chat"
 _STOPS = {"length": Stop.MAX_TOKENS, "content_filter": Stop.REFUSAL}

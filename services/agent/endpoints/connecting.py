@@ -3,8 +3,8 @@
 A vendor's client takes most of a second to import, so only the one in use is: an editor waits.
 """
 
+from services.agent.core.settings import EndpointSettings
 from services.agent.endpoints.endpoint import Endpoint
-from services.agent.settings import EndpointSettings
 
 _RETRIES = 3  # before the first byte only; the clients honour Retry-After
 _NO_KEY = "unused"  # without one the clients would send a vendor's key from the environment

@@ -5,7 +5,7 @@ from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from services.agent.history import Turn
+from services.agent.core.history import Turn
 
 
 class Stop(enum.Enum):

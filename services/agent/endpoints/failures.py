@@ -4,8 +4,8 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from typing import Any
 
+from services.agent.core.text import one_line
 from services.agent.endpoints.endpoint import EndpointError
-from services.agent.text import one_line
 
 _LONGEST_MESSAGE = 600
 

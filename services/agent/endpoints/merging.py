@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 
-from services.agent.history import AssistantTurn, ResultsTurn, Turn, UserTurn
+from services.agent.core.history import AssistantTurn, ResultsTurn, Turn, UserTurn
 
 
 def merged(turns: Iterable[Turn]) -> list[Turn]:

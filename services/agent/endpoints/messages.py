@@ -5,6 +5,7 @@ from typing import Any
 
 import anthropic
 
+from services.agent.core.history import AssistantTurn, ImagePart, ResultsTurn, Turn, UserTurn
 from services.agent.endpoints.endpoint import (
     Ask,
     CallDelta,
@@ -22,7 +23,6 @@ from services.agent.endpoints.endpoint import (
 from services.agent.endpoints.failures import translated
 from services.agent.endpoints.listing import model_info
 from services.agent.endpoints.merging import merged
-from services.agent.history import AssistantTurn, ImagePart, ResultsTurn, Turn, UserTurn
 
 DIALECT = "anthropic-messages"
 _DEFAULT_MAX_TOKENS = 8192  # the dialect demands a number

@@ -6,6 +6,7 @@ from typing import Any
 
 import openai
 
+from services.agent.core.history import AssistantTurn, ImagePart, Turn, UserTurn
 from services.agent.endpoints.endpoint import (
     Ask,
     CallDelta,
@@ -23,7 +24,6 @@ from services.agent.endpoints.endpoint import (
 from services.agent.endpoints.failures import translated
 from services.agent.endpoints.listing import model_info
 from services.agent.endpoints.merging import merged
-from services.agent.history import AssistantTurn, ImagePart, Turn, UserTurn
 
 DIALECT = "openai-responses"
 _THOUGHTS = {"response.reasoning_summary_text.delta", "response.reasoning_text.delta"}

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import structlog
 
+from services.agent.core.settings import EndpointSettings, Settings
 from services.agent.endpoints.endpoint import Endpoint, EndpointError, ModelInfo
-from services.agent.settings import EndpointSettings, Settings
 from services.backplane.timeouts import timeout
 
 log = structlog.get_logger(__name__)

@@ -7,12 +7,12 @@ import acp
 import msgspec
 import structlog
 
-from services.agent.editor import EditorError, EditorRefusedError, Terminal
-from services.agent.modes import Effect
-from services.agent.text import cut_middle, one_line
+from services.agent.core.editor import EditorError, EditorRefusedError, Terminal
+from services.agent.core.modes import Effect
+from services.agent.core.text import cut_middle, one_line
+from services.agent.core.workspace import Workspace
 from services.agent.tools.process import CappedOutput, run_command
 from services.agent.tools.tool import BuiltinTool, Outcome, Preview, ToolContext, ToolError
-from services.agent.workspace import Workspace
 from services.backplane.timeouts import timeout
 
 log = structlog.get_logger(__name__)

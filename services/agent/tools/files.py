@@ -9,7 +9,7 @@ from pathlib import Path
 
 import structlog
 
-from services.agent.editor import EditorError
+from services.agent.core.editor import EditorError
 from services.agent.tools.tool import ToolContext, ToolError
 
 log = structlog.get_logger(__name__)

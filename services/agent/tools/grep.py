@@ -10,12 +10,12 @@ from typing import Annotated
 
 import msgspec
 
-from services.agent.modes import Effect
-from services.agent.text import one_line
+from services.agent.core.modes import Effect
+from services.agent.core.text import one_line
+from services.agent.core.workspace import Workspace
 from services.agent.tools.glob import SKIPPED
 from services.agent.tools.process import CappedOutput, run_command
 from services.agent.tools.tool import BuiltinTool, Outcome, Preview, ToolContext, ToolError
-from services.agent.workspace import Workspace
 from services.backplane.timeouts import timeout
 
 _SECONDS = 60.0

@@ -7,10 +7,10 @@ from typing import Annotated
 
 import msgspec
 
-from services.agent.modes import Effect
-from services.agent.text import clean, one_line
+from services.agent.core.modes import Effect
+from services.agent.core.text import clean, one_line
+from services.agent.core.workspace import Workspace
 from services.agent.tools.tool import BuiltinTool, Outcome, Preview, ToolContext, ToolError
-from services.agent.workspace import Workspace
 
 _MOST_ENTRIES = 1000
 

@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
 
-from services.agent.text import clean
+from services.agent.core.text import clean
 from services.backplane.timeouts import timeout, timeout_at
 
 _GRACE_SECONDS = 1.0

@@ -9,10 +9,10 @@ from typing import Any, ClassVar, Generic, Protocol, TypeVar
 import acp.schema
 import msgspec
 
-from services.agent.editor import Content, Editor
+from services.agent.core.editor import Content, Editor
+from services.agent.core.modes import Effect
+from services.agent.core.workspace import Workspace
 from services.agent.endpoints.endpoint import ToolSpec
-from services.agent.modes import Effect
-from services.agent.workspace import Workspace
 
 
 class ToolError(Exception):

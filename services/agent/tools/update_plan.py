@@ -5,9 +5,9 @@ from typing import Annotated, Literal
 import acp
 import msgspec
 
-from services.agent.modes import Effect
+from services.agent.core.modes import Effect
+from services.agent.core.workspace import Workspace
 from services.agent.tools.tool import BuiltinTool, Outcome, Preview, ToolContext
-from services.agent.workspace import Workspace
 
 
 class Step(msgspec.Struct):

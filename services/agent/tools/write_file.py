@@ -6,12 +6,12 @@ from typing import Annotated
 import acp
 import msgspec
 
-from services.agent.editor import Content
-from services.agent.modes import Effect
-from services.agent.text import one_line
+from services.agent.core.editor import Content
+from services.agent.core.modes import Effect
+from services.agent.core.text import one_line
+from services.agent.core.workspace import Workspace
 from services.agent.tools.files import read_if_any, write_text
 from services.agent.tools.tool import BuiltinTool, Outcome, Preview, ToolContext
-from services.agent.workspace import Workspace
 
 
 class Arguments(msgspec.Struct):

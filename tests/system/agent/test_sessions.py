@@ -13,7 +13,7 @@ import acp
 import acp.schema
 import pytest
 
-from services.agent.plan_dir import project_id
+from services.agent.core.plan_dir import project_id
 from tests.system.agent.conftest import WIRES, Place
 from tests.system.agent.editor_double import EditorDouble, reject
 from tests.system.agent.scripted_endpoint import Answer, Call, ScriptedEndpoint

@@ -19,17 +19,17 @@ import acp
 import acp.schema
 import pytest
 
-from services.agent import sessions
 from services.agent.agent import CortexAgent
+from services.agent.core.history import AssistantTurn, ResultsTurn, TextPart, UserTurn
+from services.agent.core.modes import Mode
+from services.agent.core.plan_dir import PlanDirectory
+from services.agent.core.settings import Settings
 from services.agent.endpoints import endpoint as events
 from services.agent.endpoints.selection import Endpoints
-from services.agent.history import AssistantTurn, ResultsTurn, TextPart, UserTurn
-from services.agent.modes import Mode
-from services.agent.opening import Surroundings
-from services.agent.plan_dir import PlanDirectory
-from services.agent.prompt import BASE
-from services.agent.settings import Settings
-from services.agent.store import SessionStore
+from services.agent.prompt.prompt import BASE
+from services.agent.session_service import sessions
+from services.agent.session_service.opening import Surroundings
+from services.agent.storage.store import SessionStore
 from services.agent.tools import files
 from tests.unit.agent.virtual_time import SlowExecutor, VirtualTimeLoop
 

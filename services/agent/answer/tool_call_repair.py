@@ -1,0 +1,143 @@
+"""Reads a tool call that a model wrote, mending what models commonly get wrong. Pure.
+
+Every repair is told in `Reading.note`, so that a person sees it; what cannot be mended is told
+in `Reading.error`, so that the model can try again. Nothing is dropped silently.
+"""
+
+import json
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from services.agent.core.text import clean_json
+
+_MOST_SURPLUS_BRACES = 3
+_FUNCTION = re.compile(r"<function=([^>\s]+)>(.*?)(?:</function>|\Z)", re.DOTALL)
+_PARAMETER = re.compile(
+    r"<parameter=([^>\s]+)>\n?(.*?)\n?(?:</parameter>|(?=<parameter=)|\Z)", re.DOTALL
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """A call as far as it could be read; `arguments` is None exactly when `error` is set."""
+
+    name: str
+    arguments: dict[str, Any] | None
+    note: str = ""
+    error: str = ""
+
+
+def read_arguments(name: str, text: str) -> Reading:
+    """Reads a native call's arguments; no text means none."""
+    if not text.strip():
+        return Reading(name, {})
+    try:
+        value, note = _loads(text)
+        value, unwrapped = _unwrap(value)
+    except ValueError as error:
+        return Reading(name, None, error=f"the arguments are not valid JSON: {error}")
+    if not isinstance(value, dict):
+        return Reading(name, None, error="the arguments must be a JSON object")
+    return Reading(name, clean_json(value), note=_join(note, unwrapped))
+
+
+def read_call(text: str, tools: Mapping[str, Iterable[str]]) -> Reading:
+    """Reads a call written into the text.
+
+    Args:
+        text: what stood between the markers: JSON, or Qwen's `<function=…>` notation.
+        tools: the names of the tools on offer and of their parameters.
+    """
+    if match := _FUNCTION.search(text):
+        # Values stay text: the tool's schema coerces them.
+        return Reading(match[1], clean_json(dict(_PARAMETER.findall(match[2]))))
+    try:
+        value, note = _loads(text)
+    except ValueError as error:
+        return Reading("", None, error=f"the tool call is not valid JSON: {error}")
+    if not isinstance(value, dict):
+        return Reading("", None, error="the tool call must be a JSON object")
+    return _from_object(clean_json(value), note, tools)
+
+
+def _from_object(value: dict[str, Any], note: str, tools: Mapping[str, Iterable[str]]) -> Reading:
+    if isinstance(value.get("function"), dict):
+        value, note = value["function"], _join(note, "unwrapped `function`")
+    name = value.get("name")
+    key = next((key for key in ("arguments", "parameters") if key in value), None)
+    try:
+        arguments, unwrapped = _unwrap(value[key]) if key else (None, "")
+    except ValueError as error:
+        return Reading(str(name or ""), None, error=f"the arguments are not valid JSON: {error}")
+    note = _join(note, unwrapped)
+    if arguments is None:
+        arguments = {each: value[each] for each in value if each != "name"}
+        note = _join(note, "arguments stood beside the name") if arguments else note
+    if not isinstance(arguments, dict):
+        return Reading(str(name or ""), None, error="the arguments must be a JSON object")
+    if not isinstance(name, str) or not name:
+        return _with_found_name(arguments, note, tools)
+    return Reading(name, arguments, note)
+
+
+def _with_found_name(
+    arguments: dict[str, Any], note: str, tools: Mapping[str, Iterable[str]]
+) -> Reading:
+    """Hoists a name out of the arguments, or infers the one tool that the keys can mean."""
+    inner = arguments.get("name")
+    if isinstance(inner, str) and inner in tools:
+        if isinstance(arguments.get("arguments"), dict):
+            rest = arguments["arguments"]
+        else:
+            rest = {key: value for key, value in arguments.items() if key != "name"}
+        return Reading(inner, rest, _join(note, "the name stood inside the arguments"))
+    keys = frozenset(arguments)
+    candidates = [name for name, known in _SIGNATURES.items() if name in tools and keys in known]
+    if len(candidates) == 1:
+        return Reading(candidates[0], arguments, _join(note, "the name was missing"))
+    return Reading("", None, note, error="the tool call does not name a tool")
+
+
+# Key sets that can mean only one tool; {path} alone may be a read or a listing.
+_SIGNATURES: dict[str, frozenset[frozenset[str]]] = {
+    "bash": frozenset({frozenset({"command"}), frozenset({"command", "cwd"})}),
+    "write_file": frozenset({frozenset({"path", "content"})}),
+    "edit_file": frozenset({frozenset({"path", "old_text", "new_text"})}),
+}
+
+
+def _loads(text: str) -> tuple[Any, str]:
+    """Decodes JSON and forgives up to three surplus closing braces and raw line ends in strings.
+
+    Raises:
+        ValueError: anything else is wrong with it.
+    """
+    stripped = text.strip()
+    for surplus in range(_MOST_SURPLUS_BRACES + 1):
+        if surplus:
+            if not stripped.endswith("}"):
+                break
+            stripped = stripped[:-1].rstrip()
+        try:
+            return json.loads(stripped, strict=False), _surplus_note(surplus)
+        except ValueError:
+            continue
+    return json.loads(text.strip(), strict=False), ""
+
+
+def _surplus_note(surplus: int) -> str:
+    return f"{surplus} surplus closing brace{'s' if surplus > 1 else ''}" if surplus else ""
+
+
+def _unwrap(value: Any) -> tuple[Any, str]:
+    """Decodes arguments that came as a JSON string, once."""
+    if not isinstance(value, str):
+        return value, ""
+    decoded, _ = _loads(value) if value.strip() else ({}, "")
+    return decoded, "arguments came as a string"
+
+
+def _join(first: str, second: str) -> str:
+    return "; ".join(part for part in (first, second) if part)

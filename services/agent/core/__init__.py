@@ -1,0 +1,1 @@
+"""What all of the agent stands on: settings, modes, history, the editor, the workspace."""

@@ -1,0 +1,1 @@
+"""What the model is told: system prompt, rules files, and what the editor sends along."""

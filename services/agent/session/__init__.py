@@ -1,0 +1,1 @@
+"""One session: its state, its MCP servers, its replay to an editor."""

@@ -1,0 +1,169 @@
+"""The MCP servers that an editor gives a session, and their tools.
+
+The `mcp` package is imported only when there is a server: it takes half a second.
+
+Each server has a task of its own, which enters and leaves its connection; calls come from the
+turn. A server that fails is logged and has no tools; nothing else depends on it.
+"""
+
+import asyncio
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import acp
+import acp.schema
+import structlog
+
+from services.agent.core.editor import Content
+from services.agent.core.modes import Effect
+from services.agent.core.text import clean, cut_middle, one_line
+from services.agent.core.workspace import Workspace
+from services.agent.endpoints.endpoint import ToolSpec
+from services.agent.tools.tool import Outcome, Preview, Tool, ToolContext, ToolError
+from services.backplane.timeouts import timeout
+
+if TYPE_CHECKING:
+    import mcp
+    import mcp.types
+
+log = structlog.get_logger(__name__)
+
+ServerSpec = (
+    acp.schema.HttpMcpServer
+    | acp.schema.SseMcpServer
+    | acp.schema.AcpMcpServer
+    | acp.schema.McpServerStdio
+)
+
+_CONNECT_SECONDS = 20.0
+_CALL_SECONDS = 600.0
+_CLOSE_SECONDS = 5.0
+_LONGEST_NAME = 64
+
+
+class McpTool:
+    """One tool of a server; see `Tool`."""
+
+    kind: acp.schema.ToolKind = "other"
+
+    def __init__(self, server: str, client: "mcp.Client", tool: "mcp.types.Tool") -> None:
+        name = re.sub(r"[^A-Za-z0-9_-]", "_", f"mcp__{server}__{tool.name}")[:_LONGEST_NAME]
+        self.spec = ToolSpec(name, tool.description or tool.name, tool.input_schema)
+        claims_reading = tool.annotations is not None and tool.annotations.read_only_hint is True
+        self.effect = Effect.FOREIGN_READ if claims_reading else Effect.FOREIGN
+        self._client = client
+        self._name = tool.name
+        self._title = f"{server}: {tool.title or tool.name}"
+
+    def preview(self, arguments: dict[str, Any], workspace: Workspace) -> Preview:
+        """See `Tool.preview`."""
+        return Preview(one_line(self._title, 100))
+
+    async def diff(self, arguments: dict[str, Any], context: ToolContext) -> Sequence[Content]:
+        """See `Tool.diff`; what a server will change is unknown."""
+        return ()
+
+    async def run(self, arguments: dict[str, Any], context: ToolContext) -> Outcome:
+        """See `Tool.run`."""
+        import mcp
+
+        context.permit(None)
+        try:
+            async with timeout(_CALL_SECONDS):
+                result = await self._client.call_tool(self._name, arguments)
+        except TimeoutError as error:
+            raise ToolError(f"{self._title} did not answer in {_CALL_SECONDS:g} s") from error
+        except (mcp.MCPError, RuntimeError, OSError, ValueError) as error:
+            raise ToolError(f"{self._title} failed: {error}") from error
+        text = "\n".join(_as_text(block) for block in result.content)
+        return Outcome(cut_middle(clean(text), context.output_bytes), bool(result.is_error))
+
+
+class McpServers:
+    """The servers of one session. Close it in the end; closing twice is harmless."""
+
+    def __init__(
+        self, servers: Sequence[ServerSpec], *, cwd: Path, environment: Mapping[str, str]
+    ) -> None:
+        self._environment = environment
+        self._cwd = cwd
+        self._closing = asyncio.Event()
+        self._tools: dict[str, list[Tool]] = {}
+        self._settled = [asyncio.Event() for _ in servers]
+        self._tasks = [
+            asyncio.create_task(self._serve(server, settled), name=f"mcp {server.name}")
+            for server, settled in zip(servers, self._settled, strict=True)
+        ]
+
+    async def tools(self) -> list[Tool]:
+        """Returns the tools, once every server has connected or failed or run out of time."""
+        for settled in self._settled:
+            await settled.wait()
+        return [tool for tools in self._tools.values() for tool in tools]
+
+    async def close(self) -> None:
+        """Disconnects; a server that does not leave in time is abandoned to its task's end."""
+        self._closing.set()
+        if self._tasks:
+            _, left = await asyncio.wait(self._tasks, timeout=_CLOSE_SECONDS)
+            for task in left:
+                task.cancel()
+
+    async def _serve(self, server: ServerSpec, settled: asyncio.Event) -> None:
+        """Holds one connection from its beginning to its end."""
+        import mcp
+
+        try:
+            async with (
+                timeout(_CONNECT_SECONDS) as deadline,
+                mcp.Client(self._transport(server), cache=None) as client,
+            ):
+                listed = await client.list_tools()
+                self._tools[server.name] = [
+                    McpTool(server.name, client, tool) for tool in listed.tools
+                ]
+                deadline.reschedule(None)
+                settled.set()
+                log.info("mcp server connected", server=server.name, tools=len(listed.tools))
+                await self._closing.wait()
+        except TimeoutError:
+            log.warning("mcp server did not connect in time", server=server.name)
+        except Exception as error:  # noqa: BLE001 - a server's failure is only its own
+            log.warning("mcp server failed", server=server.name, reason=repr(error))
+        finally:
+            self._tools.pop(server.name, None)
+            settled.set()
+
+    def _transport(self, server: ServerSpec) -> Any:
+        import httpx2
+        from mcp.client.sse import sse_client
+        from mcp.client.stdio import StdioServerParameters
+        from mcp.client.streamable_http import streamable_http_client
+
+        if isinstance(server, acp.schema.McpServerStdio):
+            given = {each.name: each.value for each in server.env}
+            return StdioServerParameters(
+                command=server.command,
+                args=server.args,
+                env={**self._environment, **given},
+                cwd=self._cwd,
+            )
+        if isinstance(server, acp.schema.AcpMcpServer):
+            raise ToolError("MCP servers inside the ACP connection are not supported")
+        headers = {each.name: each.value for each in server.headers}
+        if isinstance(server, acp.schema.SseMcpServer):
+            return sse_client(server.url, headers=headers)
+        limits = httpx2.Timeout(30.0, read=_CALL_SECONDS)
+        client = httpx2.AsyncClient(headers=headers, timeout=limits)
+        return streamable_http_client(server.url, http_client=client)
+
+
+def _as_text(block: Any) -> str:
+    if block.type == "text":
+        return str(block.text)
+    if block.type == "resource":
+        text = getattr(block.resource, "text", None)
+        return text if isinstance(text, str) else f"[resource {block.resource.uri}]"
+    return f"[{block.type}]"

@@ -1,0 +1,1 @@
+"""All sessions: opening, prompting, listing, closing."""

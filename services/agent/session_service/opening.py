@@ -1,0 +1,109 @@
+"""Makes sessions: the parts that a new, loaded or forked one is built from."""
+
+import asyncio
+import platform
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import acp.interfaces
+
+from services.agent.core.editor import Editor, Offered
+from services.agent.core.modes import Mode
+from services.agent.core.plan_dir import PlanDirectory
+from services.agent.core.settings import Settings
+from services.agent.core.workspace import Workspace
+from services.agent.endpoints.endpoint import ToolSpec
+from services.agent.prompt import prompt
+from services.agent.prompt.rules import RulesFile, read_rules
+from services.agent.session.mcp_servers import McpServers, ServerSpec
+from services.agent.session.session import Session
+from services.agent.storage.store import SessionRecord, SessionStore
+from services.agent.turn.turn import PromptBuilder
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Surroundings:
+    """Where the agent runs.
+
+    Attributes:
+        environment: of the process; commands and MCP servers inherit it.
+        data: the directory of sessions and plans, None when neither XDG nor HOME names one.
+        config: the directory of the user's own AGENTS.md.
+        today: the ISO date of the moment.
+    """
+
+    environment: Mapping[str, str]
+    data: Path | None
+    config: Path
+    today: Callable[[], str]
+
+
+class Opening:
+    """Builds sessions for one connection to an editor."""
+
+    def __init__(
+        self, *, settings: Settings, surroundings: Surroundings, store: SessionStore, base: str
+    ) -> None:
+        self._settings = settings
+        self._surroundings = surroundings
+        self._store = store
+        self._base = base
+
+    @property
+    def environment(self) -> Mapping[str, str]:
+        """The environment of commands."""
+        return self._surroundings.environment
+
+    def open(
+        self,
+        record: SessionRecord,
+        *,
+        connection: acp.interfaces.Client,
+        offered: Offered,
+        servers: Sequence[ServerSpec],
+    ) -> Session:
+        """Returns the session of a record; its MCP servers begin to connect."""
+        environment = self._surroundings.environment
+        return Session(
+            record=record,
+            store=self._store,
+            editor=Editor(
+                connection,
+                session_id=record.session_id,
+                offered=offered,
+                seconds=self._settings.client_seconds,
+            ),
+            workspace=Workspace(record.cwd, record.additional_directories, environment=environment),
+            plans=PlanDirectory(self._surroundings.data, record.cwd),
+            mcp=McpServers(servers, cwd=Path(record.cwd), environment=environment),
+        )
+
+    async def prepare(self, session: Session) -> PromptBuilder:
+        """Reads what the next round's system prompt depends on, apart from the tools' format."""
+        cwd = session.workspace.cwd
+        rules, plans = await asyncio.to_thread(self._read, session)
+        mode = session.mode
+        surroundings = prompt.Surroundings(
+            cwd=cwd,
+            additional=session.workspace.roots[1:],
+            platform=f"{platform.system()} {platform.machine()}",
+            today=self._surroundings.today(),
+        )
+
+        def build(text_tools: Sequence[ToolSpec]) -> str:
+            return prompt.system_prompt(
+                base=self._base,
+                surroundings=surroundings,
+                rules=rules,
+                mode=mode,
+                plan_directory=plans,
+                text_tools=text_tools,
+            )
+
+        return build
+
+    def _read(self, session: Session) -> tuple[Sequence[RulesFile], Path | None]:
+        rules = read_rules(session.workspace.cwd, self._surroundings.config)
+        is_plan = session.mode is Mode.PLAN
+        return rules, session.plans.create() if is_plan else session.plans.resolved()

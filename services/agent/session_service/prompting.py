@@ -1,0 +1,125 @@
+"""Takes one prompt from the editor's blocks to the protocol's answer."""
+
+import acp
+import acp.schema
+import structlog
+
+from services.agent.core.history import AssistantTurn, Part, TextPart, UserTurn, user_text
+from services.agent.core.settings import Settings
+from services.agent.core.text import one_line
+from services.agent.endpoints.endpoint import EndpointError, Usage
+from services.agent.endpoints.selection import Endpoints, UnknownModelError
+from services.agent.session.session import Session
+from services.agent.session_service.opening import Opening
+from services.agent.storage import commands
+from services.agent.tools.tool import Tool
+from services.agent.turn.dispatch import Dispatcher
+from services.agent.turn.turn import PromptTurn
+
+log = structlog.get_logger(__name__)
+
+_TITLE_CHARACTERS = 60
+
+
+class Prompting:
+    """Runs the prompts of all sessions; the state is the sessions'."""
+
+    def __init__(
+        self,
+        *,
+        settings: Settings,
+        endpoints: Endpoints,
+        opening: Opening,
+        tools: tuple[Tool, ...],
+    ) -> None:
+        self._settings = settings
+        self._endpoints = endpoints
+        self._opening = opening
+        self._tools = tools
+
+    async def run(
+        self, session: Session, ticket: int, parts: tuple[Part, ...]
+    ) -> acp.schema.PromptResponse:
+        """Runs one prompt; the caller holds the session's lock.
+
+        The user's turn is in the history first of all, whatever becomes of it, and the
+        session is saved last of all.
+
+        Raises:
+            acp.RequestError: the model could not be asked or broke off.
+        """
+        user = UserTurn(parts=parts)
+        command = commands.command_in(user_text(user))
+        if command == commands.INIT:
+            user = UserTurn(parts=(TextPart(commands.INIT_PROMPT),))
+        session.extend(user)
+        is_first = not session.record.title
+        if is_first:
+            session.record.title = one_line(user_text(user), _TITLE_CHARACTERS) or "Untitled"
+        usage, stop = Usage(), "error"
+        try:
+            if not session.is_current(ticket):
+                stop = "cancelled"
+            elif command in {commands.STATUS, commands.COMPACT}:
+                stop = await session.run(self._command(session, command))
+            else:
+                turn = self._turn(session)
+                stop = await session.run(self._started(session, turn, is_first=is_first))
+                usage = turn.usage
+        except (EndpointError, UnknownModelError) as error:
+            log.warning("prompt failed", reason=str(error))
+            raise acp.RequestError(-32603, str(error), {"details": str(error)}) from error
+        finally:
+            await session.save()
+            log.info("prompt complete", stop_reason=stop)
+        return _response(stop, usage)
+
+    def _turn(self, session: Session) -> PromptTurn:
+        return PromptTurn(
+            session=session,
+            endpoints=self._endpoints,
+            tools=self._tools,
+            dispatcher=Dispatcher(
+                session,
+                environment=self._opening.environment,
+                output_bytes=self._settings.output_bytes,
+                bash_seconds=self._settings.bash_seconds,
+            ),
+            prepare=lambda: self._opening.prepare(session),
+            max_rounds=self._settings.max_rounds,
+        )
+
+    async def _started(self, session: Session, turn: PromptTurn, *, is_first: bool) -> str:
+        if is_first:
+            await session.editor.update(
+                acp.schema.SessionInfoUpdate(
+                    session_update="session_info_update", title=session.record.title
+                )
+            )
+        return await turn.run()
+
+    async def _command(self, session: Session, command: str) -> str:
+        record = session.record
+        if command == commands.COMPACT:
+            record.marks = commands.compacted(record)
+        try:
+            selection = await self._endpoints.select(record.model)
+            text = commands.status(record, selection.selector, selection.context_window)
+        except UnknownModelError:
+            text = commands.status(record, "", None)
+        await session.editor.update(acp.update_agent_message_text(text))
+        session.extend(AssistantTurn(text=text))
+        return "end_turn"
+
+
+def _response(stop: str, usage: Usage) -> acp.schema.PromptResponse:
+    counted = acp.schema.Usage(
+        input_tokens=usage.input_tokens,
+        output_tokens=usage.output_tokens,
+        total_tokens=usage.input_tokens + usage.output_tokens,
+        cached_read_tokens=usage.cached_tokens or None,
+        thought_tokens=usage.thought_tokens or None,
+    )
+    return acp.schema.PromptResponse.model_validate(
+        {"stop_reason": stop, "usage": counted if usage != Usage() else None}
+    )

@@ -1,0 +1,135 @@
+"""The sessions that one editor has open."""
+
+import asyncio
+import datetime as dt
+from collections.abc import Sequence
+from pathlib import Path
+from weakref import WeakValueDictionary
+
+import acp
+import acp.interfaces
+import structlog
+
+from services.agent.core.editor import Offered
+from services.agent.core.modes import Mode
+from services.agent.session.mcp_servers import ServerSpec
+from services.agent.session.replay import replayed
+from services.agent.session.session import Session
+from services.agent.session_service.opening import Opening
+from services.agent.storage import commands
+from services.agent.storage.store import (
+    SessionHeader,
+    SessionNotFoundError,
+    SessionRecord,
+    SessionStore,
+)
+from services.agent.tools.tool import Tool
+from services.backplane.timeouts import timeout
+
+log = structlog.get_logger(__name__)
+
+_REPLAY_SECONDS = 30.0
+
+
+class OpenSessions:
+    """The open sessions by id; `connection` and `offered` are set when the editor arrives."""
+
+    def __init__(self, *, store: SessionStore, opening: Opening, tools: Sequence[Tool]) -> None:
+        self.connection: acp.interfaces.Client | None = None
+        self.offered = Offered()
+        self._store = store
+        self._opening = opening
+        self._tools = {tool.spec.name: tool for tool in tools}
+        self._open: dict[str, Session] = {}
+        # While one opens or closes a session of an id, the next one of that id waits: what is
+        # read from disk must be what the last one wrote.
+        self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+
+    def get(self, session_id: str) -> Session:
+        """Returns an open session; raises RequestError."""
+        session = self._open.get(session_id)
+        if session is None:
+            raise acp.RequestError.invalid_params({"reason": f"no open session {session_id}"})
+        return session
+
+    def open(self, record: SessionRecord, servers: Sequence[ServerSpec] | None) -> Session:
+        """Makes a record's session the open one of its id."""
+        if self.connection is None:
+            raise acp.RequestError.internal_error({"reason": "there is no connection"})
+        session = self._opening.open(
+            record, connection=self.connection, offered=self.offered, servers=servers or ()
+        )
+        self._open[record.session_id] = session
+        return session
+
+    async def stored(self, session_id: str) -> SessionRecord:
+        """Reads a stored session; raises RequestError."""
+        try:
+            return await self._store.load(session_id)
+        except SessionNotFoundError as error:
+            raise acp.RequestError.resource_not_found(session_id) from error
+
+    async def reopen(
+        self,
+        session_id: str,
+        cwd: str,
+        additional: list[str] | None,
+        servers: list[ServerSpec] | None,
+    ) -> Session:
+        """Opens a stored session anew, in the directory that the editor names."""
+        check_directories(cwd, additional)
+        async with self._turn(session_id):
+            await self._end(session_id)
+            record = await self.stored(session_id)
+            record.cwd = cwd
+            if additional is not None:
+                record.additional_directories = list(additional)
+            if record.mode not in set(Mode):
+                record.mode = Mode.DEFAULT.value
+            session = self.open(record, servers)
+        log.info("session loaded", session_id=session_id, turns=len(record.history))
+        return session
+
+    async def replay(self, session: Session) -> None:
+        """Shows the history; a prompt that comes meanwhile waits for it, but not for ever."""
+        async with session.lock, timeout(_REPLAY_SECONDS):
+            history = session.record.history
+            for update in replayed(history, tools=self._tools, workspace=session.workspace):
+                await session.editor.update(update)
+            await session.editor.update(commands.available_commands())
+
+    async def close(self, session_id: str) -> None:
+        """Cancels what runs in a session and forgets it; its file stays."""
+        async with self._turn(session_id):
+            await self._end(session_id)
+
+    def _turn(self, session_id: str) -> asyncio.Lock:
+        return self._turns.setdefault(session_id, asyncio.Lock())
+
+    async def _end(self, session_id: str) -> None:
+        session = self._open.pop(session_id, None)
+        if session is not None:
+            await session.close()
+
+    async def close_all(self) -> None:
+        """Closes every session."""
+        await asyncio.gather(*(self.close(session_id) for session_id in tuple(self._open)))
+
+
+def check_directories(cwd: str, additional: Sequence[str] | None) -> None:
+    """Raises RequestError for a path that is not absolute."""
+    for path in (cwd, *(additional or ())):
+        if not Path(path).is_absolute():
+            raise acp.RequestError.invalid_params({"reason": f"not an absolute path: {path}"})
+
+
+def session_info(header: SessionHeader) -> acp.schema.SessionInfo:
+    """A stored session as a list shows it."""
+    updated = dt.datetime.fromtimestamp(header.updated_at, tz=dt.UTC)
+    return acp.schema.SessionInfo(
+        session_id=header.session_id,
+        cwd=header.cwd,
+        title=header.title or None,
+        updated_at=updated.isoformat(timespec="milliseconds"),
+        additional_directories=header.additional_directories or None,
+    )

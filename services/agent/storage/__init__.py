@@ -1,0 +1,1 @@
+"""Saved sessions, their compaction, and the commands that act on them."""

@@ -1,0 +1,57 @@
+"""The slash commands that editors offer. Pure."""
+
+import acp.schema
+
+from services.agent.storage.compaction import Marks, estimate, project
+from services.agent.storage.store import SessionRecord
+
+INIT = "init"
+STATUS = "status"
+COMPACT = "compact"
+
+_DESCRIPTIONS = {
+    INIT: "Write or improve the project's AGENTS.md",
+    STATUS: "Show the session's model, mode and size",
+    COMPACT: "Leave old tool output out of what the model sees",
+}
+
+INIT_PROMPT = """\
+Look at this project and write an AGENTS.md at its root, or improve the one that is there: what \
+the project is, how it is laid out, the exact commands to build, test and lint it, and the \
+conventions that its code follows. Keep it under a page and state only what you have checked."""
+
+
+def available_commands() -> acp.schema.AvailableCommandsUpdate:
+    """Returns the update that tells an editor about the commands."""
+    return acp.schema.AvailableCommandsUpdate(
+        session_update="available_commands_update",
+        available_commands=[
+            acp.schema.AvailableCommand(name=name, description=description)
+            for name, description in _DESCRIPTIONS.items()
+        ],
+    )
+
+
+def command_in(text: str) -> str:
+    """Returns the command that a prompt consists of, empty when it is none of ours."""
+    name = text.strip().removeprefix("/") if text.strip().startswith("/") else ""
+    return name if name in _DESCRIPTIONS else ""
+
+
+def status(record: SessionRecord, selector: str, window: int | None) -> str:
+    """Returns the text that /status shows."""
+    tokens = estimate(project(record.history, record.marks))
+    size = f"about {tokens} tokens" + (f" of {window}" if window else "")
+    lines = [
+        f"Session `{record.session_id}`",
+        f"Model `{selector or 'none'}`, mode `{record.mode}`",
+        f"{len(record.history)} turns, {size}",
+        f"Directory `{record.cwd}`",
+    ]
+    return "\n\n".join(lines)
+
+
+def compacted(record: SessionRecord) -> Marks:
+    """Returns marks that leave out all tool output so far, the last four turns' excepted."""
+    end = max(len(record.history) - 4, record.marks.results)
+    return Marks(results=end, prose=record.marks.prose)

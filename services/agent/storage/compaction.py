@@ -1,0 +1,156 @@
+"""Fits a conversation into a model's window by leaving out the least of it. Pure.
+
+What is left out is a projection: the stored history stays whole. User turns, call ids and the
+last turns are never touched. Two marks only ever move forward, and move well below the budget
+when they must, so that the beginning of the prompt, which caches live on, rarely changes.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+
+from services.agent.core.history import (
+    AssistantTurn,
+    ImagePart,
+    ResultsTurn,
+    ToolCall,
+    ToolResult,
+    Turn,
+    UserTurn,
+)
+
+_CHARACTERS_PER_TOKEN = 3.5
+_TOKENS_PER_TURN = 8
+_TOKENS_PER_IMAGE = 512
+_RESERVE_TOKENS = 512
+_DEFAULT_ANSWER_TOKENS = 2048
+_PROTECTED_TURNS = 4
+_SHORTEST_ELIDED = 256  # characters
+_TARGET = 0.75  # of the budget, once it is exceeded
+
+
+class Marks(msgspec.Struct, frozen=True):
+    """Up to which turn something is left out.
+
+    Attributes:
+        results: tool results and long arguments of turns before this index.
+        prose: the assistant's own text of turns before this index.
+    """
+
+    results: int = 0
+    prose: int = 0
+
+
+def prompt_budget(window: int, max_tokens: int | None) -> int:
+    """Returns the tokens that a prompt may have in a window, at least a quarter of it."""
+    answer = _DEFAULT_ANSWER_TOKENS if max_tokens is None else max_tokens
+    return max(window - answer - _RESERVE_TOKENS, window // 4)
+
+
+def estimate(turns: Sequence[Turn], overhead_characters: int = 0) -> int:
+    """Estimates tokens: 3.5 characters each, and a little for every turn and picture."""
+    tokens = overhead_characters / _CHARACTERS_PER_TOKEN
+    for turn in turns:
+        tokens += _TOKENS_PER_TURN
+        if isinstance(turn, UserTurn):
+            for part in turn.parts:
+                if isinstance(part, ImagePart):
+                    tokens += _TOKENS_PER_IMAGE
+                else:
+                    tokens += len(part.text) / _CHARACTERS_PER_TOKEN
+        elif isinstance(turn, AssistantTurn):
+            tokens += (len(turn.text) + sum(map(_call_length, turn.calls))) / _CHARACTERS_PER_TOKEN
+        else:
+            tokens += sum(len(each.text) for each in turn.results) / _CHARACTERS_PER_TOKEN
+    return int(tokens)
+
+
+def project(turns: Sequence[Turn], marks: Marks) -> list[Turn]:
+    """Returns the turns as the model sees them."""
+    return [_projected(turn, index, marks) for index, turn in enumerate(turns)]
+
+
+def _projected(turn: Turn, index: int, marks: Marks) -> Turn:
+    if index < marks.results:
+        turn = _without_results(turn)
+    return _without_prose(turn) if index < marks.prose else turn
+
+
+def advance(
+    turns: Sequence[Turn], marks: Marks, *, budget: int, overhead_characters: int = 0
+) -> Marks:
+    """Moves the marks until the projection fits three quarters of the budget, as far as it can.
+
+    Returns the same marks when the projection is within the whole budget already. Tool results
+    and long arguments go first, oldest first; the assistant's prose after them.
+    """
+    if estimate(project(turns, marks), overhead_characters) <= budget:
+        return marks
+    end = max(len(turns) - _PROTECTED_TURNS, 0)
+    surplus = estimate(project(turns, marks), overhead_characters) - int(budget * _TARGET)
+    results, prose = marks.results, marks.prose
+    while surplus > 0 and results < end:
+        surplus -= _saving(turns, Marks(results, prose), Marks(results + 1, prose), results)
+        results += 1
+    while surplus > 0 and prose < end:
+        surplus -= _saving(turns, Marks(results, prose), Marks(results, prose + 1), prose)
+        prose += 1
+    return Marks(results, prose)
+
+
+def _saving(turns: Sequence[Turn], before: Marks, after: Marks, index: int) -> int:
+    """Returns the tokens, rounded down, that one turn loses when a mark passes it."""
+    larger, smaller = (_projected(turns[index], index, marks) for marks in (before, after))
+    return max(estimate([larger]) - estimate([smaller]) - 1, 0)
+
+
+def _call_length(call: ToolCall) -> int:
+    return len(call.name) + len(call.raw) + _length(call.arguments)
+
+
+def _length(value: Any) -> int:
+    if isinstance(value, str):
+        return len(value)
+    if isinstance(value, dict):
+        return sum(len(key) + _length(item) for key, item in value.items())
+    if isinstance(value, list):
+        return sum(_length(item) for item in value)
+    return 4
+
+
+def _without_results(turn: Turn) -> Turn:
+    if isinstance(turn, ResultsTurn):
+        return ResultsTurn(results=tuple(_elided(result) for result in turn.results))
+    if isinstance(turn, AssistantTurn) and turn.calls:
+        calls = tuple(
+            msgspec.structs.replace(call, arguments=_short_arguments(call.arguments))
+            for call in turn.calls
+        )
+        return msgspec.structs.replace(turn, calls=calls)
+    return turn
+
+
+def _elided(result: ToolResult) -> ToolResult:
+    if len(result.text) < _SHORTEST_ELIDED:
+        return result
+    marker = f"[left out to save room: {len(result.text)} characters of {result.name}'s output]"
+    return msgspec.structs.replace(result, text=marker)
+
+
+def _short_arguments(arguments: dict[str, Any] | None) -> dict[str, Any] | None:
+    if arguments is None:
+        return None
+    return {
+        key: f"[left out to save room: {len(value)} characters]"
+        if isinstance(value, str) and len(value) >= _SHORTEST_ELIDED
+        else value
+        for key, value in arguments.items()
+    }
+
+
+def _without_prose(turn: Turn) -> Turn:
+    if not isinstance(turn, AssistantTurn) or len(turn.text) < _SHORTEST_ELIDED:
+        return turn
+    marker = f"[left out to save room: {len(turn.text)} characters of an earlier answer]"
+    return msgspec.structs.replace(turn, text=marker)

@@ -1,0 +1,1 @@
+"""One turn: asking the model, running its tools, asking again."""

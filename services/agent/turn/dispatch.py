@@ -1,0 +1,230 @@
+"""Runs one tool call: gate, permission, effect, and what the editor sees of it."""
+
+import asyncio
+import contextlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import acp
+import acp.schema
+import structlog
+
+from services.agent.core.editor import Content, EditorError
+from services.agent.core.history import ToolCall, ToolResult
+from services.agent.core.modes import Effect, Verdict, decide, is_within
+from services.agent.core.plan_dir import resolve
+from services.agent.core.text import one_line
+from services.agent.session.session import Session
+from services.agent.tools.tool import Outcome, Preview, Tool, ToolContext, ToolError
+from services.backplane.timeouts import timeout
+
+log = structlog.get_logger(__name__)
+
+CANCELLED = "ERROR: cancelled by the user before it finished"
+_LAST_UPDATE_SECONDS = 2.0
+
+_ALLOW = acp.schema.PermissionOption(option_id="allow", name="Allow", kind="allow_once")
+_ALWAYS = acp.schema.PermissionOption(
+    option_id="allow-always", name="Allow for this session", kind="allow_always"
+)
+_REJECT = acp.schema.PermissionOption(option_id="reject", name="Reject", kind="reject_once")
+
+
+class Dispatcher:
+    """Runs the calls of one session, one after another."""
+
+    def __init__(
+        self,
+        session: Session,
+        *,
+        environment: Mapping[str, str],
+        output_bytes: int,
+        bash_seconds: float,
+    ) -> None:
+        self._session = session
+        self._environment = environment
+        self._output_bytes = output_bytes
+        self._bash_seconds = bash_seconds
+
+    async def run(self, call: ToolCall, tools: Mapping[str, Tool]) -> ToolResult:
+        """Runs a call and returns its result; only cancellation is raised."""
+        log.info("dispatch tool", tool=call.name, tool_call_id=call.id)
+        is_error = True
+        try:
+            outcome = await self._outcome(call, tools)
+            is_error = outcome.is_error
+            await self._finish(call, outcome)
+        except asyncio.CancelledError:
+            await self._last_update(call)
+            raise
+        finally:
+            log.info("dispatch tool complete", tool_call_id=call.id, is_error=is_error)
+        text = f"ERROR: {outcome.text}" if outcome.is_error else outcome.text
+        return ToolResult(call.id, call.name, text, outcome.is_error)
+
+    async def _outcome(self, call: ToolCall, tools: Mapping[str, Tool]) -> Outcome:
+        if call.arguments is None:
+            return Outcome(f"{call.note}. Send the call again, as valid JSON.", is_error=True)
+        tool = tools.get(call.name)
+        if tool is None:
+            text = f"there is no tool {call.name!r}; there are {', '.join(tools)}"
+            return Outcome(text, is_error=True)
+        try:
+            return await _Call(self, call, tool, call.arguments).run()
+        except ToolError as error:
+            return Outcome(str(error), is_error=True)
+        except (ConnectionError, EditorError):
+            raise
+        except Exception as error:
+            log.exception("tool failed", tool=call.name, tool_call_id=call.id)
+            return Outcome(f"{call.name} failed: {type(error).__name__}", is_error=True)
+
+    async def _finish(self, call: ToolCall, outcome: Outcome) -> None:
+        content = outcome.content
+        if content is None:
+            content = (acp.tool_content(acp.text_block(outcome.text)),)
+        elif outcome.is_error:
+            content = (*content, acp.tool_content(acp.text_block(outcome.text)))
+        await self._session.editor.update(
+            acp.update_tool_call(
+                call.id,
+                title=f"{call.name or 'unreadable tool call'}" if call.arguments is None else None,
+                status="failed" if outcome.is_error else "completed",
+                content=[*_repair_note(call), *content],
+                raw_output=outcome.text,
+            )
+        )
+
+    async def _last_update(self, call: ToolCall) -> None:
+        """Tells the editor that the call is over, if it still listens."""
+        update = acp.update_tool_call(call.id, status="failed")
+        with contextlib.suppress(ConnectionError, TimeoutError):
+            async with timeout(_LAST_UPDATE_SECONDS):
+                await self._session.editor.update(update)
+
+    def context(self, call: "_Call") -> ToolContext:
+        """Returns what a running tool may use."""
+        return ToolContext(
+            workspace=self._session.workspace,
+            editor=self._session.editor,
+            permit=call.permit,
+            progress=call.progress,
+            environment=self._environment,
+            output_bytes=self._output_bytes,
+            bash_seconds=self._bash_seconds,
+        )
+
+    @property
+    def session(self) -> Session:
+        """The session whose calls these are."""
+        return self._session
+
+
+class _Call:
+    """One call on its way; the mode is read anew at every decision."""
+
+    def __init__(
+        self, dispatcher: Dispatcher, call: ToolCall, tool: Tool, arguments: dict[str, Any]
+    ) -> None:
+        self._session = dispatcher.session
+        self._call = call
+        self._tool = tool
+        self._arguments = arguments
+        self._approved: set[Path | None] = set()  # what the user has said yes to for this call
+        self._context = dispatcher.context(self)
+
+    async def run(self) -> Outcome:
+        preview = self._tool.preview(self._arguments, self._session.workspace)
+        await self._update(
+            title=preview.title,
+            locations=[
+                acp.schema.ToolCallLocation(path=str(path), line=line)
+                for path, line in preview.locations
+            ],
+            raw_input=self._arguments,
+            content=list(_repair_note(self._call)) or None,
+        )
+        verdict, target = self._decide(preview.target)
+        if verdict is Verdict.ASK:
+            await self._ask(preview, target)
+        await self._update(status="in_progress")
+        return await self._tool.run(self._arguments, self._context)
+
+    def _decide(self, path: Path | None) -> tuple[Verdict, Path | None]:
+        """Decides by the mode and the links on disk of this moment; raises ToolError."""
+        target = None
+        if path is not None:
+            try:
+                target = resolve(path)
+            except (OSError, ValueError) as error:
+                raise ToolError(f"{str(path)[:200]} is no path: {error}") from error
+        decision = decide(
+            mode=self._session.mode,
+            effect=self._tool.effect,
+            tool=self._tool.spec.name,
+            target=target,
+            places=self._session.places(),
+        )
+        if decision.verdict is Verdict.REFUSE:
+            raise ToolError(decision.reason)
+        if decision.verdict is Verdict.ASK and (
+            target in self._approved or self._grant(target) in self._session.granted
+        ):
+            return Verdict.ALLOW, target
+        return decision.verdict, target
+
+    def permit(self, path: Path | None) -> Path | None:
+        """See `ToolContext.permit`."""
+        verdict, target = self._decide(path)
+        if verdict is Verdict.ASK:
+            raise ToolError("the mode or the path changed in the meantime; try again")
+        return target
+
+    async def _ask(self, preview: Preview, target: Path | None) -> None:
+        content = await self._tool.diff(self._arguments, self._context)
+        update = acp.schema.ToolCallUpdate(
+            tool_call_id=self._call.id,
+            title=preview.title,
+            kind=self._tool.kind,
+            status="pending",
+            content=list(content) or None,
+            locations=[acp.schema.ToolCallLocation(path=str(p)) for p, _ in preview.locations],
+            raw_input=self._arguments,
+        )
+        try:
+            choice = await self._session.editor.choose(update, (_ALLOW, _ALWAYS, _REJECT))
+        except EditorError as error:
+            raise ToolError(str(error)) from error
+        if choice == _ALWAYS.option_id:
+            self._session.granted.add(self._grant(target))
+        elif choice != _ALLOW.option_id:
+            raise ToolError("the user refused this call")
+        self._approved.add(target)
+
+    def _grant(self, target: Path | None) -> str:
+        """Names what "for this session" covers.
+
+        All writes in the project, one file outside it, one command, or one server's tool.
+        """
+        if self._tool.effect is Effect.WRITE and target is not None:
+            roots = self._session.places().roots
+            is_inside = any(is_within(target, root) for root in roots)
+            return "write" if is_inside else f"write {target}"
+        if self._tool.effect is Effect.EXECUTE:
+            return f"execute {self._arguments.get('command')!r} {self._arguments.get('cwd')!r}"
+        return f"call {self._tool.spec.name}"
+
+    async def progress(self, content: Sequence[Content]) -> None:
+        """See `ToolContext.progress`."""
+        await self._update(content=[*_repair_note(self._call), *content])
+
+    async def _update(self, **changes: Any) -> None:
+        await self._session.editor.update(acp.update_tool_call(self._call.id, **changes))
+
+
+def _repair_note(call: ToolCall) -> tuple[Content, ...]:
+    """Shows what was mended in a call, so that nobody wonders why it ran differently."""
+    if not call.note or call.arguments is None:
+        return ()
+    return (acp.tool_content(acp.text_block(f"(repaired: {one_line(call.note, 200)})")),)

@@ -1,0 +1,138 @@
+"""One prompt: rounds of asking the model and running its tools, each saved before the next."""
+
+import asyncio
+import contextlib
+from collections.abc import Awaitable, Callable, Sequence
+
+import acp
+import acp.schema
+import structlog
+
+from services.agent.core.history import AssistantTurn, ResultsTurn, ToolResult
+from services.agent.endpoints.endpoint import Stop, ToolSpec, Usage
+from services.agent.endpoints.selection import Endpoints, Selection
+from services.agent.session.session import Session
+from services.agent.tools.tool import Tool
+from services.agent.turn.ask import Asking
+from services.agent.turn.dispatch import CANCELLED, Dispatcher
+from services.backplane.timeouts import timeout
+
+log = structlog.get_logger(__name__)
+
+_STOPS: dict[Stop, acp.schema.StopReason] = {
+    Stop.END: "end_turn",
+    Stop.MAX_TOKENS: "max_tokens",
+    Stop.REFUSAL: "refusal",
+}
+
+_LAST_UPDATES_SECONDS = 2.0
+
+PromptBuilder = Callable[[Sequence[ToolSpec]], str]
+
+
+class PromptTurn:
+    """Runs one prompt of a session whose user turn is already in the history.
+
+    Args:
+        prepare: called at the top of every round; returns what builds that round's system
+            prompt from the mode and the rules files of that moment.
+    """
+
+    def __init__(
+        self,
+        *,
+        session: Session,
+        endpoints: Endpoints,
+        tools: Sequence[Tool],
+        dispatcher: Dispatcher,
+        prepare: Callable[[], Awaitable[PromptBuilder]],
+        max_rounds: int,
+    ) -> None:
+        self._session = session
+        self._endpoints = endpoints
+        self._builtin = tools
+        self._dispatcher = dispatcher
+        self._prepare = prepare
+        self._max_rounds = max_rounds
+        self.usage = Usage()
+
+    async def run(self) -> acp.schema.StopReason:
+        """Saves the user's turn, then goes round until the model calls no more tools.
+
+        Whatever ends it early, the history keeps the part of the round that happened, every
+        call with a result; saving that last part is left to the caller.
+
+        Raises:
+            EndpointError: the model could not be asked or broke off.
+            UnknownModelError: there is no model to ask.
+        """
+        await self._session.save()
+        for number in range(1, self._max_rounds + 1):
+            stop = await self._round(number)
+            turns = len(self._session.record.history)
+            log.info("prompt round complete; persisting", round=number, turns=turns)
+            await self._session.save()
+            if stop is not None:
+                return stop
+        return "max_turn_requests"
+
+    async def _round(self, number: int) -> acp.schema.StopReason | None:
+        """Runs one round; returns why to stop, None to go on."""
+        session = self._session
+        prompt = await self._prepare()
+        tools = (*self._builtin, *await session.mcp.tools())
+        selection = await self._endpoints.select(session.record.model)
+        turns = len(session.record.history)
+        log.info("prompt round: streaming", round=number, of=self._max_rounds, history_turns=turns)
+        asking = Asking(session=session, selection=selection, tools=tools, prompt=prompt)
+        try:
+            await asking.stream()
+        except BaseException:
+            await self._keep(asking.reply.turn(), [])
+            raise
+        answer = asking.reply.turn()
+        await self._dispatch(answer, {tool.spec.name: tool for tool in tools})
+        finished = asking.reply.finished
+        assert finished is not None
+        await self._report(selection, finished.usage)
+        return None if answer.calls else _STOPS[finished.stop]
+
+    async def _dispatch(self, answer: AssistantTurn, tools: dict[str, Tool]) -> None:
+        """Runs the calls in order and adds the round to the history, come what may."""
+        results: list[ToolResult] = []
+        try:
+            for call in answer.calls:
+                if self._session.is_cancelled:  # even if a library swallowed the exception
+                    raise asyncio.CancelledError
+                results.append(await self._dispatcher.run(call, tools))
+        finally:
+            await self._keep(answer, results)
+
+    async def _keep(self, answer: AssistantTurn, results: list[ToolResult]) -> None:
+        """Adds an answer, and for each of its calls a result: endpoints refuse a call without."""
+        if answer == AssistantTurn():
+            return
+        missing = answer.calls[len(results) :]
+        results += [ToolResult(call.id, call.name, CANCELLED, is_error=True) for call in missing]
+        self._session.extend(answer)
+        if results:
+            self._session.extend(ResultsTurn(results=tuple(results)))
+        with contextlib.suppress(ConnectionError, TimeoutError):
+            async with timeout(_LAST_UPDATES_SECONDS):
+                for call in missing:
+                    await self._session.editor.update(
+                        acp.update_tool_call(call.id, status="failed")
+                    )
+
+    async def _report(self, selection: Selection, usage: Usage | None) -> None:
+        if usage is None:
+            return
+        self.usage += usage
+        if selection.context_window is not None:
+            await self._session.editor.update(
+                acp.schema.UsageUpdate(
+                    session_update="usage_update",
+                    used=usage.input_tokens + usage.output_tokens,
+                    size=selection.context_window,
+                )
+            )

@@ -1,0 +1,68 @@
+from pathlib import PurePath
+
+import pytest
+
+from services.agent.core.modes import Effect, Mode, Places, Verdict, decide
+
+PLANS = PurePath("/data/plans/proj-1")
+PLACES = Places((PurePath("/proj"), PurePath("/lib")), PLANS)
+ALLOW, ASK, REFUSE = Verdict.ALLOW, Verdict.ASK, Verdict.REFUSE
+
+
+def verdict(mode: Mode, effect: Effect, target: str | None = None, places: Places = PLACES):
+    path = PurePath(target) if target else None
+    return decide(mode=mode, effect=effect, tool="t", target=path, places=places).verdict
+
+
+@pytest.mark.parametrize("mode", Mode)
+@pytest.mark.parametrize("effect", [Effect.READ, Effect.NOTHING])
+def test_reading_is_free_in_every_mode(mode: Mode, effect: Effect):
+    assert ALLOW == verdict(mode, effect)
+
+
+@pytest.mark.parametrize(
+    ("mode", "inside", "outside", "in_plans", "command", "foreign"),
+    [
+        (Mode.DEFAULT, ASK, ASK, ALLOW, ASK, ASK),
+        (Mode.ACCEPT_EDITS, ALLOW, ASK, ALLOW, ASK, ASK),
+        (Mode.PLAN, REFUSE, REFUSE, ALLOW, REFUSE, REFUSE),
+        (Mode.BYPASS, ALLOW, ALLOW, ALLOW, ALLOW, ALLOW),
+    ],
+)
+def test_what_each_mode_allows(mode, inside, outside, in_plans, command, foreign):
+    assert inside == verdict(mode, Effect.WRITE, "/proj/a")
+    assert inside == verdict(mode, Effect.WRITE, "/lib/a")
+    assert outside == verdict(mode, Effect.WRITE, "/etc/passwd")
+    assert in_plans == verdict(mode, Effect.WRITE, f"{PLANS}/01.md")
+    assert command == verdict(mode, Effect.EXECUTE)
+    assert foreign == verdict(mode, Effect.FOREIGN)
+
+
+@pytest.mark.parametrize(
+    "target", [str(PLANS), f"{PLANS}-2/a", "/data/plans/a", "/data/plans/proj-10/a", "/proj/a"]
+)
+def test_only_what_lies_strictly_below_the_plan_directory_is_in_it(target: str):
+    assert REFUSE == verdict(Mode.PLAN, Effect.WRITE, target)
+
+
+def test_without_a_plan_directory_plan_mode_writes_nowhere():
+    nowhere = Places((PurePath("/proj"),), None)
+
+    assert REFUSE == verdict(Mode.PLAN, Effect.WRITE, f"{PLANS}/a", nowhere)
+
+
+def test_a_refusal_names_the_path_and_the_allowed_directory():
+    decision = decide(
+        mode=Mode.PLAN,
+        effect=Effect.WRITE,
+        tool="write_file",
+        target=PurePath("/proj/a"),
+        places=PLACES,
+    )
+
+    assert "/proj/a" in decision.reason
+    assert str(PLANS) in decision.reason
+
+
+def test_a_server_that_claims_to_only_read_is_asked_about_in_plan_mode():
+    assert ASK == verdict(Mode.PLAN, Effect.FOREIGN_READ)
