@@ -7,13 +7,13 @@ from typing import Annotated
 import typer
 
 from services import __version__
-from services.cli import (
+from services.cli.commands import (
     bench,
     chat,
     conformance,
     doctor,
     fleet,
-    neuron_commands,
+    neuron,
     placement,
     services,
     up,
@@ -78,7 +78,7 @@ for panel, commands in (
 ):
     for command in commands:
         app.command(rich_help_panel=panel)(command)
-app.add_typer(neuron_commands.app, name="neuron", rich_help_panel=_RUN)
+app.add_typer(neuron.app, name="neuron", rich_help_panel=_RUN)
 
 
 def main() -> None:

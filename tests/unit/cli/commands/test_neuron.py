@@ -7,7 +7,7 @@ from typer.testing import CliRunner
 
 from services.cli import engine_checks
 from services.cli.__main__ import app
-from services.cli.doctor import _engine
+from services.cli.commands.doctor import _engine
 from services.neuron.engines.exllamav2.library import probe
 
 BUILT = {"torch": "2.11.0+cu130", "cuda": "13.0", "arch": "8.6"}

@@ -9,7 +9,7 @@ from typing import Annotated, Final
 import typer
 from rich.table import Table
 
-from services.cli.chat import DEFAULT_GATEWAY, GatewayOption, first_model
+from services.cli.commands.chat import DEFAULT_GATEWAY, GatewayOption, first_model
 from services.cli.registry_client import JsonOption, fail, out
 from services.cli.sdk_checks.suite import Outcome, Suite, Target
 from services.cli.sse import ChatFailedError, GatewayClient

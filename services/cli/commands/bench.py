@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from services.cli.chat import DEFAULT_GATEWAY, GatewayOption, KeyOption, first_model
+from services.cli.commands.chat import DEFAULT_GATEWAY, GatewayOption, KeyOption, first_model
 from services.cli.registry_client import fail, out
 from services.cli.sse import ChatFailedError, ChatUsage, GatewayClient
 

@@ -7,7 +7,7 @@ from collections.abc import Generator, Sequence
 
 import pytest
 
-from services.cli import chat
+from services.cli.commands import chat
 from services.cli.sse import ChatFailedError, ChatUsage, GatewayClient, Piece
 
 

@@ -1,0 +1,1 @@
+"""The commands of `cortex`, a module each."""
