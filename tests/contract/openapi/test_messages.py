@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from services.backplane.errors import FleetError, Reason
-from services.gateway.dialects.anthropic_messages.encode import envelope
+from services.gateway.dialects.common.anthropic_body import envelope
 from tests.clients.scripted_neuron import MODEL
 from tests.contract.openapi.anthropic import check_error
 from tests.contract.openapi.api import Tally

@@ -9,7 +9,6 @@ from typing import Any, Final
 import msgspec
 
 from cortex.v1 import generation_pb2 as generation
-from services.backplane.errors import FleetError, Reason
 from services.gateway.dialects.anthropic_messages.decode import Detail, is_beta
 from services.gateway.dialects.common import signature
 from services.gateway.dialects.common.json_body import encode
@@ -150,23 +149,3 @@ def count(tokens: int, head: Head, *, edits_context: bool) -> bytes:
         original = {"original_input_tokens": tokens} if edits_context else None
         told["context_management"] = original
     return encode(told)
-
-
-def wording(error: FleetError) -> str:
-    """The message; too long a prompt in the words that clients of this API look for."""
-    facts = error.facts
-    if error.reason is Reason.CONTEXT_TOO_LONG and "max_context_tokens" in facts:
-        measured, most = facts.get("prompt_tokens", "?"), facts["max_context_tokens"]
-        return f"prompt is too long: {measured} tokens > {most} maximum"
-    return error.message
-
-
-def envelope(error: FleetError, head: Head | None) -> bytes:
-    """The body of a refused request, and the data of a stream's `error` event."""
-    return encode(
-        {
-            "type": "error",
-            "error": {"type": error.reason.row.anthropic_type, "message": wording(error)},
-            "request_id": head.request_id if head else None,
-        }
-    )

@@ -9,6 +9,7 @@ from starlette.routing import Route
 from services.backplane.errors import FleetError
 from services.gateway.dialects.anthropic_messages import decode, encode
 from services.gateway.dialects.anthropic_messages.stream import MessagesProjector, PrefillProjector
+from services.gateway.dialects.common.anthropic_body import envelope
 from services.gateway.dialects.dialect import Ask, Collected, Fleet, Head, Mount, Projector
 
 
@@ -34,7 +35,7 @@ class AnthropicMessages:
 
     def error(self, error: FleetError, head: Head | None) -> bytes:
         """The error envelope."""
-        return encode.envelope(error, head)
+        return envelope(error, head)
 
 
 class AnthropicCount:
@@ -50,7 +51,7 @@ class AnthropicCount:
 
     def error(self, error: FleetError, head: Head | None) -> bytes:
         """The error envelope."""
-        return encode.envelope(error, head)
+        return envelope(error, head)
 
 
 def routes(mount: Mount) -> list[Route]:

@@ -14,7 +14,6 @@ from services.gateway.dialects.anthropic_messages.encode import (
     NO_END,
     call_head,
     edits,
-    envelope,
     message,
     prefill_end,
     prefill_usage,
@@ -22,6 +21,7 @@ from services.gateway.dialects.anthropic_messages.encode import (
     usage_object,
 )
 from services.gateway.dialects.common import openai_body, signature
+from services.gateway.dialects.common.anthropic_body import envelope
 from services.gateway.dialects.common.json_body import encode
 from services.gateway.dialects.dialect import Ask, Head
 

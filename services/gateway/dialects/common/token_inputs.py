@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Any, Final, TypeGuard
+from typing import Any, Final, TypeAlias, TypeGuard
 
+from cortex.v1 import generation_pb2 as generation
+from cortex.v1 import neuron_service_pb2 as neuron
 from services.gateway.dialects.common.json_body import bad
 
 _UINT32: Final = 2**32 - 1
 MAX_INPUTS: Final = 2048
+# msgspec takes no union of several lists: `texts_or_tokens` tells them apart.
+Inputs: TypeAlias = str | list[Any]
 
 
-def texts_or_tokens(found: str | list[Any], path: str) -> list[str | list[int]]:
+def texts_or_tokens(found: Inputs, path: str) -> list[str | list[int]]:
     """Every input, as text or as token ids.
 
     Raises:
@@ -39,3 +43,20 @@ def _is_tokens(found: Any) -> TypeGuard[list[int]]:
 
 def _is_token(found: Any) -> bool:
     return isinstance(found, int) and not isinstance(found, bool) and 0 <= found <= _UINT32
+
+
+def inputs_of(found: Inputs, path: str) -> list[neuron.EmbedInput]:
+    """Texts or token ids, one or many.
+
+    Raises:
+        FleetError: BAD_REQUEST with the path of the input at fault.
+    """
+    inputs: list[neuron.EmbedInput] = []
+    for index, one in enumerate(texts_or_tokens(found, path)):
+        if not one:
+            raise bad(path if isinstance(found, str) else f"{path}.{index}", "must not be empty.")
+        if isinstance(one, str):
+            inputs.append(neuron.EmbedInput(text=one))
+        else:
+            inputs.append(neuron.EmbedInput(token_ids=generation.TokenIds(ids=one)))
+    return inputs

@@ -6,43 +6,19 @@ they compact in time, and where the model is loaded. What is not known is left o
 
 from __future__ import annotations
 
-import dataclasses
 import datetime as dt
 from collections.abc import Mapping, Sequence
-from types import MappingProxyType
 from typing import Any, Final
 
 from cortex.v1 import model_pb2
 from cortex.v1 import registry_service_pb2 as registry
 from services.gateway.dialects.common.json_body import bad
+from services.gateway.dialects.common.listed_models import capabilities_of
 from services.gateway.dialects.dialect import ListedModel
 from services.gateway.dialects.models.anthropic_capabilities import capabilities
 
-_CAPABILITIES: Final[Mapping[int, str]] = MappingProxyType(
-    {
-        model_pb2.CAPABILITY_CHAT: "chat",
-        model_pb2.CAPABILITY_COMPLETION: "completion",
-        model_pb2.CAPABILITY_EMBEDDING: "embedding",
-        model_pb2.CAPABILITY_TOOLS: "tools",
-        model_pb2.CAPABILITY_REASONING: "reasoning",
-        model_pb2.CAPABILITY_VISION: "vision",
-    }
-)
 _LONGEST_PAGE: Final = 1000
 _DEFAULT_PAGE: Final = 20
-
-
-def with_aliases(models: Sequence[ListedModel]) -> list[ListedModel]:
-    """Every name that may be asked for: each model, then each of its aliases as a copy of it."""
-    found = list(models)
-    for one in models:
-        found += (dataclasses.replace(one, model=alias, aliases=()) for alias in one.aliases)
-    return found
-
-
-def capabilities_of(one: ListedModel) -> list[str]:
-    """What the model can do, in words."""
-    return [_CAPABILITIES[kind] for kind in one.capabilities if kind in _CAPABILITIES]
 
 
 def openai_object(one: ListedModel) -> dict[str, Any]:

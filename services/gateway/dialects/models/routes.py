@@ -5,9 +5,10 @@ from __future__ import annotations
 from starlette.routing import Route
 
 from services.backplane.errors import FleetError, Reason
-from services.gateway.dialects.anthropic_messages.encode import envelope
 from services.gateway.dialects.common import openai_body
+from services.gateway.dialects.common.anthropic_body import envelope
 from services.gateway.dialects.common.json_body import encode as to_json
+from services.gateway.dialects.common.listed_models import with_aliases
 from services.gateway.dialects.dialect import Fleet, Head, Mount
 from services.gateway.dialects.models import encode
 
@@ -23,7 +24,7 @@ class ModelList:
 
     async def answer(self, body: bytes, head: Head, fleet: Fleet) -> bytes:
         """The listing."""
-        models = encode.with_aliases(fleet.models())
+        models = with_aliases(fleet.models())
         if _is_anthropic(head):
             return to_json(encode.anthropic_page(models, head.query))
         return to_json(encode.openai_list(models))
@@ -43,7 +44,7 @@ class OneModel(ModelList):
     async def answer(self, body: bytes, head: Head, fleet: Fleet) -> bytes:
         """The model."""
         name = head.path.get("model", "")
-        for one in encode.with_aliases(fleet.models()):
+        for one in with_aliases(fleet.models()):
             if one.model == name:
                 shape = encode.anthropic_object if _is_anthropic(head) else encode.openai_object
                 return to_json(shape(one))

@@ -6,10 +6,10 @@ import dataclasses
 
 from cortex.v1 import neuron_service_pb2 as neuron
 from services.gateway.dialects.common.json_body import bad, encode
+from services.gateway.dialects.common.token_inputs import inputs_of
 from services.gateway.dialects.dialect import Head
 from services.gateway.dialects.ollama.decode import model_name
 from services.gateway.dialects.ollama.fields import EMBED, EmbedRequest
-from services.gateway.dialects.openai_embeddings.decode import inputs_of
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

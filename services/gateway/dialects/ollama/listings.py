@@ -7,8 +7,8 @@ from typing import Any, Final
 
 from services.backplane.errors import FleetError, Reason
 from services.gateway.dialects.common.json_body import encode as to_json
+from services.gateway.dialects.common.listed_models import capabilities_of, with_aliases
 from services.gateway.dialects.dialect import Fleet, Head, ListedModel
-from services.gateway.dialects.models.encode import capabilities_of, with_aliases
 from services.gateway.dialects.ollama import description, embeddings, encode
 from services.gateway.dialects.ollama.decode import model_name
 from services.gateway.dialects.ollama.fields import NAME, NameRequest

@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Annotated, Any, Final, TypeAlias
+from typing import Annotated, Final
 
 import msgspec
 from msgspec import Meta
 
-from cortex.v1 import generation_pb2 as generation
 from cortex.v1 import neuron_service_pb2 as neuron
 from services.gateway.dialects.common.json_body import FieldRules, Reader, bad
-from services.gateway.dialects.common.token_inputs import texts_or_tokens
+from services.gateway.dialects.common.token_inputs import Inputs, inputs_of
 from services.gateway.dialects.dialect import Head
 
 _UINT32: Final = 2**32 - 1
-
-# msgspec takes no union of several lists: `texts_or_tokens` tells them apart.
-Inputs: TypeAlias = str | list[Any]
 
 
 class EmbeddingsRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
@@ -69,20 +65,3 @@ def decode(body: bytes, head: Head) -> EmbeddingsAsk:
         truncate=bool(wire.truncate or wire.truncate_prompt_tokens),
     )
     return EmbeddingsAsk(wire.model, request, base64=wire.encoding_format == "base64")
-
-
-def inputs_of(found: Inputs, path: str) -> list[neuron.EmbedInput]:
-    """Texts or token ids, one or many.
-
-    Raises:
-        FleetError: BAD_REQUEST with the path of the input at fault.
-    """
-    inputs: list[neuron.EmbedInput] = []
-    for index, one in enumerate(texts_or_tokens(found, path)):
-        if not one:
-            raise bad(path if isinstance(found, str) else f"{path}.{index}", "must not be empty.")
-        if isinstance(one, str):
-            inputs.append(neuron.EmbedInput(text=one))
-        else:
-            inputs.append(neuron.EmbedInput(token_ids=generation.TokenIds(ids=one)))
-    return inputs

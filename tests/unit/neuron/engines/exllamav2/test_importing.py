@@ -29,8 +29,9 @@ def run(program: str) -> str:
 # What a worker imports once it loads a model, and nobody else.
 _LOADED_LATE = {
     "assembling", "attention.dense", "attention.fa3", "attention.paged_torch",
-    "attention.paged_triton", "attention.stand_in", "drafting", "embedder", "filters", "jobs",
-    "loading", "loop", "reception", "rotary", "streams", "tokens",
+    "attention.paged_triton", "attention.stand_in", "batch.filters", "batch.jobs",
+    "batch.loop", "batch.reception", "batch.streams", "embedder",
+    "library.rotary", "model.drafting", "model.loading", "text.tokens",
 }  # fmt: skip
 
 

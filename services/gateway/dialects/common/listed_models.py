@@ -1,0 +1,35 @@
+"""What the listings of several dialects say alike of a model."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+from typing import Final
+
+from cortex.v1 import model_pb2
+from services.gateway.dialects.dialect import ListedModel
+
+_CAPABILITIES: Final[Mapping[int, str]] = MappingProxyType(
+    {
+        model_pb2.CAPABILITY_CHAT: "chat",
+        model_pb2.CAPABILITY_COMPLETION: "completion",
+        model_pb2.CAPABILITY_EMBEDDING: "embedding",
+        model_pb2.CAPABILITY_TOOLS: "tools",
+        model_pb2.CAPABILITY_REASONING: "reasoning",
+        model_pb2.CAPABILITY_VISION: "vision",
+    }
+)
+
+
+def with_aliases(models: Sequence[ListedModel]) -> list[ListedModel]:
+    """Every name that may be asked for: each model, then each of its aliases as a copy of it."""
+    found = list(models)
+    for one in models:
+        found += (dataclasses.replace(one, model=alias, aliases=()) for alias in one.aliases)
+    return found
+
+
+def capabilities_of(one: ListedModel) -> list[str]:
+    """What the model can do, in words."""
+    return [_CAPABILITIES[kind] for kind in one.capabilities if kind in _CAPABILITIES]
