@@ -10,9 +10,9 @@ from google.protobuf import timestamp_pb2
 
 from cortex.v1 import model_pb2 as model
 from cortex.v1 import neuron_service_pb2 as neuron
+from services.backplane.protobuf_time import duration
 from services.neuron.devices.inventory import within_budget
 from services.neuron.instances.instances import Instance, Instances, State
-from services.neuron.serving import convert
 from services.neuron.supervisor.listener import SlotKey
 from services.neuron.supervisor.slot import SlotView
 from services.neuron.weights.inspect import capabilities
@@ -140,7 +140,7 @@ def to_instance(instance: Instance) -> model.Instance:
             made.memory.add(device_id=device_id, bytes=held)
     if instance.loaded_at:
         made.loaded_at.CopyFrom(_timestamp(instance.loaded_at))
-        made.load_duration.CopyFrom(convert.duration(instance.load_seconds))
+        made.load_duration.CopyFrom(duration(instance.load_seconds))
     if instance.last_used_at:
         made.last_used_at.CopyFrom(_timestamp(instance.last_used_at))
     return made

@@ -12,6 +12,7 @@ import structlog
 from cortex.v1 import operator_service_pb2 as pb
 from cortex.v1 import operator_service_pb2_grpc, registry_service_pb2
 from services import __version__
+from services.backplane import protobuf_time
 from services.backplane.errors import FleetError, Reason
 from services.backplane.settings import SettingsError
 from services.registry.api import explain
@@ -20,7 +21,7 @@ from services.registry.api.step_stream import Mailbox
 from services.registry.fleet.records import Member
 from services.registry.placement import errors
 from services.registry.placement.orders import Why
-from services.registry.rpc import decode, encode
+from services.registry.rpc import encode
 from services.registry.store.store import Kind, StoreError
 from services.registry.term import Seat, Term
 
@@ -101,7 +102,9 @@ class OperatorServicer(operator_service_pb2_grpc.OperatorServiceServicer):
                 Reason.NOT_FOUND, f"{request.model!r} is not loaded{where}.", field="model"
             )
         seconds = (
-            decode.seconds(request.drain_timeout) if request.HasField("drain_timeout") else None
+            protobuf_time.seconds(request.drain_timeout)
+            if request.HasField("drain_timeout")
+            else None
         )
         departures = Departures(term.control, copies, Why.OPERATOR, seconds)
         async for left in _watched(term, departures):
@@ -157,7 +160,7 @@ class OperatorServicer(operator_service_pb2_grpc.OperatorServiceServicer):
         await self._cordon(request.neuron, cordoned=True)
         member = _member(term, request.neuron)
         given = request.HasField("timeout")
-        seconds = decode.seconds(request.timeout) if given else _DRAIN_SECONDS
+        seconds = protobuf_time.seconds(request.timeout) if given else _DRAIN_SECONDS
         copies = [(member.name, i.instance_id) for i in member.report.instances]
         departures = Departures(term.control, copies, Why.DRAIN, seconds)
         async for left in _watched(term, departures):

@@ -10,6 +10,7 @@ import grpc
 import structlog
 
 from cortex.v1 import neuron_service_pb2, registry_service_pb2, registry_service_pb2_grpc
+from services.backplane import protobuf_time
 from services.backplane.errors import FleetError, Reason
 from services.backplane.timeouts import timeout
 from services.registry.api.step_stream import Mailbox
@@ -71,7 +72,7 @@ class RegistryServicer(registry_service_pb2_grpc.RegistryServiceServicer):
         """The steps of one placement; leaving cancels nothing for the others."""
         term = self._seat.lead()
         mailbox = Mailbox()
-        keep = decode.seconds(request.keep_alive) if request.HasField("keep_alive") else None
+        keep = protobuf_time.seconds(request.keep_alive) if request.HasField("keep_alive") else None
         ticket = term.control.ensure(
             request.model,
             mailbox,
