@@ -25,7 +25,7 @@ from services.registry.placement.demand import Demand, Key, Ticket
 from services.registry.placement.orders import Effects, Why
 from services.registry.placement.progress import Waiter
 from services.registry.scheduler import select
-from services.registry.scheduler.cache import Standings
+from services.registry.scheduler.cache import SchedulerCache
 from services.registry.scheduler.request import Decision
 
 _CHORES_SECONDS = 1.0
@@ -64,7 +64,7 @@ class Control:
         on_change: Callable[[], None] = lambda: None,
     ) -> None:
         self.situation = situation
-        self.standings = Standings(situation)
+        self.standings = SchedulerCache(situation)
         self._on_change = on_change
         now = situation.clock()
         settles_at = now + situation.policy.settle if expected else 0.0

@@ -19,7 +19,7 @@ from services.registry.placement.orders import Effects, Redirected
 from services.registry.placement.progress import Queued
 from services.registry.placement.queue import Demands
 from services.registry.scheduler import filters, select
-from services.registry.scheduler.cache import Standings
+from services.registry.scheduler.cache import SchedulerCache
 from services.registry.scheduler.request import PLACEABLE, Ask, Candidate, Decision, Outcome
 
 # Drains that one demand may give up for something idle: so many copies leave for nothing at most.
@@ -35,7 +35,7 @@ class Deciding:
     def __init__(
         self,
         situation: Situation,
-        standings: Standings,
+        standings: SchedulerCache,
         demands: Demands,
         jobs: Jobs,
         cooldowns: Cooldowns,
@@ -206,7 +206,7 @@ class Deciding:
 class Asking:
     """Reads the situation and the jobs under way; changes nothing."""
 
-    def __init__(self, situation: Situation, standings: Standings, jobs: Jobs) -> None:
+    def __init__(self, situation: Situation, standings: SchedulerCache, jobs: Jobs) -> None:
         self._situation = situation
         self._standings = standings
         self._jobs = jobs

@@ -13,7 +13,7 @@ from services.registry.fleet.leases import Leases
 from services.registry.fleet.members import Heard
 from services.registry.fleet.records import Identity, Report, StoredModel
 from services.registry.fleet.state import Situation
-from services.registry.scheduler.cache import Standings
+from services.registry.scheduler.cache import SchedulerCache
 
 
 class Membership:
@@ -35,7 +35,7 @@ class Membership:
     def __init__(
         self,
         situation: Situation,
-        standings: Standings,
+        standings: SchedulerCache,
         placing: Placing,
         leases: Leases,
         *,

@@ -23,14 +23,19 @@ from services.registry.placement.executor import Jobs
 from services.registry.placement.orders import Effects
 from services.registry.placement.progress import Waiter
 from services.registry.placement.queue import Demands
-from services.registry.scheduler.cache import Standings
+from services.registry.scheduler.cache import SchedulerCache
 
 
 class Placing:
     """All demands, in the order in which they came."""
 
     def __init__(
-        self, situation: Situation, standings: Standings, effects: Effects, *, settles_at: float
+        self,
+        situation: Situation,
+        standings: SchedulerCache,
+        effects: Effects,
+        *,
+        settles_at: float,
     ) -> None:
         self._situation = situation
         self._standings = standings

@@ -6,7 +6,7 @@ from services.registry.catalogue.profile import Profile
 from services.registry.fleet.records import Instance, Member
 from services.registry.fleet.state import Situation
 from services.registry.placement.progress import Placed
-from services.registry.scheduler.cache import Standings
+from services.registry.scheduler.cache import SchedulerCache
 
 Copies = list[tuple[Member, Instance]]
 
@@ -14,7 +14,7 @@ Copies = list[tuple[Member, Instance]]
 class Answers:
     """Reads the fleet; changes nothing."""
 
-    def __init__(self, situation: Situation, standings: Standings) -> None:
+    def __init__(self, situation: Situation, standings: SchedulerCache) -> None:
         self._situation = situation
         self._standings = standings
 

@@ -17,7 +17,7 @@ from services.registry.placement.progress import Evicting, Step
 from services.registry.placement.progress import Loading as LoadingStep
 from services.registry.placement.reclaim import Freeing
 from services.registry.placement.unload import Unloads
-from services.registry.scheduler.cache import Standings
+from services.registry.scheduler.cache import SchedulerCache
 from services.registry.scheduler.request import Candidate
 
 
@@ -27,7 +27,7 @@ class Jobs:
     def __init__(
         self,
         situation: Situation,
-        standings: Standings,
+        standings: SchedulerCache,
         effects: Effects,
         *,
         on_ready: Callable[[Key], None],

@@ -13,7 +13,7 @@ from services.registry.fleet.records import Instance, Progress
 from services.registry.fleet.state import Situation
 from services.registry.placement.demand import Job, Phase
 from services.registry.placement.orders import Effects, LoadEnded, LoadOrder
-from services.registry.scheduler.cache import Standings
+from services.registry.scheduler.cache import SchedulerCache
 
 # The start of a worker, the first token and the neuron's own queue.
 _BASE_SECONDS: Final = 120.0
@@ -27,7 +27,7 @@ _SILENCE_FACTOR: Final = 3.0
 class Loading:
     """From cleared devices to a copy that is ready, or to the reason why there is none."""
 
-    def __init__(self, situation: Situation, standings: Standings, effects: Effects) -> None:
+    def __init__(self, situation: Situation, standings: SchedulerCache, effects: Effects) -> None:
         self._situation = situation
         self._standings = standings
         self._effects = effects

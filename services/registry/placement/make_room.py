@@ -11,7 +11,7 @@ from services.registry.placement.demand import Job, Phase
 from services.registry.placement.orders import Why
 from services.registry.placement.unload import OnEnd, Unloads
 from services.registry.scheduler import eviction
-from services.registry.scheduler.cache import Standings
+from services.registry.scheduler.cache import SchedulerCache
 from services.registry.scheduler.eviction import Incoming
 
 # A neuron reports at every change; if no report comes after an unload, the load says the truth.
@@ -32,7 +32,7 @@ class Verdict(enum.Enum):
 class Clearing:
     """From the decision to the load."""
 
-    def __init__(self, situation: Situation, standings: Standings, unloads: Unloads) -> None:
+    def __init__(self, situation: Situation, standings: SchedulerCache, unloads: Unloads) -> None:
         self._situation = situation
         self._standings = standings
         self._unloads = unloads

@@ -7,7 +7,7 @@ from typing import Final
 
 from services.registry.fleet.members import Fleet
 from services.registry.fleet.records import InstanceState
-from services.registry.scheduler.cache import Standings
+from services.registry.scheduler.cache import SchedulerCache
 
 # A report that is older than the cancellation says nothing about it.
 _SOONEST_SECONDS: Final = 0.1
@@ -27,7 +27,7 @@ class _Abandoned:
 class Freeing:
     """Keeps such devices occupied, and releases them."""
 
-    def __init__(self, fleet: Fleet, standings: Standings) -> None:
+    def __init__(self, fleet: Fleet, standings: SchedulerCache) -> None:
         self._fleet = fleet
         self._standings = standings
         self._abandoned: list[_Abandoned] = []

@@ -9,7 +9,7 @@ from services.backplane.errors import FleetError, Reason
 from services.registry.fleet.records import Instance
 from services.registry.fleet.state import Situation
 from services.registry.placement.orders import Effects, UnloadEnded, UnloadOrder, Why
-from services.registry.scheduler.cache import Standings
+from services.registry.scheduler.cache import SchedulerCache
 
 OnEnd = Callable[[FleetError | None], None]
 
@@ -27,7 +27,7 @@ class Unloads:
     def __init__(
         self,
         situation: Situation,
-        standings: Standings,
+        standings: SchedulerCache,
         effects: Effects,
         ids: Iterator[int],
     ) -> None:

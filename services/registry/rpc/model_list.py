@@ -10,7 +10,7 @@ from services.registry.fleet.records import Instance, StoredModel
 from services.registry.fleet.state import Situation
 from services.registry.rpc import encode
 from services.registry.scheduler import filters
-from services.registry.scheduler.cache import Standings
+from services.registry.scheduler.cache import SchedulerCache
 
 
 class Listing:
@@ -32,7 +32,7 @@ class Listing:
         self._weights: dict[str, StoredModel] = {}
 
     def view(
-        self, standings: Standings, hardware_version: int
+        self, standings: SchedulerCache, hardware_version: int
     ) -> registry_service_pb2.CatalogueView:
         """Every model that clients may ask for.
 
@@ -49,7 +49,7 @@ class Listing:
         return view
 
     def statuses(
-        self, standings: Standings, hardware_version: int
+        self, standings: SchedulerCache, hardware_version: int
     ) -> list[operator_service_pb2.ModelStatus]:
         """The same, with every place where a copy or its files are."""
         found: list[operator_service_pb2.ModelStatus] = []
@@ -66,7 +66,7 @@ class Listing:
         return found
 
     def _model(
-        self, profile: Profile, standings: Standings, hardware_version: int
+        self, profile: Profile, standings: SchedulerCache, hardware_version: int
     ) -> registry_service_pb2.CatalogueModel:
         situation = self._situation
         copies = [instance for _, instance in situation.fleet.copies(profile.model)]
@@ -115,7 +115,9 @@ class Listing:
             self._on_new(model, at)
         return at
 
-    def _able(self, profile: Profile, standings: Standings, hardware_version: int) -> list[str]:
+    def _able(
+        self, profile: Profile, standings: SchedulerCache, hardware_version: int
+    ) -> list[str]:
         """Neurons that could run a model, remembered while neither it nor they change."""
         footprint = self._situation.footprint(profile)
         key = (profile, footprint, hardware_version)

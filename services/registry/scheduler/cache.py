@@ -1,4 +1,4 @@
-"""Makes a `Standing` of each member, and keeps it until something about the neuron changes."""
+"""Makes a `NeuronInfo` of each member, and keeps it until something about the neuron changes."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from typing import Final
 
 from services.registry.fleet.records import Instance, InstanceState, Member
 from services.registry.fleet.state import Situation
-from services.registry.scheduler.index import Roster
-from services.registry.scheduler.neuron_info import Holding, Room, Standing
+from services.registry.scheduler.index import NeuronIndex
+from services.registry.scheduler.neuron_info import DeviceInfo, InstanceInfo, NeuronInfo
 
 # What may not overlap with a load on the same device: figures are about to change, or the worker
 # is at it. A copy that drains only holds what it has, perhaps for an hour.
@@ -18,7 +18,7 @@ _LOADS_BEGIN_LATER: Final = {
 }
 
 
-class Standings:
+class SchedulerCache:
     """Standings by neuron, made anew when they are asked for and something has changed.
 
     Whoever changes something about a neuron calls `forget`.
@@ -26,13 +26,13 @@ class Standings:
 
     def __init__(self, situation: Situation) -> None:
         self._situation = situation
-        self._roster = Roster(situation.policy.strategy)
+        self._roster = NeuronIndex(situation.policy.strategy)
         self._stale: dict[str, None] = dict.fromkeys(situation.fleet.members)
         self._busy: dict[str, dict[str, str]] = {}
         self._leaving: set[str] = set()
 
     @property
-    def roster(self) -> Roster:
+    def roster(self) -> NeuronIndex:
         """All of them as they are now, in the orders that placement reads."""
         while self._stale:
             name, _ = self._stale.popitem()
@@ -43,7 +43,7 @@ class Standings:
                 self._roster.put(self._make(member))
         return self._roster
 
-    def of(self, name: str) -> Standing:
+    def of(self, name: str) -> NeuronInfo:
         """A member's standing."""
         standing = self._roster.get(name)
         if standing is None or name in self._stale:
@@ -83,11 +83,11 @@ class Standings:
         """True if we have ordered its unload."""
         return instance_id in self._leaving
 
-    def _make(self, member: Member) -> Standing:
+    def _make(self, member: Member) -> NeuronInfo:
         holdings = tuple(self._holding(member, i) for i in member.report.instances)
         identity, report = member.identity, member.report
         stored = {s.model for s in report.stored} | {s.source for s in report.stored}
-        return Standing(
+        return NeuronInfo(
             member.name,
             refusal=_refusal(member),
             is_known=member.reported_epoch > 0,
@@ -100,7 +100,7 @@ class Standings:
             models=frozenset(i.model for i in report.instances),
         )
 
-    def _rooms(self, member: Member) -> tuple[Room, ...]:
+    def _rooms(self, member: Member) -> tuple[DeviceInfo, ...]:
         held: dict[str, int] = {}
         busy = dict(self._busy.get(member.name, ()))
         for instance in member.report.instances:
@@ -110,12 +110,12 @@ class Standings:
             if verb:
                 for device_id in {*instance.memory, *instance.device_ids}:
                     busy.setdefault(device_id, f"{verb} {instance.model}")
-        rooms: list[Room] = []
+        rooms: list[DeviceInfo] = []
         for device in member.report.devices:
             capacity = max(0, device.total_bytes - device.reserved_bytes)
             ours = capacity - held.get(device.device_id, 0)
             rooms.append(
-                Room(
+                DeviceInfo(
                     device.device_id,
                     device.kind,
                     capacity,
@@ -126,7 +126,7 @@ class Standings:
             )
         return tuple(rooms)
 
-    def _holding(self, member: Member, instance: Instance) -> Holding:
+    def _holding(self, member: Member, instance: Instance) -> InstanceInfo:
         situation = self._situation
         profile = situation.profile(instance.model)
         record = situation.activity.of(instance.instance_id)
@@ -135,7 +135,7 @@ class Standings:
         if instance.instance_id in self._leaving and state is InstanceState.READY:
             state = InstanceState.DRAINING
         stale = profile is not None and not profile.matches(instance.config_revision)
-        return Holding(
+        return InstanceInfo(
             instance.instance_id,
             instance.model,
             state,

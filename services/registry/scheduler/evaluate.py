@@ -11,14 +11,14 @@ from services.registry.catalogue.profile import Profile
 from services.registry.fleet.policy import Strategy
 from services.registry.scheduler import eviction, filters
 from services.registry.scheduler.eviction import Incoming, Plan, Turn
-from services.registry.scheduler.neuron_info import Holding, Room, Standing
+from services.registry.scheduler.neuron_info import DeviceInfo, InstanceInfo, NeuronInfo
 from services.registry.scheduler.request import PLACEABLE, Ask, Candidate, Outcome
 
 # A copy that is replaced where it is costs nobody else anything: before every other plan.
 _IN_PLACE: Final = (float("-inf"), 0, (), 0, "")
 
 
-def examine(ask: Ask, standing: Standing) -> Candidate:
+def examine(ask: Ask, standing: NeuronInfo) -> Candidate:
     """Looks at one neuron, with a reason for whatever comes out."""
     objection = ""
     if standing.is_known:
@@ -37,7 +37,7 @@ def examine(ask: Ask, standing: Standing) -> Candidate:
     return free_fit(ask, standing) or _after_eviction(ask, standing, free)
 
 
-def _in_place(ask: Ask, standing: Standing, own: list[Holding], free: int) -> Candidate:
+def _in_place(ask: Ask, standing: NeuronInfo, own: list[InstanceInfo], free: int) -> Candidate:
     """The neuron that has a copy: a useless one is replaced, any other is the only one there."""
     moving = [why for h in own if (why := eviction.delay(h, ask.incoming))]
     if not all(h.is_surplus for h in own) or moving:
@@ -67,7 +67,7 @@ def _in_place(ask: Ask, standing: Standing, own: list[Holding], free: int) -> Ca
     )
 
 
-def free_bound(ask: Ask, standing: Standing) -> tuple[object, ...] | None:
+def free_bound(ask: Ask, standing: NeuronInfo) -> tuple[object, ...] | None:
     """A rank that `free_fit` can at best give it; None where there is no room. Cheap."""
     profile = ask.profile
     free = standing.open_free[profile.device_kind]
@@ -84,7 +84,7 @@ def free_bound(ask: Ask, standing: Standing) -> tuple[object, ...] | None:
     return None
 
 
-def free_fit(ask: Ask, standing: Standing) -> Candidate | None:
+def free_fit(ask: Ask, standing: NeuronInfo) -> Candidate | None:
     """The neuron with room as it is, or None."""
     if standing.refusal or standing.neuron in ask.avoided:
         return None
@@ -109,7 +109,7 @@ def free_fit(ask: Ask, standing: Standing) -> Candidate | None:
     return None
 
 
-def _fitting(ask: Ask, standing: Standing, rooms: list[Room], need: int) -> Candidate:
+def _fitting(ask: Ask, standing: NeuronInfo, rooms: list[DeviceInfo], need: int) -> Candidate:
     free = min(r.free_bytes for r in rooms)
     on_disk = is_stored(ask.profile, standing)
     return Candidate(
@@ -132,7 +132,7 @@ def _fitting(ask: Ask, standing: Standing, rooms: list[Room], need: int) -> Cand
     )
 
 
-def _after_eviction(ask: Ask, standing: Standing, free: int) -> Candidate:
+def _after_eviction(ask: Ask, standing: NeuronInfo, free: int) -> Candidate:
     """The neuron once something has left, or why nothing can."""
     count, need, rooms = _devices_to_clear(ask, standing)
     if len(rooms) < count:
@@ -146,7 +146,7 @@ def _after_eviction(ask: Ask, standing: Standing, free: int) -> Candidate:
     if not ask.may_evict:
         reason = "no free room, and nothing is evicted for this"
         return Candidate(standing.neuron, Outcome.BLOCKED, reason, free_bytes=free)
-    best: tuple[tuple[object, ...], Plan, list[Room]] | None = None
+    best: tuple[tuple[object, ...], Plan, list[DeviceInfo]] | None = None
     for chosen in _groups(rooms, count, standing, ask.incoming):
         plan = eviction.make_room(chosen, need, standing.holdings, ask.incoming)
         key = _plan_rank(plan, ask.strategy)
@@ -157,7 +157,10 @@ def _after_eviction(ask: Ask, standing: Standing, free: int) -> Candidate:
 
 
 def _candidate_of_plan(
-    ask: Ask, standing: Standing, best: tuple[tuple[object, ...], Plan, list[Room]], need: int
+    ask: Ask,
+    standing: NeuronInfo,
+    best: tuple[tuple[object, ...], Plan, list[DeviceInfo]],
+    need: int,
 ) -> Candidate:
     key, plan, rooms = best
     if plan.victims:
@@ -183,7 +186,7 @@ def _candidate_of_plan(
     )
 
 
-def _devices_to_clear(ask: Ask, standing: Standing) -> tuple[int, int, list[Room]]:
+def _devices_to_clear(ask: Ask, standing: NeuronInfo) -> tuple[int, int, list[DeviceInfo]]:
     """For the fewest devices that would do: how many, the need on each, and which are eligible."""
     profile = ask.profile
     rooms = standing.rooms_of(profile.device_kind)
@@ -196,7 +199,7 @@ def _devices_to_clear(ask: Ask, standing: Standing) -> tuple[int, int, list[Room
     return profile.devices, ask.footprint.per_device(profile.devices), []
 
 
-def dearest_bound(ask: Ask, incoming: Incoming, standing: Standing, first: Turn) -> Turn | None:
+def dearest_bound(ask: Ask, incoming: Incoming, standing: NeuronInfo, first: Turn) -> Turn | None:
     """The least turn that the dearest victim of a plan can have. Cheap.
 
     Args:
@@ -221,8 +224,8 @@ def dearest_bound(ask: Ask, incoming: Incoming, standing: Standing, first: Turn)
 
 
 def _groups(
-    rooms: list[Room], count: int, standing: Standing, incoming: Incoming
-) -> Iterable[list[Room]]:
+    rooms: list[DeviceInfo], count: int, standing: NeuronInfo, incoming: Incoming
+) -> Iterable[list[DeviceInfo]]:
     """Sets of devices worth a plan: each alone, or the most easily cleared together."""
     if count == 1:
         return ([room] for room in rooms)
@@ -245,13 +248,13 @@ def _plan_rank(plan: Plan, strategy: Strategy) -> tuple[object, ...]:
     return (1 if plan.drains else 0, dearest, len(plan.victims))
 
 
-def affinity(profile: Profile, standing: Standing) -> int:
+def affinity(profile: Profile, standing: NeuronInfo) -> int:
     """How many of the model's wishes for labels the neuron meets."""
     if not profile.affinity:
         return 0
     return sum(standing.labels.get(key) == value for key, value in profile.affinity.items())
 
 
-def is_stored(profile: Profile, standing: Standing) -> bool:
+def is_stored(profile: Profile, standing: NeuronInfo) -> bool:
     """True if the model's files are on the neuron's disk."""
     return profile.model in standing.stored or profile.terms.source in standing.stored

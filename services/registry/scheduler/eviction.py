@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from services.registry.fleet.policy import Strategy
 from services.registry.fleet.records import InstanceState
-from services.registry.scheduler.neuron_info import Holding, Room
+from services.registry.scheduler.neuron_info import DeviceInfo, InstanceInfo
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -44,11 +44,11 @@ class Plan:
         waits_for: copies that are in the way for now.
     """
 
-    victims: tuple[Holding, ...] = ()
+    victims: tuple[InstanceInfo, ...] = ()
     obstacle: str = ""
     is_hopeless: bool = False
     retry_at: float | None = None
-    waits_for: tuple[Holding, ...] = ()
+    waits_for: tuple[InstanceInfo, ...] = ()
 
     @property
     def drains(self) -> bool:
@@ -65,7 +65,7 @@ _IN_MOTION = frozenset({
 })  # fmt: skip
 
 
-def immunity(holding: Holding, incoming: Incoming) -> str:
+def immunity(holding: InstanceInfo, incoming: Incoming) -> str:
     """Why a copy never has to go for this model; empty if it may have to."""
     if holding.is_surplus:
         return ""
@@ -78,7 +78,7 @@ def immunity(holding: Holding, incoming: Incoming) -> str:
     return ""
 
 
-def may_go_now(holding: Holding, incoming: Incoming) -> bool:
+def may_go_now(holding: InstanceInfo, incoming: Incoming) -> bool:
     """True if nothing that passes by itself is in the way: motion, work, protection."""
     return (
         holding.state not in _IN_MOTION
@@ -87,7 +87,7 @@ def may_go_now(holding: Holding, incoming: Incoming) -> bool:
     )
 
 
-def delay(holding: Holding, incoming: Incoming) -> str:
+def delay(holding: InstanceInfo, incoming: Incoming) -> str:
     """Why a copy that may have to go cannot go now; empty if it can."""
     if may_go_now(holding, incoming):
         return ""
@@ -108,14 +108,17 @@ class Turn(NamedTuple):
     last_used: float
 
 
-def turn(holding: Holding, strategy: Strategy) -> Turn:
+def turn(holding: InstanceInfo, strategy: Strategy) -> Turn:
     """When a copy's turn is."""
     rank = holding.residency_class if strategy is Strategy.PRIORITY else 0
     return Turn(not holding.is_surplus, holding.in_flight > 0, rank, holding.last_used)
 
 
 def make_room(
-    rooms: Sequence[Room], need_bytes: int, holdings: Iterable[Holding], incoming: Incoming
+    rooms: Sequence[DeviceInfo],
+    need_bytes: int,
+    holdings: Iterable[InstanceInfo],
+    incoming: Incoming,
 ) -> Plan:
     """Chooses the copies that must leave so that each device has `need_bytes` free.
 
@@ -150,9 +153,11 @@ def make_room(
     )
 
 
-def _enough(holdings: Sequence[Holding], missing: dict[str, int]) -> tuple[Holding, ...] | None:
+def _enough(
+    holdings: Sequence[InstanceInfo], missing: dict[str, int]
+) -> tuple[InstanceInfo, ...] | None:
     """The first few that free what is missing, without the superfluous; None if all do not."""
-    chosen: list[Holding] = []
+    chosen: list[InstanceInfo] = []
     left = dict(missing)
     for holding in holdings:
         if not any(left.get(d, 0) > 0 for d in holding.memory):
@@ -166,7 +171,7 @@ def _enough(holdings: Sequence[Holding], missing: dict[str, int]) -> tuple[Holdi
     return None
 
 
-def _without_surplus(chosen: list[Holding], left: dict[str, int]) -> list[Holding]:
+def _without_surplus(chosen: list[InstanceInfo], left: dict[str, int]) -> list[InstanceInfo]:
     """Spares, newest first, whoever is not needed once the others have gone."""
     for holding in list(reversed(chosen)):
         if all(left.get(d, 0) + freed <= 0 for d, freed in holding.memory.items() if d in left):
@@ -177,7 +182,7 @@ def _without_surplus(chosen: list[Holding], left: dict[str, int]) -> list[Holdin
     return chosen
 
 
-def _hopeless(touching: list[Holding], incoming: Incoming) -> str:
+def _hopeless(touching: list[InstanceInfo], incoming: Incoming) -> str:
     immune = [f"{h.model} ({why})" for h in touching if (why := immunity(h, incoming))]
     if immune:
         return f"may not be displaced: {', '.join(immune)}"

@@ -1,6 +1,6 @@
 """Whether a model could ever run on a neuron, were it empty and at rest. Pure.
 
-What is wrong for good is told apart from what is wrong for now (`Standing.refusal`): the first
+What is wrong for good is told apart from what is wrong for now (`NeuronInfo.refusal`): the first
 is a configuration to mend, the second a wait.
 """
 
@@ -9,7 +9,7 @@ from __future__ import annotations
 from services.backplane.units import format_bytes
 from services.registry.catalogue.profile import Profile
 from services.registry.fleet.footprints import Footprint
-from services.registry.scheduler.neuron_info import Standing
+from services.registry.scheduler.neuron_info import NeuronInfo
 
 Needs = tuple[tuple[int, int], ...]
 
@@ -29,14 +29,14 @@ def any_fits(needs: Needs, figures: tuple[int, ...]) -> bool:
     return False
 
 
-def is_possible(profile: Profile, needs: Needs, standing: Standing) -> bool:
+def is_possible(profile: Profile, needs: Needs, standing: NeuronInfo) -> bool:
     """True if the model could run there; the same as no `objection`, for many neurons at once."""
     return any_fits(needs, standing.capacities[profile.device_kind]) and not _rule_objection(
         profile, standing
     )
 
 
-def objection(profile: Profile, footprint: Footprint, standing: Standing) -> str:
+def objection(profile: Profile, footprint: Footprint, standing: NeuronInfo) -> str:
     """Why the model can never run there, in a sentence; empty if it could."""
     found = _rule_objection(profile, standing)
     needs = needs_of(profile, footprint)
@@ -45,7 +45,7 @@ def objection(profile: Profile, footprint: Footprint, standing: Standing) -> str
     return _device_objection(profile, footprint, standing)
 
 
-def _rule_objection(profile: Profile, standing: Standing) -> str:
+def _rule_objection(profile: Profile, standing: NeuronInfo) -> str:
     if profile.neurons and standing.neuron not in profile.neurons:
         return f"the model may run only on {', '.join(profile.neurons)}"
     for key, value in profile.labels.items():
@@ -59,7 +59,7 @@ def _rule_objection(profile: Profile, standing: Standing) -> str:
     return ""
 
 
-def _device_objection(profile: Profile, footprint: Footprint, standing: Standing) -> str:
+def _device_objection(profile: Profile, footprint: Footprint, standing: NeuronInfo) -> str:
     rooms = standing.rooms_of(profile.device_kind)
     kind = f"{profile.device_kind} " if profile.device_kind else ""
     if len(rooms) < profile.devices:

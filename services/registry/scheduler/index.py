@@ -16,7 +16,7 @@ from typing import TypeAlias
 from services.registry.fleet.policy import Strategy
 from services.registry.scheduler import eviction
 from services.registry.scheduler.eviction import Incoming, Turn
-from services.registry.scheduler.neuron_info import KINDS, Holding, Standing
+from services.registry.scheduler.neuron_info import KINDS, InstanceInfo, NeuronInfo
 
 # Everything that `eviction.immunity` reads: holdings of one group are all immune, or none is.
 _Group: TypeAlias = tuple[bool, bool, bool, int]
@@ -25,12 +25,12 @@ _Ends: TypeAlias = list[tuple[float, str, int]]
 _Turns: TypeAlias = list[tuple[Turn, str, int]]
 
 
-class Roster:
+class NeuronIndex:
     """Standings by neuron. Whoever changes something about a neuron puts its new standing."""
 
-    def __init__(self, strategy: Strategy, standings: Iterable[Standing] = ()) -> None:
+    def __init__(self, strategy: Strategy, standings: Iterable[NeuronInfo] = ()) -> None:
         self._strategy = strategy
-        self._standings: dict[str, Standing] = {}
+        self._standings: dict[str, NeuronInfo] = {}
         self._by_room: dict[str, list[tuple[int, int, str]]] = {kind: [] for kind in KINDS}
         self._stored: Counter[str] = Counter()
         self._by_turn: dict[_Group, _Turns] = {}
@@ -41,16 +41,16 @@ class Roster:
     def __len__(self) -> int:
         return len(self._standings)
 
-    def __iter__(self) -> Iterator[Standing]:
+    def __iter__(self) -> Iterator[NeuronInfo]:
         return iter(self._standings.values())
 
-    def get(self, neuron: str) -> Standing | None:
+    def get(self, neuron: str) -> NeuronInfo | None:
         """A neuron's standing, or None."""
         return self._standings.get(neuron)
 
     # -- keeping ------------------------------------------------------------------------------
 
-    def put(self, standing: Standing) -> None:
+    def put(self, standing: NeuronInfo) -> None:
         """Takes a neuron's newest standing."""
         old = self._standings.get(standing.neuron)
         if old == standing:
@@ -66,7 +66,7 @@ class Roster:
         if old is not None:
             self._take_out(old)
 
-    def _take_in(self, standing: Standing) -> None:
+    def _take_in(self, standing: NeuronInfo) -> None:
         neuron = standing.neuron
         for kind, free in standing.open_free.items():
             if free:
@@ -77,7 +77,7 @@ class Roster:
             bisect.insort(turns, (eviction.turn(holding, self._strategy), neuron, index))
             bisect.insort(self._by_end, (holding.protected_until, neuron, index))
 
-    def _take_out(self, standing: Standing) -> None:
+    def _take_out(self, standing: NeuronInfo) -> None:
         neuron = standing.neuron
         for kind, free in standing.open_free.items():
             if free:
@@ -99,7 +99,7 @@ class Roster:
 
     # -- looking ------------------------------------------------------------------------------
 
-    def with_room(self, kind: str, least_bytes: int) -> Iterator[tuple[int, int, Standing]]:
+    def with_room(self, kind: str, least_bytes: int) -> Iterator[tuple[int, int, NeuronInfo]]:
         """Neurons where a load may begin now on a device with so much free.
 
         Args:
@@ -124,7 +124,7 @@ class Roster:
         """True if the files of a model or source of any of these names are on some disk."""
         return any(self._stored[name] for name in names)
 
-    def in_turn(self, incoming: Incoming) -> Iterator[tuple[Turn, Standing, Holding]]:
+    def in_turn(self, incoming: Incoming) -> Iterator[tuple[Turn, NeuronInfo, InstanceInfo]]:
         """All copies that may ever have to go for a model, whose turn it is first.
 
         Some of them may not go now; a neuron comes once for each of its copies.
@@ -137,14 +137,14 @@ class Roster:
         for entry in heapq.merge(*open_to):
             yield entry[0], self._standings[entry[1]], self._holding(entry)
 
-    def protections(self, now: float) -> Iterator[tuple[float, Standing, Holding]]:
+    def protections(self, now: float) -> Iterator[tuple[float, NeuronInfo, InstanceInfo]]:
         """Copies that are protected beyond a moment, in the order in which that ends."""
         ends = self._by_end
         for position in range(bisect.bisect_right(ends, now, key=_first), len(ends)):
             entry = ends[position]
             yield entry[0], self._standings[entry[1]], self._holding(entry)
 
-    def _holding(self, entry: tuple[object, str, int]) -> Holding:
+    def _holding(self, entry: tuple[object, str, int]) -> InstanceInfo:
         return self._standings[entry[1]].holdings[entry[2]]
 
 
@@ -152,5 +152,5 @@ def _first(entry: tuple[float, str, int]) -> float:
     return entry[0]
 
 
-def _group(holding: Holding) -> _Group:
+def _group(holding: InstanceInfo) -> _Group:
     return (holding.is_surplus, holding.is_pinned, holding.is_kept, holding.residency_class)

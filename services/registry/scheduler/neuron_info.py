@@ -16,7 +16,7 @@ KINDS: Final = ("", "cuda", "cpu")
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Room:
+class DeviceInfo:
     """One device.
 
     Attributes:
@@ -35,7 +35,7 @@ class Room:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Holding:
+class InstanceInfo:
     """One loaded copy, seen as something that might have to go.
 
     Attributes:
@@ -61,7 +61,7 @@ class Holding:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Standing:
+class NeuronInfo:
     """One neuron.
 
     Attributes:
@@ -81,8 +81,8 @@ class Standing:
     labels: Mapping[str, str] = dataclasses.field(default_factory=dict[str, str])
     engines: tuple[str, ...] = ()
     stored: frozenset[str] = frozenset()
-    rooms: tuple[Room, ...] = ()
-    holdings: tuple[Holding, ...] = ()
+    rooms: tuple[DeviceInfo, ...] = ()
+    holdings: tuple[InstanceInfo, ...] = ()
     work: int = 0
     models: frozenset[str] = frozenset()
     capacities: Mapping[str, tuple[int, ...]] = dataclasses.field(init=False, compare=False)
@@ -101,7 +101,7 @@ class Standing:
         object.__setattr__(self, "capacities", capacities)
         object.__setattr__(self, "open_free", open_free)
 
-    def rooms_of(self, kind: str) -> tuple[Room, ...]:
+    def rooms_of(self, kind: str) -> tuple[DeviceInfo, ...]:
         """The devices that a model of a kind may use. Two kinds never share one model."""
         wanted = kind or "cuda"
         rooms = tuple(r for r in self.rooms if r.kind == wanted)

@@ -12,7 +12,7 @@ from services.registry.fleet.policy import Strategy
 from services.registry.scheduler import filters
 from services.registry.scheduler.eviction import Incoming
 from services.registry.scheduler.filters import Needs
-from services.registry.scheduler.neuron_info import Holding
+from services.registry.scheduler.neuron_info import InstanceInfo
 
 
 class Outcome(enum.IntEnum):
@@ -87,8 +87,8 @@ class Candidate:
     device_ids: tuple[str, ...] = ()
     need_bytes: int = 0
     free_bytes: int = 0
-    victims: tuple[Holding, ...] = ()
-    waits_for: tuple[Holding, ...] = ()
+    victims: tuple[InstanceInfo, ...] = ()
+    waits_for: tuple[InstanceInfo, ...] = ()
     predicted_seconds: float = 0.0
     retry_at: float | None = None
     rank: tuple[object, ...] = ()

@@ -11,7 +11,7 @@ from services.registry.fleet.members import Fleet
 from services.registry.fleet.records import Identity, Instance, InstanceState, Member, Report
 from services.registry.fleet.state import Situation
 from services.registry.fleet.usage import Activity
-from services.registry.scheduler.cache import Standings
+from services.registry.scheduler.cache import SchedulerCache
 
 COPY = Instance("x", "m", InstanceState.READY, last_used=500.0)
 
@@ -98,7 +98,7 @@ def test_callers_are_sent_to_the_least_busy_copy(busy, chosen):
         epoch = fleet.attach(Identity(name, "i", f"{name}:1"))
         copy = dataclasses.replace(COPY, instance_id=f"{name}-m", active_requests=active)
         fleet.report(name, epoch, Report(1, instances=(copy,)), 0.0, None)
-    answers = Answers(situation, Standings(situation))
+    answers = Answers(situation, SchedulerCache(situation))
 
     placed = answers.choose(answers.routable(profile), frozenset())
 

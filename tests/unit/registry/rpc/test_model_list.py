@@ -14,7 +14,7 @@ from services.registry.fleet.records import (
 )
 from services.registry.fleet.state import Situation
 from services.registry.rpc.model_list import Listing
-from services.registry.scheduler.cache import Standings
+from services.registry.scheduler.cache import SchedulerCache
 
 GPU = (Device("gpu", "cuda", 24, 24),)
 
@@ -26,7 +26,7 @@ def listed(*reports: Report, catalogue: tuple[Profile, ...] = ()):
     for index, report in enumerate(reports):
         name = f"n{index}"
         fleet.report(name, fleet.attach(Identity(name, "i", f"{name}:1")), report, 0.0, None)
-    view = Listing(situation, {}, 1234).view(Standings(situation), 1)
+    view = Listing(situation, {}, 1234).view(SchedulerCache(situation), 1)
     return {m.model: m for m in view.models}
 
 
@@ -97,11 +97,11 @@ def test_what_no_neuron_lists_any_more_is_gone():
     epoch = fleet.attach(Identity("n", "i", "n:1"))
     fleet.report("n", epoch, Report(1, GPU, (loaded("m"),)), 0.0, None)
     listing = Listing(situation, {}, 0)
-    assert [m.model for m in listing.view(Standings(situation), 1).models] == ["m"]
+    assert [m.model for m in listing.view(SchedulerCache(situation), 1).models] == ["m"]
 
     fleet.report("n", epoch, Report(2, GPU), 0.0, None)
 
-    assert list(listing.view(Standings(situation), 1).models) == []
+    assert list(listing.view(SchedulerCache(situation), 1).models) == []
 
 
 def test_where_a_model_could_run_follows_the_hardware():
@@ -130,7 +130,7 @@ def test_a_model_is_known_by_the_files_of_its_copy_also_when_that_is_gone():
         Report(3, GPU),
     ):
         fleet.report("n", epoch, report, 0.0, None)
-        seen.append(listing.view(Standings(situation), 1).models[0])
+        seen.append(listing.view(SchedulerCache(situation), 1).models[0])
 
     assert [one.HasField("weights") for one in seen] == [False, True, True]
     assert seen[2].weights.quantization == "Q4_1"

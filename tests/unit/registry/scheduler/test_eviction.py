@@ -8,20 +8,20 @@ from services.registry.fleet.policy import Strategy
 from services.registry.fleet.records import InstanceState
 from services.registry.scheduler import eviction
 from services.registry.scheduler.eviction import Incoming
-from services.registry.scheduler.neuron_info import Holding, Room
+from services.registry.scheduler.neuron_info import DeviceInfo, InstanceInfo
 
 NOW = 100.0
-IDLE = Holding("i", "idle", InstanceState.READY, {"gpu": 10}, 100, 0, 50.0, 0.0)
+IDLE = InstanceInfo("i", "idle", InstanceState.READY, {"gpu": 10}, 100, 0, 50.0, 0.0)
 LRU = Incoming(100, may_drain=False, now=NOW)
 URGENT = dataclasses.replace(LRU, may_drain=True)
 
 
-def holding(name: str, **facts: object) -> Holding:
+def holding(name: str, **facts: object) -> InstanceInfo:
     return dataclasses.replace(IDLE, instance_id=name, model=name, **facts)  # type: ignore[arg-type]
 
 
-def room(free: int = 0, device: str = "gpu") -> Room:
-    return Room(device, "cuda", 100, free)
+def room(free: int = 0, device: str = "gpu") -> DeviceInfo:
+    return DeviceInfo(device, "cuda", 100, free)
 
 
 def victims(plan: eviction.Plan) -> list[str]:

@@ -9,15 +9,15 @@ from services.registry.fleet.policy import Strategy
 from services.registry.fleet.records import InstanceState
 from services.registry.scheduler import eviction
 from services.registry.scheduler.eviction import Incoming
-from services.registry.scheduler.index import Roster
-from services.registry.scheduler.neuron_info import Holding, Room, Standing
+from services.registry.scheduler.index import NeuronIndex
+from services.registry.scheduler.neuron_info import DeviceInfo, InstanceInfo, NeuronInfo
 
 INCOMING = Incoming(100, may_drain=False, now=50.0)
 
 
-def some_standing(dice: random.Random, neuron: str) -> Standing:
+def some_standing(dice: random.Random, neuron: str) -> NeuronInfo:
     holdings = tuple(
-        Holding(
+        InstanceInfo(
             f"{neuron}/{index}",
             "m",
             InstanceState.READY,
@@ -34,12 +34,14 @@ def some_standing(dice: random.Random, neuron: str) -> Standing:
     )
     kind = dice.choice(("cuda", "cpu"))
     busy = "loading" if dice.random() < 0.3 else ""
-    rooms = (Room("gpu", kind, 24, dice.randint(0, 3), busy),)
+    rooms = (DeviceInfo("gpu", kind, 24, dice.randint(0, 3), busy),)
     stored = frozenset({"file"}) if dice.random() < 0.1 else frozenset[str]()
-    return Standing(neuron, rooms=rooms, holdings=holdings, work=dice.randint(0, 2), stored=stored)
+    return NeuronInfo(
+        neuron, rooms=rooms, holdings=holdings, work=dice.randint(0, 2), stored=stored
+    )
 
 
-def everything(roster: Roster) -> object:
+def everything(roster: NeuronIndex) -> object:
     """All that can be read of it; neurons by name, because their order means nothing."""
     return (
         sorted(standing.neuron for standing in roster),
@@ -55,8 +57,8 @@ def everything(roster: Roster) -> object:
 @pytest.mark.parametrize("seed", range(20))
 def test_keeping_it_up_to_date_is_the_same_as_making_it_anew(seed, strategy):
     dice = random.Random(seed)
-    now: dict[str, Standing] = {}
-    roster = Roster(strategy)
+    now: dict[str, NeuronInfo] = {}
+    roster = NeuronIndex(strategy)
 
     for _ in range(120):
         neuron = f"n{dice.randint(0, 12)}"
@@ -67,7 +69,7 @@ def test_keeping_it_up_to_date_is_the_same_as_making_it_anew(seed, strategy):
             now[neuron] = some_standing(dice, neuron)
             roster.put(now[neuron])
 
-    assert everything(roster) == everything(Roster(strategy, now.values()))
+    assert everything(roster) == everything(NeuronIndex(strategy, now.values()))
 
 
 @pytest.mark.parametrize("seed", range(20))
@@ -75,7 +77,7 @@ def test_copies_come_in_the_order_of_their_turns_without_the_immune(seed):
     dice = random.Random(seed)
     fleet = [some_standing(dice, f"n{index}") for index in range(10)]
 
-    told = list(Roster(Strategy.LRU, fleet).in_turn(INCOMING))
+    told = list(NeuronIndex(Strategy.LRU, fleet).in_turn(INCOMING))
 
     expected = [
         (eviction.turn(holding, Strategy.LRU), standing.neuron, index)
@@ -91,7 +93,7 @@ def test_neurons_with_room_come_least_busy_first_then_roomiest(seed):
     dice = random.Random(seed)
     fleet = [some_standing(dice, f"n{index}") for index in range(10)]
 
-    told = [(w, f, s.neuron) for w, f, s in Roster(Strategy.LRU, fleet).with_room("cuda", 2)]
+    told = [(w, f, s.neuron) for w, f, s in NeuronIndex(Strategy.LRU, fleet).with_room("cuda", 2)]
 
     expected = [
         (s.work, s.open_free["cuda"][0], s.neuron)
@@ -106,7 +108,7 @@ def test_a_neuron_that_lists_one_copy_twice_harms_nobody():
     twice = some_standing(dice, "a").holdings[:1] * 2
     assert twice
     confused = dataclasses.replace(some_standing(dice, "a"), holdings=twice)
-    roster = Roster(Strategy.LRU, [confused])
+    roster = NeuronIndex(Strategy.LRU, [confused])
 
     roster.put(dataclasses.replace(confused, holdings=twice[:1]))
 

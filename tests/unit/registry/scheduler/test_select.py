@@ -10,24 +10,24 @@ from services.registry.fleet.footprints import Footprint
 from services.registry.fleet.policy import Strategy
 from services.registry.fleet.records import InstanceState
 from services.registry.scheduler import select
-from services.registry.scheduler.index import Roster
-from services.registry.scheduler.neuron_info import Holding, Room, Standing
+from services.registry.scheduler.index import NeuronIndex
+from services.registry.scheduler.neuron_info import DeviceInfo, InstanceInfo, NeuronInfo
 from services.registry.scheduler.request import PLACEABLE, Ask, Decision, Outcome
 
 GIB = 1 << 30
 MODEL = Profile("m", LoadTerms(source="path:/m"), 7, memory_bytes=10 * GIB)
 
 
-def room(free: int, capacity: int = 24, device: str = "gpu0", **facts: object) -> Room:
-    return Room(device, "cuda", capacity * GIB, free * GIB, **facts)  # type: ignore[arg-type]
+def room(free: int, capacity: int = 24, device: str = "gpu0", **facts: object) -> DeviceInfo:
+    return DeviceInfo(device, "cuda", capacity * GIB, free * GIB, **facts)  # type: ignore[arg-type]
 
 
-def standing(name: str, *rooms: Room, **facts: object) -> Standing:
-    return Standing(name, rooms=rooms, **facts)  # type: ignore[arg-type]
+def standing(name: str, *rooms: DeviceInfo, **facts: object) -> NeuronInfo:
+    return NeuronInfo(name, rooms=rooms, **facts)  # type: ignore[arg-type]
 
 
-def holding(name: str, gib: int = 20, device: str = "gpu0", **facts: object) -> Holding:
-    made = Holding(name, name, InstanceState.READY, {device: gib * GIB}, 100, 0, 1.0, 0.0)
+def holding(name: str, gib: int = 20, device: str = "gpu0", **facts: object) -> InstanceInfo:
+    made = InstanceInfo(name, name, InstanceState.READY, {device: gib * GIB}, 100, 0, 1.0, 0.0)
     return dataclasses.replace(made, **facts)  # type: ignore[arg-type]
 
 
@@ -36,8 +36,8 @@ def ask(profile: Profile = MODEL, **facts: object) -> Ask:
     return Ask(profile, footprint, 100.0, lambda _: 3.0, **facts)  # type: ignore[arg-type]
 
 
-def decide(question: Ask, fleet: list[Standing]) -> Decision:
-    return select.decide(question, Roster(question.strategy, fleet))
+def decide(question: Ask, fleet: list[NeuronInfo]) -> Decision:
+    return select.decide(question, NeuronIndex(question.strategy, fleet))
 
 
 def where(decision: Decision) -> str:
@@ -189,7 +189,7 @@ def test_feasible_but_refusing_is_told_apart_from_impossible():
 
 
 def test_a_neuron_that_has_not_reported_is_not_called_impossible():
-    silent = Standing("a", refusal="it has not reported yet", is_known=False)
+    silent = NeuronInfo("a", refusal="it has not reported yet", is_known=False)
 
     assert decide(ask(), [silent]).outcome is Outcome.UNAVAILABLE
 
@@ -255,11 +255,11 @@ def test_no_neurons_is_impossible_without_a_candidate():
     assert (decision.outcome, decision.best) == (Outcome.IMPOSSIBLE, None)
 
 
-def _random_fleet(dice: random.Random) -> list[Standing]:
-    fleet: list[Standing] = []
+def _random_fleet(dice: random.Random) -> list[NeuronInfo]:
+    fleet: list[NeuronInfo] = []
     for index in range(dice.randint(1, 12)):
-        holdings: list[Holding] = []
-        rooms: list[Room] = []
+        holdings: list[InstanceInfo] = []
+        rooms: list[DeviceInfo] = []
         for device in [f"gpu{i}" for i in range(dice.randint(1, 3))]:
             free = 24
             for _ in range(dice.randint(0, 3)):
