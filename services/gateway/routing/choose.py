@@ -17,7 +17,7 @@ from cortex.v1 import generation_pb2 as generation
 _FIRST_CHARACTERS: Final = 2048
 
 
-class Standing(enum.Enum):
+class Availability(enum.Enum):
     """What a loaded copy is good for, as far as the fleet knows."""
 
     SERVING = "serving"
@@ -41,7 +41,7 @@ class Candidate:
     model: str
     neuron: str
     address: str
-    standing: Standing
+    standing: Availability
     foreign_requests: int = 0
     report: tuple[str, int] = ("", 0)
     max_context_tokens: int = 0
@@ -80,8 +80,8 @@ def choose(
     least = 0
     recovering = False
     for candidate in candidates:
-        if candidate.standing is not Standing.SERVING or candidate.instance_id in excluded:
-            recovering = recovering or candidate.standing is Standing.RECOVERING
+        if candidate.standing is not Availability.SERVING or candidate.instance_id in excluded:
+            recovering = recovering or candidate.standing is Availability.RECOVERING
             continue
         work = candidate.foreign_requests + outstanding.get(candidate.instance_id, 0)
         if not best or work < least:

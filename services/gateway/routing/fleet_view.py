@@ -11,7 +11,7 @@ from typing import Any, Final
 from cortex.v1 import model_pb2
 from cortex.v1 import registry_service_pb2 as registry
 from services.backplane.errors import FleetError, Reason
-from services.gateway.routing.choose import Candidate, Standing
+from services.gateway.routing.choose import Availability, Candidate
 
 # A registry that has just been restarted knows no neuron before it has attached again.
 RETAINED_SECONDS: Final = 20.0
@@ -182,19 +182,19 @@ class FleetView:
 
 def standing_of(
     neuron: registry.Neuron, instance: model_pb2.Instance, config_revision: int
-) -> Standing:
+) -> Availability:
     """What one instance is good for.
 
     Revision 0, on either side, means made by hand: any copy will do.
     """
     if neuron.lost or neuron.report.draining:
-        return Standing.UNUSABLE
+        return Availability.UNUSABLE
     made_of: Any = instance.spec.config_revision
     if made_of and config_revision and made_of != config_revision:
-        return Standing.UNUSABLE
+        return Availability.UNUSABLE
     if instance.state == model_pb2.INSTANCE_STATE_RECOVERING:
-        return Standing.RECOVERING
+        return Availability.RECOVERING
     if instance.state != model_pb2.INSTANCE_STATE_READY:
-        return Standing.UNUSABLE
+        return Availability.UNUSABLE
     squeezed = instance.HasField("servable") and not instance.servable
-    return Standing.UNUSABLE if squeezed else Standing.SERVING
+    return Availability.UNUSABLE if squeezed else Availability.SERVING

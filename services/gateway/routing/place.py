@@ -14,7 +14,7 @@ from cortex.v1 import registry_service_pb2 as registry
 from services.backplane.backoff import delays
 from services.backplane.errors import FleetError, Reason
 from services.backplane.timeouts import timeout
-from services.gateway.routing.choose import Candidate, NobodyServes, Standing, choose
+from services.gateway.routing.choose import Availability, Candidate, NobodyServes, choose
 from services.gateway.routing.fleet_view import FleetView, Resolved
 from services.gateway.routing.registry_client import RegistryLink
 from services.gateway.routing.retry import Troubles
@@ -149,7 +149,9 @@ class Placer:
             left = settled_at - time.monotonic()
             if picked.recovering:
                 await self._view.changed()
-            elif left <= 0 or not any(c.standing is Standing.SERVING for c in resolved.candidates):
+            elif left <= 0 or not any(
+                c.standing is Availability.SERVING for c in resolved.candidates
+            ):
                 return None
             else:
                 await self._next_change(left)
@@ -228,5 +230,5 @@ def _candidate(placed: registry.Placement, name: str) -> Candidate:
         model=placed.model or name,
         neuron=placed.neuron,
         address=placed.address,
-        standing=Standing.SERVING,
+        standing=Availability.SERVING,
     )

@@ -6,12 +6,12 @@ from collections.abc import Callable
 
 import pytest
 
-from services.gateway.routing.choose import Candidate, NobodyServes, Standing, choose
+from services.gateway.routing.choose import Availability, Candidate, NobodyServes, choose
 
-SERVING, RECOVERING, UNUSABLE = Standing.SERVING, Standing.RECOVERING, Standing.UNUSABLE
+SERVING, RECOVERING, UNUSABLE = Availability.SERVING, Availability.RECOVERING, Availability.UNUSABLE
 
 
-def candidate(name: str, standing: Standing = SERVING, foreign: int = 0) -> Candidate:
+def candidate(name: str, standing: Availability = SERVING, foreign: int = 0) -> Candidate:
     return Candidate(name, "m", f"neuron-{name}", "host:1", standing, foreign)
 
 

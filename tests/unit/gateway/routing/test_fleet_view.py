@@ -9,7 +9,7 @@ import pytest
 from cortex.v1 import model_pb2
 from cortex.v1 import registry_service_pb2 as registry
 from services.backplane.errors import FleetError, Reason
-from services.gateway.routing.choose import Standing
+from services.gateway.routing.choose import Availability
 from services.gateway.routing.fleet_view import RETAINED_SECONDS, FleetView, standing_of
 
 READY = model_pb2.INSTANCE_STATE_READY
@@ -114,21 +114,21 @@ def test_the_same_registrys_new_snapshot_is_believed() -> None:
 @pytest.mark.parametrize(
     ("state", "facts", "revision", "expected"),
     [
-        (READY, {}, 0, Standing.SERVING),
-        (READY, {"lost": True}, 0, Standing.UNUSABLE),
-        (READY, {}, 5, Standing.UNUSABLE),
-        (model_pb2.INSTANCE_STATE_RECOVERING, {}, 0, Standing.RECOVERING),
-        (model_pb2.INSTANCE_STATE_RECOVERING, {"lost": True}, 0, Standing.UNUSABLE),
-        (model_pb2.INSTANCE_STATE_DRAINING, {}, 0, Standing.UNUSABLE),
-        (model_pb2.INSTANCE_STATE_LOADING, {}, 0, Standing.UNUSABLE),
-        (model_pb2.INSTANCE_STATE_FAILED, {}, 0, Standing.UNUSABLE),
+        (READY, {}, 0, Availability.SERVING),
+        (READY, {"lost": True}, 0, Availability.UNUSABLE),
+        (READY, {}, 5, Availability.UNUSABLE),
+        (model_pb2.INSTANCE_STATE_RECOVERING, {}, 0, Availability.RECOVERING),
+        (model_pb2.INSTANCE_STATE_RECOVERING, {"lost": True}, 0, Availability.UNUSABLE),
+        (model_pb2.INSTANCE_STATE_DRAINING, {}, 0, Availability.UNUSABLE),
+        (model_pb2.INSTANCE_STATE_LOADING, {}, 0, Availability.UNUSABLE),
+        (model_pb2.INSTANCE_STATE_FAILED, {}, 0, Availability.UNUSABLE),
     ],
 )
 def test_standing(
     state: model_pb2.InstanceState.ValueType,
     facts: dict[str, bool],
     revision: int,
-    expected: Standing,
+    expected: Availability,
 ) -> None:
     given: dict[str, Any] = dict(facts)
     one = neuron(**given)
@@ -143,13 +143,13 @@ def test_a_copy_made_by_hand_or_of_this_revision_serves(made_of: int) -> None:
     one = neuron()
     one.report.instances[0].spec.config_revision = made_of
 
-    assert standing_of(one, one.report.instances[0], 5) is Standing.SERVING
+    assert standing_of(one, one.report.instances[0], 5) is Availability.SERVING
 
 
 def test_silence_about_servability_means_servable() -> None:
     one = neuron()
-    assert standing_of(one, one.report.instances[0], 0) is Standing.SERVING
+    assert standing_of(one, one.report.instances[0], 0) is Availability.SERVING
 
     one.report.instances[0].servable = False
 
-    assert standing_of(one, one.report.instances[0], 0) is Standing.UNUSABLE
+    assert standing_of(one, one.report.instances[0], 0) is Availability.UNUSABLE

@@ -5,12 +5,12 @@ from __future__ import annotations
 import pytest
 
 from services.backplane.errors import FleetError, Reason
-from services.gateway.routing.choose import Candidate, Standing
+from services.gateway.routing.choose import Availability, Candidate
 from services.gateway.routing.retry import Troubles
 
 
 def candidate(report: int) -> tuple[Candidate, ...]:
-    return (Candidate("a", "m", "n", "x:1", Standing.SERVING, report=("1", report)),)
+    return (Candidate("a", "m", "n", "x:1", Availability.SERVING, report=("1", report)),)
 
 
 @pytest.mark.parametrize(
