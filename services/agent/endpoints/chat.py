@@ -9,12 +9,12 @@ import openai
 
 from services.agent.core.history import AssistantTurn, ImagePart, Turn, UserTurn
 from services.agent.endpoints.endpoint import (
-    Ask,
     CallDelta,
     CallStarted,
     EndpointError,
     Finished,
     ModelInfo,
+    ModelRequest,
     Stop,
     StreamEvent,
     TextDelta,
@@ -37,7 +37,7 @@ class ChatEndpoint:
         self._name = name
         self._client = client
 
-    async def stream(self, ask: Ask) -> AsyncGenerator[StreamEvent, None]:
+    async def stream(self, ask: ModelRequest) -> AsyncGenerator[StreamEvent, None]:
         """See `Endpoint.stream`."""
         reading = _Reading()
         with translated(self._name, openai):
@@ -101,7 +101,7 @@ class _Reading:
         return Finished(self._stop, self._usage)
 
 
-def request(ask: Ask) -> dict[str, Any]:
+def request(ask: ModelRequest) -> dict[str, Any]:
     """Encodes a request body."""
     body: dict[str, Any] = {
         "model": ask.model,

@@ -94,7 +94,7 @@ class ToolSpec:
 
 
 @dataclass(frozen=True, slots=True)
-class Ask:
+class ModelRequest:
     """One request to a model; an empty `tools` sends none."""
 
     model: str
@@ -147,7 +147,7 @@ class EndpointError(Exception):
 class Endpoint(Protocol):
     """A place that answers. Cancelling a wait on it closes the request behind it."""
 
-    def stream(self, ask: Ask) -> AsyncGenerator[StreamEvent, None]:
+    def stream(self, ask: ModelRequest) -> AsyncGenerator[StreamEvent, None]:
         """Streams one answer, `Finished` last; consume it under `contextlib.aclosing`.
 
         Raises:

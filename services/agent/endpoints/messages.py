@@ -7,12 +7,12 @@ import anthropic
 
 from services.agent.core.history import AssistantTurn, ImagePart, ResultsTurn, Turn, UserTurn
 from services.agent.endpoints.endpoint import (
-    Ask,
     CallDelta,
     CallStarted,
     EndpointError,
     Finished,
     ModelInfo,
+    ModelRequest,
     Stop,
     StreamEvent,
     TextDelta,
@@ -40,7 +40,7 @@ class MessagesEndpoint:
         self._name = name
         self._client = client
 
-    async def stream(self, ask: Ask) -> AsyncGenerator[StreamEvent, None]:
+    async def stream(self, ask: ModelRequest) -> AsyncGenerator[StreamEvent, None]:
         """See `Endpoint.stream`."""
         reading = _Reading()
         with translated(self._name, anthropic):
@@ -114,7 +114,7 @@ class _Reading:
         return Finished(self._stop, self._usage)
 
 
-def request(ask: Ask) -> dict[str, Any]:
+def request(ask: ModelRequest) -> dict[str, Any]:
     """Encodes a request body."""
     body: dict[str, Any] = {
         "model": ask.model,

@@ -10,7 +10,7 @@ import structlog
 
 from services.agent.answer.reply import Reply, Show, ShowCall, ShowText, ShowThought
 from services.agent.answer.text_tool_calls import as_text
-from services.agent.endpoints.endpoint import Ask, EndpointError, ToolSpec
+from services.agent.endpoints.endpoint import EndpointError, ModelRequest, ToolSpec
 from services.agent.endpoints.selection import Selection
 from services.agent.session.session import Session
 from services.agent.storage.compaction import advance, estimate, project, prompt_budget
@@ -90,7 +90,7 @@ class Asking:
                 for show in self.reply.take(event):
                     await self._show(show)
 
-    def _ask(self) -> Ask:
+    def _ask(self) -> ModelRequest:
         specs = [tool.spec for tool in self._tools]
         system = self._prompt(specs if self._is_text else ())
         record = self._session.record
@@ -99,7 +99,7 @@ class Asking:
             budget = prompt_budget(window, self._selection.settings.max_tokens)
             self._compact(budget, self._overhead(system, specs))
         turns = project(record.history, record.marks)
-        return Ask(
+        return ModelRequest(
             model=self._selection.model,
             system=system,
             turns=as_text(turns) if self._is_text else turns,

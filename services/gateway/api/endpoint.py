@@ -25,8 +25,8 @@ from services.gateway.api.head import (
 )
 from services.gateway.api.request import Exchange
 from services.gateway.dialects.dialect import (
-    Ask,
     Collected,
+    DecodedRequest,
     Detached,
     Dialect,
     Head,
@@ -212,14 +212,14 @@ class GenerationEndpoint(_Endpoint):
             await self._serve_whole(ask, head, record, response)
 
     async def _serve_whole(
-        self, ask: Ask, head: Head, record: Record, response: DirectResponse
+        self, ask: DecodedRequest, head: Head, record: Record, response: DirectResponse
     ) -> None:
         answer = self._dialect.body(ask, head, await self._collect(ask, record))
         record.status = 200
         response.start(200, [_JSON, *id_headers(head)])
         response.finish(answer)
 
-    async def _collect(self, ask: Ask, record: Record) -> Sequence[Collected]:
+    async def _collect(self, ask: DecodedRequest, record: Record) -> Sequence[Collected]:
         window = self._core.settings.window_tokens
         sinks = [CollectSink(i, window_tokens=window) for i in range(len(ask.requests))]
         record.sinks = sinks
@@ -228,7 +228,7 @@ class GenerationEndpoint(_Endpoint):
 
     def _detach(
         self,
-        ask: Ask,
+        ask: DecodedRequest,
         detached: Detached,
         head: Head,
         exchange: Exchange,
@@ -239,7 +239,7 @@ class GenerationEndpoint(_Endpoint):
         response.start(200, [_JSON, *id_headers(head)])
         response.finish(detached.accepted(task.cancel))
 
-    async def _run_detached(self, ask: Ask, detached: Detached, head: Head) -> None:
+    async def _run_detached(self, ask: DecodedRequest, detached: Detached, head: Head) -> None:
         """One detached generation, with a log line of its own."""
         record = Record(self._name, head.request_id)
         record.name, record.principal = ask.model, head.principal
@@ -262,7 +262,7 @@ class GenerationEndpoint(_Endpoint):
             self._core.ledger.write(record)
 
     async def _serve_stream(
-        self, ask: Ask, head: Head, exchange: Exchange, response: DirectResponse
+        self, ask: DecodedRequest, head: Head, exchange: Exchange, response: DirectResponse
     ) -> None:
         projector = self._dialect.projector(ask, head)
         stream = Stream(
@@ -290,7 +290,9 @@ class GenerationEndpoint(_Endpoint):
         finally:
             self._core.gauges.streams_open.fall()
 
-    def _run(self, ask: Ask, sinks: Sequence[ChoiceSink], record: Record) -> Awaitable[None]:
+    def _run(
+        self, ask: DecodedRequest, sinks: Sequence[ChoiceSink], record: Record
+    ) -> Awaitable[None]:
         return self._core.dispatch.generate(
             ask.model,
             ask.requests,

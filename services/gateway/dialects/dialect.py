@@ -1,6 +1,6 @@
 """What a dialect is: a decoder from HTTP bodies and an encoder to HTTP bodies and SSE.
 
-Between the two lies one canonical path: `Ask` in, `GenerateResponse` events out. A dialect knows
+Between the two lies one canonical path: `DecodedRequest` in, `GenerateResponse` events out. A dialect knows
 nothing of routing, retries, gRPC or sockets; dispatch knows nothing of JSON. The streamed form is a
 `Projector` fed event by event; the unstreamed form is the same events collected (`Collected`), then
 worded once.
@@ -43,7 +43,7 @@ class Head:
 
 
 @dataclasses.dataclass(slots=True)
-class Ask:
+class DecodedRequest:
     """A decoded request.
 
     Attributes:
@@ -127,7 +127,7 @@ class Projector(Protocol):
 
     Fed from a callback on the event loop, so it never blocks and never raises on a legal event.
     Every method returns whole SSE events (or NDJSON lines), possibly none (`b""`). `choice` is the
-    index into `Ask.requests`.
+    index into `DecodedRequest.requests`.
 
     `open` comes first, once; then any of the others. What it and the events before the first delta
     return may be held back for up to a second: a request that fails meanwhile gets a plain HTTP
@@ -178,7 +178,7 @@ class Dialect(Protocol):
         """Of a streamed response."""
         ...
 
-    def decode(self, body: bytes, head: Head) -> Ask:
+    def decode(self, body: bytes, head: Head) -> DecodedRequest:
         """Reads a request.
 
         Raises:
@@ -186,11 +186,11 @@ class Dialect(Protocol):
         """
         ...
 
-    def projector(self, ask: Ask, head: Head) -> Projector:
+    def projector(self, ask: DecodedRequest, head: Head) -> Projector:
         """A fresh encoder for one streamed response."""
         ...
 
-    def body(self, ask: Ask, head: Head, choices: Sequence[Collected]) -> bytes:
+    def body(self, ask: DecodedRequest, head: Head, choices: Sequence[Collected]) -> bytes:
         """The whole response, unstreamed."""
         ...
 

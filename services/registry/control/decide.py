@@ -20,7 +20,13 @@ from services.registry.placement.progress import Queued
 from services.registry.placement.queue import Demands
 from services.registry.scheduler import filters, select
 from services.registry.scheduler.cache import SchedulerCache
-from services.registry.scheduler.request import PLACEABLE, Ask, Candidate, Decision, Outcome
+from services.registry.scheduler.request import (
+    PLACEABLE,
+    Candidate,
+    Decision,
+    Outcome,
+    PlacementRequest,
+)
 
 # Drains that one demand may give up for something idle: so many copies leave for nothing at most.
 _MOST_REDIRECTS: Final = 2
@@ -211,7 +217,9 @@ class Asking:
         self._standings = standings
         self._jobs = jobs
 
-    def ask_for(self, demand: Demand, held: dict[str, frozenset[str]], now: float) -> Ask:
+    def ask_for(
+        self, demand: Demand, held: dict[str, frozenset[str]], now: float
+    ) -> PlacementRequest:
         """The question that `placement` answers for a demand.
 
         Args:
@@ -221,7 +229,7 @@ class Asking:
         """
         situation = self._situation
         footprint = situation.footprint(demand.profile)
-        return Ask(
+        return PlacementRequest(
             demand.profile,
             footprint,
             now,

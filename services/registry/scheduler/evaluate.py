@@ -12,13 +12,13 @@ from services.registry.fleet.policy import Strategy
 from services.registry.scheduler import eviction, filters
 from services.registry.scheduler.eviction import Incoming, Plan, Turn
 from services.registry.scheduler.neuron_info import DeviceInfo, InstanceInfo, NeuronInfo
-from services.registry.scheduler.request import PLACEABLE, Ask, Candidate, Outcome
+from services.registry.scheduler.request import PLACEABLE, Candidate, Outcome, PlacementRequest
 
 # A copy that is replaced where it is costs nobody else anything: before every other plan.
 _IN_PLACE: Final = (float("-inf"), 0, (), 0, "")
 
 
-def examine(ask: Ask, standing: NeuronInfo) -> Candidate:
+def examine(ask: PlacementRequest, standing: NeuronInfo) -> Candidate:
     """Looks at one neuron, with a reason for whatever comes out."""
     objection = ""
     if standing.is_known:
@@ -37,7 +37,9 @@ def examine(ask: Ask, standing: NeuronInfo) -> Candidate:
     return free_fit(ask, standing) or _after_eviction(ask, standing, free)
 
 
-def _in_place(ask: Ask, standing: NeuronInfo, own: list[InstanceInfo], free: int) -> Candidate:
+def _in_place(
+    ask: PlacementRequest, standing: NeuronInfo, own: list[InstanceInfo], free: int
+) -> Candidate:
     """The neuron that has a copy: a useless one is replaced, any other is the only one there."""
     moving = [why for h in own if (why := eviction.delay(h, ask.incoming))]
     if not all(h.is_surplus for h in own) or moving:
@@ -67,7 +69,7 @@ def _in_place(ask: Ask, standing: NeuronInfo, own: list[InstanceInfo], free: int
     )
 
 
-def free_bound(ask: Ask, standing: NeuronInfo) -> tuple[object, ...] | None:
+def free_bound(ask: PlacementRequest, standing: NeuronInfo) -> tuple[object, ...] | None:
     """A rank that `free_fit` can at best give it; None where there is no room. Cheap."""
     profile = ask.profile
     free = standing.open_free[profile.device_kind]
@@ -84,7 +86,7 @@ def free_bound(ask: Ask, standing: NeuronInfo) -> tuple[object, ...] | None:
     return None
 
 
-def free_fit(ask: Ask, standing: NeuronInfo) -> Candidate | None:
+def free_fit(ask: PlacementRequest, standing: NeuronInfo) -> Candidate | None:
     """The neuron with room as it is, or None."""
     if standing.refusal or standing.neuron in ask.avoided:
         return None
@@ -109,7 +111,9 @@ def free_fit(ask: Ask, standing: NeuronInfo) -> Candidate | None:
     return None
 
 
-def _fitting(ask: Ask, standing: NeuronInfo, rooms: list[DeviceInfo], need: int) -> Candidate:
+def _fitting(
+    ask: PlacementRequest, standing: NeuronInfo, rooms: list[DeviceInfo], need: int
+) -> Candidate:
     free = min(r.free_bytes for r in rooms)
     on_disk = is_stored(ask.profile, standing)
     return Candidate(
@@ -132,7 +136,7 @@ def _fitting(ask: Ask, standing: NeuronInfo, rooms: list[DeviceInfo], need: int)
     )
 
 
-def _after_eviction(ask: Ask, standing: NeuronInfo, free: int) -> Candidate:
+def _after_eviction(ask: PlacementRequest, standing: NeuronInfo, free: int) -> Candidate:
     """The neuron once something has left, or why nothing can."""
     count, need, rooms = _devices_to_clear(ask, standing)
     if len(rooms) < count:
@@ -157,7 +161,7 @@ def _after_eviction(ask: Ask, standing: NeuronInfo, free: int) -> Candidate:
 
 
 def _candidate_of_plan(
-    ask: Ask,
+    ask: PlacementRequest,
     standing: NeuronInfo,
     best: tuple[tuple[object, ...], Plan, list[DeviceInfo]],
     need: int,
@@ -186,7 +190,9 @@ def _candidate_of_plan(
     )
 
 
-def _devices_to_clear(ask: Ask, standing: NeuronInfo) -> tuple[int, int, list[DeviceInfo]]:
+def _devices_to_clear(
+    ask: PlacementRequest, standing: NeuronInfo
+) -> tuple[int, int, list[DeviceInfo]]:
     """For the fewest devices that would do: how many, the need on each, and which are eligible."""
     profile = ask.profile
     rooms = standing.rooms_of(profile.device_kind)
@@ -199,7 +205,9 @@ def _devices_to_clear(ask: Ask, standing: NeuronInfo) -> tuple[int, int, list[De
     return profile.devices, ask.footprint.per_device(profile.devices), []
 
 
-def dearest_bound(ask: Ask, incoming: Incoming, standing: NeuronInfo, first: Turn) -> Turn | None:
+def dearest_bound(
+    ask: PlacementRequest, incoming: Incoming, standing: NeuronInfo, first: Turn
+) -> Turn | None:
     """The least turn that the dearest victim of a plan can have. Cheap.
 
     Args:

@@ -33,7 +33,7 @@ PLACEABLE = frozenset({Outcome.FREE_FIT, Outcome.EVICT, Outcome.DRAIN})
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Ask:
+class PlacementRequest:
     """What is to be placed.
 
     Attributes:

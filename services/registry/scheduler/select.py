@@ -21,7 +21,7 @@ from services.registry.scheduler.evaluate import (
 from services.registry.scheduler.eviction import Incoming, Turn, may_go_now
 from services.registry.scheduler.index import NeuronIndex
 from services.registry.scheduler.neuron_info import NeuronInfo
-from services.registry.scheduler.request import Ask, Candidate, Decision, Outcome
+from services.registry.scheduler.request import Candidate, Decision, Outcome, PlacementRequest
 
 # Neurons that cannot take the model now and are examined all the same, for their reasons.
 _REASONS: Final = 16
@@ -30,7 +30,7 @@ _REASONS: Final = 16
 _Key: TypeAlias = tuple[object, ...]
 
 
-def decide(ask: Ask, roster: NeuronIndex) -> Decision:
+def decide(ask: PlacementRequest, roster: NeuronIndex) -> Decision:
     """The best neuron for a model.
 
     Free room anywhere outranks any eviction, so evictions are planned only where there is none.
@@ -47,19 +47,19 @@ def decide(ask: Ask, roster: NeuronIndex) -> Decision:
     return _least_bad(ask, roster)
 
 
-def explain(ask: Ask, standings: Iterable[NeuronInfo]) -> Decision:
+def explain(ask: PlacementRequest, standings: Iterable[NeuronInfo]) -> Decision:
     """Like `decide`, but looks at every neuron; candidates come in order of preference."""
     return _judge([examine(ask, standing) for standing in standings], None)
 
 
-def _decide_one(ask: Ask, roster: NeuronIndex) -> Decision:
+def _decide_one(ask: PlacementRequest, roster: NeuronIndex) -> Decision:
     standing = roster.get(ask.only_neuron)
     if standing is None:
         return explain(ask, roster)
     return _judge([examine(ask, standing)], _first_end(ask, roster))
 
 
-def _best_free_fit(ask: Ask, roster: NeuronIndex) -> Candidate | None:
+def _best_free_fit(ask: PlacementRequest, roster: NeuronIndex) -> Candidate | None:
     """The neuron with free room that ranks first.
 
     The least busy come first; once the best has all that may come before that, no other is better.
@@ -82,7 +82,7 @@ def _best_free_fit(ask: Ask, roster: NeuronIndex) -> Candidate | None:
     return best
 
 
-def _best_after_eviction(ask: Ask, roster: NeuronIndex) -> Candidate | None:
+def _best_after_eviction(ask: PlacementRequest, roster: NeuronIndex) -> Candidate | None:
     """The neuron whose dearest victim is missed least, by branch and bound.
 
     No plan can be better than the neuron's first victim alone. Neurons come in the order of those;
@@ -133,7 +133,7 @@ def _is_better(one: Candidate, other: Candidate) -> bool:
     return (one.outcome, one.rank) < (other.outcome, other.rank)
 
 
-def _takes(ask: Ask, standing: NeuronInfo) -> bool:
+def _takes(ask: PlacementRequest, standing: NeuronInfo) -> bool:
     """True if the neuron may take something now, and could take this model."""
     return (
         not standing.refusal
@@ -142,7 +142,7 @@ def _takes(ask: Ask, standing: NeuronInfo) -> bool:
     )
 
 
-def _least_bad(ask: Ask, roster: NeuronIndex) -> Decision:
+def _least_bad(ask: PlacementRequest, roster: NeuronIndex) -> Decision:
     """Nothing can be done now: the reasons of a few, and of as many as it takes to find hope."""
     candidates: list[Candidate] = []
     is_hopeful = False
@@ -156,7 +156,7 @@ def _least_bad(ask: Ask, roster: NeuronIndex) -> Decision:
     return _judge(candidates, _first_end(ask, roster))
 
 
-def _able(ask: Ask, roster: NeuronIndex) -> Iterator[NeuronInfo]:
+def _able(ask: PlacementRequest, roster: NeuronIndex) -> Iterator[NeuronInfo]:
     """Neurons where the model could ever run; those that take nothing for now come last."""
     refusing: list[NeuronInfo] = []
     for standing in roster:
@@ -169,7 +169,7 @@ def _able(ask: Ask, roster: NeuronIndex) -> Iterator[NeuronInfo]:
     yield from refusing
 
 
-def _first_end(ask: Ask, roster: NeuronIndex) -> float | None:
+def _first_end(ask: PlacementRequest, roster: NeuronIndex) -> float | None:
     """When the first protection ends that may be in the way."""
     for until, standing, holding in roster.protections(ask.now):
         if holding.is_pinned or (ask.only_neuron and standing.neuron != ask.only_neuron):

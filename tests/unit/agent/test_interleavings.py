@@ -134,7 +134,7 @@ class RandomEndpoint:
     def __init__(self, world: World) -> None:
         self.world = world
 
-    async def stream(self, ask: events.Ask) -> AsyncGenerator[events.StreamEvent, None]:
+    async def stream(self, ask: events.ModelRequest) -> AsyncGenerator[events.StreamEvent, None]:
         world = self.world
         self.check_disk(world)
         world.streaming += 1

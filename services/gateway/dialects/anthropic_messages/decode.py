@@ -22,7 +22,7 @@ from services.gateway.dialects.anthropic_messages.fields import (
 )
 from services.gateway.dialects.common import sampling
 from services.gateway.dialects.common.json_body import bad, text_of, unsupported
-from services.gateway.dialects.dialect import Ask, Head
+from services.gateway.dialects.dialect import DecodedRequest, Head
 
 _EFFORTS: Final[Mapping[str, generation.ReasoningEffort.ValueType]] = MappingProxyType(
     {
@@ -53,7 +53,7 @@ class Detail:
     only_prefills: bool = False
 
 
-def decode(body: bytes, head: Head) -> Ask:
+def decode(body: bytes, head: Head) -> DecodedRequest:
     """Reads a request.
 
     Raises:
@@ -80,7 +80,7 @@ def decode(body: bytes, head: Head) -> Ask:
         reasoning=_reasoning(wire, wire.max_tokens),
         work_class=generation.WORK_CLASS_INTERACTIVE,
     )
-    return Ask(
+    return DecodedRequest(
         model=wire.model, stream=bool(wire.stream), requests=[request], detail=_detail(wire, head)
     )
 

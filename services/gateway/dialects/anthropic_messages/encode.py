@@ -12,7 +12,7 @@ from cortex.v1 import generation_pb2 as generation
 from services.gateway.dialects.anthropic_messages.decode import Detail, is_beta
 from services.gateway.dialects.common import signature
 from services.gateway.dialects.common.json_body import encode
-from services.gateway.dialects.dialect import Ask, Collected, Head
+from services.gateway.dialects.dialect import Collected, DecodedRequest, Head
 
 _STOP_REASONS: Final = {
     generation.FINISH_REASON_END_OF_TURN: "end_turn",
@@ -27,7 +27,7 @@ def message_id(head: Head) -> str:
     return "msg_" + head.request_id
 
 
-def body(ask: Ask, head: Head, choices: Sequence[Collected]) -> bytes:
+def body(ask: DecodedRequest, head: Head, choices: Sequence[Collected]) -> bytes:
     """The whole response."""
     (one,) = choices
     detail: Detail = ask.detail
@@ -40,7 +40,11 @@ def body(ask: Ask, head: Head, choices: Sequence[Collected]) -> bytes:
 
 
 def message(
-    ask: Ask, head: Head, content: Sequence[Any], end: dict[str, Any], usage: generation.Usage
+    ask: DecodedRequest,
+    head: Head,
+    content: Sequence[Any],
+    end: dict[str, Any],
+    usage: generation.Usage,
 ) -> dict[str, Any]:
     """The message, as the body has it and as a stream begins with it."""
     detail: Detail = ask.detail

@@ -10,7 +10,14 @@ from services.backplane.errors import FleetError
 from services.gateway.dialects.anthropic_messages import decode, encode
 from services.gateway.dialects.anthropic_messages.stream import MessagesProjector, PrefillProjector
 from services.gateway.dialects.common.anthropic_body import envelope
-from services.gateway.dialects.dialect import Ask, Collected, Fleet, Head, Mount, Projector
+from services.gateway.dialects.dialect import (
+    Collected,
+    DecodedRequest,
+    Fleet,
+    Head,
+    Mount,
+    Projector,
+)
 
 
 class AnthropicMessages:
@@ -19,17 +26,17 @@ class AnthropicMessages:
     name: str = "anthropic_messages"
     content_type: bytes = b"text/event-stream; charset=utf-8"
 
-    def decode(self, body: bytes, head: Head) -> Ask:
+    def decode(self, body: bytes, head: Head) -> DecodedRequest:
         """Reads a request."""
         return decode.decode(body, head)
 
-    def projector(self, ask: Ask, head: Head) -> Projector:
+    def projector(self, ask: DecodedRequest, head: Head) -> Projector:
         """A fresh encoder for one streamed response."""
         detail: decode.Detail = ask.detail
         make = PrefillProjector if detail.only_prefills else MessagesProjector
         return make(ask, head)
 
-    def body(self, ask: Ask, head: Head, choices: Sequence[Collected]) -> bytes:
+    def body(self, ask: DecodedRequest, head: Head, choices: Sequence[Collected]) -> bytes:
         """The whole response, unstreamed."""
         return encode.body(ask, head, choices)
 

@@ -23,7 +23,7 @@ from services.gateway.dialects.anthropic_messages.encode import (
 from services.gateway.dialects.common import openai_body, signature
 from services.gateway.dialects.common.anthropic_body import envelope
 from services.gateway.dialects.common.json_body import encode
-from services.gateway.dialects.dialect import Ask, Head
+from services.gateway.dialects.dialect import DecodedRequest, Head
 
 
 def event(kind: str, **fields: Any) -> bytes:
@@ -41,7 +41,7 @@ class MessagesProjector:
 
     comment: bytes = b": keep-alive\n\n"
 
-    def __init__(self, ask: Ask, head: Head) -> None:
+    def __init__(self, ask: DecodedRequest, head: Head) -> None:
         self._ask = ask
         self._head = head
         self._detail: Detail = ask.detail

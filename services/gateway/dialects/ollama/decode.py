@@ -21,7 +21,7 @@ from services.gateway.dialects.common.json_body import (
     text_of,
     unsupported,
 )
-from services.gateway.dialects.dialect import Ask, Head
+from services.gateway.dialects.dialect import DecodedRequest, Head
 from services.gateway.dialects.ollama.fields import (
     CHAT,
     GENERATE,
@@ -69,7 +69,7 @@ def model_name(asked: str) -> str:
     return asked.removesuffix(_LATEST)
 
 
-def decode_chat(body: bytes, head: Head) -> Ask:
+def decode_chat(body: bytes, head: Head) -> DecodedRequest:
     """Reads /api/chat.
 
     Raises:
@@ -91,7 +91,7 @@ def decode_chat(body: bytes, head: Head) -> Ask:
     return _ask(wire, head, generation.GenerateRequest(chat=chat), chats=True)
 
 
-def decode_generate(body: bytes, head: Head) -> Ask:
+def decode_generate(body: bytes, head: Head) -> DecodedRequest:
     """Reads /api/generate.
 
     Raises:
@@ -114,7 +114,9 @@ def decode_generate(body: bytes, head: Head) -> Ask:
     return _ask(wire, head, generation.GenerateRequest(chat=chat), chats=False)
 
 
-def _ask(wire: RunFields, head: Head, request: generation.GenerateRequest, *, chats: bool) -> Ask:
+def _ask(
+    wire: RunFields, head: Head, request: generation.GenerateRequest, *, chats: bool
+) -> DecodedRequest:
     if not wire.model:
         raise bad("model", "must not be empty.")
     only_loads = request.WhichOneof("prompt") == "chat" and not request.chat.messages
@@ -134,7 +136,7 @@ def _ask(wire: RunFields, head: Head, request: generation.GenerateRequest, *, ch
         request.reasoning.CopyFrom(reasoning)
     if only_loads:
         _only_load(request)
-    return Ask(
+    return DecodedRequest(
         model=model_name(wire.model),
         stream=wire.stream is not False,
         requests=[request],

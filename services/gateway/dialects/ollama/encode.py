@@ -12,7 +12,7 @@ from cortex.v1 import generation_pb2 as generation
 from services.backplane.errors import FleetError, Reason
 from services.gateway.dialects.common import openai_body
 from services.gateway.dialects.common.json_body import encode
-from services.gateway.dialects.dialect import Ask, Collected
+from services.gateway.dialects.dialect import Collected, DecodedRequest
 from services.gateway.dialects.ollama.decode import Detail
 
 
@@ -21,7 +21,7 @@ def now() -> str:
     return dt.datetime.now(dt.UTC).isoformat().replace("+00:00", "Z")
 
 
-def body(ask: Ask, choices: Sequence[Collected]) -> bytes:
+def body(ask: DecodedRequest, choices: Sequence[Collected]) -> bytes:
     """The whole answer."""
     (one,) = choices
     detail: Detail = ask.detail
@@ -61,7 +61,7 @@ def call_object(name: str, arguments_json: str) -> dict[str, Any]:
     return {"function": {"name": name, "arguments": arguments}}
 
 
-def last_fields(ask: Ask, finished: generation.GenerationFinished) -> dict[str, Any]:
+def last_fields(ask: DecodedRequest, finished: generation.GenerationFinished) -> dict[str, Any]:
     """What only the last line has: why it ended, and what it cost, in nanoseconds."""
     detail: Detail = ask.detail
     if detail.only_loads:

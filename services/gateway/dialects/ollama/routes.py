@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from starlette.routing import Route
 
 from services.backplane.errors import FleetError
-from services.gateway.dialects.dialect import Ask, Collected, Head, Mount, Projector
+from services.gateway.dialects.dialect import Collected, DecodedRequest, Head, Mount, Projector
 from services.gateway.dialects.ollama import decode, encode, listings
 from services.gateway.dialects.ollama.stream import LineProjector
 
@@ -18,15 +18,15 @@ class OllamaGenerate:
     name: str = "ollama_generate"
     content_type: bytes = b"application/x-ndjson"
 
-    def decode(self, body: bytes, head: Head) -> Ask:
+    def decode(self, body: bytes, head: Head) -> DecodedRequest:
         """Reads a request."""
         return decode.decode_generate(body, head)
 
-    def projector(self, ask: Ask, head: Head) -> Projector:
+    def projector(self, ask: DecodedRequest, head: Head) -> Projector:
         """A fresh encoder for one streamed response."""
         return LineProjector(ask)
 
-    def body(self, ask: Ask, head: Head, choices: Sequence[Collected]) -> bytes:
+    def body(self, ask: DecodedRequest, head: Head, choices: Sequence[Collected]) -> bytes:
         """The whole response, unstreamed."""
         return encode.body(ask, choices)
 
@@ -40,7 +40,7 @@ class OllamaChat(OllamaGenerate):
 
     name: str = "ollama_chat"
 
-    def decode(self, body: bytes, head: Head) -> Ask:
+    def decode(self, body: bytes, head: Head) -> DecodedRequest:
         """Reads a request."""
         return decode.decode_chat(body, head)
 

@@ -9,7 +9,7 @@ from cortex.v1 import generation_pb2 as generation
 from services.backplane.errors import FleetError
 from services.gateway.dialects.common import openai_body
 from services.gateway.dialects.common.json_body import encode
-from services.gateway.dialects.dialect import Ask
+from services.gateway.dialects.dialect import DecodedRequest
 from services.gateway.dialects.ollama.decode import Detail
 from services.gateway.dialects.ollama.encode import call_object, envelope, last_fields, now, payload
 
@@ -17,7 +17,7 @@ from services.gateway.dialects.ollama.encode import call_object, envelope, last_
 class LineProjector:
     """One streamed answer of chat or generate. Calls are told whole, once they are."""
 
-    def __init__(self, ask: Ask) -> None:
+    def __init__(self, ask: DecodedRequest) -> None:
         self._ask = ask
         self._detail: Detail = ask.detail
         self._head = b'{"model":' + encode(self._detail.model) + b',"created_at":'

@@ -10,7 +10,7 @@ from cortex.v1 import conversation_pb2 as conversation
 from cortex.v1 import generation_pb2 as generation
 from services.gateway.dialects.common import sampling
 from services.gateway.dialects.common.json_body import bad, encode_text, unsupported
-from services.gateway.dialects.dialect import Ask, Head
+from services.gateway.dialects.dialect import DecodedRequest, Head
 from services.gateway.dialects.openai_chat import messages, wishes
 from services.gateway.dialects.openai_chat.fields import READER, ChatRequest
 
@@ -31,7 +31,7 @@ class Detail(msgspec.Struct, frozen=True):
     old_functions: bool = False
 
 
-def decode(body: bytes, head: Head) -> Ask:
+def decode(body: bytes, head: Head) -> DecodedRequest:
     """Reads a request.
 
     Raises:
@@ -61,7 +61,9 @@ def decode(body: bytes, head: Head) -> Ask:
         old_functions=wire.functions is not None and wire.tools is None,
     )
     requests = sampling.choices(request, wire.n or 1)
-    return Ask(model=wire.model, stream=bool(wire.stream), requests=requests, detail=detail)
+    return DecodedRequest(
+        model=wire.model, stream=bool(wire.stream), requests=requests, detail=detail
+    )
 
 
 def _fill_chat(wire: ChatRequest, chat: conversation.Chat) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 from services.gateway.dialects.common import openai_body
 from services.gateway.dialects.common.json_body import encode
-from services.gateway.dialects.dialect import Ask, Collected, CollectedToolCall, Head
+from services.gateway.dialects.dialect import Collected, CollectedToolCall, DecodedRequest, Head
 from services.gateway.dialects.openai_chat.decode import Detail
 
 
@@ -16,7 +16,7 @@ def completion_id(head: Head) -> str:
     return "chatcmpl-" + head.request_id
 
 
-def body(ask: Ask, head: Head, choices: Sequence[Collected]) -> bytes:
+def body(ask: DecodedRequest, head: Head, choices: Sequence[Collected]) -> bytes:
     """The whole response."""
     detail: Detail = ask.detail
     usage = openai_body.total(one.finished.usage for one in choices)

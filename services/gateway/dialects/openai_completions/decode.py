@@ -16,7 +16,7 @@ from services.gateway.dialects.common import sampling
 from services.gateway.dialects.common.json_body import FieldRules, Reader, bad, unsupported
 from services.gateway.dialects.common.sampling import UNKNOWN_SAMPLERS, SamplingFields
 from services.gateway.dialects.common.token_inputs import texts_or_tokens
-from services.gateway.dialects.dialect import Ask, Head
+from services.gateway.dialects.dialect import DecodedRequest, Head
 from services.gateway.dialects.openai_chat import wishes
 from services.gateway.dialects.openai_chat.decode import work_class
 from services.gateway.dialects.openai_chat.fields import MAX_CHOICES, ResponseFormat, StreamOptions
@@ -79,7 +79,7 @@ class Detail:
     choices_per_prompt: int = 1
 
 
-def decode(body: bytes, head: Head) -> Ask:
+def decode(body: bytes, head: Head) -> DecodedRequest:
     """Reads a request.
 
     Raises:
@@ -102,7 +102,9 @@ def decode(body: bytes, head: Head) -> Ask:
         prompts=prompts,
         choices_per_prompt=count,
     )
-    return Ask(model=wire.model, stream=bool(wire.stream), requests=requests, detail=detail)
+    return DecodedRequest(
+        model=wire.model, stream=bool(wire.stream), requests=requests, detail=detail
+    )
 
 
 def _request(

@@ -8,7 +8,7 @@ from typing import Any
 from cortex.v1 import generation_pb2 as generation
 from services.gateway.dialects.common import openai_body
 from services.gateway.dialects.common.json_body import encode
-from services.gateway.dialects.dialect import Ask, Collected, Head
+from services.gateway.dialects.dialect import Collected, DecodedRequest, Head
 from services.gateway.dialects.openai_completions.decode import Detail
 
 
@@ -17,7 +17,7 @@ def completion_id(head: Head) -> str:
     return "cmpl-" + head.request_id
 
 
-def body(ask: Ask, head: Head, choices: Sequence[Collected]) -> bytes:
+def body(ask: DecodedRequest, head: Head, choices: Sequence[Collected]) -> bytes:
     """The whole response."""
     detail: Detail = ask.detail
     usages = [one.finished.usage for one in choices]

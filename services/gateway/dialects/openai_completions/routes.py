@@ -9,7 +9,7 @@ from starlette.routing import Route
 
 from services.backplane.errors import FleetError
 from services.gateway.dialects.common import openai_body
-from services.gateway.dialects.dialect import Ask, Collected, Head, Mount, Projector
+from services.gateway.dialects.dialect import Collected, DecodedRequest, Head, Mount, Projector
 from services.gateway.dialects.openai_completions import decode, encode
 from services.gateway.dialects.openai_completions.stream import CompletionProjector
 
@@ -22,15 +22,15 @@ class OpenAICompletions:
     name: str = "openai_completions"
     content_type: bytes = b"text/event-stream; charset=utf-8"
 
-    def decode(self, body: bytes, head: Head) -> Ask:
+    def decode(self, body: bytes, head: Head) -> DecodedRequest:
         """Reads a request."""
         return decode.decode(body, head)
 
-    def projector(self, ask: Ask, head: Head) -> Projector:
+    def projector(self, ask: DecodedRequest, head: Head) -> Projector:
         """A fresh encoder for one streamed response."""
         return CompletionProjector(ask, head)
 
-    def body(self, ask: Ask, head: Head, choices: Sequence[Collected]) -> bytes:
+    def body(self, ask: DecodedRequest, head: Head, choices: Sequence[Collected]) -> bytes:
         """The whole response, unstreamed."""
         return encode.body(ask, head, choices)
 

@@ -8,7 +8,7 @@ from cortex.v1 import generation_pb2 as generation
 from services.backplane.errors import FleetError
 from services.gateway.dialects.common import openai_body
 from services.gateway.dialects.common.json_body import encode
-from services.gateway.dialects.dialect import Ask, Head
+from services.gateway.dialects.dialect import DecodedRequest, Head
 from services.gateway.dialects.openai_completions.decode import Detail
 from services.gateway.dialects.openai_completions.encode import (
     Columns,
@@ -23,7 +23,7 @@ class CompletionProjector:
 
     comment: bytes = b": keep-alive\n\n"
 
-    def __init__(self, ask: Ask, head: Head) -> None:
+    def __init__(self, ask: DecodedRequest, head: Head) -> None:
         detail: Detail = ask.detail
         self._detail = detail
         self._base: dict[str, Any] = {

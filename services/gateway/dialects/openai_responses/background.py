@@ -15,7 +15,7 @@ import structlog
 
 from services.backplane.errors import FleetError, Reason
 from services.gateway.dialects.common import openai_body
-from services.gateway.dialects.dialect import Ask, Collected, Head
+from services.gateway.dialects.dialect import Collected, DecodedRequest, Head
 from services.gateway.dialects.openai_responses import encode
 from services.gateway.dialects.openai_responses.decode import Detail
 from services.gateway.dialects.openai_responses.resource import Resource, error_code
@@ -43,7 +43,7 @@ class BackgroundRuns:
         self._store = store
         self._running: dict[str, _Running] = {}
 
-    def run_of(self, ask: Ask, head: Head) -> BackgroundRun:
+    def run_of(self, ask: DecodedRequest, head: Head) -> BackgroundRun:
         """A run to be."""
         return BackgroundRun(ask, head, self, self._store)
 
@@ -107,7 +107,9 @@ class BackgroundRuns:
 class BackgroundRun:
     """One response under way; see `Detached`."""
 
-    def __init__(self, ask: Ask, head: Head, runs: BackgroundRuns, store: ResponsesStore) -> None:
+    def __init__(
+        self, ask: DecodedRequest, head: Head, runs: BackgroundRuns, store: ResponsesStore
+    ) -> None:
         self._ask = ask
         self._head = head
         self._runs = runs

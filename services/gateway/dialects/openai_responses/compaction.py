@@ -13,7 +13,7 @@ from cortex.v1 import generation_pb2 as generation
 from services.backplane.errors import FleetError
 from services.gateway.dialects.common import openai_body, signature, turns
 from services.gateway.dialects.common.json_body import FieldRules, Reader, bad
-from services.gateway.dialects.dialect import Ask, Collected, Head, Projector
+from services.gateway.dialects.dialect import Collected, DecodedRequest, Head, Projector
 from services.gateway.dialects.openai_responses.decode import chat_of
 from services.gateway.dialects.openai_responses.encode import to_json
 from services.gateway.dialects.openai_responses.fields import PromptFields
@@ -59,7 +59,7 @@ class Compaction:
     def __init__(self, history: History) -> None:
         self._history = history
 
-    def decode(self, body: bytes, head: Head) -> Ask:
+    def decode(self, body: bytes, head: Head) -> DecodedRequest:
         """Reads a request."""
         wire: CompactRequest = _READER.read(body)
         if not wire.model:
@@ -71,13 +71,13 @@ class Compaction:
         chat.messages.append(order)
         request = generation.GenerateRequest(request_id=head.request_id, chat=chat)
         request.stop.max_tokens = _MAX_TOKENS
-        return Ask(model=wire.model, stream=False, requests=[request])
+        return DecodedRequest(model=wire.model, stream=False, requests=[request])
 
-    def projector(self, ask: Ask, head: Head) -> Projector:
+    def projector(self, ask: DecodedRequest, head: Head) -> Projector:
         """Not reached: `decode` never asks for a stream."""
         raise NotImplementedError
 
-    def body(self, ask: Ask, head: Head, choices: Sequence[Collected]) -> bytes:
+    def body(self, ask: DecodedRequest, head: Head, choices: Sequence[Collected]) -> bytes:
         """The compacted window: one item."""
         summary = choices[0].text().strip()
         item: dict[str, Any] = {

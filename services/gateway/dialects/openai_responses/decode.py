@@ -12,7 +12,7 @@ from cortex.v1 import generation_pb2 as generation
 from cortex.v1 import neuron_service_pb2 as neuron
 from services.gateway.dialects.common import sampling
 from services.gateway.dialects.common.json_body import bad, encode_text, text_of, unsupported
-from services.gateway.dialects.dialect import Ask, Head
+from services.gateway.dialects.dialect import DecodedRequest, Head
 from services.gateway.dialects.openai_chat import wishes
 from services.gateway.dialects.openai_chat.decode import work_class
 from services.gateway.dialects.openai_responses.fields import (
@@ -70,7 +70,7 @@ class Detail:
         return bool(self.wire.top_logprobs) or _LOGPROBS in (self.wire.include or ())
 
 
-def decode(body: bytes, head: Head, history: History, response_id: str) -> Ask:
+def decode(body: bytes, head: Head, history: History, response_id: str) -> DecodedRequest:
     """Reads a request.
 
     Raises:
@@ -94,7 +94,9 @@ def decode(body: bytes, head: Head, history: History, response_id: str) -> Ask:
     sampling.fill_stop(wire, request.stop, stop=wire.stop, max_tokens=wire.max_output_tokens)
     if wire.chat_template_kwargs:
         request.chat.template_variables_json = encode_text(wire.chat_template_kwargs)
-    return Ask(model=wire.model, stream=bool(wire.stream), requests=[request], detail=detail)
+    return DecodedRequest(
+        model=wire.model, stream=bool(wire.stream), requests=[request], detail=detail
+    )
 
 
 def decode_count(body: bytes, head: Head, history: History) -> neuron.CountTokensRequest:

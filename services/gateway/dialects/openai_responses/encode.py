@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from services.gateway.dialects.common.json_body import encode as to_json
-from services.gateway.dialects.dialect import Ask, Collected, Head
+from services.gateway.dialects.dialect import Collected, DecodedRequest, Head
 from services.gateway.dialects.openai_responses.decode import Detail
 from services.gateway.dialects.openai_responses.output import Items
 from services.gateway.dialects.openai_responses.resource import Resource, is_cut
@@ -17,7 +17,7 @@ from services.gateway.dialects.openai_responses.store.store import StoredRespons
 __all__ = ["body", "keep", "to_json"]
 
 
-def body(ask: Ask, head: Head, choices: Sequence[Collected], store: Responses) -> bytes:
+def body(ask: DecodedRequest, head: Head, choices: Sequence[Collected], store: Responses) -> bytes:
     """The whole response, which is kept on the way where it shall be."""
     (one,) = choices
     output = Items(ask.detail).collected(one, cut=is_cut(one.finished))

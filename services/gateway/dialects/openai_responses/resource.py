@@ -13,7 +13,7 @@ import msgspec
 from cortex.v1 import generation_pb2 as generation
 from services.backplane.errors import FleetError, Reason
 from services.gateway.dialects.common import openai_body
-from services.gateway.dialects.dialect import Ask, Head
+from services.gateway.dialects.dialect import DecodedRequest, Head
 from services.gateway.dialects.openai_responses.decode import Detail
 from services.gateway.dialects.openai_responses.fields import ResponsesRequest
 
@@ -21,7 +21,7 @@ from services.gateway.dialects.openai_responses.fields import ResponsesRequest
 class Resource:
     """Builds snapshots of one response."""
 
-    def __init__(self, ask: Ask, head: Head) -> None:
+    def __init__(self, ask: DecodedRequest, head: Head) -> None:
         detail: Detail = ask.detail
         wire = detail.wire
         self._base: dict[str, Any] = {

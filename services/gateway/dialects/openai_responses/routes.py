@@ -10,7 +10,7 @@ from starlette.routing import Route, WebSocketRoute
 from services.backplane.errors import FleetError
 from services.gateway.dialects.common import openai_body
 from services.gateway.dialects.common.json_body import unsupported
-from services.gateway.dialects.dialect import Ask, Collected, Head, Mount, Projector
+from services.gateway.dialects.dialect import Collected, DecodedRequest, Head, Mount, Projector
 from services.gateway.dialects.openai_responses import decode, encode, stored
 from services.gateway.dialects.openai_responses.background import BackgroundRuns
 from services.gateway.dialects.openai_responses.compaction import Compaction
@@ -44,7 +44,7 @@ class OpenAIResponses:
         self._history = History(store)
         self._new_id = new_id
 
-    def decode(self, body: bytes, head: Head) -> Ask:
+    def decode(self, body: bytes, head: Head) -> DecodedRequest:
         """Reads a request."""
         ask = decode.decode(body, head, self._history, self._new_id())
         detail: decode.Detail = ask.detail
@@ -54,11 +54,11 @@ class OpenAIResponses:
             ask.detached = self._runs.run_of(ask, head)
         return ask
 
-    def projector(self, ask: Ask, head: Head) -> Projector:
+    def projector(self, ask: DecodedRequest, head: Head) -> Projector:
         """A fresh encoder for one streamed response."""
         return ResponseProjector(ask, head, self._store)
 
-    def body(self, ask: Ask, head: Head, choices: Sequence[Collected]) -> bytes:
+    def body(self, ask: DecodedRequest, head: Head, choices: Sequence[Collected]) -> bytes:
         """The whole response, unstreamed."""
         return encode.body(ask, head, choices, self._store)
 

@@ -13,7 +13,7 @@ from typing import Any
 from cortex.v1 import generation_pb2 as generation
 from services.backplane.errors import FleetError
 from services.gateway.dialects.common import openai_body
-from services.gateway.dialects.dialect import Ask, Head
+from services.gateway.dialects.dialect import DecodedRequest, Head
 from services.gateway.dialects.openai_responses.decode import Detail
 from services.gateway.dialects.openai_responses.encode import keep
 from services.gateway.dialects.openai_responses.open_item import (
@@ -33,7 +33,7 @@ class ResponseProjector:
 
     comment: bytes = b": keep-alive\n\n"
 
-    def __init__(self, ask: Ask, head: Head, store: Responses) -> None:
+    def __init__(self, ask: DecodedRequest, head: Head, store: Responses) -> None:
         detail: Detail = ask.detail
         self._detail = detail
         self._store = store

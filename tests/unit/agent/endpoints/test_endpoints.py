@@ -13,7 +13,7 @@ from services.agent.core.history import (
 )
 from services.agent.core.settings import EndpointSettings, Settings
 from services.agent.endpoints import chat, messages, responses
-from services.agent.endpoints.endpoint import Ask, EndpointError, ModelInfo, ToolSpec
+from services.agent.endpoints.endpoint import EndpointError, ModelInfo, ModelRequest, ToolSpec
 from services.agent.endpoints.listing import model_info
 from services.agent.endpoints.selection import Endpoints, UnknownModelError
 
@@ -28,7 +28,7 @@ HISTORY: list[Turn] = [
     ),
     ResultsTurn((ToolResult("c1", "bash", "a.txt"), ToolResult("c2", "bash", "ERROR: x", True))),
 ]
-ASK = Ask("m", "system", HISTORY, [ToolSpec("bash", "Runs", {"type": "object"})], 99)
+ASK = ModelRequest("m", "system", HISTORY, [ToolSpec("bash", "Runs", {"type": "object"})], 99)
 
 
 def test_chat_requests():
@@ -46,7 +46,7 @@ def test_chat_requests():
 
 
 def test_reasoning_of_earlier_prompts_is_not_sent_again():
-    body = chat.request(Ask("m", "s", [*HISTORY, UserTurn((TextPart("next"),))]))
+    body = chat.request(ModelRequest("m", "s", [*HISTORY, UserTurn((TextPart("next"),))]))
 
     assert "reasoning_content" not in body["messages"][2]
     assert "tools" not in body
@@ -70,7 +70,7 @@ def test_messages_requests():
         b["type"] for b in body["messages"][1]["content"]
     ]
     assert [False, True] == [b["is_error"] for b in body["messages"][2]["content"]]
-    assert 8192 == messages.request(Ask("m", "s", HISTORY))["max_tokens"]
+    assert 8192 == messages.request(ModelRequest("m", "s", HISTORY))["max_tokens"]
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from typing import Any
 from hypothesis import strategies as st
 
 from cortex.v1 import generation_pb2 as generation
-from services.gateway.dialects.dialect import Ask, Collected, Dialect, Head
+from services.gateway.dialects.dialect import Collected, DecodedRequest, Dialect, Head
 from services.gateway.streaming.collect import CollectSink
 
 HEAD = Head("req_1", {}, {}, 1_700_000_000)
@@ -122,7 +122,7 @@ def collect(answer: Answer, events: Sequence[Event]) -> Collected:
 
 def stream(
     dialect: Dialect,
-    ask: Ask,
+    ask: DecodedRequest,
     answer: Answer,
     events: Sequence[Event],
     *,

@@ -7,7 +7,7 @@ import json
 from typing import Any
 
 from services.gateway.dialects.anthropic_messages.routes import AnthropicMessages
-from services.gateway.dialects.dialect import Ask, Dialect
+from services.gateway.dialects.dialect import DecodedRequest, Dialect
 from services.gateway.dialects.ollama.routes import OllamaChat
 from services.gateway.dialects.openai_chat.routes import OpenAIChat
 from services.gateway.dialects.openai_completions.routes import OpenAICompletions
@@ -16,7 +16,7 @@ from services.gateway.dialects.openai_responses.store.store import ResponsesStor
 from tests.unit.gateway.dialects.answers import HEAD
 
 
-def ask(dialect: Dialect, body: dict[str, Any] | bytes, **headers: str) -> Ask:
+def ask(dialect: Dialect, body: dict[str, Any] | bytes, **headers: str) -> DecodedRequest:
     raw = body if isinstance(body, bytes) else json.dumps(body).encode()
     return dialect.decode(raw, dataclasses.replace(HEAD, headers=headers))
 
@@ -24,27 +24,27 @@ def ask(dialect: Dialect, body: dict[str, Any] | bytes, **headers: str) -> Ask:
 HELLO = [{"role": "user", "content": "hello"}]
 
 
-def chat(**fields: Any) -> tuple[OpenAIChat, Ask]:
+def chat(**fields: Any) -> tuple[OpenAIChat, DecodedRequest]:
     dialect = OpenAIChat()
     return dialect, ask(dialect, {"model": "m", "stream": True, "messages": HELLO} | fields)
 
 
-def completion(**fields: Any) -> tuple[OpenAICompletions, Ask]:
+def completion(**fields: Any) -> tuple[OpenAICompletions, DecodedRequest]:
     dialect = OpenAICompletions()
     return dialect, ask(dialect, {"model": "m", "stream": True, "prompt": "hello"} | fields)
 
 
-def messages(**fields: Any) -> tuple[AnthropicMessages, Ask]:
+def messages(**fields: Any) -> tuple[AnthropicMessages, DecodedRequest]:
     dialect = AnthropicMessages()
     body = {"model": "m", "stream": True, "max_tokens": 100, "messages": HELLO}
     return dialect, ask(dialect, body | fields)
 
 
-def responses(store: ResponsesStore, **fields: Any) -> tuple[OpenAIResponses, Ask]:
+def responses(store: ResponsesStore, **fields: Any) -> tuple[OpenAIResponses, DecodedRequest]:
     dialect = OpenAIResponses(store, new_id=lambda: "resp_0123")
     return dialect, ask(dialect, {"model": "m", "stream": True, "input": "hello"} | fields)
 
 
-def ollama(**fields: Any) -> tuple[OllamaChat, Ask]:
+def ollama(**fields: Any) -> tuple[OllamaChat, DecodedRequest]:
     dialect = OllamaChat()
     return dialect, ask(dialect, {"model": "m", "messages": HELLO} | fields)

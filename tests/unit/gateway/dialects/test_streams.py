@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from cortex.v1 import generation_pb2 as generation
 from services.backplane.errors import FleetError, Reason
-from services.gateway.dialects.dialect import Ask, Dialect
+from services.gateway.dialects.dialect import DecodedRequest, Dialect
 from services.gateway.dialects.openai_responses.store.store import ResponsesStore
 from tests.unit.gateway.dialects import asks, legal
 from tests.unit.gateway.dialects.answers import (
@@ -130,7 +130,7 @@ def test_completions(answer: Answer, sizes: list[int], beats: set[int]) -> None:
     assert plain == said.text
 
 
-def _every(store: ResponsesStore) -> list[tuple[Dialect, Ask]]:
+def _every(store: ResponsesStore) -> list[tuple[Dialect, DecodedRequest]]:
     return [
         asks.chat(),
         asks.completion(),

@@ -12,7 +12,7 @@ from services.registry.fleet.records import InstanceState
 from services.registry.scheduler import select
 from services.registry.scheduler.index import NeuronIndex
 from services.registry.scheduler.neuron_info import DeviceInfo, InstanceInfo, NeuronInfo
-from services.registry.scheduler.request import PLACEABLE, Ask, Decision, Outcome
+from services.registry.scheduler.request import PLACEABLE, Decision, Outcome, PlacementRequest
 
 GIB = 1 << 30
 MODEL = Profile("m", LoadTerms(source="path:/m"), 7, memory_bytes=10 * GIB)
@@ -31,12 +31,12 @@ def holding(name: str, gib: int = 20, device: str = "gpu0", **facts: object) -> 
     return dataclasses.replace(made, **facts)  # type: ignore[arg-type]
 
 
-def ask(profile: Profile = MODEL, **facts: object) -> Ask:
+def ask(profile: Profile = MODEL, **facts: object) -> PlacementRequest:
     footprint = Footprint(profile.memory_bytes, "catalogue")
-    return Ask(profile, footprint, 100.0, lambda _: 3.0, **facts)  # type: ignore[arg-type]
+    return PlacementRequest(profile, footprint, 100.0, lambda _: 3.0, **facts)  # type: ignore[arg-type]
 
 
-def decide(question: Ask, fleet: list[NeuronInfo]) -> Decision:
+def decide(question: PlacementRequest, fleet: list[NeuronInfo]) -> Decision:
     return select.decide(question, NeuronIndex(question.strategy, fleet))
 
 
