@@ -17,7 +17,7 @@ from services.registry.control.control_plane import Control
 from services.registry.fleet.leases import Leases
 from services.registry.fleet.policy import Policy
 from services.registry.fleet.records import Device, Identity, Instance, InstanceState, Report
-from services.registry.fleet.state import Situation
+from services.registry.fleet.state import FleetState
 from services.registry.placement.demand import Demand, Key
 from services.registry.placement.orders import Event, LoadOrder, UnloadOrder
 from services.registry.scheduler import select
@@ -51,12 +51,12 @@ def control_of(neurons: int, models: int, full: float, seed: int) -> tuple[Contr
         for i in range(models)
     }
     names = sorted(profiles)
-    situation = Situation(
+    fleet_state = FleetState(
         time.monotonic,
         Policy(minimum_residency=0.0, patience=1e9, max_wait=1e9),
         catalogue=Catalogue(profiles, {}, 1),
     )
-    control = Control(situation, _NoEffects(), Leases(lease_seconds=1e9, forget_seconds=1e9))
+    control = Control(fleet_state, _NoEffects(), Leases(lease_seconds=1e9, forget_seconds=1e9))
     seconds: list[float] = []
     for index in range(neurons):
         held: list[Instance] = []
@@ -94,15 +94,15 @@ def control_of(neurons: int, models: int, full: float, seed: int) -> tuple[Contr
 
 def measure(control: Control, decisions: int) -> list[float]:
     """CPU seconds of each decision, models in turn."""
-    situation = control.situation
-    profiles = list(situation.catalogue.profiles.values())
+    fleet_state = control.fleet_state
+    profiles = list(fleet_state.catalogue.profiles.values())
     standings = control.standings.roster  # made once, and again where a report changed something
     taken: list[float] = []
     for index in range(decisions):
         profile = profiles[index % len(profiles)]
-        demand = Demand(Key(profile.model), profile, situation.clock())
+        demand = Demand(Key(profile.model), profile, fleet_state.clock())
         began = time.thread_time()
-        ask = control.placing.asking.ask_for(demand, {}, situation.clock())
+        ask = control.placing.asking.ask_for(demand, {}, fleet_state.clock())
         select.decide(ask, control.standings.roster)
         taken.append(time.thread_time() - began)
     assert standings

@@ -16,7 +16,7 @@ from bench.simulate.world import World
 from services.backplane.errors import FleetError, Reason
 from services.registry.control.control_plane import Control
 from services.registry.fleet.leases import Leases
-from services.registry.fleet.state import Situation
+from services.registry.fleet.state import FleetState
 from services.registry.placement.orders import (
     Event,
     LoadEnded,
@@ -48,17 +48,17 @@ class SimulatedFleet:
         self.scenario = scenario
         self.world = World(seed)
         dice = self.world.random
-        self.situation = Situation(
+        self.fleet_state = FleetState(
             self.world.clock,
             scenario.policy,
             catalogue=scenarios.catalogue(self.world, scenario.models, scenario.neurons),
         )
         leases = Leases(lease_seconds=_LEASE_SECONDS, forget_seconds=30.0)
-        self.control = Control(self.situation, self, leases)
+        self.control = Control(self.fleet_state, self, leases)
         self.invariants = Invariants(self)
         self.excess = {
             m: dice.uniform(1.1, 1.4) if dice.random() < scenario.faults.short else 1.0
-            for m in self.situation.catalogue.profiles
+            for m in self.fleet_state.catalogue.profiles
         }
         self.links: dict[str, Link] = {}
         for index in range(scenario.neurons):
@@ -113,11 +113,11 @@ class SimulatedFleet:
     # -- what is true -------------------------------------------------------------------------
 
     def _true_bytes(self, model: str, devices: int) -> int:
-        profile = self.situation.catalogue.profiles[model]
+        profile = self.fleet_state.catalogue.profiles[model]
         return round(profile.memory_bytes * self.excess[model] / devices)
 
     def _load_seconds(self, model: str) -> float:
-        size = self.situation.catalogue.profiles[model].memory_bytes / scenarios.GIB
+        size = self.fleet_state.catalogue.profiles[model].memory_bytes / scenarios.GIB
         slow = 10 if self.world.random.random() < self.scenario.faults.slow else 1
         return (0.5 + size * 0.1) * self.world.random.uniform(0.8, 1.2) * slow
 

@@ -33,7 +33,7 @@ class Invariants:
     def reported(self, identity: Identity, epoch: int, report: Report, *, taken: bool) -> None:
         """A report arrived: one that is old changes nothing."""
         key = (identity.name, identity.incarnation_id)
-        member = self._fleet.situation.fleet.members.get(identity.name)
+        member = self._fleet.fleet_state.fleet.members.get(identity.name)
         if taken and member is not None:
             if member.identity.incarnation_id != self._incarnations[identity.name]:
                 self._fail(f"a dead process of {identity.name} has clobbered the live one")
@@ -43,7 +43,7 @@ class Invariants:
 
     def load_begins(self, order: LoadOrder, neuron: Neuron) -> None:
         """No device is over-committed, by the registry's own figure of the model."""
-        footprint = self._fleet.situation.footprint(order.profile)
+        footprint = self._fleet.fleet_state.footprint(order.profile)
         need = footprint.per_device(len(order.device_ids))
         for device in order.device_ids:
             held = sum(c.memory.get(device, 0) for c in neuron.copies.values())
@@ -55,10 +55,10 @@ class Invariants:
 
     def unload_ordered(self, order: UnloadOrder) -> None:
         """Nothing in flight is evicted, pins are kept, protection and classes are respected."""
-        situation = self._fleet.situation
-        member = situation.fleet.members[order.neuron]
+        fleet_state = self._fleet.fleet_state
+        member = fleet_state.fleet.members[order.neuron]
         instance = member.instance(order.instance_id)
-        profile = situation.catalogue.profiles[order.model]
+        profile = fleet_state.catalogue.profiles[order.model]
         now = self._fleet.world.now
         if order.why in _CHORES and instance is not None and instance.in_flight:
             self._fail(f"{order.model} has work in flight and is unloaded as {order.why.value}")
@@ -66,7 +66,7 @@ class Invariants:
             return
         if instance is None or instance.state is InstanceState.FAILED:
             return
-        incoming = situation.catalogue.profiles[order.for_model]
+        incoming = fleet_state.catalogue.profiles[order.for_model]
         if profile.pinned:
             self._fail(f"{order.model} is pinned and is evicted for {order.for_model}")
         if profile.residency_class > incoming.residency_class:
@@ -77,21 +77,21 @@ class Invariants:
                 for d in self._fleet.control.placing.demands
                 if d.profile.model == order.for_model
             ]
-            if max(ages, default=0.0) < situation.policy.patience:
+            if max(ages, default=0.0) < fleet_state.policy.patience:
                 self._fail(
                     f"{order.model} has {instance.in_flight} requests in flight and is evicted for "
                     f"{order.for_model}, which has not waited long enough for that"
                 )
-        protected = situation.activity.protected_until(
-            order.instance_id, situation.policy.minimum_residency
+        protected = fleet_state.activity.protected_until(
+            order.instance_id, fleet_state.policy.minimum_residency
         )
         if protected > now + _SLACK:
             self._fail(f"{order.model} is evicted {protected - now:.1f} s too early")
 
     def waits(self, request: Request) -> None:
         """A client has begun to wait."""
-        profile = self._fleet.situation.catalogue.profiles[request.model]
-        wait = profile.max_wait_seconds or self._fleet.situation.policy.max_wait
+        profile = self._fleet.fleet_state.catalogue.profiles[request.model]
+        wait = profile.max_wait_seconds or self._fleet.fleet_state.policy.max_wait
         self._waiting[request] = self._fleet.world.now + wait
 
     def after_advance(self) -> None:

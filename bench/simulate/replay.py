@@ -24,7 +24,7 @@ from services.registry.catalogue.profile import LoadTerms, Profile
 from services.registry.control.control_plane import Control
 from services.registry.fleet.leases import Leases
 from services.registry.fleet.policy import Policy, Strategy
-from services.registry.fleet.state import Situation
+from services.registry.fleet.state import FleetState
 from services.registry.placement.orders import Event, LoadOrder, UnloadOrder
 from services.registry.placement.progress import Placed, Step
 
@@ -84,8 +84,12 @@ class _Replay:
             for m in models
         }
         policy = dataclasses.replace(policy, strategy=Strategy(strategy))
-        self.situation = Situation(self.world.clock, policy, catalogue=Catalogue(profiles, {}, 1))
-        self.control = Control(self.situation, self, Leases(lease_seconds=1e9, forget_seconds=1e9))
+        self.fleet_state = FleetState(
+            self.world.clock, policy, catalogue=Catalogue(profiles, {}, 1)
+        )
+        self.control = Control(
+            self.fleet_state, self, Leases(lease_seconds=1e9, forget_seconds=1e9)
+        )
         self.neuron = Neuron(
             self.world,
             "n",

@@ -61,7 +61,7 @@ class Requests:
     def schedule(self) -> None:
         """Bursts: a few models are popular at a time."""
         world, scenario = self._fleet.world, self._fleet.scenario
-        models = sorted(self._fleet.situation.catalogue.profiles)
+        models = sorted(self._fleet.fleet_state.catalogue.profiles)
         for number in range(scenario.requests):
             at = world.random.uniform(1.0, scenario.seconds)
             popular = models[: max(3, len(models) // 3)]
@@ -79,12 +79,12 @@ class Requests:
     def attempt(self, request: Request) -> None:
         """As the gateway does: a loaded copy if the view has one, else the registry is asked."""
         fleet = self._fleet
-        profile = fleet.situation.catalogue.profiles[request.model]
+        profile = fleet.fleet_state.catalogue.profiles[request.model]
         best: tuple[int, str, str] | None = None
-        for member, instance in fleet.situation.fleet.copies(request.model):
+        for member, instance in fleet.fleet_state.fleet.copies(request.model):
             if (
                 instance.state is InstanceState.READY
-                and fleet.situation.is_routable(profile, member, instance)
+                and fleet.fleet_state.is_routable(profile, member, instance)
                 and instance.instance_id not in request.excluded
             ):
                 found = (instance.in_flight, member.name, instance.instance_id)

@@ -71,7 +71,7 @@ class Gauges:
 
     def observe(self, control: Control, watchers: Callable[[], int]) -> None:
         """Exposes the state of a registry that leads."""
-        fleet, placing = control.situation.fleet, control.placing
+        fleet, placing = control.fleet_state.fleet, control.placing
         states: dict[str, Callable[[], float]] = {
             "attached": lambda: sum(not m.is_lost for m in fleet.members.values()),
             "lost": lambda: sum(m.is_lost for m in fleet.members.values()),

@@ -19,7 +19,7 @@ from services.registry.control.control_plane import Control
 from services.registry.fleet.footprints import Footprints
 from services.registry.fleet.leases import Leases
 from services.registry.fleet.policy import Policy, Strategy
-from services.registry.fleet.state import Situation
+from services.registry.fleet.state import FleetState
 from services.registry.metrics import Gauges
 from services.registry.placement import errors
 from services.registry.placement.orders import Event, LoadEnded
@@ -61,7 +61,7 @@ class Term:
         self.incarnation_id = uuid.uuid4().hex
         self.started_at = time.time()
         self.ended = asyncio.Event()
-        situation = Situation(
+        fleet_state = FleetState(
             clock=time.monotonic,
             policy=policy_of(settings),
             catalogue=catalogue,
@@ -69,7 +69,7 @@ class Term:
             pins=dict(facts[Kind.PIN]),
         )
         for name in facts[Kind.CORDON]:
-            situation.fleet.cordon(name, cordoned=True)
+            fleet_state.fleet.cordon(name, cordoned=True)
         self._calls = NeuronCalls(
             epoch=mandate.epoch,
             may_act=lambda: self.leads,
@@ -81,7 +81,7 @@ class Term:
             forget_seconds=settings.registry.forget_seconds,
         )
         self.control = Control(
-            situation,
+            fleet_state,
             self._calls,
             leases,
             expected=_expected(facts, self.started_at),
@@ -89,7 +89,7 @@ class Term:
         )
         self._calls.ends = self.control
         self.listing = Listing(
-            situation,
+            fleet_state,
             write_behind.created_of(facts),
             int(self.started_at),
             on_new=lambda model, at: book.note(Kind.MODEL, model, str(at)),

@@ -11,7 +11,7 @@ from services.registry.control.control_plane import Control
 from services.registry.fleet.leases import Leases
 from services.registry.fleet.policy import Policy
 from services.registry.fleet.records import Device, Identity, Instance, InstanceState, Report
-from services.registry.fleet.state import Situation
+from services.registry.fleet.state import FleetState
 from services.registry.placement.orders import Event, LoadOrder, UnloadOrder
 from services.registry.placement.progress import Placed, Queued, Step
 
@@ -62,12 +62,14 @@ class StillFleet:
         self.cancelled: list[int] = []
         self.events: list[Event] = []
         models = {p.model: p for p in profiles}
-        self.situation = Situation(
+        self.fleet_state = FleetState(
             lambda: self.now,
             policy or Policy(minimum_residency=4.0, patience=10.0, handover=1.0, max_wait=60.0),
             catalogue=Catalogue(models, {}, 1),
         )
-        self.control = Control(self.situation, self, Leases(lease_seconds=1e9, forget_seconds=1e9))
+        self.control = Control(
+            self.fleet_state, self, Leases(lease_seconds=1e9, forget_seconds=1e9)
+        )
         self.capacities = {f"n{i}": c for i, c in enumerate(capacities)}
         self.held: dict[str, dict[str, Instance]] = {n: {} for n in self.capacities}
         self.epochs = {

@@ -45,7 +45,7 @@ class Departures:
     def begin(self) -> None:
         """Orders all of them."""
         for neuron, instance_id in list(self._open):
-            member = self._control.situation.fleet.members.get(neuron)
+            member = self._control.fleet_state.fleet.members.get(neuron)
             instance = member.instance(instance_id) if member else None
             if instance is None:
                 del self._open[neuron, instance_id]
@@ -63,7 +63,7 @@ class Departures:
         """What is not gone yet."""
         active = 0
         for neuron, instance_id in self._open:
-            member = self._control.situation.fleet.members.get(neuron)
+            member = self._control.fleet_state.fleet.members.get(neuron)
             instance = member.instance(instance_id) if member else None
             active += instance.in_flight if instance else 0
         return Left(len(self._open), active, self._freed)

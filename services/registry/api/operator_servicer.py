@@ -45,7 +45,7 @@ class OperatorServicer(operator_service_pb2_grpc.OperatorServiceServicer):
                 role="standby", version=__version__, leader_address=self._seat.leader_address
             )
             return pb.GetFleetResponse(registry=facts)
-        fleet = term.control.situation.fleet
+        fleet = term.control.fleet_state.fleet
         return pb.GetFleetResponse(
             revision=fleet.revision,
             neurons=[encode.neuron_message(fleet.members[n]) for n in sorted(fleet.members)],
@@ -90,10 +90,10 @@ class OperatorServicer(operator_service_pb2_grpc.OperatorServiceServicer):
     ) -> AsyncIterator[pb.UnloadModelResponse]:
         """Unloads a model everywhere or on one neuron, after its work is done."""
         term = self._seat.lead()
-        model = term.control.situation.catalogue.resolve(request.model)
+        model = term.control.fleet_state.catalogue.resolve(request.model)
         copies = [
             (member.name, instance.instance_id)
-            for member, instance in term.control.situation.fleet.copies(model)
+            for member, instance in term.control.fleet_state.fleet.copies(model)
             if request.neuron in {"", member.name}
         ]
         if not copies:
@@ -130,7 +130,7 @@ class OperatorServicer(operator_service_pb2_grpc.OperatorServiceServicer):
         """Ends a pin; one of the catalogue ends there."""
         term = self._seat.lead()
         model = _model(term, request.model)
-        profile = term.control.situation.profile(model)
+        profile = term.control.fleet_state.profile(model)
         if profile is not None and profile.pinned:
             message = f"{model!r} is pinned by the catalogue; change `pin` there and reload."
             raise FleetError(Reason.BAD_REQUEST, message, field="model")
@@ -184,7 +184,7 @@ class OperatorServicer(operator_service_pb2_grpc.OperatorServiceServicer):
         except SettingsError as error:
             raise FleetError(Reason.BAD_REQUEST, f"{error}. Nothing was changed.") from error
         return pb.ReloadCatalogueResponse(
-            config_revision=term.control.situation.catalogue.revision,
+            config_revision=term.control.fleet_state.catalogue.revision,
             added=changes.added,
             removed=changes.removed,
             changed=changes.changed,
@@ -230,16 +230,16 @@ async def _durably(writing: Any) -> None:
 
 
 def _member(term: Term, name: str) -> Member:
-    member = term.control.situation.fleet.members.get(name)
+    member = term.control.fleet_state.fleet.members.get(name)
     if member is None:
-        known = ", ".join(sorted(term.control.situation.fleet.members)) or "none"
+        known = ", ".join(sorted(term.control.fleet_state.fleet.members)) or "none"
         message = f"No neuron is called {name!r} (attached: {known})."
         raise FleetError(Reason.NOT_FOUND, message, field="neuron")
     return member
 
 
 def _model(term: Term, name: str) -> str:
-    profile = term.control.situation.profile(name)
+    profile = term.control.fleet_state.profile(name)
     if profile is None:
         raise FleetError(Reason.MODEL_UNKNOWN, f"The model {name!r} does not exist.", field="model")
     return profile.model
@@ -248,7 +248,7 @@ def _model(term: Term, name: str) -> str:
 def _pending(term: Term) -> list[pb.PendingPlacement]:
     found: list[pb.PendingPlacement] = []
     control = term.control
-    wall, now = time.time(), control.situation.clock()
+    wall, now = time.time(), control.fleet_state.clock()
     for demand in control.placing.demands:
         pending = pb.PendingPlacement(model=demand.profile.model, waiters=len(demand.tickets))
         if demand.step is not None:

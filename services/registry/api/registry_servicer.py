@@ -141,7 +141,7 @@ async def _listen(
         words = neuron_service_pb2.NeuronStatus(identity=hello, report=request.report)
         control.membership.report(name, epoch, decode.report(request.report), words)
         term.wake()
-        member = control.situation.fleet.members.get(name)
+        member = control.fleet_state.fleet.members.get(name)
         if member is None or member.epoch != epoch:
             message = f"A newer stream speaks for {name}."
             raise FleetError(Reason.FORBIDDEN, message, retry_after_seconds=1.0)

@@ -19,7 +19,7 @@ from services.registry.control.membership import Membership
 from services.registry.control.placement_controller import Placing
 from services.registry.fleet.leases import Leases
 from services.registry.fleet.records import Instance, Progress
-from services.registry.fleet.state import Situation
+from services.registry.fleet.state import FleetState
 from services.registry.placement import errors
 from services.registry.placement.demand import Demand, Key, Ticket
 from services.registry.placement.orders import Effects, Why
@@ -56,21 +56,21 @@ class Control:
 
     def __init__(
         self,
-        situation: Situation,
+        fleet_state: FleetState,
         effects: Effects,
         leases: Leases,
         *,
         expected: frozenset[str] = frozenset(),
         on_change: Callable[[], None] = lambda: None,
     ) -> None:
-        self.situation = situation
-        self.standings = SchedulerCache(situation)
+        self.fleet_state = fleet_state
+        self.standings = SchedulerCache(fleet_state)
         self._on_change = on_change
-        now = situation.clock()
-        settles_at = now + situation.policy.settle if expected else 0.0
-        self.placing = Placing(situation, self.standings, effects, settles_at=settles_at)
+        now = fleet_state.clock()
+        settles_at = now + fleet_state.policy.settle if expected else 0.0
+        self.placing = Placing(fleet_state, self.standings, effects, settles_at=settles_at)
         self.membership = Membership(
-            situation,
+            fleet_state,
             self.standings,
             self.placing,
             leases,
@@ -107,7 +107,7 @@ class Control:
         Raises:
             FleetError: MODEL_UNKNOWN, QUEUE_FULL, or NO_ROOM where no other copy is allowed.
         """
-        profile = self.situation.profile(name)
+        profile = self.fleet_state.profile(name)
         if profile is None:
             raise errors.unknown_model(name)
         if keep_alive is not None:
@@ -127,8 +127,8 @@ class Control:
 
     def _keep(self, profile: Profile, keep_alive: float) -> None:
         """Copies that are there are kept so long; those of a load under way take it from there."""
-        for _, instance in self.situation.fleet.copies(profile.model):
-            record = self.situation.activity.of(instance.instance_id)
+        for _, instance in self.fleet_state.fleet.copies(profile.model):
+            record = self.fleet_state.activity.of(instance.instance_id)
             if record is not None:
                 record.keep_alive = keep_alive
 
@@ -143,10 +143,10 @@ class Control:
         Raises:
             FleetError: MODEL_UNKNOWN.
         """
-        profile = self.situation.profile(name)
+        profile = self.fleet_state.profile(name)
         if profile is None:
             raise errors.unknown_model(name)
-        now = self.situation.clock()
+        now = self.fleet_state.clock()
         key = Key(profile.model)
         demand = next((d for d in self.placing.demands if d.key == key), None)
         ask = self.placing.asking.ask_for(demand or Demand(key, profile, now), {}, now)
@@ -171,18 +171,18 @@ class Control:
         on_end: Callable[[FleetError | None], None] | None = None,
     ) -> None:
         """Drains and frees a copy, whatever protects it from eviction."""
-        seconds = self.situation.policy.drain_timeout if drain_seconds is None else drain_seconds
+        seconds = self.fleet_state.policy.drain_timeout if drain_seconds is None else drain_seconds
         self.placing.jobs.unloads.order(neuron, instance, why, drain_seconds=seconds, on_end=on_end)
         self._on_change()
 
     def pin(self, model: str, neuron: str) -> None:
         """Keeps a model loaded."""
-        self.situation.pins[model] = neuron
+        self.fleet_state.pins[model] = neuron
         self._rules_changed()
 
     def unpin(self, model: str) -> None:
         """Ends an operator's pin."""
-        self.situation.pins.pop(model, None)
+        self.fleet_state.pins.pop(model, None)
         self._rules_changed()
 
     def cordon(self, name: str, *, cordoned: bool) -> None:
@@ -192,8 +192,8 @@ class Control:
 
     def use(self, catalogue: Catalogue) -> Difference:
         """Takes another catalogue; replicas of edited entries get no new work from now on."""
-        changes = catalogues.difference(self.situation.catalogue, catalogue)
-        self.situation.catalogue = catalogue
+        changes = catalogues.difference(self.fleet_state.catalogue, catalogue)
+        self.fleet_state.catalogue = catalogue
         self.placing.forget_failures()
         self.placing.refresh_profiles()
         self._preloaded -= set(changes.changed) | set(changes.removed)
@@ -203,7 +203,7 @@ class Control:
     def _rules_changed(self) -> None:
         self.standings.forget_all()
         self.membership.models_changed()
-        self._chores_at = self.situation.clock()
+        self._chores_at = self.fleet_state.clock()
         self.placing.on_news()
         self.placing.advance()
         self._on_change()
@@ -243,7 +243,7 @@ class Control:
 
     def advance(self) -> None:
         """Lets time and news take effect."""
-        now = self.situation.clock()
+        now = self.fleet_state.clock()
         self.membership.lapse(now)
         if now >= self._chores_at:
             self._chores_at = now + _CHORES_SECONDS
@@ -257,15 +257,15 @@ class Control:
 
     def _do_chores(self, now: float) -> None:
         answers = self.placing.answers
-        for removal in list(reconcile.removals(self.situation, answers, now)):
+        for removal in list(reconcile.removals(self.fleet_state, answers, now)):
             self.placing.jobs.unloads.order(
                 removal.neuron,
                 removal.instance,
                 removal.why,
-                drain_seconds=self.situation.policy.drain_timeout,
+                drain_seconds=self.fleet_state.policy.drain_timeout,
                 reason=removal.reason,
             )
-        for want in list(reconcile.wants(self.situation, answers, self._preloaded, now)):
+        for want in list(reconcile.wants(self.fleet_state, answers, self._preloaded, now)):
             self.placing.want_copies(
                 want.profile, want.copies, neuron=want.neuron, may_evict=want.may_evict
             )

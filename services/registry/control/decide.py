@@ -11,7 +11,7 @@ from typing import Final, TypeAlias
 from services.backplane.errors import FleetError
 from services.registry.control.cooldowns import Cooldowns
 from services.registry.fleet.records import InstanceState
-from services.registry.fleet.state import Situation
+from services.registry.fleet.state import FleetState
 from services.registry.placement import errors
 from services.registry.placement.demand import Demand, Job
 from services.registry.placement.executor import Jobs
@@ -40,7 +40,7 @@ class Deciding:
 
     def __init__(
         self,
-        situation: Situation,
+        fleet_state: FleetState,
         standings: SchedulerCache,
         demands: Demands,
         jobs: Jobs,
@@ -49,14 +49,14 @@ class Deciding:
         *,
         settles_at: float,
     ) -> None:
-        self._situation = situation
+        self._fleet_state = fleet_state
         self._standings = standings
         self._demands = demands
         self._jobs = jobs
         self._cooldowns = cooldowns
         self._effects = effects
         self._settles_at = settles_at
-        self.asking = Asking(situation, standings, jobs)
+        self.asking = Asking(fleet_state, standings, jobs)
 
     def settled(self) -> None:
         """All neurons that were in the fleet before are back."""
@@ -162,7 +162,7 @@ class Deciding:
         held: Held,
         now: float,
     ) -> None:
-        if demand.is_urgent(now, self._situation.policy.patience):
+        if demand.is_urgent(now, self._fleet_state.policy.patience):
             held[best.neuron] = held.get(best.neuron, frozenset()) | set(best.device_ids)
         self._make_way(demand)
         retry_at = decision.retry_at
@@ -176,7 +176,7 @@ class Deciding:
         """A neuron may be back in a moment; for longer than that nobody is kept waiting."""
         if demand.unavailable_since is None:
             demand.unavailable_since = now
-        until = demand.unavailable_since + self._situation.policy.settle
+        until = demand.unavailable_since + self._fleet_state.policy.settle
         if now >= until:
             error = errors.unavailable(demand.profile.model, decision.candidates)
             self.fail(demand, demand.last_error or error)
@@ -186,7 +186,7 @@ class Deciding:
         self._wait(demand, Queued(queued.position, None, reason), until, now)
 
     def _wait(self, demand: Demand, step: Queued, retry_at: float | None, now: float) -> None:
-        urgent_at = demand.since + self._situation.policy.patience
+        urgent_at = demand.since + self._fleet_state.policy.patience
         moments = [m for m in (retry_at, urgent_at) if m is not None and m > now]
         demand.retry_at = min(moments, default=None)
         demand.tell(step)
@@ -199,21 +199,21 @@ class Deciding:
 
     def _seconds_to_restore(self, candidate: Candidate) -> float:
         """How long it would take to load a plan's victims again, where they are."""
-        situation = self._situation
+        fleet_state = self._fleet_state
         seconds = 0.0
         for victim in candidate.victims:
-            profile = situation.profile(victim.model)
+            profile = fleet_state.profile(victim.model)
             if profile is not None and not victim.is_surplus:
                 held = sum(victim.memory.values())
-                seconds += situation.footprints.seconds(profile, candidate.neuron, held)
+                seconds += fleet_state.footprints.seconds(profile, candidate.neuron, held)
         return seconds
 
 
 class Asking:
     """Reads the situation and the jobs under way; changes nothing."""
 
-    def __init__(self, situation: Situation, standings: SchedulerCache, jobs: Jobs) -> None:
-        self._situation = situation
+    def __init__(self, fleet_state: FleetState, standings: SchedulerCache, jobs: Jobs) -> None:
+        self._fleet_state = fleet_state
         self._standings = standings
         self._jobs = jobs
 
@@ -227,17 +227,17 @@ class Asking:
             held: devices, by neuron, that are kept for older demands.
             now: seconds on the monotonic clock.
         """
-        situation = self._situation
-        footprint = situation.footprint(demand.profile)
+        fleet_state = self._fleet_state
+        footprint = fleet_state.footprint(demand.profile)
         return PlacementRequest(
             demand.profile,
             footprint,
             now,
-            load_seconds=lambda neuron: situation.footprints.seconds(
+            load_seconds=lambda neuron: fleet_state.footprints.seconds(
                 demand.profile, neuron, footprint.total_bytes
             ),
-            strategy=situation.policy.strategy,
-            may_drain=demand.is_urgent(now, situation.policy.patience),
+            strategy=fleet_state.policy.strategy,
+            may_drain=demand.is_urgent(now, fleet_state.policy.patience),
             avoided=demand.avoided,
             only_neuron=demand.key.neuron,
             may_evict=demand.may_evict,
@@ -249,7 +249,7 @@ class Asking:
         model, neuron = demand.profile.model, demand.key.neuron
         for job in self._jobs.of_model(model):
             return f"it is being placed on {job.neuron}"
-        for member, instance in self._situation.fleet.copies(model):
+        for member, instance in self._fleet_state.fleet.copies(model):
             if not member.can_serve or (neuron and member.name != neuron):
                 continue
             if instance.state is InstanceState.RECOVERING:
@@ -260,9 +260,9 @@ class Asking:
 
     def abandoned_in_the_way(self, demand: Demand, others: list[Demand]) -> Demand | None:
         """A demand whose load nobody waits for, on a neuron where this one could run."""
-        if self._situation.policy.abandoned_loads != "displaced":
+        if self._fleet_state.policy.abandoned_loads != "displaced":
             return None
-        footprint = self._situation.footprint(demand.profile)
+        footprint = self._fleet_state.footprint(demand.profile)
         for other in others:
             if other.job is None or not other.is_abandoned:
                 continue

@@ -12,7 +12,7 @@ from services.registry.control.placement_controller import Placing
 from services.registry.fleet.leases import Leases
 from services.registry.fleet.members import Heard
 from services.registry.fleet.records import Identity, Report, StoredModel
-from services.registry.fleet.state import Situation
+from services.registry.fleet.state import FleetState
 from services.registry.scheduler.cache import SchedulerCache
 
 
@@ -34,7 +34,7 @@ class Membership:
 
     def __init__(
         self,
-        situation: Situation,
+        fleet_state: FleetState,
         standings: SchedulerCache,
         placing: Placing,
         leases: Leases,
@@ -42,7 +42,7 @@ class Membership:
         expected: frozenset[str],
         on_change: Callable[[], None],
     ) -> None:
-        self._situation = situation
+        self._fleet_state = fleet_state
         self._standings = standings
         self._placing = placing
         self._leases = leases
@@ -61,15 +61,15 @@ class Membership:
         Raises:
             NameTakenError: a live neuron at another address has the name.
         """
-        epoch = self._situation.fleet.attach(identity)
+        epoch = self._fleet_state.fleet.attach(identity)
         self._hardware_changed()
-        self._leases.renew(identity.name, self._situation.clock())
+        self._leases.renew(identity.name, self._fleet_state.clock())
         self._changed(identity.name)
         return epoch
 
     def report(self, name: str, epoch: int, report: Report, words: object = None) -> bool:
         """Takes a neuron's state and renews its lease; False if it was stale."""
-        fleet, now = self._situation.fleet, self._situation.clock()
+        fleet, now = self._fleet_state.fleet, self._fleet_state.clock()
         member = fleet.members.get(name)
         heard = fleet.report(name, epoch, report, now, words)
         if heard is Heard.STALE:
@@ -90,13 +90,13 @@ class Membership:
 
     def stream_broke(self, name: str, epoch: int) -> None:
         """A stream ended without farewell: lost at once, forgotten later."""
-        if self._situation.fleet.lose(name, epoch):
-            self._leases.lose(name, self._situation.clock())
+        if self._fleet_state.fleet.lose(name, epoch):
+            self._leases.lose(name, self._fleet_state.clock())
             self._changed(name)
 
     def farewell(self, name: str, epoch: int) -> None:
         """A neuron has left on purpose."""
-        if self._situation.fleet.remove(name, epoch):
+        if self._fleet_state.fleet.remove(name, epoch):
             self._leases.end(name)
             self._hardware_changed()
             self._changed(name, models_changed=True)
@@ -105,17 +105,17 @@ class Membership:
 
     def cordon(self, name: str, *, cordoned: bool) -> None:
         """Keeps placements off a neuron, or lets them on again."""
-        self._situation.fleet.cordon(name, cordoned=cordoned)
+        self._fleet_state.fleet.cordon(name, cordoned=cordoned)
         self._changed(name)
 
     def lapse(self, now: float) -> None:
         """Loses whoever is silent, and forgets whoever has been lost for long."""
         lapses = self._leases.lapse(now)
         for name in lapses.lost:
-            if self._situation.fleet.lose(name):
+            if self._fleet_state.fleet.lose(name):
                 self._changed(name)
         for name in lapses.forgotten:
-            if self._situation.fleet.remove(name):
+            if self._fleet_state.fleet.remove(name):
                 self._hardware_changed()
                 self._changed(name, models_changed=True)
 
@@ -130,9 +130,9 @@ class Membership:
     # -- who hears of it ----------------------------------------------------------------------
 
     def _changed(self, name: str, *, models_changed: bool = False) -> None:
-        situation, now = self._situation, self._situation.clock()
-        member = situation.fleet.members.get(name)
-        situation.activity.observe(name, member, now)
+        fleet_state, now = self._fleet_state, self._fleet_state.clock()
+        member = fleet_state.fleet.members.get(name)
+        fleet_state.activity.observe(name, member, now)
         self._standings.forget(name)
         if member is not None:
             for instance in member.report.instances:
@@ -149,9 +149,9 @@ class Membership:
 
     def _forget_siblings(self, model: str) -> None:
         """How many copies there are decides whether each is one of the minimum."""
-        profile = self._situation.profile(model)
-        if profile is not None and self._situation.wanted_copies(profile):
-            for holder, _ in self._situation.fleet.copies(model):
+        profile = self._fleet_state.profile(model)
+        if profile is not None and self._fleet_state.wanted_copies(profile):
+            for holder, _ in self._fleet_state.fleet.copies(model):
                 self._standings.forget(holder.name)
 
 

@@ -16,7 +16,7 @@ from services.registry.catalogue.profile import Profile
 from services.registry.control.cooldowns import Cooldowns
 from services.registry.control.decide import Deciding, Held
 from services.registry.control.ready import Answers
-from services.registry.fleet.state import Situation
+from services.registry.fleet.state import FleetState
 from services.registry.placement import errors
 from services.registry.placement.demand import Demand, Key, Ticket
 from services.registry.placement.executor import Jobs
@@ -31,20 +31,20 @@ class Placing:
 
     def __init__(
         self,
-        situation: Situation,
+        fleet_state: FleetState,
         standings: SchedulerCache,
         effects: Effects,
         *,
         settles_at: float,
     ) -> None:
-        self._situation = situation
+        self._fleet_state = fleet_state
         self._standings = standings
-        self._demands = Demands(situation, effects)
+        self._demands = Demands(fleet_state, effects)
         self._cooldowns = Cooldowns()
         self._news = True
-        self.answers = Answers(situation, standings)
+        self.answers = Answers(fleet_state, standings)
         self.jobs = Jobs(
-            situation,
+            fleet_state,
             standings,
             effects,
             on_ready=self._job_ready,
@@ -52,7 +52,7 @@ class Placing:
             on_overturned=self._job_overturned,
         )
         self._deciding = Deciding(
-            situation,
+            fleet_state,
             standings,
             self._demands,
             self.jobs,
@@ -101,7 +101,7 @@ class Placing:
     def want_copies(self, profile: Profile, copies: int, *, neuron: str, may_evict: bool) -> None:
         """Wants copies that nobody waits for: pins, minimum of replicas, preloads, scaling."""
         key = Key(profile.model, neuron, copies)
-        pause = self._cooldowns.refusal(profile.model, self._situation.clock())
+        pause = self._cooldowns.refusal(profile.model, self._fleet_state.clock())
         if self._demands.get(key) is None and pause is None:
             demand = self._demands.open(key, profile)
             demand.is_detached = True
@@ -125,7 +125,7 @@ class Placing:
         """Ends a demand that nobody waits for any more, unless policy carries its load through."""
         if not demand.is_abandoned:
             return
-        if demand.job is None or gives_up or self._situation.policy.abandoned_loads == "drop":
+        if demand.job is None or gives_up or self._fleet_state.policy.abandoned_loads == "drop":
             self._deciding.drop(demand)
             self._news = True
 
@@ -155,7 +155,7 @@ class Placing:
     def refresh_profiles(self) -> None:
         """The catalogue has changed: demands go on with the new entries, or end."""
         for demand in self._demands.all():
-            profile = self._situation.profile(demand.profile.model)
+            profile = self._fleet_state.profile(demand.profile.model)
             if profile is None:
                 self._deciding.fail(demand, errors.unknown_model(demand.profile.model))
             else:
@@ -164,7 +164,7 @@ class Placing:
 
     def advance(self) -> None:
         """Lets time and news take effect."""
-        now = self._situation.clock()
+        now = self._fleet_state.clock()
         if self.jobs.advance(now):
             self._news = True
         for demand in self._demands.expire(now):
@@ -209,8 +209,8 @@ class Placing:
                 placed = self.answers.choose(routable, frozenset())
             if placed is None:
                 continue
-            self._situation.activity.hold(
-                placed.instance_id, now, now + self._situation.policy.handover
+            self._fleet_state.activity.hold(
+                placed.instance_id, now, now + self._fleet_state.policy.handover
             )
             self._standings.forget(placed.neuron)
             self._demands.dismiss(demand, ticket, "placed")
@@ -245,7 +245,7 @@ class Placing:
         demand.failures += not lost
         final = error.reason.row.retry.value == "never"
         if final or demand.failures > 1 or demand.losses > 2:  # noqa: PLR2004 - thrice
-            self._cooldowns.begin(key.model, error, self._situation.clock())
+            self._cooldowns.begin(key.model, error, self._fleet_state.clock())
             self._deciding.fail(demand, error)
 
     def _job_overturned(self, key: Key) -> None:

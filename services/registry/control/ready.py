@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from services.registry.catalogue.profile import Profile
 from services.registry.fleet.records import Instance, Member
-from services.registry.fleet.state import Situation
+from services.registry.fleet.state import FleetState
 from services.registry.placement.progress import Placed
 from services.registry.scheduler.cache import SchedulerCache
 
@@ -14,19 +14,19 @@ Copies = list[tuple[Member, Instance]]
 class Answers:
     """Reads the fleet; changes nothing."""
 
-    def __init__(self, situation: Situation, standings: SchedulerCache) -> None:
-        self._situation = situation
+    def __init__(self, fleet_state: FleetState, standings: SchedulerCache) -> None:
+        self._fleet_state = fleet_state
         self._standings = standings
 
     def routable(self, profile: Profile, neuron: str = "") -> Copies:
         """Copies that requests may be sent to, on one neuron or on any."""
-        if not self._situation.fleet.has_copies(profile.model):
+        if not self._fleet_state.fleet.has_copies(profile.model):
             return []
         return [
             (member, instance)
-            for member, instance in self._situation.fleet.copies(profile.model)
+            for member, instance in self._fleet_state.fleet.copies(profile.model)
             if (not neuron or member.name == neuron)
-            and self._situation.is_routable(profile, member, instance)
+            and self._fleet_state.is_routable(profile, member, instance)
             and not self._standings.is_leaving(instance.instance_id)
         ]
 

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from services.registry.catalogue.profile import Profile
 from services.registry.control.ready import Answers
 from services.registry.fleet.records import Instance, InstanceState, Member
-from services.registry.fleet.state import Situation
+from services.registry.fleet.state import FleetState
 from services.registry.placement.orders import Why
 
 
@@ -37,20 +37,20 @@ class Want:
     may_evict: bool = False
 
 
-def removals(situation: Situation, answers: Answers, now: float) -> Iterator[Removal]:
+def removals(fleet_state: FleetState, answers: Answers, now: float) -> Iterator[Removal]:
     """Copies that should go, none of which has work or a caller on its way."""
-    for member in list(situation.fleet.members.values()):
+    for member in list(fleet_state.fleet.members.values()):
         if not member.can_serve:
             continue
-        worn = _worn_devices(situation, member)
+        worn = _worn_devices(fleet_state, member)
         for instance in member.report.instances:
-            removal = _removal(situation, answers, member, instance, worn, now)
+            removal = _removal(fleet_state, answers, member, instance, worn, now)
             if removal is not None:
                 yield removal
 
 
 def _removal(
-    situation: Situation,
+    fleet_state: FleetState,
     answers: Answers,
     member: Member,
     instance: Instance,
@@ -59,28 +59,28 @@ def _removal(
 ) -> Removal | None:
     if instance.state is not InstanceState.READY or instance.in_flight:
         return None
-    profile = situation.profile(instance.model)
-    record = situation.activity.of(instance.instance_id)
+    profile = fleet_state.profile(instance.model)
+    record = fleet_state.activity.of(instance.instance_id)
     if profile is None or record is None or record.held_until > now:
         return None
     idle = now - record.last_used
     if not profile.matches(instance.config_revision):
         reason = "its catalogue entry has changed"
         return Removal(member.name, instance, Why.OUTDATED, reason)
-    if worn & instance.memory.keys() and idle >= situation.policy.minimum_residency:
-        cycles = situation.policy.defrag_after_cycles
+    if worn & instance.memory.keys() and idle >= fleet_state.policy.minimum_residency:
+        cycles = fleet_state.policy.defrag_after_cycles
         reason = f"its worker has been through {cycles} loads and unloads or more"
         return Removal(member.name, instance, Why.DEFRAG, reason)
-    if idle >= situation.idle_timeout(profile, record) and not situation.is_pinned(profile):
+    if idle >= fleet_state.idle_timeout(profile, record) and not fleet_state.is_pinned(profile):
         copies = len(answers.routable(profile))
-        if copies > situation.wanted_copies(profile):
+        if copies > fleet_state.wanted_copies(profile):
             return Removal(member.name, instance, Why.IDLE, f"unused for {idle:.0f} s")
     return None
 
 
-def _worn_devices(situation: Situation, member: Member) -> frozenset[str]:
+def _worn_devices(fleet_state: FleetState, member: Member) -> frozenset[str]:
     """Devices whose worker is due for recycling and has no work at all."""
-    limit = situation.policy.defrag_after_cycles
+    limit = fleet_state.policy.defrag_after_cycles
     if not limit:
         return frozenset()
     working = {d for i in member.report.instances if i.in_flight for d in i.memory}
@@ -95,7 +95,7 @@ def _worn_devices(situation: Situation, member: Member) -> frozenset[str]:
 
 
 def wants(
-    situation: Situation, answers: Answers, preloaded: set[str], now: float
+    fleet_state: FleetState, answers: Answers, preloaded: set[str], now: float
 ) -> Iterator[Want]:
     """Copies that should be there and are not.
 
@@ -105,33 +105,33 @@ def wants(
         preloaded: models whose preload is done; those found loaded are added.
         now: seconds on the monotonic clock.
     """
-    names = set(situation.pins)
-    configured = situation.catalogue.profiles
+    names = set(fleet_state.pins)
+    configured = fleet_state.catalogue.profiles
     names.update(m for m, p in configured.items() if p.min_replicas or p.preload or p.pinned)
     names.update(m for m, p in configured.items() if p.max_replicas > 1)
     for name in sorted(names):
-        profile = situation.profile(name)
+        profile = fleet_state.profile(name)
         if profile is None:
             continue
-        neuron = situation.pins.get(profile.model, "")
+        neuron = fleet_state.pins.get(profile.model, "")
         if neuron and not answers.routable(profile, neuron):
             yield Want(profile, 1, neuron, may_evict=True)
             continue
         copies = len(answers.routable(profile))
-        wanted = situation.wanted_copies(profile)
+        wanted = fleet_state.wanted_copies(profile)
         if profile.preload and profile.model not in preloaded:
             if copies:
                 preloaded.add(profile.model)
             wanted = max(wanted, 1)
         if copies < wanted:
-            yield Want(profile, copies + 1, may_evict=situation.wanted_copies(profile) > copies)
-        elif copies < profile.max_replicas and _all_full(situation, answers, profile, now):
+            yield Want(profile, copies + 1, may_evict=fleet_state.wanted_copies(profile) > copies)
+        elif copies < profile.max_replicas and _all_full(fleet_state, answers, profile, now):
             yield Want(profile, copies + 1)
 
 
-def _all_full(situation: Situation, answers: Answers, profile: Profile, now: float) -> bool:
-    records = [situation.activity.of(i.instance_id) for _, i in answers.routable(profile)]
-    after = situation.policy.scale_up_after
+def _all_full(fleet_state: FleetState, answers: Answers, profile: Profile, now: float) -> bool:
+    records = [fleet_state.activity.of(i.instance_id) for _, i in answers.routable(profile)]
+    after = fleet_state.policy.scale_up_after
     return bool(records) and all(
         r is not None and r.full_since is not None and now - r.full_since >= after for r in records
     )

@@ -16,7 +16,7 @@ from services.registry.fleet.usage import Activity, Record
 
 
 @dataclasses.dataclass(slots=True)
-class Situation:
+class FleetState:
     """State with one writer: whoever drives `Control`.
 
     Attributes:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Generator, Iterator
 
 from services.backplane.errors import FleetError, Reason
 from services.registry.fleet.records import Instance, Progress
-from services.registry.fleet.state import Situation
+from services.registry.fleet.state import FleetState
 from services.registry.placement.demand import Demand, Job, Key, Phase
 from services.registry.placement.load import Loading
 from services.registry.placement.make_room import Clearing, Verdict
@@ -26,7 +26,7 @@ class Jobs:
 
     def __init__(
         self,
-        situation: Situation,
+        fleet_state: FleetState,
         standings: SchedulerCache,
         effects: Effects,
         *,
@@ -34,7 +34,7 @@ class Jobs:
         on_failed: Callable[[Key, str, FleetError], None],
         on_overturned: Callable[[Key], None],
     ) -> None:
-        self._situation = situation
+        self._fleet_state = fleet_state
         self._standings = standings
         self._effects = effects
         self._on_ready = on_ready
@@ -42,11 +42,11 @@ class Jobs:
         self._on_overturned = on_overturned
         self._ids = itertools.count(1)
         self._jobs: dict[int, Job] = {}
-        self._freeing = Freeing(situation.fleet, standings)
+        self._freeing = Freeing(fleet_state.fleet, standings)
         self._released = False
-        self.unloads = Unloads(situation, standings, effects, self._ids)
-        self._clearing = Clearing(situation, standings, self.unloads)
-        self._loading = Loading(situation, standings, effects)
+        self.unloads = Unloads(fleet_state, standings, effects, self._ids)
+        self._clearing = Clearing(fleet_state, standings, self.unloads)
+        self._loading = Loading(fleet_state, standings, effects)
 
     def __iter__(self) -> Iterator[Job]:
         return iter(list(self._jobs.values()))
@@ -69,7 +69,7 @@ class Jobs:
 
     def begin(self, demand: Demand, candidate: Candidate, now: float) -> Job:
         """Starts to carry a decision out. The demand's job may be over when this returns."""
-        identity = self._situation.fleet.members[candidate.neuron].identity
+        identity = self._fleet_state.fleet.members[candidate.neuron].identity
         job = Job(
             next(self._ids),
             demand,
@@ -106,7 +106,7 @@ class Jobs:
 
     def _go_on(self, job: Job, now: float) -> None:
         """Asks the next victim to go, or begins the load."""
-        member = self._situation.fleet.members.get(job.neuron)
+        member = self._fleet_state.fleet.members.get(job.neuron)
         if member is None or member.is_lost:
             self._fail(job, _lost(job.neuron))
             return
@@ -125,7 +125,7 @@ class Jobs:
         if error is not None:
             self._fail(job, error)
             return
-        now = self._situation.clock()
+        now = self._fleet_state.clock()
         self._clearing.settle(job, now)
         if self._clearing.is_settled(job):
             self._go_on(job, now)
@@ -134,7 +134,7 @@ class Jobs:
 
     def on_member(self, name: str, now: float) -> None:
         """A neuron reported, was lost or has left."""
-        member = self._situation.fleet.members.get(name)
+        member = self._fleet_state.fleet.members.get(name)
         for job in [j for j in self._jobs.values() if j.neuron == name]:
             gone = member is None or member.identity.incarnation_id != job.incarnation_id
             if gone or (member is not None and member.is_lost):
@@ -150,7 +150,7 @@ class Jobs:
         """A load says how far it is."""
         job = self._jobs.get(order_id)
         if job is not None:
-            now = self._situation.clock()
+            now = self._fleet_state.clock()
             self._loading.note_progress(job, progress, now)
             job.demand.tell(self.step_of(job, now))
 
@@ -158,7 +158,7 @@ class Jobs:
         """A load has ended well. One that we gave up meanwhile is simply there."""
         job = self._jobs.get(order_id)
         if job is not None:
-            self._loading.note_ready(job, instance, self._situation.clock())
+            self._loading.note_ready(job, instance, self._fleet_state.clock())
             self._end(job)
             self._on_ready(job.key)
 
@@ -200,7 +200,7 @@ class Jobs:
             was_loading = job.phase is Phase.LOADING
             self._end(job)
             if was_loading:
-                self._abandon(job, self._situation.clock())
+                self._abandon(job, self._fleet_state.clock())
 
     def _abandon(self, job: Job, now: float) -> None:
         """Ends a load at the neuron; its devices are busy until they are free."""
@@ -208,7 +208,7 @@ class Jobs:
         self._freeing.begin(job.neuron, job.profile.model, job.device_ids, now)
 
     def _fail(self, job: Job, error: FleetError) -> None:
-        self._loading.note_failed(job, error, self._situation.clock())
+        self._loading.note_failed(job, error, self._fleet_state.clock())
         self._end(job)
         self._on_failed(job.key, job.neuron, error)
 

@@ -10,7 +10,7 @@ from typing import Final
 
 from services.backplane.errors import FleetError, Reason
 from services.registry.fleet.records import Instance, Progress
-from services.registry.fleet.state import Situation
+from services.registry.fleet.state import FleetState
 from services.registry.placement.demand import Job, Phase
 from services.registry.placement.orders import Effects, LoadEnded, LoadOrder
 from services.registry.scheduler.cache import SchedulerCache
@@ -27,8 +27,10 @@ _SILENCE_FACTOR: Final = 3.0
 class Loading:
     """From cleared devices to a copy that is ready, or to the reason why there is none."""
 
-    def __init__(self, situation: Situation, standings: SchedulerCache, effects: Effects) -> None:
-        self._situation = situation
+    def __init__(
+        self, fleet_state: FleetState, standings: SchedulerCache, effects: Effects
+    ) -> None:
+        self._fleet_state = fleet_state
         self._standings = standings
         self._effects = effects
 
@@ -40,7 +42,7 @@ class Loading:
         job.phase, job.phase_since = Phase.LOADING, now
         total_bytes = job.need_bytes * len(job.device_ids)
         job.deadline = now + allowance(total_bytes, job.predicted_seconds)
-        keeps = self._situation.policy.abandoned_loads == "keep"
+        keeps = self._fleet_state.policy.abandoned_loads == "keep"
         order = LoadOrder(
             job.order_id,
             job.neuron,
@@ -61,16 +63,16 @@ class Loading:
 
     def note_ready(self, job: Job, instance: Instance, now: float) -> None:
         """The copy is there: the fleet lists it, and what it took is learned."""
-        situation = self._situation
+        fleet_state = self._fleet_state
         seconds = now - job.phase_since
-        situation.fleet.announce(job.neuron, job.incarnation_id, instance, now)
-        member = situation.fleet.members.get(job.neuron)
-        situation.activity.observe(job.neuron, member, now)
-        record = situation.activity.of(instance.instance_id)
+        fleet_state.fleet.announce(job.neuron, job.incarnation_id, instance, now)
+        member = fleet_state.fleet.members.get(job.neuron)
+        fleet_state.activity.observe(job.neuron, member, now)
+        record = fleet_state.activity.of(instance.instance_id)
         if record is not None:
             record.load_seconds = seconds
             record.keep_alive = job.demand.keep_alive
-        learned = situation.footprints.observe(job.profile, job.neuron, instance.memory, seconds)
+        learned = fleet_state.footprints.observe(job.profile, job.neuron, instance.memory, seconds)
         self._standings.forget(job.neuron)
         self._effects.record(LoadEnded(job.profile.model, job.neuron, seconds, learned=learned))
 
@@ -78,7 +80,7 @@ class Loading:
         """There will be no copy; running out of memory teaches how much more it takes."""
         learned = {}
         if error.reason is Reason.OUT_OF_MEMORY:
-            learned = self._situation.footprints.ran_out(
+            learned = self._fleet_state.footprints.ran_out(
                 job.profile, len(job.device_ids), job.free_bytes, job.capacity_bytes
             )
         seconds = now - job.phase_since

@@ -6,7 +6,7 @@ import enum
 from typing import Final
 
 from services.registry.fleet.records import Instance
-from services.registry.fleet.state import Situation
+from services.registry.fleet.state import FleetState
 from services.registry.placement.demand import Job, Phase
 from services.registry.placement.orders import Why
 from services.registry.placement.unload import OnEnd, Unloads
@@ -32,8 +32,10 @@ class Verdict(enum.Enum):
 class Clearing:
     """From the decision to the load."""
 
-    def __init__(self, situation: Situation, standings: SchedulerCache, unloads: Unloads) -> None:
-        self._situation = situation
+    def __init__(
+        self, fleet_state: FleetState, standings: SchedulerCache, unloads: Unloads
+    ) -> None:
+        self._fleet_state = fleet_state
         self._standings = standings
         self._unloads = unloads
 
@@ -43,7 +45,7 @@ class Clearing:
         A victim that has gone by itself, or that the others have made unnecessary, is left out.
         """
         standing = self._standings.of(job.neuron)
-        member = self._situation.fleet.members[job.neuron]
+        member = self._fleet_state.fleet.members[job.neuron]
         if standing.refusal:  # cordoned, or about to stop, since the decision was made
             return Verdict.OVERTURNED
         fits = self._fits(job)
@@ -61,8 +63,8 @@ class Clearing:
 
     def evict(self, job: Job, instance: Instance, now: float, on_end: OnEnd) -> None:
         """Asks a victim to go."""
-        policy = self._situation.policy
-        record = self._situation.activity.of(instance.instance_id)
+        policy = self._fleet_state.policy
+        record = self._fleet_state.activity.of(instance.instance_id)
         idle = now - record.last_used if record else 0.0
         busy = f"{instance.in_flight} requests in flight" if instance.in_flight else "idle"
         job.victims.pop(0)
@@ -90,7 +92,7 @@ class Clearing:
 
     def is_settled(self, job: Job) -> bool:
         """True once the neuron has reported since its victim went."""
-        return not self._situation.fleet.awaits_report(job.neuron)
+        return not self._fleet_state.fleet.awaits_report(job.neuron)
 
     def is_draining(self, job: Job) -> bool:
         """True while a victim has running requests."""
@@ -102,7 +104,7 @@ class Clearing:
 
     def _is_protected(self, job: Job, instance_id: str, now: float) -> bool:
         """True if the victim may not go any more: work or a caller has come to it meanwhile."""
-        policy = self._situation.policy
+        policy = self._fleet_state.policy
         incoming = Incoming(
             job.profile.residency_class,
             job.demand.is_urgent(now, policy.patience),

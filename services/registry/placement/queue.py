@@ -5,7 +5,7 @@ from __future__ import annotations
 from services.backplane.errors import FleetError
 from services.registry.catalogue.profile import Profile
 from services.registry.fleet.policy import Strategy
-from services.registry.fleet.state import Situation
+from services.registry.fleet.state import FleetState
 from services.registry.placement import errors
 from services.registry.placement.demand import Demand, Key, Ticket
 from services.registry.placement.orders import Effects, WaitEnded
@@ -15,8 +15,8 @@ from services.registry.placement.progress import Queued, Waiter
 class Demands:
     """All demands, oldest first. One per model, place and number of copies."""
 
-    def __init__(self, situation: Situation, effects: Effects) -> None:
-        self._situation = situation
+    def __init__(self, fleet_state: FleetState, effects: Effects) -> None:
+        self._fleet_state = fleet_state
         self._effects = effects
         self._by_key: dict[Key, Demand] = {}
         self.waiting = 0
@@ -45,7 +45,7 @@ class Demands:
         Raises:
             FleetError: too many wait already.
         """
-        policy, now = self._situation.policy, self._situation.clock()
+        policy, now = self._fleet_state.policy, self._fleet_state.clock()
         if self.waiting >= policy.max_waiters:
             raise errors.too_many_waiters(policy.max_waiters)
         demand = self.open(key, profile)
@@ -60,14 +60,14 @@ class Demands:
         """The demand of a key, made where there is none."""
         demand = self._by_key.get(key)
         if demand is None:
-            demand = self._by_key[key] = Demand(key, profile, self._situation.clock())
+            demand = self._by_key[key] = Demand(key, profile, self._fleet_state.clock())
         return demand
 
     def dismiss(self, demand: Demand, ticket: Ticket, outcome: str) -> None:
         """A caller's wait is over."""
         del demand.tickets[ticket]
         self.waiting -= 1
-        waited = self._situation.clock() - ticket.since
+        waited = self._fleet_state.clock() - ticket.since
         self._effects.record(WaitEnded(demand.profile.model, waited, outcome))
 
     def close(self, demand: Demand, error: FleetError | None = None) -> None:
@@ -86,7 +86,7 @@ class Demands:
             ticket.deadline = ticket.since + wait
 
     def _longest_wait(self, profile: Profile) -> float:
-        return profile.max_wait_seconds or self._situation.policy.max_wait
+        return profile.max_wait_seconds or self._fleet_state.policy.max_wait
 
     # -- time ---------------------------------------------------------------------------------
 
@@ -106,7 +106,7 @@ class Demands:
 
     def in_turn(self, now: float) -> list[Demand]:
         """Urgent ones by age; then by age alone, or by class before age."""
-        policy = self._situation.policy
+        policy = self._fleet_state.policy
         by_class = policy.strategy is Strategy.PRIORITY
 
         def turn(demand: Demand) -> tuple[bool, int, float]:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 
 from services.backplane.errors import FleetError, Reason
 from services.registry.fleet.records import Instance
-from services.registry.fleet.state import Situation
+from services.registry.fleet.state import FleetState
 from services.registry.placement.orders import Effects, UnloadEnded, UnloadOrder, Why
 from services.registry.scheduler.cache import SchedulerCache
 
@@ -26,12 +26,12 @@ class Unloads:
 
     def __init__(
         self,
-        situation: Situation,
+        fleet_state: FleetState,
         standings: SchedulerCache,
         effects: Effects,
         ids: Iterator[int],
     ) -> None:
-        self._situation = situation
+        self._fleet_state = fleet_state
         self._standings = standings
         self._effects = effects
         self._ids = ids
@@ -67,7 +67,7 @@ class Unloads:
         """
         unload = self._by_instance.get(instance.instance_id)
         if unload is None:
-            identity = self._situation.fleet.members[neuron].identity
+            identity = self._fleet_state.fleet.members[neuron].identity
             order = UnloadOrder(
                 next(self._ids),
                 neuron,
@@ -80,7 +80,7 @@ class Unloads:
                 for_model,
                 reason,
             )
-            unload = _Unload(order, self._situation.clock(), [])
+            unload = _Unload(order, self._fleet_state.clock(), [])
             self._by_order[order.order_id] = unload
             self._by_instance[instance.instance_id] = unload
             self._standings.leaving(neuron, instance.instance_id, is_leaving=True)
@@ -95,7 +95,7 @@ class Unloads:
         unload = self._by_order.get(order_id)
         if unload is not None:
             order = unload.order
-            self._situation.fleet.depart(order.neuron, order.incarnation_id, order.instance_id)
+            self._fleet_state.fleet.depart(order.neuron, order.incarnation_id, order.instance_id)
             self._end(unload, freed_bytes, None)
 
     def on_unload_failed(self, order_id: int, error: FleetError) -> None:
@@ -110,7 +110,7 @@ class Unloads:
 
     def on_member(self, name: str) -> None:
         """Ends the unloads of a neuron that is another process now, or gone."""
-        member = self._situation.fleet.members.get(name)
+        member = self._fleet_state.fleet.members.get(name)
         incarnation = member.identity.incarnation_id if member else ""
         for unload in list(self._by_order.values()):
             order = unload.order
@@ -123,7 +123,7 @@ class Unloads:
         del self._by_order[order.order_id]
         del self._by_instance[order.instance_id]
         self._standings.leaving(order.neuron, order.instance_id, is_leaving=False)
-        seconds = self._situation.clock() - unload.since
+        seconds = self._fleet_state.clock() - unload.since
         failure = error.reason.value if error else ""
         self._effects.record(UnloadEnded(order, seconds, freed_bytes, failure))
         for on_end in unload.on_end:

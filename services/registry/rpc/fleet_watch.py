@@ -74,7 +74,7 @@ class Watchers:
                 if changed.is_set():
                     await asyncio.sleep(_GATHER_SECONDS)
                 else:
-                    seen = self._control.situation.fleet.revision
+                    seen = self._control.fleet_state.fleet.revision
                     yield self._response(seen, progress=registry_service_pb2.WatchProgress())
         finally:
             self.count -= 1
@@ -82,7 +82,7 @@ class Watchers:
     def _since(self, seen: int | None) -> list[Response]:
         """All that a watcher does not know yet, in order of revision."""
         self._refresh_view()
-        fleet = self._control.situation.fleet
+        fleet = self._control.fleet_state.fleet
         changes = None if seen is None else fleet.changed_since(seen)
         if seen is None or changes is None:
             return [self._snapshot()]
@@ -99,7 +99,7 @@ class Watchers:
         return responses
 
     def _snapshot(self) -> Response:
-        fleet = self._control.situation.fleet
+        fleet = self._control.fleet_state.fleet
         snapshot = registry_service_pb2.FleetSnapshot(
             neurons=[encode.neuron_message(m) for m in fleet.members.values()],
             catalogue=self._view,
@@ -119,7 +119,7 @@ class Watchers:
         self._view_next = began + _VIEW_SHARE * (time.perf_counter() - began)
         if view != self._view or not self._view_revision:
             self._view = view
-            self._view_revision = self._control.situation.fleet.mark()
+            self._view_revision = self._control.fleet_state.fleet.mark()
 
     def _response(self, revision: int, **event: Any) -> Response:
         return Response(revision=revision, registry_incarnation_id=self._incarnation_id, **event)

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from cortex.v1 import operator_service_pb2, registry_service_pb2
 from services.registry.catalogue.profile import Profile
 from services.registry.fleet.records import Instance, StoredModel
-from services.registry.fleet.state import Situation
+from services.registry.fleet.state import FleetState
 from services.registry.rpc import encode
 from services.registry.scheduler import filters
 from services.registry.scheduler.cache import SchedulerCache
@@ -18,12 +18,12 @@ class Listing:
 
     def __init__(
         self,
-        situation: Situation,
+        fleet_state: FleetState,
         created: dict[str, int],
         wall_clock: int,
         on_new: Callable[[str, int], None] = lambda _model, _at: None,
     ) -> None:
-        self._situation = situation
+        self._fleet_state = fleet_state
         self._on_new = on_new
         self._created = created
         self._started = wall_clock
@@ -40,10 +40,10 @@ class Listing:
             standings: how neurons stand.
             hardware_version: another value means that models may fit elsewhere than before.
         """
-        situation = self._situation
-        view = registry_service_pb2.CatalogueView(config_revision=situation.catalogue.revision)
-        for name in situation.known_models():
-            profile = situation.profile(name)
+        fleet_state = self._fleet_state
+        view = registry_service_pb2.CatalogueView(config_revision=fleet_state.catalogue.revision)
+        for name in fleet_state.known_models():
+            profile = fleet_state.profile(name)
             if profile is not None:
                 view.models.append(self._model(profile, standings, hardware_version))
         return view
@@ -56,11 +56,11 @@ class Listing:
         for model in self.view(standings, hardware_version).models:
             status = operator_service_pb2.ModelStatus(model=model)
             loaded: set[str] = set()
-            for member, instance in self._situation.fleet.copies(model.model):
+            for member, instance in self._fleet_state.fleet.copies(model.model):
                 loaded.add(member.name)
                 location = status.locations.add(neuron=member.name)
                 location.instance.CopyFrom(encode.instance_message(member, instance))
-            for neuron in sorted(self._situation.fleet.stored(model.model).keys() - loaded):
+            for neuron in sorted(self._fleet_state.fleet.stored(model.model).keys() - loaded):
                 status.locations.add(neuron=neuron)
             found.append(status)
         return found
@@ -68,15 +68,15 @@ class Listing:
     def _model(
         self, profile: Profile, standings: SchedulerCache, hardware_version: int
     ) -> registry_service_pb2.CatalogueModel:
-        situation = self._situation
-        copies = [instance for _, instance in situation.fleet.copies(profile.model)]
-        stored = situation.fleet.stored(profile.model).values()
+        fleet_state = self._fleet_state
+        copies = [instance for _, instance in fleet_state.fleet.copies(profile.model)]
+        stored = fleet_state.fleet.stored(profile.model).values()
         message = registry_service_pb2.CatalogueModel(
             model=profile.model,
             aliases=profile.aliases,
             max_context_tokens=_context(profile, copies, [s.max_context_tokens for s in stored]),
             max_output_tokens=profile.max_output_tokens,
-            pinned=situation.is_pinned(profile),
+            pinned=fleet_state.is_pinned(profile),
             configured=profile.configured,
             created_unix_seconds=self._first_known(profile.model),
             config_revision=profile.revision,
@@ -119,7 +119,7 @@ class Listing:
         self, profile: Profile, standings: SchedulerCache, hardware_version: int
     ) -> list[str]:
         """Neurons that could run a model, remembered while neither it nor they change."""
-        footprint = self._situation.footprint(profile)
+        footprint = self._fleet_state.footprint(profile)
         key = (profile, footprint, hardware_version)
         known = self._feasible.get(profile.model)
         if known is not None and known[0] == key:

@@ -81,7 +81,7 @@ def _take(status: neuron_service_pb2.NeuronStatus, epoch: int | None, host: Host
     """Takes one state in, unless the neuron has attached by itself and speaks there."""
     control = host.control
     identity = decode.identity(status.identity)
-    member = control.situation.fleet.members.get(identity.name)
+    member = control.fleet_state.fleet.members.get(identity.name)
     current = None if member is None or member.is_lost else member
     if current is not None and current.epoch != epoch:
         same = current.identity.incarnation_id == identity.incarnation_id

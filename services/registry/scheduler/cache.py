@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from services.registry.fleet.records import Instance, InstanceState, Member
-from services.registry.fleet.state import Situation
+from services.registry.fleet.state import FleetState
 from services.registry.scheduler.index import NeuronIndex
 from services.registry.scheduler.neuron_info import DeviceInfo, InstanceInfo, NeuronInfo
 
@@ -24,10 +24,10 @@ class SchedulerCache:
     Whoever changes something about a neuron calls `forget`.
     """
 
-    def __init__(self, situation: Situation) -> None:
-        self._situation = situation
-        self._roster = NeuronIndex(situation.policy.strategy)
-        self._stale: dict[str, None] = dict.fromkeys(situation.fleet.members)
+    def __init__(self, fleet_state: FleetState) -> None:
+        self._fleet_state = fleet_state
+        self._roster = NeuronIndex(fleet_state.policy.strategy)
+        self._stale: dict[str, None] = dict.fromkeys(fleet_state.fleet.members)
         self._busy: dict[str, dict[str, str]] = {}
         self._leaving: set[str] = set()
 
@@ -36,7 +36,7 @@ class SchedulerCache:
         """All of them as they are now, in the orders that placement reads."""
         while self._stale:
             name, _ = self._stale.popitem()
-            member = self._situation.fleet.members.get(name)
+            member = self._fleet_state.fleet.members.get(name)
             if member is None:
                 self._roster.discard(name)
             else:
@@ -48,7 +48,7 @@ class SchedulerCache:
         standing = self._roster.get(name)
         if standing is None or name in self._stale:
             self._stale.pop(name, None)
-            standing = self._make(self._situation.fleet.members[name])
+            standing = self._make(self._fleet_state.fleet.members[name])
             self._roster.put(standing)
         return standing
 
@@ -58,7 +58,7 @@ class SchedulerCache:
 
     def forget_all(self) -> None:
         """Pins, catalogue or policy have changed."""
-        self._stale.update(dict.fromkeys(self._situation.fleet.members))
+        self._stale.update(dict.fromkeys(self._fleet_state.fleet.members))
 
     def occupy(self, name: str, device_ids: tuple[str, ...], why: str) -> None:
         """No other load may begin on these devices until they are released."""
@@ -127,10 +127,10 @@ class SchedulerCache:
         return tuple(rooms)
 
     def _holding(self, member: Member, instance: Instance) -> InstanceInfo:
-        situation = self._situation
-        profile = situation.profile(instance.model)
-        record = situation.activity.of(instance.instance_id)
-        residency = situation.policy.minimum_residency
+        fleet_state = self._fleet_state
+        profile = fleet_state.profile(instance.model)
+        record = fleet_state.activity.of(instance.instance_id)
+        residency = fleet_state.policy.minimum_residency
         state = instance.state
         if instance.instance_id in self._leaving and state is InstanceState.READY:
             state = InstanceState.DRAINING
@@ -143,19 +143,20 @@ class SchedulerCache:
             residency_class=profile.residency_class if profile else 0,
             in_flight=instance.in_flight,
             last_used=record.last_used if record else 0.0,
-            protected_until=situation.activity.protected_until(instance.instance_id, residency),
-            is_pinned=profile is not None and situation.is_pinned(profile),
+            protected_until=fleet_state.activity.protected_until(instance.instance_id, residency),
+            is_pinned=profile is not None and fleet_state.is_pinned(profile),
             is_kept=profile is not None and self._is_kept(profile.model, member),
             is_surplus=stale or state is InstanceState.FAILED,
         )
 
     def _is_kept(self, model: str, member: Member) -> bool:
-        situation = self._situation
-        profile = situation.profile(model)
-        if profile is None or not (least := situation.wanted_copies(profile)):
+        fleet_state = self._fleet_state
+        profile = fleet_state.profile(model)
+        if profile is None or not (least := fleet_state.wanted_copies(profile)):
             return False
         ready = sum(
-            situation.is_routable(profile, holder, i) for holder, i in situation.fleet.copies(model)
+            fleet_state.is_routable(profile, holder, i)
+            for holder, i in fleet_state.fleet.copies(model)
         )
         return ready <= least and member.can_serve
 

@@ -37,7 +37,7 @@ def test_a_keep_alive_outlives_one_of_several_copies():
     first = fleet.loads[0]
     fleet.ask("a", excluded=frozenset({f"a#{first.order_id}"}))
     fleet.finish_load()
-    member = fleet.situation.fleet.members["n1"]
+    member = fleet.fleet_state.fleet.members["n1"]
     fleet.control.unload("n1", member.report.instances[0], Why.OPERATOR)
     fleet.finish_unload()
     fleet.wait(49.0)

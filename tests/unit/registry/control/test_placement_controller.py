@@ -118,7 +118,7 @@ def test_nobody_starves_behind_a_model_that_is_always_busy():
     fleet.wait(0.1)
 
     assert [(o.model, o.why) for o in fleet.unloads] == [("a", Why.EVICTED)]
-    assert fleet.unloads[0].drain_seconds == fleet.situation.policy.drain_timeout
+    assert fleet.unloads[0].drain_seconds == fleet.fleet_state.policy.drain_timeout
     assert isinstance(waiting.steps[-1], Evicting)
 
 

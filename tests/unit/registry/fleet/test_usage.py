@@ -9,7 +9,7 @@ from services.registry.catalogue.profile import Profile
 from services.registry.control.ready import Answers
 from services.registry.fleet.members import Fleet
 from services.registry.fleet.records import Identity, Instance, InstanceState, Member, Report
-from services.registry.fleet.state import Situation
+from services.registry.fleet.state import FleetState
 from services.registry.fleet.usage import Activity
 from services.registry.scheduler.cache import SchedulerCache
 
@@ -92,13 +92,13 @@ def test_full_means_queued_and_since_when_is_kept():
 )
 def test_callers_are_sent_to_the_least_busy_copy(busy, chosen):
     profile = Profile("m")
-    situation = Situation(lambda: 0.0, catalogue=Catalogue({"m": profile}, {}, 1))
-    fleet: Fleet = situation.fleet
+    fleet_state = FleetState(lambda: 0.0, catalogue=Catalogue({"m": profile}, {}, 1))
+    fleet: Fleet = fleet_state.fleet
     for name, active in busy.items():
         epoch = fleet.attach(Identity(name, "i", f"{name}:1"))
         copy = dataclasses.replace(COPY, instance_id=f"{name}-m", active_requests=active)
         fleet.report(name, epoch, Report(1, instances=(copy,)), 0.0, None)
-    answers = Answers(situation, SchedulerCache(situation))
+    answers = Answers(fleet_state, SchedulerCache(fleet_state))
 
     placed = answers.choose(answers.routable(profile), frozenset())
 
@@ -129,21 +129,21 @@ def test_callers_are_sent_to_the_least_busy_copy(busy, chosen):
 )
 def test_what_is_routed_to(facts, is_routable):
     profile = Profile("m", revision=7)
-    situation = Situation(lambda: 0.0)
+    fleet_state = FleetState(lambda: 0.0)
     copy = dataclasses.replace(COPY, **{"config_revision": 7, **facts})
 
-    assert situation.is_routable(profile, member(copy), copy) is is_routable
+    assert fleet_state.is_routable(profile, member(copy), copy) is is_routable
 
 
 def test_nothing_is_routed_to_a_lost_or_stopping_neuron():
-    profile, situation = Profile("m"), Situation(lambda: 0.0)
+    profile, fleet_state = Profile("m"), FleetState(lambda: 0.0)
     lost = dataclasses.replace(member(COPY), is_lost=True)
     stopping = dataclasses.replace(
         member(COPY), report=Report(1, instances=(COPY,), is_draining=True)
     )
     cordoned = dataclasses.replace(member(COPY), is_cordoned=True)
 
-    assert [situation.is_routable(profile, m, COPY) for m in (lost, stopping, cordoned)] == [
+    assert [fleet_state.is_routable(profile, m, COPY) for m in (lost, stopping, cordoned)] == [
         False,
         False,
         True,

@@ -12,7 +12,7 @@ from services.registry.fleet.records import (
     Report,
     StoredModel,
 )
-from services.registry.fleet.state import Situation
+from services.registry.fleet.state import FleetState
 from services.registry.rpc.model_list import Listing
 from services.registry.scheduler.cache import SchedulerCache
 
@@ -21,12 +21,14 @@ GPU = (Device("gpu", "cuda", 24, 24),)
 
 def listed(*reports: Report, catalogue: tuple[Profile, ...] = ()):
     """The view of a fleet whose neurons made these reports."""
-    situation = Situation(lambda: 0.0, catalogue=Catalogue({p.model: p for p in catalogue}, {}, 1))
-    fleet: Fleet = situation.fleet
+    fleet_state = FleetState(
+        lambda: 0.0, catalogue=Catalogue({p.model: p for p in catalogue}, {}, 1)
+    )
+    fleet: Fleet = fleet_state.fleet
     for index, report in enumerate(reports):
         name = f"n{index}"
         fleet.report(name, fleet.attach(Identity(name, "i", f"{name}:1")), report, 0.0, None)
-    view = Listing(situation, {}, 1234).view(SchedulerCache(situation), 1)
+    view = Listing(fleet_state, {}, 1234).view(SchedulerCache(fleet_state), 1)
     return {m.model: m for m in view.models}
 
 
@@ -92,16 +94,16 @@ def test_a_recovering_or_loading_model_is_still_listed():
 
 
 def test_what_no_neuron_lists_any_more_is_gone():
-    situation = Situation(lambda: 0.0)
-    fleet = situation.fleet
+    fleet_state = FleetState(lambda: 0.0)
+    fleet = fleet_state.fleet
     epoch = fleet.attach(Identity("n", "i", "n:1"))
     fleet.report("n", epoch, Report(1, GPU, (loaded("m"),)), 0.0, None)
-    listing = Listing(situation, {}, 0)
-    assert [m.model for m in listing.view(SchedulerCache(situation), 1).models] == ["m"]
+    listing = Listing(fleet_state, {}, 0)
+    assert [m.model for m in listing.view(SchedulerCache(fleet_state), 1).models] == ["m"]
 
     fleet.report("n", epoch, Report(2, GPU), 0.0, None)
 
-    assert list(listing.view(SchedulerCache(situation), 1).models) == []
+    assert list(listing.view(SchedulerCache(fleet_state), 1).models) == []
 
 
 def test_where_a_model_could_run_follows_the_hardware():
@@ -119,8 +121,8 @@ def test_when_a_model_was_first_known_does_not_change():
 
 def test_a_model_is_known_by_the_files_of_its_copy_also_when_that_is_gone():
     files = StoredModel("m", "path:/m", 7, quantization="Q4_1", fingerprint="f", modified=1.5)
-    situation = Situation(lambda: 0.0, catalogue=Catalogue({"m": Profile("m")}, {}, 1))
-    fleet, listing = situation.fleet, Listing(situation, {}, 1234)
+    fleet_state = FleetState(lambda: 0.0, catalogue=Catalogue({"m": Profile("m")}, {}, 1))
+    fleet, listing = fleet_state.fleet, Listing(fleet_state, {}, 1234)
     epoch = fleet.attach(Identity("n", "i", "n:1"))
 
     seen = []
@@ -130,7 +132,7 @@ def test_a_model_is_known_by_the_files_of_its_copy_also_when_that_is_gone():
         Report(3, GPU),
     ):
         fleet.report("n", epoch, report, 0.0, None)
-        seen.append(listing.view(SchedulerCache(situation), 1).models[0])
+        seen.append(listing.view(SchedulerCache(fleet_state), 1).models[0])
 
     assert [one.HasField("weights") for one in seen] == [False, True, True]
     assert seen[2].weights.quantization == "Q4_1"
