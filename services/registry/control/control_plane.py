@@ -16,7 +16,7 @@ from services.registry.catalogue.catalogue import Catalogue, Difference
 from services.registry.catalogue.profile import Profile
 from services.registry.control import reconcile
 from services.registry.control.membership import Membership
-from services.registry.control.placement_controller import Placing
+from services.registry.control.placement_controller import PlacementController
 from services.registry.fleet.leases import Leases
 from services.registry.fleet.records import Instance, Progress
 from services.registry.fleet.state import FleetState
@@ -68,7 +68,9 @@ class Control:
         self._on_change = on_change
         now = fleet_state.clock()
         settles_at = now + fleet_state.policy.settle if expected else 0.0
-        self.placing = Placing(fleet_state, self.standings, effects, settles_at=settles_at)
+        self.placing = PlacementController(
+            fleet_state, self.standings, effects, settles_at=settles_at
+        )
         self.membership = Membership(
             fleet_state,
             self.standings,
@@ -133,7 +135,7 @@ class Control:
                 record.keep_alive = keep_alive
 
     def leave(self, ticket: Ticket, *, gives_up: bool = False) -> None:
-        """A caller has gone. See `Placing.leave`."""
+        """A caller has gone. See `PlacementController.leave`."""
         self.placing.leave(ticket, gives_up=gives_up)
         self.placing.advance()
 

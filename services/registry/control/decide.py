@@ -14,10 +14,10 @@ from services.registry.fleet.records import InstanceState
 from services.registry.fleet.state import FleetState
 from services.registry.placement import errors
 from services.registry.placement.demand import Demand, Job
-from services.registry.placement.executor import Jobs
+from services.registry.placement.executor import PlacementExecutor
 from services.registry.placement.orders import Effects, Redirected
 from services.registry.placement.progress import Queued
-from services.registry.placement.queue import Demands
+from services.registry.placement.queue import PlacementQueue
 from services.registry.scheduler import filters, select
 from services.registry.scheduler.cache import SchedulerCache
 from services.registry.scheduler.request import (
@@ -35,15 +35,15 @@ _MOST_REDIRECTS: Final = 2
 Held: TypeAlias = dict[str, frozenset[str]]
 
 
-class Deciding:
+class Decider:
     """Decides, and begins the jobs."""
 
     def __init__(
         self,
         fleet_state: FleetState,
         standings: SchedulerCache,
-        demands: Demands,
-        jobs: Jobs,
+        demands: PlacementQueue,
+        jobs: PlacementExecutor,
         cooldowns: Cooldowns,
         effects: Effects,
         *,
@@ -212,7 +212,9 @@ class Deciding:
 class Asking:
     """Reads the situation and the jobs under way; changes nothing."""
 
-    def __init__(self, fleet_state: FleetState, standings: SchedulerCache, jobs: Jobs) -> None:
+    def __init__(
+        self, fleet_state: FleetState, standings: SchedulerCache, jobs: PlacementExecutor
+    ) -> None:
         self._fleet_state = fleet_state
         self._standings = standings
         self._jobs = jobs

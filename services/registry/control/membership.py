@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from services.registry.control.placement_controller import Placing
+from services.registry.control.placement_controller import PlacementController
 from services.registry.fleet.leases import Leases
 from services.registry.fleet.members import Heard
 from services.registry.fleet.records import Identity, Report, StoredModel
@@ -36,7 +36,7 @@ class Membership:
         self,
         fleet_state: FleetState,
         standings: SchedulerCache,
-        placing: Placing,
+        placing: PlacementController,
         leases: Leases,
         *,
         expected: frozenset[str],

@@ -1,8 +1,8 @@
 """Places models: demands in, orders out. One writer, no I/O, no clock of its own.
 
-`Placing` owns who waits for what. Whatever happens is told to it by its methods; `advance` then
+`PlacementController` owns who waits for what. Whatever happens is told to it by its methods; `advance` then
 lets time and news take effect: waiters are answered, and demands are decided on, the
-longest-waiting first. `Deciding` acts on one demand, `Jobs` carries a decision through.
+longest-waiting first. `Decider` acts on one demand, `PlacementExecutor` carries a decision through.
 
 The rules of turn are those of docs/placement.md: one demand per model, so that all who want a
 model share one load; after `patience` a demand is urgent: busy copies are drained for it, and the
@@ -14,19 +14,19 @@ from __future__ import annotations
 from services.backplane.errors import FleetError, Reason
 from services.registry.catalogue.profile import Profile
 from services.registry.control.cooldowns import Cooldowns
-from services.registry.control.decide import Deciding, Held
+from services.registry.control.decide import Decider, Held
 from services.registry.control.ready import Answers
 from services.registry.fleet.state import FleetState
 from services.registry.placement import errors
 from services.registry.placement.demand import Demand, Key, Ticket
-from services.registry.placement.executor import Jobs
+from services.registry.placement.executor import PlacementExecutor
 from services.registry.placement.orders import Effects
 from services.registry.placement.progress import Waiter
-from services.registry.placement.queue import Demands
+from services.registry.placement.queue import PlacementQueue
 from services.registry.scheduler.cache import SchedulerCache
 
 
-class Placing:
+class PlacementController:
     """All demands, in the order in which they came."""
 
     def __init__(
@@ -39,11 +39,11 @@ class Placing:
     ) -> None:
         self._fleet_state = fleet_state
         self._standings = standings
-        self._demands = Demands(fleet_state, effects)
+        self._demands = PlacementQueue(fleet_state, effects)
         self._cooldowns = Cooldowns()
         self._news = True
         self.answers = Answers(fleet_state, standings)
-        self.jobs = Jobs(
+        self.jobs = PlacementExecutor(
             fleet_state,
             standings,
             effects,
@@ -51,7 +51,7 @@ class Placing:
             on_failed=self._job_failed,
             on_overturned=self._job_overturned,
         )
-        self._deciding = Deciding(
+        self._deciding = Decider(
             fleet_state,
             standings,
             self._demands,

@@ -21,7 +21,7 @@ from services.registry.scheduler.cache import SchedulerCache
 from services.registry.scheduler.request import Candidate
 
 
-class Jobs:
+class PlacementExecutor:
     """Placements by order id."""
 
     def __init__(

@@ -12,7 +12,7 @@ from services.registry.placement.orders import Effects, WaitEnded
 from services.registry.placement.progress import Queued, Waiter
 
 
-class Demands:
+class PlacementQueue:
     """All demands, oldest first. One per model, place and number of copies."""
 
     def __init__(self, fleet_state: FleetState, effects: Effects) -> None:
