@@ -20,7 +20,7 @@ class Left:
     freed_bytes: int
 
 
-class Departures:
+class DrainTracker:
     """One operator's unloads.
 
     Args:

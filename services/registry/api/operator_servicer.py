@@ -16,8 +16,8 @@ from services.backplane import protobuf_time
 from services.backplane.errors import FleetError, Reason
 from services.backplane.settings import SettingsError
 from services.registry.api import explain
-from services.registry.api.drains import Departures
-from services.registry.api.step_stream import Mailbox
+from services.registry.api.drains import DrainTracker
+from services.registry.api.step_stream import StepStream
 from services.registry.fleet.records import Member
 from services.registry.placement import errors
 from services.registry.placement.orders import Why
@@ -69,7 +69,7 @@ class OperatorServicer(operator_service_pb2_grpc.OperatorServiceServicer):
         term = self._seat.lead()
         if request.neuron:
             _member(term, request.neuron)
-        mailbox = Mailbox()
+        mailbox = StepStream()
         ticket = term.control.ensure(
             request.model,
             mailbox,
@@ -106,7 +106,7 @@ class OperatorServicer(operator_service_pb2_grpc.OperatorServiceServicer):
             if request.HasField("drain_timeout")
             else None
         )
-        departures = Departures(term.control, copies, Why.OPERATOR, seconds)
+        departures = DrainTracker(term.control, copies, Why.OPERATOR, seconds)
         async for left in _watched(term, departures):
             yield pb.UnloadModelResponse(
                 instances_left=left.instances,
@@ -162,7 +162,7 @@ class OperatorServicer(operator_service_pb2_grpc.OperatorServiceServicer):
         given = request.HasField("timeout")
         seconds = protobuf_time.seconds(request.timeout) if given else _DRAIN_SECONDS
         copies = [(member.name, i.instance_id) for i in member.report.instances]
-        departures = Departures(term.control, copies, Why.DRAIN, seconds)
+        departures = DrainTracker(term.control, copies, Why.DRAIN, seconds)
         async for left in _watched(term, departures):
             yield pb.DrainNeuronResponse(
                 active_requests_left=left.active_requests, instances_left=left.instances
@@ -201,7 +201,7 @@ class OperatorServicer(operator_service_pb2_grpc.OperatorServiceServicer):
         return encode.neuron_message(_member(term, name))
 
 
-async def _watched(term: Term, departures: Departures) -> AsyncIterator[Any]:
+async def _watched(term: Term, departures: DrainTracker) -> AsyncIterator[Any]:
     """What is left, whenever that changes, until nothing is."""
     departures.begin()
     term.wake()

@@ -13,7 +13,7 @@ from cortex.v1 import neuron_service_pb2, registry_service_pb2, registry_service
 from services.backplane import protobuf_time
 from services.backplane.errors import FleetError, Reason
 from services.backplane.timeouts import timeout
-from services.registry.api.step_stream import Mailbox
+from services.registry.api.step_stream import StepStream
 from services.registry.fleet.members import NameTakenError
 from services.registry.fleet.records import Identity
 from services.registry.rpc import decode, encode
@@ -71,7 +71,7 @@ class RegistryServicer(registry_service_pb2_grpc.RegistryServiceServicer):
     ) -> AsyncIterator[registry_service_pb2.EnsureModelResponse]:
         """The steps of one placement; leaving cancels nothing for the others."""
         term = self._seat.lead()
-        mailbox = Mailbox()
+        mailbox = StepStream()
         keep = protobuf_time.seconds(request.keep_alive) if request.HasField("keep_alive") else None
         ticket = term.control.ensure(
             request.model,

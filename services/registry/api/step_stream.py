@@ -9,7 +9,7 @@ from services.backplane.errors import FleetError
 from services.registry.placement.progress import Placed, Step
 
 
-class Mailbox:
+class StepStream:
     """A `Waiter` that is read as an async iterator."""
 
     def __init__(self) -> None:

@@ -259,7 +259,7 @@ class Control:
 
     def _do_chores(self, now: float) -> None:
         answers = self.placing.answers
-        for removal in list(reconcile.removals(self.fleet_state, answers, now)):
+        for removal in list(reconcile.to_remove(self.fleet_state, answers, now)):
             self.placing.jobs.unloads.order(
                 removal.neuron,
                 removal.instance,
@@ -267,7 +267,7 @@ class Control:
                 drain_seconds=self.fleet_state.policy.drain_timeout,
                 reason=removal.reason,
             )
-        for want in list(reconcile.wants(self.fleet_state, answers, self._preloaded, now)):
+        for want in list(reconcile.to_add(self.fleet_state, answers, self._preloaded, now)):
             self.placing.want_copies(
                 want.profile, want.copies, neuron=want.neuron, may_evict=want.may_evict
             )

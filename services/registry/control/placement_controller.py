@@ -15,7 +15,7 @@ from services.backplane.errors import FleetError, Reason
 from services.registry.catalogue.profile import Profile
 from services.registry.control.cooldowns import Cooldowns
 from services.registry.control.decide import Decider, Held
-from services.registry.control.ready import Answers
+from services.registry.control.ready import ReadyInstances
 from services.registry.fleet.state import FleetState
 from services.registry.placement import errors
 from services.registry.placement.demand import Demand, Key, Ticket
@@ -42,7 +42,7 @@ class PlacementController:
         self._demands = PlacementQueue(fleet_state, effects)
         self._cooldowns = Cooldowns()
         self._news = True
-        self.answers = Answers(fleet_state, standings)
+        self.answers = ReadyInstances(fleet_state, standings)
         self.jobs = PlacementExecutor(
             fleet_state,
             standings,

@@ -11,7 +11,7 @@ from services.registry.scheduler.cache import SchedulerCache
 Copies = list[tuple[Member, Instance]]
 
 
-class Answers:
+class ReadyInstances:
     """Reads the fleet; changes nothing."""
 
     def __init__(self, fleet_state: FleetState, standings: SchedulerCache) -> None:

@@ -11,7 +11,7 @@ import dataclasses
 from collections.abc import Iterator
 
 from services.registry.catalogue.profile import Profile
-from services.registry.control.ready import Answers
+from services.registry.control.ready import ReadyInstances
 from services.registry.fleet.records import Instance, InstanceState, Member
 from services.registry.fleet.state import FleetState
 from services.registry.placement.orders import Why
@@ -37,7 +37,7 @@ class Want:
     may_evict: bool = False
 
 
-def removals(fleet_state: FleetState, answers: Answers, now: float) -> Iterator[Removal]:
+def to_remove(fleet_state: FleetState, answers: ReadyInstances, now: float) -> Iterator[Removal]:
     """Copies that should go, none of which has work or a caller on its way."""
     for member in list(fleet_state.fleet.members.values()):
         if not member.can_serve:
@@ -51,7 +51,7 @@ def removals(fleet_state: FleetState, answers: Answers, now: float) -> Iterator[
 
 def _removal(
     fleet_state: FleetState,
-    answers: Answers,
+    answers: ReadyInstances,
     member: Member,
     instance: Instance,
     worn: frozenset[str],
@@ -94,8 +94,8 @@ def _worn_devices(fleet_state: FleetState, member: Member) -> frozenset[str]:
     )
 
 
-def wants(
-    fleet_state: FleetState, answers: Answers, preloaded: set[str], now: float
+def to_add(
+    fleet_state: FleetState, answers: ReadyInstances, preloaded: set[str], now: float
 ) -> Iterator[Want]:
     """Copies that should be there and are not.
 
@@ -129,7 +129,9 @@ def wants(
             yield Want(profile, copies + 1)
 
 
-def _all_full(fleet_state: FleetState, answers: Answers, profile: Profile, now: float) -> bool:
+def _all_full(
+    fleet_state: FleetState, answers: ReadyInstances, profile: Profile, now: float
+) -> bool:
     records = [fleet_state.activity.of(i.instance_id) for _, i in answers.routable(profile)]
     after = fleet_state.policy.scale_up_after
     return bool(records) and all(

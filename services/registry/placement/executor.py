@@ -11,11 +11,11 @@ from services.registry.fleet.records import Instance, Progress
 from services.registry.fleet.state import FleetState
 from services.registry.placement.demand import Demand, Job, Key, Phase
 from services.registry.placement.load import Loading
-from services.registry.placement.make_room import Clearing, Verdict
+from services.registry.placement.make_room import RoomMaker, Verdict
 from services.registry.placement.orders import Effects
 from services.registry.placement.progress import Evicting, Step
 from services.registry.placement.progress import Loading as LoadingStep
-from services.registry.placement.reclaim import Freeing
+from services.registry.placement.reclaim import AbandonedLoads
 from services.registry.placement.unload import Unloads
 from services.registry.scheduler.cache import SchedulerCache
 from services.registry.scheduler.request import Candidate
@@ -42,10 +42,10 @@ class PlacementExecutor:
         self._on_overturned = on_overturned
         self._ids = itertools.count(1)
         self._jobs: dict[int, Job] = {}
-        self._freeing = Freeing(fleet_state.fleet, standings)
+        self._freeing = AbandonedLoads(fleet_state.fleet, standings)
         self._released = False
         self.unloads = Unloads(fleet_state, standings, effects, self._ids)
-        self._clearing = Clearing(fleet_state, standings, self.unloads)
+        self._clearing = RoomMaker(fleet_state, standings, self.unloads)
         self._loading = Loading(fleet_state, standings, effects)
 
     def __iter__(self) -> Iterator[Job]:

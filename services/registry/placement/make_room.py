@@ -29,7 +29,7 @@ class Verdict(enum.Enum):
     """It cannot be carried out as it was made."""
 
 
-class Clearing:
+class RoomMaker:
     """From the decision to the load."""
 
     def __init__(

@@ -24,7 +24,7 @@ class _Abandoned:
     since: float
 
 
-class Freeing:
+class AbandonedLoads:
     """Keeps such devices occupied, and releases them."""
 
     def __init__(self, fleet: Fleet, standings: SchedulerCache) -> None:

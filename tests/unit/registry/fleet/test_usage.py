@@ -6,7 +6,7 @@ import pytest
 
 from services.registry.catalogue.catalogue import Catalogue
 from services.registry.catalogue.profile import Profile
-from services.registry.control.ready import Answers
+from services.registry.control.ready import ReadyInstances
 from services.registry.fleet.members import Fleet
 from services.registry.fleet.records import Identity, Instance, InstanceState, Member, Report
 from services.registry.fleet.state import FleetState
@@ -98,7 +98,7 @@ def test_callers_are_sent_to_the_least_busy_copy(busy, chosen):
         epoch = fleet.attach(Identity(name, "i", f"{name}:1"))
         copy = dataclasses.replace(COPY, instance_id=f"{name}-m", active_requests=active)
         fleet.report(name, epoch, Report(1, instances=(copy,)), 0.0, None)
-    answers = Answers(fleet_state, SchedulerCache(fleet_state))
+    answers = ReadyInstances(fleet_state, SchedulerCache(fleet_state))
 
     placed = answers.choose(answers.routable(profile), frozenset())
 
