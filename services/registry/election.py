@@ -14,10 +14,10 @@ from services.registry.catalogue import catalogue as catalogues
 from services.registry.catalogue.catalogue import Catalogue
 from services.registry.metrics import Gauges
 from services.registry.settings import Settings
-from services.registry.store.leader_lease import Mandate
+from services.registry.store.leader_lease import LeaderLease
 from services.registry.store.store import Store, StoreError
 from services.registry.store.write_behind import Ledger
-from services.registry.term import Seat, Term
+from services.registry.term import LeaderHolder, LeaderTerm
 
 # How soon a standby notices that nobody leads.
 _CAMPAIGN_SECONDS: Final = 0.25
@@ -33,7 +33,7 @@ async def lead(
     settings: Settings,
     catalogue: Catalogue,
     store: Store,
-    seat: Seat,
+    seat: LeaderHolder,
     gauges: Gauges,
     shutdown: Shutdown,
     address: Address,
@@ -59,15 +59,15 @@ async def _one_term(
     settings: Settings,
     catalogue: Catalogue,
     store: Store,
-    seat: Seat,
+    seat: LeaderHolder,
     gauges: Gauges,
     shutdown: Shutdown,
     own: str,
-    mandate: Mandate,
+    mandate: LeaderLease,
 ) -> None:
     book = Ledger(store)
     try:
-        term = Term(settings, catalogue, await book.load(), book, gauges, mandate)
+        term = LeaderTerm(settings, catalogue, await book.load(), book, gauges, mandate)
         log.info(
             "leadership.taken",
             address=own,
@@ -86,7 +86,7 @@ async def _one_term(
 
 
 async def _while_it_leads(
-    store: Store, term: Term, shutdown: Shutdown, lease_seconds: float
+    store: Store, term: LeaderTerm, shutdown: Shutdown, lease_seconds: float
 ) -> None:
     while not await _asked_to_end(shutdown, _RENEW_SHARE * lease_seconds):
         mandate = await _renewed(store, _ATTEMPT_SHARE * lease_seconds)
@@ -96,7 +96,7 @@ async def _while_it_leads(
         term.renew(mandate)
 
 
-async def _renewed(store: Store, seconds: float) -> Mandate | None:
+async def _renewed(store: Store, seconds: float) -> LeaderLease | None:
     try:
         async with timeout(seconds):
             return await store.renew()

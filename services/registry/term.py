@@ -29,7 +29,7 @@ from services.registry.rpc.neuron_calls import NeuronCalls
 from services.registry.rpc.neuron_dialer import keep_dialling
 from services.registry.settings import Settings
 from services.registry.store import write_behind
-from services.registry.store.leader_lease import Mandate
+from services.registry.store.leader_lease import LeaderLease
 from services.registry.store.store import Facts, Kind
 from services.registry.store.write_behind import Ledger
 
@@ -41,7 +41,7 @@ _CRASH_SECONDS: Final = 1.0
 log = structlog.get_logger()
 
 
-class Term:
+class LeaderTerm:
     """One leadership, from taking it to losing it."""
 
     def __init__(
@@ -51,7 +51,7 @@ class Term:
         facts: Facts,
         book: Ledger,
         gauges: Gauges,
-        mandate: Mandate,
+        mandate: LeaderLease,
     ) -> None:
         self._settings = settings
         self._mandate = mandate
@@ -103,11 +103,11 @@ class Term:
         return self._settings.registry.lease_seconds
 
     @property
-    def mandate(self) -> Mandate:
+    def mandate(self) -> LeaderLease:
         """The right to act, as it was renewed last."""
         return self._mandate
 
-    def renew(self, mandate: Mandate) -> None:
+    def renew(self, mandate: LeaderLease) -> None:
         """It was renewed."""
         self._mandate = mandate
         self.wake()
@@ -234,7 +234,7 @@ def _expected(facts: Facts, now: float) -> frozenset[str]:
     return frozenset(names)
 
 
-class Seat:
+class LeaderHolder:
     """Shared by the servicers; its owner puts a term in and takes it out.
 
     Args:
@@ -242,23 +242,23 @@ class Seat:
     """
 
     def __init__(self, on_decided: Callable[[], None] = lambda: None) -> None:
-        self._term: Term | None = None
+        self._term: LeaderTerm | None = None
         self._on_decided: Callable[[], None] | None = on_decided
         self.leader_address = ""
 
     @property
-    def term(self) -> Term | None:
+    def term(self) -> LeaderTerm | None:
         """The term under way, or None on a standby."""
         return self._term
 
-    def take(self, term: Term | None, leader_address: str = "") -> None:
+    def take(self, term: LeaderTerm | None, leader_address: str = "") -> None:
         """Begins or ends a term, or names another leader."""
         self._term, self.leader_address = term, leader_address
         if self._on_decided is not None:
             decided, self._on_decided = self._on_decided, None
             decided()
 
-    def lead(self) -> Term:
+    def lead(self) -> LeaderTerm:
         """The term under way.
 
         Raises:

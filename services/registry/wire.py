@@ -23,7 +23,7 @@ from services.registry.election import lead
 from services.registry.metrics import Gauges
 from services.registry.settings import Settings
 from services.registry.store.open import open_store
-from services.registry.term import Seat
+from services.registry.term import LeaderHolder
 
 SERVICES = ("cortex.v1.RegistryService", "cortex.v1.OperatorService")
 # Streams that are open at the end are told at once; this is for answers that are under way.
@@ -56,7 +56,7 @@ async def serve(
     settings = settings_module.read(document)
     catalogue = _catalogue(settings)
     metrics = new_registry("registry")
-    seat = Seat(lambda: started(address) if started is not None else None)
+    seat = LeaderHolder(lambda: started(address) if started is not None else None)
     server = Server(service_names=SERVICES, metrics=RpcMetrics(metrics, "registry"))
     server.add(
         registry_service_pb2_grpc.add_RegistryServiceServicer_to_server, RegistryServicer(seat)
@@ -116,7 +116,7 @@ def _catalogue(settings: Settings) -> catalogues.Catalogue:
 
 
 @contextlib.contextmanager
-def _reload_on_hangup(seat: Seat) -> Generator[None]:
+def _reload_on_hangup(seat: LeaderHolder) -> Generator[None]:
     """SIGHUP reads the catalogue again; a standby reads it when it takes over."""
     loop = asyncio.get_running_loop()
 

@@ -23,7 +23,7 @@ from services.registry.placement import errors
 from services.registry.placement.orders import Why
 from services.registry.rpc import encode
 from services.registry.store.store import Kind, StoreError
-from services.registry.term import Seat, Term
+from services.registry.term import LeaderHolder, LeaderTerm
 
 Context = grpc.aio.ServicerContext[Any, Any]
 _DRAIN_SECONDS: Final = 300.0
@@ -34,7 +34,7 @@ log = structlog.get_logger()
 class OperatorServicer(operator_service_pb2_grpc.OperatorServiceServicer):
     """Decodes, calls the term's control, encodes."""
 
-    def __init__(self, seat: Seat) -> None:
+    def __init__(self, seat: LeaderHolder) -> None:
         self._seat = seat
 
     async def GetFleet(self, request: pb.GetFleetRequest, context: Context) -> pb.GetFleetResponse:
@@ -201,7 +201,7 @@ class OperatorServicer(operator_service_pb2_grpc.OperatorServiceServicer):
         return encode.neuron_message(_member(term, name))
 
 
-async def _watched(term: Term, departures: DrainTracker) -> AsyncIterator[Any]:
+async def _watched(term: LeaderTerm, departures: DrainTracker) -> AsyncIterator[Any]:
     """What is left, whenever that changes, until nothing is."""
     departures.begin()
     term.wake()
@@ -229,7 +229,7 @@ async def _durably(writing: Any) -> None:
         raise FleetError(Reason.REGISTRY_UNAVAILABLE, message, retry_after_seconds=1.0) from error
 
 
-def _member(term: Term, name: str) -> Member:
+def _member(term: LeaderTerm, name: str) -> Member:
     member = term.control.fleet_state.fleet.members.get(name)
     if member is None:
         known = ", ".join(sorted(term.control.fleet_state.fleet.members)) or "none"
@@ -238,14 +238,14 @@ def _member(term: Term, name: str) -> Member:
     return member
 
 
-def _model(term: Term, name: str) -> str:
+def _model(term: LeaderTerm, name: str) -> str:
     profile = term.control.fleet_state.profile(name)
     if profile is None:
         raise FleetError(Reason.MODEL_UNKNOWN, f"The model {name!r} does not exist.", field="model")
     return profile.model
 
 
-def _pending(term: Term) -> list[pb.PendingPlacement]:
+def _pending(term: LeaderTerm) -> list[pb.PendingPlacement]:
     found: list[pb.PendingPlacement] = []
     control = term.control
     wall, now = time.time(), control.fleet_state.clock()
@@ -258,7 +258,7 @@ def _pending(term: Term) -> list[pb.PendingPlacement]:
     return found
 
 
-def _facts(term: Term, address: str) -> pb.RegistryFacts:
+def _facts(term: LeaderTerm, address: str) -> pb.RegistryFacts:
     loads, evictions = term.totals
     facts = pb.RegistryFacts(
         incarnation_id=term.incarnation_id,

@@ -17,7 +17,7 @@ from services.registry.api.step_stream import StepStream
 from services.registry.fleet.members import NameTakenError
 from services.registry.fleet.records import Identity
 from services.registry.rpc import decode, encode
-from services.registry.term import Seat, Term
+from services.registry.term import LeaderHolder, LeaderTerm
 
 # A stream that does not say who it is within this time is not a neuron.
 _HELLO_SECONDS: Final = 10.0
@@ -31,7 +31,7 @@ log = structlog.get_logger()
 class RegistryServicer(registry_service_pb2_grpc.RegistryServiceServicer):
     """Decodes, calls the term's control, encodes."""
 
-    def __init__(self, seat: Seat) -> None:
+    def __init__(self, seat: LeaderHolder) -> None:
         self._seat = seat
 
     async def Attach(
@@ -108,7 +108,7 @@ async def _hello(requests: Requests) -> neuron_service_pb2.NeuronIdentity:
     return hello
 
 
-def _admit(term: Term, identity: Identity) -> int:
+def _admit(term: LeaderTerm, identity: Identity) -> int:
     try:
         epoch = term.control.membership.attach(identity)
     except NameTakenError as error:
@@ -126,7 +126,7 @@ def _admit(term: Term, identity: Identity) -> int:
 
 
 async def _listen(
-    term: Term, hello: neuron_service_pb2.NeuronIdentity, epoch: int, requests: Requests
+    term: LeaderTerm, hello: neuron_service_pb2.NeuronIdentity, epoch: int, requests: Requests
 ) -> None:
     """Takes reports until farewell, the end of the stream, or a newer stream of the same name."""
     control, name = term.control, hello.name
@@ -147,7 +147,7 @@ async def _listen(
             raise FleetError(Reason.FORBIDDEN, message, retry_after_seconds=1.0)
 
 
-async def _until_ended(term: Term, work: Any) -> None:
+async def _until_ended(term: LeaderTerm, work: Any) -> None:
     """Runs the work, but not beyond the term."""
     listening = asyncio.ensure_future(work)
     ending = asyncio.ensure_future(term.ended.wait())
@@ -162,7 +162,7 @@ async def _until_ended(term: Term, work: Any) -> None:
 
 
 async def _while_leading(
-    term: Term, changes: AsyncIterator[registry_service_pb2.WatchFleetResponse]
+    term: LeaderTerm, changes: AsyncIterator[registry_service_pb2.WatchFleetResponse]
 ) -> AsyncIterator[registry_service_pb2.WatchFleetResponse]:
     ending = asyncio.ensure_future(term.ended.wait())
     try:

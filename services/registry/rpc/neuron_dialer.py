@@ -17,7 +17,7 @@ from services.registry.control.control_plane import Control
 from services.registry.fleet.members import NameTakenError
 from services.registry.rpc import decode
 from services.registry.settings import NeuronEntry
-from services.registry.store.leader_lease import Mandate
+from services.registry.store.leader_lease import LeaderLease
 
 log = structlog.get_logger()
 
@@ -31,7 +31,7 @@ class Host(Protocol):
         ...
 
     @property
-    def mandate(self) -> Mandate:
+    def mandate(self) -> LeaderLease:
         """The right to act."""
         ...
 

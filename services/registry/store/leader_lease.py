@@ -6,7 +6,7 @@ import dataclasses
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Mandate:
+class LeaderLease:
     """What a store grants to one registry at a time.
 
     Attributes:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final, LiteralString
 
-from services.registry.store.leader_lease import Mandate
+from services.registry.store.leader_lease import LeaderLease
 from services.registry.store.postgres_connection import PostgresConnection
 from services.registry.store.postgres_election import TABLES, PostgresLeadership
 from services.registry.store.store import Facts, Kind, StoreError
@@ -79,11 +79,11 @@ class PostgresStore:
             row = await cursor.fetchone()
         _require(is_led=row is not None)
 
-    async def try_lead(self, address: str) -> Mandate | None:
+    async def try_lead(self, address: str) -> LeaderLease | None:
         """Takes the leadership if nobody has it."""
         return await self._leadership.take(address)
 
-    async def renew(self) -> Mandate | None:
+    async def renew(self) -> LeaderLease | None:
         """Prolongs it; None if it is lost."""
         return await self._leadership.renew()
 

@@ -14,7 +14,7 @@ from typing import Any, Final, LiteralString
 
 import psycopg
 
-from services.registry.store.leader_lease import Mandate
+from services.registry.store.leader_lease import LeaderLease
 from services.registry.store.postgres_connection import PostgresConnection
 
 # `cort` in ASCII, above the epoch: any numbers that nobody else locks in this database.
@@ -63,7 +63,7 @@ class PostgresLeadership:
         """In which this registry leads, as far as it knows; None where it does not."""
         return self._epoch
 
-    async def take(self, address: str) -> Mandate | None:
+    async def take(self, address: str) -> LeaderLease | None:
         """Takes the leadership if nobody has it.
 
         Raises:
@@ -84,9 +84,9 @@ class PostgresLeadership:
                 await _ask(connection, _UNLOCK, epoch)
                 return None
             self._epoch = epoch
-        return Mandate(epoch, began + self._lease_seconds)
+        return LeaderLease(epoch, began + self._lease_seconds)
 
-    async def renew(self) -> Mandate | None:
+    async def renew(self) -> LeaderLease | None:
         """Prolongs the leadership; None if it is lost.
 
         Raises:
@@ -98,7 +98,7 @@ class PostgresLeadership:
         async with self._connection.use() as connection:
             renewed = await connection.execute(_RENEW, (self._lease_seconds, epoch))
             if renewed.rowcount == 1 and self._epoch == epoch:
-                return Mandate(epoch, began + self._lease_seconds)
+                return LeaderLease(epoch, began + self._lease_seconds)
             await _ask(connection, _UNLOCK, epoch)
         self._epoch = None
         return None

@@ -10,7 +10,7 @@ import sqlite3
 from collections.abc import Callable
 from typing import TypeVar
 
-from services.registry.store.leader_lease import Mandate
+from services.registry.store.leader_lease import LeaderLease
 from services.registry.store.store import Facts, Kind, StoreError
 
 T = TypeVar("T")
@@ -84,13 +84,13 @@ class SqliteStore:
         statement = "DELETE FROM facts WHERE kind = ? AND key = ?"
         await self._run(lambda: self._open().execute(statement, (kind.value, key)))
 
-    async def try_lead(self, address: str) -> Mandate | None:
+    async def try_lead(self, address: str) -> LeaderLease | None:
         """Always: a file has one registry."""
-        return Mandate()
+        return LeaderLease()
 
-    async def renew(self) -> Mandate | None:
+    async def renew(self) -> LeaderLease | None:
         """Always."""
-        return Mandate()
+        return LeaderLease()
 
     async def leader(self) -> str:
         """Empty: nobody else could."""

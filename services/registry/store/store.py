@@ -8,7 +8,7 @@ from __future__ import annotations
 import enum
 from typing import Protocol
 
-from services.registry.store.leader_lease import Mandate
+from services.registry.store.leader_lease import LeaderLease
 
 
 class Kind(enum.Enum):
@@ -49,7 +49,7 @@ class Store(Protocol):
     async def delete(self, kind: Kind, key: str) -> None:
         """Removes one fact; absent ones are ignored. As `put`."""
 
-    async def try_lead(self, address: str) -> Mandate | None:
+    async def try_lead(self, address: str) -> LeaderLease | None:
         """Takes the leadership if nobody has it; where only one registry can be, it always has.
 
         Args:
@@ -57,7 +57,7 @@ class Store(Protocol):
         """
         ...
 
-    async def renew(self) -> Mandate | None:
+    async def renew(self) -> LeaderLease | None:
         """Prolongs the leadership that was taken; None if another registry leads now."""
         ...
 

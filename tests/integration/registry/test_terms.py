@@ -24,10 +24,10 @@ from services.registry import settings as registry_settings
 from services.registry.catalogue.catalogue import EMPTY
 from services.registry.metrics import Gauges
 from services.registry.rpc.neuron_dialer import keep_dialling
-from services.registry.store.leader_lease import Mandate
+from services.registry.store.leader_lease import LeaderLease
 from services.registry.store.sqlite import SqliteStore
 from services.registry.store.store import Kind
-from services.registry.term import Seat
+from services.registry.term import LeaderHolder
 from tests.doubles.registry_stand_ins import (
     MIB,
     Fleet,
@@ -47,14 +47,14 @@ class Deposing(SqliteStore):
 
     def __init__(self) -> None:
         super().__init__(":memory:")
-        self.mandate: Mandate | None = Mandate(7)
+        self.mandate: LeaderLease | None = LeaderLease(7)
         self.deposed = asyncio.Event()
         self.may_write = asyncio.Event()
 
-    async def try_lead(self, address: str) -> Mandate | None:
+    async def try_lead(self, address: str) -> LeaderLease | None:
         return self.mandate
 
-    async def renew(self) -> Mandate | None:
+    async def renew(self) -> LeaderLease | None:
         if self.mandate is None:
             self.deposed.set()
         return self.mandate
@@ -70,7 +70,7 @@ class Deposing(SqliteStore):
 async def test_who_asks_while_a_leadership_ends_is_sent_away_and_not_kept(tmp_path: pathlib.Path):
     """The last writes may take seconds; nobody may begin to wait for what has ended."""
     settings = registry_settings.read(document(tmp_path, ONE, leader_lease_seconds=1.0))
-    store, seat, shutdown = Deposing(), Seat(), Shutdown()
+    store, seat, shutdown = Deposing(), LeaderHolder(), Shutdown()
     await store.open()
     gauges = Gauges(new_registry("registry"))
     leading = asyncio.create_task(
@@ -129,7 +129,7 @@ class Stumbling:
     """A registry with a defect that shows once."""
 
     def __init__(self) -> None:
-        self.mandate = Mandate()
+        self.mandate = LeaderLease()
         self.woken = asyncio.Event()
         self.stumbled = False
 
