@@ -18,7 +18,7 @@ from services.backplane.errors import FleetError, Reason
 from services.backplane.lifecycle import Shutdown
 from services.backplane.logs import LogSettings
 from services.backplane.metrics import exposition, new_registry
-from services.gateway.api.access_log import Ledger
+from services.gateway.api.access_log import AccessLog
 from services.gateway.api.auth import Auth
 from services.gateway.api.background import DetachedTasks
 from services.gateway.api.cors import Cors, Origins
@@ -117,7 +117,7 @@ class Gateway:
             ),
             liveness=self._liveness,
             gauges=self._gauges,
-            ledger=Ledger(self._gauges, self._request_log),
+            ledger=AccessLog(self._gauges, self._request_log),
             detached=self._detached,
         )
         self.readiness = Readiness(self._view)

@@ -16,7 +16,7 @@ from services.registry.metrics import Gauges
 from services.registry.settings import Settings
 from services.registry.store.leader_lease import LeaderLease
 from services.registry.store.store import Store, StoreError
-from services.registry.store.write_behind import Ledger
+from services.registry.store.write_behind import FactWriter
 from services.registry.term import LeaderHolder, LeaderTerm
 
 # How soon a standby notices that nobody leads.
@@ -65,7 +65,7 @@ async def _one_term(
     own: str,
     mandate: LeaderLease,
 ) -> None:
-    book = Ledger(store)
+    book = FactWriter(store)
     try:
         term = LeaderTerm(settings, catalogue, await book.load(), book, gauges, mandate)
         log.info(

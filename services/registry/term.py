@@ -31,7 +31,7 @@ from services.registry.settings import Settings
 from services.registry.store import write_behind
 from services.registry.store.leader_lease import LeaderLease
 from services.registry.store.store import Facts, Kind
-from services.registry.store.write_behind import Ledger
+from services.registry.store.write_behind import FactWriter
 
 # Neurons seen this long ago are not waited for after a start.
 _REMEMBERED_SECONDS: Final = 86_400.0
@@ -49,7 +49,7 @@ class LeaderTerm:
         settings: Settings,
         catalogue: Catalogue,
         facts: Facts,
-        book: Ledger,
+        book: FactWriter,
         gauges: Gauges,
         mandate: LeaderLease,
     ) -> None:

@@ -61,7 +61,7 @@ class Record:
         return None if self.error is None else self.error.reason
 
 
-class Ledger:
+class AccessLog:
     """Writes records: the one canonical line per request, and what is counted."""
 
     def __init__(self, gauges: Gauges, log: RequestLog) -> None:

@@ -12,7 +12,7 @@ from starlette.types import Receive, Scope, Send
 
 from cortex.v1 import neuron_service_pb2 as neuron
 from services.backplane.errors import FleetError, Reason
-from services.gateway.api.access_log import Ledger, Record
+from services.gateway.api.access_log import AccessLog, Record
 from services.gateway.api.auth import Auth
 from services.gateway.api.background import DetachedTasks
 from services.gateway.api.error_responses import Envelope, error_headers
@@ -61,7 +61,7 @@ class Core:
     dispatch: Dispatch
     liveness: Liveness
     gauges: Gauges
-    ledger: Ledger
+    ledger: AccessLog
     detached: DetachedTasks
 
     async def count_tokens(self, request: neuron.CountTokensRequest) -> neuron.CountTokensResponse:

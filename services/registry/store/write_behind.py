@@ -23,7 +23,7 @@ _RETRY_SECONDS: Final = 5.0
 log = structlog.get_logger()
 
 
-class Ledger:
+class FactWriter:
     """What is remembered. What an operator said is written before the answer; the rest behind."""
 
     def __init__(self, store: Store) -> None:

@@ -10,7 +10,7 @@ from services.registry.fleet.footprints import Learned
 from services.registry.store.open import open_store
 from services.registry.store.sqlite import SqliteStore
 from services.registry.store.store import Facts, Kind, StoreError
-from services.registry.store.write_behind import Ledger, learned_of
+from services.registry.store.write_behind import FactWriter, learned_of
 
 
 async def test_facts_outlive_the_process(tmp_path):
@@ -69,7 +69,7 @@ class Brittle:
 
 async def test_what_nobody_waits_for_is_written_behind_and_the_rest_at_the_end():
     store = Brittle()
-    ledger = Ledger(store)  # type: ignore[arg-type]
+    ledger = FactWriter(store)  # type: ignore[arg-type]
     async with ledger.writing():
         ledger.note(Kind.NEURON, "a", "1")
         ledger.note(Kind.NEURON, "a", "2")
@@ -80,7 +80,7 @@ async def test_what_nobody_waits_for_is_written_behind_and_the_rest_at_the_end()
 async def test_a_failed_write_is_tried_again_with_the_next():
     store = Brittle()
     store.failures = 1
-    ledger = Ledger(store)  # type: ignore[arg-type]
+    ledger = FactWriter(store)  # type: ignore[arg-type]
     async with ledger.writing():
         ledger.note(Kind.NEURON, "a", "1")
         for _ in range(5):
@@ -95,13 +95,13 @@ async def test_what_an_operator_said_fails_loudly():
     store.failures = 1
 
     with pytest.raises(StoreError):
-        await Ledger(store).say(Kind.PIN, "a")  # type: ignore[arg-type]
+        await FactWriter(store).say(Kind.PIN, "a")  # type: ignore[arg-type]
 
 
 async def test_learned_figures_come_back_and_unreadable_ones_are_left_out():
     store = SqliteStore(":memory:")
     await store.open()
-    ledger = Ledger(store)
+    ledger = FactWriter(store)
     async with ledger.writing():
         ledger.note_learned({"m@1@": Learned(5, 5, 1, 2.5, 1)})
     await store.put(Kind.FOOTPRINT, "bad", "{")
