@@ -10,7 +10,7 @@ from starlette.routing import BaseRoute, Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from services.gateway.api import health
-from services.gateway.api.endpoint import Core, GenerationEndpoint
+from services.gateway.api.endpoint import GatewayServices, GenerationEndpoint
 from services.gateway.api.error_responses import Problems
 from services.gateway.conformance.routes import routes as conformance
 from services.gateway.dialects.anthropic_messages.routes import routes as anthropic_messages
@@ -24,7 +24,10 @@ from services.gateway.dialects.openai_responses.store.store import ResponsesStor
 
 
 def build_app(
-    core: Core, readiness: health.Readiness, problems: Problems, responses: ResponsesStore
+    core: GatewayServices,
+    readiness: health.Readiness,
+    problems: Problems,
+    responses: ResponsesStore,
 ) -> ASGIApp:
     """Every route behind the short way for the hot ones; no middleware of ours at all."""
     routes: list[BaseRoute] = [

@@ -22,7 +22,7 @@ from services.gateway.api.access_log import AccessLog
 from services.gateway.api.auth import Auth
 from services.gateway.api.background import DetachedTasks
 from services.gateway.api.cors import Cors, Origins
-from services.gateway.api.endpoint import Core
+from services.gateway.api.endpoint import GatewayServices
 from services.gateway.api.error_responses import Problems
 from services.gateway.api.health import Readiness
 from services.gateway.app import build_app
@@ -105,7 +105,7 @@ class Gateway:
             settle_seconds=settings.settle_seconds,
         )
         self._detached = DetachedTasks()
-        self.core = Core(
+        self.core = GatewayServices(
             settings=settings,
             auth=Auth(auth),
             view=self._view,

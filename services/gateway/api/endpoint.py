@@ -23,7 +23,7 @@ from services.gateway.api.head import (
     read_body,
     read_head,
 )
-from services.gateway.api.request import Exchange
+from services.gateway.api.request import RequestScope
 from services.gateway.dialects.dialect import (
     Collected,
     DecodedRequest,
@@ -52,7 +52,7 @@ log = structlog.get_logger()
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Core:
+class GatewayServices:
     """What every endpoint stands on."""
 
     settings: GatewaySettings
@@ -92,7 +92,7 @@ class Core:
 class _Endpoint:
     """The frame around every request: id, key, errors, one log line."""
 
-    def __init__(self, core: Core, name: str, envelope: Envelope) -> None:
+    def __init__(self, core: GatewayServices, name: str, envelope: Envelope) -> None:
         self._core = core
         self._name = name
         self._envelope = envelope
@@ -101,7 +101,7 @@ class _Endpoint:
         """Serves one request; never raises for anything that the client did."""
         head = read_head(scope)
         record = Record(self._name, head.request_id)
-        exchange = Exchange(self._core.settings, record)
+        exchange = RequestScope(self._core.settings, record)
         self._core.gauges.requests_open.rise()
         response: DirectResponse | None = None
         try:
@@ -144,12 +144,12 @@ class _Endpoint:
         return await read_body(receive, max_bytes=self._core.settings.max_body_bytes)
 
     async def _serve(
-        self, body: bytes, head: Head, exchange: Exchange, response: DirectResponse
+        self, body: bytes, head: Head, exchange: RequestScope, response: DirectResponse
     ) -> None:
         raise NotImplementedError
 
     def _fail(
-        self, error: FleetError, head: Head, exchange: Exchange, response: DirectResponse
+        self, error: FleetError, head: Head, exchange: RequestScope, response: DirectResponse
     ) -> None:
         record = exchange.record
         if record.client_gone:
@@ -167,12 +167,12 @@ class _Endpoint:
 class LookupEndpoint(_Endpoint):
     """Serves what is no generation."""
 
-    def __init__(self, core: Core, lookup: Lookup) -> None:
+    def __init__(self, core: GatewayServices, lookup: Lookup) -> None:
         super().__init__(core, lookup.name, lookup)
         self._lookup = lookup
 
     async def _serve(
-        self, body: bytes, head: Head, exchange: Exchange, response: DirectResponse
+        self, body: bytes, head: Head, exchange: RequestScope, response: DirectResponse
     ) -> None:
         answer = await self._lookup.answer(body, head, self._core)
         exchange.record.status = 200
@@ -183,7 +183,7 @@ class LookupEndpoint(_Endpoint):
 class GenerationEndpoint(_Endpoint):
     """Serves one dialect."""
 
-    def __init__(self, core: Core, dialect: Dialect) -> None:
+    def __init__(self, core: GatewayServices, dialect: Dialect) -> None:
         super().__init__(core, dialect.name, dialect)
         self._dialect = dialect
         settings = core.settings
@@ -195,7 +195,7 @@ class GenerationEndpoint(_Endpoint):
         )
 
     async def _serve(
-        self, body: bytes, head: Head, exchange: Exchange, response: DirectResponse
+        self, body: bytes, head: Head, exchange: RequestScope, response: DirectResponse
     ) -> None:
         record = exchange.record
         ask = self._dialect.decode(body, head)
@@ -231,7 +231,7 @@ class GenerationEndpoint(_Endpoint):
         ask: DecodedRequest,
         detached: Detached,
         head: Head,
-        exchange: Exchange,
+        exchange: RequestScope,
         response: DirectResponse,
     ) -> None:
         task = self._core.detached.start(self._run_detached(ask, detached, head))
@@ -243,7 +243,7 @@ class GenerationEndpoint(_Endpoint):
         """One detached generation, with a log line of its own."""
         record = Record(self._name, head.request_id)
         record.name, record.principal = ask.model, head.principal
-        exchange = Exchange(self._core.settings, record)
+        exchange = RequestScope(self._core.settings, record)
         self._core.liveness.watch(exchange)
         try:
             detached.finished(await self._collect(ask, record))
@@ -262,7 +262,7 @@ class GenerationEndpoint(_Endpoint):
             self._core.ledger.write(record)
 
     async def _serve_stream(
-        self, ask: DecodedRequest, head: Head, exchange: Exchange, response: DirectResponse
+        self, ask: DecodedRequest, head: Head, exchange: RequestScope, response: DirectResponse
     ) -> None:
         projector = self._dialect.projector(ask, head)
         stream = Stream(

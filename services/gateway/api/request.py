@@ -18,7 +18,7 @@ _TEMPLATE_BYTES: Final = 512
 _COUNTING_SECONDS: Final = 30.0
 
 
-class Exchange:
+class RequestScope:
     """One request under way: what ends it early, and what the ticker looks at."""
 
     __slots__ = ("_settings", "_task", "ended_by", "is_over", "record", "requests", "stream")

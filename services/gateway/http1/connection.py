@@ -11,7 +11,7 @@ from services.gateway.http1.limits import (
     SLICE_BYTES,
     Refused,
 )
-from services.gateway.http1.outlet import Outlet
+from services.gateway.http1.outlet import ConnectionWriter
 from services.gateway.http1.reader import RequestHead, RequestReader, Upgrade
 from services.gateway.http1.settings import Http1Settings
 
@@ -48,7 +48,7 @@ class Connection(asyncio.Protocol):
         self._hand_over = hand_over
         self._on_lost = on_lost
         self._deadline = Deadline(asyncio.get_running_loop(), self._overdue)
-        self.outlet = Outlet(transport, deadline=self._deadline, limits=self._limits)
+        self.outlet = ConnectionWriter(transport, deadline=self._deadline, limits=self._limits)
         self._reader = RequestReader(self, self._limits)
         self._active: Exchange | None = None
         self._newest: Exchange | None = None

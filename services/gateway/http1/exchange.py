@@ -9,7 +9,7 @@ from starlette.types import Message
 
 from services.gateway.http1.body import RequestBody
 from services.gateway.http1.head import CONTINUE, DateHeader, encode_head, forbids_body
-from services.gateway.http1.outlet import Outlet
+from services.gateway.http1.outlet import ConnectionWriter
 from services.gateway.http1.reader import RequestHead
 
 log = structlog.get_logger()
@@ -72,7 +72,7 @@ class Exchange:
     )
 
     def __init__(
-        self, head: RequestHead, *, outlet: Outlet, pipeline: Pipeline, date: DateHeader
+        self, head: RequestHead, *, outlet: ConnectionWriter, pipeline: Pipeline, date: DateHeader
     ) -> None:
         self._outlet = outlet
         self._pipeline = pipeline

@@ -6,7 +6,7 @@ from services.gateway.http1.deadline import Deadline
 from services.gateway.http1.limits import Http1Limits
 
 
-class Outlet:
+class ConnectionWriter:
     """A transport that may be written to at any time, also when it is gone.
 
     Bound: `Http1Limits.buffered_bytes`; the writer checks `overfull` after each write.

@@ -14,7 +14,7 @@ from services.backplane.calls import unary
 from services.backplane.errors import FleetError
 from services.gateway.routing.choose import Candidate, prompt_prefix
 from services.gateway.routing.place import Placer, Wanted
-from services.gateway.routing.retry import ServedBy, Troubles
+from services.gateway.routing.retry import RetryState, ServedBy
 from services.gateway.streaming.choice import ChoiceSink
 from services.gateway.transports.pool import Link, Links
 
@@ -100,16 +100,16 @@ class Dispatch:
         target = self._placer.loaded(wanted, None)
         if keep_alive_seconds is not None and target is not None:
             self._placer.tell_keep_alive(wanted)
-        troubles: Troubles | None = None
+        troubles: RetryState | None = None
         while True:
             if target is None:
-                troubles = troubles or Troubles(self._attempts)
+                troubles = troubles or RetryState(self._attempts)
                 target = await self._placer.place(wanted, troubles, sink)
             record.attempt(target)
             error = await self._attempt(target, request, sink)
             if error is None:
                 return
-            troubles = troubles or Troubles(self._attempts)
+            troubles = troubles or RetryState(self._attempts)
             troubles.note(target.instance_id, target.report, error)
             if not sink.may_restart or not troubles.may_go_on(error):
                 raise error
@@ -131,7 +131,7 @@ class Dispatch:
 
     async def _unary(self, request: Any, call: Callable[[Link], Awaitable[Response]]) -> Response:
         wanted = Wanted(request.model, getattr(request, "request_id", ""))
-        troubles = Troubles(self._attempts)
+        troubles = RetryState(self._attempts)
         while True:
             target = self._placer.loaded(wanted, troubles) or await self._placer.place(
                 wanted, troubles, _Nobody()

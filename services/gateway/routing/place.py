@@ -17,7 +17,7 @@ from services.backplane.timeouts import timeout
 from services.gateway.routing.choose import Availability, Candidate, NobodyServes, choose
 from services.gateway.routing.fleet_view import FleetView, Resolved
 from services.gateway.routing.registry_client import RegistryLink
-from services.gateway.routing.retry import Troubles
+from services.gateway.routing.retry import RetryState
 from services.gateway.telemetry.metrics import Gauges
 
 # A registry that is being restarted is back within this time, and so is a stand-by that takes over.
@@ -75,7 +75,7 @@ class Placer:
         self._settle_seconds = settle_seconds
         self._telling: set[asyncio.Task[None]] = set()
 
-    def loaded(self, wanted: Wanted, troubles: Troubles | None) -> Candidate | None:
+    def loaded(self, wanted: Wanted, troubles: RetryState | None) -> Candidate | None:
         """The best instance that is ready now; None where there is none.
 
         Raises:
@@ -84,7 +84,7 @@ class Placer:
         picked = self._pick(self._view.resolve(wanted.name), wanted, troubles)
         return picked if isinstance(picked, Candidate) else None
 
-    async def place(self, wanted: Wanted, troubles: Troubles, waiter: Waiter) -> Candidate:
+    async def place(self, wanted: Wanted, troubles: RetryState, waiter: Waiter) -> Candidate:
         """An instance, whatever it takes within the time there is.
 
         Raises:
@@ -126,14 +126,14 @@ class Placer:
             log.warning("keep_alive.not_told", model=wanted.name, detail=str(error))
 
     def _pick(
-        self, resolved: Resolved, wanted: Wanted, troubles: Troubles | None
+        self, resolved: Resolved, wanted: Wanted, troubles: RetryState | None
     ) -> Candidate | NobodyServes:
         excluded = troubles.excluded(resolved.candidates) if troubles is not None else ()
         return choose(
             resolved.candidates, self._outstanding, excluded=excluded, prefix=wanted.prefix
         )
 
-    async def _settled(self, wanted: Wanted, troubles: Troubles) -> Candidate | None:
+    async def _settled(self, wanted: Wanted, troubles: RetryState) -> Candidate | None:
         """Waits while copies come back by themselves, or while news of a failure is on its way."""
         if troubles.last is not None and not troubles.model_was_lost:
             picked = self._pick(self._view.resolve(wanted.name), wanted, troubles)
@@ -163,7 +163,7 @@ class Placer:
         except TimeoutError:
             return
 
-    async def _ensured(self, wanted: Wanted, troubles: Troubles, waiter: Waiter) -> Candidate:
+    async def _ensured(self, wanted: Wanted, troubles: RetryState, waiter: Waiter) -> Candidate:
         patience = _Patience()
         while True:
             try:
@@ -175,7 +175,7 @@ class Placer:
             await asyncio.sleep(patience.pause())
 
     async def _ask_registry(
-        self, wanted: Wanted, troubles: Troubles, waiter: Waiter, patience: _Patience
+        self, wanted: Wanted, troubles: RetryState, waiter: Waiter, patience: _Patience
     ) -> Candidate:
         request = _request(wanted)
         request.excluded_instance_ids.extend(troubles.failed_instances)

@@ -23,7 +23,7 @@ _LOST = frozenset(
 
 
 @dataclasses.dataclass(slots=True)
-class Troubles:
+class RetryState:
     """What went wrong with one request so far.
 
     Attributes:

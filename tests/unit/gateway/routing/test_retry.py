@@ -6,7 +6,7 @@ import pytest
 
 from services.backplane.errors import FleetError, Reason
 from services.gateway.routing.choose import Availability, Candidate
-from services.gateway.routing.retry import Troubles
+from services.gateway.routing.retry import RetryState
 
 
 def candidate(report: int) -> tuple[Candidate, ...]:
@@ -28,11 +28,11 @@ def candidate(report: int) -> tuple[Candidate, ...]:
 def test_only_what_another_instance_may_do_better_is_tried_again(
     reason: Reason, goes_on: bool
 ) -> None:
-    assert Troubles(2).may_go_on(FleetError(reason, "x")) is goes_on
+    assert RetryState(2).may_go_on(FleetError(reason, "x")) is goes_on
 
 
 def test_attempts_run_out() -> None:
-    troubles = Troubles(1)
+    troubles = RetryState(1)
     error = FleetError(Reason.NEURON_LOST, "x")
 
     troubles.note("a", ("1", 1), error)
@@ -52,7 +52,7 @@ def test_attempts_run_out() -> None:
 def test_a_lost_instance_is_asked_again_once_there_is_news(
     reason: Reason, report: int, excluded: set[str]
 ) -> None:
-    troubles = Troubles(4)
+    troubles = RetryState(4)
 
     troubles.note("a", ("1", 1), FleetError(reason, "x"))
 
