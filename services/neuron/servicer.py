@@ -17,7 +17,7 @@ from services.backplane.errors import FleetError, Reason
 from services.neuron.instances.instances import Instance
 from services.neuron.instances.load import Loads
 from services.neuron.instances.unload import Draining, Freed, Releasing, Unloads
-from services.neuron.membership.leader_epoch import Leaders
+from services.neuron.membership.leader_epoch import LeaderEpoch
 from services.neuron.membership.report import StatusBoard, to_instance
 from services.neuron.serving.event_sink import ReaderOutlet
 from services.neuron.serving.generations import Generations
@@ -45,7 +45,7 @@ class NeuronServicer(NeuronServiceServicer):
         measures: Measures,
         board: StatusBoard,
         changes: Changes,
-        leaders: Leaders,
+        leaders: LeaderEpoch,
         drain_seconds: float,
     ) -> None:
         self._loads = loads

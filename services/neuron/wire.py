@@ -29,7 +29,7 @@ from services.neuron.instances.load import Loads
 from services.neuron.instances.reclaim import MemoryReader, Reclaiming
 from services.neuron.instances.recover import Recovery
 from services.neuron.instances.unload import Unloads
-from services.neuron.membership.leader_epoch import Leaders
+from services.neuron.membership.leader_epoch import LeaderEpoch
 from services.neuron.membership.membership import Membership
 from services.neuron.membership.report import StatusBoard
 from services.neuron.metrics import NeuronMetrics, StatusCollector
@@ -198,7 +198,7 @@ def _build(
         reclaiming=Reclaiming(reader=memory, instances=instances, supervisor=supervisor),
         measure=measure,
     )
-    leaders = Leaders()
+    leaders = LeaderEpoch()
     servicer = NeuronServicer(
         loads=loads,
         unloads=unloads,

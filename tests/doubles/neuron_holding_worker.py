@@ -44,7 +44,7 @@ class HoldingModel:
     def tokenize(self, prompt: Prompt) -> list[int]:
         return list(prompt.token_ids or (1,))
 
-    def least_tokens(self, prompt: Prompt) -> Iterator[int]:
+    def min_token_counts(self, prompt: Prompt) -> Iterator[int]:
         yield len(self.tokenize(prompt))
 
     def submit(self, task: Task, token_ids: Sequence[int]) -> None:

@@ -23,7 +23,7 @@ from services.backplane.timeouts import timeout
 from services.gateway.transports import http2
 from services.gateway.transports.grpc_status import end_of_call, lost
 from services.gateway.transports.http2 import Frame, FrameReader, ProtocolError, frame
-from services.gateway.transports.keepalive import Pulse
+from services.gateway.transports.keepalive import Keepalive
 
 CONNECT_SECONDS: Final = 2.0
 # How far the peer may run ahead of us; given back by halves.
@@ -85,7 +85,7 @@ class BidiCall(asyncio.Protocol):
         self._frame_bytes = http2.DEFAULT_FRAME_BYTES
         self._unreturned = 0
         self._has_news = False
-        self._pulse = Pulse(
+        self._pulse = Keepalive(
             ask=lambda: self._write(_PING),
             give_up=lambda: self._end(lost("The neuron does not answer.")),
         )

@@ -11,7 +11,7 @@ _QUIET_SECONDS: Final = 10.0
 _ANSWER_SECONDS: Final = 5.0
 
 
-class Pulse:
+class Keepalive:
     """Asks after a while of silence, and gives up where no answer comes.
 
     Attributes:

@@ -5,7 +5,7 @@ thread. Values are msgspec structs, because the same values cross the pipe betwe
 (`frames.py`). Nothing here imports an engine, a GPU library or protobuf.
 
 Threads: everything is called from the worker's main thread, except `LoadedModel.tokenize` and
-`least_tokens`, which other threads call, several at a time, while the main thread decodes.
+`min_token_counts`, which other threads call, several at a time, while the main thread decodes.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class LoadedModel(Protocol):
         """Token ids of a prompt. Safe to call while other threads step and tokenise."""
         ...
 
-    def least_tokens(self, prompt: Prompt) -> Iterator[int]:
+    def min_token_counts(self, prompt: Prompt) -> Iterator[int]:
         """Numbers of tokens that a prompt has at least, rising; each costs a bounded piece of work.
 
         Whoever needs only to know that a prompt is too long stops at the first that is. Safe to

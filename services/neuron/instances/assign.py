@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from cortex.v1 import model_pb2 as model
 from services.neuron.instances import fit
 from services.neuron.instances.fit import Placement
-from services.neuron.supervisor.listener import SlotKey
+from services.neuron.supervisor.listener import WorkerKey
 from services.neuron.weights.inspect import Weights
 
 
@@ -45,7 +45,7 @@ class Assignments:
         self._measure = measure
         self._promises: dict[str, _Promise] = {}
 
-    async def assign(self, instance_id: str, spec: model.LoadSpec, weights: Weights) -> SlotKey:
+    async def assign(self, instance_id: str, spec: model.LoadSpec, weights: Weights) -> WorkerKey:
         """The worker of a load, whose memory is promised until `release`.
 
         Raises:

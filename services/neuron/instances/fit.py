@@ -9,7 +9,7 @@ from typing import Final
 from cortex.v1 import model_pb2 as model
 from services.backplane.errors import FleetError, Reason
 from services.neuron.devices.inventory import CPU
-from services.neuron.supervisor.listener import SlotKey
+from services.neuron.supervisor.listener import WorkerKey
 from services.neuron.weights.inspect import Weights
 
 # Formats that each engine reads, and whether it runs without a GPU.
@@ -37,7 +37,7 @@ class Placement:
         fits: as far as can be told before; the engine has the last word.
     """
 
-    key: SlotKey
+    key: WorkerKey
     required_bytes: int
     fits: bool
 
@@ -70,7 +70,7 @@ def place(
     engine = _engine(spec.engine or default_engine, weights.format, engines)
     needed = required_bytes(spec, weights)
     chosen, fits = _devices(spec, engine, devices, needed)
-    return Placement(SlotKey(engine, tuple(sorted(chosen))), needed, fits)
+    return Placement(WorkerKey(engine, tuple(sorted(chosen))), needed, fits)
 
 
 def required_bytes(spec: model.LoadSpec, weights: Weights) -> int:

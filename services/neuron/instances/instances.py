@@ -19,7 +19,7 @@ from services.neuron.chat.thinking_budget import Closing
 from services.neuron.chat.tool_calls.formats import GENERIC
 from services.neuron.engine_api.model import LoadPlan, ModelInfo, ModelStats
 from services.neuron.supervisor.link import WorkerLink
-from services.neuron.supervisor.listener import SlotKey
+from services.neuron.supervisor.listener import WorkerKey
 
 log = structlog.get_logger()
 
@@ -84,7 +84,7 @@ class Instance:
     instance_id: str
     spec: model.LoadSpec
     state: State = State.LOADING
-    key: SlotKey | None = None
+    key: WorkerKey | None = None
     weights: model.StoredModel | None = None
     plan: LoadPlan | None = None
     info: ModelInfo | None = None
@@ -136,7 +136,7 @@ class Instances:
         """All instances of a model, whatever their state."""
         return [instance for instance in self._by_id.values() if instance.model == name]
 
-    def in_slot(self, key: SlotKey) -> list[Instance]:
+    def in_slot(self, key: WorkerKey) -> list[Instance]:
         """All instances that a worker holds."""
         return [instance for instance in self._by_id.values() if instance.key == key]
 

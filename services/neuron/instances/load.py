@@ -26,7 +26,7 @@ from services.neuron.instances.instances import Instance, Instances, State, shut
 from services.neuron.metrics import NeuronMetrics
 from services.neuron.settings import NeuronSettings
 from services.neuron.sources.resolver import Sources
-from services.neuron.supervisor.listener import Tenant
+from services.neuron.supervisor.listener import WorkerListener
 from services.neuron.supervisor.slot import Slot
 from services.neuron.supervisor.supervisor import Supervisor
 from services.neuron.weights.inspect import described
@@ -53,7 +53,7 @@ class Loads:
         instances: Instances,
         sources: Sources,
         supervisor: Supervisor,
-        tenant: Tenant,
+        tenant: WorkerListener,
         settings: NeuronSettings,
         assignments: Assignments,
         measure: Callable[[], Awaitable[None]],

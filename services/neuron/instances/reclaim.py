@@ -13,7 +13,7 @@ from typing import Final, NamedTuple, Protocol
 import structlog
 
 from services.neuron.instances.instances import Instances
-from services.neuron.supervisor.listener import SlotKey
+from services.neuron.supervisor.listener import WorkerKey
 from services.neuron.supervisor.supervisor import Supervisor
 
 TOLERANCE_BYTES: Final = 64 << 20
@@ -67,14 +67,14 @@ class Reclaiming:
         self._instances = instances
         self._supervisor = supervisor
         self._settle_seconds = settle_seconds
-        self._recycling: dict[SlotKey, asyncio.Task[None]] = {}
+        self._recycling: dict[WorkerKey, asyncio.Task[None]] = {}
 
-    async def used(self, key: SlotKey) -> Mapping[str, int]:
+    async def used(self, key: WorkerKey) -> Mapping[str, int]:
         """Memory in use on a worker's devices, before its model goes."""
         return await asyncio.to_thread(self._reader.used_bytes, key.device_ids)
 
     async def reclaimed(
-        self, key: SlotKey, before: Mapping[str, int], held: Mapping[str, int]
+        self, key: WorkerKey, before: Mapping[str, int], held: Mapping[str, int]
     ) -> Reclaimed:
         """What has come free, once it has, or once it should have.
 
@@ -100,7 +100,7 @@ class Reclaiming:
                 return Reclaimed(freed, 0 if is_well else max(kept))
             await asyncio.sleep(_GLANCE_SECONDS)
 
-    def recycle(self, key: SlotKey, why: str) -> None:
+    def recycle(self, key: WorkerKey, why: str) -> None:
         """Replaces a worker's process as soon as nobody runs on it and nothing is being loaded."""
         if key not in self._recycling:
             task = asyncio.create_task(self._recycle(key, why), name="recycle")
@@ -114,7 +114,7 @@ class Reclaiming:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def _recycle(self, key: SlotKey, why: str) -> None:
+    async def _recycle(self, key: WorkerKey, why: str) -> None:
         changes = self._instances.changes
         while any(not instance.is_quiet for instance in self._instances.in_slot(key)):
             await changes.after(changes.version)

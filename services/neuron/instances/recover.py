@@ -12,7 +12,7 @@ from services.neuron.instances.instances import Instance, Instances, State
 from services.neuron.instances.load import Loads
 from services.neuron.metrics import NeuronMetrics
 from services.neuron.supervisor.link import WorkerLink
-from services.neuron.supervisor.listener import SlotKey
+from services.neuron.supervisor.listener import WorkerKey
 from services.neuron.supervisor.supervisor import Supervisor
 
 log = structlog.get_logger()
@@ -44,7 +44,7 @@ class Recovery:
         self._instances.changes.bump()
 
     def on_worker_down(
-        self, key: SlotKey, error: FleetError, *, for_good: bool, planned: bool
+        self, key: WorkerKey, error: FleetError, *, for_good: bool, planned: bool
     ) -> None:
         """READY instances recover, or fail where no worker will come."""
         if not planned:
@@ -57,7 +57,7 @@ class Recovery:
                 self._instances.move(instance, State.RECOVERING, error.message)
         self._instances.changes.bump()
 
-    def on_worker_up(self, key: SlotKey, link: WorkerLink) -> None:
+    def on_worker_up(self, key: WorkerKey, link: WorkerLink) -> None:
         """RECOVERING instances are loaded again, and their generations go on."""
         self._instances.changes.bump()
         waiting = [

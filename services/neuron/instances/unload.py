@@ -17,7 +17,7 @@ from services.backplane.timeouts import timeout
 from services.neuron.instances.instances import Instance, Instances, State
 from services.neuron.instances.load import Loads
 from services.neuron.instances.reclaim import Reclaiming
-from services.neuron.supervisor.listener import SlotKey
+from services.neuron.supervisor.listener import WorkerKey
 from services.neuron.supervisor.supervisor import Supervisor
 
 _FREE_SECONDS = 30.0
@@ -162,7 +162,7 @@ class Unloads:
         await self._measure()
         return freed
 
-    async def _release(self, instance: Instance, key: SlotKey) -> int:
+    async def _release(self, instance: Instance, key: WorkerKey) -> int:
         """Frees the memory and returns how much came free, by the driver where it tells."""
         held = instance.info.memory_bytes if instance.info else {}
         before = await self._reclaiming.used(key)

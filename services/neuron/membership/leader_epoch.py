@@ -5,7 +5,7 @@ from __future__ import annotations
 from services.backplane.errors import FleetError, Reason
 
 
-class Leaders:
+class LeaderEpoch:
     """The newest epoch, from whoever told it.
 
     A registry that was frozen while another took over may wake up with orders half sent. Its epoch

@@ -21,7 +21,7 @@ from services.backplane.changes import Changes
 from services.backplane.channels import open_channel
 from services.backplane.errors import FleetError, Reason
 from services.backplane.timeouts import timeout
-from services.neuron.membership.leader_epoch import Leaders
+from services.neuron.membership.leader_epoch import LeaderEpoch
 from services.neuron.membership.report import StatusBoard
 
 _REPORT_SECONDS: Final = 2.0
@@ -42,7 +42,7 @@ class Membership:
         registries: Sequence[str],
         board: StatusBoard,
         changes: Changes,
-        leaders: Leaders,
+        leaders: LeaderEpoch,
     ) -> None:
         """Attaches nowhere yet.
 

@@ -13,7 +13,7 @@ from cortex.v1 import neuron_service_pb2 as neuron
 from services.backplane.protobuf_time import duration
 from services.neuron.devices.inventory import within_budget
 from services.neuron.instances.instances import Instance, Instances, State
-from services.neuron.supervisor.listener import SlotKey
+from services.neuron.supervisor.listener import WorkerKey
 from services.neuron.supervisor.slot import SlotView
 from services.neuron.weights.inspect import capabilities
 
@@ -41,7 +41,7 @@ class StatusBoard:
         *,
         identity: neuron.NeuronIdentity,
         instances: Instances,
-        slots: Callable[[], Mapping[SlotKey, SlotView]],
+        slots: Callable[[], Mapping[WorkerKey, SlotView]],
         memory_budget_bytes: int | None = None,
     ) -> None:
         self.identity = identity

@@ -12,7 +12,7 @@ from typing import assert_never
 from cortex.v1 import generation_pb2 as generation
 from services.neuron.chat.stream import ChatParser, Piece, ReasoningPiece, TextPiece, ToolCallPiece
 from services.neuron.engine_api.events import Delta, TokenLogprob
-from services.neuron.serving.event_sink import Outlet
+from services.neuron.serving.event_sink import EventSink
 
 
 class Delivery:
@@ -22,7 +22,7 @@ class Delivery:
         self,
         *,
         parser: ChatParser,
-        outlet: Outlet,
+        outlet: EventSink,
         made: Sequence[int],
         credit: int | None,
         most_calls: int | None = None,

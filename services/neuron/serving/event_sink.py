@@ -13,7 +13,7 @@ from services.neuron.engine_api.events import TokenLogprob
 from services.neuron.serving import convert
 
 
-class Outlet(Protocol):
+class EventSink(Protocol):
     """Takes the events of one generation, in order. Never waits and never raises."""
 
     def event(self, event: generation.GenerateResponse, tokens: int = 0) -> None:

@@ -33,7 +33,7 @@ from services.neuron.metrics import NeuronMetrics
 from services.neuron.serving import convert
 from services.neuron.serving.accounting import Account
 from services.neuron.serving.delivery import Delivery
-from services.neuron.serving.event_sink import Outlet
+from services.neuron.serving.event_sink import EventSink
 from services.neuron.supervisor.link import WorkerLink, failure
 
 
@@ -61,7 +61,7 @@ class Generation:
         instance: Instance,
         task: Task,
         parser: ChatParser,
-        outlet: Outlet,
+        outlet: EventSink,
         instances: Instances,
         limits: Limits,
         metrics: NeuronMetrics,

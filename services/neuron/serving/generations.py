@@ -14,7 +14,7 @@ from services.neuron.engine_api.task import Task
 from services.neuron.instances.instances import Instance, Instances
 from services.neuron.metrics import NeuronMetrics
 from services.neuron.serving import convert
-from services.neuron.serving.event_sink import Outlet
+from services.neuron.serving.event_sink import EventSink
 from services.neuron.serving.generation import Generation
 from services.neuron.serving.prompt import Composed, compose
 from services.neuron.settings import NeuronSettings
@@ -41,7 +41,7 @@ class Generations:
     def begin(
         self,
         request: generation.GenerateRequest,
-        outlet: Outlet,
+        outlet: EventSink,
         *,
         credit_tokens: int | None,
         deadline_seconds: float | None = None,
@@ -64,7 +64,7 @@ class Generations:
     async def begin_large(
         self,
         request: generation.GenerateRequest,
-        outlet: Outlet,
+        outlet: EventSink,
         *,
         credit_tokens: int | None,
         deadline_seconds: float | None = None,
@@ -81,7 +81,7 @@ class Generations:
         instance: Instance,
         request: generation.GenerateRequest,
         composed: Composed,
-        outlet: Outlet,
+        outlet: EventSink,
         credit_tokens: int | None,
         deadline_seconds: float | None,
     ) -> Generation:

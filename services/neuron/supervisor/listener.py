@@ -11,26 +11,26 @@ from services.neuron.supervisor.link import WorkerLink
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class SlotKey:
+class WorkerKey:
     """Which worker: the engine and the devices that it owns."""
 
     engine: str
     device_ids: tuple[str, ...]
 
 
-class Tenant(Protocol):
+class WorkerListener(Protocol):
     """Who lives in the slots: told of every process's coming and going."""
 
     def on_stats(self, instance_id: str, stats: ModelStats) -> None:
         """A model's load changed."""
         ...
 
-    def on_worker_up(self, key: SlotKey, link: WorkerLink) -> None:
+    def on_worker_up(self, key: WorkerKey, link: WorkerLink) -> None:
         """A process is ready, the first or a later one."""
         ...
 
     def on_worker_down(
-        self, key: SlotKey, error: FleetError, *, for_good: bool, planned: bool
+        self, key: WorkerKey, error: FleetError, *, for_good: bool, planned: bool
     ) -> None:
         """A process ended; `for_good`: no other will come; `planned`: it was being replaced."""
         ...

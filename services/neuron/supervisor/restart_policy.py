@@ -9,7 +9,7 @@ _LONGEST_PAUSE_SECONDS: Final = 60.0
 
 
 @dataclasses.dataclass(slots=True)
-class DeathRecord:
+class RestartPolicy:
     """The deaths of one device set's workers.
 
     Attributes:
@@ -47,7 +47,7 @@ class DeathRecord:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Pulse:
+class WorkerHealth:
     """What is known of a running worker at one moment.
 
     Attributes:
@@ -71,7 +71,7 @@ class PulseLimits:
     load_stall_seconds: float
     memory_bytes: int
 
-    def complaint(self, pulse: Pulse) -> str | None:
+    def complaint(self, pulse: WorkerHealth) -> str | None:
         """Why the worker has to be ended, in words; None while it is well."""
         # A load may keep the main loop for long inside one call of the library.
         patience = self.load_stall_seconds if pulse.is_loading else self.stall_seconds

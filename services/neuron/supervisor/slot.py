@@ -21,9 +21,9 @@ from services.neuron.devices.watch import DeviceWatch
 from services.neuron.engine_api.frames import Stop
 from services.neuron.settings import WorkerLimits
 from services.neuron.supervisor.link import WorkerLink
-from services.neuron.supervisor.listener import SlotKey, Tenant
+from services.neuron.supervisor.listener import WorkerKey, WorkerListener
 from services.neuron.supervisor.process import Death, WorkerCommand, WorkerProcess, environment
-from services.neuron.supervisor.restart_policy import DeathRecord, Pulse, PulseLimits
+from services.neuron.supervisor.restart_policy import PulseLimits, RestartPolicy, WorkerHealth
 
 _STOP_SECONDS = 2.0
 _GLANCE_SECONDS = 0.5
@@ -44,7 +44,7 @@ class SlotView:
         load_cycles: loads since the running process started.
     """
 
-    key: SlotKey
+    key: WorkerKey
     state: str
     pid: int
     deaths: int
@@ -57,9 +57,9 @@ class Slot:
 
     def __init__(
         self,
-        key: SlotKey,
+        key: WorkerKey,
         *,
-        tenant: Tenant,
+        tenant: WorkerListener,
         limits: WorkerLimits,
         memory_bytes: int,
         command: WorkerCommand,
@@ -75,7 +75,7 @@ class Slot:
         )
         self._command = command
         self._task_ids = task_ids
-        self._deaths = DeathRecord(
+        self._deaths = RestartPolicy(
             limits.deaths, limits.deaths_within_seconds, limits.first_pause_seconds
         )
         self._state = "starting"
@@ -265,7 +265,7 @@ class Slot:
         while True:
             await asyncio.sleep(_GLANCE_SECONDS)
             now = time.monotonic()
-            pulse = Pulse(
+            pulse = WorkerHealth(
                 silent_seconds=now - process.last_heard,
                 resident_bytes=link.resident_bytes,
                 is_loading=link.is_loading,

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from services.neuron.devices.watch import DeviceWatch
 from services.neuron.devices.xid_faults import DeviceFault
 from services.neuron.settings import WorkerLimits
-from services.neuron.supervisor.listener import SlotKey, Tenant
+from services.neuron.supervisor.listener import WorkerKey, WorkerListener
 from services.neuron.supervisor.process import WorkerCommand, python_worker
 from services.neuron.supervisor.slot import Slot, SlotView
 
@@ -38,9 +38,9 @@ class Supervisor:
         self._memory_bytes = memory_bytes
         self._command = command
         self._task_ids = itertools.count(1)
-        self._slots: dict[SlotKey, Slot] = {}
+        self._slots: dict[WorkerKey, Slot] = {}
 
-    def slot(self, key: SlotKey, tenant: Tenant) -> Slot:
+    def slot(self, key: WorkerKey, tenant: WorkerListener) -> Slot:
         """The slot of a device set, made and started on first use."""
         slot = self._slots.get(key)
         if slot is None:
@@ -55,12 +55,12 @@ class Supervisor:
             )
         return slot
 
-    def is_quarantined(self, key: SlotKey) -> bool:
+    def is_quarantined(self, key: WorkerKey) -> bool:
         """True where a slot's workers died too often."""
         slot = self._slots.get(key)
         return slot is not None and slot.view.state == "quarantined"
 
-    async def release(self, key: SlotKey, *, forgive: bool = False) -> None:
+    async def release(self, key: WorkerKey, *, forgive: bool = False) -> None:
         """Ends a slot that nobody lives in any more, so that all of its memory is given back.
 
         Args:
@@ -73,7 +73,7 @@ class Supervisor:
             del self._slots[key]
             await slot.stop()
 
-    async def recycle(self, key: SlotKey, why: str) -> None:
+    async def recycle(self, key: WorkerKey, why: str) -> None:
         """Replaces a slot's process by a new one, which is no death; its tenants come back.
 
         Args:
@@ -91,7 +91,7 @@ class Supervisor:
                 slot.condemn(f"its device failed: {fault}")
 
     @property
-    def view(self) -> Mapping[SlotKey, SlotView]:
+    def view(self) -> Mapping[WorkerKey, SlotView]:
         """How every slot stands."""
         return {key: slot.view for key, slot in self._slots.items()}
 

@@ -66,7 +66,7 @@ def _refuse_endless(instance: Instance, prompt: Prompt, is_wanted: Callable[[], 
     most = instance.model.info.max_context_tokens
     if _size(prompt) <= _SURELY_MEASURED * most:
         return
-    for least in instance.model.least_tokens(prompt):
+    for least in instance.model.min_token_counts(prompt):
         if least > most:
             raise context_too_long(prompt_tokens=least, max_tokens=most, is_minimum=True)
         if not is_wanted():

@@ -49,7 +49,7 @@ def test_what_a_prompt_has_at_least_is_never_more_than_it_has(driver: Driver, te
     model = driver.load()
     prompt = Prompt((Segment("<|im_start|>", control=True), Segment(text)))
 
-    least = list(model.least_tokens(prompt))
+    least = list(model.min_token_counts(prompt))
 
     assert least == sorted(least)
     exact = len(model.tokenize(prompt))
@@ -59,7 +59,7 @@ def test_what_a_prompt_has_at_least_is_never_more_than_it_has(driver: Driver, te
 
 
 def test_token_ids_are_their_own_measure(driver: Driver) -> None:
-    assert list(driver.load().least_tokens(Prompt(token_ids=(5, 6, 7)))) == [3]
+    assert list(driver.load().min_token_counts(Prompt(token_ids=(5, 6, 7)))) == [3]
 
 
 def test_a_prompt_that_leaves_one_token_runs(driver: Driver) -> None:

@@ -15,7 +15,7 @@ PIECE_CHARACTERS: Final = 128 << 10
 """A tenth of a second of a tokeniser's time, about."""
 
 
-def least_tokens(
+def min_token_counts(
     prompt: Prompt, *, count: Callable[[str], int], longest_token: int, kept_bytes: bytes
 ) -> Iterator[int]:
     """Numbers of tokens that a prompt has at least; each is at least the one before it.

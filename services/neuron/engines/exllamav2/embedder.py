@@ -65,9 +65,9 @@ class Embedder(RefusesTasks):
         """Token ids of a text."""
         return self._tokens.tokenize(prompt)
 
-    def least_tokens(self, prompt: Prompt) -> Iterator[int]:
-        """Numbers of tokens that a prompt has at least; see `LoadedModel.least_tokens`."""
-        return self._tokens.least_tokens(prompt)
+    def min_token_counts(self, prompt: Prompt) -> Iterator[int]:
+        """Numbers of tokens that a prompt has at least; see `LoadedModel.min_token_counts`."""
+        return self._tokens.min_token_counts(prompt)
 
     def embed(self, inputs: Sequence[Sequence[int]]) -> list[list[float]]:
         """One l2-normalised vector per input.

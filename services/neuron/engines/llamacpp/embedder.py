@@ -35,9 +35,9 @@ class Embedder(RefusesTasks):
         """Token ids of a text, framed as the model wants it."""
         return self._vocabulary.tokenize(prompt)
 
-    def least_tokens(self, prompt: Prompt) -> Iterator[int]:
-        """Numbers of tokens that a prompt has at least; see `LoadedModel.least_tokens`."""
-        return self._vocabulary.least_tokens(prompt)
+    def min_token_counts(self, prompt: Prompt) -> Iterator[int]:
+        """Numbers of tokens that a prompt has at least; see `LoadedModel.min_token_counts`."""
+        return self._vocabulary.min_token_counts(prompt)
 
     def embed(self, inputs: Sequence[Sequence[int]]) -> list[list[float]]:
         """One l2-normalised vector per input.

@@ -7,7 +7,7 @@ import pytest
 from cortex.v1 import model_pb2 as model
 from services.backplane.errors import FleetError, Reason
 from services.neuron.instances import fit
-from services.neuron.supervisor.listener import SlotKey
+from services.neuron.supervisor.listener import WorkerKey
 from services.neuron.weights.inspect import Weights
 
 GIB = 1 << 30
@@ -46,9 +46,9 @@ def gpu(name: str, free: int) -> model.Device:
 
 
 def test_files_choose_their_engine():
-    assert choose(GGUF) == SlotKey("llamacpp", ("cpu",))
-    assert choose(EXL2) == SlotKey("exllamav2", ("gpu-b",))
-    assert choose(BERT) == SlotKey("llamacpp", ("cpu",))
+    assert choose(GGUF) == WorkerKey("llamacpp", ("cpu",))
+    assert choose(EXL2) == WorkerKey("exllamav2", ("gpu-b",))
+    assert choose(BERT) == WorkerKey("llamacpp", ("cpu",))
 
 
 def test_named_devices_make_a_group_in_one_order():
@@ -106,7 +106,7 @@ def test_a_model_that_fits_on_one_gpu_gets_one():
 def test_a_larger_model_gets_the_fewest_gpus_that_hold_it_together(size, group, fits):
     placed = place(exl2(size), [*ALL, gpu("gpu-d", 8 * GIB)])
 
-    assert placed.key == SlotKey("exllamav2", group)
+    assert placed.key == WorkerKey("exllamav2", group)
     assert placed.fits is fits
 
 

@@ -6,14 +6,14 @@ from services.backplane.changes import Changes
 from services.neuron.engine_api.model import ModelInfo
 from services.neuron.instances.instances import Instance, Instances
 from services.neuron.membership.report import StatusBoard
-from services.neuron.supervisor.listener import SlotKey
+from services.neuron.supervisor.listener import WorkerKey
 from services.neuron.supervisor.slot import SlotView
 
 GIB = 1 << 30
 
 
 def board(
-    *held: int, budget: int | None = None, slots: dict[SlotKey, SlotView] | None = None
+    *held: int, budget: int | None = None, slots: dict[WorkerKey, SlotView] | None = None
 ) -> StatusBoard:
     """A board of a neuron with one device of 8 GiB, 6 of them free, and copies of these sizes."""
     instances = Instances(Changes())
@@ -67,7 +67,7 @@ def test_a_budget_makes_no_memory():
 
 
 def test_the_devices_of_a_worker_that_died_too_often_take_no_loads():
-    key = SlotKey("exllamav2", ("cpu", "gpu"))
+    key = WorkerKey("exllamav2", ("cpu", "gpu"))
     dead = SlotView(key, "quarantined", 0, 5, "a kernel went wrong", 0)
 
     (told,) = board(slots={key: dead}).devices

@@ -2,11 +2,11 @@ from __future__ import annotations
 
 import pytest
 
-from services.neuron.supervisor.restart_policy import DeathRecord, Pulse, PulseLimits
+from services.neuron.supervisor.restart_policy import PulseLimits, RestartPolicy, WorkerHealth
 
 
-def record(limit: int = 5) -> DeathRecord:
-    return DeathRecord(limit=limit, within_seconds=600, first_pause_seconds=1)
+def record(limit: int = 5) -> RestartPolicy:
+    return RestartPolicy(limit=limit, within_seconds=600, first_pause_seconds=1)
 
 
 def test_pauses_double_up_to_a_minute():
@@ -49,13 +49,13 @@ LIMITS = PulseLimits(stall_seconds=20, load_stall_seconds=120, memory_bytes=100 
 @pytest.mark.parametrize(
     ("pulse", "words"),
     [
-        (Pulse(0.5, 50 << 20), None),
-        (Pulse(21, 0), "stood still for 21 s"),
-        (Pulse(21, 0, is_loading=True), None),
-        (Pulse(121, 0, is_loading=True), "stood still for 121 s"),
-        (Pulse(0.1, 0, is_loading=True, load_silent_seconds=121), "no progress for 121 s"),
-        (Pulse(0.1, 0, is_loading=False, load_silent_seconds=121), None),
-        (Pulse(0.1, 101 << 20), "held 101 MiB; 100 MiB are allowed"),
+        (WorkerHealth(0.5, 50 << 20), None),
+        (WorkerHealth(21, 0), "stood still for 21 s"),
+        (WorkerHealth(21, 0, is_loading=True), None),
+        (WorkerHealth(121, 0, is_loading=True), "stood still for 121 s"),
+        (WorkerHealth(0.1, 0, is_loading=True, load_silent_seconds=121), "no progress for 121 s"),
+        (WorkerHealth(0.1, 0, is_loading=False, load_silent_seconds=121), None),
+        (WorkerHealth(0.1, 101 << 20), "held 101 MiB; 100 MiB are allowed"),
     ],
 )
 def test_a_pulse_is_judged(pulse, words):

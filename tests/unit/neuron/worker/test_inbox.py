@@ -46,8 +46,8 @@ class Gated:
         self.tokenised.append(len(ids))
         return ids
 
-    def least_tokens(self, prompt: Prompt) -> Iterator[int]:
-        for number in self._model.least_tokens(prompt):
+    def min_token_counts(self, prompt: Prompt) -> Iterator[int]:
+        for number in self._model.min_token_counts(prompt):
             self.asked.put(number)
             assert self.gate.acquire(timeout=DEADLINE_SECONDS)
             yield number

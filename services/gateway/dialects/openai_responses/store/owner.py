@@ -15,7 +15,7 @@ from pathlib import Path
 _MARK = ".runner-"
 
 
-class Runner:
+class ProcessOwner:
     """This process, as others that share a file see it.
 
     Attributes:

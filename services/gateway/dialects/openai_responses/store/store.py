@@ -17,7 +17,7 @@ from typing import Final
 import structlog
 
 from services.backplane.settings import SettingsError
-from services.gateway.dialects.openai_responses.store.owner import Runner
+from services.gateway.dialects.openai_responses.store.owner import ProcessOwner
 
 _SCHEMA: Final = """
 CREATE TABLE IF NOT EXISTS responses (
@@ -104,7 +104,7 @@ class ResponsesStore:
             self._connection = self._connect()
             self._connection.execute(_SCHEMA)
             self._connection.execute(_RUNS_SCHEMA)
-            self._runner = Runner(path)
+            self._runner = ProcessOwner(path)
         except (sqlite3.Error, OSError) as error:
             raise SettingsError(
                 f"gateway.responses_file: {path} cannot be used: {error}"

@@ -63,9 +63,9 @@ class Loop:
         """Token ids of a prompt; safe beside a step."""
         return self._reception.tokens.tokenize(prompt)
 
-    def least_tokens(self, prompt: Prompt) -> Iterator[int]:
-        """Numbers of tokens that a prompt has at least; see `LoadedModel.least_tokens`."""
-        return self._reception.tokens.least_tokens(prompt)
+    def min_token_counts(self, prompt: Prompt) -> Iterator[int]:
+        """Numbers of tokens that a prompt has at least; see `LoadedModel.min_token_counts`."""
+        return self._reception.tokens.min_token_counts(prompt)
 
     def submit(self, task: Task, token_ids: Sequence[int]) -> None:
         """Queues a task, or notes why it cannot run."""

@@ -17,7 +17,7 @@ import tokenizers
 from services.backplane.errors import FleetError, Reason
 from services.neuron.engine_api.model import LoadFailed
 from services.neuron.engine_api.task import Prompt, Segment
-from services.neuron.engines.common.prompt_tokens import joined_runs, least_tokens, single_bytes
+from services.neuron.engines.common.prompt_tokens import joined_runs, min_token_counts, single_bytes
 from services.neuron.engines.exllamav2.files.legacy_config import BAD
 from services.neuron.engines.exllamav2.text import vocabulary
 
@@ -83,9 +83,9 @@ class Tokens:
             ids.insert(0, self.bos_id)
         return ids
 
-    def least_tokens(self, prompt: Prompt) -> Iterator[int]:
-        """Numbers of tokens that a prompt has at least; see `LoadedModel.least_tokens`."""
-        return least_tokens(
+    def min_token_counts(self, prompt: Prompt) -> Iterator[int]:
+        """Numbers of tokens that a prompt has at least; see `LoadedModel.min_token_counts`."""
+        return min_token_counts(
             prompt,
             count=lambda text: len(self.tokenize_plain(text.encode())),
             longest_token=self._longest,

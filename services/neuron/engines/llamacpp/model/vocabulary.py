@@ -9,7 +9,7 @@ from typing import Final
 
 from services.backplane.errors import FleetError, Reason
 from services.neuron.engine_api.task import Prompt, Segment
-from services.neuron.engines.common.prompt_tokens import joined_runs, least_tokens, single_bytes
+from services.neuron.engines.common.prompt_tokens import joined_runs, min_token_counts, single_bytes
 from services.neuron.engines.llamacpp.library.library import Library
 from services.neuron.engines.llamacpp.library.structs import i32
 
@@ -102,9 +102,9 @@ class Vocabulary:
             ids.insert(0, self.bos_id)
         return ids
 
-    def least_tokens(self, prompt: Prompt) -> Iterator[int]:
-        """Numbers of tokens that a prompt has at least; see `LoadedModel.least_tokens`."""
-        return least_tokens(
+    def min_token_counts(self, prompt: Prompt) -> Iterator[int]:
+        """Numbers of tokens that a prompt has at least; see `LoadedModel.min_token_counts`."""
+        return min_token_counts(
             prompt,
             count=lambda text: len(self._segment_ids(Segment(text))),
             longest_token=self._longest,

@@ -9,7 +9,7 @@ import pytest
 from services.neuron.engine_api.task import Prompt, Segment
 from services.neuron.engines.common.prompt_tokens import (
     PIECE_CHARACTERS,
-    least_tokens,
+    min_token_counts,
     pieces,
     single_bytes,
 )
@@ -25,7 +25,7 @@ def count(text: str) -> int:
 
 def least(text: str, kept_bytes: bytes = b"") -> list[int]:
     prompt = Prompt((Segment(text),))
-    return list(least_tokens(prompt, count=count, longest_token=LONGEST, kept_bytes=kept_bytes))
+    return list(min_token_counts(prompt, count=count, longest_token=LONGEST, kept_bytes=kept_bytes))
 
 
 @pytest.mark.parametrize(
@@ -49,7 +49,7 @@ def test_the_first_number_costs_no_tokenising() -> None:
         raise AssertionError(text)
 
     prompt = Prompt((Segment("x" * 80), Segment("<|end|>", control=True), Segment("é" * 50)))
-    numbers = least_tokens(prompt, count=never, longest_token=LONGEST, kept_bytes=ASCII)
+    numbers = min_token_counts(prompt, count=never, longest_token=LONGEST, kept_bytes=ASCII)
 
     assert next(numbers) == 10 + 1  # é has no bytes that are surely kept
 
@@ -62,7 +62,7 @@ def test_pieces_of_work_are_bounded() -> None:
         return len(text)
 
     prompt = Prompt((Segment("word " * 200_000),))
-    numbers = least_tokens(prompt, count=measured, longest_token=LONGEST, kept_bytes=b"")
+    numbers = min_token_counts(prompt, count=measured, longest_token=LONGEST, kept_bytes=b"")
     next(numbers)
     next(numbers)
 
@@ -72,8 +72,10 @@ def test_pieces_of_work_are_bounded() -> None:
 
 def test_control_tokens_and_token_ids_count_as_one() -> None:
     segments = (Segment("<|end|>", control=True), Segment("a b"), Segment("<|end|>", control=True))
-    numbers = least_tokens(Prompt(segments), count=count, longest_token=LONGEST, kept_bytes=b"")
-    ids = least_tokens(Prompt(token_ids=(1, 2, 3)), count=count, longest_token=1, kept_bytes=b"")
+    numbers = min_token_counts(Prompt(segments), count=count, longest_token=LONGEST, kept_bytes=b"")
+    ids = min_token_counts(
+        Prompt(token_ids=(1, 2, 3)), count=count, longest_token=1, kept_bytes=b""
+    )
 
     assert list(numbers)[-1] == 3
     assert list(ids) == [3]

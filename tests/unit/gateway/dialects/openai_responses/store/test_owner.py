@@ -6,7 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from services.gateway.dialects.openai_responses.store.owner import Runner
+from services.gateway.dialects.openai_responses.store.owner import ProcessOwner
 
 _OTHER = """
 import pathlib, sys
@@ -21,7 +21,7 @@ def files(folder: Path) -> int:
 
 
 def test_a_process_is_there_until_it_is_killed(tmp_path: Path) -> None:
-    own = Runner(tmp_path / "r.sqlite")
+    own = ProcessOwner(tmp_path / "r.sqlite")
     with subprocess.Popen(
         [sys.executable, "-c", _OTHER, str(tmp_path / "r.sqlite")],
         stdin=subprocess.PIPE,
@@ -45,7 +45,7 @@ def test_a_process_is_there_until_it_is_killed(tmp_path: Path) -> None:
 
 
 def test_one_that_shares_nothing_knows_itself_alone() -> None:
-    own = Runner(None)
+    own = ProcessOwner(None)
 
     own.sweep()
 
