@@ -29,7 +29,7 @@ _ATTEMPT_SHARE: Final = 0.6
 log = structlog.get_logger()
 
 
-async def lead(
+async def run_election(
     settings: Settings,
     catalogue: Catalogue,
     store: Store,

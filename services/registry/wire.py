@@ -19,7 +19,7 @@ from services.registry import settings as settings_module
 from services.registry.api.operator_servicer import OperatorServicer
 from services.registry.api.registry_servicer import RegistryServicer
 from services.registry.catalogue import catalogue as catalogues
-from services.registry.election import lead
+from services.registry.election import run_election
 from services.registry.metrics import Gauges
 from services.registry.settings import Settings
 from services.registry.store.open import open_store
@@ -79,7 +79,7 @@ async def serve(
         )
         stack.enter_context(_reload_on_hangup(seat))
         log.info("registry.started", address=str(address), models=len(catalogue.profiles))
-        await lead(settings, catalogue, store, seat, Gauges(metrics), shutdown, address)
+        await run_election(settings, catalogue, store, seat, Gauges(metrics), shutdown, address)
     log.info("registry.stopped")
     return 0
 

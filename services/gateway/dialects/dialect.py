@@ -1,9 +1,9 @@
 """What a dialect is: a decoder from HTTP bodies and an encoder to HTTP bodies and SSE.
 
-Between the two lies one canonical path: `DecodedRequest` in, `GenerateResponse` events out. A dialect knows
-nothing of routing, retries, gRPC or sockets; dispatch knows nothing of JSON. The streamed form is a
-`Projector` fed event by event; the unstreamed form is the same events collected (`Collected`), then
-worded once.
+Between the two lies one canonical path: `DecodedRequest` in, `GenerateResponse` events out. A
+dialect knows nothing of routing, retries, gRPC or sockets; dispatch knows nothing of JSON. The
+streamed form is a `Projector` fed event by event; the unstreamed form is the same events collected
+(`Collected`), then worded once.
 """
 
 from __future__ import annotations

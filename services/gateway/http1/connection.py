@@ -4,6 +4,7 @@ import asyncio
 from collections import deque
 from collections.abc import Callable
 
+from services.gateway.http1.connection_writer import ConnectionWriter
 from services.gateway.http1.deadline import Deadline
 from services.gateway.http1.exchange import Exchange
 from services.gateway.http1.limits import (
@@ -11,7 +12,6 @@ from services.gateway.http1.limits import (
     SLICE_BYTES,
     Refused,
 )
-from services.gateway.http1.outlet import ConnectionWriter
 from services.gateway.http1.reader import RequestHead, RequestReader, Upgrade
 from services.gateway.http1.settings import Http1Settings
 

@@ -8,8 +8,8 @@ import structlog
 from starlette.types import Message
 
 from services.gateway.http1.body import RequestBody
+from services.gateway.http1.connection_writer import ConnectionWriter
 from services.gateway.http1.head import CONTINUE, DateHeader, encode_head, forbids_body
-from services.gateway.http1.outlet import ConnectionWriter
 from services.gateway.http1.reader import RequestHead
 
 log = structlog.get_logger()

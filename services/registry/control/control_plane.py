@@ -46,7 +46,7 @@ class Control:
     """Everything that is decided.
 
     Args:
-        situation: the state; this object is its only writer.
+        fleet_state: the state; this object is its only writer.
         effects: carries orders out.
         leases: how long a silent neuron is a member.
         expected: neurons that were in the fleet before this start; until they are back, or the

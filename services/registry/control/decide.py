@@ -210,7 +210,7 @@ class Decider:
 
 
 class Asking:
-    """Reads the situation and the jobs under way; changes nothing."""
+    """Reads the state of the fleet and the jobs under way; changes nothing."""
 
     def __init__(
         self, fleet_state: FleetState, standings: SchedulerCache, jobs: PlacementExecutor

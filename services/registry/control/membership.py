@@ -20,7 +20,7 @@ class Membership:
     """The fleet's members and their leases.
 
     Args:
-        situation: has the fleet.
+        fleet_state: has the fleet.
         standings: forget what has changed.
         placing: hears of every change.
         leases: how long a silent neuron is a member.

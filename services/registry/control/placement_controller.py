@@ -1,7 +1,7 @@
 """Places models: demands in, orders out. One writer, no I/O, no clock of its own.
 
-`PlacementController` owns who waits for what. Whatever happens is told to it by its methods; `advance` then
-lets time and news take effect: waiters are answered, and demands are decided on, the
+`PlacementController` owns who waits for what. Whatever happens is told to it by its methods;
+`advance` then lets time and news take effect: waiters are answered, and demands are decided on, the
 longest-waiting first. `Decider` acts on one demand, `PlacementExecutor` carries a decision through.
 
 The rules of turn are those of docs/placement.md: one demand per model, so that all who want a

@@ -100,7 +100,7 @@ def to_add(
     """Copies that should be there and are not.
 
     Args:
-        situation: the fleet and the rules.
+        fleet_state: the fleet and the rules.
         answers: counts what is routable.
         preloaded: models whose preload is done; those found loaded are added.
         now: seconds on the monotonic clock.

@@ -126,7 +126,7 @@ Event = LoadOrder | UnloadOrder | LoadEnded | UnloadEnded | WaitEnded | Redirect
 
 
 class Effects(Protocol):
-    """Carries orders out. No method blocks; ends come back through `PlacementController`'s `on_…` methods."""
+    """Carries orders out. No method blocks; ends come back by `PlacementController.on_…`."""
 
     def load(self, order: LoadOrder) -> None:
         """Begins a load. Ends in `on_load_ready` or `on_load_failed`, never in both."""

@@ -19,7 +19,7 @@ from services.backplane.metrics import RpcMetrics, new_registry
 from services.backplane.server import Server
 from services.cli.registry_client import ask
 from services.registry.api.operator_servicer import OperatorServicer
-from services.registry.term import Seat
+from services.registry.term import LeaderHolder
 from tests.doubles.registry_stand_ins import (
     LOOPBACK,
     Fleet,
@@ -42,7 +42,7 @@ async def fleet(tmp_path) -> AsyncIterator[Fleet]:
 @contextlib.asynccontextmanager
 async def standing_by(leader: str) -> AsyncGenerator[str]:
     """A registry's own servicer, without a term."""
-    seat = Seat()
+    seat = LeaderHolder()
     seat.take(None, leader)
     server = Server(service_names=(), metrics=RpcMetrics(new_registry("registry"), "registry"))
     server.add(

@@ -74,7 +74,9 @@ async def test_who_asks_while_a_leadership_ends_is_sent_away_and_not_kept(tmp_pa
     await store.open()
     gauges = Gauges(new_registry("registry"))
     leading = asyncio.create_task(
-        election.lead(settings, EMPTY, store, seat, gauges, shutdown, Address("127.0.0.1", 1))
+        election.run_election(
+            settings, EMPTY, store, seat, gauges, shutdown, Address("127.0.0.1", 1)
+        )
     )
     await eventually(lambda: seat.term is not None)
     term = seat.lead()

@@ -12,7 +12,7 @@ from bench.simulate.fleet import Result, SimulatedFleet
 from bench.simulate.neuron import Broken
 from bench.simulate.runs import run, run_many
 from bench.simulate.scenario import FIFTY, QUICK, SMALL, Faults
-from services.registry.control.decide import Deciding
+from services.registry.control.decide import Decider
 from services.registry.scheduler import eviction
 
 
@@ -84,7 +84,7 @@ def test_what_falls_idle_goes_in_the_place_of_a_long_drain(monkeypatch):
         return [SimulatedFleet(behind_long_answers, seed).run() for seed in range(20)]
 
     reconsidered = results()
-    monkeypatch.setattr(Deciding, "reconsider", lambda *_: None)
+    monkeypatch.setattr(Decider, "reconsider", lambda *_: None)
     committed = results()
 
     assert sum(r.redirects for r in reconsidered) > 0
