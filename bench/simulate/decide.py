@@ -13,12 +13,18 @@ import time
 
 from services.registry.catalogue.catalogue import Catalogue
 from services.registry.catalogue.profile import LoadTerms, Profile
-from services.registry.control.control_plane import Control
+from services.registry.control.control_plane import ControlPlane
 from services.registry.fleet.leases import Leases
 from services.registry.fleet.policy import Policy
-from services.registry.fleet.records import Device, Identity, Instance, InstanceState, Report
+from services.registry.fleet.records import (
+    Device,
+    Instance,
+    InstanceState,
+    NeuronIdentity,
+    NeuronReport,
+)
 from services.registry.fleet.state import FleetState
-from services.registry.placement.demand import Demand, Key
+from services.registry.placement.demand import Demand, DemandKey
 from services.registry.placement.orders import Event, LoadOrder, UnloadOrder
 from services.registry.scheduler import select
 
@@ -32,7 +38,9 @@ class _NoEffects:
     def record(self, event: Event) -> None: ...
 
 
-def control_of(neurons: int, models: int, full: float, seed: int) -> tuple[Control, list[float]]:
+def control_of(
+    neurons: int, models: int, full: float, seed: int
+) -> tuple[ControlPlane, list[float]]:
     """A fleet of two-GPU neurons; so many of their devices hold a model.
 
     Returns: the control, and how long each report took to take in.
@@ -56,7 +64,7 @@ def control_of(neurons: int, models: int, full: float, seed: int) -> tuple[Contr
         Policy(minimum_residency=0.0, patience=1e9, max_wait=1e9),
         catalogue=Catalogue(profiles, {}, 1),
     )
-    control = Control(fleet_state, _NoEffects(), Leases(lease_seconds=1e9, forget_seconds=1e9))
+    control = ControlPlane(fleet_state, _NoEffects(), Leases(lease_seconds=1e9, forget_seconds=1e9))
     seconds: list[float] = []
     for index in range(neurons):
         held: list[Instance] = []
@@ -85,27 +93,27 @@ def control_of(neurons: int, models: int, full: float, seed: int) -> tuple[Contr
         name = f"n{index}"
         began = time.thread_time()
         epoch = control.membership.attach(
-            Identity(name, "i", f"{name}:1", {"zone": dice.choice("ab")})
+            NeuronIdentity(name, "i", f"{name}:1", {"zone": dice.choice("ab")})
         )
-        control.membership.report(name, epoch, Report(1, devices, tuple(held)))
+        control.membership.report(name, epoch, NeuronReport(1, devices, tuple(held)))
         seconds.append(time.thread_time() - began)
     return control, seconds
 
 
-def measure(control: Control, decisions: int) -> list[float]:
+def measure(control: ControlPlane, decisions: int) -> list[float]:
     """CPU seconds of each decision, models in turn."""
     fleet_state = control.fleet_state
     profiles = list(fleet_state.catalogue.profiles.values())
-    standings = control.standings.roster  # made once, and again where a report changed something
+    neurons = control.cache.index  # made once, and again where a report changed something
     taken: list[float] = []
     for index in range(decisions):
         profile = profiles[index % len(profiles)]
-        demand = Demand(Key(profile.model), profile, fleet_state.clock())
+        demand = Demand(DemandKey(profile.model), profile, fleet_state.clock())
         began = time.thread_time()
-        ask = control.placing.asking.ask_for(demand, {}, fleet_state.clock())
-        select.decide(ask, control.standings.roster)
+        request = control.placements.requests.request_for(demand, {}, fleet_state.clock())
+        select.decide(request, control.cache.index)
         taken.append(time.thread_time() - began)
-    assert standings
+    assert neurons
     return taken
 
 

@@ -1,4 +1,4 @@
-"""A whole simulated fleet: the registry's own `Control`, simulated neurons, clients and faults."""
+"""A whole simulated fleet: a real `ControlPlane`, simulated neurons, clients and faults."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from bench.simulate.requests import Requests
 from bench.simulate.scenario import Scenario
 from bench.simulate.world import World
 from services.backplane.errors import FleetError, Reason
-from services.registry.control.control_plane import Control
+from services.registry.control.control_plane import ControlPlane
 from services.registry.fleet.leases import Leases
 from services.registry.fleet.state import FleetState
 from services.registry.placement.orders import (
@@ -23,7 +23,7 @@ from services.registry.placement.orders import (
     LoadOrder,
     Redirected,
     UnloadOrder,
-    Why,
+    UnloadReason,
 )
 
 _LEASE_SECONDS = 9.0
@@ -54,7 +54,7 @@ class SimulatedFleet:
             catalogue=scenarios.catalogue(self.world, scenario.models, scenario.neurons),
         )
         leases = Leases(lease_seconds=_LEASE_SECONDS, forget_seconds=30.0)
-        self.control = Control(self.fleet_state, self, leases)
+        self.control = ControlPlane(self.fleet_state, self, leases)
         self.invariants = Invariants(self)
         self.excess = {
             m: dice.uniform(1.1, 1.4) if dice.random() < scenario.faults.short else 1.0
@@ -218,7 +218,7 @@ class SimulatedFleet:
     def unload(self, order: UnloadOrder) -> None:
         """Carries an unload over the simulated network."""
         self.invariants.unload_ordered(order)
-        self.counts["evicted"] += order.why is Why.EVICTED
+        self.counts["evicted"] += order.why is UnloadReason.EVICTED
         link, control = self.links[order.neuron], self.control
 
         def begin() -> None:

@@ -5,14 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from bench.simulate.neuron import Broken, Neuron
-from services.registry.fleet.records import Identity, InstanceState, Report
-from services.registry.placement.orders import LoadOrder, UnloadOrder, Why
+from services.registry.fleet.records import InstanceState, NeuronIdentity, NeuronReport
+from services.registry.placement.orders import LoadOrder, UnloadOrder, UnloadReason
 
 if TYPE_CHECKING:
     from bench.simulate.fleet import SimulatedFleet
     from bench.simulate.requests import Request
 
-_CHORES = frozenset({Why.IDLE, Why.OUTDATED, Why.DEFRAG})
+_CHORES = frozenset({UnloadReason.IDLE, UnloadReason.OUTDATED, UnloadReason.DEFRAG})
 # The control acts when something is due; a waiter may be overdue by the length of one message.
 _SLACK = 0.1
 
@@ -30,7 +30,9 @@ class Invariants:
         """A neuron attached: the fleet has this process of it and no other."""
         self._incarnations[neuron.name] = str(neuron.incarnation)
 
-    def reported(self, identity: Identity, epoch: int, report: Report, *, taken: bool) -> None:
+    def reported(
+        self, identity: NeuronIdentity, epoch: int, report: NeuronReport, *, taken: bool
+    ) -> None:
         """A report arrived: one that is old changes nothing."""
         key = (identity.name, identity.incarnation_id)
         member = self._fleet.fleet_state.fleet.members.get(identity.name)
@@ -62,7 +64,7 @@ class Invariants:
         now = self._fleet.world.now
         if order.why in _CHORES and instance is not None and instance.in_flight:
             self._fail(f"{order.model} has work in flight and is unloaded as {order.why.value}")
-        if order.why is not Why.EVICTED:
+        if order.why is not UnloadReason.EVICTED:
             return
         if instance is None or instance.state is InstanceState.FAILED:
             return
@@ -74,7 +76,7 @@ class Invariants:
         if instance.in_flight:
             ages = [
                 now - d.since
-                for d in self._fleet.control.placing.demands
+                for d in self._fleet.control.placements.demands
                 if d.profile.model == order.for_model
             ]
             if max(ages, default=0.0) < fleet_state.policy.patience:
@@ -109,8 +111,8 @@ class Invariants:
             left = sorted(r.model for r in self._fleet.requests.open.values())
             self._fail(f"requests without an end: {left}")
         control = self._fleet.control
-        if control.placing.waiting:
-            self._fail(f"{control.placing.waiting} waiters are still counted")
+        if control.placements.waiting:
+            self._fail(f"{control.placements.waiting} waiters are still counted")
         tried = [o for o in self._fleet.requests.outcomes.values() if o == "tried too often"]
         if len(tried) > len(self._fleet.requests.outcomes) // 20:
             self._fail(f"{len(tried)} requests were sent to copies that refused them")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from services.registry.fleet.records import Identity, Report
+from services.registry.fleet.records import NeuronIdentity, NeuronReport
 
 if TYPE_CHECKING:
     from bench.simulate.fleet import SimulatedFleet
@@ -60,10 +60,10 @@ class Link:
         delay = world.random.uniform(0.05, 2.0) if late else world.latency()
         world.after(delay, lambda: self._arrive(identity, epoch, report))
 
-    def _arrive(self, identity: Identity, epoch: int, report: Report) -> None:
+    def _arrive(self, identity: NeuronIdentity, epoch: int, report: NeuronReport) -> None:
         taken = self.fleet.control.membership.report(identity.name, epoch, report)
         self.fleet.invariants.reported(identity, epoch, report, taken=taken)
-        self.fleet.control.placing.advance()
+        self.fleet.control.placements.advance()
 
     def broke(self) -> None:
         """The registry notices that the stream is gone."""
@@ -71,4 +71,4 @@ class Link:
         self._round += 1
         if epoch is not None:
             self.fleet.control.membership.stream_broke(self.neuron.name, epoch)
-            self.fleet.control.placing.advance()
+            self.fleet.control.placements.advance()

@@ -11,11 +11,11 @@ from bench.simulate.world import World
 from services.backplane.errors import FleetError, Reason
 from services.registry.fleet.records import (
     Device,
-    Identity,
     Instance,
     InstanceState,
-    Progress,
-    Report,
+    LoadProgress,
+    NeuronIdentity,
+    NeuronReport,
     Worker,
 )
 from services.registry.placement.orders import LoadOrder, UnloadOrder
@@ -105,14 +105,14 @@ class Neuron:
         return lost
 
     @property
-    def identity(self) -> Identity:
+    def identity(self) -> NeuronIdentity:
         """Who it says it is."""
-        return Identity(self.name, str(self.incarnation), f"{self.name}:1", self.labels)
+        return NeuronIdentity(self.name, str(self.incarnation), f"{self.name}:1", self.labels)
 
-    def report(self) -> Report:
+    def report(self) -> NeuronReport:
         """What it says it holds."""
         self._sequence += 1
-        return Report(
+        return NeuronReport(
             self._sequence,
             devices=tuple(
                 Device(d, "cuda", capacity, max(0, self.free(d)))
@@ -145,7 +145,7 @@ class Neuron:
         self,
         order: LoadOrder,
         *,
-        progress: Callable[[Progress], None],
+        progress: Callable[[LoadProgress], None],
         ready: Callable[[Instance], None],
         failed: Callable[[FleetError], None],
     ) -> None:
@@ -180,7 +180,7 @@ class Neuron:
         ends = seconds * (0.3 if fault else 1.0)
         incarnation = self.incarnation
         for part in (1, 2, 3):
-            done = Progress("loading", part, 4)
+            done = LoadProgress("loading", part, 4)
             told = functools.partial(progress, done)
             self.world.after(
                 ends * part / 4, functools.partial(self._if_loading, order, incarnation, told)

@@ -21,7 +21,7 @@ from bench.simulate.world import World
 from services.backplane.errors import FleetError
 from services.registry.catalogue.catalogue import Catalogue
 from services.registry.catalogue.profile import LoadTerms, Profile
-from services.registry.control.control_plane import Control
+from services.registry.control.control_plane import ControlPlane
 from services.registry.fleet.leases import Leases
 from services.registry.fleet.policy import Policy, Strategy
 from services.registry.fleet.state import FleetState
@@ -87,7 +87,7 @@ class _Replay:
         self.fleet_state = FleetState(
             self.world.clock, policy, catalogue=Catalogue(profiles, {}, 1)
         )
-        self.control = Control(
+        self.control = ControlPlane(
             self.fleet_state, self, Leases(lease_seconds=1e9, forget_seconds=1e9)
         )
         self.neuron = Neuron(

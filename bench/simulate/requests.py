@@ -81,7 +81,7 @@ class Requests:
         fleet = self._fleet
         profile = fleet.fleet_state.catalogue.profiles[request.model]
         best: tuple[int, str, str] | None = None
-        for member, instance in fleet.fleet_state.fleet.copies(request.model):
+        for member, instance in fleet.fleet_state.fleet.instances_of(request.model):
             if (
                 instance.state is InstanceState.READY
                 and fleet.fleet_state.is_routable(profile, member, instance)

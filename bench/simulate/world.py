@@ -1,4 +1,4 @@
-"""Virtual time and the network between a real `Control` and simulated neurons."""
+"""Virtual time and the network between a real `ControlPlane` and simulated neurons."""
 
 from __future__ import annotations
 

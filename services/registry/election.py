@@ -12,7 +12,7 @@ from services.backplane.settings import SettingsError
 from services.backplane.timeouts import timeout
 from services.registry.catalogue import catalogue as catalogues
 from services.registry.catalogue.catalogue import Catalogue
-from services.registry.metrics import Gauges
+from services.registry.metrics import RegistryMetrics
 from services.registry.settings import Settings
 from services.registry.store.leader_lease import LeaderLease
 from services.registry.store.store import Store, StoreError
@@ -33,8 +33,8 @@ async def run_election(
     settings: Settings,
     catalogue: Catalogue,
     store: Store,
-    seat: LeaderHolder,
-    gauges: Gauges,
+    holder: LeaderHolder,
+    metrics: RegistryMetrics,
     shutdown: Shutdown,
     address: Address,
 ) -> None:
@@ -42,46 +42,52 @@ async def run_election(
     own = settings.registry.address or str(address.dialled_as(own_host_name()))
     while not shutdown.requested:
         try:
-            mandate = await store.try_lead(own)
-            if mandate is not None:
+            leader_lease = await store.try_lead(own)
+            if leader_lease is not None:
                 catalogue = _newest(settings, catalogue)
-                await _one_term(settings, catalogue, store, seat, gauges, shutdown, own, mandate)
+                await _one_term(
+                    settings, catalogue, store, holder, metrics, shutdown, own, leader_lease
+                )
             else:
-                seat.take(None, await store.leader())
+                holder.take(None, await store.leader())
         except StoreError as error:
-            seat.take(None)
+            holder.take(None)
             log.warning("store.failed", detail=str(error))
         await _asked_to_end(shutdown, _CAMPAIGN_SECONDS)
-    seat.take(None)
+    holder.take(None)
 
 
 async def _one_term(
     settings: Settings,
     catalogue: Catalogue,
     store: Store,
-    seat: LeaderHolder,
-    gauges: Gauges,
+    holder: LeaderHolder,
+    metrics: RegistryMetrics,
     shutdown: Shutdown,
     own: str,
-    mandate: LeaderLease,
+    leader_lease: LeaderLease,
 ) -> None:
-    book = FactWriter(store)
+    fact_writer = FactWriter(store)
     try:
-        term = LeaderTerm(settings, catalogue, await book.load(), book, gauges, mandate)
+        term = LeaderTerm(
+            settings, catalogue, await fact_writer.load(), fact_writer, metrics, leader_lease
+        )
         log.info(
             "leadership.taken",
             address=own,
             incarnation_id=term.incarnation_id,
-            epoch=mandate.epoch,
+            epoch=leader_lease.epoch,
         )
         async with term.running():
-            seat.take(term, own)
+            holder.take(term, own)
             try:
                 await _while_it_leads(store, term, shutdown, settings.registry.leader_lease_seconds)
             finally:
-                seat.take(None)  # before anything is waited for: nobody may begin what nobody ends
+                holder.take(
+                    None
+                )  # before anything is waited for: nobody may begin what nobody ends
     finally:
-        seat.take(None)
+        holder.take(None)
         await _resign(store)
 
 
@@ -89,11 +95,11 @@ async def _while_it_leads(
     store: Store, term: LeaderTerm, shutdown: Shutdown, lease_seconds: float
 ) -> None:
     while not await _asked_to_end(shutdown, _RENEW_SHARE * lease_seconds):
-        mandate = await _renewed(store, _ATTEMPT_SHARE * lease_seconds)
-        if mandate is None:
-            log.warning("leadership.lost", epoch=term.mandate.epoch)
+        leader_lease = await _renewed(store, _ATTEMPT_SHARE * lease_seconds)
+        if leader_lease is None:
+            log.warning("leadership.lost", epoch=term.leader_lease.epoch)
             return
-        term.renew(mandate)
+        term.renew(leader_lease)
 
 
 async def _renewed(store: Store, seconds: float) -> LeaderLease | None:

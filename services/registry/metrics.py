@@ -7,7 +7,7 @@ from collections.abc import Callable
 import structlog
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
-from services.registry.control.control_plane import Control
+from services.registry.control.control_plane import ControlPlane
 from services.registry.placement.orders import (
     Event,
     LoadEnded,
@@ -15,8 +15,8 @@ from services.registry.placement.orders import (
     Redirected,
     UnloadEnded,
     UnloadOrder,
+    UnloadReason,
     WaitEnded,
-    Why,
 )
 
 _SECONDS = (0.1, 0.5, 1, 2.5, 5, 10, 20, 30, 60, 120, 300, 600, 1800)
@@ -24,7 +24,7 @@ _SECONDS = (0.1, 0.5, 1, 2.5, 5, 10, 20, 30, 60, 120, 300, 600, 1800)
 log = structlog.get_logger()
 
 
-class Gauges:
+class RegistryMetrics:
     """Everything that is counted. Labels are models and neurons, never sessions or callers."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
@@ -64,14 +64,14 @@ class Gauges:
         self.total_evictions = 0
         self._registry = registry
         self._made: dict[str, Gauge] = {}
-        for why in Why:
+        for why in UnloadReason:
             self.evictions.labels(why.value)
         for outcome in ("placed", "left"):
             self.placement_seconds.labels(outcome)
 
-    def observe(self, control: Control, watchers: Callable[[], int]) -> None:
+    def observe(self, control: ControlPlane, watchers: Callable[[], int]) -> None:
         """Exposes the state of a registry that leads."""
-        fleet, placing = control.fleet_state.fleet, control.placing
+        fleet, placements = control.fleet_state.fleet, control.placements
         states: dict[str, Callable[[], float]] = {
             "attached": lambda: sum(not m.is_lost for m in fleet.members.values()),
             "lost": lambda: sum(m.is_lost for m in fleet.members.values()),
@@ -81,9 +81,9 @@ class Gauges:
         for state, count in states.items():
             neurons.labels(state).set_function(count)
         figures: tuple[tuple[str, str, Callable[[], float]], ...] = (
-            ("waiting", "Callers that wait for a placement.", lambda: placing.waiting),
-            ("placements_open", "Models being placed.", lambda: len(placing.demands)),
-            ("unloads_open", "Unloads under way.", lambda: len(placing.jobs.unloads)),
+            ("waiting", "Callers that wait for a placement.", lambda: placements.waiting),
+            ("placements_open", "Models being placed.", lambda: len(placements.demands)),
+            ("unloads_open", "Unloads under way.", lambda: len(placements.executor.unloads)),
             ("watchers", "Gateways that watch the fleet.", watchers),
         )
         for name, text, count in figures:
@@ -140,7 +140,7 @@ class Gauges:
 
     def _unload_ordered(self, order: UnloadOrder) -> None:
         self.evictions.labels(order.why.value).inc()
-        self.total_evictions += order.why is Why.EVICTED
+        self.total_evictions += order.why is UnloadReason.EVICTED
         log.info(
             "unload.ordered",
             model=order.model,

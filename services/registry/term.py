@@ -15,22 +15,22 @@ from services.backplane.errors import FleetError, Reason
 from services.backplane.timeouts import timeout
 from services.registry.catalogue import catalogue as catalogues
 from services.registry.catalogue.catalogue import Catalogue, Difference
-from services.registry.control.control_plane import Control
+from services.registry.control.control_plane import ControlPlane
 from services.registry.fleet.footprints import Footprints
 from services.registry.fleet.leases import Leases
 from services.registry.fleet.policy import Policy, Strategy
 from services.registry.fleet.state import FleetState
-from services.registry.metrics import Gauges
+from services.registry.metrics import RegistryMetrics
 from services.registry.placement import errors
 from services.registry.placement.orders import Event, LoadEnded
 from services.registry.rpc.fleet_watch import Watchers
-from services.registry.rpc.model_list import Listing
+from services.registry.rpc.model_list import ModelList
 from services.registry.rpc.neuron_calls import NeuronCalls
 from services.registry.rpc.neuron_dialer import keep_dialling
 from services.registry.settings import Settings
 from services.registry.store import write_behind
 from services.registry.store.leader_lease import LeaderLease
-from services.registry.store.store import Facts, Kind
+from services.registry.store.store import FactKind, Facts
 from services.registry.store.write_behind import FactWriter
 
 # Neurons seen this long ago are not waited for after a start.
@@ -49,14 +49,14 @@ class LeaderTerm:
         settings: Settings,
         catalogue: Catalogue,
         facts: Facts,
-        book: FactWriter,
-        gauges: Gauges,
-        mandate: LeaderLease,
+        fact_writer: FactWriter,
+        metrics: RegistryMetrics,
+        leader_lease: LeaderLease,
     ) -> None:
         self._settings = settings
-        self._mandate = mandate
-        self.ledger = book
-        self._gauges = gauges
+        self._leader_lease = leader_lease
+        self.fact_writer = fact_writer
+        self._metrics = metrics
         self._woken = asyncio.Event()
         self.incarnation_id = uuid.uuid4().hex
         self.started_at = time.time()
@@ -66,12 +66,12 @@ class LeaderTerm:
             policy=policy_of(settings),
             catalogue=catalogue,
             footprints=Footprints(write_behind.learned_of(facts)),
-            pins=dict(facts[Kind.PIN]),
+            pins=dict(facts[FactKind.PIN]),
         )
-        for name in facts[Kind.CORDON]:
+        for name in facts[FactKind.CORDON]:
             fleet_state.fleet.cordon(name, cordoned=True)
         self._calls = NeuronCalls(
-            epoch=mandate.epoch,
+            epoch=leader_lease.epoch,
             may_act=lambda: self.leads,
             record=self._record,
             wake=self.wake,
@@ -80,7 +80,7 @@ class LeaderTerm:
             lease_seconds=settings.registry.lease_seconds,
             forget_seconds=settings.registry.forget_seconds,
         )
-        self.control = Control(
+        self.control = ControlPlane(
             fleet_state,
             self._calls,
             leases,
@@ -88,14 +88,14 @@ class LeaderTerm:
             on_change=self._changed,
         )
         self._calls.ends = self.control
-        self.listing = Listing(
+        self.model_list = ModelList(
             fleet_state,
             write_behind.created_of(facts),
             int(self.started_at),
-            on_new=lambda model, at: book.note(Kind.MODEL, model, str(at)),
+            on_new=lambda model, at: fact_writer.write_later(FactKind.MODEL, model, str(at)),
         )
-        self.watchers = Watchers(self.control, self.listing, self.incarnation_id)
-        gauges.observe(self.control, lambda: self.watchers.count)
+        self.watchers = Watchers(self.control, self.model_list, self.incarnation_id)
+        metrics.observe(self.control, lambda: self.watchers.count)
 
     @property
     def lease_seconds(self) -> float:
@@ -103,13 +103,13 @@ class LeaderTerm:
         return self._settings.registry.lease_seconds
 
     @property
-    def mandate(self) -> LeaderLease:
+    def leader_lease(self) -> LeaderLease:
         """The right to act, as it was renewed last."""
-        return self._mandate
+        return self._leader_lease
 
-    def renew(self, mandate: LeaderLease) -> None:
+    def renew(self, leader_lease: LeaderLease) -> None:
         """It was renewed."""
-        self._mandate = mandate
+        self._leader_lease = leader_lease
         self.wake()
 
     @property
@@ -118,12 +118,12 @@ class LeaderTerm:
 
         A process that was frozen finds that here before it does anything.
         """
-        return not self.ended.is_set() and self._mandate.holds(time.monotonic())
+        return not self.ended.is_set() and self._leader_lease.holds(time.monotonic())
 
     @property
     def totals(self) -> tuple[int, int]:
         """Loads and evictions since the process started."""
-        return self._gauges.total_loads, self._gauges.total_evictions
+        return self._metrics.total_loads, self._metrics.total_evictions
 
     def wake(self) -> None:
         """Something was said to `control`: time to let it take effect."""
@@ -131,11 +131,11 @@ class LeaderTerm:
 
     def remember_neuron(self, name: str, address: str) -> None:
         """After a restart this neuron is waited for before models are placed anew."""
-        self.ledger.note(Kind.NEURON, name, f"{time.time():.0f} {address}")
+        self.fact_writer.write_later(FactKind.NEURON, name, f"{time.time():.0f} {address}")
 
     def forget_neuron(self, name: str) -> None:
         """It has left on purpose."""
-        self.ledger.note(Kind.NEURON, name, "0")
+        self.fact_writer.write_later(FactKind.NEURON, name, "0")
 
     def reload(self) -> Difference:
         """Reads the catalogue again; an error changes nothing.
@@ -164,13 +164,13 @@ class LeaderTerm:
         tasks += [
             asyncio.create_task(keep_dialling(entry, self)) for entry in self._settings.neurons
         ]
-        async with self.ledger.writing():
+        async with self.fact_writer.writing():
             try:
                 yield
             finally:
                 self.ended.set()
                 self.watchers.notify()
-                self.control.placing.fail_all(errors.stopped_leading())
+                self.control.placements.fail_all(errors.stopped_leading())
                 for task in tasks:
                     task.cancel()
                 await asyncio.gather(*tasks, return_exceptions=True)
@@ -200,9 +200,9 @@ class LeaderTerm:
             watchers.notify()
 
     def _record(self, event: Event) -> None:
-        self._gauges.record(event)
+        self._metrics.record(event)
         if isinstance(event, LoadEnded):
-            self.ledger.note_learned(event.learned)
+            self.fact_writer.write_learned_later(event.learned)
 
 
 def policy_of(settings: Settings) -> Policy:
@@ -227,7 +227,7 @@ def policy_of(settings: Settings) -> Policy:
 def _expected(facts: Facts, now: float) -> frozenset[str]:
     """Neurons that were in the fleet not long ago."""
     names: set[str] = set()
-    for name, value in facts[Kind.NEURON].items():
+    for name, value in facts[FactKind.NEURON].items():
         seen = value.split(" ", 1)[0]
         if seen.isdigit() and now - float(seen) < _REMEMBERED_SECONDS:
             names.add(name)
@@ -258,7 +258,7 @@ class LeaderHolder:
             decided, self._on_decided = self._on_decided, None
             decided()
 
-    def lead(self) -> LeaderTerm:
+    def leading_term(self) -> LeaderTerm:
         """The term under way.
 
         Raises:

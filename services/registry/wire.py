@@ -20,7 +20,7 @@ from services.registry.api.operator_servicer import OperatorServicer
 from services.registry.api.registry_servicer import RegistryServicer
 from services.registry.catalogue import catalogue as catalogues
 from services.registry.election import run_election
-from services.registry.metrics import Gauges
+from services.registry.metrics import RegistryMetrics
 from services.registry.settings import Settings
 from services.registry.store.open import open_store
 from services.registry.term import LeaderHolder
@@ -55,19 +55,19 @@ async def serve(
     """
     settings = settings_module.read(document)
     catalogue = _catalogue(settings)
-    metrics = new_registry("registry")
-    seat = LeaderHolder(lambda: started(address) if started is not None else None)
-    server = Server(service_names=SERVICES, metrics=RpcMetrics(metrics, "registry"))
+    collectors = new_registry("registry")
+    holder = LeaderHolder(lambda: started(address) if started is not None else None)
+    server = Server(service_names=SERVICES, metrics=RpcMetrics(collectors, "registry"))
     server.add(
-        registry_service_pb2_grpc.add_RegistryServiceServicer_to_server, RegistryServicer(seat)
+        registry_service_pb2_grpc.add_RegistryServiceServicer_to_server, RegistryServicer(holder)
     )
     server.add(
-        operator_service_pb2_grpc.add_OperatorServiceServicer_to_server, OperatorServicer(seat)
+        operator_service_pb2_grpc.add_OperatorServiceServicer_to_server, OperatorServicer(holder)
     )
     metrics_listen = settings.registry.metrics_listen
     async with contextlib.AsyncExitStack() as stack:
         await stack.enter_async_context(
-            exposition(metrics, Address.parse(metrics_listen) if metrics_listen else None)
+            exposition(collectors, Address.parse(metrics_listen) if metrics_listen else None)
         )
         address = await server.start(listen or Address.parse(settings.registry.listen))
         stack.push_async_callback(server.stop, _GRACE_SECONDS)
@@ -77,9 +77,11 @@ async def serve(
                 lease_seconds=settings.registry.leader_lease_seconds,
             )
         )
-        stack.enter_context(_reload_on_hangup(seat))
+        stack.enter_context(_reload_on_hangup(holder))
         log.info("registry.started", address=str(address), models=len(catalogue.profiles))
-        await run_election(settings, catalogue, store, seat, Gauges(metrics), shutdown, address)
+        await run_election(
+            settings, catalogue, store, holder, RegistryMetrics(collectors), shutdown, address
+        )
     log.info("registry.stopped")
     return 0
 
@@ -116,15 +118,15 @@ def _catalogue(settings: Settings) -> catalogues.Catalogue:
 
 
 @contextlib.contextmanager
-def _reload_on_hangup(seat: LeaderHolder) -> Generator[None]:
+def _reload_on_hangup(holder: LeaderHolder) -> Generator[None]:
     """SIGHUP reads the catalogue again; a standby reads it when it takes over."""
     loop = asyncio.get_running_loop()
 
     def reload() -> None:
-        if seat.term is None:
+        if holder.term is None:
             return
         try:
-            seat.term.reload()
+            holder.term.reload()
         except SettingsError as error:
             log.warning("catalogue.refused", detail=f"{error}. Nothing was changed.")
 

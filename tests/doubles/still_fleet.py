@@ -1,4 +1,4 @@
-"""A `Control` with a hand-driven clock and effects that only take orders down."""
+"""A `ControlPlane` with a hand-driven clock and effects that only take orders down."""
 
 from __future__ import annotations
 
@@ -7,10 +7,16 @@ import dataclasses
 from services.backplane.errors import FleetError
 from services.registry.catalogue.catalogue import Catalogue
 from services.registry.catalogue.profile import LoadTerms, Profile
-from services.registry.control.control_plane import Control
+from services.registry.control.control_plane import ControlPlane
 from services.registry.fleet.leases import Leases
 from services.registry.fleet.policy import Policy
-from services.registry.fleet.records import Device, Identity, Instance, InstanceState, Report
+from services.registry.fleet.records import (
+    Device,
+    Instance,
+    InstanceState,
+    NeuronIdentity,
+    NeuronReport,
+)
 from services.registry.fleet.state import FleetState
 from services.registry.placement.orders import Event, LoadOrder, UnloadOrder
 from services.registry.placement.progress import Placed, Queued, Step
@@ -67,13 +73,14 @@ class StillFleet:
             policy or Policy(minimum_residency=4.0, patience=10.0, handover=1.0, max_wait=60.0),
             catalogue=Catalogue(models, {}, 1),
         )
-        self.control = Control(
+        self.control = ControlPlane(
             self.fleet_state, self, Leases(lease_seconds=1e9, forget_seconds=1e9)
         )
         self.capacities = {f"n{i}": c for i, c in enumerate(capacities)}
         self.held: dict[str, dict[str, Instance]] = {n: {} for n in self.capacities}
         self.epochs = {
-            n: self.control.membership.attach(Identity(n, "i", f"{n}:1")) for n in self.capacities
+            n: self.control.membership.attach(NeuronIdentity(n, "i", f"{n}:1"))
+            for n in self.capacities
         }
         self._sequence = 0
         for name in self.capacities:
@@ -105,7 +112,7 @@ class StillFleet:
         held = self.held[name]
         used = sum(sum(i.memory.values()) for i in held.values())
         capacity = self.capacities[name]
-        report = Report(
+        report = NeuronReport(
             self._sequence,
             devices=(Device("gpu", "cuda", capacity, max(0, capacity - used)),),
             instances=tuple(held.values()),

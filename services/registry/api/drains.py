@@ -7,12 +7,12 @@ import functools
 from collections.abc import Sequence
 
 from services.backplane.errors import FleetError
-from services.registry.control.control_plane import Control
-from services.registry.placement.orders import Why
+from services.registry.control.control_plane import ControlPlane
+from services.registry.placement.orders import UnloadReason
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Left:
+class Remaining:
     """What is not gone yet."""
 
     instances: int
@@ -24,19 +24,19 @@ class DrainTracker:
     """One operator's unloads.
 
     Args:
-        copies: (neuron, instance id) of each.
+        replicas: (neuron, instance id) of each.
         drain_seconds: how long running requests may take; None leaves it to policy.
     """
 
     def __init__(
         self,
-        control: Control,
-        copies: Sequence[tuple[str, str]],
-        why: Why,
+        control: ControlPlane,
+        instances: Sequence[tuple[str, str]],
+        why: UnloadReason,
         drain_seconds: float | None,
     ) -> None:
         self._control = control
-        self._open = dict.fromkeys(copies)
+        self._open = dict.fromkeys(instances)
         self._why = why
         self._drain_seconds = drain_seconds
         self._freed = 0
@@ -59,14 +59,14 @@ class DrainTracker:
                 on_end=functools.partial(self._end, (neuron, instance_id), held),
             )
 
-    def left(self) -> Left:
+    def left(self) -> Remaining:
         """What is not gone yet."""
         active = 0
         for neuron, instance_id in self._open:
             member = self._control.fleet_state.fleet.members.get(neuron)
             instance = member.instance(instance_id) if member else None
             active += instance.in_flight if instance else 0
-        return Left(len(self._open), active, self._freed)
+        return Remaining(len(self._open), active, self._freed)
 
     def _end(self, copy: tuple[str, str], held: int, error: FleetError | None) -> None:
         self._open.pop(copy, None)

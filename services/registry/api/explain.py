@@ -6,9 +6,9 @@ from cortex.v1 import operator_service_pb2 as pb
 from services.backplane.units import format_bytes
 from services.registry.control.control_plane import Explanation
 from services.registry.rpc import encode
-from services.registry.scheduler.request import PLACEABLE, Candidate, Outcome
+from services.registry.scheduler.request import PLACEABLE, PlacementCandidate, PlacementOutcome
 
-_OPEN = PLACEABLE | {Outcome.WAIT}
+_OPEN = PLACEABLE | {PlacementOutcome.WAIT}
 
 
 def message(explanation: Explanation) -> pb.ExplainPlacementResponse:
@@ -40,21 +40,21 @@ def summary(explanation: Explanation) -> str:
     )
     about = f"{model} ({need}, {explanation.footprint_source})"
     match decision.outcome:
-        case Outcome.FREE_FIT:
+        case PlacementOutcome.FREE_FIT:
             return f"{about} would be loaded on {best.neuron}: {best.reason}."
-        case Outcome.EVICT | Outcome.DRAIN:
+        case PlacementOutcome.EVICT | PlacementOutcome.DRAIN:
             return f"{about} would be loaded on {best.neuron}: {best.reason}."
-        case Outcome.WAIT:
+        case PlacementOutcome.WAIT:
             return f"{about} would wait. {best.neuron}: {best.reason}."
-        case Outcome.UNAVAILABLE:
+        case PlacementOutcome.UNAVAILABLE:
             return f"{about} would wait for a neuron to take it. {best.neuron}: {best.reason}."
-        case Outcome.BLOCKED:
+        case PlacementOutcome.BLOCKED:
             return f"{about} would be refused for now. {best.neuron}: {best.reason}."
-        case Outcome.IMPOSSIBLE:
+        case PlacementOutcome.IMPOSSIBLE:
             return f"{about} can run on no neuron of this fleet. {best.neuron}: {best.reason}."
 
 
-def _candidate(candidate: Candidate) -> pb.PlacementCandidate:
+def _candidate(candidate: PlacementCandidate) -> pb.PlacementCandidate:
     found = pb.PlacementCandidate(
         neuron=candidate.neuron,
         feasible=candidate.outcome in _OPEN,

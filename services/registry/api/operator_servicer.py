@@ -20,9 +20,9 @@ from services.registry.api.drains import DrainTracker
 from services.registry.api.step_stream import StepStream
 from services.registry.fleet.records import Member
 from services.registry.placement import errors
-from services.registry.placement.orders import Why
+from services.registry.placement.orders import UnloadReason
 from services.registry.rpc import encode
-from services.registry.store.store import Kind, StoreError
+from services.registry.store.store import FactKind, StoreError
 from services.registry.term import LeaderHolder, LeaderTerm
 
 Context = grpc.aio.ServicerContext[Any, Any]
@@ -34,15 +34,15 @@ log = structlog.get_logger()
 class OperatorServicer(operator_service_pb2_grpc.OperatorServiceServicer):
     """Decodes, calls the term's control, encodes."""
 
-    def __init__(self, seat: LeaderHolder) -> None:
-        self._seat = seat
+    def __init__(self, holder: LeaderHolder) -> None:
+        self._holder = holder
 
     async def GetFleet(self, request: pb.GetFleetRequest, context: Context) -> pb.GetFleetResponse:
         """The fleet; a standby answers too, and says who leads."""
-        term = self._seat.term
+        term = self._holder.term
         if term is None:
             facts = pb.RegistryFacts(
-                role="standby", version=__version__, leader_address=self._seat.leader_address
+                role="standby", version=__version__, leader_address=self._holder.leader_address
             )
             return pb.GetFleetResponse(registry=facts)
         fleet = term.control.fleet_state.fleet
@@ -50,36 +50,36 @@ class OperatorServicer(operator_service_pb2_grpc.OperatorServiceServicer):
             revision=fleet.revision,
             neurons=[encode.neuron_message(fleet.members[n]) for n in sorted(fleet.members)],
             pending=_pending(term),
-            registry=_facts(term, self._seat.leader_address),
+            registry=_facts(term, self._holder.leader_address),
         )
 
     async def ListModels(
         self, request: pb.ListModelsRequest, context: Context
     ) -> pb.ListModelsResponse:
         """Every model and where it is."""
-        term = self._seat.lead()
+        term = self._holder.leading_term()
         control = term.control
-        statuses = term.listing.statuses(control.standings, control.membership.hardware_version)
+        statuses = term.model_list.statuses(control.cache, control.membership.hardware_version)
         return pb.ListModelsResponse(models=statuses)
 
     async def LoadModel(
         self, request: pb.LoadModelRequest, context: Context
     ) -> AsyncIterator[pb.LoadModelResponse]:
         """Loads a model; it goes on when the caller leaves, unless that said otherwise."""
-        term = self._seat.lead()
+        term = self._holder.leading_term()
         if request.neuron:
             _member(term, request.neuron)
-        mailbox = StepStream()
+        stream = StepStream()
         ticket = term.control.ensure(
             request.model,
-            mailbox,
+            stream,
             neuron=request.neuron,
             detach=not request.attached,
             retry_failed=True,
         )
         term.wake()
         try:
-            async for step in mailbox.steps():
+            async for step in stream.steps():
                 yield pb.LoadModelResponse(step=encode.step_message(step))
         finally:
             term.control.leave(ticket, gives_up=request.attached)
@@ -89,14 +89,14 @@ class OperatorServicer(operator_service_pb2_grpc.OperatorServiceServicer):
         self, request: pb.UnloadModelRequest, context: Context
     ) -> AsyncIterator[pb.UnloadModelResponse]:
         """Unloads a model everywhere or on one neuron, after its work is done."""
-        term = self._seat.lead()
+        term = self._holder.leading_term()
         model = term.control.fleet_state.catalogue.resolve(request.model)
-        copies = [
+        instances = [
             (member.name, instance.instance_id)
-            for member, instance in term.control.fleet_state.fleet.copies(model)
+            for member, instance in term.control.fleet_state.fleet.instances_of(model)
             if request.neuron in {"", member.name}
         ]
-        if not copies:
+        if not instances:
             where = f" on {request.neuron}" if request.neuron else ""
             raise FleetError(
                 Reason.NOT_FOUND, f"{request.model!r} is not loaded{where}.", field="model"
@@ -106,8 +106,8 @@ class OperatorServicer(operator_service_pb2_grpc.OperatorServiceServicer):
             if request.HasField("drain_timeout")
             else None
         )
-        departures = DrainTracker(term.control, copies, Why.OPERATOR, seconds)
-        async for left in _watched(term, departures):
+        tracker = DrainTracker(term.control, instances, UnloadReason.OPERATOR, seconds)
+        async for left in _watched(term, tracker):
             yield pb.UnloadModelResponse(
                 instances_left=left.instances,
                 active_requests_left=left.active_requests,
@@ -116,9 +116,9 @@ class OperatorServicer(operator_service_pb2_grpc.OperatorServiceServicer):
 
     async def PinModel(self, request: pb.PinModelRequest, context: Context) -> pb.PinModelResponse:
         """Keeps a model loaded; written before the answer."""
-        term = self._seat.lead()
+        term = self._holder.leading_term()
         model = _model(term, request.model)
-        await _durably(term.ledger.say(Kind.PIN, model, request.neuron))
+        await _durably(term.fact_writer.write(FactKind.PIN, model, request.neuron))
         term.control.pin(model, request.neuron)
         term.wake()
         log.info("model.pinned", model=model, neuron_id=request.neuron)
@@ -128,13 +128,13 @@ class OperatorServicer(operator_service_pb2_grpc.OperatorServiceServicer):
         self, request: pb.UnpinModelRequest, context: Context
     ) -> pb.UnpinModelResponse:
         """Ends a pin; one of the catalogue ends there."""
-        term = self._seat.lead()
+        term = self._holder.leading_term()
         model = _model(term, request.model)
         profile = term.control.fleet_state.profile(model)
         if profile is not None and profile.pinned:
             message = f"{model!r} is pinned by the catalogue; change `pin` there and reload."
             raise FleetError(Reason.BAD_REQUEST, message, field="model")
-        await _durably(term.ledger.unsay(Kind.PIN, model))
+        await _durably(term.fact_writer.delete(FactKind.PIN, model))
         term.control.unpin(model)
         term.wake()
         log.info("model.unpinned", model=model)
@@ -156,14 +156,14 @@ class OperatorServicer(operator_service_pb2_grpc.OperatorServiceServicer):
         self, request: pb.DrainNeuronRequest, context: Context
     ) -> AsyncIterator[pb.DrainNeuronResponse]:
         """Cordons a neuron and unloads all that it holds."""
-        term = self._seat.lead()
+        term = self._holder.leading_term()
         await self._cordon(request.neuron, cordoned=True)
         member = _member(term, request.neuron)
         given = request.HasField("timeout")
         seconds = protobuf_time.seconds(request.timeout) if given else _DRAIN_SECONDS
-        copies = [(member.name, i.instance_id) for i in member.report.instances]
-        departures = DrainTracker(term.control, copies, Why.DRAIN, seconds)
-        async for left in _watched(term, departures):
+        instances = [(member.name, i.instance_id) for i in member.report.instances]
+        tracker = DrainTracker(term.control, instances, UnloadReason.DRAIN, seconds)
+        async for left in _watched(term, tracker):
             yield pb.DrainNeuronResponse(
                 active_requests_left=left.active_requests, instances_left=left.instances
             )
@@ -172,13 +172,13 @@ class OperatorServicer(operator_service_pb2_grpc.OperatorServiceServicer):
         self, request: pb.ExplainPlacementRequest, context: Context
     ) -> pb.ExplainPlacementResponse:
         """Where a model would go and why. Changes nothing."""
-        return explain.message(self._seat.lead().control.explain(request.model))
+        return explain.message(self._holder.leading_term().control.explain(request.model))
 
     async def ReloadCatalogue(
         self, request: pb.ReloadCatalogueRequest, context: Context
     ) -> pb.ReloadCatalogueResponse:
         """Reads the catalogue again; nothing changes if it has an error."""
-        term = self._seat.lead()
+        term = self._holder.leading_term()
         try:
             changes = term.reload()
         except SettingsError as error:
@@ -191,29 +191,29 @@ class OperatorServicer(operator_service_pb2_grpc.OperatorServiceServicer):
         )
 
     async def _cordon(self, name: str, *, cordoned: bool) -> registry_service_pb2.Neuron:
-        term = self._seat.lead()
+        term = self._holder.leading_term()
         _member(term, name)
-        written = term.ledger.say if cordoned else term.ledger.unsay
-        await _durably(written(Kind.CORDON, name))
+        written = term.fact_writer.write if cordoned else term.fact_writer.delete
+        await _durably(written(FactKind.CORDON, name))
         term.control.cordon(name, cordoned=cordoned)
         term.wake()
         log.info("neuron.cordoned" if cordoned else "neuron.uncordoned", neuron_id=name)
         return encode.neuron_message(_member(term, name))
 
 
-async def _watched(term: LeaderTerm, departures: DrainTracker) -> AsyncIterator[Any]:
+async def _watched(term: LeaderTerm, tracker: DrainTracker) -> AsyncIterator[Any]:
     """What is left, whenever that changes, until nothing is."""
-    departures.begin()
+    tracker.begin()
     term.wake()
     told = None
     while True:
         changed = term.watchers.changed
-        left = departures.left()
+        left = tracker.left()
         if left != told:
             told = left
             yield left
-        if departures.error is not None:
-            raise departures.error
+        if tracker.error is not None:
+            raise tracker.error
         if not left.instances:
             return
         if term.ended.is_set():
@@ -249,7 +249,7 @@ def _pending(term: LeaderTerm) -> list[pb.PendingPlacement]:
     found: list[pb.PendingPlacement] = []
     control = term.control
     wall, now = time.time(), control.fleet_state.clock()
-    for demand in control.placing.demands:
+    for demand in control.placements.demands:
         pending = pb.PendingPlacement(model=demand.profile.model, waiters=len(demand.tickets))
         if demand.step is not None:
             pending.step.CopyFrom(encode.step_message(demand.step))
@@ -267,7 +267,7 @@ def _facts(term: LeaderTerm, address: str) -> pb.RegistryFacts:
         leader_address=address,
         evictions_total=evictions,
         loads_total=loads,
-        leader_epoch=term.mandate.epoch,
+        leader_epoch=term.leader_lease.epoch,
     )
     facts.started_at.FromMilliseconds(round(term.started_at * 1000))
     return facts

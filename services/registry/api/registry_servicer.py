@@ -15,7 +15,7 @@ from services.backplane.errors import FleetError, Reason
 from services.backplane.timeouts import timeout
 from services.registry.api.step_stream import StepStream
 from services.registry.fleet.members import NameTakenError
-from services.registry.fleet.records import Identity
+from services.registry.fleet.records import NeuronIdentity
 from services.registry.rpc import decode, encode
 from services.registry.term import LeaderHolder, LeaderTerm
 
@@ -31,16 +31,16 @@ log = structlog.get_logger()
 class RegistryServicer(registry_service_pb2_grpc.RegistryServiceServicer):
     """Decodes, calls the term's control, encodes."""
 
-    def __init__(self, seat: LeaderHolder) -> None:
-        self._seat = seat
+    def __init__(self, holder: LeaderHolder) -> None:
+        self._holder = holder
 
     async def Attach(
         self, request_iterator: Requests, context: Context
     ) -> AsyncIterator[registry_service_pb2.AttachResponse]:
         """A neuron's membership; on a standby, the address of the leader and the end."""
-        term = self._seat.term
+        term = self._holder.term
         if term is None:
-            yield registry_service_pb2.AttachResponse(leader_address=self._seat.leader_address)
+            yield registry_service_pb2.AttachResponse(leader_address=self._holder.leader_address)
             return
         requests = aiter(request_iterator)
         hello = await _hello(requests)
@@ -48,7 +48,7 @@ class RegistryServicer(registry_service_pb2_grpc.RegistryServiceServicer):
         epoch = _admit(term, identity)
         try:
             yield registry_service_pb2.AttachResponse(
-                lease=encode.duration(term.lease_seconds), leader_epoch=term.mandate.epoch
+                lease=encode.duration(term.lease_seconds), leader_epoch=term.leader_lease.epoch
             )
             await _until_ended(term, _listen(term, hello, epoch, requests))
         finally:
@@ -60,7 +60,7 @@ class RegistryServicer(registry_service_pb2_grpc.RegistryServiceServicer):
         self, request: registry_service_pb2.WatchFleetRequest, context: Context
     ) -> AsyncIterator[registry_service_pb2.WatchFleetResponse]:
         """The fleet's changes, until the caller leaves or this registry no longer leads."""
-        term = self._seat.lead()
+        term = self._holder.leading_term()
         after = request.after_revision if request.HasField("after_revision") else None
         changes = term.watchers.watch(after, request.registry_incarnation_id)
         async for response in _while_leading(term, changes):
@@ -70,19 +70,19 @@ class RegistryServicer(registry_service_pb2_grpc.RegistryServiceServicer):
         self, request: registry_service_pb2.EnsureModelRequest, context: Context
     ) -> AsyncIterator[registry_service_pb2.EnsureModelResponse]:
         """The steps of one placement; leaving cancels nothing for the others."""
-        term = self._seat.lead()
-        mailbox = StepStream()
+        term = self._holder.leading_term()
+        stream = StepStream()
         keep = protobuf_time.seconds(request.keep_alive) if request.HasField("keep_alive") else None
         ticket = term.control.ensure(
             request.model,
-            mailbox,
+            stream,
             excluded=frozenset(request.excluded_instance_ids),
             detach=request.detach,
             keep_alive=keep,
         )
         term.wake()
         try:
-            async for step in mailbox.steps():
+            async for step in stream.steps():
                 yield encode.step_message(step)
         finally:
             term.control.leave(ticket)
@@ -108,7 +108,7 @@ async def _hello(requests: Requests) -> neuron_service_pb2.NeuronIdentity:
     return hello
 
 
-def _admit(term: LeaderTerm, identity: Identity) -> int:
+def _admit(term: LeaderTerm, identity: NeuronIdentity) -> int:
     try:
         epoch = term.control.membership.attach(identity)
     except NameTakenError as error:
@@ -138,8 +138,8 @@ async def _listen(
             return
         if not request.HasField("report"):
             raise FleetError(Reason.BAD_REQUEST, "A neuron says hello once.", field="hello")
-        words = neuron_service_pb2.NeuronStatus(identity=hello, report=request.report)
-        control.membership.report(name, epoch, decode.report(request.report), words)
+        status = neuron_service_pb2.NeuronStatus(identity=hello, report=request.report)
+        control.membership.report(name, epoch, decode.report(request.report), status)
         term.wake()
         member = control.fleet_state.fleet.members.get(name)
         if member is None or member.epoch != epoch:

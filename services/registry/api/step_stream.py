@@ -10,7 +10,7 @@ from services.registry.placement.progress import Placed, Step
 
 
 class StepStream:
-    """A `Waiter` that is read as an async iterator."""
+    """A `PlacementWaiter` that is read as an async iterator."""
 
     def __init__(self) -> None:
         self._step: Step | None = None

@@ -13,7 +13,7 @@ from services.registry.control.cooldowns import Cooldowns
 from services.registry.fleet.records import InstanceState
 from services.registry.fleet.state import FleetState
 from services.registry.placement import errors
-from services.registry.placement.demand import Demand, Job
+from services.registry.placement.demand import Demand, PlacementJob
 from services.registry.placement.executor import PlacementExecutor
 from services.registry.placement.orders import Effects, Redirected
 from services.registry.placement.progress import Queued
@@ -22,9 +22,9 @@ from services.registry.scheduler import filters, select
 from services.registry.scheduler.cache import SchedulerCache
 from services.registry.scheduler.request import (
     PLACEABLE,
-    Candidate,
-    Decision,
-    Outcome,
+    PlacementCandidate,
+    PlacementDecision,
+    PlacementOutcome,
     PlacementRequest,
 )
 
@@ -41,22 +41,22 @@ class Decider:
     def __init__(
         self,
         fleet_state: FleetState,
-        standings: SchedulerCache,
+        cache: SchedulerCache,
         demands: PlacementQueue,
-        jobs: PlacementExecutor,
+        executor: PlacementExecutor,
         cooldowns: Cooldowns,
         effects: Effects,
         *,
         settles_at: float,
     ) -> None:
         self._fleet_state = fleet_state
-        self._standings = standings
-        self._demands = demands
-        self._jobs = jobs
+        self._cache = cache
+        self._queue = demands
+        self._executor = executor
         self._cooldowns = cooldowns
         self._effects = effects
         self._settles_at = settles_at
-        self.asking = Asking(fleet_state, standings, jobs)
+        self.requests = RequestBuilder(fleet_state, cache, executor)
 
     def settled(self) -> None:
         """All neurons that were in the fleet before are back."""
@@ -71,18 +71,18 @@ class Decider:
         if pause is not None and not demand.failures:
             self.fail(demand, pause)
             return
-        if obstacle := self.asking.obstacle(demand):
+        if obstacle := self.requests.obstacle(demand):
             self._wait(demand, Queued(position, None, obstacle), None, now)
             return
-        ask = self.asking.ask_for(demand, held, now)
-        decision = select.decide(ask, self._standings.roster)
+        request = self.requests.request_for(demand, held, now)
+        decision = select.decide(request, self._cache.index)
         if decision.outcome not in PLACEABLE and demand.avoided:
             # nowhere else: the neuron that failed may try once more
-            ask = dataclasses.replace(ask, avoided={})
-            decision = select.decide(ask, self._standings.roster)
+            request = dataclasses.replace(request, avoided={})
+            decision = select.decide(request, self._cache.index)
         self._act(demand, decision, Queued(position, None, ""), held, now)
 
-    def reconsider(self, demand: Demand, job: Job, held: Held, now: float) -> None:
+    def reconsider(self, demand: Demand, job: PlacementJob, held: Held, now: float) -> None:
         """Turns a demand that waits for running work to what has become free or idle meanwhile.
 
         Free room is taken at once. Something idle goes instead once the drain has lasted as long
@@ -92,13 +92,15 @@ class Decider:
         demand.retry_at = None
         if demand.is_abandoned:
             return
-        with self._jobs.set_aside(job):
-            ask = dataclasses.replace(self.asking.ask_for(demand, held, now), may_drain=False)
-            decision = select.decide(ask, self._standings.roster)
+        with self._executor.set_aside(job):
+            request = dataclasses.replace(
+                self.requests.request_for(demand, held, now), may_drain=False
+            )
+            decision = select.decide(request, self._cache.index)
             best = decision.best
             if best is None or decision.outcome not in PLACEABLE:
                 return
-            if decision.outcome is not Outcome.FREE_FIT:
+            if decision.outcome is not PlacementOutcome.FREE_FIT:
                 if demand.redirects >= _MOST_REDIRECTS:
                     return
                 pays_at = job.phase_since + self._seconds_to_restore(best)
@@ -106,7 +108,7 @@ class Decider:
                     demand.retry_at = pays_at
                     return
                 demand.redirects += 1
-            self._jobs.drop(job)
+            self._executor.drop(job)
         seconds = now - job.phase_since
         self._effects.record(
             Redirected(demand.profile.model, job.neuron, best.neuron, seconds, best.reason)
@@ -116,26 +118,26 @@ class Decider:
     def fail(self, demand: Demand, error: FleetError) -> None:
         """Ends a demand; whoever waits is told why."""
         if demand.job is not None:
-            self._jobs.drop(demand.job)
-        self._demands.close(demand, error)
+            self._executor.drop(demand.job)
+        self._queue.close(demand, error)
 
     def drop(self, demand: Demand) -> None:
         """Ends a demand that nobody waits for."""
         if demand.job is not None:
-            self._jobs.drop(demand.job)
+            self._executor.drop(demand.job)
             demand.job = None
-        self._demands.close(demand)
+        self._queue.close(demand)
 
     # -- acting on a decision -----------------------------------------------------------------
 
-    def _begin(self, demand: Demand, best: Candidate, now: float) -> None:
+    def _begin(self, demand: Demand, best: PlacementCandidate, now: float) -> None:
         demand.unavailable_since = None
-        job = self._jobs.begin(demand, best, now)
+        job = self._executor.begin(demand, best, now)
         if demand.job is job:
-            demand.tell(self._jobs.step_of(job, now))
+            demand.tell(self._executor.step_of(job, now))
 
     def _act(
-        self, demand: Demand, decision: Decision, queued: Queued, held: Held, now: float
+        self, demand: Demand, decision: PlacementDecision, queued: Queued, held: Held, now: float
     ) -> None:
         best, model = decision.best, demand.profile.model
         if best is not None and decision.outcome in PLACEABLE:
@@ -143,12 +145,12 @@ class Decider:
         elif now < self._settles_at:
             reason = "the registry has just started and waits for its neurons"
             self._wait(demand, dataclasses.replace(queued, reason=reason), self._settles_at, now)
-        elif best is None or decision.outcome is Outcome.IMPOSSIBLE:
+        elif best is None or decision.outcome is PlacementOutcome.IMPOSSIBLE:
             self.fail(demand, errors.impossible(model, decision.candidates))
-        elif decision.outcome is Outcome.WAIT:
+        elif decision.outcome is PlacementOutcome.WAIT:
             demand.unavailable_since = None
             self._wait_for(demand, decision, best, queued, held, now)
-        elif decision.outcome is Outcome.UNAVAILABLE:
+        elif decision.outcome is PlacementOutcome.UNAVAILABLE:
             self._wait_for_neurons(demand, decision, best, queued, now)
         else:
             self.fail(demand, errors.blocked(model, decision.candidates))
@@ -156,8 +158,8 @@ class Decider:
     def _wait_for(
         self,
         demand: Demand,
-        decision: Decision,
-        best: Candidate,
+        decision: PlacementDecision,
+        best: PlacementCandidate,
         queued: Queued,
         held: Held,
         now: float,
@@ -171,7 +173,12 @@ class Decider:
         self._wait(demand, Queued(queued.position, eta, reason), retry_at, now)
 
     def _wait_for_neurons(
-        self, demand: Demand, decision: Decision, best: Candidate, queued: Queued, now: float
+        self,
+        demand: Demand,
+        decision: PlacementDecision,
+        best: PlacementCandidate,
+        queued: Queued,
+        now: float,
     ) -> None:
         """A neuron may be back in a moment; for longer than that nobody is kept waiting."""
         if demand.unavailable_since is None:
@@ -193,11 +200,11 @@ class Decider:
 
     def _make_way(self, demand: Demand) -> None:
         """Ends a load that nobody waits for, where it is in the way of this one."""
-        other = self.asking.abandoned_in_the_way(demand, self._demands.all())
+        other = self.requests.abandoned_in_the_way(demand, self._queue.all())
         if other is not None:
             self.drop(other)
 
-    def _seconds_to_restore(self, candidate: Candidate) -> float:
+    def _seconds_to_restore(self, candidate: PlacementCandidate) -> float:
         """How long it would take to load a plan's victims again, where they are."""
         fleet_state = self._fleet_state
         seconds = 0.0
@@ -209,17 +216,17 @@ class Decider:
         return seconds
 
 
-class Asking:
+class RequestBuilder:
     """Reads the state of the fleet and the jobs under way; changes nothing."""
 
     def __init__(
-        self, fleet_state: FleetState, standings: SchedulerCache, jobs: PlacementExecutor
+        self, fleet_state: FleetState, cache: SchedulerCache, executor: PlacementExecutor
     ) -> None:
         self._fleet_state = fleet_state
-        self._standings = standings
-        self._jobs = jobs
+        self._cache = cache
+        self._executor = executor
 
-    def ask_for(
+    def request_for(
         self, demand: Demand, held: dict[str, frozenset[str]], now: float
     ) -> PlacementRequest:
         """The question that `placement` answers for a demand.
@@ -249,9 +256,9 @@ class Asking:
     def obstacle(self, demand: Demand) -> str:
         """A copy on its way, or on its way back: no second one is placed meanwhile. Else empty."""
         model, neuron = demand.profile.model, demand.key.neuron
-        for job in self._jobs.of_model(model):
+        for job in self._executor.of_model(model):
             return f"it is being placed on {job.neuron}"
-        for member, instance in self._fleet_state.fleet.copies(model):
+        for member, instance in self._fleet_state.fleet.instances_of(model):
             if not member.can_serve or (neuron and member.name != neuron):
                 continue
             if instance.state is InstanceState.RECOVERING:
@@ -268,7 +275,7 @@ class Asking:
         for other in others:
             if other.job is None or not other.is_abandoned:
                 continue
-            standing = self._standings.of(other.job.neuron)
-            if not filters.objection(demand.profile, footprint, standing):
+            neuron_info = self._cache.of(other.job.neuron)
+            if not filters.objection(demand.profile, footprint, neuron_info):
                 return other
         return None

@@ -10,19 +10,19 @@ from collections.abc import Callable
 
 from services.registry.control.placement_controller import PlacementController
 from services.registry.fleet.leases import Leases
-from services.registry.fleet.members import Heard
-from services.registry.fleet.records import Identity, Report, StoredModel
+from services.registry.fleet.members import ReportOutcome
+from services.registry.fleet.records import NeuronIdentity, NeuronReport, StoredModel
 from services.registry.fleet.state import FleetState
 from services.registry.scheduler.cache import SchedulerCache
 
 
-class Membership:
+class FleetMembership:
     """The fleet's members and their leases.
 
     Args:
         fleet_state: has the fleet.
-        standings: forget what has changed.
-        placing: hears of every change.
+        cache: forget what has changed.
+        placements: hears of every change.
         leases: how long a silent neuron is a member.
         expected: neurons that were in the fleet before this start; placing waits for them.
         on_change: called after any change that watchers want to hear of.
@@ -35,16 +35,16 @@ class Membership:
     def __init__(
         self,
         fleet_state: FleetState,
-        standings: SchedulerCache,
-        placing: PlacementController,
+        cache: SchedulerCache,
+        placements: PlacementController,
         leases: Leases,
         *,
         expected: frozenset[str],
         on_change: Callable[[], None],
     ) -> None:
         self._fleet_state = fleet_state
-        self._standings = standings
-        self._placing = placing
+        self._cache = cache
+        self._placements = placements
         self._leases = leases
         self._expected = set(expected)
         self._on_change = on_change
@@ -53,7 +53,7 @@ class Membership:
 
     # -- what neurons say ---------------------------------------------------------------------
 
-    def attach(self, identity: Identity) -> int:
+    def attach(self, identity: NeuronIdentity) -> int:
         """Admits a neuron.
 
         Returns: its epoch, for all that it says on this stream.
@@ -67,25 +67,25 @@ class Membership:
         self._changed(identity.name)
         return epoch
 
-    def report(self, name: str, epoch: int, report: Report, words: object = None) -> bool:
+    def report(self, name: str, epoch: int, report: NeuronReport, status: object = None) -> bool:
         """Takes a neuron's state and renews its lease; False if it was stale."""
         fleet, now = self._fleet_state.fleet, self._fleet_state.clock()
         member = fleet.members.get(name)
-        heard = fleet.report(name, epoch, report, now, words)
-        if heard is Heard.STALE:
+        outcome = fleet.report(name, epoch, report, now, status)
+        if outcome is ReportOutcome.STALE:
             return False
         self._leases.renew(name, now)
         before = member.report if member else None
-        if heard is Heard.NEWS:
+        if outcome is ReportOutcome.NEWS:
             if before is None or _hardware_differs(before, report):
                 self._hardware_changed()
             self._changed(name, models_changed=_lists_differ(before, report))
         else:
-            self._placing.jobs.on_member(name, now)
+            self._placements.executor.on_member(name, now)
         if name in self._expected:
             self._expected.discard(name)
             if not self._expected:
-                self._placing.settled()
+                self._placements.settled()
         return True
 
     def stream_broke(self, name: str, epoch: int) -> None:
@@ -133,12 +133,12 @@ class Membership:
         fleet_state, now = self._fleet_state, self._fleet_state.clock()
         member = fleet_state.fleet.members.get(name)
         fleet_state.activity.observe(name, member, now)
-        self._standings.forget(name)
+        self._cache.forget(name)
         if member is not None:
             for instance in member.report.instances:
                 self._forget_siblings(instance.model)
-        self._placing.jobs.on_member(name, now)
-        self._placing.on_news()
+        self._placements.executor.on_member(name, now)
+        self._placements.on_news()
         if models_changed:
             self.models_version += 1
         self._on_change()
@@ -150,21 +150,21 @@ class Membership:
     def _forget_siblings(self, model: str) -> None:
         """How many copies there are decides whether each is one of the minimum."""
         profile = self._fleet_state.profile(model)
-        if profile is not None and self._fleet_state.wanted_copies(profile):
-            for holder, _ in self._fleet_state.fleet.copies(model):
-                self._standings.forget(holder.name)
+        if profile is not None and self._fleet_state.wanted_instances(profile):
+            for holder, _ in self._fleet_state.fleet.instances_of(model):
+                self._cache.forget(holder.name)
 
 
-def _lists_differ(old: Report | None, new: Report) -> bool:
+def _lists_differ(old: NeuronReport | None, new: NeuronReport) -> bool:
     """True if the list of models may have changed: what is on disk, or loaded."""
     return old is None or old.stored != new.stored or _made_of(old) != _made_of(new)
 
 
-def _made_of(report: Report) -> set[tuple[str, StoredModel | None]]:
+def _made_of(report: NeuronReport) -> set[tuple[str, StoredModel | None]]:
     return {(i.instance_id, i.weights) for i in report.instances}
 
 
-def _hardware_differs(old: Report, new: Report) -> bool:
+def _hardware_differs(old: NeuronReport, new: NeuronReport) -> bool:
     """True if other models may fit into the neuron when it is empty."""
     before = [(d.device_id, d.total_bytes, d.reserved_bytes) for d in old.devices]
     after = [(d.device_id, d.total_bytes, d.reserved_bytes) for d in new.devices]

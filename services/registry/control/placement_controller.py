@@ -18,10 +18,10 @@ from services.registry.control.decide import Decider, Held
 from services.registry.control.ready import ReadyInstances
 from services.registry.fleet.state import FleetState
 from services.registry.placement import errors
-from services.registry.placement.demand import Demand, Key, Ticket
+from services.registry.placement.demand import Demand, DemandKey, Ticket
 from services.registry.placement.executor import PlacementExecutor
 from services.registry.placement.orders import Effects
-from services.registry.placement.progress import Waiter
+from services.registry.placement.progress import PlacementWaiter
 from services.registry.placement.queue import PlacementQueue
 from services.registry.scheduler.cache import SchedulerCache
 
@@ -32,52 +32,52 @@ class PlacementController:
     def __init__(
         self,
         fleet_state: FleetState,
-        standings: SchedulerCache,
+        cache: SchedulerCache,
         effects: Effects,
         *,
         settles_at: float,
     ) -> None:
         self._fleet_state = fleet_state
-        self._standings = standings
-        self._demands = PlacementQueue(fleet_state, effects)
+        self._cache = cache
+        self._queue = PlacementQueue(fleet_state, effects)
         self._cooldowns = Cooldowns()
         self._news = True
-        self.answers = ReadyInstances(fleet_state, standings)
-        self.jobs = PlacementExecutor(
+        self.ready_instances = ReadyInstances(fleet_state, cache)
+        self.executor = PlacementExecutor(
             fleet_state,
-            standings,
+            cache,
             effects,
             on_ready=self._job_ready,
             on_failed=self._job_failed,
             on_overturned=self._job_overturned,
         )
-        self._deciding = Decider(
+        self._decider = Decider(
             fleet_state,
-            standings,
-            self._demands,
-            self.jobs,
+            cache,
+            self._queue,
+            self.executor,
             self._cooldowns,
             effects,
             settles_at=settles_at,
         )
-        self.asking = self._deciding.asking
+        self.requests = self._decider.requests
 
     # -- who wants what -----------------------------------------------------------------------
 
     @property
     def demands(self) -> list[Demand]:
         """All of them, oldest first."""
-        return self._demands.all()
+        return self._queue.all()
 
     @property
     def waiting(self) -> int:
         """How many callers wait."""
-        return self._demands.waiting
+        return self._queue.waiting
 
     def want(
         self,
         profile: Profile,
-        waiter: Waiter,
+        waiter: PlacementWaiter,
         *,
         neuron: str = "",
         excluded: frozenset[str] = frozenset(),
@@ -89,8 +89,8 @@ class PlacementController:
         Raises:
             FleetError: too many wait already, or no other copy is allowed.
         """
-        key = Key(profile.model, neuron, self._copies_for(profile, neuron, excluded))
-        demand, ticket = self._demands.join(key, profile, waiter, excluded)
+        key = DemandKey(profile.model, neuron, self._replicas_for(profile, neuron, excluded))
+        demand, ticket = self._queue.join(key, profile, waiter, excluded)
         demand.is_detached |= detach
         demand.may_evict = True
         if keep_alive is not None:
@@ -98,12 +98,14 @@ class PlacementController:
         self._news = True
         return ticket
 
-    def want_copies(self, profile: Profile, copies: int, *, neuron: str, may_evict: bool) -> None:
+    def want_instances(
+        self, profile: Profile, replicas: int, *, neuron: str, may_evict: bool
+    ) -> None:
         """Wants copies that nobody waits for: pins, minimum of replicas, preloads, scaling."""
-        key = Key(profile.model, neuron, copies)
+        key = DemandKey(profile.model, neuron, replicas)
         pause = self._cooldowns.refusal(profile.model, self._fleet_state.clock())
-        if self._demands.get(key) is None and pause is None:
-            demand = self._demands.open(key, profile)
+        if self._queue.get(key) is None and pause is None:
+            demand = self._queue.open(key, profile)
             demand.is_detached = True
             demand.may_evict = may_evict
             self._news = True
@@ -115,10 +117,10 @@ class PlacementController:
             ticket: the caller's.
             gives_up: a load that nobody else waits for ends now, whatever the policy is.
         """
-        demand = self._demands.get(ticket.key)
+        demand = self._queue.get(ticket.key)
         if demand is None or ticket not in demand.tickets:
             return
-        self._demands.dismiss(demand, ticket, "left")
+        self._queue.dismiss(demand, ticket, "left")
         self._let_go(demand, gives_up=gives_up)
 
     def _let_go(self, demand: Demand, *, gives_up: bool = False) -> None:
@@ -126,7 +128,7 @@ class PlacementController:
         if not demand.is_abandoned:
             return
         if demand.job is None or gives_up or self._fleet_state.policy.abandoned_loads == "drop":
-            self._deciding.drop(demand)
+            self._decider.drop(demand)
             self._news = True
 
     def forget_failures(self, model: str = "") -> None:
@@ -138,8 +140,8 @@ class PlacementController:
 
     def fail_all(self, error: FleetError) -> None:
         """Ends every wait: this registry stops or no longer leads."""
-        for demand in self._demands.all():
-            self._deciding.fail(demand, error)
+        for demand in self._queue.all():
+            self._decider.fail(demand, error)
 
     # -- time and news ------------------------------------------------------------------------
 
@@ -149,48 +151,48 @@ class PlacementController:
 
     def settled(self) -> None:
         """All neurons that were in the fleet before are back."""
-        self._deciding.settled()
+        self._decider.settled()
         self._news = True
 
     def refresh_profiles(self) -> None:
         """The catalogue has changed: demands go on with the new entries, or end."""
-        for demand in self._demands.all():
+        for demand in self._queue.all():
             profile = self._fleet_state.profile(demand.profile.model)
             if profile is None:
-                self._deciding.fail(demand, errors.unknown_model(demand.profile.model))
+                self._decider.fail(demand, errors.unknown_model(demand.profile.model))
             else:
-                self._demands.refresh(demand, profile)
+                self._queue.refresh(demand, profile)
         self._news = True
 
     def advance(self) -> None:
         """Lets time and news take effect."""
         now = self._fleet_state.clock()
-        if self.jobs.advance(now):
+        if self.executor.advance(now):
             self._news = True
-        for demand in self._demands.expire(now):
+        for demand in self._queue.expire(now):
             self._let_go(demand)
-        if self._news or self._demands.is_due(now):
+        if self._news or self._queue.is_due(now):
             self._news = False
             self._pass(now)
 
     def next_due(self) -> float | None:
         """When `advance` has something to do even without news; None for never."""
-        return self._demands.next_due(self.jobs.next_due())
+        return self._queue.next_due(self.executor.next_due())
 
     def _pass(self, now: float) -> None:
         held: Held = {}
         position = 0
-        for demand in self._demands.in_turn(now):
-            if demand not in self._demands:
+        for demand in self._queue.in_turn(now):
+            if demand not in self._queue:
                 continue  # it has just made way for another
             self._answer(demand, now)
             if self._is_over(demand):
-                self._demands.close(demand)
+                self._queue.close(demand)
             elif demand.job is None:
                 position += 1
-                self._deciding.place(demand, position, held, now)
-            elif self.jobs.is_draining(demand.job):
-                self._deciding.reconsider(demand, demand.job, held, now)
+                self._decider.place(demand, position, held, now)
+            elif self.executor.is_draining(demand.job):
+                self._decider.reconsider(demand, demand.job, held, now)
             else:
                 demand.retry_at = None
 
@@ -199,21 +201,21 @@ class PlacementController:
     def _answer(self, demand: Demand, now: float) -> None:
         if not demand.tickets:
             return
-        routable = self.answers.routable(demand.profile, demand.key.neuron)
-        if len(routable) < demand.key.copies:
+        routable = self.ready_instances.routable(demand.profile, demand.key.neuron)
+        if len(routable) < demand.key.replicas:
             return
         for ticket in list(demand.tickets):
-            placed = self.answers.choose(routable, ticket.excluded)
+            placed = self.ready_instances.choose(routable, ticket.excluded)
             if placed is None and len(routable) >= demand.profile.max_replicas:
                 # it was excluded when it could not serve; now it can, and no other may exist
-                placed = self.answers.choose(routable, frozenset())
+                placed = self.ready_instances.choose(routable, frozenset())
             if placed is None:
                 continue
             self._fleet_state.activity.hold(
                 placed.instance_id, now, now + self._fleet_state.policy.handover
             )
-            self._standings.forget(placed.neuron)
-            self._demands.dismiss(demand, ticket, "placed")
+            self._cache.forget(placed.neuron)
+            self._queue.dismiss(demand, ticket, "placed")
             ticket.waiter.on_step(placed)
 
     def _is_over(self, demand: Demand) -> bool:
@@ -221,21 +223,24 @@ class PlacementController:
             return False
         if not demand.is_detached:
             return True
-        return len(self.answers.routable(demand.profile, demand.key.neuron)) >= demand.key.copies
+        return (
+            len(self.ready_instances.routable(demand.profile, demand.key.neuron))
+            >= demand.key.replicas
+        )
 
     # -- ends of jobs -------------------------------------------------------------------------
 
-    def _job_ready(self, key: Key) -> None:
-        demand = self._demands.get(key)
+    def _job_ready(self, key: DemandKey) -> None:
+        demand = self._queue.get(key)
         self._cooldowns.end(key.model)
         self._news = True
         if demand is not None:
             demand.job = None
 
-    def _job_failed(self, key: Key, neuron: str, error: FleetError) -> None:
+    def _job_failed(self, key: DemandKey, neuron: str, error: FleetError) -> None:
         """Once more, elsewhere if possible; then everybody who waits is told."""
         self._news = True
-        demand = self._demands.get(key)
+        demand = self._queue.get(key)
         if demand is None:
             return
         demand.job, demand.last_error = None, error
@@ -246,22 +251,22 @@ class PlacementController:
         final = error.reason.row.retry.value == "never"
         if final or demand.failures > 1 or demand.losses > 2:  # noqa: PLR2004 - thrice
             self._cooldowns.begin(key.model, error, self._fleet_state.clock())
-            self._deciding.fail(demand, error)
+            self._decider.fail(demand, error)
 
-    def _job_overturned(self, key: Key) -> None:
+    def _job_overturned(self, key: DemandKey) -> None:
         """Fresh figures overturned the plan; nothing has failed, and another is made."""
         self._news = True
-        demand = self._demands.get(key)
+        demand = self._queue.get(key)
         if demand is not None:
             demand.job = None
             demand.replans += 1
 
     # -- inside -------------------------------------------------------------------------------
 
-    def _copies_for(self, profile: Profile, neuron: str, excluded: frozenset[str]) -> int:
+    def _replicas_for(self, profile: Profile, neuron: str, excluded: frozenset[str]) -> int:
         """One copy will do; where the caller has tried all there are, one more is wanted."""
-        routable = self.answers.routable(profile, neuron)
-        if not routable or self.answers.choose(routable, excluded) is not None:
+        routable = self.ready_instances.routable(profile, neuron)
+        if not routable or self.ready_instances.choose(routable, excluded) is not None:
             return 1
         if len(routable) >= profile.max_replicas:
             raise errors.replicas_exhausted(profile.model, profile.max_replicas)

@@ -8,29 +8,29 @@ from services.registry.fleet.state import FleetState
 from services.registry.placement.progress import Placed
 from services.registry.scheduler.cache import SchedulerCache
 
-Copies = list[tuple[Member, Instance]]
+RoutableInstances = list[tuple[Member, Instance]]
 
 
 class ReadyInstances:
     """Reads the fleet; changes nothing."""
 
-    def __init__(self, fleet_state: FleetState, standings: SchedulerCache) -> None:
+    def __init__(self, fleet_state: FleetState, cache: SchedulerCache) -> None:
         self._fleet_state = fleet_state
-        self._standings = standings
+        self._cache = cache
 
-    def routable(self, profile: Profile, neuron: str = "") -> Copies:
+    def routable(self, profile: Profile, neuron: str = "") -> RoutableInstances:
         """Copies that requests may be sent to, on one neuron or on any."""
-        if not self._fleet_state.fleet.has_copies(profile.model):
+        if not self._fleet_state.fleet.has_instances(profile.model):
             return []
         return [
             (member, instance)
-            for member, instance in self._fleet_state.fleet.copies(profile.model)
+            for member, instance in self._fleet_state.fleet.instances_of(profile.model)
             if (not neuron or member.name == neuron)
             and self._fleet_state.is_routable(profile, member, instance)
-            and not self._standings.is_leaving(instance.instance_id)
+            and not self._cache.is_leaving(instance.instance_id)
         ]
 
-    def choose(self, routable: Copies, excluded: frozenset[str]) -> Placed | None:
+    def choose(self, routable: RoutableInstances, excluded: frozenset[str]) -> Placed | None:
         """The least busy copy that is not excluded, or None. Ties go by name."""
         allowed = [c for c in routable if c[1].instance_id not in excluded]
         if not allowed:

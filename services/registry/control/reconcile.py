@@ -14,7 +14,7 @@ from services.registry.catalogue.profile import Profile
 from services.registry.control.ready import ReadyInstances
 from services.registry.fleet.records import Instance, InstanceState, Member
 from services.registry.fleet.state import FleetState
-from services.registry.placement.orders import Why
+from services.registry.placement.orders import UnloadReason
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -23,7 +23,7 @@ class Removal:
 
     neuron: str
     instance: Instance
-    why: Why
+    why: UnloadReason
     reason: str
 
 
@@ -32,26 +32,28 @@ class Want:
     """Copies that should be there."""
 
     profile: Profile
-    copies: int
+    replicas: int
     neuron: str = ""
     may_evict: bool = False
 
 
-def to_remove(fleet_state: FleetState, answers: ReadyInstances, now: float) -> Iterator[Removal]:
+def to_remove(
+    fleet_state: FleetState, ready_instances: ReadyInstances, now: float
+) -> Iterator[Removal]:
     """Copies that should go, none of which has work or a caller on its way."""
     for member in list(fleet_state.fleet.members.values()):
         if not member.can_serve:
             continue
         worn = _worn_devices(fleet_state, member)
         for instance in member.report.instances:
-            removal = _removal(fleet_state, answers, member, instance, worn, now)
+            removal = _removal(fleet_state, ready_instances, member, instance, worn, now)
             if removal is not None:
                 yield removal
 
 
 def _removal(
     fleet_state: FleetState,
-    answers: ReadyInstances,
+    ready_instances: ReadyInstances,
     member: Member,
     instance: Instance,
     worn: frozenset[str],
@@ -66,15 +68,15 @@ def _removal(
     idle = now - record.last_used
     if not profile.matches(instance.config_revision):
         reason = "its catalogue entry has changed"
-        return Removal(member.name, instance, Why.OUTDATED, reason)
+        return Removal(member.name, instance, UnloadReason.OUTDATED, reason)
     if worn & instance.memory.keys() and idle >= fleet_state.policy.minimum_residency:
         cycles = fleet_state.policy.defrag_after_cycles
         reason = f"its worker has been through {cycles} loads and unloads or more"
-        return Removal(member.name, instance, Why.DEFRAG, reason)
+        return Removal(member.name, instance, UnloadReason.DEFRAG, reason)
     if idle >= fleet_state.idle_timeout(profile, record) and not fleet_state.is_pinned(profile):
-        copies = len(answers.routable(profile))
-        if copies > fleet_state.wanted_copies(profile):
-            return Removal(member.name, instance, Why.IDLE, f"unused for {idle:.0f} s")
+        replicas = len(ready_instances.routable(profile))
+        if replicas > fleet_state.wanted_instances(profile):
+            return Removal(member.name, instance, UnloadReason.IDLE, f"unused for {idle:.0f} s")
     return None
 
 
@@ -95,13 +97,13 @@ def _worn_devices(fleet_state: FleetState, member: Member) -> frozenset[str]:
 
 
 def to_add(
-    fleet_state: FleetState, answers: ReadyInstances, preloaded: set[str], now: float
+    fleet_state: FleetState, ready_instances: ReadyInstances, preloaded: set[str], now: float
 ) -> Iterator[Want]:
     """Copies that should be there and are not.
 
     Args:
         fleet_state: the fleet and the rules.
-        answers: counts what is routable.
+        ready_instances: counts what is routable.
         preloaded: models whose preload is done; those found loaded are added.
         now: seconds on the monotonic clock.
     """
@@ -114,25 +116,29 @@ def to_add(
         if profile is None:
             continue
         neuron = fleet_state.pins.get(profile.model, "")
-        if neuron and not answers.routable(profile, neuron):
+        if neuron and not ready_instances.routable(profile, neuron):
             yield Want(profile, 1, neuron, may_evict=True)
             continue
-        copies = len(answers.routable(profile))
-        wanted = fleet_state.wanted_copies(profile)
+        replicas = len(ready_instances.routable(profile))
+        wanted = fleet_state.wanted_instances(profile)
         if profile.preload and profile.model not in preloaded:
-            if copies:
+            if replicas:
                 preloaded.add(profile.model)
             wanted = max(wanted, 1)
-        if copies < wanted:
-            yield Want(profile, copies + 1, may_evict=fleet_state.wanted_copies(profile) > copies)
-        elif copies < profile.max_replicas and _all_full(fleet_state, answers, profile, now):
-            yield Want(profile, copies + 1)
+        if replicas < wanted:
+            yield Want(
+                profile, replicas + 1, may_evict=fleet_state.wanted_instances(profile) > replicas
+            )
+        elif replicas < profile.max_replicas and _all_full(
+            fleet_state, ready_instances, profile, now
+        ):
+            yield Want(profile, replicas + 1)
 
 
 def _all_full(
-    fleet_state: FleetState, answers: ReadyInstances, profile: Profile, now: float
+    fleet_state: FleetState, ready_instances: ReadyInstances, profile: Profile, now: float
 ) -> bool:
-    records = [fleet_state.activity.of(i.instance_id) for _, i in answers.routable(profile)]
+    records = [fleet_state.activity.of(i.instance_id) for _, i in ready_instances.routable(profile)]
     after = fleet_state.policy.scale_up_after
     return bool(records) and all(
         r is not None and r.full_since is not None and now - r.full_since >= after for r in records

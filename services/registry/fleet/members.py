@@ -12,11 +12,11 @@ from collections.abc import Iterator
 from typing import Final
 
 from services.registry.fleet.records import (
-    Identity,
     Instance,
     InstanceState,
     Member,
-    Report,
+    NeuronIdentity,
+    NeuronReport,
     StoredModel,
 )
 
@@ -26,7 +26,7 @@ _ANNOUNCED_SECONDS: Final = 5.0
 _TOMBSTONES: Final = 1024
 
 
-class Heard(enum.Enum):
+class ReportOutcome(enum.Enum):
     """What a report was."""
 
     STALE = "stale"
@@ -58,7 +58,7 @@ class Fleet:
 
     # -- membership ---------------------------------------------------------------------------
 
-    def attach(self, identity: Identity) -> int:
+    def attach(self, identity: NeuronIdentity) -> int:
         """Admits a neuron, new or back again.
 
         Returns: its epoch; what an older epoch says from now on is ignored.
@@ -81,7 +81,9 @@ class Fleet:
         self._put(member)
         return self._epoch
 
-    def report(self, name: str, epoch: int, report: Report, now: float, words: object) -> Heard:
+    def report(
+        self, name: str, epoch: int, report: NeuronReport, now: float, status: object
+    ) -> ReportOutcome:
         """Takes a neuron's whole state. A sign of life is no change that watchers are told of.
 
         Args:
@@ -89,22 +91,22 @@ class Fleet:
             epoch: what `attach` gave; another one is stale.
             report: the state; an older sequence than the last is stale.
             now: seconds on the monotonic clock.
-            words: the neuron's own messages, kept with it.
+            status: the neuron's own messages, kept with it.
 
         Returns: what it was.
         """
         old = self.members.get(name)
         if old is None or old.epoch != epoch or report.sequence < old.report.sequence:
-            return Heard.STALE
+            return ReportOutcome.STALE
         report = self._reconciled(name, report, now)
         new = dataclasses.replace(
-            old, report=report, reported_epoch=epoch, is_lost=False, words=words
+            old, report=report, reported_epoch=epoch, is_lost=False, status=status
         )
         if old.has_reported and not old.is_lost and report.says_the_same(old.report):
             self.members[name] = new
-            return Heard.ALIVE
+            return ReportOutcome.ALIVE
         self._put(new)
-        return Heard.NEWS
+        return ReportOutcome.NEWS
 
     def lose(self, name: str, epoch: int | None = None) -> bool:
         """Marks a member lost; its instances are still listed.
@@ -173,7 +175,7 @@ class Fleet:
 
     # -- questions ----------------------------------------------------------------------------
 
-    def copies(self, model: str) -> Iterator[tuple[Member, Instance]]:
+    def instances_of(self, model: str) -> Iterator[tuple[Member, Instance]]:
         """Every copy of a model anywhere, in whatever state, lost members included."""
         for name in self._holders.get(model, ()):
             member = self.members[name]
@@ -181,7 +183,7 @@ class Fleet:
                 if instance.model == model:
                     yield member, instance
 
-    def has_copies(self, model: str) -> bool:
+    def has_instances(self, model: str) -> bool:
         """True if any copy of a model exists, in whatever state."""
         return model in self._holders
 
@@ -249,7 +251,7 @@ class Fleet:
             for stored in after_stored:
                 self._stored.setdefault(stored.model, {})[name] = stored
 
-    def _reconciled(self, name: str, report: Report, now: float) -> Report:
+    def _reconciled(self, name: str, report: NeuronReport, now: float) -> NeuronReport:
         """The report, with what is known better than it until a later report agrees."""
         listed = {i.instance_id for i in report.instances}
         departed = self._departed.get(name)
@@ -277,7 +279,7 @@ def _models(member: Member | None) -> set[str]:
     return {i.model for i in member.report.instances} if member else set()
 
 
-def _refuse_namesake(old: Identity, new: Identity) -> None:
+def _refuse_namesake(old: NeuronIdentity, new: NeuronIdentity) -> None:
     if old.address != new.address:
         raise NameTakenError(
             f"{old.name!r} is attached from {old.address}; {new.address} must use another name"

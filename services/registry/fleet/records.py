@@ -41,7 +41,7 @@ class Device:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Progress:
+class LoadProgress:
     """How far a load has come; totals are 0 where the engine does not know them."""
 
     phase: str = ""
@@ -109,7 +109,7 @@ class Instance:
     load_seconds: float = 0.0
     max_context_tokens: int = 0
     capabilities: tuple[str, ...] = ()
-    progress: Progress | None = None
+    progress: LoadProgress | None = None
     state_reason: str = ""
     weights: StoredModel | None = None
     device_ids: tuple[str, ...] = ()
@@ -130,7 +130,7 @@ class Worker:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Identity:
+class NeuronIdentity:
     """Who a neuron is; unchanging for the life of its process."""
 
     name: str
@@ -141,7 +141,7 @@ class Identity:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Report:
+class NeuronReport:
     """What a neuron holds: whole state, not a difference.
 
     Attributes:
@@ -156,12 +156,12 @@ class Report:
     workers: tuple[Worker, ...] = ()
     is_draining: bool = False
 
-    def says_the_same(self, other: Report) -> bool:
+    def says_the_same(self, other: NeuronReport) -> bool:
         """True if only the sequence may differ."""
         return dataclasses.replace(self, sequence=other.sequence) == other
 
 
-EMPTY_REPORT = Report(sequence=0)
+EMPTY_REPORT = NeuronReport(sequence=0)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -173,16 +173,16 @@ class Member:
         reported_epoch: in which one it reported last.
         is_cordoned: an operator keeps new placements off it.
         is_lost: its lease has lapsed or its stream broke; it gets no work until it reports again.
-        words: the neuron's own messages, opaque here, for whoever passes them on.
+        status: the neuron's own messages, opaque here, for whoever passes them on.
     """
 
-    identity: Identity
+    identity: NeuronIdentity
     epoch: int
-    report: Report = EMPTY_REPORT
+    report: NeuronReport = EMPTY_REPORT
     reported_epoch: int = 0
     is_cordoned: bool = False
     is_lost: bool = False
-    words: Any = None
+    status: Any = None
 
     @property
     def name(self) -> str:

@@ -12,12 +12,12 @@ from services.registry.fleet.footprints import Footprint, Footprints
 from services.registry.fleet.members import Fleet
 from services.registry.fleet.policy import Policy
 from services.registry.fleet.records import Instance, InstanceState, Member
-from services.registry.fleet.usage import Activity, Record
+from services.registry.fleet.usage import Activity, UsageRecord
 
 
 @dataclasses.dataclass(slots=True)
 class FleetState:
-    """State with one writer: whoever drives `Control`.
+    """State with one writer: whoever drives `ControlPlane`.
 
     Attributes:
         pins: model to the neuron it is pinned on; empty for any neuron.
@@ -41,7 +41,7 @@ class FleetState:
         if stored:
             some = next(iter(stored.values()))
             return Profile(model, configured=False, capabilities=some.capabilities)
-        for _, instance in self.fleet.copies(model):
+        for _, instance in self.fleet.instances_of(model):
             return Profile(model, configured=False, capabilities=instance.capabilities)
         return None
 
@@ -55,7 +55,7 @@ class FleetState:
         """True if it is pinned by the catalogue or by an operator."""
         return profile.pinned or profile.model in self.pins
 
-    def wanted_copies(self, profile: Profile) -> int:
+    def wanted_instances(self, profile: Profile) -> int:
         """How many copies are kept whatever happens."""
         return max(profile.min_replicas, 1 if self.is_pinned(profile) else 0)
 
@@ -64,7 +64,7 @@ class FleetState:
         stored = self.fleet.stored(profile.model).values()
         return self.footprints.footprint(profile, max((s.size_bytes for s in stored), default=0))
 
-    def idle_timeout(self, profile: Profile, record: Record) -> float:
+    def idle_timeout(self, profile: Profile, record: UsageRecord) -> float:
         """Seconds without work after which a copy goes; infinity for never."""
         if record.keep_alive is not None:
             return record.keep_alive

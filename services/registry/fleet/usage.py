@@ -12,7 +12,7 @@ from services.registry.fleet.records import Instance, InstanceState, Member
 
 
 @dataclasses.dataclass(slots=True)
-class Record:
+class UsageRecord:
     """One copy.
 
     Attributes:
@@ -37,7 +37,7 @@ class Activity:
     """Records of every copy that is or was READY, by instance id."""
 
     def __init__(self) -> None:
-        self._records: dict[str, Record] = {}
+        self._records: dict[str, UsageRecord] = {}
         self._of: dict[str, set[str]] = {}
 
     def observe(self, name: str, member: Member | None, now: float) -> None:
@@ -61,7 +61,7 @@ class Activity:
         if record is None:
             # after a restart of the registry the order of use within a neuron is kept
             age = min(newest - instance.last_used, now) if instance.last_used else 0.0
-            record = Record(now, now - max(0.0, age), instance.last_used)
+            record = UsageRecord(now, now - max(0.0, age), instance.last_used)
             record.load_seconds = instance.load_seconds
             self._records[instance.instance_id] = record
         if instance.in_flight or instance.last_used > record.stamp:
@@ -77,7 +77,7 @@ class Activity:
             record.held_until = max(record.held_until, until)
             record.last_used = max(record.last_used, now)
 
-    def of(self, instance_id: str) -> Record | None:
+    def of(self, instance_id: str) -> UsageRecord | None:
         """The record of a copy, or None for one never seen ready."""
         return self._records.get(instance_id)
 

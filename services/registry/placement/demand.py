@@ -1,4 +1,4 @@
-"""What is wanted and what is being done about it: the records that `placing` keeps."""
+"""What is wanted and what is being done about it: the records that `placements` keeps."""
 
 from __future__ import annotations
 
@@ -7,22 +7,22 @@ import enum
 
 from services.backplane.errors import FleetError
 from services.registry.catalogue.profile import Profile
-from services.registry.fleet.records import Progress
-from services.registry.placement.progress import Step, Waiter
+from services.registry.fleet.records import LoadProgress
+from services.registry.placement.progress import PlacementWaiter, Step
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Key:
+class DemandKey:
     """What one demand is for. Callers with the same key share it.
 
     Attributes:
         neuron: where it must be; empty for anywhere.
-        copies: how many routable copies there must be.
+        replicas: how many routable copies there must be.
     """
 
     model: str
     neuron: str = ""
-    copies: int = 1
+    replicas: int = 1
 
 
 @dataclasses.dataclass(eq=False, slots=True)
@@ -34,8 +34,8 @@ class Ticket:
         since: when it came; deadline: when it gives up. Monotonic clock.
     """
 
-    key: Key
-    waiter: Waiter
+    key: DemandKey
+    waiter: PlacementWaiter
     excluded: frozenset[str]
     since: float
     deadline: float
@@ -51,7 +51,7 @@ class Phase(enum.Enum):
 
 
 @dataclasses.dataclass(eq=False, slots=True)
-class Job:
+class PlacementJob:
     """One placement being carried out.
 
     Attributes:
@@ -78,12 +78,12 @@ class Job:
     phase: Phase = Phase.EVICTING
     phase_since: float = 0.0
     deadline: float = float("inf")
-    progress: Progress = dataclasses.field(default_factory=Progress)
+    progress: LoadProgress = dataclasses.field(default_factory=LoadProgress)
     free_bytes: int = 0
     capacity_bytes: int = 0
 
     @property
-    def key(self) -> Key:
+    def key(self) -> DemandKey:
         """What it is for."""
         return self.demand.key
 
@@ -115,14 +115,14 @@ class Demand:
         retry_at: when the clock alone may change the answer.
     """
 
-    key: Key
+    key: DemandKey
     profile: Profile
     since: float
     tickets: dict[Ticket, None] = dataclasses.field(default_factory=dict[Ticket, None])
     is_detached: bool = False
     may_evict: bool = True
     keep_alive: float | None = None
-    job: Job | None = None
+    job: PlacementJob | None = None
     step: Step | None = None
     avoided: dict[str, str] = dataclasses.field(default_factory=dict[str, str])
     failures: int = 0

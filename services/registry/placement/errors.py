@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from services.backplane.errors import FleetError, Reason
-from services.registry.scheduler.request import Candidate, Outcome
+from services.registry.scheduler.request import PlacementCandidate, PlacementOutcome
 
 # When it is worth asking again: neurons attach within seconds, protected models stay for longer.
 _SOON: Final = 2.0
@@ -33,7 +33,7 @@ def no_neurons(model: str) -> FleetError:
     )
 
 
-def impossible(model: str, candidates: tuple[Candidate, ...]) -> FleetError:
+def impossible(model: str, candidates: tuple[PlacementCandidate, ...]) -> FleetError:
     """No neuron could run it, even empty. Waiting does not help, so there is no retry hint.
 
     Without any neuron it does help.
@@ -48,9 +48,9 @@ def impossible(model: str, candidates: tuple[Candidate, ...]) -> FleetError:
     )
 
 
-def unavailable(model: str, candidates: tuple[Candidate, ...]) -> FleetError:
+def unavailable(model: str, candidates: tuple[PlacementCandidate, ...]) -> FleetError:
     """Neurons that could run it take nothing for now."""
-    able = tuple(c for c in candidates if c.outcome is not Outcome.IMPOSSIBLE)
+    able = tuple(c for c in candidates if c.outcome is not PlacementOutcome.IMPOSSIBLE)
     return FleetError(
         Reason.NO_ROOM,
         f"No neuron takes {model!r} now: {_named(able)}",
@@ -59,9 +59,9 @@ def unavailable(model: str, candidates: tuple[Candidate, ...]) -> FleetError:
     )
 
 
-def blocked(model: str, candidates: tuple[Candidate, ...]) -> FleetError:
+def blocked(model: str, candidates: tuple[PlacementCandidate, ...]) -> FleetError:
     """What is loaded may not be displaced by it."""
-    able = tuple(c for c in candidates if c.outcome is not Outcome.IMPOSSIBLE)
+    able = tuple(c for c in candidates if c.outcome is not PlacementOutcome.IMPOSSIBLE)
     return FleetError(
         Reason.NO_ROOM,
         f"There is no room for {model!r}: {_named(able)}",
@@ -116,7 +116,7 @@ def cooling_down(error: FleetError, seconds: float) -> FleetError:
     )
 
 
-def _named(candidates: tuple[Candidate, ...]) -> str:
+def _named(candidates: tuple[PlacementCandidate, ...]) -> str:
     named = [f"{c.neuron}: {c.reason}" for c in candidates[:_MOST_NAMED]]
     if len(candidates) > _MOST_NAMED:
         named.append(f"and {len(candidates) - _MOST_NAMED} more")

@@ -9,9 +9,9 @@ from __future__ import annotations
 from typing import Final
 
 from services.backplane.errors import FleetError, Reason
-from services.registry.fleet.records import Instance, Progress
+from services.registry.fleet.records import Instance, LoadProgress
 from services.registry.fleet.state import FleetState
-from services.registry.placement.demand import Job, Phase
+from services.registry.placement.demand import Phase, PlacementJob
 from services.registry.placement.orders import Effects, LoadEnded, LoadOrder
 from services.registry.scheduler.cache import SchedulerCache
 
@@ -24,21 +24,19 @@ _SILENCE_SECONDS: Final = 120.0
 _SILENCE_FACTOR: Final = 3.0
 
 
-class Loading:
+class LoadRunner:
     """From cleared devices to a copy that is ready, or to the reason why there is none."""
 
-    def __init__(
-        self, fleet_state: FleetState, standings: SchedulerCache, effects: Effects
-    ) -> None:
+    def __init__(self, fleet_state: FleetState, cache: SchedulerCache, effects: Effects) -> None:
         self._fleet_state = fleet_state
-        self._standings = standings
+        self._cache = cache
         self._effects = effects
 
-    def begin(self, job: Job, now: float) -> None:
+    def begin(self, job: PlacementJob, now: float) -> None:
         """Orders the load."""
-        rooms = [r for r in self._standings.of(job.neuron).rooms if r.device_id in job.device_ids]
-        job.free_bytes = sum(r.free_bytes for r in rooms)
-        job.capacity_bytes = sum(r.capacity_bytes for r in rooms)
+        devices = [d for d in self._cache.of(job.neuron).devices if d.device_id in job.device_ids]
+        job.free_bytes = sum(d.free_bytes for d in devices)
+        job.capacity_bytes = sum(d.capacity_bytes for d in devices)
         job.phase, job.phase_since = Phase.LOADING, now
         total_bytes = job.need_bytes * len(job.device_ids)
         job.deadline = now + allowance(total_bytes, job.predicted_seconds)
@@ -52,16 +50,16 @@ class Loading:
             job.device_ids,
             detach=job.demand.is_detached or keeps,
         )
-        self._standings.occupy(job.neuron, job.device_ids, f"loading {job.profile.model}")
+        self._cache.occupy(job.neuron, job.device_ids, f"loading {job.profile.model}")
         self._effects.record(order)
         self._effects.load(order)
 
-    def note_progress(self, job: Job, progress: Progress, now: float) -> None:
+    def note_progress(self, job: PlacementJob, progress: LoadProgress, now: float) -> None:
         """A sign of life; one that something moved extends the deadline."""
         job.deadline = extended(job.deadline, now, job.progress, progress, job.predicted_seconds)
         job.progress = progress
 
-    def note_ready(self, job: Job, instance: Instance, now: float) -> None:
+    def note_ready(self, job: PlacementJob, instance: Instance, now: float) -> None:
         """The copy is there: the fleet lists it, and what it took is learned."""
         fleet_state = self._fleet_state
         seconds = now - job.phase_since
@@ -73,10 +71,10 @@ class Loading:
             record.load_seconds = seconds
             record.keep_alive = job.demand.keep_alive
         learned = fleet_state.footprints.observe(job.profile, job.neuron, instance.memory, seconds)
-        self._standings.forget(job.neuron)
+        self._cache.forget(job.neuron)
         self._effects.record(LoadEnded(job.profile.model, job.neuron, seconds, learned=learned))
 
-    def note_failed(self, job: Job, error: FleetError, now: float) -> None:
+    def note_failed(self, job: PlacementJob, error: FleetError, now: float) -> None:
         """There will be no copy; running out of memory teaches how much more it takes."""
         learned = {}
         if error.reason is Reason.OUT_OF_MEMORY:
@@ -103,7 +101,7 @@ def allowance(total_bytes: int, learned_seconds: float) -> float:
 
 
 def extended(
-    deadline: float, now: float, old: Progress, new: Progress, learned_seconds: float
+    deadline: float, now: float, old: LoadProgress, new: LoadProgress, learned_seconds: float
 ) -> float:
     """The deadline after a sign of life; only a sign that something moved extends it."""
     if new == old:

@@ -7,9 +7,9 @@ from typing import Final
 
 from services.registry.fleet.records import Instance
 from services.registry.fleet.state import FleetState
-from services.registry.placement.demand import Job, Phase
-from services.registry.placement.orders import Why
-from services.registry.placement.unload import OnEnd, Unloads
+from services.registry.placement.demand import Phase, PlacementJob
+from services.registry.placement.orders import UnloadReason
+from services.registry.placement.unload import OnEnd, UnloadRunner
 from services.registry.scheduler import eviction
 from services.registry.scheduler.cache import SchedulerCache
 from services.registry.scheduler.eviction import Incoming
@@ -20,7 +20,7 @@ _SETTLE_SECONDS: Final = 3.0
 _MOST_REPLANS: Final = 3
 
 
-class Verdict(enum.Enum):
+class PlanCheck(enum.Enum):
     """What the figures say of a plan."""
 
     CLEAR = "clear"
@@ -33,21 +33,21 @@ class RoomMaker:
     """From the decision to the load."""
 
     def __init__(
-        self, fleet_state: FleetState, standings: SchedulerCache, unloads: Unloads
+        self, fleet_state: FleetState, cache: SchedulerCache, unloads: UnloadRunner
     ) -> None:
         self._fleet_state = fleet_state
-        self._standings = standings
+        self._cache = cache
         self._unloads = unloads
 
-    def next_of(self, job: Job, now: float) -> Instance | Verdict:
+    def next_of(self, job: PlacementJob, now: float) -> Instance | PlanCheck:
         """The next victim, or that there is none to wait for.
 
         A victim that has gone by itself, or that the others have made unnecessary, is left out.
         """
-        standing = self._standings.of(job.neuron)
+        neuron_info = self._cache.of(job.neuron)
         member = self._fleet_state.fleet.members[job.neuron]
-        if standing.refusal:  # cordoned, or about to stop, since the decision was made
-            return Verdict.OVERTURNED
+        if neuron_info.refusal:  # cordoned, or about to stop, since the decision was made
+            return PlanCheck.OVERTURNED
         fits = self._fits(job)
         while job.victims:
             instance = member.instance(job.victims[0])
@@ -56,12 +56,12 @@ class RoomMaker:
                 job.victims.pop(0)
                 continue
             is_protected = self._is_protected(job, instance.instance_id, now)
-            return Verdict.OVERTURNED if is_protected else instance
+            return PlanCheck.OVERTURNED if is_protected else instance
         if not fits and job.demand.replans < _MOST_REPLANS:
-            return Verdict.OVERTURNED
-        return Verdict.CLEAR
+            return PlanCheck.OVERTURNED
+        return PlanCheck.CLEAR
 
-    def evict(self, job: Job, instance: Instance, now: float, on_end: OnEnd) -> None:
+    def evict(self, job: PlacementJob, instance: Instance, now: float, on_end: OnEnd) -> None:
         """Asks a victim to go."""
         policy = self._fleet_state.policy
         record = self._fleet_state.activity.of(instance.instance_id)
@@ -74,7 +74,7 @@ class RoomMaker:
         self._unloads.order(
             job.neuron,
             instance,
-            Why.EVICTED,
+            UnloadReason.EVICTED,
             drain_seconds=policy.drain_timeout,
             for_model=job.profile.model,
             reason=(
@@ -84,25 +84,25 @@ class RoomMaker:
             on_end=on_end,
         )
 
-    def settle(self, job: Job, now: float) -> None:
+    def settle(self, job: PlacementJob, now: float) -> None:
         """A victim has gone: the neuron's next report says how much is free."""
         job.leaving = ""
         job.phase, job.phase_since = Phase.SETTLING, now
         job.deadline = now + _SETTLE_SECONDS
 
-    def is_settled(self, job: Job) -> bool:
+    def is_settled(self, job: PlacementJob) -> bool:
         """True once the neuron has reported since its victim went."""
         return not self._fleet_state.fleet.awaits_report(job.neuron)
 
-    def is_draining(self, job: Job) -> bool:
+    def is_draining(self, job: PlacementJob) -> bool:
         """True while a victim has running requests."""
         return job.phase is Phase.EVICTING and any(
-            h.in_flight
-            for h in self._standings.of(job.neuron).holdings
-            if h.instance_id == job.leaving
+            i.in_flight
+            for i in self._cache.of(job.neuron).instances
+            if i.instance_id == job.leaving
         )
 
-    def _is_protected(self, job: Job, instance_id: str, now: float) -> bool:
+    def _is_protected(self, job: PlacementJob, instance_id: str, now: float) -> bool:
         """True if the victim may not go any more: work or a caller has come to it meanwhile."""
         policy = self._fleet_state.policy
         incoming = Incoming(
@@ -112,14 +112,14 @@ class RoomMaker:
             policy.strategy,
         )
         return any(
-            eviction.immunity(h, incoming) or eviction.delay(h, incoming)
-            for h in self._standings.of(job.neuron).holdings
-            if h.instance_id == instance_id
+            eviction.immunity(i, incoming) or eviction.delay(i, incoming)
+            for i in self._cache.of(job.neuron).instances
+            if i.instance_id == instance_id
         )
 
-    def _fits(self, job: Job) -> bool:
-        rooms = {r.device_id: r for r in self._standings.of(job.neuron).rooms}
+    def _fits(self, job: PlacementJob) -> bool:
+        devices = {d.device_id: d for d in self._cache.of(job.neuron).devices}
         return all(
-            device in rooms and rooms[device].free_bytes >= job.need_bytes
-            for device in job.device_ids
+            device_id in devices and devices[device_id].free_bytes >= job.need_bytes
+            for device_id in job.device_ids
         )

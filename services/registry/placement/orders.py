@@ -11,7 +11,7 @@ from services.registry.catalogue.profile import Profile
 from services.registry.fleet.footprints import Learned
 
 
-class Why(enum.Enum):
+class UnloadReason(enum.Enum):
     """Why a copy is unloaded."""
 
     EVICTED = "evicted"
@@ -60,7 +60,7 @@ class UnloadOrder:
     instance_id: str
     model: str
     drain_seconds: float
-    why: Why
+    why: UnloadReason
     for_model: str = ""
     reason: str = ""
 

@@ -6,7 +6,7 @@ import dataclasses
 from typing import Protocol
 
 from services.backplane.errors import FleetError
-from services.registry.fleet.records import Progress
+from services.registry.fleet.records import LoadProgress
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -38,7 +38,7 @@ class Loading:
     """The model is being loaded."""
 
     neuron: str
-    progress: Progress
+    progress: LoadProgress
     eta_seconds: float | None
 
 
@@ -55,7 +55,7 @@ class Placed:
 Step = Queued | Evicting | Loading | Placed
 
 
-class Waiter(Protocol):
+class PlacementWaiter(Protocol):
     """Somebody who waits. Neither method may block or raise."""
 
     def on_step(self, step: Step) -> None:

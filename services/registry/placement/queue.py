@@ -7,9 +7,9 @@ from services.registry.catalogue.profile import Profile
 from services.registry.fleet.policy import Strategy
 from services.registry.fleet.state import FleetState
 from services.registry.placement import errors
-from services.registry.placement.demand import Demand, Key, Ticket
+from services.registry.placement.demand import Demand, DemandKey, Ticket
 from services.registry.placement.orders import Effects, WaitEnded
-from services.registry.placement.progress import Queued, Waiter
+from services.registry.placement.progress import PlacementWaiter, Queued
 
 
 class PlacementQueue:
@@ -18,7 +18,7 @@ class PlacementQueue:
     def __init__(self, fleet_state: FleetState, effects: Effects) -> None:
         self._fleet_state = fleet_state
         self._effects = effects
-        self._by_key: dict[Key, Demand] = {}
+        self._by_key: dict[DemandKey, Demand] = {}
         self.waiting = 0
 
     def __len__(self) -> int:
@@ -28,7 +28,7 @@ class PlacementQueue:
         """A copy of the list."""
         return list(self._by_key.values())
 
-    def get(self, key: Key) -> Demand | None:
+    def get(self, key: DemandKey) -> Demand | None:
         """The demand of a key."""
         return self._by_key.get(key)
 
@@ -38,7 +38,7 @@ class PlacementQueue:
     # -- coming and going ---------------------------------------------------------------------
 
     def join(
-        self, key: Key, profile: Profile, waiter: Waiter, excluded: frozenset[str]
+        self, key: DemandKey, profile: Profile, waiter: PlacementWaiter, excluded: frozenset[str]
     ) -> tuple[Demand, Ticket]:
         """Takes a caller in and tells what the others know already.
 
@@ -56,7 +56,7 @@ class PlacementQueue:
             waiter.on_step(demand.step)
         return demand, ticket
 
-    def open(self, key: Key, profile: Profile) -> Demand:
+    def open(self, key: DemandKey, profile: Profile) -> Demand:
         """The demand of a key, made where there is none."""
         demand = self._by_key.get(key)
         if demand is None:
@@ -92,7 +92,7 @@ class PlacementQueue:
 
     def expire(self, now: float) -> list[Demand]:
         """Ends the waits that have lasted too long; returns the demands that they were for."""
-        expired: dict[Key, Demand] = {}
+        expired: dict[DemandKey, Demand] = {}
         for demand in self.all():
             while (at := demand.first_deadline) is not None and at <= now:
                 ticket = next(iter(demand.tickets))

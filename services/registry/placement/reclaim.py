@@ -27,9 +27,9 @@ class _Abandoned:
 class AbandonedLoads:
     """Keeps such devices occupied, and releases them."""
 
-    def __init__(self, fleet: Fleet, standings: SchedulerCache) -> None:
+    def __init__(self, fleet: Fleet, cache: SchedulerCache) -> None:
         self._fleet = fleet
-        self._standings = standings
+        self._cache = cache
         self._abandoned: list[_Abandoned] = []
 
     def begin(self, neuron: str, model: str, device_ids: tuple[str, ...], now: float) -> None:
@@ -38,7 +38,7 @@ class AbandonedLoads:
         if member is None or member.is_lost:
             return
         sequence = member.report.sequence
-        self._standings.occupy(neuron, device_ids, f"being freed of {model}")
+        self._cache.occupy(neuron, device_ids, f"being freed of {model}")
         self._abandoned.append(_Abandoned(neuron, model, device_ids, sequence, now))
 
     def advance(self, now: float) -> bool:
@@ -46,7 +46,7 @@ class AbandonedLoads:
         over = [a for a in self._abandoned if self._is_over(a, now)]
         for one in over:
             self._abandoned.remove(one)
-            self._standings.release(one.neuron, one.device_ids)
+            self._cache.release(one.neuron, one.device_ids)
         return bool(over)
 
     def next_due(self) -> float | None:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from services.backplane.errors import FleetError, Reason
 from services.registry.fleet.records import Instance
 from services.registry.fleet.state import FleetState
-from services.registry.placement.orders import Effects, UnloadEnded, UnloadOrder, Why
+from services.registry.placement.orders import Effects, UnloadEnded, UnloadOrder, UnloadReason
 from services.registry.scheduler.cache import SchedulerCache
 
 OnEnd = Callable[[FleetError | None], None]
@@ -21,18 +21,18 @@ class _Unload:
     on_end: list[OnEnd]
 
 
-class Unloads:
+class UnloadRunner:
     """Orders unloads and hears of their ends."""
 
     def __init__(
         self,
         fleet_state: FleetState,
-        standings: SchedulerCache,
+        cache: SchedulerCache,
         effects: Effects,
         ids: Iterator[int],
     ) -> None:
         self._fleet_state = fleet_state
-        self._standings = standings
+        self._cache = cache
         self._effects = effects
         self._ids = ids
         self._by_order: dict[int, _Unload] = {}
@@ -45,7 +45,7 @@ class Unloads:
         self,
         neuron: str,
         instance: Instance,
-        why: Why,
+        why: UnloadReason,
         *,
         drain_seconds: float,
         for_model: str = "",
@@ -83,7 +83,7 @@ class Unloads:
             unload = _Unload(order, self._fleet_state.clock(), [])
             self._by_order[order.order_id] = unload
             self._by_instance[instance.instance_id] = unload
-            self._standings.leaving(neuron, instance.instance_id, is_leaving=True)
+            self._cache.leaving(neuron, instance.instance_id, is_leaving=True)
             self._effects.record(order)
             self._effects.unload(order)
         if on_end is not None:
@@ -122,7 +122,7 @@ class Unloads:
         order = unload.order
         del self._by_order[order.order_id]
         del self._by_instance[order.instance_id]
-        self._standings.leaving(order.neuron, order.instance_id, is_leaving=False)
+        self._cache.leaving(order.neuron, order.instance_id, is_leaving=False)
         seconds = self._fleet_state.clock() - unload.since
         failure = error.reason.value if error else ""
         self._effects.record(UnloadEnded(order, seconds, freed_bytes, failure))

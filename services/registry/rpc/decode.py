@@ -8,11 +8,11 @@ from typing import Final
 from cortex.v1 import model_pb2, neuron_service_pb2
 from services.registry.fleet.records import (
     Device,
-    Identity,
     Instance,
     InstanceState,
-    Progress,
-    Report,
+    LoadProgress,
+    NeuronIdentity,
+    NeuronReport,
     StoredModel,
     Worker,
 )
@@ -38,9 +38,9 @@ PHASES: Final = {
 _PHASE_NAMES: Final = {value: name for name, value in PHASES.items()}
 
 
-def identity(message: neuron_service_pb2.NeuronIdentity) -> Identity:
+def identity(message: neuron_service_pb2.NeuronIdentity) -> NeuronIdentity:
     """Who a neuron is."""
-    return Identity(
+    return NeuronIdentity(
         message.name,
         message.incarnation_id,
         message.address,
@@ -49,9 +49,9 @@ def identity(message: neuron_service_pb2.NeuronIdentity) -> Identity:
     )
 
 
-def report(message: neuron_service_pb2.NeuronReport) -> Report:
+def report(message: neuron_service_pb2.NeuronReport) -> NeuronReport:
     """What a neuron holds."""
-    return Report(
+    return NeuronReport(
         message.sequence,
         devices=tuple(_device(d) for d in message.devices),
         instances=tuple(instance(i) for i in message.instances),
@@ -123,9 +123,9 @@ def _worker(message: neuron_service_pb2.Worker) -> Worker:
     return Worker(tuple(message.device_ids), message.load_cycles, running)
 
 
-def progress(message: model_pb2.LoadProgress) -> Progress:
+def progress(message: model_pb2.LoadProgress) -> LoadProgress:
     """How far a load is."""
-    return Progress(
+    return LoadProgress(
         _PHASE_NAMES.get(message.phase, ""),
         message.bytes_done,
         message.bytes_total,

@@ -9,24 +9,30 @@ from typing import Final
 from google.protobuf import duration_pb2
 
 from cortex.v1 import model_pb2, neuron_service_pb2, operator_service_pb2, registry_service_pb2
-from services.registry.fleet.records import Instance, InstanceState, Member, Progress, StoredModel
+from services.registry.fleet.records import (
+    Instance,
+    InstanceState,
+    LoadProgress,
+    Member,
+    StoredModel,
+)
 from services.registry.placement import progress
 from services.registry.placement.orders import LoadOrder
 from services.registry.rpc.decode import CAPABILITIES, PHASES, STATES
-from services.registry.scheduler.request import Outcome
+from services.registry.scheduler.request import PlacementOutcome
 
 _STATE_VALUES: Final = {
     **{state: value for value, state in STATES.items()},
     InstanceState.UNKNOWN: model_pb2.INSTANCE_STATE_UNSPECIFIED,
 }
 _VERDICTS: Final = {
-    Outcome.FREE_FIT: operator_service_pb2.PLACEMENT_VERDICT_FREE_FIT,
-    Outcome.EVICT: operator_service_pb2.PLACEMENT_VERDICT_EVICT,
-    Outcome.DRAIN: operator_service_pb2.PLACEMENT_VERDICT_EVICT,
-    Outcome.WAIT: operator_service_pb2.PLACEMENT_VERDICT_WAIT,
-    Outcome.UNAVAILABLE: operator_service_pb2.PLACEMENT_VERDICT_WAIT,
-    Outcome.BLOCKED: operator_service_pb2.PLACEMENT_VERDICT_IMPOSSIBLE,
-    Outcome.IMPOSSIBLE: operator_service_pb2.PLACEMENT_VERDICT_IMPOSSIBLE,
+    PlacementOutcome.FREE_FIT: operator_service_pb2.PLACEMENT_VERDICT_FREE_FIT,
+    PlacementOutcome.EVICT: operator_service_pb2.PLACEMENT_VERDICT_EVICT,
+    PlacementOutcome.DRAIN: operator_service_pb2.PLACEMENT_VERDICT_EVICT,
+    PlacementOutcome.WAIT: operator_service_pb2.PLACEMENT_VERDICT_WAIT,
+    PlacementOutcome.UNAVAILABLE: operator_service_pb2.PLACEMENT_VERDICT_WAIT,
+    PlacementOutcome.BLOCKED: operator_service_pb2.PLACEMENT_VERDICT_IMPOSSIBLE,
+    PlacementOutcome.IMPOSSIBLE: operator_service_pb2.PLACEMENT_VERDICT_IMPOSSIBLE,
 }
 
 
@@ -51,10 +57,10 @@ def stored_message(value: StoredModel) -> model_pb2.StoredModel:
 def neuron_message(member: Member) -> registry_service_pb2.Neuron:
     """A member as watchers see it: the neuron's own words, and what the registry adds."""
     message = registry_service_pb2.Neuron(cordoned=member.is_cordoned, lost=member.is_lost)
-    words = member.words
-    if isinstance(words, neuron_service_pb2.NeuronStatus):
-        message.identity.CopyFrom(words.identity)
-        message.report.CopyFrom(words.report)
+    status = member.status
+    if isinstance(status, neuron_service_pb2.NeuronStatus):
+        message.identity.CopyFrom(status.identity)
+        message.report.CopyFrom(status.report)
     else:
         message.identity.name = member.name
         message.identity.incarnation_id = member.identity.incarnation_id
@@ -123,7 +129,7 @@ def step_message(step: progress.Step) -> registry_service_pb2.EnsureModelRespons
     return message
 
 
-def _progress_message(value: Progress) -> model_pb2.LoadProgress:
+def _progress_message(value: LoadProgress) -> model_pb2.LoadProgress:
     message = model_pb2.LoadProgress(
         bytes_done=value.bytes_done,
         bytes_total=value.bytes_total,
@@ -142,7 +148,7 @@ def duration(seconds: float) -> duration_pb2.Duration:
     return message
 
 
-def verdict(outcome: Outcome) -> operator_service_pb2.PlacementVerdict.ValueType:
+def verdict(outcome: PlacementOutcome) -> operator_service_pb2.PlacementVerdict.ValueType:
     """What placement would do, as operators are told."""
     return _VERDICTS[outcome]
 
@@ -154,9 +160,9 @@ def capabilities(names: Iterable[str]) -> list[model_pb2.Capability.ValueType]:
 
 def instance_message(member: Member, value: Instance) -> model_pb2.Instance:
     """A copy in the neuron's own words; in ours where it has not reported it yet."""
-    words = member.words
-    if isinstance(words, neuron_service_pb2.NeuronStatus):
-        for told in words.report.instances:
+    status = member.status
+    if isinstance(status, neuron_service_pb2.NeuronStatus):
+        for told in status.report.instances:
             if told.instance_id == value.instance_id:
                 return told
     message = model_pb2.Instance(

@@ -14,9 +14,9 @@ from typing import Any, Final
 
 from cortex.v1 import registry_service_pb2
 from services.backplane.timeouts import timeout
-from services.registry.control.control_plane import Control
+from services.registry.control.control_plane import ControlPlane
 from services.registry.rpc import encode
-from services.registry.rpc.model_list import Listing
+from services.registry.rpc.model_list import ModelList
 
 # A watcher that hears nothing for so long is told that there is nothing.
 _PROGRESS_SECONDS: Final = 5.0
@@ -32,9 +32,9 @@ Response = registry_service_pb2.WatchFleetResponse
 class Watchers:
     """All WatchFleet streams of one registry."""
 
-    def __init__(self, control: Control, listing: Listing, incarnation_id: str) -> None:
+    def __init__(self, control: ControlPlane, model_list: ModelList, incarnation_id: str) -> None:
         self._control = control
-        self._listing = listing
+        self._model_list = model_list
         self._incarnation_id = incarnation_id
         self._changed = asyncio.Event()
         self._view = registry_service_pb2.CatalogueView()
@@ -114,7 +114,7 @@ class Watchers:
         if began < self._view_next:
             return
         self._view_version = membership.models_version
-        view = self._listing.view(self._control.standings, membership.hardware_version)
+        view = self._model_list.view(self._control.cache, membership.hardware_version)
         # with thousands of neurons a view takes long to make: a tenth of the time is enough for it
         self._view_next = began + _VIEW_SHARE * (time.perf_counter() - began)
         if view != self._view or not self._view_revision:

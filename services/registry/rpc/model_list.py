@@ -13,7 +13,7 @@ from services.registry.scheduler import filters
 from services.registry.scheduler.cache import SchedulerCache
 
 
-class Listing:
+class ModelList:
     """Makes the views; remembers when each model was first known, and its files."""
 
     def __init__(
@@ -32,12 +32,12 @@ class Listing:
         self._weights: dict[str, StoredModel] = {}
 
     def view(
-        self, standings: SchedulerCache, hardware_version: int
+        self, cache: SchedulerCache, hardware_version: int
     ) -> registry_service_pb2.CatalogueView:
         """Every model that clients may ask for.
 
         Args:
-            standings: how neurons stand.
+            cache: how neurons stand.
             hardware_version: another value means that models may fit elsewhere than before.
         """
         fleet_state = self._fleet_state
@@ -45,18 +45,18 @@ class Listing:
         for name in fleet_state.known_models():
             profile = fleet_state.profile(name)
             if profile is not None:
-                view.models.append(self._model(profile, standings, hardware_version))
+                view.models.append(self._model(profile, cache, hardware_version))
         return view
 
     def statuses(
-        self, standings: SchedulerCache, hardware_version: int
+        self, cache: SchedulerCache, hardware_version: int
     ) -> list[operator_service_pb2.ModelStatus]:
         """The same, with every place where a copy or its files are."""
         found: list[operator_service_pb2.ModelStatus] = []
-        for model in self.view(standings, hardware_version).models:
+        for model in self.view(cache, hardware_version).models:
             status = operator_service_pb2.ModelStatus(model=model)
             loaded: set[str] = set()
-            for member, instance in self._fleet_state.fleet.copies(model.model):
+            for member, instance in self._fleet_state.fleet.instances_of(model.model):
                 loaded.add(member.name)
                 location = status.locations.add(neuron=member.name)
                 location.instance.CopyFrom(encode.instance_message(member, instance))
@@ -66,15 +66,15 @@ class Listing:
         return found
 
     def _model(
-        self, profile: Profile, standings: SchedulerCache, hardware_version: int
+        self, profile: Profile, cache: SchedulerCache, hardware_version: int
     ) -> registry_service_pb2.CatalogueModel:
         fleet_state = self._fleet_state
-        copies = [instance for _, instance in fleet_state.fleet.copies(profile.model)]
+        instances = [instance for _, instance in fleet_state.fleet.instances_of(profile.model)]
         stored = fleet_state.fleet.stored(profile.model).values()
         message = registry_service_pb2.CatalogueModel(
             model=profile.model,
             aliases=profile.aliases,
-            max_context_tokens=_context(profile, copies, [s.max_context_tokens for s in stored]),
+            max_context_tokens=_context(profile, instances, [s.max_context_tokens for s in stored]),
             max_output_tokens=profile.max_output_tokens,
             pinned=fleet_state.is_pinned(profile),
             configured=profile.configured,
@@ -83,26 +83,26 @@ class Listing:
             description=profile.description,
         )
         # what was found out wins over what the catalogue says, and nobody's silence hides another
-        found = {c for i in copies for c in i.capabilities} | {
+        found = {c for i in instances for c in i.capabilities} | {
             c for s in stored for c in s.capabilities
         }
         names = tuple(sorted(found)) or profile.capabilities
         message.capabilities.extend(encode.capabilities(names))
         if profile.price is not None:
             _set_price(message.price, profile)
-        weights = self._files(profile, copies, list(stored))
+        weights = self._files(profile, instances, list(stored))
         if weights is not None:
             message.weights.CopyFrom(encode.stored_message(weights))
         if profile.max_wait_seconds:
             message.max_wait.CopyFrom(encode.duration(profile.max_wait_seconds))
-        message.feasible_neurons.extend(self._able(profile, standings, hardware_version))
+        message.feasible_neurons.extend(self._able(profile, cache, hardware_version))
         return message
 
     def _files(
-        self, profile: Profile, copies: list[Instance], stored: list[StoredModel]
+        self, profile: Profile, instances: list[Instance], stored: list[StoredModel]
     ) -> StoredModel | None:
         """What a loaded copy was made of, else what lies on some disk, else what was known last."""
-        loaded = (i.weights for i in copies if i.weights is not None)
+        loaded = (i.weights for i in instances if i.weights is not None)
         found = next(loaded, None) or next(iter(stored), None)
         if found is not None:
             self._weights[profile.model] = found
@@ -115,9 +115,7 @@ class Listing:
             self._on_new(model, at)
         return at
 
-    def _able(
-        self, profile: Profile, standings: SchedulerCache, hardware_version: int
-    ) -> list[str]:
+    def _able(self, profile: Profile, cache: SchedulerCache, hardware_version: int) -> list[str]:
         """Neurons that could run a model, remembered while neither it nor they change."""
         footprint = self._fleet_state.footprint(profile)
         key = (profile, footprint, hardware_version)
@@ -125,14 +123,14 @@ class Listing:
         if known is not None and known[0] == key:
             return known[1]
         needs = filters.needs_of(profile, footprint)
-        names = [s.neuron for s in standings.roster if filters.is_possible(profile, needs, s)]
+        names = [s.neuron for s in cache.index if filters.is_possible(profile, needs, s)]
         self._feasible[profile.model] = (key, names)
         return names
 
 
-def _context(profile: Profile, copies: list[Instance], stored: list[int]) -> int:
+def _context(profile: Profile, instances: list[Instance], stored: list[int]) -> int:
     """The tightest limit of the copies there are; else what is configured, else of the files."""
-    loaded = [i.max_context_tokens for i in copies if i.max_context_tokens]
+    loaded = [i.max_context_tokens for i in instances if i.max_context_tokens]
     if loaded:
         return min(loaded)
     return profile.terms.max_context_tokens or min((s for s in stored if s), default=0)

@@ -13,7 +13,7 @@ from services.backplane.calls import streaming
 from services.backplane.channels import open_channel
 from services.backplane.errors import FleetError, Reason
 from services.backplane.timeouts import timeout
-from services.registry.fleet.records import Instance, Progress
+from services.registry.fleet.records import Instance, LoadProgress
 from services.registry.placement import errors
 from services.registry.placement.orders import Event, LoadOrder, UnloadOrder
 from services.registry.rpc import decode, encode
@@ -24,10 +24,10 @@ _RELEASE_SECONDS: Final = 120.0
 log = structlog.get_logger()
 
 
-class Ends(Protocol):
+class OrderListener(Protocol):
     """Who hears how orders went."""
 
-    def on_load_progress(self, order_id: int, progress: Progress) -> None:
+    def on_load_progress(self, order_id: int, progress: LoadProgress) -> None:
         """A sign of life."""
 
     def on_load_ready(self, order_id: int, instance: Instance) -> None:
@@ -66,7 +66,7 @@ class NeuronCalls:
         self._record = record
         self._wake = wake
         self._tasks: dict[int, asyncio.Task[None]] = {}
-        self.ends: Ends | None = None
+        self.ends: OrderListener | None = None
 
     def record(self, event: Event) -> None:
         """Takes note of an event."""
@@ -120,7 +120,7 @@ class NeuronCalls:
         else:
             ends.on_load_ready(order.order_id, instance)
 
-    async def _loaded(self, order: LoadOrder, ends: Ends) -> Instance:
+    async def _loaded(self, order: LoadOrder, ends: OrderListener) -> Instance:
         self._require_leadership()
         request = neuron_service_pb2.LoadRequest(
             spec=encode.load_spec(order), detach=order.detach, leader_epoch=self._epoch

@@ -13,7 +13,7 @@ from services.backplane.backoff import delays
 from services.backplane.calls import streaming
 from services.backplane.channels import open_channel
 from services.backplane.errors import FleetError
-from services.registry.control.control_plane import Control
+from services.registry.control.control_plane import ControlPlane
 from services.registry.fleet.members import NameTakenError
 from services.registry.rpc import decode
 from services.registry.settings import NeuronEntry
@@ -26,12 +26,12 @@ class Host(Protocol):
     """What dialling needs of the registry that leads."""
 
     @property
-    def control(self) -> Control:
+    def control(self) -> ControlPlane:
         """Takes in what neurons say."""
         ...
 
     @property
-    def mandate(self) -> LeaderLease:
+    def leader_lease(self) -> LeaderLease:
         """The right to act."""
         ...
 
@@ -61,7 +61,7 @@ async def _watch(name: str, address: str, host: Host) -> bool:
     """One stream of states. Returns True if any came."""
     control = host.control
     epoch: int | None = None
-    request = neuron_service_pb2.WatchStatusRequest(leader_epoch=host.mandate.epoch)
+    request = neuron_service_pb2.WatchStatusRequest(leader_epoch=host.leader_lease.epoch)
     try:
         async with open_channel(address) as channel:
             stub = neuron_service_pb2_grpc.NeuronServiceStub(channel)

@@ -26,31 +26,31 @@ class SchedulerCache:
 
     def __init__(self, fleet_state: FleetState) -> None:
         self._fleet_state = fleet_state
-        self._roster = NeuronIndex(fleet_state.policy.strategy)
+        self._index = NeuronIndex(fleet_state.policy.strategy)
         self._stale: dict[str, None] = dict.fromkeys(fleet_state.fleet.members)
         self._busy: dict[str, dict[str, str]] = {}
         self._leaving: set[str] = set()
 
     @property
-    def roster(self) -> NeuronIndex:
+    def index(self) -> NeuronIndex:
         """All of them as they are now, in the orders that placement reads."""
         while self._stale:
             name, _ = self._stale.popitem()
             member = self._fleet_state.fleet.members.get(name)
             if member is None:
-                self._roster.discard(name)
+                self._index.discard(name)
             else:
-                self._roster.put(self._make(member))
-        return self._roster
+                self._index.put(self._make(member))
+        return self._index
 
     def of(self, name: str) -> NeuronInfo:
         """A member's standing."""
-        standing = self._roster.get(name)
-        if standing is None or name in self._stale:
+        neuron_info = self._index.get(name)
+        if neuron_info is None or name in self._stale:
             self._stale.pop(name, None)
-            standing = self._make(self._fleet_state.fleet.members[name])
-            self._roster.put(standing)
-        return standing
+            neuron_info = self._make(self._fleet_state.fleet.members[name])
+            self._index.put(neuron_info)
+        return neuron_info
 
     def forget(self, name: str) -> None:
         """The neuron has changed, has come or has left."""
@@ -84,7 +84,7 @@ class SchedulerCache:
         return instance_id in self._leaving
 
     def _make(self, member: Member) -> NeuronInfo:
-        holdings = tuple(self._holding(member, i) for i in member.report.instances)
+        instances = tuple(self._instance_info(member, i) for i in member.report.instances)
         identity, report = member.identity, member.report
         stored = {s.model for s in report.stored} | {s.source for s in report.stored}
         return NeuronInfo(
@@ -94,13 +94,13 @@ class SchedulerCache:
             labels=identity.labels,
             engines=identity.engines,
             stored=frozenset(stored - {""}),
-            rooms=self._rooms(member),
-            holdings=holdings,
+            devices=self._devices(member),
+            instances=instances,
             work=sum(i.in_flight for i in report.instances),
             models=frozenset(i.model for i in report.instances),
         )
 
-    def _rooms(self, member: Member) -> tuple[DeviceInfo, ...]:
+    def _devices(self, member: Member) -> tuple[DeviceInfo, ...]:
         held: dict[str, int] = {}
         busy = dict(self._busy.get(member.name, ()))
         for instance in member.report.instances:
@@ -110,23 +110,23 @@ class SchedulerCache:
             if verb:
                 for device_id in {*instance.memory, *instance.device_ids}:
                     busy.setdefault(device_id, f"{verb} {instance.model}")
-        rooms: list[DeviceInfo] = []
-        for device in member.report.devices:
-            capacity = max(0, device.total_bytes - device.reserved_bytes)
-            ours = capacity - held.get(device.device_id, 0)
-            rooms.append(
+        devices: list[DeviceInfo] = []
+        for each in member.report.devices:
+            capacity = max(0, each.total_bytes - each.reserved_bytes)
+            ours = capacity - held.get(each.device_id, 0)
+            devices.append(
                 DeviceInfo(
-                    device.device_id,
-                    device.kind,
+                    each.device_id,
+                    each.kind,
                     capacity,
-                    max(0, min(device.free_bytes, ours)),
-                    busy.get(device.device_id, ""),
-                    device.quarantine_reason,
+                    max(0, min(each.free_bytes, ours)),
+                    busy.get(each.device_id, ""),
+                    each.quarantine_reason,
                 )
             )
-        return tuple(rooms)
+        return tuple(devices)
 
-    def _holding(self, member: Member, instance: Instance) -> InstanceInfo:
+    def _instance_info(self, member: Member, instance: Instance) -> InstanceInfo:
         fleet_state = self._fleet_state
         profile = fleet_state.profile(instance.model)
         record = fleet_state.activity.of(instance.instance_id)
@@ -152,11 +152,11 @@ class SchedulerCache:
     def _is_kept(self, model: str, member: Member) -> bool:
         fleet_state = self._fleet_state
         profile = fleet_state.profile(model)
-        if profile is None or not (least := fleet_state.wanted_copies(profile)):
+        if profile is None or not (least := fleet_state.wanted_instances(profile)):
             return False
         ready = sum(
             fleet_state.is_routable(profile, holder, i)
-            for holder, i in fleet_state.fleet.copies(model)
+            for holder, i in fleet_state.fleet.instances_of(model)
         )
         return ready <= least and member.can_serve
 

@@ -33,7 +33,7 @@ class Incoming:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Plan:
+class EvictionPlan:
     """How to make room on some devices.
 
     Attributes:
@@ -65,37 +65,37 @@ _IN_MOTION = frozenset({
 })  # fmt: skip
 
 
-def immunity(holding: InstanceInfo, incoming: Incoming) -> str:
+def immunity(instance: InstanceInfo, incoming: Incoming) -> str:
     """Why a copy never has to go for this model; empty if it may have to."""
-    if holding.is_surplus:
+    if instance.is_surplus:
         return ""
-    if holding.is_pinned:
+    if instance.is_pinned:
         return "pinned"
-    if holding.residency_class > incoming.residency_class:
-        return f"class {holding.residency_class} is above {incoming.residency_class}"
-    if holding.is_kept and holding.residency_class == incoming.residency_class:
+    if instance.residency_class > incoming.residency_class:
+        return f"class {instance.residency_class} is above {incoming.residency_class}"
+    if instance.is_kept and instance.residency_class == incoming.residency_class:
         return "one of its minimum of replicas"
     return ""
 
 
-def may_go_now(holding: InstanceInfo, incoming: Incoming) -> bool:
+def may_go_now(instance: InstanceInfo, incoming: Incoming) -> bool:
     """True if nothing that passes by itself is in the way: motion, work, protection."""
     return (
-        holding.state not in _IN_MOTION
-        and (incoming.may_drain or not holding.in_flight)
-        and (holding.is_surplus or holding.protected_until <= incoming.now)
+        instance.state not in _IN_MOTION
+        and (incoming.may_drain or not instance.in_flight)
+        and (instance.is_surplus or instance.protected_until <= incoming.now)
     )
 
 
-def delay(holding: InstanceInfo, incoming: Incoming) -> str:
+def delay(instance: InstanceInfo, incoming: Incoming) -> str:
     """Why a copy that may have to go cannot go now; empty if it can."""
-    if may_go_now(holding, incoming):
+    if may_go_now(instance, incoming):
         return ""
-    if holding.state in _IN_MOTION:
-        return holding.state.value
-    if holding.in_flight and not incoming.may_drain:
-        return f"{holding.in_flight} requests in flight"
-    return f"kept for {holding.protected_until - incoming.now:.1f} s more"
+    if instance.state in _IN_MOTION:
+        return instance.state.value
+    if instance.in_flight and not incoming.may_drain:
+        return f"{instance.in_flight} requests in flight"
+    return f"kept for {instance.protected_until - incoming.now:.1f} s more"
 
 
 class Turn(NamedTuple):
@@ -108,45 +108,45 @@ class Turn(NamedTuple):
     last_used: float
 
 
-def turn(holding: InstanceInfo, strategy: Strategy) -> Turn:
+def turn(instance: InstanceInfo, strategy: Strategy) -> Turn:
     """When a copy's turn is."""
-    rank = holding.residency_class if strategy is Strategy.PRIORITY else 0
-    return Turn(not holding.is_surplus, holding.in_flight > 0, rank, holding.last_used)
+    rank = instance.residency_class if strategy is Strategy.PRIORITY else 0
+    return Turn(not instance.is_surplus, instance.in_flight > 0, rank, instance.last_used)
 
 
 def make_room(
-    rooms: Sequence[DeviceInfo],
+    devices: Sequence[DeviceInfo],
     need_bytes: int,
-    holdings: Iterable[InstanceInfo],
+    instances: Iterable[InstanceInfo],
     incoming: Incoming,
-) -> Plan:
+) -> EvictionPlan:
     """Chooses the copies that must leave so that each device has `need_bytes` free.
 
     The oldest *displaceable* ones go, and none that the others make unnecessary.
 
     Args:
-        rooms: the devices that the model would use.
+        devices: the devices that the model would use.
         need_bytes: on each of them.
-        holdings: everything on the neuron.
+        instances: everything on the neuron.
         incoming: what needs the room.
     """
-    missing = {r.device_id: need_bytes - r.free_bytes for r in rooms}
-    missing = {device: short for device, short in missing.items() if short > 0}
+    missing = {d.device_id: need_bytes - d.free_bytes for d in devices}
+    missing = {device_id: short for device_id, short in missing.items() if short > 0}
     if not missing:
-        return Plan()
-    touching = [h for h in holdings if any(d in missing for d in h.memory)]
-    open_to = [h for h in touching if not immunity(h, incoming)]
-    free_now = [h for h in open_to if may_go_now(h, incoming)]
-    free_now.sort(key=lambda h: (*turn(h, incoming.strategy), h.instance_id))
+        return EvictionPlan()
+    touching = [i for i in instances if any(d in missing for d in i.memory)]
+    open_to = [i for i in touching if not immunity(i, incoming)]
+    free_now = [i for i in open_to if may_go_now(i, incoming)]
+    free_now.sort(key=lambda i: (*turn(i, incoming.strategy), i.instance_id))
     victims = _enough(free_now, missing)
     if victims is not None:
-        return Plan(victims=victims)
+        return EvictionPlan(victims=victims)
     if _enough(open_to, missing) is None:
-        return Plan(obstacle=_hopeless(touching, incoming), is_hopeless=True)
-    late = [h for h in open_to if delay(h, incoming)]
-    named = ", ".join(f"{h.model} ({delay(h, incoming)})" for h in late)
-    protections = [h.protected_until for h in late if h.protected_until > incoming.now]
-    return Plan(
+        return EvictionPlan(obstacle=_hopeless(touching, incoming), is_hopeless=True)
+    late = [i for i in open_to if delay(i, incoming)]
+    named = ", ".join(f"{i.model} ({delay(i, incoming)})" for i in late)
+    protections = [i.protected_until for i in late if i.protected_until > incoming.now]
+    return EvictionPlan(
         obstacle=f"in the way for now: {named}",
         retry_at=min(protections, default=None),
         waits_for=tuple(late),
@@ -154,18 +154,18 @@ def make_room(
 
 
 def _enough(
-    holdings: Sequence[InstanceInfo], missing: dict[str, int]
+    instances: Sequence[InstanceInfo], missing: dict[str, int]
 ) -> tuple[InstanceInfo, ...] | None:
     """The first few that free what is missing, without the superfluous; None if all do not."""
     chosen: list[InstanceInfo] = []
     left = dict(missing)
-    for holding in holdings:
-        if not any(left.get(d, 0) > 0 for d in holding.memory):
+    for instance in instances:
+        if not any(left.get(d, 0) > 0 for d in instance.memory):
             continue
-        chosen.append(holding)
-        for device, freed in holding.memory.items():
-            if device in left:
-                left[device] -= freed
+        chosen.append(instance)
+        for device_id, freed in instance.memory.items():
+            if device_id in left:
+                left[device_id] -= freed
         if all(short <= 0 for short in left.values()):
             return tuple(_without_surplus(chosen, left))
     return None
@@ -173,17 +173,17 @@ def _enough(
 
 def _without_surplus(chosen: list[InstanceInfo], left: dict[str, int]) -> list[InstanceInfo]:
     """Spares, newest first, whoever is not needed once the others have gone."""
-    for holding in list(reversed(chosen)):
-        if all(left.get(d, 0) + freed <= 0 for d, freed in holding.memory.items() if d in left):
-            chosen.remove(holding)
-            for device, freed in holding.memory.items():
-                if device in left:
-                    left[device] += freed
+    for instance in list(reversed(chosen)):
+        if all(left.get(d, 0) + freed <= 0 for d, freed in instance.memory.items() if d in left):
+            chosen.remove(instance)
+            for device_id, freed in instance.memory.items():
+                if device_id in left:
+                    left[device_id] += freed
     return chosen
 
 
 def _hopeless(touching: list[InstanceInfo], incoming: Incoming) -> str:
-    immune = [f"{h.model} ({why})" for h in touching if (why := immunity(h, incoming))]
+    immune = [f"{i.model} ({why})" for i in touching if (why := immunity(i, incoming))]
     if immune:
         return f"may not be displaced: {', '.join(immune)}"
     return "its memory is in use by something that is not of this fleet"

@@ -29,47 +29,47 @@ def any_fits(needs: Needs, figures: tuple[int, ...]) -> bool:
     return False
 
 
-def is_possible(profile: Profile, needs: Needs, standing: NeuronInfo) -> bool:
+def is_possible(profile: Profile, needs: Needs, neuron_info: NeuronInfo) -> bool:
     """True if the model could run there; the same as no `objection`, for many neurons at once."""
-    return any_fits(needs, standing.capacities[profile.device_kind]) and not _rule_objection(
-        profile, standing
+    return any_fits(needs, neuron_info.capacities[profile.device_kind]) and not _rule_objection(
+        profile, neuron_info
     )
 
 
-def objection(profile: Profile, footprint: Footprint, standing: NeuronInfo) -> str:
+def objection(profile: Profile, footprint: Footprint, neuron_info: NeuronInfo) -> str:
     """Why the model can never run there, in a sentence; empty if it could."""
-    found = _rule_objection(profile, standing)
+    found = _rule_objection(profile, neuron_info)
     needs = needs_of(profile, footprint)
-    if found or any_fits(needs, standing.capacities[profile.device_kind]):
+    if found or any_fits(needs, neuron_info.capacities[profile.device_kind]):
         return found
-    return _device_objection(profile, footprint, standing)
+    return _device_objection(profile, footprint, neuron_info)
 
 
-def _rule_objection(profile: Profile, standing: NeuronInfo) -> str:
-    if profile.neurons and standing.neuron not in profile.neurons:
+def _rule_objection(profile: Profile, neuron_info: NeuronInfo) -> str:
+    if profile.neurons and neuron_info.neuron not in profile.neurons:
         return f"the model may run only on {', '.join(profile.neurons)}"
     for key, value in profile.labels.items():
-        if standing.labels.get(key) != value:
+        if neuron_info.labels.get(key) != value:
             return f"it lacks the label {key}={value}"
     terms = profile.terms
-    if terms.engine and standing.engines and terms.engine not in standing.engines:
-        return f"it has no engine {terms.engine} (it has {', '.join(standing.engines)})"
-    if not terms.source and profile.model not in standing.stored:
+    if terms.engine and neuron_info.engines and terms.engine not in neuron_info.engines:
+        return f"it has no engine {terms.engine} (it has {', '.join(neuron_info.engines)})"
+    if not terms.source and profile.model not in neuron_info.stored:
         return "the model is not on its disk, and the catalogue names no source for it"
     return ""
 
 
-def _device_objection(profile: Profile, footprint: Footprint, standing: NeuronInfo) -> str:
-    rooms = standing.rooms_of(profile.device_kind)
+def _device_objection(profile: Profile, footprint: Footprint, neuron_info: NeuronInfo) -> str:
+    devices = neuron_info.devices_of(profile.device_kind)
     kind = f"{profile.device_kind} " if profile.device_kind else ""
-    if len(rooms) < profile.devices:
-        return f"it has {len(rooms)} {kind}devices; the model needs {profile.devices}"
+    if len(devices) < profile.devices:
+        return f"it has {len(devices)} {kind}devices; the model needs {profile.devices}"
     most = max(
-        sum(c >= footprint.per_device(count) for c in standing.capacities[profile.device_kind])
-        for count in range(profile.devices, min(profile.max_devices, len(rooms)) + 1)
+        sum(c >= footprint.per_device(count) for c in neuron_info.capacities[profile.device_kind])
+        for count in range(profile.devices, min(profile.max_devices, len(devices)) + 1)
     )
     needed = format_bytes(footprint.per_device(profile.devices))
-    largest = format_bytes(max((r.capacity_bytes for r in rooms), default=0))
+    largest = format_bytes(max((d.capacity_bytes for d in devices), default=0))
     return (
         f"the model needs {needed} on each of {profile.devices} {kind}devices"
         f" ({footprint.source}); {most} are that large, the largest has {largest}"

@@ -28,74 +28,74 @@ _Turns: TypeAlias = list[tuple[Turn, str, int]]
 class NeuronIndex:
     """Standings by neuron. Whoever changes something about a neuron puts its new standing."""
 
-    def __init__(self, strategy: Strategy, standings: Iterable[NeuronInfo] = ()) -> None:
+    def __init__(self, strategy: Strategy, neuron_infos: Iterable[NeuronInfo] = ()) -> None:
         self._strategy = strategy
-        self._standings: dict[str, NeuronInfo] = {}
+        self._by_name: dict[str, NeuronInfo] = {}
         self._by_room: dict[str, list[tuple[int, int, str]]] = {kind: [] for kind in KINDS}
         self._stored: Counter[str] = Counter()
         self._by_turn: dict[_Group, _Turns] = {}
         self._by_end: _Ends = []
-        for standing in standings:
-            self.put(standing)
+        for neuron_info in neuron_infos:
+            self.put(neuron_info)
 
     def __len__(self) -> int:
-        return len(self._standings)
+        return len(self._by_name)
 
     def __iter__(self) -> Iterator[NeuronInfo]:
-        return iter(self._standings.values())
+        return iter(self._by_name.values())
 
     def get(self, neuron: str) -> NeuronInfo | None:
         """A neuron's standing, or None."""
-        return self._standings.get(neuron)
+        return self._by_name.get(neuron)
 
     # -- keeping ------------------------------------------------------------------------------
 
-    def put(self, standing: NeuronInfo) -> None:
+    def put(self, neuron_info: NeuronInfo) -> None:
         """Takes a neuron's newest standing."""
-        old = self._standings.get(standing.neuron)
-        if old == standing:
+        old = self._by_name.get(neuron_info.neuron)
+        if old == neuron_info:
             return
         if old is not None:
             self._take_out(old)
-        self._standings[standing.neuron] = standing
-        self._take_in(standing)
+        self._by_name[neuron_info.neuron] = neuron_info
+        self._take_in(neuron_info)
 
     def discard(self, neuron: str) -> None:
         """A neuron has left; unknown ones are ignored."""
-        old = self._standings.pop(neuron, None)
+        old = self._by_name.pop(neuron, None)
         if old is not None:
             self._take_out(old)
 
-    def _take_in(self, standing: NeuronInfo) -> None:
-        neuron = standing.neuron
-        for kind, free in standing.open_free.items():
+    def _take_in(self, neuron_info: NeuronInfo) -> None:
+        neuron = neuron_info.neuron
+        for kind, free in neuron_info.open_free.items():
             if free:
-                bisect.insort(self._by_room[kind], (free[0], standing.work, neuron))
-        self._stored.update(standing.stored)
-        for index, holding in enumerate(standing.holdings):
-            turns = self._by_turn.setdefault(_group(holding), [])
-            bisect.insort(turns, (eviction.turn(holding, self._strategy), neuron, index))
-            bisect.insort(self._by_end, (holding.protected_until, neuron, index))
+                bisect.insort(self._by_room[kind], (free[0], neuron_info.work, neuron))
+        self._stored.update(neuron_info.stored)
+        for index, instance in enumerate(neuron_info.instances):
+            turns = self._by_turn.setdefault(_group(instance), [])
+            bisect.insort(turns, (eviction.turn(instance, self._strategy), neuron, index))
+            bisect.insort(self._by_end, (instance.protected_until, neuron, index))
 
-    def _take_out(self, standing: NeuronInfo) -> None:
-        neuron = standing.neuron
-        for kind, free in standing.open_free.items():
+    def _take_out(self, neuron_info: NeuronInfo) -> None:
+        neuron = neuron_info.neuron
+        for kind, free in neuron_info.open_free.items():
             if free:
-                rooms = self._by_room[kind]
-                del rooms[bisect.bisect_left(rooms, (free[0], standing.work, neuron))]
-        for name in standing.stored:
+                entries = self._by_room[kind]
+                del entries[bisect.bisect_left(entries, (free[0], neuron_info.work, neuron))]
+        for name in neuron_info.stored:
             self._stored[name] -= 1
             if not self._stored[name]:
                 del self._stored[name]
-        for index, holding in enumerate(standing.holdings):
-            group = _group(holding)
+        for index, instance in enumerate(neuron_info.instances):
+            group = _group(instance)
             turns = self._by_turn[group]
-            turn = eviction.turn(holding, self._strategy)
+            turn = eviction.turn(instance, self._strategy)
             del turns[bisect.bisect_left(turns, (turn, neuron, index))]
             if not turns:
                 del self._by_turn[group]
             ends = self._by_end
-            del ends[bisect.bisect_left(ends, (holding.protected_until, neuron, index))]
+            del ends[bisect.bisect_left(ends, (instance.protected_until, neuron, index))]
 
     # -- looking ------------------------------------------------------------------------------
 
@@ -108,13 +108,13 @@ class NeuronIndex:
 
         Yields: work, bytes free on the largest device, standing; least work first, then most free.
         """
-        rooms = self._by_room[kind]
-        first = bisect.bisect_left(rooms, (least_bytes,))
-        heap = [(work, -free, neuron) for free, work, neuron in rooms[first:]]
+        entries = self._by_room[kind]
+        first = bisect.bisect_left(entries, (least_bytes,))
+        heap = [(work, -free, neuron) for free, work, neuron in entries[first:]]
         heapq.heapify(heap)
         while heap:
             work, free, neuron = heapq.heappop(heap)
-            yield work, -free, self._standings[neuron]
+            yield work, -free, self._by_name[neuron]
 
     def has_room(self, kind: str) -> bool:
         """True if a load may begin now on any device of a kind."""
@@ -132,25 +132,25 @@ class NeuronIndex:
         open_to = [
             turns
             for turns in self._by_turn.values()
-            if not eviction.immunity(self._holding(turns[0]), incoming)
+            if not eviction.immunity(self._instance(turns[0]), incoming)
         ]
         for entry in heapq.merge(*open_to):
-            yield entry[0], self._standings[entry[1]], self._holding(entry)
+            yield entry[0], self._by_name[entry[1]], self._instance(entry)
 
     def protections(self, now: float) -> Iterator[tuple[float, NeuronInfo, InstanceInfo]]:
         """Copies that are protected beyond a moment, in the order in which that ends."""
         ends = self._by_end
         for position in range(bisect.bisect_right(ends, now, key=_first), len(ends)):
             entry = ends[position]
-            yield entry[0], self._standings[entry[1]], self._holding(entry)
+            yield entry[0], self._by_name[entry[1]], self._instance(entry)
 
-    def _holding(self, entry: tuple[object, str, int]) -> InstanceInfo:
-        return self._standings[entry[1]].holdings[entry[2]]
+    def _instance(self, entry: tuple[object, str, int]) -> InstanceInfo:
+        return self._by_name[entry[1]].instances[entry[2]]
 
 
 def _first(entry: tuple[float, str, int]) -> float:
     return entry[0]
 
 
-def _group(holding: InstanceInfo) -> _Group:
-    return (holding.is_surplus, holding.is_pinned, holding.is_kept, holding.residency_class)
+def _group(instance: InstanceInfo) -> _Group:
+    return (instance.is_surplus, instance.is_pinned, instance.is_kept, instance.residency_class)

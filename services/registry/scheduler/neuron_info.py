@@ -1,6 +1,6 @@
 """How a neuron stands for placement: what is free, what is held, what may not be touched.
 
-Values that `placing` makes of the fleet and that `feasibility`, `eviction` and `placement` read.
+Values that `placements` makes of the fleet and that `feasibility`, `eviction` and `placement` read.
 """
 
 from __future__ import annotations
@@ -81,8 +81,8 @@ class NeuronInfo:
     labels: Mapping[str, str] = dataclasses.field(default_factory=dict[str, str])
     engines: tuple[str, ...] = ()
     stored: frozenset[str] = frozenset()
-    rooms: tuple[DeviceInfo, ...] = ()
-    holdings: tuple[InstanceInfo, ...] = ()
+    devices: tuple[DeviceInfo, ...] = ()
+    instances: tuple[InstanceInfo, ...] = ()
     work: int = 0
     models: frozenset[str] = frozenset()
     capacities: Mapping[str, tuple[int, ...]] = dataclasses.field(init=False, compare=False)
@@ -92,20 +92,20 @@ class NeuronInfo:
         capacities: dict[str, tuple[int, ...]] = {}
         open_free: dict[str, tuple[int, ...]] = {}
         for kind in KINDS:
-            rooms = self.rooms_of(kind)
-            able = [r for r in rooms if r.capacity_bytes > 0]
-            capacities[kind] = _largest_first(r.capacity_bytes for r in able)
+            devices = self.devices_of(kind)
+            able = [d for d in devices if d.capacity_bytes > 0]
+            capacities[kind] = _largest_first(d.capacity_bytes for d in able)
             open_free[kind] = _largest_first(
-                r.free_bytes for r in able if not (r.busy or r.quarantine)
+                d.free_bytes for d in able if not (d.busy or d.quarantine)
             )
         object.__setattr__(self, "capacities", capacities)
         object.__setattr__(self, "open_free", open_free)
 
-    def rooms_of(self, kind: str) -> tuple[DeviceInfo, ...]:
+    def devices_of(self, kind: str) -> tuple[DeviceInfo, ...]:
         """The devices that a model of a kind may use. Two kinds never share one model."""
         wanted = kind or "cuda"
-        rooms = tuple(r for r in self.rooms if r.kind == wanted)
-        return rooms if rooms or kind else self.rooms
+        devices = tuple(d for d in self.devices if d.kind == wanted)
+        return devices if devices or kind else self.devices
 
 
 def _largest_first(figures: Iterable[int]) -> tuple[int, ...]:

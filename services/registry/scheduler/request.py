@@ -15,7 +15,7 @@ from services.registry.scheduler.filters import Needs
 from services.registry.scheduler.neuron_info import InstanceInfo
 
 
-class Outcome(enum.IntEnum):
+class PlacementOutcome(enum.IntEnum):
     """What a neuron offers, best first."""
 
     FREE_FIT = 1
@@ -29,7 +29,7 @@ class Outcome(enum.IntEnum):
     IMPOSSIBLE = 7
 
 
-PLACEABLE = frozenset({Outcome.FREE_FIT, Outcome.EVICT, Outcome.DRAIN})
+PLACEABLE = frozenset({PlacementOutcome.FREE_FIT, PlacementOutcome.EVICT, PlacementOutcome.DRAIN})
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -71,7 +71,7 @@ class PlacementRequest:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Candidate:
+class PlacementCandidate:
     """One neuron that was looked at.
 
     Attributes:
@@ -82,7 +82,7 @@ class Candidate:
     """
 
     neuron: str
-    outcome: Outcome
+    outcome: PlacementOutcome
     reason: str
     device_ids: tuple[str, ...] = ()
     need_bytes: int = 0
@@ -95,7 +95,7 @@ class Candidate:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Decision:
+class PlacementDecision:
     """What to do.
 
     Attributes:
@@ -105,7 +105,7 @@ class Decision:
         retry_at: the earliest end of a wait that the clock decides, or None.
     """
 
-    outcome: Outcome
-    best: Candidate | None
-    candidates: tuple[Candidate, ...]
+    outcome: PlacementOutcome
+    best: PlacementCandidate | None
+    candidates: tuple[PlacementCandidate, ...]
     retry_at: float | None = None

@@ -21,7 +21,12 @@ from services.registry.scheduler.evaluate import (
 from services.registry.scheduler.eviction import Incoming, Turn, may_go_now
 from services.registry.scheduler.index import NeuronIndex
 from services.registry.scheduler.neuron_info import NeuronInfo
-from services.registry.scheduler.request import Candidate, Decision, Outcome, PlacementRequest
+from services.registry.scheduler.request import (
+    PlacementCandidate,
+    PlacementDecision,
+    PlacementOutcome,
+    PlacementRequest,
+)
 
 # Neurons that cannot take the model now and are examined all the same, for their reasons.
 _REASONS: Final = 16
@@ -30,161 +35,171 @@ _REASONS: Final = 16
 _Key: TypeAlias = tuple[object, ...]
 
 
-def decide(ask: PlacementRequest, roster: NeuronIndex) -> Decision:
+def decide(request: PlacementRequest, index: NeuronIndex) -> PlacementDecision:
     """The best neuron for a model.
 
     Free room anywhere outranks any eviction, so evictions are planned only where there is none.
 
     Args:
-        ask: what is to be placed.
-        roster: all neurons, by the same strategy as the question's.
+        request: what is to be placed.
+        index: all neurons, by the same strategy as the question's.
     """
-    if ask.only_neuron:
-        return _decide_one(ask, roster)
-    best = _best_free_fit(ask, roster) or _best_after_eviction(ask, roster)
+    if request.only_neuron:
+        return _decide_one(request, index)
+    best = _best_free_fit(request, index) or _best_after_eviction(request, index)
     if best is not None:
-        return Decision(best.outcome, best, (best,))
-    return _least_bad(ask, roster)
+        return PlacementDecision(best.outcome, best, (best,))
+    return _least_bad(request, index)
 
 
-def explain(ask: PlacementRequest, standings: Iterable[NeuronInfo]) -> Decision:
+def explain(request: PlacementRequest, neuron_infos: Iterable[NeuronInfo]) -> PlacementDecision:
     """Like `decide`, but looks at every neuron; candidates come in order of preference."""
-    return _judge([examine(ask, standing) for standing in standings], None)
+    return _judge([examine(request, neuron_info) for neuron_info in neuron_infos], None)
 
 
-def _decide_one(ask: PlacementRequest, roster: NeuronIndex) -> Decision:
-    standing = roster.get(ask.only_neuron)
-    if standing is None:
-        return explain(ask, roster)
-    return _judge([examine(ask, standing)], _first_end(ask, roster))
+def _decide_one(request: PlacementRequest, index: NeuronIndex) -> PlacementDecision:
+    neuron_info = index.get(request.only_neuron)
+    if neuron_info is None:
+        return explain(request, index)
+    return _judge([examine(request, neuron_info)], _first_end(request, index))
 
 
-def _best_free_fit(ask: PlacementRequest, roster: NeuronIndex) -> Candidate | None:
+def _best_free_fit(request: PlacementRequest, index: NeuronIndex) -> PlacementCandidate | None:
     """The neuron with free room that ranks first.
 
     The least busy come first; once the best has all that may come before that, no other is better.
     """
-    profile = ask.profile
-    is_stored = roster.has_stored(profile.model, profile.terms.source)
-    has_cuda = profile.device_kind != "cpu" and roster.has_room("cuda")
+    profile = request.profile
+    is_stored = index.has_stored(profile.model, profile.terms.source)
+    has_cuda = profile.device_kind != "cpu" and index.has_room("cuda")
     ideal = (-len(profile.affinity), not is_stored, not has_cuda)
-    best: Candidate | None = None
-    least = min(need for _, need in ask.needs)
-    for work, free, standing in roster.with_room(profile.device_kind, least):
-        if best is not None and best.rank < (*ideal, work, -free, standing.neuron):
+    best: PlacementCandidate | None = None
+    least = min(need for _, need in request.needs)
+    for work, free, neuron_info in index.with_room(profile.device_kind, least):
+        if best is not None and best.rank < (*ideal, work, -free, neuron_info.neuron):
             break
-        bound = free_bound(ask, standing)
+        bound = free_bound(request, neuron_info)
         if bound is None or (best is not None and best.rank <= bound):
             continue
-        candidate = free_fit(ask, standing)
+        candidate = free_fit(request, neuron_info)
         if candidate is not None and (best is None or candidate.rank < best.rank):
             best = candidate
     return best
 
 
-def _best_after_eviction(ask: PlacementRequest, roster: NeuronIndex) -> Candidate | None:
+def _best_after_eviction(
+    request: PlacementRequest, index: NeuronIndex
+) -> PlacementCandidate | None:
     """The neuron whose dearest victim is missed least, by branch and bound.
 
     No plan can be better than the neuron's first victim alone. Neurons come in the order of those;
     once not even one that meets all wishes could beat the best plan, the rest cannot.
     """
-    incoming, profile = ask.incoming, ask.profile
-    best: Candidate | None = None
-    for first, standing in _in_turn(roster, incoming):
+    incoming, profile = request.incoming, request.profile
+    best: PlacementCandidate | None = None
+    for first, neuron_info in _in_turn(index, incoming):
         if best is not None and _key(best) < _bound(len(profile.affinity), first):
             # useless copies come before idle ones even where they are busy
             if first.is_useful or not first.is_busy:
                 break
             continue
-        if not _takes(ask, standing):
+        if not _takes(request, neuron_info):
             continue
-        least = dearest_bound(ask, incoming, standing, first)
+        least = dearest_bound(request, incoming, neuron_info, first)
         if least is None:
             continue
-        if best is None or _bound(affinity(profile, standing), least) <= _key(best):
-            candidate = examine(ask, standing)
-            if candidate.outcome <= Outcome.DRAIN and (best is None or _is_better(candidate, best)):
+        if best is None or _bound(affinity(profile, neuron_info), least) <= _key(best):
+            candidate = examine(request, neuron_info)
+            if candidate.outcome <= PlacementOutcome.DRAIN and (
+                best is None or _is_better(candidate, best)
+            ):
                 best = candidate
     return best
 
 
-def _in_turn(roster: NeuronIndex, incoming: Incoming) -> Iterator[tuple[Turn, NeuronInfo]]:
+def _in_turn(index: NeuronIndex, incoming: Incoming) -> Iterator[tuple[Turn, NeuronInfo]]:
     """Each neuron where something may go now, with the turn of its first copy."""
     seen: set[str] = set()
-    for turn, standing, holding in roster.in_turn(incoming):
+    for turn, neuron_info, instance in index.in_turn(incoming):
         if turn.is_useful and turn.is_busy and not incoming.may_drain:
             return  # so are all that follow
-        if standing.neuron not in seen and may_go_now(holding, incoming):
-            seen.add(standing.neuron)
-            yield turn, standing
+        if neuron_info.neuron not in seen and may_go_now(instance, incoming):
+            seen.add(neuron_info.neuron)
+            yield turn, neuron_info
 
 
 def _bound(wishes: int, turn: Turn) -> _Key:
     """What a plan can be ranked at best."""
-    outcome = Outcome.DRAIN if turn.is_busy else Outcome.EVICT
+    outcome = PlacementOutcome.DRAIN if turn.is_busy else PlacementOutcome.EVICT
     return (outcome, -wishes, int(turn.is_busy), turn)
 
 
-def _key(candidate: Candidate) -> _Key:
+def _key(candidate: PlacementCandidate) -> _Key:
     return (candidate.outcome, *candidate.rank[:3])
 
 
-def _is_better(one: Candidate, other: Candidate) -> bool:
+def _is_better(one: PlacementCandidate, other: PlacementCandidate) -> bool:
     return (one.outcome, one.rank) < (other.outcome, other.rank)
 
 
-def _takes(ask: PlacementRequest, standing: NeuronInfo) -> bool:
+def _takes(request: PlacementRequest, neuron_info: NeuronInfo) -> bool:
     """True if the neuron may take something now, and could take this model."""
     return (
-        not standing.refusal
-        and standing.neuron not in ask.avoided
-        and filters.is_possible(ask.profile, ask.needs, standing)
+        not neuron_info.refusal
+        and neuron_info.neuron not in request.avoided
+        and filters.is_possible(request.profile, request.needs, neuron_info)
     )
 
 
-def _least_bad(ask: PlacementRequest, roster: NeuronIndex) -> Decision:
+def _least_bad(request: PlacementRequest, index: NeuronIndex) -> PlacementDecision:
     """Nothing can be done now: the reasons of a few, and of as many as it takes to find hope."""
-    candidates: list[Candidate] = []
+    candidates: list[PlacementCandidate] = []
     is_hopeful = False
-    for standing in _able(ask, roster):
+    for neuron_info in _able(request, index):
         if is_hopeful and len(candidates) >= _REASONS:
             break
-        candidates.append(examine(ask, standing))
-        is_hopeful |= candidates[-1].outcome is Outcome.WAIT
+        candidates.append(examine(request, neuron_info))
+        is_hopeful |= candidates[-1].outcome is PlacementOutcome.WAIT
     if not candidates:  # the reasons of all are wanted
-        return explain(ask, roster)
-    return _judge(candidates, _first_end(ask, roster))
+        return explain(request, index)
+    return _judge(candidates, _first_end(request, index))
 
 
-def _able(ask: PlacementRequest, roster: NeuronIndex) -> Iterator[NeuronInfo]:
+def _able(request: PlacementRequest, index: NeuronIndex) -> Iterator[NeuronInfo]:
     """Neurons where the model could ever run; those that take nothing for now come last."""
     refusing: list[NeuronInfo] = []
-    for standing in roster:
-        if standing.is_known and not filters.is_possible(ask.profile, ask.needs, standing):
+    for neuron_info in index:
+        if neuron_info.is_known and not filters.is_possible(
+            request.profile, request.needs, neuron_info
+        ):
             continue
-        if standing.refusal or standing.neuron in ask.avoided:
-            refusing.append(standing)
+        if neuron_info.refusal or neuron_info.neuron in request.avoided:
+            refusing.append(neuron_info)
         else:
-            yield standing
+            yield neuron_info
     yield from refusing
 
 
-def _first_end(ask: PlacementRequest, roster: NeuronIndex) -> float | None:
+def _first_end(request: PlacementRequest, index: NeuronIndex) -> float | None:
     """When the first protection ends that may be in the way."""
-    for until, standing, holding in roster.protections(ask.now):
-        if holding.is_pinned or (ask.only_neuron and standing.neuron != ask.only_neuron):
+    for until, neuron_info, instance in index.protections(request.now):
+        if instance.is_pinned or (
+            request.only_neuron and neuron_info.neuron != request.only_neuron
+        ):
             continue
-        if not standing.is_known or filters.is_possible(ask.profile, ask.needs, standing):
+        if not neuron_info.is_known or filters.is_possible(
+            request.profile, request.needs, neuron_info
+        ):
             return until
     return None
 
 
-def _judge(candidates: list[Candidate], retry_at: float | None) -> Decision:
+def _judge(candidates: list[PlacementCandidate], retry_at: float | None) -> PlacementDecision:
     candidates.sort(key=lambda c: (c.outcome, c.rank, c.neuron))
     if not candidates:
-        return Decision(Outcome.IMPOSSIBLE, None, ())
+        return PlacementDecision(PlacementOutcome.IMPOSSIBLE, None, ())
     ends = [c.retry_at for c in candidates if c.retry_at is not None]
     if retry_at is not None:
         ends.append(retry_at)
     best = candidates[0]
-    return Decision(best.outcome, best, tuple(candidates), min(ends, default=None))
+    return PlacementDecision(best.outcome, best, tuple(candidates), min(ends, default=None))

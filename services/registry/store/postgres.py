@@ -7,7 +7,7 @@ from typing import Final, LiteralString
 from services.registry.store.leader_lease import LeaderLease
 from services.registry.store.postgres_connection import PostgresConnection
 from services.registry.store.postgres_election import TABLES, PostgresLeadership
-from services.registry.store.store import Facts, Kind, StoreError
+from services.registry.store.store import FactKind, Facts, StoreError
 
 # `cortex` in ASCII: any number that nobody else locks in this database.
 _LOCK: Final = 0x636F72746578
@@ -57,21 +57,21 @@ class PostgresStore:
         async with self._connection.use() as connection:
             cursor = await connection.execute("SELECT kind, key, value FROM cortex_facts")
             rows = await cursor.fetchall()
-        facts: Facts = {kind: {} for kind in Kind}
-        known = {kind.value: kind for kind in Kind}
+        facts: Facts = {kind: {} for kind in FactKind}
+        known = {kind.value: kind for kind in FactKind}
         for kind, key, value in rows:
             if kind in known:
                 facts[known[kind]][key] = value
         return facts
 
-    async def put(self, kind: Kind, key: str, value: str) -> None:
+    async def put(self, kind: FactKind, key: str, value: str) -> None:
         """Writes one fact."""
         epoch = self._leading()
         async with self._connection.use() as connection:
             written = await connection.execute(_PUT, (epoch, kind.value, key, value))
         _require(is_led=written.rowcount == 1)
 
-    async def delete(self, kind: Kind, key: str) -> None:
+    async def delete(self, kind: FactKind, key: str) -> None:
         """Removes one fact."""
         epoch = self._leading()
         async with self._connection.use() as connection:

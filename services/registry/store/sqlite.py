@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from services.registry.store.leader_lease import LeaderLease
-from services.registry.store.store import Facts, Kind, StoreError
+from services.registry.store.store import FactKind, Facts, StoreError
 
 T = TypeVar("T")
 
@@ -68,18 +68,18 @@ class SqliteStore:
     async def load(self) -> Facts:
         """All facts; kinds of a newer version are left alone."""
         rows = await self._run(lambda: list(self._open().execute("SELECT * FROM facts")))
-        facts: Facts = {kind: {} for kind in Kind}
-        known = {kind.value: kind for kind in Kind}
+        facts: Facts = {kind: {} for kind in FactKind}
+        known = {kind.value: kind for kind in FactKind}
         for kind, key, value in rows:
             if kind in known:
                 facts[known[kind]][key] = value
         return facts
 
-    async def put(self, kind: Kind, key: str, value: str) -> None:
+    async def put(self, kind: FactKind, key: str, value: str) -> None:
         """Writes one fact."""
         await self._run(lambda: self._open().execute(_PUT, (kind.value, key, value)))
 
-    async def delete(self, kind: Kind, key: str) -> None:
+    async def delete(self, kind: FactKind, key: str) -> None:
         """Removes one fact."""
         statement = "DELETE FROM facts WHERE kind = ? AND key = ?"
         await self._run(lambda: self._open().execute(statement, (kind.value, key)))

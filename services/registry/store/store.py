@@ -11,7 +11,7 @@ from typing import Protocol
 from services.registry.store.leader_lease import LeaderLease
 
 
-class Kind(enum.Enum):
+class FactKind(enum.Enum):
     """What a fact is about; the key says which."""
 
     PIN = "pin"
@@ -26,7 +26,7 @@ class Kind(enum.Enum):
     """Key: model; value: when it was first known, seconds since the epoch."""
 
 
-Facts = dict[Kind, dict[str, str]]
+Facts = dict[FactKind, dict[str, str]]
 
 
 class StoreError(Exception):
@@ -43,10 +43,10 @@ class Store(Protocol):
         """All facts."""
         ...
 
-    async def put(self, kind: Kind, key: str, value: str) -> None:
+    async def put(self, kind: FactKind, key: str, value: str) -> None:
         """Writes one fact. Where several registries are, only the one that leads may."""
 
-    async def delete(self, kind: Kind, key: str) -> None:
+    async def delete(self, kind: FactKind, key: str) -> None:
         """Removes one fact; absent ones are ignored. As `put`."""
 
     async def try_lead(self, address: str) -> LeaderLease | None:

@@ -13,7 +13,7 @@ import structlog
 
 from services.backplane.timeouts import timeout
 from services.registry.fleet.footprints import Learned
-from services.registry.store.store import Facts, Kind, Store, StoreError
+from services.registry.store.store import FactKind, Facts, Store, StoreError
 
 # Learned figures that may wait to be written; the oldest are dropped, the next load teaches again.
 _MOST_PENDING: Final = 1000
@@ -28,14 +28,14 @@ class FactWriter:
 
     def __init__(self, store: Store) -> None:
         self._store = store
-        self._pending: dict[tuple[Kind, str], str] = {}
+        self._pending: dict[tuple[FactKind, str], str] = {}
         self._news = asyncio.Event()
 
     async def load(self) -> Facts:
         """All facts."""
         return await self._store.load()
 
-    async def say(self, kind: Kind, key: str, value: str = "") -> None:
+    async def write(self, kind: FactKind, key: str, value: str = "") -> None:
         """Writes a fact and returns when it is durable.
 
         Raises:
@@ -43,7 +43,7 @@ class FactWriter:
         """
         await self._store.put(kind, key, value)
 
-    async def unsay(self, kind: Kind, key: str) -> None:
+    async def delete(self, kind: FactKind, key: str) -> None:
         """Removes a fact and returns when that is durable.
 
         Raises:
@@ -51,7 +51,7 @@ class FactWriter:
         """
         await self._store.delete(kind, key)
 
-    def note(self, kind: Kind, key: str, value: str) -> None:
+    def write_later(self, kind: FactKind, key: str, value: str) -> None:
         """Writes a fact soon. Losing it costs no more than learning it again."""
         self._pending.pop((kind, key), None)
         self._pending[kind, key] = value
@@ -59,10 +59,10 @@ class FactWriter:
             del self._pending[next(iter(self._pending))]
         self._news.set()
 
-    def note_learned(self, records: Mapping[str, Learned]) -> None:
+    def write_learned_later(self, records: Mapping[str, Learned]) -> None:
         """Writes what a load has taught."""
         for key, learned in records.items():
-            self.note(Kind.FOOTPRINT, key, msgspec.json.encode(learned).decode())
+            self.write_later(FactKind.FOOTPRINT, key, msgspec.json.encode(learned).decode())
 
     @contextlib.asynccontextmanager
     async def writing(self) -> AsyncGenerator[None]:
@@ -102,21 +102,21 @@ class FactWriter:
 def learned_of(facts: Facts) -> dict[str, Learned]:
     """The learned records; one that cannot be read is left out."""
     records: dict[str, Learned] = {}
-    for key, text in facts[Kind.FOOTPRINT].items():
+    for key, text in facts[FactKind.FOOTPRINT].items():
         try:
             fields: dict[str, Any] = json.loads(text)
             records[key] = msgspec.convert(fields, Learned)
         except (ValueError, msgspec.ValidationError):
-            log.warning("store.unreadable", kind=Kind.FOOTPRINT.value, key=key)
+            log.warning("store.unreadable", kind=FactKind.FOOTPRINT.value, key=key)
     return records
 
 
 def created_of(facts: Facts) -> dict[str, int]:
     """When models were first known; what cannot be read is left out."""
     found: dict[str, int] = {}
-    for model, text in facts[Kind.MODEL].items():
+    for model, text in facts[FactKind.MODEL].items():
         if text.isdecimal():
             found[model] = int(text)
         else:
-            log.warning("store.unreadable", kind=Kind.MODEL.value, key=model)
+            log.warning("store.unreadable", kind=FactKind.MODEL.value, key=model)
     return found

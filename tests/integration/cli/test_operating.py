@@ -42,12 +42,12 @@ async def fleet(tmp_path) -> AsyncIterator[Fleet]:
 @contextlib.asynccontextmanager
 async def standing_by(leader: str) -> AsyncGenerator[str]:
     """A registry's own servicer, without a term."""
-    seat = LeaderHolder()
-    seat.take(None, leader)
+    holder = LeaderHolder()
+    holder.take(None, leader)
     server = Server(service_names=(), metrics=RpcMetrics(new_registry("registry"), "registry"))
     server.add(
         operator_grpc.add_OperatorServiceServicer_to_server,
-        OperatorServicer(seat),
+        OperatorServicer(holder),
     )
     try:
         yield str(await server.start(LOOPBACK))

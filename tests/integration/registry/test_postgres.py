@@ -22,7 +22,7 @@ from services.backplane.channels import open_channel
 from services.backplane.errors import FleetError, Reason
 from services.backplane.status import from_rpc_error
 from services.registry.store.postgres import PostgresStore
-from services.registry.store.store import Kind, StoreError
+from services.registry.store.store import FactKind, StoreError
 from tests.doubles.postgres_server import postgres
 from tests.doubles.registry_stand_ins import (
     LOOPBACK,
@@ -72,18 +72,18 @@ async def test_facts_are_kept_and_removed(url):
     store = PostgresStore(url, lease_seconds=5.0)
     await store.open()
     assert await store.try_lead("one:1")
-    await store.put(Kind.PIN, "a", "one")
-    await store.put(Kind.PIN, "a", "two")
-    await store.put(Kind.CORDON, "beast", "")
-    await store.delete(Kind.CORDON, "beast")
+    await store.put(FactKind.PIN, "a", "one")
+    await store.put(FactKind.PIN, "a", "two")
+    await store.put(FactKind.CORDON, "beast", "")
+    await store.delete(FactKind.CORDON, "beast")
     await store.close()
     again = PostgresStore(url, lease_seconds=5.0)
     await again.open()
 
     kept = await again.load()
 
-    assert kept[Kind.PIN] == {"a": "two"}
-    assert kept[Kind.CORDON] == {}
+    assert kept[FactKind.PIN] == {"a": "two"}
+    assert kept[FactKind.CORDON] == {}
     await again.close()
 
 
@@ -120,10 +120,10 @@ async def test_a_server_that_goes_away_is_a_store_error_and_ends_the_leadership(
         await store.renew()
     assert await store.renew() is None
     with pytest.raises(StoreError):
-        await store.put(Kind.PIN, "a", "")
+        await store.put(FactKind.PIN, "a", "")
     with pytest.raises(StoreError):
         await store.load()
-    assert (await store.load())[Kind.PIN] == {}
+    assert (await store.load())[FactKind.PIN] == {}
     await store.close()
 
 
@@ -134,7 +134,7 @@ async def test_a_leader_that_is_not_heard_of_is_deposed_whatever_it_holds(url):
     await other.open()
     first = await frozen.try_lead("one:1")
     assert first is not None
-    await frozen.put(Kind.PIN, "a", "one")
+    await frozen.put(FactKind.PIN, "a", "one")
     assert await other.try_lead("two:1") is None
 
     await eventually(lambda: other.try_lead("two:1"))
@@ -143,12 +143,12 @@ async def test_a_leader_that_is_not_heard_of_is_deposed_whatever_it_holds(url):
     assert second is not None
     assert second.epoch > first.epoch
     assert await frozen.leader() == "two:1"
-    for write in (frozen.put(Kind.PIN, "a", "late"), frozen.delete(Kind.PIN, "a")):
+    for write in (frozen.put(FactKind.PIN, "a", "late"), frozen.delete(FactKind.PIN, "a")):
         with pytest.raises(StoreError, match="Another registry leads"):
             await write
     assert await frozen.renew() is None
     assert await frozen.try_lead("one:1") is None
-    assert (await other.load())[Kind.PIN] == {"a": "one"}
+    assert (await other.load())[FactKind.PIN] == {"a": "one"}
     await frozen.close()
     await other.close()
 
@@ -176,9 +176,9 @@ async def test_of_many_that_try_at_once_one_leads(url):
     for _ in range(5):
         won = await asyncio.gather(*(store.try_lead("x") for store in stores))
 
-        assert sum(mandate is not None for mandate in won) <= 1
-        for store, mandate in zip(stores, won, strict=True):
-            if mandate is not None:
+        assert sum(lease is not None for lease in won) <= 1
+        for store, lease in zip(stores, won, strict=True):
+            if lease is not None:
                 await store.resign()
     await asyncio.gather(*(store.close() for store in stores))
 
@@ -208,7 +208,7 @@ async def test_a_fact_that_cannot_be_written_does_not_cost_the_leadership(url, n
     assert await store.try_lead("one:1")
 
     with pytest.raises(StoreError):
-        await store.put(Kind.NEURON, name, "")
+        await store.put(FactKind.NEURON, name, "")
 
     assert await store.renew()
     await store.close()
@@ -220,7 +220,7 @@ async def test_an_operator_who_leaves_in_the_middle_does_not_cost_the_leadership
     assert await store.try_lead("one:1")
     async with await psycopg.AsyncConnection.connect(url) as blocker:
         await blocker.execute("LOCK TABLE cortex_facts")
-        writing = asyncio.create_task(store.put(Kind.PIN, "a", ""))
+        writing = asyncio.create_task(store.put(FactKind.PIN, "a", ""))
         await eventually(lambda: _waits_for_a_lock(url))
 
         writing.cancel()

@@ -22,11 +22,11 @@ from services.backplane.status import from_rpc_error
 from services.registry import election
 from services.registry import settings as registry_settings
 from services.registry.catalogue.catalogue import EMPTY
-from services.registry.metrics import Gauges
+from services.registry.metrics import RegistryMetrics
 from services.registry.rpc.neuron_dialer import keep_dialling
 from services.registry.store.leader_lease import LeaderLease
 from services.registry.store.sqlite import SqliteStore
-from services.registry.store.store import Kind
+from services.registry.store.store import FactKind
 from services.registry.term import LeaderHolder
 from tests.doubles.registry_stand_ins import (
     MIB,
@@ -47,22 +47,22 @@ class Deposing(SqliteStore):
 
     def __init__(self) -> None:
         super().__init__(":memory:")
-        self.mandate: LeaderLease | None = LeaderLease(7)
+        self.lease: LeaderLease | None = LeaderLease(7)
         self.deposed = asyncio.Event()
         self.may_write = asyncio.Event()
 
     async def try_lead(self, address: str) -> LeaderLease | None:
-        return self.mandate
+        return self.lease
 
     async def renew(self) -> LeaderLease | None:
-        if self.mandate is None:
+        if self.lease is None:
             self.deposed.set()
-        return self.mandate
+        return self.lease
 
     async def leader(self) -> str:
         return "elsewhere:1"
 
-    async def put(self, kind: Kind, key: str, value: str) -> None:
+    async def put(self, kind: FactKind, key: str, value: str) -> None:
         await self.may_write.wait()
         await super().put(kind, key, value)
 
@@ -70,24 +70,24 @@ class Deposing(SqliteStore):
 async def test_who_asks_while_a_leadership_ends_is_sent_away_and_not_kept(tmp_path: pathlib.Path):
     """The last writes may take seconds; nobody may begin to wait for what has ended."""
     settings = registry_settings.read(document(tmp_path, ONE, leader_lease_seconds=1.0))
-    store, seat, shutdown = Deposing(), LeaderHolder(), Shutdown()
+    store, holder, shutdown = Deposing(), LeaderHolder(), Shutdown()
     await store.open()
-    gauges = Gauges(new_registry("registry"))
+    metrics = RegistryMetrics(new_registry("registry"))
     leading = asyncio.create_task(
         election.run_election(
-            settings, EMPTY, store, seat, gauges, shutdown, Address("127.0.0.1", 1)
+            settings, EMPTY, store, holder, metrics, shutdown, Address("127.0.0.1", 1)
         )
     )
-    await eventually(lambda: seat.term is not None)
-    term = seat.lead()
+    await eventually(lambda: holder.term is not None)
+    term = holder.leading_term()
     term.remember_neuron("one", "one:1")
 
-    store.mandate = None
+    store.lease = None
     await store.deposed.wait()
     await eventually(term.ended.is_set)
 
     with pytest.raises(FleetError) as refused:
-        seat.lead()
+        holder.leading_term()
     assert refused.value.reason is Reason.NOT_LEADER
     store.may_write.set()
     shutdown.request()
@@ -131,7 +131,7 @@ class Stumbling:
     """A registry with a defect that shows once."""
 
     def __init__(self) -> None:
-        self.mandate = LeaderLease()
+        self.leader_lease = LeaderLease()
         self.woken = asyncio.Event()
         self.stumbled = False
 

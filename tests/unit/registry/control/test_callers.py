@@ -7,7 +7,7 @@ import dataclasses
 from services.backplane.errors import Reason
 from services.registry.catalogue.catalogue import Catalogue
 from services.registry.fleet.policy import Policy
-from services.registry.placement.orders import Why
+from services.registry.placement.orders import UnloadReason
 from tests.doubles.still_fleet import SIZE, StillFleet, profile
 
 A, B = profile("a"), profile("b")
@@ -20,7 +20,7 @@ def test_a_keep_alive_ends_with_the_copy_that_it_was_said_of():
     fleet.ask("a", keep_alive=0.0)
     fleet.finish_load()
     fleet.wait(1.0)
-    assert [o.why for o in fleet.unloads] == [Why.IDLE]
+    assert [o.why for o in fleet.unloads] == [UnloadReason.IDLE]
     fleet.finish_unload()
 
     fleet.serve("a")
@@ -38,14 +38,14 @@ def test_a_keep_alive_outlives_one_of_several_copies():
     fleet.ask("a", excluded=frozenset({f"a#{first.order_id}"}))
     fleet.finish_load()
     member = fleet.fleet_state.fleet.members["n1"]
-    fleet.control.unload("n1", member.report.instances[0], Why.OPERATOR)
+    fleet.control.unload("n1", member.report.instances[0], UnloadReason.OPERATOR)
     fleet.finish_unload()
     fleet.wait(49.0)
-    assert [o.why for o in fleet.unloads] == [Why.OPERATOR]
+    assert [o.why for o in fleet.unloads] == [UnloadReason.OPERATOR]
 
     fleet.wait(2.0)
 
-    assert [o.why for o in fleet.unloads] == [Why.OPERATOR, Why.IDLE]
+    assert [o.why for o in fleet.unloads] == [UnloadReason.OPERATOR, UnloadReason.IDLE]
 
 
 def test_a_reload_gives_those_who_wait_the_new_bound():

@@ -43,7 +43,7 @@ def test_it_is_looked_at_again_without_any_news():
     fleet, _ = draining_for_c()
     fleet.work("b", 0)
 
-    due = fleet.control.placing.next_due()
+    due = fleet.control.placements.next_due()
 
     assert due is not None
     assert 0 < due - fleet.now <= RESTORED
@@ -71,7 +71,7 @@ def test_a_busy_copy_is_never_drained_in_the_place_of_another_drain():
 
 def test_a_demand_that_nobody_waits_for_any_more_turns_to_nothing():
     fleet, waiting = draining_for_c()
-    ticket = next(iter(fleet.control.placing.demands[0].tickets))
+    ticket = next(iter(fleet.control.placements.demands[0].tickets))
     assert ticket.waiter is waiting
     fleet.control.leave(ticket)
 

@@ -6,8 +6,8 @@ import pytest
 
 from services.backplane.errors import FleetError, Reason
 from services.registry.fleet.policy import Policy, Strategy
-from services.registry.fleet.records import Progress
-from services.registry.placement.orders import Why
+from services.registry.fleet.records import LoadProgress
+from services.registry.placement.orders import UnloadReason
 from services.registry.placement.progress import Evicting, Loading, Queued
 from tests.doubles.still_fleet import SIZE, StillFleet, profile
 
@@ -28,7 +28,7 @@ def test_all_who_want_a_model_share_one_load():
 def test_a_late_comer_is_told_at_once_how_far_it_is():
     fleet = StillFleet(A)
     fleet.ask("a")
-    fleet.control.on_load_progress(fleet.loads[0].order_id, Progress("loading", 3, 4))
+    fleet.control.on_load_progress(fleet.loads[0].order_id, LoadProgress("loading", 3, 4))
 
     late = fleet.ask("a")
 
@@ -41,7 +41,7 @@ def test_progress_makes_the_estimate_honest():
     caller = fleet.ask("a")
     fleet.now += 30
 
-    fleet.control.on_load_progress(fleet.loads[0].order_id, Progress("loading", 3, 4))
+    fleet.control.on_load_progress(fleet.loads[0].order_id, LoadProgress("loading", 3, 4))
 
     assert isinstance(caller.steps[-1], Loading)
     assert caller.steps[-1].eta_seconds == pytest.approx(10.0)
@@ -52,7 +52,7 @@ def test_an_overdue_load_has_no_estimate():
     caller = fleet.ask("a")
     fleet.now += 1000
 
-    fleet.control.on_load_progress(fleet.loads[0].order_id, Progress("resolving"))
+    fleet.control.on_load_progress(fleet.loads[0].order_id, LoadProgress("resolving"))
 
     assert isinstance(caller.steps[-1], Loading)
     assert caller.steps[-1].eta_seconds is None
@@ -117,7 +117,7 @@ def test_nobody_starves_behind_a_model_that_is_always_busy():
 
     fleet.wait(0.1)
 
-    assert [(o.model, o.why) for o in fleet.unloads] == [("a", Why.EVICTED)]
+    assert [(o.model, o.why) for o in fleet.unloads] == [("a", UnloadReason.EVICTED)]
     assert fleet.unloads[0].drain_seconds == fleet.fleet_state.policy.drain_timeout
     assert isinstance(waiting.steps[-1], Evicting)
 
@@ -193,12 +193,12 @@ def test_the_queue_is_bounded():
 def test_waiters_that_leave_are_not_counted():
     fleet = StillFleet(A, policy=Policy(max_waiters=1))
     caller = fleet.ask("a")
-    demand = fleet.control.placing.demands[0]
+    demand = fleet.control.placements.demands[0]
     for ticket in list(demand.tickets):
         fleet.control.leave(ticket)
         fleet.control.leave(ticket)
 
-    assert fleet.control.placing.waiting == 0
+    assert fleet.control.placements.waiting == 0
     assert fleet.ask("a").steps
     assert not caller.placed
 
@@ -207,7 +207,7 @@ def test_waiters_that_leave_are_not_counted():
 def test_a_load_that_nobody_waits_for_follows_the_stated_policy(policy, cancelled):
     fleet = StillFleet(A, policy=Policy(abandoned_loads=policy))
     fleet.ask("a")
-    (ticket,) = fleet.control.placing.demands[0].tickets
+    (ticket,) = fleet.control.placements.demands[0].tickets
 
     fleet.control.leave(ticket)
 
@@ -218,7 +218,7 @@ def test_a_load_that_nobody_waits_for_follows_the_stated_policy(policy, cancelle
 def test_a_device_whose_load_was_abandoned_is_free_when_the_neuron_says_so():
     fleet = StillFleet(A, B, policy=Policy(abandoned_loads="drop", settle=60.0))
     fleet.ask("a")
-    (ticket,) = fleet.control.placing.demands[0].tickets
+    (ticket,) = fleet.control.placements.demands[0].tickets
     fleet.control.leave(ticket)
 
     waiting = fleet.ask("b")
@@ -305,7 +305,7 @@ def test_a_load_that_makes_progress_is_not_given_up():
     fleet.ask("a")
     for done in range(20):
         fleet.wait(100)
-        fleet.control.on_load_progress(fleet.loads[0].order_id, Progress("loading", done, 99))
+        fleet.control.on_load_progress(fleet.loads[0].order_id, LoadProgress("loading", done, 99))
 
     assert fleet.cancelled == []
 
@@ -348,20 +348,20 @@ def test_everybody_is_told_when_the_registry_stops():
     fleet = StillFleet(A)
     caller = fleet.ask("a")
 
-    fleet.control.placing.fail_all(FleetError(Reason.SHUTTING_DOWN, "bye"))
+    fleet.control.placements.fail_all(FleetError(Reason.SHUTTING_DOWN, "bye"))
 
     assert caller.error is not None
     assert caller.error.reason is Reason.SHUTTING_DOWN
-    assert fleet.control.placing.waiting == 0
+    assert fleet.control.placements.waiting == 0
 
 
 def test_a_neuron_that_restarts_under_a_load_ends_it():
-    from services.registry.fleet.records import Identity
+    from services.registry.fleet.records import NeuronIdentity
 
     fleet = StillFleet(A, capacities=(SIZE,))
     fleet.ask("a")
     fleet.held["n0"].clear()
-    fleet.epochs["n0"] = fleet.control.membership.attach(Identity("n0", "i2", "n0:1"))
+    fleet.epochs["n0"] = fleet.control.membership.attach(NeuronIdentity("n0", "i2", "n0:1"))
     fleet.report("n0")
 
     assert fleet.cancelled == [fleet.loads[0].order_id]
@@ -430,7 +430,7 @@ def test_room_that_becomes_free_elsewhere_ends_the_wait_for_a_drain():
     assert waiting.placed.neuron == other
     fleet.work(drained.model, 0)
     fleet.finish_unload()
-    assert fleet.control.placing.demands == []
+    assert fleet.control.placements.demands == []
 
 
 def test_different_models_load_at_once_where_there_are_devices_for_both():

@@ -7,7 +7,7 @@ import pytest
 from services.backplane import units
 from services.registry.catalogue.profile import Profile
 from services.registry.fleet.footprints import Footprint, Footprints
-from services.registry.fleet.records import Progress
+from services.registry.fleet.records import LoadProgress
 from services.registry.placement import load
 
 MODEL = Profile("m", revision=1)
@@ -78,7 +78,7 @@ def test_deadlines_grow_with_bytes_and_extend_on_progress_only():
     small, large = load.allowance(0, 0), load.allowance(100 << 30, 0)
     assert large > 10 * small
     assert load.allowance(0, 1000.0) == 3000.0
-    one, two = Progress("loading", 1, 9), Progress("loading", 2, 9)
+    one, two = LoadProgress("loading", 1, 9), LoadProgress("loading", 2, 9)
 
     assert load.extended(50.0, 40.0, one, one, 5.0) == 50.0
     assert load.extended(50.0, 40.0, one, two, 5.0) == 160.0

@@ -5,10 +5,16 @@ import dataclasses
 import pytest
 
 from services.registry.fleet.leases import Lapses, Leases
-from services.registry.fleet.members import Fleet, Heard, NameTakenError
-from services.registry.fleet.records import Identity, Instance, InstanceState, Report, StoredModel
+from services.registry.fleet.members import Fleet, NameTakenError, ReportOutcome
+from services.registry.fleet.records import (
+    Instance,
+    InstanceState,
+    NeuronIdentity,
+    NeuronReport,
+    StoredModel,
+)
 
-ONE = Identity("one", "i1", "one:1")
+ONE = NeuronIdentity("one", "i1", "one:1")
 READY = Instance("x", "m", InstanceState.READY, {"gpu": 5})
 
 
@@ -16,7 +22,8 @@ def attached(*instances: Instance, sequence: int = 1) -> tuple[Fleet, int]:
     fleet = Fleet()
     epoch = fleet.attach(ONE)
     assert (
-        fleet.report("one", epoch, Report(sequence, instances=instances), 0.0, None) is Heard.NEWS
+        fleet.report("one", epoch, NeuronReport(sequence, instances=instances), 0.0, None)
+        is ReportOutcome.NEWS
     )
     return fleet, epoch
 
@@ -24,8 +31,8 @@ def attached(*instances: Instance, sequence: int = 1) -> tuple[Fleet, int]:
 def test_a_stale_report_never_replaces_a_newer_one():
     fleet, epoch = attached(READY, sequence=5)
 
-    assert fleet.report("one", epoch, Report(4), 1.0, None) is Heard.STALE
-    assert fleet.report("one", epoch - 1, Report(9), 1.0, None) is Heard.STALE
+    assert fleet.report("one", epoch, NeuronReport(4), 1.0, None) is ReportOutcome.STALE
+    assert fleet.report("one", epoch - 1, NeuronReport(9), 1.0, None) is ReportOutcome.STALE
     assert fleet.members["one"].report.instances == (READY,)
 
 
@@ -35,7 +42,10 @@ def test_a_dead_process_cannot_lose_or_remove_the_live_one():
 
     assert not fleet.lose("one", old)
     assert not fleet.remove("one", old)
-    assert fleet.report("one", old, Report(9, instances=(READY,)), 1.0, None) is Heard.STALE
+    assert (
+        fleet.report("one", old, NeuronReport(9, instances=(READY,)), 1.0, None)
+        is ReportOutcome.STALE
+    )
     assert fleet.members["one"].epoch == new
     assert fleet.members["one"].report.instances == ()
 
@@ -50,14 +60,17 @@ def test_the_same_process_keeps_its_copies_over_a_broken_stream_but_must_report_
     assert member.report.instances == (READY,)
     assert not member.has_reported
     assert member.is_lost
-    assert fleet.report("one", again, Report(2, instances=(READY,)), 1.0, None) is Heard.NEWS
+    assert (
+        fleet.report("one", again, NeuronReport(2, instances=(READY,)), 1.0, None)
+        is ReportOutcome.NEWS
+    )
     assert fleet.members["one"].has_reported
     assert not fleet.members["one"].is_lost
 
 
 def test_another_host_cannot_take_a_live_name_and_can_take_a_lost_one():
     fleet, epoch = attached()
-    other = Identity("one", "i2", "elsewhere:1")
+    other = NeuronIdentity("one", "i2", "elsewhere:1")
 
     with pytest.raises(NameTakenError, match="another name"):
         fleet.attach(other)
@@ -70,9 +83,9 @@ def test_another_host_cannot_take_a_live_name_and_can_take_a_lost_one():
 def test_changes_are_told_once_each_in_order_and_removals_too():
     fleet, epoch = attached()
     start = fleet.revision
-    fleet.attach(Identity("two", "i", "two:1"))
-    fleet.report("one", epoch, Report(2, instances=(READY,)), 1.0, None)
-    fleet.report("one", epoch, Report(3), 1.0, None)
+    fleet.attach(NeuronIdentity("two", "i", "two:1"))
+    fleet.report("one", epoch, NeuronReport(2, instances=(READY,)), 1.0, None)
+    fleet.report("one", epoch, NeuronReport(3), 1.0, None)
     fleet.remove("two")
 
     changes = fleet.changed_since(start)
@@ -89,18 +102,18 @@ def test_a_sign_of_life_is_no_change():
     fleet, epoch = attached()
     before = fleet.revision
 
-    assert fleet.report("one", epoch, Report(2), 1.0, "words") is Heard.ALIVE
+    assert fleet.report("one", epoch, NeuronReport(2), 1.0, "words") is ReportOutcome.ALIVE
 
     assert fleet.revision == before
     assert fleet.members["one"].report.sequence == 2
-    assert fleet.report("one", epoch, Report(1), 1.0, None) is Heard.STALE
+    assert fleet.report("one", epoch, NeuronReport(1), 1.0, None) is ReportOutcome.STALE
 
 
 def test_the_first_report_after_a_loss_is_news():
     fleet, epoch = attached()
     fleet.lose("one")
 
-    assert fleet.report("one", epoch, Report(2), 1.0, None) is Heard.NEWS
+    assert fleet.report("one", epoch, NeuronReport(2), 1.0, None) is ReportOutcome.NEWS
     assert not fleet.members["one"].is_lost
 
 
@@ -108,7 +121,7 @@ def test_too_old_a_revision_is_said_to_be_too_old():
     fleet = Fleet()
     for number in range(1100):
         name = f"n{number}"
-        fleet.attach(Identity(name, "i", f"{name}:1"))
+        fleet.attach(NeuronIdentity(name, "i", f"{name}:1"))
         fleet.remove(name)
 
     assert fleet.changed_since(1) is None
@@ -120,13 +133,13 @@ def test_an_announced_copy_is_believed_until_a_report_lists_it():
     fleet.announce("one", "i1", READY, 0.0)
     loading = dataclasses.replace(READY, state=InstanceState.LOADING)
 
-    fleet.report("one", epoch, Report(2), 1.0, None)
-    assert [i.state for _, i in fleet.copies("m")] == [InstanceState.READY]
-    fleet.report("one", epoch, Report(3, instances=(loading,)), 1.5, None)
-    assert [i.state for _, i in fleet.copies("m")] == [InstanceState.READY]
-    fleet.report("one", epoch, Report(4), 60.0, None)
+    fleet.report("one", epoch, NeuronReport(2), 1.0, None)
+    assert [i.state for _, i in fleet.instances_of("m")] == [InstanceState.READY]
+    fleet.report("one", epoch, NeuronReport(3, instances=(loading,)), 1.5, None)
+    assert [i.state for _, i in fleet.instances_of("m")] == [InstanceState.READY]
+    fleet.report("one", epoch, NeuronReport(4), 60.0, None)
 
-    assert list(fleet.copies("m")) == []
+    assert list(fleet.instances_of("m")) == []
 
 
 def test_a_late_report_does_not_bring_a_freed_copy_back():
@@ -134,19 +147,19 @@ def test_a_late_report_does_not_bring_a_freed_copy_back():
     fleet.depart("one", "i1", "x")
     assert fleet.awaits_report("one")
 
-    fleet.report("one", epoch, Report(2, instances=(READY,)), 1.0, None)
-    assert list(fleet.copies("m")) == []
-    fleet.report("one", epoch, Report(3), 1.0, None)
+    fleet.report("one", epoch, NeuronReport(2, instances=(READY,)), 1.0, None)
+    assert list(fleet.instances_of("m")) == []
+    fleet.report("one", epoch, NeuronReport(3), 1.0, None)
 
     assert not fleet.awaits_report("one")
 
 
 def test_what_is_stored_is_known_by_model():
     fleet, epoch = attached()
-    fleet.report("one", epoch, Report(2, stored=(StoredModel("s", "path:/s", 7),)), 1.0, None)
+    fleet.report("one", epoch, NeuronReport(2, stored=(StoredModel("s", "path:/s", 7),)), 1.0, None)
     assert fleet.stored("s")["one"].size_bytes == 7
 
-    fleet.report("one", epoch, Report(3), 1.0, None)
+    fleet.report("one", epoch, NeuronReport(3), 1.0, None)
 
     assert fleet.stored("s") == {}
     assert list(fleet.stored_models()) == []

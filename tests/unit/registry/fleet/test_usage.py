@@ -8,7 +8,13 @@ from services.registry.catalogue.catalogue import Catalogue
 from services.registry.catalogue.profile import Profile
 from services.registry.control.ready import ReadyInstances
 from services.registry.fleet.members import Fleet
-from services.registry.fleet.records import Identity, Instance, InstanceState, Member, Report
+from services.registry.fleet.records import (
+    Instance,
+    InstanceState,
+    Member,
+    NeuronIdentity,
+    NeuronReport,
+)
 from services.registry.fleet.state import FleetState
 from services.registry.fleet.usage import Activity
 from services.registry.scheduler.cache import SchedulerCache
@@ -17,7 +23,7 @@ COPY = Instance("x", "m", InstanceState.READY, last_used=500.0)
 
 
 def member(*instances: Instance) -> Member:
-    return Member(Identity("n", "i", "n:1"), 1, Report(1, instances=instances))
+    return Member(NeuronIdentity("n", "i", "n:1"), 1, NeuronReport(1, instances=instances))
 
 
 def test_work_and_a_stamp_that_moves_are_use_and_nothing_else_is():
@@ -95,12 +101,12 @@ def test_callers_are_sent_to_the_least_busy_copy(busy, chosen):
     fleet_state = FleetState(lambda: 0.0, catalogue=Catalogue({"m": profile}, {}, 1))
     fleet: Fleet = fleet_state.fleet
     for name, active in busy.items():
-        epoch = fleet.attach(Identity(name, "i", f"{name}:1"))
+        epoch = fleet.attach(NeuronIdentity(name, "i", f"{name}:1"))
         copy = dataclasses.replace(COPY, instance_id=f"{name}-m", active_requests=active)
-        fleet.report(name, epoch, Report(1, instances=(copy,)), 0.0, None)
-    answers = ReadyInstances(fleet_state, SchedulerCache(fleet_state))
+        fleet.report(name, epoch, NeuronReport(1, instances=(copy,)), 0.0, None)
+    ready_instances = ReadyInstances(fleet_state, SchedulerCache(fleet_state))
 
-    placed = answers.choose(answers.routable(profile), frozenset())
+    placed = ready_instances.choose(ready_instances.routable(profile), frozenset())
 
     assert placed is not None
     assert placed.neuron == chosen
@@ -139,7 +145,7 @@ def test_nothing_is_routed_to_a_lost_or_stopping_neuron():
     profile, fleet_state = Profile("m"), FleetState(lambda: 0.0)
     lost = dataclasses.replace(member(COPY), is_lost=True)
     stopping = dataclasses.replace(
-        member(COPY), report=Report(1, instances=(COPY,), is_draining=True)
+        member(COPY), report=NeuronReport(1, instances=(COPY,), is_draining=True)
     )
     cordoned = dataclasses.replace(member(COPY), is_cordoned=True)
 

@@ -6,20 +6,20 @@ from services.registry.catalogue.profile import LoadTerms, Price, Profile
 from services.registry.fleet.members import Fleet
 from services.registry.fleet.records import (
     Device,
-    Identity,
     Instance,
     InstanceState,
-    Report,
+    NeuronIdentity,
+    NeuronReport,
     StoredModel,
 )
 from services.registry.fleet.state import FleetState
-from services.registry.rpc.model_list import Listing
+from services.registry.rpc.model_list import ModelList
 from services.registry.scheduler.cache import SchedulerCache
 
 GPU = (Device("gpu", "cuda", 24, 24),)
 
 
-def listed(*reports: Report, catalogue: tuple[Profile, ...] = ()):
+def listed(*reports: NeuronReport, catalogue: tuple[Profile, ...] = ()):
     """The view of a fleet whose neurons made these reports."""
     fleet_state = FleetState(
         lambda: 0.0, catalogue=Catalogue({p.model: p for p in catalogue}, {}, 1)
@@ -27,8 +27,8 @@ def listed(*reports: Report, catalogue: tuple[Profile, ...] = ()):
     fleet: Fleet = fleet_state.fleet
     for index, report in enumerate(reports):
         name = f"n{index}"
-        fleet.report(name, fleet.attach(Identity(name, "i", f"{name}:1")), report, 0.0, None)
-    view = Listing(fleet_state, {}, 1234).view(SchedulerCache(fleet_state), 1)
+        fleet.report(name, fleet.attach(NeuronIdentity(name, "i", f"{name}:1")), report, 0.0, None)
+    view = ModelList(fleet_state, {}, 1234).view(SchedulerCache(fleet_state), 1)
     return {m.model: m for m in view.models}
 
 
@@ -38,9 +38,9 @@ def loaded(model: str, **facts: object) -> Instance:
 
 def test_capabilities_are_united_without_doubles_and_nobodys_silence_hides_anothers():
     models = listed(
-        Report(1, GPU, (loaded("m", capabilities=("chat", "tools")),)),
-        Report(1, GPU, (loaded("m", capabilities=()),)),
-        Report(1, GPU, stored=(StoredModel("m", "path:/m", 5, ("chat", "reasoning")),)),
+        NeuronReport(1, GPU, (loaded("m", capabilities=("chat", "tools")),)),
+        NeuronReport(1, GPU, (loaded("m", capabilities=()),)),
+        NeuronReport(1, GPU, stored=(StoredModel("m", "path:/m", 5, ("chat", "reasoning")),)),
     )
 
     assert list(models["m"].capabilities) == [
@@ -55,7 +55,7 @@ def test_what_was_found_out_wins_over_the_catalogue_and_the_catalogue_over_nothi
     cold = Profile("cold", capabilities=("vision",))
 
     models = listed(
-        Report(1, GPU, (loaded("m", capabilities=("chat",)),)), catalogue=(configured, cold)
+        NeuronReport(1, GPU, (loaded("m", capabilities=("chat",)),)), catalogue=(configured, cold)
     )
 
     assert list(models["m"].capabilities) == [model_pb2.CAPABILITY_CHAT]
@@ -67,8 +67,8 @@ def test_the_tightest_context_of_the_loaded_copies_counts():
 
     assert listed(catalogue=(configured,))["m"].max_context_tokens == 9000
     models = listed(
-        Report(1, GPU, (loaded("m", max_context_tokens=4096),)),
-        Report(1, GPU, (loaded("m", max_context_tokens=2048),)),
+        NeuronReport(1, GPU, (loaded("m", max_context_tokens=4096),)),
+        NeuronReport(1, GPU, (loaded("m", max_context_tokens=2048),)),
         catalogue=(configured,),
     )
     assert models["m"].max_context_tokens == 2048
@@ -90,27 +90,27 @@ def test_a_recovering_or_loading_model_is_still_listed():
     coming = Instance("x", "coming", InstanceState.LOADING)
     back = Instance("y", "back", InstanceState.RECOVERING)
 
-    assert sorted(listed(Report(1, GPU, (coming, back)))) == ["back", "coming"]
+    assert sorted(listed(NeuronReport(1, GPU, (coming, back)))) == ["back", "coming"]
 
 
 def test_what_no_neuron_lists_any_more_is_gone():
     fleet_state = FleetState(lambda: 0.0)
     fleet = fleet_state.fleet
-    epoch = fleet.attach(Identity("n", "i", "n:1"))
-    fleet.report("n", epoch, Report(1, GPU, (loaded("m"),)), 0.0, None)
-    listing = Listing(fleet_state, {}, 0)
-    assert [m.model for m in listing.view(SchedulerCache(fleet_state), 1).models] == ["m"]
+    epoch = fleet.attach(NeuronIdentity("n", "i", "n:1"))
+    fleet.report("n", epoch, NeuronReport(1, GPU, (loaded("m"),)), 0.0, None)
+    model_list = ModelList(fleet_state, {}, 0)
+    assert [m.model for m in model_list.view(SchedulerCache(fleet_state), 1).models] == ["m"]
 
-    fleet.report("n", epoch, Report(2, GPU), 0.0, None)
+    fleet.report("n", epoch, NeuronReport(2, GPU), 0.0, None)
 
-    assert list(listing.view(SchedulerCache(fleet_state), 1).models) == []
+    assert list(model_list.view(SchedulerCache(fleet_state), 1).models) == []
 
 
 def test_where_a_model_could_run_follows_the_hardware():
-    small = Report(1, (Device("gpu", "cuda", 4, 4),))
+    small = NeuronReport(1, (Device("gpu", "cuda", 4, 4),))
     wanted = Profile("m", LoadTerms(source="path:/m"), 1, memory_bytes=10)
 
-    models = listed(Report(1, GPU), small, catalogue=(wanted,))
+    models = listed(NeuronReport(1, GPU), small, catalogue=(wanted,))
 
     assert list(models["m"].feasible_neurons) == ["n0"]
 
@@ -122,17 +122,17 @@ def test_when_a_model_was_first_known_does_not_change():
 def test_a_model_is_known_by_the_files_of_its_copy_also_when_that_is_gone():
     files = StoredModel("m", "path:/m", 7, quantization="Q4_1", fingerprint="f", modified=1.5)
     fleet_state = FleetState(lambda: 0.0, catalogue=Catalogue({"m": Profile("m")}, {}, 1))
-    fleet, listing = fleet_state.fleet, Listing(fleet_state, {}, 1234)
-    epoch = fleet.attach(Identity("n", "i", "n:1"))
+    fleet, model_list = fleet_state.fleet, ModelList(fleet_state, {}, 1234)
+    epoch = fleet.attach(NeuronIdentity("n", "i", "n:1"))
 
     seen = []
     for report in (
-        Report(1, GPU, (loaded("m"),)),
-        Report(2, GPU, (loaded("m", weights=files),)),
-        Report(3, GPU),
+        NeuronReport(1, GPU, (loaded("m"),)),
+        NeuronReport(2, GPU, (loaded("m", weights=files),)),
+        NeuronReport(3, GPU),
     ):
         fleet.report("n", epoch, report, 0.0, None)
-        seen.append(listing.view(SchedulerCache(fleet_state), 1).models[0])
+        seen.append(model_list.view(SchedulerCache(fleet_state), 1).models[0])
 
     assert [one.HasField("weights") for one in seen] == [False, True, True]
     assert seen[2].weights.quantization == "Q4_1"

@@ -16,40 +16,43 @@ LRU = Incoming(100, may_drain=False, now=NOW)
 URGENT = dataclasses.replace(LRU, may_drain=True)
 
 
-def holding(name: str, **facts: object) -> InstanceInfo:
+def instance(name: str, **facts: object) -> InstanceInfo:
     return dataclasses.replace(IDLE, instance_id=name, model=name, **facts)  # type: ignore[arg-type]
 
 
-def room(free: int = 0, device: str = "gpu") -> DeviceInfo:
-    return DeviceInfo(device, "cuda", 100, free)
+def device(free: int = 0, device_id: str = "gpu") -> DeviceInfo:
+    return DeviceInfo(device_id, "cuda", 100, free)
 
 
-def victims(plan: eviction.Plan) -> list[str]:
+def victims(plan: eviction.EvictionPlan) -> list[str]:
     return [v.model for v in plan.victims]
 
 
 def test_nothing_goes_where_there_is_room():
-    assert eviction.make_room([room(10)], 10, [IDLE], LRU) == eviction.Plan()
+    assert eviction.make_room([device(10)], 10, [IDLE], LRU) == eviction.EvictionPlan()
 
 
 def test_the_longest_unused_goes_first():
     plan = eviction.make_room(
-        [room()], 10, [holding("new", last_used=60), holding("old", last_used=10)], LRU
+        [device()], 10, [instance("new", last_used=60), instance("old", last_used=10)], LRU
     )
 
     assert victims(plan) == ["old"]
 
 
 def test_the_oldest_that_may_be_displaced_goes_not_the_oldest():
-    oldest = holding("oldest", last_used=1, is_pinned=True)
+    oldest = instance("oldest", last_used=1, is_pinned=True)
 
-    assert victims(eviction.make_room([room()], 10, [oldest, IDLE], LRU)) == ["idle"]
+    assert victims(eviction.make_room([device()], 10, [oldest, IDLE], LRU)) == ["idle"]
 
 
 def test_only_as_many_go_as_are_needed():
-    small, large = holding("small", last_used=1), holding("large", last_used=2, memory={"gpu": 30})
+    small, large = (
+        instance("small", last_used=1),
+        instance("large", last_used=2, memory={"gpu": 30}),
+    )
 
-    plan = eviction.make_room([room()], 30, [small, large], LRU)
+    plan = eviction.make_room([device()], 30, [small, large], LRU)
 
     assert victims(plan) == ["large"]
 
@@ -61,9 +64,9 @@ def test_only_as_many_go_as_are_needed():
 )
 def test_a_class_displaces_its_own_and_those_below(resident, incoming, goes):
     plan = eviction.make_room(
-        [room()],
+        [device()],
         10,
-        [holding("x", residency_class=resident)],
+        [instance("x", residency_class=resident)],
         dataclasses.replace(LRU, residency_class=incoming),
     )
 
@@ -73,7 +76,7 @@ def test_a_class_displaces_its_own_and_those_below(resident, incoming, goes):
 
 def test_equal_classes_displace_each_other_both_ways():
     for a, b in (("a", "b"), ("b", "a")):
-        assert victims(eviction.make_room([room()], 10, [holding(a)], LRU)) == [a], b
+        assert victims(eviction.make_room([device()], 10, [instance(a)], LRU)) == [a], b
 
 
 @pytest.mark.parametrize(
@@ -85,25 +88,25 @@ def test_equal_classes_displace_each_other_both_ways():
     ],
 )
 def test_what_protects_for_good_is_named(facts, word):
-    plan = eviction.make_room([room()], 10, [holding("x", **facts)], URGENT)
+    plan = eviction.make_room([device()], 10, [instance("x", **facts)], URGENT)
 
     assert plan.is_hopeless
     assert word in plan.obstacle
 
 
 def test_a_higher_class_displaces_a_kept_replica():
-    kept = holding("x", is_kept=True)
+    kept = instance("x", is_kept=True)
 
-    plan = eviction.make_room([room()], 10, [kept], dataclasses.replace(LRU, residency_class=101))
+    plan = eviction.make_room([device()], 10, [kept], dataclasses.replace(LRU, residency_class=101))
 
     assert victims(plan) == ["x"]
 
 
 def test_work_in_flight_is_never_evicted_and_is_drained_only_for_the_urgent():
-    busy = holding("busy", in_flight=2)
+    busy = instance("busy", in_flight=2)
 
-    patient = eviction.make_room([room()], 10, [busy], LRU)
-    urgent = eviction.make_room([room()], 10, [busy], URGENT)
+    patient = eviction.make_room([device()], 10, [busy], LRU)
+    urgent = eviction.make_room([device()], 10, [busy], URGENT)
 
     assert not patient.victims
     assert not patient.is_hopeless
@@ -112,13 +115,13 @@ def test_work_in_flight_is_never_evicted_and_is_drained_only_for_the_urgent():
 
 
 def test_an_idle_copy_goes_before_a_busy_one_even_for_the_urgent():
-    busy, idle = holding("busy", in_flight=1, last_used=1), holding("idle", last_used=90)
+    busy, idle = instance("busy", in_flight=1, last_used=1), instance("idle", last_used=90)
 
-    assert victims(eviction.make_room([room()], 10, [busy, idle], URGENT)) == ["idle"]
+    assert victims(eviction.make_room([device()], 10, [busy, idle], URGENT)) == ["idle"]
 
 
 def test_minimum_residency_is_a_wait_with_a_known_end():
-    plan = eviction.make_room([room()], 10, [holding("fresh", protected_until=NOW + 4)], URGENT)
+    plan = eviction.make_room([device()], 10, [instance("fresh", protected_until=NOW + 4)], URGENT)
 
     assert not plan.victims
     assert plan.retry_at == NOW + 4
@@ -135,44 +138,44 @@ def test_minimum_residency_is_a_wait_with_a_known_end():
     ],
 )
 def test_what_is_in_motion_is_waited_for(state):
-    plan = eviction.make_room([room()], 10, [holding("x", state=state)], URGENT)
+    plan = eviction.make_room([device()], 10, [instance("x", state=state)], URGENT)
 
     assert not plan.victims
     assert not plan.is_hopeless
 
 
 def test_a_failed_or_outdated_copy_goes_first_whatever_protects_it():
-    useless = holding(
+    useless = instance(
         "useless", is_surplus=True, is_pinned=True, residency_class=999, protected_until=NOW + 9
     )
 
-    assert victims(eviction.make_room([room()], 10, [IDLE, useless], LRU)) == ["useless"]
+    assert victims(eviction.make_room([device()], 10, [IDLE, useless], LRU)) == ["useless"]
 
 
 def test_priority_sends_the_lowest_class_first_and_within_it_the_longest_unused():
     incoming = dataclasses.replace(LRU, residency_class=300, strategy=Strategy.PRIORITY)
-    low_new = holding("low-new", residency_class=50, last_used=90)
-    low_old = holding("low-old", residency_class=50, last_used=80)
-    high_old = holding("high-old", residency_class=200, last_used=1)
+    low_new = instance("low-new", residency_class=50, last_used=90)
+    low_old = instance("low-old", residency_class=50, last_used=80)
+    high_old = instance("high-old", residency_class=200, last_used=1)
 
-    plan = eviction.make_room([room()], 30, [high_old, low_new, low_old], incoming)
+    plan = eviction.make_room([device()], 30, [high_old, low_new, low_old], incoming)
 
     assert victims(plan) == ["low-old", "low-new", "high-old"]
 
 
 def test_several_devices_are_cleared_together():
-    wide = holding("wide", memory={"gpu": 10, "gpu2": 10}, last_used=1)
-    narrow = holding("narrow", memory={"gpu2": 10}, last_used=2)
+    wide = instance("wide", memory={"gpu": 10, "gpu2": 10}, last_used=1)
+    narrow = instance("narrow", memory={"gpu2": 10}, last_used=2)
 
-    plan = eviction.make_room([room(), room(device="gpu2")], 15, [wide, narrow, IDLE], LRU)
+    plan = eviction.make_room([device(), device(device_id="gpu2")], 15, [wide, narrow, IDLE], LRU)
 
     assert victims(plan) == ["wide", "narrow", "idle"]
-    plan = eviction.make_room([room(5), room(device="gpu2")], 15, [wide, narrow, IDLE], LRU)
+    plan = eviction.make_room([device(5), device(device_id="gpu2")], 15, [wide, narrow, IDLE], LRU)
     assert victims(plan) == ["wide", "narrow"]
 
 
 def test_memory_that_others_hold_is_hopeless():
-    plan = eviction.make_room([room()], 50, [IDLE], LRU)
+    plan = eviction.make_room([device()], 50, [IDLE], LRU)
 
     assert plan.is_hopeless
     assert "not of this fleet" in plan.obstacle

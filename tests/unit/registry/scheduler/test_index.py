@@ -16,7 +16,7 @@ INCOMING = Incoming(100, may_drain=False, now=50.0)
 
 
 def some_standing(dice: random.Random, neuron: str) -> NeuronInfo:
-    holdings = tuple(
+    instances = tuple(
         InstanceInfo(
             f"{neuron}/{index}",
             "m",
@@ -34,22 +34,22 @@ def some_standing(dice: random.Random, neuron: str) -> NeuronInfo:
     )
     kind = dice.choice(("cuda", "cpu"))
     busy = "loading" if dice.random() < 0.3 else ""
-    rooms = (DeviceInfo("gpu", kind, 24, dice.randint(0, 3), busy),)
+    devices = (DeviceInfo("gpu", kind, 24, dice.randint(0, 3), busy),)
     stored = frozenset({"file"}) if dice.random() < 0.1 else frozenset[str]()
     return NeuronInfo(
-        neuron, rooms=rooms, holdings=holdings, work=dice.randint(0, 2), stored=stored
+        neuron, devices=devices, instances=instances, work=dice.randint(0, 2), stored=stored
     )
 
 
-def everything(roster: NeuronIndex) -> object:
+def everything(index: NeuronIndex) -> object:
     """All that can be read of it; neurons by name, because their order means nothing."""
     return (
-        sorted(standing.neuron for standing in roster),
-        [list(roster.with_room(kind, 2)) for kind in ("", "cuda", "cpu")],
-        [roster.has_room(kind) for kind in ("", "cuda", "cpu")],
-        roster.has_stored("file"),
-        list(roster.in_turn(INCOMING)),
-        list(roster.protections(INCOMING.now)),
+        sorted(neuron_info.neuron for neuron_info in index),
+        [list(index.with_room(kind, 2)) for kind in ("", "cuda", "cpu")],
+        [index.has_room(kind) for kind in ("", "cuda", "cpu")],
+        index.has_stored("file"),
+        list(index.in_turn(INCOMING)),
+        list(index.protections(INCOMING.now)),
     )
 
 
@@ -58,18 +58,18 @@ def everything(roster: NeuronIndex) -> object:
 def test_keeping_it_up_to_date_is_the_same_as_making_it_anew(seed, strategy):
     dice = random.Random(seed)
     now: dict[str, NeuronInfo] = {}
-    roster = NeuronIndex(strategy)
+    index = NeuronIndex(strategy)
 
     for _ in range(120):
         neuron = f"n{dice.randint(0, 12)}"
         if dice.random() < 0.2:
             now.pop(neuron, None)
-            roster.discard(neuron)
+            index.discard(neuron)
         else:
             now[neuron] = some_standing(dice, neuron)
-            roster.put(now[neuron])
+            index.put(now[neuron])
 
-    assert everything(roster) == everything(NeuronIndex(strategy, now.values()))
+    assert everything(index) == everything(NeuronIndex(strategy, now.values()))
 
 
 @pytest.mark.parametrize("seed", range(20))
@@ -80,12 +80,12 @@ def test_copies_come_in_the_order_of_their_turns_without_the_immune(seed):
     told = list(NeuronIndex(Strategy.LRU, fleet).in_turn(INCOMING))
 
     expected = [
-        (eviction.turn(holding, Strategy.LRU), standing.neuron, index)
-        for standing in fleet
-        for index, holding in enumerate(standing.holdings)
-        if not eviction.immunity(holding, INCOMING)
+        (eviction.turn(instance, Strategy.LRU), neuron_info.neuron, index)
+        for neuron_info in fleet
+        for index, instance in enumerate(neuron_info.instances)
+        if not eviction.immunity(instance, INCOMING)
     ]
-    assert [(turn, s.neuron, s.holdings.index(h)) for turn, s, h in told] == sorted(expected)
+    assert [(turn, s.neuron, s.instances.index(i)) for turn, s, i in told] == sorted(expected)
 
 
 @pytest.mark.parametrize("seed", range(20))
@@ -105,11 +105,11 @@ def test_neurons_with_room_come_least_busy_first_then_roomiest(seed):
 
 def test_a_neuron_that_lists_one_copy_twice_harms_nobody():
     dice = random.Random(1)
-    twice = some_standing(dice, "a").holdings[:1] * 2
+    twice = some_standing(dice, "a").instances[:1] * 2
     assert twice
-    confused = dataclasses.replace(some_standing(dice, "a"), holdings=twice)
-    roster = NeuronIndex(Strategy.LRU, [confused])
+    confused = dataclasses.replace(some_standing(dice, "a"), instances=twice)
+    index = NeuronIndex(Strategy.LRU, [confused])
 
-    roster.put(dataclasses.replace(confused, holdings=twice[:1]))
+    index.put(dataclasses.replace(confused, instances=twice[:1]))
 
-    assert len(list(roster.in_turn(INCOMING))) <= 1
+    assert len(list(index.in_turn(INCOMING))) <= 1

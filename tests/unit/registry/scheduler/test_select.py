@@ -12,46 +12,51 @@ from services.registry.fleet.records import InstanceState
 from services.registry.scheduler import select
 from services.registry.scheduler.index import NeuronIndex
 from services.registry.scheduler.neuron_info import DeviceInfo, InstanceInfo, NeuronInfo
-from services.registry.scheduler.request import PLACEABLE, Decision, Outcome, PlacementRequest
+from services.registry.scheduler.request import (
+    PLACEABLE,
+    PlacementDecision,
+    PlacementOutcome,
+    PlacementRequest,
+)
 
 GIB = 1 << 30
 MODEL = Profile("m", LoadTerms(source="path:/m"), 7, memory_bytes=10 * GIB)
 
 
-def room(free: int, capacity: int = 24, device: str = "gpu0", **facts: object) -> DeviceInfo:
-    return DeviceInfo(device, "cuda", capacity * GIB, free * GIB, **facts)  # type: ignore[arg-type]
+def device(free: int, capacity: int = 24, device_id: str = "gpu0", **facts: object) -> DeviceInfo:
+    return DeviceInfo(device_id, "cuda", capacity * GIB, free * GIB, **facts)  # type: ignore[arg-type]
 
 
-def standing(name: str, *rooms: DeviceInfo, **facts: object) -> NeuronInfo:
-    return NeuronInfo(name, rooms=rooms, **facts)  # type: ignore[arg-type]
+def neuron_info(name: str, *devices: DeviceInfo, **facts: object) -> NeuronInfo:
+    return NeuronInfo(name, devices=devices, **facts)  # type: ignore[arg-type]
 
 
-def holding(name: str, gib: int = 20, device: str = "gpu0", **facts: object) -> InstanceInfo:
-    made = InstanceInfo(name, name, InstanceState.READY, {device: gib * GIB}, 100, 0, 1.0, 0.0)
+def instance(name: str, gib: int = 20, device_id: str = "gpu0", **facts: object) -> InstanceInfo:
+    made = InstanceInfo(name, name, InstanceState.READY, {device_id: gib * GIB}, 100, 0, 1.0, 0.0)
     return dataclasses.replace(made, **facts)  # type: ignore[arg-type]
 
 
-def ask(profile: Profile = MODEL, **facts: object) -> PlacementRequest:
+def request(profile: Profile = MODEL, **facts: object) -> PlacementRequest:
     footprint = Footprint(profile.memory_bytes, "catalogue")
     return PlacementRequest(profile, footprint, 100.0, lambda _: 3.0, **facts)  # type: ignore[arg-type]
 
 
-def decide(question: PlacementRequest, fleet: list[NeuronInfo]) -> Decision:
+def decide(question: PlacementRequest, fleet: list[NeuronInfo]) -> PlacementDecision:
     return select.decide(question, NeuronIndex(question.strategy, fleet))
 
 
-def where(decision: Decision) -> str:
+def where(decision: PlacementDecision) -> str:
     assert decision.best is not None
     return decision.best.neuron
 
 
 def test_free_room_anywhere_outranks_any_eviction():
-    full = standing("a", room(4), holdings=(holding("x"),), stored=frozenset({"m"}))
-    free = standing("b", room(24))
+    full = neuron_info("a", device(4), instances=(instance("x"),), stored=frozenset({"m"}))
+    free = neuron_info("b", device(24))
 
-    decision = decide(ask(), [full, free])
+    decision = decide(request(), [full, free])
 
-    assert (where(decision), decision.outcome) == ("b", Outcome.FREE_FIT)
+    assert (where(decision), decision.outcome) == ("b", PlacementOutcome.FREE_FIT)
 
 
 @pytest.mark.parametrize(
@@ -64,35 +69,46 @@ def test_free_room_anywhere_outranks_any_eviction():
 )
 def test_among_free_neurons(profile, winner):
     neurons = [
-        standing("roomy", room(24)),
-        standing("far", room(12), labels={"zone": "far"}),
-        standing("disk", room(12), stored=frozenset({"path:/m"})),
+        neuron_info("roomy", device(24)),
+        neuron_info("far", device(12), labels={"zone": "far"}),
+        neuron_info("disk", device(12), stored=frozenset({"path:/m"})),
     ]
 
-    assert where(decide(ask(profile), neurons)) == winner
+    assert where(decide(request(profile), neurons)) == winner
 
 
 def test_less_work_then_more_free_then_the_name_decide_ties():
-    assert where(decide(ask(), [standing("a", room(12), work=3), standing("b", room(12))])) == "b"
-    assert where(decide(ask(), [standing("a", room(12)), standing("b", room(20))])) == "b"
-    assert where(decide(ask(), [standing("b", room(12)), standing("a", room(12))])) == "a"
+    assert (
+        where(
+            decide(request(), [neuron_info("a", device(12), work=3), neuron_info("b", device(12))])
+        )
+        == "b"
+    )
+    assert (
+        where(decide(request(), [neuron_info("a", device(12)), neuron_info("b", device(20))]))
+        == "b"
+    )
+    assert (
+        where(decide(request(), [neuron_info("b", device(12)), neuron_info("a", device(12))]))
+        == "a"
+    )
 
 
 def test_the_neuron_whose_victim_is_missed_least_is_chosen():
-    fresh = standing("a", room(0), holdings=(holding("x", last_used=90.0),))
-    stale = standing("b", room(0), holdings=(holding("y", last_used=5.0),))
+    fresh = neuron_info("a", device(0), instances=(instance("x", last_used=90.0),))
+    stale = neuron_info("b", device(0), instances=(instance("y", last_used=5.0),))
 
-    decision = decide(ask(), [fresh, stale])
+    decision = decide(request(), [fresh, stale])
 
-    assert (where(decision), decision.outcome) == ("b", Outcome.EVICT)
+    assert (where(decision), decision.outcome) == ("b", PlacementOutcome.EVICT)
 
 
 def test_a_model_over_two_devices_fits_what_no_single_one_could_hold():
     wide = dataclasses.replace(MODEL, memory_bytes=54 * GIB, devices=2, max_devices=2)
-    two = standing("two", room(30, 32), room(30, 32, "gpu1"))
-    one = standing("one", room(48, 48))
+    two = neuron_info("two", device(30, 32), device(30, 32, "gpu1"))
+    one = neuron_info("one", device(48, 48))
 
-    decision = decide(ask(wide), [one, two])
+    decision = decide(request(wide), [one, two])
 
     assert where(decision) == "two"
     assert decision.best is not None
@@ -102,37 +118,37 @@ def test_a_model_over_two_devices_fits_what_no_single_one_could_hold():
 
 def test_fewer_devices_are_preferred_where_they_suffice():
     either = dataclasses.replace(MODEL, max_devices=2)
-    two = standing("two", room(24), room(24, device="gpu1"))
+    two = neuron_info("two", device(24), device(24, device_id="gpu1"))
 
-    decision = decide(ask(either), [two])
+    decision = decide(request(either), [two])
 
     assert decision.best is not None
     assert len(decision.best.device_ids) == 1
 
 
 def test_free_memory_is_looked_at_per_device_and_never_summed():
-    split = standing("a", room(6), room(6, device="gpu1"))
+    split = neuron_info("a", device(6), device(6, device_id="gpu1"))
 
-    assert decide(ask(), [split]).outcome is not Outcome.FREE_FIT
+    assert decide(request(), [split]).outcome is not PlacementOutcome.FREE_FIT
 
 
 def test_a_device_without_figures_is_not_taken_for_an_empty_one():
-    silent = standing("a", room(0, capacity=0))
+    silent = neuron_info("a", device(0, capacity=0))
 
-    assert decide(ask(), [silent]).outcome is Outcome.IMPOSSIBLE
+    assert decide(request(), [silent]).outcome is PlacementOutcome.IMPOSSIBLE
 
 
 def test_busy_quarantined_and_held_devices_are_left_alone():
-    busy = standing("busy", room(24, busy="loading z"))
-    broken = standing("broken", room(24, quarantine="XID 79"))
-    held = standing("held", room(24))
+    busy = neuron_info("busy", device(24, busy="loading z"))
+    broken = neuron_info("broken", device(24, quarantine="XID 79"))
+    held = neuron_info("held", device(24))
 
-    decision = select.explain(ask(held={"held": frozenset({"gpu0"})}), [busy, broken, held])
+    decision = select.explain(request(held={"held": frozenset({"gpu0"})}), [busy, broken, held])
 
     assert {c.neuron: c.outcome for c in decision.candidates} == {
-        "busy": Outcome.WAIT,
-        "broken": Outcome.UNAVAILABLE,
-        "held": Outcome.WAIT,
+        "busy": PlacementOutcome.WAIT,
+        "broken": PlacementOutcome.UNAVAILABLE,
+        "held": PlacementOutcome.WAIT,
     }
     assert {c.reason for c in decision.candidates} == {
         "loading z",
@@ -144,133 +160,137 @@ def test_busy_quarantined_and_held_devices_are_left_alone():
 @pytest.mark.parametrize(
     ("profile", "standing_", "word"),
     [
-        (dataclasses.replace(MODEL, neurons=("b",)), standing("a", room(24)), "only on b"),
+        (dataclasses.replace(MODEL, neurons=("b",)), neuron_info("a", device(24)), "only on b"),
         (
             dataclasses.replace(MODEL, labels={"zone": "x"}),
-            standing("a", room(24), labels={"zone": "y"}),
+            neuron_info("a", device(24), labels={"zone": "y"}),
             "lacks the label zone=x",
         ),
         (
             dataclasses.replace(MODEL, terms=LoadTerms(source="path:/m", engine="exllamav2")),
-            standing("a", room(24), engines=("llamacpp",)),
+            neuron_info("a", device(24), engines=("llamacpp",)),
             "no engine exllamav2",
         ),
         (
             dataclasses.replace(MODEL, terms=LoadTerms()),
-            standing("a", room(24)),
+            neuron_info("a", device(24)),
             "not on its disk",
         ),
         (
             dataclasses.replace(MODEL, devices=2, max_devices=2),
-            standing("a", room(24)),
+            neuron_info("a", device(24)),
             "has 1 devices",
         ),
-        (dataclasses.replace(MODEL, memory_bytes=80 * GIB), standing("a", room(24)), "80.0 GiB"),
+        (
+            dataclasses.replace(MODEL, memory_bytes=80 * GIB),
+            neuron_info("a", device(24)),
+            "80.0 GiB",
+        ),
         (
             dataclasses.replace(MODEL, device_kind="cpu"),
-            standing("a", room(24)),
+            neuron_info("a", device(24)),
             "0 cpu devices",
         ),
     ],
     ids=["host", "label", "engine", "files", "devices", "memory", "kind"],
 )
 def test_what_can_never_be_says_why(profile, standing_, word):
-    decision = select.explain(ask(profile), [standing_])
+    decision = select.explain(request(profile), [standing_])
 
-    assert decision.outcome is Outcome.IMPOSSIBLE
+    assert decision.outcome is PlacementOutcome.IMPOSSIBLE
     assert word in decision.candidates[0].reason
-    assert decide(ask(profile), [standing_]).outcome is Outcome.IMPOSSIBLE
+    assert decide(request(profile), [standing_]).outcome is PlacementOutcome.IMPOSSIBLE
 
 
 def test_feasible_but_refusing_is_told_apart_from_impossible():
-    decision = decide(ask(), [standing("a", room(24), refusal="it is cordoned")])
+    decision = decide(request(), [neuron_info("a", device(24), refusal="it is cordoned")])
 
-    assert decision.outcome is Outcome.UNAVAILABLE
+    assert decision.outcome is PlacementOutcome.UNAVAILABLE
 
 
 def test_a_neuron_that_has_not_reported_is_not_called_impossible():
     silent = NeuronInfo("a", refusal="it has not reported yet", is_known=False)
 
-    assert decide(ask(), [silent]).outcome is Outcome.UNAVAILABLE
+    assert decide(request(), [silent]).outcome is PlacementOutcome.UNAVAILABLE
 
 
 def test_only_the_named_neuron_is_considered():
-    neurons = [standing("a", room(24)), standing("b", room(12))]
+    neurons = [neuron_info("a", device(24)), neuron_info("b", device(12))]
 
-    assert where(decide(ask(only_neuron="b"), neurons)) == "b"
+    assert where(decide(request(only_neuron="b"), neurons)) == "b"
 
 
 def test_a_neuron_that_has_a_copy_takes_no_second_one():
-    has = standing("a", room(24), holdings=(holding("m", 10),), models=frozenset({"m"}))
+    has = neuron_info("a", device(24), instances=(instance("m", 10),), models=frozenset({"m"}))
 
-    assert decide(ask(), [has]).outcome is Outcome.BLOCKED
+    assert decide(request(), [has]).outcome is PlacementOutcome.BLOCKED
 
 
 def test_a_useless_copy_is_replaced_in_place():
-    failed = holding("m", 20, is_surplus=True, state=InstanceState.FAILED)
-    has = standing("a", room(4), holdings=(failed,), models=frozenset({"m"}))
+    failed = instance("m", 20, is_surplus=True, state=InstanceState.FAILED)
+    has = neuron_info("a", device(4), instances=(failed,), models=frozenset({"m"}))
 
-    decision = decide(ask(), [has])
+    decision = decide(request(), [has])
 
-    assert decision.outcome is Outcome.EVICT
+    assert decision.outcome is PlacementOutcome.EVICT
     assert decision.best is not None
     assert [v.model for v in decision.best.victims] == ["m"]
 
 
 def test_explain_and_decide_agree():
     neurons = [
-        standing("full", room(0), holdings=(holding("x", is_pinned=True),)),
-        standing("busy", room(0), holdings=(holding("y", in_flight=1),)),
-        standing("idle", room(0), holdings=(holding("z"),)),
-        standing("small", room(4, capacity=4)),
+        neuron_info("full", device(0), instances=(instance("x", is_pinned=True),)),
+        neuron_info("busy", device(0), instances=(instance("y", in_flight=1),)),
+        neuron_info("idle", device(0), instances=(instance("z"),)),
+        neuron_info("small", device(4, capacity=4)),
     ]
 
-    decided, told = decide(ask(), neurons), select.explain(ask(), neurons)
+    decided, told = decide(request(), neurons), select.explain(request(), neurons)
 
     assert decided.best == told.best
     assert [c.neuron for c in told.candidates] == ["idle", "busy", "full", "small"]
     assert [c.outcome for c in told.candidates] == [
-        Outcome.EVICT,
-        Outcome.WAIT,
-        Outcome.BLOCKED,
-        Outcome.IMPOSSIBLE,
+        PlacementOutcome.EVICT,
+        PlacementOutcome.WAIT,
+        PlacementOutcome.BLOCKED,
+        PlacementOutcome.IMPOSSIBLE,
     ]
 
 
 def test_the_urgent_drain_where_nothing_is_idle():
-    busy = standing("busy", room(0), holdings=(holding("y", in_flight=1),))
+    busy = neuron_info("busy", device(0), instances=(instance("y", in_flight=1),))
 
-    assert decide(ask(may_drain=True), [busy]).outcome is Outcome.DRAIN
+    assert decide(request(may_drain=True), [busy]).outcome is PlacementOutcome.DRAIN
 
 
 def test_without_eviction_only_free_room_counts():
-    idle = standing("idle", room(0), holdings=(holding("z"),))
+    idle = neuron_info("idle", device(0), instances=(instance("z"),))
 
-    assert decide(ask(may_evict=False), [idle]).outcome is Outcome.BLOCKED
+    assert decide(request(may_evict=False), [idle]).outcome is PlacementOutcome.BLOCKED
 
 
 def test_no_neurons_is_impossible_without_a_candidate():
-    decision = decide(ask(), [])
+    decision = decide(request(), [])
 
-    assert (decision.outcome, decision.best) == (Outcome.IMPOSSIBLE, None)
+    assert (decision.outcome, decision.best) == (PlacementOutcome.IMPOSSIBLE, None)
 
 
 def _random_fleet(dice: random.Random) -> list[NeuronInfo]:
     fleet: list[NeuronInfo] = []
     for index in range(dice.randint(1, 12)):
-        holdings: list[InstanceInfo] = []
-        rooms: list[DeviceInfo] = []
-        for device in [f"gpu{i}" for i in range(dice.randint(1, 3))]:
+        instances: list[InstanceInfo] = []
+        devices: list[DeviceInfo] = []
+        for device_id in [f"gpu{i}" for i in range(dice.randint(1, 3))]:
             free = 24
             for _ in range(dice.randint(0, 3)):
                 gib = dice.choice((4, 8))
                 free -= gib
-                name = f"{index}-{device}-{free}"
-                holdings.append(
-                    holding(
+                name = f"{index}-{device_id}-{free}"
+                instances.append(
+                    instance(
                         name,
                         gib,
-                        device,
+                        device_id,
                         last_used=dice.uniform(0, 99),
                         in_flight=dice.choice((0, 0, 1)),
                         residency_class=dice.choice((50, 100, 200)),
@@ -280,11 +300,13 @@ def _random_fleet(dice: random.Random) -> list[NeuronInfo]:
                     )
                 )
             busy = "loading z" if dice.random() < 0.1 else ""
-            rooms.append(room(max(0, free), device=device, busy=busy))
+            devices.append(device(max(0, free), device_id=device_id, busy=busy))
         refusal = "it is cordoned" if dice.random() < 0.1 else ""
         labels = {"zone": dice.choice("ab")}
         fleet.append(
-            standing(f"n{index}", *rooms, holdings=tuple(holdings), refusal=refusal, labels=labels)
+            neuron_info(
+                f"n{index}", *devices, instances=tuple(instances), refusal=refusal, labels=labels
+            )
         )
     return fleet
 
@@ -299,7 +321,7 @@ def test_looking_only_as_far_as_needed_finds_what_looking_everywhere_finds(seed)
         max_devices=dice.choice((1, 2)),
         affinity={"zone": "a"} if dice.random() < 0.3 else {},
     )
-    question = ask(model, strategy=dice.choice(list(Strategy)), may_drain=dice.random() < 0.5)
+    question = request(model, strategy=dice.choice(list(Strategy)), may_drain=dice.random() < 0.5)
 
     quick, thorough = decide(question, fleet), select.explain(question, fleet)
 

@@ -9,24 +9,24 @@ from services.backplane.settings import SettingsError
 from services.registry.fleet.footprints import Learned
 from services.registry.store.open import open_store
 from services.registry.store.sqlite import SqliteStore
-from services.registry.store.store import Facts, Kind, StoreError
+from services.registry.store.store import FactKind, Facts, StoreError
 from services.registry.store.write_behind import FactWriter, learned_of
 
 
 async def test_facts_outlive_the_process(tmp_path):
     url = f"sqlite:{tmp_path / 'deep' / 'registry.sqlite'}"
     async with open_store(url, lease_seconds=5.0) as store:
-        await store.put(Kind.PIN, "a", "one")
-        await store.put(Kind.PIN, "a", "two")
-        await store.put(Kind.CORDON, "beast", "")
-        await store.delete(Kind.CORDON, "beast")
-        await store.delete(Kind.CORDON, "never")
+        await store.put(FactKind.PIN, "a", "one")
+        await store.put(FactKind.PIN, "a", "two")
+        await store.put(FactKind.CORDON, "beast", "")
+        await store.delete(FactKind.CORDON, "beast")
+        await store.delete(FactKind.CORDON, "never")
 
     async with open_store(url, lease_seconds=5.0) as store:
         facts = await store.load()
 
-    assert facts[Kind.PIN] == {"a": "two"}
-    assert facts[Kind.CORDON] == {}
+    assert facts[FactKind.PIN] == {"a": "two"}
+    assert facts[FactKind.CORDON] == {}
 
 
 async def test_the_file_is_not_for_everybody(tmp_path):
@@ -39,7 +39,7 @@ async def test_a_second_registry_on_one_file_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr("services.registry.store.sqlite.LOCK_SECONDS", 0.1)
     url = f"sqlite:{tmp_path / 'registry.sqlite'}"
     async with open_store(url, lease_seconds=5.0) as store:
-        await store.put(Kind.PIN, "a", "")
+        await store.put(FactKind.PIN, "a", "")
         with pytest.raises(SettingsError, match="locked"):
             async with open_store(url, lease_seconds=5.0):
                 pass
@@ -57,9 +57,9 @@ class Brittle:
 
     def __init__(self) -> None:
         self.failures = 0
-        self.written: list[tuple[Kind, str, str]] = []
+        self.written: list[tuple[FactKind, str, str]] = []
 
-    async def put(self, kind: Kind, key: str, value: str) -> None:
+    async def put(self, kind: FactKind, key: str, value: str) -> None:
         await asyncio.sleep(0)
         if self.failures:
             self.failures -= 1
@@ -71,10 +71,10 @@ async def test_what_nobody_waits_for_is_written_behind_and_the_rest_at_the_end()
     store = Brittle()
     ledger = FactWriter(store)  # type: ignore[arg-type]
     async with ledger.writing():
-        ledger.note(Kind.NEURON, "a", "1")
-        ledger.note(Kind.NEURON, "a", "2")
+        ledger.write_later(FactKind.NEURON, "a", "1")
+        ledger.write_later(FactKind.NEURON, "a", "2")
 
-    assert store.written == [(Kind.NEURON, "a", "2")]
+    assert store.written == [(FactKind.NEURON, "a", "2")]
 
 
 async def test_a_failed_write_is_tried_again_with_the_next():
@@ -82,10 +82,10 @@ async def test_a_failed_write_is_tried_again_with_the_next():
     store.failures = 1
     ledger = FactWriter(store)  # type: ignore[arg-type]
     async with ledger.writing():
-        ledger.note(Kind.NEURON, "a", "1")
+        ledger.write_later(FactKind.NEURON, "a", "1")
         for _ in range(5):
             await asyncio.sleep(0)
-        ledger.note(Kind.NEURON, "b", "1")
+        ledger.write_later(FactKind.NEURON, "b", "1")
 
     assert [key for _, key, _ in store.written] == ["a", "b"]
 
@@ -95,7 +95,7 @@ async def test_what_an_operator_said_fails_loudly():
     store.failures = 1
 
     with pytest.raises(StoreError):
-        await FactWriter(store).say(Kind.PIN, "a")  # type: ignore[arg-type]
+        await FactWriter(store).write(FactKind.PIN, "a")  # type: ignore[arg-type]
 
 
 async def test_learned_figures_come_back_and_unreadable_ones_are_left_out():
@@ -103,8 +103,8 @@ async def test_learned_figures_come_back_and_unreadable_ones_are_left_out():
     await store.open()
     ledger = FactWriter(store)
     async with ledger.writing():
-        ledger.note_learned({"m@1@": Learned(5, 5, 1, 2.5, 1)})
-    await store.put(Kind.FOOTPRINT, "bad", "{")
+        ledger.write_learned_later({"m@1@": Learned(5, 5, 1, 2.5, 1)})
+    await store.put(FactKind.FOOTPRINT, "bad", "{")
     facts: Facts = await ledger.load()
 
     assert learned_of(facts) == {"m@1@": Learned(5, 5, 1, 2.5, 1)}
