@@ -19,7 +19,7 @@ from services.gateway.conformance.report import Absent, Check, Client, Report, a
 from tests.clients import environments
 from tests.clients.environments import CACHE, ROOT
 from tests.clients.scripted_neuron import MODEL as SCRIPTED
-from tests.doubles.models import tiny_bert
+from tests.doubles import tiny_bert
 from tests.system import local_fleet as fleets
 
 REAL = "smollm2-135m"

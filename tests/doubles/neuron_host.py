@@ -22,7 +22,7 @@ from services.neuron.instances.reclaim import MemoryReader
 from services.neuron.settings import NeuronSettings, WorkerLimits
 from services.neuron.supervisor.process import WorkerCommand, python_worker
 from services.neuron.wire import ServedNeuron, serving
-from tests.doubles.models import scripted
+from tests.doubles import scripted
 
 PATIENCE_SECONDS = 30.0
 QUICK = WorkerLimits(first_pause_seconds=0.05, start_seconds=20.0)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.doubles.models import scripted
+from tests.doubles import scripted
 from tests.system import local_fleet as running
 
 # What the scripted models say; two of them, so that there is something to swap with.

@@ -12,7 +12,7 @@ from services.neuron.engine_api.events import Delta, Ended, Event, Failed, Start
 from services.neuron.engine_api.model import LoadPlan
 from services.neuron.engine_api.task import Prompt, SamplingParams, Segment, Task
 from tests.contract.engine.subjects import Subject
-from tests.doubles.models.scripted import Script
+from tests.doubles.scripted import Script
 
 GREEDY = SamplingParams(temperature=0)
 MOST_STEPS = 20_000

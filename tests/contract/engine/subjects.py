@@ -7,8 +7,8 @@ import importlib.util
 from collections.abc import Callable
 from pathlib import Path
 
-from tests.doubles.models import scripted
-from tests.doubles.models.scripted import Script
+from tests.doubles import scripted
+from tests.doubles.scripted import Script
 
 
 @dataclasses.dataclass(frozen=True)

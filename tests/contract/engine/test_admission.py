@@ -18,7 +18,7 @@ from tests.contract.engine.driving import (
     text,
     tokens,
 )
-from tests.doubles.models.scripted import Script
+from tests.doubles.scripted import Script
 
 ENDLESS = Script(words=[f" w{i}" for i in range(16)], is_endless=True)
 LONG = "a long story about a very long road. " * 40 + "\n"

@@ -7,7 +7,7 @@ import pytest
 from services.neuron.engine_api.model import LoadFailed, LoadPlan
 from tests.contract.engine.driving import Driver, run, text
 from tests.contract.engine.subjects import Subject
-from tests.doubles.models.scripted import Script
+from tests.doubles.scripted import Script
 
 
 def plan(driver: Driver, path: Path) -> LoadPlan:

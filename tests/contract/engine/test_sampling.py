@@ -15,7 +15,7 @@ from services.neuron.engine_api.task import (
     StopParams,
 )
 from tests.contract.engine.driving import GREEDY, Driver, deltas, ended, failed, run, text, tokens
-from tests.doubles.models.scripted import Script
+from tests.doubles.scripted import Script
 
 LOOP = Script(words=(" ping", " pong"), is_endless=True)
 TEN = StopParams(max_tokens=10)

@@ -5,7 +5,7 @@ import pytest
 from services.neuron.engine_api.events import EndReason
 from services.neuron.engine_api.task import StopParams
 from tests.contract.engine.driving import Driver, deltas, ended, run, text, tokens
-from tests.doubles.models.scripted import Script
+from tests.doubles.scripted import Script
 
 WORDS = Script(words=("The", " quick", " brown", " fox", " jumps"))
 

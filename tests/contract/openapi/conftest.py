@@ -14,7 +14,7 @@ from tests.contract.openapi.api import CheckedApi, Tally
 from tests.contract.openapi.document import Document, load
 from tests.contract.openapi.messages_api import CheckedMessages
 from tests.contract.openapi.openai import OPENAI
-from tests.doubles.models import scripted, tiny_bert
+from tests.doubles import scripted, tiny_bert
 from tests.system import local_fleet as running
 
 _TALLIES = pytest.StashKey[dict[str, Tally]]()

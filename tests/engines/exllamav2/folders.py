@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from tests.doubles.models import scripted
-from tests.doubles.models.scripted import Script
-from tests.doubles.models.vocabulary import (
+from tests.doubles import scripted
+from tests.doubles.scripted import Script
+from tests.doubles.vocabulary import (
     CONTROL,
     END_OF_TEXT_ID,
     TURN_END,

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import load_file, save_file
 
-from tests.doubles.models.vocabulary import Vocabulary
+from tests.doubles.vocabulary import Vocabulary
 from tests.engines.exllamav2 import folders
 
 WIDTH = 32

@@ -18,8 +18,8 @@ from services.backplane.errors import FleetError, Reason
 from services.neuron.sources import hub_forecast
 from services.neuron.sources.hub import HubSource
 from services.neuron.sources.resolver import Sources
+from tests.doubles import scripted
 from tests.doubles.hub_server import Hub, serving_hub
-from tests.doubles.models import scripted
 from tests.doubles.neuron_host import PATIENCE_SECONDS, refusal, running_neuron
 
 pytest.importorskip("huggingface_hub")

@@ -21,7 +21,7 @@ from cortex.v1.neuron_service_pb2_grpc import NeuronServiceStub
 from services.backplane.channels import open_channel
 from services.backplane.errors import Reason
 from services.backplane.status import from_rpc_error
-from tests.doubles.models import scripted
+from tests.doubles import scripted
 from tests.doubles.neuron_host import PATIENCE_SECONDS, chat
 
 

@@ -11,9 +11,9 @@ from google.protobuf import timestamp_pb2
 from cortex.v1 import conversation_pb2 as conversation
 from cortex.v1 import generation_pb2 as generation
 from services.backplane.errors import Reason
-from tests.doubles.models.vocabulary import CHATML
 from tests.doubles.neuron_host import chat, running_neuron
 from tests.doubles.neuron_transports import answer, transport_of
+from tests.doubles.vocabulary import CHATML
 
 # A model that thinks: its template opens the reasoning.
 THINKING = CHATML.replace("assistant\n{% endif %}", "assistant\n<think>\n{% endif %}")

@@ -6,7 +6,7 @@ import pathlib
 
 import pytest
 
-from tests.doubles.models import scripted
+from tests.doubles import scripted
 from tests.system.fleet.clients import WORDS
 from tests.system.fleet.measuring import measured, pytest_terminal_summary
 from tests.system.fleet.processes import Fleet

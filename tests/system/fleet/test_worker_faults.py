@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator, Sequence
 import pytest
 
 from services.neuron.settings import WorkerLimits
-from tests.doubles.models import random_llama
+from tests.doubles import random_llama
 from tests.doubles.neuron_host import running_neuron
 from tests.doubles.nvml import Driver
 from tests.system.fleet.worker_faults import FAULTS, STREAMS, Side, Stage

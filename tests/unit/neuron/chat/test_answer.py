@@ -9,7 +9,7 @@ from services.neuron.chat.reasoning import FORMATS
 from services.neuron.chat.stream import ReasoningPiece, TextPiece, ToolCallPiece
 from services.neuron.chat.template import ChatTemplate
 from services.neuron.engine_api.task import Constraint, ConstraintKind
-from tests.doubles.models.vocabulary import CHATML
+from tests.doubles.vocabulary import CHATML
 
 PLAIN = ChatStyle(None, "generic")
 THINKER = ChatStyle(FORMATS["think"], "hermes")

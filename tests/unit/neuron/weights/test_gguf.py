@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from services.neuron.weights import gguf
-from tests.doubles.models import scripted
+from tests.doubles import scripted
 
 
 @pytest.fixture

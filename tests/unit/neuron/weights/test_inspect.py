@@ -14,7 +14,7 @@ from services.neuron.sources.hub import HubSource
 from services.neuron.sources.resolver import Sources
 from services.neuron.sources.source import PathSource, Source
 from services.neuron.weights import inspect
-from tests.doubles.models import scripted
+from tests.doubles import scripted
 
 
 def no_bytes(done: int, total: int) -> None: ...
@@ -63,7 +63,7 @@ def test_broken_files_are_told_and_left_out(tmp_path):
 
 def test_a_split_file_is_one_model(tmp_path, monkeypatch):
     in_parts = functools.partial(gguf.GGUFWriter, split_max_tensors=4)
-    monkeypatch.setattr("tests.doubles.models.scripted.gguf.GGUFWriter", in_parts)
+    monkeypatch.setattr("tests.doubles.scripted.gguf.GGUFWriter", in_parts)
     scripted.build(tmp_path / "m.gguf")
     parts = sorted(tmp_path.glob("*.gguf"))
 

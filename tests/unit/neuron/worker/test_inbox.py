@@ -20,7 +20,7 @@ from services.neuron.engines import create_engine
 from services.neuron.worker.inbox import Inbox, TokenisedTask, Work
 from services.neuron.worker.link import Link
 from services.neuron.worker.models import Instance, Instances
-from tests.doubles.models import scripted
+from tests.doubles import scripted
 
 DEADLINE_SECONDS = 30.0
 WINDOW = 60_000

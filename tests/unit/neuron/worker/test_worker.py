@@ -35,8 +35,8 @@ from services.neuron.engine_api.frames import (
 )
 from services.neuron.engine_api.model import LoadPlan
 from services.neuron.engine_api.task import Prompt, SamplingParams, Segment, StopParams, Task
-from tests.doubles.models import random_llama, scripted, tiny_bert
-from tests.doubles.models.scripted import Script
+from tests.doubles import random_llama, scripted, tiny_bert
+from tests.doubles.scripted import Script
 from tests.doubles.worker_process import WorkerProcess, text_of
 
 ENDLESS = Script(words=[f" w{i}" for i in range(16)], is_endless=True, name="endless")

@@ -6,7 +6,7 @@ import pytest
 from services.backplane.errors import FleetError, Reason
 from services.neuron.engine_api.engine import LoadedModel
 from services.neuron.engine_api.task import Prompt, Segment, Task
-from tests.doubles.models import scripted, tiny_bert
+from tests.doubles import scripted, tiny_bert
 from tests.unit.neuron.engines.llamacpp.conftest import LoadModel
 
 

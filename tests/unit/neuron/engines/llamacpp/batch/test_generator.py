@@ -9,7 +9,7 @@ from services.neuron.engine_api.events import Delta, Ended, Event, Failed, Start
 from services.neuron.engine_api.model import EnginePoisoned
 from services.neuron.engine_api.task import Prompt, SamplingParams, StopParams, Task
 from services.neuron.engines.llamacpp.library.library import Library
-from tests.doubles.models import random_llama
+from tests.doubles import random_llama
 from tests.unit.neuron.engines.llamacpp.conftest import LoadModel
 
 STOP = StopParams(max_tokens=12, ignore_eos=True)

@@ -8,7 +8,7 @@ from services.neuron.engine_api.engine import LoadedModel
 from services.neuron.engine_api.model import LoadFailed
 from services.neuron.engine_api.task import Prompt, Segment
 from services.neuron.engines.llamacpp.model.bert_gguf import BadBertError, convert
-from tests.doubles.models import bert_folder, tiny_bert
+from tests.doubles import bert_folder, tiny_bert
 from tests.unit.neuron.engines.llamacpp.conftest import LoadModel
 
 TEXTS = ["the cat is a pet", "Money!", "dogs, stocks", "zebra", "the stock market of the cat"]

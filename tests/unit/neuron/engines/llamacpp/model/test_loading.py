@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from services.neuron.engine_api.model import LoadFailed
-from tests.doubles.models import random_llama, scripted, tiny_bert
+from tests.doubles import random_llama, scripted, tiny_bert
 from tests.unit.neuron.engines.llamacpp.conftest import LoadModel
 
 

@@ -4,9 +4,9 @@ import pytest
 
 from services.neuron.engine_api.engine import LoadedModel
 from services.neuron.engine_api.task import Prompt, Segment
-from tests.doubles.models import scripted, tiny_bert
-from tests.doubles.models.scripted import Script
-from tests.doubles.models.vocabulary import TURN_START_ID, id_of_byte
+from tests.doubles import scripted, tiny_bert
+from tests.doubles.scripted import Script
+from tests.doubles.vocabulary import TURN_START_ID, id_of_byte
 from tests.unit.neuron.engines.llamacpp.conftest import LoadModel
 
 

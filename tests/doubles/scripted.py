@@ -15,7 +15,7 @@ from pathlib import Path
 import gguf
 import numpy as np
 
-from tests.doubles.models.vocabulary import CHATML, TURN_END_ID, Vocabulary, id_of_byte
+from tests.doubles.vocabulary import CHATML, TURN_END_ID, Vocabulary, id_of_byte
 
 _HEADS = 4
 _FEED_FORWARD = 32

@@ -10,7 +10,7 @@ from pathlib import Path
 import gguf
 import numpy as np
 
-from tests.doubles.models.vocabulary import CHATML, Vocabulary
+from tests.doubles.vocabulary import CHATML, Vocabulary
 
 _WIDTH, _HEADS, _KV_HEADS, _LAYERS, _FEED_FORWARD = 64, 4, 2, 2, 128
 
