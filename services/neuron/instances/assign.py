@@ -49,7 +49,7 @@ class Assignments:
         """The worker of a load, whose memory is promised until `release`.
 
         Raises:
-            FleetError: it cannot run here; see `placing.place`.
+            FleetError: it cannot run here; see `fit.place`.
         """
         placement, _ = await self.consider(spec, weights)
         # No await between the choice and the promise: nobody else may choose meanwhile.

@@ -1,6 +1,6 @@
 """How a neuron stands for placement: what is free, what is held, what may not be touched.
 
-Values that `placements` makes of the fleet and that `feasibility`, `eviction` and `placement` read.
+Values that `SchedulerCache` makes of the fleet and that filters, eviction and select read.
 """
 
 from __future__ import annotations

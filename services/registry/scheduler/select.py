@@ -1,6 +1,6 @@
 """Where a model should go. Pure: values in, values out; no clock, no I/O, no log.
 
-`examining.examine` looks at one neuron; `decide` and `explain` both use it, so that what is
+`evaluate.examine` looks at one neuron; `decide` and `explain` both use it, so that what is
 explained is what would be done. `decide` looks only as far as the answer needs: of ten thousand
 neurons it examines those that could still be better than the best so far.
 """
