@@ -7,12 +7,13 @@ from collections import Counter
 from collections.abc import Callable
 
 from bench.simulate import scenario as scenarios
+from bench.simulate.faults import FaultInjector
 from bench.simulate.invariants import Invariants
 from bench.simulate.link import KEEPALIVE_SECONDS, Link
 from bench.simulate.neuron import Neuron
 from bench.simulate.requests import Requests
 from bench.simulate.scenario import Scenario
-from bench.simulate.world import World
+from bench.simulate.world import Run, World
 from services.backplane.errors import FleetError, Reason
 from services.registry.control.control_plane import ControlPlane
 from services.registry.fleet.leases import Leases
@@ -45,40 +46,39 @@ class SimulatedFleet:
     """One seed's run."""
 
     def __init__(self, scenario: Scenario, seed: int) -> None:
-        self.scenario = scenario
-        self.world = World(seed)
-        dice = self.world.random
-        self.fleet_state = FleetState(
-            self.world.clock,
+        world = World(seed)
+        dice = world.random
+        fleet_state = FleetState(
+            world.clock,
             scenario.policy,
-            catalogue=scenarios.catalogue(self.world, scenario.models, scenario.neurons),
+            catalogue=scenarios.catalogue(dice, scenario.models, scenario.neurons),
         )
         leases = Leases(lease_seconds=_LEASE_SECONDS, forget_seconds=30.0)
-        self.control = ControlPlane(self.fleet_state, self, leases)
-        self.invariants = Invariants(self)
-        self.excess = {
+        self._run = Run(world, scenario, fleet_state, ControlPlane(fleet_state, self, leases))
+        self._invariants = Invariants(self._run)
+        self._excess = {
             m: dice.uniform(1.1, 1.4) if dice.random() < scenario.faults.short else 1.0
-            for m in self.fleet_state.catalogue.profiles
+            for m in fleet_state.catalogue.profiles
         }
-        self.links: dict[str, Link] = {}
+        self._links: dict[str, Link] = {}
         for index in range(scenario.neurons):
             self._add(f"n{index}", dice.choice("abc"))
-        self.requests = Requests(self)
-        self.counts: Counter[str] = Counter()
+        self._requests = Requests(self._run, self._invariants, self._links)
 
     def _add(self, name: str, zone: str) -> None:
+        world = self._run.world
         neuron = Neuron(
-            self.world,
+            world,
             name,
-            scenarios.devices(self.world),
+            scenarios.devices(world.random),
             labels={"zone": zone},
             true_bytes=self._true_bytes,
             load_seconds=self._load_seconds,
             load_fault=self._load_fault,
         )
-        link = self.links[name] = Link(self, neuron)
+        link = self._links[name] = Link(self._run, self._invariants, neuron)
         neuron.on_change = link.report
-        self.world.after(self.world.random.uniform(0, 2), link.attach)
+        world.after(world.random.uniform(0, 2), link.attach)
 
     def run(self) -> Result:
         """Runs to the end.
@@ -86,105 +86,57 @@ class SimulatedFleet:
         Raises:
             Broken: an invariant did not hold.
         """
-        self.requests.schedule()
-        self._schedule_faults()
-        until = self.scenario.seconds + self.scenario.quiet_seconds
-        self.world.run(
-            until,
-            next_due=self.control.next_due,
+        scenario, world, counts = self._run.scenario, self._run.world, self._run.counts
+        requests = self._requests
+        requests.schedule()
+        FaultInjector(self._run, requests, self._links).schedule()
+        world.run(
+            scenario.seconds + scenario.quiet_seconds,
+            next_due=self._run.control.next_due,
             advance=self._advance,
-            is_over=lambda: self.requests.is_over and self.world.now > self.scenario.seconds,
+            is_over=lambda: requests.is_over and world.now > scenario.seconds,
         )
-        self.invariants.at_the_end()
-        outcomes = Counter(self.requests.outcomes.values())
+        self._invariants.at_the_end(
+            is_over=requests.is_over,
+            left=[r.model for r in requests.open.values()],
+            outcomes=requests.outcomes,
+        )
         return Result(
-            self.world.steps,
-            outcomes,
-            self.counts["evicted"],
-            self.counts["loads"],
-            self.requests.waits,
-            self.counts["redirected"],
+            world.steps,
+            Counter(requests.outcomes.values()),
+            counts["evicted"],
+            counts["loads"],
+            requests.waits,
+            counts["redirected"],
         )
 
     def _advance(self) -> None:
-        self.control.advance()
-        self.invariants.after_advance()
+        self._run.control.advance()
+        self._invariants.after_advance()
 
     # -- what is true -------------------------------------------------------------------------
 
     def _true_bytes(self, model: str, devices: int) -> int:
-        profile = self.fleet_state.catalogue.profiles[model]
-        return round(profile.memory_bytes * self.excess[model] / devices)
+        profile = self._run.fleet_state.catalogue.profiles[model]
+        return round(profile.memory_bytes * self._excess[model] / devices)
 
     def _load_seconds(self, model: str) -> float:
-        size = self.fleet_state.catalogue.profiles[model].memory_bytes / scenarios.GIB
-        slow = 10 if self.world.random.random() < self.scenario.faults.slow else 1
-        return (0.5 + size * 0.1) * self.world.random.uniform(0.8, 1.2) * slow
+        size = self._run.fleet_state.catalogue.profiles[model].memory_bytes / scenarios.GIB
+        slow = 10 if self._run.world.random.random() < self._run.scenario.faults.slow else 1
+        return (0.5 + size * 0.1) * self._run.world.random.uniform(0.8, 1.2) * slow
 
     def _load_fault(self, model: str) -> FleetError | None:
-        if self.world.random.random() < self.scenario.faults.fail:
+        if self._run.world.random.random() < self._run.scenario.faults.fail:
             return FleetError(Reason.LOAD_FAILED, f"{model} failed to load.")
         return None
-
-    # -- faults -------------------------------------------------------------------------------
-
-    def _schedule_faults(self) -> None:
-        faults, dice = self.scenario.faults, self.world.random
-        kinds: tuple[tuple[float, Callable[[], None]], ...] = (
-            (faults.deaths, self._kill_one),
-            (faults.partitions, self._cut_one),
-            (faults.squeezes, self._squeeze_one),
-        )
-        for expected, fault in kinds:
-            for _ in range(round(dice.uniform(0, 2 * expected))):
-                self.world.after(dice.uniform(1, self.scenario.seconds), fault)
-
-    def _some_link(self) -> Link:
-        return self.links[self.world.random.choice(sorted(self.links))]
-
-    def _kill_one(self) -> None:
-        link, world = self._some_link(), self.world
-        if not link.neuron.is_up:
-            return
-        self.requests.died(link.neuron.die())
-        # a killed process closes its connections; a killed host does not
-        noticed = world.random.choice((0.002, 0.002, KEEPALIVE_SECONDS))
-        world.after(noticed, link.broke)
-
-        def back() -> None:
-            link.neuron.boot()
-            link.attach()
-
-        world.after(noticed + world.random.uniform(0.5, 20), back)
-
-    def _cut_one(self) -> None:
-        link, world = self._some_link(), self.world
-        seconds = world.random.uniform(1, 40)
-        link.cut_until = max(link.cut_until, world.now + seconds)
-        if seconds > KEEPALIVE_SECONDS:
-            world.after(KEEPALIVE_SECONDS, link.broke)
-            world.after(seconds, link.attach)
-
-    def _squeeze_one(self) -> None:
-        neuron, world = self._some_link().neuron, self.world
-        device = world.random.choice(sorted(neuron.devices))
-        taken = max(0, round(neuron.free(device) * world.random.uniform(0.2, 1.0)))
-        neuron.squeezed[device] += taken
-        neuron.on_change()
-
-        def released() -> None:
-            neuron.squeezed[device] -= taken
-            neuron.on_change()
-
-        world.after(world.random.uniform(5, 60), released)
 
     # -- effects ------------------------------------------------------------------------------
 
     def load(self, order: LoadOrder) -> None:
         """Carries a load over the simulated network."""
-        self.counts["loads"] += 1
-        link = self.links[order.neuron]
-        control = self.control
+        self._run.counts["loads"] += 1
+        link = self._links[order.neuron]
+        control = self._run.control
 
         def failed(error: FleetError) -> None:
             self._answer(link, lambda: control.on_load_failed(order.order_id, error))
@@ -193,9 +145,9 @@ class SimulatedFleet:
             if not self._reaches(link, order.incarnation_id):
                 lost = FleetError(Reason.NEURON_LOST, f"{order.neuron} does not answer.")
                 wait = KEEPALIVE_SECONDS if link.is_cut else 0.01
-                self.world.after(wait, lambda: control.on_load_failed(order.order_id, lost))
+                self._run.world.after(wait, lambda: control.on_load_failed(order.order_id, lost))
                 return
-            self.invariants.load_begins(order, link.neuron)
+            self._invariants.load_begins(order, link.neuron)
             link.neuron.load(
                 order,
                 progress=lambda p: self._answer(
@@ -207,25 +159,25 @@ class SimulatedFleet:
                 failed=failed,
             )
 
-        self.world.after(self.world.latency(), begin)
+        self._run.world.after(self._run.world.latency(), begin)
 
     def cancel_load(self, order_id: int) -> None:
         """Tells every neuron that could have it; only one has."""
-        for link in self.links.values():
+        for link in self._links.values():
             if link.neuron.is_up:
                 link.neuron.cancel_load(order_id)
 
     def unload(self, order: UnloadOrder) -> None:
         """Carries an unload over the simulated network."""
-        self.invariants.unload_ordered(order)
-        self.counts["evicted"] += order.why is UnloadReason.EVICTED
-        link, control = self.links[order.neuron], self.control
+        self._invariants.unload_ordered(order)
+        self._run.counts["evicted"] += order.why is UnloadReason.EVICTED
+        link, control = self._links[order.neuron], self._run.control
 
         def begin() -> None:
             if not self._reaches(link, order.incarnation_id):
                 lost = FleetError(Reason.NEURON_LOST, f"{order.neuron} does not answer.")
                 wait = KEEPALIVE_SECONDS if link.is_cut else 0.01
-                self.world.after(wait, lambda: control.on_unload_failed(order.order_id, lost))
+                self._run.world.after(wait, lambda: control.on_unload_failed(order.order_id, lost))
                 return
             link.neuron.unload(
                 order,
@@ -237,13 +189,13 @@ class SimulatedFleet:
                 ),
             )
 
-        self.world.after(self.world.latency(), begin)
+        self._run.world.after(self._run.world.latency(), begin)
 
     def record(self, event: Event) -> None:
         """Counts."""
         if isinstance(event, LoadEnded):
-            self.counts[event.failure or "ready"] += 1
-        self.counts["redirected"] += isinstance(event, Redirected)
+            self._run.counts[event.failure or "ready"] += 1
+        self._run.counts["redirected"] += isinstance(event, Redirected)
 
     def _reaches(self, link: Link, incarnation_id: str) -> bool:
         neuron = link.neuron
@@ -251,5 +203,5 @@ class SimulatedFleet:
 
     def _answer(self, link: Link, then: Callable[[], None]) -> None:
         """A message from a neuron; while the link is cut it waits, as TCP makes it."""
-        held = max(0.0, link.cut_until - self.world.now)
-        self.world.after(held + self.world.latency(), then)
+        held = max(0.0, link.cut_until - self._run.world.now)
+        self._run.world.after(held + self._run.world.latency(), then)

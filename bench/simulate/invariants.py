@@ -2,27 +2,39 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import Protocol
 
 from bench.simulate.neuron import Broken, Neuron
+from bench.simulate.world import Run
 from services.registry.fleet.records import InstanceState, NeuronIdentity, NeuronReport
 from services.registry.placement.orders import LoadOrder, UnloadOrder, UnloadReason
-
-if TYPE_CHECKING:
-    from bench.simulate.fleet import SimulatedFleet
-    from bench.simulate.requests import Request
 
 _CHORES = frozenset({UnloadReason.IDLE, UnloadReason.OUTDATED, UnloadReason.DEFRAG})
 # The control acts when something is due; a waiter may be overdue by the length of one message.
 _SLACK = 0.1
 
 
+class Waiting(Protocol):
+    """A client that waits for a placement."""
+
+    @property
+    def model(self) -> str:
+        """The model that it wants."""
+        ...
+
+    @property
+    def waiting_since(self) -> float | None:
+        """When it began to wait; None once it no longer does."""
+        ...
+
+
 class Invariants:
     """Told of everything that matters; raises `Broken` at the first breach."""
 
-    def __init__(self, fleet: SimulatedFleet) -> None:
-        self._fleet = fleet
-        self._waiting: dict[Request, float] = {}
+    def __init__(self, run: Run) -> None:
+        self._run = run
+        self._waiting: dict[Waiting, float] = {}
         self._newest: dict[tuple[str, str], int] = {}
         self._incarnations: dict[str, str] = {}
 
@@ -35,7 +47,7 @@ class Invariants:
     ) -> None:
         """A report arrived: one that is old changes nothing."""
         key = (identity.name, identity.incarnation_id)
-        member = self._fleet.fleet_state.fleet.members.get(identity.name)
+        member = self._run.fleet_state.fleet.members.get(identity.name)
         if taken and member is not None:
             if member.identity.incarnation_id != self._incarnations[identity.name]:
                 self._fail(f"a dead process of {identity.name} has clobbered the live one")
@@ -45,10 +57,10 @@ class Invariants:
 
     def load_begins(self, order: LoadOrder, neuron: Neuron) -> None:
         """No device is over-committed, by the registry's own figure of the model."""
-        footprint = self._fleet.fleet_state.footprint(order.profile)
+        footprint = self._run.fleet_state.footprint(order.profile)
         need = footprint.per_device(len(order.device_ids))
         for device in order.device_ids:
-            held = sum(c.memory.get(device, 0) for c in neuron.copies.values())
+            held = sum(c.memory.get(device, 0) for c in neuron.instances.values())
             if held + need > neuron.devices[device]:
                 self._fail(
                     f"{neuron.name}/{device} is over-committed by {order.profile.model}: "
@@ -57,11 +69,11 @@ class Invariants:
 
     def unload_ordered(self, order: UnloadOrder) -> None:
         """Nothing in flight is evicted, pins are kept, protection and classes are respected."""
-        fleet_state = self._fleet.fleet_state
+        fleet_state = self._run.fleet_state
         member = fleet_state.fleet.members[order.neuron]
         instance = member.instance(order.instance_id)
         profile = fleet_state.catalogue.profiles[order.model]
-        now = self._fleet.world.now
+        now = self._run.world.now
         if order.why in _CHORES and instance is not None and instance.in_flight:
             self._fail(f"{order.model} has work in flight and is unloaded as {order.why.value}")
         if order.why is not UnloadReason.EVICTED:
@@ -76,7 +88,7 @@ class Invariants:
         if instance.in_flight:
             ages = [
                 now - d.since
-                for d in self._fleet.control.placements.demands
+                for d in self._run.control.placements.demands
                 if d.profile.model == order.for_model
             ]
             if max(ages, default=0.0) < fleet_state.policy.patience:
@@ -90,32 +102,37 @@ class Invariants:
         if protected > now + _SLACK:
             self._fail(f"{order.model} is evicted {protected - now:.1f} s too early")
 
-    def waits(self, request: Request) -> None:
+    def waits(self, request: Waiting) -> None:
         """A client has begun to wait."""
-        profile = self._fleet.fleet_state.catalogue.profiles[request.model]
-        wait = profile.max_wait_seconds or self._fleet.fleet_state.policy.max_wait
-        self._waiting[request] = self._fleet.world.now + wait
+        profile = self._run.fleet_state.catalogue.profiles[request.model]
+        wait = profile.max_wait_seconds or self._run.fleet_state.policy.max_wait
+        self._waiting[request] = self._run.world.now + wait
 
     def after_advance(self) -> None:
         """No waiter waits beyond its bound."""
-        now = self._fleet.world.now
+        now = self._run.world.now
         for request in [r for r, _ in self._waiting.items() if r.waiting_since is None]:
             del self._waiting[request]
         first = next(iter(self._waiting.items()), None)
         if first is not None and first[1] + _SLACK < now:
             self._fail(f"a client has waited too long for {first[0].model}")
 
-    def at_the_end(self) -> None:
-        """Every request was answered or refused with a reason, and nothing is left behind."""
-        if not self._fleet.requests.is_over:
-            left = sorted(r.model for r in self._fleet.requests.open.values())
-            self._fail(f"requests without an end: {left}")
-        control = self._fleet.control
+    def at_the_end(self, *, is_over: bool, left: list[str], outcomes: Mapping[int, str]) -> None:
+        """Every request was answered or refused with a reason, and nothing is left behind.
+
+        Args:
+            is_over: every request has ended.
+            left: models of the requests that have not.
+            outcomes: how each of the others ended, by its number.
+        """
+        if not is_over:
+            self._fail(f"requests without an end: {sorted(left)}")
+        control = self._run.control
         if control.placements.waiting:
             self._fail(f"{control.placements.waiting} waiters are still counted")
-        tried = [o for o in self._fleet.requests.outcomes.values() if o == "tried too often"]
-        if len(tried) > len(self._fleet.requests.outcomes) // 20:
-            self._fail(f"{len(tried)} requests were sent to copies that refused them")
+        tried = [o for o in outcomes.values() if o == "tried too often"]
+        if len(tried) > len(outcomes) // 20:
+            self._fail(f"{len(tried)} requests were sent to instances that refused them")
 
     def _fail(self, what: str) -> None:
-        raise Broken(f"at {self._fleet.world.now:.3f} s: {what}")
+        raise Broken(f"at {self._run.world.now:.3f} s: {what}")

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
+from bench.simulate.invariants import Invariants
+from bench.simulate.neuron import Neuron
+from bench.simulate.world import Run
 from services.registry.fleet.records import NeuronIdentity, NeuronReport
-
-if TYPE_CHECKING:
-    from bench.simulate.fleet import SimulatedFleet
-    from bench.simulate.neuron import Neuron
 
 _REPORT_SECONDS = 3.0
 # A peer that is cut off is noticed after so long, as gRPC's keep-alive does.
@@ -18,8 +15,9 @@ KEEPALIVE_SECONDS = 15.0
 class Link:
     """One neuron's stream."""
 
-    def __init__(self, fleet: SimulatedFleet, neuron: Neuron) -> None:
-        self.fleet, self.neuron = fleet, neuron
+    def __init__(self, run: Run, invariants: Invariants, neuron: Neuron) -> None:
+        self.neuron = neuron
+        self._run, self._invariants = run, invariants
         self.epoch: int | None = None
         self.cut_until = 0.0
         self._round = 0
@@ -27,32 +25,32 @@ class Link:
     @property
     def is_cut(self) -> bool:
         """True while nothing passes."""
-        return self.fleet.world.now < self.cut_until
+        return self._run.world.now < self.cut_until
 
     def attach(self) -> None:
         """Opens a stream, or tries again later."""
-        world = self.fleet.world
+        world = self._run.world
         if not self.neuron.is_up:
             return
         if self.is_cut:
             world.after(1.0, self.attach)
             return
         self._round += 1
-        self.epoch = self.fleet.control.membership.attach(self.neuron.identity)
-        self.fleet.invariants.attached(self.neuron)
+        self.epoch = self._run.control.membership.attach(self.neuron.identity)
+        self._invariants.attached(self.neuron)
         self.report()
         self._beat(self._round)
 
     def _beat(self, round_: int) -> None:
         if self.neuron.is_up and round_ == self._round:
             self.report()
-            self.fleet.world.after(_REPORT_SECONDS, lambda: self._beat(round_))
+            self._run.world.after(_REPORT_SECONDS, lambda: self._beat(round_))
 
     def report(self) -> None:
         """Sends the state as it is now; it arrives as the network pleases."""
         if self.epoch is None or not self.neuron.is_up or self.is_cut:
             return
-        world, faults = self.fleet.world, self.fleet.scenario.faults
+        world, faults = self._run.world, self._run.scenario.faults
         identity, report, epoch = self.neuron.identity, self.neuron.report(), self.epoch
         if world.random.random() < faults.lost:
             return
@@ -61,14 +59,14 @@ class Link:
         world.after(delay, lambda: self._arrive(identity, epoch, report))
 
     def _arrive(self, identity: NeuronIdentity, epoch: int, report: NeuronReport) -> None:
-        taken = self.fleet.control.membership.report(identity.name, epoch, report)
-        self.fleet.invariants.reported(identity, epoch, report, taken=taken)
-        self.fleet.control.placements.advance()
+        taken = self._run.control.membership.report(identity.name, epoch, report)
+        self._invariants.reported(identity, epoch, report, taken=taken)
+        self._run.control.placements.advance()
 
     def broke(self) -> None:
         """The registry notices that the stream is gone."""
         epoch, self.epoch = self.epoch, None
         self._round += 1
         if epoch is not None:
-            self.fleet.control.membership.stream_broke(self.neuron.name, epoch)
-            self.fleet.control.placements.advance()
+            self._run.control.membership.stream_broke(self.neuron.name, epoch)
+            self._run.control.placements.advance()

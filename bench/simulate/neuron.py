@@ -24,7 +24,7 @@ _incarnations = itertools.count(1)
 
 
 @dataclasses.dataclass
-class Copy:
+class SimulatedInstance:
     """One loaded model, as it really is."""
 
     instance_id: str
@@ -71,7 +71,7 @@ class Neuron:
         self.squeezed = dict.fromkeys(devices, 0)
         self.is_up = True
         self.incarnation = 0
-        self.copies: dict[str, Copy] = {}
+        self.instances: dict[str, SimulatedInstance] = {}
         self.cycles = 0
         self.on_change: Callable[[], None] = lambda: None
         self._true_bytes = true_bytes
@@ -79,7 +79,7 @@ class Neuron:
         self._load_fault = load_fault
         self._sequence = 0
         self._loading: dict[str, int] = {}
-        self._orders: dict[int, Copy] = {}
+        self._orders: dict[int, SimulatedInstance] = {}
         self._cancelled: set[int] = set()
         self.boot()
 
@@ -89,7 +89,7 @@ class Neuron:
         """Starts a new process, which holds nothing."""
         self.is_up = True
         self.incarnation = next(_incarnations)
-        self.copies = {}
+        self.instances = {}
         self._loading, self._orders = {}, {}
         self._sequence = 0
         self.cycles = 0
@@ -100,8 +100,8 @@ class Neuron:
         Returns: the requests that die with it.
         """
         self.is_up = False
-        lost = [r for copy in self.copies.values() for r in copy.active]
-        self.copies = {}
+        lost = [r for held in self.instances.values() for r in held.active]
+        self.instances = {}
         return lost
 
     @property
@@ -129,14 +129,14 @@ class Neuron:
                     last_used=c.last_used,
                     load_seconds=c.load_seconds,
                 )
-                for c in self.copies.values()
+                for c in self.instances.values()
             ),
             workers=(Worker(tuple(self.devices), self.cycles),),
         )
 
     def free(self, device: str) -> int:
         """Bytes that are free."""
-        used = sum(c.memory.get(device, 0) for c in self.copies.values())
+        used = sum(c.memory.get(device, 0) for c in self.instances.values())
         return self.devices[device] - used - self.squeezed[device]
 
     # -- orders -------------------------------------------------------------------------------
@@ -156,7 +156,7 @@ class Neuron:
         for device in order.device_ids:
             if device in self._loading:
                 raise Broken(f"two loads at once on {self.name}/{device}: {model}")
-        if any(c.model == model for c in self.copies.values()):
+        if any(c.model == model for c in self.instances.values()):
             raise Broken(f"{model} is loaded twice on {self.name}")
         fault = self._load_fault(model)
         memory = {d: self._true_bytes(model, len(order.device_ids)) for d in order.device_ids}
@@ -164,7 +164,7 @@ class Neuron:
             fault = FleetError(Reason.OUT_OF_MEMORY, f"{model} does not fit on {self.name}.")
             memory = {}
         seconds = self._load_seconds(model)
-        copy = Copy(
+        held = SimulatedInstance(
             f"{self.name}/{self.incarnation}/{order.order_id}",
             model,
             memory,
@@ -174,8 +174,8 @@ class Neuron:
         )
         for device in order.device_ids:
             self._loading[device] = order.order_id
-        self.copies[copy.instance_id] = copy
-        self._orders[order.order_id] = copy
+        self.instances[held.instance_id] = held
+        self._orders[order.order_id] = held
         self.on_change()
         ends = seconds * (0.3 if fault else 1.0)
         incarnation = self.incarnation
@@ -188,7 +188,7 @@ class Neuron:
         self.world.after(
             ends,
             lambda: self._if_loading(
-                order, incarnation, lambda: self._loaded(order, copy, fault, ready, failed)
+                order, incarnation, lambda: self._loaded(order, held, fault, ready, failed)
             ),
         )
 
@@ -199,36 +199,36 @@ class Neuron:
     def _loaded(
         self,
         order: LoadOrder,
-        copy: Copy,
+        held: SimulatedInstance,
         fault: FleetError | None,
         ready: Callable[[Instance], None],
         failed: Callable[[FleetError], None],
     ) -> None:
         self._end_load(order.order_id)
         if fault is not None:
-            del self.copies[copy.instance_id]
+            del self.instances[held.instance_id]
             self.on_change()
             failed(fault)
             return
-        copy.state = InstanceState.READY
-        copy.last_used = self.world.now
+        held.state = InstanceState.READY
+        held.last_used = self.world.now
         self.cycles += 1
-        instance = next(i for i in self.report().instances if i.instance_id == copy.instance_id)
+        instance = next(i for i in self.report().instances if i.instance_id == held.instance_id)
         self.on_change()
         ready(instance)
 
     def cancel_load(self, order_id: int) -> None:
         """Ends a load; its memory is free a moment later."""
         self._cancelled.add(order_id)
-        copy = self._orders.get(order_id)
-        if copy is None:
+        held = self._orders.get(order_id)
+        if held is None:
             return
         incarnation = self.incarnation
 
         def freed() -> None:
             if self.is_up and self.incarnation == incarnation and order_id in self._orders:
                 self._end_load(order_id)
-                self.copies.pop(copy.instance_id, None)
+                self.instances.pop(held.instance_id, None)
                 self.on_change()
 
         self.world.after(self.world.random.uniform(0.01, 0.5), freed)
@@ -244,54 +244,54 @@ class Neuron:
         done: Callable[[int], None],
         failed: Callable[[FleetError], None],
     ) -> None:
-        """Drains a copy, then frees it; running requests end by themselves."""
-        copy = self.copies.get(order.instance_id)
-        if copy is None:
+        """Drains an instance, then frees it; running requests end by themselves."""
+        held = self.instances.get(order.instance_id)
+        if held is None:
             failed(FleetError(Reason.INSTANCE_GONE, "It is gone."))
             return
-        copy.state = InstanceState.DRAINING
+        held.state = InstanceState.DRAINING
         self.on_change()
         incarnation = self.incarnation
 
         def released() -> None:
             if self.is_up and self.incarnation == incarnation:
-                self.copies.pop(copy.instance_id, None)
+                self.instances.pop(held.instance_id, None)
                 self.cycles += 1
                 self.on_change()
-                done(sum(copy.memory.values()))
+                done(sum(held.memory.values()))
 
         def idle() -> None:
-            copy.state, copy.on_idle = InstanceState.UNLOADING, None
+            held.state, held.on_idle = InstanceState.UNLOADING, None
             self.on_change()
             self.world.after(self.world.random.uniform(0.02, 0.3), released)
 
-        if copy.active:
-            copy.on_idle = idle
+        if held.active:
+            held.on_idle = idle
         else:
             idle()
 
     # -- work ---------------------------------------------------------------------------------
 
     def admit(self, instance_id: str, model: str, request: int) -> bool:
-        """Takes a request, unless the copy is not ready: the neuron is authoritative."""
-        copy = self.copies.get(instance_id)
-        if not self.is_up or copy is None or copy.state is not InstanceState.READY:
+        """Takes a request, unless the instance is not ready: the neuron is authoritative."""
+        held = self.instances.get(instance_id)
+        if not self.is_up or held is None or held.state is not InstanceState.READY:
             return False
-        if copy.model != model:
-            raise Broken(f"{instance_id} is {copy.model}, and {model} was sent there")
-        copy.active.add(request)
-        copy.last_used = self.world.now
+        if held.model != model:
+            raise Broken(f"{instance_id} is {held.model}, and {model} was sent there")
+        held.active.add(request)
+        held.last_used = self.world.now
         self.on_change()
         return True
 
     def finish(self, instance_id: str, request: int) -> bool:
         """Ends a request; False if it had died before."""
-        copy = self.copies.get(instance_id)
-        if copy is None or request not in copy.active:
+        held = self.instances.get(instance_id)
+        if held is None or request not in held.active:
             return False
-        copy.active.discard(request)
-        copy.last_used = self.world.now
+        held.active.discard(request)
+        held.last_used = self.world.now
         self.on_change()
-        if not copy.active and copy.on_idle is not None:
-            copy.on_idle()
+        if not held.active and held.on_idle is not None:
+            held.on_idle()
         return True

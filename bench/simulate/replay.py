@@ -119,8 +119,8 @@ class _Replay:
         self.world.after(0.0, self.control.advance)
 
     def _ask(self, number: int, model: str, came: float) -> None:
-        for copy in self.neuron.copies.values():
-            if copy.model == model and self._send(copy.instance_id, number, model, came):
+        for instance in self.neuron.instances.values():
+            if instance.model == model and self._send(instance.instance_id, number, model, came):
                 return
         self.figures.cold_starts += 1
         caller = _Caller(self, number, model, came)

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
 
+from bench.simulate.invariants import Invariants
+from bench.simulate.link import Link
+from bench.simulate.world import Run
 from services.backplane.errors import FleetError
 from services.registry.fleet.records import InstanceState
 from services.registry.placement.demand import Ticket
 from services.registry.placement.progress import Placed, Step
-
-if TYPE_CHECKING:
-    from bench.simulate.fleet import SimulatedFleet
 
 _MOST_TRIES = 8
 # Seconds that a long answer takes.
@@ -46,12 +46,12 @@ class Request:
 class Requests:
     """All of them, and how each ended."""
 
-    def __init__(self, fleet: SimulatedFleet) -> None:
-        self._fleet = fleet
+    def __init__(self, run: Run, invariants: Invariants, links: Mapping[str, Link]) -> None:
+        self._run, self._invariants, self._links = run, invariants, links
         self.outcomes: dict[int, str] = {}
         self.open: dict[int, Request] = {}
         self.waits: list[float] = []
-        self._expected = fleet.scenario.requests
+        self._expected = run.scenario.requests
 
     @property
     def is_over(self) -> bool:
@@ -60,8 +60,8 @@ class Requests:
 
     def schedule(self) -> None:
         """Bursts: a few models are popular at a time."""
-        world, scenario = self._fleet.world, self._fleet.scenario
-        models = sorted(self._fleet.fleet_state.catalogue.profiles)
+        world, scenario = self._run.world, self._run.scenario
+        models = sorted(self._run.fleet_state.catalogue.profiles)
         for number in range(scenario.requests):
             at = world.random.uniform(1.0, scenario.seconds)
             popular = models[: max(3, len(models) // 3)]
@@ -72,19 +72,19 @@ class Requests:
             world.after(at, functools.partial(self._come, request))
 
     def _come(self, request: Request) -> None:
-        request.came_at = self._fleet.world.now
+        request.came_at = self._run.world.now
         self.open[request.number] = request
         self.attempt(request)
 
     def attempt(self, request: Request) -> None:
-        """As the gateway does: a loaded copy if the view has one, else the registry is asked."""
-        fleet = self._fleet
-        profile = fleet.fleet_state.catalogue.profiles[request.model]
+        """As the gateway does: an instance that the view has, else the registry is asked."""
+        fleet_state = self._run.fleet_state
+        profile = fleet_state.catalogue.profiles[request.model]
         best: tuple[int, str, str] | None = None
-        for member, instance in fleet.fleet_state.fleet.instances_of(request.model):
+        for member, instance in fleet_state.fleet.instances_of(request.model):
             if (
                 instance.state is InstanceState.READY
-                and fleet.fleet_state.is_routable(profile, member, instance)
+                and fleet_state.is_routable(profile, member, instance)
                 and instance.instance_id not in request.excluded
             ):
                 found = (instance.in_flight, member.name, instance.instance_id)
@@ -96,9 +96,9 @@ class Requests:
 
     def ask(self, request: Request) -> None:
         """Waits for a placement."""
-        request.waiting_since = self._fleet.world.now
+        request.waiting_since = self._run.world.now
         try:
-            ticket = self._fleet.control.ensure(
+            ticket = self._run.control.ensure(
                 request.model, request, excluded=frozenset(request.excluded)
             )
         except FleetError as error:
@@ -106,21 +106,21 @@ class Requests:
             return
         if request.waiting_since is not None:
             request.ticket = ticket
-            self._fleet.invariants.waits(request)
-        if self._fleet.world.random.random() < 0.05:
-            impatience = self._fleet.world.random.uniform(0.1, 5)
-            self._fleet.world.after(impatience, lambda: self._leave(request))
+            self._invariants.waits(request)
+        if self._run.world.random.random() < 0.05:
+            impatience = self._run.world.random.uniform(0.1, 5)
+            self._run.world.after(impatience, lambda: self._leave(request))
 
     def _leave(self, request: Request) -> None:
         if request.ticket is not None and request.waiting_since is not None:
-            self._fleet.control.leave(request.ticket)
+            self._run.control.leave(request.ticket)
             self._end(request, "client left")
 
     def placed(self, request: Request, placed: Placed) -> None:
-        """On its way to the copy."""
+        """On its way to the instance."""
         self._waited(request)
-        self._fleet.world.after(
-            self._fleet.world.latency(),
+        self._run.world.after(
+            self._run.world.latency(),
             lambda: self._send(request, placed.neuron, placed.instance_id),
         )
 
@@ -131,11 +131,11 @@ class Requests:
 
     def _waited(self, request: Request) -> None:
         if request.waiting_since is not None:
-            self.waits.append(self._fleet.world.now - request.waiting_since)
+            self.waits.append(self._run.world.now - request.waiting_since)
             request.waiting_since, request.ticket = None, None
 
     def _send(self, request: Request, neuron_name: str, instance_id: str) -> None:
-        link = self._fleet.links[neuron_name]
+        link = self._links[neuron_name]
         if link.is_cut or not link.neuron.admit(instance_id, request.model, request.number):
             self._again(request, instance_id)
             return
@@ -144,7 +144,7 @@ class Requests:
             if link.neuron.finish(instance_id, request.number):
                 self._end(request, "answered")
 
-        self._fleet.world.after(request.seconds, finished)
+        self._run.world.after(request.seconds, finished)
 
     def _again(self, request: Request, instance_id: str) -> None:
         request.tries += 1
@@ -152,14 +152,14 @@ class Requests:
         if request.tries > _MOST_TRIES:
             self._end(request, "tried too often")
         else:
-            self._fleet.world.after(self._fleet.world.latency(), lambda: self.attempt(request))
+            self._run.world.after(self._run.world.latency(), lambda: self.attempt(request))
 
     def died(self, numbers: list[int]) -> None:
         """Their neuron was killed under them: half had not begun to answer, and try again."""
         for number in numbers:
             request = self.open[number]
-            if self._fleet.world.random.random() < 0.5:
-                self._fleet.world.after(0.01, functools.partial(self.attempt, request))
+            if self._run.world.random.random() < 0.5:
+                self._run.world.after(0.01, functools.partial(self.attempt, request))
             else:
                 self._end(request, "neuron died")
 

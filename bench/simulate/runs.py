@@ -12,7 +12,7 @@ from bench.simulate.scenario import FIFTY, SMALL, Scenario
 SCENARIOS = {"fifty": FIFTY, "small": SMALL}
 
 
-class Run(NamedTuple):
+class SeedResult(NamedTuple):
     """One seed's end."""
 
     seed: int
@@ -20,20 +20,20 @@ class Run(NamedTuple):
     broken: str
 
 
-def run(scenario: Scenario, seed: int) -> Run:
+def run(scenario: Scenario, seed: int) -> SeedResult:
     """Runs one seed."""
     try:
-        return Run(seed, SimulatedFleet(scenario, seed).run(), "")
+        return SeedResult(seed, SimulatedFleet(scenario, seed).run(), "")
     except Broken as broken:
-        return Run(seed, None, str(broken))
+        return SeedResult(seed, None, str(broken))
 
 
-def run_named(job: tuple[str, int]) -> Run:
+def run_named(job: tuple[str, int]) -> SeedResult:
     """Runs one seed of a scenario by name, for a pool."""
     return run(SCENARIOS[job[0]], job[1])
 
 
-def run_many(name: str, seeds: range, processes: int) -> list[Run]:
+def run_many(name: str, seeds: range, processes: int) -> list[SeedResult]:
     """Runs many seeds on several processes."""
     jobs = [(name, seed) for seed in seeds]
     if processes == 1:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import random
 
-from bench.simulate.world import World
 from services.registry.catalogue.catalogue import Catalogue
 from services.registry.catalogue.profile import LoadTerms, Profile
 from services.registry.fleet.policy import Policy
@@ -68,9 +68,8 @@ SMALL = Scenario(neurons=3, models=8, requests=60)
 FIFTY = Scenario()
 
 
-def catalogue(world: World, count: int, neurons: int) -> Catalogue:
+def catalogue(dice: random.Random, count: int, neurons: int) -> Catalogue:
     """Models of 2 to 40 GiB, some pinned, some with replicas, some for two devices."""
-    dice = world.random
     profiles: dict[str, Profile] = {}
     for index in range(count):
         size = dice.choice((2, 4, 7, 12, 18, 22, 30, 40))
@@ -92,8 +91,8 @@ def catalogue(world: World, count: int, neurons: int) -> Catalogue:
     return Catalogue(profiles, {}, 1)
 
 
-def devices(world: World) -> dict[str, int]:
+def devices(dice: random.Random) -> dict[str, int]:
     """One to four GPUs of one size."""
-    count = world.random.choice((1, 1, 1, 1, 2))
-    size = world.random.choice((16, 16, 24, 24, 48)) * GIB
+    count = dice.choice((1, 1, 1, 1, 2))
+    size = dice.choice((16, 16, 24, 24, 48)) * GIB
     return {f"gpu{i}": size for i in range(count)}

@@ -1,11 +1,17 @@
-"""Virtual time and the network between a real `ControlPlane` and simulated neurons."""
+"""Virtual time, and what the parts of one simulated run share."""
 
 from __future__ import annotations
 
+import dataclasses
 import heapq
 import itertools
 import random
+from collections import Counter
 from collections.abc import Callable
+
+from bench.simulate.scenario import Scenario
+from services.registry.control.control_plane import ControlPlane
+from services.registry.fleet.state import FleetState
 
 
 class World:
@@ -59,3 +65,22 @@ class World:
             else:
                 self.now = due_at
                 advance()
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """One seed's run, as all its parts see it.
+
+    Attributes:
+        world: time and chance.
+        scenario: what is simulated.
+        fleet_state: what the registry believes.
+        control: the registry's own control plane, which is what is tested.
+        counts: how often each thing happened, by a name of its own.
+    """
+
+    world: World
+    scenario: Scenario
+    fleet_state: FleetState
+    control: ControlPlane
+    counts: Counter[str] = dataclasses.field(default_factory=Counter[str])

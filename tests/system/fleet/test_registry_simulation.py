@@ -64,9 +64,9 @@ def test_a_planted_bug_that_ignores_pins_is_caught(monkeypatch):
 
 
 def test_a_planted_bug_that_loads_while_a_device_loads_is_caught(monkeypatch):
-    from services.registry.scheduler.cache import Standings
+    from services.registry.scheduler.cache import SchedulerCache
 
-    monkeypatch.setattr(Standings, "occupy", lambda *_: None)
+    monkeypatch.setattr(SchedulerCache, "occupy", lambda *_: None)
 
     broken = [run(SMALL, seed).broken for seed in range(20)]
 
