@@ -1,9 +1,27 @@
-"""Capped exponential delays with jitter."""
+"""Exponential pauses between attempts: capped, and with jitter where many might try at once."""
 
 from __future__ import annotations
 
+import itertools
 import random
 from collections.abc import Iterator
+
+
+def pause(attempts: int, *, first: float, factor: float = 2.0, cap: float) -> float:
+    """The pause after so many attempts that count already, without jitter.
+
+    Args:
+        attempts: how many pauses there were before this one; 0 gives `first`.
+        first: seconds of the first pause.
+        factor: by how much each pause is longer than the one before.
+        cap: seconds of the longest.
+
+    Returns: seconds.
+    """
+    try:
+        return min(cap, first * factor**attempts)
+    except OverflowError:  # of the power: far beyond any cap
+        return cap
 
 
 def delays(
@@ -13,7 +31,6 @@ def delays(
 
     Make a new iterator after a success.
     """
-    delay = first
-    while True:
-        yield delay * random.uniform(1 - jitter, 1 + jitter)  # noqa: S311 - not a secret
-        delay = min(cap, delay * factor)
+    for attempts in itertools.count():
+        spread = random.uniform(1 - jitter, 1 + jitter)  # noqa: S311 - not a secret
+        yield pause(attempts, first=first, factor=factor, cap=cap) * spread

@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 from typing import Final
 
+from services.backplane import backoff
+
 _LONGEST_PAUSE_SECONDS: Final = 60.0
 
 
@@ -42,8 +44,8 @@ class RestartPolicy:
     @property
     def pause_seconds(self) -> float:
         """How long to wait before the next start."""
-        doublings = max(0, len(self._times) - 1)
-        return min(_LONGEST_PAUSE_SECONDS, self.first_pause_seconds * 2.0**doublings)
+        before = max(0, len(self._times) - 1)
+        return backoff.pause(before, first=self.first_pause_seconds, cap=_LONGEST_PAUSE_SECONDS)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
