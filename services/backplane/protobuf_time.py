@@ -1,8 +1,8 @@
-"""Seconds and protobuf durations: one way to convert each into the other."""
+"""Seconds and protobuf's times: one way to convert each into the other."""
 
 from __future__ import annotations
 
-from google.protobuf import duration_pb2
+from google.protobuf import duration_pb2, timestamp_pb2
 
 
 def duration(seconds: float) -> duration_pb2.Duration:
@@ -12,6 +12,13 @@ def duration(seconds: float) -> duration_pb2.Duration:
     return made
 
 
-def seconds(message: duration_pb2.Duration) -> float:
-    """A Duration as seconds."""
+def timestamp(seconds: float) -> timestamp_pb2.Timestamp:
+    """Seconds since 1970 as a protobuf timestamp."""
+    made = timestamp_pb2.Timestamp()
+    made.FromNanoseconds(round(seconds * 1e9))
+    return made
+
+
+def seconds(message: duration_pb2.Duration | timestamp_pb2.Timestamp) -> float:
+    """A duration in seconds, or a timestamp in seconds since 1970."""
     return message.ToNanoseconds() / 1e9

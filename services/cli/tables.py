@@ -11,6 +11,7 @@ from rich.text import Text
 from cortex.v1 import model_pb2 as model
 from cortex.v1 import operator_service_pb2 as op
 from cortex.v1 import registry_service_pb2 as reg
+from services.backplane import protobuf_time
 
 _STATE_STYLE: Final = {
     "READY": "green",
@@ -142,7 +143,7 @@ def _loading_words(loading: reg.PlacementLoading) -> str:
         words += f": {progress_ratio(progress):.0%}"
     if progress.bytes_total:
         words += f" of {gib(progress.bytes_total)}"
-    left = loading.eta.ToTimedelta().total_seconds()
+    left = protobuf_time.seconds(loading.eta)
     if loading.HasField("eta") and left >= 1 and progress_ratio(progress) < 1:
         words += f", about {left:.0f} s left"
     return words
@@ -204,7 +205,7 @@ def explanation(answer: op.ExplainPlacementResponse) -> Table:
             Text("possible", style="green") if candidate.feasible else Text("refused", style="red"),
             gib(candidate.free_bytes),
             ", ".join(candidate.evicted_models),
-            f"{candidate.predicted.ToTimedelta().total_seconds():.0f}"
+            f"{protobuf_time.seconds(candidate.predicted):.0f}"
             if candidate.HasField("predicted")
             else "",
             candidate.reason,

@@ -12,6 +12,7 @@ import grpc
 from cortex.v1 import generation_pb2 as generation
 from cortex.v1 import neuron_service_pb2 as neuron
 from cortex.v1.neuron_service_pb2_grpc import NeuronServiceServicer
+from services.backplane import protobuf_time
 from services.backplane.changes import Changes
 from services.backplane.errors import FleetError, Reason
 from services.neuron.instances.instances import Instance
@@ -87,7 +88,7 @@ class NeuronServicer(NeuronServiceServicer):
             raise FleetError(Reason.BAD_REQUEST, "No target is named.", field="target")
         seconds = self._drain_seconds
         if request.HasField("drain_timeout"):
-            seconds = max(0.0, request.drain_timeout.ToNanoseconds() / 1e9)
+            seconds = max(0.0, protobuf_time.seconds(request.drain_timeout))
         targets = self._unloads.targets(instance_id=request.instance_id, name=request.model)
         for instance in targets:
             steps = self._unloads.unload(instance, seconds)

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Annotated, Any
 
 import typer
-from google.protobuf.duration_pb2 import Duration
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from cortex.v1 import operator_service_pb2 as op
+from services.backplane import protobuf_time
 from services.backplane.calls import streaming
 from services.backplane.errors import Reason
 from services.cli.registry_client import (
@@ -72,7 +72,9 @@ def unload(
     as_json: JsonOption = False,
 ) -> None:
     """Unload a model once its work is done."""
-    request = op.UnloadModelRequest(model=model, neuron=neuron, drain_timeout=_duration(timeout))
+    request = op.UnloadModelRequest(
+        model=model, neuron=neuron, drain_timeout=protobuf_time.duration(timeout)
+    )
 
     async def work(stub: Operator) -> None:
         freed = 0
@@ -153,7 +155,7 @@ def drain(
     as_json: JsonOption = False,
 ) -> None:
     """Cordon a neuron and unload all that it holds, after its work is done."""
-    request = op.DrainNeuronRequest(neuron=neuron, timeout=_duration(timeout))
+    request = op.DrainNeuronRequest(neuron=neuron, timeout=protobuf_time.duration(timeout))
 
     async def work(stub: Operator) -> None:
         async with streaming(stub.DrainNeuron(request), unavailable=_AWAY) as answers:
@@ -217,9 +219,3 @@ def _ask(registry: str, method: str, request: Any) -> Any:
 
     run(main)
     return answers[0]
-
-
-def _duration(seconds: float) -> Duration:
-    duration = Duration()
-    duration.FromMilliseconds(round(seconds * 1000))
-    return duration

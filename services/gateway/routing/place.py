@@ -11,6 +11,7 @@ import msgspec
 import structlog
 
 from cortex.v1 import registry_service_pb2 as registry
+from services.backplane import protobuf_time
 from services.backplane.backoff import delays
 from services.backplane.errors import FleetError, Reason
 from services.backplane.timeouts import timeout
@@ -220,7 +221,7 @@ def _request(wanted: Wanted) -> registry.EnsureModelRequest:
         request_id=wanted.request_id, model=wanted.name, principal=wanted.principal
     )
     if wanted.keep_alive_seconds is not None:
-        request.keep_alive.FromNanoseconds(round(wanted.keep_alive_seconds * 1e9))
+        request.keep_alive.CopyFrom(protobuf_time.duration(wanted.keep_alive_seconds))
     return request
 
 

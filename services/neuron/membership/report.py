@@ -6,11 +6,9 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
-from google.protobuf import timestamp_pb2
-
 from cortex.v1 import model_pb2 as model
 from cortex.v1 import neuron_service_pb2 as neuron
-from services.backplane.protobuf_time import duration
+from services.backplane.protobuf_time import duration, timestamp
 from services.neuron.devices.inventory import within_budget
 from services.neuron.instances.instances import Instance, Instances, State
 from services.neuron.supervisor.listener import WorkerKey
@@ -139,10 +137,10 @@ def to_instance(instance: Instance) -> model.Instance:
         for device_id, held in info.memory_bytes.items():
             made.memory.add(device_id=device_id, bytes=held)
     if instance.loaded_at:
-        made.loaded_at.CopyFrom(_timestamp(instance.loaded_at))
+        made.loaded_at.CopyFrom(timestamp(instance.loaded_at))
         made.load_duration.CopyFrom(duration(instance.load_seconds))
     if instance.last_used_at:
-        made.last_used_at.CopyFrom(_timestamp(instance.last_used_at))
+        made.last_used_at.CopyFrom(timestamp(instance.last_used_at))
     return made
 
 
@@ -172,9 +170,3 @@ def _worker(view: SlotView) -> neuron.Worker:
         last_words=view.last_words,
         load_cycles=view.load_cycles,
     )
-
-
-def _timestamp(seconds: float) -> timestamp_pb2.Timestamp:
-    made = timestamp_pb2.Timestamp()
-    made.FromNanoseconds(round(seconds * 1e9))
-    return made

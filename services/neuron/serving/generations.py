@@ -8,6 +8,7 @@ import time
 
 from cortex.v1 import conversation_pb2 as conversation
 from cortex.v1 import generation_pb2 as generation
+from services.backplane import protobuf_time
 from services.backplane.errors import FleetError, Reason
 from services.neuron.chat.thinking_budget import ThinkingBudget
 from services.neuron.engine_api.task import Task
@@ -150,7 +151,7 @@ def _earliest(request: generation.GenerateRequest, deadline_seconds: float | Non
     """
     seconds = [] if deadline_seconds is None else [deadline_seconds]
     if request.HasField("deadline"):
-        seconds.append(request.deadline.ToNanoseconds() / 1e9 - time.time())
+        seconds.append(protobuf_time.seconds(request.deadline) - time.time())
     if not seconds:
         return None
     if min(seconds) <= 0:

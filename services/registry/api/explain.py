@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from cortex.v1 import operator_service_pb2 as pb
+from services.backplane import protobuf_time
 from services.backplane.units import format_bytes
 from services.registry.control.control_plane import Explanation
 from services.registry.rpc import encode
@@ -64,5 +65,5 @@ def _candidate(candidate: PlacementCandidate) -> pb.PlacementCandidate:
         evicted_models=[v.model for v in candidate.victims],
     )
     if candidate.predicted_seconds:
-        found.predicted.CopyFrom(encode.duration(candidate.predicted_seconds))
+        found.predicted.CopyFrom(protobuf_time.duration(candidate.predicted_seconds))
     return found

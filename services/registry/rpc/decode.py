@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from typing import Final
 
 from cortex.v1 import model_pb2, neuron_service_pb2
+from services.backplane import protobuf_time
 from services.registry.fleet.records import (
     Device,
     Instance,
@@ -86,8 +87,8 @@ def instance(message: model_pb2.Instance) -> Instance:
         message.spec.config_revision,
         # silence means servable
         not message.HasField("servable") or message.servable,
-        used.ToNanoseconds() / 1e9,
-        message.load_duration.ToNanoseconds() / 1e9,
+        protobuf_time.seconds(used),
+        protobuf_time.seconds(message.load_duration),
         message.max_context_tokens,
         capability_names(message.capabilities),
         progress(message.load_progress) if message.HasField("load_progress") else None,
@@ -114,7 +115,7 @@ def _stored(message: model_pb2.StoredModel) -> StoredModel:
         message.quantization,
         message.parameter_size,
         message.fingerprint,
-        message.modified_at.ToNanoseconds() / 1e9,
+        protobuf_time.seconds(message.modified_at),
     )
 
 

@@ -6,9 +6,8 @@ import dataclasses
 from collections.abc import Iterable
 from typing import Final
 
-from google.protobuf import duration_pb2
-
 from cortex.v1 import model_pb2, neuron_service_pb2, operator_service_pb2, registry_service_pb2
+from services.backplane import protobuf_time
 from services.registry.fleet.records import (
     Instance,
     InstanceState,
@@ -50,7 +49,7 @@ def stored_message(value: StoredModel) -> model_pb2.StoredModel:
         fingerprint=value.fingerprint,
     )
     if value.modified:
-        message.modified_at.FromNanoseconds(round(value.modified * 1e9))
+        message.modified_at.CopyFrom(protobuf_time.timestamp(value.modified))
     return message
 
 
@@ -112,17 +111,17 @@ def step_message(step: progress.Step) -> registry_service_pb2.EnsureModelRespons
         case progress.Queued(position, eta, reason):
             message.queued.position, message.queued.reason = position, reason
             if eta is not None:
-                message.queued.eta.CopyFrom(duration(eta))
+                message.queued.eta.CopyFrom(protobuf_time.duration(max(0.0, eta)))
         case progress.Evicting(neuron, victims, eta):
             message.evicting.neuron = neuron
             message.evicting.victim_models.extend(victims)
             if eta is not None:
-                message.evicting.eta.CopyFrom(duration(eta))
+                message.evicting.eta.CopyFrom(protobuf_time.duration(max(0.0, eta)))
         case progress.Loading(neuron, how_far, eta):
             message.loading.neuron = neuron
             message.loading.progress.CopyFrom(_progress_message(how_far))
             if eta is not None:
-                message.loading.eta.CopyFrom(duration(eta))
+                message.loading.eta.CopyFrom(protobuf_time.duration(max(0.0, eta)))
         case progress.Placed(neuron, address, instance_id, model):
             message.placed.neuron, message.placed.address = neuron, address
             message.placed.instance_id, message.placed.model = instance_id, model
@@ -138,13 +137,6 @@ def _progress_message(value: LoadProgress) -> model_pb2.LoadProgress:
     )
     if value.phase:
         message.phase = PHASES[value.phase]
-    return message
-
-
-def duration(seconds: float) -> duration_pb2.Duration:
-    """Seconds as a Duration; never negative."""
-    message = duration_pb2.Duration()
-    message.FromMilliseconds(max(0, round(seconds * 1000)))
     return message
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from cortex.v1 import operator_service_pb2, registry_service_pb2
+from services.backplane import protobuf_time
 from services.registry.catalogue.profile import Profile
 from services.registry.fleet.records import Instance, StoredModel
 from services.registry.fleet.state import FleetState
@@ -94,7 +95,7 @@ class ModelList:
         if weights is not None:
             message.weights.CopyFrom(encode.stored_message(weights))
         if profile.max_wait_seconds:
-            message.max_wait.CopyFrom(encode.duration(profile.max_wait_seconds))
+            message.max_wait.CopyFrom(protobuf_time.duration(profile.max_wait_seconds))
         message.feasible_neurons.extend(self._able(profile, cache, hardware_version))
         return message
 

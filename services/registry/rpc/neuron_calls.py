@@ -9,6 +9,7 @@ from typing import Any, Final, Protocol
 import structlog
 
 from cortex.v1 import neuron_service_pb2, neuron_service_pb2_grpc
+from services.backplane import protobuf_time
 from services.backplane.calls import streaming
 from services.backplane.channels import open_channel
 from services.backplane.errors import FleetError, Reason
@@ -157,7 +158,7 @@ class NeuronCalls:
         self._require_leadership()
         request = neuron_service_pb2.UnloadRequest(
             instance_id=order.instance_id,
-            drain_timeout=encode.duration(order.drain_seconds),
+            drain_timeout=protobuf_time.duration(order.drain_seconds),
             leader_epoch=self._epoch,
         )
         async with open_channel(order.address) as channel:

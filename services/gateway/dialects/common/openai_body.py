@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
 from cortex.v1 import generation_pb2 as generation
+from services.backplane import protobuf_time
 from services.backplane.errors import FleetError, Reason
 from services.gateway.dialects.common.json_body import encode
 
@@ -125,5 +126,5 @@ def queued(event: generation.GenerationQueued) -> bytes:
     """A comment that tells the place in the queue."""
     words = f"queued, {event.position} before this one"
     if event.HasField("eta"):
-        words += f", about {event.eta.ToTimedelta().total_seconds():.0f} s"
+        words += f", about {protobuf_time.seconds(event.eta):.0f} s"
     return comment_line(words)
