@@ -23,6 +23,7 @@ from prometheus_client import CollectorRegistry, multiprocess
 
 from services.backplane.address import Address
 from services.backplane.backoff import delays
+from services.backplane.first_ended import first_ended
 from services.backplane.lifecycle import EX_CONFIG, Shutdown
 from services.backplane.metrics import exposition
 from services.backplane.timeouts import timeout
@@ -115,15 +116,13 @@ class Keeper:
 
     async def _outlive(self, process: asyncio.subprocess.Process, shutdown: Shutdown) -> int:
         ended = asyncio.create_task(process.wait())
-        asked = asyncio.create_task(shutdown.wait())
         try:
-            await asyncio.wait({ended, asked}, return_when=asyncio.FIRST_COMPLETED)
+            await first_ended(shutdown.wait(), kept=(ended,))
             if not ended.done():
                 process.send_signal(signal.SIGTERM)
                 grace = self._settings.drain_seconds + _GRACE_SECONDS
                 await asyncio.wait({ended}, timeout=grace)
         finally:
-            asked.cancel()
             if process.returncode is None:
                 with contextlib.suppress(ProcessLookupError):
                     process.kill()

@@ -11,6 +11,7 @@ import structlog
 
 from cortex.v1 import operator_service_pb2_grpc, registry_service_pb2_grpc
 from services.backplane.address import Address
+from services.backplane.first_ended import first_ended
 from services.backplane.lifecycle import Shutdown
 from services.backplane.metrics import RpcMetrics, exposition, new_registry
 from services.backplane.server import Server
@@ -93,7 +94,7 @@ async def running(document: Document, *, listen: Address | None = None) -> Async
     ready: asyncio.Future[Address] = asyncio.get_running_loop().create_future()
     task = asyncio.create_task(serve(document, shutdown, listen=listen, started=ready.set_result))
     try:
-        await asyncio.wait((task, ready), return_when=asyncio.FIRST_COMPLETED)
+        await first_ended(kept=(task, ready))
         if task.done():
             task.result()
         yield ready.result()

@@ -18,6 +18,7 @@ from services.backplane import lifecycle
 from services.backplane.address import PortTakenError
 from services.backplane.calls import streaming
 from services.backplane.errors import FleetError, Reason
+from services.backplane.first_ended import first_ended
 from services.backplane.lifecycle import Shutdown
 from services.backplane.timeouts import timeout
 from services.cli.children import Child, ChildFailedError
@@ -76,20 +77,13 @@ async def _run(fleet: LocalFleet, shutdown: Shutdown, *, model: str, ask: str, o
     try:
         async with _running(fleet.children()) as died:
             greeting = asyncio.create_task(_greet(fleet, model, ask, started))
-            ending = asyncio.create_task(shutdown.wait())
-            await asyncio.wait((greeting, ending, died), return_when=asyncio.FIRST_COMPLETED)
             code = 0
-            if died.done():
-                died.result()
-            elif greeting.done():
+            if await first_ended(shutdown.wait(), greeting, kept=(died,)) is greeting:
                 code = greeting.result()
                 if not once and code == 0:
-                    await asyncio.wait((ending, died), return_when=asyncio.FIRST_COMPLETED)
-                    if died.done():
-                        died.result()
-            for task in (greeting, ending):
-                task.cancel()
-            await asyncio.gather(greeting, ending, return_exceptions=True)
+                    await first_ended(shutdown.wait(), kept=(died,))
+            if died.done():
+                died.result()
             if not once:
                 out.print("ending: gateway, neuron, registry")
             return code
@@ -115,9 +109,9 @@ async def _running(children: Sequence[Child]) -> AsyncGenerator[asyncio.Task[Non
 
 
 async def _first_failure(tasks: Sequence[asyncio.Task[None]]) -> None:
-    done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-    for task in done:
-        task.result()
+    ended = await first_ended(kept=tasks)
+    if ended is not None:
+        ended.result()
 
 
 async def _greet(fleet: LocalFleet, model: str, ask: str, started: float) -> int:

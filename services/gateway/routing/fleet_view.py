@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import dataclasses
 import time
 from collections.abc import Callable, Mapping
@@ -10,6 +9,8 @@ from typing import Any, Final
 
 from cortex.v1 import model_pb2
 from cortex.v1 import registry_service_pb2 as registry
+from services.backplane import protobuf_time
+from services.backplane.changes import Changes
 from services.backplane.errors import FleetError, Reason
 from services.gateway.routing.choose import Availability, Candidate
 
@@ -46,7 +47,7 @@ class FleetView:
         self._by_name: dict[str, registry.CatalogueModel] = {}
         self._foreign: dict[str, dict[str, int]] = {}
         self._resolved: dict[str, Resolved] = {}
-        self._changed = asyncio.Event()
+        self._changes = Changes()
         self.revision: int | None = None
         self.registry_incarnation_id = ""
         self.on_models: Callable[[], None] | None = None
@@ -93,7 +94,7 @@ class FleetView:
 
     async def changed(self) -> None:
         """Returns after the next change."""
-        await self._changed.wait()
+        await self._changes.after(self._changes.version)
 
     def resolve(self, name: str) -> Resolved:
         """What a name or alias stands for.
@@ -122,7 +123,7 @@ class FleetView:
             )
         wait = None
         if entry is not None and entry.HasField("max_wait"):
-            wait = entry.max_wait.ToNanoseconds() / 1e9
+            wait = protobuf_time.seconds(entry.max_wait)
         return Resolved(model, candidates, wait)
 
     def _candidates(self, model: str, config_revision: int) -> list[Candidate]:
@@ -144,8 +145,7 @@ class FleetView:
 
     def _tell(self) -> None:
         self._resolved.clear()
-        self._changed.set()
-        self._changed = asyncio.Event()
+        self._changes.bump()
 
     def _start_over(self, snapshot: registry.FleetSnapshot, *, retain: bool) -> None:
         present = {neuron.identity.name for neuron in snapshot.neurons}

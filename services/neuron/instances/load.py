@@ -18,6 +18,7 @@ import structlog
 
 from cortex.v1 import model_pb2 as model
 from services.backplane.errors import FleetError, Reason
+from services.backplane.first_ended import first_ended
 from services.backplane.timeouts import timeout
 from services.neuron.engine_api.frames import Loading
 from services.neuron.instances.adopt import adopt, plan_of
@@ -158,11 +159,7 @@ class Loads:
                     told = instance.progress
                     yield told
                     continue
-                moved = asyncio.create_task(changes.after(version))
-                try:
-                    await asyncio.wait({load.task, moved}, return_when=asyncio.FIRST_COMPLETED)
-                finally:
-                    moved.cancel()
+                await first_ended(changes.after(version), kept=(load.task,))
             if load.task.cancelled():
                 raise FleetError(Reason.CANCELLED, "The load was abandoned.")
             load.task.result()

@@ -13,6 +13,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable
 import structlog
 
 from services.backplane.errors import FleetError, Reason
+from services.backplane.first_ended import first_ended
 from services.backplane.timeouts import timeout
 from services.neuron.instances.instances import Instance, Instances, State
 from services.neuron.instances.load import Loads
@@ -117,11 +118,7 @@ class Unloads:
                 told = stand
                 yield stand
                 continue
-            moved = asyncio.create_task(self._instances.changes.after(version))
-            try:
-                await asyncio.wait({task, moved}, return_when=asyncio.FIRST_COMPLETED)
-            finally:
-                moved.cancel()
+            await first_ended(self._instances.changes.after(version), kept=(task,))
         yield Freed(instance.instance_id, task.result())
 
     async def stop(self) -> None:

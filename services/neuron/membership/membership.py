@@ -15,11 +15,12 @@ import structlog
 
 from cortex.v1 import registry_service_pb2 as registry
 from cortex.v1.registry_service_pb2_grpc import RegistryServiceStub
-from services.backplane import backoff
+from services.backplane import backoff, protobuf_time
 from services.backplane.calls import streaming
 from services.backplane.changes import Changes
 from services.backplane.channels import open_channel
 from services.backplane.errors import FleetError, Reason
+from services.backplane.first_ended import first_ended
 from services.backplane.timeouts import timeout
 from services.neuron.membership.leader_epoch import LeaderEpoch
 from services.neuron.membership.report import StatusBoard
@@ -121,7 +122,7 @@ class Membership:
                         return
                     self._leaders.admit(answer.leader_epoch)
                     if answer.HasField("lease"):
-                        reports.set_lease(answer.lease.ToNanoseconds() / 1e9)
+                        reports.set_lease(protobuf_time.seconds(answer.lease))
                     if not self.is_attached:
                         self.is_attached = True
                         log.info("registry.attached", address=address)
@@ -155,14 +156,7 @@ class _Reports:
         yield registry.AttachRequest(farewell=registry.NeuronFarewell())
 
     async def _until_news(self, version: int) -> None:
-        news = asyncio.create_task(self._changes.after(version))
-        leaving = asyncio.create_task(self._leaving.wait())
-        try:
-            await asyncio.wait(
-                {news, leaving}, timeout=self._seconds, return_when=asyncio.FIRST_COMPLETED
-            )
-            if news.done() and not leaving.done():
-                await asyncio.wait({leaving}, timeout=_SETTLE_SECONDS)
-        finally:
-            news.cancel()
-            leaving.cancel()
+        news, leaving = self._changes.after(version), self._leaving.wait()
+        ended = await first_ended(news, leaving, seconds=self._seconds)
+        if ended and not self._leaving.is_set():
+            await first_ended(self._leaving.wait(), seconds=_SETTLE_SECONDS)

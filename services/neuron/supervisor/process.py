@@ -22,6 +22,7 @@ from typing import Final, Protocol, cast
 import msgspec
 import structlog
 
+from services.backplane.first_ended import first_ended
 from services.neuron.engine_api.frames import (
     HEADER,
     MAX_FRAME_BYTES,
@@ -185,7 +186,7 @@ class WorkerProcess(asyncio.Protocol):
         exited = asyncio.create_task(self._process.wait())
         closed = asyncio.create_task(self._closed.wait())
         try:
-            await asyncio.wait({exited, closed}, return_when=asyncio.FIRST_COMPLETED)
+            await first_ended(kept=(exited, closed))
             # A socket that closed first is a process that is about to end, or has lost its way.
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(asyncio.shield(exited), _EXIT_SECONDS)

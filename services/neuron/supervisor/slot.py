@@ -17,6 +17,7 @@ import time
 import structlog
 
 from services.backplane.errors import FleetError, Reason
+from services.backplane.first_ended import first_ended
 from services.neuron.devices.watch import DeviceWatch
 from services.neuron.engine_api.frames import Stop
 from services.neuron.settings import WorkerLimits
@@ -190,15 +191,7 @@ class Slot:
                 self._device_watch.vacated(self.key.device_ids, pid), asyncio.sleep(seconds)
             )
 
-        waits = {asyncio.create_task(over()), asyncio.create_task(self._stop_asked())}
-        try:
-            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            for wait in waits:
-                wait.cancel()
-
-    async def _stop_asked(self) -> None:
-        await self._stopping.wait()
+        await first_ended(over(), self._stopping.wait())
 
     def _go_down(
         self,

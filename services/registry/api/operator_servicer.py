@@ -207,7 +207,7 @@ async def _watched(term: LeaderTerm, tracker: DrainTracker) -> AsyncIterator[Any
     term.wake()
     told = None
     while True:
-        changed = term.watchers.changed
+        version = term.watchers.changes.version
         left = tracker.left()
         if left != told:
             told = left
@@ -218,7 +218,7 @@ async def _watched(term: LeaderTerm, tracker: DrainTracker) -> AsyncIterator[Any
             return
         if term.ended.is_set():
             raise errors.stopped_leading()
-        await changed.wait()
+        await term.watchers.changes.after(version)
 
 
 async def _durably(writing: Any) -> None:

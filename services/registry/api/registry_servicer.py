@@ -12,6 +12,7 @@ import structlog
 from cortex.v1 import neuron_service_pb2, registry_service_pb2, registry_service_pb2_grpc
 from services.backplane import protobuf_time
 from services.backplane.errors import FleetError, Reason
+from services.backplane.first_ended import first_ended
 from services.backplane.timeouts import timeout
 from services.registry.api.step_stream import StepStream
 from services.registry.fleet.members import NameTakenError
@@ -48,7 +49,7 @@ class RegistryServicer(registry_service_pb2_grpc.RegistryServiceServicer):
         epoch = _admit(term, identity)
         try:
             yield registry_service_pb2.AttachResponse(
-                lease=encode.duration(term.lease_seconds), leader_epoch=term.leader_lease.epoch
+                lease=protobuf_time.duration(term.lease_seconds), leader_epoch=term.leader_lease.epoch
             )
             await _until_ended(term, _listen(term, hello, epoch, requests))
         finally:
@@ -149,16 +150,9 @@ async def _listen(
 
 async def _until_ended(term: LeaderTerm, work: Any) -> None:
     """Runs the work, but not beyond the term."""
-    listening = asyncio.ensure_future(work)
-    ending = asyncio.ensure_future(term.ended.wait())
-    try:
-        await asyncio.wait((listening, ending), return_when=asyncio.FIRST_COMPLETED)
-        if listening.done():
-            await listening
-    finally:
-        listening.cancel()
-        ending.cancel()
-        await asyncio.gather(listening, ending, return_exceptions=True)
+    ended = await first_ended(work, term.ended.wait())
+    if ended is not None:
+        ended.result()
 
 
 async def _while_leading(
@@ -168,14 +162,9 @@ async def _while_leading(
     try:
         while True:
             step = asyncio.ensure_future(anext(changes))
-            try:
-                await asyncio.wait((step, ending), return_when=asyncio.FIRST_COMPLETED)
-                if not step.done():
-                    return
-                yield await step
-            finally:
-                step.cancel()
-                await asyncio.gather(step, return_exceptions=True)
+            if await first_ended(step, kept=(ending,)) is not step:
+                return
+            yield step.result()
     finally:
         ending.cancel()
         closing: Any = changes

@@ -13,7 +13,8 @@ from collections.abc import AsyncIterator
 from typing import Any, Final
 
 from cortex.v1 import registry_service_pb2
-from services.backplane.timeouts import timeout
+from services.backplane.changes import Changes
+from services.backplane.first_ended import first_ended
 from services.registry.control.control_plane import ControlPlane
 from services.registry.rpc import encode
 from services.registry.rpc.model_list import ModelList
@@ -30,13 +31,18 @@ Response = registry_service_pb2.WatchFleetResponse
 
 
 class Watchers:
-    """All WatchFleet streams of one registry."""
+    """All WatchFleet streams of one registry.
+
+    Attributes:
+        changes: counts the fleet's changes, for all who wait for one.
+        count: streams that are open.
+    """
 
     def __init__(self, control: ControlPlane, model_list: ModelList, incarnation_id: str) -> None:
         self._control = control
         self._model_list = model_list
         self._incarnation_id = incarnation_id
-        self._changed = asyncio.Event()
+        self.changes = Changes()
         self._view = registry_service_pb2.CatalogueView()
         self._view_version = 0
         self._view_revision = 0
@@ -45,13 +51,7 @@ class Watchers:
 
     def notify(self) -> None:
         """Something changed."""
-        self._changed.set()
-        self._changed = asyncio.Event()
-
-    @property
-    def changed(self) -> asyncio.Event:
-        """Set at the next change. Take it before looking, so that no change is missed."""
-        return self._changed
+        self.changes.bump()
 
     async def watch(
         self, after_revision: int | None, incarnation_id: str
@@ -66,12 +66,11 @@ class Watchers:
         self.count += 1
         try:
             while True:
-                changed = self._changed
+                version = self.changes.version
                 for response in self._since(seen):
                     yield response
                     seen = response.revision
-                await _either(changed, _PROGRESS_SECONDS)
-                if changed.is_set():
+                if await first_ended(self.changes.after(version), seconds=_PROGRESS_SECONDS):
                     await asyncio.sleep(_GATHER_SECONDS)
                 else:
                     seen = self._control.fleet_state.fleet.revision
@@ -123,12 +122,3 @@ class Watchers:
 
     def _response(self, revision: int, **event: Any) -> Response:
         return Response(revision=revision, registry_incarnation_id=self._incarnation_id, **event)
-
-
-async def _either(event: asyncio.Event, seconds: float) -> None:
-    """Returns when the event is set or the time is over."""
-    try:
-        async with timeout(seconds):
-            await event.wait()
-    except TimeoutError:
-        return
