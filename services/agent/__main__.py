@@ -22,7 +22,6 @@ from services.agent.core.plan_dir import data_home
 from services.agent.core.settings import (
     PREFIX,
     Settings,
-    SettingsError,
     config_home,
     load_settings,
     state_home,
@@ -33,6 +32,7 @@ from services.agent.prompt.prompt import BASE
 from services.agent.session_service.opening import Surroundings
 from services.agent.storage.store import SessionStore
 from services.agent.transport import LINE_BYTES, LineTransport
+from services.backplane.settings import SettingsError
 from services.backplane.timeouts import timeout
 
 log = structlog.get_logger("services.agent")

@@ -11,16 +11,17 @@ import pathlib
 import re
 import tomllib
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any, Final, TypeVar, cast
 
 import msgspec
 
+from services.backplane.quantities import read_quantities
+
 DEFAULT_PATH: Final = pathlib.Path("/etc/cortex/cortex.toml")
 PREFIX: Final = "CORTEX_"
 # Every section that some service reads; anything else in the file is a mistake worth stopping for.
-SECTIONS: Final = frozenset(
-    {"gateway", "registry", "eviction", "neurons", "neuron", "store", "auth", "log"}
-)
+SECTIONS: Final = frozenset({"gateway", "registry", "eviction", "neurons", "neuron", "auth", "log"})
 _AT = re.compile(r"^(?P<reason>.*?)(?: - at `(?P<where>.*)`)?$", re.DOTALL)
 
 Section = TypeVar("Section", bound=msgspec.Struct)
@@ -37,10 +38,12 @@ class Document:
     Attributes:
         tables: section name to its content.
         source: the file's name for error messages, or `environment`.
+        variables: dotted key to the environment variable that its value is from.
     """
 
     tables: Mapping[str, Any]
     source: str
+    variables: Mapping[str, str] = dataclasses.field(default_factory=dict[str, str])
 
     def section(self, name: str, kind: type[Section]) -> Section:
         """One section as its struct; an absent one gets all defaults.
@@ -57,19 +60,48 @@ class Document:
         return cast("tuple[Section, ...]", self._convert(name, value, many))
 
     def _convert(self, name: str, value: Any, kind: Any) -> Any:
-        try:
-            return msgspec.convert(value, kind, strict=False)
-        except (msgspec.ValidationError, ValueError) as error:
-            raise SettingsError(explain(self.source, name, str(error))) from error
+        return convert(value, kind, source=self.source, root=name, variables=self.variables)
 
 
-def explain(source: str, root: str, complaint: str) -> str:
-    """Words msgspec's complaint as `source: key: reason`."""
+def convert(
+    value: Any,
+    kind: Any,
+    *,
+    source: str,
+    root: str = "",
+    variables: Mapping[str, str] = MappingProxyType({}),
+    strict: bool = False,
+) -> Any:
+    """A part of a settings document as its type; sizes and durations may be texts with units.
+
+    Args:
+        value: what a parser of TOML returned, with strings where the environment overrides it.
+        kind: a struct, or a list or dictionary of such.
+        source: the file's name, for error messages.
+        root: the dotted key of this part; empty for the whole document.
+        variables: dotted key to the environment variable that its value is from, which then is
+            named in place of the file.
+        strict: a text is no number, as in a file that the environment does not override.
+
+    Raises:
+        SettingsError: a key is unknown, missing or of the wrong type; the message names source,
+            key and reason.
+    """
+    try:
+        return msgspec.convert(read_quantities(value, kind), kind, strict=strict)
+    except (msgspec.ValidationError, ValueError) as error:
+        key, reason = _key_and_reason(root, str(error))
+        where = ": ".join(filter(None, (variables.get(key, source), key)))
+        raise SettingsError(f"{where}: {reason}") from error
+
+
+def _key_and_reason(root: str, complaint: str) -> tuple[str, str]:
+    """Splits msgspec's complaint into the dotted key and the reason."""
     match = _AT.match(complaint)
     assert match is not None
     path = (match["where"] or "$").removeprefix("$").lstrip(".")
-    key = f"{root}[{path[1:]}" if path.startswith("[") else ".".join(filter(None, (root, path)))
-    return f"{source}: {key}: {match['reason']}"
+    key = f"{root}{path}" if path.startswith("[") else ".".join(filter(None, (root, path)))
+    return key, match["reason"]
 
 
 def load(path: pathlib.Path | None, environment: Mapping[str, str]) -> Document:
@@ -90,11 +122,14 @@ def load(path: pathlib.Path | None, environment: Mapping[str, str]) -> Document:
     if unknown:
         known = ", ".join(sorted(SECTIONS))
         raise SettingsError(f"{source}: {unknown[0]}: unknown section (known: {known})")
+    variables: dict[str, str] = {}
     for variable, value in sorted(environment.items()):
         section, _, key = variable.removeprefix(PREFIX).lower().partition("__")
         if variable.startswith(PREFIX) and key and section in SECTIONS:
-            _override(tables, (section, *key.split("__")), value, variable)
-    return Document(tables, source)
+            keys = (section, *key.split("__"))
+            _override(tables, keys, value, variable)
+            variables[".".join(keys)] = variable
+    return Document(tables, source, variables)
 
 
 def read_toml(path: pathlib.Path) -> dict[str, Any]:

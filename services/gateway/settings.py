@@ -8,8 +8,8 @@ import msgspec
 
 from services.backplane.address import Address
 from services.backplane.settings import Document, SettingsError
+from services.backplane.units import IN_SECONDS, PositiveBytes, PositiveSeconds
 
-Seconds = Annotated[float, msgspec.Meta(gt=0)]
 Count = Annotated[int, msgspec.Meta(ge=1)]
 # As browsers send it: scheme, host and port, and nothing behind them.
 Origin = Annotated[str, msgspec.Meta(pattern=r"^(\*|null|[a-zA-Z][a-zA-Z0-9+.*-]*://[^/\s]+)$")]
@@ -70,23 +70,23 @@ class GatewaySettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     workers: Annotated[int, msgspec.Meta(ge=1, le=64)] = 1
     http1_codec: Literal["fast", "stock"] = "fast"
     transport: Literal["session", "generate"] = "session"
-    max_body_bytes: Count = 64 << 20
-    keepalive_seconds: Annotated[float, msgspec.Meta(ge=0.05)] = 1.0
-    heartbeat_seconds: Seconds = 10.0
-    first_event_seconds: Seconds = 60.0
-    idle_seconds: Seconds = 300.0
-    placement_seconds: Seconds = 600.0
-    settle_seconds: Seconds = 3.0
+    max_body_bytes: PositiveBytes = 64 << 20
+    keepalive_seconds: Annotated[float, IN_SECONDS, msgspec.Meta(ge=0.05)] = 1.0
+    heartbeat_seconds: PositiveSeconds = 10.0
+    first_event_seconds: PositiveSeconds = 60.0
+    idle_seconds: PositiveSeconds = 300.0
+    placement_seconds: PositiveSeconds = 600.0
+    settle_seconds: PositiveSeconds = 3.0
     attempts: Count = 4
     window_tokens: Annotated[int, msgspec.Meta(ge=16, le=1 << 20)] = 1024
-    slow_reader_seconds: Seconds = 30.0
-    slow_reader_bytes: Count = 1 << 20
-    socket_idle_seconds: Seconds = 600.0
-    drain_seconds: Seconds = 30.0
+    slow_reader_seconds: PositiveSeconds = 30.0
+    slow_reader_bytes: PositiveBytes = 1 << 20
+    socket_idle_seconds: PositiveSeconds = 600.0
+    drain_seconds: PositiveSeconds = 30.0
     cors_origins: tuple[Origin, ...] = ()
     responses_file: str = ""
     responses_kept: Count = 10_000
-    responses_bytes: Count = 512 << 20
+    responses_bytes: PositiveBytes = 512 << 20
     tls: TlsSettings | None = None
 
 

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import pathlib
-from typing import Final
+from typing import Annotated, Final
 
 import msgspec
 
 from services.backplane.address import Address
+from services.backplane.units import Bytes, PositiveBytes, Seconds
 
 DEFAULT_MODELS_DIR: Final = "~/.local/share/cortex/models"
+Count = Annotated[int, msgspec.Meta(ge=1)]
+Whole = Annotated[int, msgspec.Meta(ge=0)]
 
 
 class WorkerLimits(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -26,14 +29,14 @@ class WorkerLimits(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
         recovery_seconds: longest time that a running request waits for its worker to come back.
     """
 
-    start_seconds: float = 60.0
-    stall_seconds: float = 20.0
-    load_stall_seconds: float = 120.0
-    memory_bytes: int | None = None
-    deaths: int = 5
-    deaths_within_seconds: float = 600.0
-    first_pause_seconds: float = 1.0
-    recovery_seconds: float = 60.0
+    start_seconds: Seconds = 60.0
+    stall_seconds: Seconds = 20.0
+    load_stall_seconds: Seconds = 120.0
+    memory_bytes: PositiveBytes | None = None
+    deaths: Count = 5
+    deaths_within_seconds: Seconds = 600.0
+    first_pause_seconds: Seconds = 1.0
+    recovery_seconds: Seconds = 60.0
 
 
 class NeuronSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -78,32 +81,24 @@ class NeuronSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
     hf_endpoint: str = ""
     sources: dict[str, str] = {}
     engine: str = ""
-    threads: int | None = None
-    max_sequences: int | None = None
-    max_context_tokens: int | None = None
-    cache_tokens: int | None = None
-    max_queued: int = 64
-    queue_timeout_seconds: float = 120.0
-    slow_reader_seconds: float = 60.0
-    drain_seconds: float = 20.0
-    load_seconds: float = 1800.0
-    download_stall_seconds: float = 120.0
-    reserved_memory_bytes: int = 0
-    memory_budget_bytes: int | None = None
+    threads: Count | None = None
+    max_sequences: Count | None = None
+    max_context_tokens: Count | None = None
+    cache_tokens: Count | None = None
+    max_queued: Whole = 64
+    queue_timeout_seconds: Seconds = 120.0
+    slow_reader_seconds: Seconds = 60.0
+    drain_seconds: Seconds = 20.0
+    load_seconds: Seconds = 1800.0
+    download_stall_seconds: Seconds = 120.0
+    reserved_memory_bytes: Bytes = 0
+    memory_budget_bytes: PositiveBytes | None = None
     workers: WorkerLimits = WorkerLimits()
 
     def __post_init__(self) -> None:
         addresses = (self.listen, self.advertise, self.metrics_listen, *self.registry)
         for text in filter(None, addresses):
             Address.parse(text)
-        sizes = ("threads", "max_sequences", "max_context_tokens", "cache_tokens")
-        for name in (*sizes, "memory_budget_bytes"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ValueError(f"{name}: must be at least 1, not {value}")
-        for name in ("drain_seconds", "load_seconds", "queue_timeout_seconds", "max_queued"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"{name}: must not be negative")
 
     @property
     def model_folders(self) -> tuple[pathlib.Path, ...]:

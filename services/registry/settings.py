@@ -11,10 +11,9 @@ import msgspec
 from services.backplane.address import Address, BadAddressError
 from services.backplane.logs import LogSettings
 from services.backplane.settings import Document, SettingsError
+from services.backplane.units import IN_SECONDS, PositiveSeconds, Seconds
 
 DEFAULT_MODELS: Final = pathlib.Path("/etc/cortex/models.toml")
-Seconds = Annotated[float, msgspec.Meta(ge=0)]
-Positive = Annotated[float, msgspec.Meta(gt=0)]
 Whole = Annotated[int, msgspec.Meta(ge=0)]
 Name = Annotated[str, msgspec.Meta(min_length=1, max_length=128)]
 
@@ -47,11 +46,11 @@ class RegistrySettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     metrics_listen: str = "0.0.0.0:31316"
     store: str = ""
     models: str = ""
-    leader_lease_seconds: Annotated[float, msgspec.Meta(ge=1)] = 5.0
-    lease_seconds: Positive = 10.0
+    leader_lease_seconds: Annotated[float, IN_SECONDS, msgspec.Meta(ge=1)] = 5.0
+    lease_seconds: PositiveSeconds = 10.0
     forget_seconds: Seconds = 60.0
     settle_seconds: Seconds = 5.0
-    max_wait_seconds: Positive = 600.0
+    max_wait_seconds: PositiveSeconds = 600.0
     max_waiters: Annotated[int, msgspec.Meta(ge=1)] = 10_000
 
 
@@ -77,7 +76,7 @@ class EvictionSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     strategy: Literal["lru", "priority"] = "lru"
     minimum_residency_seconds: Seconds = 10.0
     patience_seconds: Seconds = 15.0
-    drain_timeout_seconds: Positive = 3600.0
+    drain_timeout_seconds: PositiveSeconds = 3600.0
     handover_seconds: Seconds = 2.0
     idle_timeout_seconds: Seconds = 0.0
     defrag_after_cycles: Whole = 50

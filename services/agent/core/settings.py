@@ -3,7 +3,6 @@
 A wrong setting is fatal at start, with the file and the key; nothing is silently ignored.
 """
 
-import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -11,6 +10,8 @@ from typing import Annotated, Any, Literal
 import msgspec
 
 from services.agent.core.modes import Mode
+from services.backplane.settings import SettingsError, convert, read_toml
+from services.backplane.units import IN_BYTES, PositiveSeconds
 
 WireApi = Literal["openai-chat", "openai-responses", "anthropic-messages"]
 ToolFormat = Literal["auto", "native", "text"]
@@ -36,13 +37,8 @@ _AGENT_KEYS = {
 }
 
 Positive = Annotated[int, msgspec.Meta(gt=0)]
-PositiveSeconds = Annotated[float, msgspec.Meta(gt=0)]
 EndpointName = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9._-]+$", max_length=64)]
 Url = Annotated[str, msgspec.Meta(pattern=r"^https?://[^\s/]+")]
-
-
-class SettingsError(Exception):
-    """A setting that cannot be used; the message names the file or variable and the key."""
 
 
 class EndpointSettings(
@@ -99,7 +95,7 @@ class Settings(
     log_file: str = ""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     bash_seconds: PositiveSeconds = 600.0
-    output_bytes: Annotated[int, msgspec.Meta(ge=1024)] = 65536
+    output_bytes: Annotated[int, IN_BYTES, msgspec.Meta(ge=1024)] = 65536
     client_seconds: PositiveSeconds = 30.0
     load_replay: Literal["after-response", "before-response"] = "after-response"
 
@@ -127,12 +123,9 @@ def load_settings(environment: Mapping[str, str], path: Path | None = None) -> S
     default = config_home(environment) / "config.toml"
     if path is not None or default.is_file():
         source = str(path or default)
-        values = _read_toml(path or default)
-    _apply_environment(values, environment)
-    try:
-        settings = msgspec.convert(values, Settings, strict=False)
-    except msgspec.ValidationError as error:
-        raise SettingsError(f"{source}: {error}") from error
+        values = read_toml(path or default)
+    variables = _apply_environment(values, environment)
+    settings: Settings = convert(values, Settings, source=source, variables=variables)
     _check(settings, source)
     return _with_keys(settings, environment)
 
@@ -154,30 +147,30 @@ def _xdg(environment: Mapping[str, str], variable: str, fallback: str) -> Path:
     return Path(environment.get("HOME", "/")) / fallback / "cortex-acp"
 
 
-def _read_toml(path: Path) -> dict[str, Any]:
-    try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise SettingsError(f"{path}: {error}") from error
+def _apply_environment(values: dict[str, Any], environment: Mapping[str, str]) -> dict[str, str]:
+    """Overrides agent settings, and the one endpoint when there is only one.
 
-
-def _apply_environment(values: dict[str, Any], environment: Mapping[str, str]) -> None:
-    """Overrides agent settings, and the one endpoint when there is only one."""
+    Returns: dotted key to the variable that overrides it.
+    """
+    variables: dict[str, str] = {}
     for suffix, key in _AGENT_KEYS.items():
         if value := environment.get(PREFIX + suffix):
             values[key] = value
+            variables[key] = PREFIX + suffix
     overrides = {
         key: value
         for suffix, key in _ENDPOINT_KEYS.items()
         if (value := environment.get(PREFIX + suffix))
     }
     if not overrides:
-        return
+        return variables
     endpoints = values.setdefault("endpoints", [{}])
     if not isinstance(endpoints, list) or len(endpoints) != 1 or not isinstance(endpoints[0], dict):
         names = ", ".join(sorted(PREFIX + key for key in _ENDPOINT_KEYS))
         raise SettingsError(f"environment: {names} need exactly one endpoint in the file")
     endpoints[0].update(overrides)
+    named = {key: PREFIX + suffix for suffix, key in _ENDPOINT_KEYS.items() if key in overrides}
+    return variables | {f"endpoints[0].{key}": variable for key, variable in named.items()}
 
 
 def _check(settings: Settings, source: str) -> None:

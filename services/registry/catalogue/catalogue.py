@@ -13,9 +13,7 @@ from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 from typing import Any, Final
 
-import msgspec
-
-from services.backplane.settings import SettingsError, explain, read_toml
+from services.backplane.settings import SettingsError, convert, read_toml
 from services.registry.catalogue.file import BadEntryError, ModelEntry, to_profile
 from services.registry.catalogue.profile import Profile
 
@@ -85,8 +83,12 @@ def parse(tables: Mapping[str, Any], source: str) -> Catalogue:
     """
     for section in sorted(set(tables) - _SECTIONS):
         raise SettingsError(f"{source}: {section}: unknown section (known: aliases, models)")
-    entries = _convert(tables.get("models", []), list[ModelEntry], source, "models")
-    aliases = _convert(tables.get("aliases", {}), dict[str, str], source, "aliases")
+    entries: list[ModelEntry] = convert(
+        tables.get("models", []), list[ModelEntry], source=source, root="models", strict=True
+    )
+    aliases: dict[str, str] = convert(
+        tables.get("aliases", {}), dict[str, str], source=source, root="aliases", strict=True
+    )
     profiles: dict[str, Profile] = {}
     for index, entry in enumerate(entries):
         profile = _profile(entry, f"{source}: models[{index}]")
@@ -103,13 +105,6 @@ def parse(tables: Mapping[str, Any], source: str) -> Catalogue:
     return Catalogue(
         MappingProxyType(complete), MappingProxyType(resolved), _revision(complete.values())
     )
-
-
-def _convert(value: Any, kind: Any, source: str, root: str) -> Any:
-    try:
-        return msgspec.convert(value, kind)
-    except (msgspec.ValidationError, ValueError) as error:
-        raise SettingsError(explain(source, root, str(error))) from error
 
 
 def _profile(entry: ModelEntry, where: str) -> Profile:

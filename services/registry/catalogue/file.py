@@ -6,7 +6,7 @@ from typing import Annotated, Final, Literal
 
 import msgspec
 
-from services.backplane import units
+from services.backplane.units import Bytes, Seconds
 from services.registry.catalogue.profile import (
     DEFAULT_CLASS,
     LoadTerms,
@@ -37,7 +37,7 @@ class DevicesEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     count: Count = 1
     max: Count | None = None
-    memory: int | str = 0
+    memory: Bytes = 0
     kind: Literal["", "cpu", "cuda"] = ""
 
 
@@ -52,7 +52,7 @@ class LimitsEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """`limits = { output = 4096, wait = "5m", sequences = 8 }`."""
 
     output: Whole = 0
-    wait: float | str = 0.0
+    wait: Seconds = 0.0
     sequences: Whole = 0
 
 
@@ -88,7 +88,7 @@ class ModelEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     source: str = ""
     engine: Literal["", "exllamav2", "llamacpp"] = ""
     quant: str = ""
-    memory: int | str = 0
+    memory: Bytes = 0
     devices: Count | DevicesEntry = 1
     context: Whole = 0
     cache_tokens: Whole = 0
@@ -108,7 +108,7 @@ class ModelEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     residency_class: int = msgspec.field(name="class", default=DEFAULT_CLASS)
     pin: bool = False
     preload: bool = False
-    idle_timeout: float | str | None = None
+    idle_timeout: Seconds | None = None
     replicas: ReplicasEntry = ReplicasEntry()
     aliases: tuple[Name, ...] = ()
     limits: LimitsEntry = LimitsEntry()
@@ -118,7 +118,7 @@ class ModelEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 def to_profile(entry: ModelEntry) -> Profile:
-    """The entry with its quantities read and its defaults filled in.
+    """The entry with its defaults filled in.
 
     Raises:
         BadEntryError: a value makes no sense; the message names key and reason.
@@ -136,13 +136,12 @@ def to_profile(entry: ModelEntry) -> Profile:
     replicas = max(1, fewest) if entry.replicas.max is None else entry.replicas.max
     if replicas < fewest:
         raise BadEntryError("replicas.max", f"{replicas} is less than min = {fewest}")
-    idle = entry.idle_timeout
     return Profile(
         model=entry.id,
         terms=terms,
         revision=terms.revision,
-        memory_bytes=_bytes("memory", entry.memory),
-        device_memory_bytes=_bytes("devices.memory", devices.memory),
+        memory_bytes=entry.memory,
+        device_memory_bytes=devices.memory,
         devices=devices.count,
         max_devices=most,
         device_kind="cuda" if entry.engine == "exllamav2" else devices.kind,
@@ -151,13 +150,13 @@ def to_profile(entry: ModelEntry) -> Profile:
         affinity=entry.affinity,
         residency_class=entry.residency_class,
         pinned=entry.pin,
-        idle_timeout_seconds=None if idle is None else _seconds("idle_timeout", idle),
+        idle_timeout_seconds=entry.idle_timeout,
         min_replicas=fewest,
         max_replicas=replicas,
         preload=entry.preload,
         aliases=entry.aliases,
         max_output_tokens=entry.limits.output,
-        max_wait_seconds=_seconds("limits.wait", entry.limits.wait),
+        max_wait_seconds=entry.limits.wait,
         price=_price(entry.price),
         capabilities=entry.capabilities,
         description=entry.description,
@@ -189,17 +188,3 @@ def _price(entry: PriceEntry | None) -> Price | None:
     if entry is None:
         return None
     return Price(entry.input, entry.output, entry.cache_read, entry.cache_write)
-
-
-def _bytes(key: str, value: int | str) -> int:
-    try:
-        return units.parse_bytes(value)
-    except ValueError as error:
-        raise BadEntryError(key, str(error)) from error
-
-
-def _seconds(key: str, value: float | str) -> float:
-    try:
-        return units.parse_seconds(value)
-    except ValueError as error:
-        raise BadEntryError(key, str(error)) from error

@@ -161,7 +161,11 @@ async def test_a_daemon_that_is_killed_takes_its_worker_along(tmp_path):
         ({"LISTEN": "nowhere"}, 78, "is not host:port"),
         ({"COLOUR": "red"}, 78, "neuron: Object contains unknown field `colour`"),
         ({"MAX_QUEUED": "many"}, 78, "neuron.max_queued"),
-        ({"MAX_SEQUENCES": "0"}, 78, "max_sequences: must be at least 1"),
+        (
+            {"MAX_SEQUENCES": "0"},
+            78,
+            "CORTEX_NEURON__MAX_SEQUENCES: neuron.max_sequences: Expected `int` >= 1",
+        ),
         ({"LISTEN": "127.0.0.1:taken"}, 69, "the address is in use"),
         ({"METRICS_LISTEN": "127.0.0.1:taken"}, 69, "in use"),
     ],

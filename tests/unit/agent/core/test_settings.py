@@ -3,9 +3,10 @@ from pathlib import Path
 import pytest
 
 from services.agent.core.modes import Mode
-from services.agent.core.settings import SettingsError, load_settings
+from services.agent.core.settings import load_settings
+from services.backplane.settings import SettingsError
 
-EXAMPLE = Path(__file__).resolve().parents[3] / "examples/agent.toml"
+EXAMPLE = Path(__file__).resolve().parents[4] / "examples/agent.toml"
 
 
 def load(tmp_path: Path, text: str = "", **environment: str):
@@ -50,7 +51,10 @@ def test_the_environment_alone_configures_one_endpoint(tmp_path: Path):
 @pytest.mark.parametrize(
     ("text", "complaint"),
     [
-        ("nonsense = 1", "nonsense"),
+        ("nonsense = 1", r"config\.toml: .*unknown field `nonsense`"),
+        ("bash_seconds = 'soon'", r"config\.toml: bash_seconds: 'soon' is not a duration"),
+        ("output_bytes = '1B'", r"config\.toml: output_bytes: Expected `int` >= 1024"),
+        ("[[endpoints]]\nidle_seconds = 'x'", r"config\.toml: endpoints\[0\]\.idle_seconds: 'x'"),
         ("[[endpoints]]\nname = 'a:b'", "endpoints"),
         ("[[endpoints]]\nwire_api = 'soap'", "wire_api"),
         ("[[endpoints]]\nmax_tokens = 0", "max_tokens"),
@@ -86,3 +90,20 @@ def test_keys_come_from_the_environment_and_stay_out_of_sight(tmp_path: Path):
 
     assert "secret-1" == settings.endpoints[0].api_key
     assert "secret" not in repr(settings)
+
+
+def test_sizes_and_durations_have_units(tmp_path: Path):
+    settings = load(
+        tmp_path,
+        "bash_seconds = '10m'\noutput_bytes = '64KiB'\n[[endpoints]]\nidle_seconds = '90s'\n",
+    )
+
+    assert (600.0, 65536) == (settings.bash_seconds, settings.output_bytes)
+    assert 90.0 == settings.endpoints[0].idle_seconds
+
+
+def test_a_wrong_variable_is_named(tmp_path: Path):
+    with pytest.raises(SettingsError, match=r"^CORTEX_ACP_MAX_ROUNDS: max_rounds: Expected"):
+        load(tmp_path, CORTEX_ACP_MAX_ROUNDS="0")
+    with pytest.raises(SettingsError, match=r"^CORTEX_ACP_MAX_TOKENS: endpoints\[0\].max_tokens: "):
+        load(tmp_path, CORTEX_ACP_MAX_TOKENS="0")

@@ -4,7 +4,6 @@ import dataclasses
 
 import pytest
 
-from services.backplane import units
 from services.registry.catalogue.profile import Profile
 from services.registry.fleet.footprints import Footprint, Footprints
 from services.registry.fleet.records import LoadProgress
@@ -82,34 +81,3 @@ def test_deadlines_grow_with_bytes_and_extend_on_progress_only():
 
     assert load.extended(50.0, 40.0, one, one, 5.0) == 50.0
     assert load.extended(50.0, 40.0, one, two, 5.0) == 160.0
-
-
-@pytest.mark.parametrize(
-    ("text", "count"),
-    [("24GiB", 24 << 30), ("500MB", 500_000_000), ("1.5 MiB", 3 << 19), ("7B", 7), (7, 7)],
-)
-def test_sizes(text, count):
-    assert units.parse_bytes(text) == count
-
-
-@pytest.mark.parametrize("text", ["", "GiB", "12", "12 parsecs", "-1GiB", -1])
-def test_sizes_that_are_none(text):
-    with pytest.raises(ValueError, match=r"is not|negative"):
-        units.parse_bytes(text)
-
-
-@pytest.mark.parametrize(("text", "seconds"), [("10m", 600), ("90s", 90), ("1.5h", 5400), (3, 3)])
-def test_durations(text, seconds):
-    assert units.parse_seconds(text) == seconds
-
-
-@pytest.mark.parametrize("text", ["", "soon", "10 minutes", -3])
-def test_durations_that_are_none(text):
-    with pytest.raises(ValueError, match=r"is not|negative"):
-        units.parse_seconds(text)
-
-
-def test_sizes_for_people():
-    assert [units.format_bytes(n) for n in (0, 1023, 1536, 3 << 30, 5 << 40)] == [
-        "0 B", "1023 B", "1.5 KiB", "3.0 GiB", "5.0 TiB",
-    ]  # fmt: skip
