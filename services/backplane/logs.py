@@ -17,7 +17,7 @@ _ENCODER = msgspec.json.Encoder(enc_hook=str)
 
 
 class LogSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The `[log]` section.
+    """`[log]`: what a service writes on standard error.
 
     Attributes:
         level: least severity that is written.

@@ -10,6 +10,7 @@ from services import __version__
 from services.cli.commands import (
     bench,
     chat,
+    config,
     conformance,
     doctor,
     fleet,
@@ -79,6 +80,7 @@ for panel, commands in (
     for command in commands:
         app.command(rich_help_panel=panel)(command)
 app.add_typer(neuron.app, name="neuron", rich_help_panel=_RUN)
+app.add_typer(config.app, name="config", rich_help_panel=_OPERATE)
 
 
 def main() -> None:

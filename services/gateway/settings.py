@@ -32,7 +32,7 @@ class TlsSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class GatewaySettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The `[gateway]` section.
+    """`[gateway]`: where clients come in, and how long everything may take.
 
     Attributes:
         listen: where clients come in.
@@ -91,11 +91,11 @@ class GatewaySettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class ApiKey(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """One of `[[auth.keys]]`.
+    """`[[auth.keys]]`: one who may come in.
 
     Attributes:
         name: the principal: whom logs name and fairness counts.
-        key: the secret itself, or
+        key: the secret itself, where `sha256` is unset.
         sha256: its SHA-256 in hex, for files that others may read.
     """
 
@@ -105,7 +105,7 @@ class ApiKey(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class AuthSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The `[auth]` section.
+    """`[auth]`: who may come in.
 
     Attributes:
         required: refuse requests without a known key. Unset: as soon as there are keys.

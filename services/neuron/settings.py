@@ -22,9 +22,9 @@ class WorkerLimits(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
         start_seconds: longest time from its start to its first report.
         stall_seconds: longest silence of its main loop.
         load_stall_seconds: longest time without progress while it loads a model.
-        memory_bytes: most resident memory; None is nine tenths of the machine's.
+        memory_bytes: most resident memory; unset is nine tenths of the machine's.
         deaths: so many within `deaths_within_seconds` quarantine its devices.
-        deaths_within_seconds: see `deaths`.
+        deaths_within_seconds: how long a death counts.
         first_pause_seconds: pause before the first restart; doubles with each death up to a minute.
         recovery_seconds: longest time that a running request waits for its worker to come back.
     """
@@ -54,10 +54,10 @@ class NeuronSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
         hf_endpoint: the hub of `hf:` sources; empty is huggingface_hub's own choice.
         sources: model name to source, for names that no file has.
         engine: engine for all models; empty chooses by the files and the devices.
-        threads: CPU threads of an engine; None is the engine's own choice.
+        threads: CPU threads of an engine; unset is the engine's own choice.
         max_sequences: most sequences decoded together, unless a load says otherwise.
-        max_context_tokens: cap on every model's context; None is the model's own.
-        cache_tokens: cache shared by the sequences of a model; None is the engine's own choice.
+        max_context_tokens: cap on every model's context; unset is the model's own.
+        cache_tokens: cache shared by the sequences of a model; unset is the engine's own choice.
         max_queued: most requests that wait for a place, per model.
         queue_timeout_seconds: longest wait for a place.
         slow_reader_seconds: how long a reader may take nothing before its request is ended.
@@ -65,8 +65,8 @@ class NeuronSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
         load_seconds: longest load, download included.
         download_stall_seconds: longest time without a byte while downloading.
         reserved_memory_bytes: memory of each device that no placement may use.
-        memory_budget_bytes: most that all models together may hold on each device; None is all
-            that the device has.
+        memory_budget_bytes: most that all models together may hold on each device; unset is
+            all that the device has.
         workers: limits of worker processes.
     """
 

@@ -19,7 +19,7 @@ Name = Annotated[str, msgspec.Meta(min_length=1, max_length=128)]
 
 
 class RegistrySettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The `[registry]` section.
+    """`[registry]`: where it is reached, what it keeps, and how long it waits for whom.
 
     Attributes:
         listen: where RegistryService and OperatorService are served.
@@ -55,7 +55,9 @@ class RegistrySettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class EvictionSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The `[eviction]` section. docs/placement.md says how they work together.
+    """`[eviction]`: which models go for others, and when.
+
+    docs/placement.md says how the keys work together.
 
     Attributes:
         strategy: whose turn it is to go: `lru`, the longest unused; `priority`, the lowest
@@ -85,7 +87,12 @@ class EvictionSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class NeuronEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """One `[[neurons]]` table: a neuron that the registry dials."""
+    """`[[neurons]]`: a neuron that the registry dials, beside those that attach.
+
+    Attributes:
+        name: what it is called in the fleet.
+        endpoint: host:port of its NeuronService.
+    """
 
     name: Name
     endpoint: str

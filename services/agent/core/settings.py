@@ -44,15 +44,21 @@ Url = Annotated[str, msgspec.Meta(pattern=r"^https?://[^\s/]+")]
 class EndpointSettings(
     msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, kw_only=True
 ):
-    """One endpoint that models are asked at.
+    """`[[endpoints]]`: where models are asked.
 
     Attributes:
+        name: what stands before the colon in `endpoint:model`.
+        base_url: where it is, with the version where the wire API has one (`/v1`).
+        wire_api: which API it speaks.
         model: the model to start with; empty means the first that the endpoint lists.
+        api_key: the key itself; sent as the wire API wants it.
         api_key_env: the variable that holds the key; wins over `api_key`.
-        max_tokens: most tokens of one answer; None leaves it to the endpoint.
-        context_window: tokens; None means what the endpoint lists, if it does.
+        max_tokens: most tokens of one answer; unset leaves it to the endpoint.
+        context_window: tokens; unset means what the endpoint lists, if it does.
         tool_calls: `auto` starts native and falls back to text when the endpoint refuses tools.
+        connect_seconds: longest time until a connection stands.
         idle_seconds: longest silence between two reads of a stream, and before its headers.
+        headers: sent with every request.
     """
 
     name: EndpointName = "cortex"
@@ -79,8 +85,13 @@ class Settings(
     """Everything the agent can be told.
 
     Attributes:
+        endpoints: where models are asked; unset is one endpoint, the gateway of this machine.
         default_endpoint: the endpoint of a bare model name; empty means the first one.
+        mode: the mode that sessions begin in.
         max_rounds: model calls in one prompt before it stops with `max_turn_requests`.
+        system_prompt_path: a file whose text replaces the first part of the system prompt.
+        log_file: where the log is written; empty means the user's state directory.
+        log_level: least severity that is logged.
         bash_seconds: longest run of one command unless the model asks for another.
         output_bytes: most of a tool's output that is kept.
         client_seconds: longest wait for the editor's answer, permissions excepted.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import pathlib
 from collections.abc import Sequence
@@ -82,7 +83,7 @@ async def _with_registry(document: Document, shutdown: Shutdown) -> int:
     async with wire.running(document) as address:
         inside = {"registry": [str(address.dialled_as("127.0.0.1"))]}
         tables = {**document.tables, "gateway": {**document.tables.get("gateway", {}), **inside}}
-        return await _gateway(Document(tables, document.source), shutdown)
+        return await _gateway(dataclasses.replace(document, tables=tables), shutdown)
 
 
 def config_arguments(config: pathlib.Path | None) -> Sequence[str]:

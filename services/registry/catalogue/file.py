@@ -33,7 +33,15 @@ class BadEntryError(ValueError):
 
 
 class DevicesEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """`devices = { count = 2, max = 4, memory = "20GiB", kind = "cuda" }`."""
+    """`devices = { count = 2, max = 4, memory = "20GiB", kind = "cuda" }`.
+
+    Attributes:
+        count: fewest devices that the model is spread over.
+        max: most devices; unset means as many as `count`. Fewer are preferred.
+        memory: what it takes on each device until a load has taught better; 0 spreads the model's
+            `memory` evenly.
+        kind: `cuda`, `cpu`, or empty for either.
+    """
 
     count: Count = 1
     max: Count | None = None
@@ -42,14 +50,25 @@ class DevicesEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class ReplicasEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """`replicas = { min = 1, max = 3 }`."""
+    """`replicas = { min = 1, max = 3 }`.
+
+    Attributes:
+        min: so many instances are kept loaded, and loaded again where they are missing.
+        max: most instances in the fleet; unset means 1, or `min` where that is more.
+    """
 
     min: Whole = 0
     max: Count | None = None
 
 
 class LimitsEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """`limits = { output = 4096, wait = "5m", sequences = 8 }`."""
+    """`limits = { output = 4096, wait = "5m", sequences = 8 }`.
+
+    Attributes:
+        output: most tokens of one answer, as lists of models tell it; 0 is unknown.
+        wait: longest wait for a placement; 0 means `max_wait_seconds` of the registry.
+        sequences: most sequences decoded together; 0 leaves it to the neuron.
+    """
 
     output: Whole = 0
     wait: Seconds = 0.0
@@ -57,7 +76,14 @@ class LimitsEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class PriceEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """`price = { input = 0.15, output = 0.6 }`, US dollars per million tokens."""
+    """`price = { input = 0.15, output = 0.6 }`, US dollars per million tokens.
+
+    Attributes:
+        input: of a prompt's tokens; unset is unknown, 0 is free.
+        output: of an answer's tokens.
+        cache_read: of a prompt's tokens that the cache had.
+        cache_write: of a prompt's tokens that were put into the cache.
+    """
 
     input: Dollars | None = None
     output: Dollars | None = None
@@ -68,7 +94,17 @@ class PriceEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class SamplingEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """`[models.sampling]`: what requests get where they set nothing.
 
-    Ranges are those of the contract's `Sampling`.
+    Ranges are those of the contract's `Sampling`. What is unset comes from the model's own files.
+
+    Attributes:
+        temperature: how much chance there is in the choice of a token; 0 takes the likeliest.
+        top_p: only the likeliest tokens that have this share of the probability together.
+        top_k: only so many of the likeliest tokens; 0 is all.
+        min_p: only tokens that are at least this share as likely as the likeliest.
+        typical_p: only tokens of typical information that have this share together.
+        repetition_penalty: divides the likelihood of tokens that were there; 1 changes nothing.
+        frequency_penalty: taken from a token's logit for each time that it was there.
+        presence_penalty: taken from a token's logit if it was there at all.
     """
 
     temperature: Annotated[float, msgspec.Meta(ge=0)] | None = None
@@ -82,7 +118,44 @@ class SamplingEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class ModelEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """One `[[models]]` table. What the keys mean is said in `Profile` and docs/placement.md."""
+    """`[[models]]`: one model. What the keys decide together is said in docs/placement.md.
+
+    Attributes:
+        id: what clients ask for.
+        source: where the files are: `path:/…`, `package:NAME==VERSION[/FILES]` or
+            `hf:OWNER/NAME@REVISION[/FILES]`; empty for files of that name under a neuron's
+            `models_dirs`.
+        engine: what runs it; empty lets the neuron choose.
+        quant: names one of several GGUF files of the source, such as `Q4_K_M`.
+        memory: what it takes in all until the first load has taught better; 0 is unknown.
+        devices: how many devices it is spread over, or a table.
+        context: longest prompt plus completion, in tokens; 0 is the model's own.
+        cache_tokens: cache that its sequences share, in tokens; 0 leaves it to the neuron.
+        cache_format: how the cache is kept; empty leaves it to the engine.
+        chat_template: a Jinja template in place of the model's own.
+        adapters: sources of LoRA adapters.
+        draft: the source of a smaller model for speculative decoding.
+        ngram_draft: speculative decoding from the text so far, without a second model.
+        sha256: what the files' digest has to be, in hex; empty checks none.
+        embedding: loaded for embeddings.
+        tool_format: how it writes tool calls; empty finds that in its template.
+        reasoning_format: how it writes its reasoning; empty finds that in its template.
+        sampling: what requests get where they set nothing.
+        neurons: names of the neurons where it may run; empty means anywhere.
+        labels: what a neuron must have.
+        affinity: what a neuron should have; says where, and protects nothing.
+        residency_class: who may displace it: its own class and those above.
+        pin: kept loaded and never evicted.
+        preload: loaded at start where there is free room; protected by nothing afterwards.
+        idle_timeout: unloaded after so long without work; 0 never, unset means
+            `idle_timeout_seconds` of `[eviction]`.
+        replicas: how many instances there may be.
+        aliases: other names that clients may ask for it by.
+        limits: bounds of requests.
+        price: for clients that ask what a token costs; unset is unknown.
+        capabilities: what it can do; empty is what a neuron finds once it is loaded.
+        description: words for lists of models.
+    """
 
     id: Name
     source: str = ""
