@@ -49,7 +49,8 @@ class RegistryServicer(registry_service_pb2_grpc.RegistryServiceServicer):
         epoch = _admit(term, identity)
         try:
             yield registry_service_pb2.AttachResponse(
-                lease=protobuf_time.duration(term.lease_seconds), leader_epoch=term.leader_lease.epoch
+                lease=protobuf_time.duration(term.lease_seconds),
+                leader_epoch=term.leader_lease.epoch,
             )
             await _until_ended(term, _listen(term, hello, epoch, requests))
         finally:
