@@ -56,7 +56,7 @@ def _read(value: Any, kind: types.Type, path: str) -> Any:
         case types.VarTupleType(item_type=item) | types.ListType(item_type=item) if isinstance(
             value, list
         ):
-            entries = cast("list[Any]", value)
+            entries: list[Any] = value
             return [_read(each, item, f"{path}[{index}]") for index, each in enumerate(entries)]
         case _:
             return value

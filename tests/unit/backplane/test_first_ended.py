@@ -34,6 +34,7 @@ async def test_the_first_is_returned_and_the_others_have_ended(loop_end):
 
     ended = await first_ended(forever(), value(3))
 
+    assert ended is not None
     assert 3 == ended.result()
     assert cancelled.is_set()
 
@@ -43,6 +44,7 @@ async def test_what_it_raised_is_raised_by_its_result(loop_end):
 
     ended = await first_ended(failing(), forever())
 
+    assert ended is not None
     with pytest.raises(OSError, match="gone"):
         ended.result()
 
