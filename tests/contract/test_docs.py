@@ -43,14 +43,27 @@ ELSEWHERE = re.compile(r"bench/results/gpu|docs/gguf\.md|tests/integration/\*\*/
 
 
 @functools.cache
+def everything() -> str:
+    """Every file and folder below `TOPS`, a path a line."""
+    found = [
+        path for top in TOPS for path in (ROOT / top).rglob("*") if "__pycache__" not in path.parts
+    ]
+    return "\n".join([*TOPS, *(str(path.relative_to(ROOT)) for path in found)])
+
+
+@functools.cache
 def is_there(path: str) -> bool:
-    """Whether a path of the repository exists, as a file, a folder or a module; * is any name."""
+    """Whether a path of the repository exists: a file, a folder, or a module without its ending.
+
+    `*` is any name, `**/` any folders, a word in capitals any name too; behind `::` stands a test.
+    """
     path, _, test = path.rstrip(".").partition("::")
     if ELSEWHERE.match(path):
         return True
-    pattern = PLACEHOLDER.sub("*", path.rstrip("/"))
-    found = [*ROOT.glob(pattern), *ROOT.glob(f"{pattern}.py")]
-    return any(not test or f"def {test}(" in file.read_text() for file in found)
+    pattern = re.escape(PLACEHOLDER.sub("*", path.rstrip("/")))
+    pattern = pattern.replace(r"\*\*/", "(?:[^/\n]+/)*").replace(r"\*", "[^/\n]*")
+    found = re.findall(rf"^{pattern}(?:\.py)?$", everything(), re.MULTILINE)
+    return any(not test or f"def {test}(" in (ROOT / file).read_text() for file in found)
 
 
 def module_is_there(name: str) -> bool:
