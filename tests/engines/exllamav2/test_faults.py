@@ -77,7 +77,7 @@ def test_only_the_culprit_fails(model: Loop, monkeypatch: pytest.MonkeyPatch) ->
     unbroken = said(model, *[task(prompt) for prompt in PROMPTS[:4]])
     tasks = [task(prompt) for prompt in PROMPTS[:4]]
     bad = task("poison ")
-    make = model._reception.make_job
+    make = model._factory.make_job
 
     def make_job(stream: Any) -> SampledJob:
         job = make(stream)
@@ -85,7 +85,7 @@ def test_only_the_culprit_fails(model: Loop, monkeypatch: pytest.MonkeyPatch) ->
             job.gen_settings = None  # the sampler will raise
         return job
 
-    monkeypatch.setattr(model._reception, "make_job", make_job)
+    monkeypatch.setattr(model._factory, "make_job", make_job)
 
     events = run(model, *tasks[:2], bad, *tasks[2:])
 

@@ -9,7 +9,7 @@ from services.neuron.engine_api.engine import Engine
 from services.neuron.engine_api.events import Delta
 from services.neuron.engine_api.model import LoadFailed
 from services.neuron.engine_api.task import Constraint, ConstraintKind, StopParams
-from services.neuron.engines.exllamav2.batch import reception
+from services.neuron.engines.exllamav2.batch import stream_factory
 from tests.contract.engine.driving import ended, ends, failed, run, started, step_until, submit
 from tests.contract.engine.driving import tokens as tokens_of
 from tests.engines.exllamav2 import folders
@@ -26,7 +26,7 @@ def test_a_long_output_goes_on_over_several_reservations(
 ) -> None:
     model = loaded()
     (unbroken,) = said(model, task("a long tale ", tokens=300))
-    monkeypatch.setattr(reception, "RESERVED_TOKENS", 70)
+    monkeypatch.setattr(stream_factory, "RESERVED_TOKENS", 70)
 
     events = run(model, task("a long tale ", tokens=300))
 
@@ -198,7 +198,7 @@ def test_a_broken_grammar_midway_fails_its_stream_alone(loaded: Any) -> None:
 
 
 def test_a_constraint_outlives_a_reservation(loaded: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reception, "RESERVED_TOKENS", 5)
+    monkeypatch.setattr(stream_factory, "RESERVED_TOKENS", 5)
     model = loaded()
     bound = task("x", constraint=Constraint(ConstraintKind.REGEX, "[ab]{17}c"), stop=StopParams())
 

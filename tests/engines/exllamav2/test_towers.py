@@ -85,7 +85,7 @@ def prompt(model: Any, name: str) -> list[int]:
 def test_a_tower_sees_what_transformers_sees(model: Any, name: str) -> None:
     expected = EXPECTED[name]
 
-    made = model._reception._vision._embedding(picture()).embeddings.float()[expected.rows]
+    made = model._factory._vision._embedding(picture()).embeddings.float()[expected.rows]
 
     every = expected.breaks_every
     if every:  # a row of patches ends with a token of its own
@@ -102,7 +102,7 @@ def test_the_model_says_what_transformers_says(model: Any, name: str) -> None:
     assert model.info.supports_images
     assert tokens(events) == EXPECTED[name].says
     alone = len(prompt(model, name)) - towers.KINDS[name].marker
-    embedding = model._reception._vision._embedding(picture())
+    embedding = model._factory._vision._embedding(picture())
     assert started(events).prompt_tokens == alone + embedding.length
 
 

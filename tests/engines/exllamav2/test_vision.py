@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from PIL import Image
 
@@ -48,8 +49,8 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Loop]:
     folder: Path = tmp_path_factory.mktemp("vision") / "random"
     loaded = load(create_engine("exllamav2"), folders.build_random(folder, markers=[MARKER]))
     loaded._parts = dataclasses.replace(loaded._parts, tower=Tower())
-    tokens = loaded._reception.tokens
-    loaded._reception = assembling._reception(loaded._parts, tokens, loaded.info)
+    info = msgspec.structs.replace(loaded.info, supports_images=True)
+    loaded._factory = assembling._stream_factory(loaded._parts, loaded._tokeniser, info)
     yield loaded
     loaded.close()
 
@@ -94,7 +95,7 @@ def test_pictures_are_forgotten_in_time(model: Loop) -> None:
     for shade in range(20):
         run(model, task(prompt(model), images=(picture(f"rgb({shade},0,0)"),), tokens=1))
 
-    assert len(model._reception._vision._kept) == 16  # type: ignore[union-attr]
+    assert len(model._factory._vision._kept) == 16  # type: ignore[union-attr]
 
 
 @pytest.mark.parametrize("images", [(b"no picture",), (picture(), picture())])

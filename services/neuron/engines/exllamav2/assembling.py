@@ -10,15 +10,15 @@ from services.neuron.engine_api.engine import LoadedModel
 from services.neuron.engine_api.events import Failed
 from services.neuron.engine_api.model import LoadFailed, LoadPlan, ModelInfo
 from services.neuron.engine_api.task import Prompt, SamplingParams, StopParams, Task
-from services.neuron.engines.common.admission import AdmissionQueue
 from services.neuron.engines.common.constraint import ConstraintCompiler
-from services.neuron.engines.exllamav2.batch.intake import Limits
+from services.neuron.engines.common.task_queue import TaskQueue
+from services.neuron.engines.exllamav2.batch.intake import BatchLimits
 from services.neuron.engines.exllamav2.batch.loop import Loop
-from services.neuron.engines.exllamav2.batch.reception import Reception
+from services.neuron.engines.exllamav2.batch.stream_factory import StreamFactory
 from services.neuron.engines.exllamav2.embedder import Embedder, pooling
 from services.neuron.engines.exllamav2.files.configuration import ModelFolder
 from services.neuron.engines.exllamav2.model.generators import Parts
-from services.neuron.engines.exllamav2.text.tokens import Tokens
+from services.neuron.engines.exllamav2.text.tokeniser import JsonTokeniser
 
 _TRIAL: Final = -1
 """Task id of the trial; the daemon's begin at zero."""
@@ -40,46 +40,43 @@ def assemble(
     Raises:
         LoadFailed: the tokeniser cannot be read, or the trial failed.
     """
-    tokens = Tokens(
+    tokeniser = JsonTokeniser(
         folder.path / "tokenizer.json",
         size=parts.model.config.vocab_size,
         bos_id=parts.tokenizer.bos_token_id,
     )
-    info = _info(parts, plan, folder, tokens, held_before)
+    info = _info(parts, plan, folder, tokeniser, held_before)
     if plan.embedding:
-        return Embedder(parts=parts, tokens=tokens, info=info, mode=pooling(folder.path))
+        return Embedder(parts=parts, tokeniser=tokeniser, info=info, mode=pooling(folder.path))
     loop = Loop(
         parts=parts,
-        reception=_reception(parts, tokens, info),
+        tokeniser=tokeniser,
+        streams=_stream_factory(parts, tokeniser, info),
         info=info,
-        queue=AdmissionQueue(
-            max_queued=plan.max_queued, timeout_seconds=plan.queue_timeout_seconds
-        ),
+        queue=TaskQueue.of_plan(plan, places=info.max_sequences),
     )
     for prompt_tokens in _TRIAL_PROMPTS:
         _try(loop, min(prompt_tokens, info.max_context_tokens - 2))
     return loop
 
 
-def _reception(parts: Parts, tokens: Tokens, info: ModelInfo) -> Reception:
-    vocabulary = tokens.vocabulary
-    return Reception(
+def _stream_factory(parts: Parts, tokeniser: JsonTokeniser, info: ModelInfo) -> StreamFactory:
+    vocabulary = tokeniser.vocabulary
+    return StreamFactory(
         parts=parts,
-        tokens=tokens,
+        vocabulary=vocabulary,
         compiler=ConstraintCompiler(
             pieces=vocabulary.pieces,
             special_token_ids=vocabulary.special,
             eos_token_id=next(iter(info.eos_token_ids), 0),
-            tokenize=tokens.tokenize_plain,
+            tokenize=tokeniser.tokenize_plain,
         ),
-        limits=Limits(
+        info=info,
+        limits=BatchLimits(
             context_tokens=info.max_context_tokens,
             cache_tokens=parts.shape.cache_tokens - parts.shape.draft_tokens,
-            vocabulary=info.vocabulary_size,
-            reads_images=parts.tower is not None,
             echo_tokens=parts.shape.input_tokens,
         ),
-        end_ids=info.eos_token_ids,
     )
 
 
@@ -87,7 +84,7 @@ def _info(
     parts: Parts,
     plan: LoadPlan,
     folder: ModelFolder,
-    tokens: Tokens,
+    tokeniser: JsonTokeniser,
     held_before: Mapping[str, int],
 ) -> ModelInfo:
     config, shape = parts.model.config, parts.shape
@@ -104,9 +101,9 @@ def _info(
         cache_tokens=0 if plan.embedding else shape.cache_tokens,
         vocabulary_size=int(config.vocab_size),
         chat_template=folder.chat_template,
-        control_tokens=dict(tokens.vocabulary.control),
-        bos_token=tokens.text(tokens.bos_id),
-        eos_token=tokens.text(eos_id),
+        control_tokens=dict(tokeniser.vocabulary.control),
+        bos_token=tokeniser.text(tokeniser.bos_id),
+        eos_token=tokeniser.text(eos_id),
         eos_token_ids=known,
         default_sampling=folder.default_sampling,
         memory_bytes={i: size - held_before.get(i, 0) for i, size in held.items()},

@@ -6,14 +6,16 @@ import gc
 import pathlib
 from collections.abc import Generator
 
-from services.neuron.engine_api.engine import LoadedModel
+from typing_extensions import override
+
+from services.neuron.engine_api.engine import Engine, LoadedModel
 from services.neuron.engine_api.model import LoadPlan, LoadStep
 from services.neuron.engines.exllamav2.files.configuration import ModelFolder
 from services.neuron.engines.exllamav2.library.library import Library, open_library
 
 
-class ExLlamaV2Engine:
-    """Implements `Engine`."""
+class ExLlamaV2Engine(Engine):
+    """Loads folders of safetensors on NVIDIA GPUs."""
 
     def __init__(self, library: Library) -> None:
         self._library = library
@@ -28,21 +30,18 @@ class ExLlamaV2Engine:
         return cls(open_library())
 
     @property
+    @override
     def name(self) -> str:
-        """`exllamav2`."""
         return "exllamav2"
 
     @property
+    @override
     def facts(self) -> dict[str, str]:
         """Versions and the attention backend."""
         return self._library.facts
 
+    @override
     def load(self, plan: LoadPlan) -> Generator[LoadStep, None, LoadedModel]:
-        """Loads a folder of safetensors; see `Engine.load`.
-
-        Raises:
-            LoadFailed: with the library's own words.
-        """
         # They import the library at their top, so they come after it was opened.
         from services.neuron.engines.exllamav2 import assembling
         from services.neuron.engines.exllamav2.model import loading

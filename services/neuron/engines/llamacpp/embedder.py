@@ -5,65 +5,30 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 import numpy as np
+from typing_extensions import override
 
-from services.backplane.errors import FleetError, Reason, context_too_long
-from services.neuron.engine_api.model import ModelInfo, ModelStats
-from services.neuron.engine_api.task import Prompt
-from services.neuron.engines.common.embedding_only import RefusesTasks
+from services.neuron.engine_api.model import ModelInfo
+from services.neuron.engines.common.token_model import EmbeddingModel
 from services.neuron.engines.llamacpp.batch.batch import TokenBatch
 from services.neuron.engines.llamacpp.batch.context import Context
-from services.neuron.engines.llamacpp.model.vocabulary import Vocabulary
+from services.neuron.engines.llamacpp.model.tokeniser import GgufTokeniser
 
 
-class Embedder(RefusesTasks):
-    """Implements `LoadedModel` for embeddings; it refuses generation."""
+class Embedder(EmbeddingModel):
+    """Embeds with llama.cpp, as many texts a pass as its batch takes."""
 
-    def __init__(self, *, context: Context, vocabulary: Vocabulary, info: ModelInfo) -> None:
-        super().__init__()
+    def __init__(self, *, context: Context, tokeniser: GgufTokeniser, info: ModelInfo) -> None:
+        super().__init__(tokeniser, info)
         self._context = context
-        self._vocabulary = vocabulary
-        self._info = info
         self._batch = TokenBatch(info.max_context_tokens)
-        self._steps = 0
 
-    @property
-    def info(self) -> ModelInfo:
-        """What it says about itself."""
-        return self._info
-
-    def tokenize(self, prompt: Prompt) -> list[int]:
-        """Token ids of a text, framed as the model wants it."""
-        return self._vocabulary.tokenize(prompt)
-
-    def min_token_counts(self, prompt: Prompt) -> Iterator[int]:
-        """Numbers of tokens that a prompt has at least; see `LoadedModel.min_token_counts`."""
-        return self._vocabulary.min_token_counts(prompt)
-
-    def embed(self, inputs: Sequence[Sequence[int]]) -> list[list[float]]:
-        """One l2-normalised vector per input.
-
-        Raises:
-            FleetError: CONTEXT_TOO_LONG, an input is longer than the model reads; BAD_REQUEST, an
-                input is empty.
-            EnginePoisoned: llama.cpp failed.
-        """
-        limit = self._info.max_context_tokens
-        for position, tokens in enumerate(inputs):
-            if not tokens:
-                raise FleetError(
-                    Reason.BAD_REQUEST, "The text is empty.", field=f"input.{position}"
-                )
-            if len(tokens) > limit:
-                raise context_too_long(prompt_tokens=len(tokens), max_tokens=limit)
-        return [vector for group in self._groups(inputs) for vector in self._embed_group(group)]
-
-    def stats(self) -> ModelStats:
-        """How busy it is: never between two calls."""
-        return ModelStats(steps=self._steps)
-
+    @override
     def close(self) -> None:
-        """Frees the memory."""
         self._context.close()
+
+    @override
+    def _vectors(self, inputs: Sequence[Sequence[int]]) -> list[list[float]]:
+        return [vector for group in self._groups(inputs) for vector in self._embed_group(group)]
 
     def _groups(self, inputs: Sequence[Sequence[int]]) -> Iterator[list[Sequence[int]]]:
         """As many texts together as one pass takes."""

@@ -2,47 +2,46 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator as Steps
+from collections.abc import Generator
 from typing import Final
 
-from services.neuron.engine_api.engine import LoadedModel
+from typing_extensions import override
+
+from services.neuron.engine_api.engine import Engine, LoadedModel
 from services.neuron.engine_api.model import LoadFailed, LoadPlan, LoadStep, ModelInfo
-from services.neuron.engines.common.admission import AdmissionQueue
 from services.neuron.engines.common.constraint import ConstraintCompiler
+from services.neuron.engines.common.task_queue import TaskQueue
 from services.neuron.engines.llamacpp.batch.context import Context
-from services.neuron.engines.llamacpp.batch.generator import Generator
+from services.neuron.engines.llamacpp.batch.loop import Loop
 from services.neuron.engines.llamacpp.embedder import Embedder
 from services.neuron.engines.llamacpp.library.library import PINNED_VERSION, Library
 from services.neuron.engines.llamacpp.library.metadata import Metadata
 from services.neuron.engines.llamacpp.model import loading
-from services.neuron.engines.llamacpp.model.vocabulary import Vocabulary
+from services.neuron.engines.llamacpp.model.tokeniser import GgufTokeniser
 
 DEVICE_ID: Final = "cpu"
 
 
-class LlamaCppEngine:
-    """Implements `Engine`."""
+class LlamaCppEngine(Engine):
+    """Loads GGUF files, and folders with a BERT encoder, on the CPU."""
 
     def __init__(self, library: Library) -> None:
         self._library = library
 
     @property
+    @override
     def name(self) -> str:
-        """`llamacpp`."""
         return "llamacpp"
 
     @property
+    @override
     def facts(self) -> dict[str, str]:
         """The library's build and what it uses of the CPU."""
         raw: bytes = self._library.print_system_info()
         return {"xllamacpp": PINNED_VERSION, "cpu": raw.decode("utf-8", "replace").strip(" |")}
 
-    def load(self, plan: LoadPlan) -> Steps[LoadStep, None, LoadedModel]:
-        """Loads a GGUF file; see `Engine.load`.
-
-        Raises:
-            LoadFailed: with llama.cpp's own words.
-        """
+    @override
+    def load(self, plan: LoadPlan) -> Generator[LoadStep, None, LoadedModel]:
         model = yield from loading.load(
             self._library, plan, lambda loaded: self._assemble(plan, loaded)
         )
@@ -51,38 +50,36 @@ class LlamaCppEngine:
     def _assemble(self, plan: LoadPlan, loaded: loading.Loaded) -> LoadedModel:
         context = Context(self._library, model=loaded.model, context=loaded.context)
         try:
-            vocabulary = Vocabulary(self._library, loaded.model, adds_special=plan.embedding)
-            return self._model(plan, loaded, context, vocabulary)
+            tokeniser = GgufTokeniser(self._library, loaded.model, adds_special=plan.embedding)
+            return self._model(plan, loaded, context, tokeniser)
         except BaseException:
             context.close()
             raise
 
     def _model(
-        self, plan: LoadPlan, loaded: loading.Loaded, context: Context, vocabulary: Vocabulary
+        self, plan: LoadPlan, loaded: loading.Loaded, context: Context, tokeniser: GgufTokeniser
     ) -> LoadedModel:
-        if vocabulary.is_missing:
+        if tokeniser.is_missing:
             raise LoadFailed("MODEL_FILE_BAD", "The file holds no tokenizer.")
-        info = self._info(plan, loaded, vocabulary)
+        info = self._info(plan, loaded, tokeniser)
         if plan.embedding:
-            return Embedder(context=context, vocabulary=vocabulary, info=info)
-        return Generator(
+            return Embedder(context=context, tokeniser=tokeniser, info=info)
+        return Loop(
             library=self._library,
             context=context,
-            vocabulary=vocabulary,
+            tokeniser=tokeniser,
             info=info,
             compiler=ConstraintCompiler(
-                pieces=vocabulary.pieces,
-                special_token_ids=vocabulary.control_tokens.values(),
-                eos_token_id=max(vocabulary.eos_id, 0),
-                tokenize=vocabulary.tokenize_plain,
+                pieces=tokeniser.pieces,
+                special_token_ids=tokeniser.control_tokens.values(),
+                eos_token_id=max(tokeniser.eos_id, 0),
+                tokenize=tokeniser.tokenize_plain,
             ),
-            queue=AdmissionQueue(
-                max_queued=plan.max_queued, timeout_seconds=plan.queue_timeout_seconds
-            ),
+            queue=TaskQueue.of_plan(plan, places=info.max_sequences),
             prefill_tokens=loading.PREFILL_TOKENS,
         )
 
-    def _info(self, plan: LoadPlan, loaded: loading.Loaded, vocabulary: Vocabulary) -> ModelInfo:
+    def _info(self, plan: LoadPlan, loaded: loading.Loaded, tokeniser: GgufTokeniser) -> ModelInfo:
         metadata = Metadata(self._library, loaded.model)
         width: int = self._library.model_n_embd_out(loaded.model) if plan.embedding else 0
         return ModelInfo(
@@ -92,12 +89,12 @@ class LlamaCppEngine:
             max_sequences=loaded.shape.sequences,
             max_queued=plan.max_queued,
             cache_tokens=0 if plan.embedding else loaded.shape.total_tokens,
-            vocabulary_size=vocabulary.size,
+            vocabulary_size=tokeniser.size,
             chat_template=metadata.chat_template,
-            control_tokens=vocabulary.control_tokens,
-            bos_token=vocabulary.text(vocabulary.bos_id),
-            eos_token=vocabulary.text(vocabulary.eos_id),
-            eos_token_ids=tuple(sorted(vocabulary.end_ids)),
+            control_tokens=tokeniser.control_tokens,
+            bos_token=tokeniser.text(tokeniser.bos_id),
+            eos_token=tokeniser.text(tokeniser.eos_id),
+            eos_token_ids=tuple(sorted(tokeniser.end_ids)),
             default_sampling=metadata.default_sampling,
             memory_bytes={DEVICE_ID: loaded.held_bytes},
             embedding_size=width,

@@ -11,90 +11,66 @@ from __future__ import annotations
 
 import gc
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+
+from typing_extensions import override
 
 from services.backplane.errors import FleetError, Reason
-from services.neuron.engine_api.events import Event, Started, failed
+from services.neuron.engine_api.events import Started, failed
 from services.neuron.engine_api.model import EnginePoisoned, ModelInfo, ModelStats
-from services.neuron.engine_api.task import Prompt, Task
-from services.neuron.engines.common.admission import AdmissionQueue, Pace, QueueFullError
+from services.neuron.engine_api.task import Task
+from services.neuron.engines.common.task_queue import TaskQueue
+from services.neuron.engines.common.token_model import GeneratingModel
 from services.neuron.engines.exllamav2.batch.fault_history import FaultHistory
-from services.neuron.engines.exllamav2.batch.intake import places, queue_full, queue_timed_out
-from services.neuron.engines.exllamav2.batch.reception import Reception
+from services.neuron.engines.exllamav2.batch.stream_factory import StreamFactory
 from services.neuron.engines.exllamav2.batch.streams import Stream
 from services.neuron.engines.exllamav2.library.faults import Fault, classify, one_line
 from services.neuron.engines.exllamav2.model.generators import Parts
+from services.neuron.engines.exllamav2.text.tokeniser import JsonTokeniser
 
 MOST_PREFILLING = 2
 """Prompts read at a time: every one of them runs a chunk in every step."""
 
 
-class Loop:
-    """Implements `LoadedModel` over ExLlamaV2's dynamic generator."""
+class Loop(GeneratingModel[Stream]):
+    """Generates with ExLlamaV2's dynamic generator."""
 
     def __init__(
         self,
         *,
         parts: Parts,
-        reception: Reception,
+        tokeniser: JsonTokeniser,
+        streams: StreamFactory,
         info: ModelInfo,
-        queue: AdmissionQueue[Stream],
+        queue: TaskQueue[Stream],
     ) -> None:
+        super().__init__(tokeniser, info, queue)
         self._parts = parts
-        self._reception = reception
-        self._info = info
-        self._queue = queue
+        self._factory = streams
         self._generator = parts.make_generator()
-        self._pace = Pace(info.max_sequences)
         self._faults = FaultHistory()
         self._streams: dict[int, Stream] = {}
         self._running: dict[int, Stream] = {}
         self._returning: list[Stream] = []
-        self._events: list[Event] = []
         self._steps = 0
-        self._is_queue_changed = False
 
-    @property
-    def info(self) -> ModelInfo:
-        """What it says about itself."""
-        return self._info
-
-    def tokenize(self, prompt: Prompt) -> list[int]:
-        """Token ids of a prompt; safe beside a step."""
-        return self._reception.tokens.tokenize(prompt)
-
-    def min_token_counts(self, prompt: Prompt) -> Iterator[int]:
-        """Numbers of tokens that a prompt has at least; see `LoadedModel.min_token_counts`."""
-        return self._reception.tokens.min_token_counts(prompt)
-
+    @override
     def submit(self, task: Task, token_ids: Sequence[int]) -> None:
-        """Queues a task, or notes why it cannot run."""
-        try:
-            stream = self._reception.receive(task, token_ids)
-            self._queue.push(
-                stream,
-                key=task.task_id,
-                principal=task.principal,
-                is_batch=task.is_batch,
-                now=time.monotonic(),
-            )
-        except FleetError as error:
-            self._events.append(failed(task.task_id, error))
-        except QueueFullError:
-            self._events.append(failed(task.task_id, queue_full(len(self._queue), self._pace)))
-        else:
+        super().submit(task, token_ids)
+        stream = self._queue.get(task.task_id)
+        if stream is not None:
             self._streams[task.task_id] = stream
-            self._is_queue_changed = True
 
+    @override
     def cancel(self, task_id: int) -> None:
         """Forgets a task at once; its pages are free for the next step."""
         stream = self._streams.get(task_id)
         if stream is not None:
-            self._is_queue_changed |= self._queue.remove(task_id)
+            self._queue.remove(task_id)
             self._forget(stream)
 
+    @override
     def credit(self, task_id: int, tokens: int) -> None:
-        """Lets a task send more tokens."""
         stream = self._streams.get(task_id)
         if stream is None:
             return
@@ -104,42 +80,25 @@ class Loop:
             self._returning.append(stream)
 
     @property
+    @override
     def has_work(self) -> bool:
-        """True if a step would do something now."""
         may_admit = bool(len(self._queue)) and self._active < self._info.max_sequences
         return bool(self._events or self._running or self._returning or may_admit)
 
-    def step(self) -> list[Event]:
-        """Admits, runs one iteration, and reads what every stream got of it.
-
-        Raises:
-            EnginePoisoned: the device is at fault, or faults do not end.
-        """
-        now = time.monotonic()
-        self._expire(now)
-        self._admit(now)
-        if self._running:
-            self._iterate()
-        events, self._events = self._events, []
-        return events
-
-    def embed(self, inputs: Sequence[Sequence[int]]) -> list[list[float]]:
-        """Refused: it was not loaded to embed."""
-        raise FleetError(Reason.WRONG_MODALITY, "This model generates; it makes no embeddings.")
-
+    @override
     def stats(self) -> ModelStats:
         """How busy it is. Streams that wait for credit hold no cache and count as active."""
         used = self._parts.used_tokens(self._generator)
         return ModelStats(self._active, len(self._queue), used, self._steps)
 
+    @override
     def close(self) -> None:
-        """Frees the memory."""
         for stream in list(self._streams.values()):
             self._forget(stream)
         cuda = self._parts.library.torch.cuda
         self._parts.retire(self._generator)
         self._parts.release()
-        del self._generator, self._reception, self._parts
+        del self._generator, self._factory, self._parts
         gc.collect()
         cuda.empty_cache()
 
@@ -147,13 +106,18 @@ class Loop:
     def _active(self) -> int:
         return len(self._streams) - len(self._queue)
 
-    def _expire(self, now: float) -> None:
-        for waiting in self._queue.expire(now):
-            self._forget(waiting.item)
-            error = queue_timed_out(now - waiting.since, len(self._queue), self._pace)
-            self._events.append(failed(waiting.key, error))
-            self._is_queue_changed = True
+    @override
+    def _receive(self, task: Task, token_ids: Sequence[int]) -> Stream:
+        return self._factory.receive(task, token_ids)
 
+    @override
+    def _expire(self, now: float) -> list[Stream]:
+        late = super()._expire(now)
+        for stream in late:
+            self._forget(stream)
+        return late
+
+    @override
     def _admit(self, now: float) -> None:
         """Starts who may start: streams that return first, then the queue."""
         while self._returning and self._start(self._returning[0], now):
@@ -162,10 +126,6 @@ class Loop:
             if not self._start(waiting.item, now):
                 break
             self._queue.pop()
-            self._is_queue_changed = True
-        if self._is_queue_changed:
-            self._is_queue_changed = False
-            self._events += places(self._queue.order(), self._pace)
 
     def _start(self, stream: Stream, now: float) -> bool:
         """Gives a stream a job in the generator, unless there is no room now."""
@@ -181,7 +141,7 @@ class Loop:
         if sum(other.is_prefilling for other in running) >= MOST_PREFILLING:
             return False
         try:
-            job = self._reception.next_job(stream, self._generator)
+            job = self._factory.next_job(stream, self._generator)
             if job.pages_wanted > len(self._generator.unreferenced_pages):
                 return False
             self._generator.enqueue(job)
@@ -193,11 +153,14 @@ class Loop:
         self._running[stream.task.task_id] = stream
         return True
 
-    def _iterate(self) -> None:
+    @override
+    def _run_step(self) -> None:
+        if not self._running:
+            return
         is_busy = any(stream.is_talking for stream in self._running.values())
         self._parts.set_chunk(self._generator, is_busy=is_busy)
         try:
-            self._reception.echo_prompts(self._running.values(), is_busy=is_busy)
+            self._factory.echo_prompts(self._running.values(), is_busy=is_busy)
             self._generator.iterate()
         except Exception as error:  # noqa: BLE001 - the library's exceptions have no common class
             self._recover(error)
@@ -243,7 +206,7 @@ class Loop:
             self._events.append(delta)
         if transcript.reason is None:
             return False
-        self._pace.note(now - (stream.started_at or now))
+        self._queue.note_end(now - (stream.started_at or now))
         self._stop_job(stream)
         self._events.append(stream.ended(now))
         self._forget(stream)

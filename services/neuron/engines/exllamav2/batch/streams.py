@@ -126,12 +126,12 @@ class Stream:
         started = self.started_at or now
         first = self.first_token_at or now
         return Ended(
-            self.task.task_id,
-            reason,
-            self.transcript.stop_string,
-            self.transcript.token_count,
-            max(0.0, started - self.submitted_at),
-            max(0.0, first - started),
-            max(0.0, now - first),
-            self.accepted_draft_tokens,
+            task_id=self.task.task_id,
+            reason=reason,
+            stop_string=self.transcript.stop_string,
+            completion_tokens=self.transcript.token_count,
+            queued_seconds=max(0.0, started - self.submitted_at),
+            prefill_seconds=max(0.0, first - started),
+            decode_seconds=max(0.0, now - first),
+            accepted_draft_tokens=self.accepted_draft_tokens,
         )

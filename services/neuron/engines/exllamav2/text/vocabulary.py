@@ -13,10 +13,10 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Final, cast
 
 from services.neuron.engine_api.model import LoadFailed
+from services.neuron.engines.common.tokeniser import is_marker
 from services.neuron.engines.exllamav2.files.legacy_config import BAD
 
 _BYTE: Final = re.compile(r"^<0x([0-9A-Fa-f]{2})>$")
-_MARKER: Final = re.compile(r"[<\[].+[>\]]")
 _PRINTABLE: Final = (*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100))
 
 
@@ -82,7 +82,7 @@ def added_tokens(tokenizer: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 def is_control(added: Mapping[str, Any]) -> bool:
     """True for what a chat template writes and a user must not: special tokens and `<markers>`."""
-    return bool(added.get("special")) or bool(_MARKER.fullmatch(added["content"]))
+    return bool(added.get("special")) or is_marker(added["content"])
 
 
 def is_bytewise(tokenizer: Mapping[str, Any]) -> bool:

@@ -17,7 +17,7 @@ COPY_WORTH_TOKENS: Final = 32
 
 
 @dataclasses.dataclass(slots=True)
-class Slot:
+class CacheSlot:
     """One sequence of the cache.
 
     Attributes:
@@ -34,7 +34,7 @@ class Slot:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Placement:
+class SlotChoice:
     """Where a task goes.
 
     Attributes:
@@ -43,12 +43,14 @@ class Placement:
         source: the slot to copy them from; None where they lie in `slot` already.
     """
 
-    slot: Slot
+    slot: CacheSlot
     cached_tokens: int
-    source: Slot | None
+    source: CacheSlot | None
 
 
-def place(slots: Sequence[Slot], prompt: Sequence[int], *, can_share: bool) -> Placement | None:
+def place(
+    slots: Sequence[CacheSlot], prompt: Sequence[int], *, can_share: bool
+) -> SlotChoice | None:
     """Chooses a free slot for a prompt, or None where all are busy.
 
     Goes on in the slot that has most of the prompt, if that slot's own continuation is no great
@@ -64,17 +66,17 @@ def place(slots: Sequence[Slot], prompt: Sequence[int], *, can_share: bool) -> P
         return None
     victim = min(free, key=lambda slot: (bool(slot.tokens), slot.used_at, slot.index))
     if not can_share:
-        return Placement(victim, 0, None)
+        return SlotChoice(victim, 0, None)
     reusable = len(prompt) - 1
     lengths = {slot.index: min(common_prefix(slot.tokens, prompt), reusable) for slot in slots}
     source = max(slots, key=lambda slot: (lengths[slot.index], not slot.is_busy, -slot.index))
     common = lengths[source.index]
     is_continued = common * 2 >= len(source.tokens) or source is victim
     if common and not source.is_busy and is_continued:
-        return Placement(source, common, None)
+        return SlotChoice(source, common, None)
     if common - lengths[victim.index] >= COPY_WORTH_TOKENS:
-        return Placement(victim, common, source)
-    return Placement(victim, lengths[victim.index], None)
+        return SlotChoice(victim, common, source)
+    return SlotChoice(victim, lengths[victim.index], None)
 
 
 def common_prefix(left: Sequence[int], right: Sequence[int]) -> int:

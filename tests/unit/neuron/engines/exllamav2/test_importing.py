@@ -30,8 +30,8 @@ def run(program: str) -> str:
 _LOADED_LATE = {
     "assembling", "attention.dense", "attention.fa3", "attention.paged_torch",
     "attention.paged_triton", "attention.stand_in", "batch.filters", "batch.jobs",
-    "batch.loop", "batch.reception", "batch.streams", "embedder",
-    "library.rotary", "model.drafting", "model.loading", "text.tokens",
+    "batch.loop", "batch.stream_factory", "batch.streams", "embedder",
+    "library.rotary", "model.drafting", "model.loading", "text.tokeniser",
 }  # fmt: skip
 
 

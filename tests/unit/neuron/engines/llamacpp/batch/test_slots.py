@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from services.neuron.engines.llamacpp.batch.slots import (
     COPY_WORTH_TOKENS,
-    Slot,
+    CacheSlot,
     common_prefix,
     place,
 )
@@ -14,9 +14,9 @@ A = [1] * 100
 B = [2] * 100
 
 
-def slots(*contents: list[int], busy: tuple[int, ...] = ()) -> list[Slot]:
+def slots(*contents: list[int], busy: tuple[int, ...] = ()) -> list[CacheSlot]:
     return [
-        Slot(index, list(tokens), is_busy=index in busy, used_at=index)
+        CacheSlot(index, list(tokens), is_busy=index in busy, used_at=index)
         for index, tokens in enumerate(contents)
     ]
 
@@ -106,7 +106,7 @@ def test_the_common_prefix_is_the_longest_one(left: list[int], right: list[int])
 def test_a_placement_never_promises_what_no_slot_holds(
     held: list[tuple[list[int], bool]], prompt: list[int]
 ) -> None:
-    ours = [Slot(i, tokens, is_busy=busy, used_at=i) for i, (tokens, busy) in enumerate(held)]
+    ours = [CacheSlot(i, tokens, is_busy=busy, used_at=i) for i, (tokens, busy) in enumerate(held)]
 
     placement = place(ours, prompt, can_share=True)
 

@@ -7,15 +7,13 @@ from collections.abc import Collection, Sequence
 from typing import Any, Final
 
 from services.backplane.errors import FleetError, Reason
+from services.neuron.engine_api.model import ModelInfo
 from services.neuron.engine_api.task import Constraint, Task
-from services.neuron.engines.common.constraint import (
-    BadConstraintError,
-    ConstraintCompiler,
-    OutputConstraint,
-)
+from services.neuron.engines.common.constraint import ConstraintCompiler
+from services.neuron.engines.common.task_checks import check_task, start_constraint
 from services.neuron.engines.common.transcript import Transcript
 from services.neuron.engines.exllamav2.batch.filters import ConstraintFilter
-from services.neuron.engines.exllamav2.batch.intake import Limits, check
+from services.neuron.engines.exllamav2.batch.intake import BatchLimits, check_limits
 from services.neuron.engines.exllamav2.batch.jobs import Ban, LogprobWish, SampledJob
 from services.neuron.engines.exllamav2.batch.logit_rules import LogitRules
 from services.neuron.engines.exllamav2.batch.prompt_logprobs import PromptLogprobs
@@ -23,7 +21,7 @@ from services.neuron.engines.exllamav2.batch.sampling import PositionalRandom, s
 from services.neuron.engines.exllamav2.batch.streams import Stream
 from services.neuron.engines.exllamav2.model.generators import Parts
 from services.neuron.engines.exllamav2.model.vision import Vision
-from services.neuron.engines.exllamav2.text.tokens import Tokens
+from services.neuron.engines.exllamav2.text.vocabulary import Vocabulary
 
 RESERVED_TOKENS: Final = 2048
 """Output that pages are reserved for at a time. A longer one goes on in another job, which finds
@@ -35,29 +33,25 @@ _BUSY_ECHO_ROWS: Final = 32
 """The same while others stream."""
 
 
-class Reception:
-    """Checks what comes in, against the limits of one model.
-
-    Attributes:
-        tokens: the tokeniser.
-    """
+class StreamFactory:
+    """Makes streams of the tasks of one model, and jobs of its streams."""
 
     def __init__(
         self,
         *,
         parts: Parts,
-        tokens: Tokens,
+        vocabulary: Vocabulary,
         compiler: ConstraintCompiler,
-        limits: Limits,
-        end_ids: Sequence[int],
+        info: ModelInfo,
+        limits: BatchLimits,
     ) -> None:
-        self.tokens = tokens
         self._parts = parts
+        self._vocabulary = vocabulary
         self._compiler = compiler
+        self._info = info
         self._limits = limits
-        self._end_ids = end_ids
         has_tower = parts.tower is not None
-        self._vision = Vision(parts, tokens.vocabulary.control) if has_tower else None
+        self._vision = Vision(parts, vocabulary.control) if has_tower else None
 
     def receive(self, task: Task, prompt: Sequence[int]) -> Stream:
         """A stream for a task.
@@ -71,14 +65,15 @@ class Reception:
                 told = "Images and a draft model do not go together in ExLlamaV2."
                 raise FleetError(Reason.UNSUPPORTED_FIELD, told, field="images")
             prompt, embeddings = self._vision.place(prompt, task.images)
-        check(task, prompt, self._limits)
+        check_task(task, prompt, self._info)
+        check_limits(task, prompt, self._limits)
         if task.constraint is not None:
-            self._constraint(task.constraint, task.resume_token_ids)
+            start_constraint(self._compiler, task.constraint, task.resume_token_ids)
         transcript = Transcript(
             task,
             room_tokens=self._limits.longest - len(prompt),
-            end_token_ids=self._end_ids,
-            piece=self.tokens.vocabulary.piece,
+            end_token_ids=self._info.eos_token_ids,
+            piece=self._vocabulary.piece,
         )
         seed = task.sampling.seed
         return Stream(
@@ -112,12 +107,12 @@ class Reception:
         task, output = stream.task, stream.output
         logprobs = None
         if task.top_logprobs is not None:
-            logprobs = LogprobWish(task.top_logprobs, self.tokens.vocabulary.piece)
+            logprobs = LogprobWish(task.top_logprobs, self._vocabulary.piece)
         return SampledJob(
             [*stream.prompt, *output],
             max_new_tokens=min(stream.remaining, RESERVED_TOKENS) + self._parts.shape.draft_tokens,
             settings=settings(task.sampling),
-            rules=LogitRules(task.sampling, output, vocabulary=self._limits.vocabulary),
+            rules=LogitRules(task.sampling, output, vocabulary=self._info.vocabulary_size),
             chance=PositionalRandom(stream.seed, position=len(output)),
             ban=self._ban(task, len(output)),
             logprobs=logprobs,
@@ -139,7 +134,7 @@ class Reception:
     def _echo(self, task: Task, prompt: Sequence[int]) -> PromptLogprobs | None:
         if not task.echo_prompt_logprobs or task.resume_token_ids:  # told before
             return None
-        piece = self.tokens.vocabulary.piece
+        piece = self._vocabulary.piece
         return PromptLogprobs(self._parts, prompt, top=task.top_logprobs or 0, piece=piece)
 
     def _ban(self, task: Task, done: int) -> Ban:
@@ -148,7 +143,7 @@ class Reception:
             return Ban((), 0)
         ends = set(task.stop.token_ids)
         if not task.stop.ignore_eos:
-            ends.update(self._end_ids)
+            ends.update(self._info.eos_token_ids)
         return Ban(tuple(ends), max(0, task.stop.min_tokens - done))
 
     def _filter(
@@ -156,14 +151,5 @@ class Reception:
     ) -> ConstraintFilter | None:
         if constraint is None:
             return None
-        at_place = self._constraint(constraint, output)
+        at_place = start_constraint(self._compiler, constraint, output)
         return ConstraintFilter(self._parts.model, self._parts.tokenizer, at_place)
-
-    def _constraint(self, constraint: Constraint, output: Sequence[int]) -> OutputConstraint:
-        try:
-            made = self._compiler.compile(constraint)
-            for token_id in output:
-                made.accept(token_id)
-        except BadConstraintError as error:
-            raise FleetError(Reason.BAD_CONSTRAINT, str(error), field="constraint") from error
-        return made

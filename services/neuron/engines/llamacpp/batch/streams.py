@@ -18,10 +18,10 @@ from services.neuron.engines.common.logprobs import LogprobReader, Row
 from services.neuron.engines.common.transcript import Transcript
 from services.neuron.engines.llamacpp.batch.intake import Prepared
 from services.neuron.engines.llamacpp.batch.sampling import Sampler, is_sound
-from services.neuron.engines.llamacpp.batch.slots import Slot
+from services.neuron.engines.llamacpp.batch.slots import CacheSlot
 
 
-class Sequence:
+class Stream:
     """A running task.
 
     Attributes:
@@ -40,7 +40,7 @@ class Sequence:
         self,
         prepared: Prepared,
         *,
-        slot: Slot,
+        slot: CacheSlot,
         transcript: Transcript,
         sampler: Sampler,
         queued_seconds: float,
@@ -131,13 +131,13 @@ class Sequence:
         now = time.monotonic()
         sampled_at = self._sampled_at or now
         return Ended(
-            self.task.task_id,
-            self.transcript.reason,
-            self.transcript.stop_string,
-            self.transcript.token_count,
-            self._queued_seconds,
-            sampled_at - self.started_at,
-            now - sampled_at,
+            task_id=self.task.task_id,
+            reason=self.transcript.reason,
+            stop_string=self.transcript.stop_string,
+            completion_tokens=self.transcript.token_count,
+            queued_seconds=self._queued_seconds,
+            prefill_seconds=sampled_at - self.started_at,
+            decode_seconds=now - sampled_at,
         )
 
     def close(self) -> None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import ctypes
-import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from typing import Final
 
+from typing_extensions import override
+
 from services.backplane.errors import FleetError, Reason
-from services.neuron.engine_api.task import Prompt, Segment
-from services.neuron.engines.common.prompt_tokens import joined_runs, min_token_counts, single_bytes
+from services.neuron.engine_api.task import Segment
+from services.neuron.engines.common.tokeniser import Tokeniser, is_marker, split_points
 from services.neuron.engines.llamacpp.library.library import Library
 from services.neuron.engines.llamacpp.library.structs import i32
 
@@ -21,12 +22,10 @@ _STRIPS: Final = 1 << 7 | 1 << 8
 _NO_VOCABULARY: Final = 0
 _SENTENCEPIECE: Final = 1
 _BYTE_LEVEL: Final = 2
-# User-defined tokens that stand for structure (`<think>`), unlike runs of blanks.
-_MARKER: Final = re.compile(r"[<\[].+[>\]]")
 
 
-class Vocabulary:
-    """The tokens of one model. Safe to use from several threads: nothing changes after loading.
+class GgufTokeniser(Tokeniser):
+    """The tokens of one loaded GGUF file, and llama.cpp's own way from text to them.
 
     Attributes:
         pieces: every token's own bytes, by id; control tokens by their written form.
@@ -46,13 +45,13 @@ class Vocabulary:
         self._library = library
         self._vocab: int = library.model_get_vocab(model)
         self._adds_special = adds_special
-        self.size: int = library.vocab_n_tokens(self._vocab)
+        size: int = library.vocab_n_tokens(self._vocab)
         kind: int = library.vocab_type(self._vocab)
         self.is_missing: bool = kind == _NO_VOCABULARY
         self.bos_id: int = library.vocab_bos(self._vocab)
         self.eos_id: int = library.vocab_eos(self._vocab)
-        self._wants_bos: bool = library.vocab_get_add_bos(self._vocab) and self.bos_id >= 0
-        ids = range(0 if self.is_missing else self.size)
+        wants_bos: bool = library.vocab_get_add_bos(self._vocab) and self.bos_id >= 0
+        ids = range(0 if self.is_missing else size)
         self.pieces = self._read_pieces(ids)
         self.end_ids = frozenset(i for i in ids if library.vocab_is_eog(self._vocab, i))
         attributes = [library.vocab_get_attr(self._vocab, i) for i in ids]
@@ -64,10 +63,13 @@ class Vocabulary:
         self._marker_texts = tuple(
             text for text, i in self.control_tokens.items() if attributes[i] & _USER_DEFINED
         )
-        self._markers = self._marker_pattern()
-        self._longest = max(map(len, self.pieces), default=1)
-        is_bytewise = kind in {_SENTENCEPIECE, _BYTE_LEVEL} and not _strips(attributes)
-        self._kept_bytes = single_bytes(self.pieces) if is_bytewise else b""
+        self._inside_markers = split_points(self._marker_texts)
+        super().__init__(
+            size=size,
+            leading_bos_id=self.bos_id if wants_bos and not adds_special else None,
+            pieces=self.pieces,
+            is_bytewise=kind in {_SENTENCEPIECE, _BYTE_LEVEL} and not _strips(attributes),
+        )
 
     def text(self, token_id: int) -> str:
         """A token as the vocabulary writes it; empty for -1."""
@@ -80,41 +82,12 @@ class Vocabulary:
         """A token's own bytes."""
         return self.pieces[token_id]
 
-    def tokenize(self, prompt: Prompt) -> list[int]:
-        """Token ids of a prompt; text never becomes a control token, control segments do.
-
-        Raises:
-            FleetError: BAD_REQUEST, a token id is not in the vocabulary.
-        """
-        if prompt.token_ids is not None:
-            ids = list(prompt.token_ids)
-            self._refuse_unknown(ids)
-        else:
-            ids = [
-                i for segment in joined_runs(prompt.segments) for i in self._segment_ids(segment)
-            ]
-        if (
-            prompt.add_bos
-            and self._wants_bos
-            and not self._adds_special
-            and ids[:1] != [self.bos_id]
-        ):
-            ids.insert(0, self.bos_id)
-        return ids
-
-    def min_token_counts(self, prompt: Prompt) -> Iterator[int]:
-        """Numbers of tokens that a prompt has at least; see `LoadedModel.min_token_counts`."""
-        return min_token_counts(
-            prompt,
-            count=lambda text: len(self._segment_ids(Segment(text))),
-            longest_token=self._longest,
-            kept_bytes=self._kept_bytes,
-        )
-
+    @override
     def tokenize_plain(self, text: bytes) -> list[int]:
         """Token ids of text in which no control token is recognised."""
         return self._ids(text, parse_special=False)
 
+    @override
     def _segment_ids(self, segment: Segment) -> list[int]:
         if segment.control:
             known = self.control_tokens.get(segment.text)
@@ -123,12 +96,12 @@ class Vocabulary:
                 if known is not None
                 else self._ids(segment.text.encode(), parse_special=True)
             )
-        if self._markers is None or not any(text in segment.text for text in self._marker_texts):
+        if not any(text in segment.text for text in self._marker_texts):
             return self._ids(segment.text.encode(), parse_special=False)
         # llama.cpp finds user-defined tokens even in plain text; cut in two they are only text.
         return [
             i
-            for part in self._markers.split(segment.text)
+            for part in self._inside_markers.split(segment.text)
             for i in self._ids(part.encode(), parse_special=False)
         ]
 
@@ -143,15 +116,6 @@ class Vocabulary:
         if count < 0:
             raise FleetError(Reason.BAD_REQUEST, "The text cannot be tokenised.")
         return buffer[:count]
-
-    def _refuse_unknown(self, ids: list[int]) -> None:
-        for position, token_id in enumerate(ids):
-            if not 0 <= token_id < self.size:
-                raise FleetError(
-                    Reason.BAD_REQUEST,
-                    f"Token id {token_id} is not in the vocabulary (0 to {self.size - 1}).",
-                    field=f"token_ids.{position}",
-                )
 
     def _read_pieces(self, ids: range) -> list[bytes]:
         room = 256
@@ -169,17 +133,7 @@ class Vocabulary:
     def _is_special(self, token_id: int, attribute: int) -> bool:
         if attribute & _CONTROL or token_id in self.end_ids:
             return True
-        return bool(attribute & _USER_DEFINED) and bool(_MARKER.fullmatch(self.text(token_id)))
-
-    def _marker_pattern(self) -> re.Pattern[str] | None:
-        """Matches the empty place behind the first character of every marker."""
-        if not self._marker_texts:
-            return None
-        alternatives = "|".join(
-            rf"(?<={re.escape(text[0])})(?={re.escape(text[1:])})"
-            for text in sorted(self._marker_texts, key=len, reverse=True)
-        )
-        return re.compile(alternatives)
+        return bool(attribute & _USER_DEFINED) and is_marker(self.text(token_id))
 
 
 def _strips(attributes: Iterable[int]) -> bool:

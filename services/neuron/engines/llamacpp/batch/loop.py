@@ -1,0 +1,171 @@
+"""A loaded generator: who runs, where, and for how long; the steps themselves are `Forward`'s."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Collection, Sequence
+
+from typing_extensions import override
+
+from services.neuron.engine_api.engine import Interruptible
+from services.neuron.engine_api.model import ModelInfo, ModelStats
+from services.neuron.engine_api.task import Task
+from services.neuron.engines.common.admission import Waiting
+from services.neuron.engines.common.constraint import ConstraintCompiler
+from services.neuron.engines.common.task_queue import TaskQueue
+from services.neuron.engines.common.token_model import GeneratingModel
+from services.neuron.engines.common.transcript import Transcript
+from services.neuron.engines.llamacpp.batch.context import Context
+from services.neuron.engines.llamacpp.batch.forward import Forward
+from services.neuron.engines.llamacpp.batch.intake import Prepared, prepare
+from services.neuron.engines.llamacpp.batch.sampling import Sampler
+from services.neuron.engines.llamacpp.batch.slots import CacheSlot, place
+from services.neuron.engines.llamacpp.batch.streams import Stream
+from services.neuron.engines.llamacpp.library.library import Library
+from services.neuron.engines.llamacpp.model.tokeniser import GgufTokeniser
+
+
+class Loop(GeneratingModel[Prepared], Interruptible):
+    """Generates over one llama.cpp context."""
+
+    def __init__(
+        self,
+        *,
+        library: Library,
+        context: Context,
+        tokeniser: GgufTokeniser,
+        info: ModelInfo,
+        compiler: ConstraintCompiler,
+        queue: TaskQueue[Prepared],
+        prefill_tokens: int,
+    ) -> None:
+        super().__init__(tokeniser, info, queue)
+        self._library = library
+        self._context = context
+        self._end_ids = tokeniser.end_ids
+        self._pieces = tokeniser.pieces
+        self._compiler = compiler
+        self._slots = [CacheSlot(index) for index in range(info.max_sequences)]
+        self._forward = Forward(
+            context,
+            sequences=info.max_sequences,
+            prefill_tokens=prefill_tokens,
+            pieces=tokeniser.pieces,
+        )
+        self._running: dict[int, Stream] = {}
+        self._turns = 0
+
+    @override
+    def cancel(self, task_id: int) -> None:
+        if self._queue.remove(task_id):
+            return
+        stream = self._running.get(task_id)
+        if stream is not None:
+            self._release(stream)
+
+    @override
+    def interrupt(self, task_ids: Collection[int]) -> None:
+        self._forward.interrupt(task_ids)
+
+    @override
+    def credit(self, task_id: int, tokens: int) -> None:
+        stream = self._running.get(task_id)
+        if stream is not None:
+            stream.transcript.add_credit(tokens)
+            return
+        prepared = self._queue.get(task_id)
+        if prepared is not None:
+            prepared.extra_credit += tokens
+
+    @property
+    @override
+    def has_work(self) -> bool:
+        if self._events or any(stream.readable for stream in self._running.values()):
+            return True
+        return len(self._queue) > 0 and len(self._running) < len(self._slots)
+
+    @override
+    def stats(self) -> ModelStats:
+        return ModelStats(
+            active=len(self._running),
+            queued=len(self._queue),
+            cache_tokens_used=sum(len(slot.tokens) for slot in self._slots if slot.is_busy),
+            steps=self._forward.steps,
+        )
+
+    @override
+    def close(self) -> None:
+        for stream in list(self._running.values()):
+            self._release(stream)
+        self._context.close()
+
+    @override
+    def _receive(self, task: Task, token_ids: Sequence[int]) -> Prepared:
+        return prepare(task, token_ids, info=self._info, compiler=self._compiler)
+
+    @override
+    def _admit(self, now: float) -> None:
+        while len(self._running) < len(self._slots) and (waiting := self._queue.pop()) is not None:
+            self._start(waiting, now)
+
+    @override
+    def _run_step(self) -> None:
+        self._events += self._forward.run(self._running.values())
+        for stream in [s for s in self._running.values() if s.is_done]:
+            self._queue.note_end(time.monotonic() - stream.started_at)
+            self._release(stream)
+
+    def _start(self, waiting: Waiting[Prepared], now: float) -> None:
+        prepared = waiting.item
+        task = prepared.task
+        transcript = Transcript(
+            task,
+            room_tokens=self._info.max_context_tokens - prepared.prompt_tokens,
+            end_token_ids=self._end_ids,
+            piece=self._pieces.__getitem__,
+        )
+        transcript.add_credit(prepared.extra_credit)
+        stream = Stream(
+            prepared,
+            slot=self._take_slot(prepared),
+            transcript=transcript,
+            sampler=self._new_sampler(prepared),
+            queued_seconds=now - waiting.since,
+        )
+        self._running[task.task_id] = stream
+        self._events.append(stream.started)
+
+    def _new_sampler(self, prepared: Prepared) -> Sampler:
+        sampler = Sampler(
+            self._library,
+            prepared.task.sampling,
+            vocabulary_size=self._info.vocabulary_size,
+            window=self._info.max_context_tokens,
+            position=len(prepared.task.resume_token_ids),
+        )
+        sampler.observe_prompt(prepared.tokens[: prepared.prompt_tokens])
+        sampler.observe_output(prepared.task.resume_token_ids)
+        return sampler
+
+    def _take_slot(self, prepared: Prepared) -> CacheSlot:
+        # Log probabilities of the prompt come only from reading it.
+        can_share = self._context.can_share_prefixes and not prepared.is_echoed
+        placement = place(self._slots, prepared.tokens, can_share=can_share)
+        assert placement is not None
+        slot, source, keep = placement.slot, placement.source, placement.cached_tokens
+        if source is not None:
+            self._context.copy(source.index, slot.index)
+            slot.tokens = source.tokens[:keep]
+        if not self._context.cut(slot.index, keep):
+            self._context.cut(slot.index, 0)
+            keep = 0
+        del slot.tokens[keep:]
+        self._turns += 1
+        slot.is_busy, slot.used_at = True, self._turns
+        return slot
+
+    def _release(self, stream: Stream) -> None:
+        """Ends a run; what its slot holds stays, for prompts that begin alike."""
+        del self._running[stream.task.task_id]
+        stream.slot.is_busy = False
+        stream.close()

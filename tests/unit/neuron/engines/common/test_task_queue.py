@@ -1,0 +1,58 @@
+import pytest
+
+from services.backplane.errors import FleetError
+from services.neuron.engine_api.task import Prompt, Task
+from services.neuron.engines.common.task_queue import TaskQueue
+
+
+def queue(*task_ids: int, max_queued: int = 10) -> TaskQueue[str]:
+    made = TaskQueue[str](max_queued=max_queued, timeout_seconds=5, places=1)
+    for task_id in task_ids:
+        made.push(f"item {task_id}", Task(task_id, "i", Prompt()), now=0)
+    return made
+
+
+def places(waiting: TaskQueue[str]) -> list[tuple[int, int]]:
+    return [(queued.task_id, queued.position) for queued in waiting.moves()]
+
+
+def test_places_are_told_in_order_and_once() -> None:
+    waiting = queue(7, 5)
+
+    assert places(waiting) == [(7, 0), (5, 1)]
+    assert places(waiting) == []
+
+
+def test_places_are_told_again_once_somebody_has_left() -> None:
+    waiting = queue(7, 5, 6)
+    waiting.moves()
+
+    assert waiting.remove(5)
+    assert places(waiting) == [(7, 0), (6, 1)]
+    assert waiting.pop() is not None
+    assert places(waiting) == [(6, 0)]
+    assert not waiting.remove(5)
+    assert places(waiting) == []
+
+
+def test_a_full_queue_refuses_with_numbers() -> None:
+    waiting = queue(1, max_queued=1)
+    waiting.note_end(20)
+
+    with pytest.raises(FleetError) as caught:
+        waiting.push("x", Task(2, "i", Prompt()), now=0)
+
+    assert caught.value.reason.value == "QUEUE_FULL"
+    assert caught.value.facts == {"queued": "1"}
+    assert caught.value.retry_after_seconds == 40
+
+
+def test_who_waits_too_long_hears_how_long() -> None:
+    waiting = queue(1)
+
+    assert waiting.expire(4.9) == []
+    ((item, failure),) = waiting.expire(5.25)
+
+    assert (item, failure.task_id, failure.reason) == ("item 1", 1, "QUEUE_TIMEOUT")
+    assert failure.message.endswith("within 5.2 seconds.")
+    assert len(waiting) == 0
