@@ -12,9 +12,11 @@ from typing import Final, Generic, TypeVar
 Item = TypeVar("Item")
 
 INTERACTIVE_PER_BATCH: Final = 4
-_WEIGHT: Final = 0.2
-_LEAST_SECONDS: Final = 1.0
 """While both wait, one batch item goes after so many interactive ones: it cannot starve."""
+_WEIGHT: Final = 0.2
+"""Share of the newest task in the average of durations."""
+_LEAST_SECONDS: Final = 1.0
+"""Shortest wait that is ever told."""
 
 
 class QueueFullError(Exception):
@@ -41,13 +43,19 @@ class Waiting(Generic[Item]):
 
 
 class AdmissionQueue(Generic[Item]):
-    """First come, first served per principal; principals take turns; two classes.
+    """Items that wait, in two classes (interactive and batch); `pop` says who goes next.
 
     Bound: `max_queued` items in all. Nothing leaves except by `pop`, `remove` or `expire`, so a
-    cancelled waiter cannot leak its place.
+    cancelled item cannot leak its place.
     """
 
     def __init__(self, *, max_queued: int, timeout_seconds: float) -> None:
+        """Makes an empty queue.
+
+        Args:
+            max_queued: most items that wait.
+            timeout_seconds: longest wait.
+        """
         self._max_queued = max_queued
         self._timeout_seconds = timeout_seconds
         self._interactive: deque[Waiting[Item]] = deque()
@@ -76,7 +84,14 @@ class AdmissionQueue(Generic[Item]):
         return None if line is None else self._next_of(line)
 
     def pop(self) -> Waiting[Item] | None:
-        """Takes the next item out, or None where nobody waits."""
+        """Takes the next item out, or None where nobody waits.
+
+        1. Interactive items go before batch items; but after `INTERACTIVE_PER_BATCH` interactive
+           ones in a row, one batch item goes if any waits.
+        2. Within a class the principal goes whose last turn is longest ago; one that never had a
+           turn goes first.
+        3. Within a principal, first come, first served; so too between principals of equal rank.
+        """
         line = self._next_line()
         if line is None:
             return None
@@ -112,13 +127,13 @@ class AdmissionQueue(Generic[Item]):
 
     def order(self) -> list[int]:
         """Keys in the order in which they will be popped, if nothing more comes."""
-        copy = AdmissionQueue[Item](max_queued=0, timeout_seconds=0)
-        copy._interactive = self._interactive.copy()
-        copy._batch = self._batch.copy()
-        copy._last_turn = self._last_turn.copy()
-        copy._turns, copy._interactive_run = self._turns, self._interactive_run
+        trial = AdmissionQueue[Item](max_queued=0, timeout_seconds=0)
+        trial._interactive = self._interactive.copy()
+        trial._batch = self._batch.copy()
+        trial._last_turn = self._last_turn.copy()
+        trial._turns, trial._interactive_run = self._turns, self._interactive_run
         keys: list[int] = []
-        while (waiting := copy.pop()) is not None:
+        while (waiting := trial.pop()) is not None:
             keys.append(waiting.key)
         return keys
 
@@ -139,19 +154,24 @@ class AdmissionQueue(Generic[Item]):
 
 
 class Pace:
-    """A moving average of task durations over a number of places."""
+    """Estimates waiting times from a moving average of how long tasks ran."""
 
     def __init__(self, places: int) -> None:
+        """Knows nothing yet.
+
+        Args:
+            places: how many tasks run together.
+        """
         self._places = places
         self._seconds: float | None = None
 
     def note(self, seconds: float) -> None:
-        """Counts a task that ended well."""
+        """Counts a task that ended well after so many seconds."""
         before = seconds if self._seconds is None else self._seconds
         self._seconds = before + _WEIGHT * (seconds - before)
 
     def seconds_until(self, position: int) -> float | None:
-        """When the task with so many before it may start; None while nothing has ended yet."""
+        """Seconds until a task with so many before it may start; None while none has ended."""
         if self._seconds is None:
             return None
         return max(_LEAST_SECONDS, self._seconds * (position + 1) / self._places)

@@ -1,4 +1,4 @@
-"""Makes output take a shape: llguidance says which tokens may come next.
+"""Constrained output: llguidance computes which tokens may come next.
 
 Source: llguidance 1.9 (`LLMatcher`, `fill_next_token_bitmask`).
 """

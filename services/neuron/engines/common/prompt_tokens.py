@@ -1,7 +1,7 @@
-"""How many tokens a prompt has for certain, found piece by piece. Pure.
+"""Lower bounds on a prompt's token count, found piece by piece. Pure.
 
-It decides that a prompt is too long without tokenising all of it. What may fit is tokenised as a
-whole, because a text cut in two gives other tokens at the cut.
+With them a prompt is found to be too long without tokenising all of it. What may fit is tokenised
+as a whole, because a text cut in two gives other tokens at the cut.
 """
 
 from __future__ import annotations
@@ -18,7 +18,14 @@ PIECE_CHARACTERS: Final = 128 << 10
 def min_token_counts(
     prompt: Prompt, *, count: Callable[[str], int], longest_token: int, kept_bytes: bytes
 ) -> Iterator[int]:
-    """Numbers of tokens that a prompt has at least; each is at least the one before it.
+    """Lower bounds on a prompt's token count; each is at least the one before it.
+
+    1. Token ids are their own count; nothing else is told.
+    2. The first bound needs no tokenising: bytes that are surely kept, by the longest token's.
+    3. Each further bound adds the tokens of one more piece, of `PIECE_CHARACTERS` at most.
+    4. From each piece of a text that was cut, twice `longest_token` and two more are taken off: a
+       cut breaks one token on each side, into as many as it has bytes; the frame that a model puts
+       around a text takes the other two.
 
     Args:
         prompt: what is measured.
@@ -39,7 +46,6 @@ def min_token_counts(
             least += 1
             continue
         is_cut = len(run.text) > PIECE_CHARACTERS
-        # A cut breaks one token on each side at most; the model's own frame may come around both.
         margin = 2 * longest_token + 2 if is_cut else 0
         for piece in pieces(run.text):
             least += max(0, count(piece) - margin)
@@ -47,7 +53,7 @@ def min_token_counts(
 
 
 def single_bytes(vocabulary: Iterable[bytes]) -> bytes:
-    """The bytes that have a token of their own: a byte-level tokeniser never loses them."""
+    """Bytes that have a token of their own, sorted: a byte-level tokeniser never loses them."""
     return b"".join(sorted({piece for piece in vocabulary if len(piece) == 1}))
 
 

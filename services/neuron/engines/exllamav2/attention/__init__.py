@@ -1,4 +1,4 @@
-"""Paged attention behind the name `flash_attn`, the only door that ExLlamaV2 knocks at.
+"""Paged attention under the name `flash_attn`, the one package that ExLlamaV2 looks for.
 
 The library pages its cache only if it can import flash-attn, which exists as a source package that
 takes many minutes to compile; its own path without it is not causal during prefill and is never

@@ -244,7 +244,9 @@ class PagedAttention:
         assert k_cache.is_contiguous() and v_cache.is_contiguous()  # noqa: PT018
         q = q.contiguous()
         out = torch.empty_like(q)
-        new = self._append(k, v, k_cache, v_cache, cache_seqlens, block_table)
+        new = self._append(
+            k, v, k_cache, v_cache, cache_seqlens=cache_seqlens, block_table=block_table
+        )
         rows = q_len * group
         padded = max(16, triton.next_power_of_2(dim))
         block_rows = tile_rows(rows, padded)
@@ -269,7 +271,7 @@ class PagedAttention:
         return out
 
     def _append(
-        self, k: Any, v: Any, k_cache: Any, v_cache: Any, cache_seqlens: Any, block_table: Any
+        self, k: Any, v: Any, k_cache: Any, v_cache: Any, *, cache_seqlens: Any, block_table: Any
     ) -> int:
         if k is None:
             return 0

@@ -32,14 +32,24 @@ class Sampled(NamedTuple):
 
 
 class Ban(NamedTuple):
-    """Tokens that may not come among the first so many of this job."""
+    """Tokens that must not come yet.
+
+    Attributes:
+        token_ids: which.
+        tokens: among how many of this job's first tokens they must not come.
+    """
 
     token_ids: Collection[int]
     tokens: int
 
 
 class LogprobWish(NamedTuple):
-    """Logprobs of every token, with so many alternatives."""
+    """Log probabilities are wanted of every token.
+
+    Attributes:
+        top: how many alternatives of each.
+        piece: a token's own bytes.
+    """
 
     top: int
     piece: Callable[[int], bytes]

@@ -8,9 +8,7 @@ import numpy as np
 
 from services.neuron.engine_api.task import SamplingParams
 from services.neuron.engines.common.logprobs import Row
-
-BANNED_AT = -100.0
-"""A bias at or below this bans the token (OpenAI's API reference)."""
+from services.neuron.engines.common.sampling import BANNED_AT
 
 
 class LogitRules:

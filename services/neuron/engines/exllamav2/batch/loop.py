@@ -108,7 +108,7 @@ class Loop(GeneratingModel[Stream]):
 
     @override
     def _receive(self, task: Task, token_ids: Sequence[int]) -> Stream:
-        return self._factory.receive(task, token_ids)
+        return self._factory.make_stream(task, token_ids)
 
     @override
     def _expire(self, now: float) -> list[Stream]:
@@ -128,7 +128,14 @@ class Loop(GeneratingModel[Stream]):
             self._queue.pop()
 
     def _start(self, stream: Stream, now: float) -> bool:
-        """Gives a stream a job in the generator, unless there is no room now."""
+        """Gives a stream a job in the generator; False where it has to wait on.
+
+        1. A stream that has ended, or has no credit, leaves the line without a job.
+        2. A new stream needs a place: fewer than `max_sequences` are active.
+        3. While a stream that ran at an exception is under suspicion, none starts beside it.
+        4. At most `MOST_PREFILLING` prompts are read at a time.
+        5. The cache has the unused pages that the job takes.
+        """
         stream.push_surplus()
         is_parked = stream.is_announced and not stream.transcript.has_credit
         if self._tell(stream, now) or is_parked:
@@ -157,7 +164,7 @@ class Loop(GeneratingModel[Stream]):
     def _run_step(self) -> None:
         if not self._running:
             return
-        is_busy = any(stream.is_talking for stream in self._running.values())
+        is_busy = any(stream.is_decoding for stream in self._running.values())
         self._parts.set_chunk(self._generator, is_busy=is_busy)
         try:
             self._factory.echo_prompts(self._running.values(), is_busy=is_busy)
@@ -179,7 +186,7 @@ class Loop(GeneratingModel[Stream]):
         """Takes over what a stream got, and decides how it goes on."""
         job = stream.job
         assert job is not None
-        self._events += stream.news()
+        self._events += stream.progress()
         had = len(stream.output)
         stream.read_job(now)
         if len(stream.output) > had:

@@ -9,11 +9,10 @@ Source: ExLlamaV2Sampler.Settings in exllamav2/generator/sampler.py (0.3.2).
 
 from __future__ import annotations
 
-import hashlib
-import struct
 from typing import Any, Final
 
 from services.neuron.engine_api.task import SamplingParams
+from services.neuron.engines.common.sampling import PositionalBits
 
 GREEDY_BELOW: Final = 0.01
 """The extension samples greedily below this temperature."""
@@ -21,8 +20,6 @@ GREEDY_BELOW: Final = 0.01
 TOP_P_CANDIDATES: Final = 1000
 """Where only top-p truncates: without a bound it sorts the whole vocabulary (25 ms per token at
 128k tokens, measured); what lies behind the thousandth token has no weight in practice."""
-
-_UINT64: Final = struct.Struct("<Q")
 
 
 def settings(params: SamplingParams) -> dict[str, Any]:
@@ -73,9 +70,7 @@ def settings(params: SamplingParams) -> dict[str, Any]:
 class PositionalRandom:
     """Chance that depends on the seed and the position in the output alone.
 
-    A request that is resumed behind n tokens, in this process or another, draws what it would have
-    drawn unbroken. Stands in for `random.Random`, of which the library calls `random` only, once
-    per sampled token.
+    Stands in for `random.Random`, of which the library calls `random` only, once per sampled token.
     """
 
     def __init__(self, seed: int, *, position: int) -> None:
@@ -85,13 +80,8 @@ class PositionalRandom:
             seed: of the request; any integer.
             position: how many tokens were drawn before.
         """
-        self._key = (seed & 0xFFFF_FFFF_FFFF_FFFF).to_bytes(8, "little")
-        self._position = position
+        self._bits = PositionalBits(seed, position=position, size=8)
 
     def random(self) -> float:
         """The next number in [0, 1)."""
-        place = _UINT64.pack(self._position)
-        digest = hashlib.blake2b(place, digest_size=8, key=self._key).digest()
-        self._position += 1
-        (drawn,) = _UINT64.unpack(digest)
-        return float(drawn >> 11) / (1 << 53)
+        return float(self._bits.draw() >> 11) / (1 << 53)

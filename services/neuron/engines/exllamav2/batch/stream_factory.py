@@ -53,11 +53,13 @@ class StreamFactory:
         has_tower = parts.tower is not None
         self._vision = Vision(parts, vocabulary.control) if has_tower else None
 
-    def receive(self, task: Task, prompt: Sequence[int]) -> Stream:
-        """A stream for a task.
+    def make_stream(self, task: Task, prompt: Sequence[int]) -> Stream:
+        """A stream for a task, with its pictures' embeddings; nothing runs yet.
 
         Raises:
-            FleetError: it can never run.
+            FleetError: it can never run; see `check_task`, `check_limits`, `start_constraint` and
+                `Vision.place`.
+            EnginePoisoned: the device failed while a picture was read.
         """
         embeddings: list[Any] = []
         if task.images and self._vision is not None:

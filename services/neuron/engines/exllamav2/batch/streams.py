@@ -1,4 +1,4 @@
-"""One task on its way through the loop."""
+"""One task from its submission to its last event."""
 
 from __future__ import annotations
 
@@ -68,12 +68,12 @@ class Stream:
 
     @property
     def is_prefilling(self) -> bool:
-        """It has a job that has not sampled yet."""
+        """It has a job that still reads its prompt."""
         return self.job is not None and not self.job.is_prefill_done()
 
     @property
-    def is_talking(self) -> bool:
-        """Somebody waits for its next token."""
+    def is_decoding(self) -> bool:
+        """Its prompt is read: each step brings it a token."""
         return not self.is_prefilling and not self.is_echoing
 
     def read_job(self, now: float) -> None:
@@ -96,8 +96,8 @@ class Stream:
         if filter_ is not None and filter_.is_finished and not self.surplus:
             transcript.end(EndReason.END_OF_TURN)
 
-    def news(self) -> Iterator[Event]:
-        """The start, once, and the progress of a prompt that takes more than one step."""
+    def progress(self) -> Iterator[Event]:
+        """`Started`, once, and `Prefilled` for a prompt that takes more than one step."""
         job, task_id = self.job, self.task.task_id
         if job is None or not job.has_started:
             return

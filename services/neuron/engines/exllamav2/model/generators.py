@@ -89,7 +89,11 @@ class Parts:
             raise EnginePoisoned(f"No new generator: {one_line(error)}") from error
 
     def set_chunk(self, generator: Any, *, is_busy: bool) -> None:
-        """Short prefill chunks while others stream, long ones while nobody waits."""
+        """Bounds the prefill chunk of the next step.
+
+        1. `BUSY_CHUNK_TOKENS` while others stream, `CHUNK_TOKENS` while nobody waits.
+        2. Never more than one forward pass takes (`shape.input_tokens`).
+        """
         wanted = BUSY_CHUNK_TOKENS if is_busy else CHUNK_TOKENS
         generator.max_chunk_size = min(wanted, self.shape.input_tokens)
 

@@ -58,6 +58,16 @@ def settle(
 ) -> Shape:
     """Settles the sizes of a load and checks that it will fit.
 
+    1. The context is what was asked for, at most the model's own, at most what `cache_tokens`
+       holds in whole pages less the drafts of a step.
+    2. Sequences are what was asked for (`DEFAULT_SEQUENCES` where that is left open), at most
+       what the longest input holds with the drafts of a step.
+    3. `cache_tokens` that were asked for are rounded down to whole pages, at least one.
+    4. Left open, the cache is what fits beside weights, buffers and `RESERVED_BYTES` a device: at
+       most the whole context for every sequence, at least the lesser of `FLOOR_TOKENS` and one
+       whole context.
+    5. What then does not fit into the free memory is refused with the numbers.
+
     Args:
         plan: what was asked for.
         geometry: of the model.

@@ -6,7 +6,12 @@ from collections.abc import Mapping
 
 
 def shares(unread: Mapping[int, int], *, budget: int) -> dict[int, int]:
-    """Divides a budget of tokens among prompts: equally, and what short ones leave goes to others.
+    """Divides a step's budget of tokens among prompts.
+
+    1. Prompts are served from the shortest to the longest.
+    2. Each gets an equal share of what is left among those not yet served, at least one token.
+    3. None gets more than it has; what it leaves is shared by the longer ones.
+    4. Once the budget is used up, the rest gets nothing in this step.
 
     A long prompt therefore neither starves short ones nor is starved by them.
 

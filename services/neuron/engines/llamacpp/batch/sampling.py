@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import hashlib
 import math
 import secrets
 from collections.abc import Iterable
@@ -11,13 +10,13 @@ from typing import Final
 
 from services.neuron.engine_api.task import SamplingParams
 from services.neuron.engines.common.logprobs import Row
+from services.neuron.engines.common.sampling import BANNED_AT, PositionalBits
 from services.neuron.engines.llamacpp.library.library import Library
 from services.neuron.engines.llamacpp.library.structs import LogitBias
 
-_BAN_AT: Final = -100.0
 _MIN_KEEP: Final = 1
-_MASK_32: Final = 0xFFFF_FFFF
-_MASK_64: Final = 0xFFFF_FFFF_FFFF_FFFF
+_LAST_SEED: Final = 0xFFFF_FFFE
+"""All 32 bits set would mean "draw a seed"."""
 
 
 class Sampler:
@@ -50,8 +49,7 @@ class Sampler:
         self._chain: int = library.sampler_chain_init(True)
         self._repetition: int | None = None
         self._output_penalty: int | None = None
-        self._position = position
-        self._key = ((params.seed or 0) & _MASK_64).to_bytes(8, "little")
+        self._bits = PositionalBits(params.seed or 0, position=position, size=4)
         self._add_bias(params, vocabulary_size)
         self._add_penalties(params, vocabulary_size, window)
         is_plain = not params.logit_bias and not self._repetition and not self._output_penalty
@@ -98,7 +96,7 @@ class Sampler:
             return
         biases = (LogitBias * len(params.logit_bias))(
             *[
-                LogitBias(token_id, -math.inf if bias <= _BAN_AT else bias)
+                LogitBias(token_id, -math.inf if bias <= BANNED_AT else bias)
                 for token_id, bias in params.logit_bias.items()
             ]
         )
@@ -129,8 +127,7 @@ class Sampler:
         library = self._library
         if library.sampler_chain_n(self._chain) > place:
             library.sampler_free(library.sampler_chain_remove(self._chain, place))
-        self._add(library.sampler_init_dist(_seed_at(self._key, self._position)))
-        self._position += 1
+        self._add(library.sampler_init_dist(min(self._bits.draw(), _LAST_SEED)))
 
     def _add_choice(self, params: SamplingParams) -> int | None:
         """Adds what chooses; returns the place of the draw where it is to be made anew."""
@@ -149,7 +146,7 @@ class Sampler:
         if params.temperature != 1:
             self._add(library.sampler_init_temp(params.temperature))
         if params.seed is None:
-            self._add(library.sampler_init_dist(min(secrets.randbits(32), _MASK_32 - 1)))
+            self._add(library.sampler_init_dist(min(secrets.randbits(32), _LAST_SEED)))
             return None
         return int(library.sampler_chain_n(self._chain))
 
@@ -157,10 +154,3 @@ class Sampler:
 def is_sound(row: Row) -> bool:
     """False where a row holds NaN or nothing but infinities: broken weights."""
     return math.isfinite(row.max())
-
-
-def _seed_at(key: bytes, position: int) -> int:
-    """llama.cpp's 32-bit seed for one draw; all ones would mean "draw a seed"."""
-    place = position.to_bytes(8, "little")
-    digest = hashlib.blake2b(place, digest_size=4, key=key).digest()
-    return min(int.from_bytes(digest, "little"), _MASK_32 - 1)

@@ -53,8 +53,14 @@ def place(
 ) -> SlotChoice | None:
     """Chooses a free slot for a prompt, or None where all are busy.
 
-    Goes on in the slot that has most of the prompt, if that slot's own continuation is no great
-    loss; else takes the slot that is worth least and copies the common part, if that pays.
+    1. The victim is the free slot worth least: an empty one, else the one used longest ago.
+    2. Where prefixes cannot be shared, the prompt is read anew in the victim.
+    3. The source is the slot, busy or free, that holds most of the prompt's beginning.
+    4. A free source is continued in place if at least half of what it holds is of use, or if it
+       is the victim anyway.
+    5. Else the victim gets a copy of the source's prefix, if that spares at least
+       `COPY_WORTH_TOKENS` tokens of reading.
+    6. Else the victim is used, with what it has of the prompt itself.
 
     Args:
         slots: all of them.

@@ -1,4 +1,4 @@
-"""One task in its slot: what was read, what comes next, and what it has to say."""
+"""One running task: its slot of the cache, what is still to be read, its output, its events."""
 
 from __future__ import annotations
 
@@ -70,13 +70,13 @@ class Stream:
 
     @property
     def started(self) -> Started:
-        """Says that it was admitted."""
+        """The event that it was admitted."""
         prompt = self._prepared.prompt_tokens
         return Started(self.task.task_id, prompt, min(self._cached, prompt))
 
     @property
     def prefilled(self) -> Prefilled:
-        """Says how far the prompt was read."""
+        """The event that tells how far the prompt was read."""
         return Prefilled(self.task.task_id, len(self.slot.tokens), len(self._prepared.tokens))
 
     def read(self, count: int) -> None:

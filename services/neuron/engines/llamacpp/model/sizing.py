@@ -51,6 +51,15 @@ def cache_shape(
 ) -> CacheShape:
     """Settles the cache of a load. Every sequence has its own fixed room.
 
+    1. The context is what was asked for, at most what the model was trained for, at most the
+       whole of `cache_tokens`.
+    2. An embedding model takes up to `EMBEDDING_SEQUENCES` texts a pass, as many as divide its
+       context evenly; they share one context.
+    3. A generator gets the sequences that were asked for (`DEFAULT_SEQUENCES` where that is left
+       open), at most `MOST_SEQUENCES`, and as many as `cache_tokens` holds whole.
+    4. If fewer fit into the free memory, the number shrinks to what fits where it was left open;
+       a number that was asked for is refused.
+
     Args:
         plan: what was asked for; `cache_tokens` bounds the number of sequences.
         trained_tokens: the longest context that the model was trained for; never exceeded.
