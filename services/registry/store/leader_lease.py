@@ -1,4 +1,4 @@
-"""The right to act as the one registry that leads."""
+"""The right to be the one registry that leads, for a while."""
 
 from __future__ import annotations
 
@@ -19,5 +19,5 @@ class LeaderLease:
     until: float = float("inf")
 
     def holds(self, now: float) -> bool:
-        """True while nobody else can lead."""
+        """True while no other registry can have been granted the leadership; `now` is monotonic."""
         return now < self.until

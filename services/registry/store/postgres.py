@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import Final, LiteralString
 
+from typing_extensions import override
+
 from services.registry.store.leader_lease import LeaderLease
 from services.registry.store.postgres_connection import PostgresConnection
 from services.registry.store.postgres_election import TABLES, PostgresLeadership
-from services.registry.store.store import FactKind, Facts, StoreError
+from services.registry.store.store import FactKind, Facts, Store, StoreError, facts_of
 
 # `cortex` in ASCII: any number that nobody else locks in this database.
 _LOCK: Final = 0x636F72746578
@@ -26,8 +28,8 @@ _DELETE: Final[LiteralString] = """
     SELECT 1 FROM led"""
 
 
-class PostgresStore:
-    """Facts in a database.
+class PostgresStore(Store):
+    """Keeps facts in a PostgreSQL database, and elects the leader there.
 
     Facts and leadership have a connection each: a write that fails, or whose caller leaves, must
     not cost the leadership.
@@ -41,8 +43,8 @@ class PostgresStore:
         self._connection = PostgresConnection(url)
         self._leadership = PostgresLeadership(url, lease_seconds=lease_seconds)
 
+    @override
     async def open(self) -> None:
-        """Connects and makes the tables."""
         async with self._connection.use() as connection:
             # two registries that start together must not both create
             await connection.execute("SELECT pg_advisory_lock(%s)", (_LOCK,))
@@ -52,51 +54,46 @@ class PostgresStore:
             finally:
                 await connection.execute("SELECT pg_advisory_unlock(%s)", (_LOCK,))
 
+    @override
     async def load(self) -> Facts:
-        """All facts; kinds of a newer version are left alone."""
         async with self._connection.use() as connection:
             cursor = await connection.execute("SELECT kind, key, value FROM cortex_facts")
             rows = await cursor.fetchall()
-        facts: Facts = {kind: {} for kind in FactKind}
-        known = {kind.value: kind for kind in FactKind}
-        for kind, key, value in rows:
-            if kind in known:
-                facts[known[kind]][key] = value
-        return facts
+        return facts_of(rows)
 
+    @override
     async def put(self, kind: FactKind, key: str, value: str) -> None:
-        """Writes one fact."""
         epoch = self._leading()
         async with self._connection.use() as connection:
             written = await connection.execute(_PUT, (epoch, kind.value, key, value))
         _require(is_led=written.rowcount == 1)
 
+    @override
     async def delete(self, kind: FactKind, key: str) -> None:
-        """Removes one fact."""
         epoch = self._leading()
         async with self._connection.use() as connection:
             cursor = await connection.execute(_DELETE, (epoch, kind.value, key))
             row = await cursor.fetchone()
         _require(is_led=row is not None)
 
+    @override
     async def try_lead(self, address: str) -> LeaderLease | None:
-        """Takes the leadership if nobody has it."""
         return await self._leadership.take(address)
 
+    @override
     async def renew(self) -> LeaderLease | None:
-        """Prolongs it; None if it is lost."""
         return await self._leadership.renew()
 
+    @override
     async def leader(self) -> str:
-        """The address that the newest leader has written."""
         return await self._leadership.leader()
 
+    @override
     async def resign(self) -> None:
-        """Gives the leadership up."""
         await self._leadership.resign()
 
+    @override
     async def close(self) -> None:
-        """Disconnects, which frees the lock too."""
         await self._leadership.close()
         await self._connection.close()
 

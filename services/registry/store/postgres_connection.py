@@ -16,7 +16,7 @@ _STATEMENT_MS: Final = 5_000
 
 
 class PostgresConnection:
-    """Used by one at a time; who comes meanwhile waits for its turn.
+    """A connection that one caller uses at a time; others wait for their turn.
 
     Args:
         url: as libpq reads it.
@@ -31,7 +31,7 @@ class PostgresConnection:
 
     @contextlib.asynccontextmanager
     async def use(self) -> AsyncGenerator[psycopg.AsyncConnection[Any]]:
-        """The connection.
+        """The connection, made anew where it was lost.
 
         Raises:
             StoreError: the server cannot be reached, or refused the statement.

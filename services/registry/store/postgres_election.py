@@ -46,7 +46,7 @@ _RESIGN: Final[LiteralString] = """
 
 
 class PostgresLeadership:
-    """One registry's part in it.
+    """One registry's part in the election.
 
     Args:
         url: as libpq reads it.
@@ -60,7 +60,7 @@ class PostgresLeadership:
 
     @property
     def epoch(self) -> int | None:
-        """In which this registry leads, as far as it knows; None where it does not."""
+        """The epoch in which this registry leads, as far as it knows; None where it does not."""
         return self._epoch
 
     async def take(self, address: str) -> LeaderLease | None:
@@ -119,11 +119,11 @@ class PostgresLeadership:
                 await _ask(connection, _UNLOCK, epoch)
 
     async def close(self) -> None:
-        """Disconnects, which frees the lock too."""
+        """Disconnects. That releases the lock too, so that others see this registry as gone."""
         await self._connection.close()
 
     def _lost(self) -> None:
-        """The session has gone, and with it the lock."""
+        """The connection is lost, and with it the lock: this registry leads no more."""
         self._epoch = None
 
 

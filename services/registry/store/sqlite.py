@@ -10,8 +10,10 @@ import sqlite3
 from collections.abc import Callable
 from typing import TypeVar
 
+from typing_extensions import override
+
 from services.registry.store.leader_lease import LeaderLease
-from services.registry.store.store import FactKind, Facts, StoreError
+from services.registry.store.store import FactKind, Facts, Store, StoreError, facts_of
 
 T = TypeVar("T")
 
@@ -35,7 +37,7 @@ def default_path() -> pathlib.Path:
     return pathlib.Path(state) / "cortex" / "registry.sqlite"
 
 
-class SqliteStore:
+class SqliteStore(Store):
     """Facts in a file.
 
     Args:
@@ -48,8 +50,8 @@ class SqliteStore:
         self._thread = concurrent.futures.ThreadPoolExecutor(1, "registry-store")
         self._database: sqlite3.Connection | None = None
 
+    @override
     async def open(self) -> None:
-        """Opens the file."""
         self._database = await self._run(self._connect)
 
     def _connect(self) -> sqlite3.Connection:
@@ -65,42 +67,41 @@ class SqliteStore:
         database.execute(_TABLE)
         return database
 
+    @override
     async def load(self) -> Facts:
-        """All facts; kinds of a newer version are left alone."""
         rows = await self._run(lambda: list(self._open().execute("SELECT * FROM facts")))
-        facts: Facts = {kind: {} for kind in FactKind}
-        known = {kind.value: kind for kind in FactKind}
-        for kind, key, value in rows:
-            if kind in known:
-                facts[known[kind]][key] = value
-        return facts
+        return facts_of(rows)
 
+    @override
     async def put(self, kind: FactKind, key: str, value: str) -> None:
-        """Writes one fact."""
         await self._run(lambda: self._open().execute(_PUT, (kind.value, key, value)))
 
+    @override
     async def delete(self, kind: FactKind, key: str) -> None:
-        """Removes one fact."""
         statement = "DELETE FROM facts WHERE kind = ? AND key = ?"
         await self._run(lambda: self._open().execute(statement, (kind.value, key)))
 
+    @override
     async def try_lead(self, address: str) -> LeaderLease | None:
-        """Always: a file has one registry."""
+        """Always granted: a SQLite file has one registry."""
         return LeaderLease()
 
+    @override
     async def renew(self) -> LeaderLease | None:
-        """Always."""
+        """Always renewed: nobody else can have taken it."""
         return LeaderLease()
 
+    @override
     async def leader(self) -> str:
-        """Empty: nobody else could."""
+        """Always empty: no other registry can lead."""
         return ""
 
+    @override
     async def resign(self) -> None:
-        """Does nothing."""
+        """Does nothing: there is nobody to leave the leadership to."""
 
+    @override
     async def close(self) -> None:
-        """Closes the file."""
         if self._database is not None:
             await self._run(self._database.close)
             self._database = None

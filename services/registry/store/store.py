@@ -6,6 +6,7 @@ Nothing about live instances is kept: that is believed from neurons only.
 from __future__ import annotations
 
 import enum
+from collections.abc import Iterable
 from typing import Protocol
 
 from services.registry.store.leader_lease import LeaderLease
@@ -29,6 +30,16 @@ class FactKind(enum.Enum):
 Facts = dict[FactKind, dict[str, str]]
 
 
+def facts_of(rows: Iterable[tuple[str, str, str]]) -> Facts:
+    """Facts by kind, from rows of (kind, key, value); kinds of a newer version are left out."""
+    facts: Facts = {kind: {} for kind in FactKind}
+    known = {kind.value: kind for kind in FactKind}
+    for kind, key, value in rows:
+        if kind in known:
+            facts[known[kind]][key] = value
+    return facts
+
+
 class StoreError(Exception):
     """The store cannot be used now; the message says why."""
 
@@ -37,10 +48,10 @@ class Store(Protocol):
     """A small table of facts. Every method may raise `StoreError`."""
 
     async def open(self) -> None:
-        """Connects, and makes the table where there is none."""
+        """Connects, and makes the tables that are missing."""
 
     async def load(self) -> Facts:
-        """All facts."""
+        """Reads all facts; kinds that a newer version has written are left out."""
         ...
 
     async def put(self, kind: FactKind, key: str, value: str) -> None:

@@ -1,4 +1,4 @@
-"""Between the registry and its store: facts as values, and writes that nobody waits for."""
+"""Writes to the store: at once where somebody waits for it, else in the background."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ log = structlog.get_logger()
 
 
 class FactWriter:
-    """What is remembered. What an operator said is written before the answer; the rest behind."""
+    """Writes facts. What an operator sets is durable before the answer; the rest comes later."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
@@ -32,7 +32,7 @@ class FactWriter:
         self._news = asyncio.Event()
 
     async def load(self) -> Facts:
-        """All facts."""
+        """Reads all facts."""
         return await self._store.load()
 
     async def write(self, kind: FactKind, key: str, value: str = "") -> None:
@@ -52,7 +52,7 @@ class FactWriter:
         await self._store.delete(kind, key)
 
     def write_later(self, kind: FactKind, key: str, value: str) -> None:
-        """Writes a fact soon. Losing it costs no more than learning it again."""
+        """Writes a fact in the background. If it is lost, it is learned again."""
         self._pending.pop((kind, key), None)
         self._pending[kind, key] = value
         while len(self._pending) > _MOST_PENDING:
@@ -60,7 +60,7 @@ class FactWriter:
         self._news.set()
 
     def write_learned_later(self, records: Mapping[str, Learned]) -> None:
-        """Writes what a load has taught."""
+        """Writes learned figures in the background."""
         for key, learned in records.items():
             self.write_later(FactKind.FOOTPRINT, key, msgspec.json.encode(learned).decode())
 
@@ -100,7 +100,7 @@ class FactWriter:
 
 
 def learned_of(facts: Facts) -> dict[str, Learned]:
-    """The learned records; one that cannot be read is left out."""
+    """The learned figures by key; those that cannot be read are left out."""
     records: dict[str, Learned] = {}
     for key, text in facts[FactKind.FOOTPRINT].items():
         try:
