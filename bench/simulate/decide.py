@@ -110,7 +110,7 @@ def measure(control: ControlPlane, decisions: int) -> list[float]:
         profile = profiles[index % len(profiles)]
         demand = Demand(DemandKey(profile.model), profile, fleet_state.clock())
         began = time.thread_time()
-        request = control.placements.requests.request_for(demand, {}, fleet_state.clock())
+        request = control.requests.request_for(demand, {}, fleet_state.clock())
         select.decide(request, control.cache.index)
         taken.append(time.thread_time() - began)
     assert neurons

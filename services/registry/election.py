@@ -1,7 +1,9 @@
-"""One registry leads, the others stand by and take over."""
+"""Where the leader is chosen: one registry leads, the others stand by and take over."""
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Callable
 from typing import Final
 
 import structlog
@@ -29,102 +31,121 @@ _ATTEMPT_SHARE: Final = 0.6
 log = structlog.get_logger()
 
 
-async def run_election(
-    settings: Settings,
-    catalogue: Catalogue,
-    store: Store,
-    holder: LeaderHolder,
-    metrics: RegistryMetrics,
-    shutdown: Shutdown,
-    address: Address,
-) -> None:
-    """Leads whenever it may, until shutdown."""
-    own = settings.registry.address or str(address.dialled_as(own_host_name()))
-    while not shutdown.requested:
-        try:
-            leader_lease = await store.try_lead(own)
-            if leader_lease is not None:
-                catalogue = _newest(settings, catalogue)
-                await _one_term(
-                    settings, catalogue, store, holder, metrics, shutdown, own, leader_lease
-                )
-            else:
-                holder.take(None, await store.leader())
-        except StoreError as error:
-            holder.take(None)
-            log.warning("store.failed", detail=str(error))
-        await _asked_to_end(shutdown, _CAMPAIGN_SECONDS)
-    holder.take(None)
+@dataclasses.dataclass(kw_only=True, slots=True)
+class Election:
+    """One registry's part in choosing the leader.
 
+    Attributes:
+        settings: of this registry.
+        catalogue: used where the file cannot be read when a term begins.
+        store: grants the leadership to one registry at a time.
+        holder: is told whether this registry leads.
+        metrics: count across terms.
+        shutdown: ends it.
+        address: where neurons and gateways reach this registry.
+        on_decided: called once, as soon as it is known whether this registry leads.
+    """
 
-async def _one_term(
-    settings: Settings,
-    catalogue: Catalogue,
-    store: Store,
-    holder: LeaderHolder,
-    metrics: RegistryMetrics,
-    shutdown: Shutdown,
-    own: str,
-    leader_lease: LeaderLease,
-) -> None:
-    fact_writer = FactWriter(store)
-    try:
-        term = LeaderTerm(
-            settings, catalogue, await fact_writer.load(), fact_writer, metrics, leader_lease
-        )
-        log.info(
-            "leadership.taken",
-            address=own,
-            incarnation_id=term.incarnation_id,
-            epoch=leader_lease.epoch,
-        )
-        async with term.running():
-            holder.take(term, own)
+    settings: Settings
+    catalogue: Catalogue
+    store: Store
+    holder: LeaderHolder
+    metrics: RegistryMetrics
+    shutdown: Shutdown
+    address: str
+    on_decided: Callable[[], None] | None = None
+
+    async def run(self) -> None:
+        """Leads whenever it may, until shutdown.
+
+        1. Whoever gets the lease from the store leads; the others ask again every 0.25 seconds.
+        2. The leader renews its lease five times within the lease's time. Once a renewal fails or
+           takes too long it stops leading, even if nobody else leads yet.
+        3. At shutdown the leader gives its lease back, so that another one leads at once.
+        """
+        while not self.shutdown.requested:
             try:
-                await _while_it_leads(store, term, shutdown, settings.registry.leader_lease_seconds)
-            finally:
-                holder.take(
-                    None
-                )  # before anything is waited for: nobody may begin what nobody ends
-    finally:
-        holder.take(None)
-        await _resign(store)
+                leader_lease = await self.store.try_lead(self.address)
+                if leader_lease is not None:
+                    await self._lead(leader_lease)
+                else:
+                    self._take(None, await self.store.leader())
+            except StoreError as error:
+                self._take(None)
+                log.warning("store.failed", detail=str(error))
+            await self._shutdown_within(_CAMPAIGN_SECONDS)
+        self._take(None)
+
+    def _take(self, term: LeaderTerm | None, leader_address: str = "") -> None:
+        self.holder.take(term, leader_address)
+        if self.on_decided is not None:
+            decided, self.on_decided = self.on_decided, None
+            decided()
+
+    async def _lead(self, leader_lease: LeaderLease) -> None:
+        self.catalogue = _newest(self.settings, self.catalogue)
+        fact_writer = FactWriter(self.store)
+        try:
+            term = LeaderTerm(
+                settings=self.settings,
+                catalogue=self.catalogue,
+                facts=await fact_writer.load(),
+                fact_writer=fact_writer,
+                metrics=self.metrics,
+                leader_lease=leader_lease,
+            )
+            log.info(
+                "leadership.taken",
+                address=self.address,
+                incarnation_id=term.incarnation_id,
+                epoch=leader_lease.epoch,
+            )
+            async with term.running():
+                self._take(term, self.address)
+                try:
+                    await self._renew_while_it_lasts(term)
+                finally:
+                    # before anything is waited for: nobody may begin what nobody ends
+                    self._take(None)
+        finally:
+            self._take(None)
+            await self._resign()
+
+    async def _renew_while_it_lasts(self, term: LeaderTerm) -> None:
+        seconds = self.settings.registry.leader_lease_seconds
+        while not await self._shutdown_within(_RENEW_SHARE * seconds):
+            leader_lease = await self._renewed(_ATTEMPT_SHARE * seconds)
+            if leader_lease is None:
+                log.warning("leadership.lost", epoch=term.leader_lease.epoch)
+                return
+            term.renew(leader_lease)
+
+    async def _renewed(self, seconds: float) -> LeaderLease | None:
+        try:
+            async with timeout(seconds):
+                return await self.store.renew()
+        except (StoreError, TimeoutError) as error:
+            log.warning("store.failed", detail=str(error) or "The database does not answer.")
+            return None
+
+    async def _resign(self) -> None:
+        try:
+            await self.store.resign()
+        except StoreError as error:
+            log.warning("store.failed", detail=str(error))
+
+    async def _shutdown_within(self, seconds: float) -> bool:
+        try:
+            async with timeout(seconds):
+                await self.shutdown.wait()
+        except TimeoutError:
+            return False
+        return True
 
 
-async def _while_it_leads(
-    store: Store, term: LeaderTerm, shutdown: Shutdown, lease_seconds: float
-) -> None:
-    while not await _asked_to_end(shutdown, _RENEW_SHARE * lease_seconds):
-        leader_lease = await _renewed(store, _ATTEMPT_SHARE * lease_seconds)
-        if leader_lease is None:
-            log.warning("leadership.lost", epoch=term.leader_lease.epoch)
-            return
-        term.renew(leader_lease)
-
-
-async def _renewed(store: Store, seconds: float) -> LeaderLease | None:
-    try:
-        async with timeout(seconds):
-            return await store.renew()
-    except (StoreError, TimeoutError) as error:
-        log.warning("store.failed", detail=str(error) or "The database does not answer.")
-        return None
-
-
-async def _resign(store: Store) -> None:
-    try:
-        await store.resign()
-    except StoreError as error:
-        log.warning("store.failed", detail=str(error))
-
-
-async def _asked_to_end(shutdown: Shutdown, seconds: float) -> bool:
-    try:
-        async with timeout(seconds):
-            await shutdown.wait()
-    except TimeoutError:
-        return False
-    return True
+def own_address(settings: Settings, address: Address) -> str:
+    """What neurons and gateways are told: the setting, or the served port on this host's name."""
+    return settings.registry.address or str(address.dialled_as(own_host_name()))
 
 
 def _newest(settings: Settings, last: Catalogue) -> Catalogue:

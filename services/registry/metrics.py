@@ -25,7 +25,12 @@ log = structlog.get_logger()
 
 
 class RegistryMetrics:
-    """Everything that is counted. Labels are models and neurons, never sessions or callers."""
+    """The registry's Prometheus metrics. Labels are models and reasons, never sessions or callers.
+
+    Attributes:
+        total_loads: loads that ended well since the process started.
+        total_evictions: instances evicted since then.
+    """
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self.loads = Counter(
@@ -43,13 +48,13 @@ class RegistryMetrics:
         )
         self.evictions = Counter(
             "cortex_registry_evictions_total",
-            "Copies unloaded by the registry, by reason.",
+            "Instances unloaded by the registry, by reason.",
             ["reason"],
             registry=registry,
         )
         self.unload_seconds = Histogram(
             "cortex_registry_unload_seconds",
-            "Time to drain and free a copy.",
+            "Time to drain and free an instance.",
             buckets=_SECONDS,
             registry=registry,
         )
@@ -70,7 +75,12 @@ class RegistryMetrics:
             self.placement_seconds.labels(outcome)
 
     def observe(self, control: ControlPlane, watchers: Callable[[], int]) -> None:
-        """Exposes the state of a registry that leads."""
+        """Exposes the state of a registry that leads, in the place of the term before.
+
+        Args:
+            control: has the state.
+            watchers: counts the gateways that watch the fleet.
+        """
         fleet, placements = control.fleet_state.fleet, control.placements
         states: dict[str, Callable[[], float]] = {
             "attached": lambda: sum(not m.is_lost for m in fleet.members.values()),
@@ -83,7 +93,7 @@ class RegistryMetrics:
         figures: tuple[tuple[str, str, Callable[[], float]], ...] = (
             ("waiting", "Callers that wait for a placement.", lambda: placements.waiting),
             ("placements_open", "Models being placed.", lambda: len(placements.demands)),
-            ("unloads_open", "Unloads under way.", lambda: len(placements.executor.unloads)),
+            ("unloads_open", "Unloads under way.", lambda: len(control.executor.unloads)),
             ("watchers", "Gateways that watch the fleet.", watchers),
         )
         for name, text, count in figures:
@@ -96,7 +106,7 @@ class RegistryMetrics:
         return existing
 
     def record(self, event: Event) -> None:
-        """Counts and logs one event of placing."""
+        """Counts and logs one event of placement."""
         match event:
             case LoadOrder():
                 log.info(

@@ -100,7 +100,7 @@ class NeuronEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Settings:
-    """Everything, parsed once."""
+    """All settings of the registry, parsed once."""
 
     registry: RegistrySettings = dataclasses.field(default_factory=RegistrySettings)
     eviction: EvictionSettings = dataclasses.field(default_factory=EvictionSettings)
@@ -116,7 +116,7 @@ class Settings:
 
 
 def read(document: Document) -> Settings:
-    """Types the sections.
+    """Reads the registry's sections out of a settings document.
 
     Raises:
         SettingsError: a value cannot be used; the message names source, key and reason.

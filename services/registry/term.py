@@ -6,11 +6,12 @@ import asyncio
 import contextlib
 import time
 import uuid
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator
 from typing import Final
 
 import structlog
 
+from services.backplane.changes import Changes
 from services.backplane.errors import FleetError, Reason
 from services.backplane.timeouts import timeout
 from services.registry.catalogue import catalogue as catalogues
@@ -24,9 +25,10 @@ from services.registry.metrics import RegistryMetrics
 from services.registry.placement import errors
 from services.registry.placement.orders import Event, LoadEnded
 from services.registry.rpc.fleet_watch import Watchers
-from services.registry.rpc.model_list import ModelList
+from services.registry.rpc.model_list import ModelDirectory
 from services.registry.rpc.neuron_calls import NeuronCalls
 from services.registry.rpc.neuron_dialer import keep_dialling
+from services.registry.rpc.order_queue import OrderQueue
 from services.registry.settings import Settings
 from services.registry.store import write_behind
 from services.registry.store.leader_lease import LeaderLease
@@ -42,10 +44,29 @@ log = structlog.get_logger()
 
 
 class LeaderTerm:
-    """One leadership, from taking it to losing it."""
+    """One leadership, from taking it to losing it.
+
+    Args:
+        settings: of the registry.
+        catalogue: as it is now; `reload` reads it again.
+        facts: all that the store knew when the leadership was taken.
+        fact_writer: writes to the store.
+        metrics: count across terms.
+        leader_lease: the right to lead, as it was granted first.
+
+    Attributes:
+        incarnation_id: of this term; what watchers have seen of another one means nothing here.
+        started_at: seconds since the epoch.
+        ended: set when the leadership is over.
+        changes: moves on with every change of the fleet, and when the leadership is over.
+        control: all that is decided.
+        model_list: what models there are.
+        watchers: the streams of changes to gateways.
+    """
 
     def __init__(
         self,
+        *,
         settings: Settings,
         catalogue: Catalogue,
         facts: Facts,
@@ -61,54 +82,47 @@ class LeaderTerm:
         self.incarnation_id = uuid.uuid4().hex
         self.started_at = time.time()
         self.ended = asyncio.Event()
-        fleet_state = FleetState(
-            clock=time.monotonic,
-            policy=policy_of(settings),
-            catalogue=catalogue,
-            footprints=Footprints(write_behind.learned_of(facts)),
-            pins=dict(facts[FactKind.PIN]),
-        )
-        for name in facts[FactKind.CORDON]:
-            fleet_state.fleet.cordon(name, cordoned=True)
-        self._calls = NeuronCalls(
-            epoch=leader_lease.epoch,
-            may_act=lambda: self.leads,
-            record=self._record,
-            wake=self.wake,
-        )
-        leases = Leases(
-            lease_seconds=settings.registry.lease_seconds,
-            forget_seconds=settings.registry.forget_seconds,
-        )
+        self.changes = Changes()
+        fleet_state = _restored(settings, catalogue, facts)
+        orders = OrderQueue(self._record)
         self.control = ControlPlane(
             fleet_state,
-            self._calls,
-            leases,
+            orders,
+            Leases(
+                lease_seconds=settings.registry.lease_seconds,
+                forget_seconds=settings.registry.forget_seconds,
+            ),
             expected=_expected(facts, self.started_at),
-            on_change=self._changed,
+            on_change=self.changes.bump,
         )
-        self._calls.ends = self.control
-        self.model_list = ModelList(
+        self._calls = NeuronCalls(
+            orders,
+            self.control,
+            epoch=leader_lease.epoch,
+            may_act=lambda: self.leads,
+            wake=self.wake,
+        )
+        self.model_list = ModelDirectory(
             fleet_state,
             write_behind.created_of(facts),
             int(self.started_at),
             on_new=lambda model, at: fact_writer.write_later(FactKind.MODEL, model, str(at)),
         )
-        self.watchers = Watchers(self.control, self.model_list, self.incarnation_id)
+        self.watchers = Watchers(self.control, self.model_list, self.changes, self.incarnation_id)
         metrics.observe(self.control, lambda: self.watchers.count)
 
     @property
     def lease_seconds(self) -> float:
-        """What neurons are granted."""
+        """Seconds within which a neuron has to report again."""
         return self._settings.registry.lease_seconds
 
     @property
     def leader_lease(self) -> LeaderLease:
-        """The right to act, as it was renewed last."""
+        """The right to lead, as it was renewed last."""
         return self._leader_lease
 
     def renew(self, leader_lease: LeaderLease) -> None:
-        """It was renewed."""
+        """Takes in that the leadership was renewed."""
         self._leader_lease = leader_lease
         self.wake()
 
@@ -126,15 +140,15 @@ class LeaderTerm:
         return self._metrics.total_loads, self._metrics.total_evictions
 
     def wake(self) -> None:
-        """Something was said to `control`: time to let it take effect."""
+        """Lets what was said to `control` take effect, in `_drive`."""
         self._woken.set()
 
     def remember_neuron(self, name: str, address: str) -> None:
-        """After a restart this neuron is waited for before models are placed anew."""
+        """Notes that a neuron is a member: after a restart it is waited for."""
         self.fact_writer.write_later(FactKind.NEURON, name, f"{time.time():.0f} {address}")
 
     def forget_neuron(self, name: str) -> None:
-        """It has left on purpose."""
+        """A neuron has left on purpose: nobody waits for it after a restart."""
         self.fact_writer.write_later(FactKind.NEURON, name, "0")
 
     def reload(self) -> Difference:
@@ -159,8 +173,8 @@ class LeaderTerm:
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncGenerator[None]:
-        """Acts while the context is open; then whoever waits is told that it is over."""
-        tasks = [asyncio.create_task(self._drive())]
+        """Leads while the context is open; then everybody who waits is told that it is over."""
+        tasks = [asyncio.create_task(self._drive()), asyncio.create_task(self._calls.run())]
         tasks += [
             asyncio.create_task(keep_dialling(entry, self)) for entry in self._settings.neurons
         ]
@@ -169,7 +183,7 @@ class LeaderTerm:
                 yield
             finally:
                 self.ended.set()
-                self.watchers.notify()
+                self.changes.bump()
                 self.control.placements.fail_all(errors.stopped_leading())
                 for task in tasks:
                     task.cancel()
@@ -190,14 +204,8 @@ class LeaderTerm:
                 await asyncio.sleep(_CRASH_SECONDS)
                 continue
             with contextlib.suppress(TimeoutError):
-                async with timeout(left):  # without a mandate, until it is renewed
+                async with timeout(left):  # without a lease, until it is renewed
                     await self._woken.wait()
-
-    def _changed(self) -> None:
-        # the first changes come while this object is being built
-        watchers = getattr(self, "watchers", None)
-        if watchers is not None:
-            watchers.notify()
 
     def _record(self, event: Event) -> None:
         self._metrics.record(event)
@@ -205,8 +213,22 @@ class LeaderTerm:
             self.fact_writer.write_learned_later(event.learned)
 
 
+def _restored(settings: Settings, catalogue: Catalogue, facts: Facts) -> FleetState:
+    """The state of a fleet without members, with all that outlives a leader."""
+    fleet_state = FleetState(
+        clock=time.monotonic,
+        policy=policy_of(settings),
+        catalogue=catalogue,
+        footprints=Footprints(write_behind.learned_of(facts)),
+        pins=dict(facts[FactKind.PIN]),
+    )
+    for name in facts[FactKind.CORDON]:
+        fleet_state.fleet.cordon(name, cordoned=True)
+    return fleet_state
+
+
 def policy_of(settings: Settings) -> Policy:
-    """The settings as placing goes by them."""
+    """The settings as placement uses them."""
     eviction, registry = settings.eviction, settings.registry
     return Policy(
         strategy=Strategy(eviction.strategy),
@@ -235,15 +257,14 @@ def _expected(facts: Facts, now: float) -> frozenset[str]:
 
 
 class LeaderHolder:
-    """Shared by the servicers; its owner puts a term in and takes it out.
+    """Says whether this registry leads; the election sets it, and the servicers ask.
 
-    Args:
-        on_decided: called once, as soon as it is known whether this registry leads.
+    Attributes:
+        leader_address: where the registry that leads is reached; empty where that is not known.
     """
 
-    def __init__(self, on_decided: Callable[[], None] = lambda: None) -> None:
+    def __init__(self) -> None:
         self._term: LeaderTerm | None = None
-        self._on_decided: Callable[[], None] | None = on_decided
         self.leader_address = ""
 
     @property
@@ -254,9 +275,6 @@ class LeaderHolder:
     def take(self, term: LeaderTerm | None, leader_address: str = "") -> None:
         """Begins or ends a term, or names another leader."""
         self._term, self.leader_address = term, leader_address
-        if self._on_decided is not None:
-            decided, self._on_decided = self._on_decided, None
-            decided()
 
     def leading_term(self) -> LeaderTerm:
         """The term under way.

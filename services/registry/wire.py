@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import signal
 from collections.abc import AsyncGenerator, Callable, Generator
 
@@ -20,7 +21,7 @@ from services.registry import settings as settings_module
 from services.registry.api.operator_servicer import OperatorServicer
 from services.registry.api.registry_servicer import RegistryServicer
 from services.registry.catalogue import catalogue as catalogues
-from services.registry.election import run_election
+from services.registry.election import Election, own_address
 from services.registry.metrics import RegistryMetrics
 from services.registry.settings import Settings
 from services.registry.store.open import open_store
@@ -57,7 +58,7 @@ async def serve(
     settings = settings_module.read(document)
     catalogue = _catalogue(settings)
     collectors = new_registry("registry")
-    holder = LeaderHolder(lambda: started(address) if started is not None else None)
+    holder = LeaderHolder()
     server = Server(service_names=SERVICES, metrics=RpcMetrics(collectors, "registry"))
     server.add(
         registry_service_pb2_grpc.add_RegistryServiceServicer_to_server, RegistryServicer(holder)
@@ -80,9 +81,16 @@ async def serve(
         )
         stack.enter_context(_reload_on_hangup(holder))
         log.info("registry.started", address=str(address), models=len(catalogue.profiles))
-        await run_election(
-            settings, catalogue, store, holder, RegistryMetrics(collectors), shutdown, address
-        )
+        await Election(
+            settings=settings,
+            catalogue=catalogue,
+            store=store,
+            holder=holder,
+            metrics=RegistryMetrics(collectors),
+            shutdown=shutdown,
+            address=own_address(settings, address),
+            on_decided=functools.partial(started, address) if started is not None else None,
+        ).run()
     log.info("registry.stopped")
     return 0
 

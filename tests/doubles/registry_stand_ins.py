@@ -37,7 +37,7 @@ class Script:
     """How a scripted neuron treats one model.
 
     Attributes:
-        bytes: what a copy takes.
+        bytes: what an instance takes.
         progress: progress messages before the end.
         gate: loads wait here before they end; set from the start.
         failures: errors of the next loads, first one first.

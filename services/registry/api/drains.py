@@ -1,4 +1,4 @@
-"""Copies on their way out by an operator's order, and what is left of them."""
+"""Unloads that an operator has asked for together, and what is left of them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from services.registry.placement.orders import UnloadReason
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Remaining:
-    """What is not gone yet."""
+    """What has not been unloaded yet, and the bytes that are free by now."""
 
     instances: int
     active_requests: int
@@ -21,7 +21,9 @@ class Remaining:
 
 
 class DrainTracker:
-    """One operator's unloads.
+    """The unloads of one operator's call.
+
+    The first error is kept in `error`; the other unloads go on.
 
     Args:
         replicas: (neuron, instance id) of each.
@@ -43,7 +45,7 @@ class DrainTracker:
         self.error: FleetError | None = None
 
     def begin(self) -> None:
-        """Orders all of them."""
+        """Orders all unloads; instances that are gone by now are left out."""
         for neuron, instance_id in list(self._open):
             member = self._control.fleet_state.fleet.members.get(neuron)
             instance = member.instance(instance_id) if member else None
@@ -60,7 +62,7 @@ class DrainTracker:
             )
 
     def left(self) -> Remaining:
-        """What is not gone yet."""
+        """What has not been unloaded yet, and the bytes that are free by now."""
         active = 0
         for neuron, instance_id in self._open:
             member = self._control.fleet_state.fleet.members.get(neuron)
@@ -68,8 +70,8 @@ class DrainTracker:
             active += instance.in_flight if instance else 0
         return Remaining(len(self._open), active, self._freed)
 
-    def _end(self, copy: tuple[str, str], held: int, error: FleetError | None) -> None:
-        self._open.pop(copy, None)
+    def _end(self, instance: tuple[str, str], held: int, error: FleetError | None) -> None:
+        self._open.pop(instance, None)
         if error is None:
             self._freed += held
         else:

@@ -1,11 +1,11 @@
-"""An explanation of placement in the contract's words."""
+"""An explanation of placement as a protobuf message."""
 
 from __future__ import annotations
 
 from cortex.v1 import operator_service_pb2 as pb
 from services.backplane import protobuf_time
 from services.backplane.units import format_bytes
-from services.registry.control.control_plane import Explanation
+from services.registry.control.explanation import Explanation
 from services.registry.rpc import encode
 from services.registry.scheduler.request import PLACEABLE, PlacementCandidate, PlacementOutcome
 
@@ -29,7 +29,7 @@ def message(explanation: Explanation) -> pb.ExplainPlacementResponse:
 
 
 def summary(explanation: Explanation) -> str:
-    """The verdict for people."""
+    """What would happen, in a sentence for people."""
     model, decision = explanation.profile.model, explanation.decision
     best = decision.best
     if explanation.loaded_on:

@@ -32,7 +32,7 @@ log = structlog.get_logger()
 
 
 class OperatorServicer(operator_service_pb2_grpc.OperatorServiceServicer):
-    """Decodes, calls the term's control, encodes."""
+    """Decodes requests, calls the control plane of the term under way, encodes answers."""
 
     def __init__(self, holder: LeaderHolder) -> None:
         self._holder = holder
@@ -207,7 +207,7 @@ async def _watched(term: LeaderTerm, tracker: DrainTracker) -> AsyncIterator[Any
     term.wake()
     told = None
     while True:
-        version = term.watchers.changes.version
+        version = term.changes.version
         left = tracker.left()
         if left != told:
             told = left
@@ -218,7 +218,7 @@ async def _watched(term: LeaderTerm, tracker: DrainTracker) -> AsyncIterator[Any
             return
         if term.ended.is_set():
             raise errors.stopped_leading()
-        await term.watchers.changes.after(version)
+        await term.changes.after(version)
 
 
 async def _durably(writing: Any) -> None:

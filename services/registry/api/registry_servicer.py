@@ -30,7 +30,7 @@ log = structlog.get_logger()
 
 
 class RegistryServicer(registry_service_pb2_grpc.RegistryServiceServicer):
-    """Decodes, calls the term's control, encodes."""
+    """Decodes requests, calls the control plane of the term under way, encodes answers."""
 
     def __init__(self, holder: LeaderHolder) -> None:
         self._holder = holder
@@ -38,7 +38,7 @@ class RegistryServicer(registry_service_pb2_grpc.RegistryServiceServicer):
     async def Attach(
         self, request_iterator: Requests, context: Context
     ) -> AsyncIterator[registry_service_pb2.AttachResponse]:
-        """A neuron's membership; on a standby, the address of the leader and the end."""
+        """A neuron's membership while it lasts; a standby only names the leader."""
         term = self._holder.term
         if term is None:
             yield registry_service_pb2.AttachResponse(leader_address=self._holder.leader_address)

@@ -1,37 +1,39 @@
-"""One caller's steps on their way to its stream: the newest replaces one that was not read."""
+"""A caller's steps on their way to its stream: a new one replaces one that was not read."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
 
+from typing_extensions import override
+
 from services.backplane.errors import FleetError
-from services.registry.placement.progress import Placed, Step
+from services.registry.placement.progress import Placed, PlacementWaiter, Step
 
 
-class StepStream:
-    """A `PlacementWaiter` that is read as an async iterator."""
+class StepStream(PlacementWaiter):
+    """One caller's wait, read as an async iterator by the call that serves it."""
 
     def __init__(self) -> None:
         self._step: Step | None = None
         self._error: FleetError | None = None
         self._news = asyncio.Event()
 
+    @override
     def on_step(self, step: Step) -> None:
-        """Takes a step."""
         self._step = step
         self._news.set()
 
+    @override
     def on_failed(self, error: FleetError) -> None:
-        """Takes the end."""
         self._error = error
         self._news.set()
 
     async def steps(self) -> AsyncIterator[Step]:
-        """The steps until `Placed`.
+        """The steps, `Placed` being the last. A step that was not read in time is left out.
 
         Raises:
-            FleetError: it ends without.
+            FleetError: the wait ended without a placement.
         """
         while True:
             await self._news.wait()

@@ -26,7 +26,7 @@ _SOURCES: Final = ("path:", "package:", "hf:")
 
 
 class BadEntryError(ValueError):
-    """A value that makes no sense."""
+    """A value in the catalogue that cannot be used; the message names key and reason."""
 
     def __init__(self, key: str, reason: str) -> None:
         super().__init__(f"{key}: {reason}")

@@ -30,7 +30,7 @@ class SamplingDefaults:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class LoadTerms:
-    """Everything that decides what a load makes. Another value is another revision.
+    """All that decides what a load results in. Another value is another revision.
 
     Empty and 0 leave the choice to the neuron, as in LoadSpec.
     """
@@ -89,7 +89,7 @@ class Profile:
         residency_class: who may displace it: its own class and those above.
         pinned: kept loaded and never evicted.
         idle_timeout_seconds: unloaded after so long without work; None means the default, 0 never.
-        min_replicas: kept loaded; max_replicas, most copies in the fleet.
+        min_replicas: kept loaded; max_replicas, most instances in the fleet.
         preload: loaded at start where there is free room; protected by nothing afterwards.
         max_wait_seconds: longest wait for a placement; 0 means the default.
         configured: in the catalogue file.
@@ -123,7 +123,7 @@ class Profile:
     def matches(self, config_revision: int) -> bool:
         """True if an instance of that revision is this profile's.
 
-        0, on either side, means made by hand: any copy will do.
+        0, on either side, means made by hand: any instance will do.
         """
         return config_revision in {0, self.revision} or self.revision == 0
 

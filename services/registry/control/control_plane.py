@@ -7,51 +7,54 @@ says until when nothing happens by itself.
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable
+from typing import Final
+
+from typing_extensions import override
 
 from services.backplane.errors import FleetError
-from services.registry.catalogue import catalogue as catalogues
-from services.registry.catalogue.catalogue import Catalogue, Difference
-from services.registry.catalogue.profile import Profile
-from services.registry.control import reconcile
+from services.registry.catalogue.catalogue import Catalogue, Difference, difference
+from services.registry.control.cooldowns import Cooldowns
+from services.registry.control.decide import Decider
+from services.registry.control.explanation import Explainer, Explanation
+from services.registry.control.job_results import JobResults
 from services.registry.control.membership import FleetMembership
 from services.registry.control.placement_controller import PlacementController
+from services.registry.control.ready import ReadyInstances
+from services.registry.control.reconcile import Reconciler
+from services.registry.control.request_builder import RequestBuilder
 from services.registry.fleet.leases import Leases
 from services.registry.fleet.records import Instance, LoadProgress
 from services.registry.fleet.state import FleetState
 from services.registry.placement import errors
-from services.registry.placement.demand import Demand, DemandKey, Ticket
-from services.registry.placement.orders import Effects, UnloadReason
+from services.registry.placement.demand import Ticket
+from services.registry.placement.executor import PlacementExecutor
+from services.registry.placement.orders import Effects, OrderListener, UnloadReason
 from services.registry.placement.progress import PlacementWaiter
-from services.registry.scheduler import select
+from services.registry.placement.queue import PlacementQueue
 from services.registry.scheduler.cache import SchedulerCache
-from services.registry.scheduler.request import PlacementDecision
 
-_CHORES_SECONDS = 1.0
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Explanation:
-    """What placement would do with a model now, and why."""
-
-    profile: Profile
-    loaded_on: tuple[str, ...]
-    decision: PlacementDecision
-    required_bytes: int
-    footprint_source: str
+# Seconds between two looks at what the fleet needs without anybody waiting for it.
+_RECONCILE_SECONDS: Final = 1.0
 
 
-class ControlPlane:
-    """Everything that is decided.
+class ControlPlane(OrderListener):
+    """Takes in all that is said to the registry, and decides.
 
     Args:
         fleet_state: the state; this object is its only writer.
-        effects: carries orders out.
+        effects: carries orders out; it tells this object how they end.
         leases: how long a silent neuron is a member.
         expected: neurons that were in the fleet before this start; until they are back, or the
             settle time is over, models that are not loaded wait.
         on_change: called after any change that watchers want to hear of.
+
+    Attributes:
+        cache: every neuron as the scheduler sees it.
+        placements: who waits for which model.
+        membership: takes in what neurons say.
+        executor: the loads and unloads under way.
+        requests: makes the scheduler's questions.
     """
 
     def __init__(
@@ -63,24 +66,50 @@ class ControlPlane:
         expected: frozenset[str] = frozenset(),
         on_change: Callable[[], None] = lambda: None,
     ) -> None:
-        self.fleet_state = fleet_state
-        self.cache = SchedulerCache(fleet_state)
-        self._on_change = on_change
         now = fleet_state.clock()
-        settles_at = now + fleet_state.policy.settle if expected else 0.0
+        cache, cooldowns = SchedulerCache(fleet_state), Cooldowns()
+        queue = PlacementQueue(fleet_state, effects)
+        executor = PlacementExecutor(
+            fleet_state, cache, effects, JobResults(fleet_state, queue, cooldowns)
+        )
+        requests = RequestBuilder(fleet_state, cache, executor)
+        ready_instances = ReadyInstances(fleet_state, cache)
+        self.fleet_state = fleet_state
+        self.cache = cache
+        self.executor = executor
+        self.requests = requests
         self.placements = PlacementController(
-            fleet_state, self.cache, effects, settles_at=settles_at
+            fleet_state,
+            queue=queue,
+            decider=Decider(
+                fleet_state,
+                cache,
+                queue=queue,
+                executor=executor,
+                requests=requests,
+                cooldowns=cooldowns,
+                effects=effects,
+                settles_at=now + fleet_state.policy.settle if expected else 0.0,
+            ),
+            executor=executor,
+            ready_instances=ready_instances,
+            cooldowns=cooldowns,
         )
         self.membership = FleetMembership(
             fleet_state,
-            self.cache,
+            cache,
             self.placements,
-            leases,
+            executor=executor,
+            leases=leases,
             expected=expected,
             on_change=on_change,
         )
-        self._preloaded: set[str] = set()
-        self._chores_at = now
+        self._explainer = Explainer(
+            fleet_state, cache, queue=queue, requests=requests, ready_instances=ready_instances
+        )
+        self._reconciler = Reconciler(fleet_state, ready_instances)
+        self._reconcile_at = now
+        self._on_change = on_change
 
     # -- callers ------------------------------------------------------------------------------
 
@@ -101,19 +130,19 @@ class ControlPlane:
             name: a model or an alias.
             waiter: who is told; the answer may come before this returns.
             neuron: where it must be; empty for anywhere.
-            excluded: instances that the caller found unable to serve.
+            excluded: ids of instances that the caller found unable to serve.
             detach: the load goes on when the caller leaves.
-            keep_alive: how long the model is kept when idle; None leaves it to policy.
+            keep_alive: seconds that the model is kept when idle; None leaves it to policy.
             retry_failed: a person asks: no pause after an earlier failure.
 
         Raises:
-            FleetError: MODEL_UNKNOWN, QUEUE_FULL, or NO_ROOM where no other copy is allowed.
+            FleetError: MODEL_UNKNOWN, QUEUE_FULL, or NO_ROOM where no other instance is allowed.
         """
         profile = self.fleet_state.profile(name)
         if profile is None:
             raise errors.unknown_model(name)
         if keep_alive is not None:
-            self._keep(profile, keep_alive)
+            self.fleet_state.keep_alive(profile.model, keep_alive)
         if retry_failed:
             self.placements.forget_failures(profile.model)
         ticket = self.placements.want(
@@ -124,20 +153,18 @@ class ControlPlane:
             detach=detach,
             keep_alive=keep_alive,
         )
-        self.placements.advance()
+        self._finish()
         return ticket
 
-    def _keep(self, profile: Profile, keep_alive: float) -> None:
-        """Copies that are there are kept so long; those of a load under way take it from there."""
-        for _, instance in self.fleet_state.fleet.instances_of(profile.model):
-            record = self.fleet_state.activity.of(instance.instance_id)
-            if record is not None:
-                record.keep_alive = keep_alive
-
     def leave(self, ticket: Ticket, *, gives_up: bool = False) -> None:
-        """A caller has gone. See `PlacementController.leave`."""
+        """A caller no longer waits; the others that want its model notice nothing.
+
+        Args:
+            ticket: the caller's; one whose wait has ended already is ignored.
+            gives_up: a load that nobody else waits for ends now, whatever the policy is.
+        """
         self.placements.leave(ticket, gives_up=gives_up)
-        self.placements.advance()
+        self._finish()
 
     def explain(self, name: str) -> Explanation:
         """What would happen to a request for a model now; changes nothing.
@@ -145,21 +172,7 @@ class ControlPlane:
         Raises:
             FleetError: MODEL_UNKNOWN.
         """
-        profile = self.fleet_state.profile(name)
-        if profile is None:
-            raise errors.unknown_model(name)
-        now = self.fleet_state.clock()
-        key = DemandKey(profile.model)
-        demand = next((d for d in self.placements.demands if d.key == key), None)
-        request = self.placements.requests.request_for(demand or Demand(key, profile, now), {}, now)
-        routable = self.placements.ready_instances.routable(profile)
-        return Explanation(
-            profile,
-            tuple(member.name for member, _ in routable),
-            select.explain(request, self.cache.index),
-            request.footprint.total_bytes,
-            request.footprint.source,
-        )
+        return self._explainer.explain(name)
 
     # -- operators ----------------------------------------------------------------------------
 
@@ -172,15 +185,21 @@ class ControlPlane:
         drain_seconds: float | None = None,
         on_end: Callable[[FleetError | None], None] | None = None,
     ) -> None:
-        """Drains and frees a copy, whatever protects it from eviction."""
+        """Drains and frees an instance, whatever protects it from eviction.
+
+        Args:
+            neuron: where it is.
+            instance: what goes.
+            why: for metrics and the log.
+            drain_seconds: how long running requests may take; None leaves it to policy.
+            on_end: called once, with the error or None.
+        """
         seconds = self.fleet_state.policy.drain_timeout if drain_seconds is None else drain_seconds
-        self.placements.executor.unloads.order(
-            neuron, instance, why, drain_seconds=seconds, on_end=on_end
-        )
-        self._on_change()
+        self.executor.unloads.order(neuron, instance, why, drain_seconds=seconds, on_end=on_end)
+        self._finish(is_change=True)
 
     def pin(self, model: str, neuron: str) -> None:
-        """Keeps a model loaded."""
+        """Keeps a model loaded, on one neuron or (empty) on any."""
         self.fleet_state.pins[model] = neuron
         self._rules_changed()
 
@@ -192,56 +211,49 @@ class ControlPlane:
     def cordon(self, name: str, *, cordoned: bool) -> None:
         """Keeps placements off a neuron, or lets them on again."""
         self.membership.cordon(name, cordoned=cordoned)
-        self.placements.advance()
+        self._finish()
 
     def use(self, catalogue: Catalogue) -> Difference:
-        """Takes another catalogue; replicas of edited entries get no new work from now on."""
-        changes = catalogues.difference(self.fleet_state.catalogue, catalogue)
+        """Takes another catalogue; instances of edited entries get no new work from now on."""
+        changes = difference(self.fleet_state.catalogue, catalogue)
         self.fleet_state.catalogue = catalogue
         self.placements.forget_failures()
         self.placements.refresh_profiles()
-        self._preloaded -= set(changes.changed) | set(changes.removed)
+        self._reconciler.preload_again({*changes.changed, *changes.removed})
         self._rules_changed()
         return changes
 
     def _rules_changed(self) -> None:
         self.cache.forget_all()
         self.membership.models_changed()
-        self._chores_at = self.fleet_state.clock()
-        self.placements.on_news()
-        self.placements.advance()
-        self._on_change()
+        self._reconcile_at = self.fleet_state.clock()
+        self._finish(is_news=True, is_change=True)
 
     # -- ends of orders -----------------------------------------------------------------------
 
+    @override
     def on_load_progress(self, order_id: int, progress: LoadProgress) -> None:
-        """A load says how far it is."""
-        self.placements.executor.on_load_progress(order_id, progress)
+        self.executor.on_load_progress(order_id, progress)
 
+    @override
     def on_load_ready(self, order_id: int, instance: Instance) -> None:
-        """A load has ended well."""
-        self.placements.executor.on_load_ready(order_id, instance)
-        self.placements.advance()
-        self._on_change()
+        self.executor.on_load_ready(order_id, instance)
+        self._finish(is_change=True)
 
+    @override
     def on_load_failed(self, order_id: int, error: FleetError) -> None:
-        """A load has ended badly."""
-        self.placements.executor.on_load_failed(order_id, error)
-        self.placements.advance()
+        self.executor.on_load_failed(order_id, error)
+        self._finish()
 
+    @override
     def on_unloaded(self, order_id: int, freed_bytes: int) -> None:
-        """A copy is gone."""
-        self.placements.executor.unloads.on_unloaded(order_id, freed_bytes)
-        self.placements.on_news()
-        self.placements.advance()
-        self._on_change()
+        self.executor.unloads.on_unloaded(order_id, freed_bytes)
+        self._finish(is_news=True, is_change=True)
 
+    @override
     def on_unload_failed(self, order_id: int, error: FleetError) -> None:
-        """A copy could not be unloaded."""
-        self.placements.executor.unloads.on_unload_failed(order_id, error)
-        self.placements.on_news()
-        self.placements.advance()
-        self._on_change()
+        self.executor.unloads.on_unload_failed(order_id, error)
+        self._finish(is_news=True, is_change=True)
 
     # -- time ---------------------------------------------------------------------------------
 
@@ -249,27 +261,39 @@ class ControlPlane:
         """Lets time and news take effect."""
         now = self.fleet_state.clock()
         self.membership.lapse(now)
-        if now >= self._chores_at:
-            self._chores_at = now + _CHORES_SECONDS
-            self._do_chores(now)
-        self.placements.advance()
+        if now >= self._reconcile_at:
+            self._reconcile_at = now + _RECONCILE_SECONDS
+            self._reconcile(now)
+        self._finish()
 
     def next_due(self) -> float:
-        """When `advance` has something to do even if nobody says anything."""
-        moments = (self._chores_at, self.membership.next_due(), self.placements.next_due())
+        """When `advance` has something to do even if nobody says anything; monotonic seconds."""
+        moments = (self._reconcile_at, self.membership.next_due(), self.placements.next_due())
         return min(m for m in moments if m is not None)
 
-    def _do_chores(self, now: float) -> None:
-        ready_instances = self.placements.ready_instances
-        for removal in list(reconcile.to_remove(self.fleet_state, ready_instances, now)):
-            self.placements.executor.unloads.order(
+    def _reconcile(self, now: float) -> None:
+        for removal in list(self._reconciler.to_remove(now)):
+            self.executor.unloads.order(
                 removal.neuron,
                 removal.instance,
                 removal.why,
                 drain_seconds=self.fleet_state.policy.drain_timeout,
                 reason=removal.reason,
             )
-        for want in list(reconcile.to_add(self.fleet_state, ready_instances, self._preloaded, now)):
+        for want in list(self._reconciler.to_add(now)):
             self.placements.want_instances(
                 want.profile, want.replicas, neuron=want.neuron, may_evict=want.may_evict
             )
+
+    def _finish(self, *, is_news: bool = False, is_change: bool = False) -> None:
+        """Ends every verb: placement goes on, and whoever watches is told.
+
+        Args:
+            is_news: it may change what demands wait for, and placement has not seen it yet.
+            is_change: watchers want to hear of it.
+        """
+        if is_news:
+            self.placements.on_news()
+        self.placements.advance()
+        if is_change:
+            self._on_change()

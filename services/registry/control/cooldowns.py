@@ -1,4 +1,4 @@
-"""Pauses after failed loads: the same again would evict others for nothing. Pure."""
+"""Pauses after failed loads: trying at once again would evict others for nothing."""
 
 from __future__ import annotations
 
@@ -20,32 +20,33 @@ class _Pause:
 
 
 class Cooldowns:
-    """One pause per model, twice as long after each failure, ended by a success or a person.
+    """One pause per model: 2 seconds, twice as long after each failure, 2 minutes at most.
 
-    One that has been over for long is forgotten, and the next begins small again.
+    A success or a person ends it. A pause that has been over for 2 minutes is forgotten, and the
+    next one begins at 2 seconds again.
     """
 
     def __init__(self) -> None:
         self._pauses: dict[str, _Pause] = {}
 
     def begin(self, model: str, error: FleetError, now: float) -> None:
-        """A model has failed to load for the last time for now."""
+        """A demand's load has failed for good: the next one begins no sooner than after a pause."""
         self._pauses = {m: p for m, p in self._pauses.items() if p.until + _MOST_SECONDS > now}
         old = self._pauses.get(model)
         seconds = min(_MOST_SECONDS, old.seconds * 2) if old else _FIRST_SECONDS
         self._pauses[model] = _Pause(now + seconds, seconds, error)
 
     def refusal(self, model: str, now: float) -> FleetError | None:
-        """What those who ask meanwhile are told, or None where there is no pause."""
+        """The error for those who want the model during its pause; None where there is no pause."""
         pause = self._pauses.get(model)
         if pause is None or pause.until <= now:
             return None
         return errors.cooling_down(pause.error, pause.until - now)
 
     def end(self, model: str) -> None:
-        """It may be tried again at once."""
+        """Lets a model be tried again at once."""
         self._pauses.pop(model, None)
 
     def end_all(self) -> None:
-        """All may be tried again at once."""
+        """Lets all models be tried again at once."""
         self._pauses.clear()

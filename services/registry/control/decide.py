@@ -1,6 +1,6 @@
 """What is done about one demand: placed, made to wait, turned elsewhere, or refused.
 
-`placement` says what the best would be; here it is acted on.
+The scheduler says what would be best; here it is acted on.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from typing import Final, TypeAlias
 
 from services.backplane.errors import FleetError
 from services.registry.control.cooldowns import Cooldowns
-from services.registry.fleet.records import InstanceState
+from services.registry.control.request_builder import RequestBuilder
 from services.registry.fleet.state import FleetState
 from services.registry.placement import errors
 from services.registry.placement.demand import Demand, PlacementJob
@@ -18,84 +18,122 @@ from services.registry.placement.executor import PlacementExecutor
 from services.registry.placement.orders import Effects, Redirected
 from services.registry.placement.progress import Queued
 from services.registry.placement.queue import PlacementQueue
-from services.registry.scheduler import filters, select
+from services.registry.scheduler import select
 from services.registry.scheduler.cache import SchedulerCache
 from services.registry.scheduler.request import (
     PLACEABLE,
     PlacementCandidate,
     PlacementDecision,
     PlacementOutcome,
-    PlacementRequest,
 )
 
-# Drains that one demand may give up for something idle: so many copies leave for nothing at most.
+# Drains that one demand may give up for something idle. Each drain that is given up has unloaded
+# an instance for nothing.
 _MOST_REDIRECTS: Final = 2
 
-# Devices, by neuron, that are kept for demands which have waited longer.
-Held: TypeAlias = dict[str, frozenset[str]]
+# Device ids, by neuron, that are kept for demands which have waited longer.
+ReservedDevices: TypeAlias = dict[str, frozenset[str]]
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class _Look:
+    """One look at one demand."""
+
+    demand: Demand
+    position: int
+    reserved: ReservedDevices
+    now: float
 
 
 class Decider:
-    """Decides, and begins the jobs."""
+    """Decides about demands, and begins the jobs that meet them."""
 
     def __init__(
         self,
         fleet_state: FleetState,
         cache: SchedulerCache,
-        demands: PlacementQueue,
+        *,
+        queue: PlacementQueue,
         executor: PlacementExecutor,
+        requests: RequestBuilder,
         cooldowns: Cooldowns,
         effects: Effects,
-        *,
         settles_at: float,
     ) -> None:
         self._fleet_state = fleet_state
         self._cache = cache
-        self._queue = demands
+        self._queue = queue
         self._executor = executor
+        self._requests = requests
         self._cooldowns = cooldowns
         self._effects = effects
         self._settles_at = settles_at
-        self.requests = RequestBuilder(fleet_state, cache, executor)
 
     def settled(self) -> None:
-        """All neurons that were in the fleet before are back."""
+        """All neurons that were in the fleet before the start are back."""
         self._settles_at = 0.0
 
     # -- verbs --------------------------------------------------------------------------------
 
-    def place(self, demand: Demand, position: int, held: Held, now: float) -> None:
-        """Begins to place a demand, or says what it waits for."""
+    def place(self, demand: Demand, position: int, reserved: ReservedDevices, now: float) -> None:
+        """Begins to place a demand, or says what it waits for, or refuses it.
+
+        The first rule that applies decides:
+
+        1. The model failed to load a moment ago: refused, until its pause is over.
+        2. An instance of it is being placed, loaded or recovered already: it waits for that one.
+        3. The scheduler finds free devices, or devices that become free by evicting or draining:
+           the job begins. Neurons that failed this demand are left out while there are others.
+        4. The registry has just started: it waits for the neurons that were there before.
+        5. No neuron could run the model, even empty: refused.
+        6. Something that ends by itself is in the way (a protection, work, another load): it
+           waits. If it is urgent, the devices are reserved for it. A load that nobody waits for
+           any more is ended where it is in the way.
+        7. All neurons that could run it take nothing now (cordoned, about to stop): it waits for
+           `Policy.settle` seconds, then it is refused.
+        8. What is loaded may not be displaced by it (pins, residency class): refused.
+
+        Args:
+            demand: one without a job.
+            position: its place among those that wait; 1 is next.
+            reserved: what older demands have reserved; an urgent one that waits adds to it.
+            now: seconds on the monotonic clock.
+        """
         demand.retry_at = None
+        look = _Look(demand=demand, position=position, reserved=reserved, now=now)
         pause = self._cooldowns.refusal(demand.profile.model, now)
         if pause is not None and not demand.failures:
             self.fail(demand, pause)
             return
-        if obstacle := self.requests.obstacle(demand):
-            self._wait(demand, Queued(position, None, obstacle), None, now)
+        if obstacle := self._requests.obstacle(demand):
+            self._wait(look, obstacle)
             return
-        request = self.requests.request_for(demand, held, now)
+        request = self._requests.request_for(demand, reserved, now)
         decision = select.decide(request, self._cache.index)
         if decision.outcome not in PLACEABLE and demand.avoided:
             # nowhere else: the neuron that failed may try once more
             request = dataclasses.replace(request, avoided={})
             decision = select.decide(request, self._cache.index)
-        self._act(demand, decision, Queued(position, None, ""), held, now)
+        self._act(look, decision)
 
-    def reconsider(self, demand: Demand, job: PlacementJob, held: Held, now: float) -> None:
-        """Turns a demand that waits for running work to what has become free or idle meanwhile.
+    def reconsider(
+        self, demand: Demand, job: PlacementJob, reserved: ReservedDevices, now: float
+    ) -> None:
+        """Turns a demand whose job waits for a drain to what has become free or idle meanwhile.
 
-        Free room is taken at once. Something idle goes instead once the drain has lasted as long
-        as loading it again would take: the copy that drains takes no new work any more and is lost
-        all the same, so nobody pays more than twice what knowing the future would have cost.
+        1. Free devices anywhere are taken at once.
+        2. An idle instance is evicted instead once the drain has lasted as long as loading that
+           instance again would take, and twice at most for one demand. The one that drains takes
+           no new work and is lost all the same, so nobody pays more than twice what knowing the
+           future would have cost.
+        3. Otherwise the drain is waited for.
         """
         demand.retry_at = None
         if demand.is_abandoned:
             return
         with self._executor.set_aside(job):
-            request = dataclasses.replace(
-                self.requests.request_for(demand, held, now), may_drain=False
-            )
+            request = self._requests.request_for(demand, reserved, now)
+            request = dataclasses.replace(request, may_drain=False)
             decision = select.decide(request, self._cache.index)
             best = decision.best
             if best is None or decision.outcome not in PLACEABLE:
@@ -116,13 +154,13 @@ class Decider:
         self._begin(demand, best, now)
 
     def fail(self, demand: Demand, error: FleetError) -> None:
-        """Ends a demand; whoever waits is told why."""
+        """Ends a demand and its job; whoever waits is told why."""
         if demand.job is not None:
             self._executor.drop(demand.job)
         self._queue.close(demand, error)
 
     def drop(self, demand: Demand) -> None:
-        """Ends a demand that nobody waits for."""
+        """Ends a demand that nobody waits for, and its job."""
         if demand.job is not None:
             self._executor.drop(demand.job)
             demand.job = None
@@ -136,51 +174,41 @@ class Decider:
         if demand.job is job:
             demand.tell(self._executor.step_of(job, now))
 
-    def _act(
-        self, demand: Demand, decision: PlacementDecision, queued: Queued, held: Held, now: float
-    ) -> None:
-        best, model = decision.best, demand.profile.model
-        if best is not None and decision.outcome in PLACEABLE:
-            self._begin(demand, best, now)
-        elif now < self._settles_at:
+    def _act(self, look: _Look, decision: PlacementDecision) -> None:
+        demand, best = look.demand, decision.best
+        model, outcome = demand.profile.model, decision.outcome
+        if best is not None and outcome in PLACEABLE:
+            self._begin(demand, best, look.now)
+        elif look.now < self._settles_at:
             reason = "the registry has just started and waits for its neurons"
-            self._wait(demand, dataclasses.replace(queued, reason=reason), self._settles_at, now)
-        elif best is None or decision.outcome is PlacementOutcome.IMPOSSIBLE:
+            self._wait(look, reason, retry_at=self._settles_at)
+        elif best is None or outcome is PlacementOutcome.IMPOSSIBLE:
             self.fail(demand, errors.impossible(model, decision.candidates))
-        elif decision.outcome is PlacementOutcome.WAIT:
-            demand.unavailable_since = None
-            self._wait_for(demand, decision, best, queued, held, now)
-        elif decision.outcome is PlacementOutcome.UNAVAILABLE:
-            self._wait_for_neurons(demand, decision, best, queued, now)
+        elif outcome is PlacementOutcome.WAIT:
+            self._wait_for_devices(look, decision, best)
+        elif outcome is PlacementOutcome.UNAVAILABLE:
+            self._wait_for_neurons(look, decision, best)
         else:
             self.fail(demand, errors.blocked(model, decision.candidates))
 
-    def _wait_for(
-        self,
-        demand: Demand,
-        decision: PlacementDecision,
-        best: PlacementCandidate,
-        queued: Queued,
-        held: Held,
-        now: float,
+    def _wait_for_devices(
+        self, look: _Look, decision: PlacementDecision, best: PlacementCandidate
     ) -> None:
-        if demand.is_urgent(now, self._fleet_state.policy.patience):
-            held[best.neuron] = held.get(best.neuron, frozenset()) | set(best.device_ids)
-        self._make_way(demand)
+        demand, reserved = look.demand, look.reserved
+        demand.unavailable_since = None
+        if demand.is_urgent(look.now, self._fleet_state.policy.patience):
+            others = reserved.get(best.neuron, frozenset())
+            reserved[best.neuron] = others | set(best.device_ids)
+        self._end_abandoned_load(demand)
         retry_at = decision.retry_at
-        eta = None if retry_at is None else retry_at - now + best.predicted_seconds
-        reason = f"{best.neuron}: {best.reason}"
-        self._wait(demand, Queued(queued.position, eta, reason), retry_at, now)
+        eta = None if retry_at is None else retry_at - look.now + best.predicted_seconds
+        self._wait(look, f"{best.neuron}: {best.reason}", eta=eta, retry_at=retry_at)
 
     def _wait_for_neurons(
-        self,
-        demand: Demand,
-        decision: PlacementDecision,
-        best: PlacementCandidate,
-        queued: Queued,
-        now: float,
+        self, look: _Look, decision: PlacementDecision, best: PlacementCandidate
     ) -> None:
         """A neuron may be back in a moment; for longer than that nobody is kept waiting."""
+        demand, now = look.demand, look.now
         if demand.unavailable_since is None:
             demand.unavailable_since = now
         until = demand.unavailable_since + self._fleet_state.policy.settle
@@ -188,19 +216,21 @@ class Decider:
             error = errors.unavailable(demand.profile.model, decision.candidates)
             self.fail(demand, demand.last_error or error)
             return
-        self._make_way(demand)
-        reason = f"{best.neuron}: {best.reason}"
-        self._wait(demand, Queued(queued.position, None, reason), until, now)
+        self._end_abandoned_load(demand)
+        self._wait(look, f"{best.neuron}: {best.reason}", retry_at=until)
 
-    def _wait(self, demand: Demand, step: Queued, retry_at: float | None, now: float) -> None:
+    def _wait(
+        self, look: _Look, reason: str, *, eta: float | None = None, retry_at: float | None = None
+    ) -> None:
+        demand = look.demand
         urgent_at = demand.since + self._fleet_state.policy.patience
-        moments = [m for m in (retry_at, urgent_at) if m is not None and m > now]
+        moments = [m for m in (retry_at, urgent_at) if m is not None and m > look.now]
         demand.retry_at = min(moments, default=None)
-        demand.tell(step)
+        demand.tell(Queued(look.position, eta, reason))
 
-    def _make_way(self, demand: Demand) -> None:
-        """Ends a load that nobody waits for, where it is in the way of this one."""
-        other = self.requests.abandoned_in_the_way(demand, self._queue.all())
+    def _end_abandoned_load(self, demand: Demand) -> None:
+        """Ends a load that nobody waits for, where it is in the way of this demand."""
+        other = self._requests.abandoned_in_the_way(demand, self._queue.all())
         if other is not None:
             self.drop(other)
 
@@ -211,71 +241,6 @@ class Decider:
         for victim in candidate.victims:
             profile = fleet_state.profile(victim.model)
             if profile is not None and not victim.is_surplus:
-                held = sum(victim.memory.values())
-                seconds += fleet_state.footprints.seconds(profile, candidate.neuron, held)
+                size = sum(victim.memory.values())
+                seconds += fleet_state.footprints.seconds(profile, candidate.neuron, size)
         return seconds
-
-
-class RequestBuilder:
-    """Reads the state of the fleet and the jobs under way; changes nothing."""
-
-    def __init__(
-        self, fleet_state: FleetState, cache: SchedulerCache, executor: PlacementExecutor
-    ) -> None:
-        self._fleet_state = fleet_state
-        self._cache = cache
-        self._executor = executor
-
-    def request_for(
-        self, demand: Demand, held: dict[str, frozenset[str]], now: float
-    ) -> PlacementRequest:
-        """The question that `placement` answers for a demand.
-
-        Args:
-            demand: what is wanted.
-            held: devices, by neuron, that are kept for older demands.
-            now: seconds on the monotonic clock.
-        """
-        fleet_state = self._fleet_state
-        footprint = fleet_state.footprint(demand.profile)
-        return PlacementRequest(
-            demand.profile,
-            footprint,
-            now,
-            load_seconds=lambda neuron: fleet_state.footprints.seconds(
-                demand.profile, neuron, footprint.total_bytes
-            ),
-            strategy=fleet_state.policy.strategy,
-            may_drain=demand.is_urgent(now, fleet_state.policy.patience),
-            avoided=demand.avoided,
-            only_neuron=demand.key.neuron,
-            may_evict=demand.may_evict,
-            held=held,
-        )
-
-    def obstacle(self, demand: Demand) -> str:
-        """A copy on its way, or on its way back: no second one is placed meanwhile. Else empty."""
-        model, neuron = demand.profile.model, demand.key.neuron
-        for job in self._executor.of_model(model):
-            return f"it is being placed on {job.neuron}"
-        for member, instance in self._fleet_state.fleet.instances_of(model):
-            if not member.can_serve or (neuron and member.name != neuron):
-                continue
-            if instance.state is InstanceState.RECOVERING:
-                return f"it is recovering on {member.name}"
-            if instance.state is InstanceState.LOADING:
-                return f"it is being loaded on {member.name}"
-        return ""
-
-    def abandoned_in_the_way(self, demand: Demand, others: list[Demand]) -> Demand | None:
-        """A demand whose load nobody waits for, on a neuron where this one could run."""
-        if self._fleet_state.policy.abandoned_loads != "displaced":
-            return None
-        footprint = self._fleet_state.footprint(demand.profile)
-        for other in others:
-            if other.job is None or not other.is_abandoned:
-                continue
-            neuron_info = self._cache.of(other.job.neuron)
-            if not filters.objection(demand.profile, footprint, neuron_info):
-                return other
-        return None

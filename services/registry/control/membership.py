@@ -1,7 +1,7 @@
-"""Who is in the fleet: neurons attach, report, fall silent, come back and leave. No I/O.
+"""Who is in the fleet: neurons attach, report, fall silent, come back and leave.
 
-Whatever changes about a member is told from here to all that keep something of it: activity,
-standings, jobs, and whoever watches.
+Whatever changes about a neuron is told from here to all that keep something of it: records of use,
+the scheduler's cache, jobs under way, and whoever watches the fleet.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from services.registry.fleet.leases import Leases
 from services.registry.fleet.members import ReportOutcome
 from services.registry.fleet.records import NeuronIdentity, NeuronReport, StoredModel
 from services.registry.fleet.state import FleetState
+from services.registry.placement.executor import PlacementExecutor
 from services.registry.scheduler.cache import SchedulerCache
 
 
@@ -21,10 +22,11 @@ class FleetMembership:
 
     Args:
         fleet_state: has the fleet.
-        cache: forget what has changed.
+        cache: forgets a neuron that has changed.
         placements: hears of every change.
+        executor: ends jobs on a neuron that was lost.
         leases: how long a silent neuron is a member.
-        expected: neurons that were in the fleet before this start; placing waits for them.
+        expected: neurons that were in the fleet before this start; placement waits for them.
         on_change: called after any change that watchers want to hear of.
 
     Attributes:
@@ -37,14 +39,16 @@ class FleetMembership:
         fleet_state: FleetState,
         cache: SchedulerCache,
         placements: PlacementController,
-        leases: Leases,
         *,
+        executor: PlacementExecutor,
+        leases: Leases,
         expected: frozenset[str],
         on_change: Callable[[], None],
     ) -> None:
         self._fleet_state = fleet_state
         self._cache = cache
         self._placements = placements
+        self._executor = executor
         self._leases = leases
         self._expected = set(expected)
         self._on_change = on_change
@@ -81,7 +85,7 @@ class FleetMembership:
                 self._hardware_changed()
             self._changed(name, models_changed=_lists_differ(before, report))
         else:
-            self._placements.executor.on_member(name, now)
+            self._executor.on_member(name, now)
         if name in self._expected:
             self._expected.discard(name)
             if not self._expected:
@@ -120,11 +124,11 @@ class FleetMembership:
                 self._changed(name, models_changed=True)
 
     def next_due(self) -> float | None:
-        """When `lapse` has something to do."""
+        """When `lapse` has something to do; None for never."""
         return self._leases.next_due()
 
     def models_changed(self) -> None:
-        """The rules of the list of models have changed: catalogue or pins."""
+        """The catalogue or the pins have changed, and so the list of models may have."""
         self.models_version += 1
 
     # -- who hears of it ----------------------------------------------------------------------
@@ -137,7 +141,7 @@ class FleetMembership:
         if member is not None:
             for instance in member.report.instances:
                 self._forget_siblings(instance.model)
-        self._placements.executor.on_member(name, now)
+        self._executor.on_member(name, now)
         self._placements.on_news()
         if models_changed:
             self.models_version += 1
@@ -148,7 +152,7 @@ class FleetMembership:
         self.models_version += 1
 
     def _forget_siblings(self, model: str) -> None:
-        """How many copies there are decides whether each is one of the minimum."""
+        """How many instances there are decides whether each is one of the minimum."""
         profile = self._fleet_state.profile(model)
         if profile is not None and self._fleet_state.wanted_instances(profile):
             for holder, _ in self._fleet_state.fleet.instances_of(model):

@@ -1,66 +1,56 @@
 """Places models: demands in, orders out. One writer, no I/O, no clock of its own.
 
 `PlacementController` owns who waits for what. Whatever happens is told to it by its methods;
-`advance` then lets time and news take effect: waiters are answered, and demands are decided on, the
-longest-waiting first. `Decider` acts on one demand, `PlacementExecutor` carries a decision through.
-
-The rules of turn are those of docs/placement.md: one demand per model, so that all who want a
-model share one load; after `patience` a demand is urgent: busy copies are drained for it, and the
-devices it waits for are kept from younger demands. That is what bounds everybody's wait.
+`advance` then lets time and news take effect. `Decider` decides about one demand and
+`PlacementExecutor` carries the decision out.
 """
 
 from __future__ import annotations
 
-from services.backplane.errors import FleetError, Reason
+from services.backplane.errors import FleetError
 from services.registry.catalogue.profile import Profile
 from services.registry.control.cooldowns import Cooldowns
-from services.registry.control.decide import Decider, Held
+from services.registry.control.decide import Decider, ReservedDevices
 from services.registry.control.ready import ReadyInstances
 from services.registry.fleet.state import FleetState
 from services.registry.placement import errors
 from services.registry.placement.demand import Demand, DemandKey, Ticket
 from services.registry.placement.executor import PlacementExecutor
-from services.registry.placement.orders import Effects
 from services.registry.placement.progress import PlacementWaiter
 from services.registry.placement.queue import PlacementQueue
-from services.registry.scheduler.cache import SchedulerCache
 
 
 class PlacementController:
-    """All demands, in the order in which they came."""
+    """Takes demands in, answers those that wait, and has the others decided on in their turn.
+
+    The rules of the queue:
+
+    1. All who want the same model share one demand, and so one load.
+    2. Demands are looked at in turn: the urgent ones first, oldest first; then the others by age,
+       or by residency class before age where the policy says `priority`.
+    3. A demand is urgent once it has waited for `patience` seconds. For an urgent one busy
+       instances are drained, and the devices that it waits for are reserved: younger demands do
+       not get them. That bounds everybody's wait.
+    4. A demand that nobody waits for any more ends, unless somebody asked that its load goes on;
+       what becomes of a load under way is said by `Policy.abandoned_loads`.
+    """
 
     def __init__(
         self,
         fleet_state: FleetState,
-        cache: SchedulerCache,
-        effects: Effects,
         *,
-        settles_at: float,
+        queue: PlacementQueue,
+        decider: Decider,
+        executor: PlacementExecutor,
+        ready_instances: ReadyInstances,
+        cooldowns: Cooldowns,
     ) -> None:
         self._fleet_state = fleet_state
-        self._cache = cache
-        self._queue = PlacementQueue(fleet_state, effects)
-        self._cooldowns = Cooldowns()
-        self._news = True
-        self.ready_instances = ReadyInstances(fleet_state, cache)
-        self.executor = PlacementExecutor(
-            fleet_state,
-            cache,
-            effects,
-            on_ready=self._job_ready,
-            on_failed=self._job_failed,
-            on_overturned=self._job_overturned,
-        )
-        self._decider = Decider(
-            fleet_state,
-            cache,
-            self._queue,
-            self.executor,
-            self._cooldowns,
-            effects,
-            settles_at=settles_at,
-        )
-        self.requests = self._decider.requests
+        self._queue = queue
+        self._decider = decider
+        self._executor = executor
+        self._ready_instances = ready_instances
+        self._cooldowns = cooldowns
 
     # -- who wants what -----------------------------------------------------------------------
 
@@ -87,7 +77,7 @@ class PlacementController:
         """Takes a caller in; it is answered by `advance` at the earliest.
 
         Raises:
-            FleetError: too many wait already, or no other copy is allowed.
+            FleetError: QUEUE_FULL, or NO_ROOM where no other instance is allowed.
         """
         key = DemandKey(profile.model, neuron, self._replicas_for(profile, neuron, excluded))
         demand, ticket = self._queue.join(key, profile, waiter, excluded)
@@ -95,26 +85,26 @@ class PlacementController:
         demand.may_evict = True
         if keep_alive is not None:
             demand.keep_alive = keep_alive
-        self._news = True
+        self._queue.look_again()
         return ticket
 
     def want_instances(
         self, profile: Profile, replicas: int, *, neuron: str, may_evict: bool
     ) -> None:
-        """Wants copies that nobody waits for: pins, minimum of replicas, preloads, scaling."""
+        """Wants instances that nobody waits for: pins, minimum replicas, preloads, scaling."""
         key = DemandKey(profile.model, neuron, replicas)
         pause = self._cooldowns.refusal(profile.model, self._fleet_state.clock())
         if self._queue.get(key) is None and pause is None:
             demand = self._queue.open(key, profile)
             demand.is_detached = True
             demand.may_evict = may_evict
-            self._news = True
+            self._queue.look_again()
 
     def leave(self, ticket: Ticket, *, gives_up: bool = False) -> None:
-        """A caller has gone; the others notice nothing.
+        """A caller no longer waits; the others of its demand notice nothing.
 
         Args:
-            ticket: the caller's.
+            ticket: the caller's; one whose wait has ended already is ignored.
             gives_up: a load that nobody else waits for ends now, whatever the policy is.
         """
         demand = self._queue.get(ticket.key)
@@ -129,7 +119,7 @@ class PlacementController:
             return
         if demand.job is None or gives_up or self._fleet_state.policy.abandoned_loads == "drop":
             self._decider.drop(demand)
-            self._news = True
+            self._queue.look_again()
 
     def forget_failures(self, model: str = "") -> None:
         """Lets a model that failed to load be tried again at once; empty for all."""
@@ -147,12 +137,12 @@ class PlacementController:
 
     def on_news(self) -> None:
         """Something changed that may change an answer."""
-        self._news = True
+        self._queue.look_again()
 
     def settled(self) -> None:
-        """All neurons that were in the fleet before are back."""
+        """All neurons that were in the fleet before the start are back."""
         self._decider.settled()
-        self._news = True
+        self._queue.look_again()
 
     def refresh_profiles(self) -> None:
         """The catalogue has changed: demands go on with the new entries, or end."""
@@ -162,25 +152,24 @@ class PlacementController:
                 self._decider.fail(demand, errors.unknown_model(demand.profile.model))
             else:
                 self._queue.refresh(demand, profile)
-        self._news = True
+        self._queue.look_again()
 
     def advance(self) -> None:
         """Lets time and news take effect."""
         now = self._fleet_state.clock()
-        if self.executor.advance(now):
-            self._news = True
+        if self._executor.advance(now):
+            self._queue.look_again()
         for demand in self._queue.expire(now):
             self._let_go(demand)
-        if self._news or self._queue.is_due(now):
-            self._news = False
-            self._pass(now)
+        if self._queue.take_due(now):
+            self._look_at_all(now)
 
     def next_due(self) -> float | None:
         """When `advance` has something to do even without news; None for never."""
-        return self._queue.next_due(self.executor.next_due())
+        return self._queue.next_due(self._executor.next_due())
 
-    def _pass(self, now: float) -> None:
-        held: Held = {}
+    def _look_at_all(self, now: float) -> None:
+        reserved: ReservedDevices = {}
         position = 0
         for demand in self._queue.in_turn(now):
             if demand not in self._queue:
@@ -190,9 +179,9 @@ class PlacementController:
                 self._queue.close(demand)
             elif demand.job is None:
                 position += 1
-                self._decider.place(demand, position, held, now)
-            elif self.executor.is_draining(demand.job):
-                self._decider.reconsider(demand, demand.job, held, now)
+                self._decider.place(demand, position, reserved, now)
+            elif self._executor.is_draining(demand.job):
+                self._decider.reconsider(demand, demand.job, reserved, now)
             else:
                 demand.retry_at = None
 
@@ -201,20 +190,17 @@ class PlacementController:
     def _answer(self, demand: Demand, now: float) -> None:
         if not demand.tickets:
             return
-        routable = self.ready_instances.routable(demand.profile, demand.key.neuron)
+        routable = self._ready_instances.routable(demand.profile, demand.key.neuron)
         if len(routable) < demand.key.replicas:
             return
         for ticket in list(demand.tickets):
-            placed = self.ready_instances.choose(routable, ticket.excluded)
+            placed = self._ready_instances.choose(routable, ticket.excluded)
             if placed is None and len(routable) >= demand.profile.max_replicas:
                 # it was excluded when it could not serve; now it can, and no other may exist
-                placed = self.ready_instances.choose(routable, frozenset())
+                placed = self._ready_instances.choose(routable, frozenset())
             if placed is None:
                 continue
-            self._fleet_state.activity.hold(
-                placed.instance_id, now, now + self._fleet_state.policy.handover
-            )
-            self._cache.forget(placed.neuron)
+            self._ready_instances.hold(placed, now)
             self._queue.dismiss(demand, ticket, "placed")
             ticket.waiter.on_step(placed)
 
@@ -223,50 +209,13 @@ class PlacementController:
             return False
         if not demand.is_detached:
             return True
-        return (
-            len(self.ready_instances.routable(demand.profile, demand.key.neuron))
-            >= demand.key.replicas
-        )
-
-    # -- ends of jobs -------------------------------------------------------------------------
-
-    def _job_ready(self, key: DemandKey) -> None:
-        demand = self._queue.get(key)
-        self._cooldowns.end(key.model)
-        self._news = True
-        if demand is not None:
-            demand.job = None
-
-    def _job_failed(self, key: DemandKey, neuron: str, error: FleetError) -> None:
-        """Once more, elsewhere if possible; then everybody who waits is told."""
-        self._news = True
-        demand = self._queue.get(key)
-        if demand is None:
-            return
-        demand.job, demand.last_error = None, error
-        demand.avoided[neuron] = f"it has just failed: {error.message}"
-        lost = error.reason in {Reason.NEURON_LOST, Reason.WORKER_LOST, Reason.SHUTTING_DOWN}
-        demand.losses += lost
-        demand.failures += not lost
-        final = error.reason.row.retry.value == "never"
-        if final or demand.failures > 1 or demand.losses > 2:  # noqa: PLR2004 - thrice
-            self._cooldowns.begin(key.model, error, self._fleet_state.clock())
-            self._decider.fail(demand, error)
-
-    def _job_overturned(self, key: DemandKey) -> None:
-        """Fresh figures overturned the plan; nothing has failed, and another is made."""
-        self._news = True
-        demand = self._queue.get(key)
-        if demand is not None:
-            demand.job = None
-            demand.replans += 1
-
-    # -- inside -------------------------------------------------------------------------------
+        routable = self._ready_instances.routable(demand.profile, demand.key.neuron)
+        return len(routable) >= demand.key.replicas
 
     def _replicas_for(self, profile: Profile, neuron: str, excluded: frozenset[str]) -> int:
-        """One copy will do; where the caller has tried all there are, one more is wanted."""
-        routable = self.ready_instances.routable(profile, neuron)
-        if not routable or self.ready_instances.choose(routable, excluded) is not None:
+        """One will do; where the caller has tried all there are, one more is wanted."""
+        routable = self._ready_instances.routable(profile, neuron)
+        if not routable or self._ready_instances.choose(routable, excluded) is not None:
             return 1
         if len(routable) >= profile.max_replicas:
             raise errors.replicas_exhausted(profile.model, profile.max_replicas)

@@ -1,4 +1,4 @@
-"""Which loaded copy a caller is sent to."""
+"""Which loaded instance a caller is sent to."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ RoutableInstances = list[tuple[Member, Instance]]
 
 
 class ReadyInstances:
-    """Reads the fleet; changes nothing."""
+    """Finds the instances that requests may be sent to, and picks one for a caller."""
 
     def __init__(self, fleet_state: FleetState, cache: SchedulerCache) -> None:
         self._fleet_state = fleet_state
         self._cache = cache
 
     def routable(self, profile: Profile, neuron: str = "") -> RoutableInstances:
-        """Copies that requests may be sent to, on one neuron or on any."""
+        """Instances that requests may be sent to, on one neuron or (empty) on any."""
         if not self._fleet_state.fleet.has_instances(profile.model):
             return []
         return [
@@ -31,9 +31,15 @@ class ReadyInstances:
         ]
 
     def choose(self, routable: RoutableInstances, excluded: frozenset[str]) -> Placed | None:
-        """The least busy copy that is not excluded, or None. Ties go by name."""
-        allowed = [c for c in routable if c[1].instance_id not in excluded]
+        """The least busy instance that is not excluded, or None. Ties go by the neuron's name."""
+        allowed = [r for r in routable if r[1].instance_id not in excluded]
         if not allowed:
             return None
-        member, instance = min(allowed, key=lambda c: (c[1].in_flight, c[0].name))
+        member, instance = min(allowed, key=lambda r: (r[1].in_flight, r[0].name))
         return Placed(member.name, member.identity.address, instance.instance_id, instance.model)
+
+    def hold(self, placed: Placed, now: float) -> None:
+        """Protects an instance from eviction while a caller is on its way to it."""
+        until = now + self._fleet_state.policy.handover
+        self._fleet_state.activity.hold(placed.instance_id, now, until)
+        self._cache.forget(placed.neuron)

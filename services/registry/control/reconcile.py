@@ -1,14 +1,9 @@
-"""What the fleet needs done without anybody waiting for it. Pure; looked at about once a second.
-
-Idle copies go, outdated ones go when their work is done, worn workers are recycled when idle,
-pins and minimum replicas are kept, preloads are loaded once, and full models get another copy
-where there is free room.
-"""
+"""What the fleet needs done without anybody waiting for it. Looked at about once a second."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
 from services.registry.catalogue.profile import Profile
 from services.registry.control.ready import ReadyInstances
@@ -19,7 +14,7 @@ from services.registry.placement.orders import UnloadReason
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Removal:
-    """A copy that should go."""
+    """An instance that should be unloaded; `reason` is for people."""
 
     neuron: str
     instance: Instance
@@ -29,7 +24,12 @@ class Removal:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Want:
-    """Copies that should be there."""
+    """How many instances of a model there should be.
+
+    Attributes:
+        neuron: where; empty for anywhere.
+        may_evict: False where only free devices are used for it.
+    """
 
     profile: Profile
     replicas: int
@@ -37,109 +37,134 @@ class Want:
     may_evict: bool = False
 
 
-def to_remove(
-    fleet_state: FleetState, ready_instances: ReadyInstances, now: float
-) -> Iterator[Removal]:
-    """Copies that should go, none of which has work or a caller on its way."""
-    for member in list(fleet_state.fleet.members.values()):
-        if not member.can_serve:
-            continue
-        worn = _worn_devices(fleet_state, member)
-        for instance in member.report.instances:
-            removal = _removal(fleet_state, ready_instances, member, instance, worn, now)
-            if removal is not None:
-                yield removal
+class Reconciler:
+    """Compares what is loaded with what should be."""
 
+    def __init__(self, fleet_state: FleetState, ready_instances: ReadyInstances) -> None:
+        self._fleet_state = fleet_state
+        self._ready_instances = ready_instances
+        self._preloaded: set[str] = set()
 
-def _removal(
-    fleet_state: FleetState,
-    ready_instances: ReadyInstances,
-    member: Member,
-    instance: Instance,
-    worn: frozenset[str],
-    now: float,
-) -> Removal | None:
-    if instance.state is not InstanceState.READY or instance.in_flight:
+    def preload_again(self, models: Collection[str]) -> None:
+        """These models' catalogue entries have changed: what they ask to preload is loaded anew."""
+        self._preloaded.difference_update(models)
+
+    # -- what should go -----------------------------------------------------------------------
+
+    def to_remove(self, now: float) -> Iterator[Removal]:
+        """Instances that should be unloaded.
+
+        Only instances go that are ready, have no work and no caller on the way to them. The first
+        rule that applies:
+
+        1. Outdated: it was loaded from an older revision of its catalogue entry.
+        2. Defragmentation: its worker has been through `Policy.defrag_after_cycles` loads and
+           unloads, nothing on that worker works, and it has been idle for the minimum residency.
+        3. Idle: it was unused for its idle timeout, is not pinned, and the model's minimum of
+           replicas is there without it.
+
+        Args:
+            now: seconds on the monotonic clock.
+        """
+        for member in list(self._fleet_state.fleet.members.values()):
+            if not member.can_serve:
+                continue
+            worn = self._worn_devices(member)
+            for instance in member.report.instances:
+                found = self._why_remove(instance, worn, now)
+                if found is not None:
+                    yield Removal(member.name, instance, *found)
+
+    def _why_remove(
+        self, instance: Instance, worn: frozenset[str], now: float
+    ) -> tuple[UnloadReason, str] | None:
+        fleet_state = self._fleet_state
+        if instance.state is not InstanceState.READY or instance.in_flight:
+            return None
+        profile = fleet_state.profile(instance.model)
+        record = fleet_state.activity.of(instance.instance_id)
+        if profile is None or record is None or record.held_until > now:
+            return None
+        idle = now - record.last_used
+        if not profile.matches(instance.config_revision):
+            return UnloadReason.OUTDATED, "its catalogue entry has changed"
+        if worn & instance.memory.keys() and idle >= fleet_state.policy.minimum_residency:
+            cycles = fleet_state.policy.defrag_after_cycles
+            reason = f"its worker has been through {cycles} loads and unloads or more"
+            return UnloadReason.DEFRAG, reason
+        if idle >= fleet_state.idle_timeout(profile, record) and not fleet_state.is_pinned(profile):
+            replicas = len(self._ready_instances.routable(profile))
+            if replicas > fleet_state.wanted_instances(profile):
+                return UnloadReason.IDLE, f"unused for {idle:.0f} s"
         return None
-    profile = fleet_state.profile(instance.model)
-    record = fleet_state.activity.of(instance.instance_id)
-    if profile is None or record is None or record.held_until > now:
-        return None
-    idle = now - record.last_used
-    if not profile.matches(instance.config_revision):
-        reason = "its catalogue entry has changed"
-        return Removal(member.name, instance, UnloadReason.OUTDATED, reason)
-    if worn & instance.memory.keys() and idle >= fleet_state.policy.minimum_residency:
-        cycles = fleet_state.policy.defrag_after_cycles
-        reason = f"its worker has been through {cycles} loads and unloads or more"
-        return Removal(member.name, instance, UnloadReason.DEFRAG, reason)
-    if idle >= fleet_state.idle_timeout(profile, record) and not fleet_state.is_pinned(profile):
-        replicas = len(ready_instances.routable(profile))
-        if replicas > fleet_state.wanted_instances(profile):
-            return Removal(member.name, instance, UnloadReason.IDLE, f"unused for {idle:.0f} s")
-    return None
 
+    def _worn_devices(self, member: Member) -> frozenset[str]:
+        """Ids of the devices whose worker is due for recycling and has no work at all."""
+        limit = self._fleet_state.policy.defrag_after_cycles
+        if not limit:
+            return frozenset()
+        working = {d for i in member.report.instances if i.in_flight for d in i.memory}
+        return frozenset(
+            device_id
+            for worker in member.report.workers
+            if worker.is_running
+            and worker.load_cycles >= limit
+            and not working.intersection(worker.device_ids)
+            for device_id in worker.device_ids
+        )
 
-def _worn_devices(fleet_state: FleetState, member: Member) -> frozenset[str]:
-    """Devices whose worker is due for recycling and has no work at all."""
-    limit = fleet_state.policy.defrag_after_cycles
-    if not limit:
-        return frozenset()
-    working = {d for i in member.report.instances if i.in_flight for d in i.memory}
-    return frozenset(
-        device
-        for worker in member.report.workers
-        if worker.is_running
-        and worker.load_cycles >= limit
-        and not working.intersection(worker.device_ids)
-        for device in worker.device_ids
-    )
+    # -- what should be there -----------------------------------------------------------------
 
+    def to_add(self, now: float) -> Iterator[Want]:
+        """Instances that should be there and are not.
 
-def to_add(
-    fleet_state: FleetState, ready_instances: ReadyInstances, preloaded: set[str], now: float
-) -> Iterator[Want]:
-    """Copies that should be there and are not.
+        For each model the first rule that applies:
 
-    Args:
-        fleet_state: the fleet and the rules.
-        ready_instances: counts what is routable.
-        preloaded: models whose preload is done; those found loaded are added.
-        now: seconds on the monotonic clock.
-    """
-    names = set(fleet_state.pins)
-    configured = fleet_state.catalogue.profiles
-    names.update(m for m, p in configured.items() if p.min_replicas or p.preload or p.pinned)
-    names.update(m for m, p in configured.items() if p.max_replicas > 1)
-    for name in sorted(names):
-        profile = fleet_state.profile(name)
-        if profile is None:
-            continue
-        neuron = fleet_state.pins.get(profile.model, "")
-        if neuron and not ready_instances.routable(profile, neuron):
-            yield Want(profile, 1, neuron, may_evict=True)
-            continue
-        replicas = len(ready_instances.routable(profile))
-        wanted = fleet_state.wanted_instances(profile)
-        if profile.preload and profile.model not in preloaded:
-            if replicas:
-                preloaded.add(profile.model)
-            wanted = max(wanted, 1)
-        if replicas < wanted:
-            yield Want(
-                profile, replicas + 1, may_evict=fleet_state.wanted_instances(profile) > replicas
-            )
-        elif replicas < profile.max_replicas and _all_full(
-            fleet_state, ready_instances, profile, now
-        ):
-            yield Want(profile, replicas + 1)
+        1. Pinned on a neuron by an operator, and not ready there: one is loaded there.
+        2. Fewer than its minimum of replicas (one for a pinned model): another one is loaded.
+        3. To be preloaded, and never seen loaded since: one is loaded, into free devices only.
+        4. All instances full for `Policy.scale_up_after` seconds, and fewer than its maximum of
+           replicas: another one is loaded, into free devices only.
 
+        Rules 1 and 2 may evict others.
 
-def _all_full(
-    fleet_state: FleetState, ready_instances: ReadyInstances, profile: Profile, now: float
-) -> bool:
-    records = [fleet_state.activity.of(i.instance_id) for _, i in ready_instances.routable(profile)]
-    after = fleet_state.policy.scale_up_after
-    return bool(records) and all(
-        r is not None and r.full_since is not None and now - r.full_since >= after for r in records
-    )
+        Args:
+            now: seconds on the monotonic clock.
+        """
+        fleet_state, ready = self._fleet_state, self._ready_instances
+        for profile in self._models_with_wishes():
+            neuron = fleet_state.pins.get(profile.model, "")
+            if neuron and not ready.routable(profile, neuron):
+                yield Want(profile, 1, neuron, may_evict=True)
+                continue
+            replicas = len(ready.routable(profile))
+            least = wanted = fleet_state.wanted_instances(profile)
+            if profile.preload and profile.model not in self._preloaded:
+                if replicas:
+                    self._preloaded.add(profile.model)
+                wanted = max(wanted, 1)
+            if replicas < wanted:
+                yield Want(profile, replicas + 1, may_evict=least > replicas)
+            elif replicas < profile.max_replicas and self._all_full(profile, now):
+                yield Want(profile, replicas + 1)
+
+    def _models_with_wishes(self) -> Iterator[Profile]:
+        names = set(self._fleet_state.pins)
+        for model, profile in self._fleet_state.catalogue.profiles.items():
+            if profile.min_replicas or profile.preload or profile.pinned:
+                names.add(model)
+            if profile.max_replicas > 1:
+                names.add(model)
+        for name in sorted(names):
+            known = self._fleet_state.profile(name)
+            if known is not None:
+                yield known
+
+    def _all_full(self, profile: Profile, now: float) -> bool:
+        routable = self._ready_instances.routable(profile)
+        records = [self._fleet_state.activity.of(i.instance_id) for _, i in routable]
+        after = self._fleet_state.policy.scale_up_after
+        return bool(records) and all(
+            r is not None and r.full_since is not None and now - r.full_since >= after
+            for r in records
+        )

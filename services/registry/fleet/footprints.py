@@ -1,6 +1,7 @@
-"""How much memory a model takes and how long its load lasts: learned, else guessed. Pure.
+"""How much memory a model takes and how long its load lasts: learned, else guessed.
 
-Real loads teach both; the catalogue's figure and the size of the files stand in until then.
+Both are learned from loads. Until the first one, the catalogue's figure counts, or the size of the
+files.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ _MOST_RECORDS: Final = 20_000
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Footprint:
-    """What a model needs.
+    """How much memory a model needs.
 
     Attributes:
         total_bytes: over all devices; 0 where nothing is known.
@@ -49,7 +50,7 @@ class Footprint:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Learned:
-    """What loads of one model (or of one model on one neuron) have taught.
+    """What was learned from loads of one model, on one neuron or on any.
 
     Attributes:
         total_bytes: measured by the newest load, or the least that an out-of-memory proves.
@@ -70,7 +71,7 @@ class Footprints:
         self._records: dict[str, Learned] = dict(records or {})
 
     def footprint(self, profile: Profile, file_bytes: int = 0) -> Footprint:
-        """The best figure there is.
+        """How much memory a model needs, by the best figure there is.
 
         Args:
             profile: the model.
@@ -104,7 +105,7 @@ class Footprints:
     def observe(
         self, profile: Profile, neuron: str, memory: Mapping[str, int], seconds: float
     ) -> dict[str, Learned]:
-        """Takes in a finished load.
+        """Learns from a load that ended well.
 
         Returns: the records that changed, for the store.
         """
@@ -128,7 +129,7 @@ class Footprints:
     def ran_out(
         self, profile: Profile, devices: int, free_bytes: int, capacity_bytes: int
     ) -> dict[str, Learned]:
-        """Takes in a load that ran out of memory: it needs more than what was free.
+        """Learns from a load that ran out of memory: the model needs more than what was free.
 
         Never more than the devices have: something else may have taken the memory meanwhile, and
         one such accident must not make a model impossible for good.

@@ -1,4 +1,4 @@
-"""Who reported when, and whose time is up. Pure: the caller brings the clock."""
+"""How long a silent neuron is a member. The caller brings the clock, in monotonic seconds."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import dataclasses
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Lapses:
-    """Whose time is up.
+    """The members whose lease has run out.
 
     Attributes:
         lost: no report within the lease; they get no work.
@@ -19,7 +19,7 @@ class Lapses:
 
 
 class Leases:
-    """Time to live of every member, on the monotonic clock.
+    """The lease of every member: the time within which it has to report again.
 
     A lapse happens in two steps, so that one missed beat removes nothing: first the member is
     lost, and `forget_seconds` later it is forgotten. Both tables are ordered by time, because
@@ -33,7 +33,7 @@ class Leases:
         self._lost: dict[str, float] = {}
 
     def renew(self, name: str, now: float) -> None:
-        """Grants a whole lease from now."""
+        """Grants a member a whole lease from now on."""
         self._lost.pop(name, None)
         self._held.pop(name, None)
         self._held[name] = now + self.lease_seconds
@@ -49,7 +49,7 @@ class Leases:
         self._lost.pop(name, None)
 
     def lapse(self, now: float) -> Lapses:
-        """Takes out whoever is due; those newly lost are forgotten later."""
+        """Takes out the members whose time is up, and says which they are."""
         lost = _due(self._held, now)
         for name in lost:
             del self._held[name]
@@ -60,7 +60,7 @@ class Leases:
         return Lapses(lost, forgotten)
 
     def next_due(self) -> float | None:
-        """When `lapse` has something to say, or None for never."""
+        """When the next lease runs out or the next lost member is forgotten; None for never."""
         firsts = [next(iter(table.values())) for table in (self._held, self._lost) if table]
         return min(firsts, default=None)
 

@@ -1,4 +1,4 @@
-"""The fleet's state: members, what they hold, and which change came when. Pure.
+"""The fleet's members, what they hold, and which change came when.
 
 Nothing here waits, reads a clock or calls anybody. Every method that changes something raises
 `revision` and remembers which member changed; `changed_since` is what watchers resume from.
@@ -27,13 +27,14 @@ _TOMBSTONES: Final = 1024
 
 
 class ReportOutcome(enum.Enum):
-    """What a report was."""
+    """What taking in a report has changed."""
 
     STALE = "stale"
     """Older than what is known; it changed nothing."""
     ALIVE = "alive"
-    """A sign of life, without news."""
+    """Nothing but that the neuron is alive."""
     NEWS = "news"
+    """It says something new."""
 
 
 class NameTakenError(Exception):
@@ -91,7 +92,7 @@ class Fleet:
             epoch: what `attach` gave; another one is stale.
             report: the state; an older sequence than the last is stale.
             now: seconds on the monotonic clock.
-            status: the neuron's own messages, kept with it.
+            status: the neuron's own message, kept with it.
 
         Returns: what it was.
         """
@@ -109,11 +110,13 @@ class Fleet:
         return ReportOutcome.NEWS
 
     def lose(self, name: str, epoch: int | None = None) -> bool:
-        """Marks a member lost; its instances are still listed.
+        """Marks a member lost; its instances are still listed, and get no requests.
 
         Args:
-            name: who.
-            epoch: whose stream broke; None for whichever is attached (its lease lapsed).
+            name: of the neuron.
+            epoch: of the stream that broke; None where its lease has lapsed.
+
+        Returns: False if it was lost already, or is attached by a newer stream.
         """
         old = self.members.get(name)
         if old is None or old.is_lost or (epoch is not None and old.epoch != epoch):
@@ -122,7 +125,7 @@ class Fleet:
         return True
 
     def remove(self, name: str, epoch: int | None = None) -> bool:
-        """Takes a member off the list, with what it holds."""
+        """Takes a member off the list, with what it holds; False if it is no member any more."""
         old = self.members.get(name)
         if old is None or (epoch is not None and old.epoch != epoch):
             return False
@@ -176,7 +179,7 @@ class Fleet:
     # -- questions ----------------------------------------------------------------------------
 
     def instances_of(self, model: str) -> Iterator[tuple[Member, Instance]]:
-        """Every copy of a model anywhere, in whatever state, lost members included."""
+        """Every instance of a model anywhere, in whatever state, lost members included."""
         for name in self._holders.get(model, ()):
             member = self.members[name]
             for instance in member.report.instances:
@@ -184,7 +187,7 @@ class Fleet:
                     yield member, instance
 
     def has_instances(self, model: str) -> bool:
-        """True if any copy of a model exists, in whatever state."""
+        """True if any instance of a model exists, in whatever state."""
         return model in self._holders
 
     def stored(self, model: str) -> dict[str, StoredModel]:
@@ -196,7 +199,7 @@ class Fleet:
         return iter(self._stored)
 
     def loaded_models(self) -> Iterator[str]:
-        """The names of all models of which a copy exists."""
+        """The names of all models of which an instance exists."""
         return iter(self._holders)
 
     def changed_since(self, revision: int) -> list[tuple[int, str, bool]] | None:

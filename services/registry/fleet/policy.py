@@ -1,4 +1,4 @@
-"""What the fleet's owner settled: whose turn eviction is, and how long anybody waits."""
+"""The rules that the fleet's owner has set: order of eviction, protections, longest waits."""
 
 from __future__ import annotations
 
@@ -7,15 +7,17 @@ import enum
 
 
 class Strategy(enum.Enum):
-    """Whose turn it is."""
+    """Which instance is evicted first."""
 
     LRU = "lru"
+    """The longest unused."""
     PRIORITY = "priority"
+    """The lowest residency class; within it the longest unused."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Policy:
-    """The `[eviction]` settings and limits that placing goes by. Seconds; see EvictionSettings."""
+    """Settings and limits of placement, in seconds; `EvictionSettings` says what each means."""
 
     strategy: Strategy = Strategy.LRU
     minimum_residency: float = 5.0

@@ -1,4 +1,4 @@
-"""What a neuron says of itself, as values. No I/O, no protobuf."""
+"""What a neuron reports of itself, as values: devices, instances, files, workers."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 
 class InstanceState(enum.Enum):
-    """Where one loaded copy of a model stands."""
+    """The state of one loaded instance of a model, as the neuron reports it."""
 
     LOADING = "loading"
     READY = "ready"
@@ -36,6 +36,7 @@ class Device:
     kind: str
     total_bytes: int
     free_bytes: int
+    _: dataclasses.KW_ONLY
     reserved_bytes: int = 0
     quarantine_reason: str = ""
 
@@ -62,7 +63,7 @@ class LoadProgress:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class StoredModel:
-    """A model's files on the disk of a neuron; what they are, in the neuron's own words.
+    """A model's files on the disk of a neuron, as the neuron describes them.
 
     Attributes:
         modified: when the newest of them was written, seconds since the epoch; 0: not known.
@@ -71,6 +72,7 @@ class StoredModel:
     model: str
     source: str
     size_bytes: int
+    _: dataclasses.KW_ONLY
     capabilities: tuple[str, ...] = ()
     max_context_tokens: int = 0
     format: str = ""
@@ -83,13 +85,13 @@ class StoredModel:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Instance:
-    """One loaded copy of a model.
+    """One loaded instance of a model.
 
     Attributes:
         memory: bytes held, by device id.
         active_requests: being decoded; queued_requests wait in the neuron.
         config_revision: the catalogue entry's revision it was loaded from; 0 for none.
-        servable: False where it is loaded but cannot serve now. Silence means servable.
+        servable: False where it is loaded but cannot serve now; True where the neuron is silent.
         last_used: the neuron's own clock, seconds since the epoch; the end of its load where it
             was never used.
         load_seconds: how long its load took; 0 where the neuron does not say.
@@ -100,6 +102,7 @@ class Instance:
     model: str
     state: InstanceState
     memory: Mapping[str, int] = dataclasses.field(default_factory=dict[str, int])
+    _: dataclasses.KW_ONLY
     active_requests: int = 0
     queued_requests: int = 0
     max_active_requests: int = 0
@@ -116,13 +119,13 @@ class Instance:
 
     @property
     def in_flight(self) -> int:
-        """Requests that an unload would have to wait for."""
+        """Requests that an unload has to wait for: those decoded and those queued."""
         return self.active_requests + self.queued_requests
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Worker:
-    """One worker process of a neuron."""
+    """One worker process of a neuron; `load_cycles` counts its loads and unloads."""
 
     device_ids: tuple[str, ...]
     load_cycles: int
@@ -131,7 +134,7 @@ class Worker:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class NeuronIdentity:
-    """Who a neuron is; unchanging for the life of its process."""
+    """Who a neuron is: the same for as long as its process lives."""
 
     name: str
     incarnation_id: str
@@ -142,7 +145,7 @@ class NeuronIdentity:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class NeuronReport:
-    """What a neuron holds: whole state, not a difference.
+    """The whole state of a neuron, never only a difference.
 
     Attributes:
         sequence: grows with every report of one incarnation.
@@ -157,7 +160,7 @@ class NeuronReport:
     is_draining: bool = False
 
     def says_the_same(self, other: NeuronReport) -> bool:
-        """True if only the sequence may differ."""
+        """True if the reports differ in nothing but the sequence."""
         return dataclasses.replace(self, sequence=other.sequence) == other
 
 
@@ -173,7 +176,7 @@ class Member:
         reported_epoch: in which one it reported last.
         is_cordoned: an operator keeps new placements off it.
         is_lost: its lease has lapsed or its stream broke; it gets no work until it reports again.
-        status: the neuron's own messages, opaque here, for whoever passes them on.
+        status: the neuron's own message, opaque here, for whoever passes it on.
     """
 
     identity: NeuronIdentity

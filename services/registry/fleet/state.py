@@ -1,4 +1,4 @@
-"""All that decisions read, in one place: fleet, catalogue, pins, what was learned, the policy."""
+"""All that decisions are made of: fleet, catalogue, pins, learned figures, policy."""
 
 from __future__ import annotations
 
@@ -17,7 +17,9 @@ from services.registry.fleet.usage import Activity, UsageRecord
 
 @dataclasses.dataclass(slots=True)
 class FleetState:
-    """State with one writer: whoever drives `ControlPlane`.
+    """The state of the fleet. It has one writer, the `ControlPlane`.
+
+    `clock` gives monotonic seconds.
 
     Attributes:
         pins: model to the neuron it is pinned on; empty for any neuron.
@@ -56,7 +58,7 @@ class FleetState:
         return profile.pinned or profile.model in self.pins
 
     def wanted_instances(self, profile: Profile) -> int:
-        """How many copies are kept whatever happens."""
+        """How many instances are kept loaded: the model's minimum, and one for a pinned model."""
         return max(profile.min_replicas, 1 if self.is_pinned(profile) else 0)
 
     def footprint(self, profile: Profile) -> Footprint:
@@ -65,14 +67,21 @@ class FleetState:
         return self.footprints.footprint(profile, max((s.size_bytes for s in stored), default=0))
 
     def idle_timeout(self, profile: Profile, record: UsageRecord) -> float:
-        """Seconds without work after which a copy goes; infinity for never."""
+        """Seconds without work after which an instance goes; infinity for never."""
         if record.keep_alive is not None:
             return record.keep_alive
         own = profile.idle_timeout_seconds
         return (self.policy.idle_timeout if own is None else own) or float("inf")
 
+    def keep_alive(self, model: str, seconds: float) -> None:
+        """Sets how long the instances that there are now are kept when idle."""
+        for _, instance in self.fleet.instances_of(model):
+            record = self.activity.of(instance.instance_id)
+            if record is not None:
+                record.keep_alive = seconds
+
     def is_routable(self, profile: Profile, member: Member, instance: Instance) -> bool:
-        """True if requests may be sent to a copy: ready, servable, of the right revision."""
+        """True if requests may be sent to an instance: ready, servable, of the right revision."""
         return (
             instance.state is InstanceState.READY
             and instance.servable

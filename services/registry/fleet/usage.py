@@ -1,4 +1,4 @@
-"""When each copy became ready and was last used, by the registry's own clock. Pure.
+"""When each instance became ready and was last used, by the registry's own clock.
 
 Neurons stamp with their own clocks, which nobody compares with ours: a stamp that moves means
 "used since the last report", and no more than that.
@@ -13,12 +13,13 @@ from services.registry.fleet.records import Instance, InstanceState, Member
 
 @dataclasses.dataclass(slots=True)
 class UsageRecord:
-    """One copy.
+    """When one instance was used; times are seconds on the monotonic clock.
 
     Attributes:
-        ready_since: first seen READY.
-        last_used: last seen at work, or becoming ready.
-        held_until: a caller was just sent to it.
+        ready_since: when it was first seen READY.
+        last_used: when it was last seen at work, or became ready.
+        stamp: the neuron's own time of its last use, in seconds of the neuron's clock.
+        held_until: protected until then for a caller that was just sent to it.
         load_seconds: how long its load took.
         keep_alive: seconds of idleness that a client asked for; None leaves it to policy.
         full_since: since when it has requests queued and no free place; None if it has not.
@@ -34,7 +35,7 @@ class UsageRecord:
 
 
 class Activity:
-    """Records of every copy that is or was READY, by instance id."""
+    """Records of every instance that is or was READY, by instance id."""
 
     def __init__(self) -> None:
         self._records: dict[str, UsageRecord] = {}
@@ -71,18 +72,22 @@ class Activity:
         record.full_since = (record.full_since or now) if full else None
 
     def hold(self, instance_id: str, now: float, until: float) -> None:
-        """Keeps a copy for a caller that is on its way to it."""
+        """Protects an instance for a caller that is on its way to it."""
         record = self._records.get(instance_id)
         if record is not None:
             record.held_until = max(record.held_until, until)
             record.last_used = max(record.last_used, now)
 
     def of(self, instance_id: str) -> UsageRecord | None:
-        """The record of a copy, or None for one never seen ready."""
+        """The record of an instance, or None for one never seen ready."""
         return self._records.get(instance_id)
 
     def protected_until(self, instance_id: str, minimum_residency: float) -> float:
-        """Until when a copy may not be evicted: residency and hand-over."""
+        """Until when an instance may not be evicted.
+
+        That is for its minimum residency (or for as long as its load took, if that is longer), and
+        while a caller is on its way to it.
+        """
         record = self._records.get(instance_id)
         if record is None:
             return 0.0

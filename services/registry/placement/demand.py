@@ -1,4 +1,4 @@
-"""What is wanted and what is being done about it: the records that `placements` keeps."""
+"""What is wanted, by whom, and the job that is to meet it: the records of placement."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from services.registry.placement.progress import PlacementWaiter, Step
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class DemandKey:
-    """What one demand is for. Callers with the same key share it.
+    """What a demand is for. Callers whose key is the same share one demand.
 
     Attributes:
         neuron: where it must be; empty for anywhere.
-        replicas: how many routable copies there must be.
+        replicas: how many instances there must be that requests can be sent to.
     """
 
     model: str
@@ -27,7 +27,7 @@ class DemandKey:
 
 @dataclasses.dataclass(eq=False, slots=True)
 class Ticket:
-    """One caller's place in a demand.
+    """One caller that waits for a demand.
 
     Attributes:
         excluded: instances that this caller found unable to serve.
@@ -42,23 +42,23 @@ class Ticket:
 
 
 class Phase(enum.Enum):
-    """Where a job stands."""
+    """How far a job has come."""
 
     EVICTING = "evicting"
     SETTLING = "settling"
-    """A victim has gone; the neuron's next report says how much is free."""
+    """A victim is gone; the neuron's next report is waited for, which says how much is free."""
     LOADING = "loading"
 
 
-@dataclasses.dataclass(eq=False, slots=True)
+@dataclasses.dataclass(eq=False, slots=True, kw_only=True)
 class PlacementJob:
-    """One placement being carried out.
+    """One placement that is being carried out: instances are evicted, then the model is loaded.
 
     Attributes:
         profile: as it was when the decision was made.
-        victims: ids of the copies that still have to go, next first.
-        leaving: the one that is going; empty where none is.
-        deadline: when its phase has taken too long.
+        victims: ids of the instances that still have to go, next first.
+        leaving: id of the instance that is being unloaded; empty where none is.
+        deadline: when its phase has taken too long; monotonic seconds.
         free_bytes: on its devices when the load began; capacity_bytes: of them, when empty.
     """
 
@@ -84,11 +84,11 @@ class PlacementJob:
 
     @property
     def key(self) -> DemandKey:
-        """What it is for."""
+        """What its demand is for."""
         return self.demand.key
 
     def eta(self, now: float) -> float | None:
-        """Seconds until it is ready; None once it has taken longer than anybody could tell."""
+        """Seconds until the model is ready; None where it has taken longer than was expected."""
         if self.phase is not Phase.LOADING:
             return self.predicted_seconds
         elapsed = now - self.phase_since
@@ -101,11 +101,11 @@ class PlacementJob:
 
 @dataclasses.dataclass(eq=False, slots=True)
 class Demand:
-    """One model that is wanted, with everybody who wants it.
+    """A model that is wanted, with all callers who want it.
 
     Attributes:
-        is_detached: it is carried out even if nobody waits.
-        keep_alive: seconds of idleness that a client asked for, for the copy that comes of it.
+        is_detached: it is carried out even if nobody waits for it.
+        keep_alive: seconds of idleness that a client asked for, for the instance that comes of it.
         may_evict: False where only free room is wanted.
         avoided: neurons that failed it, with the reason.
         failures: loads that failed; losses: neurons lost under them.
@@ -135,22 +135,22 @@ class Demand:
 
     @property
     def is_abandoned(self) -> bool:
-        """True if nobody waits for it and nobody asked that it goes on."""
+        """True if nobody waits for it, and nobody asked that it goes on without them."""
         return not self.tickets and not self.is_detached
 
     @property
     def first_deadline(self) -> float | None:
-        """When the first of those who wait gives up; they give up in the order of coming."""
+        """When the first caller gives up; they give up in the order in which they came."""
         for ticket in self.tickets:
             return ticket.deadline
         return None
 
     def is_urgent(self, now: float, patience: float) -> bool:
-        """True once it has waited so long that busy copies may be drained for it."""
+        """True once it has waited so long that busy instances may be drained for it."""
         return bool(self.tickets or self.is_detached) and now - self.since >= patience
 
     def tell(self, step: Step) -> None:
-        """Tells everybody who waits, unless they know it already."""
+        """Tells all callers that wait, unless it is what they were told last."""
         if step != self.step:
             self.step = step
             for ticket in self.tickets:

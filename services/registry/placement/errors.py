@@ -14,7 +14,7 @@ _MOST_NAMED: Final = 5
 
 
 def unknown_model(name: str) -> FleetError:
-    """Nobody has heard of it."""
+    """The model is in no catalogue and on no neuron's disk."""
     return FleetError(
         Reason.MODEL_UNKNOWN,
         f"The model {name!r} does not exist: it is in no catalogue and on no neuron's disk.",
@@ -24,7 +24,7 @@ def unknown_model(name: str) -> FleetError:
 
 
 def no_neurons(model: str) -> FleetError:
-    """There is no fleet yet."""
+    """No neuron is attached."""
     return FleetError(
         Reason.NO_NEURONS,
         f"No neuron is attached, so {model!r} cannot be loaded.",
@@ -49,7 +49,7 @@ def impossible(model: str, candidates: tuple[PlacementCandidate, ...]) -> FleetE
 
 
 def unavailable(model: str, candidates: tuple[PlacementCandidate, ...]) -> FleetError:
-    """Neurons that could run it take nothing for now."""
+    """All neurons that could run it take nothing now: lost, cordoned or about to stop."""
     able = tuple(c for c in candidates if c.outcome is not PlacementOutcome.IMPOSSIBLE)
     return FleetError(
         Reason.NO_ROOM,
@@ -60,7 +60,7 @@ def unavailable(model: str, candidates: tuple[PlacementCandidate, ...]) -> Fleet
 
 
 def blocked(model: str, candidates: tuple[PlacementCandidate, ...]) -> FleetError:
-    """What is loaded may not be displaced by it."""
+    """It would fit, but what is loaded may not be evicted for it (pins, residency class)."""
     able = tuple(c for c in candidates if c.outcome is not PlacementOutcome.IMPOSSIBLE)
     return FleetError(
         Reason.NO_ROOM,
@@ -71,17 +71,17 @@ def blocked(model: str, candidates: tuple[PlacementCandidate, ...]) -> FleetErro
 
 
 def replicas_exhausted(model: str, most: int) -> FleetError:
-    """All copies were excluded by the caller, and no other one is allowed."""
+    """All instances were excluded by the caller, and no other one is allowed."""
     return FleetError(
         Reason.NO_ROOM,
-        f"All copies of {model!r} were tried, and replicas.max is {most}.",
+        f"All instances of {model!r} were tried, and replicas.max is {most}.",
         retry_after_seconds=1.0,
         facts={"model": model, "cause": "replicas"},
     )
 
 
 def waited_too_long(model: str, seconds: float, reason: str) -> FleetError:
-    """The caller's patience for a placement has an end."""
+    """The caller has waited for as long as callers may."""
     return FleetError(
         Reason.QUEUE_TIMEOUT,
         f"{model!r} was not placed within {seconds:.0f} s. {reason}".strip(),
@@ -91,7 +91,7 @@ def waited_too_long(model: str, seconds: float, reason: str) -> FleetError:
 
 
 def too_many_waiters(most: int) -> FleetError:
-    """The queue is bounded."""
+    """As many callers wait as may."""
     return FleetError(
         Reason.QUEUE_FULL,
         f"{most} callers wait for placements already.",
@@ -100,7 +100,7 @@ def too_many_waiters(most: int) -> FleetError:
 
 
 def stopped_leading() -> FleetError:
-    """This registry ends or has lost its lock; another one, or the next, will place it."""
+    """This registry ends or has lost the leadership; the next leader will place the model."""
     return FleetError(
         Reason.NOT_LEADER, "This registry does not lead any more.", retry_after_seconds=_SOON
     )

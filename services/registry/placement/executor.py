@@ -1,10 +1,11 @@
-"""All placements under way: at most one per model and per device, each with an end."""
+"""Carries placements out: at most one per model and per device, and each has an end."""
 
 from __future__ import annotations
 
 import contextlib
 import itertools
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Generator, Iterator
+from typing import Protocol
 
 from services.backplane.errors import FleetError, Reason
 from services.registry.fleet.records import Instance, LoadProgress
@@ -20,25 +21,36 @@ from services.registry.scheduler.cache import SchedulerCache
 from services.registry.scheduler.request import PlacementCandidate
 
 
+class JobListener(Protocol):
+    """Is told how each job ends; a job that was dropped ends without a word."""
+
+    def on_ready(self, key: DemandKey) -> None:
+        """The model of a demand is loaded."""
+
+    def on_failed(self, key: DemandKey, neuron: str, error: FleetError) -> None:
+        """A demand's model could not be loaded on this neuron."""
+
+    def on_overturned(self, key: DemandKey) -> None:
+        """Fresh figures overturned a demand's plan. Nothing failed; another plan is to be made."""
+
+
 class PlacementExecutor:
-    """Placements by order id."""
+    """Carries placements out: victims are unloaded one by one, then the model is loaded.
+
+    Iterating it gives the jobs under way.
+    """
 
     def __init__(
         self,
         fleet_state: FleetState,
         cache: SchedulerCache,
         effects: Effects,
-        *,
-        on_ready: Callable[[DemandKey], None],
-        on_failed: Callable[[DemandKey, str, FleetError], None],
-        on_overturned: Callable[[DemandKey], None],
+        listener: JobListener,
     ) -> None:
         self._fleet_state = fleet_state
         self._cache = cache
         self._effects = effects
-        self._on_ready = on_ready
-        self._on_failed = on_failed
-        self._on_overturned = on_overturned
+        self._listener = listener
         self._ids = itertools.count(1)
         self._jobs: dict[int, PlacementJob] = {}
         self._abandoned_loads = AbandonedLoads(fleet_state.fleet, cache)
@@ -51,15 +63,15 @@ class PlacementExecutor:
         return iter(list(self._jobs.values()))
 
     def of_model(self, model: str) -> list[PlacementJob]:
-        """Placements of one model."""
+        """The jobs of one model."""
         return [j for j in self._jobs.values() if j.profile.model == model]
 
     def is_draining(self, job: PlacementJob) -> bool:
-        """True if it waits for running requests of a victim."""
+        """True if it waits for running requests of an instance that is to go."""
         return self._room_maker.is_draining(job)
 
     def step_of(self, job: PlacementJob, now: float) -> Step:
-        """What those who wait are told."""
+        """What the callers of the job's demand are told now."""
         if job.phase is Phase.LOADING:
             return Loading(job.neuron, job.progress, job.eta(now))
         return Evicting(job.neuron, job.victim_models, job.eta(now))
@@ -67,19 +79,19 @@ class PlacementExecutor:
     # -- from decision to load ----------------------------------------------------------------
 
     def begin(self, demand: Demand, candidate: PlacementCandidate, now: float) -> PlacementJob:
-        """Starts to carry a decision out. The demand's job may be over when this returns."""
+        """Starts to carry a decision out. The job may have ended already when this returns."""
         identity = self._fleet_state.fleet.members[candidate.neuron].identity
         job = PlacementJob(
-            next(self._ids),
-            demand,
-            demand.profile,
-            candidate.neuron,
-            identity.incarnation_id,
-            identity.address,
-            candidate.device_ids,
-            candidate.need_bytes,
-            candidate.predicted_seconds,
-            now,
+            order_id=next(self._ids),
+            demand=demand,
+            profile=demand.profile,
+            neuron=candidate.neuron,
+            incarnation_id=identity.incarnation_id,
+            address=identity.address,
+            device_ids=candidate.device_ids,
+            need_bytes=candidate.need_bytes,
+            predicted_seconds=candidate.predicted_seconds,
+            started_at=now,
             victims=[v.instance_id for v in candidate.victims],
             victim_models=tuple(v.model for v in candidate.victims),
             phase_since=now,
@@ -91,7 +103,10 @@ class PlacementExecutor:
 
     @contextlib.contextmanager
     def set_aside(self, job: PlacementJob) -> Generator[None]:
-        """Leaves a job's devices to others while the context is open: what if it were not there?"""
+        """Frees a job's devices in the scheduler's view while the context is open.
+
+        For asking what would be decided if the job were not there.
+        """
         self._cache.release(job.neuron, job.device_ids)
         try:
             yield
@@ -114,7 +129,7 @@ class PlacementExecutor:
                 self._load_runner.begin(job, now)
             case PlanCheck.OVERTURNED:
                 self._end(job)
-                self._on_overturned(job.key)
+                self._listener.on_overturned(job.key)
             case victim:
                 self._room_maker.evict(job, victim, now, lambda error: self._evicted(job, error))
 
@@ -154,15 +169,15 @@ class PlacementExecutor:
             job.demand.tell(self.step_of(job, now))
 
     def on_load_ready(self, order_id: int, instance: Instance) -> None:
-        """A load has ended well. One that we gave up meanwhile is simply there."""
+        """A load has ended well. One that was given up meanwhile is left to the neuron's report."""
         job = self._jobs.get(order_id)
         if job is not None:
             self._load_runner.note_ready(job, instance, self._fleet_state.clock())
             self._end(job)
-            self._on_ready(job.key)
+            self._listener.on_ready(job.key)
 
     def on_load_failed(self, order_id: int, error: FleetError) -> None:
-        """A load has ended badly."""
+        """A load has ended without an instance."""
         job = self._jobs.get(order_id)
         if job is not None:
             self._fail(job, error)
@@ -170,7 +185,10 @@ class PlacementExecutor:
     # -- time ---------------------------------------------------------------------------------
 
     def advance(self, now: float) -> bool:
-        """Ends what has taken too long. Returns True if a device became free by that."""
+        """Ends what has taken too long.
+
+        Returns: True if devices of an abandoned load have become free.
+        """
         released = self._abandoned_loads.advance(now) or self._released
         self._released = False
         for job in list(self._jobs.values()):
@@ -194,7 +212,7 @@ class PlacementExecutor:
     # -- ends ---------------------------------------------------------------------------------
 
     def drop(self, job: PlacementJob) -> None:
-        """Nobody wants it any more. A victim that is leaving still leaves."""
+        """Ends a job that is not wanted any more; an unload under way goes on to its end."""
         if job.order_id in self._jobs:
             was_load_runner = job.phase is Phase.LOADING
             self._end(job)
@@ -202,14 +220,14 @@ class PlacementExecutor:
                 self._abandon(job, self._fleet_state.clock())
 
     def _abandon(self, job: PlacementJob, now: float) -> None:
-        """Ends a load at the neuron; its devices are busy until they are free."""
+        """Ends a load at the neuron; its devices count as busy until they are free again."""
         self._effects.cancel_load(job.order_id)
         self._abandoned_loads.begin(job.neuron, job.profile.model, job.device_ids, now)
 
     def _fail(self, job: PlacementJob, error: FleetError) -> None:
         self._load_runner.note_failed(job, error, self._fleet_state.clock())
         self._end(job)
-        self._on_failed(job.key, job.neuron, error)
+        self._listener.on_failed(job.key, job.neuron, error)
 
     def _end(self, job: PlacementJob) -> None:
         del self._jobs[job.order_id]

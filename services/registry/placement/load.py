@@ -1,4 +1,4 @@
-"""Runs the load of one placement: its order, its deadline, and what its end teaches.
+"""Runs the load of one job: its order, its deadline, and what is learned from its end.
 
 A fixed limit would cut off large models on slow disks and leave small ones hanging: a load may take
 longer for more bytes, and longer while it makes progress.
@@ -25,7 +25,7 @@ _SILENCE_FACTOR: Final = 3.0
 
 
 class LoadRunner:
-    """From cleared devices to a copy that is ready, or to the reason why there is none."""
+    """From cleared devices to an instance that is ready, or to the reason why there is none."""
 
     def __init__(self, fleet_state: FleetState, cache: SchedulerCache, effects: Effects) -> None:
         self._fleet_state = fleet_state
@@ -33,7 +33,7 @@ class LoadRunner:
         self._effects = effects
 
     def begin(self, job: PlacementJob, now: float) -> None:
-        """Orders the load."""
+        """Orders the load, and sets its deadline."""
         devices = [d for d in self._cache.of(job.neuron).devices if d.device_id in job.device_ids]
         job.free_bytes = sum(d.free_bytes for d in devices)
         job.capacity_bytes = sum(d.capacity_bytes for d in devices)
@@ -42,12 +42,12 @@ class LoadRunner:
         job.deadline = now + allowance(total_bytes, job.predicted_seconds)
         keeps = self._fleet_state.policy.abandoned_loads == "keep"
         order = LoadOrder(
-            job.order_id,
-            job.neuron,
-            job.incarnation_id,
-            job.address,
-            job.profile,
-            job.device_ids,
+            order_id=job.order_id,
+            neuron=job.neuron,
+            incarnation_id=job.incarnation_id,
+            address=job.address,
+            profile=job.profile,
+            device_ids=job.device_ids,
             detach=job.demand.is_detached or keeps,
         )
         self._cache.occupy(job.neuron, job.device_ids, f"loading {job.profile.model}")
@@ -55,12 +55,12 @@ class LoadRunner:
         self._effects.load(order)
 
     def note_progress(self, job: PlacementJob, progress: LoadProgress, now: float) -> None:
-        """A sign of life; one that something moved extends the deadline."""
+        """Takes in a message of progress; the deadline is extended if something has moved."""
         job.deadline = extended(job.deadline, now, job.progress, progress, job.predicted_seconds)
         job.progress = progress
 
     def note_ready(self, job: PlacementJob, instance: Instance, now: float) -> None:
-        """The copy is there: the fleet lists it, and what it took is learned."""
+        """Lists the new instance; learns how long its load took and how much memory it holds."""
         fleet_state = self._fleet_state
         seconds = now - job.phase_since
         fleet_state.fleet.announce(job.neuron, job.incarnation_id, instance, now)
@@ -75,7 +75,7 @@ class LoadRunner:
         self._effects.record(LoadEnded(job.profile.model, job.neuron, seconds, learned=learned))
 
     def note_failed(self, job: PlacementJob, error: FleetError, now: float) -> None:
-        """There will be no copy; running out of memory teaches how much more it takes."""
+        """Records a failed load; running out of memory teaches how much more it needs."""
         learned = {}
         if error.reason is Reason.OUT_OF_MEMORY:
             learned = self._fleet_state.footprints.ran_out(
@@ -87,9 +87,9 @@ class LoadRunner:
                 job.profile.model,
                 job.neuron,
                 seconds,
-                error.reason.value,
-                error.message,
-                learned,
+                failure=error.reason.value,
+                message=error.message,
+                learned=learned,
             )
         )
 

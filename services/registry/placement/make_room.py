@@ -1,4 +1,4 @@
-"""Makes room for one placement: victims go one by one, and each time fresh figures are asked."""
+"""Makes room for one job: instances are unloaded one by one, and each time the plan is checked."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ _MOST_REPLANS: Final = 3
 
 
 class PlanCheck(enum.Enum):
-    """What the figures say of a plan."""
+    """What fresh figures say of a job's plan."""
 
     CLEAR = "clear"
-    """The load may begin."""
+    """There is room: the load may begin."""
     OVERTURNED = "overturned"
-    """It cannot be carried out as it was made."""
+    """The plan cannot be carried out as it was made."""
 
 
 class RoomMaker:
-    """From the decision to the load."""
+    """Unloads what is in a job's way, as far as it is still in the way."""
 
     def __init__(
         self, fleet_state: FleetState, cache: SchedulerCache, unloads: UnloadRunner
@@ -40,9 +40,18 @@ class RoomMaker:
         self._unloads = unloads
 
     def next_of(self, job: PlacementJob, now: float) -> Instance | PlanCheck:
-        """The next victim, or that there is none to wait for.
+        """The next instance to evict, or whether the load may begin.
 
-        A victim that has gone by itself, or that the others have made unnecessary, is left out.
+        The plan is checked against the neuron's newest report. The first rule that applies:
+
+        1. The neuron takes nothing any more (cordoned, about to stop): the plan is overturned.
+        2. The next victim is gone by itself, or the model fits without evicting it: the victim is
+           left out. An instance of the same model goes in any case.
+        3. The next victim is protected now (work or a caller has come to it): overturned.
+        4. A victim is left: it is evicted next.
+        5. None is left and the model does not fit: overturned, but for a demand whose plans were
+           overturned three times; then the load is tried, and the neuron says the truth.
+        6. None is left and the model fits: the load may begin.
         """
         neuron_info = self._cache.of(job.neuron)
         member = self._fleet_state.fleet.members[job.neuron]
@@ -62,7 +71,7 @@ class RoomMaker:
         return PlanCheck.CLEAR
 
     def evict(self, job: PlacementJob, instance: Instance, now: float, on_end: OnEnd) -> None:
-        """Asks a victim to go."""
+        """Orders the unload of a victim; `on_end` is called once, with the error or None."""
         policy = self._fleet_state.policy
         record = self._fleet_state.activity.of(instance.instance_id)
         idle = now - record.last_used if record else 0.0
@@ -85,7 +94,7 @@ class RoomMaker:
         )
 
     def settle(self, job: PlacementJob, now: float) -> None:
-        """A victim has gone: the neuron's next report says how much is free."""
+        """A victim is gone: waits for the neuron's next report, which says how much is free."""
         job.leaving = ""
         job.phase, job.phase_since = Phase.SETTLING, now
         job.deadline = now + _SETTLE_SECONDS
@@ -95,7 +104,7 @@ class RoomMaker:
         return not self._fleet_state.fleet.awaits_report(job.neuron)
 
     def is_draining(self, job: PlacementJob) -> bool:
-        """True while a victim has running requests."""
+        """True while the instance that is being unloaded has running requests."""
         return job.phase is Phase.EVICTING and any(
             i.in_flight
             for i in self._cache.of(job.neuron).instances

@@ -1,4 +1,4 @@
-"""What placing has done for it: the seam to gRPC in production and to virtual time in tests."""
+"""Orders to neurons: what they say, who carries them out, who hears how they end."""
 
 from __future__ import annotations
 
@@ -7,12 +7,14 @@ import enum
 from collections.abc import Mapping
 from typing import Protocol
 
+from services.backplane.errors import FleetError
 from services.registry.catalogue.profile import Profile
 from services.registry.fleet.footprints import Learned
+from services.registry.fleet.records import Instance, LoadProgress
 
 
 class UnloadReason(enum.Enum):
-    """Why a copy is unloaded."""
+    """Why an instance is unloaded."""
 
     EVICTED = "evicted"
     IDLE = "idle"
@@ -24,13 +26,13 @@ class UnloadReason(enum.Enum):
     SURPLUS = "surplus"
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class LoadOrder:
     """Load a model on devices of a neuron.
 
     Attributes:
-        order_id: what progress and end are told with.
-        incarnation_id: the neuron's; another one is not the neuron that was chosen.
+        order_id: by which progress and end are told.
+        incarnation_id: of the neuron's process; a restarted neuron is not the one chosen.
         detach: the neuron finishes the load even if this registry dies.
     """
 
@@ -43,14 +45,14 @@ class LoadOrder:
     detach: bool
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class UnloadOrder:
-    """Drain and free one copy.
+    """Drain and free one instance.
 
     Attributes:
         drain_seconds: how long running requests may take.
         for_model: which model needs the room; empty where none does.
-        reason: the same for people, with numbers.
+        reason: why, for people, with numbers.
     """
 
     order_id: int
@@ -67,7 +69,7 @@ class UnloadOrder:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class LoadEnded:
-    """A load came to its end.
+    """A load has ended.
 
     Attributes:
         failure: the reason's name; empty if the model is ready.
@@ -77,6 +79,7 @@ class LoadEnded:
     model: str
     neuron: str
     seconds: float
+    _: dataclasses.KW_ONLY
     failure: str = ""
     message: str = ""
     learned: Mapping[str, Learned] = dataclasses.field(default_factory=dict[str, Learned])
@@ -84,7 +87,7 @@ class LoadEnded:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class UnloadEnded:
-    """An unload came to its end."""
+    """An unload has ended; `failure` is the reason's name, empty where it succeeded."""
 
     order: UnloadOrder
     seconds: float
@@ -94,7 +97,7 @@ class UnloadEnded:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class WaitEnded:
-    """A caller's wait came to its end.
+    """A caller no longer waits for a placement.
 
     Attributes:
         outcome: `placed`, `left`, or the reason's name.
@@ -107,7 +110,7 @@ class WaitEnded:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Redirected:
-    """A placement no longer waits for running work: something else became free or idle.
+    """A demand no longer waits for a drain: something else became free or idle.
 
     Attributes:
         neuron: where it waited; to_neuron: where it goes.
@@ -125,8 +128,30 @@ class Redirected:
 Event = LoadOrder | UnloadOrder | LoadEnded | UnloadEnded | WaitEnded | Redirected
 
 
+class OrderListener(Protocol):
+    """Is told how orders go. Orders that it does not know any more are ignored."""
+
+    def on_load_progress(self, order_id: int, progress: LoadProgress) -> None:
+        """A load says how far it is."""
+
+    def on_load_ready(self, order_id: int, instance: Instance) -> None:
+        """A load has ended well: the instance is ready."""
+
+    def on_load_failed(self, order_id: int, error: FleetError) -> None:
+        """A load has ended without an instance."""
+
+    def on_unloaded(self, order_id: int, freed_bytes: int) -> None:
+        """An instance is gone."""
+
+    def on_unload_failed(self, order_id: int, error: FleetError) -> None:
+        """An instance could not be unloaded."""
+
+
 class Effects(Protocol):
-    """Carries orders out. No method blocks; ends come back by `PlacementController.on_…`."""
+    """Carries orders out: over gRPC in production, in virtual time in the simulator.
+
+    No method waits. How orders end is told to an `OrderListener`.
+    """
 
     def load(self, order: LoadOrder) -> None:
         """Begins a load. Ends in `on_load_ready` or `on_load_failed`, never in both."""
@@ -138,4 +163,4 @@ class Effects(Protocol):
         """Begins an unload. Ends in `on_unloaded` or `on_unload_failed`."""
 
     def record(self, event: Event) -> None:
-        """Takes note of what was decided or has ended: logs, metrics, store."""
+        """Logs and counts what was decided or has ended."""

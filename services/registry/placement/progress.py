@@ -1,4 +1,4 @@
-"""What somebody who waits for a model is told, and who is told."""
+"""The steps that a caller who waits for a model is told, and the interface of such a caller."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from services.registry.fleet.records import LoadProgress
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Queued:
-    """Other placements come first, or something must end before.
+    """Nothing is done for it yet: other demands come first, or something must end before.
 
     Attributes:
         position: 1 is next.
@@ -26,7 +26,7 @@ class Queued:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Evicting:
-    """Room is being made."""
+    """Instances are being unloaded so that it fits. `eta_seconds`: until it is ready, if known."""
 
     neuron: str
     victim_models: tuple[str, ...]
@@ -35,7 +35,7 @@ class Evicting:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Loading:
-    """The model is being loaded."""
+    """The model is being loaded. `eta_seconds`: until it is ready; None where nobody can tell."""
 
     neuron: str
     progress: LoadProgress
@@ -44,7 +44,7 @@ class Loading:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Placed:
-    """It is there; the last step."""
+    """It is ready; the last step. Requests go to `instance_id` at `address` of `neuron`."""
 
     neuron: str
     address: str
@@ -56,7 +56,7 @@ Step = Queued | Evicting | Loading | Placed
 
 
 class PlacementWaiter(Protocol):
-    """Somebody who waits. Neither method may block or raise."""
+    """A caller that waits for a placement. Neither method may block or raise."""
 
     def on_step(self, step: Step) -> None:
         """Takes the newest step; `Placed` is the last."""

@@ -1,4 +1,4 @@
-"""Who waits for what: the queue of placing, without its decisions."""
+"""Who waits for which model, since when, and whose turn it is."""
 
 from __future__ import annotations
 
@@ -13,23 +13,28 @@ from services.registry.placement.progress import PlacementWaiter, Queued
 
 
 class PlacementQueue:
-    """All demands, oldest first. One per model, place and number of copies."""
+    """All demands, oldest first: one for each model, neuron and number of instances.
+
+    Attributes:
+        waiting: how many callers wait.
+    """
 
     def __init__(self, fleet_state: FleetState, effects: Effects) -> None:
         self._fleet_state = fleet_state
         self._effects = effects
         self._by_key: dict[DemandKey, Demand] = {}
+        self._is_news = True
         self.waiting = 0
 
     def __len__(self) -> int:
         return len(self._by_key)
 
     def all(self) -> list[Demand]:
-        """A copy of the list."""
+        """All demands, oldest first; the list is the caller's own."""
         return list(self._by_key.values())
 
     def get(self, key: DemandKey) -> Demand | None:
-        """The demand of a key."""
+        """The demand of a key, or None."""
         return self._by_key.get(key)
 
     def __contains__(self, demand: Demand) -> bool:
@@ -40,10 +45,10 @@ class PlacementQueue:
     def join(
         self, key: DemandKey, profile: Profile, waiter: PlacementWaiter, excluded: frozenset[str]
     ) -> tuple[Demand, Ticket]:
-        """Takes a caller in and tells what the others know already.
+        """Takes a caller in, and tells it the newest step that the others were told.
 
         Raises:
-            FleetError: too many wait already.
+            FleetError: QUEUE_FULL: as many wait as may.
         """
         policy, now = self._fleet_state.policy, self._fleet_state.clock()
         if self.waiting >= policy.max_waiters:
@@ -64,7 +69,7 @@ class PlacementQueue:
         return demand
 
     def dismiss(self, demand: Demand, ticket: Ticket, outcome: str) -> None:
-        """A caller's wait is over."""
+        """Ends one caller's wait; `outcome` is for metrics and the log."""
         del demand.tickets[ticket]
         self.waiting -= 1
         waited = self._fleet_state.clock() - ticket.since
@@ -79,7 +84,7 @@ class PlacementQueue:
         self._by_key.pop(demand.key, None)
 
     def refresh(self, demand: Demand, profile: Profile) -> None:
-        """The model's entry has changed; whoever waits has the bound of the new one."""
+        """The model's catalogue entry has changed; its longest wait counts from now on."""
         demand.profile = profile
         wait = self._longest_wait(profile)
         for ticket in demand.tickets:
@@ -91,7 +96,10 @@ class PlacementQueue:
     # -- time ---------------------------------------------------------------------------------
 
     def expire(self, now: float) -> list[Demand]:
-        """Ends the waits that have lasted too long; returns the demands that they were for."""
+        """Ends the waits that have lasted too long, with QUEUE_TIMEOUT.
+
+        Returns: the demands that they were for.
+        """
         expired: dict[DemandKey, Demand] = {}
         for demand in self.all():
             while (at := demand.first_deadline) is not None and at <= now:
@@ -105,7 +113,11 @@ class PlacementQueue:
         return list(expired.values())
 
     def in_turn(self, now: float) -> list[Demand]:
-        """Urgent ones by age; then by age alone, or by class before age."""
+        """All demands in the order in which they are looked at.
+
+        Urgent ones first, oldest first; then the others by age, or by residency class before age
+        where the policy says `priority`.
+        """
         policy = self._fleet_state.policy
         by_class = policy.strategy is Strategy.PRIORITY
 
@@ -116,8 +128,15 @@ class PlacementQueue:
 
         return sorted(self._by_key.values(), key=turn)
 
-    def is_due(self, now: float) -> bool:
-        """True if the clock alone may have changed an answer."""
+    def look_again(self) -> None:
+        """Something has changed that may change an answer: all demands are due."""
+        self._is_news = True
+
+    def take_due(self, now: float) -> bool:
+        """True if news or the clock may have changed an answer; the news counts as seen then."""
+        if self._is_news:
+            self._is_news = False
+            return True
         return any(d.retry_at is not None and d.retry_at <= now for d in self._by_key.values())
 
     def next_due(self, first: float | None) -> float | None:

@@ -1,4 +1,4 @@
-"""Devices whose load was abandoned: busy until the neuron says that the memory is back."""
+"""Devices of abandoned loads: busy until the neuron reports that their memory is free again."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class _Abandoned:
 
 
 class AbandonedLoads:
-    """Keeps such devices occupied, and releases them."""
+    """Keeps the devices of abandoned loads occupied, and releases them."""
 
     def __init__(self, fleet: Fleet, cache: SchedulerCache) -> None:
         self._fleet = fleet
@@ -33,7 +33,7 @@ class AbandonedLoads:
         self._abandoned: list[_Abandoned] = []
 
     def begin(self, neuron: str, model: str, device_ids: tuple[str, ...], now: float) -> None:
-        """A load on these devices was abandoned; its job has released them."""
+        """Occupies the devices of a load that was just abandoned."""
         member = self._fleet.members.get(neuron)
         if member is None or member.is_lost:
             return
@@ -42,7 +42,10 @@ class AbandonedLoads:
         self._abandoned.append(_Abandoned(neuron, model, device_ids, sequence, now))
 
     def advance(self, now: float) -> bool:
-        """Releases what is free by a newer report, or has taken too long; True if there was any."""
+        """Releases devices that are free by a newer report, or that have been kept for 15 seconds.
+
+        Returns: True if there were any.
+        """
         over = [a for a in self._abandoned if self._is_over(a, now)]
         for one in over:
             self._abandoned.remove(one)
@@ -50,7 +53,7 @@ class AbandonedLoads:
         return bool(over)
 
     def next_due(self) -> float | None:
-        """When the clock alone releases one."""
+        """When the clock alone releases devices; None where none are kept."""
         return min((a.since + _LATEST_SECONDS for a in self._abandoned), default=None)
 
     def _is_over(self, one: _Abandoned, now: float) -> bool:

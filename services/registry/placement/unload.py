@@ -1,4 +1,4 @@
-"""Unloads under way: at most one per copy, whoever asked for it."""
+"""Unloads under way: at most one per instance, whoever asked for it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class _Unload:
 
 
 class UnloadRunner:
-    """Orders unloads and hears of their ends."""
+    """Orders unloads, and tells all who asked for one how it ended."""
 
     def __init__(
         self,
@@ -52,11 +52,11 @@ class UnloadRunner:
         reason: str = "",
         on_end: OnEnd | None = None,
     ) -> int:
-        """Orders a copy's unload, or joins the one under way.
+        """Orders an instance's unload, or joins the one under way.
 
         Args:
             neuron: where it is.
-            instance: the copy.
+            instance: what is to go.
             why: the kind of reason, for metrics.
             drain_seconds: how long running requests may take.
             for_model: which model needs the room.
@@ -69,16 +69,16 @@ class UnloadRunner:
         if unload is None:
             identity = self._fleet_state.fleet.members[neuron].identity
             order = UnloadOrder(
-                next(self._ids),
-                neuron,
-                identity.incarnation_id,
-                identity.address,
-                instance.instance_id,
-                instance.model,
-                drain_seconds,
-                why,
-                for_model,
-                reason,
+                order_id=next(self._ids),
+                neuron=neuron,
+                incarnation_id=identity.incarnation_id,
+                address=identity.address,
+                instance_id=instance.instance_id,
+                model=instance.model,
+                drain_seconds=drain_seconds,
+                why=why,
+                for_model=for_model,
+                reason=reason,
             )
             unload = _Unload(order, self._fleet_state.clock(), [])
             self._by_order[order.order_id] = unload
@@ -91,7 +91,7 @@ class UnloadRunner:
         return unload.order.order_id
 
     def on_unloaded(self, order_id: int, freed_bytes: int) -> None:
-        """The copy is gone."""
+        """An unload has ended well; the fleet no longer lists the instance."""
         unload = self._by_order.get(order_id)
         if unload is not None:
             order = unload.order
@@ -99,7 +99,7 @@ class UnloadRunner:
             self._end(unload, freed_bytes, None)
 
     def on_unload_failed(self, order_id: int, error: FleetError) -> None:
-        """It could not be unloaded; where it was gone already, that is what was wanted."""
+        """An unload has failed. One whose instance was gone already counts as done."""
         unload = self._by_order.get(order_id)
         if unload is None:
             return

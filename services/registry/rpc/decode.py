@@ -1,4 +1,4 @@
-"""From protobuf to values. The registry's domain sees no message but here and in `messages`."""
+"""From protobuf to values: nothing below this package knows the messages."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ _PHASE_NAMES: Final = {value: name for name, value in PHASES.items()}
 
 
 def identity(message: neuron_service_pb2.NeuronIdentity) -> NeuronIdentity:
-    """Who a neuron is."""
+    """Who a neuron is: name, process, address, labels and engines."""
     return NeuronIdentity(
         message.name,
         message.incarnation_id,
@@ -51,7 +51,7 @@ def identity(message: neuron_service_pb2.NeuronIdentity) -> NeuronIdentity:
 
 
 def report(message: neuron_service_pb2.NeuronReport) -> NeuronReport:
-    """What a neuron holds."""
+    """What a neuron holds now: devices, instances, files on disk, worker processes."""
     return NeuronReport(
         message.sequence,
         devices=tuple(_device(d) for d in message.devices),
@@ -68,33 +68,33 @@ def _device(message: model_pb2.Device) -> Device:
         _KINDS.get(message.kind, ""),
         message.memory_total_bytes,
         message.memory_free_bytes,
-        message.memory_reserved_bytes,
-        message.quarantine_reason,
+        reserved_bytes=message.memory_reserved_bytes,
+        quarantine_reason=message.quarantine_reason,
     )
 
 
 def instance(message: model_pb2.Instance) -> Instance:
-    """One loaded copy."""
+    """One loaded instance."""
     used = message.last_used_at if message.HasField("last_used_at") else message.loaded_at
     return Instance(
         message.instance_id,
         message.spec.model,
         STATES.get(message.state, InstanceState.UNKNOWN),
         {m.device_id: m.bytes for m in message.memory},
-        message.active_requests,
-        message.queued_requests,
-        message.max_active_requests,
-        message.spec.config_revision,
+        active_requests=message.active_requests,
+        queued_requests=message.queued_requests,
+        max_active_requests=message.max_active_requests,
+        config_revision=message.spec.config_revision,
         # silence means servable
-        not message.HasField("servable") or message.servable,
-        protobuf_time.seconds(used),
-        protobuf_time.seconds(message.load_duration),
-        message.max_context_tokens,
-        capability_names(message.capabilities),
-        progress(message.load_progress) if message.HasField("load_progress") else None,
-        message.state_reason,
-        _stored(message.weights) if message.HasField("weights") else None,
-        tuple(message.spec.device_ids),
+        servable=not message.HasField("servable") or message.servable,
+        last_used=protobuf_time.seconds(used),
+        load_seconds=protobuf_time.seconds(message.load_duration),
+        max_context_tokens=message.max_context_tokens,
+        capabilities=capability_names(message.capabilities),
+        progress=progress(message.load_progress) if message.HasField("load_progress") else None,
+        state_reason=message.state_reason,
+        weights=_stored(message.weights) if message.HasField("weights") else None,
+        device_ids=tuple(message.spec.device_ids),
     )
 
 
@@ -108,14 +108,14 @@ def _stored(message: model_pb2.StoredModel) -> StoredModel:
         message.model,
         message.source,
         message.bytes,
-        capability_names(message.capabilities),
-        message.max_context_tokens,
-        message.format,
-        message.architecture,
-        message.quantization,
-        message.parameter_size,
-        message.fingerprint,
-        protobuf_time.seconds(message.modified_at),
+        capabilities=capability_names(message.capabilities),
+        max_context_tokens=message.max_context_tokens,
+        format=message.format,
+        architecture=message.architecture,
+        quantization=message.quantization,
+        parameter_size=message.parameter_size,
+        fingerprint=message.fingerprint,
+        modified=protobuf_time.seconds(message.modified_at),
     )
 
 
@@ -125,7 +125,7 @@ def _worker(message: neuron_service_pb2.Worker) -> Worker:
 
 
 def progress(message: model_pb2.LoadProgress) -> LoadProgress:
-    """How far a load is."""
+    """How far a load has come."""
     return LoadProgress(
         _PHASE_NAMES.get(message.phase, ""),
         message.bytes_done,

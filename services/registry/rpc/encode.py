@@ -54,7 +54,7 @@ def stored_message(value: StoredModel) -> model_pb2.StoredModel:
 
 
 def neuron_message(member: Member) -> registry_service_pb2.Neuron:
-    """A member as watchers see it: the neuron's own words, and what the registry adds."""
+    """A member as watchers see it: the neuron's own report, and what the registry adds."""
     message = registry_service_pb2.Neuron(cordoned=member.is_cordoned, lost=member.is_lost)
     status = member.status
     if isinstance(status, neuron_service_pb2.NeuronStatus):
@@ -105,7 +105,7 @@ def load_spec(order: LoadOrder) -> model_pb2.LoadSpec:
 
 
 def step_message(step: progress.Step) -> registry_service_pb2.EnsureModelResponse:
-    """One step of a wait."""
+    """One step of a wait for a placement."""
     message = registry_service_pb2.EnsureModelResponse()
     match step:
         case progress.Queued(position, eta, reason):
@@ -151,7 +151,7 @@ def capabilities(names: Iterable[str]) -> list[model_pb2.Capability.ValueType]:
 
 
 def instance_message(member: Member, value: Instance) -> model_pb2.Instance:
-    """A copy in the neuron's own words; in ours where it has not reported it yet."""
+    """An instance as the neuron reported it, or as it was loaded if that is not reported yet."""
     status = member.status
     if isinstance(status, neuron_service_pb2.NeuronStatus):
         for told in status.report.instances:

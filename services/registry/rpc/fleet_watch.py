@@ -17,7 +17,7 @@ from services.backplane.changes import Changes
 from services.backplane.first_ended import first_ended
 from services.registry.control.control_plane import ControlPlane
 from services.registry.rpc import encode
-from services.registry.rpc.model_list import ModelList
+from services.registry.rpc.model_list import ModelDirectory
 
 # A watcher that hears nothing for so long is told that there is nothing.
 _PROGRESS_SECONDS: Final = 5.0
@@ -33,25 +33,32 @@ Response = registry_service_pb2.WatchFleetResponse
 class Watchers:
     """All WatchFleet streams of one registry.
 
+    Args:
+        control: has the fleet.
+        model_list: makes the list of models.
+        changes: moves on with every change that watchers want to hear of.
+        incarnation_id: of this term; a revision of another one means nothing here.
+
     Attributes:
-        changes: counts the fleet's changes, for all who wait for one.
-        count: streams that are open.
+        count: how many streams are open.
     """
 
-    def __init__(self, control: ControlPlane, model_list: ModelList, incarnation_id: str) -> None:
+    def __init__(
+        self,
+        control: ControlPlane,
+        model_list: ModelDirectory,
+        changes: Changes,
+        incarnation_id: str,
+    ) -> None:
         self._control = control
         self._model_list = model_list
+        self._changes = changes
         self._incarnation_id = incarnation_id
-        self.changes = Changes()
         self._view = registry_service_pb2.CatalogueView()
         self._view_version = 0
         self._view_revision = 0
         self._view_next = 0.0
         self.count = 0
-
-    def notify(self) -> None:
-        """Something changed."""
-        self.changes.bump()
 
     async def watch(
         self, after_revision: int | None, incarnation_id: str
@@ -66,11 +73,11 @@ class Watchers:
         self.count += 1
         try:
             while True:
-                version = self.changes.version
+                version = self._changes.version
                 for response in self._since(seen):
                     yield response
                     seen = response.revision
-                if await first_ended(self.changes.after(version), seconds=_PROGRESS_SECONDS):
+                if await first_ended(self._changes.after(version), seconds=_PROGRESS_SECONDS):
                     await asyncio.sleep(_GATHER_SECONDS)
                 else:
                     seen = self._control.fleet_state.fleet.revision

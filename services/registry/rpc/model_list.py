@@ -14,8 +14,17 @@ from services.registry.scheduler import filters
 from services.registry.scheduler.cache import SchedulerCache
 
 
-class ModelList:
-    """Makes the views; remembers when each model was first known, and its files."""
+class ModelDirectory:
+    """Lists the models that clients may ask for.
+
+    It remembers when each was first known, and what its files are.
+
+    Args:
+        fleet_state: what there is.
+        created: when models were first known, seconds since the epoch.
+        wall_clock: now, seconds since the epoch: when models that are new were first known.
+        on_new: called with a new model and that time.
+    """
 
     def __init__(
         self,
@@ -38,7 +47,7 @@ class ModelList:
         """Every model that clients may ask for.
 
         Args:
-            cache: how neurons stand.
+            cache: every neuron as the scheduler sees it.
             hardware_version: another value means that models may fit elsewhere than before.
         """
         fleet_state = self._fleet_state
@@ -52,7 +61,7 @@ class ModelList:
     def statuses(
         self, cache: SchedulerCache, hardware_version: int
     ) -> list[operator_service_pb2.ModelStatus]:
-        """The same, with every place where a copy or its files are."""
+        """The same, with every place where an instance or its files are."""
         found: list[operator_service_pb2.ModelStatus] = []
         for model in self.view(cache, hardware_version).models:
             status = operator_service_pb2.ModelStatus(model=model)
@@ -102,7 +111,7 @@ class ModelList:
     def _files(
         self, profile: Profile, instances: list[Instance], stored: list[StoredModel]
     ) -> StoredModel | None:
-        """What a loaded copy was made of, else what lies on some disk, else what was known last."""
+        """The files of a loaded instance, else of some disk, else what was known last."""
         loaded = (i.weights for i in instances if i.weights is not None)
         found = next(loaded, None) or next(iter(stored), None)
         if found is not None:
@@ -130,7 +139,7 @@ class ModelList:
 
 
 def _context(profile: Profile, instances: list[Instance], stored: list[int]) -> int:
-    """The tightest limit of the copies there are; else what is configured, else of the files."""
+    """The tightest limit of the instances there are; else what is configured, else of the files."""
     loaded = [i.max_context_tokens for i in instances if i.max_context_tokens]
     if loaded:
         return min(loaded)

@@ -1,10 +1,10 @@
-"""Carries orders out over gRPC: one task per load and per unload."""
+"""Carries orders out over gRPC: one task and one connection per load and per unload."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 import structlog
 
@@ -14,10 +14,11 @@ from services.backplane.calls import streaming
 from services.backplane.channels import open_channel
 from services.backplane.errors import FleetError, Reason
 from services.backplane.timeouts import timeout
-from services.registry.fleet.records import Instance, LoadProgress
+from services.registry.fleet.records import Instance
 from services.registry.placement import errors
-from services.registry.placement.orders import Event, LoadOrder, UnloadOrder
+from services.registry.placement.orders import LoadOrder, OrderListener, UnloadOrder
 from services.registry.rpc import decode, encode
+from services.registry.rpc.order_queue import CancelLoad, OrderQueue
 
 # Freeing memory and ending a worker, on top of the time that running requests are given.
 _RELEASE_SECONDS: Final = 120.0
@@ -25,70 +26,52 @@ _RELEASE_SECONDS: Final = 120.0
 log = structlog.get_logger()
 
 
-class OrderListener(Protocol):
-    """Who hears how orders went."""
-
-    def on_load_progress(self, order_id: int, progress: LoadProgress) -> None:
-        """A sign of life."""
-
-    def on_load_ready(self, order_id: int, instance: Instance) -> None:
-        """A load ended well."""
-
-    def on_load_failed(self, order_id: int, error: FleetError) -> None:
-        """A load ended badly."""
-
-    def on_unloaded(self, order_id: int, freed_bytes: int) -> None:
-        """An unload ended well."""
-
-    def on_unload_failed(self, order_id: int, error: FleetError) -> None:
-        """An unload ended badly."""
-
-
 class NeuronCalls:
-    """The orders under way. An `Effects` whose ends go to `ends`, set before the first order.
+    """Carries out the orders of one leadership, all at once; a neuron has a queue of its own.
 
     Args:
+        orders: what is to be carried out.
+        listener: is told how each order goes.
         epoch: of the leadership that orders; neurons refuse those of one that is over.
         may_act: False where another registry may lead; asked before every order.
-        record: takes note of events.
         wake: called when an order has ended.
     """
 
     def __init__(
         self,
+        orders: OrderQueue,
+        listener: OrderListener,
         *,
         epoch: int,
         may_act: Callable[[], bool],
-        record: Callable[[Event], None],
         wake: Callable[[], None],
     ) -> None:
+        self._orders = orders
+        self._listener = listener
         self._epoch = epoch
         self._may_act = may_act
-        self._record = record
         self._wake = wake
         self._tasks: dict[int, asyncio.Task[None]] = {}
-        self.ends: OrderListener | None = None
 
-    def record(self, event: Event) -> None:
-        """Takes note of an event."""
-        self._record(event)
+    async def run(self) -> None:
+        """Carries orders out for ever, none of them waiting for another."""
+        while True:
+            match await self._orders.next():
+                case LoadOrder() as order:
+                    self._begin(order.order_id, self._load(order))
+                case UnloadOrder() as order:
+                    self._begin(order.order_id, self._unload(order))
+                case CancelLoad(order_id):
+                    self._cancel(order_id)
 
-    def load(self, order: LoadOrder) -> None:
-        """Begins a load."""
-        self._begin(order.order_id, self._load(order))
-
-    def cancel_load(self, order_id: int) -> None:
-        """Abandons a load; the neuron frees what it had taken."""
+    def _cancel(self, order_id: int) -> None:
+        """Ends the call; the neuron frees what the load had taken."""
         task = self._tasks.get(order_id)
         if task is not None:
             task.cancel()
 
-    def unload(self, order: UnloadOrder) -> None:
-        """Begins an unload."""
-        self._begin(order.order_id, self._unload(order))
-
     async def close(self) -> None:
-        """Ends all calls; nothing comes back for them."""
+        """Ends all calls; the listener hears nothing of them."""
         tasks = list(self._tasks.values())
         for task in tasks:
             task.cancel()
@@ -108,20 +91,18 @@ class NeuronCalls:
             raise errors.stopped_leading()
 
     async def _load(self, order: LoadOrder) -> None:
-        ends = self.ends
-        assert ends is not None
         try:
-            instance = await self._loaded(order, ends)
+            instance = await self._loaded(order)
         except FleetError as error:
-            ends.on_load_failed(order.order_id, error)
+            self._listener.on_load_failed(order.order_id, error)
         except Exception:  # the root of a task: whoever waits has to hear of it
             log.exception("load.crashed", model=order.profile.model, neuron_id=order.neuron)
             message = "The registry failed while it loaded the model; its log says why."
-            ends.on_load_failed(order.order_id, FleetError(Reason.INTERNAL, message))
+            self._listener.on_load_failed(order.order_id, FleetError(Reason.INTERNAL, message))
         else:
-            ends.on_load_ready(order.order_id, instance)
+            self._listener.on_load_ready(order.order_id, instance)
 
-    async def _loaded(self, order: LoadOrder, ends: OrderListener) -> Instance:
+    async def _loaded(self, order: LoadOrder) -> Instance:
         self._require_leadership()
         request = neuron_service_pb2.LoadRequest(
             spec=encode.load_spec(order), detach=order.detach, leader_epoch=self._epoch
@@ -133,26 +114,25 @@ class NeuronCalls:
                 async for response in responses:
                     if response.HasField("ready"):
                         return decode.instance(response.ready)
-                    ends.on_load_progress(order.order_id, decode.progress(response.progress))
+                    progress = decode.progress(response.progress)
+                    self._listener.on_load_progress(order.order_id, progress)
         raise FleetError(Reason.LOAD_FAILED, f"{order.neuron} ended the load without a result.")
 
     async def _unload(self, order: UnloadOrder) -> None:
-        ends = self.ends
-        assert ends is not None
         try:
             async with timeout(order.drain_seconds + _RELEASE_SECONDS):
                 freed = await self._unloaded(order)
         except FleetError as error:
-            ends.on_unload_failed(order.order_id, error)
+            self._listener.on_unload_failed(order.order_id, error)
         except TimeoutError:
             message = f"{order.neuron} has not freed {order.model} in time."
-            ends.on_unload_failed(order.order_id, FleetError(Reason.DEADLINE, message))
+            self._listener.on_unload_failed(order.order_id, FleetError(Reason.DEADLINE, message))
         except Exception:  # the root of a task: whoever waits has to hear of it
             log.exception("unload.crashed", model=order.model, neuron_id=order.neuron)
             message = "The registry failed while it unloaded the model; its log says why."
-            ends.on_unload_failed(order.order_id, FleetError(Reason.INTERNAL, message))
+            self._listener.on_unload_failed(order.order_id, FleetError(Reason.INTERNAL, message))
         else:
-            ends.on_unloaded(order.order_id, freed)
+            self._listener.on_unloaded(order.order_id, freed)
 
     async def _unloaded(self, order: UnloadOrder) -> int:
         self._require_leadership()

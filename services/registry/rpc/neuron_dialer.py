@@ -23,27 +23,32 @@ log = structlog.get_logger()
 
 
 class Host(Protocol):
-    """What dialling needs of the registry that leads."""
+    """What dialling needs of the term of the registry that leads."""
 
     @property
     def control(self) -> ControlPlane:
-        """Takes in what neurons say."""
+        """Takes in what the neuron reports."""
         ...
 
     @property
     def leader_lease(self) -> LeaderLease:
-        """The right to act."""
+        """The right to lead, as it was renewed last."""
         ...
 
     def wake(self) -> None:
         """Something was said to `control`."""
 
     def remember_neuron(self, name: str, address: str) -> None:
-        """It is a member."""
+        """Notes for the next start that the neuron is a member."""
 
 
 async def keep_dialling(entry: NeuronEntry, host: Host) -> None:
-    """Watches one neuron for ever; between attempts it waits a little longer each time."""
+    """Watches one neuron for ever; after each failed attempt the pause is longer.
+
+    Args:
+        entry: the neuron.
+        host: the term that takes its reports.
+    """
     address = str(Address.parse(entry.endpoint))
     pauses = delays()
     while True:

@@ -1,4 +1,4 @@
-"""Makes a `NeuronInfo` of each member, and keeps it until something about the neuron changes."""
+"""Makes a `NeuronInfo` of each member, and keeps it until something about it changes."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from services.registry.scheduler.index import NeuronIndex
 from services.registry.scheduler.neuron_info import DeviceInfo, InstanceInfo, NeuronInfo
 
 # What may not overlap with a load on the same device: figures are about to change, or the worker
-# is at it. A copy that drains only holds what it has, perhaps for an hour.
+# is at it. An instance that drains only holds what it has, perhaps for an hour.
 _LOADS_BEGIN_LATER: Final = {
     InstanceState.LOADING: "loading",
     InstanceState.UNLOADING: "unloading",
@@ -19,7 +19,7 @@ _LOADS_BEGIN_LATER: Final = {
 
 
 class SchedulerCache:
-    """Standings by neuron, made anew when they are asked for and something has changed.
+    """What the scheduler sees of each neuron; made anew when asked for after a change.
 
     Whoever changes something about a neuron calls `forget`.
     """
@@ -33,7 +33,7 @@ class SchedulerCache:
 
     @property
     def index(self) -> NeuronIndex:
-        """All of them as they are now, in the orders that placement reads."""
+        """All neurons as they are now, sorted in the ways in which the scheduler reads them."""
         while self._stale:
             name, _ = self._stale.popitem()
             member = self._fleet_state.fleet.members.get(name)
@@ -44,7 +44,7 @@ class SchedulerCache:
         return self._index
 
     def of(self, name: str) -> NeuronInfo:
-        """A member's standing."""
+        """What the scheduler sees of one member."""
         neuron_info = self._index.get(name)
         if neuron_info is None or name in self._stale:
             self._stale.pop(name, None)
@@ -66,7 +66,7 @@ class SchedulerCache:
         self.forget(name)
 
     def release(self, name: str, device_ids: tuple[str, ...]) -> None:
-        """Ends an occupation."""
+        """Lets loads begin on these devices again."""
         busy = self._busy.get(name, {})
         for device in device_ids:
             busy.pop(device, None)
@@ -75,12 +75,15 @@ class SchedulerCache:
         self.forget(name)
 
     def leaving(self, name: str, instance_id: str, *, is_leaving: bool) -> None:
-        """A copy is being unloaded by our order; reports may be a moment behind."""
+        """Notes that an instance is being unloaded by our order, or no longer is.
+
+        The neuron's reports may be a moment behind.
+        """
         (self._leaving.add if is_leaving else self._leaving.discard)(instance_id)
         self.forget(name)
 
     def is_leaving(self, instance_id: str) -> bool:
-        """True if we have ordered its unload."""
+        """True if an unload of the instance is under way by our order."""
         return instance_id in self._leaving
 
     def _make(self, member: Member) -> NeuronInfo:
@@ -120,8 +123,8 @@ class SchedulerCache:
                     each.kind,
                     capacity,
                     max(0, min(each.free_bytes, ours)),
-                    busy.get(each.device_id, ""),
-                    each.quarantine_reason,
+                    busy=busy.get(each.device_id, ""),
+                    quarantine=each.quarantine_reason,
                 )
             )
         return tuple(devices)

@@ -1,4 +1,4 @@
-"""A look at one neuron: what it offers to a model, with a reason for whatever comes out. Pure."""
+"""What one neuron offers to a model, and why."""
 
 from __future__ import annotations
 
@@ -19,12 +19,24 @@ from services.registry.scheduler.request import (
     PlacementRequest,
 )
 
-# A copy that is replaced where it is costs nobody else anything: before every other plan.
+# An instance that is replaced where it is costs nobody else anything: before every other plan.
 _IN_PLACE: Final = (float("-inf"), 0, (), 0, "")
 
 
 def examine(request: PlacementRequest, neuron_info: NeuronInfo) -> PlacementCandidate:
-    """Looks at one neuron, with a reason for whatever comes out."""
+    """Says what one neuron offers to a model, by the first rule that applies.
+
+    1. The model could never run there, or only another neuron was asked for: IMPOSSIBLE.
+    2. The neuron takes nothing now, or has just failed to load this model: UNAVAILABLE.
+    3. It has an instance of the model: a useless one (failed, outdated) is replaced; any other is
+       the only one there: BLOCKED, or WAIT while it is being loaded or unloaded.
+    4. The model fits into what is free: FREE_FIT.
+    5. Too few devices are open to it (busy with loads, reserved, quarantined): WAIT where that
+       ends by itself, else UNAVAILABLE.
+    6. Nothing may be evicted for it: BLOCKED.
+    7. It fits once other instances have gone: EVICT, or DRAIN where one of them has work; WAIT
+       where they may not go now; BLOCKED where they may never go.
+    """
     objection = ""
     if neuron_info.is_known:
         objection = filters.objection(request.profile, request.footprint, neuron_info)
@@ -49,11 +61,11 @@ def examine(request: PlacementRequest, neuron_info: NeuronInfo) -> PlacementCand
 def _in_place(
     request: PlacementRequest, neuron_info: NeuronInfo, own: list[InstanceInfo], free: int
 ) -> PlacementCandidate:
-    """The neuron that has a copy: a useless one is replaced, any other is the only one there."""
+    """A neuron that has an instance already: only a useless one is replaced, in its place."""
     moving = [why for i in own if (why := eviction.delay(i, request.incoming))]
     if not all(i.is_surplus for i in own) or moving:
         outcome = PlacementOutcome.WAIT if moving else PlacementOutcome.BLOCKED
-        reason = f"it has a copy already ({moving[0] if moving else 'ready'})"
+        reason = f"it has an instance already ({moving[0] if moving else 'ready'})"
         return PlacementCandidate(
             neuron_info.neuron, outcome, reason, free_bytes=free, rank=(0, 0.0)
         )
@@ -73,7 +85,7 @@ def _in_place(
     found = examine(request, cleared)
     if found.outcome not in PLACEABLE:
         return found
-    reason = f"{found.reason}, replacing the copy that is there"
+    reason = f"{found.reason}, replacing the instance that is there"
     outcome = max(found.outcome, PlacementOutcome.EVICT)
     return dataclasses.replace(
         found, outcome=outcome, reason=reason, victims=(*own, *found.victims), rank=_IN_PLACE
@@ -81,7 +93,7 @@ def _in_place(
 
 
 def free_bound(request: PlacementRequest, neuron_info: NeuronInfo) -> tuple[object, ...] | None:
-    """A rank that `free_fit` can at best give it; None where there is no room. Cheap."""
+    """A lower bound on the rank that `free_fit` gives, found quickly; None without room."""
     profile = request.profile
     free = neuron_info.open_free[profile.device_kind]
     for count, need in request.needs:
@@ -98,7 +110,7 @@ def free_bound(request: PlacementRequest, neuron_info: NeuronInfo) -> tuple[obje
 
 
 def free_fit(request: PlacementRequest, neuron_info: NeuronInfo) -> PlacementCandidate | None:
-    """The neuron with room as it is, or None."""
+    """The neuron as a candidate where the model fits into what is free; else None."""
     if neuron_info.refusal or neuron_info.neuron in request.avoided:
         return None
     if request.only_neuron and neuron_info.neuron != request.only_neuron:
@@ -106,11 +118,11 @@ def free_fit(request: PlacementRequest, neuron_info: NeuronInfo) -> PlacementCan
     profile = request.profile
     if profile.model in neuron_info.models:
         return None
-    held = request.held.get(neuron_info.neuron, ())
+    reserved = request.reserved.get(neuron_info.neuron, ())
     devices = [
         d
         for d in neuron_info.devices_of(profile.device_kind)
-        if not (d.busy or d.quarantine or d.device_id in held) and d.capacity_bytes > 0
+        if not (d.busy or d.quarantine or d.device_id in reserved) and d.capacity_bytes > 0
     ]
     for count, need in request.needs:
         fitting = [d for d in devices if d.free_bytes >= need]
@@ -150,13 +162,13 @@ def _fitting(
 def _after_eviction(
     request: PlacementRequest, neuron_info: NeuronInfo, free: int
 ) -> PlacementCandidate:
-    """The neuron once something has left, or why nothing can."""
+    """The neuron as a candidate once something was evicted, or why nothing can be."""
     count, need, devices = _devices_to_clear(request, neuron_info)
     if len(devices) < count:
-        held = request.held.get(neuron_info.neuron, ())
+        reserved = request.reserved.get(neuron_info.neuron, ())
         why = [d.quarantine or d.busy for d in neuron_info.devices if d.quarantine or d.busy]
-        why += ["kept for a model that has waited longer"] * bool(held)
-        waiting = bool(held) or any(d.busy and not d.quarantine for d in neuron_info.devices)
+        why += ["kept for a model that has waited longer"] * bool(reserved)
+        waiting = bool(reserved) or any(d.busy and not d.quarantine for d in neuron_info.devices)
         outcome = PlacementOutcome.WAIT if waiting else PlacementOutcome.UNAVAILABLE
         reason = "; ".join(dict.fromkeys(why)) or "its devices are taken"
         return PlacementCandidate(
@@ -210,14 +222,16 @@ def _candidate_of_plan(
 def _devices_to_clear(
     request: PlacementRequest, neuron_info: NeuronInfo
 ) -> tuple[int, int, list[DeviceInfo]]:
-    """For the fewest devices that would do: how many, the need on each, and which are eligible."""
+    """For the fewest devices that would do: how many, bytes needed on each, which are eligible."""
     profile = request.profile
     devices = neuron_info.devices_of(profile.device_kind)
     for count, need in request.needs:
         large = [d for d in devices if d.capacity_bytes > 0 and d.capacity_bytes >= need]
         if len(large) >= count:
-            held = request.held.get(neuron_info.neuron, ())
-            open_ones = [d for d in large if not (d.busy or d.quarantine or d.device_id in held)]
+            reserved = request.reserved.get(neuron_info.neuron, ())
+            open_ones = [
+                d for d in large if not (d.busy or d.quarantine or d.device_id in reserved)
+            ]
             return count, need, open_ones
     return profile.devices, request.footprint.per_device(profile.devices), []
 
@@ -225,13 +239,13 @@ def _devices_to_clear(
 def dearest_bound(
     request: PlacementRequest, incoming: Incoming, neuron_info: NeuronInfo, first: Turn
 ) -> Turn | None:
-    """The least turn that the dearest victim of a plan can have. Cheap.
+    """A lower bound on the turn of the dearest victim of any plan, found quickly.
 
     Args:
         request: what is to be placed.
         incoming: the same, as eviction asks for it.
         neuron_info: where.
-        first: the turn of the first copy there that may go now.
+        first: the turn of the first instance there that may go now.
 
     Returns: `first` where one device will do; None where too few devices can be cleared now.
     """
@@ -251,7 +265,7 @@ def dearest_bound(
 def _groups(
     devices: list[DeviceInfo], count: int, neuron_info: NeuronInfo, incoming: Incoming
 ) -> Iterable[list[DeviceInfo]]:
-    """Sets of devices worth a plan: each alone, or the most easily cleared together."""
+    """Sets of devices to plan for: each device alone, or those with most to free, together."""
     if count == 1:
         return ([device] for device in devices)
     reclaimable = dict.fromkeys((d.device_id for d in devices), 0)
@@ -265,7 +279,7 @@ def _groups(
 
 
 def _plan_rank(plan: EvictionPlan, strategy: Strategy) -> tuple[object, ...]:
-    """Among plans: possible before not; then whose dearest victim is missed least; then fewest."""
+    """Sort key of plans: without a drain first; then by the dearest victim; then by how many go."""
     if not plan.victims:
         end = plan.retry_at if plan.retry_at is not None else float("inf")
         return (3 if plan.is_hopeless else 2, (end,), 0)
@@ -274,7 +288,7 @@ def _plan_rank(plan: EvictionPlan, strategy: Strategy) -> tuple[object, ...]:
 
 
 def affinity(profile: Profile, neuron_info: NeuronInfo) -> int:
-    """How many of the model's wishes for labels the neuron meets."""
+    """How many of the labels that the model prefers the neuron has."""
     if not profile.affinity:
         return 0
     return sum(neuron_info.labels.get(key) == value for key, value in profile.affinity.items())

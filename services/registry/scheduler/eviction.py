@@ -1,6 +1,6 @@
-"""Who must leave to make room. Pure; asked far more often than anything happens, so it never logs.
+"""Which instances must go to make room. Asked far more often than anything happens: no logs here.
 
-Three questions are kept apart. *May* a copy ever be displaced by this model: pins, residency
+Three questions are kept apart. *May* an instance ever be displaced by this model: pins, residency
 class, the model's minimum of replicas. May it be displaced *now*: minimum residency, hand-overs,
 work in flight. And in which *order* do those go that may: the strategy.
 """
@@ -22,7 +22,7 @@ class Incoming:
 
     Attributes:
         residency_class: it may displace its own class and those below.
-        may_drain: it has waited so long that busy copies may be drained for it.
+        may_drain: it has waited so long that busy instances may be drained for it.
         now: seconds on the monotonic clock.
     """
 
@@ -34,14 +34,14 @@ class Incoming:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class EvictionPlan:
-    """How to make room on some devices.
+    """How to make room for a model on some devices of one neuron.
 
     Attributes:
         victims: in the order in which they go; empty where nothing must.
         obstacle: why it cannot be done now; empty where it can.
         is_hopeless: it cannot be done by waiting either.
         retry_at: when a protection ends that is in the way; None if only work is in the way.
-        waits_for: copies that are in the way for now.
+        waits_for: instances that are in the way for now.
     """
 
     victims: tuple[InstanceInfo, ...] = ()
@@ -66,7 +66,13 @@ _IN_MOTION = frozenset({
 
 
 def immunity(instance: InstanceInfo, incoming: Incoming) -> str:
-    """Why a copy never has to go for this model; empty if it may have to."""
+    """Why an instance is never evicted for this model, whoever waits; empty if it may be.
+
+    1. A useless instance (failed, outdated) is protected by nothing.
+    2. A pinned one is never evicted.
+    3. One of a higher residency class is not evicted for a lower one.
+    4. One of its model's minimum of replicas is not evicted for its own class.
+    """
     if instance.is_surplus:
         return ""
     if instance.is_pinned:
@@ -79,7 +85,14 @@ def immunity(instance: InstanceInfo, incoming: Incoming) -> str:
 
 
 def may_go_now(instance: InstanceInfo, incoming: Incoming) -> bool:
-    """True if nothing that passes by itself is in the way: motion, work, protection."""
+    """True if an instance may be evicted at this moment, as far as time goes.
+
+    All of these must hold:
+
+    1. It is not being loaded, unloaded, drained or recovered.
+    2. It has no work, or the model that comes has waited so long that work is drained for it.
+    3. Its protection (minimum residency, a caller on its way) is over, or it is useless.
+    """
     return (
         instance.state not in _IN_MOTION
         and (incoming.may_drain or not instance.in_flight)
@@ -88,7 +101,7 @@ def may_go_now(instance: InstanceInfo, incoming: Incoming) -> bool:
 
 
 def delay(instance: InstanceInfo, incoming: Incoming) -> str:
-    """Why a copy that may have to go cannot go now; empty if it can."""
+    """Why an instance cannot be evicted now, for people; empty if it can."""
     if may_go_now(instance, incoming):
         return ""
     if instance.state in _IN_MOTION:
@@ -99,7 +112,11 @@ def delay(instance: InstanceInfo, incoming: Incoming) -> str:
 
 
 class Turn(NamedTuple):
-    """Sort key: the smallest goes first; the useless before the idle, the idle before the busy."""
+    """Sort key of eviction: the smallest goes first.
+
+    Useless instances go before idle ones, idle ones before busy ones; then by residency class,
+    where the strategy is `priority`; then the longest unused.
+    """
 
     is_useful: bool
     is_busy: bool
@@ -109,7 +126,7 @@ class Turn(NamedTuple):
 
 
 def turn(instance: InstanceInfo, strategy: Strategy) -> Turn:
-    """When a copy's turn is."""
+    """The sort key of an instance."""
     rank = instance.residency_class if strategy is Strategy.PRIORITY else 0
     return Turn(not instance.is_surplus, instance.in_flight > 0, rank, instance.last_used)
 
@@ -120,9 +137,14 @@ def make_room(
     instances: Iterable[InstanceInfo],
     incoming: Incoming,
 ) -> EvictionPlan:
-    """Chooses the copies that must leave so that each device has `need_bytes` free.
+    """Chooses the instances that must go so that each device has `need_bytes` free.
 
-    The oldest *displaceable* ones go, and none that the others make unnecessary.
+    1. Devices that have enough free need nothing.
+    2. Instances that may be evicted now are taken in turn (see `Turn`) until enough is free.
+    3. Of those, any that is not needed once the others are gone stays, the last taken first.
+    4. If all of them do not free enough, nothing goes: the plan says what is in the way, and until
+       when a protection keeps it there.
+    5. If even the instances that may ever be evicted do not free enough, the plan is hopeless.
 
     Args:
         devices: the devices that the model would use.
@@ -156,7 +178,7 @@ def make_room(
 def _enough(
     instances: Sequence[InstanceInfo], missing: dict[str, int]
 ) -> tuple[InstanceInfo, ...] | None:
-    """The first few that free what is missing, without the superfluous; None if all do not."""
+    """The first few that free what is missing, without superfluous ones; None if all do not."""
     chosen: list[InstanceInfo] = []
     left = dict(missing)
     for instance in instances:
@@ -172,7 +194,7 @@ def _enough(
 
 
 def _without_surplus(chosen: list[InstanceInfo], left: dict[str, int]) -> list[InstanceInfo]:
-    """Spares, newest first, whoever is not needed once the others have gone."""
+    """Leaves out, the last taken first, whatever is not needed once the others are gone."""
     for instance in list(reversed(chosen)):
         if all(left.get(d, 0) + freed <= 0 for d, freed in instance.memory.items() if d in left):
             chosen.remove(instance)

@@ -1,4 +1,4 @@
-"""Whether a model could ever run on a neuron, were it empty and at rest. Pure.
+"""Whether a model could ever run on a neuron, if nothing else were loaded there.
 
 What is wrong for good is told apart from what is wrong for now (`NeuronInfo.refusal`): the first
 is a configuration to mend, the second a wait.
@@ -15,13 +15,13 @@ Needs = tuple[tuple[int, int], ...]
 
 
 def needs_of(profile: Profile, footprint: Footprint) -> Needs:
-    """The ways to spread a model: on how many devices, and what each must have. Fewest first."""
+    """The ways to spread a model: (number of devices, bytes on each). Fewest devices first."""
     counts = range(profile.devices, profile.max_devices + 1)
     return tuple((count, footprint.per_device(count)) for count in counts)
 
 
 def any_fits(needs: Needs, figures: tuple[int, ...]) -> bool:
-    """True if one of the ways fits into these figures, which come largest first."""
+    """True if one of the ways to spread a model fits into devices of these sizes, largest first."""
     most = len(figures)
     for count, need in needs:  # noqa: SIM110 - asked thousands of times; a generator costs double
         if count <= most and figures[count - 1] >= need:
@@ -37,7 +37,11 @@ def is_possible(profile: Profile, needs: Needs, neuron_info: NeuronInfo) -> bool
 
 
 def objection(profile: Profile, footprint: Footprint, neuron_info: NeuronInfo) -> str:
-    """Why the model can never run there, in a sentence; empty if it could."""
+    """Why the model can never run on a neuron, in a sentence; empty if it could.
+
+    Looked at in this order: allowed neurons, required labels, engine, files, kind and number of
+    devices, memory of each device when it is empty.
+    """
     found = _rule_objection(profile, neuron_info)
     needs = needs_of(profile, footprint)
     if found or any_fits(needs, neuron_info.capacities[profile.device_kind]):

@@ -1,4 +1,4 @@
-"""Every neuron's standing, in the orders in which placement looks for the best one. Pure.
+"""All neurons, sorted in the ways in which the scheduler looks for the best one.
 
 Three orders are kept up to date, a few microseconds for each neuron that changes: by free room, by
 the turn of what is loaded, by the end of protections. So a decision among ten thousand neurons
@@ -18,15 +18,20 @@ from services.registry.scheduler import eviction
 from services.registry.scheduler.eviction import Incoming, Turn
 from services.registry.scheduler.neuron_info import KINDS, InstanceInfo, NeuronInfo
 
-# Everything that `eviction.immunity` reads: holdings of one group are all immune, or none is.
+# Everything that `eviction.immunity` reads: instances of one group are all immune, or none is.
 _Group: TypeAlias = tuple[bool, bool, bool, int]
-# A time or a turn, the neuron, and which of its holdings.
+# A time or a turn, the neuron, and which of its instances.
 _Ends: TypeAlias = list[tuple[float, str, int]]
 _Turns: TypeAlias = list[tuple[Turn, str, int]]
 
 
 class NeuronIndex:
-    """Standings by neuron. Whoever changes something about a neuron puts its new standing."""
+    """What the scheduler knows of each neuron. After a change the neuron is put in again.
+
+    Args:
+        strategy: of eviction; it sorts the instances.
+        neuron_infos: what to begin with.
+    """
 
     def __init__(self, strategy: Strategy, neuron_infos: Iterable[NeuronInfo] = ()) -> None:
         self._strategy = strategy
@@ -45,13 +50,13 @@ class NeuronIndex:
         return iter(self._by_name.values())
 
     def get(self, neuron: str) -> NeuronInfo | None:
-        """A neuron's standing, or None."""
+        """What is known of a neuron, or None."""
         return self._by_name.get(neuron)
 
     # -- keeping ------------------------------------------------------------------------------
 
     def put(self, neuron_info: NeuronInfo) -> None:
-        """Takes a neuron's newest standing."""
+        """Takes a neuron in, in the place of what was known of it."""
         old = self._by_name.get(neuron_info.neuron)
         if old == neuron_info:
             return
@@ -106,7 +111,8 @@ class NeuronIndex:
             kind: of the device: `cuda`, `cpu`, or empty for any.
             least_bytes: free on the largest such device.
 
-        Yields: work, bytes free on the largest device, standing; least work first, then most free.
+        Yields: requests in flight, bytes free on the largest device, the neuron; least work first,
+            then most free.
         """
         entries = self._by_room[kind]
         first = bisect.bisect_left(entries, (least_bytes,))
@@ -125,9 +131,9 @@ class NeuronIndex:
         return any(self._stored[name] for name in names)
 
     def in_turn(self, incoming: Incoming) -> Iterator[tuple[Turn, NeuronInfo, InstanceInfo]]:
-        """All copies that may ever have to go for a model, whose turn it is first.
+        """All instances that may ever have to go for a model, whose turn it is first.
 
-        Some of them may not go now; a neuron comes once for each of its copies.
+        Some of them may not go now; a neuron comes once for each of its instances.
         """
         open_to = [
             turns
@@ -138,7 +144,7 @@ class NeuronIndex:
             yield entry[0], self._by_name[entry[1]], self._instance(entry)
 
     def protections(self, now: float) -> Iterator[tuple[float, NeuronInfo, InstanceInfo]]:
-        """Copies that are protected beyond a moment, in the order in which that ends."""
+        """Instances that are protected beyond a moment, in the order in which that ends."""
         ends = self._by_end
         for position in range(bisect.bisect_right(ends, now, key=_first), len(ends)):
             entry = ends[position]

@@ -1,7 +1,4 @@
-"""How a neuron stands for placement: what is free, what is held, what may not be touched.
-
-Values that `SchedulerCache` makes of the fleet and that filters, eviction and select read.
-"""
+"""One neuron as the scheduler sees it: what is free, what is loaded, what may not be evicted."""
 
 from __future__ import annotations
 
@@ -17,7 +14,7 @@ KINDS: Final = ("", "cuda", "cpu")
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class DeviceInfo:
-    """One device.
+    """One device of a neuron.
 
     Attributes:
         capacity_bytes: what placements may use when nothing is loaded.
@@ -30,13 +27,14 @@ class DeviceInfo:
     kind: str
     capacity_bytes: int
     free_bytes: int
+    _: dataclasses.KW_ONLY
     busy: str = ""
     quarantine: str = ""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class InstanceInfo:
-    """One loaded copy, seen as something that might have to go.
+    """One loaded instance, as a candidate for eviction.
 
     Attributes:
         memory: bytes by device id.
@@ -44,13 +42,14 @@ class InstanceInfo:
         protected_until: on the same clock; minimum residency, and hand-overs under way.
         is_pinned: never goes.
         is_kept: one of the model's minimum of replicas: only a higher class displaces it.
-        is_surplus: of no use as it is (failed, or of an outdated revision): protected by nothing.
+        is_surplus: useless: failed, or of an outdated revision; protected by nothing.
     """
 
     instance_id: str
     model: str
     state: InstanceState
     memory: Mapping[str, int]
+    _: dataclasses.KW_ONLY
     residency_class: int
     in_flight: int
     last_used: float
@@ -62,14 +61,14 @@ class InstanceInfo:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class NeuronInfo:
-    """One neuron.
+    """One neuron, as of its newest report and of the orders that are under way.
 
     Attributes:
         refusal: why nothing may be placed on it for now; empty where something may.
         is_known: False until it has reported its devices; what it could run is not known.
         stored: models and sources on its disk.
         work: requests in flight on all of its instances.
-        models: of the holdings.
+        models: of which it has instances.
         capacities: of the devices that a model of a kind (`cuda`, `cpu`, empty for any) may use,
             largest first; open_free: what is free on those of them where a load may begin now.
             Both are derived, so that a look at thousands of neurons stays cheap.

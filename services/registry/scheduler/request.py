@@ -1,4 +1,4 @@
-"""The question that placement answers, and the shape of its answer."""
+"""The question that the scheduler answers, and the shape of its answer."""
 
 from __future__ import annotations
 
@@ -34,16 +34,16 @@ PLACEABLE = frozenset({PlacementOutcome.FREE_FIT, PlacementOutcome.EVICT, Placem
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class PlacementRequest:
-    """What is to be placed.
+    """A model that is to be placed, and under which rules.
 
     Attributes:
         now: seconds on the monotonic clock.
-        may_drain: it has waited so long that busy copies may be drained for it.
+        may_drain: it has waited so long that busy instances may be drained for it.
         avoided: neurons that just failed it, with the reason.
         only_neuron: the one an operator or a pin names; empty for any.
         load_seconds: expected load time on a neuron.
         may_evict: False where only free room is wanted.
-        held: devices, by neuron, that are kept for somebody who has waited longer.
+        reserved: device ids, by neuron, that are kept for a demand that has waited longer.
     """
 
     profile: Profile
@@ -55,7 +55,7 @@ class PlacementRequest:
     avoided: dict[str, str] = dataclasses.field(default_factory=dict[str, str])
     only_neuron: str = ""
     may_evict: bool = True
-    held: Mapping[str, frozenset[str]] = dataclasses.field(
+    reserved: Mapping[str, frozenset[str]] = dataclasses.field(
         default_factory=dict[str, frozenset[str]]
     )
 
@@ -66,13 +66,13 @@ class PlacementRequest:
 
     @property
     def incoming(self) -> Incoming:
-        """The same, as eviction asks for it."""
+        """The part of the request that decides about evictions."""
         return Incoming(self.profile.residency_class, self.may_drain, self.now, self.strategy)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class PlacementCandidate:
-    """One neuron that was looked at.
+    """One neuron that was looked at, and what it offers.
 
     Attributes:
         reason: why it was refused, or what makes it possible, in a sentence.
@@ -96,7 +96,7 @@ class PlacementCandidate:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class PlacementDecision:
-    """What to do.
+    """What to do with a model.
 
     Attributes:
         outcome: of the best candidate; IMPOSSIBLE where there is none.

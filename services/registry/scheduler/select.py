@@ -1,4 +1,4 @@
-"""Where a model should go. Pure: values in, values out; no clock, no I/O, no log.
+"""Where a model should go: values in, values out.
 
 `evaluate.examine` looks at one neuron; `decide` and `explain` both use it, so that what is
 explained is what would be done. `decide` looks only as far as the answer needs: of ten thousand
@@ -38,11 +38,18 @@ _Key: TypeAlias = tuple[object, ...]
 def decide(request: PlacementRequest, index: NeuronIndex) -> PlacementDecision:
     """The best neuron for a model.
 
-    Free room anywhere outranks any eviction, so evictions are planned only where there is none.
+    1. If the request names a neuron, only that one is looked at.
+    2. A neuron with free room outranks any eviction. Among those: most preferred labels, then the
+       files on its disk, then a GPU before the CPU, then least work, then most free memory, then
+       the name.
+    3. Else a neuron where room is made: without a drain before with one, then most preferred
+       labels, then the one whose dearest victim is missed least, then fewest victims.
+    4. Else nothing can be done now: the decision says whether waiting helps, and until when, with
+       the reasons of several neurons.
 
     Args:
         request: what is to be placed.
-        index: all neurons, by the same strategy as the question's.
+        index: all neurons, sorted by the strategy of the request.
     """
     if request.only_neuron:
         return _decide_one(request, index)
@@ -99,7 +106,7 @@ def _best_after_eviction(
     best: PlacementCandidate | None = None
     for first, neuron_info in _in_turn(index, incoming):
         if best is not None and _key(best) < _bound(len(profile.affinity), first):
-            # useless copies come before idle ones even where they are busy
+            # useless instances come before idle ones even where they are busy
             if first.is_useful or not first.is_busy:
                 break
             continue
@@ -118,7 +125,7 @@ def _best_after_eviction(
 
 
 def _in_turn(index: NeuronIndex, incoming: Incoming) -> Iterator[tuple[Turn, NeuronInfo]]:
-    """Each neuron where something may go now, with the turn of its first copy."""
+    """Each neuron where something may be evicted now, with the turn of its first instance."""
     seen: set[str] = set()
     for turn, neuron_info, instance in index.in_turn(incoming):
         if turn.is_useful and turn.is_busy and not incoming.may_drain:
@@ -129,7 +136,7 @@ def _in_turn(index: NeuronIndex, incoming: Incoming) -> Iterator[tuple[Turn, Neu
 
 
 def _bound(wishes: int, turn: Turn) -> _Key:
-    """What a plan can be ranked at best."""
+    """The best rank that a plan can have."""
     outcome = PlacementOutcome.DRAIN if turn.is_busy else PlacementOutcome.EVICT
     return (outcome, -wishes, int(turn.is_busy), turn)
 
@@ -152,7 +159,7 @@ def _takes(request: PlacementRequest, neuron_info: NeuronInfo) -> bool:
 
 
 def _least_bad(request: PlacementRequest, index: NeuronIndex) -> PlacementDecision:
-    """Nothing can be done now: the reasons of a few, and of as many as it takes to find hope."""
+    """Nothing placeable: examines up to 16 neurons, more until one can wait, for their reasons."""
     candidates: list[PlacementCandidate] = []
     is_hopeful = False
     for neuron_info in _able(request, index):
@@ -181,7 +188,7 @@ def _able(request: PlacementRequest, index: NeuronIndex) -> Iterator[NeuronInfo]
 
 
 def _first_end(request: PlacementRequest, index: NeuronIndex) -> float | None:
-    """When the first protection ends that may be in the way."""
+    """When the first protection ends that may be in the way; None where there is none."""
     for until, neuron_info, instance in index.protections(request.now):
         if instance.is_pinned or (
             request.only_neuron and neuron_info.neuron != request.only_neuron

@@ -297,7 +297,7 @@ async def test_a_bad_model_file_is_not_tried_twice(tmp_path):
         assert len(neuron.loads) == 1
 
 
-async def test_an_excluded_copy_is_not_answered_again(tmp_path):
+async def test_an_excluded_instance_is_not_answered_again(tmp_path):
     models = THREE.replace('id = "a"', 'id = "a"\nreplicas = { max = 2 }')
     async with running_fleet(document(tmp_path, models)) as fleet:
         await fleet.add(ScriptedNeuron("one"))

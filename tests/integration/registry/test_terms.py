@@ -19,9 +19,9 @@ from services.backplane.errors import FleetError, Reason
 from services.backplane.lifecycle import Shutdown
 from services.backplane.metrics import new_registry
 from services.backplane.status import from_rpc_error
-from services.registry import election
 from services.registry import settings as registry_settings
 from services.registry.catalogue.catalogue import EMPTY
+from services.registry.election import Election
 from services.registry.metrics import RegistryMetrics
 from services.registry.rpc.neuron_dialer import keep_dialling
 from services.registry.store.leader_lease import LeaderLease
@@ -74,9 +74,15 @@ async def test_who_asks_while_a_leadership_ends_is_sent_away_and_not_kept(tmp_pa
     await store.open()
     metrics = RegistryMetrics(new_registry("registry"))
     leading = asyncio.create_task(
-        election.run_election(
-            settings, EMPTY, store, holder, metrics, shutdown, Address("127.0.0.1", 1)
-        )
+        Election(
+            settings=settings,
+            catalogue=EMPTY,
+            store=store,
+            holder=holder,
+            metrics=metrics,
+            shutdown=shutdown,
+            address="127.0.0.1:1",
+        ).run()
     )
     await eventually(lambda: holder.term is not None)
     term = holder.leading_term()

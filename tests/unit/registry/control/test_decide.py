@@ -25,7 +25,7 @@ def draining_for_c() -> tuple[StillFleet, Caller]:
     return fleet, waiting
 
 
-def test_a_copy_that_falls_idle_goes_instead_once_the_drain_has_lasted_as_long_as_its_load():
+def test_an_instance_that_falls_idle_goes_instead_once_the_drain_has_lasted_as_long_as_its_load():
     fleet, waiting = draining_for_c()
 
     fleet.work("b", 0)
@@ -61,7 +61,7 @@ def test_a_drain_that_ends_in_time_costs_nobody_else():
     assert waiting.placed
 
 
-def test_a_busy_copy_is_never_drained_in_the_place_of_another_drain():
+def test_a_busy_instance_is_never_drained_in_the_place_of_another_drain():
     fleet, _ = draining_for_c()
 
     fleet.wait(100.0)
@@ -82,7 +82,7 @@ def test_a_demand_that_nobody_waits_for_any_more_turns_to_nothing():
 
 
 def test_a_demand_gives_up_two_drains_and_no_more():
-    """Each idle copy gets work in the very moment of its eviction, and drains in its turn."""
+    """Each idle instance gets work in the very moment of its eviction, and drains in its turn."""
     fleet = StillFleet(A, B, C, D, E, capacities=(SIZE,) * 4, policy=BARE)
     for model in "abde":
         fleet.serve(model)
@@ -99,7 +99,7 @@ def test_a_demand_gives_up_two_drains_and_no_more():
     assert [o.model for o in fleet.unloads] == ["a", "b", "d"]
 
 
-def test_a_copy_on_the_same_device_may_go_instead():
+def test_an_instance_on_the_same_device_may_go_instead():
     fleet = StillFleet(A, B, C, capacities=(2 * SIZE,), policy=BARE)
     fleet.serve("a")
     fleet.work("a", 1)
@@ -125,3 +125,26 @@ def test_free_room_is_taken_at_once():
     assert fleet.loads[-1].profile.model == "c"
     assert fleet.loads[-1].neuron == "n1"
     assert not isinstance(waiting.steps[-1], Evicting)
+
+
+def test_room_that_becomes_free_elsewhere_ends_the_wait_for_a_drain():
+    fleet = StillFleet(A, B, C, capacities=(SIZE, SIZE))
+    fleet.serve("a")
+    fleet.serve("b")
+    fleet.work("a", 1)
+    fleet.work("b", 1)
+    waiting = fleet.ask("c")
+    fleet.wait(10)
+    drained = fleet.unloads[-1]
+    other = next(n for n in fleet.held if n != drained.neuron)
+    fleet.held[other].clear()
+
+    fleet.report(other)
+
+    assert (fleet.loads[-1].profile.model, fleet.loads[-1].neuron) == ("c", other)
+    fleet.finish_load()
+    assert waiting.placed
+    assert waiting.placed.neuron == other
+    fleet.work(drained.model, 0)
+    fleet.finish_unload()
+    assert fleet.control.placements.demands == []

@@ -50,7 +50,7 @@ def test_a_dead_process_cannot_lose_or_remove_the_live_one():
     assert fleet.members["one"].report.instances == ()
 
 
-def test_the_same_process_keeps_its_copies_over_a_broken_stream_but_must_report_first():
+def test_the_same_process_keeps_its_instances_over_a_broken_stream_but_must_report_first():
     fleet, epoch = attached(READY)
     fleet.lose("one", epoch)
 
@@ -128,7 +128,7 @@ def test_too_old_a_revision_is_said_to_be_too_old():
     assert fleet.changed_since(fleet.revision - 10) is not None
 
 
-def test_an_announced_copy_is_believed_until_a_report_lists_it():
+def test_an_announced_instance_is_believed_until_a_report_lists_it():
     fleet, epoch = attached()
     fleet.announce("one", "i1", READY, 0.0)
     loading = dataclasses.replace(READY, state=InstanceState.LOADING)
@@ -142,7 +142,7 @@ def test_an_announced_copy_is_believed_until_a_report_lists_it():
     assert list(fleet.instances_of("m")) == []
 
 
-def test_a_late_report_does_not_bring_a_freed_copy_back():
+def test_a_late_report_does_not_bring_a_freed_instance_back():
     fleet, epoch = attached(READY)
     fleet.depart("one", "i1", "x")
     assert fleet.awaits_report("one")

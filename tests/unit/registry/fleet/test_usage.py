@@ -19,7 +19,7 @@ from services.registry.fleet.state import FleetState
 from services.registry.fleet.usage import Activity
 from services.registry.scheduler.cache import SchedulerCache
 
-COPY = Instance("x", "m", InstanceState.READY, last_used=500.0)
+INSTANCE = Instance("x", "m", InstanceState.READY, last_used=500.0)
 
 
 def member(*instances: Instance) -> Member:
@@ -28,24 +28,24 @@ def member(*instances: Instance) -> Member:
 
 def test_work_and_a_stamp_that_moves_are_use_and_nothing_else_is():
     activity = Activity()
-    activity.observe("n", member(COPY), 10.0)
-    activity.observe("n", member(COPY), 20.0)
+    activity.observe("n", member(INSTANCE), 10.0)
+    activity.observe("n", member(INSTANCE), 20.0)
     record = activity.of("x")
     assert record is not None
     assert record.last_used == 10.0
 
-    activity.observe("n", member(dataclasses.replace(COPY, last_used=501.0)), 30.0)
+    activity.observe("n", member(dataclasses.replace(INSTANCE, last_used=501.0)), 30.0)
     assert record.last_used == 30.0
-    activity.observe("n", member(dataclasses.replace(COPY, active_requests=1)), 40.0)
+    activity.observe("n", member(dataclasses.replace(INSTANCE, active_requests=1)), 40.0)
 
     assert record.last_used == 40.0
 
 
 def test_after_a_restart_of_the_registry_the_order_of_use_is_kept():
     activity = Activity()
-    older = dataclasses.replace(COPY, instance_id="old", last_used=400.0)
+    older = dataclasses.replace(INSTANCE, instance_id="old", last_used=400.0)
 
-    activity.observe("n", member(COPY, older), 1000.0)
+    activity.observe("n", member(INSTANCE, older), 1000.0)
 
     new, old = activity.of("x"), activity.of("old")
     assert new is not None
@@ -55,7 +55,7 @@ def test_after_a_restart_of_the_registry_the_order_of_use_is_kept():
 
 def test_protection_is_the_longest_of_residency_load_time_and_hand_over():
     activity = Activity()
-    activity.observe("n", member(COPY), 10.0)
+    activity.observe("n", member(INSTANCE), 10.0)
     record = activity.of("x")
     assert record is not None
 
@@ -67,9 +67,9 @@ def test_protection_is_the_longest_of_residency_load_time_and_hand_over():
     assert activity.protected_until("x", 5.0) == 62.0
 
 
-def test_a_copy_that_is_gone_leaves_no_record():
+def test_an_instance_that_is_gone_leaves_no_record():
     activity = Activity()
-    activity.observe("n", member(COPY), 10.0)
+    activity.observe("n", member(INSTANCE), 10.0)
 
     activity.observe("n", None, 11.0)
 
@@ -79,14 +79,14 @@ def test_a_copy_that_is_gone_leaves_no_record():
 
 def test_full_means_queued_and_since_when_is_kept():
     activity = Activity()
-    full = dataclasses.replace(COPY, queued_requests=2)
+    full = dataclasses.replace(INSTANCE, queued_requests=2)
     activity.observe("n", member(full), 10.0)
     activity.observe("n", member(full), 20.0)
     record = activity.of("x")
     assert record is not None
     assert record.full_since == 10.0
 
-    activity.observe("n", member(COPY), 30.0)
+    activity.observe("n", member(INSTANCE), 30.0)
 
     assert record.full_since is None
 
@@ -96,14 +96,14 @@ def test_full_means_queued_and_since_when_is_kept():
     [({"a": 3, "b": 1}, "b"), ({"a": 1, "b": 1}, "a"), ({"b": 0, "a": 0}, "a")],
     ids=["least busy", "ties by name", "whatever order"],
 )
-def test_callers_are_sent_to_the_least_busy_copy(busy, chosen):
+def test_callers_are_sent_to_the_least_busy_instance(busy, chosen):
     profile = Profile("m")
     fleet_state = FleetState(lambda: 0.0, catalogue=Catalogue({"m": profile}, {}, 1))
     fleet: Fleet = fleet_state.fleet
     for name, active in busy.items():
         epoch = fleet.attach(NeuronIdentity(name, "i", f"{name}:1"))
-        copy = dataclasses.replace(COPY, instance_id=f"{name}-m", active_requests=active)
-        fleet.report(name, epoch, NeuronReport(1, instances=(copy,)), 0.0, None)
+        instance = dataclasses.replace(INSTANCE, instance_id=f"{name}-m", active_requests=active)
+        fleet.report(name, epoch, NeuronReport(1, instances=(instance,)), 0.0, None)
     ready_instances = ReadyInstances(fleet_state, SchedulerCache(fleet_state))
 
     placed = ready_instances.choose(ready_instances.routable(profile), frozenset())
@@ -136,20 +136,20 @@ def test_callers_are_sent_to_the_least_busy_copy(busy, chosen):
 def test_what_is_routed_to(facts, is_routable):
     profile = Profile("m", revision=7)
     fleet_state = FleetState(lambda: 0.0)
-    copy = dataclasses.replace(COPY, **{"config_revision": 7, **facts})
+    instance = dataclasses.replace(INSTANCE, **{"config_revision": 7, **facts})
 
-    assert fleet_state.is_routable(profile, member(copy), copy) is is_routable
+    assert fleet_state.is_routable(profile, member(instance), instance) is is_routable
 
 
 def test_nothing_is_routed_to_a_lost_or_stopping_neuron():
     profile, fleet_state = Profile("m"), FleetState(lambda: 0.0)
-    lost = dataclasses.replace(member(COPY), is_lost=True)
+    lost = dataclasses.replace(member(INSTANCE), is_lost=True)
     stopping = dataclasses.replace(
-        member(COPY), report=NeuronReport(1, instances=(COPY,), is_draining=True)
+        member(INSTANCE), report=NeuronReport(1, instances=(INSTANCE,), is_draining=True)
     )
-    cordoned = dataclasses.replace(member(COPY), is_cordoned=True)
+    cordoned = dataclasses.replace(member(INSTANCE), is_cordoned=True)
 
-    assert [fleet_state.is_routable(profile, m, COPY) for m in (lost, stopping, cordoned)] == [
+    assert [fleet_state.is_routable(profile, m, INSTANCE) for m in (lost, stopping, cordoned)] == [
         False,
         False,
         True,

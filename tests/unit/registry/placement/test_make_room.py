@@ -44,7 +44,7 @@ def test_a_neuron_that_was_cordoned_meanwhile_gets_no_load():
     assert "cordoned" in waiting.reason
 
 
-def test_a_load_begins_in_free_room_beside_a_copy_that_drains():
+def test_a_load_begins_in_free_room_beside_an_instance_that_drains():
     """An operator's unload may take an hour; the rest of the device is not idle for that."""
     fleet = StillFleet(A, B, capacities=(2 * SIZE,), policy=BARE)
     fleet.serve("a")
@@ -60,7 +60,7 @@ def test_a_load_begins_in_free_room_beside_a_copy_that_drains():
 
 
 def test_a_load_that_somebody_else_began_keeps_its_devices():
-    """After a fail-over: the copy holds no memory yet, and its device is taken all the same."""
+    """After a fail-over: the instance holds no memory yet, and its device is taken all the same."""
     fleet = StillFleet(A, B, capacities=(SIZE,), policy=BARE)
     foreign = Instance("x", "a", InstanceState.LOADING, {}, config_revision=1, device_ids=("gpu",))
     fleet.held["n0"]["x"] = foreign
@@ -82,3 +82,35 @@ def test_a_load_that_nobody_waits_for_ends_where_policy_drops_it():
     assert isinstance(waiting.error, FleetError)
     assert waiting.error.reason is Reason.QUEUE_TIMEOUT
     assert fleet.cancelled == [fleet.loads[0].order_id]
+
+
+def test_only_as_many_are_evicted_as_fresh_figures_still_demand():
+    """The first victim freed more than was known: the second one stays."""
+    big = profile("big", memory_bytes=2 * SIZE)
+    fleet = StillFleet(A, B, big, capacities=(2 * SIZE,))
+    fleet.serve("a")
+    fleet.serve("b")
+    fleet.wait(60)
+    fleet.ask("big")
+    assert [o.model for o in fleet.unloads] == ["a"]
+    fleet.capacities["n0"] = 3 * SIZE  # the neuron measures more than the registry expected
+
+    fleet.finish_unload()
+
+    assert [o.model for o in fleet.unloads] == ["a"]
+    assert fleet.loads[-1].profile.model == "big"
+
+
+def test_a_victim_that_became_busy_meanwhile_stays():
+    big = profile("big", memory_bytes=2 * SIZE)
+    fleet = StillFleet(A, B, big, capacities=(2 * SIZE,))
+    fleet.serve("a")
+    fleet.serve("b")
+    fleet.wait(60)
+    waiting = fleet.ask("big")
+    fleet.work("b", 1)
+
+    fleet.finish_unload()
+
+    assert [o.model for o in fleet.unloads] == ["a"]
+    assert "1 requests in flight" in waiting.reason

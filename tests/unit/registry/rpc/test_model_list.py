@@ -13,7 +13,7 @@ from services.registry.fleet.records import (
     StoredModel,
 )
 from services.registry.fleet.state import FleetState
-from services.registry.rpc.model_list import ModelList
+from services.registry.rpc.model_list import ModelDirectory
 from services.registry.scheduler.cache import SchedulerCache
 
 GPU = (Device("gpu", "cuda", 24, 24),)
@@ -28,7 +28,7 @@ def listed(*reports: NeuronReport, catalogue: tuple[Profile, ...] = ()):
     for index, report in enumerate(reports):
         name = f"n{index}"
         fleet.report(name, fleet.attach(NeuronIdentity(name, "i", f"{name}:1")), report, 0.0, None)
-    view = ModelList(fleet_state, {}, 1234).view(SchedulerCache(fleet_state), 1)
+    view = ModelDirectory(fleet_state, {}, 1234).view(SchedulerCache(fleet_state), 1)
     return {m.model: m for m in view.models}
 
 
@@ -40,7 +40,9 @@ def test_capabilities_are_united_without_doubles_and_nobodys_silence_hides_anoth
     models = listed(
         NeuronReport(1, GPU, (loaded("m", capabilities=("chat", "tools")),)),
         NeuronReport(1, GPU, (loaded("m", capabilities=()),)),
-        NeuronReport(1, GPU, stored=(StoredModel("m", "path:/m", 5, ("chat", "reasoning")),)),
+        NeuronReport(
+            1, GPU, stored=(StoredModel("m", "path:/m", 5, capabilities=("chat", "reasoning")),)
+        ),
     )
 
     assert list(models["m"].capabilities) == [
@@ -62,7 +64,7 @@ def test_what_was_found_out_wins_over_the_catalogue_and_the_catalogue_over_nothi
     assert list(models["cold"].capabilities) == [model_pb2.CAPABILITY_VISION]
 
 
-def test_the_tightest_context_of_the_loaded_copies_counts():
+def test_the_tightest_context_of_the_loaded_instances_counts():
     configured = Profile("m", LoadTerms(max_context_tokens=9000))
 
     assert listed(catalogue=(configured,))["m"].max_context_tokens == 9000
@@ -98,7 +100,7 @@ def test_what_no_neuron_lists_any_more_is_gone():
     fleet = fleet_state.fleet
     epoch = fleet.attach(NeuronIdentity("n", "i", "n:1"))
     fleet.report("n", epoch, NeuronReport(1, GPU, (loaded("m"),)), 0.0, None)
-    model_list = ModelList(fleet_state, {}, 0)
+    model_list = ModelDirectory(fleet_state, {}, 0)
     assert [m.model for m in model_list.view(SchedulerCache(fleet_state), 1).models] == ["m"]
 
     fleet.report("n", epoch, NeuronReport(2, GPU), 0.0, None)
@@ -119,10 +121,10 @@ def test_when_a_model_was_first_known_does_not_change():
     assert listed(catalogue=(Profile("m"),))["m"].created_unix_seconds == 1234
 
 
-def test_a_model_is_known_by_the_files_of_its_copy_also_when_that_is_gone():
+def test_a_model_is_known_by_the_files_of_its_instance_also_when_that_is_gone():
     files = StoredModel("m", "path:/m", 7, quantization="Q4_1", fingerprint="f", modified=1.5)
     fleet_state = FleetState(lambda: 0.0, catalogue=Catalogue({"m": Profile("m")}, {}, 1))
-    fleet, model_list = fleet_state.fleet, ModelList(fleet_state, {}, 1234)
+    fleet, model_list = fleet_state.fleet, ModelDirectory(fleet_state, {}, 1234)
     epoch = fleet.attach(NeuronIdentity("n", "i", "n:1"))
 
     seen = []

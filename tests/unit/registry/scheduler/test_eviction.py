@@ -11,7 +11,16 @@ from services.registry.scheduler.eviction import Incoming
 from services.registry.scheduler.neuron_info import DeviceInfo, InstanceInfo
 
 NOW = 100.0
-IDLE = InstanceInfo("i", "idle", InstanceState.READY, {"gpu": 10}, 100, 0, 50.0, 0.0)
+IDLE = InstanceInfo(
+    "i",
+    "idle",
+    InstanceState.READY,
+    {"gpu": 10},
+    residency_class=100,
+    in_flight=0,
+    last_used=50.0,
+    protected_until=0.0,
+)
 LRU = Incoming(100, may_drain=False, now=NOW)
 URGENT = dataclasses.replace(LRU, may_drain=True)
 
@@ -114,7 +123,7 @@ def test_work_in_flight_is_never_evicted_and_is_drained_only_for_the_urgent():
     assert urgent.drains
 
 
-def test_an_idle_copy_goes_before_a_busy_one_even_for_the_urgent():
+def test_an_idle_instance_goes_before_a_busy_one_even_for_the_urgent():
     busy, idle = instance("busy", in_flight=1, last_used=1), instance("idle", last_used=90)
 
     assert victims(eviction.make_room([device()], 10, [busy, idle], URGENT)) == ["idle"]
@@ -144,7 +153,7 @@ def test_what_is_in_motion_is_waited_for(state):
     assert not plan.is_hopeless
 
 
-def test_a_failed_or_outdated_copy_goes_first_whatever_protects_it():
+def test_a_failed_or_outdated_instance_goes_first_whatever_protects_it():
     useless = instance(
         "useless", is_surplus=True, is_pinned=True, residency_class=999, protected_until=NOW + 9
     )

@@ -15,15 +15,15 @@ from services.registry.scheduler.neuron_info import DeviceInfo, InstanceInfo, Ne
 INCOMING = Incoming(100, may_drain=False, now=50.0)
 
 
-def some_standing(dice: random.Random, neuron: str) -> NeuronInfo:
+def some_neuron(dice: random.Random, neuron: str) -> NeuronInfo:
     instances = tuple(
         InstanceInfo(
             f"{neuron}/{index}",
             "m",
             InstanceState.READY,
             {"gpu": 1},
-            dice.choice((50, 100, 200)),
-            dice.choice((0, 2)),
+            residency_class=dice.choice((50, 100, 200)),
+            in_flight=dice.choice((0, 2)),
             last_used=dice.choice((1.0, 2.0, 3.0)),
             protected_until=dice.choice((0.0, 60.0, 70.0)),
             is_pinned=dice.random() < 0.2,
@@ -34,7 +34,7 @@ def some_standing(dice: random.Random, neuron: str) -> NeuronInfo:
     )
     kind = dice.choice(("cuda", "cpu"))
     busy = "loading" if dice.random() < 0.3 else ""
-    devices = (DeviceInfo("gpu", kind, 24, dice.randint(0, 3), busy),)
+    devices = (DeviceInfo("gpu", kind, 24, dice.randint(0, 3), busy=busy),)
     stored = frozenset({"file"}) if dice.random() < 0.1 else frozenset[str]()
     return NeuronInfo(
         neuron, devices=devices, instances=instances, work=dice.randint(0, 2), stored=stored
@@ -66,16 +66,16 @@ def test_keeping_it_up_to_date_is_the_same_as_making_it_anew(seed, strategy):
             now.pop(neuron, None)
             index.discard(neuron)
         else:
-            now[neuron] = some_standing(dice, neuron)
+            now[neuron] = some_neuron(dice, neuron)
             index.put(now[neuron])
 
     assert everything(index) == everything(NeuronIndex(strategy, now.values()))
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_copies_come_in_the_order_of_their_turns_without_the_immune(seed):
+def test_instances_come_in_the_order_of_their_turns_without_the_immune(seed):
     dice = random.Random(seed)
-    fleet = [some_standing(dice, f"n{index}") for index in range(10)]
+    fleet = [some_neuron(dice, f"n{index}") for index in range(10)]
 
     told = list(NeuronIndex(Strategy.LRU, fleet).in_turn(INCOMING))
 
@@ -91,7 +91,7 @@ def test_copies_come_in_the_order_of_their_turns_without_the_immune(seed):
 @pytest.mark.parametrize("seed", range(20))
 def test_neurons_with_room_come_least_busy_first_then_roomiest(seed):
     dice = random.Random(seed)
-    fleet = [some_standing(dice, f"n{index}") for index in range(10)]
+    fleet = [some_neuron(dice, f"n{index}") for index in range(10)]
 
     told = [(w, f, s.neuron) for w, f, s in NeuronIndex(Strategy.LRU, fleet).with_room("cuda", 2)]
 
@@ -103,11 +103,11 @@ def test_neurons_with_room_come_least_busy_first_then_roomiest(seed):
     assert told == sorted(expected, key=lambda e: (e[0], -e[1], e[2]))
 
 
-def test_a_neuron_that_lists_one_copy_twice_harms_nobody():
+def test_a_neuron_that_lists_one_instance_twice_harms_nobody():
     dice = random.Random(1)
-    twice = some_standing(dice, "a").instances[:1] * 2
+    twice = some_neuron(dice, "a").instances[:1] * 2
     assert twice
-    confused = dataclasses.replace(some_standing(dice, "a"), instances=twice)
+    confused = dataclasses.replace(some_neuron(dice, "a"), instances=twice)
     index = NeuronIndex(Strategy.LRU, [confused])
 
     index.put(dataclasses.replace(confused, instances=twice[:1]))

@@ -5,49 +5,23 @@ import random
 
 import pytest
 
-from services.registry.catalogue.profile import LoadTerms, Profile
-from services.registry.fleet.footprints import Footprint
 from services.registry.fleet.policy import Strategy
-from services.registry.fleet.records import InstanceState
 from services.registry.scheduler import select
-from services.registry.scheduler.index import NeuronIndex
 from services.registry.scheduler.neuron_info import DeviceInfo, InstanceInfo, NeuronInfo
 from services.registry.scheduler.request import (
     PLACEABLE,
-    PlacementDecision,
     PlacementOutcome,
-    PlacementRequest,
 )
-
-GIB = 1 << 30
-MODEL = Profile("m", LoadTerms(source="path:/m"), 7, memory_bytes=10 * GIB)
-
-
-def device(free: int, capacity: int = 24, device_id: str = "gpu0", **facts: object) -> DeviceInfo:
-    return DeviceInfo(device_id, "cuda", capacity * GIB, free * GIB, **facts)  # type: ignore[arg-type]
-
-
-def neuron_info(name: str, *devices: DeviceInfo, **facts: object) -> NeuronInfo:
-    return NeuronInfo(name, devices=devices, **facts)  # type: ignore[arg-type]
-
-
-def instance(name: str, gib: int = 20, device_id: str = "gpu0", **facts: object) -> InstanceInfo:
-    made = InstanceInfo(name, name, InstanceState.READY, {device_id: gib * GIB}, 100, 0, 1.0, 0.0)
-    return dataclasses.replace(made, **facts)  # type: ignore[arg-type]
-
-
-def request(profile: Profile = MODEL, **facts: object) -> PlacementRequest:
-    footprint = Footprint(profile.memory_bytes, "catalogue")
-    return PlacementRequest(profile, footprint, 100.0, lambda _: 3.0, **facts)  # type: ignore[arg-type]
-
-
-def decide(question: PlacementRequest, fleet: list[NeuronInfo]) -> PlacementDecision:
-    return select.decide(question, NeuronIndex(question.strategy, fleet))
-
-
-def where(decision: PlacementDecision) -> str:
-    assert decision.best is not None
-    return decision.best.neuron
+from tests.unit.registry.scheduler.neurons import (
+    GIB,
+    MODEL,
+    decide,
+    device,
+    instance,
+    neuron_info,
+    request,
+    where,
+)
 
 
 def test_free_room_anywhere_outranks_any_eviction():
@@ -138,103 +112,10 @@ def test_a_device_without_figures_is_not_taken_for_an_empty_one():
     assert decide(request(), [silent]).outcome is PlacementOutcome.IMPOSSIBLE
 
 
-def test_busy_quarantined_and_held_devices_are_left_alone():
-    busy = neuron_info("busy", device(24, busy="loading z"))
-    broken = neuron_info("broken", device(24, quarantine="XID 79"))
-    held = neuron_info("held", device(24))
-
-    decision = select.explain(request(held={"held": frozenset({"gpu0"})}), [busy, broken, held])
-
-    assert {c.neuron: c.outcome for c in decision.candidates} == {
-        "busy": PlacementOutcome.WAIT,
-        "broken": PlacementOutcome.UNAVAILABLE,
-        "held": PlacementOutcome.WAIT,
-    }
-    assert {c.reason for c in decision.candidates} == {
-        "loading z",
-        "XID 79",
-        "kept for a model that has waited longer",
-    }
-
-
-@pytest.mark.parametrize(
-    ("profile", "standing_", "word"),
-    [
-        (dataclasses.replace(MODEL, neurons=("b",)), neuron_info("a", device(24)), "only on b"),
-        (
-            dataclasses.replace(MODEL, labels={"zone": "x"}),
-            neuron_info("a", device(24), labels={"zone": "y"}),
-            "lacks the label zone=x",
-        ),
-        (
-            dataclasses.replace(MODEL, terms=LoadTerms(source="path:/m", engine="exllamav2")),
-            neuron_info("a", device(24), engines=("llamacpp",)),
-            "no engine exllamav2",
-        ),
-        (
-            dataclasses.replace(MODEL, terms=LoadTerms()),
-            neuron_info("a", device(24)),
-            "not on its disk",
-        ),
-        (
-            dataclasses.replace(MODEL, devices=2, max_devices=2),
-            neuron_info("a", device(24)),
-            "has 1 devices",
-        ),
-        (
-            dataclasses.replace(MODEL, memory_bytes=80 * GIB),
-            neuron_info("a", device(24)),
-            "80.0 GiB",
-        ),
-        (
-            dataclasses.replace(MODEL, device_kind="cpu"),
-            neuron_info("a", device(24)),
-            "0 cpu devices",
-        ),
-    ],
-    ids=["host", "label", "engine", "files", "devices", "memory", "kind"],
-)
-def test_what_can_never_be_says_why(profile, standing_, word):
-    decision = select.explain(request(profile), [standing_])
-
-    assert decision.outcome is PlacementOutcome.IMPOSSIBLE
-    assert word in decision.candidates[0].reason
-    assert decide(request(profile), [standing_]).outcome is PlacementOutcome.IMPOSSIBLE
-
-
-def test_feasible_but_refusing_is_told_apart_from_impossible():
-    decision = decide(request(), [neuron_info("a", device(24), refusal="it is cordoned")])
-
-    assert decision.outcome is PlacementOutcome.UNAVAILABLE
-
-
-def test_a_neuron_that_has_not_reported_is_not_called_impossible():
-    silent = NeuronInfo("a", refusal="it has not reported yet", is_known=False)
-
-    assert decide(request(), [silent]).outcome is PlacementOutcome.UNAVAILABLE
-
-
 def test_only_the_named_neuron_is_considered():
     neurons = [neuron_info("a", device(24)), neuron_info("b", device(12))]
 
     assert where(decide(request(only_neuron="b"), neurons)) == "b"
-
-
-def test_a_neuron_that_has_a_copy_takes_no_second_one():
-    has = neuron_info("a", device(24), instances=(instance("m", 10),), models=frozenset({"m"}))
-
-    assert decide(request(), [has]).outcome is PlacementOutcome.BLOCKED
-
-
-def test_a_useless_copy_is_replaced_in_place():
-    failed = instance("m", 20, is_surplus=True, state=InstanceState.FAILED)
-    has = neuron_info("a", device(4), instances=(failed,), models=frozenset({"m"}))
-
-    decision = decide(request(), [has])
-
-    assert decision.outcome is PlacementOutcome.EVICT
-    assert decision.best is not None
-    assert [v.model for v in decision.best.victims] == ["m"]
 
 
 def test_explain_and_decide_agree():

@@ -69,10 +69,10 @@ class Brittle:
 
 async def test_what_nobody_waits_for_is_written_behind_and_the_rest_at_the_end():
     store = Brittle()
-    ledger = FactWriter(store)  # type: ignore[arg-type]
-    async with ledger.writing():
-        ledger.write_later(FactKind.NEURON, "a", "1")
-        ledger.write_later(FactKind.NEURON, "a", "2")
+    writer = FactWriter(store)  # type: ignore[arg-type]
+    async with writer.writing():
+        writer.write_later(FactKind.NEURON, "a", "1")
+        writer.write_later(FactKind.NEURON, "a", "2")
 
     assert store.written == [(FactKind.NEURON, "a", "2")]
 
@@ -80,12 +80,12 @@ async def test_what_nobody_waits_for_is_written_behind_and_the_rest_at_the_end()
 async def test_a_failed_write_is_tried_again_with_the_next():
     store = Brittle()
     store.failures = 1
-    ledger = FactWriter(store)  # type: ignore[arg-type]
-    async with ledger.writing():
-        ledger.write_later(FactKind.NEURON, "a", "1")
+    writer = FactWriter(store)  # type: ignore[arg-type]
+    async with writer.writing():
+        writer.write_later(FactKind.NEURON, "a", "1")
         for _ in range(5):
             await asyncio.sleep(0)
-        ledger.write_later(FactKind.NEURON, "b", "1")
+        writer.write_later(FactKind.NEURON, "b", "1")
 
     assert [key for _, key, _ in store.written] == ["a", "b"]
 
@@ -101,11 +101,11 @@ async def test_what_an_operator_said_fails_loudly():
 async def test_learned_figures_come_back_and_unreadable_ones_are_left_out():
     store = SqliteStore(":memory:")
     await store.open()
-    ledger = FactWriter(store)
-    async with ledger.writing():
-        ledger.write_learned_later({"m@1@": Learned(5, 5, 1, 2.5, 1)})
+    writer = FactWriter(store)
+    async with writer.writing():
+        writer.write_learned_later({"m@1@": Learned(5, 5, 1, 2.5, 1)})
     await store.put(FactKind.FOOTPRINT, "bad", "{")
-    facts: Facts = await ledger.load()
+    facts: Facts = await writer.load()
 
     assert learned_of(facts) == {"m@1@": Learned(5, 5, 1, 2.5, 1)}
     await store.close()

@@ -14,7 +14,7 @@ A, B = profile("a"), profile("b")
 BARE = Policy(minimum_residency=0.0, patience=10.0, handover=0.0, max_wait=60.0)
 
 
-def test_a_keep_alive_ends_with_the_copy_that_it_was_said_of():
+def test_a_keep_alive_ends_with_the_instance_that_it_was_said_of():
     """One client unloads after use; the next one's model is not unloaded under it for that."""
     fleet = StillFleet(A, policy=BARE)
     fleet.ask("a", keep_alive=0.0)
@@ -29,7 +29,7 @@ def test_a_keep_alive_ends_with_the_copy_that_it_was_said_of():
     assert len(fleet.unloads) == 1
 
 
-def test_a_keep_alive_outlives_one_of_several_copies():
+def test_a_keep_alive_outlives_one_of_several_instances():
     many = dataclasses.replace(A, max_replicas=2)
     fleet = StillFleet(many, capacities=(SIZE, SIZE), policy=BARE)
     fleet.ask("a", keep_alive=50.0)
