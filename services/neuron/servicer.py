@@ -20,7 +20,7 @@ from services.neuron.instances.load import Loads
 from services.neuron.instances.unload import Draining, Freed, Releasing, Unloads
 from services.neuron.membership.leader_epoch import LeaderEpoch
 from services.neuron.membership.report import StatusBoard, to_instance
-from services.neuron.serving.event_sink import ReaderOutlet
+from services.neuron.serving.event_sink import ReaderSink
 from services.neuron.serving.generations import Generations
 from services.neuron.serving.prompt import is_large
 from services.neuron.serving.queries import Measures
@@ -46,7 +46,7 @@ class NeuronServicer(NeuronServiceServicer):
         measures: Measures,
         board: StatusBoard,
         changes: Changes,
-        leaders: LeaderEpoch,
+        leader_epoch: LeaderEpoch,
         drain_seconds: float,
     ) -> None:
         self._loads = loads
@@ -55,7 +55,7 @@ class NeuronServicer(NeuronServiceServicer):
         self._measures = measures
         self._board = board
         self._changes = changes
-        self._leaders = leaders
+        self._leader_epoch = leader_epoch
         self._drain_seconds = drain_seconds
         self._sessions: set[Session] = set()
         self._closing = asyncio.Event()
@@ -70,7 +70,7 @@ class NeuronServicer(NeuronServiceServicer):
         self, request: neuron.LoadRequest, context: Context
     ) -> AsyncIterator[neuron.LoadResponse]:
         """Loads a model; see the contract."""
-        self._leaders.admit(request.leader_epoch)
+        self._leader_epoch.admit(request.leader_epoch)
         steps = self._loads.load(request.spec, detach=request.detach)
         async with contextlib.aclosing(steps):
             async for step in steps:
@@ -83,7 +83,7 @@ class NeuronServicer(NeuronServiceServicer):
         self, request: neuron.UnloadRequest, context: Context
     ) -> AsyncIterator[neuron.UnloadResponse]:
         """Unloads instances; see the contract."""
-        self._leaders.admit(request.leader_epoch)
+        self._leader_epoch.admit(request.leader_epoch)
         if not request.WhichOneof("target"):
             raise FleetError(Reason.BAD_REQUEST, "No target is named.", field="target")
         seconds = self._drain_seconds
@@ -100,17 +100,17 @@ class NeuronServicer(NeuronServiceServicer):
         self, request: generation.GenerateRequest, context: Context
     ) -> AsyncIterator[generation.GenerateResponse]:
         """Runs one generation; see the contract."""
-        outlet = ReaderOutlet()
+        sink = ReaderSink()
         arguments: Any = {
             "credit_tokens": _READER_CREDIT_TOKENS,
             "deadline_seconds": context.time_remaining(),
         }
         if is_large(request):
-            running = await self._generations.begin_large(request, outlet, **arguments)
+            running = await self._generations.begin_large(request, sink, **arguments)
         else:
-            running = self._generations.begin(request, outlet, **arguments)
+            running = self._generations.begin(request, sink, **arguments)
         try:
-            async for event, tokens in outlet.read():
+            async for event, tokens in sink.read():
                 yield event
                 if tokens:
                     running.grant(tokens)
@@ -159,7 +159,7 @@ class NeuronServicer(NeuronServiceServicer):
         self, request: neuron.WatchStatusRequest, context: Context
     ) -> AsyncIterator[neuron.WatchStatusResponse]:
         """Streams the status at every change and at least every few seconds."""
-        self._leaders.admit(request.leader_epoch)
+        self._leader_epoch.admit(request.leader_epoch)
         while not self._closing.is_set():
             version = self._changes.version
             yield neuron.WatchStatusResponse(status=self._board.status())

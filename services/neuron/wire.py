@@ -184,7 +184,7 @@ def _build(
         instances=instances,
         sources=sources,
         supervisor=supervisor,
-        tenant=recovery,
+        listener=recovery,
         settings=settings,
         assignments=assignments,
         measure=measure,
@@ -198,7 +198,7 @@ def _build(
         reclaiming=Reclaiming(reader=memory, instances=instances, supervisor=supervisor),
         measure=measure,
     )
-    leaders = LeaderEpoch()
+    leader_epoch = LeaderEpoch()
     servicer = NeuronServicer(
         loads=loads,
         unloads=unloads,
@@ -206,7 +206,7 @@ def _build(
         measures=Measures(instances=instances, sources=sources, assignments=assignments),
         board=board,
         changes=changes,
-        leaders=leaders,
+        leader_epoch=leader_epoch,
         drain_seconds=settings.drain_seconds,
     )
     server = Server(service_names=[_SERVICE], metrics=RpcMetrics(registry, "neuron"))
@@ -220,7 +220,7 @@ def _build(
         recovery=recovery,
         supervisor=supervisor,
         membership=Membership(
-            registries=settings.registry, board=board, changes=changes, leaders=leaders
+            registries=settings.registry, board=board, changes=changes, leader_epoch=leader_epoch
         ),
         board=board,
         devices=devices,

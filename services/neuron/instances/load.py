@@ -54,7 +54,7 @@ class Loads:
         instances: Instances,
         sources: Sources,
         supervisor: Supervisor,
-        tenant: WorkerListener,
+        listener: WorkerListener,
         settings: NeuronSettings,
         assignments: Assignments,
         measure: Callable[[], Awaitable[None]],
@@ -63,7 +63,7 @@ class Loads:
         self._instances = instances
         self._sources = sources
         self._supervisor = supervisor
-        self._tenant = tenant
+        self._listener = listener
         self._settings = settings
         self._assignments = assignments
         self._measure = measure
@@ -224,7 +224,7 @@ class Loads:
             adapter_paths=tuple(map(str, adapters)),
         )
         self._note(instance, model.LOAD_PHASE_LOADING, 0, weights.bytes)
-        await self.load_into(self._supervisor.slot(key, self._tenant), instance)
+        await self.load_into(self._supervisor.slot(key, self._listener), instance)
 
     async def load_into(self, slot: Slot, instance: Instance) -> None:
         """Has a worker load an instance; one load at a time per worker.

@@ -19,7 +19,7 @@ log = structlog.get_logger()
 
 
 class Recovery:
-    """Brings instances back after a death; the tenant of all slots."""
+    """Brings instances back after a death; the listener of all slots."""
 
     def __init__(
         self, *, instances: Instances, supervisor: Supervisor, metrics: NeuronMetrics

@@ -166,7 +166,7 @@ class Unloads:
         told = await self._ask_worker(instance)
         is_last = self._instances.in_slot(key) == [instance]
         if is_last:
-            # The last tenant takes the process with it: all of its memory comes back.
+            # The last instance takes the process with it: all of its memory comes back.
             # Unloading what a quarantine has failed is how an operator lifts it.
             await self._supervisor.release(key, forgive=True)
         freed_bytes, kept_bytes = await self._reclaiming.reclaimed(key, before, held)

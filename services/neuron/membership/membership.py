@@ -43,7 +43,7 @@ class Membership:
         registries: Sequence[str],
         board: StatusBoard,
         changes: Changes,
-        leaders: LeaderEpoch,
+        leader_epoch: LeaderEpoch,
     ) -> None:
         """Attaches nowhere yet.
 
@@ -51,12 +51,12 @@ class Membership:
             registries: host:port, in order of preference; empty waits to be dialled.
             board: makes the reports.
             changes: bumped whenever a report would differ.
-            leaders: which registry is obeyed.
+            leader_epoch: which registry is obeyed.
         """
         self._registries = tuple(registries)
         self._board = board
         self._changes = changes
-        self._leaders = leaders
+        self._leader_epoch = leader_epoch
         self._leader = ""
         self._leaving = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
@@ -120,7 +120,7 @@ class Membership:
                     if answer.leader_address and answer.leader_address != address:
                         self._leader = answer.leader_address
                         return
-                    self._leaders.admit(answer.leader_epoch)
+                    self._leader_epoch.admit(answer.leader_epoch)
                     if answer.HasField("lease"):
                         reports.set_lease(protobuf_time.seconds(answer.lease))
                     if not self.is_attached:

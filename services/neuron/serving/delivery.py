@@ -22,7 +22,7 @@ class Delivery:
         self,
         *,
         parser: ChatParser,
-        outlet: EventSink,
+        sink: EventSink,
         made: Sequence[int],
         credit: int | None,
         most_calls: int | None = None,
@@ -31,14 +31,14 @@ class Delivery:
 
         Args:
             parser: reads the output.
-            outlet: takes the events.
+            sink: takes the events.
             made: tokens of the same answer that were sent before, elsewhere.
             credit: tokens that may be sent; None is no limit.
             most_calls: tool calls that may be made; None is no limit.
         """
         self._most_calls = most_calls
         self._parser = parser
-        self._outlet = outlet
+        self._sink = sink
         self._carried_ids: list[int] = []
         self._carried_logprobs: list[TokenLogprob] = []
         self.made = list(made)
@@ -114,11 +114,11 @@ class Delivery:
     ) -> None:
         match piece:
             case TextPiece():
-                self._outlet.text(piece.text, token_ids, logprobs)
+                self._sink.text(piece.text, token_ids, logprobs)
             case ReasoningPiece():
                 reasoning = generation.ReasoningDelta(text=piece.text, token_ids=token_ids)
                 event = generation.GenerateResponse(reasoning=reasoning)
-                self._outlet.event(event, len(token_ids))
+                self._sink.event(event, len(token_ids))
             case ToolCallPiece():
                 self.has_called = True
                 call = generation.ToolCallDelta(
@@ -130,6 +130,6 @@ class Delivery:
                     token_ids=token_ids,
                 )
                 event = generation.GenerateResponse(tool_call=call)
-                self._outlet.event(event, len(token_ids))
+                self._sink.event(event, len(token_ids))
             case _:
                 assert_never(piece)

@@ -33,7 +33,7 @@ class EventSink(Protocol):
         ...
 
 
-class ReaderOutlet:
+class ReaderSink:
     """Holds events for one reader, merging text that it has not taken yet.
 
     What it holds is bounded by the generation's credit, which is given back as the reader takes.

@@ -9,7 +9,8 @@ died, or past the end of its reasoning when that took too long.
 from __future__ import annotations
 
 import asyncio
-from typing import Protocol, assert_never
+import dataclasses
+from typing import assert_never
 
 import msgspec
 
@@ -37,18 +38,17 @@ from services.neuron.serving.event_sink import EventSink
 from services.neuron.supervisor.link import WorkerLink, failure
 
 
-class Limits(Protocol):
-    """How long a generation may stand still."""
+@dataclasses.dataclass(frozen=True, slots=True)
+class StallLimits:
+    """How long a generation may stand still before it fails.
 
-    @property
-    def slow_reader_seconds(self) -> float:
-        """Without credit."""
-        ...
+    Attributes:
+        slow_reader_seconds: seconds without credit from the reader before SLOW_READER.
+        recovery_seconds: seconds without a worker before WORKER_LOST.
+    """
 
-    @property
-    def recovery_seconds(self) -> float:
-        """Without a worker."""
-        ...
+    slow_reader_seconds: float
+    recovery_seconds: float
 
 
 class Generation:
@@ -61,9 +61,9 @@ class Generation:
         instance: Instance,
         task: Task,
         parser: ChatParser,
-        outlet: EventSink,
+        sink: EventSink,
         instances: Instances,
-        limits: Limits,
+        limits: StallLimits,
         metrics: NeuronMetrics,
         budget: ThinkingBudget | None = None,
         most_calls: int | None = None,
@@ -71,10 +71,10 @@ class Generation:
         self._instance = instance
         self._instances = instances
         self._task = task
-        self._outlet = outlet
+        self._sink = sink
         self._delivery = Delivery(
             parser=parser,
-            outlet=outlet,
+            sink=sink,
             made=task.resume_token_ids,
             credit=task.credit_tokens,
             most_calls=most_calls,
@@ -135,7 +135,7 @@ class Generation:
         if not self._is_over:
             self._withdraw()
             self._close("failed", error)
-            self._outlet.failed(error)
+            self._sink.failed(error)
 
     # What its worker does.
 
@@ -148,10 +148,10 @@ class Generation:
                 self._on_started(event)
             case Queued():
                 if self._started is None:
-                    self._outlet.event(convert.queued(event))
+                    self._sink.event(convert.queued(event))
             case Prefilled():
                 if not self._account.has_output:
-                    self._outlet.event(convert.prefilled(event))
+                    self._sink.event(convert.prefilled(event))
             case Ended():
                 self._on_ended(event)
             case Failed():
@@ -205,7 +205,7 @@ class Generation:
     def _on_started(self, event: Started) -> None:
         if self._started is None:
             self._started = event
-            self._outlet.event(convert.started(event, self._instance.instance_id))
+            self._sink.event(convert.started(event, self._instance.instance_id))
 
     def _on_delta(self, event: Delta) -> None:
         self._account.note_output()
@@ -240,7 +240,7 @@ class Generation:
             resumed=self._is_resumed,
         )
         self._close("finished", None)
-        self._outlet.finished(finished)
+        self._sink.finished(finished)
 
     def _usage(self) -> generation.Usage:
         started = self._started

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 import time
 
 from cortex.v1 import conversation_pb2 as conversation
@@ -16,17 +15,9 @@ from services.neuron.instances.instances import Instance, Instances
 from services.neuron.metrics import NeuronMetrics
 from services.neuron.serving import convert
 from services.neuron.serving.event_sink import EventSink
-from services.neuron.serving.generation import Generation
+from services.neuron.serving.generation import Generation, StallLimits
 from services.neuron.serving.prompt import Composed, compose
 from services.neuron.settings import NeuronSettings
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Patience:
-    """How long a generation may stand still; see `settings`."""
-
-    slow_reader_seconds: float
-    recovery_seconds: float
 
 
 class Generations:
@@ -36,22 +27,22 @@ class Generations:
         self, *, instances: Instances, settings: NeuronSettings, metrics: NeuronMetrics
     ) -> None:
         self._instances = instances
-        self._patience = Patience(settings.slow_reader_seconds, settings.workers.recovery_seconds)
+        self._limits = StallLimits(settings.slow_reader_seconds, settings.workers.recovery_seconds)
         self._metrics = metrics
 
     def begin(
         self,
         request: generation.GenerateRequest,
-        outlet: EventSink,
+        sink: EventSink,
         *,
         credit_tokens: int | None,
         deadline_seconds: float | None = None,
     ) -> Generation:
-        """Begins one generation; its events go to the outlet.
+        """Begins one generation; its events go to the sink.
 
         Args:
             request: what is asked.
-            outlet: takes the events.
+            sink: takes the events.
             credit_tokens: tokens that may be sent before more credit comes; None is no limit.
             deadline_seconds: the caller's own patience, beside the request's deadline.
 
@@ -60,12 +51,12 @@ class Generations:
         """
         instance = self._instances.admit(request.model, request.instance_id)
         composed = compose(instance, request)
-        return self._start(instance, request, composed, outlet, credit_tokens, deadline_seconds)
+        return self._start(instance, request, composed, sink, credit_tokens, deadline_seconds)
 
     async def begin_large(
         self,
         request: generation.GenerateRequest,
-        outlet: EventSink,
+        sink: EventSink,
         *,
         credit_tokens: int | None,
         deadline_seconds: float | None = None,
@@ -75,14 +66,14 @@ class Generations:
         composed = await asyncio.to_thread(compose, instance, request)
         # It may have begun to drain meanwhile.
         instance = self._instances.admit(request.model, instance.instance_id)
-        return self._start(instance, request, composed, outlet, credit_tokens, deadline_seconds)
+        return self._start(instance, request, composed, sink, credit_tokens, deadline_seconds)
 
     def _start(
         self,
         instance: Instance,
         request: generation.GenerateRequest,
         composed: Composed,
-        outlet: EventSink,
+        sink: EventSink,
         credit_tokens: int | None,
         deadline_seconds: float | None,
     ) -> Generation:
@@ -94,9 +85,9 @@ class Generations:
             instance=instance,
             task=_task(instance, request, composed, link.new_task_id(), credit_tokens),
             parser=composed.parser,
-            outlet=outlet,
+            sink=sink,
             instances=self._instances,
-            limits=self._patience,
+            limits=self._limits,
             metrics=self._metrics,
             budget=_budget(instance, request.reasoning),
             most_calls=_most_calls(request.chat),

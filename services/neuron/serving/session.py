@@ -166,40 +166,40 @@ class Session:
 
     def _start(self, start: neuron.SessionStart) -> None:
         sequence_id = start.sequence_id
-        outlet = _SequenceOutlet(self, sequence_id)
+        sink = _SequenceSink(self, sequence_id)
         if sequence_id in self._running:
             # The sequence that has the number is not to blame; the newcomer cannot be answered.
             log.error("session.sequence_repeated", sequence_id=sequence_id)
             return
         self._running[sequence_id] = None
         if len(self._running) > _MOST_SEQUENCES:
-            outlet.failed(FleetError(Reason.QUEUE_FULL, "Too many sequences in one session."))
+            sink.failed(FleetError(Reason.QUEUE_FULL, "Too many sequences in one session."))
         elif is_large(start.request):
-            task = asyncio.create_task(self._begin_large(start, outlet))
+            task = asyncio.create_task(self._begin_large(start, sink))
             self._beginning[sequence_id] = task
         else:
-            self._begin(start, outlet)
+            self._begin(start, sink)
 
-    def _begin(self, start: neuron.SessionStart, outlet: _SequenceOutlet) -> None:
+    def _begin(self, start: neuron.SessionStart, sink: _SequenceSink) -> None:
         try:
             self._running[start.sequence_id] = self._generations.begin(
-                start.request, outlet, credit_tokens=start.credit_tokens
+                start.request, sink, credit_tokens=start.credit_tokens
             )
         except FleetError as error:
-            outlet.failed(error)
+            sink.failed(error)
 
-    async def _begin_large(self, start: neuron.SessionStart, outlet: _SequenceOutlet) -> None:
+    async def _begin_large(self, start: neuron.SessionStart, sink: _SequenceSink) -> None:
         try:
             self._running[start.sequence_id] = await self._generations.begin_large(
-                start.request, outlet, credit_tokens=start.credit_tokens
+                start.request, sink, credit_tokens=start.credit_tokens
             )
         except FleetError as error:
-            outlet.failed(error)
+            sink.failed(error)
         finally:
             if self._beginning.get(start.sequence_id) is asyncio.current_task():
                 del self._beginning[start.sequence_id]
 
-    # What its outlets say.
+    # What its sinks say.
 
     def add_event(self, sequence_id: int, event: generation.GenerateResponse) -> None:
         """An event of a sequence."""
@@ -225,7 +225,7 @@ class Session:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class _SequenceOutlet:
+class _SequenceSink:
     """One sequence's way into the session's next message."""
 
     session: Session

@@ -66,22 +66,22 @@ class WorkerHealth:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class PulseLimits:
+class HealthLimits:
     """What a running worker may do at most; see `settings.WorkerLimits`."""
 
     stall_seconds: float
     load_stall_seconds: float
     memory_bytes: int
 
-    def complaint(self, pulse: WorkerHealth) -> str | None:
+    def complaint(self, health: WorkerHealth) -> str | None:
         """Why the worker has to be ended, in words; None while it is well."""
         # A load may keep the main loop for long inside one call of the library.
-        patience = self.load_stall_seconds if pulse.is_loading else self.stall_seconds
-        if pulse.silent_seconds > patience:
-            return f"the worker's loop stood still for {pulse.silent_seconds:.0f} s"
-        if pulse.is_loading and pulse.load_silent_seconds > self.load_stall_seconds:
-            return f"the load made no progress for {pulse.load_silent_seconds:.0f} s"
-        if pulse.resident_bytes > self.memory_bytes:
-            held, most = pulse.resident_bytes >> 20, self.memory_bytes >> 20
+        patience = self.load_stall_seconds if health.is_loading else self.stall_seconds
+        if health.silent_seconds > patience:
+            return f"the worker's loop stood still for {health.silent_seconds:.0f} s"
+        if health.is_loading and health.load_silent_seconds > self.load_stall_seconds:
+            return f"the load made no progress for {health.load_silent_seconds:.0f} s"
+        if health.resident_bytes > self.memory_bytes:
+            held, most = health.resident_bytes >> 20, self.memory_bytes >> 20
             return f"the worker held {held} MiB; {most} MiB are allowed"
         return None

@@ -1,6 +1,6 @@
 """One device set with its engine, over all the worker processes that run in it.
 
-A process that dies, stands still or grows without bound is ended alone, its tenants are told, and
+A process that dies, stands still or grows without bound is ended alone, its listener is told, and
 the next one starts after a pause. Too many deaths quarantine the slot, with the last words of its
 worker.
 """
@@ -24,7 +24,7 @@ from services.neuron.settings import WorkerLimits
 from services.neuron.supervisor.link import WorkerLink
 from services.neuron.supervisor.listener import WorkerKey, WorkerListener
 from services.neuron.supervisor.process import Death, WorkerCommand, WorkerProcess, environment
-from services.neuron.supervisor.restart_policy import PulseLimits, RestartPolicy, WorkerHealth
+from services.neuron.supervisor.restart_policy import HealthLimits, RestartPolicy, WorkerHealth
 
 _STOP_SECONDS = 2.0
 _GLANCE_SECONDS = 0.5
@@ -60,7 +60,7 @@ class Slot:
         self,
         key: WorkerKey,
         *,
-        tenant: WorkerListener,
+        listener: WorkerListener,
         limits: WorkerLimits,
         memory_bytes: int,
         command: WorkerCommand,
@@ -69,14 +69,14 @@ class Slot:
     ) -> None:
         self.key = key
         self._device_watch = watch
-        self._tenant = tenant
+        self._listener = listener
         self._limits = limits
-        self._pulse_limits = PulseLimits(
+        self._health_limits = HealthLimits(
             limits.stall_seconds, limits.load_stall_seconds, memory_bytes
         )
         self._command = command
         self._task_ids = task_ids
-        self._deaths = RestartPolicy(
+        self._restart_policy = RestartPolicy(
             limits.deaths, limits.deaths_within_seconds, limits.first_pause_seconds
         )
         self._state = "starting"
@@ -96,7 +96,12 @@ class Slot:
         """How it stands."""
         pid = self._process.pid if self._process else 0
         return SlotView(
-            self.key, self._state, pid, self._deaths.total, self._last_words, self.load_cycles
+            self.key,
+            self._state,
+            pid,
+            self._restart_policy.total,
+            self._last_words,
+            self.load_cycles,
         )
 
     async def ready(self) -> WorkerLink:
@@ -156,20 +161,20 @@ class Slot:
             elif await self._mourn(link, death):
                 return
             else:
-                await self._pause(death.pid, self._deaths.pause_seconds)
+                await self._pause(death.pid, self._restart_policy.pause_seconds)
 
     async def _mourn(self, link: WorkerLink, death: Death) -> bool:
         """Tells of a death; True if no other process will come."""
         said = await self._device_watch.cause(self.key.device_ids)
         if said:
             death = dataclasses.replace(death, cause=f"{death.cause}; the driver says: {said}")
-        self._deaths.note(time.monotonic())
+        self._restart_policy.note(time.monotonic())
         self._last_words = "\n".join(filter(None, (death.last_words, said)))
-        for_good = self._deaths.is_too_many or self._is_condemned
+        for_good = self._restart_policy.is_too_many or self._is_condemned
         error = FleetError(
             Reason.WORKER_LOST,
             f"The worker process died ({death}).",
-            retry_after_seconds=self._deaths.pause_seconds,
+            retry_after_seconds=self._restart_policy.pause_seconds,
             facts={"last_words": self._last_words[-500:]},
         )
         log.error(
@@ -211,8 +216,8 @@ class Slot:
         if for_good:
             self._up.set_exception(failed)
             self._up.exception()
-        # Tenants first: a task that is lost asks its instance whether that will come back.
-        self._tenant.on_worker_down(self.key, error, for_good=for_good, planned=planned)
+        # The listener first: a task that is lost asks its instance whether that will come back.
+        self._listener.on_worker_down(self.key, error, for_good=for_good, planned=planned)
         link.on_death(error)
 
     async def _one_process(self) -> tuple[WorkerLink, Death]:
@@ -220,7 +225,7 @@ class Slot:
         process: WorkerProcess | None = None
         link = WorkerLink(
             lambda *commands: process.send(*commands) if process else None,
-            on_stats=self._tenant.on_stats,
+            on_stats=self._listener.on_stats,
             task_ids=self._task_ids,
         )
         env = environment(os.environ, device_ids=self.key.device_ids)
@@ -233,7 +238,7 @@ class Slot:
         self._process = process
         if self._stopping.is_set():
             process.kill("the daemon ended it")
-        self._tenant.on_worker_changed()
+        self._listener.on_worker_changed()
         watch = asyncio.create_task(self._watch(process, link))
         try:
             return link, await process.ended()
@@ -254,17 +259,17 @@ class Slot:
         log.info("worker.ready", engine=hello.engine, pid=process.pid, facts=hello.facts)
         self._state = "running"
         self._up.set_result(link)
-        self._tenant.on_worker_up(self.key, link)
+        self._listener.on_worker_up(self.key, link)
         while True:
             await asyncio.sleep(_GLANCE_SECONDS)
             now = time.monotonic()
-            pulse = WorkerHealth(
+            health = WorkerHealth(
                 silent_seconds=now - process.last_heard,
                 resident_bytes=link.resident_bytes,
                 is_loading=link.is_loading,
                 load_silent_seconds=now - self.last_progress,
             )
-            complaint = self._pulse_limits.complaint(pulse)
+            complaint = self._health_limits.complaint(health)
             if complaint is not None:
                 doing = f" (it was {link.busy_with})" if link.busy_with else ""
                 process.kill(complaint + doing, dump=True)

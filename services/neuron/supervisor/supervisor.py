@@ -40,13 +40,13 @@ class Supervisor:
         self._task_ids = itertools.count(1)
         self._slots: dict[WorkerKey, Slot] = {}
 
-    def slot(self, key: WorkerKey, tenant: WorkerListener) -> Slot:
+    def slot(self, key: WorkerKey, listener: WorkerListener) -> Slot:
         """The slot of a device set, made and started on first use."""
         slot = self._slots.get(key)
         if slot is None:
             slot = self._slots[key] = Slot(
                 key,
-                tenant=tenant,
+                listener=listener,
                 limits=self._limits,
                 memory_bytes=self._memory_bytes,
                 command=self._command,
@@ -74,7 +74,7 @@ class Supervisor:
             await slot.stop()
 
     async def recycle(self, key: WorkerKey, why: str) -> None:
-        """Replaces a slot's process by a new one, which is no death; its tenants come back.
+        """Replaces a slot's process by a new one, which is no death; its instances come back.
 
         Args:
             key: which; one that does not run is left alone.

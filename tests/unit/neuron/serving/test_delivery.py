@@ -11,7 +11,7 @@ TWO = '<tool_call>{"name": "a"}</tool_call> and <tool_call>{"name": "b"}</tool_c
 
 
 class Heard:
-    """An outlet that remembers."""
+    """A sink that remembers."""
 
     def __init__(self):
         self.texts, self.calls = [], []
@@ -33,7 +33,7 @@ def deliver(heard):
     def deliver(most_calls):
         numbers = itertools.count()
         parser = tool_parser("hermes", Tools({"a": {}, "b": {}}), lambda: f"id{next(numbers)}")
-        return Delivery(parser=parser, outlet=heard, made=(), credit=None, most_calls=most_calls)
+        return Delivery(parser=parser, sink=heard, made=(), credit=None, most_calls=most_calls)
 
     return deliver
 

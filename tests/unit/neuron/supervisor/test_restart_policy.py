@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from services.neuron.supervisor.restart_policy import PulseLimits, RestartPolicy, WorkerHealth
+from services.neuron.supervisor.restart_policy import HealthLimits, RestartPolicy, WorkerHealth
 
 
 def record(limit: int = 5) -> RestartPolicy:
@@ -43,11 +43,11 @@ def test_old_deaths_are_forgiven_but_counted():
     assert deaths.total == 5
 
 
-LIMITS = PulseLimits(stall_seconds=20, load_stall_seconds=120, memory_bytes=100 << 20)
+LIMITS = HealthLimits(stall_seconds=20, load_stall_seconds=120, memory_bytes=100 << 20)
 
 
 @pytest.mark.parametrize(
-    ("pulse", "words"),
+    ("health", "words"),
     [
         (WorkerHealth(0.5, 50 << 20), None),
         (WorkerHealth(21, 0), "stood still for 21 s"),
@@ -58,7 +58,7 @@ LIMITS = PulseLimits(stall_seconds=20, load_stall_seconds=120, memory_bytes=100 
         (WorkerHealth(0.1, 101 << 20), "held 101 MiB; 100 MiB are allowed"),
     ],
 )
-def test_a_pulse_is_judged(pulse, words):
-    complaint = LIMITS.complaint(pulse)
+def test_a_pulse_is_judged(health, words):
+    complaint = LIMITS.complaint(health)
 
     assert complaint is None if words is None else words in (complaint or "")
