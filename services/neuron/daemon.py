@@ -15,9 +15,9 @@ from services.backplane.timeouts import timeout
 from services.neuron.devices.inventory import Devices
 from services.neuron.devices.watch import DeviceWatch
 from services.neuron.instances.instances import Instances, State, shutting_down
-from services.neuron.instances.load import Loads
+from services.neuron.instances.load import Loader
 from services.neuron.instances.recover import Recovery
-from services.neuron.instances.unload import Unloads
+from services.neuron.instances.unload import Unloader
 from services.neuron.membership.membership import Membership
 from services.neuron.membership.report import StatusBoard
 from services.neuron.servicer import NeuronServicer
@@ -41,8 +41,8 @@ class Daemon:
         server: Server,
         servicer: NeuronServicer,
         instances: Instances,
-        loads: Loads,
-        unloads: Unloads,
+        loader: Loader,
+        unloader: Unloader,
         recovery: Recovery,
         supervisor: Supervisor,
         membership: Membership,
@@ -57,8 +57,8 @@ class Daemon:
         self._server = server
         self._servicer = servicer
         self._instances = instances
-        self._loads = loads
-        self._unloads = unloads
+        self._loader = loader
+        self._unloader = unloader
         self._recovery = recovery
         self._supervisor = supervisor
         self._membership = membership
@@ -116,7 +116,7 @@ class Daemon:
         self._instances.close()
         for name in ("", "cortex.v1.NeuronService", *self._healthy):
             await self._server.set_health(name, serving=False)
-        await self._loads.stop()
+        await self._loader.stop()
         with contextlib.suppress(TimeoutError):
             async with timeout(self._drain_seconds):
                 while self._instances.running:
@@ -127,7 +127,7 @@ class Daemon:
         await self._membership.leave()
         self._servicer.close_sessions()
         await self._server.stop(_GRACE_SECONDS)
-        await self._unloads.stop()
+        await self._unloader.stop()
         await self._recovery.stop()
         await self._supervisor.stop()
         log.info("neuron.stopped")

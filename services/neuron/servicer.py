@@ -16,15 +16,15 @@ from services.backplane import protobuf_time
 from services.backplane.changes import Changes
 from services.backplane.errors import FleetError, Reason
 from services.neuron.instances.instances import Instance
-from services.neuron.instances.load import Loads
-from services.neuron.instances.unload import Draining, Freed, Releasing, Unloads
+from services.neuron.instances.load import Loader
+from services.neuron.instances.unload import Draining, Freed, Releasing, Unloader
 from services.neuron.membership.leader_epoch import LeaderEpoch
 from services.neuron.membership.report import StatusBoard, to_instance
 from services.neuron.serving.event_sink import ReaderSink
 from services.neuron.serving.generations import Generations
 from services.neuron.serving.prompt import is_large
 from services.neuron.serving.queries import Measures
-from services.neuron.serving.session import Session
+from services.neuron.serving.session import SessionStream
 
 # Tokens that a reader of Generate may be behind before its generation pauses.
 _READER_CREDIT_TOKENS: Final = 256
@@ -40,8 +40,8 @@ class NeuronServicer(NeuronServiceServicer):
     def __init__(
         self,
         *,
-        loads: Loads,
-        unloads: Unloads,
+        loader: Loader,
+        unloader: Unloader,
         generations: Generations,
         measures: Measures,
         board: StatusBoard,
@@ -49,15 +49,15 @@ class NeuronServicer(NeuronServiceServicer):
         leader_epoch: LeaderEpoch,
         drain_seconds: float,
     ) -> None:
-        self._loads = loads
-        self._unloads = unloads
+        self._loader = loader
+        self._unloader = unloader
         self._generations = generations
         self._measures = measures
         self._board = board
         self._changes = changes
         self._leader_epoch = leader_epoch
         self._drain_seconds = drain_seconds
-        self._sessions: set[Session] = set()
+        self._sessions: set[SessionStream] = set()
         self._closing = asyncio.Event()
 
     def close_sessions(self) -> None:
@@ -71,7 +71,7 @@ class NeuronServicer(NeuronServiceServicer):
     ) -> AsyncIterator[neuron.LoadResponse]:
         """Loads a model; see the contract."""
         self._leader_epoch.admit(request.leader_epoch)
-        steps = self._loads.load(request.spec, detach=request.detach)
+        steps = self._loader.load(request.spec, detach=request.detach)
         async with contextlib.aclosing(steps):
             async for step in steps:
                 if isinstance(step, Instance):
@@ -89,9 +89,9 @@ class NeuronServicer(NeuronServiceServicer):
         seconds = self._drain_seconds
         if request.HasField("drain_timeout"):
             seconds = max(0.0, protobuf_time.seconds(request.drain_timeout))
-        targets = self._unloads.targets(instance_id=request.instance_id, name=request.model)
+        targets = self._unloader.targets(instance_id=request.instance_id, name=request.model)
         for instance in targets:
-            steps = self._unloads.unload(instance, seconds)
+            steps = self._unloader.unload(instance, seconds)
             async with contextlib.aclosing(steps):
                 async for step in steps:
                     yield _unload_step(step)
@@ -122,7 +122,7 @@ class NeuronServicer(NeuronServiceServicer):
         self, request_iterator: AsyncIterator[neuron.SessionRequest], context: Context
     ) -> AsyncIterator[neuron.SessionResponse]:
         """Runs many generations over one stream; see the contract."""
-        session = Session(self._generations)
+        session = SessionStream(self._generations)
         self._sessions.add(session)
         if self._closing.is_set():
             session.close()

@@ -25,10 +25,10 @@ from services.neuron.devices.inventory import Devices, importable_engines, machi
 from services.neuron.devices.watch import DeviceWatch
 from services.neuron.instances.assign import Assignments
 from services.neuron.instances.instances import Instances
-from services.neuron.instances.load import Loads
+from services.neuron.instances.load import Loader
 from services.neuron.instances.reclaim import MemoryReader, Reclaiming
 from services.neuron.instances.recover import Recovery
-from services.neuron.instances.unload import Unloads
+from services.neuron.instances.unload import Unloader
 from services.neuron.membership.leader_epoch import LeaderEpoch
 from services.neuron.membership.membership import Membership
 from services.neuron.membership.report import StatusBoard
@@ -180,7 +180,7 @@ def _build(
         devices=lambda: board.devices,
         measure=measure,
     )
-    loads = Loads(
+    loader = Loader(
         instances=instances,
         sources=sources,
         supervisor=supervisor,
@@ -190,18 +190,18 @@ def _build(
         measure=measure,
         metrics=metrics,
     )
-    recovery.reload_with(loads)
-    unloads = Unloads(
+    recovery.reload_with(loader)
+    unloader = Unloader(
         instances=instances,
-        loads=loads,
+        loader=loader,
         supervisor=supervisor,
         reclaiming=Reclaiming(reader=memory, instances=instances, supervisor=supervisor),
         measure=measure,
     )
     leader_epoch = LeaderEpoch()
     servicer = NeuronServicer(
-        loads=loads,
-        unloads=unloads,
+        loader=loader,
+        unloader=unloader,
         generations=Generations(instances=instances, settings=settings, metrics=metrics),
         measures=Measures(instances=instances, sources=sources, assignments=assignments),
         board=board,
@@ -215,8 +215,8 @@ def _build(
         server=server,
         servicer=servicer,
         instances=instances,
-        loads=loads,
-        unloads=unloads,
+        loader=loader,
+        unloader=unloader,
         recovery=recovery,
         supervisor=supervisor,
         membership=Membership(

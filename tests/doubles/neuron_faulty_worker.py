@@ -14,8 +14,8 @@ from services.neuron.engine_api.frames import (
     Beat,
     Hello,
     Load,
+    LoadAdvanced,
     Loaded,
-    Loading,
     pack,
 )
 from services.neuron.engine_api.model import LoadStep, ModelInfo
@@ -46,7 +46,7 @@ def serve(daemon: socket.socket, fault: str, instance_id: str) -> None:
             daemon.sendall(pack(Beat("loading", 1)))
             daemon.sendall(pack(Beat("loading", 1)))
             time.sleep(0.05)
-    daemon.sendall(pack(Loading(instance_id, LoadStep(1, 1), warming=True)))
+    daemon.sendall(pack(LoadAdvanced(instance_id, LoadStep(1, 1), warming=True)))
     info = ModelInfo("llamacpp", "llama", 100, 1, 1, 100, 300, chat_template="{{ messages }}")
     daemon.sendall(pack(Loaded(instance_id, info, 0.1)))
     if fault == "glutton":

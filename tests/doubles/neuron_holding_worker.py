@@ -15,7 +15,7 @@ from collections.abc import Generator, Iterator, Sequence
 from services.neuron.engine_api.events import Delta, Ended, EndReason, Event, Started
 from services.neuron.engine_api.model import LoadPlan, LoadStep, ModelInfo, ModelStats
 from services.neuron.engine_api.task import Prompt, Task
-from services.neuron.worker.link import Link
+from services.neuron.worker.link import DaemonLink
 from services.neuron.worker.loop import EngineLoop
 
 
@@ -90,7 +90,7 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--fd", type=int, required=True)
     with socket.socket(fileno=parser.parse_args().fd) as daemon:
-        EngineLoop(HoldingEngine(), Link(daemon)).run()
+        EngineLoop(HoldingEngine(), DaemonLink(daemon)).run()
 
 
 if __name__ == "__main__":

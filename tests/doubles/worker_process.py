@@ -18,8 +18,8 @@ from services.neuron.engine_api.frames import (
     Command,
     Hello,
     Load,
+    LoadAborted,
     Loaded,
-    LoadEnded,
     Report,
     Stepped,
     Submit,
@@ -100,7 +100,7 @@ class WorkerProcess:
         self.send(Load(plan))
         while True:
             report = self.receive()
-            assert not isinstance(report, LoadEnded), report
+            assert not isinstance(report, LoadAborted), report
             if isinstance(report, Loaded):
                 return report
 

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from cortex.v1 import conversation_pb2 as conversation
 from services.backplane.errors import FleetError, Reason
-from services.neuron.chat.reasoning import Markers, ReasoningParser, is_opened
+from services.neuron.chat.reasoning import ReasoningMarkers, ReasoningParser, is_opened
 from services.neuron.chat.stream import ChatParser, PlainParser
 from services.neuron.chat.tool_calls import forced, formats
 from services.neuron.chat.tool_calls.families import harmony
@@ -41,7 +41,7 @@ class ChatStyle:
         tool_format: name of its tool-call format.
     """
 
-    markers: Markers | None
+    markers: ReasoningMarkers | None
     tool_format: str
 
     def answer(
@@ -110,7 +110,7 @@ def _bounded(schema: Mapping[str, Any]) -> str:
     return json.dumps({**schema, "x-guidance": {"whitespace_pattern": r"[\x20\x0A\x0D\x09]{1,20}"}})
 
 
-def _behind_reasoning(markers: Markers, constraint: Constraint) -> Constraint:
+def _behind_reasoning(markers: ReasoningMarkers, constraint: Constraint) -> Constraint:
     """The same constraint, in force from the end of the reasoning on."""
     match constraint.kind:
         case ConstraintKind.JSON_OBJECT:

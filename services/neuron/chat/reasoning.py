@@ -29,27 +29,27 @@ _UNCLOSED: Final = "took a call out of reasoning that never ended"
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Markers:
+class ReasoningMarkers:
     """How a family of models marks its reasoning."""
 
     opening: str
     closing: str
 
 
-FORMATS: Final[dict[str, Markers]] = {
-    "think": Markers("<think>", "</think>"),
-    "thinking": Markers("<thinking>", "</thinking>"),
-    "seed": Markers("<seed:think>", "</seed:think>"),
-    "mistral": Markers("[THINK]", "[/THINK]"),
-    "gemma": Markers("<|channel>thought", "<channel|>"),
-    "cohere": Markers("<|START_THINKING|>", "<|END_THINKING|>"),
+FORMATS: Final[dict[str, ReasoningMarkers]] = {
+    "think": ReasoningMarkers("<think>", "</think>"),
+    "thinking": ReasoningMarkers("<thinking>", "</thinking>"),
+    "seed": ReasoningMarkers("<seed:think>", "</seed:think>"),
+    "mistral": ReasoningMarkers("[THINK]", "[/THINK]"),
+    "gemma": ReasoningMarkers("<|channel>thought", "<channel|>"),
+    "cohere": ReasoningMarkers("<|START_THINKING|>", "<|END_THINKING|>"),
 }
 SPELLINGS: Final = frozenset(
     spelling for markers in FORMATS.values() for spelling in (markers.opening, markers.closing)
 )
 
 
-def markers_of(template_source: str) -> Markers | None:
+def markers_of(template_source: str) -> ReasoningMarkers | None:
     """The markers that a chat template speaks of; None where it speaks of none."""
     for markers in FORMATS.values():
         if markers.opening in template_source or markers.closing in template_source:
@@ -57,7 +57,7 @@ def markers_of(template_source: str) -> Markers | None:
     return None
 
 
-def is_opened(tail: str, markers: Markers) -> bool:
+def is_opened(tail: str, markers: ReasoningMarkers) -> bool:
     """Whether the end of a prompt has opened reasoning and not closed it."""
     return tail.rfind(markers.opening) > tail.rfind(markers.closing)
 
@@ -73,7 +73,9 @@ class _State(enum.Enum):
 class ReasoningParser:
     """Splits one output, and hands the answer to the next parser."""
 
-    def __init__(self, markers: Markers, *, opened: bool, answer: ChatParser | None = None) -> None:
+    def __init__(
+        self, markers: ReasoningMarkers, *, opened: bool, answer: ChatParser | None = None
+    ) -> None:
         """Begins an output.
 
         Args:
@@ -174,7 +176,7 @@ def _is_blank(piece: Piece) -> bool:
     return not isinstance(piece, ToolCallPiece) and not piece.text.strip()
 
 
-def reasoning_markers(reasoning_format: str, template_source: str) -> Markers | None:
+def reasoning_markers(reasoning_format: str, template_source: str) -> ReasoningMarkers | None:
     """How a model marks its reasoning; None where it does not reason.
 
     Args:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
-from services.neuron.chat.reasoning import Markers
+from services.neuron.chat.reasoning import ReasoningMarkers
 from services.neuron.engine_api.task import Prompt, Segment
 
 
@@ -29,12 +29,12 @@ class ThinkingBudget:
     closing: Closing
 
 
-def closing_text(markers: Markers) -> str:
+def closing_text(markers: ReasoningMarkers) -> str:
     """The text that ends reasoning, as models are trained to write it."""
     return f"\n{markers.closing}\n\n"
 
 
-def closing_prompt(markers: Markers, control_tokens: dict[str, int]) -> Prompt:
+def closing_prompt(markers: ReasoningMarkers, control_tokens: dict[str, int]) -> Prompt:
     """That text as a prompt, to be tokenised."""
     is_control = markers.closing in control_tokens
     marker = Segment(markers.closing, control=is_control)

@@ -20,13 +20,13 @@ MAX_FRAME_BYTES: Final = 256 << 20
 
 
 class Load(Value, frozen=True, tag="load"):
-    """Load a model. Answered by Loading*, then Loaded or LoadEnded."""
+    """Load a model. Answered by LoadAdvanced, any number of times, then Loaded or LoadAborted."""
 
     plan: LoadPlan
 
 
 class AbandonLoad(Value, frozen=True, tag="abandon_load"):
-    """Nobody wants this load any more. Answered by LoadEnded (CANCELLED), unless it had ended."""
+    """Nobody wants this load any more. Answered by LoadAborted (CANCELLED), unless it had ended."""
 
     instance_id: str
 
@@ -55,7 +55,7 @@ class Credit(Value, frozen=True, tag="credit"):
     grants: tuple[tuple[int, int], ...]
 
 
-class Count(Value, frozen=True, tag="count"):
+class CountTokens(Value, frozen=True, tag="count_tokens"):
     """Tokenise. Answered by Counted with the same call id."""
 
     call_id: int
@@ -63,7 +63,7 @@ class Count(Value, frozen=True, tag="count"):
     prompt: Prompt
 
 
-class Embed(Value, frozen=True, tag="embed"):
+class EmbedTexts(Value, frozen=True, tag="embed_texts"):
     """Embed texts. Answered by Embedded with the same call id."""
 
     call_id: int
@@ -72,11 +72,13 @@ class Embed(Value, frozen=True, tag="embed"):
     truncate: bool = False
 
 
-class Stop(Value, frozen=True, tag="stop"):
+class StopWorker(Value, frozen=True, tag="stop_worker"):
     """End the process now; work in flight is lost."""
 
 
-Command = Load | AbandonLoad | Unload | Submit | Cancel | Credit | Count | Embed | Stop
+Command = (
+    Load | AbandonLoad | Unload | Submit | Cancel | Credit | CountTokens | EmbedTexts | StopWorker
+)
 
 
 class Hello(Value, frozen=True, tag="hello"):
@@ -87,7 +89,7 @@ class Hello(Value, frozen=True, tag="hello"):
     facts: dict[str, str] = {}
 
 
-class Loading(Value, frozen=True, tag="loading"):
+class LoadAdvanced(Value, frozen=True, tag="load_advanced"):
     """A load goes on; `warming` once the weights are in place and one token is being generated."""
 
     instance_id: str
@@ -103,7 +105,7 @@ class Loaded(Value, frozen=True, tag="loaded"):
     seconds: float
 
 
-class LoadEnded(Value, frozen=True, tag="load_ended"):
+class LoadAborted(Value, frozen=True, tag="load_aborted"):
     """The load failed or was abandoned; nothing of it is left. `reason` names a Reason."""
 
     instance_id: str
@@ -127,7 +129,7 @@ class Stepped(Value, frozen=True, tag="stepped"):
 
 
 class Counted(Value, frozen=True, tag="counted"):
-    """Answer to Count; `error` is set where it failed (name of a Reason, sentence)."""
+    """Answer to CountTokens; `error` is set where it failed (name of a Reason, sentence)."""
 
     call_id: int
     token_ids: tuple[int, ...] = ()
@@ -135,7 +137,7 @@ class Counted(Value, frozen=True, tag="counted"):
 
 
 class Embedded(Value, frozen=True, tag="embedded"):
-    """Answer to Embed; `error` is set where it failed (name of a Reason, sentence)."""
+    """Answer to EmbedTexts; `error` is set where it failed (name of a Reason, sentence)."""
 
     call_id: int
     vectors: tuple[tuple[float, ...], ...] = ()
@@ -150,7 +152,9 @@ class Beat(Value, frozen=True, tag="beat"):
     resident_bytes: int
 
 
-Report = Hello | Loading | Loaded | LoadEnded | Unloaded | Stepped | Counted | Embedded | Beat
+Report = (
+    Hello | LoadAdvanced | Loaded | LoadAborted | Unloaded | Stepped | Counted | Embedded | Beat
+)
 
 _ENCODER: Final = msgspec.msgpack.Encoder()
 COMMANDS: Final = msgspec.msgpack.Decoder(Command)

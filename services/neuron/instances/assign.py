@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Sequence
 
 from cortex.v1 import model_pb2 as model
 from services.neuron.instances import fit
-from services.neuron.instances.fit import Placement
+from services.neuron.instances.fit import FitResult
 from services.neuron.supervisor.listener import WorkerKey
 from services.neuron.weights.inspect import Weights
 
@@ -16,7 +16,7 @@ from services.neuron.weights.inspect import Weights
 class _Promise:
     """Memory of a load under way, on all of its devices together."""
 
-    placement: Placement
+    placement: FitResult
     done_bytes: int = 0
 
 
@@ -58,7 +58,7 @@ class Assignments:
 
     async def consider(
         self, spec: model.LoadSpec, weights: Weights
-    ) -> tuple[Placement, Sequence[model.Device]]:
+    ) -> tuple[FitResult, Sequence[model.Device]]:
         """Where a load would go now, and the devices as they were judged for it.
 
         Raises:

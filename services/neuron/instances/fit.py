@@ -28,7 +28,7 @@ _LEAST_ADVICE_TOKENS: Final = 256
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Placement:
+class FitResult:
     """Where a load goes.
 
     Attributes:
@@ -49,7 +49,7 @@ def place(
     engines: Sequence[str],
     devices: Sequence[model.Device],
     default_engine: str = "",
-) -> Placement:
+) -> FitResult:
     """The worker that a load goes to.
 
     A model that fits on one GPU gets the one with the most room; a larger one gets the fewest that
@@ -70,7 +70,7 @@ def place(
     engine = _engine(spec.engine or default_engine, weights.format, engines)
     needed = required_bytes(spec, weights)
     chosen, fits = _devices(spec, engine, devices, needed)
-    return Placement(WorkerKey(engine, tuple(sorted(chosen))), needed, fits)
+    return FitResult(WorkerKey(engine, tuple(sorted(chosen))), needed, fits)
 
 
 def required_bytes(spec: model.LoadSpec, weights: Weights) -> int:
@@ -82,7 +82,7 @@ def required_bytes(spec: model.LoadSpec, weights: Weights) -> int:
     return weights.bytes + int(cache) + _OVERHEAD_BYTES
 
 
-def verdict(placement: Placement, spec: model.LoadSpec, device: model.Device) -> str:
+def verdict(placement: FitResult, spec: model.LoadSpec, device: model.Device) -> str:
     """Why a device will not do for a load; empty if it will, alone or in the load's group."""
     if spec.device_ids and device.device_id not in spec.device_ids:
         return "It was not asked for."

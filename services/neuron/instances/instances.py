@@ -45,7 +45,7 @@ _NEXT: Final[Mapping[State, frozenset[State]]] = {
 }
 
 
-class Running(Protocol):
+class RunningGeneration(Protocol):
     """A generation as its instance sees it."""
 
     def resume(self, link: WorkerLink) -> None:
@@ -94,7 +94,7 @@ class Instance:
     template_error: FleetError | None = None
     style: ChatStyle = dataclasses.field(default_factory=lambda: ChatStyle(None, GENERIC))
     closing: Closing | None = None
-    running: set[Running] = dataclasses.field(default_factory=set[Running])
+    running: set[RunningGeneration] = dataclasses.field(default_factory=set[RunningGeneration])
     reason: str = ""
     progress: model.LoadProgress | None = None
     loaded_at: float = 0.0
@@ -197,13 +197,13 @@ class Instances:
         if (before.active, before.queued) != (stats.active, stats.queued):
             self.changes.bump()
 
-    def begin(self, instance: Instance, generation: Running) -> None:
+    def begin(self, instance: Instance, generation: RunningGeneration) -> None:
         """A generation runs on the instance."""
         instance.running.add(generation)
         instance.last_used_at = time.time()
         self.changes.bump()
 
-    def end(self, instance: Instance, generation: Running) -> None:
+    def end(self, instance: Instance, generation: RunningGeneration) -> None:
         """A generation has ended."""
         instance.running.discard(generation)
         instance.last_used_at = time.time()

@@ -20,7 +20,7 @@ from cortex.v1 import model_pb2 as model
 from services.backplane.errors import FleetError, Reason
 from services.backplane.first_ended import first_ended
 from services.backplane.timeouts import timeout
-from services.neuron.engine_api.frames import Loading
+from services.neuron.engine_api.frames import LoadAdvanced
 from services.neuron.instances.adopt import adopt, plan_of
 from services.neuron.instances.assign import Assignments
 from services.neuron.instances.instances import Instance, Instances, State, shutting_down
@@ -28,7 +28,7 @@ from services.neuron.metrics import NeuronMetrics
 from services.neuron.settings import NeuronSettings
 from services.neuron.sources.resolver import Sources
 from services.neuron.supervisor.listener import WorkerListener
-from services.neuron.supervisor.slot import Slot
+from services.neuron.supervisor.slot import WorkerSlot
 from services.neuron.supervisor.supervisor import Supervisor
 from services.neuron.weights.inspect import described
 
@@ -45,8 +45,8 @@ class _Load:
     detached: bool = False
 
 
-class Loads:
-    """All loads under way, and those who wait for them."""
+class Loader:
+    """Loads instances; keeps the loads under way and those who wait for them."""
 
     def __init__(
         self,
@@ -226,7 +226,7 @@ class Loads:
         self._note(instance, model.LOAD_PHASE_LOADING, 0, weights.bytes)
         await self.load_into(self._supervisor.slot(key, self._listener), instance)
 
-    async def load_into(self, slot: Slot, instance: Instance) -> None:
+    async def load_into(self, slot: WorkerSlot, instance: Instance) -> None:
         """Has a worker load an instance; one load at a time per worker.
 
         Raises:
@@ -235,7 +235,7 @@ class Loads:
         plan = instance.plan
         assert plan is not None
 
-        def on_progress(report: Loading) -> None:
+        def on_progress(report: LoadAdvanced) -> None:
             phase = model.LOAD_PHASE_WARMING if report.warming else model.LOAD_PHASE_LOADING
             step = report.step
             slot.last_progress = time.monotonic()

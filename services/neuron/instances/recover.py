@@ -9,7 +9,7 @@ import structlog
 from services.backplane.errors import FleetError, Reason
 from services.neuron.engine_api.model import ModelStats
 from services.neuron.instances.instances import Instance, Instances, State
-from services.neuron.instances.load import Loads
+from services.neuron.instances.load import Loader
 from services.neuron.metrics import NeuronMetrics
 from services.neuron.supervisor.link import WorkerLink
 from services.neuron.supervisor.listener import WorkerKey
@@ -27,13 +27,13 @@ class Recovery:
         self._instances = instances
         self._supervisor = supervisor
         self._metrics = metrics
-        self._loads: Loads | None = None
+        self._loader: Loader | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._is_stopped = False
 
-    def reload_with(self, loads: Loads) -> None:
+    def reload_with(self, loader: Loader) -> None:
         """Names who loads; the two need each other."""
-        self._loads = loads
+        self._loader = loader
 
     def on_stats(self, instance_id: str, stats: ModelStats) -> None:
         """A model's load changed."""
@@ -89,10 +89,10 @@ class Recovery:
                     self._give_up(instance, error)
 
     async def _reload(self, instance: Instance) -> None:
-        assert self._loads is not None
+        assert self._loader is not None
         assert instance.key is not None
         slot = self._supervisor.slot(instance.key, self)
-        await self._loads.load_into(slot, instance)
+        await self._loader.load_into(slot, instance)
         if instance.state is not State.RECOVERING:  # it is being unloaded meanwhile
             return
         self._instances.move(instance, State.READY)

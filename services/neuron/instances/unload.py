@@ -16,7 +16,7 @@ from services.backplane.errors import FleetError, Reason
 from services.backplane.first_ended import first_ended
 from services.backplane.timeouts import timeout
 from services.neuron.instances.instances import Instance, Instances, State
-from services.neuron.instances.load import Loads
+from services.neuron.instances.load import Loader
 from services.neuron.instances.reclaim import Reclaiming
 from services.neuron.supervisor.listener import WorkerKey
 from services.neuron.supervisor.supervisor import Supervisor
@@ -46,14 +46,14 @@ class Freed:
     freed_bytes: int
 
 
-class Unloads:
-    """All unloads under way."""
+class Unloader:
+    """Unloads instances; keeps the unloads under way."""
 
     def __init__(
         self,
         *,
         instances: Instances,
-        loads: Loads,
+        loader: Loader,
         supervisor: Supervisor,
         reclaiming: Reclaiming,
         measure: Callable[[], Awaitable[None]],
@@ -62,7 +62,7 @@ class Unloads:
 
         Args:
             instances: all of this neuron.
-            loads: ends those that are to be unloaded before they are ready.
+            loader: ends loads that are to be unloaded before they are ready.
             supervisor: ends workers whose last instance goes.
             reclaiming: asks the driver whether the memory has come back.
             measure: measures the devices anew; the report that an instance is gone must not come
@@ -71,7 +71,7 @@ class Unloads:
         self._instances = instances
         self._measure = measure
         self._reclaiming = reclaiming
-        self._loads = loads
+        self._loader = loader
         self._supervisor = supervisor
         self._tasks: dict[str, asyncio.Task[int]] = {}
 
@@ -131,7 +131,7 @@ class Unloads:
     async def _run(self, instance: Instance, drain_seconds: float) -> int:
         try:
             if instance.state is State.LOADING:
-                await self._loads.abandon(instance)
+                await self._loader.abandon(instance)
                 return 0
             if instance.state is State.DRAINING:
                 await self._drain(instance, drain_seconds)

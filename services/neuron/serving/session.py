@@ -102,7 +102,7 @@ class Pending:
             self._events.append(neuron.SequenceEvent(sequence_id=sequence_id, event=event))
 
 
-class Session:
+class SessionStream:
     """One caller's stream."""
 
     def __init__(self, generations: Generations) -> None:
@@ -228,7 +228,7 @@ class Session:
 class _SequenceSink:
     """One sequence's way into the session's next message."""
 
-    session: Session
+    session: SessionStream
     sequence_id: int
 
     def event(self, event: generation.GenerateResponse, tokens: int = 0) -> None:

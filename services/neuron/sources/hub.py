@@ -22,9 +22,9 @@ import structlog
 
 from services.backplane.errors import FleetError, Reason
 from services.neuron.sources.disk_space import require_room
-from services.neuron.sources.hub_download import HTTP_LIMIT_BYTES, Job, Told
-from services.neuron.sources.hub_files import HubFile, HubModel, Listing, model_path
-from services.neuron.sources.hub_forecast import Described, HubForecast
+from services.neuron.sources.hub_download import HTTP_LIMIT_BYTES, HubJob, HubProgress
+from services.neuron.sources.hub_files import HubFile, HubListing, HubModel, model_path
+from services.neuron.sources.hub_forecast import HubDescription, HubForecast
 from services.neuron.sources.source import OnBytes
 from services.neuron.weights.inspect import Weights
 
@@ -93,10 +93,10 @@ class HubSource:
     def _folder(self, wanted: HubModel) -> pathlib.Path:
         return self._store / wanted.owner / f"{wanted.name}@{wanted.revision}"
 
-    def _listing(self, wanted: HubModel) -> Listing | None:
+    def _listing(self, wanted: HubModel) -> HubListing | None:
         try:
             content = (self._folder(wanted) / _LISTING).read_bytes()
-            return msgspec.json.decode(content, type=Listing)
+            return msgspec.json.decode(content, type=HubListing)
         except FileNotFoundError:
             return None
         except (OSError, msgspec.DecodeError) as error:
@@ -109,11 +109,11 @@ class HubSource:
         _require_library()
         return await self._forecast.weights(wanted, quant)
 
-    async def _describe(self, wanted: HubModel) -> Described:
+    async def _describe(self, wanted: HubModel) -> HubDescription:
         return await self._look_up(wanted, wants_config=True)
 
-    async def _look_up(self, wanted: HubModel, *, wants_config: bool = False) -> Described:
-        job = Job(
+    async def _look_up(self, wanted: HubModel, *, wants_config: bool = False) -> HubDescription:
+        job = HubJob(
             repository=wanted.repository,
             revision=wanted.revision,
             endpoint=self._endpoint,
@@ -122,11 +122,11 @@ class HubSource:
         async with contextlib.aclosing(self._run(job)) as lines:
             async for told in lines:
                 if told.listing is not None:
-                    return Described(told.listing, told.config)
+                    return HubDescription(told.listing, told.config)
         raise _died()
 
     async def _bring(
-        self, wanted: HubModel, listing: Listing, files: Sequence[HubFile], on_bytes: OnBytes
+        self, wanted: HubModel, listing: HubListing, files: Sequence[HubFile], on_bytes: OnBytes
     ) -> None:
         folder = self._folder(wanted)
         # Hidden: a model that is half there must not be listed. Bytes of two commits do not mix.
@@ -134,7 +134,7 @@ class HubSource:
         arriving.mkdir(parents=True, exist_ok=True)
         total = sum(file.size for file in files)
         require_room(arriving, total - await asyncio.to_thread(_arrived, arriving))
-        job = Job(
+        job = HubJob(
             repository=wanted.repository,
             revision=listing.commit,
             endpoint=self._endpoint,
@@ -152,7 +152,7 @@ class HubSource:
         await asyncio.to_thread(_keep, listing, files, arriving, folder)
         log.info("hub.stored", model=str(wanted), commit=listing.commit, bytes=total)
 
-    async def _run(self, job: Job) -> AsyncGenerator[Told]:
+    async def _run(self, job: HubJob) -> AsyncGenerator[HubProgress]:
         """What a job tells, line by line; leaving ends its process.
 
         Raises:
@@ -174,7 +174,7 @@ class HubSource:
             process.stdin.write(msgspec.json.encode(job))
             process.stdin.close()
             while line := await asyncio.wait_for(process.stdout.readline(), self._stall_seconds):
-                told = msgspec.json.decode(line, type=Told)
+                told = msgspec.json.decode(line, type=HubProgress)
                 if told.reason:
                     raise FleetError(Reason[told.reason], told.message, field="spec.source")
                 yield told
@@ -211,7 +211,7 @@ def _arrived(folder: pathlib.Path) -> int:
 
 
 def _keep(
-    listing: Listing, files: Sequence[HubFile], arriving: pathlib.Path, folder: pathlib.Path
+    listing: HubListing, files: Sequence[HubFile], arriving: pathlib.Path, folder: pathlib.Path
 ) -> None:
     """Moves whole files into the store, after the listing by which they are found. Blocks."""
     folder.mkdir(parents=True, exist_ok=True)

@@ -22,7 +22,7 @@ from typing import Any, Final
 import msgspec
 
 from services.backplane.errors import FleetError, Reason
-from services.neuron.sources.hub_files import HubFile, Listing
+from services.neuron.sources.hub_files import HubFile, HubListing
 
 _AT_A_TIME: Final = 4
 _GLANCE_SECONDS: Final = 0.25
@@ -34,7 +34,7 @@ HTTP_LIMIT_BYTES: Final = 50_000_000_000
 _GONE: Final = frozenset({"RepositoryNotFoundError", "RevisionNotFoundError", "HFValidationError"})
 
 
-class Job(msgspec.Struct, frozen=True, kw_only=True):
+class HubJob(msgspec.Struct, frozen=True, kw_only=True):
     """What to do: list a repository, or bring files of one commit.
 
     Attributes:
@@ -56,7 +56,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     http_limit_bytes: int = HTTP_LIMIT_BYTES
 
 
-class Told(msgspec.Struct, frozen=True, omit_defaults=True):
+class HubProgress(msgspec.Struct, frozen=True, omit_defaults=True):
     """One line of the answer.
 
     Attributes:
@@ -71,7 +71,7 @@ class Told(msgspec.Struct, frozen=True, omit_defaults=True):
 
     done: int = 0
     checked: int = 0
-    listing: Listing | None = None
+    listing: HubListing | None = None
     config: str = ""
     reason: str = ""
     message: str = ""
@@ -80,24 +80,24 @@ class Told(msgspec.Struct, frozen=True, omit_defaults=True):
 
 def main() -> int:
     """Does one job. Returns the exit code; failures are told on standard output."""
-    job = msgspec.json.decode(sys.stdin.buffer.read(), type=Job)
+    job = msgspec.json.decode(sys.stdin.buffer.read(), type=HubJob)
     try:
         if job.folder is None:
             listing = list_files(job)
             config = read_config(job, listing) if job.wants_config else ""
-            _tell(Told(listing=listing, config=config))
+            _tell(HubProgress(listing=listing, config=config))
         else:
             bring(job, pathlib.Path(job.folder), _tell)
-            _tell(Told(ended=True))
+            _tell(HubProgress(ended=True))
     except FleetError as error:
-        _tell(Told(reason=error.reason.value, message=error.message))
+        _tell(HubProgress(reason=error.reason.value, message=error.message))
     except Exception as error:  # noqa: BLE001 - the library raises what its HTTP client raises
         told = failure(job, error)
-        _tell(Told(reason=told.reason.value, message=told.message))
+        _tell(HubProgress(reason=told.reason.value, message=told.message))
     return 0
 
 
-def list_files(job: Job) -> Listing:
+def list_files(job: HubJob) -> HubListing:
     """The repository at the commit that the revision means now."""
     import huggingface_hub
 
@@ -107,10 +107,10 @@ def list_files(job: Job) -> Listing:
         HubFile(one.rfilename, one.size or 0, one.lfs.sha256 if one.lfs else "")
         for one in found.siblings or ()
     )
-    return Listing(found.sha or job.revision, files)
+    return HubListing(found.sha or job.revision, files)
 
 
-def read_config(job: Job, listing: Listing) -> str:
+def read_config(job: HubJob, listing: HubListing) -> str:
     """The text of `config.json` at the listing's commit; empty where there is none of use."""
     file = next((one for one in listing.files if one.path == _CONFIG), None)
     if file is None or file.size > _MOST_CONFIG_BYTES:
@@ -121,7 +121,7 @@ def read_config(job: Job, listing: Listing) -> str:
         return part.read_text(encoding="utf-8", errors="replace")
 
 
-def bring(job: Job, folder: pathlib.Path, tell: Callable[[Told], None]) -> None:
+def bring(job: HubJob, folder: pathlib.Path, tell: Callable[[HubProgress], None]) -> None:
     """Brings the files, each under its own name once it is whole and its digest is right.
 
     Raises:
@@ -151,12 +151,14 @@ def bring(job: Job, folder: pathlib.Path, tell: Callable[[Told], None]) -> None:
     with concurrent.futures.ThreadPoolExecutor(_AT_A_TIME) as pool:
         running = {pool.submit(one, file) for file in job.files}
         try:
-            told = Told()
+            told = HubProgress()
             while running:
                 ended, running = concurrent.futures.wait(
                     running, _GLANCE_SECONDS, concurrent.futures.FIRST_EXCEPTION
                 )
-                now = Told(done=sum(_size(folder, file) for file in job.files), checked=checked[0])
+                now = HubProgress(
+                    done=sum(_size(folder, file) for file in job.files), checked=checked[0]
+                )
                 if now != told:
                     tell(now)
                     told = now
@@ -166,7 +168,7 @@ def bring(job: Job, folder: pathlib.Path, tell: Callable[[Told], None]) -> None:
             pool.shutdown(wait=False, cancel_futures=True)
 
 
-def failure(job: Job, error: Exception) -> FleetError:
+def failure(job: HubJob, error: Exception) -> FleetError:
     """The library's error in the fleet's terms."""
     words = " ".join(str(error).split())[:300]
     names = {kind.__name__ for kind in type(error).__mro__}
@@ -181,7 +183,7 @@ def failure(job: Job, error: Exception) -> FleetError:
     return FleetError(Reason.SOURCE_UNAVAILABLE, f"The hub did not give {job.repository}: {words}")
 
 
-def _bring_http(job: Job, file: HubFile, part: pathlib.Path) -> None:
+def _bring_http(job: HubJob, file: HubFile, part: pathlib.Path) -> None:
     """Goes on where an earlier download ended, as long as every try brings something."""
     part.touch()
     if part.stat().st_size > file.size:
@@ -197,7 +199,7 @@ def _bring_http(job: Job, file: HubFile, part: pathlib.Path) -> None:
             raise FleetError(Reason.SOURCE_UNAVAILABLE, f"The hub sends no more of {file.path}.")
 
 
-def _get(job: Job, file: HubFile, part: pathlib.Path, here: int) -> None:
+def _get(job: HubJob, file: HubFile, part: pathlib.Path, here: int) -> None:
     import huggingface_hub
     from huggingface_hub import file_download
     from huggingface_hub import utils as module
@@ -216,7 +218,7 @@ def _get(job: Job, file: HubFile, part: pathlib.Path, here: int) -> None:
         )
 
 
-def _bring_large(job: Job, file: HubFile, part: pathlib.Path) -> None:
+def _bring_large(job: HubJob, file: HubFile, part: pathlib.Path) -> None:
     """The library's whole way, which knows the hub's protocol for large files."""
     import huggingface_hub
 
@@ -260,7 +262,7 @@ def _size(folder: pathlib.Path, file: HubFile) -> int:
     return 0
 
 
-def _tell(told: Told) -> None:
+def _tell(told: HubProgress) -> None:
     sys.stdout.buffer.write(msgspec.json.encode(told) + b"\n")
     sys.stdout.buffer.flush()
 

@@ -37,7 +37,7 @@ class HubFile(msgspec.Struct, frozen=True):
     sha256: str = ""
 
 
-class Listing(msgspec.Struct, frozen=True):
+class HubListing(msgspec.Struct, frozen=True):
     """All files of a repository at one commit.
 
     Attributes:

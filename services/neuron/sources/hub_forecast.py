@@ -14,7 +14,7 @@ from typing import Final
 
 from services.backplane.errors import FleetError, Reason
 from services.backplane.timeouts import timeout
-from services.neuron.sources.hub_files import HubModel, Listing
+from services.neuron.sources.hub_files import HubListing, HubModel
 from services.neuron.weights import inspect
 from services.neuron.weights.inspect import Weights
 
@@ -26,7 +26,7 @@ _MOST_REMEMBERED: Final = 128
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Described:
+class HubDescription:
     """What a hub says of a repository.
 
     Attributes:
@@ -34,13 +34,13 @@ class Described:
         config: the text of its `config.json`; empty where it has none.
     """
 
-    listing: Listing
+    listing: HubListing
     config: str = ""
 
 
 @dataclasses.dataclass(slots=True)
 class _LookUp:
-    task: asyncio.Task[Described]
+    task: asyncio.Task[HubDescription]
     begun_at: float
 
     @property
@@ -55,7 +55,7 @@ class _LookUp:
 class HubForecast:
     """Sizes of models that are not here."""
 
-    def __init__(self, describe: Callable[[HubModel], Awaitable[Described]]) -> None:
+    def __init__(self, describe: Callable[[HubModel], Awaitable[HubDescription]]) -> None:
         """Has asked nobody yet.
 
         Args:
@@ -85,7 +85,7 @@ class HubForecast:
         described = await asyncio.shield(found.task)
         return _weights(wanted, described, quant)
 
-    async def _ask(self, wanted: HubModel) -> Described:
+    async def _ask(self, wanted: HubModel) -> HubDescription:
         try:
             async with self._turns, timeout(_LIMIT_SECONDS):
                 return await self._describe(wanted)
@@ -97,7 +97,7 @@ class HubForecast:
             ) from late
 
 
-def _weights(wanted: HubModel, described: Described, quant: str) -> Weights:
+def _weights(wanted: HubModel, described: HubDescription, quant: str) -> Weights:
     chosen = wanted.choose(described.listing.files, quant)
     path = pathlib.Path(wanted.name)
     tensors = [file.size for file in chosen if file.path.endswith(".safetensors")]

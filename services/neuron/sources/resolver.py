@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from cortex.v1 import model_pb2 as model
 from services.backplane.errors import FleetError, Reason
 from services.neuron.sources import checksum
-from services.neuron.sources.source import Foreseeing, OnBytes, Source
+from services.neuron.sources.source import Foreseeing, OnBytes, WeightSource
 from services.neuron.weights import inspect
 from services.neuron.weights.inspect import Weights
 
@@ -23,7 +23,7 @@ class Sources:
 
     def __init__(
         self,
-        schemes: Mapping[str, Source],
+        schemes: Mapping[str, WeightSource],
         *,
         named: Mapping[str, str],
         folders: tuple[pathlib.Path, ...],
@@ -136,7 +136,7 @@ class Sources:
             field="spec.model",
         )
 
-    def _parse(self, text: str) -> tuple[Source, str]:
+    def _parse(self, text: str) -> tuple[WeightSource, str]:
         scheme, colon, location = checksum.split(text)[0].partition(":")
         source = self._schemes.get(scheme) if colon else None
         if source is None or not location:

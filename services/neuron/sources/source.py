@@ -12,7 +12,7 @@ from services.neuron.weights.inspect import Weights
 OnBytes = Callable[[int, int], None]
 
 
-class Source(Protocol):
+class WeightSource(Protocol):
     """One way to get weights."""
 
     def find(self, location: str, quant: str) -> pathlib.Path | None:
@@ -39,13 +39,13 @@ class Source(Protocol):
 
 @runtime_checkable
 class Foreseeing(Protocol):
-    """A `Source` that can tell what weights it would fetch."""
+    """A `WeightSource` that can tell what weights it would fetch."""
 
     async def foresee(self, location: str, quant: str) -> Weights:
         """The weights as they will be; nothing is fetched, and bounded time is taken.
 
         Raises:
-            FleetError: as `Source.fetch`.
+            FleetError: as `WeightSource.fetch`.
         """
         ...
 

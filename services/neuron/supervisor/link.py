@@ -20,16 +20,16 @@ from services.neuron.engine_api.frames import (
     Beat,
     Cancel,
     Command,
-    Count,
     Counted,
+    CountTokens,
     Credit,
-    Embed,
     Embedded,
+    EmbedTexts,
     Hello,
     Load,
+    LoadAborted,
+    LoadAdvanced,
     Loaded,
-    LoadEnded,
-    Loading,
     Report,
     Stepped,
     Submit,
@@ -79,7 +79,7 @@ class WorkerLink:
         self._call_ids = itertools.count(1)
         self._tasks: dict[int, TaskListener] = {}
         self._calls: dict[int, asyncio.Future[Counted | Embedded]] = {}
-        self._loads: dict[str, tuple[asyncio.Future[Loaded], Callable[[Loading], None]]] = {}
+        self._loads: dict[str, tuple[asyncio.Future[Loaded], Callable[[LoadAdvanced], None]]] = {}
         self._unloads: dict[str, asyncio.Future[int]] = {}
         self._lost: FleetError | None = None
         self.hello: asyncio.Future[Hello] = asyncio.get_running_loop().create_future()
@@ -122,7 +122,7 @@ class WorkerLink:
         if task_id in self._tasks:
             self._send(Credit(((task_id, tokens),)))
 
-    async def load(self, plan: LoadPlan, on_progress: Callable[[Loading], None]) -> Loaded:
+    async def load(self, plan: LoadPlan, on_progress: Callable[[LoadAdvanced], None]) -> Loaded:
         """Loads a model. Cancelling abandons the load and frees what it had taken.
 
         Raises:
@@ -155,7 +155,7 @@ class WorkerLink:
             FleetError: with the engine's reason, or WORKER_LOST.
         """
         call_id = next(self._call_ids)
-        answer = await self._call(call_id, Count(call_id, instance_id, prompt))
+        answer = await self._call(call_id, CountTokens(call_id, instance_id, prompt))
         assert isinstance(answer, Counted)
         return answer.token_ids
 
@@ -168,7 +168,7 @@ class WorkerLink:
             FleetError: with the engine's reason, or WORKER_LOST.
         """
         call_id = next(self._call_ids)
-        answer = await self._call(call_id, Embed(call_id, instance_id, inputs, truncate))
+        answer = await self._call(call_id, EmbedTexts(call_id, instance_id, inputs, truncate))
         assert isinstance(answer, Embedded)
         return answer
 
@@ -189,7 +189,7 @@ class WorkerLink:
                     _settle(call, report)
                 else:
                     _fail(call, failure(*report.error))
-            case Loading():
+            case LoadAdvanced():
                 if report.instance_id in self._loads:
                     self._loads[report.instance_id][1](report)
             case Loaded():
@@ -197,7 +197,7 @@ class WorkerLink:
                     _settle(self._loads[report.instance_id][0], report)
                 else:  # it became ready while being abandoned
                     self._send(Unload(report.instance_id))
-            case LoadEnded():
+            case LoadAborted():
                 if report.instance_id in self._loads:
                     error = failure(report.reason, report.message)
                     _fail(self._loads[report.instance_id][0], error)

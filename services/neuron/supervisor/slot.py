@@ -19,7 +19,7 @@ import structlog
 from services.backplane.errors import FleetError, Reason
 from services.backplane.first_ended import first_ended
 from services.neuron.devices.watch import DeviceWatch
-from services.neuron.engine_api.frames import Stop
+from services.neuron.engine_api.frames import StopWorker
 from services.neuron.settings import WorkerLimits
 from services.neuron.supervisor.link import WorkerLink
 from services.neuron.supervisor.listener import WorkerKey, WorkerListener
@@ -53,7 +53,7 @@ class SlotView:
     load_cycles: int
 
 
-class Slot:
+class WorkerSlot:
     """One device set's worker, over all of its processes."""
 
     def __init__(
@@ -140,7 +140,7 @@ class Slot:
         self._stopping.set()
         process = self._process
         if process is not None:
-            process.send(Stop())
+            process.send(StopWorker())
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(process.ended(), _STOP_SECONDS)
             process.kill("the daemon ended it")

@@ -11,7 +11,7 @@ from services.neuron.devices.xid_faults import DeviceFault
 from services.neuron.settings import WorkerLimits
 from services.neuron.supervisor.listener import WorkerKey, WorkerListener
 from services.neuron.supervisor.process import WorkerCommand, python_worker
-from services.neuron.supervisor.slot import Slot, SlotView
+from services.neuron.supervisor.slot import SlotView, WorkerSlot
 
 
 class Supervisor:
@@ -38,13 +38,13 @@ class Supervisor:
         self._memory_bytes = memory_bytes
         self._command = command
         self._task_ids = itertools.count(1)
-        self._slots: dict[WorkerKey, Slot] = {}
+        self._slots: dict[WorkerKey, WorkerSlot] = {}
 
-    def slot(self, key: WorkerKey, listener: WorkerListener) -> Slot:
+    def slot(self, key: WorkerKey, listener: WorkerListener) -> WorkerSlot:
         """The slot of a device set, made and started on first use."""
         slot = self._slots.get(key)
         if slot is None:
-            slot = self._slots[key] = Slot(
+            slot = self._slots[key] = WorkerSlot(
                 key,
                 listener=listener,
                 limits=self._limits,

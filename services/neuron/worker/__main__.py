@@ -12,7 +12,7 @@ from typing import Final
 
 from services.neuron.engine_api.model import EnginePoisoned
 from services.neuron.engines import EngineUnavailableError, create_engine
-from services.neuron.worker.link import Link
+from services.neuron.worker.link import DaemonLink
 from services.neuron.worker.loop import EngineLoop
 from services.neuron.worker.process import die_with_parent
 
@@ -43,7 +43,7 @@ def main() -> int:
         except EngineUnavailableError as error:
             sys.stderr.write(f"worker: {error}\n")
             return EX_UNAVAILABLE
-        link = Link(daemon)
+        link = DaemonLink(daemon)
         try:
             EngineLoop(engine, link).run()
         except EnginePoisoned as error:

@@ -7,15 +7,15 @@ from typing import Final
 
 from services.backplane.errors import FleetError, context_too_long
 from services.neuron.engine_api.engine import LoadedModel
-from services.neuron.engine_api.frames import Embed, Embedded
-from services.neuron.worker.link import Link
-from services.neuron.worker.models import Instances, gone
+from services.neuron.engine_api.frames import Embedded, EmbedTexts
+from services.neuron.worker.link import DaemonLink
+from services.neuron.worker.models import WorkerInstances, gone
 
 _SLICE_TOKENS: Final = 512
 
 
 class _Job:
-    def __init__(self, call: Embed, inputs: list[list[int]]) -> None:
+    def __init__(self, call: EmbedTexts, inputs: list[list[int]]) -> None:
         self.call = call
         self.inputs = inputs
         self.vectors: list[tuple[float, ...]] = []
@@ -38,7 +38,7 @@ class Embeddings:
     The daemon bounds how many there are.
     """
 
-    def __init__(self, instances: Instances, link: Link) -> None:
+    def __init__(self, instances: WorkerInstances, link: DaemonLink) -> None:
         self._instances = instances
         self._link = link
         self._jobs: deque[_Job] = deque()
@@ -48,7 +48,7 @@ class Embeddings:
         """True while a call is not answered."""
         return bool(self._jobs)
 
-    def begin(self, call: Embed, inputs: list[list[int]] | FleetError) -> None:
+    def begin(self, call: EmbedTexts, inputs: list[list[int]] | FleetError) -> None:
         """Queues a call; one that cannot be served is answered at once."""
         try:
             if isinstance(inputs, FleetError):
@@ -78,7 +78,7 @@ class Embeddings:
             tokens = sum(len(tokens) for tokens in job.inputs)
             self._link.send(Embedded(job.call.call_id, tuple(job.vectors), tokens))
 
-    def _fitted(self, call: Embed, inputs: list[list[int]]) -> list[list[int]]:
+    def _fitted(self, call: EmbedTexts, inputs: list[list[int]]) -> list[list[int]]:
         limit = self._model(call).info.max_context_tokens
         for tokens in inputs:
             if len(tokens) > limit and not call.truncate:
@@ -86,11 +86,11 @@ class Embeddings:
         # The last token stays: it is the end mark ([SEP]) that the model was trained with.
         return [t if len(t) <= limit else [*t[: limit - 1], t[-1]] for t in inputs]
 
-    def _model(self, call: Embed) -> LoadedModel:
+    def _model(self, call: EmbedTexts) -> LoadedModel:
         instance = self._instances.get(call.instance_id)
         if instance is None:
             raise gone(call.instance_id)
         return instance.model
 
-    def _refuse(self, call: Embed, error: FleetError) -> None:
+    def _refuse(self, call: EmbedTexts, error: FleetError) -> None:
         self._link.send(Embedded(call.call_id, error=(error.reason.value, error.message)))

@@ -18,18 +18,18 @@ from services.neuron.engine_api.frames import (
     AbandonLoad,
     Cancel,
     Command,
-    Count,
     Counted,
+    CountTokens,
     Credit,
-    Embed,
+    EmbedTexts,
     Load,
-    Stop,
+    StopWorker,
     Submit,
     Unload,
 )
 from services.neuron.engine_api.task import Prompt, Task
-from services.neuron.worker.link import Link
-from services.neuron.worker.models import Instances
+from services.neuron.worker.link import DaemonLink
+from services.neuron.worker.models import WorkerInstances
 from services.neuron.worker.tokenising import Abandoned, Lane, is_long, token_ids
 
 
@@ -45,11 +45,11 @@ class TokenisedTask:
 class TokenisedTexts:
     """Texts to embed, or why they cannot be."""
 
-    call: Embed
+    call: EmbedTexts
     inputs: list[list[int]] | FleetError
 
 
-Work = Load | AbandonLoad | Unload | TokenisedTask | Cancel | Credit | TokenisedTexts | Stop
+Work = Load | AbandonLoad | Unload | TokenisedTask | Cancel | Credit | TokenisedTexts | StopWorker
 
 
 class Inbox:
@@ -58,7 +58,7 @@ class Inbox:
     Unbounded, but short: the daemon bounds what is in flight, and the loop empties it every turn.
     """
 
-    def __init__(self, instances: Instances, link: Link) -> None:
+    def __init__(self, instances: WorkerInstances, link: DaemonLink) -> None:
         self._instances = instances
         self._link = link
         self._queue: queue.SimpleQueue[Work] = queue.SimpleQueue()
@@ -72,9 +72,9 @@ class Inbox:
         match command:
             case Submit(task=task):
                 self._put_task(task)
-            case Count(prompt=prompt):
+            case CountTokens(prompt=prompt):
                 self._put_texts(command, (prompt,))
-            case Embed(inputs=inputs):
+            case EmbedTexts(inputs=inputs):
                 self._put_texts(command, inputs)
             case Cancel(task_ids=task_ids):
                 self._interrupt(frozenset(task_ids))
@@ -88,7 +88,7 @@ class Inbox:
         """Queues the end; called by the reader thread when the socket is closed."""
         for instance in self._instances.all():
             self._interrupt(frozenset(instance.tasks))
-        self._queue.put(Stop())
+        self._queue.put(StopWorker())
 
     def take(self, *, wait_seconds: float) -> list[Work]:
         """All that has come; waits for the first where nothing has."""
@@ -119,7 +119,7 @@ class Inbox:
         except FleetError as error:
             self._hand_over(task, error)
 
-    def _put_texts(self, call: Count | Embed, prompts: tuple[Prompt, ...]) -> None:
+    def _put_texts(self, call: CountTokens | EmbedTexts, prompts: tuple[Prompt, ...]) -> None:
         if not is_long(prompts):
             self._tokenise_texts(call)
             return
@@ -169,9 +169,9 @@ class Inbox:
             if credit:
                 self._queue.put(Credit(((task.task_id, credit),)))
 
-    def _tokenise_texts(self, call: Count | Embed) -> None:
-        prompts = (call.prompt,) if isinstance(call, Count) else call.inputs
-        wants_all = isinstance(call, Count) or call.truncate
+    def _tokenise_texts(self, call: CountTokens | EmbedTexts) -> None:
+        prompts = (call.prompt,) if isinstance(call, CountTokens) else call.inputs
+        wants_all = isinstance(call, CountTokens) or call.truncate
         try:
             ids = [
                 token_ids(self._instances, call.instance_id, prompt, wants_all=wants_all)
@@ -182,8 +182,8 @@ class Inbox:
         else:
             self._answer(call, ids)
 
-    def _answer(self, call: Count | Embed, ids: list[list[int]] | FleetError) -> None:
-        if isinstance(call, Embed):
+    def _answer(self, call: CountTokens | EmbedTexts, ids: list[list[int]] | FleetError) -> None:
+        if isinstance(call, EmbedTexts):
             self._queue.put(TokenisedTexts(call, ids))
         elif isinstance(ids, FleetError):
             self._link.send(Counted(call.call_id, error=(ids.reason.value, ids.message)))

@@ -24,7 +24,7 @@ _RECEIVE_BYTES: Final = 1 << 20
 _JOIN_SECONDS: Final = 2.0
 
 
-class Link:
+class DaemonLink:
     """Sends and receives frames.
 
     Bound: 4096 reports wait to be sent; beyond that `send` waits, which holds the engine until the

@@ -10,10 +10,10 @@ from typing import Final
 
 from services.neuron.engine_api.engine import Engine, LoadedModel
 from services.neuron.engine_api.events import Ended, Failed
-from services.neuron.engine_api.frames import LoadEnded, Loading
+from services.neuron.engine_api.frames import LoadAborted, LoadAdvanced
 from services.neuron.engine_api.model import LoadFailed, LoadPlan, LoadStep
 from services.neuron.engine_api.task import Prompt, SamplingParams, Segment, StopParams, Task
-from services.neuron.worker.link import Link
+from services.neuron.worker.link import DaemonLink
 
 _REPORT_SECONDS: Final = 0.1
 _WARM_UP_STEPS: Final = 64
@@ -29,13 +29,13 @@ class Ready:
     seconds: float
 
 
-class Loads:
+class LoadQueue:
     """The loads that were asked for; the first of them goes on at every `advance`.
 
     One at a time, because two loads that each fit alone may not fit together.
     """
 
-    def __init__(self, engine: Engine, link: Link) -> None:
+    def __init__(self, engine: Engine, link: DaemonLink) -> None:
         self._engine = engine
         self._link = link
         self._waiting: deque[LoadPlan] = deque()
@@ -73,7 +73,7 @@ class Loads:
             if len(kept) == len(self._waiting):
                 return  # it has ended already
             self._waiting = deque(kept)
-        self._link.send(LoadEnded(instance_id, "CANCELLED", "The load was abandoned."))
+        self._link.send(LoadAborted(instance_id, "CANCELLED", "The load was abandoned."))
 
     def advance(self) -> Ready | None:
         """Does one step of the first load.
@@ -113,11 +113,11 @@ class Loads:
         if now - self._reported_at >= _REPORT_SECONDS:
             self._reported_at = now
             assert self._plan is not None
-            self._link.send(Loading(self._plan.instance_id, step))
+            self._link.send(LoadAdvanced(self._plan.instance_id, step))
 
     def _warm_up(self, plan: LoadPlan, model: LoadedModel) -> Ready | None:
         """Has the model make one real token: only then it is ready."""
-        self._link.send(Loading(plan.instance_id, LoadStep(), warming=True))
+        self._link.send(LoadAdvanced(plan.instance_id, LoadStep(), warming=True))
         try:
             _try_out(model)
         except LoadFailed as error:
@@ -129,7 +129,7 @@ class Loads:
 
     def _fail(self, error: LoadFailed) -> None:
         assert self._plan is not None
-        self._link.send(LoadEnded(self._plan.instance_id, error.reason, error.message))
+        self._link.send(LoadAborted(self._plan.instance_id, error.reason, error.message))
         self._finish()
 
     def _finish(self) -> None:

@@ -16,19 +16,19 @@ from services.neuron.engine_api.frames import (
     Credit,
     Hello,
     Load,
+    LoadAborted,
     Loaded,
-    LoadEnded,
     Stepped,
-    Stop,
+    StopWorker,
     Unload,
     Unloaded,
 )
 from services.neuron.engine_api.model import LoadPlan, ModelStats
 from services.neuron.worker.embedding import Embeddings
 from services.neuron.worker.inbox import Inbox, TokenisedTask, TokenisedTexts, Work
-from services.neuron.worker.link import Link
-from services.neuron.worker.loading import Loads
-from services.neuron.worker.models import Instance, Instances
+from services.neuron.worker.link import DaemonLink
+from services.neuron.worker.loading import LoadQueue
+from services.neuron.worker.models import WorkerInstance, WorkerInstances
 from services.neuron.worker.process import give_memory_back, resident_bytes
 
 _BEAT_SECONDS: Final = 0.5
@@ -39,13 +39,13 @@ _GRACE_SECONDS: Final = 5.0
 class EngineLoop:
     """Takes commands, advances loads and embeddings, steps every model that has work."""
 
-    def __init__(self, engine: Engine, link: Link) -> None:
+    def __init__(self, engine: Engine, link: DaemonLink) -> None:
         self._engine = engine
         self._link = link
-        self._instances = Instances()
-        self._leaving: list[Instance] = []
+        self._instances = WorkerInstances()
+        self._leaving: list[WorkerInstance] = []
         self._inbox = Inbox(self._instances, link)
-        self._loads = Loads(engine, link)
+        self._load_queue = LoadQueue(engine, link)
         self._embeddings = Embeddings(self._instances, link)
         self._is_stopping = False
         self._beat_at = 0.0
@@ -83,7 +83,7 @@ class EngineLoop:
     @property
     def _is_busy(self) -> bool:
         return (
-            self._loads.is_busy
+            self._load_queue.is_busy
             or self._embeddings.is_busy
             or any(instance.model.has_work for instance in self._instances.all())
         )
@@ -93,7 +93,7 @@ class EngineLoop:
             case Load(plan=plan):
                 self._begin_load(plan)
             case AbandonLoad(instance_id=instance_id):
-                self._loads.abandon(instance_id)
+                self._load_queue.abandon(instance_id)
             case Unload(instance_id=instance_id):
                 self._unload(instance_id)
             case TokenisedTask():
@@ -104,26 +104,26 @@ class EngineLoop:
                 self._credit(grants)
             case TokenisedTexts(call=call, inputs=inputs):
                 self._embeddings.begin(call, inputs)
-            case Stop():
+            case StopWorker():
                 self._is_stopping = True
 
     def _begin_load(self, plan: LoadPlan) -> None:
         is_known = self._instances.get(plan.instance_id) is not None
-        if is_known or self._loads.has(plan.instance_id):
+        if is_known or self._load_queue.has(plan.instance_id):
             self._link.send(
-                LoadEnded(plan.instance_id, "LOAD_FAILED", "An instance of this name is loaded.")
+                LoadAborted(plan.instance_id, "LOAD_FAILED", "An instance of this name is loaded.")
             )
             return
-        self._loads.begin(plan)
+        self._load_queue.begin(plan)
 
     def _advance_load(self) -> None:
-        ready = self._loads.advance()
+        ready = self._load_queue.advance()
         if ready is not None:
-            self._instances.add(Instance(ready.plan.instance_id, ready.model))
+            self._instances.add(WorkerInstance(ready.plan.instance_id, ready.model))
             self._link.send(Loaded(ready.plan.instance_id, ready.model.info, ready.seconds))
 
     def _unload(self, instance_id: str) -> None:
-        self._loads.abandon(instance_id)
+        self._load_queue.abandon(instance_id)
         instance = self._instances.remove(instance_id)
         if instance is None:
             self._link.send(Unloaded(instance_id, 0))
@@ -137,7 +137,7 @@ class EngineLoop:
         for index in reversed(free):
             self._free(self._leaving.pop(index))
 
-    def _free(self, instance: Instance) -> None:
+    def _free(self, instance: WorkerInstance) -> None:
         before = resident_bytes()
         instance.model.close()
         instance_id = instance.instance_id
@@ -145,7 +145,7 @@ class EngineLoop:
         give_memory_back()
         self._link.send(Unloaded(instance_id, max(0, before - resident_bytes())))
 
-    def _end_tasks(self, instance: Instance) -> None:
+    def _end_tasks(self, instance: WorkerInstance) -> None:
         gone = tuple(_gone(task_id, instance.instance_id) for task_id in sorted(instance.tasks))
         for task_id in instance.tasks:
             instance.model.cancel(task_id)
@@ -181,7 +181,7 @@ class EngineLoop:
                 if task_id in instance.tasks:
                     instance.model.credit(task_id, tokens)
 
-    def _step(self, instance: Instance) -> None:
+    def _step(self, instance: WorkerInstance) -> None:
         if not instance.tasks:
             return
         # Also where nothing can be decoded: those that wait too long must hear of it.
@@ -202,8 +202,8 @@ class EngineLoop:
 
     @property
     def _busy_with(self) -> str:
-        if self._loads.loading:
-            return f"loading {self._loads.loading}"
+        if self._load_queue.loading:
+            return f"loading {self._load_queue.loading}"
         if self._embeddings.is_busy:
             return "embedding"
         return "generating" if self._is_busy else ""

@@ -12,7 +12,7 @@ from services.neuron.engine_api.engine import LoadedModel
 
 
 @dataclasses.dataclass(eq=False)
-class Instance:
+class WorkerInstance:
     """A loaded model and the tasks that it was given.
 
     Attributes:
@@ -59,28 +59,28 @@ class Instance:
             return self._is_leaving and not self._holders
 
 
-class Instances:
+class WorkerInstances:
     """By name. Only the engine loop adds and removes."""
 
     def __init__(self) -> None:
-        self._by_id: dict[str, Instance] = {}
+        self._by_id: dict[str, WorkerInstance] = {}
 
     def __len__(self) -> int:
         return len(self._by_id)
 
-    def all(self) -> list[Instance]:
+    def all(self) -> list[WorkerInstance]:
         """Those that are loaded now."""
         return list(self._by_id.values())
 
-    def get(self, instance_id: str) -> Instance | None:
+    def get(self, instance_id: str) -> WorkerInstance | None:
         """The instance, or None where it is not loaded."""
         return self._by_id.get(instance_id)
 
-    def add(self, instance: Instance) -> None:
+    def add(self, instance: WorkerInstance) -> None:
         """Makes an instance known."""
         self._by_id[instance.instance_id] = instance
 
-    def remove(self, instance_id: str) -> Instance | None:
+    def remove(self, instance_id: str) -> WorkerInstance | None:
         """Makes an instance unknown; it is not closed, and nobody new may hold it."""
         instance = self._by_id.pop(instance_id, None)
         if instance is not None:
@@ -88,7 +88,7 @@ class Instances:
         return instance
 
     @contextlib.contextmanager
-    def holding(self, instance_id: str) -> Generator[Instance]:
+    def holding(self, instance_id: str) -> Generator[WorkerInstance]:
         """The instance, which is not freed meanwhile.
 
         Raises:

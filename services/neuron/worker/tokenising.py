@@ -9,7 +9,7 @@ from typing import Final, Generic, TypeVar
 
 from services.backplane.errors import FleetError, Reason, context_too_long
 from services.neuron.engine_api.task import Prompt
-from services.neuron.worker.models import Instance, Instances, gone
+from services.neuron.worker.models import WorkerInstance, WorkerInstances, gone
 
 LONG_CHARACTERS: Final = 64 << 10
 """Longer texts take a tokeniser so long that nothing else should wait for them."""
@@ -34,7 +34,7 @@ def is_long(prompts: Sequence[Prompt]) -> bool:
 
 
 def token_ids(
-    instances: Instances,
+    instances: WorkerInstances,
     instance_id: str,
     prompt: Prompt,
     *,
@@ -62,7 +62,9 @@ def token_ids(
         return instance.model.tokenize(prompt)
 
 
-def _refuse_endless(instance: Instance, prompt: Prompt, is_wanted: Callable[[], bool]) -> None:
+def _refuse_endless(
+    instance: WorkerInstance, prompt: Prompt, is_wanted: Callable[[], bool]
+) -> None:
     most = instance.model.info.max_context_tokens
     if _size(prompt) <= _SURELY_MEASURED * most:
         return

@@ -5,9 +5,9 @@ from services.backplane.changes import Changes
 from services.neuron.devices.inventory import Devices
 from services.neuron.devices.watch import DeviceWatch
 from services.neuron.instances.instances import Instance, Instances, State
-from services.neuron.instances.load import Loads
+from services.neuron.instances.load import Loader
 from services.neuron.instances.reclaim import Reclaiming
-from services.neuron.instances.unload import Freed, Unloads
+from services.neuron.instances.unload import Freed, Unloader
 from services.neuron.settings import WorkerLimits
 from services.neuron.supervisor.process import python_worker
 from services.neuron.supervisor.supervisor import Supervisor
@@ -28,15 +28,15 @@ async def test_devices_are_measured_before_the_copy_is_reported_gone():
     supervisor = Supervisor(
         limits=WorkerLimits(), memory_bytes=1, watch=DeviceWatch(devices), command=python_worker
     )
-    unloads = Unloads(
+    unloader = Unloader(
         instances=instances,
-        loads=Loads.__new__(Loads),  # asked for nothing: the copy is ready
+        loader=Loader.__new__(Loader),  # asked for nothing: the copy is ready
         supervisor=supervisor,
         reclaiming=Reclaiming(reader=devices, instances=instances, supervisor=supervisor),
         measure=measure,
     )
 
-    steps = [step async for step in unloads.unload(instance, 1.0)]
+    steps = [step async for step in unloader.unload(instance, 1.0)]
 
     assert isinstance(steps[-1], Freed)
     assert listed_then == [True]

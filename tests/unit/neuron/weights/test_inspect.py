@@ -12,7 +12,7 @@ from cortex.v1 import model_pb2 as model
 from services.backplane.errors import FleetError, Reason
 from services.neuron.sources.hub import HubSource
 from services.neuron.sources.resolver import Sources
-from services.neuron.sources.source import PathSource, Source
+from services.neuron.sources.source import PathSource, WeightSource
 from services.neuron.weights import inspect
 from tests.doubles import scripted
 
@@ -21,7 +21,10 @@ def no_bytes(done: int, total: int) -> None: ...
 
 
 def sources(folder: pathlib.Path, **named: str) -> Sources:
-    schemes: dict[str, Source] = {"path": PathSource(), "hf": HubSource(folder, stall_seconds=1)}
+    schemes: dict[str, WeightSource] = {
+        "path": PathSource(),
+        "hf": HubSource(folder, stall_seconds=1),
+    }
     return Sources(schemes, named=named, folders=(folder,))
 
 

@@ -13,13 +13,13 @@ import pytest
 
 from services.backplane.errors import FleetError
 from services.neuron.engine_api.engine import LoadedModel
-from services.neuron.engine_api.frames import Cancel, Count, Credit, Submit, Unload
+from services.neuron.engine_api.frames import Cancel, CountTokens, Credit, Submit, Unload
 from services.neuron.engine_api.model import LoadPlan
 from services.neuron.engine_api.task import Prompt, Segment, Task
 from services.neuron.engines import create_engine
 from services.neuron.worker.inbox import Inbox, TokenisedTask, Work
-from services.neuron.worker.link import Link
-from services.neuron.worker.models import Instance, Instances
+from services.neuron.worker.link import DaemonLink
+from services.neuron.worker.models import WorkerInstance, WorkerInstances
 from tests.doubles import scripted
 
 DEADLINE_SECONDS = 30.0
@@ -78,19 +78,19 @@ def model(loaded: LoadedModel) -> Gated:
 
 
 @pytest.fixture
-def instances(model: Gated) -> Instances:
-    instances = Instances()
-    instances.add(Instance("i", cast("LoadedModel", model)))
+def instances(model: Gated) -> WorkerInstances:
+    instances = WorkerInstances()
+    instances.add(WorkerInstance("i", cast("LoadedModel", model)))
     return instances
 
 
 @pytest.fixture
-def inbox(instances: Instances, model: Gated) -> Iterator[Inbox]:
+def inbox(instances: WorkerInstances, model: Gated) -> Iterator[Inbox]:
     instance = instances.get("i")
     assert instance is not None
     ours, theirs = socket.socketpair()
     with ours, theirs:
-        yield Inbox(instances, Link(theirs))
+        yield Inbox(instances, DaemonLink(theirs))
         instances.remove("i")
         model.gate.release(1000)
         deadline = time.monotonic() + DEADLINE_SECONDS
@@ -164,7 +164,7 @@ def test_a_cancelled_prompt_ends_at_the_next_piece(inbox: Inbox, model: Gated) -
 
 
 def test_an_unload_ends_it_at_the_next_piece(
-    inbox: Inbox, instances: Instances, model: Gated
+    inbox: Inbox, instances: WorkerInstances, model: Gated
 ) -> None:
     inbox.put_command(Submit(task(1, LONG)))
     model.wait_at_gate()
@@ -221,7 +221,7 @@ def test_no_more_long_prompts_wait_than_may(inbox: Inbox, model: Gated) -> None:
 
 
 def test_a_count_is_exact_and_holds_up_nobody(inbox: Inbox, model: Gated) -> None:
-    inbox.put_command(Count(1, "i", Prompt((Segment(LONG),))))
+    inbox.put_command(CountTokens(1, "i", Prompt((Segment(LONG),))))
     inbox.put_command(Submit(task(2)))
 
     assert isinstance(next_work(inbox)[0], TokenisedTask)

@@ -19,16 +19,16 @@ from services.neuron.engine_api.frames import (
     AbandonLoad,
     Beat,
     Cancel,
-    Count,
     Counted,
+    CountTokens,
     Credit,
-    Embed,
     Embedded,
+    EmbedTexts,
     Load,
-    LoadEnded,
-    Loading,
+    LoadAborted,
+    LoadAdvanced,
     Stepped,
-    Stop,
+    StopWorker,
     Submit,
     Unload,
     Unloaded,
@@ -91,7 +91,7 @@ def test_a_model_is_loaded_and_talks(worker: WorkerProcess, said: Path) -> None:
 def test_the_load_tells_its_progress_and_its_warm_up(worker: WorkerProcess, said: Path) -> None:
     worker.send(Load(plan(said)))
 
-    warming = worker.until(Loading, lambda report: report.warming)
+    warming = worker.until(LoadAdvanced, lambda report: report.warming)
 
     assert warming.instance_id == "i"
 
@@ -155,8 +155,8 @@ def test_a_wait_that_is_too_long_ends_though_nothing_moves(
 def test_texts_are_counted(worker: WorkerProcess, said: Path) -> None:
     worker.load(plan(said))
 
-    worker.send(Count(5, "i", Prompt((Segment("four"),))))
-    worker.send(Count(6, "gone", Prompt((Segment("four"),))))
+    worker.send(CountTokens(5, "i", Prompt((Segment("four"),))))
+    worker.send(CountTokens(6, "gone", Prompt((Segment("four"),))))
 
     assert len(worker.until(Counted, lambda r: r.call_id == 5).token_ids) == 4
     error = worker.until(Counted, lambda r: r.call_id == 6).error
@@ -168,7 +168,7 @@ def test_sixteen_megabytes_hold_up_nobody(worker: WorkerProcess, said: Path) -> 
     worker.load(plan(said))
     endless = "the road goes on " * (1 << 20)
     stop = StopParams(max_tokens=1)
-    worker.send(Count(5, "i", Prompt((Segment(endless),))))
+    worker.send(CountTokens(5, "i", Prompt((Segment(endless),))))
     worker.send(Submit(task(1, endless)), Submit(task(2, endless)), Cancel((2,)))
     worker.send(Submit(task(3, stop=stop)))
 
@@ -192,7 +192,7 @@ def test_texts_are_embedded_while_another_model_talks(
     worker.load(plan(endless, "talker", max_context_tokens=4096))
     worker.load(plan(tiny_bert.build(tmp_path / "b.gguf"), "bert", embedding=True))
     texts = tuple(Prompt((Segment("the cat is a pet"),)) for _ in range(300))
-    worker.send(Submit(task(1, instance_id="talker")), Embed(9, "bert", texts))
+    worker.send(Submit(task(1, instance_id="talker")), EmbedTexts(9, "bert", texts))
 
     deltas = 0
     while not isinstance(report := worker.receive(), Embedded):
@@ -207,7 +207,7 @@ def test_too_long_texts_are_refused_or_cut(worker: WorkerProcess, tmp_path: Path
     worker.load(plan(tiny_bert.build(tmp_path / "b.gguf"), embedding=True))
     long = (Prompt((Segment("cat " * 200),)),)
 
-    worker.send(Embed(1, "i", long), Embed(2, "i", long, truncate=True))
+    worker.send(EmbedTexts(1, "i", long), EmbedTexts(2, "i", long, truncate=True))
 
     refused = worker.until(Embedded, lambda r: r.call_id == 1)
     assert refused.error is not None
@@ -220,7 +220,7 @@ def test_too_long_texts_are_refused_or_cut(worker: WorkerProcess, tmp_path: Path
 def test_a_generator_asked_to_embed_says_no(worker: WorkerProcess, said: Path) -> None:
     worker.load(plan(said))
 
-    worker.send(Embed(1, "i", (Prompt((Segment("x"),)),)))
+    worker.send(EmbedTexts(1, "i", (Prompt((Segment("x"),)),)))
 
     error = worker.until(Embedded).error
     assert error is not None
@@ -250,7 +250,7 @@ def test_a_load_goes_on_beside_a_model_that_talks(
     while "Loaded" not in kinds:
         kinds.append(type(worker.receive()).__name__)
 
-    assert "Stepped" in kinds[kinds.index("Loading") :]
+    assert "Stepped" in kinds[kinds.index("LoadAdvanced") :]
 
 
 def test_an_unload_frees_memory_and_ends_its_tasks(worker: WorkerProcess, tmp_path: Path) -> None:
@@ -300,7 +300,7 @@ def test_a_bad_file_ends_the_load_and_nothing_else(
     worker.load(plan(said))
 
     worker.send(Load(plan(bad, "bad")))
-    ended = worker.until(LoadEnded)
+    ended = worker.until(LoadAborted)
 
     assert (ended.instance_id, ended.reason) == ("bad", "MODEL_FILE_BAD")
     assert text_of(worker.generate(task(1))[1]) == "Hello from model bravo"
@@ -312,7 +312,7 @@ def test_a_model_that_cannot_make_one_token_is_never_ready(
     broken = random_llama.build(tmp_path / "inf.gguf", overflows=True)
 
     worker.send(Load(plan(broken)))
-    ended = worker.until(LoadEnded)
+    ended = worker.until(LoadAborted)
 
     assert ended.reason == "LOAD_FAILED"
     assert "first token" in ended.message
@@ -323,7 +323,7 @@ def test_a_second_load_of_a_name_is_refused(worker: WorkerProcess, said: Path) -
 
     worker.send(Load(plan(said)))
 
-    assert worker.until(LoadEnded).reason == "LOAD_FAILED"
+    assert worker.until(LoadAborted).reason == "LOAD_FAILED"
 
 
 def test_loads_may_be_abandoned(worker: WorkerProcess, said: Path) -> None:
@@ -331,7 +331,7 @@ def test_loads_may_be_abandoned(worker: WorkerProcess, said: Path) -> None:
 
     worker.send(Load(first), Load(second), AbandonLoad("first"), AbandonLoad("second"))
 
-    ended = {worker.until(LoadEnded).instance_id, worker.until(LoadEnded).instance_id}
+    ended = {worker.until(LoadAborted).instance_id, worker.until(LoadAborted).instance_id}
     assert ended == {"first", "second"}
     assert worker.load(plan(said)).info.architecture == "llama"
 
@@ -339,10 +339,10 @@ def test_loads_may_be_abandoned(worker: WorkerProcess, said: Path) -> None:
 def test_abandoning_a_load_that_ended_is_not_answered(worker: WorkerProcess, said: Path) -> None:
     worker.load(plan(said))
 
-    worker.send(AbandonLoad("i"), Count(1, "i", Prompt((Segment("x"),))))
+    worker.send(AbandonLoad("i"), CountTokens(1, "i", Prompt((Segment("x"),))))
 
     while not isinstance(report := worker.receive(), Counted):
-        assert not isinstance(report, LoadEnded)
+        assert not isinstance(report, LoadAborted)
 
 
 def test_it_beats_while_idle_and_while_busy(worker: WorkerProcess, tmp_path: Path) -> None:
@@ -361,7 +361,7 @@ def test_it_beats_while_idle_and_while_busy(worker: WorkerProcess, tmp_path: Pat
 def test_stop_ends_it(worker: WorkerProcess) -> None:
     worker.hello()
 
-    worker.send(Stop())
+    worker.send(StopWorker())
 
     assert worker.process.wait(10) == 0
 
@@ -389,7 +389,7 @@ def test_its_threads_are_shown_on_demand(worker: WorkerProcess) -> None:
 
     worker.process.send_signal(signal.SIGUSR1)
     worker.until(Beat)
-    worker.send(Stop())
+    worker.send(StopWorker())
 
     assert "loop.py" in worker.last_words()
 
@@ -461,7 +461,7 @@ def test_a_library_that_aborts_leaves_its_words(tmp_path: Path) -> None:
     with WorkerProcess() as worker:
         worker.send(Load(plan(path)))
         with pytest.raises(EOFError):
-            worker.until(LoadEnded)
+            worker.until(LoadAborted)
         words = worker.last_words()
 
     assert worker.process.returncode == -signal.SIGABRT

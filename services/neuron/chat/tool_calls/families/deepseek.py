@@ -11,8 +11,8 @@ from typing import Final
 
 from services.neuron.chat.stream import ChatParser
 from services.neuron.chat.tool_calls.parsing.calls import Calls, Tools
-from services.neuron.chat.tool_calls.parsing.region import Opening, RegionParser
-from services.neuron.chat.tool_calls.parsing.token_call import TokenCall, Tokens
+from services.neuron.chat.tool_calls.parsing.region import RegionOpening, RegionParser
+from services.neuron.chat.tool_calls.parsing.token_call import CallTokens, TokenCall
 
 NAME: Final = "deepseek"
 _OPENING: Final = "<｜tool▁calls▁begin｜>"
@@ -32,13 +32,16 @@ def parser(calls: Calls, _tools: Tools) -> ChatParser:
     return RegionParser(calls=calls, openings=openings(calls), repeats=True)
 
 
-def openings(calls: Calls) -> list[Opening]:
+def openings(calls: Calls) -> list[RegionOpening]:
     """How a region may begin; small models leave out the marker around all calls."""
 
     def reader() -> TokenCall:
-        return TokenCall(calls, Tokens(_BEGIN, _SEPARATOR, _END, _name))
+        return TokenCall(calls, CallTokens(_BEGIN, _SEPARATOR, _END, _name))
 
-    return [Opening(_OPENING, _CLOSING, reader), Opening(_BEGIN, _CLOSING, reader, is_call=True)]
+    return [
+        RegionOpening(_OPENING, _CLOSING, reader),
+        RegionOpening(_BEGIN, _CLOSING, reader, is_call=True),
+    ]
 
 
 def _name(head: str) -> str:

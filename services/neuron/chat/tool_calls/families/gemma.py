@@ -13,11 +13,11 @@ from typing import Final
 
 from services.neuron.chat.stream import ChatParser
 from services.neuron.chat.tool_calls.parsing.arguments import dumps
-from services.neuron.chat.tool_calls.parsing.calls import Calls, Progress, Tools
+from services.neuron.chat.tool_calls.parsing.calls import CallProgress, Calls, Tools
 from services.neuron.chat.tool_calls.parsing.json_arguments import BROKEN, CUT_OFF
 from services.neuron.chat.tool_calls.parsing.json_scanner import Expect, JsonScanner
 from services.neuron.chat.tool_calls.parsing.mending import JsonMender
-from services.neuron.chat.tool_calls.parsing.region import Opening, RegionParser
+from services.neuron.chat.tool_calls.parsing.region import RegionOpening, RegionParser
 
 NAME: Final = "gemma"
 _OPENING: Final = "<|tool_call>"
@@ -48,8 +48,8 @@ def detects(template: str) -> bool:
 def parser(calls: Calls, tools: Tools) -> ChatParser:
     """Reads one output."""
     openings = [
-        Opening(_OPENING, _CLOSING, lambda: GemmaCall(calls, tools)),
-        Opening(
+        RegionOpening(_OPENING, _CLOSING, lambda: GemmaCall(calls, tools)),
+        RegionOpening(
             _CALL,
             _CLOSING,
             lambda: GemmaCall(calls, tools, known_only=True),
@@ -81,19 +81,19 @@ class GemmaCall:
         """Text that was taken and has not been told as a call."""
         return self._held if self._has_begun else self._head
 
-    def push(self, char: str) -> Progress:
+    def push(self, char: str) -> CallProgress:
         """Reads a character."""
         if not self._has_begun:
             return self._in_head(char)
         self._held += char
         if self._takes_quotes and _QUOTE.startswith(self._held) and self._held != _QUOTE:
-            return Progress.MORE
+            return CallProgress.MORE
         if self._in_tokens and self._held[0] == "}":
             after = self._held.lstrip("}")
             if after == _CLOSING:
                 return self._end_unquoted()
             if _CLOSING.startswith(after):
-                return Progress.MORE
+                return CallProgress.MORE
         if self._takes_quotes and self._held == _QUOTE:
             accepted = self._quote()
         else:
@@ -105,9 +105,9 @@ class GemmaCall:
                 return self._again(rest)
         if not accepted:
             self._calls.arguments(self._scanner.closing(), repair=BROKEN)
-            return Progress.BROKEN
+            return CallProgress.BROKEN
         self._held = ""
-        return Progress.DONE if self._scanner.is_complete else Progress.MORE
+        return CallProgress.DONE if self._scanner.is_complete else CallProgress.MORE
 
     def cut(self) -> None:
         """Closes what was begun."""
@@ -125,34 +125,36 @@ class GemmaCall:
             return self._in_tokens
         return self._scanner.expect in _STRINGS or self._scanner.expect is Expect.COMMA
 
-    def _again(self, rest: str) -> Progress:
-        progress = Progress.MORE
+    def _again(self, rest: str) -> CallProgress:
+        progress = CallProgress.MORE
         for position, char in enumerate(rest):
             progress = self.push(char)
-            if progress is Progress.BROKEN:
+            if progress is CallProgress.BROKEN:
                 self._held += rest[position + 1 :]
                 break
         return progress
 
-    def _in_head(self, char: str) -> Progress:
+    def _in_head(self, char: str) -> CallProgress:
         self._head += char
         seen = self._head.lstrip()
         if not (_CALL.startswith(seen) or seen.startswith(_CALL)):
-            return Progress.BROKEN
+            return CallProgress.BROKEN
         if char not in "{(":
             written = seen[len(_CALL) :]
             spoken = self._known_only and written.strip() and not _NAME.fullmatch(written.strip())
-            return Progress.BROKEN if spoken or (char == "\n" and written) else Progress.MORE
+            return (
+                CallProgress.BROKEN if spoken or (char == "\n" and written) else CallProgress.MORE
+            )
         name = self._named(seen[len(_CALL) : -1].strip())
         if not name or (self._known_only and name not in self._tools.parameters):
-            return Progress.BROKEN
+            return CallProgress.BROKEN
         self._has_begun = True
         self._calls.begin(name)
         self._tell("{")
         if char == "(":
             self._closing = ")"
             self._calls.arguments("", repair=_PARENTHESES)
-        return Progress.MORE
+        return CallProgress.MORE
 
     def _named(self, written: str) -> str:
         """The tool that a name means, which may have a scope before it."""
@@ -160,11 +162,11 @@ class GemmaCall:
         known = self._tools.parameters
         return last if written not in known and last in known else written
 
-    def _end_unquoted(self) -> Progress:
+    def _end_unquoted(self) -> CallProgress:
         """The end of the call inside a string: the quote before it is missing."""
         self._calls.arguments(self._scanner.closing(), repair=_LOST_QUOTE)
         self._held = _CLOSING
-        return Progress.BROKEN
+        return CallProgress.BROKEN
 
     def _quote(self) -> bool:
         """A quoting token."""

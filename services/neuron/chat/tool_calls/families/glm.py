@@ -14,10 +14,10 @@ from typing import Final
 
 from services.neuron.chat.stream import ChatParser
 from services.neuron.chat.tool_calls.parsing.arguments import coerce, dumps
-from services.neuron.chat.tool_calls.parsing.calls import Calls, Progress, Tools
+from services.neuron.chat.tool_calls.parsing.calls import CallProgress, Calls, Tools
 from services.neuron.chat.tool_calls.parsing.json_arguments import CUT_OFF, JsonArguments
 from services.neuron.chat.tool_calls.parsing.json_call import JsonCallList
-from services.neuron.chat.tool_calls.parsing.region import Opening, RegionParser
+from services.neuron.chat.tool_calls.parsing.region import RegionOpening, RegionParser
 
 NAME: Final = "glm"
 OPENING: Final = "<tool_call>"
@@ -39,7 +39,7 @@ def parser(calls: Calls, tools: Tools) -> ChatParser:
     """Reads one output."""
     return RegionParser(
         calls=calls,
-        openings=[Opening(OPENING, CLOSING, lambda: GlmCall(calls, tools))],
+        openings=[RegionOpening(OPENING, CLOSING, lambda: GlmCall(calls, tools))],
     )
 
 
@@ -71,7 +71,7 @@ class GlmCall:
             return self._json.unread
         return self._text
 
-    def push(self, char: str) -> Progress:
+    def push(self, char: str) -> CallProgress:
         """Reads a character."""
         if self._json is not None:
             return self._json.push(char)
@@ -79,7 +79,7 @@ class GlmCall:
         if not self._name:
             return self._head(char)
         if char != ">":
-            return Progress.MORE
+            return CallProgress.MORE
         in_value = _VALUE in self._text
         if self._text.endswith(_END_VALUE):
             self._end_value(self._text.removesuffix(_END_VALUE))
@@ -89,7 +89,7 @@ class GlmCall:
             self._end_key(self._text.removesuffix(_END_KEY))
         elif self._text.endswith(CLOSING) and not in_value:
             return self._end()
-        return Progress.MORE
+        return CallProgress.MORE
 
     def cut(self) -> None:
         """Closes what was begun."""
@@ -105,37 +105,37 @@ class GlmCall:
         self._text = ""
         self._close(CUT_OFF)
 
-    def _head(self, char: str) -> Progress:
+    def _head(self, char: str) -> CallProgress:
         name, tag, _ = self._text.strip().partition("<")
         name = name.strip()
         if char == "{" and not tag:
             return self._read_json(name[:-1].strip())
         if not name and not tag:
-            return Progress.MORE
+            return CallProgress.MORE
         if not _TOOL_NAME.fullmatch(name):
-            return Progress.BROKEN
+            return CallProgress.BROKEN
         if char not in "\n>":
-            return Progress.MORE
+            return CallProgress.MORE
         self._name, self._text = name, self._text[self._text.find("<") :] if tag else ""
         self._calls.begin(name)
         if self._text and self._text not in {_KEY, CLOSING}:
             stray = self._text in _TAGS
             self._calls.arguments("", repair=_STRAY_TAG if stray else f"left out {self._text!r}")
             self._text = ""
-        return self._end() if self._text == CLOSING else Progress.MORE
+        return self._end() if self._text == CLOSING else CallProgress.MORE
 
-    def _read_json(self, name: str) -> Progress:
+    def _read_json(self, name: str) -> CallProgress:
         self._json = (
             JsonArguments(self._calls, name) if name else JsonCallList(self._calls, self._tools)
         )
         self._text = ""
         return self._json.push("{")
 
-    def _end(self) -> Progress:
+    def _end(self) -> CallProgress:
         """The closing marker has been read; it is the region's, told in `unread`."""
         self._close("")
         self._text = self._text.strip()
-        return Progress.BROKEN
+        return CallProgress.BROKEN
 
     def _end_key(self, text: str) -> None:
         before, tag, key = text.rpartition(_KEY)

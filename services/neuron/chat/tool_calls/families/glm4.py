@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Final
 
 from services.neuron.chat.stream import ChatParser
-from services.neuron.chat.tool_calls.parsing.calls import Calls, Progress, Tools
+from services.neuron.chat.tool_calls.parsing.calls import CallProgress, Calls, Tools
 from services.neuron.chat.tool_calls.parsing.json_arguments import JsonArguments
 from services.neuron.chat.tool_calls.parsing.region import LeadingParser
 
@@ -42,7 +42,7 @@ class NamedCall:
             return self._arguments.unread
         return self._head + (self._arguments.unread if self._arguments else "")
 
-    def push(self, char: str) -> Progress:
+    def push(self, char: str) -> CallProgress:
         """Reads a character."""
         if self._arguments is not None:
             return self._arguments.push(char)
@@ -50,9 +50,9 @@ class NamedCall:
         name = self._head.rstrip("\r\n")
         if char == "\n" and name.strip() in self._tools.parameters:
             self._arguments = JsonArguments(self._calls, name.strip())
-            return Progress.MORE
+            return CallProgress.MORE
         known = any(tool.startswith(name.rstrip()) for tool in self._tools.parameters)
-        return Progress.MORE if known and char != "\n" else Progress.BROKEN
+        return CallProgress.MORE if known and char != "\n" else CallProgress.BROKEN
 
     def cut(self) -> None:
         """Closes a call that was begun."""

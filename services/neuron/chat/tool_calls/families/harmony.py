@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from services.neuron.chat.stream import Piece, ReasoningPiece, held_back
-from services.neuron.chat.tool_calls.parsing.calls import Calls, Progress, Tools
+from services.neuron.chat.tool_calls.parsing.calls import CallProgress, Calls, Tools
 from services.neuron.chat.tool_calls.parsing.json_arguments import JsonArguments
 
 NAME: Final = "harmony"
@@ -96,7 +96,7 @@ class HarmonyParser:
 
     def _in_body(self, char: str) -> None:
         if self._arguments is not None:
-            if self._arguments.push(char) is Progress.MORE:
+            if self._arguments.push(char) is CallProgress.MORE:
                 return
             self._held, self._arguments = self._arguments.unread, None
             self._channel = _BEHIND_CALL

@@ -11,7 +11,7 @@ from services.neuron.chat.stream import ChatParser
 from services.neuron.chat.tool_calls.parsing.bare_json import BareJsonParser
 from services.neuron.chat.tool_calls.parsing.calls import Calls, Tools
 from services.neuron.chat.tool_calls.parsing.json_call import JsonCallList
-from services.neuron.chat.tool_calls.parsing.region import Opening, RegionParser
+from services.neuron.chat.tool_calls.parsing.region import RegionOpening, RegionParser
 
 NAME: Final = "hermes"
 OPENING: Final = "<tool_call>"
@@ -29,6 +29,6 @@ def parser(calls: Calls, tools: Tools) -> ChatParser:
     return BareJsonParser(calls, tools, regions)
 
 
-def openings(calls: Calls, tools: Tools) -> list[Opening]:
+def openings(calls: Calls, tools: Tools) -> list[RegionOpening]:
     """How a region may begin."""
-    return [Opening(OPENING, CLOSING, lambda: JsonCallList(calls, tools))]
+    return [RegionOpening(OPENING, CLOSING, lambda: JsonCallList(calls, tools))]

@@ -14,8 +14,8 @@ from typing import Final
 
 from services.neuron.chat.stream import ChatParser
 from services.neuron.chat.tool_calls.parsing.calls import Calls, Tools
-from services.neuron.chat.tool_calls.parsing.region import Opening, RegionParser
-from services.neuron.chat.tool_calls.parsing.tagged_call import TaggedCall, Tags
+from services.neuron.chat.tool_calls.parsing.region import RegionOpening, RegionParser
+from services.neuron.chat.tool_calls.parsing.tagged_call import CallTags, TaggedCall
 
 MINIMAX: Final = "minimax"
 DSML: Final = "dsml"
@@ -56,14 +56,16 @@ def _parser(
     return RegionParser(calls=calls, openings=openings, repeats=True)
 
 
-def _openings(calls: Calls, tools: Tools, prefix: str, regions: tuple[str, ...]) -> list[Opening]:
+def _openings(
+    calls: Calls, tools: Tools, prefix: str, regions: tuple[str, ...]
+) -> list[RegionOpening]:
     call = f"<{prefix}invoke name="
 
-    def opening(region: str) -> Opening:
-        return Opening(f"<{prefix}{region}>", f"</{prefix}{region}>", reader(region))
+    def opening(region: str) -> RegionOpening:
+        return RegionOpening(f"<{prefix}{region}>", f"</{prefix}{region}>", reader(region))
 
     def reader(region: str, *, known_only: bool = False) -> Callable[[], TaggedCall]:
-        tags = Tags(
+        tags = CallTags(
             call=call,
             end_call=f"</{prefix}invoke>",
             pair=f"<{prefix}parameter name=",
@@ -72,7 +74,7 @@ def _openings(calls: Calls, tools: Tools, prefix: str, regions: tuple[str, ...])
         )
         return lambda: TaggedCall(calls, tools, tags, known_only=known_only)
 
-    bare = Opening(
+    bare = RegionOpening(
         call,
         f"</{prefix}{regions[0]}>",
         reader(regions[0], known_only=True),

@@ -12,8 +12,8 @@ from typing import Final
 
 from services.neuron.chat.stream import ChatParser
 from services.neuron.chat.tool_calls.parsing.calls import Calls, Tools
-from services.neuron.chat.tool_calls.parsing.region import Opening, RegionParser
-from services.neuron.chat.tool_calls.parsing.token_call import TokenCall, Tokens
+from services.neuron.chat.tool_calls.parsing.region import RegionOpening, RegionParser
+from services.neuron.chat.tool_calls.parsing.token_call import CallTokens, TokenCall
 
 NAME: Final = "kimi"
 _OPENING: Final = "<|tool_calls_section_begin|>"
@@ -36,11 +36,11 @@ def parser(calls: Calls, tools: Tools) -> ChatParser:
         return _name(head, tools)
 
     def reader() -> TokenCall:
-        return TokenCall(calls, Tokens(_BEGIN, _SEPARATOR, _END, name))
+        return TokenCall(calls, CallTokens(_BEGIN, _SEPARATOR, _END, name))
 
     openings = [
-        Opening(_OPENING, _CLOSING, reader),
-        Opening(_BEGIN, _CLOSING, reader, is_call=True),
+        RegionOpening(_OPENING, _CLOSING, reader),
+        RegionOpening(_BEGIN, _CLOSING, reader, is_call=True),
     ]
     return RegionParser(calls=calls, openings=openings, repeats=True)
 

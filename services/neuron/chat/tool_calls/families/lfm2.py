@@ -11,7 +11,7 @@ from typing import Final
 from services.neuron.chat.stream import ChatParser
 from services.neuron.chat.tool_calls.families.pythonic import PythonCalls
 from services.neuron.chat.tool_calls.parsing.calls import Calls, Tools
-from services.neuron.chat.tool_calls.parsing.region import Opening, RegionParser
+from services.neuron.chat.tool_calls.parsing.region import RegionOpening, RegionParser
 
 NAME: Final = "lfm2"
 _OPENING: Final = "<|tool_call_start|>"
@@ -26,5 +26,5 @@ def detects(template: str) -> bool:
 
 def parser(calls: Calls, tools: Tools) -> ChatParser:
     """Reads one output."""
-    opening = Opening(_OPENING, _CLOSING, lambda: PythonCalls(calls, tools))
+    opening = RegionOpening(_OPENING, _CLOSING, lambda: PythonCalls(calls, tools))
     return RegionParser(calls=calls, openings=[opening])

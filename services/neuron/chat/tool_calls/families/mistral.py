@@ -8,10 +8,10 @@ from __future__ import annotations
 from typing import Final
 
 from services.neuron.chat.stream import ChatParser
-from services.neuron.chat.tool_calls.parsing.calls import Calls, Progress, Tools
+from services.neuron.chat.tool_calls.parsing.calls import CallProgress, Calls, Tools
 from services.neuron.chat.tool_calls.parsing.json_arguments import JsonArguments
 from services.neuron.chat.tool_calls.parsing.json_call import JsonCallList
-from services.neuron.chat.tool_calls.parsing.region import Opening, RegionParser
+from services.neuron.chat.tool_calls.parsing.region import RegionOpening, RegionParser
 
 NAME: Final = "mistral"
 OPENING: Final = "[TOOL_CALLS]"
@@ -27,7 +27,7 @@ def detects(template: str) -> bool:
 def parser(calls: Calls, tools: Tools) -> ChatParser:
     """Reads one output."""
     return RegionParser(
-        calls=calls, openings=[Opening(OPENING, "", lambda: MistralCall(calls, tools))]
+        calls=calls, openings=[RegionOpening(OPENING, "", lambda: MistralCall(calls, tools))]
     )
 
 
@@ -45,7 +45,7 @@ class MistralCall:
         """Text that was taken and has not been told as a call."""
         return self._head + (self._inner.unread if self._inner else "")
 
-    def push(self, char: str) -> Progress:
+    def push(self, char: str) -> CallProgress:
         """Reads a character."""
         if self._inner is not None:
             return self._inner.push(char)
@@ -59,11 +59,11 @@ class MistralCall:
             name = self._head.partition(_ARGS)[0].partition(_CALL_ID)[0].strip()
             if not name:
                 self._head += char
-                return Progress.BROKEN
+                return CallProgress.BROKEN
             self._inner, self._head = JsonArguments(self._calls, name), ""
             return self._inner.push(char)
         self._head += char
-        return Progress.BROKEN if char == "\n" and seen.strip() else Progress.MORE
+        return CallProgress.BROKEN if char == "\n" and seen.strip() else CallProgress.MORE
 
     def cut(self) -> None:
         """Closes a call that was begun."""

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from services.neuron.chat.stream import ChatParser
 from services.neuron.chat.tool_calls.parsing.arguments import dumps
-from services.neuron.chat.tool_calls.parsing.calls import Calls, Progress, Tools
+from services.neuron.chat.tool_calls.parsing.calls import CallProgress, Calls, Tools
 from services.neuron.chat.tool_calls.parsing.leading_tag import LeadingTagParser
 from services.neuron.chat.tool_calls.parsing.region import LeadingParser
 
@@ -44,11 +44,11 @@ class PythonCalls:
         self._escaped = False
         self.unread = ""
 
-    def push(self, char: str) -> Progress:
+    def push(self, char: str) -> CallProgress:
         """Reads a character."""
         self.unread += char
         if not self._depth and char not in "[ \t\r\n":
-            return Progress.BROKEN
+            return CallProgress.BROKEN
         if self._quote:
             if self._escaped:
                 self._escaped = False
@@ -64,28 +64,28 @@ class PythonCalls:
             self._depth -= 1
             if self._depth == 0:
                 return self._end()
-        return Progress.MORE
+        return CallProgress.MORE
 
     def cut(self) -> None:
         """A list that is not whole is no list of calls."""
 
-    def _end(self) -> Progress:
+    def _end(self) -> CallProgress:
         try:
             found = _read(self.unread)
             for call in found:
                 dumps(call.arguments)
         except (SyntaxError, ValueError, TypeError, MemoryError, RecursionError):
-            return Progress.BROKEN
+            return CallProgress.BROKEN
         if not found or any(call.name not in self._tools.parameters for call in found):
-            return Progress.BROKEN
+            return CallProgress.BROKEN
         for call in found:
             self._calls.whole(call.name, call.arguments, repair=call.repair)
         self.unread = ""
-        return Progress.DONE
+        return CallProgress.DONE
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class _Call:
+class _ParsedCall:
     name: str
     arguments: dict[str, Any]
     repair: str = ""
@@ -98,7 +98,7 @@ class _JsonNames(ast.NodeTransformer):
         return ast.Constant(_JSON_NAMES[node.id]) if node.id in _JSON_NAMES else node
 
 
-def _read(text: str) -> list[_Call]:
+def _read(text: str) -> list[_ParsedCall]:
     """Calls of a list display; ValueError where it holds anything else."""
     tree = _parsed(text)
     if not isinstance(tree, ast.List):
@@ -114,7 +114,7 @@ def _parsed(text: str) -> ast.expr:
     return named
 
 
-def _call(element: ast.expr) -> _Call:
+def _call(element: ast.expr) -> _ParsedCall:
     repair = ""
     if isinstance(element, ast.Constant) and isinstance(element.value, str):
         element, repair = _parsed(element.value), "took a call out of quotes"
@@ -122,8 +122,8 @@ def _call(element: ast.expr) -> _Call:
         raise ValueError(ast.dump(element))  # noqa: TRY004 - likewise
     name, arguments = element.func, _arguments(element)
     if isinstance(name, ast.Constant) and isinstance(name.value, str):
-        return _Call(name.value, arguments, "took a name out of quotes")
-    return _Call(
+        return _ParsedCall(name.value, arguments, "took a name out of quotes")
+    return _ParsedCall(
         ast.unparse(name), arguments, "; ".join(filter(None, (repair, _repeated(element))))
     )
 

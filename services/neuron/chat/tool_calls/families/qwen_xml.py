@@ -11,8 +11,8 @@ from typing import Final
 
 from services.neuron.chat.stream import ChatParser
 from services.neuron.chat.tool_calls.parsing.calls import Calls, Tools
-from services.neuron.chat.tool_calls.parsing.region import Opening, RegionParser
-from services.neuron.chat.tool_calls.parsing.tagged_call import TaggedCall, Tags
+from services.neuron.chat.tool_calls.parsing.region import RegionOpening, RegionParser
+from services.neuron.chat.tool_calls.parsing.tagged_call import CallTags, TaggedCall
 
 NAME: Final = "qwen_xml"
 SEED: Final = "seed_xml"
@@ -42,7 +42,7 @@ def seed_parser(calls: Calls, tools: Tools) -> ChatParser:
 
 def _parser(calls: Calls, tools: Tools, region: str) -> ChatParser:
     closing = f"</{region}>"
-    tags = Tags(
+    tags = CallTags(
         call=_FUNCTION,
         end_call="</function>",
         pair=_PARAMETER,
@@ -53,9 +53,9 @@ def _parser(calls: Calls, tools: Tools, region: str) -> ChatParser:
     return RegionParser(
         calls=calls,
         openings=[
-            Opening(f"<{region}>", closing, lambda: TaggedCall(calls, tools, tags)),
+            RegionOpening(f"<{region}>", closing, lambda: TaggedCall(calls, tools, tags)),
             # further on, or with a name that is no tool's, it is somebody writing about the format
-            Opening(
+            RegionOpening(
                 _FUNCTION,
                 closing,
                 lambda: TaggedCall(calls, tools, tags, known_only=True),

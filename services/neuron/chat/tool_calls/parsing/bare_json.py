@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from services.neuron.chat.stream import ChatParser, Piece, TextPiece
-from services.neuron.chat.tool_calls.parsing.calls import Calls, Progress, Tools
+from services.neuron.chat.tool_calls.parsing.calls import CallProgress, Calls, Tools
 from services.neuron.chat.tool_calls.parsing.json_call import JsonCall
 
 # What may stand before the object, as far as it has come.
@@ -75,11 +75,11 @@ class BareJsonParser:
     def _inside(self, char: str) -> None:
         assert self._reader is not None
         progress = self._reader.push(char)
-        if self._reader.has_told or progress is Progress.DONE:
+        if self._reader.has_told or progress is CallProgress.DONE:
             self._lead, self._has_told = "", True
-        if progress is Progress.DONE:
+        if progress is CallProgress.DONE:
             self._reader = None
-        elif progress is Progress.BROKEN:
+        elif progress is CallProgress.BROKEN:
             self._go_on(self._reader.unread)
 
     def _go_on(self, unread: str) -> None:

@@ -108,7 +108,7 @@ class Calls:
         return "; ".join(new)
 
 
-class Progress(enum.Enum):
+class CallProgress(enum.Enum):
     """Where a reader stands behind a character."""
 
     MORE = enum.auto()
@@ -121,7 +121,7 @@ class Progress(enum.Enum):
     """It does not fit. What the reader had not told yet is in `unread`, this character included."""
 
 
-class Reader(Protocol):
+class CallReader(Protocol):
     """Reads the inside of one tool-call region, a character at a time."""
 
     @property
@@ -129,7 +129,7 @@ class Reader(Protocol):
         """Text that was taken and has not been told as a call."""
         ...
 
-    def push(self, char: str) -> Progress:
+    def push(self, char: str) -> CallProgress:
         """Reads a character."""
         ...
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from services.neuron.chat.tool_calls.parsing.calls import Calls, Progress
+from services.neuron.chat.tool_calls.parsing.calls import CallProgress, Calls
 from services.neuron.chat.tool_calls.parsing.json_scanner import JsonScanner
 from services.neuron.chat.tool_calls.parsing.mending import JsonMender
 
@@ -28,23 +28,23 @@ class JsonArguments:
         """The call has begun."""
         return self._begun
 
-    def push(self, char: str) -> Progress:
+    def push(self, char: str) -> CallProgress:
         """Reads a character."""
         if not self._begun:
             self.unread += char
             if char.isspace():
-                return Progress.MORE
+                return CallProgress.MORE
             if char != "{":
-                return Progress.BROKEN
+                return CallProgress.BROKEN
             self._begun, self.unread = True, ""
             self._calls.begin(self._name)
         for each in self._mender.mended(char):
             if not self._scanner.accept(each):
                 self.unread = self._mender.held + char
                 self._calls.arguments(self._scanner.closing(), repair=BROKEN)
-                return Progress.BROKEN
+                return CallProgress.BROKEN
             self._calls.arguments(each, repair=self._mender.repair)
-        return Progress.DONE if self._scanner.is_complete else Progress.MORE
+        return CallProgress.DONE if self._scanner.is_complete else CallProgress.MORE
 
     def cut(self) -> None:
         """Closes what was begun."""

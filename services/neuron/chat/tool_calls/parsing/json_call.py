@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from services.neuron.chat.tool_calls.parsing.calls import Calls, Progress, Tools
+from services.neuron.chat.tool_calls.parsing.calls import CallProgress, Calls, Tools
 from services.neuron.chat.tool_calls.parsing.json_arguments import BROKEN, CUT_OFF
 from services.neuron.chat.tool_calls.parsing.json_scanner import Expect, JsonScanner
 from services.neuron.chat.tool_calls.parsing.mending import JsonMender
@@ -53,16 +53,16 @@ class JsonCall:
         self._repair = repair
         self.unread = ""
 
-    def push(self, char: str) -> Progress:
+    def push(self, char: str) -> CallProgress:
         """Reads a character."""
         self.unread += char
         if self._is_unopened and char not in "{ \t\r\n":
-            return Progress.BROKEN
+            return CallProgress.BROKEN
         for each in self._mender.mended(char):
             if not self._accept(each):
                 return self._broken(char)
         self._mend(self._mender.repair)
-        return self._end() if self._scanner.expect is Expect.END else Progress.MORE
+        return self._end() if self._scanner.expect is Expect.END else CallProgress.MORE
 
     def cut(self) -> None:
         """Closes a call that was begun, or that lacks nothing but its end; else all is unread."""
@@ -94,13 +94,13 @@ class JsonCall:
         elif repair and repair not in self._repair:
             self._repair = "; ".join(filter(None, (self._repair, repair)))
 
-    def _broken(self, char: str) -> Progress:
+    def _broken(self, char: str) -> CallProgress:
         if self._begun:
             self._close(BROKEN)
             self.unread = self._mender.held + char
         elif self._complete(BROKEN):
             self.unread = self._mender.held + char
-        return Progress.BROKEN
+        return CallProgress.BROKEN
 
     def _close(self, repair: str) -> None:
         missing = self._closing() if self._streams else "" if self._arguments is not None else "{}"
@@ -114,7 +114,7 @@ class JsonCall:
         for char in self._scanner.closing():
             self._accept(char)
         self._mend(repair)
-        if self._end() is Progress.DONE:
+        if self._end() is CallProgress.DONE:
             self._begun = True
             return True
         self.unread = unread
@@ -191,7 +191,7 @@ class JsonCall:
             self._calls.begin(self._name, repair=self._repair)
             self.unread = ""
 
-    def _end(self) -> Progress:
+    def _end(self) -> CallProgress:
         if self._begun:
             for repair in left_out(self._others):
                 self._mend(repair)
@@ -199,15 +199,15 @@ class JsonCall:
             try:
                 found = resolve(self._name, self._arguments, self._others, self._tools)
             except ValueError:
-                return Progress.BROKEN
+                return CallProgress.BROKEN
             if found is None or (self._known_only and found.name not in self._tools.parameters):
-                return Progress.BROKEN
+                return CallProgress.BROKEN
             for repair in found.repairs:
                 self._mend(repair)
             self._calls.begin(found.name, repair=self._repair)
             self._calls.arguments(found.arguments_json)
         self.unread = ""
-        return Progress.DONE
+        return CallProgress.DONE
 
 
 class JsonCallList:
@@ -224,7 +224,7 @@ class JsonCallList:
         """Text that was taken and has not been told as a call."""
         return self._call.unread if self._call else self._between
 
-    def push(self, char: str) -> Progress:
+    def push(self, char: str) -> CallProgress:
         """Reads a character."""
         if self._call is not None:
             return self._inside(char)
@@ -235,29 +235,31 @@ class JsonCallList:
         self._between += char
         if char == "]" and self._bracket:
             self._between = ""
-            return Progress.DONE
+            return CallProgress.DONE
         if char == "[" and not self._bracket:
             self._bracket = True
         elif not (char.isspace() or (char == "," and self._bracket)):
-            return Progress.BROKEN
-        return Progress.MORE
+            return CallProgress.BROKEN
+        return CallProgress.MORE
 
     def cut(self) -> None:
         """Closes a call that was begun."""
         if self._call is not None:
             self._call.cut()
 
-    def _inside(self, char: str) -> Progress:
+    def _inside(self, char: str) -> CallProgress:
         assert self._call is not None
         progress = self._call.push(char)
-        if progress is Progress.MORE or (progress is Progress.BROKEN and not self._ends_early):
+        if progress is CallProgress.MORE or (
+            progress is CallProgress.BROKEN and not self._ends_early
+        ):
             return progress
         rest, self._call, self._between = self._call.unread, None, ""
         for each in rest[:-1]:
             self.push(each)
         if rest:
             return self.push(rest[-1])
-        return Progress.MORE if self._bracket else Progress.DONE
+        return CallProgress.MORE if self._bracket else CallProgress.DONE
 
     @property
     def _ends_early(self) -> bool:

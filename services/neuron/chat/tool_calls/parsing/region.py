@@ -11,14 +11,14 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 from services.neuron.chat.stream import Piece, held_back
-from services.neuron.chat.tool_calls.parsing.calls import Calls, Progress, Reader
+from services.neuron.chat.tool_calls.parsing.calls import CallProgress, CallReader, Calls
 
 # Surplus braces behind a call are the models' commonest slip; spaces there mean nothing either.
 _SURPLUS: Final = "}] \t\r\n"
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Opening:
+class RegionOpening:
     """How a region may begin.
 
     Attributes:
@@ -31,7 +31,7 @@ class Opening:
 
     marker: str
     closing: str
-    reader: Callable[[], Reader]
+    reader: Callable[[], CallReader]
     is_call: bool = False
     at_line_start: bool = False
 
@@ -47,7 +47,7 @@ class RegionParser:
         self,
         *,
         calls: Calls,
-        openings: Sequence[Opening],
+        openings: Sequence[RegionOpening],
         repeats: bool = False,
         dropped: Sequence[str] = (),
     ) -> None:
@@ -64,7 +64,7 @@ class RegionParser:
         self._markers = (*dropped, *(each.marker for each in openings))
         self._starts = frozenset(marker[0] for marker in self._markers)
         self._held = ""
-        self._reader: Reader | None = None
+        self._reader: CallReader | None = None
         self._tail: str | None = None
         self._opening = openings[0]
         self._opened_by = ""
@@ -153,14 +153,14 @@ class RegionParser:
     def _inside(self, char: str) -> None:
         assert self._reader is not None
         match self._reader.push(char):
-            case Progress.MORE:
+            case CallProgress.MORE:
                 pass
-            case Progress.DONE:
+            case CallProgress.DONE:
                 self._reader, self._tail = None, ""
-            case Progress.BEYOND:
+            case CallProgress.BEYOND:
                 self._reader, self._tail = None, ""
                 self._behind(char)
-            case Progress.BROKEN:
+            case CallProgress.BROKEN:
                 self._give_up()
 
     def _give_up(self) -> None:
@@ -204,7 +204,7 @@ class LeadingParser:
         *,
         calls: Calls,
         begins: str,
-        reader: Callable[[], Reader],
+        reader: Callable[[], CallReader],
         separators: str = "",
     ) -> None:
         """Begins an output.
@@ -218,7 +218,7 @@ class LeadingParser:
         self._calls, self._begins, self._new_reader = calls, begins, reader
         self._separators = separators
         self._space = ""
-        self._reader: Reader | None = None
+        self._reader: CallReader | None = None
         self._is_answer = False
 
     @property
@@ -261,14 +261,14 @@ class LeadingParser:
     def _inside(self, char: str) -> None:
         assert self._reader is not None
         match self._reader.push(char):
-            case Progress.MORE:
+            case CallProgress.MORE:
                 pass
-            case Progress.DONE:
+            case CallProgress.DONE:
                 self._reader, self._space = None, ""
-            case Progress.BEYOND:
+            case CallProgress.BEYOND:
                 self._reader, self._space = None, ""
                 self._push(char)
-            case Progress.BROKEN:
+            case CallProgress.BROKEN:
                 unread, self._reader = self._reader.unread, None
                 self._answer(unread)
 

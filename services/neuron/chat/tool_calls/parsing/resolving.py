@@ -19,7 +19,7 @@ CALL_KEYS: Final = NAME_KEYS | ARGUMENT_KEYS | _ABOUT
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Resolved:
+class ResolvedCall:
     """A call.
 
     Attributes:
@@ -35,7 +35,7 @@ class Resolved:
 
 def resolve(
     name: str, arguments_json: str | None, others: Mapping[str, Any], tools: Tools
-) -> Resolved | None:
+) -> ResolvedCall | None:
     """The call that an object describes; None where it is none.
 
     Args:
@@ -67,7 +67,7 @@ def resolve(
         repairs.append("took arguments from beside the name")
     rest = {key: value for key, value in others.items() if key not in beside}
     written = arguments_json if arguments is given else None
-    return Resolved(name, written or dumps(arguments), (*repairs, *left_out(rest)))
+    return ResolvedCall(name, written or dumps(arguments), (*repairs, *left_out(rest)))
 
 
 def left_out(others: Mapping[str, Any]) -> list[str]:

@@ -11,14 +11,14 @@ from typing import Final
 
 from services.neuron.chat.stream import held_back
 from services.neuron.chat.tool_calls.parsing.arguments import coerce, dumps
-from services.neuron.chat.tool_calls.parsing.calls import Calls, Progress, Tools
+from services.neuron.chat.tool_calls.parsing.calls import CallProgress, Calls, Tools
 from services.neuron.chat.tool_calls.parsing.json_arguments import CUT_OFF
 
 _QUOTES: Final = "\"'"
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Tags:
+class CallTags:
     """How a family spells a call.
 
     Attributes:
@@ -41,7 +41,9 @@ class Tags:
 class TaggedCall:
     """One call, read as it comes."""
 
-    def __init__(self, calls: Calls, tools: Tools, tags: Tags, *, known_only: bool = False) -> None:
+    def __init__(
+        self, calls: Calls, tools: Tools, tags: CallTags, *, known_only: bool = False
+    ) -> None:
         """Begins.
 
         Args:
@@ -60,7 +62,7 @@ class TaggedCall:
         self._keys = 0
         self.unread = ""
 
-    def push(self, char: str) -> Progress:
+    def push(self, char: str) -> CallProgress:
         """Reads a character."""
         self._text += char
         if not self._name:
@@ -77,39 +79,39 @@ class TaggedCall:
             self._end_value(self._text)
         self._end(CUT_OFF)
 
-    def _head(self, char: str) -> Progress:
+    def _head(self, char: str) -> CallProgress:
         self.unread += char
         seen, opening = self._text.lstrip(), self._tags.call
         if not (opening.startswith(seen) or seen.startswith(opening)):
-            return Progress.BROKEN
+            return CallProgress.BROKEN
         if char == ">" and seen.startswith(opening):
             name, _ = _attribute(seen[len(opening) : -1])
             if not name or (self._known_only and name not in self._tools.parameters):
-                return Progress.BROKEN
+                return CallProgress.BROKEN
             self._name, self._text, self.unread = name, "", ""
             self._calls.begin(name)
-        return Progress.MORE
+        return CallProgress.MORE
 
-    def _between(self) -> Progress:
+    def _between(self) -> CallProgress:
         seen, tags = self._text.lstrip(), self._tags
         if seen.endswith(">") and seen.startswith(tags.pair):
             self._begin_value(seen[len(tags.pair) : -1])
-            return Progress.MORE
+            return CallProgress.MORE
         if seen == tags.end_call:
             self._end("")
-            return Progress.DONE
+            return CallProgress.DONE
         if seen == tags.end_pair:
             self._text = ""
             self._calls.arguments("", repair=f"left out a second {tags.end_pair}")
-            return Progress.MORE
+            return CallProgress.MORE
         possible = (tags.end_call, tags.region, tags.end_pair)
         if seen.startswith(tags.pair) or any(
             each.startswith(seen) and each != seen for each in (tags.pair, *possible)
         ):
-            return Progress.MORE
+            return CallProgress.MORE
         self.unread = self._text
         self._end(f"closed: {tags.end_call} is missing")
-        return Progress.BROKEN
+        return CallProgress.BROKEN
 
     def _begin_value(self, head: str) -> None:
         self._key, rest = _attribute(head)
@@ -121,7 +123,7 @@ class TaggedCall:
         self._keys += 1
         self._text, self._sent = "", 0
 
-    def _in_value(self) -> Progress:
+    def _in_value(self) -> CallProgress:
         text, tags = self._text, self._tags
         if text.endswith(tags.end_pair):
             self._end_value(text[: -len(tags.end_pair)])
@@ -130,11 +132,11 @@ class TaggedCall:
             self._end_value(text[: -self._ending(text)])
             self._end(f"closed: {tags.end_pair} is missing")
             self.unread = tags.region
-            return Progress.BROKEN
+            return CallProgress.BROKEN
         elif self._is_string:
             keep = max(held_back(text, tags.end_pair), self._ending(text))
             self._send_string(self._unpadded_end(text[: len(text) - keep]))
-        return Progress.MORE
+        return CallProgress.MORE
 
     def _ending(self, text: str) -> int:
         """How much of the text's end may be the end of the call and of its region, in lines."""

@@ -15,7 +15,7 @@ from typing import Final
 from services.neuron.chat.stream import ChatParser
 from services.neuron.chat.tool_calls.parsing.calls import Calls, Tools
 from services.neuron.chat.tool_calls.parsing.json_call import JsonCallList
-from services.neuron.chat.tool_calls.parsing.region import Opening, RegionParser
+from services.neuron.chat.tool_calls.parsing.region import RegionOpening, RegionParser
 
 COHERE: Final = "cohere"
 _HERMES: Final = ("<tool_call>", "</tool_call>")
@@ -24,7 +24,7 @@ _TOKENS: Final = ("<|tool_calls|>", "<|/tool_calls|>")
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Markers:
+class CallMarkers:
     """What stands around the calls.
 
     Attributes:
@@ -50,7 +50,7 @@ class Markers:
         return RegionParser(
             calls=calls,
             openings=[
-                Opening(opening, closing, lambda: JsonCallList(calls, tools))
+                RegionOpening(opening, closing, lambda: JsonCallList(calls, tools))
                 for opening, closing in ((self.opening, self.closing), *self.others)
             ],
             repeats=True,
@@ -58,17 +58,17 @@ class Markers:
         )
 
 
-FAMILIES: Final[Mapping[str, Markers]] = {
-    COHERE: Markers(
+FAMILIES: Final[Mapping[str, CallMarkers]] = {
+    COHERE: CallMarkers(
         "<|START_ACTION|>",
         "<|END_ACTION|>",
         ("<|START_RESPONSE|>", "<|END_RESPONSE|>", "<|START_TEXT|>", "<|END_TEXT|>"),
     ),
     # Granite 3.1 spells the token that its template shows; see vllm-project/vllm, pull 11307
-    "granite": Markers(*_TOKEN, others=(_HERMES,)),
-    "granite20b": Markers("<function_call>", ""),
-    "nemotron": Markers("<TOOLCALL>", "</TOOLCALL>"),
-    "hunyuan": Markers("<tool_calls>", "</tool_calls>"),
+    "granite": CallMarkers(*_TOKEN, others=(_HERMES,)),
+    "granite20b": CallMarkers("<function_call>", ""),
+    "nemotron": CallMarkers("<TOOLCALL>", "</TOOLCALL>"),
+    "hunyuan": CallMarkers("<tool_calls>", "</tool_calls>"),
     # Phi-4-mini's templates changed, and what it was trained on is in all of them
-    "phi4": Markers("functools", "", shown="functools marker", others=(_TOKEN, _TOKENS)),
+    "phi4": CallMarkers("functools", "", shown="functools marker", others=(_TOKEN, _TOKENS)),
 }

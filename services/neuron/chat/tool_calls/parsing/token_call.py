@@ -7,7 +7,7 @@ import json
 from collections.abc import Callable
 from typing import Final
 
-from services.neuron.chat.tool_calls.parsing.calls import Calls, Progress
+from services.neuron.chat.tool_calls.parsing.calls import CallProgress, Calls
 from services.neuron.chat.tool_calls.parsing.json_arguments import JsonArguments
 
 # What may stand between the arguments and the end: the rest of a code fence.
@@ -20,7 +20,7 @@ _UNICODE_LENGTH: Final = 6
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Tokens:
+class CallTokens:
     """How a family marks a call.
 
     Attributes:
@@ -39,7 +39,7 @@ class Tokens:
 class TokenCall:
     """One call, read as it comes."""
 
-    def __init__(self, calls: Calls, tokens: Tokens) -> None:
+    def __init__(self, calls: Calls, tokens: CallTokens) -> None:
         self._calls, self._tokens = calls, tokens
         self._head = ""
         self._tail: str | None = None
@@ -53,7 +53,7 @@ class TokenCall:
             return self._tail
         return self._head + (self._arguments.unread if self._arguments else "")
 
-    def push(self, char: str) -> Progress:
+    def push(self, char: str) -> CallProgress:
         """Reads a character."""
         if self._tail is not None:
             return self._behind(char)
@@ -62,23 +62,23 @@ class TokenCall:
         self._head += char
         seen, begin = self._head.lstrip(), self._tokens.begin
         if not (begin.startswith(seen) or seen.startswith(begin)):
-            return Progress.BROKEN
+            return CallProgress.BROKEN
         if seen.endswith(begin) and seen != begin:
-            return Progress.BROKEN  # it begins anew
+            return CallProgress.BROKEN  # it begins anew
         if char == "{" and self._tokens.separator in seen:
             return self._begin(seen[len(begin) : -1])
-        return Progress.MORE
+        return CallProgress.MORE
 
     def cut(self) -> None:
         """Closes a call that was begun."""
         if self._arguments is not None and self._tail is None:
             self._arguments.cut()
 
-    def _begin(self, head: str) -> Progress:
+    def _begin(self, head: str) -> CallProgress:
         """The first brace of the arguments, behind this head."""
         name = self._tokens.name(head)
         if not name or self._tokens.end in name:
-            return Progress.BROKEN
+            return CallProgress.BROKEN
         self._arguments, self._head = JsonArguments(self._calls, name), ""
         progress = self._inside("{")
         if head.rstrip().endswith(_QUOTE):
@@ -90,17 +90,17 @@ class TokenCall:
             self._calls.arguments("", repair=f"left out {rest!r}")
         return progress
 
-    def _inside(self, char: str) -> Progress:
+    def _inside(self, char: str) -> CallProgress:
         assert self._arguments is not None
         meant = self._escape.push(char) if self._escape else char
-        progress = self._arguments.push(meant) if meant else Progress.MORE
-        if progress is Progress.MORE:
+        progress = self._arguments.push(meant) if meant else CallProgress.MORE
+        if progress is CallProgress.MORE:
             return progress
         rest = self._arguments.unread
         self._tail = rest[:-1]
-        return self._behind(rest[-1]) if rest else Progress.MORE
+        return self._behind(rest[-1]) if rest else CallProgress.MORE
 
-    def _behind(self, char: str) -> Progress:
+    def _behind(self, char: str) -> CallProgress:
         """Between the arguments and the end of the call."""
         assert self._tail is not None
         self._tail += char
@@ -108,8 +108,8 @@ class TokenCall:
         rest, end = self._tail.lstrip(fence), self._tokens.end
         if rest == end:
             self._tail = ""
-            return Progress.DONE
-        return Progress.MORE if end.startswith(rest) else Progress.BROKEN
+            return CallProgress.DONE
+        return CallProgress.MORE if end.startswith(rest) else CallProgress.BROKEN
 
 
 _FIRST_HALF, _LAST_HALF = "\ud800", "\udfff"
