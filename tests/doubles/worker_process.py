@@ -9,7 +9,8 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from typing import Self, TypeVar
+from pathlib import Path
+from typing import Any, Self, TypeVar
 
 from services.neuron.engine_api.events import Delta, Ended, Event, Failed
 from services.neuron.engine_api.frames import (
@@ -26,14 +27,17 @@ from services.neuron.engine_api.frames import (
     pack,
 )
 from services.neuron.engine_api.model import LoadPlan
-from services.neuron.engine_api.task import Task
+from services.neuron.engine_api.task import Prompt, SamplingParams, Segment, Task
 
 DEADLINE_SECONDS = 30.0
 R = TypeVar("R", bound=Report)
 
 
 class WorkerProcess:
-    def __init__(self, engine: str = "llamacpp") -> None:
+    def __init__(
+        self, engine: str = "llamacpp", *, module: str = "services.neuron.worker"
+    ) -> None:
+        """Starts it; `module` is run with `--engine` and `--fd`."""
         self._socket, theirs = socket.socketpair()
         self._socket.settimeout(DEADLINE_SECONDS)
         self._buffer = b""
@@ -41,7 +45,7 @@ class WorkerProcess:
             [
                 sys.executable,
                 "-m",
-                "services.neuron.worker",
+                module,
                 "--engine",
                 engine,
                 "--fd",
@@ -137,3 +141,20 @@ class WorkerProcess:
 
 def text_of(events: list[Event]) -> str:
     return "".join(event.text for event in events if isinstance(event, Delta))
+
+
+def plan(path: Path, instance_id: str = "i", **fields: Any) -> LoadPlan:
+    """A load of a file by llama.cpp."""
+    fields.setdefault("max_context_tokens", 1024)
+    return LoadPlan(instance_id, "llamacpp", str(path), **fields)
+
+
+def task(task_id: int, text: str = "Hi\n", instance_id: str = "i", **fields: Any) -> Task:
+    """A greedy continuation of a text."""
+    prompt = Prompt((Segment(text),))
+    return Task(task_id, instance_id, prompt, SamplingParams(temperature=0), **fields)
+
+
+def active(report: Stepped) -> int:
+    """Tasks that are being decoded."""
+    return report.stats.active

@@ -1,0 +1,101 @@
+"""Loads as the daemon sees them: a real process, real frames, real models."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from services.neuron.engine_api.frames import AbandonLoad
+from services.neuron.engine_api.frames import CountTokens
+from services.neuron.engine_api.frames import Counted
+from services.neuron.engine_api.frames import Load
+from services.neuron.engine_api.frames import LoadAborted
+from services.neuron.engine_api.frames import LoadAdvanced
+from services.neuron.engine_api.frames import Submit
+from services.neuron.engine_api.task import Prompt
+from services.neuron.engine_api.task import Segment
+from tests.doubles import random_llama
+from tests.doubles.worker_process import WorkerProcess
+from tests.doubles.worker_process import plan
+from tests.doubles.worker_process import task
+from tests.doubles.worker_process import text_of
+
+
+def test_a_model_is_loaded_and_talks(worker: WorkerProcess, said: Path) -> None:
+    loaded = worker.load(plan(said))
+
+    events = worker.generate(task(1), task(2))
+
+    assert loaded.info.architecture == "llama"
+    assert [text_of(events[n]) for n in (1, 2)] == ["Hello from model bravo"] * 2
+
+
+def test_the_load_tells_its_progress_and_its_warm_up(worker: WorkerProcess, said: Path) -> None:
+    worker.send(Load(plan(said)))
+
+    warming = worker.until(LoadAdvanced, lambda report: report.warming)
+
+    assert warming.instance_id == "i"
+
+
+def test_a_load_goes_on_beside_a_model_that_talks(endless: Path, said: Path) -> None:
+    with WorkerProcess(module="tests.doubles.neuron_gated_worker") as worker:
+        worker.load(plan(endless, "talker", max_context_tokens=4096))
+        worker.send(Submit(task(1, instance_id="talker")), Load(plan(said, "late")))
+
+        kinds: list[str] = []
+        while "Loaded" not in kinds:
+            kinds.append(type(worker.receive()).__name__)
+
+    assert "Stepped" in kinds[kinds.index("LoadAdvanced") :]
+
+
+def test_a_bad_file_ends_the_load_and_nothing_else(
+    worker: WorkerProcess, said: Path, tmp_path: Path
+) -> None:
+    bad = tmp_path / "bad.gguf"
+    bad.write_bytes(said.read_bytes()[:100_000])
+    worker.load(plan(said))
+
+    worker.send(Load(plan(bad, "bad")))
+    ended = worker.until(LoadAborted)
+
+    assert (ended.instance_id, ended.reason) == ("bad", "MODEL_FILE_BAD")
+    assert text_of(worker.generate(task(1))[1]) == "Hello from model bravo"
+
+
+def test_a_model_that_cannot_make_one_token_is_never_ready(
+    worker: WorkerProcess, tmp_path: Path
+) -> None:
+    broken = random_llama.build(tmp_path / "inf.gguf", overflows=True)
+
+    worker.send(Load(plan(broken)))
+    ended = worker.until(LoadAborted)
+
+    assert ended.reason == "LOAD_FAILED"
+    assert "first token" in ended.message
+
+
+def test_a_second_load_of_a_name_is_refused(worker: WorkerProcess, said: Path) -> None:
+    worker.load(plan(said))
+
+    worker.send(Load(plan(said)))
+
+    assert worker.until(LoadAborted).reason == "LOAD_FAILED"
+
+
+def test_loads_may_be_abandoned(worker: WorkerProcess, said: Path) -> None:
+    first, second = plan(said, "first"), plan(said, "second")
+
+    worker.send(Load(first), Load(second), AbandonLoad("first"), AbandonLoad("second"))
+
+    ended = {worker.until(LoadAborted).instance_id, worker.until(LoadAborted).instance_id}
+    assert ended == {"first", "second"}
+    assert worker.load(plan(said)).info.architecture == "llama"
+
+
+def test_abandoning_a_load_that_ended_is_not_answered(worker: WorkerProcess, said: Path) -> None:
+    worker.load(plan(said))
+
+    worker.send(AbandonLoad("i"), CountTokens(1, "i", Prompt((Segment("x"),))))
+
+    while not isinstance(report := worker.receive(), Counted):
+        assert not isinstance(report, LoadAborted)

@@ -1,0 +1,154 @@
+"""Tasks as the daemon sees them: a real process, real frames, real models."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from services.neuron.engine_api.events import Delta
+from services.neuron.engine_api.events import Ended
+from services.neuron.engine_api.events import Failed
+from services.neuron.engine_api.frames import Beat
+from services.neuron.engine_api.frames import Cancel
+from services.neuron.engine_api.frames import Credit
+from services.neuron.engine_api.frames import Stepped
+from services.neuron.engine_api.frames import Submit
+from services.neuron.engine_api.frames import Unload
+from services.neuron.engine_api.frames import Unloaded
+from services.neuron.engine_api.task import Prompt
+from services.neuron.engine_api.task import StopParams
+from services.neuron.engine_api.task import Task
+from tests.doubles import scripted
+from tests.doubles.scripted import Script
+from tests.doubles.worker_process import WorkerProcess
+from tests.doubles.worker_process import active
+from tests.doubles.worker_process import plan
+from tests.doubles.worker_process import task
+from tests.doubles.worker_process import text_of
+
+
+def test_all_tokens_of_a_step_come_in_one_frame(worker: WorkerProcess, endless: Path) -> None:
+    worker.load(plan(endless, max_sequences=4))
+    worker.send(*[Submit(task(n, stop=StopParams(max_tokens=400))) for n in range(4)])
+
+    full = worker.until(
+        Stepped, lambda report: sum(isinstance(e, Delta) for e in report.events) == 4
+    )
+
+    assert active(full) == 4
+
+
+def test_a_cancelled_task_falls_silent(worker: WorkerProcess, endless: Path) -> None:
+    worker.load(plan(endless, max_sequences=2, max_context_tokens=4096))
+    worker.send(Submit(task(1)), Submit(task(2, stop=StopParams(max_tokens=2000))))
+    worker.until(Stepped, lambda report: active(report) == 2)
+
+    worker.send(Cancel((1,)))
+    worker.until(Stepped, lambda report: active(report) == 1)
+
+    after = worker.collect({2})[2]
+    assert not any(event.task_id == 1 for event in after)
+
+
+def test_a_cancelled_waiter_never_runs(worker: WorkerProcess, endless: Path) -> None:
+    worker.load(plan(endless, max_sequences=1))
+    worker.send(Submit(task(1, credit_tokens=0)), Submit(task(2)), Cancel((2,)), Cancel((1,)))
+
+    events = worker.generate(task(3, stop=StopParams(max_tokens=1)))
+
+    assert text_of(events[3]) == " w0"
+
+
+def test_credit_lets_a_task_go_on(worker: WorkerProcess, endless: Path) -> None:
+    worker.load(plan(endless))
+    worker.send(Submit(task(1, stop=StopParams(max_tokens=4), credit_tokens=1)))
+    first = worker.until(Stepped, lambda r: any(isinstance(e, Delta) for e in r.events))
+
+    worker.send(Credit(((1, 10),)))
+
+    rest = worker.collect({1})[1]
+    assert text_of([*first.events, *rest]) == " w0 w1 w2 w3"
+
+
+def test_a_wait_that_is_too_long_ends_though_nothing_moves(
+    worker: WorkerProcess, endless: Path
+) -> None:
+    worker.load(plan(endless, max_sequences=1, queue_timeout_seconds=0.2))
+    worker.send(Submit(task(1, credit_tokens=0)), Submit(task(2)))
+
+    events = worker.collect({2})[2]
+
+    last = events[-1]
+    assert isinstance(last, Failed)
+    assert last.reason == "QUEUE_TIMEOUT"
+
+
+def test_two_models_talk_at_once(worker: WorkerProcess, said: Path, tmp_path: Path) -> None:
+    other = scripted.build(tmp_path / "other.gguf", Script(words=("It", " is", " other")))
+    worker.load(plan(said, "one"))
+    worker.load(plan(other, "two"))
+
+    events = worker.generate(task(1, instance_id="one"), task(2, instance_id="two"))
+
+    assert text_of(events[1]) == "Hello from model bravo"
+    assert text_of(events[2]) == "It is other"
+
+
+def test_an_unload_frees_memory_and_ends_its_tasks(worker: WorkerProcess, tmp_path: Path) -> None:
+    big = scripted.build(
+        tmp_path / "big.gguf", Script(words=[" a", " b"], is_endless=True, context=65_536)
+    )
+    worker.load(plan(big, max_context_tokens=65_536, max_sequences=4))
+    worker.send(Submit(task(1)))
+    worker.until(Stepped)
+
+    worker.send(Unload("i"))
+
+    failed = worker.until(Stepped, lambda r: any(isinstance(e, Failed) for e in r.events))
+    assert [getattr(e, "reason", "") for e in failed.events] == ["INSTANCE_GONE"]
+    assert worker.until(Unloaded).freed_bytes > 50 << 20
+
+
+def test_a_task_for_a_model_that_is_gone_fails(worker: WorkerProcess) -> None:
+    (event,) = worker.generate(task(1, instance_id="gone"))[1]
+
+    assert isinstance(event, Failed)
+    assert event.reason == "INSTANCE_GONE"
+
+
+def test_an_unload_of_nothing_is_answered(worker: WorkerProcess) -> None:
+    worker.send(Unload("gone"))
+
+    assert worker.until(Unloaded).freed_bytes == 0
+
+
+def test_a_prompt_that_is_refused_fails_its_task_alone(worker: WorkerProcess, said: Path) -> None:
+    worker.load(plan(said))
+    bad = Task(1, "i", Prompt(token_ids=(999_999,)))
+
+    events = worker.generate(bad, task(2), task(3, "x" * 2000))
+
+    assert getattr(events[1][-1], "reason", "") == "BAD_REQUEST"
+    assert text_of(events[2]) == "Hello from model bravo"
+    assert getattr(events[3][-1], "facts", {})["prompt_tokens"] == "2000"
+
+
+def test_it_beats_while_idle_and_while_busy(worker: WorkerProcess, tmp_path: Path) -> None:
+    long = Script(words=[" a", " b"], is_endless=True, context=65_536)
+    worker.load(plan(scripted.build(tmp_path / "long.gguf", long), max_context_tokens=65_536))
+    idle = worker.until(Beat, lambda beat: not beat.busy_with)
+    worker.send(Submit(task(1)))
+
+    busy = worker.until(Beat, lambda beat: bool(beat.busy_with))
+
+    worker.send(Cancel((1,)))
+    assert idle.resident_bytes > 10 << 20
+    assert busy.busy_with == "generating"
+
+
+def test_usage_is_told_at_the_end(worker: WorkerProcess, said: Path) -> None:
+    worker.load(plan(said))
+
+    ended = worker.generate(task(1))[1][-1]
+
+    assert isinstance(ended, Ended)
+    assert ended.completion_tokens == 4
+    assert ended.decode_seconds >= 0

@@ -1,0 +1,97 @@
+"""Texts that are counted and embedded, as the daemon sees it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from services.neuron.engine_api.events import Ended
+from services.neuron.engine_api.events import Failed
+from services.neuron.engine_api.frames import Cancel
+from services.neuron.engine_api.frames import CountTokens
+from services.neuron.engine_api.frames import Counted
+from services.neuron.engine_api.frames import EmbedTexts
+from services.neuron.engine_api.frames import Embedded
+from services.neuron.engine_api.frames import Stepped
+from services.neuron.engine_api.frames import Submit
+from services.neuron.engine_api.task import Prompt
+from services.neuron.engine_api.task import Segment
+from services.neuron.engine_api.task import StopParams
+from tests.doubles import tiny_bert
+from tests.doubles.worker_process import WorkerProcess
+from tests.doubles.worker_process import plan
+from tests.doubles.worker_process import task
+from typing import Any
+
+
+def test_texts_are_counted(worker: WorkerProcess, said: Path) -> None:
+    worker.load(plan(said))
+
+    worker.send(CountTokens(5, "i", Prompt((Segment("four"),))))
+    worker.send(CountTokens(6, "gone", Prompt((Segment("four"),))))
+
+    assert len(worker.until(Counted, lambda r: r.call_id == 5).token_ids) == 4
+    error = worker.until(Counted, lambda r: r.call_id == 6).error
+    assert error is not None
+    assert error[0] == "INSTANCE_GONE"
+
+
+def test_sixteen_megabytes_hold_up_nobody(worker: WorkerProcess, said: Path) -> None:
+    worker.load(plan(said))
+    endless = "the road goes on " * (1 << 20)
+    stop = StopParams(max_tokens=1)
+    worker.send(CountTokens(5, "i", Prompt((Segment(endless),))))
+    worker.send(Submit(task(1, endless)), Submit(task(2, endless)), Cancel((2,)))
+    worker.send(Submit(task(3, stop=stop)))
+
+    happened: list[Any] = []
+    while not (happened and isinstance(happened[-1], Counted)):
+        report = worker.receive()
+        happened += report.events if isinstance(report, Stepped) else [report]
+
+    # All others have ended before the count has.
+    failed = next(each for each in happened if isinstance(each, Failed))
+    assert (failed.task_id, failed.reason) == (1, "CONTEXT_TOO_LONG")
+    assert 1024 < int(failed.facts["prompt_tokens"]) <= len(endless)
+    assert [each.task_id for each in happened if isinstance(each, Ended)] == [3]
+    assert not any(getattr(each, "task_id", 0) == 2 for each in happened)
+    assert len(happened[-1].token_ids) == len(endless)
+
+
+def test_texts_are_embedded_while_another_model_talks(
+    worker: WorkerProcess, endless: Path, tmp_path: Path
+) -> None:
+    worker.load(plan(endless, "talker", max_context_tokens=4096))
+    worker.load(plan(tiny_bert.build(tmp_path / "b.gguf"), "bert", embedding=True))
+    texts = tuple(Prompt((Segment("the cat is a pet"),)) for _ in range(300))
+    worker.send(Submit(task(1, instance_id="talker")), EmbedTexts(9, "bert", texts))
+
+    deltas = 0
+    while not isinstance(report := worker.receive(), Embedded):
+        deltas += isinstance(report, Stepped)
+
+    assert report.error is None
+    assert (len(report.vectors), report.prompt_tokens) == (300, 300 * 7)
+    assert deltas > 1
+
+
+def test_too_long_texts_are_refused_or_cut(worker: WorkerProcess, tmp_path: Path) -> None:
+    worker.load(plan(tiny_bert.build(tmp_path / "b.gguf"), embedding=True))
+    long = (Prompt((Segment("cat " * 200),)),)
+
+    worker.send(EmbedTexts(1, "i", long), EmbedTexts(2, "i", long, truncate=True))
+
+    refused = worker.until(Embedded, lambda r: r.call_id == 1)
+    assert refused.error is not None
+    assert refused.error[0] == "CONTEXT_TOO_LONG"
+    cut = worker.until(Embedded, lambda r: r.call_id == 2)
+    assert cut.error is None
+    assert cut.prompt_tokens == 64
+
+
+def test_a_generator_asked_to_embed_says_no(worker: WorkerProcess, said: Path) -> None:
+    worker.load(plan(said))
+
+    worker.send(EmbedTexts(1, "i", (Prompt((Segment("x"),)),)))
+
+    error = worker.until(Embedded).error
+    assert error is not None
+    assert error[0] == "WRONG_MODALITY"
