@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import json
 import os
 import pathlib
 import signal
 import socket
 import sys
+from collections.abc import AsyncGenerator
 
 import grpc
 import psutil
@@ -22,13 +25,37 @@ from services.backplane.channels import open_channel
 from services.backplane.errors import Reason
 from services.backplane.status import from_rpc_error
 from tests.doubles import scripted
-from tests.doubles.neuron_host import PATIENCE_SECONDS, chat
+from tests.doubles.neuron_host import PATIENCE_SECONDS, chat, refusal
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+class Daemon:
+    """One neuron as a process. Its own log says where it listens: a port chosen before can be lost.
+
+    Attributes:
+        process: the process.
+        address: `host:port`.
+        channel: to it.
+        stub: of NeuronService.
+    """
+
+    def __init__(self, process: asyncio.subprocess.Process, address: str, head: str) -> None:
+        self.process = process
+        self.address = address
+        self.channel = open_channel(address)
+        self.stub = NeuronServiceStub(self.channel)
+        self._head = head
+
+    async def load(self, name: str) -> psutil.Process:
+        """Loads a model; returns its worker."""
+        request = neuron.LoadRequest(spec=model.LoadSpec(model=name))
+        async for _ in self.stub.Load(request, wait_for_ready=True, timeout=PATIENCE_SECONDS):
+            pass
+        return psutil.Process(self.process.pid).children()[0]
+
+    async def ended(self) -> tuple[int, str]:
+        """The exit code and the whole log, once it has ended."""
+        code, rest = await ended(self.process)
+        return code, self._head + rest
 
 
 async def start(folder: pathlib.Path, **keys: str) -> asyncio.subprocess.Process:
@@ -56,101 +83,112 @@ async def ended(process: asyncio.subprocess.Process) -> tuple[int, str]:
     return process.returncode, stderr.decode()
 
 
-async def test_sigterm_drains_says_why_and_exits_with_zero(tmp_path):
-    scripted.build(tmp_path / "endless.gguf", scripted.Script(words=("la", " li"), is_endless=True))
-    port = free_port()
-    process = await start(tmp_path, LISTEN=f"127.0.0.1:{port}")
-    channel = open_channel(f"127.0.0.1:{port}")
-    stub = NeuronServiceStub(channel)
-    load = neuron.LoadRequest(spec=model.LoadSpec(model="endless"))
-    async for _ in stub.Load(load, wait_for_ready=True, timeout=PATIENCE_SECONDS):
-        pass
-    running = aiter(stub.Generate(chat(model="endless")))
-    await anext(running)
-    worker = psutil.Process(process.pid).children()[0]
-    health = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest())
-    assert (await health.read()).status == health_pb2.HealthCheckResponse.SERVING
+@contextlib.asynccontextmanager
+async def serving(folder: pathlib.Path, **keys: str) -> AsyncGenerator[Daemon]:
+    process = await start(folder, **keys)
+    assert process.stderr is not None
+    head = ""
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        while '"neuron.serving"' not in (line := (await process.stderr.readline()).decode()):
+            assert line, head
+            head += line
+    daemon = Daemon(process, json.loads(line)["address"], head + line)
+    try:
+        yield daemon
+    finally:
+        await daemon.channel.close()
+        if process.returncode is None:
+            process.kill()
+            await process.communicate()
 
-    process.send_signal(signal.SIGTERM)
-    assert (await health.read()).status == health_pb2.HealthCheckResponse.NOT_SERVING
-    late = aiter(stub.Generate(chat(model="endless")))
-    with pytest.raises(grpc.aio.AioRpcError) as refused:
-        await anext(late)
-    assert from_rpc_error(refused.value).reason is Reason.SHUTTING_DOWN
-    with pytest.raises(grpc.aio.AioRpcError) as cut:
-        async for _ in running:
-            pass
-    code, log = await ended(process)
+
+def endless(folder: pathlib.Path) -> None:
+    """A model that says more than can be read while a neuron drains."""
+    script = scripted.Script(words=("la", " li"), is_endless=True, context=20_000)
+    scripted.build(folder / "endless.gguf", script)
+
+
+async def test_sigterm_drains_says_why_and_exits_with_zero(tmp_path):
+    endless(tmp_path)
+    async with serving(tmp_path) as daemon:
+        worker = await daemon.load("endless")
+        running = aiter(daemon.stub.Generate(chat(model="endless")))
+        await anext(running)
+        stub = health_pb2_grpc.HealthStub(daemon.channel)
+        health = stub.Watch(health_pb2.HealthCheckRequest())
+        assert (await health.read()).status == health_pb2.HealthCheckResponse.SERVING
+
+        daemon.process.send_signal(signal.SIGTERM)
+        assert (await health.read()).status == health_pb2.HealthCheckResponse.NOT_SERVING
+        with pytest.raises(grpc.aio.AioRpcError) as cut:
+            async for _ in running:
+                pass
+        code, log = await daemon.ended()
 
     assert code == 0, log
     assert from_rpc_error(cut.value).reason is Reason.SHUTTING_DOWN
     assert "Traceback" not in log
     assert not worker.is_running()
-    await channel.close()
+
+
+async def test_who_comes_while_it_drains_is_told_why(tmp_path):
+    endless(tmp_path)
+    # The drain ends with the request that it waits for, not with a clock that a late call races.
+    async with serving(tmp_path, DRAIN_SECONDS=str(PATIENCE_SECONDS)) as daemon:
+        await daemon.load("endless")
+        call = daemon.stub.Generate(chat(model="endless"))
+        await anext(aiter(call))
+        stub = health_pb2_grpc.HealthStub(daemon.channel)
+        health = stub.Watch(health_pb2.HealthCheckRequest())
+        assert (await health.read()).status == health_pb2.HealthCheckResponse.SERVING
+
+        daemon.process.send_signal(signal.SIGTERM)
+        assert (await health.read()).status == health_pb2.HealthCheckResponse.NOT_SERVING
+        refused = await refusal(daemon.stub.Generate(chat(model="endless")))
+        call.cancel()
+        code, log = await daemon.ended()
+
+    assert refused.reason is Reason.SHUTTING_DOWN
+    assert code == 0, log
 
 
 async def test_sigterm_lets_what_ends_in_time_end(tmp_path):
-    scripted.build(
-        tmp_path / "endless.gguf",
-        scripted.Script(words=("la", " li"), is_endless=True, context=20_000),
-    )
-    port = free_port()
-    process = await start(tmp_path, LISTEN=f"127.0.0.1:{port}", DRAIN_SECONDS="60")
-    channel = open_channel(f"127.0.0.1:{port}")
-    stub = NeuronServiceStub(channel)
-    load = neuron.LoadRequest(spec=model.LoadSpec(model="endless"))
-    async for _ in stub.Load(load, wait_for_ready=True, timeout=PATIENCE_SECONDS):
-        pass
-    rules = generation.StopRules(max_tokens=3_000)
-    running = aiter(stub.Generate(chat(model="endless", stop=rules)))
-    await anext(running)
+    endless(tmp_path)
+    async with serving(tmp_path, DRAIN_SECONDS="60") as daemon:
+        await daemon.load("endless")
+        rules = generation.StopRules(max_tokens=3_000)
+        running = aiter(daemon.stub.Generate(chat(model="endless", stop=rules)))
+        await anext(running)
 
-    process.send_signal(signal.SIGTERM)
-    events = [event async for event in running]
-    code, log = await ended(process)
+        daemon.process.send_signal(signal.SIGTERM)
+        events = [event async for event in running]
+        code, log = await daemon.ended()
 
     assert code == 0, log
     assert events[-1].finished.usage.completion_tokens == 3_000
-    await channel.close()
 
 
 async def test_sigterm_is_obeyed_though_a_worker_stands_still(tmp_path):
     scripted.build(tmp_path / "bravo.gguf")
-    port = free_port()
-    process = await start(tmp_path, LISTEN=f"127.0.0.1:{port}")
-    channel = open_channel(f"127.0.0.1:{port}")
-    load = neuron.LoadRequest(spec=model.LoadSpec(model="bravo"))
-    async for _ in NeuronServiceStub(channel).Load(
-        load, wait_for_ready=True, timeout=PATIENCE_SECONDS
-    ):
-        pass
-    worker = psutil.Process(process.pid).children()[0]
-    worker.suspend()
+    async with serving(tmp_path) as daemon:
+        worker = await daemon.load("bravo")
+        worker.suspend()
 
-    process.send_signal(signal.SIGTERM)
-    code, log = await ended(process)
+        daemon.process.send_signal(signal.SIGTERM)
+        code, log = await daemon.ended()
+        await asyncio.to_thread(worker.wait, PATIENCE_SECONDS)
 
     assert code == 0, log
     assert "Traceback" not in log
-    await asyncio.to_thread(worker.wait, PATIENCE_SECONDS)
-    await channel.close()
 
 
 async def test_a_daemon_that_is_killed_takes_its_worker_along(tmp_path):
     scripted.build(tmp_path / "bravo.gguf")
-    port = free_port()
-    process = await start(tmp_path, LISTEN=f"127.0.0.1:{port}")
-    channel = open_channel(f"127.0.0.1:{port}")
-    load = neuron.LoadRequest(spec=model.LoadSpec(model="bravo"))
-    async for _ in NeuronServiceStub(channel).Load(
-        load, wait_for_ready=True, timeout=PATIENCE_SECONDS
-    ):
-        pass
-    worker = psutil.Process(process.pid).children()[0]
+    async with serving(tmp_path) as daemon:
+        worker = await daemon.load("bravo")
 
-    process.kill()
-    await ended(process)
-    await channel.close()
+        daemon.process.kill()
+        await daemon.ended()
 
     await asyncio.to_thread(worker.wait, PATIENCE_SECONDS)
 
