@@ -102,5 +102,5 @@ def _weights(wanted: HubModel, described: HubDescription, quant: str) -> Weights
     path = pathlib.Path(wanted.name)
     tensors = [file.size for file in chosen if file.path.endswith(".safetensors")]
     if any(file.path.endswith(".gguf") for file in chosen):
-        return Weights(path, "gguf", sum(file.size for file in chosen))
+        return Weights(path=path, format="gguf", bytes=sum(file.size for file in chosen))
     return inspect.of_config(path, described.config or "{}", sum(tensors))

@@ -30,7 +30,7 @@ class BadGgufError(ValueError):
     """The file is no GGUF file, or a broken one; the message says how."""
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class GgufHeader:
     """What a file says before its vocabulary.
 
@@ -102,9 +102,9 @@ def _header(facts: dict[str, Any]) -> GgufHeader:
     size = fact("embedding_length") // heads if heads else 0
     width = (fact("attention.key_length") or size) + (fact("attention.value_length") or size)
     return GgufHeader(
-        architecture,
-        fact("context_length"),
-        2 * fact("block_count") * kv_heads * width,
+        architecture=architecture,
+        max_context_tokens=fact("context_length"),
+        cache_bytes_per_token=2 * fact("block_count") * kv_heads * width,
         is_embedder=f"{architecture}.pooling_type" in facts,
         quantization=labels.of_gguf(facts.get("general.file_type", -1)),
         parameter_size=str(facts.get("general.size_label", "")),

@@ -26,7 +26,7 @@ _MOST_FILES: Final = 20_000
 _DEEPEST: Final = 4
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class Weights:
     """The weights of one model.
 
@@ -182,16 +182,16 @@ def _gguf(path: pathlib.Path) -> Weights:
     header = gguf.read(path)
     parts = _parts(path)
     return Weights(
-        path,
-        "gguf",
-        sum(part.stat().st_size for part in parts),
-        header.architecture,
-        header.max_context_tokens,
-        header.cache_bytes_per_token,
-        header.is_embedder,
-        tuple(parts),
-        header.quantization,
-        header.parameter_size,
+        path=path,
+        format="gguf",
+        bytes=sum(part.stat().st_size for part in parts),
+        architecture=header.architecture,
+        max_context_tokens=header.max_context_tokens,
+        cache_bytes_per_token=header.cache_bytes_per_token,
+        is_embedder=header.is_embedder,
+        files=tuple(parts),
+        quantization=header.quantization,
+        parameter_size=header.parameter_size,
     )
 
 
@@ -249,12 +249,12 @@ def of_config(path: pathlib.Path, text: str, size: int) -> Weights:
             Reason.MODEL_FILE_BAD, f"{path.name}/{_CONFIG} cannot be read: {error}."
         ) from error
     return Weights(
-        path,
-        "bert" if is_bert else method,
-        size,
-        str(names[0]),
-        context,
-        0 if is_bert else cache,  # an encoder keeps nothing between texts
-        is_bert,
+        path=path,
+        format="bert" if is_bert else method,
+        bytes=size,
+        architecture=str(names[0]),
+        max_context_tokens=context,
+        cache_bytes_per_token=0 if is_bert else cache,  # an encoder keeps nothing between texts
+        is_embedder=is_bert,
         quantization=quantization,
     )

@@ -5,21 +5,92 @@ Source: the format's README: eight bytes of length, then JSON of name to type, s
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import pathlib
-from collections.abc import Sequence
-from typing import Final
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Final
 
 import msgspec
 
+_LENGTH_BYTES: Final = 8
 # As the format's own library has it.
 _LONGEST_BYTES: Final = 100 << 20
+_METADATA: Final = "__metadata__"
+_Size = Annotated[int, msgspec.Meta(ge=0)]
 
 
-class _Entry(msgspec.Struct):
-    """One tensor; the entry of the file's own metadata has no shape."""
+class BadSafetensorsError(ValueError):
+    """The file is no safetensors file, or a broken one; the message says how."""
 
-    shape: list[int] | None = None
+
+class Tensor(msgspec.Struct, frozen=True):
+    """One entry of a header.
+
+    Attributes:
+        dtype: the numbers' type in the format's words: `F16`, `BF16`, `I32`.
+        shape: numbers along each dimension.
+        data_offsets: first byte and the byte behind the last, counted from the end of the header.
+    """
+
+    dtype: str
+    shape: tuple[_Size, ...]
+    data_offsets: tuple[_Size, _Size]
+
+    @property
+    def size_bytes(self) -> int:
+        """Bytes of the tensor in the file."""
+        begin, end = self.data_offsets
+        return end - begin
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class SafetensorsHeader:
+    """What stands before the tensors of a file.
+
+    Attributes:
+        tensors: by name, in the file's order.
+        data_begin: where in the file the first tensor's bytes may begin.
+        file_bytes: size of the file as it is; a whole one has `expected_bytes`.
+    """
+
+    tensors: Mapping[str, Tensor]
+    data_begin: int
+    file_bytes: int
+
+    @property
+    def expected_bytes(self) -> int:
+        """Size of the file if it ends with the last tensor, as it has to."""
+        ends = (tensor.data_offsets[1] for tensor in self.tensors.values())
+        return self.data_begin + max(ends, default=0)
+
+
+def read(path: pathlib.Path) -> SafetensorsHeader:
+    """The header of a file. Blocks. Whether the tensors are there is not looked at.
+
+    Raises:
+        BadSafetensorsError: it is no safetensors file or is cut off within its header, or its
+            header cannot be read.
+        OSError: it cannot be read.
+    """
+    with path.open("rb") as file:
+        size = path.stat().st_size
+        if size < _LENGTH_BYTES:
+            raise BadSafetensorsError(f"cut short ({size} bytes)")
+        length = int.from_bytes(file.read(_LENGTH_BYTES), "little")
+        if length > min(size - _LENGTH_BYTES, _LONGEST_BYTES):
+            raise BadSafetensorsError(f"not a safetensors file, or cut short ({size} bytes)")
+        text = file.read(length)
+    try:
+        entries = msgspec.json.decode(text, type=dict[str, msgspec.Raw])
+        entries.pop(_METADATA, None)
+        tensors = {name: msgspec.json.decode(entry, type=Tensor) for name, entry in entries.items()}
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        raise BadSafetensorsError(f"its header cannot be read: {error}") from error
+    for name, tensor in tensors.items():
+        if tensor.size_bytes < 0:
+            raise BadSafetensorsError(f"the offsets of {name} are out of order")
+    return SafetensorsHeader(tensors, _LENGTH_BYTES + length, size)
 
 
 def count(files: Sequence[pathlib.Path]) -> int:
@@ -30,15 +101,9 @@ def count(files: Sequence[pathlib.Path]) -> int:
     Raises:
         OSError: a file cannot be read.
     """
-    total = 0
-    for path in files:
-        with path.open("rb") as file:
-            length = int.from_bytes(file.read(8), "little")
-            if length > _LONGEST_BYTES:
-                return 0
-            try:
-                entries = msgspec.json.decode(file.read(length), type=dict[str, _Entry])
-            except msgspec.MsgspecError:
-                return 0
-        total += sum(math.prod(entry.shape) for entry in entries.values() if entry.shape)
-    return total
+    try:
+        headers = [read(path) for path in files]
+    except BadSafetensorsError:
+        return 0
+    tensors = [tensor for header in headers for tensor in header.tensors.values()]
+    return sum(math.prod(tensor.shape) for tensor in tensors)

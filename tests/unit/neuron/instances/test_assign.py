@@ -31,7 +31,7 @@ class Machine:
         self.measured += 1
 
     async def assign(self, name: str, size: int) -> tuple[str, ...]:
-        weights = Weights(pathlib.Path(name), "exl2", size)
+        weights = Weights(path=pathlib.Path(name), format="exl2", bytes=size)
         key = await self.assignments.assign(name, model.LoadSpec(model=name), weights)
         return key.device_ids
 
@@ -68,7 +68,7 @@ async def test_a_group_is_promised_on_all_of_its_devices():
     assert await machine.assign("large", 30 * GIB) == ("GPU-0", "GPU-1")
 
     placed, devices = await machine.assignments.consider(
-        model.LoadSpec(), Weights(pathlib.Path("small"), "exl2", 8 * GIB)
+        model.LoadSpec(), Weights(path=pathlib.Path("small"), format="exl2", bytes=8 * GIB)
     )
 
     assert not placed.fits

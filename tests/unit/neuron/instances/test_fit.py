@@ -20,9 +20,11 @@ BROKEN = model.Device(
     memory_free_bytes=20 * GIB,
     quarantine_reason="it died",
 )
-GGUF = Weights(pathlib.Path("m.gguf"), "gguf", 3 * GIB, cache_bytes_per_token=1 << 20)
-EXL2 = Weights(pathlib.Path("m"), "exl2", 3 * GIB)
-BERT = Weights(pathlib.Path("b"), "bert", GIB, is_embedder=True)
+GGUF = Weights(
+    path=pathlib.Path("m.gguf"), format="gguf", bytes=3 * GIB, cache_bytes_per_token=1 << 20
+)
+EXL2 = Weights(path=pathlib.Path("m"), format="exl2", bytes=3 * GIB)
+BERT = Weights(path=pathlib.Path("b"), format="bert", bytes=GIB, is_embedder=True)
 BOTH = ["llamacpp", "exllamav2"]
 
 
@@ -38,7 +40,7 @@ def choose(weights: Weights, devices=ALL, engines=BOTH, **spec):
 
 
 def exl2(size: int) -> Weights:
-    return Weights(pathlib.Path("m"), "exl2", size)
+    return Weights(path=pathlib.Path("m"), format="exl2", bytes=size)
 
 
 def gpu(name: str, free: int) -> model.Device:

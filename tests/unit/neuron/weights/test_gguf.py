@@ -21,7 +21,13 @@ def test_a_real_file_tells_its_facts(model):
 
     # keys and values of one layer, 4 heads of 16 numbers, two bytes each
     cache = 2 * 1 * 4 * (16 + 16)
-    assert header == gguf.GgufHeader("llama", 777, cache, False, quantization="F16")
+    assert header == gguf.GgufHeader(
+        architecture="llama",
+        max_context_tokens=777,
+        cache_bytes_per_token=cache,
+        is_embedder=False,
+        quantization="F16",
+    )
 
 
 @pytest.mark.parametrize("length", [0, 3, 4, 8, 23, 24, 40, 100])

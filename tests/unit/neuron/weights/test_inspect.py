@@ -140,7 +140,11 @@ def test_a_file_is_described_for_listings(tmp_path):
 
 
 def test_numbers_are_counted_in_plain_safetensors_and_not_in_quantised_ones(tmp_path):
-    header = {"__metadata__": {"format": "pt"}, "a": {"shape": [1000, 2000]}, "b": {"shape": []}}
+    header = {
+        "__metadata__": {"format": "pt"},
+        "a": {"dtype": "BF16", "shape": [1000, 2000], "data_offsets": [0, 4_000_000]},
+        "b": {"dtype": "F32", "shape": [], "data_offsets": [4_000_000, 4_000_004]},
+    }
     text = json.dumps(header).encode()
     for name, config in {
         "plain": {"torch_dtype": "bfloat16"},

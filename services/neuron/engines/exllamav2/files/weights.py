@@ -11,17 +11,13 @@ from __future__ import annotations
 import dataclasses
 import json
 import pathlib
-import struct
 from collections.abc import Mapping
-from typing import Any, Final, cast
+from typing import Final, cast
 
 from services.neuron.engine_api.model import LoadFailed
 from services.neuron.engines.exllamav2.files.configuration import Geometry
 from services.neuron.engines.exllamav2.files.legacy_config import BAD
-
-_LENGTH: Final = struct.Struct("<Q")
-_MAX_HEADER_BYTES: Final = 100 << 20
-"""The format's own limit."""
+from services.neuron.weights import safetensors
 
 BYTES_PER_ELEMENT: Final = {"fp16": 2.0, "q8": 1 + 1 / 16, "q6": 0.75 + 1 / 16, "q4": 0.5 + 1 / 16}
 """Of the cache, scales included."""
@@ -121,44 +117,23 @@ def header(file: pathlib.Path) -> dict[str, int]:
         LoadFailed: the file is cut short, has trailing bytes, or its header cannot be read; a
             tensor is of a type that the library does not read.
     """
-    size = file.stat().st_size
-    with file.open("rb") as stream:
-        length_bytes = stream.read(_LENGTH.size)
-        if len(length_bytes) < _LENGTH.size:
-            raise LoadFailed(BAD, f"{file}: cut short ({size} bytes).")
-        (length,) = _LENGTH.unpack(length_bytes)
-        if length > min(size, _MAX_HEADER_BYTES):
-            raise LoadFailed(BAD, f"{file}: not a safetensors file, or cut short ({size} bytes).")
-        entries = _entries(file, stream.read(length))
-    end = max((entry["data_offsets"][1] for entry in entries.values()), default=0)
-    expected = _LENGTH.size + length + end
-    if size != expected:
-        raise LoadFailed(BAD, f"{file}: has {size} bytes, its header says {expected}.")
-    for name, entry in entries.items():
-        # Buffers of other types lie about in some files and are never read.
-        if name.endswith("weight") and entry["dtype"] not in _READABLE:
-            told = f"{name} is of type {entry['dtype']}; ExLlamaV2 reads none of that type"
-            raise LoadFailed(BAD, f"{file}: {told}.")
-    return {name: _loaded_bytes(entry) for name, entry in entries.items()}
-
-
-def _entries(file: pathlib.Path, text: bytes) -> dict[str, Any]:
     try:
-        entries = cast("dict[str, Any]", json.loads(text))
-        entries.pop("__metadata__", None)
-        for entry in entries.values():
-            begin, end = entry["data_offsets"]
-            if not 0 <= begin <= end or not isinstance(entry["dtype"], str):
-                raise LoadFailed(BAD, f"{file}: a tensor's offsets are out of order.")
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise LoadFailed(BAD, f"{file}: its header cannot be read: {error}") from error
-    return entries
+        found = safetensors.read(file)
+    except safetensors.BadSafetensorsError as error:
+        raise LoadFailed(BAD, f"{file}: {error}.") from error
+    if found.file_bytes != found.expected_bytes:
+        told = f"has {found.file_bytes} bytes, its header says {found.expected_bytes}"
+        raise LoadFailed(BAD, f"{file}: {told}.")
+    for name, tensor in found.tensors.items():
+        # Buffers of other types lie about in some files and are never read.
+        if name.endswith("weight") and tensor.dtype not in _READABLE:
+            told = f"{name} is of type {tensor.dtype}; ExLlamaV2 reads none of that type"
+            raise LoadFailed(BAD, f"{file}: {told}.")
+    return {name: _loaded_bytes(tensor) for name, tensor in found.tensors.items()}
 
 
-def _loaded_bytes(entry: Mapping[str, Any]) -> int:
-    begin, end = entry["data_offsets"]
-    size = int(end) - int(begin)
-    return size // 2 if entry["dtype"] == "F32" else size
+def _loaded_bytes(tensor: safetensors.Tensor) -> int:
+    return tensor.size_bytes // 2 if tensor.dtype == "F32" else tensor.size_bytes
 
 
 def _check_index(folder: pathlib.Path, present: set[str]) -> None:

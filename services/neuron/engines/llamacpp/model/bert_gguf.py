@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
 import gguf
 import msgspec
 import numpy as np
-from gguf.utility import LocalTensor, SafetensorsLocal
+
+from services.neuron.weights import safetensors
 
 _CONFIG: Final = "config.json"
 _POOLING: Final = {
@@ -166,10 +166,10 @@ def _add_tensors(writer: gguf.GGUFWriter, folder: Path, config: BertConfig) -> N
     added: set[str] = set()
     for path in sorted(folder.glob("*.safetensors")):
         try:
-            found: Mapping[str, LocalTensor] = SafetensorsLocal(path).tensors
-        except (ValueError, KeyError, AttributeError, TypeError) as error:
+            header = safetensors.read(path)
+        except safetensors.BadSafetensorsError as error:
             raise BadBertError(f"{path.name}: {error}") from error
-        for raw, tensor in found.items():
+        for raw, tensor in header.tensors.items():
             bare = raw.removeprefix("bert.")
             if bare.startswith(_UNREAD):
                 continue
@@ -178,10 +178,14 @@ def _add_tensors(writer: gguf.GGUFWriter, folder: Path, config: BertConfig) -> N
                 what = "none of BERT's" if name is None else "there twice"
                 raise BadBertError(f"{path.name}: the tensor {raw} is {what}")
             added.add(name)
-            writer.add_tensor(name, _values(path, raw, tensor, name))
+            writer.add_tensor(
+                name, _values(path, raw, tensor, header.data_begin + tensor.data_offsets[0], name)
+            )
 
 
-def _values(path: Path, raw: str, tensor: LocalTensor, name: str) -> np.ndarray[Any, Any]:
+def _values(
+    path: Path, raw: str, tensor: safetensors.Tensor, offset: int, name: str
+) -> np.ndarray[Any, Any]:
     reads: dict[str, np.dtype[Any]] = {
         "F32": np.dtype("<f4"),
         "F16": np.dtype("<f2"),
@@ -189,9 +193,9 @@ def _values(path: Path, raw: str, tensor: LocalTensor, name: str) -> np.ndarray[
     }
     if tensor.dtype not in reads:
         raise BadBertError(f"{path.name}: {raw} is of type {tensor.dtype}")
-    place, kind = tensor.data_range, reads[tensor.dtype]
+    kind = reads[tensor.dtype]
     try:
-        flat = np.fromfile(path, kind, count=place.size // kind.itemsize, offset=place.offset)
+        flat = np.fromfile(path, kind, count=tensor.size_bytes // kind.itemsize, offset=offset)
         if tensor.dtype == "BF16":  # the upper half of a float32
             flat = (flat.astype("<u4") << 16).view("<f4")
         whole = flat.reshape(tensor.shape)
