@@ -13,7 +13,6 @@ from services.backplane.address import Address
 from services.backplane.server import Server
 from services.backplane.timeouts import timeout
 from services.neuron.devices.inventory import Devices
-from services.neuron.devices.watch import DeviceWatch
 from services.neuron.instances.instances import Instances, State, shutting_down
 from services.neuron.instances.load import Loader
 from services.neuron.instances.recover import Recovery
@@ -48,7 +47,6 @@ class Daemon:
         membership: Membership,
         board: StatusBoard,
         devices: Devices,
-        watch: DeviceWatch,
         sources: Sources,
         problems: list[str],
         measure: Callable[[], Awaitable[None]],
@@ -64,7 +62,6 @@ class Daemon:
         self._membership = membership
         self._board = board
         self._devices = devices
-        self._watch = watch
         self._sources = sources
         self._problems = problems
         self._measure = measure
@@ -89,10 +86,12 @@ class Daemon:
         await self._measure()
         await self._list()
         address = await self._server.start(listen)
-        self._board.identity.address = advertised(address)
+        self._board.note_address(advertised(address))
         keeping = [
             asyncio.create_task(_again(self._measure, _MEASURE_SECONDS), name="measure"),
-            asyncio.create_task(_again(self._watch.look, _LOOK_SECONDS), name="device-watch"),
+            asyncio.create_task(
+                _again(self._supervisor.look_at_devices, _LOOK_SECONDS), name="device-watch"
+            ),
             asyncio.create_task(_again(self._list, _LIST_SECONDS), name="list"),
             asyncio.create_task(self._tell_health(), name="health"),
         ]
@@ -112,7 +111,7 @@ class Daemon:
     async def _end(self) -> None:
         """Stops admitting, lets running work end, says farewell, ends the workers."""
         log.info("neuron.draining", running=self._instances.running)
-        self._board.is_draining = True
+        self._board.note_draining()
         self._instances.close()
         for name in ("", "cortex.v1.NeuronService", *self._healthy):
             await self._server.set_health(name, serving=False)
@@ -137,7 +136,7 @@ class Daemon:
         self._board.note_stored(stored, [*self._problems, *broken])
 
     async def _tell_health(self) -> None:
-        """Keeps one health entry per model: serving while a copy of it is READY."""
+        """Keeps one health entry per model: SERVING while an instance of it is READY."""
         while True:
             version = self._instances.changes.version
             now: dict[str, bool] = {}

@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterable
 
 from prometheus_client import CollectorRegistry, Counter, Histogram
 from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+from typing_extensions import override
 
 from cortex.v1 import model_pb2 as model
 from cortex.v1 import neuron_service_pb2 as neuron
@@ -54,12 +56,13 @@ class NeuronMetrics:
             self.load_seconds.labels(name).observe(seconds)
 
 
-class StatusCollector:
+class StatusCollector(Collector):
     """Gauges read from the report at every scrape, so that they never drift from it."""
 
     def __init__(self, report: Callable[[], neuron.NeuronReport]) -> None:
         self._report = report
 
+    @override
     def collect(self) -> Iterable[Metric]:
         """The gauges; called in the exposition's thread."""
         report = self._report()

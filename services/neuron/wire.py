@@ -22,13 +22,13 @@ from services.backplane.server import Server
 from services.backplane.settings import Document
 from services.neuron.daemon import Daemon
 from services.neuron.devices.inventory import Devices, importable_engines, machine_memory_bytes
-from services.neuron.devices.watch import DeviceWatch
 from services.neuron.instances.assign import Assignments
 from services.neuron.instances.instances import Instances
 from services.neuron.instances.load import Loader
 from services.neuron.instances.reclaim import MemoryReader, Reclaiming
 from services.neuron.instances.recover import Recovery
 from services.neuron.instances.unload import Unloader
+from services.neuron.instances.worker_loads import WorkerLoads
 from services.neuron.membership.leader_epoch import LeaderEpoch
 from services.neuron.membership.membership import Membership
 from services.neuron.membership.report import StatusBoard
@@ -141,15 +141,13 @@ def _build(
 ) -> tuple[Daemon, StatusBoard]:
     metrics = NeuronMetrics(registry)
     changes = Changes()
-    watch = DeviceWatch(devices)
     instances = Instances(changes)
     supervisor = Supervisor(
         limits=settings.workers,
         memory_bytes=settings.workers.memory_bytes or machine_memory_bytes() * 9 // 10,
-        watch=watch,
+        faults=devices,
         command=worker_command,
     )
-    watch.report_to(supervisor.on_lasting_fault)
     board = StatusBoard(
         identity=identity,
         instances=instances,
@@ -169,7 +167,6 @@ def _build(
         named=settings.sources,
         folders=settings.model_folders,
     )
-    recovery = Recovery(instances=instances, supervisor=supervisor, metrics=metrics)
 
     async def measure() -> None:
         board.note_devices(await asyncio.to_thread(devices.read))
@@ -180,6 +177,10 @@ def _build(
         devices=lambda: board.devices,
         measure=measure,
     )
+    worker_loads = WorkerLoads(instances=instances, assignments=assignments)
+    recovery = Recovery(
+        instances=instances, supervisor=supervisor, worker_loads=worker_loads, metrics=metrics
+    )
     loader = Loader(
         instances=instances,
         sources=sources,
@@ -187,10 +188,10 @@ def _build(
         listener=recovery,
         settings=settings,
         assignments=assignments,
+        worker_loads=worker_loads,
         measure=measure,
         metrics=metrics,
     )
-    recovery.reload_with(loader)
     unloader = Unloader(
         instances=instances,
         loader=loader,
@@ -224,7 +225,6 @@ def _build(
         ),
         board=board,
         devices=devices,
-        watch=watch,
         sources=sources,
         problems=problems,
         measure=measure,

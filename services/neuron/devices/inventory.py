@@ -12,9 +12,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import psutil
+from typing_extensions import override
 
 from cortex.v1 import model_pb2 as model
 from services.neuron.devices.nvml_events import DeviceEvents
+from services.neuron.devices.watch import FaultReader
 from services.neuron.devices.xid_faults import DeviceFault
 
 CPU: Final = "cpu"
@@ -25,7 +27,7 @@ _ENGINES: Final = {
 }
 
 
-class Devices:
+class Devices(FaultReader):
     """The devices of this machine. NVML is opened once, where there is a driver."""
 
     def __init__(self, *, reserved_bytes: int) -> None:
@@ -64,14 +66,15 @@ class Devices:
                 continue
         return used
 
+    @override
     def faults(self) -> list[DeviceFault]:
         """Critical events since the last call. Devices of lasting ones take no work any more."""
         found = [] if self._events is None else self._events.fetch()
         self._spoilt.update({one.device_id: str(one) for one in found if one.is_lasting})
         return found
 
+    @override
     def is_held(self, device_ids: Sequence[str], pid: int) -> bool:
-        """Whether a process has memory on any of these GPUs, as far as the driver tells."""
         nvml = self._nvml
         if nvml is None:
             return False
@@ -158,6 +161,13 @@ class Devices:
         return device
 
 
+def copied(device: model.Device) -> model.Device:
+    """A message of its own, equal to the device's."""
+    made = model.Device()
+    made.CopyFrom(device)
+    return made
+
+
 def within_budget(device: model.Device, budget_bytes: int, held_bytes: int) -> model.Device:
     """The device as if it had no more memory than a budget.
 
@@ -166,8 +176,7 @@ def within_budget(device: model.Device, budget_bytes: int, held_bytes: int) -> m
         budget_bytes: most that all models together may hold on it.
         held_bytes: what they hold now.
     """
-    capped = model.Device()
-    capped.CopyFrom(device)
+    capped = copied(device)
     capped.memory_total_bytes = min(device.memory_total_bytes, budget_bytes)
     capped.memory_free_bytes = min(device.memory_free_bytes, max(0, budget_bytes - held_bytes))
     return capped

@@ -37,13 +37,17 @@ class FaultReader(Protocol):
 class DeviceWatch:
     """Keeps each device's last fault, and tells of those that no new process would mend."""
 
-    def __init__(self, reader: FaultReader) -> None:
+    def __init__(
+        self, reader: FaultReader, *, on_lasting: Callable[[DeviceFault], None] = lambda _: None
+    ) -> None:
+        """Has seen nothing yet.
+
+        Args:
+            reader: asks the driver.
+            on_lasting: told of a fault after which no process can work on its device.
+        """
         self._reader = reader
         self._last: dict[str, tuple[float, DeviceFault]] = {}
-        self._on_lasting: Callable[[DeviceFault], None] = lambda _: None
-
-    def report_to(self, on_lasting: Callable[[DeviceFault], None]) -> None:
-        """Names who hears of devices that are of no use any more; the two need each other."""
         self._on_lasting = on_lasting
 
     async def look(self) -> None:

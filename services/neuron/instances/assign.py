@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Awaitable, Callable, Sequence
 
 from cortex.v1 import model_pb2 as model
+from services.neuron.devices.inventory import copied
 from services.neuron.instances import fit
 from services.neuron.instances.fit import FitResult
 from services.neuron.supervisor.listener import WorkerKey
@@ -65,7 +66,7 @@ class Assignments:
             FleetError: it cannot run here.
         """
         await self._measure()
-        devices = [_copy(device) for device in self._devices()]
+        devices = [copied(device) for device in self._devices()]
         for promise in self._promises.values():
             _take(promise, devices)
         placement = fit.place(
@@ -86,12 +87,6 @@ class Assignments:
     def release(self, instance_id: str) -> None:
         """The load has ended: what it took is measured from now on."""
         self._promises.pop(instance_id, None)
-
-
-def _copy(device: model.Device) -> model.Device:
-    made = model.Device()
-    made.CopyFrom(device)
-    return made
 
 
 def _take(promise: _Promise, devices: Sequence[model.Device]) -> None:

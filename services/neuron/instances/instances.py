@@ -1,4 +1,4 @@
-"""The loaded copies of models and the states that they pass through. The single writer of both."""
+"""The instances of models and the states that they pass through. The single writer of both."""
 
 from __future__ import annotations
 
@@ -57,9 +57,9 @@ class RunningGeneration(Protocol):
         ...
 
 
-@dataclasses.dataclass(eq=False, slots=True)
+@dataclasses.dataclass(eq=False, kw_only=True, slots=True)
 class Instance:
-    """One loaded copy of a model, or one that is being loaded.
+    """One loaded model, or one that is being loaded.
 
     Attributes:
         instance_id: unique for the life of the fleet.
@@ -79,6 +79,7 @@ class Instance:
         reason: why it is RECOVERING or FAILED.
         progress: how far its load has come.
         loaded_at, last_used_at: seconds since the epoch; 0 is never.
+        load_seconds: how long its load took; 0 until then.
     """
 
     instance_id: str
@@ -263,7 +264,7 @@ class Instances:
 
 
 def shutting_down() -> FleetError:
-    """What everyone hears who comes after the end was asked for."""
+    """The error for requests and loads that come after shutdown has begun: SHUTTING_DOWN."""
     return FleetError(
         Reason.SHUTTING_DOWN, "The neuron is shutting down.", retry_after_seconds=15.0
     )

@@ -20,15 +20,19 @@ from cortex.v1 import model_pb2 as model
 from services.backplane.errors import FleetError, Reason
 from services.backplane.first_ended import first_ended
 from services.backplane.timeouts import timeout
-from services.neuron.engine_api.frames import LoadAdvanced
-from services.neuron.instances.adopt import adopt, plan_of
+from services.neuron.instances.adopt import plan_of
 from services.neuron.instances.assign import Assignments
-from services.neuron.instances.instances import Instance, Instances, State, shutting_down
+from services.neuron.instances.instances import (
+    Instance,
+    Instances,
+    State,
+    shutting_down,
+)
+from services.neuron.instances.worker_loads import WorkerLoads
 from services.neuron.metrics import NeuronMetrics
 from services.neuron.settings import NeuronSettings
 from services.neuron.sources.resolver import Sources
 from services.neuron.supervisor.listener import WorkerListener
-from services.neuron.supervisor.slot import WorkerSlot
 from services.neuron.supervisor.supervisor import Supervisor
 from services.neuron.weights.inspect import described
 
@@ -57,6 +61,7 @@ class Loader:
         listener: WorkerListener,
         settings: NeuronSettings,
         assignments: Assignments,
+        worker_loads: WorkerLoads,
         measure: Callable[[], Awaitable[None]],
         metrics: NeuronMetrics,
     ) -> None:
@@ -66,6 +71,7 @@ class Loader:
         self._listener = listener
         self._settings = settings
         self._assignments = assignments
+        self._worker_loads = worker_loads
         self._measure = measure
         self._metrics = metrics
         self._loads: dict[str, _Load] = {}
@@ -116,7 +122,7 @@ class Loader:
             await self.abandon(load.instance)
 
     def _existing(self, spec: model.LoadSpec) -> Instance | None:
-        """The copy that this load is about. A failed one is no copy: it makes way.
+        """The instance that this load is about. A failed one does not count: it is removed.
 
         Raises:
             FleetError: LOAD_FAILED, its worker is quarantined; an operator has to look first.
@@ -139,8 +145,8 @@ class Loader:
             raise shutting_down()
         kept = model.LoadSpec()
         kept.CopyFrom(spec)
-        instance = Instance(f"{spec.model}-{uuid.uuid4().hex[:12]}", kept)
-        self._note(instance, model.LOAD_PHASE_RESOLVING)
+        instance = Instance(instance_id=f"{spec.model}-{uuid.uuid4().hex[:12]}", spec=kept)
+        instance.progress = model.LoadProgress(phase=model.LOAD_PHASE_RESOLVING)
         self._instances.add(instance)
         task = asyncio.create_task(self._run(instance), name=f"load-{spec.model}")
         # A detached load may fail with nobody there to hear it; its log line has been written.
@@ -209,7 +215,12 @@ class Loader:
         spec = instance.spec
 
         def on_bytes(done: int, total: int) -> None:
-            self._note(instance, model.LOAD_PHASE_DOWNLOADING, done, total)
+            self._instances.note_progress(
+                instance,
+                model.LoadProgress(
+                    phase=model.LOAD_PHASE_DOWNLOADING, bytes_done=done, bytes_total=total
+                ),
+            )
 
         weights = await self._sources.resolve(spec, on_bytes)
         drafts = [spec.draft_source] if spec.draft_source else []
@@ -223,63 +234,12 @@ class Loader:
             draft_path=str(draft[0].path) if draft else None,
             adapter_paths=tuple(map(str, adapters)),
         )
-        self._note(instance, model.LOAD_PHASE_LOADING, 0, weights.bytes)
-        await self.load_into(self._supervisor.slot(key, self._listener), instance)
-
-    async def load_into(self, slot: WorkerSlot, instance: Instance) -> None:
-        """Has a worker load an instance; one load at a time per worker.
-
-        Raises:
-            FleetError: with the engine's words, or because the worker cannot run or died.
-        """
-        plan = instance.plan
-        assert plan is not None
-
-        def on_progress(report: LoadAdvanced) -> None:
-            phase = model.LOAD_PHASE_WARMING if report.warming else model.LOAD_PHASE_LOADING
-            step = report.step
-            slot.last_progress = time.monotonic()
-            self._assignments.note(instance.instance_id, step.bytes_done)
-            self._note(
-                instance,
-                phase,
-                step.bytes_done,
-                step.bytes_total,
-                step.modules_done,
-                step.modules_total,
-            )
-
-        async with slot.load_gate:
-            link = await slot.ready()
-            slot.last_progress = time.monotonic()
-            slot.load_cycles += 1
-            loaded = await link.load(plan, on_progress)
-            try:
-                await adopt(instance, loaded, link)
-            except FleetError:  # loaded well, and of no use: it must not stay there unseen
-                await link.unload(instance.instance_id)
-                raise
-            instance.link = link
-
-    def _note(
-        self,
-        instance: Instance,
-        phase: model.LoadPhase.ValueType,
-        bytes_done: int = 0,
-        bytes_total: int = 0,
-        modules_done: int = 0,
-        modules_total: int = 0,
-    ) -> None:
         self._instances.note_progress(
             instance,
-            model.LoadProgress(
-                phase=phase,
-                bytes_done=bytes_done,
-                bytes_total=bytes_total,
-                modules_done=modules_done,
-                modules_total=modules_total,
-            ),
+            model.LoadProgress(phase=model.LOAD_PHASE_LOADING, bytes_total=weights.bytes),
         )
+        slot = self._supervisor.slot(key, self._listener)
+        await self._worker_loads.load(slot, instance)
 
 
 @contextlib.asynccontextmanager

@@ -5,44 +5,47 @@ from __future__ import annotations
 import asyncio
 
 import structlog
+from typing_extensions import override
 
 from services.backplane.errors import FleetError, Reason
 from services.neuron.engine_api.model import ModelStats
 from services.neuron.instances.instances import Instance, Instances, State
-from services.neuron.instances.load import Loader
+from services.neuron.instances.worker_loads import WorkerLoads
 from services.neuron.metrics import NeuronMetrics
 from services.neuron.supervisor.link import WorkerLink
-from services.neuron.supervisor.listener import WorkerKey
+from services.neuron.supervisor.listener import WorkerKey, WorkerListener
 from services.neuron.supervisor.supervisor import Supervisor
 
 log = structlog.get_logger()
 
 
-class Recovery:
+class Recovery(WorkerListener):
     """Brings instances back after a death; the listener of all slots."""
 
     def __init__(
-        self, *, instances: Instances, supervisor: Supervisor, metrics: NeuronMetrics
+        self,
+        *,
+        instances: Instances,
+        supervisor: Supervisor,
+        worker_loads: WorkerLoads,
+        metrics: NeuronMetrics,
     ) -> None:
         self._instances = instances
         self._supervisor = supervisor
         self._metrics = metrics
-        self._loader: Loader | None = None
+        self._worker_loads = worker_loads
         self._tasks: set[asyncio.Task[None]] = set()
         self._is_stopped = False
 
-    def reload_with(self, loader: Loader) -> None:
-        """Names who loads; the two need each other."""
-        self._loader = loader
-
+    @override
     def on_stats(self, instance_id: str, stats: ModelStats) -> None:
-        """A model's load changed."""
         self._instances.note_stats(instance_id, stats)
 
+    @override
     def on_worker_changed(self) -> None:
-        """A process came or went."""
         self._instances.changes.bump()
 
+    @override
     def on_worker_down(
         self, key: WorkerKey, error: FleetError, *, for_good: bool, planned: bool
     ) -> None:
@@ -57,6 +60,7 @@ class Recovery:
                 self._instances.move(instance, State.RECOVERING, error.message)
         self._instances.changes.bump()
 
+    @override
     def on_worker_up(self, key: WorkerKey, link: WorkerLink) -> None:
         """RECOVERING instances are loaded again, and their generations go on."""
         self._instances.changes.bump()
@@ -89,10 +93,9 @@ class Recovery:
                     self._give_up(instance, error)
 
     async def _reload(self, instance: Instance) -> None:
-        assert self._loader is not None
         assert instance.key is not None
         slot = self._supervisor.slot(instance.key, self)
-        await self._loader.load_into(slot, instance)
+        await self._worker_loads.load(slot, instance)
         if instance.state is not State.RECOVERING:  # it is being unloaded meanwhile
             return
         self._instances.move(instance, State.READY)

@@ -9,7 +9,7 @@ from typing import Final
 from cortex.v1 import model_pb2 as model
 from cortex.v1 import neuron_service_pb2 as neuron
 from services.backplane.protobuf_time import duration, timestamp
-from services.neuron.devices.inventory import within_budget
+from services.neuron.devices.inventory import copied, within_budget
 from services.neuron.instances.instances import Instance, Instances, State
 from services.neuron.supervisor.listener import WorkerKey
 from services.neuron.supervisor.slot import SlotView
@@ -51,7 +51,7 @@ class StatusBoard:
         self._devices: tuple[model.Device, ...] = ()
         self._stored: tuple[model.StoredModel, ...] = ()
         self._problems: tuple[str, ...] = ()
-        self.is_draining = False
+        self._is_draining = False
 
     @property
     def devices(self) -> Sequence[model.Device]:
@@ -64,10 +64,9 @@ class StatusBoard:
         }
         judged: list[model.Device] = []
         for device in self._budgeted():
-            copy = model.Device()
-            copy.CopyFrom(device)
-            copy.quarantine_reason = bad.get(device.device_id, device.quarantine_reason)
-            judged.append(copy)
+            made = copied(device)
+            made.quarantine_reason = bad.get(device.device_id, device.quarantine_reason)
+            judged.append(made)
         return judged
 
     def _budgeted(self) -> Sequence[model.Device]:
@@ -82,6 +81,14 @@ class StatusBoard:
             within_budget(device, self._budget, held.get(device.device_id, 0))
             for device in self._devices
         ]
+
+    def note_address(self, address: str) -> None:
+        """The neuron listens: the `host:port` that others are told."""
+        self.identity.address = address
+
+    def note_draining(self) -> None:
+        """The neuron ends; reports say so from now on."""
+        self._is_draining = True
 
     def note_devices(self, devices: Sequence[model.Device]) -> None:
         """New measurements of the devices."""
@@ -105,7 +112,7 @@ class StatusBoard:
             devices=self.devices,
             instances=[to_instance(instance) for instance in self._instances],
             stored_models=self._stored,
-            draining=self.is_draining,
+            draining=self._is_draining,
             problems=self._problems,
             workers=[_worker(view) for view in self._slots().values()],
         )

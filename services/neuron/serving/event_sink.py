@@ -7,6 +7,8 @@ import collections
 from collections.abc import AsyncIterator, Sequence
 from typing import Protocol
 
+from typing_extensions import override
+
 from cortex.v1 import generation_pb2 as generation
 from services.backplane.errors import FleetError
 from services.neuron.engine_api.events import TokenLogprob
@@ -33,7 +35,7 @@ class EventSink(Protocol):
         ...
 
 
-class ReaderSink:
+class ReaderSink(EventSink):
     """Holds events for one reader, merging text that it has not taken yet.
 
     What it holds is bounded by the generation's credit, which is given back as the reader takes.
@@ -47,6 +49,7 @@ class ReaderSink:
         self._is_over = False
         self._error: FleetError | None = None
 
+    @override
     def event(self, event: generation.GenerateResponse, tokens: int = 0) -> None:
         """Queues an event. Of waiting news of one kind only the newest counts."""
         kind = event.WhichOneof("event")
@@ -56,6 +59,7 @@ class ReaderSink:
                 self._events.pop()
         self._put(event, tokens)
 
+    @override
     def text(self, text: str, token_ids: Sequence[int], logprobs: Sequence[TokenLogprob]) -> None:
         """Queues text, or adds it to text that is still queued."""
         if self._events:
@@ -69,11 +73,12 @@ class ReaderSink:
         delta = convert.text_delta(text, token_ids, logprobs)
         self._put(generation.GenerateResponse(text=delta), len(token_ids))
 
+    @override
     def finished(self, event: generation.GenerationFinished) -> None:
-        """Queues the end."""
         self._put(generation.GenerateResponse(finished=event), 0)
         self._is_over = True
 
+    @override
     def failed(self, error: FleetError) -> None:
         """Ends the reading with an error, behind what is queued."""
         self._error = error

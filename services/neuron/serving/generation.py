@@ -13,6 +13,7 @@ import dataclasses
 from typing import assert_never
 
 import msgspec
+from typing_extensions import override
 
 from cortex.v1 import generation_pb2 as generation
 from services.backplane.errors import FleetError, Reason
@@ -29,13 +30,13 @@ from services.neuron.engine_api.events import (
     Started,
 )
 from services.neuron.engine_api.task import Task
-from services.neuron.instances.instances import Instance, Instances, State
+from services.neuron.instances.instances import Instance, Instances, RunningGeneration, State
 from services.neuron.metrics import NeuronMetrics
 from services.neuron.serving import convert
 from services.neuron.serving.accounting import Account
 from services.neuron.serving.delivery import Delivery
 from services.neuron.serving.event_sink import EventSink
-from services.neuron.supervisor.link import WorkerLink, failure
+from services.neuron.supervisor.link import TaskListener, WorkerLink, failure
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -51,7 +52,7 @@ class StallLimits:
     recovery_seconds: float
 
 
-class Generation:
+class Generation(TaskListener, RunningGeneration):
     """One request on one instance."""
 
     def __init__(
@@ -130,8 +131,8 @@ class Generation:
             self._withdraw()
             self._close("cancelled", None)
 
+    @override
     def fail(self, error: FleetError) -> None:
-        """Ends it with an error, once."""
         if not self._is_over:
             self._withdraw()
             self._close("failed", error)
@@ -139,6 +140,7 @@ class Generation:
 
     # What its worker does.
 
+    @override
     def on_event(self, event: Event) -> None:
         """Turns the worker's news into the caller's."""
         match event:
@@ -163,6 +165,7 @@ class Generation:
             case _:
                 assert_never(event)
 
+    @override
     def on_worker_lost(self, error: FleetError) -> None:
         """Waits for the next worker, once; else fails."""
         self._link = None
@@ -174,6 +177,7 @@ class Generation:
         # Until it goes on, only the end of this wait can end it.
         self._set_stall(self._limits.recovery_seconds, error)
 
+    @override
     def resume(self, link: WorkerLink) -> None:
         """Goes on behind the tokens made so far, on a new worker."""
         if self._is_over or self._link is not None:

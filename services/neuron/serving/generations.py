@@ -51,7 +51,14 @@ class Generations:
         """
         instance = self._instances.admit(request.model, request.instance_id)
         composed = compose(instance, request)
-        return self._start(instance, request, composed, sink, credit_tokens, deadline_seconds)
+        return self._start(
+            instance,
+            request,
+            composed,
+            sink=sink,
+            credit_tokens=credit_tokens,
+            deadline_seconds=deadline_seconds,
+        )
 
     async def begin_large(
         self,
@@ -66,13 +73,21 @@ class Generations:
         composed = await asyncio.to_thread(compose, instance, request)
         # It may have begun to drain meanwhile.
         instance = self._instances.admit(request.model, instance.instance_id)
-        return self._start(instance, request, composed, sink, credit_tokens, deadline_seconds)
+        return self._start(
+            instance,
+            request,
+            composed,
+            sink=sink,
+            credit_tokens=credit_tokens,
+            deadline_seconds=deadline_seconds,
+        )
 
     def _start(
         self,
         instance: Instance,
         request: generation.GenerateRequest,
         composed: Composed,
+        *,
         sink: EventSink,
         credit_tokens: int | None,
         deadline_seconds: float | None,
@@ -83,7 +98,13 @@ class Generations:
         made = Generation(
             request=request,
             instance=instance,
-            task=_task(instance, request, composed, link.new_task_id(), credit_tokens),
+            task=_task(
+                instance,
+                request,
+                composed,
+                task_id=link.new_task_id(),
+                credit_tokens=credit_tokens,
+            ),
             parser=composed.parser,
             sink=sink,
             instances=self._instances,
@@ -111,6 +132,7 @@ def _task(
     instance: Instance,
     request: generation.GenerateRequest,
     composed: Composed,
+    *,
     task_id: int,
     credit_tokens: int | None,
 ) -> Task:

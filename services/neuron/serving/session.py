@@ -14,6 +14,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from typing import Final
 
 import structlog
+from typing_extensions import override
 
 from cortex.v1 import generation_pb2 as generation
 from cortex.v1 import neuron_service_pb2 as neuron
@@ -21,6 +22,7 @@ from services.backplane.errors import FleetError, Reason
 from services.backplane.status import pack
 from services.neuron.engine_api.events import TokenLogprob
 from services.neuron.serving import convert
+from services.neuron.serving.event_sink import EventSink
 from services.neuron.serving.generation import Generation
 from services.neuron.serving.generations import Generations
 from services.neuron.serving.prompt import is_large
@@ -225,22 +227,26 @@ class SessionStream:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class _SequenceSink:
+class _SequenceSink(EventSink):
     """One sequence's way into the session's next message."""
 
     session: SessionStream
     sequence_id: int
 
+    @override
     def event(self, event: generation.GenerateResponse, tokens: int = 0) -> None:
         self.session.add_event(self.sequence_id, event)
 
+    @override
     def text(self, text: str, token_ids: Sequence[int], logprobs: Sequence[TokenLogprob]) -> None:
         self.session.add_text(self.sequence_id, text, token_ids, logprobs)
 
+    @override
     def finished(self, event: generation.GenerationFinished) -> None:
         end = neuron.SequenceEnd(sequence_id=self.sequence_id, finished=event)
         self.session.add_end(end)
 
+    @override
     def failed(self, error: FleetError) -> None:
         end = neuron.SequenceEnd(sequence_id=self.sequence_id, failed=pack(error))
         self.session.add_end(end)

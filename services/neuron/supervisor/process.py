@@ -21,6 +21,7 @@ from typing import Final, Protocol, cast
 
 import msgspec
 import structlog
+from typing_extensions import override
 
 from services.backplane.first_ended import first_ended
 from services.neuron.engine_api.frames import (
@@ -226,14 +227,17 @@ class WorkerProcess(asyncio.Protocol):
 
     # asyncio.Protocol
 
+    @override
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """The socket is ours."""
         self._transport = cast("asyncio.WriteTransport", transport)
 
+    @override
     def connection_lost(self, exc: Exception | None) -> None:
         """The worker closed its end."""
         self._closed.set()
 
+    @override
     def data_received(self, data: bytes) -> None:
         """Cuts the bytes into frames and hands them on."""
         self.last_heard = time.monotonic()

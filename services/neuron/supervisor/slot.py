@@ -32,7 +32,7 @@ _GLANCE_SECONDS = 0.5
 log = structlog.get_logger()
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class SlotView:
     """How a slot stands, for the status.
 
@@ -65,10 +65,10 @@ class WorkerSlot:
         memory_bytes: int,
         command: WorkerCommand,
         task_ids: itertools.count[int],
-        watch: DeviceWatch,
+        device_watch: DeviceWatch,
     ) -> None:
         self.key = key
-        self._device_watch = watch
+        self._device_watch = device_watch
         self._listener = listener
         self._limits = limits
         self._health_limits = HealthLimits(
@@ -87,21 +87,20 @@ class WorkerSlot:
         self._stopping = asyncio.Event()
         self._up: asyncio.Future[WorkerLink] = asyncio.get_running_loop().create_future()
         self._life = asyncio.create_task(self._live(), name=f"slot-{key.engine}")
-        self.load_cycles = 0
+        self._load_cycles = 0
         self.load_gate = asyncio.Lock()
-        self.last_progress = time.monotonic()
+        self._load_progressed_at = time.monotonic()
 
     @property
     def view(self) -> SlotView:
         """How it stands."""
-        pid = self._process.pid if self._process else 0
         return SlotView(
-            self.key,
-            self._state,
-            pid,
-            self._restart_policy.total,
-            self._last_words,
-            self.load_cycles,
+            key=self.key,
+            state=self._state,
+            pid=self._process.pid if self._process else 0,
+            deaths=self._restart_policy.total,
+            last_words=self._last_words,
+            load_cycles=self._load_cycles,
         )
 
     async def ready(self) -> WorkerLink:
@@ -111,6 +110,15 @@ class WorkerSlot:
             FleetError: LOAD_FAILED, the process cannot be started or died too often.
         """
         return await asyncio.shield(self._up)
+
+    def note_load(self) -> None:
+        """A load begins in the running process."""
+        self._load_cycles += 1
+        self.note_load_progress()
+
+    def note_load_progress(self) -> None:
+        """The load goes on: the limit on loads that stand still counts from now."""
+        self._load_progressed_at = time.monotonic()
 
     async def recycle(self, why: str) -> None:
         """Replaces the running process at once, unless a load is under way: then behind it.
@@ -221,7 +229,7 @@ class WorkerSlot:
         link.on_death(error)
 
     async def _one_process(self) -> tuple[WorkerLink, Death]:
-        self._state, self.load_cycles = "starting", 0
+        self._state, self._load_cycles = "starting", 0
         process: WorkerProcess | None = None
         link = WorkerLink(
             lambda *commands: process.send(*commands) if process else None,
@@ -267,7 +275,7 @@ class WorkerSlot:
                 silent_seconds=now - process.last_heard,
                 resident_bytes=link.resident_bytes,
                 is_loading=link.is_loading,
-                load_silent_seconds=now - self.last_progress,
+                load_silent_seconds=now - self._load_progressed_at,
             )
             complaint = self._health_limits.complaint(health)
             if complaint is not None:

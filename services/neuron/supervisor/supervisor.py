@@ -6,7 +6,7 @@ import asyncio
 import itertools
 from collections.abc import Mapping
 
-from services.neuron.devices.watch import DeviceWatch
+from services.neuron.devices.watch import DeviceWatch, FaultReader
 from services.neuron.devices.xid_faults import DeviceFault
 from services.neuron.settings import WorkerLimits
 from services.neuron.supervisor.listener import WorkerKey, WorkerListener
@@ -22,7 +22,7 @@ class Supervisor:
         *,
         limits: WorkerLimits,
         memory_bytes: int,
-        watch: DeviceWatch,
+        faults: FaultReader,
         command: WorkerCommand = python_worker,
     ) -> None:
         """Starts no process yet.
@@ -30,10 +30,10 @@ class Supervisor:
         Args:
             limits: of every worker.
             memory_bytes: most resident memory of one worker.
-            watch: knows what the devices' driver says.
+            faults: asks the devices' driver.
             command: command line of a worker.
         """
-        self._watch = watch
+        self._device_watch = DeviceWatch(faults, on_lasting=self._on_lasting_fault)
         self._limits = limits
         self._memory_bytes = memory_bytes
         self._command = command
@@ -51,7 +51,7 @@ class Supervisor:
                 memory_bytes=self._memory_bytes,
                 command=self._command,
                 task_ids=self._task_ids,
-                watch=self._watch,
+                device_watch=self._device_watch,
             )
         return slot
 
@@ -84,7 +84,11 @@ class Supervisor:
         if slot is not None:
             await slot.recycle(why)
 
-    def on_lasting_fault(self, fault: DeviceFault) -> None:
+    async def look_at_devices(self) -> None:
+        """Fetches the devices' faults since the last look, and acts on those that last."""
+        await self._device_watch.look()
+
+    def _on_lasting_fault(self, fault: DeviceFault) -> None:
         """A device is of no use any more: ends every worker on it, and starts no other there."""
         for key, slot in self._slots.items():
             if fault.device_id in key.device_ids:

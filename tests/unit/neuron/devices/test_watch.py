@@ -60,8 +60,7 @@ async def test_a_driver_that_does_not_answer_delays_nothing_for_long(monkeypatch
 
 async def test_only_lasting_faults_are_told_on():
     told: list[DeviceFault] = []
-    watch = DeviceWatch(Reader(PAGE_FAULT, LOST))
-    watch.report_to(told.append)
+    watch = DeviceWatch(Reader(PAGE_FAULT, LOST), on_lasting=told.append)
 
     await watch.look()
 

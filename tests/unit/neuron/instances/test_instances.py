@@ -32,7 +32,7 @@ def one(state: State, *, name: str = "m", instance_id: str = "m-1"):
 
 
 def put(instances: Instances, state: State, *, name: str = "m", instance_id: str) -> Instance:
-    instance = Instance(instance_id, model.LoadSpec(model=name))
+    instance = Instance(instance_id=instance_id, spec=model.LoadSpec(model=name))
     instances.add(instance)
     for step in PATHS[state]:
         instances.move(instance, step)

@@ -3,7 +3,6 @@ from __future__ import annotations
 from cortex.v1 import model_pb2 as model
 from services.backplane.changes import Changes
 from services.neuron.devices.inventory import Devices
-from services.neuron.devices.watch import DeviceWatch
 from services.neuron.instances.instances import Instance, Instances, State
 from services.neuron.instances.load import Loader
 from services.neuron.instances.reclaim import Reclaiming
@@ -14,9 +13,9 @@ from services.neuron.supervisor.supervisor import Supervisor
 
 
 async def test_devices_are_measured_before_the_copy_is_reported_gone():
-    """A report without the copy but with the old free memory would make its planner wait."""
+    """A report without the instance but with the old free memory would make its planner wait."""
     instances = Instances(Changes())
-    instance = Instance("i", model.LoadSpec(model="m"))
+    instance = Instance(instance_id="i", spec=model.LoadSpec(model="m"))
     instances.add(instance)
     instances.move(instance, State.READY)
     listed_then: list[bool] = []
@@ -26,11 +25,11 @@ async def test_devices_are_measured_before_the_copy_is_reported_gone():
 
     devices = Devices(reserved_bytes=0)
     supervisor = Supervisor(
-        limits=WorkerLimits(), memory_bytes=1, watch=DeviceWatch(devices), command=python_worker
+        limits=WorkerLimits(), memory_bytes=1, faults=devices, command=python_worker
     )
     unloader = Unloader(
         instances=instances,
-        loader=Loader.__new__(Loader),  # asked for nothing: the copy is ready
+        loader=Loader.__new__(Loader),  # asked for nothing: the instance is ready
         supervisor=supervisor,
         reclaiming=Reclaiming(reader=devices, instances=instances, supervisor=supervisor),
         measure=measure,

@@ -15,10 +15,10 @@ GIB = 1 << 30
 def board(
     *held: int, budget: int | None = None, slots: dict[WorkerKey, SlotView] | None = None
 ) -> StatusBoard:
-    """A board of a neuron with one device of 8 GiB, 6 of them free, and copies of these sizes."""
+    """A board of a neuron with one device of 8 GiB, 6 of them free, and instances of these sizes."""
     instances = Instances(Changes())
     for number, size in enumerate(held):
-        instance = Instance(f"i{number}", model.LoadSpec(model="m"))
+        instance = Instance(instance_id=f"i{number}", spec=model.LoadSpec(model="m"))
         instance.info = ModelInfo(
             engine="llamacpp",
             architecture="llama",
@@ -57,7 +57,7 @@ def test_a_budget_is_all_that_the_device_has():
     assert told(board(budget=2 * GIB)) == (2 * GIB, 2 * GIB)
 
 
-def test_what_copies_hold_is_taken_off_the_budget():
+def test_what_instances_hold_is_taken_off_the_budget():
     assert told(board(GIB, GIB // 2, budget=2 * GIB)) == (2 * GIB, GIB // 2)
     assert told(board(3 * GIB, budget=2 * GIB)) == (2 * GIB, 0)
 
@@ -68,7 +68,14 @@ def test_a_budget_makes_no_memory():
 
 def test_the_devices_of_a_worker_that_died_too_often_take_no_loads():
     key = WorkerKey("exllamav2", ("cpu", "gpu"))
-    dead = SlotView(key, "quarantined", 0, 5, "a kernel went wrong", 0)
+    dead = SlotView(
+        key=key,
+        state="quarantined",
+        pid=0,
+        deaths=5,
+        last_words="a kernel went wrong",
+        load_cycles=0,
+    )
 
     (told,) = board(slots={key: dead}).devices
 
