@@ -34,9 +34,7 @@ R = TypeVar("R", bound=Report)
 
 
 class WorkerProcess:
-    def __init__(
-        self, engine: str = "llamacpp", *, module: str = "services.neuron.worker"
-    ) -> None:
+    def __init__(self, engine: str = "llamacpp", *, module: str = "services.neuron.worker") -> None:
         """Starts it; `module` is run with `--engine` and `--fd`."""
         self._socket, theirs = socket.socketpair()
         self._socket.settimeout(DEADLINE_SECONDS)

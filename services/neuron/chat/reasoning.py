@@ -14,6 +14,8 @@ import itertools
 from collections.abc import Sequence
 from typing import Final
 
+from typing_extensions import override
+
 from services.backplane.errors import FleetError, Reason
 from services.neuron.chat.stream import (
     ChatParser,
@@ -70,7 +72,7 @@ class _State(enum.Enum):
     ANSWER = enum.auto()
 
 
-class ReasoningParser:
+class ReasoningParser(ChatParser):
     """Splits one output, and hands the answer to the next parser."""
 
     def __init__(
@@ -90,12 +92,12 @@ class ReasoningParser:
         self._answer = answer or PlainParser()
 
     @property
+    @override
     def is_reasoning(self) -> bool:
-        """True between the markers."""
         return self._state is _State.REASONING
 
+    @override
     def feed(self, text: str) -> Sequence[Piece]:
-        """What is certain with this text."""
         if self._state is _State.ANSWER:
             return self._answer.feed(text)
         self._held += text
@@ -108,8 +110,8 @@ class ReasoningParser:
             pieces += self._skip_gap()
         return pieces
 
+    @override
     def finish(self) -> Sequence[Piece]:
-        """What was held back, as what it was taken for."""
         held, self._held = self._held, ""
         if self._state is _State.REASONING:
             return [*self._thought(held.rstrip("\n")), *self._calls_at_end()]

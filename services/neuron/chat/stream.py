@@ -10,6 +10,8 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Protocol
 
+from typing_extensions import override
+
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class TextPiece:
@@ -60,20 +62,20 @@ class ChatParser(Protocol):
         ...
 
 
-class PlainParser:
+class PlainParser(ChatParser):
     """All output is text of the answer."""
 
     @property
+    @override
     def is_reasoning(self) -> bool:
-        """Never."""
         return False
 
+    @override
     def feed(self, text: str) -> Sequence[Piece]:
-        """The text itself."""
         return (TextPiece(text),) if text else ()
 
+    @override
     def finish(self) -> Sequence[Piece]:
-        """Nothing was held back."""
         return ()
 
 

@@ -94,7 +94,7 @@ def failed(task_id: int, error: FleetError) -> Failed:
         task_id,
         error.reason.value,
         error.message,
-        error.field,
-        error.retry_after_seconds,
-        error.facts,
+        field=error.field,
+        retry_after_seconds=error.retry_after_seconds,
+        facts=error.facts,
     )

@@ -9,7 +9,7 @@ class LoadPlan(Value, frozen=True):
     """What to load, with every choice made by the daemon.
 
     Attributes:
-        instance_id: the name of the copy.
+        instance_id: the instance's name, unique for the life of the fleet.
         engine: which engine.
         path: the weights: a file (GGUF) or a folder (safetensors) on this machine.
         max_context_tokens: longest prompt plus completion; None is the model's own.

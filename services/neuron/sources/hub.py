@@ -19,13 +19,19 @@ from typing import Final
 
 import msgspec
 import structlog
+from typing_extensions import override
 
 from services.backplane.errors import FleetError, Reason
-from services.neuron.sources.disk_space import require_room
+from services.neuron.sources.disk_space import (
+    folder_bytes,
+    require_room,
+    stood_still,
+    unwritable,
+)
 from services.neuron.sources.hub_download import HTTP_LIMIT_BYTES, HubJob, HubProgress
 from services.neuron.sources.hub_files import HubFile, HubListing, HubModel, model_path
 from services.neuron.sources.hub_forecast import HubDescription, HubForecast
-from services.neuron.sources.source import OnBytes
+from services.neuron.sources.source import Foreseeing, OnBytes, WeightSource
 from services.neuron.weights.inspect import Weights
 
 _MODULE: Final = "services.neuron.sources.hub_download"
@@ -36,7 +42,7 @@ _QUIET: Final = {"HF_HUB_DISABLE_PROGRESS_BARS": "1", "HF_HUB_DISABLE_TELEMETRY"
 log = structlog.get_logger()
 
 
-class HubSource:
+class HubSource(WeightSource, Foreseeing):
     """Models of a hub: those in the store first, then a download by huggingface_hub."""
 
     def __init__(
@@ -63,6 +69,7 @@ class HubSource:
         # Two loads of one repository would write into the same files.
         self._gates: dict[pathlib.Path, asyncio.Lock] = collections.defaultdict(asyncio.Lock)
 
+    @override
     def find(self, location: str, quant: str) -> pathlib.Path | None:
         """The file or folder, where all of the wanted files are in the store."""
         wanted = HubModel.parse(location)
@@ -72,6 +79,7 @@ class HubSource:
         chosen = wanted.choose(listing.files, quant)
         return None if _missing(folder, chosen) else model_path(folder, chosen)
 
+    @override
     async def fetch(self, location: str, quant: str, on_bytes: OnBytes) -> pathlib.Path:
         """Downloads the wanted files, going on where an earlier download ended."""
         wanted = HubModel.parse(location)
@@ -85,9 +93,7 @@ class HubSource:
                 chosen = wanted.choose(listing.files, quant)
                 await self._bring(wanted, listing, _missing(folder, chosen), on_bytes)
         except OSError as error:
-            raise FleetError(
-                Reason.SOURCE_UNAVAILABLE, f"The model store cannot be written: {error.strerror}."
-            ) from error
+            raise unwritable(error) from error
         return model_path(folder, chosen)
 
     def _folder(self, wanted: HubModel) -> pathlib.Path:
@@ -103,6 +109,7 @@ class HubSource:
             log.warning("hub.listing_unreadable", model=str(wanted), error=str(error))
             return None
 
+    @override
     async def foresee(self, location: str, quant: str) -> Weights:
         """What the wanted files will weigh, by the hub's own list of them."""
         wanted = HubModel.parse(location)
@@ -133,7 +140,7 @@ class HubSource:
         arriving = folder.parent / f".{folder.name}.{listing.commit[:12]}"
         arriving.mkdir(parents=True, exist_ok=True)
         total = sum(file.size for file in files)
-        require_room(arriving, total - await asyncio.to_thread(_arrived, arriving))
+        require_room(arriving, total - await asyncio.to_thread(folder_bytes, arriving))
         job = HubJob(
             repository=wanted.repository,
             revision=listing.commit,
@@ -179,10 +186,7 @@ class HubSource:
                     raise FleetError(Reason[told.reason], told.message, field="spec.source")
                 yield told
         except TimeoutError as late:
-            raise FleetError(
-                Reason.SOURCE_UNAVAILABLE,
-                f"The download stood still for {self._stall_seconds:.0f} s.",
-            ) from late
+            raise stood_still(self._stall_seconds) from late
         finally:
             with contextlib.suppress(ProcessLookupError):
                 process.kill()
@@ -204,10 +208,6 @@ def _missing(folder: pathlib.Path, files: Sequence[HubFile]) -> list[HubFile]:
 
 def _is_whole(path: pathlib.Path, size: int) -> bool:
     return path.is_file() and path.stat().st_size == size
-
-
-def _arrived(folder: pathlib.Path) -> int:
-    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
 
 def _keep(

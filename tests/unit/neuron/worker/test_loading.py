@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
-from services.neuron.engine_api.frames import AbandonLoad
-from services.neuron.engine_api.frames import CountTokens
-from services.neuron.engine_api.frames import Counted
-from services.neuron.engine_api.frames import Load
-from services.neuron.engine_api.frames import LoadAborted
-from services.neuron.engine_api.frames import LoadAdvanced
-from services.neuron.engine_api.frames import Submit
-from services.neuron.engine_api.task import Prompt
-from services.neuron.engine_api.task import Segment
+
+from services.neuron.engine_api.frames import (
+    AbandonLoad,
+    Counted,
+    CountTokens,
+    Load,
+    LoadAborted,
+    LoadAdvanced,
+    Submit,
+)
+from services.neuron.engine_api.task import Prompt, Segment
 from tests.doubles import random_llama
-from tests.doubles.worker_process import WorkerProcess
-from tests.doubles.worker_process import plan
-from tests.doubles.worker_process import task
-from tests.doubles.worker_process import text_of
+from tests.doubles.worker_process import WorkerProcess, plan, task, text_of
 
 
 def test_a_model_is_loaded_and_talks(worker: WorkerProcess, said: Path) -> None:

@@ -3,26 +3,21 @@
 from __future__ import annotations
 
 from pathlib import Path
-from services.neuron.engine_api.events import Delta
-from services.neuron.engine_api.events import Ended
-from services.neuron.engine_api.events import Failed
-from services.neuron.engine_api.frames import Beat
-from services.neuron.engine_api.frames import Cancel
-from services.neuron.engine_api.frames import Credit
-from services.neuron.engine_api.frames import Stepped
-from services.neuron.engine_api.frames import Submit
-from services.neuron.engine_api.frames import Unload
-from services.neuron.engine_api.frames import Unloaded
-from services.neuron.engine_api.task import Prompt
-from services.neuron.engine_api.task import StopParams
-from services.neuron.engine_api.task import Task
+
+from services.neuron.engine_api.events import Delta, Ended, Failed
+from services.neuron.engine_api.frames import (
+    Beat,
+    Cancel,
+    Credit,
+    Stepped,
+    Submit,
+    Unload,
+    Unloaded,
+)
+from services.neuron.engine_api.task import Prompt, StopParams, Task
 from tests.doubles import scripted
 from tests.doubles.scripted import Script
-from tests.doubles.worker_process import WorkerProcess
-from tests.doubles.worker_process import active
-from tests.doubles.worker_process import plan
-from tests.doubles.worker_process import task
-from tests.doubles.worker_process import text_of
+from tests.doubles.worker_process import WorkerProcess, active, plan, task, text_of
 
 
 def test_all_tokens_of_a_step_come_in_one_frame(worker: WorkerProcess, endless: Path) -> None:

@@ -2,26 +2,28 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from services.neuron.engine_api.frames import Beat
-from services.neuron.engine_api.frames import HEADER
-from services.neuron.engine_api.frames import Load
-from services.neuron.engine_api.frames import LoadAborted
-from services.neuron.engine_api.frames import Stepped
-from services.neuron.engine_api.frames import StopWorker
-from services.neuron.engine_api.frames import Submit
-from services.neuron.engine_api.frames import Unloaded
-from tests.doubles import scripted
-from tests.doubles.scripted import Script
-from tests.doubles.worker_process import WorkerProcess
-from tests.doubles.worker_process import plan
-from tests.doubles.worker_process import task
-import pytest
 import signal
 import socket
 import subprocess
 import sys
 import time
+from pathlib import Path
+
+import pytest
+
+from services.neuron.engine_api.frames import (
+    HEADER,
+    Beat,
+    Load,
+    LoadAborted,
+    Stepped,
+    StopWorker,
+    Submit,
+    Unloaded,
+)
+from tests.doubles import scripted
+from tests.doubles.scripted import Script
+from tests.doubles.worker_process import WorkerProcess, plan, task
 
 
 def test_hello_comes_first(worker: WorkerProcess) -> None:

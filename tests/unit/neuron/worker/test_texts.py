@@ -3,23 +3,21 @@
 from __future__ import annotations
 
 from pathlib import Path
-from services.neuron.engine_api.events import Ended
-from services.neuron.engine_api.events import Failed
-from services.neuron.engine_api.frames import Cancel
-from services.neuron.engine_api.frames import CountTokens
-from services.neuron.engine_api.frames import Counted
-from services.neuron.engine_api.frames import EmbedTexts
-from services.neuron.engine_api.frames import Embedded
-from services.neuron.engine_api.frames import Stepped
-from services.neuron.engine_api.frames import Submit
-from services.neuron.engine_api.task import Prompt
-from services.neuron.engine_api.task import Segment
-from services.neuron.engine_api.task import StopParams
-from tests.doubles import tiny_bert
-from tests.doubles.worker_process import WorkerProcess
-from tests.doubles.worker_process import plan
-from tests.doubles.worker_process import task
 from typing import Any
+
+from services.neuron.engine_api.events import Ended, Failed
+from services.neuron.engine_api.frames import (
+    Cancel,
+    Counted,
+    CountTokens,
+    Embedded,
+    EmbedTexts,
+    Stepped,
+    Submit,
+)
+from services.neuron.engine_api.task import Prompt, Segment, StopParams
+from tests.doubles import tiny_bert
+from tests.doubles.worker_process import WorkerProcess, plan, task
 
 
 def test_texts_are_counted(worker: WorkerProcess, said: Path) -> None:

@@ -11,9 +11,11 @@ from __future__ import annotations
 import re
 from typing import Final
 
+from typing_extensions import override
+
 from services.neuron.chat.stream import ChatParser
 from services.neuron.chat.tool_calls.parsing.arguments import dumps
-from services.neuron.chat.tool_calls.parsing.calls import CallProgress, Calls, Tools
+from services.neuron.chat.tool_calls.parsing.calls import CallProgress, CallReader, Calls, Tools
 from services.neuron.chat.tool_calls.parsing.json_arguments import BROKEN, CUT_OFF
 from services.neuron.chat.tool_calls.parsing.json_scanner import Expect, JsonScanner
 from services.neuron.chat.tool_calls.parsing.mending import JsonMender
@@ -61,7 +63,7 @@ def parser(calls: Calls, tools: Tools) -> ChatParser:
     return RegionParser(calls=calls, openings=openings, repeats=True, dropped=["<|tool_response>"])
 
 
-class GemmaCall:
+class GemmaCall(CallReader):
     """One call, its arguments made JSON as they come."""
 
     def __init__(self, calls: Calls, tools: Tools, *, known_only: bool = False) -> None:
@@ -77,12 +79,12 @@ class GemmaCall:
         self._closing = "}"
 
     @property
+    @override
     def unread(self) -> str:
-        """Text that was taken and has not been told as a call."""
         return self._held if self._has_begun else self._head
 
+    @override
     def push(self, char: str) -> CallProgress:
-        """Reads a character."""
         if not self._has_begun:
             return self._in_head(char)
         self._held += char
@@ -109,8 +111,8 @@ class GemmaCall:
         self._held = ""
         return CallProgress.DONE if self._scanner.is_complete else CallProgress.MORE
 
+    @override
     def cut(self) -> None:
-        """Closes what was begun."""
         if not self._has_begun:
             return
         self._held = ""

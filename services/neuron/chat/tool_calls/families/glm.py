@@ -12,9 +12,11 @@ import re
 from collections.abc import Sequence
 from typing import Final
 
+from typing_extensions import override
+
 from services.neuron.chat.stream import ChatParser
 from services.neuron.chat.tool_calls.parsing.arguments import coerce, dumps
-from services.neuron.chat.tool_calls.parsing.calls import CallProgress, Calls, Tools
+from services.neuron.chat.tool_calls.parsing.calls import CallProgress, CallReader, Calls, Tools
 from services.neuron.chat.tool_calls.parsing.json_arguments import CUT_OFF, JsonArguments
 from services.neuron.chat.tool_calls.parsing.json_call import JsonCallList
 from services.neuron.chat.tool_calls.parsing.region import RegionOpening, RegionParser
@@ -53,7 +55,7 @@ class _Value:
     text: str
 
 
-class GlmCall:
+class GlmCall(CallReader):
     """The inside of one `<tool_call>`."""
 
     def __init__(self, calls: Calls, tools: Tools) -> None:
@@ -65,14 +67,14 @@ class GlmCall:
         self._text = ""
 
     @property
+    @override
     def unread(self) -> str:
-        """Text that was taken and has not been told as a call."""
         if self._json is not None:
             return self._json.unread
         return self._text
 
+    @override
     def push(self, char: str) -> CallProgress:
-        """Reads a character."""
         if self._json is not None:
             return self._json.push(char)
         self._text += char
@@ -91,8 +93,8 @@ class GlmCall:
             return self._end()
         return CallProgress.MORE
 
+    @override
     def cut(self) -> None:
-        """Closes what was begun."""
         if self._json is not None:
             self._json.cut()
             return

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 from typing import Final
 
+from typing_extensions import override
+
 from services.neuron.chat.stream import ChatParser
-from services.neuron.chat.tool_calls.parsing.calls import CallProgress, Calls, Tools
+from services.neuron.chat.tool_calls.parsing.calls import CallProgress, CallReader, Calls, Tools
 from services.neuron.chat.tool_calls.parsing.json_arguments import JsonArguments
 from services.neuron.chat.tool_calls.parsing.region import LeadingParser
 
@@ -27,7 +29,7 @@ def parser(calls: Calls, tools: Tools) -> ChatParser:
     return LeadingParser(calls=calls, begins=begins, reader=lambda: NamedCall(calls, tools))
 
 
-class NamedCall:
+class NamedCall(CallReader):
     """A line that is a tool's name, and an object."""
 
     def __init__(self, calls: Calls, tools: Tools) -> None:
@@ -36,14 +38,14 @@ class NamedCall:
         self._arguments: JsonArguments | None = None
 
     @property
+    @override
     def unread(self) -> str:
-        """Text that was taken and has not been told as a call."""
         if self._arguments is not None and self._arguments.has_told:
             return self._arguments.unread
         return self._head + (self._arguments.unread if self._arguments else "")
 
+    @override
     def push(self, char: str) -> CallProgress:
-        """Reads a character."""
         if self._arguments is not None:
             return self._arguments.push(char)
         self._head += char
@@ -54,7 +56,7 @@ class NamedCall:
         known = any(tool.startswith(name.rstrip()) for tool in self._tools.parameters)
         return CallProgress.MORE if known and char != "\n" else CallProgress.BROKEN
 
+    @override
     def cut(self) -> None:
-        """Closes a call that was begun."""
         if self._arguments is not None:
             self._arguments.cut()

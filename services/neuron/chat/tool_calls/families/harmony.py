@@ -11,7 +11,9 @@ import re
 from collections.abc import Sequence
 from typing import Final
 
-from services.neuron.chat.stream import Piece, ReasoningPiece, held_back
+from typing_extensions import override
+
+from services.neuron.chat.stream import ChatParser, Piece, ReasoningPiece, held_back
 from services.neuron.chat.tool_calls.parsing.calls import CallProgress, Calls, Tools
 from services.neuron.chat.tool_calls.parsing.json_arguments import JsonArguments
 
@@ -32,7 +34,7 @@ def detects(template: str) -> bool:
     return _CHANNEL in template and _MESSAGE in template
 
 
-class HarmonyParser:
+class HarmonyParser(ChatParser):
     """Reads one output; the prompt ended with `<|start|>assistant`."""
 
     def __init__(self, calls: Calls, tools: Tools) -> None:
@@ -43,12 +45,12 @@ class HarmonyParser:
         self._held = ""
 
     @property
+    @override
     def is_reasoning(self) -> bool:
-        """True in the analysis channel."""
         return self._header is None and self._channel == "analysis"
 
+    @override
     def feed(self, text: str) -> Sequence[Piece]:
-        """What is certain with this text."""
         for char in text:
             if self._header is not None:
                 self._in_header(char)
@@ -60,8 +62,8 @@ class HarmonyParser:
             self._held = self._held[len(self._held) - keep :] if keep else ""
         return self._calls.take()
 
+    @override
     def finish(self) -> Sequence[Piece]:
-        """The end of the output."""
         if self._header is None:
             if self._arguments is not None:
                 self._arguments.cut()

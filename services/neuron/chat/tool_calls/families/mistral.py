@@ -7,8 +7,10 @@ from __future__ import annotations
 
 from typing import Final
 
+from typing_extensions import override
+
 from services.neuron.chat.stream import ChatParser
-from services.neuron.chat.tool_calls.parsing.calls import CallProgress, Calls, Tools
+from services.neuron.chat.tool_calls.parsing.calls import CallProgress, CallReader, Calls, Tools
 from services.neuron.chat.tool_calls.parsing.json_arguments import JsonArguments
 from services.neuron.chat.tool_calls.parsing.json_call import JsonCallList
 from services.neuron.chat.tool_calls.parsing.region import RegionOpening, RegionParser
@@ -31,7 +33,7 @@ def parser(calls: Calls, tools: Tools) -> ChatParser:
     )
 
 
-class MistralCall:
+class MistralCall(CallReader):
     """What follows one `[TOOL_CALLS]`: a list, or a name and its arguments."""
 
     def __init__(self, calls: Calls, tools: Tools) -> None:
@@ -41,12 +43,12 @@ class MistralCall:
         self._inner: JsonCallList | JsonArguments | None = None
 
     @property
+    @override
     def unread(self) -> str:
-        """Text that was taken and has not been told as a call."""
         return self._head + (self._inner.unread if self._inner else "")
 
+    @override
     def push(self, char: str) -> CallProgress:
-        """Reads a character."""
         if self._inner is not None:
             return self._inner.push(char)
         seen = (self._head + char).lstrip()
@@ -65,7 +67,7 @@ class MistralCall:
         self._head += char
         return CallProgress.BROKEN if char == "\n" and seen.strip() else CallProgress.MORE
 
+    @override
     def cut(self) -> None:
-        """Closes a call that was begun."""
         if self._inner is not None:
             self._inner.cut()

@@ -10,9 +10,11 @@ import dataclasses
 import warnings
 from typing import Any, Final
 
+from typing_extensions import override
+
 from services.neuron.chat.stream import ChatParser
 from services.neuron.chat.tool_calls.parsing.arguments import dumps
-from services.neuron.chat.tool_calls.parsing.calls import CallProgress, Calls, Tools
+from services.neuron.chat.tool_calls.parsing.calls import CallProgress, CallReader, Calls, Tools
 from services.neuron.chat.tool_calls.parsing.leading_tag import LeadingTagParser
 from services.neuron.chat.tool_calls.parsing.region import LeadingParser
 
@@ -34,7 +36,7 @@ def parser(calls: Calls, tools: Tools) -> ChatParser:
     return LeadingTagParser(TAG, inner)
 
 
-class PythonCalls:
+class PythonCalls(CallReader):
     """One list of calls, told when it is whole: Python's own parser reads it."""
 
     def __init__(self, calls: Calls, tools: Tools) -> None:
@@ -42,11 +44,16 @@ class PythonCalls:
         self._depth = 0
         self._quote = ""
         self._escaped = False
-        self.unread = ""
+        self._unread = ""
 
+    @property
+    @override
+    def unread(self) -> str:
+        return self._unread
+
+    @override
     def push(self, char: str) -> CallProgress:
-        """Reads a character."""
-        self.unread += char
+        self._unread += char
         if not self._depth and char not in "[ \t\r\n":
             return CallProgress.BROKEN
         if self._quote:
@@ -66,12 +73,13 @@ class PythonCalls:
                 return self._end()
         return CallProgress.MORE
 
+    @override
     def cut(self) -> None:
         """A list that is not whole is no list of calls."""
 
     def _end(self) -> CallProgress:
         try:
-            found = _read(self.unread)
+            found = _read(self._unread)
             for call in found:
                 dumps(call.arguments)
         except (SyntaxError, ValueError, TypeError, MemoryError, RecursionError):
@@ -80,7 +88,7 @@ class PythonCalls:
             return CallProgress.BROKEN
         for call in found:
             self._calls.whole(call.name, call.arguments, repair=call.repair)
-        self.unread = ""
+        self._unread = ""
         return CallProgress.DONE
 
 

@@ -11,6 +11,8 @@ import re
 from collections.abc import Sequence
 from typing import Final
 
+from typing_extensions import override
+
 from services.neuron.chat.stream import ChatParser, Piece, TextPiece
 from services.neuron.chat.tool_calls.parsing.calls import CallProgress, Calls, Tools
 from services.neuron.chat.tool_calls.parsing.json_call import JsonCall
@@ -21,7 +23,7 @@ _BEHIND: Final = re.compile(r"[\s`]*")
 _NO_MARKERS: Final = "took a call that stands without its markers"
 
 
-class BareJsonParser:
+class BareJsonParser(ChatParser):
     """Takes leading call objects off an output and hands the rest to another parser."""
 
     def __init__(self, calls: Calls, tools: Tools, inner: ChatParser) -> None:
@@ -38,12 +40,12 @@ class BareJsonParser:
         self._has_told = False
 
     @property
+    @override
     def is_reasoning(self) -> bool:
-        """As the inner parser says."""
         return self._inner.is_reasoning
 
+    @override
     def feed(self, text: str) -> Sequence[Piece]:
-        """What is certain with this text."""
         for position, char in enumerate(text):
             if self._lead is None:
                 self._hand_on(text[position:])
@@ -51,8 +53,8 @@ class BareJsonParser:
             self._push(char)
         return self._calls.take()
 
+    @override
     def finish(self) -> Sequence[Piece]:
-        """The end of the output."""
         if self._reader is not None:
             self._reader.cut()
             self._go_on(self._reader.unread)

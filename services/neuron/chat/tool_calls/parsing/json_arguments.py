@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Final
 
-from services.neuron.chat.tool_calls.parsing.calls import CallProgress, Calls
+from typing_extensions import override
+
+from services.neuron.chat.tool_calls.parsing.calls import CallProgress, CallReader, Calls
 from services.neuron.chat.tool_calls.parsing.json_scanner import JsonScanner
 from services.neuron.chat.tool_calls.parsing.mending import JsonMender
 
@@ -12,7 +14,7 @@ CUT_OFF: Final = "closed: the output ended inside the call"
 BROKEN: Final = "closed: what followed was no JSON"
 
 
-class JsonArguments:
+class JsonArguments(CallReader):
     """Reads one object; the call begins with its first brace."""
 
     def __init__(self, calls: Calls, name: str) -> None:
@@ -21,32 +23,37 @@ class JsonArguments:
         self._scanner = JsonScanner()
         self._mender = JsonMender(self._scanner)
         self._begun = False
-        self.unread = ""
+        self._unread = ""
 
     @property
     def has_told(self) -> bool:
         """The call has begun."""
         return self._begun
 
+    @property
+    @override
+    def unread(self) -> str:
+        return self._unread
+
+    @override
     def push(self, char: str) -> CallProgress:
-        """Reads a character."""
         if not self._begun:
-            self.unread += char
+            self._unread += char
             if char.isspace():
                 return CallProgress.MORE
             if char != "{":
                 return CallProgress.BROKEN
-            self._begun, self.unread = True, ""
+            self._begun, self._unread = True, ""
             self._calls.begin(self._name)
         for each in self._mender.mended(char):
             if not self._scanner.accept(each):
-                self.unread = self._mender.held + char
+                self._unread = self._mender.held + char
                 self._calls.arguments(self._scanner.closing(), repair=BROKEN)
                 return CallProgress.BROKEN
             self._calls.arguments(each, repair=self._mender.repair)
         return CallProgress.DONE if self._scanner.is_complete else CallProgress.MORE
 
+    @override
     def cut(self) -> None:
-        """Closes what was begun."""
         if self._begun:
             self._calls.arguments(self._scanner.closing(), repair=CUT_OFF)

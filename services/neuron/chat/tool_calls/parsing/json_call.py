@@ -10,7 +10,9 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from services.neuron.chat.tool_calls.parsing.calls import CallProgress, Calls, Tools
+from typing_extensions import override
+
+from services.neuron.chat.tool_calls.parsing.calls import CallProgress, CallReader, Calls, Tools
 from services.neuron.chat.tool_calls.parsing.json_arguments import BROKEN, CUT_OFF
 from services.neuron.chat.tool_calls.parsing.json_scanner import Expect, JsonScanner
 from services.neuron.chat.tool_calls.parsing.mending import JsonMender
@@ -23,11 +25,17 @@ from services.neuron.chat.tool_calls.parsing.resolving import (
 )
 
 
-class JsonCall:
+class JsonCall(CallReader):
     """One call object, read as it comes."""
 
     def __init__(
-        self, calls: Calls, tools: Tools, *, known_only: bool = False, repair: str = ""
+        self,
+        calls: Calls,
+        tools: Tools,
+        *,
+        known_only: bool = False,
+        repair: str = "",
+        unread: str = "",
     ) -> None:
         """Begins.
 
@@ -36,6 +44,7 @@ class JsonCall:
             tools: of this request.
             known_only: an object that names no tool of the request is text, not a call.
             repair: what was mended already.
+            unread: text before it that was taken and goes with it if it is no call.
         """
         self._calls, self._tools, self._known_only = calls, tools, known_only
         self._scanner = JsonScanner()
@@ -51,11 +60,16 @@ class JsonCall:
         self._begun = False
         self._is_refused = False
         self._repair = repair
-        self.unread = ""
+        self._unread = unread
 
+    @property
+    @override
+    def unread(self) -> str:
+        return self._unread
+
+    @override
     def push(self, char: str) -> CallProgress:
-        """Reads a character."""
-        self.unread += char
+        self._unread += char
         if self._is_unopened and char not in "{ \t\r\n":
             return CallProgress.BROKEN
         for each in self._mender.mended(char):
@@ -64,11 +78,12 @@ class JsonCall:
         self._mend(self._mender.repair)
         return self._end() if self._scanner.expect is Expect.END else CallProgress.MORE
 
+    @override
     def cut(self) -> None:
         """Closes a call that was begun, or that lacks nothing but its end; else all is unread."""
         if self._begun:
             self._close(CUT_OFF)
-            self.unread = ""
+            self._unread = ""
         else:
             self._complete(CUT_OFF)
 
@@ -97,9 +112,9 @@ class JsonCall:
     def _broken(self, char: str) -> CallProgress:
         if self._begun:
             self._close(BROKEN)
-            self.unread = self._mender.held + char
+            self._unread = self._mender.held + char
         elif self._complete(BROKEN):
-            self.unread = self._mender.held + char
+            self._unread = self._mender.held + char
         return CallProgress.BROKEN
 
     def _close(self, repair: str) -> None:
@@ -110,14 +125,14 @@ class JsonCall:
         """Ends an object whose last value is whole as if the model had; False if it is no call."""
         if self._scanner.expect is not Expect.COMMA:
             return False
-        unread = self.unread
+        unread = self._unread
         for char in self._scanner.closing():
             self._accept(char)
         self._mend(repair)
         if self._end() is CallProgress.DONE:
             self._begun = True
             return True
-        self.unread = unread
+        self._unread = unread
         return False
 
     def _closing(self) -> str:
@@ -189,7 +204,7 @@ class JsonCall:
         if not self._known_only or self._name in self._tools.parameters:
             self._begun = True
             self._calls.begin(self._name, repair=self._repair)
-            self.unread = ""
+            self._unread = ""
 
     def _end(self) -> CallProgress:
         if self._begun:
@@ -206,11 +221,11 @@ class JsonCall:
                 self._mend(repair)
             self._calls.begin(found.name, repair=self._repair)
             self._calls.arguments(found.arguments_json)
-        self.unread = ""
+        self._unread = ""
         return CallProgress.DONE
 
 
-class JsonCallList:
+class JsonCallList(CallReader):
     """`[{…}, {…}]`, or one call object without the brackets."""
 
     def __init__(self, calls: Calls, tools: Tools, *, known_only: bool = False) -> None:
@@ -220,17 +235,19 @@ class JsonCallList:
         self._between = ""
 
     @property
+    @override
     def unread(self) -> str:
-        """Text that was taken and has not been told as a call."""
         return self._call.unread if self._call else self._between
 
+    @override
     def push(self, char: str) -> CallProgress:
-        """Reads a character."""
         if self._call is not None:
             return self._inside(char)
         if char == "{":
-            self._call = JsonCall(self._calls, self._tools, known_only=self._known_only)
-            self._call.unread, self._between = self._between, ""
+            self._call = JsonCall(
+                self._calls, self._tools, known_only=self._known_only, unread=self._between
+            )
+            self._between = ""
             return self._call.push(char)
         self._between += char
         if char == "]" and self._bracket:
@@ -242,8 +259,8 @@ class JsonCallList:
             return CallProgress.BROKEN
         return CallProgress.MORE
 
+    @override
     def cut(self) -> None:
-        """Closes a call that was begun."""
         if self._call is not None:
             self._call.cut()
 

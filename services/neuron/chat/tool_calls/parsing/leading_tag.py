@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from typing_extensions import override
+
 from services.neuron.chat.stream import ChatParser, Piece
 
 
-class LeadingTagParser:
+class LeadingTagParser(ChatParser):
     """Hands everything behind an optional leading marker to another parser."""
 
     def __init__(self, tag: str, inner: ChatParser, *, tagged: ChatParser | None = None) -> None:
@@ -22,12 +24,12 @@ class LeadingTagParser:
         self._held: str | None = ""
 
     @property
+    @override
     def is_reasoning(self) -> bool:
-        """As the inner parser says."""
         return self._inner.is_reasoning
 
+    @override
     def feed(self, text: str) -> Sequence[Piece]:
-        """What is certain with this text."""
         if self._held is None:
             return self._inner.feed(text)
         self._held += text
@@ -39,8 +41,8 @@ class LeadingTagParser:
         self._inner = self._tagged
         return self._go_on(seen[len(self._tag) :])
 
+    @override
     def finish(self) -> Sequence[Piece]:
-        """The end of the output."""
         if self._held is None:
             return self._inner.finish()
         return [*self._go_on(self._held), *self._inner.finish()]

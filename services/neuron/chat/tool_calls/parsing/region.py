@@ -10,7 +10,9 @@ import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Final
 
-from services.neuron.chat.stream import Piece, held_back
+from typing_extensions import override
+
+from services.neuron.chat.stream import ChatParser, Piece, held_back
 from services.neuron.chat.tool_calls.parsing.calls import CallProgress, CallReader, Calls
 
 # Surplus braces behind a call are the models' commonest slip; spaces there mean nothing either.
@@ -36,7 +38,7 @@ class RegionOpening:
     at_line_start: bool = False
 
 
-class RegionParser:
+class RegionParser(ChatParser):
     """Finds regions by their opening marker and hands each to a fresh reader.
 
     A region without a closing marker ends with its call. A region may hold several calls, one
@@ -72,12 +74,12 @@ class RegionParser:
         self._before = 0
 
     @property
+    @override
     def is_reasoning(self) -> bool:
-        """Never; a reasoning parser stands before this one."""
         return False
 
+    @override
     def feed(self, text: str) -> Sequence[Piece]:
-        """What is certain with this text."""
         if self._is_text and not self._held and self._starts.isdisjoint(text):
             self._held = text  # nothing in it can be the beginning of a marker
             self._tell(len(text))
@@ -89,8 +91,8 @@ class RegionParser:
             self._tell(len(self._held) - keep)
         return self._calls.take()
 
+    @override
     def finish(self) -> Sequence[Piece]:
-        """The end of the output."""
         if self._reader is not None:
             self._reader.cut()
             self._calls.text("" if self._has_told else self._opened_by + self._reader.unread)
@@ -196,7 +198,7 @@ class RegionParser:
                 self._push(each)
 
 
-class LeadingParser:
+class LeadingParser(ChatParser):
     """A call that is the whole output, without a marker: only looked for at the beginning."""
 
     def __init__(
@@ -222,12 +224,12 @@ class LeadingParser:
         self._is_answer = False
 
     @property
+    @override
     def is_reasoning(self) -> bool:
-        """Never."""
         return False
 
+    @override
     def feed(self, text: str) -> Sequence[Piece]:
-        """What is certain with this text."""
         for position, char in enumerate(text):
             if self._is_answer:
                 self._calls.text(text[position:])
@@ -235,8 +237,8 @@ class LeadingParser:
             self._push(char)
         return self._calls.take()
 
+    @override
     def finish(self) -> Sequence[Piece]:
-        """The end of the output."""
         if self._reader is not None:
             before = self._calls.count
             self._reader.cut()

@@ -15,6 +15,7 @@ ARGUMENT_KEYS: Final = frozenset({"arguments", "parameters", "args", "input", "p
 # Said of a call beside its name and arguments, and of no use to whoever makes it.
 _ABOUT: Final = frozenset({"id", "type", "tool_call_id", "index"})
 _LONGEST: Final = 200
+DECODED: Final = "decoded arguments that were a string of JSON"
 CALL_KEYS: Final = NAME_KEYS | ARGUMENT_KEYS | _ABOUT
 
 
@@ -51,7 +52,7 @@ def resolve(
     given: Any = json.loads(arguments_json) if arguments_json is not None else {}
     if isinstance(given, str):
         arguments_json, given = None, _decoded(given)  # its JSON may be looser than ours
-        repairs.append("decoded arguments that were a string of JSON")
+        repairs.append(DECODED)
     arguments: Any = {} if given in (None, []) else given
     if not isinstance(arguments, dict):
         return None

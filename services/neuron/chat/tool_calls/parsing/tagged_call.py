@@ -9,15 +9,17 @@ from __future__ import annotations
 import dataclasses
 from typing import Final
 
+from typing_extensions import override
+
 from services.neuron.chat.stream import held_back
 from services.neuron.chat.tool_calls.parsing.arguments import coerce, dumps
-from services.neuron.chat.tool_calls.parsing.calls import CallProgress, Calls, Tools
+from services.neuron.chat.tool_calls.parsing.calls import CallProgress, CallReader, Calls, Tools
 from services.neuron.chat.tool_calls.parsing.json_arguments import CUT_OFF
 
 _QUOTES: Final = "\"'"
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class CallTags:
     """How a family spells a call.
 
@@ -38,7 +40,7 @@ class CallTags:
     is_padded: bool = False
 
 
-class TaggedCall:
+class TaggedCall(CallReader):
     """One call, read as it comes."""
 
     def __init__(
@@ -60,10 +62,15 @@ class TaggedCall:
         self._text = ""
         self._sent = 0
         self._keys = 0
-        self.unread = ""
+        self._unread = ""
 
+    @property
+    @override
+    def unread(self) -> str:
+        return self._unread
+
+    @override
     def push(self, char: str) -> CallProgress:
-        """Reads a character."""
         self._text += char
         if not self._name:
             return self._head(char)
@@ -71,8 +78,8 @@ class TaggedCall:
             return self._in_value()
         return self._between()
 
+    @override
     def cut(self) -> None:
-        """Closes what was begun."""
         if not self._name:
             return
         if self._key is not None:
@@ -80,7 +87,7 @@ class TaggedCall:
         self._end(CUT_OFF)
 
     def _head(self, char: str) -> CallProgress:
-        self.unread += char
+        self._unread += char
         seen, opening = self._text.lstrip(), self._tags.call
         if not (opening.startswith(seen) or seen.startswith(opening)):
             return CallProgress.BROKEN
@@ -88,7 +95,7 @@ class TaggedCall:
             name, _ = _attribute(seen[len(opening) : -1])
             if not name or (self._known_only and name not in self._tools.parameters):
                 return CallProgress.BROKEN
-            self._name, self._text, self.unread = name, "", ""
+            self._name, self._text, self._unread = name, "", ""
             self._calls.begin(name)
         return CallProgress.MORE
 
@@ -109,7 +116,7 @@ class TaggedCall:
             each.startswith(seen) and each != seen for each in (tags.pair, *possible)
         ):
             return CallProgress.MORE
-        self.unread = self._text
+        self._unread = self._text
         self._end(f"closed: {tags.end_call} is missing")
         return CallProgress.BROKEN
 
@@ -131,7 +138,7 @@ class TaggedCall:
             # both ends in a row, and the value's own is missing
             self._end_value(text[: -self._ending(text)])
             self._end(f"closed: {tags.end_pair} is missing")
-            self.unread = tags.region
+            self._unread = tags.region
             return CallProgress.BROKEN
         elif self._is_string:
             keep = max(held_back(text, tags.end_pair), self._ending(text))

@@ -7,14 +7,16 @@ import json
 from collections.abc import Callable
 from typing import Final
 
-from services.neuron.chat.tool_calls.parsing.calls import CallProgress, Calls
+from typing_extensions import override
+
+from services.neuron.chat.tool_calls.parsing.calls import CallProgress, CallReader, Calls
 from services.neuron.chat.tool_calls.parsing.json_arguments import JsonArguments
+from services.neuron.chat.tool_calls.parsing.resolving import DECODED
 
 # What may stand between the arguments and the end: the rest of a code fence.
 _FENCE: Final = "` \t\r\n"
 _LANGUAGE: Final = "```json"
 _QUOTE: Final = '"'
-_DECODED: Final = "decoded arguments that were a string of JSON"
 _LENGTH: Final = 2
 _UNICODE_LENGTH: Final = 6
 
@@ -36,7 +38,7 @@ class CallTokens:
     name: Callable[[str], str]
 
 
-class TokenCall:
+class TokenCall(CallReader):
     """One call, read as it comes."""
 
     def __init__(self, calls: Calls, tokens: CallTokens) -> None:
@@ -47,14 +49,14 @@ class TokenCall:
         self._escape: StringEscape | None = None
 
     @property
+    @override
     def unread(self) -> str:
-        """Text that was taken and has not been told as a call."""
         if self._tail is not None:
             return self._tail
         return self._head + (self._arguments.unread if self._arguments else "")
 
+    @override
     def push(self, char: str) -> CallProgress:
-        """Reads a character."""
         if self._tail is not None:
             return self._behind(char)
         if self._arguments is not None:
@@ -69,8 +71,8 @@ class TokenCall:
             return self._begin(seen[len(begin) : -1])
         return CallProgress.MORE
 
+    @override
     def cut(self) -> None:
-        """Closes a call that was begun."""
         if self._arguments is not None and self._tail is None:
             self._arguments.cut()
 
@@ -83,7 +85,7 @@ class TokenCall:
         progress = self._inside("{")
         if head.rstrip().endswith(_QUOTE):
             self._escape = StringEscape()
-            self._calls.arguments("", repair=_DECODED)
+            self._calls.arguments("", repair=DECODED)
         behind = head.partition(self._tokens.separator)[2].replace(name, "", 1)
         rest = behind.replace(_LANGUAGE, "", 1).strip(_FENCE + _QUOTE)
         if rest:

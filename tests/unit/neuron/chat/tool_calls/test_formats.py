@@ -12,19 +12,10 @@ from services.neuron.chat.tool_calls import formats
 from tests.unit.neuron.chat.tool_calls.reading import TOOLS, read
 
 
-
-
-
 def told(name, chunks):
     """As `read`; repairs that came one by one are the same as those that came together."""
     text, reasoning, calls, repairs = read(name, chunks)
     return text, reasoning, calls, "; ".join(repairs)
-
-
-
-
-
-
 
 
 NAMES = [

@@ -11,13 +11,6 @@ from services.neuron.chat.tool_calls import formats
 from services.neuron.chat.tool_calls.parsing.calls import Tools
 from tests.unit.neuron.chat.tool_calls.reading import CLOSE, OPEN, TOOLS, read
 
-
-
-
-
-
-
-
 JSON_VALUES = st.recursive(
     st.none() | st.booleans() | st.integers(-9, 99) | st.text(max_size=8),
     lambda inner: (

@@ -2,7 +2,14 @@
 
 import pytest
 
-from tests.unit.neuron.chat.tool_calls.reading import CLOSE, NOW, OPEN, OSLO, check_meaning, check_slip
+from tests.unit.neuron.chat.tool_calls.reading import (
+    CLOSE,
+    NOW,
+    OPEN,
+    OSLO,
+    check_meaning,
+    check_slip,
+)
 
 PAIR = "<arg_key>city</arg_key>\n<arg_value>Oslo</arg_value>\n"
 CASES = {

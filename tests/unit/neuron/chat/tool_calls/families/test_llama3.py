@@ -19,7 +19,7 @@ CASES = {
     "llama3: JSON that is an answer": ("llama3_json", '{"name": "Bob"}', ('{"name": "Bob"}', [])),
     "llama3: text": ("llama3_json", "It is {cold}.", ("It is {cold}.", [])),
 }
-SLIPS = {
+SLIPS: dict[str, tuple[str, str, tuple[str, list[tuple[str, str, dict[str, object]]], str]]] = {
     "a tool that is none of ours, marked": (
         "llama3_json",
         '<|python_tag|>{"name": "was", "parameters": {}}',

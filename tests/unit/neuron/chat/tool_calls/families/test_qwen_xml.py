@@ -2,7 +2,14 @@
 
 import pytest
 
-from tests.unit.neuron.chat.tool_calls.reading import CLOSE, NOW, OPEN, OSLO, check_meaning, check_slip
+from tests.unit.neuron.chat.tool_calls.reading import (
+    CLOSE,
+    NOW,
+    OPEN,
+    OSLO,
+    check_meaning,
+    check_slip,
+)
 
 CASES = {
     "qwen xml: typed by the schema": (
