@@ -57,7 +57,7 @@ class NeuronMetrics:
 
 
 class StatusCollector(Collector):
-    """Gauges read from the report at every scrape, so that they never drift from it."""
+    """Gauges that are read from the neuron's report at every scrape."""
 
     def __init__(self, report: Callable[[], neuron.NeuronReport]) -> None:
         self._report = report

@@ -15,7 +15,7 @@ class DeviceEvents:
     """One event set per device, so that an event needs no asking whose it is."""
 
     def __init__(self, nvml: Any) -> None:
-        """Registers with every device that tells.
+        """Registers with every device that reports events.
 
         Args:
             nvml: the `pynvml` module, opened.
@@ -34,7 +34,7 @@ class DeviceEvents:
         return found
 
     def close(self) -> None:
-        """Gives the sets back."""
+        """Frees the event sets."""
         for events in self._sets.values():
             with contextlib.suppress(self._nvml.NVMLError):
                 self._nvml.nvmlEventSetFree(events)

@@ -23,7 +23,7 @@ log = structlog.get_logger()
 
 
 class FaultReader(Protocol):
-    """Asks the driver. Both calls may block."""
+    """Faults and memory as the GPUs' driver knows them. Both calls may block."""
 
     def faults(self) -> list[DeviceFault]:
         """Critical events since the last call."""

@@ -2,7 +2,7 @@
 
 An `Engine` loads models; each loaded model is a `LoadedModel` that is stepped by the worker's main
 thread. Values are msgspec structs, because the same values cross the pipe between worker and daemon
-(`frames.py`). Nothing here imports an engine, a GPU library or protobuf.
+(`engine_api/frames.py`). Nothing here imports an engine, a GPU library or protobuf.
 
 Threads: everything is called from the worker's main thread, except `LoadedModel.tokenize` and
 `min_token_counts`, which other threads call, several at a time, while the main thread decodes.
@@ -31,7 +31,7 @@ class LoadedModel(Protocol):
         ...
 
     def min_token_counts(self, prompt: Prompt) -> Iterator[int]:
-        """Numbers of tokens that a prompt has at least, rising; each costs a bounded piece of work.
+        """Lower bounds on a prompt's token count, rising; each costs a bounded piece of work.
 
         Whoever needs only to know that a prompt is too long stops at the first that is. Safe to
         call while other threads step and tokenise.

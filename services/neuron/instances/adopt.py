@@ -47,7 +47,7 @@ def plan_of(
 
 
 async def adopt(instance: Instance, loaded: Loaded, link: WorkerLink) -> None:
-    """Takes over what the loaded model says of itself.
+    """Sets an instance's info, template, reasoning markers and tool format from the loaded model.
 
     Raises:
         FleetError: the load's own formats or template cannot be used, or the worker died.

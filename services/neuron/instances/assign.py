@@ -22,7 +22,7 @@ class _Promise:
 
 
 class Assignments:
-    """Which worker each load gets. Two loads never count on the same free memory."""
+    """Gives each load a worker, and promises it memory that no other load may count on."""
 
     def __init__(
         self,
@@ -79,18 +79,18 @@ class Assignments:
         return placement, devices
 
     def note(self, instance_id: str, done_bytes: int) -> None:
-        """So much of a load is in place; the devices show that as used by now."""
+        """Records the bytes of a load that are in place: the devices show them as used."""
         promise = self._promises.get(instance_id)
         if promise is not None:
             promise.done_bytes = max(promise.done_bytes, done_bytes)
 
     def release(self, instance_id: str) -> None:
-        """The load has ended: what it took is measured from now on."""
+        """Drops an ended load's promise: what it took is in the measurements from now on."""
         self._promises.pop(instance_id, None)
 
 
 def _take(promise: _Promise, devices: Sequence[model.Device]) -> None:
-    """Takes what is still to come off the promise's devices, by what each has free."""
+    """Subtracts what a promise has still to take, shared among its devices by what is free."""
     ours = [one for one in devices if one.device_id in promise.placement.key.device_ids]
     to_come = max(0, promise.placement.required_bytes - promise.done_bytes)
     free = sum(device.memory_free_bytes for device in ours)

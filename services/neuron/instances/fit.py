@@ -52,9 +52,14 @@ def place(
 ) -> FitResult:
     """The worker that a load goes to.
 
-    A model that fits on one GPU gets the one with the most room; a larger one gets the fewest that
-    hold it together; one that fits nowhere gets all of them, so that the engine can say with
-    numbers what is missing.
+    1. Engine: the one that the spec names, else the settings' own, else the first that is here and
+       reads the files' format.
+    2. Devices that the spec names are taken as they are.
+    3. An engine that runs without a GPU gets the CPU.
+    4. Otherwise GPUs that are not quarantined: the one with the most room if the model fits there;
+       else the fewest, most room first, that hold it together; else all of them, so that the engine
+       can say with numbers what is missing.
+    5. A group of several loses 1/32 of the load on each device, as no layer is cut in two.
 
     Args:
         spec: what was asked for.

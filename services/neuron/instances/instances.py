@@ -46,14 +46,14 @@ _NEXT: Final[Mapping[State, frozenset[State]]] = {
 
 
 class RunningGeneration(Protocol):
-    """A generation as its instance sees it."""
+    """A generation that has not ended, as its instance uses it."""
 
     def resume(self, link: WorkerLink) -> None:
-        """Its worker is back: go on there."""
+        """Goes on in the worker's new process, behind the tokens made so far."""
         ...
 
     def fail(self, error: FleetError) -> None:
-        """End it with an error, once."""
+        """Ends it with an error; a second call does nothing."""
         ...
 
 
@@ -180,7 +180,7 @@ class Instances:
         self.changes.bump()
 
     def remove(self, instance: Instance) -> None:
-        """Forgets an instance."""
+        """Removes an instance from the neuron's list."""
         self._by_id.pop(instance.instance_id, None)
         self.changes.bump()
 

@@ -76,7 +76,13 @@ class Reclaiming:
     async def reclaimed(
         self, key: WorkerKey, before: Mapping[str, int], held: Mapping[str, int]
     ) -> Reclaimed:
-        """What has come free, once it has, or once it should have.
+        """What an unload has freed, by the driver's word.
+
+        1. Where no driver tells (CPU), nothing is measured.
+        2. Each device should show what it showed before, less what the model held there. Up to
+           `TOLERANCE_BYTES` more is well, and the answer is given at once.
+        3. Otherwise the driver is asked again until `settle_seconds` are over; what is still in
+           use then counts as kept, and the caller has the worker replaced.
 
         Args:
             key: the worker.

@@ -20,7 +20,7 @@ log = structlog.get_logger()
 
 
 class Recovery(WorkerListener):
-    """Brings instances back after a death; the listener of all slots."""
+    """Loads instances again after their worker died; listens to all workers."""
 
     def __init__(
         self,

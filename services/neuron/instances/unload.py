@@ -28,7 +28,11 @@ log = structlog.get_logger()
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Draining:
-    """So many requests still run."""
+    """Waiting for requests that still run.
+
+    Attributes:
+        active: how many.
+    """
 
     active: int
 
@@ -40,7 +44,12 @@ class Releasing:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Freed:
-    """The instance is gone."""
+    """The instance is gone.
+
+    Attributes:
+        instance_id: which it was.
+        freed_bytes: memory that came free, over all devices.
+    """
 
     instance_id: str
     freed_bytes: int

@@ -16,10 +16,10 @@ class LeaderEpoch:
         self._newest = 0
 
     def admit(self, epoch: int) -> None:
-        """Takes note of an epoch; 0 is of nobody who could be deposed.
+        """Accepts an order's epoch or refuses an old one; 0 names no leader and is accepted.
 
         Raises:
-            FleetError: NOT_LEADER, it is over.
+            FleetError: NOT_LEADER, a newer leader has been heard of.
         """
         if 0 < epoch < self._newest:
             raise FleetError(

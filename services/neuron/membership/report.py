@@ -1,4 +1,4 @@
-"""The neuron as it stands, put together from memory. Waits for nobody."""
+"""The neuron's status and reports, built from memory without waiting."""
 
 from __future__ import annotations
 

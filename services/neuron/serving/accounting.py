@@ -15,7 +15,7 @@ log = structlog.get_logger()
 
 
 class Account:
-    """Keeps the times of one generation, and tells them once at its end."""
+    """Measures one generation; writes its log line and metrics once, at its end."""
 
     def __init__(
         self, *, request_id: str, model: str, instance_id: str, metrics: NeuronMetrics

@@ -50,7 +50,7 @@ class Delivery:
 
     @property
     def is_reasoning(self) -> bool:
-        """What comes next is reasoning, as far as is known."""
+        """Whether the next text belongs to the reasoning, as far as is known."""
         return self._parser.is_reasoning
 
     def take(self, delta: Delta) -> None:

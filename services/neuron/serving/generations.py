@@ -44,7 +44,7 @@ class Generations:
             request: what is asked.
             sink: takes the events.
             credit_tokens: tokens that may be sent before more credit comes; None is no limit.
-            deadline_seconds: the caller's own patience, beside the request's deadline.
+            deadline_seconds: seconds until the caller gives up, beside the request's own deadline.
 
         Raises:
             FleetError: why it cannot begin.
@@ -118,7 +118,7 @@ class Generations:
 
 
 def _most_calls(chat: conversation.Chat) -> int | None:
-    """Clients that cannot run calls side by side get one at a time."""
+    """1 for clients that forbid parallel tool calls; None for no limit."""
     return 1 if chat.HasField("parallel_tool_calls") and not chat.parallel_tool_calls else None
 
 

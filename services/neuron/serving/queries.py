@@ -124,7 +124,7 @@ class Measures:
 
     @contextlib.asynccontextmanager
     async def _answer_in_time(self) -> AsyncGenerator[None]:
-        """A worker that does not answer ends the call, not the caller's patience."""
+        """Bounds a call: DEADLINE after two minutes, QUEUE_FULL where 128 calls wait already."""
         if self._calls >= _MOST_CALLS:
             raise FleetError(
                 Reason.QUEUE_FULL, "Too many calls wait for an answer.", retry_after_seconds=1.0

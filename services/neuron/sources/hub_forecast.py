@@ -53,10 +53,10 @@ class _LookUp:
 
 
 class HubForecast:
-    """Sizes of models that are not here."""
+    """Sizes of models before they are downloaded."""
 
     def __init__(self, describe: Callable[[HubModel], Awaitable[HubDescription]]) -> None:
-        """Has asked nobody yet.
+        """Starts without any look-up.
 
         Args:
             describe: asks the hub; raises FleetError.
@@ -69,7 +69,7 @@ class HubForecast:
         """The weights as they will be. Of a GGUF file only the size is known before.
 
         Raises:
-            FleetError: what the hub has against it, or that it did not answer.
+            FleetError: the hub refused, or did not answer in time (SOURCE_UNAVAILABLE).
         """
         key = (wanted.repository, wanted.revision)
         found = self._look_ups.pop(key, None)

@@ -43,7 +43,7 @@ class Sources:
         """The weights of a load, fetched where they are not here yet.
 
         Raises:
-            FleetError: what the source, the disk or the file itself has against it.
+            FleetError: the source, the disk or the file itself cannot be used.
         """
         text = spec.source or self._named.get(spec.model, "")
         if text:

@@ -15,13 +15,13 @@ OnBytes = Callable[[int, int], None]
 
 
 class WeightSource(Protocol):
-    """One way to get weights."""
+    """Turns the text behind one scheme (`path:`, `hf:`) into weights on this disk."""
 
     def find(self, location: str, quant: str) -> pathlib.Path | None:
         """The file or folder where the weights already lie; None where they have to be fetched.
 
         Raises:
-            FleetError: BAD_REQUEST, MODEL_UNKNOWN.
+            FleetError: BAD_REQUEST, the text is malformed; MODEL_UNKNOWN, it names nothing.
         """
         ...
 
@@ -41,7 +41,7 @@ class WeightSource(Protocol):
 
 @runtime_checkable
 class Foreseeing(Protocol):
-    """A `WeightSource` that can tell what weights it would fetch."""
+    """A `WeightSource` that knows size and format before the download."""
 
     async def foresee(self, location: str, quant: str) -> Weights:
         """The weights as they will be; nothing is fetched, and bounded time is taken.

@@ -45,7 +45,7 @@ log = structlog.get_logger()
 
 
 class TaskListener(Protocol):
-    """Hears of one task."""
+    """Callbacks of one task. Called from the event loop."""
 
     def on_event(self, event: Event) -> None:
         """Something happened; `Ended` and `Failed` are the last."""
@@ -57,7 +57,7 @@ class TaskListener(Protocol):
 
 
 class WorkerLink:
-    """One process's conversations."""
+    """Calls to one worker process, and the reports that answer them."""
 
     def __init__(
         self,

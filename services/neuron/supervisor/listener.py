@@ -1,4 +1,4 @@
-"""Who lives where: a worker's name, and what its tenants hear of its processes."""
+"""Worker key, and callbacks when its process starts, dies or is replaced."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ class WorkerKey:
 
 
 class WorkerListener(Protocol):
-    """Who lives in the slots: told of every process's coming and going."""
+    """Callbacks of worker processes: started, died, replaced. Called from the event loop."""
 
     def on_stats(self, instance_id: str, stats: ModelStats) -> None:
-        """A model's load changed."""
+        """The numbers of a model's active and queued requests changed."""
         ...
 
     def on_worker_up(self, key: WorkerKey, link: WorkerLink) -> None:
@@ -36,5 +36,5 @@ class WorkerListener(Protocol):
         ...
 
     def on_worker_changed(self) -> None:
-        """What `Supervisor.view` says has changed."""
+        """A process was started: `Supervisor.view` has changed."""
         ...

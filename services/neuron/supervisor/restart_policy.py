@@ -12,12 +12,18 @@ _LONGEST_PAUSE_SECONDS: Final = 60.0
 
 @dataclasses.dataclass(slots=True)
 class RestartPolicy:
-    """The deaths of one device set's workers.
+    """When the worker of one device set is started again after its process died.
+
+    1. A death counts for `within_seconds`.
+    2. The pause after the first death that counts is `first_pause_seconds`; each further one
+       doubles it, up to a minute.
+    3. With `limit` deaths that count, no process is started any more (quarantine).
 
     Attributes:
-        limit: so many within `within_seconds` and it is given up.
+        limit: deaths within `within_seconds` that end restarts.
         within_seconds: how long a death counts.
-        first_pause_seconds: pause after the first death; doubled by each that still counts.
+        first_pause_seconds: pause after the first death.
+        total: deaths since the daemon started, those that no longer count included.
     """
 
     limit: int
@@ -38,7 +44,7 @@ class RestartPolicy:
 
     @property
     def is_too_many(self) -> bool:
-        """True once it must not be started again."""
+        """True once no process may be started any more."""
         return len(self._times) >= self.limit
 
     @property
@@ -74,8 +80,13 @@ class HealthLimits:
     memory_bytes: int
 
     def complaint(self, health: WorkerHealth) -> str | None:
-        """Why the worker has to be ended, in words; None while it is well."""
-        # A load may keep the main loop for long inside one call of the library.
+        """Why the worker has to be ended, in words; None while it is well.
+
+        1. Its loop is silent for longer than `stall_seconds`, or `load_stall_seconds` while it
+           loads: one call of the library may keep the loop that long.
+        2. A load makes no progress for longer than `load_stall_seconds`.
+        3. It holds more than `memory_bytes`.
+        """
         patience = self.load_stall_seconds if health.is_loading else self.stall_seconds
         if health.silent_seconds > patience:
             return f"the worker's loop stood still for {health.silent_seconds:.0f} s"

@@ -34,7 +34,7 @@ log = structlog.get_logger()
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class SlotView:
-    """How a slot stands, for the status.
+    """A slot's state, for the status.
 
     Attributes:
         key: which one.
@@ -93,7 +93,7 @@ class WorkerSlot:
 
     @property
     def view(self) -> SlotView:
-        """How it stands."""
+        """State, process and deaths, for the status."""
         return SlotView(
             key=self.key,
             state=self._state,

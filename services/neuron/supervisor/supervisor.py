@@ -61,7 +61,7 @@ class Supervisor:
         return slot is not None and slot.view.state == "quarantined"
 
     async def release(self, key: WorkerKey, *, forgive: bool = False) -> None:
-        """Ends a slot that nobody lives in any more, so that all of its memory is given back.
+        """Ends a slot that holds no instance any more, so that all of its memory is given back.
 
         Args:
             key: which.
@@ -96,7 +96,7 @@ class Supervisor:
 
     @property
     def view(self) -> Mapping[WorkerKey, SlotView]:
-        """How every slot stands."""
+        """The state of every slot, by worker."""
         return {key: slot.view for key, slot in self._slots.items()}
 
     async def stop(self) -> None:

@@ -1,4 +1,4 @@
-"""What a format reader writes its findings to, and what it owes the parser."""
+"""Where readers of tool calls put what they find, and the protocol that they implement."""
 
 from __future__ import annotations
 
@@ -109,7 +109,7 @@ class Calls:
 
 
 class CallProgress(enum.Enum):
-    """Where a reader stands behind a character."""
+    """What a character was to a reader."""
 
     MORE = enum.auto()
     """It was read; the call goes on."""
@@ -126,7 +126,7 @@ class CallReader(Protocol):
 
     @property
     def unread(self) -> str:
-        """Text that was taken and has not been told as a call."""
+        """Text that was read and has not become part of a call."""
         ...
 
     def push(self, char: str) -> CallProgress:

@@ -39,6 +39,15 @@ def resolve(
 ) -> ResolvedCall | None:
     """The call that an object describes; None where it is none.
 
+    1. Arguments that are a string of JSON are decoded; null and an empty list are no arguments;
+       anything else than an object makes it no call.
+    2. A name that is missing is taken from inside the arguments (`name`, if a tool is called so),
+       else it is that of the only tool that takes just these arguments. Without a name: no call.
+    3. Keys beside the name that the tool's schema has as properties are arguments too; arguments
+       in their own place win.
+    4. All other keys are left out, and each is told as a repair, but those that only describe the
+       call (`id`, `type`).
+
     Args:
         name: as given; empty for none.
         arguments_json: as given, JSON; None for none.
