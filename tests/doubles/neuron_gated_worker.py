@@ -1,12 +1,12 @@
-"""A worker whose loads wait for the models that run: none of them can end too soon.
+"""A worker whose loads wait for the test: llama.cpp's own, with a gate before each load.
 
-As llama.cpp's own worker, but a load that begins beside a loaded model goes on, step by step, until
-that model has made two steps meanwhile.
+A load of `NAME.gguf` goes on, step by step, as long as there is a file `NAME.held` beside it.
 """
 
 from __future__ import annotations
 
 import argparse
+import pathlib
 import socket
 from collections.abc import Generator
 
@@ -16,15 +16,12 @@ from services.neuron.engines import create_engine
 from services.neuron.worker.link import DaemonLink
 from services.neuron.worker.loop import EngineLoop
 
-_STEPS = 2
-
 
 class GatedEngine:
-    """An engine whose loads end only after others have been stepped beside them."""
+    """An engine whose loads end when the test lets them."""
 
     def __init__(self, inner: Engine) -> None:
         self._inner = inner
-        self._models: list[LoadedModel] = []
 
     @property
     def name(self) -> str:
@@ -35,16 +32,9 @@ class GatedEngine:
         return self._inner.facts
 
     def load(self, plan: LoadPlan) -> Generator[LoadStep, None, LoadedModel]:
-        before = self._steps
-        while self._models and self._steps < before + _STEPS:
+        while pathlib.Path(plan.path).with_suffix(".held").exists():
             yield LoadStep()
-        model = yield from self._inner.load(plan)
-        self._models.append(model)
-        return model
-
-    @property
-    def _steps(self) -> int:
-        return sum(model.stats().steps for model in self._models)
+        return (yield from self._inner.load(plan))
 
 
 def main() -> None:

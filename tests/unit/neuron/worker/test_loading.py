@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from services.neuron.engine_api.events import Delta
 from services.neuron.engine_api.frames import (
     AbandonLoad,
     Counted,
     CountTokens,
+    Credit,
     Load,
     LoadAborted,
     LoadAdvanced,
+    Loaded,
+    Stepped,
     Submit,
 )
 from services.neuron.engine_api.task import Prompt, Segment
@@ -36,15 +40,20 @@ def test_the_load_tells_its_progress_and_its_warm_up(worker: WorkerProcess, said
 
 
 def test_a_load_goes_on_beside_a_model_that_talks(endless: Path, said: Path) -> None:
+    held = said.with_suffix(".held")
+    held.touch()
     with WorkerProcess(module="tests.doubles.neuron_gated_worker") as worker:
-        worker.load(plan(endless, "talker", max_context_tokens=4096))
-        worker.send(Submit(task(1, instance_id="talker")), Load(plan(said, "late")))
+        worker.load(plan(endless, "talker"))
+        worker.send(Submit(task(1, instance_id="talker", credit_tokens=1)))
+        worker.send(Load(plan(said, "late")))
+        worker.until(LoadAdvanced)
 
-        kinds: list[str] = []
-        while "Loaded" not in kinds:
-            kinds.append(type(worker.receive()).__name__)
+        worker.send(Credit(((1, 4),)))
+        beside = worker.until(Stepped, lambda r: any(isinstance(e, Delta) for e in r.events))
+        held.unlink()
 
-    assert "Stepped" in kinds[kinds.index("LoadAdvanced") :]
+        assert beside.instance_id == "talker"
+        assert worker.until(Loaded).instance_id == "late"
 
 
 def test_a_bad_file_ends_the_load_and_nothing_else(
