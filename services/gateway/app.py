@@ -11,7 +11,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from services.gateway.api import health
 from services.gateway.api.endpoint import GatewayServices, GenerationEndpoint
-from services.gateway.api.error_responses import Problems
+from services.gateway.api.error_responses import ErrorResponses
 from services.gateway.conformance.routes import routes as conformance
 from services.gateway.dialects.anthropic_messages.routes import routes as anthropic_messages
 from services.gateway.dialects.models.routes import routes as models
@@ -24,28 +24,30 @@ from services.gateway.dialects.openai_responses.store.store import ResponsesStor
 
 
 def build_app(
-    core: GatewayServices,
+    services: GatewayServices,
     readiness: health.Readiness,
-    problems: Problems,
+    error_responses: ErrorResponses,
     responses: ResponsesStore,
 ) -> ASGIApp:
     """Every route behind the short way for the hot ones; no middleware of ours at all."""
     routes: list[BaseRoute] = [
-        *openai_chat(core),
-        *anthropic_messages(core),
-        *openai_responses(core, responses, socket_idle_seconds=core.settings.socket_idle_seconds),
-        *openai_completions(core),
-        *openai_embeddings(core),
-        *models(core),
-        *ollama(core),
-        *conformance(core),
+        *openai_chat(services),
+        *anthropic_messages(services),
+        *openai_responses(
+            services, responses, socket_idle_seconds=services.settings.socket_idle_seconds
+        ),
+        *openai_completions(services),
+        *openai_embeddings(services),
+        *models(services),
+        *ollama(services),
+        *conformance(services),
         *health.routes(readiness),
     ]
     app = Starlette(
         routes=routes,
         exception_handlers={
-            HTTPException: problems.on_http_exception,
-            Exception: problems.on_crash,
+            HTTPException: error_responses.on_http_exception,
+            Exception: error_responses.on_crash,
         },
     )
     # a redirect of a POST loses its body in some clients; an envelope says what is wrong

@@ -23,7 +23,7 @@ from services.gateway.api.auth import Auth
 from services.gateway.api.background import DetachedTasks
 from services.gateway.api.cors import Cors, Origins
 from services.gateway.api.endpoint import GatewayServices
-from services.gateway.api.error_responses import Problems
+from services.gateway.api.error_responses import ErrorResponses
 from services.gateway.api.health import Readiness
 from services.gateway.app import build_app
 from services.gateway.dialects.anthropic_messages.routes import AnthropicMessages
@@ -34,13 +34,13 @@ from services.gateway.http1.limits import Http1Limits
 from services.gateway.routing.dispatch import Dispatch, Outstanding
 from services.gateway.routing.fleet_view import FleetView
 from services.gateway.routing.place import Placer
-from services.gateway.routing.registry_client import RegistryLink, keep_watching
+from services.gateway.routing.registry_client import RegistryClient, keep_watching
 from services.gateway.server import HttpServer, ListenError, ServerOptions, TlsOptions
 from services.gateway.settings import AuthSettings, GatewaySettings
-from services.gateway.streaming.ticker import Liveness
-from services.gateway.telemetry.metrics import Gauges
+from services.gateway.streaming.ticker import Ticker
+from services.gateway.telemetry.metrics import GatewayMetrics
 from services.gateway.telemetry.request_log import request_log
-from services.gateway.transports.pool import Links
+from services.gateway.transports.pool import NeuronLinks
 
 _DIALECTS: Final = (
     "openai_chat",
@@ -65,7 +65,7 @@ class Gateway:
 
     Attributes:
         address: `host:port` of the HTTP server, never port 0.
-        core: what the endpoints stand on.
+        services: what the endpoints stand on.
         readiness: what `/readyz` says.
         registry: its metrics.
     """
@@ -85,27 +85,27 @@ class Gateway:
         """
         self._settings = settings
         self.registry = registry or new_registry("gateway")
-        self._gauges = Gauges(self.registry)
+        self._metrics = GatewayMetrics(self.registry)
         self._channels = ChannelPool()
         outstanding = Outstanding()
         self._view = FleetView(outstanding)
         self._view.on_models = self._expect_models
-        self._registry_link = RegistryLink(self._channels, settings.registry)
+        self._registry_client = RegistryClient(self._channels, settings.registry)
         self._request_log = request_log(log_settings or LogSettings())
-        self._links = Links(
+        self._links = NeuronLinks(
             self._channels, kind=settings.transport, window_tokens=settings.window_tokens
         )
-        self._liveness = Liveness(keepalive_seconds=settings.keepalive_seconds)
+        self._ticker = Ticker(keepalive_seconds=settings.keepalive_seconds)
         self._placer = Placer(
             view=self._view,
             outstanding=outstanding,
-            link=self._registry_link,
-            gauges=self._gauges,
+            registry_client=self._registry_client,
+            metrics=self._metrics,
             placement_seconds=settings.placement_seconds,
             settle_seconds=settings.settle_seconds,
         )
         self._detached = DetachedTasks()
-        self.core = GatewayServices(
+        self.services = GatewayServices(
             settings=settings,
             auth=Auth(auth),
             view=self._view,
@@ -115,9 +115,9 @@ class Gateway:
                 outstanding=outstanding,
                 attempts=settings.attempts,
             ),
-            liveness=self._liveness,
-            gauges=self._gauges,
-            ledger=AccessLog(self._gauges, self._request_log),
+            ticker=self._ticker,
+            metrics=self._metrics,
+            access_log=AccessLog(self._metrics, self._request_log),
             detached=self._detached,
         )
         self.readiness = Readiness(self._view)
@@ -136,7 +136,9 @@ class Gateway:
     async def serve(self, shutdown: Shutdown) -> None:
         """Serves until the shutdown is requested, then drains."""
         async with self._upkeep():
-            log.info("gateway.started", address=self.address, registry=self._registry_link.address)
+            log.info(
+                "gateway.started", address=self.address, registry=self._registry_client.address
+            )
             async with asyncio.TaskGroup() as group:
                 farewell = group.create_task(self._farewell(shutdown))
                 await self._server.serve(shutdown.wait)
@@ -152,9 +154,9 @@ class Gateway:
     async def _upkeep(self) -> AsyncGenerator[None]:
         """Keeps the view fresh and the streams alive while the context is open."""
         tasks = [
-            asyncio.create_task(keep_watching(self._registry_link, self._view)),
+            asyncio.create_task(keep_watching(self._registry_client, self._view)),
             asyncio.create_task(self._follow_members()),
-            asyncio.create_task(self._liveness.run()),
+            asyncio.create_task(self._ticker.run()),
             asyncio.create_task(self._settle()),
         ]
         try:
@@ -174,7 +176,7 @@ class Gateway:
         while True:
             await asyncio.sleep(_SETTLE_SECONDS)
             self._request_log.drain()
-            self._gauges.settle()
+            self._metrics.settle()
 
     async def _farewell(self, shutdown: Shutdown) -> None:
         """Flips readiness at once; near the end of the drain, ends what still runs in words."""
@@ -184,7 +186,7 @@ class Gateway:
         error = FleetError(
             Reason.SHUTTING_DOWN, "The gateway is shutting down.", retry_after_seconds=5
         )
-        self._liveness.end_all(error)
+        self._ticker.end_all(error)
 
     async def _follow_members(self) -> None:
         """Lets go of neurons that have left the fleet."""
@@ -196,17 +198,17 @@ class Gateway:
             if known - members:
                 await self._links.keep_only(members)
             known = members
-            self._gauges.view_revision.set(self._view.revision or 0)
+            self._metrics.view_revision.set(self._view.revision or 0)
 
     def _expect_models(self) -> None:
-        self._gauges.expect(self._view.catalogue, _DIALECTS)
+        self._metrics.expect(self._view.catalogue, _DIALECTS)
 
     def _build_server(self) -> HttpServer:
         settings = self._settings
         origins = Origins(settings.cors_origins)
-        problems = Problems(
+        error_responses = ErrorResponses(
             default=OpenAIChat(),
-            gauges=self._gauges,
+            metrics=self._metrics,
             pages=origins,
             by_prefix={
                 "/v1/messages": AnthropicMessages(),
@@ -221,7 +223,7 @@ class Gateway:
             http1_codec=settings.http1_codec,
             # the app words a body that is too large in its own envelope; this is the backstop
             limits=Http1Limits(body_bytes=settings.max_body_bytes),
-            error_body=problems.codec_error,
+            error_body=error_responses.codec_error,
             drain_seconds=settings.drain_seconds,
             tls=None
             if tls is None
@@ -232,7 +234,7 @@ class Gateway:
                 client_ca=tls.client_ca,
             ),
         )
-        app = build_app(self.core, self.readiness, problems, self._responses)
+        app = build_app(self.services, self.readiness, error_responses, self._responses)
         return HttpServer(Cors(app, origins) if settings.cors_origins else app, options)
 
 

@@ -15,7 +15,13 @@ from collections.abc import Iterator
 import msgspec
 
 from services import __version__
-from services.gateway.conformance.report import Absent, Check, Client, Report, as_markdown
+from services.gateway.conformance.report import (
+    Absent,
+    Check,
+    Client,
+    ConformanceReport,
+    as_markdown,
+)
 from tests.clients import environments
 from tests.clients.environments import CACHE, ROOT
 from tests.clients.scripted_neuron import MODEL as SCRIPTED
@@ -67,7 +73,7 @@ def main() -> int:
         for name, command, environment in _suites(options.only):
             print(f"--- {name}", flush=True)
             clients.append(_run(name, command, {**target, **environment}))
-    report = Report(
+    report = ConformanceReport(
         cortex=__version__,
         commit=commit,
         date=dt.datetime.now(dt.UTC).date().isoformat(),
@@ -212,7 +218,7 @@ def _commit() -> str:
     return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
 
 
-def _write(report: Report, folder: pathlib.Path) -> None:
+def _write(report: ConformanceReport, folder: pathlib.Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     text = msgspec.json.format(msgspec.json.encode(report), indent=1)
     (folder / "report.json").write_bytes(text + b"\n")

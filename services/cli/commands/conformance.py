@@ -13,7 +13,7 @@ from services.cli.commands.chat import DEFAULT_GATEWAY, GatewayOption, first_mod
 from services.cli.registry_client import JsonOption, fail, out
 from services.cli.sdk_checks.suite import Outcome, Suite, Target
 from services.cli.sse import ChatFailedError, GatewayClient
-from services.gateway.conformance.report import ASPECTS, Report, load, packaged
+from services.gateway.conformance.report import ASPECTS, ConformanceReport, load, packaged
 
 _SUITES: Final = ("openai_sdk", "anthropic_sdk")
 
@@ -77,7 +77,7 @@ def _words(outcome: Outcome) -> str:
     return f"{line}\n        {outcome.why}" if outcome.why else line
 
 
-def _table(report: Report) -> Table:
+def _table(report: ConformanceReport) -> Table:
     title = f"Cortex {report.cortex} ({report.commit}), {report.date}, {report.model}"
     table = Table(title=title)
     for name in ("client", "version", *ASPECTS):

@@ -11,7 +11,7 @@ from cortex.v1 import generation_pb2 as generation
 from services.backplane.errors import FleetError, Reason
 from services.gateway.routing.retry import ServedBy
 from services.gateway.streaming.choice import ChoiceSink
-from services.gateway.telemetry.metrics import Gauges, Outcome
+from services.gateway.telemetry.metrics import GatewayMetrics, RequestOutcome
 from services.gateway.telemetry.request_log import RequestLine, RequestLog
 
 CLIENT_GONE_STATUS: Final = 499
@@ -23,7 +23,7 @@ _FINISH_WORDS: Final = MappingProxyType(
 )
 
 
-class Record:
+class RequestRecord:
     """Filled in on the way; written once, at the end."""
 
     __slots__ = (
@@ -64,11 +64,11 @@ class Record:
 class AccessLog:
     """Writes records: the one canonical line per request, and what is counted."""
 
-    def __init__(self, gauges: Gauges, log: RequestLog) -> None:
-        self._gauges = gauges
+    def __init__(self, metrics: GatewayMetrics, log: RequestLog) -> None:
+        self._metrics = metrics
         self._log = log
 
-    def write(self, record: Record) -> None:
+    def write(self, record: RequestRecord) -> None:
         """Logs and counts one request at its end."""
         elapsed = time.monotonic() - record.started_at
         line = RequestLine(
@@ -81,7 +81,7 @@ class AccessLog:
             elapsed_ms=round(elapsed * 1000, 1),
             client_gone=record.client_gone,
         )
-        outcome = Outcome(record.dialect, line.status, record.reason, elapsed)
+        outcome = RequestOutcome(record.dialect, line.status, record.reason, elapsed)
         if record.principal:
             line.principal = record.principal
         served = record.served_by.last
@@ -96,11 +96,11 @@ class AccessLog:
         if record.error is not None:
             line.reason = record.error.reason.value
             line.detail = record.error.message
-        self._gauges.ended(outcome)
+        self._metrics.ended(outcome)
         self._log.write(line)
 
 
-def _add_times(record: Record, outcome: Outcome, line: RequestLine) -> None:
+def _add_times(record: RequestRecord, outcome: RequestOutcome, line: RequestLine) -> None:
     first = record.sinks[0]
     if not first.first_token_at:
         return
@@ -113,7 +113,7 @@ def _add_times(record: Record, outcome: Outcome, line: RequestLine) -> None:
     line.queue_ms = round(first.queue_seconds * 1000, 1)
 
 
-def _add_tokens(sinks: Sequence[ChoiceSink], outcome: Outcome, line: RequestLine) -> None:
+def _add_tokens(sinks: Sequence[ChoiceSink], outcome: RequestOutcome, line: RequestLine) -> None:
     """Counts over all choices that came to their end."""
     for sink in sinks:
         end = sink.finished_event

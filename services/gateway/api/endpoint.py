@@ -12,7 +12,7 @@ from starlette.types import Receive, Scope, Send
 
 from cortex.v1 import neuron_service_pb2 as neuron
 from services.backplane.errors import FleetError, Reason
-from services.gateway.api.access_log import AccessLog, Record
+from services.gateway.api.access_log import AccessLog, RequestRecord
 from services.gateway.api.auth import Auth
 from services.gateway.api.background import DetachedTasks
 from services.gateway.api.error_responses import Envelope, error_headers
@@ -40,9 +40,9 @@ from services.gateway.routing.model_list import list_models
 from services.gateway.settings import GatewaySettings
 from services.gateway.streaming.choice import ChoiceSink
 from services.gateway.streaming.collect import CollectSink
-from services.gateway.streaming.stream import Pace, Stream, StreamSink
-from services.gateway.streaming.ticker import Liveness
-from services.gateway.telemetry.metrics import Gauges
+from services.gateway.streaming.stream import ResponseStream, StreamLimits, StreamSink
+from services.gateway.streaming.ticker import Ticker
+from services.gateway.telemetry.metrics import GatewayMetrics
 
 _JSON: Final = (b"content-type", b"application/json")
 # The second keeps nginx from collecting the events.
@@ -59,21 +59,21 @@ class GatewayServices:
     auth: Auth
     view: FleetView
     dispatch: Dispatch
-    liveness: Liveness
-    gauges: Gauges
-    ledger: AccessLog
+    ticker: Ticker
+    metrics: GatewayMetrics
+    access_log: AccessLog
     detached: DetachedTasks
 
     async def count_tokens(self, request: neuron.CountTokensRequest) -> neuron.CountTokensResponse:
-        """See `Fleet.count_tokens`."""
+        """See `FleetQueries.count_tokens`."""
         return await self.dispatch.count_tokens(request)
 
     async def embed(self, request: neuron.EmbedRequest) -> neuron.EmbedResponse:
-        """See `Fleet.embed`."""
+        """See `FleetQueries.embed`."""
         return await self.dispatch.embed(request)
 
     def models(self) -> Sequence[ListedModel]:
-        """See `Fleet.models`."""
+        """See `FleetQueries.models`."""
         if not self.view.is_known:
             raise FleetError(
                 Reason.REGISTRY_UNAVAILABLE, "The fleet's registry has not been reached yet."
@@ -92,70 +92,72 @@ class GatewayServices:
 class _Endpoint:
     """The frame around every request: id, key, errors, one log line."""
 
-    def __init__(self, core: GatewayServices, name: str, envelope: Envelope) -> None:
-        self._core = core
+    def __init__(self, services: GatewayServices, name: str, envelope: Envelope) -> None:
+        self._services = services
         self._name = name
         self._envelope = envelope
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serves one request; never raises for anything that the client did."""
         head = read_head(scope)
-        record = Record(self._name, head.request_id)
-        exchange = RequestScope(self._core.settings, record)
-        self._core.gauges.requests_open.rise()
+        record = RequestRecord(self._name, head.request_id)
+        request_scope = RequestScope(self._services.settings, record)
+        self._services.metrics.requests_open.rise()
         response: DirectResponse | None = None
         try:
             body = await self._read(head, record, scope, receive)
             if record.principal:
                 head = dataclasses.replace(head, principal=record.principal)
             response = direct_response(scope, receive, send)
-            response.on_close(exchange.leave)
-            self._core.liveness.watch(exchange)
-            await self._serve(body, head, exchange, response)
+            response.on_close(request_scope.leave)
+            self._services.ticker.watch(request_scope)
+            await self._serve(body, head, request_scope, response)
         except ClientGoneError:
             record.client_gone = True
         except FleetError as failure:
             response = response or direct_response(scope, receive, send)
-            self._fail(failure, head, exchange, response)
+            self._fail(failure, head, request_scope, response)
         except asyncio.CancelledError:
-            if exchange.ended_by is None or response is None:
+            if request_scope.ended_by is None or response is None:
                 raise
-            exchange.uncancel()
-            self._fail(exchange.ended_by, head, exchange, response)
+            request_scope.uncancel()
+            self._fail(request_scope.ended_by, head, request_scope, response)
         except Exception:
             # The last resort: a bug must not look to the client like a broken connection.
             log.exception("request.crashed", request_id=head.request_id)
             bug = FleetError(Reason.INTERNAL, "The gateway failed; its log says why.")
             response = response or direct_response(scope, receive, send)
-            self._fail(bug, head, exchange, response)
+            self._fail(bug, head, request_scope, response)
         finally:
-            exchange.close()
-            self._core.liveness.forget(exchange)
-            self._core.gauges.requests_open.fall()
-            self._core.ledger.write(record)
+            request_scope.close()
+            self._services.ticker.forget(request_scope)
+            self._services.metrics.requests_open.fall()
+            self._services.access_log.write(record)
             if response is not None:
                 await response.aclose()
 
-    async def _read(self, head: Head, record: Record, scope: Scope, receive: Receive) -> bytes:
-        record.principal = self._core.auth.principal(head.headers)
+    async def _read(
+        self, head: Head, record: RequestRecord, scope: Scope, receive: Receive
+    ) -> bytes:
+        record.principal = self._services.auth.principal(head.headers)
         if scope["method"] == "GET":
             return b""
         check_media_type(head)
-        return await read_body(receive, max_bytes=self._core.settings.max_body_bytes)
+        return await read_body(receive, max_bytes=self._services.settings.max_body_bytes)
 
     async def _serve(
-        self, body: bytes, head: Head, exchange: RequestScope, response: DirectResponse
+        self, body: bytes, head: Head, request_scope: RequestScope, response: DirectResponse
     ) -> None:
         raise NotImplementedError
 
     def _fail(
-        self, error: FleetError, head: Head, exchange: RequestScope, response: DirectResponse
+        self, error: FleetError, head: Head, request_scope: RequestScope, response: DirectResponse
     ) -> None:
-        record = exchange.record
+        record = request_scope.record
         if record.client_gone:
             return
         record.error = error
-        stream = exchange.stream
+        stream = request_scope.stream
         if stream is not None and stream.is_committed:
             stream.fail(error)
             return
@@ -167,15 +169,15 @@ class _Endpoint:
 class LookupEndpoint(_Endpoint):
     """Serves what is no generation."""
 
-    def __init__(self, core: GatewayServices, lookup: Lookup) -> None:
-        super().__init__(core, lookup.name, lookup)
+    def __init__(self, services: GatewayServices, lookup: Lookup) -> None:
+        super().__init__(services, lookup.name, lookup)
         self._lookup = lookup
 
     async def _serve(
-        self, body: bytes, head: Head, exchange: RequestScope, response: DirectResponse
+        self, body: bytes, head: Head, request_scope: RequestScope, response: DirectResponse
     ) -> None:
-        answer = await self._lookup.answer(body, head, self._core)
-        exchange.record.status = 200
+        answer = await self._lookup.answer(body, head, self._services)
+        request_scope.record.status = 200
         response.start(200, [_JSON, *id_headers(head)])
         response.finish(answer)
 
@@ -183,11 +185,11 @@ class LookupEndpoint(_Endpoint):
 class GenerationEndpoint(_Endpoint):
     """Serves one dialect."""
 
-    def __init__(self, core: GatewayServices, dialect: Dialect) -> None:
-        super().__init__(core, dialect.name, dialect)
+    def __init__(self, services: GatewayServices, dialect: Dialect) -> None:
+        super().__init__(services, dialect.name, dialect)
         self._dialect = dialect
-        settings = core.settings
-        self._pace = Pace(
+        settings = services.settings
+        self._pace = StreamLimits(
             keepalive_seconds=settings.keepalive_seconds,
             heartbeat_seconds=settings.heartbeat_seconds,
             slow_reader_seconds=settings.slow_reader_seconds,
@@ -195,77 +197,81 @@ class GenerationEndpoint(_Endpoint):
         )
 
     async def _serve(
-        self, body: bytes, head: Head, exchange: RequestScope, response: DirectResponse
+        self, body: bytes, head: Head, request_scope: RequestScope, response: DirectResponse
     ) -> None:
-        record = exchange.record
-        ask = self._dialect.decode(body, head)
-        record.name = ask.model
-        record.stream = ask.stream
-        for request in ask.requests:
+        record = request_scope.record
+        decoded = self._dialect.decode(body, head)
+        record.name = decoded.model
+        record.stream = decoded.stream
+        for request in decoded.requests:
             request.request_id = request.request_id or head.request_id
             request.principal = record.principal
-        if ask.detached is not None:
-            self._detach(ask, ask.detached, head, exchange, response)
-        elif ask.stream:
-            await self._serve_stream(ask, head, exchange, response)
+        if decoded.detached is not None:
+            self._detach(decoded, decoded.detached, head, request_scope, response)
+        elif decoded.stream:
+            await self._serve_stream(decoded, head, request_scope, response)
         else:
-            await self._serve_whole(ask, head, record, response)
+            await self._serve_whole(decoded, head, record, response)
 
     async def _serve_whole(
-        self, ask: DecodedRequest, head: Head, record: Record, response: DirectResponse
+        self, decoded: DecodedRequest, head: Head, record: RequestRecord, response: DirectResponse
     ) -> None:
-        answer = self._dialect.body(ask, head, await self._collect(ask, record))
+        answer = self._dialect.body(decoded, head, await self._collect(decoded, record))
         record.status = 200
         response.start(200, [_JSON, *id_headers(head)])
         response.finish(answer)
 
-    async def _collect(self, ask: DecodedRequest, record: Record) -> Sequence[Collected]:
-        window = self._core.settings.window_tokens
-        sinks = [CollectSink(i, window_tokens=window) for i in range(len(ask.requests))]
+    async def _collect(self, decoded: DecodedRequest, record: RequestRecord) -> Sequence[Collected]:
+        window = self._services.settings.window_tokens
+        sinks = [CollectSink(i, window_tokens=window) for i in range(len(decoded.requests))]
         record.sinks = sinks
-        await self._run(ask, sinks, record)
+        await self._run(decoded, sinks, record)
         return [sink.collected() for sink in sinks]
 
     def _detach(
         self,
-        ask: DecodedRequest,
+        decoded: DecodedRequest,
         detached: Detached,
         head: Head,
-        exchange: RequestScope,
+        request_scope: RequestScope,
         response: DirectResponse,
     ) -> None:
-        task = self._core.detached.start(self._run_detached(ask, detached, head))
-        exchange.record.status = 200
+        task = self._services.detached.start(self._run_detached(decoded, detached, head))
+        request_scope.record.status = 200
         response.start(200, [_JSON, *id_headers(head)])
         response.finish(detached.accepted(task.cancel))
 
-    async def _run_detached(self, ask: DecodedRequest, detached: Detached, head: Head) -> None:
+    async def _run_detached(self, decoded: DecodedRequest, detached: Detached, head: Head) -> None:
         """One detached generation, with a log line of its own."""
-        record = Record(self._name, head.request_id)
-        record.name, record.principal = ask.model, head.principal
-        exchange = RequestScope(self._core.settings, record)
-        self._core.liveness.watch(exchange)
+        record = RequestRecord(self._name, head.request_id)
+        record.name, record.principal = decoded.model, head.principal
+        request_scope = RequestScope(self._services.settings, record)
+        self._services.ticker.watch(request_scope)
         try:
-            detached.finished(await self._collect(ask, record))
+            detached.finished(await self._collect(decoded, record))
             record.status = 200
         except FleetError as failure:
             record.error = failure
             detached.failed(failure)
         except asyncio.CancelledError:
-            record.error = exchange.ended_by or FleetError(Reason.CANCELLED, "It was stopped.")
+            record.error = request_scope.ended_by or FleetError(Reason.CANCELLED, "It was stopped.")
             detached.failed(record.error)
             raise
         finally:
             record.status = record.status or Reason.INTERNAL.row.http
-            exchange.close()
-            self._core.liveness.forget(exchange)
-            self._core.ledger.write(record)
+            request_scope.close()
+            self._services.ticker.forget(request_scope)
+            self._services.access_log.write(record)
 
     async def _serve_stream(
-        self, ask: DecodedRequest, head: Head, exchange: RequestScope, response: DirectResponse
+        self,
+        decoded: DecodedRequest,
+        head: Head,
+        request_scope: RequestScope,
+        response: DirectResponse,
     ) -> None:
-        projector = self._dialect.projector(ask, head)
-        stream = Stream(
+        projector = self._dialect.projector(decoded, head)
+        stream = ResponseStream(
             response,
             projector,
             headers=[
@@ -273,30 +279,31 @@ class GenerationEndpoint(_Endpoint):
                 *_STREAM,
                 *id_headers(head),
             ],
-            choices=len(ask.requests),
+            choices=len(decoded.requests),
             pace=self._pace,
         )
-        window = self._core.settings.window_tokens
+        window = self._services.settings.window_tokens
         sinks: list[ChoiceSink] = [
-            StreamSink(i, stream, projector, window_tokens=window) for i in range(len(ask.requests))
+            StreamSink(i, stream, projector, window_tokens=window)
+            for i in range(len(decoded.requests))
         ]
-        record = exchange.record
+        record = request_scope.record
         record.sinks = sinks
         record.status = 200
-        exchange.stream, exchange.requests = stream, ask.requests
-        self._core.gauges.streams_open.rise()
+        request_scope.stream, request_scope.requests = stream, decoded.requests
+        self._services.metrics.streams_open.rise()
         try:
-            await self._run(ask, sinks, record)
+            await self._run(decoded, sinks, record)
         finally:
-            self._core.gauges.streams_open.fall()
+            self._services.metrics.streams_open.fall()
 
     def _run(
-        self, ask: DecodedRequest, sinks: Sequence[ChoiceSink], record: Record
+        self, decoded: DecodedRequest, sinks: Sequence[ChoiceSink], record: RequestRecord
     ) -> Awaitable[None]:
-        return self._core.dispatch.generate(
-            ask.model,
-            ask.requests,
+        return self._services.dispatch.generate(
+            decoded.model,
+            decoded.requests,
             sinks,
             record.served_by,
-            keep_alive_seconds=ask.keep_alive_seconds,
+            keep_alive_seconds=decoded.keep_alive_seconds,
         )

@@ -17,7 +17,7 @@ from services.gateway.api.cors import Origins
 from services.gateway.api.head import lone_head
 from services.gateway.dialects.dialect import Head
 from services.gateway.http1.limits import Unanswered, Wording
-from services.gateway.telemetry.metrics import Gauges
+from services.gateway.telemetry.metrics import GatewayMetrics
 
 # Statuses that the server or the framework decides on, and the reasons that say the same.
 _BY_STATUS: Final[Mapping[int, Reason]] = {
@@ -62,7 +62,7 @@ def error_headers(error: FleetError, request_id: str) -> list[tuple[bytes, bytes
     return headers
 
 
-class Problems:
+class ErrorResponses:
     """Chooses the envelope by path and headers."""
 
     def __init__(
@@ -70,7 +70,7 @@ class Problems:
         *,
         default: Envelope,
         by_prefix: Mapping[str, Envelope],
-        gauges: Gauges,
+        metrics: GatewayMetrics,
         pages: Origins,
     ) -> None:
         """Chooses among envelopes.
@@ -78,12 +78,12 @@ class Problems:
         Args:
             default: where nothing tells the dialect.
             by_prefix: by the beginning of a path, or by the name of a header that is sent.
-            gauges: counts what is refused.
+            metrics: counts what is refused.
             pages: the sites whose pages may read it.
         """
         self._default = default
         self._by_prefix = by_prefix
-        self._gauges = gauges
+        self._metrics = metrics
         self._pages = pages
 
     def envelope(self, path: str, headers: Mapping[str, str]) -> Envelope:
@@ -135,7 +135,7 @@ class Problems:
 
     def _note(self, error: FleetError, status: int, path: str, request_id: str) -> None:
         """The one line and the one count that a request has which reaches no endpoint."""
-        self._gauges.refused(error.reason)
+        self._metrics.refused(error.reason)
         log.info(
             "request.refused",
             request_id=request_id,

@@ -8,9 +8,9 @@ from typing import Final
 
 from cortex.v1 import generation_pb2 as generation
 from services.backplane.errors import FleetError, Reason
-from services.gateway.api.access_log import Record
+from services.gateway.api.access_log import RequestRecord
 from services.gateway.settings import GatewaySettings
-from services.gateway.streaming.stream import Stream
+from services.gateway.streaming.stream import ResponseStream
 
 # What a template may add to a prompt, in bytes, generously.
 _TEMPLATE_BYTES: Final = 512
@@ -23,12 +23,12 @@ class RequestScope:
 
     __slots__ = ("_settings", "_task", "ended_by", "is_over", "record", "requests", "stream")
 
-    def __init__(self, settings: GatewaySettings, record: Record) -> None:
+    def __init__(self, settings: GatewaySettings, record: RequestRecord) -> None:
         self._settings = settings
         self._task = asyncio.current_task()
         self.record = record
         self.requests: Sequence[generation.GenerateRequest] = ()
-        self.stream: Stream | None = None
+        self.stream: ResponseStream | None = None
         self.is_over = False
         self.ended_by: FleetError | None = None
 
@@ -67,7 +67,7 @@ class RequestScope:
         if self.stream is not None and not self._may_be_refused(self.stream, now):
             self.stream.tick(now, slack)
 
-    def _may_be_refused(self, stream: Stream, now: float) -> bool:
+    def _may_be_refused(self, stream: ResponseStream, now: float) -> bool:
         """The neuron is still counting a prompt that may be too long for it.
 
         A refusal is an HTTP error, which clients act on, as long as no head has gone out: a

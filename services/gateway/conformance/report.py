@@ -54,7 +54,7 @@ class Client(msgspec.Struct, frozen=True):
         return sum(not check.why for check in found), len(found)
 
 
-class Report(msgspec.Struct, frozen=True):
+class ConformanceReport(msgspec.Struct, frozen=True):
     """One run against one build.
 
     Attributes:
@@ -77,12 +77,12 @@ def packaged() -> bytes:
     return (resources.files("services.gateway.conformance") / "report.json").read_bytes()
 
 
-def load() -> Report:
+def load() -> ConformanceReport:
     """The report of this build."""
-    return msgspec.json.decode(packaged(), type=Report)
+    return msgspec.json.decode(packaged(), type=ConformanceReport)
 
 
-def as_markdown(report: Report) -> str:
+def as_markdown(report: ConformanceReport) -> str:
     """A table: client by aspect, passed of all; failures and what does not apply below it."""
     lines = [
         f"Cortex {report.cortex} ({report.commit}), {report.date}, {report.model}",

@@ -7,7 +7,7 @@ from starlette.routing import Route
 from services.backplane.errors import FleetError
 from services.gateway.conformance.report import packaged
 from services.gateway.dialects.common import openai_body
-from services.gateway.dialects.dialect import Fleet, Head, Mount
+from services.gateway.dialects.dialect import FleetQueries, Head, Mount
 
 
 class Conformance:
@@ -18,7 +18,7 @@ class Conformance:
     def __init__(self) -> None:
         self._report = packaged()
 
-    async def answer(self, body: bytes, head: Head, fleet: Fleet) -> bytes:
+    async def answer(self, body: bytes, head: Head, fleet: FleetQueries) -> bytes:
         """The report."""
         return self._report
 

@@ -186,11 +186,11 @@ class Dialect(Protocol):
         """
         ...
 
-    def projector(self, ask: DecodedRequest, head: Head) -> Projector:
+    def projector(self, decoded: DecodedRequest, head: Head) -> Projector:
         """A fresh encoder for one streamed response."""
         ...
 
-    def body(self, ask: DecodedRequest, head: Head, choices: Sequence[Collected]) -> bytes:
+    def body(self, decoded: DecodedRequest, head: Head, choices: Sequence[Collected]) -> bytes:
         """The whole response, unstreamed."""
         ...
 
@@ -209,14 +209,14 @@ class ListedModel:
         created_unix_seconds: when it was first known; 0 where that is not known.
         description: for people; may be empty.
         capabilities: what it can do.
-        max_context_tokens: the tightest of its loaded copies, else as configured; None: not known.
+        max_context_tokens: the tightest of its loaded instances, else as configured; None: not known.
         max_output_tokens: None: no limit of its own.
         price: None: unknown.
         is_loaded: some instance is READY.
         locations: neuron name and state of every instance, by neuron name.
         feasible_neurons: where it could run.
         weights: its files, as some neuron has described them; None: none has yet.
-        memory_bytes: of the copy that holds most: in all, and on GPUs.
+        memory_bytes: of the instance that holds most: in all, and on GPUs.
     """
 
     model: str
@@ -234,7 +234,7 @@ class ListedModel:
     memory_bytes: tuple[int, int] = (0, 0)
 
 
-class Fleet(Protocol):
+class FleetQueries(Protocol):
     """What a lookup may ask. Calls are routed, placed and retried as generations are.
 
     Raises (the coroutines): FleetError, MODEL_UNKNOWN among them.
@@ -265,7 +265,7 @@ class Lookup(Protocol):
         """For logs and metrics: `openai_embeddings`."""
         ...
 
-    async def answer(self, body: bytes, head: Head, fleet: Fleet) -> bytes:
+    async def answer(self, body: bytes, head: Head, fleet: FleetQueries) -> bytes:
         """The JSON body of the answer.
 
         Raises:

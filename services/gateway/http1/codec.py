@@ -103,7 +103,7 @@ class HttptoolsCodec:
         if self._connection is not None:
             self._connection.drain()
             await asyncio.sleep(self._config.graceful_timeout)
-            self._connection.outlet.abort()
+            self._connection.writer.abort()
 
     def _spawn(self, exchange: Exchange) -> None:
         self._task_group.spawn(self._run, exchange)
@@ -125,7 +125,7 @@ class HttptoolsCodec:
             connection.app_returned(exchange)
 
     def _hand_over(self, data: bytes) -> None:
-        paused = self._connection is not None and self._connection.outlet.write_paused
+        paused = self._connection is not None and self._connection.writer.write_paused
         self._stock = H11Protocol(*self._arguments)
         self._seam.give_back(data, write_paused=paused)
 

@@ -48,7 +48,7 @@ class Connection(asyncio.Protocol):
         self._hand_over = hand_over
         self._on_lost = on_lost
         self._deadline = Deadline(asyncio.get_running_loop(), self._overdue)
-        self.outlet = ConnectionWriter(transport, deadline=self._deadline, limits=self._limits)
+        self.writer = ConnectionWriter(transport, deadline=self._deadline, limits=self._limits)
         self._reader = RequestReader(self, self._limits)
         self._active: Exchange | None = None
         self._newest: Exchange | None = None
@@ -64,7 +64,7 @@ class Connection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """asyncio: bytes from the client."""
-        if self.outlet.closing or self._refusal is not None:
+        if self.writer.closing or self._refusal is not None:
             return
         if self._turnover is not None:
             self._turnover += data
@@ -76,22 +76,22 @@ class Connection(asyncio.Protocol):
     def eof_received(self) -> None:
         """asyncio: the client has ended its side, which is how a client leaves."""
         self._leave()
-        self.outlet.close()
+        self.writer.close()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """asyncio: the transport is gone."""
         self._deadline.cancel()
-        self.outlet.lost()
+        self.writer.lost()
         self._leave()
         self._on_lost()
 
     def pause_writing(self) -> None:
         """asyncio: the write buffer is full."""
-        self.outlet.pause()
+        self.writer.pause()
 
     def resume_writing(self) -> None:
         """asyncio: the write buffer has emptied."""
-        self.outlet.resume()
+        self.writer.resume()
         if self._active is not None:
             self._active.drained()
 
@@ -99,7 +99,7 @@ class Connection(asyncio.Protocol):
         """A head is complete: starts the app, or queues behind the exchange that runs."""
         self._served += 1
         self._head_is_timed = False
-        exchange = Exchange(head, outlet=self.outlet, pipeline=self, date=self._settings.date)
+        exchange = Exchange(head, writer=self.writer, pipeline=self, date=self._settings.date)
         self._newest = exchange
         if self._active is None:
             self._start(exchange)
@@ -132,7 +132,7 @@ class Connection(asyncio.Protocol):
         if not exchange.body.complete:
             self._linger()
         elif not exchange.keep_alive or self._draining:
-            self.outlet.close()
+            self.writer.close()
         elif self._queue:
             self._start(self._queue.popleft())
             self._go_on_reading()
@@ -164,7 +164,7 @@ class Connection(asyncio.Protocol):
         self._draining = True
         self._queue.clear()
         if self._active is None and self._refusal is None:
-            self.outlet.close()
+            self.writer.close()
 
     def _start(self, exchange: Exchange) -> None:
         self._active = exchange
@@ -207,7 +207,7 @@ class Connection(asyncio.Protocol):
             or len(self._queue) >= self._limits.pipelined_requests
             or (newest is not None and newest.body.pending_bytes > BODY_HIGH_WATER_BYTES)
         )
-        if self.outlet.closing or pause is self._reading_paused:
+        if self.writer.closing or pause is self._reading_paused:
             return
         if pause:
             self._stop_reading()
@@ -216,14 +216,14 @@ class Connection(asyncio.Protocol):
             self._transport.resume_reading()
 
     def _stop_reading(self) -> None:
-        if not self._reading_paused and not self.outlet.closing:
+        if not self._reading_paused and not self.writer.closing:
             self._reading_paused = True
             self._transport.pause_reading()
 
     def _rearm(self) -> None:
         """Sets the deadline that fits what the connection waits for."""
         limits = self._limits
-        if self.outlet.closing:
+        if self.writer.closing:
             return
         if self._newest is not None and not self._newest.body.complete:
             if self._reading_paused:
@@ -240,14 +240,14 @@ class Connection(asyncio.Protocol):
             self._deadline.set(limits.head_seconds)
 
     def _overdue(self) -> None:
-        if self.outlet.closing:
-            self.outlet.abort()
+        if self.writer.closing:
+            self.writer.abort()
         elif self._newest is not None and not self._newest.body.complete:
             self._refuse(Refused(408, "the rest of the body did not come in time"))
         elif self._reader.in_head:
             self._refuse(Refused(408, "the rest of the headers did not come in time"))
         else:
-            self.outlet.close()
+            self.writer.close()
 
     def _refuse(self, refused: Refused) -> None:
         """Answers in the place of the newest request, behind those asked for earlier."""
@@ -259,7 +259,7 @@ class Connection(asyncio.Protocol):
                 cannot_say_why = newest.answered
                 newest.disconnected()
                 if cannot_say_why:
-                    self.outlet.close()
+                    self.writer.close()
                     return
             elif newest in self._queue:
                 self._queue.remove(newest)
@@ -267,15 +267,15 @@ class Connection(asyncio.Protocol):
             self._answer_refusal(refused)
 
     def _answer_refusal(self, refused: Refused) -> None:
-        self.outlet.emit(self._settings.refusal(refused, self._reader.asked))
+        self.writer.emit(self._settings.refusal(refused, self._reader.asked))
         self._linger()
 
     def _linger(self) -> None:
-        if self._reading_paused and not self.outlet.closing:
+        if self._reading_paused and not self.writer.closing:
             self._reading_paused = False
             self._transport.resume_reading()
         self._held = b""
-        self.outlet.linger()
+        self.writer.linger()
 
     def _turn_over(self, data: bytes) -> None:
         """Hands the connection over once the exchanges before are finished."""

@@ -62,19 +62,19 @@ class Exchange:
         "_must_continue",
         "_on_close",
         "_on_drain",
-        "_outlet",
         "_phase",
         "_pipeline",
         "_remaining",
+        "_writer",
         "body",
         "head",
         "keep_alive",
     )
 
     def __init__(
-        self, head: RequestHead, *, outlet: ConnectionWriter, pipeline: Pipeline, date: DateHeader
+        self, head: RequestHead, *, writer: ConnectionWriter, pipeline: Pipeline, date: DateHeader
     ) -> None:
-        self._outlet = outlet
+        self._writer = writer
         self._pipeline = pipeline
         self._date = date
         self._phase = _WAITING
@@ -109,7 +109,7 @@ class Exchange:
         """Returns the next ASGI event; releases the socket when it takes what was pending."""
         if self._must_continue and self._phase is _WAITING and not self.body.complete:
             self._must_continue = False
-            self._outlet.emit(CONTINUE)
+            self._writer.emit(CONTINUE)
         message = await self.body.next_message()
         self._pipeline.body_taken()
         return message
@@ -131,8 +131,8 @@ class Exchange:
             raise RuntimeError("http.response.body before http.response.start")
         if message.get("more_body", False):
             self.write(message.get("body", b""))
-            if self._outlet.write_paused:
-                await self._outlet.writable()
+            if self._writer.write_paused:
+                await self._writer.writable()
         else:
             self.finish(message.get("body", b""))
 
@@ -156,13 +156,13 @@ class Exchange:
         if self._phase is _OPEN:
             if self._chunked:
                 if data:
-                    self._outlet.emit(b"%x\r\n%b\r\n" % (len(data), data))
+                    self._writer.emit(b"%x\r\n%b\r\n" % (len(data), data))
             elif not self._bodyless:
                 self._write_counted(data)
         elif self._phase is _BEGUN:
             self._open(data)
-        if self._outlet.write_paused and self._outlet.overfull:
-            self._outlet.abort()
+        if self._writer.write_paused and self._writer.overfull:
+            self._writer.abort()
             self.disconnected()
 
     def finish(self, tail: bytes = b"") -> None:
@@ -173,7 +173,7 @@ class Exchange:
             return
         elif self._chunked:
             framed = b"%x\r\n%b\r\n0\r\n\r\n" % (len(tail), tail) if tail else b"0\r\n\r\n"
-            self._outlet.emit(framed)
+            self._writer.emit(framed)
         elif not self._bodyless:
             self._write_counted(tail)
         if self.closed:
@@ -189,17 +189,17 @@ class Exchange:
         if self._phase is not _DONE:
             self._on_close = None
             self.withdraw()
-            self._outlet.close()
+            self._writer.close()
 
     def buffered(self) -> int:
         """See `DirectResponse.buffered`."""
-        return self._outlet.buffered() if self._phase is not _DONE else 0
+        return self._writer.buffered() if self._phase is not _DONE else 0
 
     def on_close(self, callback: Callable[[], None]) -> None:
         """See `DirectResponse.on_close`."""
         self._on_close = callback
         if self._lost:
-            self._outlet.loop.call_soon(self._tell_closed)
+            self._writer.loop.call_soon(self._tell_closed)
 
     def on_drain(self, callback: Callable[[], None]) -> None:
         """See `DirectResponse.on_drain`."""
@@ -216,7 +216,7 @@ class Exchange:
         if self._phase is not _DONE:
             self._lost = True
             self.withdraw()
-            self._outlet.loop.call_soon(self._tell_closed)
+            self._writer.loop.call_soon(self._tell_closed)
 
     def withdraw(self) -> None:
         """Ends the exchange without an answer of its own."""
@@ -237,9 +237,9 @@ class Exchange:
         head = self._framed_head(None)
         self._phase = _OPEN
         if self._chunked and data:
-            self._outlet.emit(b"%b\r\n%x\r\n%b\r\n" % (head, len(data), data))
+            self._writer.emit(b"%b\r\n%x\r\n%b\r\n" % (head, len(data), data))
             return
-        self._outlet.emit(head + b"\r\n")
+        self._writer.emit(head + b"\r\n")
         if not self._chunked and not self._bodyless:
             self._write_counted(data)
 
@@ -247,11 +247,11 @@ class Exchange:
         head = self._framed_head(len(data))
         self._phase = _OPEN
         if self._bodyless:
-            self._outlet.emit(head + b"\r\n")
+            self._writer.emit(head + b"\r\n")
         elif self._remaining is not None and len(data) > self._remaining:
             self._overrun()
         else:
-            self._outlet.emit(b"%b\r\n%b" % (head, data))
+            self._writer.emit(b"%b\r\n%b" % (head, data))
             self._remaining = 0 if self._remaining is None else self._remaining - len(data)
 
     def _framed_head(self, whole_size: int | None) -> bytes:
@@ -282,7 +282,7 @@ class Exchange:
                 return
             self._remaining -= len(data)
         if data:
-            self._outlet.emit(data)
+            self._writer.emit(data)
 
     def _overrun(self) -> None:
         log.error("response.longer_than_declared", path=self.path)

@@ -18,17 +18,17 @@ _FIRST_CHARACTERS: Final = 2048
 
 
 class Availability(enum.Enum):
-    """What a loaded copy is good for, as far as the fleet knows."""
+    """What a loaded instance is good for, as far as the fleet knows."""
 
     SERVING = "serving"
     RECOVERING = "recovering"
-    """Its worker died and comes back by itself: worth waiting for, never worth a second copy."""
+    """Its worker died and comes back by itself: worth waiting for, never worth a second instance."""
     UNUSABLE = "unusable"
     """Loading, draining, failed, squeezed, made of an outdated entry, or on a lost neuron."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Candidate:
+class InstanceCandidate:
     """One instance of the wanted model.
 
     Attributes:
@@ -41,30 +41,30 @@ class Candidate:
     model: str
     neuron: str
     address: str
-    standing: Availability
+    availability: Availability
     foreign_requests: int = 0
     report: tuple[str, int] = ("", 0)
     max_context_tokens: int = 0
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class NobodyServes:
+class NoneServing:
     """No candidate may serve now.
 
     Attributes:
-        recovering: some copy is coming back by itself.
+        recovering: some instance is coming back by itself.
     """
 
     recovering: bool
 
 
 def choose(
-    candidates: Sequence[Candidate],
+    candidates: Sequence[InstanceCandidate],
     outstanding: Mapping[str, int],
     *,
     excluded: Collection[str] = (),
     prefix: Callable[[], bytes] = bytes,
-) -> Candidate | NobodyServes:
+) -> InstanceCandidate | NoneServing:
     """The candidate with the least outstanding work.
 
     Equal ones are told apart by the prompt's prefix, so that a conversation comes back to the
@@ -76,12 +76,12 @@ def choose(
         excluded: instance ids that have failed this request.
         prefix: the beginning of the prompt; only called to break a tie.
     """
-    best: list[Candidate] = []
+    best: list[InstanceCandidate] = []
     least = 0
     recovering = False
     for candidate in candidates:
-        if candidate.standing is not Availability.SERVING or candidate.instance_id in excluded:
-            recovering = recovering or candidate.standing is Availability.RECOVERING
+        if candidate.availability is not Availability.SERVING or candidate.instance_id in excluded:
+            recovering = recovering or candidate.availability is Availability.RECOVERING
             continue
         work = candidate.foreign_requests + outstanding.get(candidate.instance_id, 0)
         if not best or work < least:
@@ -89,14 +89,14 @@ def choose(
         elif work == least:
             best.append(candidate)
     if not best:
-        return NobodyServes(recovering)
+        return NoneServing(recovering)
     if len(best) == 1:
         return best[0]
     beginning = prefix()
     return max(best, key=lambda candidate: (_affinity(beginning, candidate), candidate.instance_id))
 
 
-def _affinity(prefix: bytes, candidate: Candidate) -> bytes:
+def _affinity(prefix: bytes, candidate: InstanceCandidate) -> bytes:
     """Rendezvous hashing: when an instance comes or goes, only its own conversations move."""
     if not prefix:
         return b""

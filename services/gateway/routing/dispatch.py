@@ -12,11 +12,11 @@ from cortex.v1 import neuron_service_pb2 as neuron
 from cortex.v1 import registry_service_pb2 as registry
 from services.backplane.calls import unary
 from services.backplane.errors import FleetError
-from services.gateway.routing.choose import Candidate, prompt_prefix
-from services.gateway.routing.place import Placer, Wanted
+from services.gateway.routing.choose import InstanceCandidate, prompt_prefix
+from services.gateway.routing.place import Placer, WantedModel
 from services.gateway.routing.retry import RetryState, ServedBy
 from services.gateway.streaming.choice import ChoiceSink
-from services.gateway.transports.pool import Link, Links
+from services.gateway.transports.pool import NeuronLink, NeuronLinks
 
 Response = TypeVar("Response")
 
@@ -25,7 +25,7 @@ class Dispatch:
     """Between the endpoints and the fleet."""
 
     def __init__(
-        self, *, placer: Placer, links: Links, outstanding: Outstanding, attempts: int
+        self, *, placer: Placer, links: NeuronLinks, outstanding: Outstanding, attempts: int
     ) -> None:
         self._placer = placer
         self._links = links
@@ -89,7 +89,7 @@ class Dispatch:
         record: ServedBy,
         keep_alive_seconds: float | None,
     ) -> None:
-        wanted = Wanted(
+        wanted = WantedModel(
             name,
             request.request_id,
             request.principal,
@@ -100,23 +100,23 @@ class Dispatch:
         target = self._placer.loaded(wanted, None)
         if keep_alive_seconds is not None and target is not None:
             self._placer.tell_keep_alive(wanted)
-        troubles: RetryState | None = None
+        retry: RetryState | None = None
         while True:
             if target is None:
-                troubles = troubles or RetryState(self._attempts)
-                target = await self._placer.place(wanted, troubles, sink)
+                retry = retry or RetryState(self._attempts)
+                target = await self._placer.place(wanted, retry, sink)
             record.attempt(target)
             error = await self._attempt(target, request, sink)
             if error is None:
                 return
-            troubles = troubles or RetryState(self._attempts)
-            troubles.note(target.instance_id, target.report, error)
-            if not sink.may_restart or not troubles.may_go_on(error):
+            retry = retry or RetryState(self._attempts)
+            retry.note(target.instance_id, target.report, error)
+            if not sink.may_restart or not retry.may_go_on(error):
                 raise error
-            target = self._placer.loaded(wanted, troubles)
+            target = self._placer.loaded(wanted, retry)
 
     async def _attempt(
-        self, target: Candidate, request: generation.GenerateRequest, sink: ChoiceSink
+        self, target: InstanceCandidate, request: generation.GenerateRequest, sink: ChoiceSink
     ) -> FleetError | None:
         request.model = target.model
         request.instance_id = target.instance_id
@@ -129,12 +129,14 @@ class Dispatch:
             sink.detach()
             self._outstanding.give_back(target.instance_id)
 
-    async def _unary(self, request: Any, call: Callable[[Link], Awaitable[Response]]) -> Response:
-        wanted = Wanted(request.model, getattr(request, "request_id", ""))
-        troubles = RetryState(self._attempts)
+    async def _unary(
+        self, request: Any, call: Callable[[NeuronLink], Awaitable[Response]]
+    ) -> Response:
+        wanted = WantedModel(request.model, getattr(request, "request_id", ""))
+        retry = RetryState(self._attempts)
         while True:
-            target = self._placer.loaded(wanted, troubles) or await self._placer.place(
-                wanted, troubles, _Nobody()
+            target = self._placer.loaded(wanted, retry) or await self._placer.place(
+                wanted, retry, _Nobody()
             )
             request.model = target.model
             request.instance_id = target.instance_id
@@ -142,8 +144,8 @@ class Dispatch:
             try:
                 return await unary(call(self._links.to(target.address)))
             except FleetError as error:
-                troubles.note(target.instance_id, target.report, error)
-                if not troubles.may_go_on(error):
+                retry.note(target.instance_id, target.report, error)
+                if not retry.may_go_on(error):
                     raise
             finally:
                 self._outstanding.give_back(target.instance_id)

@@ -1,4 +1,4 @@
-"""The gateway's copy of the fleet: what it routes by, also while the registry is away."""
+"""What the gateway knows of the fleet: it routes by, also while the registry is away."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from cortex.v1 import registry_service_pb2 as registry
 from services.backplane import protobuf_time
 from services.backplane.changes import Changes
 from services.backplane.errors import FleetError, Reason
-from services.gateway.routing.choose import Availability, Candidate
+from services.gateway.routing.choose import Availability, InstanceCandidate
 
 # A registry that has just been restarted knows no neuron before it has attached again.
 RETAINED_SECONDS: Final = 20.0
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Resolved:
+class ResolvedModel:
     """What a client's name for a model stands for.
 
     Attributes:
@@ -29,7 +29,7 @@ class Resolved:
     """
 
     model: str
-    candidates: tuple[Candidate, ...]
+    candidates: tuple[InstanceCandidate, ...]
     max_wait_seconds: float | None = None
 
 
@@ -46,7 +46,7 @@ class FleetView:
         self._catalogue: dict[str, registry.CatalogueModel] = {}
         self._by_name: dict[str, registry.CatalogueModel] = {}
         self._foreign: dict[str, dict[str, int]] = {}
-        self._resolved: dict[str, Resolved] = {}
+        self._resolved: dict[str, ResolvedModel] = {}
         self._changes = Changes()
         self.revision: int | None = None
         self.registry_incarnation_id = ""
@@ -96,7 +96,7 @@ class FleetView:
         """Returns after the next change."""
         await self._changes.after(self._changes.version)
 
-    def resolve(self, name: str) -> Resolved:
+    def resolve(self, name: str) -> ResolvedModel:
         """What a name or alias stands for.
 
         Raises:
@@ -108,7 +108,7 @@ class FleetView:
             self._resolved[name] = resolved
         return resolved
 
-    def _resolve(self, name: str) -> Resolved:
+    def _resolve(self, name: str) -> ResolvedModel:
         entry = self._by_name.get(name)
         model = name if entry is None else entry.model
         candidates = tuple(self._candidates(model, 0 if entry is None else entry.config_revision))
@@ -124,16 +124,16 @@ class FleetView:
         wait = None
         if entry is not None and entry.HasField("max_wait"):
             wait = protobuf_time.seconds(entry.max_wait)
-        return Resolved(model, candidates, wait)
+        return ResolvedModel(model, candidates, wait)
 
-    def _candidates(self, model: str, config_revision: int) -> list[Candidate]:
+    def _candidates(self, model: str, config_revision: int) -> list[InstanceCandidate]:
         return [
-            Candidate(
+            InstanceCandidate(
                 instance_id=instance.instance_id,
                 model=model,
                 neuron=neuron.identity.name,
                 address=neuron.identity.address,
-                standing=standing_of(neuron, instance, config_revision),
+                availability=availability_of(neuron, instance, config_revision),
                 foreign_requests=self._foreign[neuron.identity.name][instance.instance_id],
                 report=(neuron.identity.incarnation_id, neuron.report.sequence),
                 max_context_tokens=instance.max_context_tokens,
@@ -180,12 +180,12 @@ class FleetView:
             self.on_models()
 
 
-def standing_of(
+def availability_of(
     neuron: registry.Neuron, instance: model_pb2.Instance, config_revision: int
 ) -> Availability:
     """What one instance is good for.
 
-    Revision 0, on either side, means made by hand: any copy will do.
+    Revision 0, on either side, means made by hand: any instance will do.
     """
     if neuron.lost or neuron.report.draining:
         return Availability.UNUSABLE

@@ -1,4 +1,4 @@
-"""Merges catalogue, loaded copies and models on disk into one list of what may be asked for."""
+"""Merges catalogue, loaded instances and models on disk into one list of what may be asked for."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ def list_models(
     for name in sorted(neurons):
         if not neurons[name].lost:
             for instance in neurons[name].report.instances:
-                copies = placed.setdefault(instance.spec.model, [])
-                copies.append((name, neurons[name], instance))
+                instances = placed.setdefault(instance.spec.model, [])
+                instances.append((name, neurons[name], instance))
     names = sorted({*catalogue, *placed})
     empty = registry.CatalogueModel()
     return [_listed(n, catalogue.get(n, empty), placed.get(n, [])) for n in names]
@@ -51,13 +51,13 @@ def _listed(name: str, entry: registry.CatalogueModel, placed: Sequence[_Placed]
 def _weights(
     entry: registry.CatalogueModel, ready: Sequence[model_pb2.Instance]
 ) -> model_pb2.StoredModel | None:
-    """What a loaded copy is made of; else what the registry has heard of last."""
+    """What a loaded instance is made of; else what the registry has heard of last."""
     loaded = next((one.weights for one in ready if one.HasField("weights")), None)
     return loaded or (entry.weights if entry.HasField("weights") else None)
 
 
 def _memory(neuron: registry.Neuron, instance: model_pb2.Instance) -> tuple[int, int]:
-    """Bytes that one copy holds: in all, and on GPUs."""
+    """Bytes that one instance holds: in all, and on GPUs."""
     gpus = {
         device.device_id
         for device in neuron.report.devices

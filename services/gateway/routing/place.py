@@ -15,11 +15,11 @@ from services.backplane import protobuf_time
 from services.backplane.backoff import delays
 from services.backplane.errors import FleetError, Reason
 from services.backplane.timeouts import timeout
-from services.gateway.routing.choose import Availability, Candidate, NobodyServes, choose
-from services.gateway.routing.fleet_view import FleetView, Resolved
-from services.gateway.routing.registry_client import RegistryLink
+from services.gateway.routing.choose import Availability, InstanceCandidate, NoneServing, choose
+from services.gateway.routing.fleet_view import FleetView, ResolvedModel
+from services.gateway.routing.registry_client import RegistryClient
 from services.gateway.routing.retry import RetryState
-from services.gateway.telemetry.metrics import Gauges
+from services.gateway.telemetry.metrics import GatewayMetrics
 
 # A registry that is being restarted is back within this time, and so is a stand-by that takes over.
 _REGISTRY_PATIENCE_SECONDS: Final = 10.0
@@ -29,7 +29,7 @@ _AWAY: Final = frozenset({Reason.REGISTRY_UNAVAILABLE, Reason.NOT_LEADER, Reason
 log = structlog.get_logger()
 
 
-class Waiter(Protocol):
+class PlacementSink(Protocol):
     """Whoever wants to know what is being waited for."""
 
     def waiting(self, step: registry.EnsureModelResponse) -> None:
@@ -37,7 +37,7 @@ class Waiter(Protocol):
         ...
 
 
-class Wanted(msgspec.Struct, frozen=True):
+class WantedModel(msgspec.Struct, frozen=True):
     """What is to be placed.
 
     Attributes:
@@ -63,29 +63,31 @@ class Placer:
         *,
         view: FleetView,
         outstanding: Mapping[str, int],
-        link: RegistryLink,
-        gauges: Gauges,
+        registry_client: RegistryClient,
+        metrics: GatewayMetrics,
         placement_seconds: float,
         settle_seconds: float,
     ) -> None:
         self._view = view
         self._outstanding = outstanding
-        self._link = link
-        self._gauges = gauges
+        self._registry_client = registry_client
+        self._metrics = metrics
         self._placement_seconds = placement_seconds
         self._settle_seconds = settle_seconds
         self._telling: set[asyncio.Task[None]] = set()
 
-    def loaded(self, wanted: Wanted, troubles: RetryState | None) -> Candidate | None:
+    def loaded(self, wanted: WantedModel, retry: RetryState | None) -> InstanceCandidate | None:
         """The best instance that is ready now; None where there is none.
 
         Raises:
             FleetError: MODEL_UNKNOWN, or REGISTRY_UNAVAILABLE.
         """
-        picked = self._pick(self._view.resolve(wanted.name), wanted, troubles)
-        return picked if isinstance(picked, Candidate) else None
+        picked = self._pick(self._view.resolve(wanted.name), wanted, retry)
+        return picked if isinstance(picked, InstanceCandidate) else None
 
-    async def place(self, wanted: Wanted, troubles: RetryState, waiter: Waiter) -> Candidate:
+    async def place(
+        self, wanted: WantedModel, retry: RetryState, sink: PlacementSink
+    ) -> InstanceCandidate:
         """An instance, whatever it takes within the time there is.
 
         Raises:
@@ -96,8 +98,8 @@ class Placer:
         seconds = resolved.max_wait_seconds or self._placement_seconds
         try:
             async with timeout(seconds):
-                return await self._settled(wanted, troubles) or await self._ensured(
-                    wanted, troubles, waiter
+                return await self._settled(wanted, retry) or await self._ensured(
+                    wanted, retry, sink
                 )
         except TimeoutError as error:
             raise FleetError(
@@ -106,7 +108,7 @@ class Placer:
                 retry_after_seconds=10,
             ) from error
 
-    def tell_keep_alive(self, wanted: Wanted) -> None:
+    def tell_keep_alive(self, wanted: WantedModel) -> None:
         """Tells the registry, beside the request, how long a loaded model should stay."""
         task = asyncio.create_task(self._keep_alive(wanted))
         self._telling.add(task)
@@ -118,40 +120,40 @@ class Placer:
             task.cancel()
         await asyncio.gather(*self._telling, return_exceptions=True)
 
-    async def _keep_alive(self, wanted: Wanted) -> None:
+    async def _keep_alive(self, wanted: WantedModel) -> None:
         try:
             async with timeout(_REGISTRY_PATIENCE_SECONDS):
-                async for _ in self._link.ensure(_request(wanted)):
+                async for _ in self._registry_client.ensure(_request(wanted)):
                     pass
         except (FleetError, TimeoutError) as error:
             log.warning("keep_alive.not_told", model=wanted.name, detail=str(error))
 
     def _pick(
-        self, resolved: Resolved, wanted: Wanted, troubles: RetryState | None
-    ) -> Candidate | NobodyServes:
-        excluded = troubles.excluded(resolved.candidates) if troubles is not None else ()
+        self, resolved: ResolvedModel, wanted: WantedModel, retry: RetryState | None
+    ) -> InstanceCandidate | NoneServing:
+        excluded = retry.excluded(resolved.candidates) if retry is not None else ()
         return choose(
             resolved.candidates, self._outstanding, excluded=excluded, prefix=wanted.prefix
         )
 
-    async def _settled(self, wanted: Wanted, troubles: RetryState) -> Candidate | None:
-        """Waits while copies come back by themselves, or while news of a failure is on its way."""
-        if troubles.last is not None and not troubles.model_was_lost:
-            picked = self._pick(self._view.resolve(wanted.name), wanted, troubles)
-            if isinstance(picked, NobodyServes):
-                raise troubles.last
+    async def _settled(self, wanted: WantedModel, retry: RetryState) -> InstanceCandidate | None:
+        """Waits while instances come back by themselves, or while news of a failure is on its way."""
+        if retry.last is not None and not retry.model_was_lost:
+            picked = self._pick(self._view.resolve(wanted.name), wanted, retry)
+            if isinstance(picked, NoneServing):
+                raise retry.last
             return picked
-        settled_at = time.monotonic() + (self._settle_seconds if troubles.last else 0)
+        settled_at = time.monotonic() + (self._settle_seconds if retry.last else 0)
         while True:
             resolved = self._view.resolve(wanted.name)
-            picked = self._pick(resolved, wanted, troubles)
-            if isinstance(picked, Candidate):
+            picked = self._pick(resolved, wanted, retry)
+            if isinstance(picked, InstanceCandidate):
                 return picked
             left = settled_at - time.monotonic()
             if picked.recovering:
                 await self._view.changed()
             elif left <= 0 or not any(
-                c.standing is Availability.SERVING for c in resolved.candidates
+                c.availability is Availability.SERVING for c in resolved.candidates
             ):
                 return None
             else:
@@ -164,34 +166,36 @@ class Placer:
         except TimeoutError:
             return
 
-    async def _ensured(self, wanted: Wanted, troubles: RetryState, waiter: Waiter) -> Candidate:
+    async def _ensured(
+        self, wanted: WantedModel, retry: RetryState, sink: PlacementSink
+    ) -> InstanceCandidate:
         patience = _Patience()
         while True:
             try:
-                return await self._ask_registry(wanted, troubles, waiter, patience)
+                return await self._ask_registry(wanted, retry, sink, patience)
             except FleetError as error:
                 if error.reason not in _AWAY or patience.is_over:
                     raise
-            self._link.turn_to_next()
+            self._registry_client.turn_to_next()
             await asyncio.sleep(patience.pause())
 
     async def _ask_registry(
-        self, wanted: Wanted, troubles: RetryState, waiter: Waiter, patience: _Patience
-    ) -> Candidate:
+        self, wanted: WantedModel, retry: RetryState, sink: PlacementSink, patience: _Patience
+    ) -> InstanceCandidate:
         request = _request(wanted)
-        request.excluded_instance_ids.extend(troubles.failed_instances)
+        request.excluded_instance_ids.extend(retry.failed_instances)
         is_cold = False
-        async for step in self._link.ensure(request):
+        async for step in self._registry_client.ensure(request):
             patience.begin()
             kind = step.WhichOneof("event")
             if kind == "placed":
                 if is_cold:
-                    self._gauges.cold_start(step.placed.model or wanted.name)
+                    self._metrics.cold_start(step.placed.model or wanted.name)
                 return _candidate(step.placed, wanted.name)
             is_cold = is_cold or kind in {"loading", "evicting"}
             if kind == "evicting":
-                self._gauges.evicted(step.evicting.victim_models)
-            waiter.waiting(step)
+                self._metrics.evicted(step.evicting.victim_models)
+            sink.waiting(step)
         raise FleetError(Reason.REGISTRY_UNAVAILABLE, "The registry ended without a placement.")
 
 
@@ -216,7 +220,7 @@ class _Patience:
         return next(self._pauses)
 
 
-def _request(wanted: Wanted) -> registry.EnsureModelRequest:
+def _request(wanted: WantedModel) -> registry.EnsureModelRequest:
     request = registry.EnsureModelRequest(
         request_id=wanted.request_id, model=wanted.name, principal=wanted.principal
     )
@@ -225,11 +229,11 @@ def _request(wanted: Wanted) -> registry.EnsureModelRequest:
     return request
 
 
-def _candidate(placed: registry.Placement, name: str) -> Candidate:
-    return Candidate(
+def _candidate(placed: registry.Placement, name: str) -> InstanceCandidate:
+    return InstanceCandidate(
         instance_id=placed.instance_id,
         model=placed.model or name,
         neuron=placed.neuron,
         address=placed.address,
-        standing=Availability.SERVING,
+        availability=Availability.SERVING,
     )

@@ -18,7 +18,7 @@ from services.gateway.routing.fleet_view import FleetView
 log = structlog.get_logger()
 
 
-class RegistryLink:
+class RegistryClient:
     """Talks to the first registry that answers; the next one is tried when it does not."""
 
     def __init__(self, channels: ChannelPool, addresses: Sequence[str]) -> None:
@@ -71,19 +71,19 @@ class RegistryLink:
         return registry_grpc.RegistryServiceStub(self._channels.get(self.address))
 
 
-async def keep_watching(link: RegistryLink, view: FleetView) -> None:
+async def keep_watching(client: RegistryClient, view: FleetView) -> None:
     """Keeps the view fresh for ever; while no registry answers, the last view stays."""
     pauses = delays(first=0.05, cap=1.0)
     is_away = False
     while True:
         before = view.revision
         try:
-            await link.watch(view)
+            await client.watch(view)
         except FleetError as error:
             if view.revision != before or not is_away:
                 log.warning(
                     "registry.lost",
-                    address=link.address,
+                    address=client.address,
                     reason=error.reason.value,
                     detail=error.message,
                     revision=view.revision,
@@ -91,5 +91,5 @@ async def keep_watching(link: RegistryLink, view: FleetView) -> None:
         is_away = True
         if view.revision != before:
             pauses = delays(first=0.05, cap=1.0)
-        link.turn_to_next()
+        client.turn_to_next()
         await asyncio.sleep(next(pauses))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 from services.backplane.errors import FleetError, Reason, Retry
-from services.gateway.routing.choose import Candidate
+from services.gateway.routing.choose import InstanceCandidate
 
 # The model is as good as gone where it was: placing it anew is the way on. All other failures
 # that another instance might not share are told to the client when there is no other instance.
@@ -47,7 +47,7 @@ class RetryState:
         """True if another attempt may end better."""
         return error.reason.row.retry is Retry.ELSEWHERE and self.attempts_left > 0
 
-    def excluded(self, candidates: tuple[Candidate, ...]) -> set[str]:
+    def excluded(self, candidates: tuple[InstanceCandidate, ...]) -> set[str]:
         """Instances that have failed and of which nothing newer is known.
 
         A report after the failure that still says READY makes an instance eligible again, if
@@ -81,9 +81,9 @@ class ServedBy:
 
     def __init__(self) -> None:
         self.attempts = 0
-        self.last: Candidate | None = None
+        self.last: InstanceCandidate | None = None
 
-    def attempt(self, target: Candidate) -> None:
+    def attempt(self, target: InstanceCandidate) -> None:
         """One more attempt begins."""
         self.attempts += 1
         self.last = target

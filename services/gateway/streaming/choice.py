@@ -8,7 +8,7 @@ import time
 from cortex.v1 import generation_pb2 as generation
 from cortex.v1 import registry_service_pb2 as registry
 from services.backplane.errors import FleetError, Reason
-from services.gateway.transports.transport import Sequence, token_count
+from services.gateway.transports.transport import NeuronSequence, token_count
 
 _DELTAS = frozenset({"text", "reasoning", "tool_call"})
 
@@ -54,7 +54,7 @@ class ChoiceSink:
         self._credit_step = max(1, window_tokens // 2)
         self._used_tokens = 0
         self._ended: asyncio.Future[FleetError | None] | None = None
-        self._sequence: Sequence | None = None
+        self._sequence: NeuronSequence | None = None
         self._stirred = False
         self._heard = False
         self._quiet_since = 0.0
@@ -85,7 +85,7 @@ class ChoiceSink:
         self._used_tokens = 0
         return self._ended
 
-    def attach(self, sequence: Sequence) -> None:
+    def attach(self, sequence: NeuronSequence) -> None:
         """Tells what runs, for credit and for giving up."""
         self._sequence = sequence
 

@@ -27,7 +27,7 @@ Headers = list[tuple[bytes, bytes]]
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Pace:
+class StreamLimits:
     """How long a stream may be silent, and how slow its reader.
 
     Attributes:
@@ -43,7 +43,7 @@ class Pace:
     slow_reader_bytes: int
 
 
-class Stream:
+class ResponseStream:
     """Owns the response of one streamed request."""
 
     def __init__(
@@ -53,7 +53,7 @@ class Stream:
         *,
         headers: Headers,
         choices: int,
-        pace: Pace,
+        pace: StreamLimits,
     ) -> None:
         self._response = response
         self._projector = projector
@@ -234,7 +234,7 @@ class StreamSink(ChoiceSink):
     __slots__ = ("_loop_time", "_project", "_projector", "_stream", "_texts", "_unsent_tokens")
 
     def __init__(
-        self, choice: int, stream: Stream, projector: Projector, *, window_tokens: int
+        self, choice: int, stream: ResponseStream, projector: Projector, *, window_tokens: int
     ) -> None:
         super().__init__(choice, window_tokens=window_tokens)
         self._stream = stream

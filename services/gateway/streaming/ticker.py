@@ -25,7 +25,7 @@ class Watched(Protocol):
         ...
 
 
-class Liveness:
+class Ticker:
     """Ticks every watched thing from one task: no timers per stream."""
 
     def __init__(self, *, keepalive_seconds: float) -> None:

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from prometheus_client import Counter, Gauge, Histogram
 
 
-class Count:
+class PendingCount:
     """A counter's increments."""
 
     __slots__ = ("_counter", "_more")
@@ -32,7 +32,7 @@ class Count:
             self._more = 0
 
 
-class Level:
+class PendingLevel:
     """A gauge's value."""
 
     __slots__ = ("_gauge", "_value")
@@ -70,7 +70,7 @@ class SummedHistogram(Histogram):
                 bucket.inc(count)
 
 
-class Spread:
+class PendingHistogram:
     """A histogram's observations."""
 
     __slots__ = ("_bounds", "_counts", "_histogram", "_total")

@@ -12,7 +12,12 @@ from prometheus_client.registry import Collector
 
 from services.backplane.errors import Reason
 from services.backplane.metrics import LATENCY_BUCKETS, RATE_BUCKETS
-from services.gateway.telemetry.counters import Count, Level, Spread, SummedHistogram
+from services.gateway.telemetry.counters import (
+    PendingCount,
+    PendingHistogram,
+    PendingLevel,
+    SummedHistogram,
+)
 
 # Requests for models that do not exist must not make series of their own.
 UNKNOWN_MODEL: Final = "unknown"
@@ -22,7 +27,7 @@ FAILED: Final = "failed"
 CANCELLED: Final = "cancelled"
 
 
-class Outcome(msgspec.Struct):
+class RequestOutcome(msgspec.Struct):
     """What one request came to. Times in seconds; 0 means that it did not happen.
 
     Attributes:
@@ -53,33 +58,33 @@ class _Series:
         "first_visible", "prompt", "queue", "rate", "reasoning", "seconds",
     )  # fmt: skip
 
-    def __init__(self, gauges: Gauges, model: str, dialect: str) -> None:
-        def count(counter: Counter) -> Count:
-            return Count(counter.labels(model, dialect))
+    def __init__(self, metrics: GatewayMetrics, model: str, dialect: str) -> None:
+        def count(counter: Counter) -> PendingCount:
+            return PendingCount(counter.labels(model, dialect))
 
-        def spread(histogram: SummedHistogram, bounds: Sequence[float]) -> Spread:
-            return Spread(histogram.labels(model, dialect), bounds)
+        def spread(histogram: SummedHistogram, bounds: Sequence[float]) -> PendingHistogram:
+            return PendingHistogram(histogram.labels(model, dialect), bounds)
 
         self._labels = (model, dialect)
-        self._requests = gauges.requests
-        self._outcomes: dict[tuple[int, str], Count] = {}
-        self.prompt = count(gauges.prompt_tokens)
-        self.cached = count(gauges.cached_tokens)
-        self.completion = count(gauges.completion_tokens)
-        self.reasoning = count(gauges.reasoning_tokens)
-        self.seconds = spread(gauges.seconds, LATENCY_BUCKETS)
-        self.first_token = spread(gauges.first_token_seconds, LATENCY_BUCKETS)
-        self.first_visible = spread(gauges.first_visible_seconds, LATENCY_BUCKETS)
-        self.queue = spread(gauges.queue_seconds, LATENCY_BUCKETS)
-        self.rate = spread(gauges.tokens_per_second, RATE_BUCKETS)
+        self._requests = metrics.requests
+        self._outcomes: dict[tuple[int, str], PendingCount] = {}
+        self.prompt = count(metrics.prompt_tokens)
+        self.cached = count(metrics.cached_tokens)
+        self.completion = count(metrics.completion_tokens)
+        self.reasoning = count(metrics.reasoning_tokens)
+        self.seconds = spread(metrics.seconds, LATENCY_BUCKETS)
+        self.first_token = spread(metrics.first_token_seconds, LATENCY_BUCKETS)
+        self.first_visible = spread(metrics.first_visible_seconds, LATENCY_BUCKETS)
+        self.queue = spread(metrics.queue_seconds, LATENCY_BUCKETS)
+        self.rate = spread(metrics.tokens_per_second, RATE_BUCKETS)
         for outcome in (COMPLETED, FAILED):
             self.outcome(200, outcome)
 
-    def outcome(self, status: int, outcome: str) -> Count:
+    def outcome(self, status: int, outcome: str) -> PendingCount:
         """The requests that ended in one way."""
         count = self._outcomes.get((status, outcome))
         if count is None:
-            count = Count(self._requests.labels(*self._labels, str(status), outcome))
+            count = PendingCount(self._requests.labels(*self._labels, str(status), outcome))
             self._outcomes[status, outcome] = count
         return count
 
@@ -93,7 +98,7 @@ class _Series:
             count.settle()
 
 
-class Gauges(Collector):
+class GatewayMetrics(Collector):
     """What the gateway counts, and what is written for each request at its end."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
@@ -151,8 +156,10 @@ class Gauges(Collector):
         self.evictions = counter(
             "evictions_total", "Models put out for a request that waited here.", "model"
         )
-        self.streams_open = Level(gauge("streams_open", "Streamed answers under way.", "livesum"))
-        self.requests_open = Level(gauge("requests_open", "Requests under way.", "livesum"))
+        self.streams_open = PendingLevel(
+            gauge("streams_open", "Streamed answers under way.", "livesum")
+        )
+        self.requests_open = PendingLevel(gauge("requests_open", "Requests under way.", "livesum"))
         self.view_revision = gauge("fleet_revision", "Revision of the fleet view.", "livemin")
         for reason in Reason:
             self.errors.labels(reason.value)
@@ -180,7 +187,7 @@ class Gauges(Collector):
         for model in models:
             self.evictions.labels(model).inc()
 
-    def ended(self, outcome: Outcome) -> None:
+    def ended(self, outcome: RequestOutcome) -> None:
         """Counts a request at its end."""
         with self._lock:
             series = self._of(outcome.model, outcome.dialect)
@@ -225,7 +232,7 @@ def _word(reason: Reason | None) -> str:
     return CANCELLED if reason is Reason.CANCELLED else FAILED
 
 
-def _add_tokens(series: _Series, outcome: Outcome) -> None:
+def _add_tokens(series: _Series, outcome: RequestOutcome) -> None:
     series.prompt.add(outcome.prompt_tokens)
     series.completion.add(sum(outcome.completion_tokens))
     series.cached.add(outcome.cached_tokens)

@@ -12,7 +12,7 @@ from cortex.v1 import generation_pb2 as generation
 from cortex.v1 import neuron_service_pb2_grpc as neuron_grpc
 from services.backplane.errors import FleetError, Reason
 from services.backplane.status import from_rpc_error
-from services.gateway.transports.transport import Sequence, Sink, token_count
+from services.gateway.transports.transport import NeuronSequence, Sink, token_count
 
 log = structlog.get_logger()
 
@@ -23,11 +23,11 @@ class GenerateTransport:
     def __init__(self, stub: neuron_grpc.NeuronServiceAsyncStub, *, window_tokens: int) -> None:
         self._stub = stub
         self._window_tokens = window_tokens
-        self._running: set[_Call] = set()
+        self._running: set[_GenerateCall] = set()
 
-    def start(self, request: generation.GenerateRequest, sink: Sink) -> Sequence:
+    def start(self, request: generation.GenerateRequest, sink: Sink) -> NeuronSequence:
         """See `NeuronTransport.start`."""
-        call = _Call(self._stub.Generate(request), sink, self._window_tokens)
+        call = _GenerateCall(self._stub.Generate(request), sink, self._window_tokens)
         self._running.add(call)
         call.task.add_done_callback(lambda _: self._running.discard(call))
         return call
@@ -41,7 +41,7 @@ class GenerateTransport:
             await asyncio.wait({call.task for call in calls})
 
 
-class _Call:
+class _GenerateCall:
     """One call and its reader."""
 
     def __init__(self, call: Any, sink: Sink, window_tokens: int) -> None:

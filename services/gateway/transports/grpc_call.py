@@ -46,7 +46,7 @@ _HELLO: Final = (
 )
 
 
-class Receiver(Protocol):
+class CallSink(Protocol):
     """Hears what happens to a call. Called from the loop; must not raise."""
 
     def message(self, data: bytes) -> None:
@@ -69,10 +69,10 @@ class Receiver(Protocol):
 class BidiCall(asyncio.Protocol):
     """The call, from its connection's first byte to its last."""
 
-    def __init__(self, path: str, authority: str, receiver: Receiver) -> None:
+    def __init__(self, path: str, authority: str, sink: CallSink) -> None:
         self._path = path
         self._authority = authority
-        self._receiver = receiver
+        self._sink = sink
         self._transport: asyncio.Transport | None = None
         self._frames = FrameReader()
         self._decoder = Decoder()
@@ -85,8 +85,8 @@ class BidiCall(asyncio.Protocol):
         self._frame_bytes = http2.DEFAULT_FRAME_BYTES
         self._unreturned = 0
         self._has_news = False
-        self._pulse = Keepalive(
-            ask=lambda: self._write(_PING),
+        self._keepalive = Keepalive(
+            ping=lambda: self._write(_PING),
             give_up=lambda: self._end(lost("The neuron does not answer.")),
         )
         self._is_over = False
@@ -124,7 +124,7 @@ class BidiCall(asyncio.Protocol):
         ]
         block = Encoder().encode(headers, huffman=False)
         self._write(_HELLO + frame(http2.HEADERS, http2.END_HEADERS, _STREAM, block))
-        self._pulse.start()
+        self._keepalive.start()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The connection is gone, and the call with it."""
@@ -142,7 +142,7 @@ class BidiCall(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Takes whatever came."""
-        self._pulse.heard = True
+        self._keepalive.heard = True
         was_writable = self.is_writable
         try:
             for one in self._frames.feed(data):
@@ -151,7 +151,7 @@ class BidiCall(asyncio.Protocol):
             self._end(lost(f"The neuron broke the protocol: {broken}."))
         if self._has_news:
             self._has_news = False
-            self._receiver.caught_up()
+            self._sink.caught_up()
         if not was_writable:
             self._tell_writable()
 
@@ -192,7 +192,7 @@ class BidiCall(asyncio.Protocol):
             message = bytes(inbox[_PREFIX_BYTES:end])
             del inbox[:end]
             self._has_news = True
-            self._receiver.message(message)
+            self._sink.message(message)
         if is_last:
             self._end(lost("The neuron ended its session without a status."))
 
@@ -239,7 +239,7 @@ class BidiCall(asyncio.Protocol):
 
     def _tell_writable(self) -> None:
         if self.is_writable:
-            self._receiver.writable()
+            self._sink.writable()
 
     def _write(self, data: bytes) -> None:
         if self._transport is not None and not self._transport.is_closing():
@@ -250,23 +250,23 @@ class BidiCall(asyncio.Protocol):
             self._close(at_once=True)
             if self._has_news:
                 self._has_news = False
-                self._receiver.caught_up()
-            self._receiver.ended(error)
+                self._sink.caught_up()
+            self._sink.ended(error)
 
     def _close(self, *, at_once: bool) -> None:
         self._is_over = True
-        self._pulse.stop()
+        self._keepalive.stop()
         if self._transport is not None:
             self._transport.abort() if at_once else self._transport.close()
 
 
-async def open_call(address: str, path: str, receiver: Receiver) -> BidiCall:
+async def open_call(address: str, path: str, sink: CallSink) -> BidiCall:
     """Connects and opens the call.
 
     Args:
         address: `host:port` or `unix:path`.
         path: `/package.Service/Method`.
-        receiver: hears what comes, from the connection's first byte on.
+        sink: hears what comes, from the connection's first byte on.
 
     Raises:
         FleetError: NEURON_LOST: nobody answers there.
@@ -277,11 +277,11 @@ async def open_call(address: str, path: str, receiver: Receiver) -> BidiCall:
         async with timeout(CONNECT_SECONDS):
             if target.port is None:
                 _, call = await loop.create_unix_connection(
-                    lambda: BidiCall(path, "localhost", receiver), target.host
+                    lambda: BidiCall(path, "localhost", sink), target.host
                 )
             else:
                 _, call = await loop.create_connection(
-                    lambda: BidiCall(path, str(target), receiver), target.host, target.port
+                    lambda: BidiCall(path, str(target), sink), target.host, target.port
                 )
     except (OSError, BadAddressError) as error:  # TimeoutError is an OSError
         why = str(error) or "no answer"

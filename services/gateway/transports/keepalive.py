@@ -18,10 +18,10 @@ class Keepalive:
         heard: to be set with every sign of life.
     """
 
-    __slots__ = ("_ask", "_give_up", "_loop", "_timer", "heard")
+    __slots__ = ("_give_up", "_loop", "_ping", "_timer", "heard")
 
-    def __init__(self, *, ask: Callable[[], None], give_up: Callable[[], None]) -> None:
-        self._ask = ask
+    def __init__(self, *, ping: Callable[[], None], give_up: Callable[[], None]) -> None:
+        self._ping = ping
         self._give_up = give_up
         self._loop = asyncio.get_running_loop()
         self._timer: asyncio.TimerHandle | None = None
@@ -42,7 +42,7 @@ class Keepalive:
             self.start()
         else:
             self._timer = self._loop.call_later(_ANSWER_SECONDS, self._judge)
-            self._ask()
+            self._ping()
 
     def _judge(self) -> None:
         if self.heard:

@@ -9,13 +9,13 @@ from cortex.v1 import neuron_service_pb2_grpc as neuron_grpc
 from services.backplane.channels import ChannelPool
 from services.gateway.transports.generate import GenerateTransport
 from services.gateway.transports.session import SessionTransport
-from services.gateway.transports.transport import NeuronTransport, Sequence, Sink
+from services.gateway.transports.transport import NeuronSequence, NeuronTransport, Sink
 
 # A message holds up everything behind it on a shared stream: what is larger has a call of its own.
 LARGE_REQUEST_BYTES: Final = 256 << 10
 
 
-class Link:
+class NeuronLink:
     """The ways to one neuron."""
 
     def __init__(
@@ -29,7 +29,7 @@ class Link:
             else self._generate
         )
 
-    def start(self, request: generation.GenerateRequest, sink: Sink) -> Sequence:
+    def start(self, request: generation.GenerateRequest, sink: Sink) -> NeuronSequence:
         """Begins a generation on the transport that fits it."""
         large = request.ByteSize() > LARGE_REQUEST_BYTES
         return (self._generate if large else self._session).start(request, sink)
@@ -40,7 +40,7 @@ class Link:
         await self._generate.close()
 
 
-class Links:
+class NeuronLinks:
     """All links of this gateway."""
 
     def __init__(
@@ -53,13 +53,13 @@ class Links:
         self._channels = channels
         self._kind = kind
         self._window_tokens = window_tokens
-        self._links: dict[str, Link] = {}
+        self._links: dict[str, NeuronLink] = {}
 
-    def to(self, address: str) -> Link:
+    def to(self, address: str) -> NeuronLink:
         """The link to a neuron."""
         link = self._links.get(address)
         if link is None:
-            link = self._links[address] = Link(
+            link = self._links[address] = NeuronLink(
                 self._channels, address, kind=self._kind, window_tokens=self._window_tokens
             )
         return link

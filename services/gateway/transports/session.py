@@ -17,7 +17,7 @@ from cortex.v1 import neuron_service_pb2 as neuron
 from services.backplane.errors import FleetError, Reason
 from services.backplane.status import unpack
 from services.gateway.transports.grpc_call import BidiCall, open_call
-from services.gateway.transports.transport import NeuronTransport, Sequence, Sink
+from services.gateway.transports.transport import NeuronSequence, NeuronTransport, Sink
 
 # Bounds one message: this many requests of at most `links.LARGE_REQUEST_BYTES` each.
 _STARTS_PER_MESSAGE: Final = 128
@@ -37,15 +37,15 @@ class SessionTransport:
         self._address = address
         self._window_tokens = window_tokens
         self._plain = plain
-        self._stream: _Stream | None = None
+        self._stream: _SessionStream | None = None
 
-    def start(self, request: generation.GenerateRequest, sink: Sink) -> Sequence:
+    def start(self, request: generation.GenerateRequest, sink: Sink) -> NeuronSequence:
         """See `NeuronTransport.start`."""
         stream = self._stream
         if stream is None or stream.is_over:
             if stream is not None and stream.is_unknown:
                 return self._plain.start(request, sink)
-            stream = self._stream = _Stream(self._address, self._window_tokens, self._plain)
+            stream = self._stream = _SessionStream(self._address, self._window_tokens, self._plain)
         return stream.start(request, sink)
 
     async def close(self) -> None:
@@ -54,12 +54,12 @@ class SessionTransport:
             await self._stream.close()
 
 
-class _Sequence:
+class _SessionSequence:
     """One generation on a stream."""
 
     __slots__ = ("_sequence_id", "_stream")
 
-    def __init__(self, stream: _Stream, sequence_id: int) -> None:
+    def __init__(self, stream: _SessionStream, sequence_id: int) -> None:
         self._stream = stream
         self._sequence_id = sequence_id
 
@@ -70,7 +70,7 @@ class _Sequence:
         self._stream.credit(self._sequence_id, tokens)
 
 
-class _Stream:
+class _SessionStream:
     """One Session call from its first request to its end; the receiver of its messages."""
 
     def __init__(self, address: str, window_tokens: int, plain: NeuronTransport) -> None:
@@ -78,7 +78,7 @@ class _Stream:
         self._plain = plain
         # requests that the neuron has not answered yet, until it has shown that it knows Session
         self._unproven: dict[int, generation.GenerateRequest] | None = {}
-        self._moved: dict[int, Sequence] = {}
+        self._moved: dict[int, NeuronSequence] = {}
         self.is_unknown = False
         self._sinks: dict[int, Sink] = {}
         # what has come and is not settled before the last message that is there
@@ -94,14 +94,14 @@ class _Stream:
         self._call: BidiCall | None = None
         self._opening = self._loop.create_task(self._open(address))
 
-    def start(self, request: generation.GenerateRequest, sink: Sink) -> Sequence:
+    def start(self, request: generation.GenerateRequest, sink: Sink) -> NeuronSequence:
         self._last_id += 1
         self._sinks[self._last_id] = sink
         self._starts[self._last_id] = request
         if self._unproven is not None:
             self._unproven[self._last_id] = request
         self._poke()
-        return _Sequence(self, self._last_id)
+        return _SessionSequence(self, self._last_id)
 
     def cancel(self, sequence_id: int) -> None:
         if self._sinks.pop(sequence_id, None) is None:
@@ -139,7 +139,7 @@ class _Stream:
     # The call's side.
 
     def message(self, data: bytes) -> None:
-        """See `Receiver.message`."""
+        """See `CallSink.message`."""
         try:
             batch = neuron.SessionResponse.FromString(data)
         except DecodeError:
@@ -150,7 +150,7 @@ class _Stream:
         self._ends += batch.ends
 
     def caught_up(self) -> None:
-        """See `Receiver.caught_up`.
+        """See `CallSink.caught_up`.
 
         Sinks that go on are flushed before any ends: somebody waits for each of their tokens, and
         an end brings its client's next request upon us.
@@ -169,11 +169,11 @@ class _Stream:
             self._end(end)
 
     def writable(self) -> None:
-        """See `Receiver.writable`."""
+        """See `CallSink.writable`."""
         self._flush()
 
     def ended(self, error: FleetError | None) -> None:
-        """See `Receiver.ended`; whatever ends the call ends every sequence that is left."""
+        """See `CallSink.ended`; whatever ends the call ends every sequence that is left."""
         if self.is_over:
             return
         self.is_over = True

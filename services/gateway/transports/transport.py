@@ -37,7 +37,7 @@ class Sink(Protocol):
         ...
 
 
-class Sequence(Protocol):
+class NeuronSequence(Protocol):
     """One running generation."""
 
     def cancel(self) -> None:
@@ -52,7 +52,7 @@ class Sequence(Protocol):
 class NeuronTransport(Protocol):
     """Runs generations on one neuron."""
 
-    def start(self, request: generation.GenerateRequest, sink: Sink) -> Sequence:
+    def start(self, request: generation.GenerateRequest, sink: Sink) -> NeuronSequence:
         """Begins a generation; never waits. All that goes wrong reaches the sink.
 
         The request must not be changed before the sink has heard of its end.

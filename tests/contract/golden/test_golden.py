@@ -43,12 +43,14 @@ def _decoded(path: pathlib.Path) -> list[generation.GenerateRequest]:
     store = ResponsesStore(None)
     head = Head("req_1", captured["headers"], {}, 1_700_000_000)
     try:
-        ask = _dialects(store)[path.parent.name].decode(json.dumps(captured["body"]).encode(), head)
+        decoded = _dialects(store)[path.parent.name].decode(
+            json.dumps(captured["body"]).encode(), head
+        )
     finally:
         store.close()
-    assert ask.model == "M"
-    assert ask.stream == captured["body"].get("stream", False)
-    return list(ask.requests)
+    assert decoded.model == "M"
+    assert decoded.stream == captured["body"].get("stream", False)
+    return list(decoded.requests)
 
 
 @pytest.mark.parametrize("path", REQUESTS, ids=lambda path: f"{path.parent.name}/{path.stem}")

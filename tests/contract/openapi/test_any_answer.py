@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from services.gateway.dialects.openai_responses.store.store import ResponsesStore
 from tests.contract.openapi.api import Tally, checked
 from tests.contract.openapi.document import Document
-from tests.unit.gateway.dialects import asks, legal
+from tests.unit.gateway.dialects import decoding, legal
 from tests.unit.gateway.dialects.answers import (
     HEAD,
     SIZES,
@@ -40,7 +40,7 @@ def store() -> Iterator[ResponsesStore]:
 @given(answers(), SIZES)
 def test_chat(document: Document, tally: Tally, answer: Answer, sizes: list[int]) -> None:
     options = {"stream_options": {"include_usage": True}} if len(sizes) % 2 else {}
-    dialect, ask = asks.chat(logprobs=True, top_logprobs=2, **options)
+    dialect, ask = decoding.chat(logprobs=True, top_logprobs=2, **options)
     events = events_of(answer, sizes)
 
     for _, payload in legal.sse(stream(dialect, ask, answer, events, beats={0}))[:-1]:
@@ -53,7 +53,7 @@ def test_chat(document: Document, tally: Tally, answer: Answer, sizes: list[int]
 @given(answers(), SIZES)
 def test_completions(document: Document, tally: Tally, answer: Answer, sizes: list[int]) -> None:
     options: dict[str, Any] = {"logprobs": 2} if len(sizes) % 2 else {}
-    dialect, ask = asks.completion(**options)
+    dialect, ask = decoding.completion(**options)
     events = events_of(answer, sizes)
 
     for _, payload in legal.sse(stream(dialect, ask, answer, events, beats={0}))[:-1]:
@@ -68,7 +68,7 @@ def test_responses(
     document: Document, tally: Tally, store: ResponsesStore, answer: Answer, sizes: list[int]
 ) -> None:
     summary = {"reasoning": {"effort": "low", "summary": "auto"}} if len(sizes) % 2 else {}
-    dialect, ask = asks.responses(store, tools=[TOOL], top_logprobs=2, **summary)
+    dialect, ask = decoding.responses(store, tools=[TOOL], top_logprobs=2, **summary)
     events = events_of(answer, sizes)
 
     for _, payload in legal.sse(stream(dialect, ask, answer, events, beats={0}, waits=1)):

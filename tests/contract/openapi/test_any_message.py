@@ -13,7 +13,7 @@ from services.gateway.dialects.anthropic_messages.routes import AnthropicMessage
 from tests.contract.openapi.anthropic import check_body, check_event
 from tests.contract.openapi.api import Tally
 from tests.contract.openapi.document import Document
-from tests.unit.gateway.dialects import asks, legal
+from tests.unit.gateway.dialects import decoding, legal
 from tests.unit.gateway.dialects.answers import (
     BEATS,
     HEAD,
@@ -44,7 +44,7 @@ def test_messages(
     max_tokens: int,
 ) -> None:
     head = dataclasses.replace(HEAD, query={"beta": "true"} if "beta" in path else {})
-    body = {"model": "m", "max_tokens": max_tokens, "messages": asks.HELLO}
+    body = {"model": "m", "max_tokens": max_tokens, "messages": decoding.HELLO}
     body["thinking"] = {"type": "adaptive", "display": display}
     dialect = AnthropicMessages()
     ask = dialect.decode(json.dumps(body).encode(), head)

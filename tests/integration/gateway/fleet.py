@@ -48,8 +48,8 @@ class Fleet:
             base_url=f"http://{self.gateway.address}", timeout=SECONDS, trust_env=False
         )
         async with asyncio.timeout(SECONDS):
-            while not self.gateway.core.view.is_known:
-                await self.gateway.core.view.changed()
+            while not self.gateway.services.view.is_known:
+                await self.gateway.services.view.changed()
 
     async def stop(self) -> None:
         await self.client.aclose()
@@ -81,7 +81,7 @@ class Fleet:
         """Reports a neuron to the registry; returns when the gateway knows."""
         described = neuron.described(**facts)
         self.registry.put(described)
-        view = self.gateway.core.view
+        view = self.gateway.services.view
         async with asyncio.timeout(SECONDS):
             while True:
                 known = view.neurons.get(neuron.name)

@@ -121,8 +121,8 @@ async def test_a_restarted_registry_that_knows_nobody_yet_takes_nothing_away(fle
     fleet.registry.incarnation = "second"
     await fleet.registry.start(address)
     async with asyncio.timeout(10):
-        while fleet.gateway.core.view.registry_incarnation_id != "second":
-            await fleet.gateway.core.view.changed()
+        while fleet.gateway.services.view.registry_incarnation_id != "second":
+            await fleet.gateway.services.view.changed()
 
     assert (await fleet.chat()).status_code == 200
     assert len(neuron.requests) == 1
@@ -130,13 +130,13 @@ async def test_a_restarted_registry_that_knows_nobody_yet_takes_nothing_away(fle
 
 async def test_the_watch_resumes_behind_the_last_revision(fleet: Fleet) -> None:
     await fleet.add_neuron()
-    revision = fleet.gateway.core.view.revision
+    revision = fleet.gateway.services.view.revision
     address = fleet.registry.address
     await fleet.registry.stop()
     await fleet.registry.start(address)
     async with asyncio.timeout(10):
         while len(fleet.registry.watched) < 2:
-            await fleet.gateway.core.view.changed()
+            await fleet.gateway.services.view.changed()
 
     assert fleet.registry.watched[1].after_revision == revision
     assert fleet.registry.watched[1].registry_incarnation_id == "first"
@@ -150,7 +150,7 @@ async def test_an_outdated_copy_gets_no_work(fleet: Fleet) -> None:
     outdated.report.instances[0].spec.config_revision = 1
     fleet.registry.put(outdated)
     async with asyncio.timeout(10):
-        await fleet.gateway.core.view.changed()
+        await fleet.gateway.services.view.changed()
 
     response = await fleet.chat()
 
@@ -161,7 +161,7 @@ async def test_an_outdated_copy_gets_no_work(fleet: Fleet) -> None:
 async def test_counting_and_embedding_are_routed_as_well(fleet: Fleet) -> None:
     first = await fleet.add_neuron("a")
     await fleet.add_neuron("b")
-    fleet.gateway.core.dispatch._outstanding["b/tiny"] = 1
+    fleet.gateway.services.dispatch._outstanding["b/tiny"] = 1
     first.unary_refusals.append(FleetError(Reason.NEURON_LOST, "No."))
 
     counted = await fleet.client.post(

@@ -22,7 +22,7 @@ async def test_a_refusal_before_the_first_delta_is_tried_elsewhere(
 ) -> None:
     refusing = await fleet.add_neuron("a", Script(refuse=FleetError(reason, "No.")))
     healthy = await fleet.add_neuron("b")
-    fleet.gateway.core.dispatch._outstanding["b/tiny"] = 1  # so that `a` is asked first
+    fleet.gateway.services.dispatch._outstanding["b/tiny"] = 1  # so that `a` is asked first
 
     body = await fleet.stream_text() if stream else (await fleet.chat()).text
 
@@ -35,7 +35,7 @@ async def test_a_refusal_before_the_first_delta_is_tried_elsewhere(
 async def test_a_neuron_that_dies_before_the_first_delta_is_not_noticed(fleet: Fleet) -> None:
     await fleet.add_neuron("a", Script(die_after=0))
     await fleet.add_neuron("b")
-    fleet.gateway.core.dispatch._outstanding["b/tiny"] = 1
+    fleet.gateway.services.dispatch._outstanding["b/tiny"] = 1
 
     assert "".join(contents(await fleet.stream_text())) == "Hello world"
 
@@ -43,7 +43,7 @@ async def test_a_neuron_that_dies_before_the_first_delta_is_not_noticed(fleet: F
 async def test_an_unstreamed_answer_is_begun_anew_after_any_delta(fleet: Fleet) -> None:
     await fleet.add_neuron("a", Script(die_after=1))
     await fleet.add_neuron("b")
-    fleet.gateway.core.dispatch._outstanding["b/tiny"] = 1
+    fleet.gateway.services.dispatch._outstanding["b/tiny"] = 1
 
     response = await fleet.chat()
 
@@ -60,7 +60,7 @@ async def test_a_failure_after_the_first_delta_is_an_error_frame(
 ) -> None:
     await fleet.add_neuron("a", script)
     spare = await fleet.add_neuron("b")
-    fleet.gateway.core.dispatch._outstanding["b/tiny"] = 1
+    fleet.gateway.services.dispatch._outstanding["b/tiny"] = 1
 
     body = await fleet.stream_text()
 
@@ -171,7 +171,7 @@ async def test_a_silent_neuron_is_given_up_and_another_one_answers(bare: Fleet) 
     await bare.start(first_event_seconds=0.2, keepalive_seconds=0.2)
     silent = await bare.add_neuron("a", Script(silent=True))
     await bare.add_neuron("b")
-    bare.gateway.core.dispatch._outstanding["b/tiny"] = 1
+    bare.gateway.services.dispatch._outstanding["b/tiny"] = 1
 
     response = await bare.chat()
 

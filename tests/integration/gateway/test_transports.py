@@ -12,8 +12,8 @@ import pytest
 from cortex.v1 import generation_pb2 as generation
 from services.backplane.channels import ChannelPool
 from services.backplane.errors import FleetError, Reason
-from services.gateway.transports.pool import LARGE_REQUEST_BYTES, Link
-from services.gateway.transports.transport import Sequence
+from services.gateway.transports.pool import LARGE_REQUEST_BYTES, NeuronLink
+from services.gateway.transports.transport import NeuronSequence
 from tests.doubles.scripted_neuron import (
     Event,
     Script,
@@ -74,9 +74,9 @@ class Rig:
         self.kind = kind
         self.channels = channels
         self.neuron = ScriptedNeuron("n1")
-        self.link: Link
+        self.link: NeuronLink
 
-    def start(self, *scripts: Script, prompt: str = "Hi") -> tuple[Recorder, Sequence]:
+    def start(self, *scripts: Script, prompt: str = "Hi") -> tuple[Recorder, NeuronSequence]:
         if scripts:
             self.neuron.scripts = list(scripts)
         request = generation.GenerateRequest(request_id="r", model="tiny", text=prompt)
@@ -89,7 +89,7 @@ async def rig(request: pytest.FixtureRequest) -> AsyncIterator[Rig]:
     channels = ChannelPool()
     rig = Rig(request.param, channels)
     await rig.neuron.start()
-    rig.link = Link(channels, rig.neuron.address, kind=request.param, window_tokens=WINDOW)
+    rig.link = NeuronLink(channels, rig.neuron.address, kind=request.param, window_tokens=WINDOW)
     yield rig
     await rig.link.close()
     await channels.close()
@@ -260,7 +260,7 @@ async def test_requests_that_wait_leave_as_one_message() -> None:
     channels = ChannelPool()
     rig = Rig("session", channels)
     await rig.neuron.start()
-    rig.link = Link(channels, rig.neuron.address, kind="session", window_tokens=WINDOW)
+    rig.link = NeuronLink(channels, rig.neuron.address, kind="session", window_tokens=WINDOW)
     try:
         sinks = [rig.start()[0] for _ in range(50)]
         for sink in sinks:
@@ -283,7 +283,7 @@ async def test_a_neuron_that_does_not_know_session_is_met_with_plain_calls() -> 
     channels = ChannelPool()
     neuron = Plain("n1")
     await neuron.start()
-    link = Link(channels, neuron.address, kind="session", window_tokens=WINDOW)
+    link = NeuronLink(channels, neuron.address, kind="session", window_tokens=WINDOW)
     try:
         request = generation.GenerateRequest(request_id="r", model="tiny", text="Hi")
         for _ in range(2):

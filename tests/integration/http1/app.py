@@ -137,7 +137,7 @@ class App:
 
     async def nodelay(self, scope: Scope, receive: Receive, send: Send) -> None:
         exchange = scope["extensions"]["cortex.direct"]
-        sock = exchange._outlet._transport.get_extra_info("socket")
+        sock = exchange._writer._transport.get_extra_info("socket")
         option = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
         await answer(send, str(int(bool(option))).encode())
 

@@ -4,13 +4,13 @@ from services.gateway.conformance.report import (
     Absent,
     Check,
     Client,
-    Report,
+    ConformanceReport,
     as_markdown,
     load,
     packaged,
 )
 
-REPORT = Report(
+REPORT = ConformanceReport(
     cortex="1.2.3",
     commit="abc",
     date="2026-01-02",

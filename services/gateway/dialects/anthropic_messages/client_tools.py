@@ -12,14 +12,14 @@ from typing import Any, Final, NamedTuple
 from services.gateway.dialects.anthropic_messages.fields import ToolDefinition
 
 
-class Described(NamedTuple):
+class ToolDescription(NamedTuple):
     """What a model has to know of a tool."""
 
     description: str
     schema: Mapping[str, Any]
 
 
-def described(one: ToolDefinition) -> Described | None:
+def described(one: ToolDefinition) -> ToolDescription | None:
     """What the model is told of a tool that has a date for a schema (`bash_20250124`).
 
     Returns:
@@ -50,8 +50,8 @@ _EDITS: Final = {
 }
 
 
-def _bash(_: ToolDefinition, __: str) -> Described:
-    return Described(
+def _bash(_: ToolDefinition, __: str) -> ToolDescription:
+    return ToolDescription(
         "Runs a command in a persistent bash session.",
         {
             "type": "object",
@@ -63,18 +63,18 @@ def _bash(_: ToolDefinition, __: str) -> Described:
     )
 
 
-def _text_editor(_: ToolDefinition, date: str) -> Described:
+def _text_editor(_: ToolDefinition, date: str) -> ToolDescription:
     commands = ["view", "create", "str_replace", "insert"]
     if date < "20250429":
         commands.append("undo_edit")
     schema = _object(["command", "path"], command={"type": "string", "enum": commands}, **_EDITS)
-    return Described("Views, creates and edits text files.", schema)
+    return ToolDescription("Views, creates and edits text files.", schema)
 
 
-def _memory(_: ToolDefinition, __: str) -> Described:
+def _memory(_: ToolDefinition, __: str) -> ToolDescription:
     commands = ["view", "create", "str_replace", "insert", "delete", "rename"]
     paths = {"old_path": dict(_STRING), "new_path": dict(_STRING)}
-    return Described(
+    return ToolDescription(
         "Keeps notes in files under /memories, which outlive the conversation.",
         _object(["command"], command={"type": "string", "enum": commands}, **_EDITS, **paths),
     )
@@ -92,7 +92,7 @@ _POINT: Final = MappingProxyType(
 )
 
 
-def _computer(one: ToolDefinition, date: str) -> Described:
+def _computer(one: ToolDefinition, date: str) -> ToolDescription:
     actions = [*_FIRST_ACTIONS, *(_MORE_ACTIONS if date >= "20250124" else ())]
     more: dict[str, Any] = {}
     if date >= "20250124":
@@ -111,7 +111,7 @@ def _computer(one: ToolDefinition, date: str) -> Described:
         }
     size = f"{one.display_width_px} by {one.display_height_px} pixels"
     display = "" if one.display_number is None else f", display {one.display_number}"
-    return Described(
+    return ToolDescription(
         f"Sees and operates a screen of {size}{display} by mouse and keyboard.",
         _object(
             ["action"],
@@ -123,6 +123,6 @@ def _computer(one: ToolDefinition, date: str) -> Described:
     )
 
 
-_FAMILIES: Final[Mapping[str, Callable[[ToolDefinition, str], Described]]] = MappingProxyType(
+_FAMILIES: Final[Mapping[str, Callable[[ToolDefinition, str], ToolDescription]]] = MappingProxyType(
     {"bash": _bash, "text_editor": _text_editor, "memory": _memory, "computer": _computer}
 )

@@ -36,7 +36,7 @@ _EFFORTS: Final[Mapping[str, generation.ReasoningEffort.ValueType]] = MappingPro
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Detail:
+class MessageDetail:
     """What the encoder needs again.
 
     Attributes:
@@ -85,8 +85,8 @@ def decode(body: bytes, head: Head) -> DecodedRequest:
     )
 
 
-def _detail(wire: MessagesRequest, head: Head) -> Detail:
-    return Detail(
+def _detail(wire: MessagesRequest, head: Head) -> MessageDetail:
+    return MessageDetail(
         shows_thinking=wire.thinking is None or wire.thinking.display != "omitted",
         is_beta=is_beta(head),
         edits_context=wire.context_management is not None,
@@ -99,14 +99,14 @@ def is_beta(head: Head) -> bool:
     return head.query.get("beta") == "true" or "anthropic-beta" in head.headers
 
 
-class Count(NamedTuple):
+class DecodedCount(NamedTuple):
     """A request for a count, and whether it asked for edits of the context before it."""
 
     request: neuron.CountTokensRequest
     edits_context: bool
 
 
-def decode_count(body: bytes, head: Head) -> Count:
+def decode_count(body: bytes, head: Head) -> DecodedCount:
     """Reads a token count.
 
     Raises:
@@ -118,7 +118,7 @@ def decode_count(body: bytes, head: Head) -> Count:
     _constraint(wire)
     _reasoning(wire, max_tokens=1)
     chat = _chat(wire, lax=lax, answers=False)
-    return Count(
+    return DecodedCount(
         neuron.CountTokensRequest(model=wire.model, chat=chat), wire.context_management is not None
     )
 

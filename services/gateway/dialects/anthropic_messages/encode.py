@@ -9,7 +9,7 @@ from typing import Any, Final
 import msgspec
 
 from cortex.v1 import generation_pb2 as generation
-from services.gateway.dialects.anthropic_messages.decode import Detail, is_beta
+from services.gateway.dialects.anthropic_messages.decode import MessageDetail, is_beta
 from services.gateway.dialects.common import signature
 from services.gateway.dialects.common.json_body import encode
 from services.gateway.dialects.dialect import Collected, DecodedRequest, Head
@@ -27,32 +27,32 @@ def message_id(head: Head) -> str:
     return "msg_" + head.request_id
 
 
-def body(ask: DecodedRequest, head: Head, choices: Sequence[Collected]) -> bytes:
+def body(decoded: DecodedRequest, head: Head, choices: Sequence[Collected]) -> bytes:
     """The whole response."""
     (one,) = choices
-    detail: Detail = ask.detail
+    detail: MessageDetail = decoded.detail
     if detail.only_prefills:
-        return encode(message(ask, head, (), prefill_end(), prefill_usage(one.finished.usage)))
+        return encode(message(decoded, head, (), prefill_end(), prefill_usage(one.finished.usage)))
     content = list(_blocks(one, detail))
     called = any(block["type"] == "tool_use" for block in content)
     end = stop_fields(one.finished, called=called)
-    return encode(message(ask, head, content, end, one.finished.usage))
+    return encode(message(decoded, head, content, end, one.finished.usage))
 
 
 def message(
-    ask: DecodedRequest,
+    decoded: DecodedRequest,
     head: Head,
     content: Sequence[Any],
     end: dict[str, Any],
     usage: generation.Usage,
 ) -> dict[str, Any]:
     """The message, as the body has it and as a stream begins with it."""
-    detail: Detail = ask.detail
+    detail: MessageDetail = decoded.detail
     told: dict[str, Any] = {
         "id": message_id(head),
         "type": "message",
         "role": "assistant",
-        "model": ask.model,
+        "model": decoded.model,
         "content": content,
         **end,
         "container": None,
@@ -64,7 +64,7 @@ def message(
     return told
 
 
-def edits(detail: Detail) -> dict[str, Any] | None:
+def edits(detail: MessageDetail) -> dict[str, Any] | None:
     """`context_management`: that no edit was applied, where some were asked for."""
     return {"applied_edits": []} if detail.edits_context else None
 
@@ -79,7 +79,7 @@ def prefill_end() -> dict[str, Any]:
     return {**NO_END, "stop_reason": "max_tokens"}
 
 
-def _blocks(one: Collected, detail: Detail) -> Iterable[dict[str, Any]]:
+def _blocks(one: Collected, detail: MessageDetail) -> Iterable[dict[str, Any]]:
     for kind, value in one.parts:
         if kind == "text" and value:
             yield {"type": "text", "text": value, "citations": None}
@@ -120,7 +120,7 @@ def stop_fields(finished: generation.GenerationFinished, *, called: bool) -> dic
     }
 
 
-def usage_object(usage: generation.Usage, detail: Detail) -> dict[str, Any]:
+def usage_object(usage: generation.Usage, detail: MessageDetail) -> dict[str, Any]:
     """`usage`; what came from the cache is no part of `input_tokens` in this API."""
     told: dict[str, Any] = {
         "input_tokens": usage.prompt_tokens - usage.cached_prompt_tokens,

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Final
 import msgspec
 from msgspec import Meta
 
-from services.gateway.dialects.common.json_body import FieldRules, Reader
+from services.gateway.dialects.common.json_body import BodyReader, FieldRules
 from services.gateway.dialects.common.sampling import UNKNOWN_SAMPLERS, Probability, Temperature
 
 
@@ -174,9 +174,9 @@ RULES: Final = FieldRules(
     ignored=_IGNORED, refused={**UNKNOWN_SAMPLERS, **_ELSEWHERE}, unknown=_unknown
 )
 
-MESSAGES: Final = Reader(MessagesRequest, RULES)
+MESSAGES: Final = BodyReader(MessagesRequest, RULES)
 # Counting takes the generation's fields too: clients send the same body to both.
-COUNT: Final = Reader(
+COUNT: Final = BodyReader(
     CountRequest,
     FieldRules(ignored=_IGNORED | frozenset(MessagesRequest.__struct_fields__), unknown=_unknown),
 )

@@ -13,7 +13,7 @@ from services.gateway.dialects.common.anthropic_body import envelope
 from services.gateway.dialects.dialect import (
     Collected,
     DecodedRequest,
-    Fleet,
+    FleetQueries,
     Head,
     Mount,
     Projector,
@@ -30,15 +30,15 @@ class AnthropicMessages:
         """Reads a request."""
         return decode.decode(body, head)
 
-    def projector(self, ask: DecodedRequest, head: Head) -> Projector:
+    def projector(self, decoded: DecodedRequest, head: Head) -> Projector:
         """A fresh encoder for one streamed response."""
-        detail: decode.Detail = ask.detail
+        detail: decode.MessageDetail = decoded.detail
         make = PrefillProjector if detail.only_prefills else MessagesProjector
-        return make(ask, head)
+        return make(decoded, head)
 
-    def body(self, ask: DecodedRequest, head: Head, choices: Sequence[Collected]) -> bytes:
+    def body(self, decoded: DecodedRequest, head: Head, choices: Sequence[Collected]) -> bytes:
         """The whole response, unstreamed."""
-        return encode.body(ask, head, choices)
+        return encode.body(decoded, head, choices)
 
     def error(self, error: FleetError, head: Head | None) -> bytes:
         """The error envelope."""
@@ -50,7 +50,7 @@ class AnthropicCount:
 
     name: str = "anthropic_count_tokens"
 
-    async def answer(self, body: bytes, head: Head, fleet: Fleet) -> bytes:
+    async def answer(self, body: bytes, head: Head, fleet: FleetQueries) -> bytes:
         """The count."""
         request, edits_context = decode.decode_count(body, head)
         counted = await fleet.count_tokens(request)

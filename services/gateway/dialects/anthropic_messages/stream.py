@@ -9,7 +9,7 @@ from typing import Any
 
 from cortex.v1 import generation_pb2 as generation
 from services.backplane.errors import FleetError
-from services.gateway.dialects.anthropic_messages.decode import Detail
+from services.gateway.dialects.anthropic_messages.decode import MessageDetail
 from services.gateway.dialects.anthropic_messages.encode import (
     NO_END,
     call_head,
@@ -41,10 +41,10 @@ class MessagesProjector:
 
     comment: bytes = b": keep-alive\n\n"
 
-    def __init__(self, ask: DecodedRequest, head: Head) -> None:
-        self._ask = ask
+    def __init__(self, decoded: DecodedRequest, head: Head) -> None:
+        self._decoded = decoded
         self._head = head
-        self._detail: Detail = ask.detail
+        self._detail: MessageDetail = decoded.detail
         self._encode = encode
         self._started = False
         self._index = -1
@@ -114,7 +114,7 @@ class MessagesProjector:
         if started is not None:
             usage.prompt_tokens = started.prompt_tokens
             usage.cached_prompt_tokens = started.cached_prompt_tokens
-        told = message(self._ask, self._head, (), dict(NO_END), usage)
+        told = message(self._decoded, self._head, (), dict(NO_END), usage)
         return event("message_start", message=told)
 
     def _begin(self, kind: str, block: dict[str, Any]) -> bytes:

@@ -14,8 +14,8 @@ from services.gateway.dialects.anthropic_messages.fields import (
 )
 from services.gateway.dialects.common import tools
 from services.gateway.dialects.common.json_body import (
+    BodyReader,
     FieldRules,
-    Reader,
     bad,
     encode,
     encode_text,
@@ -27,7 +27,7 @@ from services.gateway.dialects.common.json_body import (
 _SEARCH: Final = "tool_search_tool_"
 
 
-_DEFINITION: Final = Reader(ToolDefinition, FieldRules(ignored=frozenset()))
+_DEFINITION: Final = BodyReader(ToolDefinition, FieldRules(ignored=frozenset()))
 
 
 def tools_of(wire: PromptFields) -> Sequence[conversation.Tool]:

@@ -79,7 +79,7 @@ class FieldRules:
         return {name: value for name, value in fields.items() if name in known}
 
 
-class Reader:
+class BodyReader:
     """Reads one kind of body."""
 
     def __init__(self, shape: type[Any], rules: FieldRules) -> None:

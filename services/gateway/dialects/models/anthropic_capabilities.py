@@ -12,7 +12,7 @@ from services.gateway.dialects.dialect import ListedModel
 
 
 def capabilities(one: ListedModel) -> dict[str, Any] | None:
-    """`capabilities` of a model; None where no copy of it is loaded, so that nobody knows."""
+    """`capabilities` of a model; None where no instance of it is loaded, so that nobody knows."""
     if not one.is_loaded:
         return None
     answers = model_pb2.CAPABILITY_CHAT in one.capabilities

@@ -65,7 +65,7 @@ def _cost(price: registry.Price) -> dict[str, float]:
 
 
 def status_of(one: ListedModel) -> str:
-    """`loaded`, the state of the copy that is nearest to it, or `unloaded`."""
+    """`loaded`, the state of the instance that is nearest to it, or `unloaded`."""
     if one.is_loaded:
         return "loaded"
     states = {_state(state) for _, state in one.locations}

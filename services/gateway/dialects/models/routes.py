@@ -9,7 +9,7 @@ from services.gateway.dialects.common import openai_body
 from services.gateway.dialects.common.anthropic_body import envelope
 from services.gateway.dialects.common.json_body import encode as to_json
 from services.gateway.dialects.common.listed_models import with_aliases
-from services.gateway.dialects.dialect import Fleet, Head, Mount
+from services.gateway.dialects.dialect import FleetQueries, Head, Mount
 from services.gateway.dialects.models import encode
 
 
@@ -22,7 +22,7 @@ class ModelList:
 
     name: str = "models"
 
-    async def answer(self, body: bytes, head: Head, fleet: Fleet) -> bytes:
+    async def answer(self, body: bytes, head: Head, fleet: FleetQueries) -> bytes:
         """The listing."""
         models = with_aliases(fleet.models())
         if _is_anthropic(head):
@@ -41,7 +41,7 @@ class OneModel(ModelList):
 
     name: str = "model"
 
-    async def answer(self, body: bytes, head: Head, fleet: Fleet) -> bytes:
+    async def answer(self, body: bytes, head: Head, fleet: FleetQueries) -> bytes:
         """The model."""
         name = head.path.get("model", "")
         for one in with_aliases(fleet.models()):

@@ -48,7 +48,7 @@ _LATEST: Final = ":latest"
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Detail:
+class OllamaDetail:
     """What the encoder needs again.
 
     Attributes:
@@ -88,7 +88,7 @@ def decode_chat(body: bytes, head: Head) -> DecodedRequest:
     chat = conversation.Chat(
         messages=list(_turns(wire.messages or ())), tools=tools.distinct(offered)
     )
-    return _ask(wire, head, generation.GenerateRequest(chat=chat), chats=True)
+    return _decoded(wire, head, generation.GenerateRequest(chat=chat), chats=True)
 
 
 def decode_generate(body: bytes, head: Head) -> DecodedRequest:
@@ -103,7 +103,7 @@ def decode_generate(body: bytes, head: Head) -> DecodedRequest:
     if wire.template:
         raise unsupported("template", "the model's own chat template is used; set raw instead.")
     if wire.raw and wire.prompt:
-        return _ask(wire, head, generation.GenerateRequest(text=wire.prompt), chats=False)
+        return _decoded(wire, head, generation.GenerateRequest(text=wire.prompt), chats=False)
     messages: list[conversation.Message] = []
     if wire.prompt or wire.images:
         if wire.system:
@@ -111,10 +111,10 @@ def decode_generate(body: bytes, head: Head) -> DecodedRequest:
         parts = [turns.text(wire.prompt or ""), *_images(wire.images or (), "images")]
         messages.append(turns.message(conversation.ROLE_USER, parts))
     chat = conversation.Chat(messages=messages)
-    return _ask(wire, head, generation.GenerateRequest(chat=chat), chats=False)
+    return _decoded(wire, head, generation.GenerateRequest(chat=chat), chats=False)
 
 
-def _ask(
+def _decoded(
     wire: RunFields, head: Head, request: generation.GenerateRequest, *, chats: bool
 ) -> DecodedRequest:
     if not wire.model:
@@ -140,7 +140,7 @@ def _ask(
         model=model_name(wire.model),
         stream=wire.stream is not False,
         requests=[request],
-        detail=Detail(wire.model, chats, only_loads, bool(wire.logprobs)),
+        detail=OllamaDetail(wire.model, chats, only_loads, bool(wire.logprobs)),
         keep_alive_seconds=keep_alive(wire.keep_alive),
     )
 

@@ -13,14 +13,14 @@ from services.gateway.dialects.ollama.fields import EMBED, EmbedRequest
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class EmbedAsk:
+class DecodedEmbed:
     """A decoded request, and the model as the client spelled it."""
 
     model: str
     request: neuron.EmbedRequest
 
 
-def decode(body: bytes, head: Head) -> EmbedAsk:
+def decode(body: bytes, head: Head) -> DecodedEmbed:
     """Reads /api/embed.
 
     Raises:
@@ -29,10 +29,10 @@ def decode(body: bytes, head: Head) -> EmbedAsk:
     wire: EmbedRequest = EMBED.read(body)
     if wire.input is None:
         raise bad("input", "Field required.")
-    return _ask(wire, head, inputs_of(wire.input, "input"))
+    return _decoded(wire, head, inputs_of(wire.input, "input"))
 
 
-def decode_one(body: bytes, head: Head) -> EmbedAsk:
+def decode_one(body: bytes, head: Head) -> DecodedEmbed:
     """Reads /api/embeddings, which takes one prompt.
 
     Raises:
@@ -41,10 +41,10 @@ def decode_one(body: bytes, head: Head) -> EmbedAsk:
     wire: EmbedRequest = EMBED.read(body)
     if not wire.prompt:
         raise bad("prompt", "Field required.")
-    return _ask(wire, head, [neuron.EmbedInput(text=wire.prompt)])
+    return _decoded(wire, head, [neuron.EmbedInput(text=wire.prompt)])
 
 
-def _ask(wire: EmbedRequest, head: Head, inputs: list[neuron.EmbedInput]) -> EmbedAsk:
+def _decoded(wire: EmbedRequest, head: Head, inputs: list[neuron.EmbedInput]) -> DecodedEmbed:
     request = neuron.EmbedRequest(
         request_id=head.request_id,
         model=model_name(wire.model),
@@ -52,14 +52,14 @@ def _ask(wire: EmbedRequest, head: Head, inputs: list[neuron.EmbedInput]) -> Emb
         dimensions=wire.dimensions,
         truncate=wire.truncate is not False,
     )
-    return EmbedAsk(wire.model, request)
+    return DecodedEmbed(wire.model, request)
 
 
-def body(ask: EmbedAsk, answer: neuron.EmbedResponse) -> bytes:
+def body(decoded: DecodedEmbed, answer: neuron.EmbedResponse) -> bytes:
     """The vectors."""
     return encode(
         {
-            "model": ask.model,
+            "model": decoded.model,
             "embeddings": [list(one.values) for one in answer.embeddings],
             "prompt_eval_count": answer.prompt_tokens,
         }

@@ -13,7 +13,7 @@ from services.backplane.errors import FleetError, Reason
 from services.gateway.dialects.common import openai_body
 from services.gateway.dialects.common.json_body import encode
 from services.gateway.dialects.dialect import Collected, DecodedRequest
-from services.gateway.dialects.ollama.decode import Detail
+from services.gateway.dialects.ollama.decode import OllamaDetail
 
 
 def now() -> str:
@@ -21,10 +21,10 @@ def now() -> str:
     return dt.datetime.now(dt.UTC).isoformat().replace("+00:00", "Z")
 
 
-def body(ask: DecodedRequest, choices: Sequence[Collected]) -> bytes:
+def body(decoded: DecodedRequest, choices: Sequence[Collected]) -> bytes:
     """The whole answer."""
     (one,) = choices
-    detail: Detail = ask.detail
+    detail: OllamaDetail = decoded.detail
     head: dict[str, Any] = {"model": detail.model, "created_at": now()}
     if detail.only_loads:
         told = payload(detail, text="")
@@ -33,11 +33,11 @@ def body(ask: DecodedRequest, choices: Sequence[Collected]) -> bytes:
         told = payload(detail, text=one.text(), thinking=one.reasoning(), calls=calls)
         if detail.logprobs:
             told["logprobs"] = openai_body.logprob_objects(one.logprobs)
-    return encode(head | told | last_fields(ask, one.finished))
+    return encode(head | told | last_fields(decoded, one.finished))
 
 
 def payload(
-    detail: Detail, *, text: str, thinking: str = "", calls: Sequence[dict[str, Any]] = ()
+    detail: OllamaDetail, *, text: str, thinking: str = "", calls: Sequence[dict[str, Any]] = ()
 ) -> dict[str, Any]:
     """What a line carries: a message in chats, a response else."""
     if not detail.chats:
@@ -61,11 +61,11 @@ def call_object(name: str, arguments_json: str) -> dict[str, Any]:
     return {"function": {"name": name, "arguments": arguments}}
 
 
-def last_fields(ask: DecodedRequest, finished: generation.GenerationFinished) -> dict[str, Any]:
+def last_fields(decoded: DecodedRequest, finished: generation.GenerationFinished) -> dict[str, Any]:
     """What only the last line has: why it ended, and what it cost, in nanoseconds."""
-    detail: Detail = ask.detail
+    detail: OllamaDetail = decoded.detail
     if detail.only_loads:
-        reason = "unload" if ask.keep_alive_seconds == 0 else "load"
+        reason = "unload" if decoded.keep_alive_seconds == 0 else "load"
         return {"done": True, "done_reason": reason}
     cut = finished.reason == generation.FINISH_REASON_MAX_TOKENS
     timings, usage = finished.timings, finished.usage

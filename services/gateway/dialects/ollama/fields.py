@@ -10,7 +10,7 @@ from typing import Annotated, Any, Final
 import msgspec
 from msgspec import Meta
 
-from services.gateway.dialects.common.json_body import FieldRules, Reader, unsupported
+from services.gateway.dialects.common.json_body import BodyReader, FieldRules, unsupported
 from services.gateway.dialects.common.sampling import UNKNOWN_SAMPLERS
 
 
@@ -125,10 +125,10 @@ class NameRequest(msgspec.Struct, kw_only=True):
 
 
 _NO_RULES: Final = FieldRules(ignored=frozenset())
-CHAT: Final = Reader(ChatRequest, _NO_RULES)
-GENERATE: Final = Reader(GenerateRequest, _NO_RULES)
-EMBED: Final = Reader(EmbedRequest, _NO_RULES)
-NAME: Final = Reader(NameRequest, _NO_RULES)
+CHAT: Final = BodyReader(ChatRequest, _NO_RULES)
+GENERATE: Final = BodyReader(GenerateRequest, _NO_RULES)
+EMBED: Final = BodyReader(EmbedRequest, _NO_RULES)
+NAME: Final = BodyReader(NameRequest, _NO_RULES)
 
 
 def refuse_unknown_samplers(options: dict[str, Any]) -> None:

@@ -8,7 +8,7 @@ from typing import Any, Final
 from services.backplane.errors import FleetError, Reason
 from services.gateway.dialects.common.json_body import encode as to_json
 from services.gateway.dialects.common.listed_models import capabilities_of, with_aliases
-from services.gateway.dialects.dialect import Fleet, Head, ListedModel
+from services.gateway.dialects.dialect import FleetQueries, Head, ListedModel
 from services.gateway.dialects.ollama import description, embeddings, encode
 from services.gateway.dialects.ollama.decode import model_name
 from services.gateway.dialects.ollama.fields import NAME, NameRequest
@@ -26,7 +26,7 @@ _CAPABILITIES: Final = {
 }
 
 
-class _Lookup:
+class _OllamaLookup:
     """What all of them share."""
 
     def error(self, error: FleetError, head: Head | None) -> bytes:
@@ -34,43 +34,43 @@ class _Lookup:
         return encode.envelope(error)
 
 
-class Version(_Lookup):
+class OllamaVersion(_OllamaLookup):
     """The version of the API that is spoken here."""
 
     name: str = "ollama_version"
 
-    async def answer(self, body: bytes, head: Head, fleet: Fleet) -> bytes:
+    async def answer(self, body: bytes, head: Head, fleet: FleetQueries) -> bytes:
         """The version."""
         return to_json({"version": _VERSION})
 
 
-class Tags(_Lookup):
+class OllamaTags(_OllamaLookup):
     """Every model."""
 
     name: str = "ollama_tags"
 
-    async def answer(self, body: bytes, head: Head, fleet: Fleet) -> bytes:
+    async def answer(self, body: bytes, head: Head, fleet: FleetQueries) -> bytes:
         """The listing."""
         return to_json({"models": [_entry(one) for one in with_aliases(fleet.models())]})
 
 
-class Running(_Lookup):
+class OllamaRunning(_OllamaLookup):
     """The models that are loaded."""
 
     name: str = "ollama_ps"
 
-    async def answer(self, body: bytes, head: Head, fleet: Fleet) -> bytes:
+    async def answer(self, body: bytes, head: Head, fleet: FleetQueries) -> bytes:
         """The listing."""
         loaded = [one for one in fleet.models() if one.is_loaded]
         return to_json({"models": [_running(one) for one in loaded]})
 
 
-class Show(_Lookup):
+class OllamaShow(_OllamaLookup):
     """One model."""
 
     name: str = "ollama_show"
 
-    async def answer(self, body: bytes, head: Head, fleet: Fleet) -> bytes:
+    async def answer(self, body: bytes, head: Head, fleet: FleetQueries) -> bytes:
         """What is known of it."""
         one = _find(fleet.models(), _asked(body))
         return to_json(
@@ -86,12 +86,12 @@ class Show(_Lookup):
         )
 
 
-class Pull(_Lookup):
+class OllamaPull(_OllamaLookup):
     """Pulling: a model of the fleet is there already; no other can be had this way."""
 
     name: str = "ollama_pull"
 
-    async def answer(self, body: bytes, head: Head, fleet: Fleet) -> bytes:
+    async def answer(self, body: bytes, head: Head, fleet: FleetQueries) -> bytes:
         """`success` where the fleet has the model.
 
         Raises:
@@ -109,35 +109,35 @@ class Pull(_Lookup):
         return to_json({"status": "success"}) + b"\n"
 
 
-class Embed(_Lookup):
+class OllamaEmbed(_OllamaLookup):
     """Embeddings, in this API's shape."""
 
     name: str = "ollama_embed"
 
-    async def answer(self, body: bytes, head: Head, fleet: Fleet) -> bytes:
+    async def answer(self, body: bytes, head: Head, fleet: FleetQueries) -> bytes:
         """The vectors."""
-        ask = embeddings.decode(body, head)
-        return embeddings.body(ask, await fleet.embed(ask.request))
+        decoded = embeddings.decode(body, head)
+        return embeddings.body(decoded, await fleet.embed(decoded.request))
 
 
-class EmbedOne(_Lookup):
+class OllamaEmbedOne(_OllamaLookup):
     """One embedding, in the shape of the older path."""
 
     name: str = "ollama_embeddings"
 
-    async def answer(self, body: bytes, head: Head, fleet: Fleet) -> bytes:
+    async def answer(self, body: bytes, head: Head, fleet: FleetQueries) -> bytes:
         """The vector."""
-        ask = embeddings.decode_one(body, head)
-        answer = await fleet.embed(ask.request)
+        decoded = embeddings.decode_one(body, head)
+        answer = await fleet.embed(decoded.request)
         return to_json({"embedding": list(answer.embeddings[0].values)})
 
 
-class Unsupported(_Lookup):
+class OllamaUnsupported(_OllamaLookup):
     """What changes models on disk: the operator's business here."""
 
     name: str = "ollama_unsupported"
 
-    async def answer(self, body: bytes, head: Head, fleet: Fleet) -> bytes:
+    async def answer(self, body: bytes, head: Head, fleet: FleetQueries) -> bytes:
         """Never one.
 
         Raises:

@@ -22,13 +22,13 @@ class OllamaGenerate:
         """Reads a request."""
         return decode.decode_generate(body, head)
 
-    def projector(self, ask: DecodedRequest, head: Head) -> Projector:
+    def projector(self, decoded: DecodedRequest, head: Head) -> Projector:
         """A fresh encoder for one streamed response."""
-        return LineProjector(ask)
+        return LineProjector(decoded)
 
-    def body(self, ask: DecodedRequest, head: Head, choices: Sequence[Collected]) -> bytes:
+    def body(self, decoded: DecodedRequest, head: Head, choices: Sequence[Collected]) -> bytes:
         """The whole response, unstreamed."""
-        return encode.body(ask, choices)
+        return encode.body(decoded, choices)
 
     def error(self, error: FleetError, head: Head | None) -> bytes:
         """The error, flat."""
@@ -47,17 +47,17 @@ class OllamaChat(OllamaGenerate):
 
 def routes(mount: Mount) -> list[Route]:
     """Everything below /api."""
-    refused = mount.lookup(listings.Unsupported())
+    refused = mount.lookup(listings.OllamaUnsupported())
     return [
         Route("/api/chat", mount.generation(OllamaChat()), methods=["POST"]),
         Route("/api/generate", mount.generation(OllamaGenerate()), methods=["POST"]),
-        Route("/api/embed", mount.lookup(listings.Embed()), methods=["POST"]),
-        Route("/api/embeddings", mount.lookup(listings.EmbedOne()), methods=["POST"]),
-        Route("/api/version", mount.lookup(listings.Version()), methods=["GET"]),
-        Route("/api/tags", mount.lookup(listings.Tags()), methods=["GET"]),
-        Route("/api/ps", mount.lookup(listings.Running()), methods=["GET"]),
-        Route("/api/show", mount.lookup(listings.Show()), methods=["POST"]),
-        Route("/api/pull", mount.lookup(listings.Pull()), methods=["POST"]),
+        Route("/api/embed", mount.lookup(listings.OllamaEmbed()), methods=["POST"]),
+        Route("/api/embeddings", mount.lookup(listings.OllamaEmbedOne()), methods=["POST"]),
+        Route("/api/version", mount.lookup(listings.OllamaVersion()), methods=["GET"]),
+        Route("/api/tags", mount.lookup(listings.OllamaTags()), methods=["GET"]),
+        Route("/api/ps", mount.lookup(listings.OllamaRunning()), methods=["GET"]),
+        Route("/api/show", mount.lookup(listings.OllamaShow()), methods=["POST"]),
+        Route("/api/pull", mount.lookup(listings.OllamaPull()), methods=["POST"]),
         *(Route(f"/api/{verb}", refused, methods=["POST"]) for verb in ("create", "copy", "push")),
         Route("/api/delete", refused, methods=["DELETE"]),
     ]

@@ -10,16 +10,16 @@ from services.backplane.errors import FleetError
 from services.gateway.dialects.common import openai_body
 from services.gateway.dialects.common.json_body import encode
 from services.gateway.dialects.dialect import DecodedRequest
-from services.gateway.dialects.ollama.decode import Detail
+from services.gateway.dialects.ollama.decode import OllamaDetail
 from services.gateway.dialects.ollama.encode import call_object, envelope, last_fields, now, payload
 
 
 class LineProjector:
     """One streamed answer of chat or generate. Calls are told whole, once they are."""
 
-    def __init__(self, ask: DecodedRequest) -> None:
-        self._ask = ask
-        self._detail: Detail = ask.detail
+    def __init__(self, decoded: DecodedRequest) -> None:
+        self._decoded = decoded
+        self._detail: OllamaDetail = decoded.detail
         self._head = b'{"model":' + encode(self._detail.model) + b',"created_at":'
         self._text = (
             b',"message":{"role":"assistant","content":' if self._detail.chats else b',"response":'
@@ -66,7 +66,7 @@ class LineProjector:
             "model": self._detail.model,
             "created_at": now(),
             **payload(self._detail, text=""),
-            **last_fields(self._ask, finished),
+            **last_fields(self._decoded, finished),
         }
         return before + encode(last) + b"\n"
 

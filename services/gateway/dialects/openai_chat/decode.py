@@ -17,7 +17,7 @@ from services.gateway.dialects.openai_chat.fields import READER, ChatRequest
 _PATIENT_TIERS: Final = frozenset({"flex", "batch"})
 
 
-class Detail(msgspec.Struct, frozen=True):
+class ChatDetail(msgspec.Struct, frozen=True):
     """What the encoder needs again.
 
     Attributes:
@@ -55,7 +55,7 @@ def decode(body: bytes, head: Head) -> DecodedRequest:
         max_tokens=wire.max_completion_tokens or wire.max_tokens,
     )
     options = wire.stream_options
-    detail = Detail(
+    detail = ChatDetail(
         include_usage=bool(options and options.include_usage),
         logprobs=bool(wire.logprobs),
         old_functions=wire.functions is not None and wire.tools is None,

@@ -8,7 +8,7 @@ from typing import Any
 from services.gateway.dialects.common import openai_body
 from services.gateway.dialects.common.json_body import encode
 from services.gateway.dialects.dialect import Collected, CollectedToolCall, DecodedRequest, Head
-from services.gateway.dialects.openai_chat.decode import Detail
+from services.gateway.dialects.openai_chat.decode import ChatDetail
 
 
 def completion_id(head: Head) -> str:
@@ -16,16 +16,16 @@ def completion_id(head: Head) -> str:
     return "chatcmpl-" + head.request_id
 
 
-def body(ask: DecodedRequest, head: Head, choices: Sequence[Collected]) -> bytes:
+def body(decoded: DecodedRequest, head: Head, choices: Sequence[Collected]) -> bytes:
     """The whole response."""
-    detail: Detail = ask.detail
+    detail: ChatDetail = decoded.detail
     usage = openai_body.total(one.finished.usage for one in choices)
     return encode(
         {
             "id": completion_id(head),
             "object": "chat.completion",
             "created": head.created_unix_seconds,
-            "model": ask.model,
+            "model": decoded.model,
             "choices": [_choice(index, one, detail) for index, one in enumerate(choices)],
             "usage": openai_body.usage_object(usage),
             "service_tier": "default",
@@ -33,7 +33,7 @@ def body(ask: DecodedRequest, head: Head, choices: Sequence[Collected]) -> bytes
     )
 
 
-def _choice(index: int, one: Collected, detail: Detail) -> dict[str, Any]:
+def _choice(index: int, one: Collected, detail: ChatDetail) -> dict[str, Any]:
     calls = one.tool_calls()
     reason = openai_body.finish_reason(one.finished.reason, called=bool(calls))
     if detail.old_functions and reason == "tool_calls":
@@ -49,7 +49,9 @@ def _choice(index: int, one: Collected, detail: Detail) -> dict[str, Any]:
     }
 
 
-def _message(one: Collected, calls: Sequence[CollectedToolCall], detail: Detail) -> dict[str, Any]:
+def _message(
+    one: Collected, calls: Sequence[CollectedToolCall], detail: ChatDetail
+) -> dict[str, Any]:
     text, reasoning = one.text(), one.reasoning()
     found: dict[str, Any] = {
         "role": "assistant",

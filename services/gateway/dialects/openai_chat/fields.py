@@ -10,7 +10,7 @@ from typing import Annotated, Any, Final
 import msgspec
 from msgspec import Meta
 
-from services.gateway.dialects.common.json_body import FieldRules, Reader
+from services.gateway.dialects.common.json_body import BodyReader, FieldRules
 from services.gateway.dialects.common.sampling import UNKNOWN_SAMPLERS, Count, SamplingFields
 
 MAX_CHOICES: Final = 128
@@ -216,4 +216,4 @@ RULES: Final = FieldRules(
     refused=UNKNOWN_SAMPLERS,
 )  # fmt: skip
 
-READER: Final = Reader(ChatRequest, RULES)
+READER: Final = BodyReader(ChatRequest, RULES)

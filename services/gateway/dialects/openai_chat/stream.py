@@ -9,7 +9,7 @@ from services.backplane.errors import FleetError
 from services.gateway.dialects.common import openai_body
 from services.gateway.dialects.common.json_body import encode
 from services.gateway.dialects.dialect import DecodedRequest, Head
-from services.gateway.dialects.openai_chat.decode import Detail
+from services.gateway.dialects.openai_chat.decode import ChatDetail
 from services.gateway.dialects.openai_chat.encode import completion_id
 
 _ROLE: Final = b'"role":"assistant","content":"","refusal":null'
@@ -23,25 +23,25 @@ class ChatProjector:
 
     comment: bytes = b": keep-alive\n\n"
 
-    def __init__(self, ask: DecodedRequest, head: Head) -> None:
-        detail: Detail = ask.detail
+    def __init__(self, decoded: DecodedRequest, head: Head) -> None:
+        detail: ChatDetail = decoded.detail
         self._detail = detail
         self._base: dict[str, Any] = {
             "id": completion_id(head),
             "object": "chat.completion.chunk",
             "created": head.created_unix_seconds,
-            "model": ask.model,
+            "model": decoded.model,
         }
         start = b"data: " + encode(self._base)[:-1] + b',"choices":[{"index":'
         self._deltas = [
-            start + str(index).encode() + b',"delta":{' for index in range(len(ask.requests))
+            start + str(index).encode() + b',"delta":{' for index in range(len(decoded.requests))
         ]
         self._texts = [one + b'"content":' for one in self._deltas]
         # The real API tells a usage of null in every chunk but the last where it was asked for.
         usage = b',"usage":null' if detail.include_usage else b""
         self._end = b'},"logprobs":null,"finish_reason":null}]' + usage + b"}\n\n"
         self._encode = encode
-        self._called = [False] * len(ask.requests)
+        self._called = [False] * len(decoded.requests)
         self._usages: dict[int, generation.Usage] = {}
 
     def open(self) -> bytes:

@@ -13,7 +13,7 @@ from msgspec import Meta
 
 from cortex.v1 import generation_pb2 as generation
 from services.gateway.dialects.common import sampling
-from services.gateway.dialects.common.json_body import FieldRules, Reader, bad, unsupported
+from services.gateway.dialects.common.json_body import BodyReader, FieldRules, bad, unsupported
 from services.gateway.dialects.common.sampling import UNKNOWN_SAMPLERS, SamplingFields
 from services.gateway.dialects.common.token_inputs import texts_or_tokens
 from services.gateway.dialects.dialect import DecodedRequest, Head
@@ -43,7 +43,7 @@ class CompletionRequest(SamplingFields, kw_only=True, forbid_unknown_fields=True
     service_tier: str | None = None
 
 
-_READER: Final = Reader(
+_READER: Final = BodyReader(
     CompletionRequest,
     FieldRules(
         ignored=frozenset(
@@ -59,7 +59,7 @@ _READER: Final = Reader(
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Detail:
+class CompletionDetail:
     """What the encoder needs again.
 
     Attributes:
@@ -94,7 +94,7 @@ def decode(body: bytes, head: Head) -> DecodedRequest:
         requests += sampling.choices(_request(wire, head, prompt), count)
         prompts += [prompt if isinstance(prompt, str) else None] * count
     options = wire.stream_options
-    detail = Detail(
+    detail = CompletionDetail(
         include_usage=bool(options and options.include_usage),
         logprobs=wire.logprobs is not None,
         echo=bool(wire.echo),

@@ -9,7 +9,7 @@ from cortex.v1 import generation_pb2 as generation
 from services.gateway.dialects.common import openai_body
 from services.gateway.dialects.common.json_body import encode
 from services.gateway.dialects.dialect import Collected, DecodedRequest, Head
-from services.gateway.dialects.openai_completions.decode import Detail
+from services.gateway.dialects.openai_completions.decode import CompletionDetail
 
 
 def completion_id(head: Head) -> str:
@@ -17,23 +17,23 @@ def completion_id(head: Head) -> str:
     return "cmpl-" + head.request_id
 
 
-def body(ask: DecodedRequest, head: Head, choices: Sequence[Collected]) -> bytes:
+def body(decoded: DecodedRequest, head: Head, choices: Sequence[Collected]) -> bytes:
     """The whole response."""
-    detail: Detail = ask.detail
+    detail: CompletionDetail = decoded.detail
     usages = [one.finished.usage for one in choices]
     return encode(
         {
             "id": completion_id(head),
             "object": "text_completion",
             "created": head.created_unix_seconds,
-            "model": ask.model,
+            "model": decoded.model,
             "choices": [_choice(index, one, detail) for index, one in enumerate(choices)],
             "usage": openai_body.usage_object(total(usages, detail)),
         }
     )
 
 
-def total(usages: Sequence[generation.Usage], detail: Detail) -> generation.Usage:
+def total(usages: Sequence[generation.Usage], detail: CompletionDetail) -> generation.Usage:
     """The usage of all prompts: each was read once, each answer was written."""
     found, size = generation.Usage(), detail.choices_per_prompt
     for start in range(0, len(usages), size):
@@ -47,10 +47,10 @@ def total(usages: Sequence[generation.Usage], detail: Detail) -> generation.Usag
     return found
 
 
-def _choice(index: int, one: Collected, detail: Detail) -> dict[str, Any]:
+def _choice(index: int, one: Collected, detail: CompletionDetail) -> dict[str, Any]:
     # A completion has no place for reasoning: what the model wrote is its text, in order.
     text = "".join(value for kind, value in one.parts if kind in {"text", "reasoning"})
-    columns = Columns(detail, index)
+    columns = LogprobColumns(detail, index)
     logprobs = columns.told(one.logprobs, len(one.token_ids)) if detail.logprobs else None
     return {
         "text": columns.echo() + ("" if detail.only_echoes else text),
@@ -65,10 +65,10 @@ def finish_reason(finished: generation.GenerationFinished) -> str:
     return "length" if finished.reason == generation.FINISH_REASON_MAX_TOKENS else "stop"
 
 
-class Columns:
+class LogprobColumns:
     """Words the log probabilities of one choice, and the echo of its prompt, piece by piece."""
 
-    def __init__(self, detail: Detail, choice: int) -> None:
+    def __init__(self, detail: CompletionDetail, choice: int) -> None:
         self._detail = detail
         self._prompt = detail.prompts[choice] if detail.echo else ""
         self._offset = 0

@@ -26,13 +26,13 @@ class OpenAICompletions:
         """Reads a request."""
         return decode.decode(body, head)
 
-    def projector(self, ask: DecodedRequest, head: Head) -> Projector:
+    def projector(self, decoded: DecodedRequest, head: Head) -> Projector:
         """A fresh encoder for one streamed response."""
-        return CompletionProjector(ask, head)
+        return CompletionProjector(decoded, head)
 
-    def body(self, ask: DecodedRequest, head: Head, choices: Sequence[Collected]) -> bytes:
+    def body(self, decoded: DecodedRequest, head: Head, choices: Sequence[Collected]) -> bytes:
         """The whole response, unstreamed."""
-        return encode.body(ask, head, choices)
+        return encode.body(decoded, head, choices)
 
     def error(self, error: FleetError, head: Head | None) -> bytes:
         """The error envelope."""

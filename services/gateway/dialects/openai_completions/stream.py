@@ -9,9 +9,9 @@ from services.backplane.errors import FleetError
 from services.gateway.dialects.common import openai_body
 from services.gateway.dialects.common.json_body import encode
 from services.gateway.dialects.dialect import DecodedRequest, Head
-from services.gateway.dialects.openai_completions.decode import Detail
+from services.gateway.dialects.openai_completions.decode import CompletionDetail
 from services.gateway.dialects.openai_completions.encode import (
-    Columns,
+    LogprobColumns,
     completion_id,
     finish_reason,
     total,
@@ -23,22 +23,22 @@ class CompletionProjector:
 
     comment: bytes = b": keep-alive\n\n"
 
-    def __init__(self, ask: DecodedRequest, head: Head) -> None:
-        detail: Detail = ask.detail
+    def __init__(self, decoded: DecodedRequest, head: Head) -> None:
+        detail: CompletionDetail = decoded.detail
         self._detail = detail
         self._base: dict[str, Any] = {
             "id": completion_id(head),
             "object": "text_completion",
             "created": head.created_unix_seconds,
-            "model": ask.model,
+            "model": decoded.model,
         }
         start = b"data: " + encode(self._base)[:-1] + b',"choices":[{"index":'
-        count = len(ask.requests)
+        count = len(decoded.requests)
         self._texts = [start + str(index).encode() + b',"text":' for index in range(count)]
         usage = b',"usage":null' if detail.include_usage else b""
         self._end = b',"logprobs":null,"finish_reason":null}]' + usage + b"}\n\n"
         self._encode = encode
-        self._columns = [Columns(detail, index) for index in range(count)]
+        self._columns = [LogprobColumns(detail, index) for index in range(count)]
         # Choices whose prompt is still to be told.
         self._unechoed = set(range(count)) if detail.echo else set[int]()
         self._usages: dict[int, generation.Usage] = {}

@@ -9,7 +9,7 @@ import msgspec
 from msgspec import Meta
 
 from cortex.v1 import neuron_service_pb2 as neuron
-from services.gateway.dialects.common.json_body import FieldRules, Reader, bad
+from services.gateway.dialects.common.json_body import BodyReader, FieldRules, bad
 from services.gateway.dialects.common.token_inputs import Inputs, inputs_of
 from services.gateway.dialects.dialect import Head
 
@@ -27,14 +27,14 @@ class EmbeddingsRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True
     truncate_prompt_tokens: int | None = None
 
 
-_READER: Final = Reader(
+_READER: Final = BodyReader(
     EmbeddingsRequest,
     FieldRules(ignored=frozenset({"user", "input_type", "priority", "add_special_tokens"})),
 )
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class EmbeddingsAsk:
+class DecodedEmbeddings:
     """A decoded request.
 
     Attributes:
@@ -48,7 +48,7 @@ class EmbeddingsAsk:
     base64: bool
 
 
-def decode(body: bytes, head: Head) -> EmbeddingsAsk:
+def decode(body: bytes, head: Head) -> DecodedEmbeddings:
     """Reads a request.
 
     Raises:
@@ -64,4 +64,4 @@ def decode(body: bytes, head: Head) -> EmbeddingsAsk:
         dimensions=wire.dimensions,
         truncate=bool(wire.truncate or wire.truncate_prompt_tokens),
     )
-    return EmbeddingsAsk(wire.model, request, base64=wire.encoding_format == "base64")
+    return DecodedEmbeddings(wire.model, request, base64=wire.encoding_format == "base64")

@@ -9,18 +9,18 @@ from typing import Any
 
 from cortex.v1 import neuron_service_pb2 as neuron
 from services.gateway.dialects.common.json_body import encode
-from services.gateway.dialects.openai_embeddings.decode import EmbeddingsAsk
+from services.gateway.dialects.openai_embeddings.decode import DecodedEmbeddings
 
 
-def body(ask: EmbeddingsAsk, answer: neuron.EmbedResponse) -> bytes:
+def body(decoded: DecodedEmbeddings, answer: neuron.EmbedResponse) -> bytes:
     """The whole response."""
-    shape = _packed if ask.base64 else list
+    shape = _packed if decoded.base64 else list
     data: list[dict[str, Any]] = [
         {"object": "embedding", "index": index, "embedding": shape(one.values)}
         for index, one in enumerate(answer.embeddings)
     ]
     usage = {"prompt_tokens": answer.prompt_tokens, "total_tokens": answer.prompt_tokens}
-    return encode({"object": "list", "data": data, "model": ask.model, "usage": usage})
+    return encode({"object": "list", "data": data, "model": decoded.model, "usage": usage})
 
 
 def _packed(values: Sequence[float]) -> str:

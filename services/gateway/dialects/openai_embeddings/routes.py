@@ -6,7 +6,7 @@ from starlette.routing import Route
 
 from services.backplane.errors import FleetError
 from services.gateway.dialects.common import openai_body
-from services.gateway.dialects.dialect import Fleet, Head, Mount
+from services.gateway.dialects.dialect import FleetQueries, Head, Mount
 from services.gateway.dialects.openai_embeddings import decode, encode
 
 
@@ -15,10 +15,10 @@ class OpenAIEmbeddings:
 
     name: str = "openai_embeddings"
 
-    async def answer(self, body: bytes, head: Head, fleet: Fleet) -> bytes:
+    async def answer(self, body: bytes, head: Head, fleet: FleetQueries) -> bytes:
         """The vectors."""
-        ask = decode.decode(body, head)
-        return encode.body(ask, await fleet.embed(ask.request))
+        decoded = decode.decode(body, head)
+        return encode.body(decoded, await fleet.embed(decoded.request))
 
     def error(self, error: FleetError, head: Head | None) -> bytes:
         """The error envelope."""

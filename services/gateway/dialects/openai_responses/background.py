@@ -17,7 +17,7 @@ from services.backplane.errors import FleetError, Reason
 from services.gateway.dialects.common import openai_body
 from services.gateway.dialects.dialect import Collected, DecodedRequest, Head
 from services.gateway.dialects.openai_responses import encode
-from services.gateway.dialects.openai_responses.decode import Detail
+from services.gateway.dialects.openai_responses.decode import ResponseDetail
 from services.gateway.dialects.openai_responses.resource import Resource, error_code
 from services.gateway.dialects.openai_responses.store.store import ResponsesStore, StoredResponse
 
@@ -43,9 +43,9 @@ class BackgroundRuns:
         self._store = store
         self._running: dict[str, _Running] = {}
 
-    def run_of(self, ask: DecodedRequest, head: Head) -> BackgroundRun:
+    def run_of(self, decoded: DecodedRequest, head: Head) -> BackgroundRun:
         """A run to be."""
-        return BackgroundRun(ask, head, self, self._store)
+        return BackgroundRun(decoded, head, self, self._store)
 
     def add(self, response_id: str, *, owner: str, stop: Callable[[], object]) -> None:
         """A run has begun in this process."""
@@ -75,7 +75,7 @@ class BackgroundRuns:
         """Ends what processes have left running that have ended themselves; for the start."""
         for response_id, owner in self._store.lost_runs():
             self._fail(response_id, owner)
-        self._store.forget_runners()
+        self._store.forget_ended_processes()
 
     def settled(self, found: StoredResponse) -> StoredResponse:
         """A response as it stands: one that has lost its process has failed."""
@@ -108,14 +108,14 @@ class BackgroundRun:
     """One response under way; see `Detached`."""
 
     def __init__(
-        self, ask: DecodedRequest, head: Head, runs: BackgroundRuns, store: ResponsesStore
+        self, decoded: DecodedRequest, head: Head, runs: BackgroundRuns, store: ResponsesStore
     ) -> None:
-        self._ask = ask
+        self._decoded = decoded
         self._head = head
         self._runs = runs
         self._store = store
-        self._detail: Detail = ask.detail
-        self._resource = Resource(ask, head)
+        self._detail: ResponseDetail = decoded.detail
+        self._resource = Resource(decoded, head)
 
     def accepted(self, stop: Callable[[], object]) -> bytes:
         """The response as it is told at once; whoever looks it up finds it in progress."""
@@ -126,7 +126,7 @@ class BackgroundRun:
     def finished(self, choices: Sequence[Collected]) -> None:
         """Keeps the answer."""
         if self._runs.end(self._detail.response_id):
-            encode.body(self._ask, self._head, choices, self._store)
+            encode.body(self._decoded, self._head, choices, self._store)
 
     def failed(self, error: FleetError) -> None:
         """Keeps what went wrong."""

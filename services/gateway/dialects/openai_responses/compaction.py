@@ -12,7 +12,7 @@ from cortex.v1 import conversation_pb2 as conversation
 from cortex.v1 import generation_pb2 as generation
 from services.backplane.errors import FleetError
 from services.gateway.dialects.common import openai_body, signature, turns
-from services.gateway.dialects.common.json_body import FieldRules, Reader, bad
+from services.gateway.dialects.common.json_body import BodyReader, FieldRules, bad
 from services.gateway.dialects.dialect import Collected, DecodedRequest, Head, Projector
 from services.gateway.dialects.openai_responses.decode import chat_of
 from services.gateway.dialects.openai_responses.encode import to_json
@@ -36,7 +36,7 @@ class CompactRequest(PromptFields, kw_only=True, forbid_unknown_fields=True):
     prompt_cache_retention: str | None = None
 
 
-_READER: Final = Reader(
+_READER: Final = BodyReader(
     CompactRequest,
     FieldRules(
         ignored=frozenset(
@@ -73,11 +73,11 @@ class Compaction:
         request.stop.max_tokens = _MAX_TOKENS
         return DecodedRequest(model=wire.model, stream=False, requests=[request])
 
-    def projector(self, ask: DecodedRequest, head: Head) -> Projector:
+    def projector(self, decoded: DecodedRequest, head: Head) -> Projector:
         """Not reached: `decode` never asks for a stream."""
         raise NotImplementedError
 
-    def body(self, ask: DecodedRequest, head: Head, choices: Sequence[Collected]) -> bytes:
+    def body(self, decoded: DecodedRequest, head: Head, choices: Sequence[Collected]) -> bytes:
         """The compacted window: one item."""
         summary = choices[0].text().strip()
         item: dict[str, Any] = {

@@ -31,7 +31,7 @@ _ENCRYPTED: Final = "reasoning.encrypted_content"
 
 
 @dataclasses.dataclass(slots=True)
-class Detail:
+class ResponseDetail:
     """What the encoder needs again.
 
     Attributes:
@@ -81,7 +81,7 @@ def decode(body: bytes, head: Head, history: History, response_id: str) -> Decod
     _refuse_what_nobody_does(wire)
     tools = toolbox_of(wire.tools, wire.tool_choice)
     items = history.resolve(listed_items(wire.input, response_id), owner=head.principal)
-    detail = Detail(wire, tools, response_id, items, head.principal)
+    detail = ResponseDetail(wire, tools, response_id, items, head.principal)
     request = generation.GenerateRequest(
         request_id=head.request_id,
         chat=_chat(wire, tools, items, history, head),

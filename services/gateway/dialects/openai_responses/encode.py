@@ -8,8 +8,8 @@ from typing import Any
 
 from services.gateway.dialects.common.json_body import encode as to_json
 from services.gateway.dialects.dialect import Collected, DecodedRequest, Head
-from services.gateway.dialects.openai_responses.decode import Detail
-from services.gateway.dialects.openai_responses.output import Items
+from services.gateway.dialects.openai_responses.decode import ResponseDetail
+from services.gateway.dialects.openai_responses.output import OutputItems
 from services.gateway.dialects.openai_responses.resource import Resource, is_cut
 from services.gateway.dialects.openai_responses.store.responses import Responses
 from services.gateway.dialects.openai_responses.store.store import StoredResponse
@@ -17,15 +17,17 @@ from services.gateway.dialects.openai_responses.store.store import StoredRespons
 __all__ = ["body", "keep", "to_json"]
 
 
-def body(ask: DecodedRequest, head: Head, choices: Sequence[Collected], store: Responses) -> bytes:
+def body(
+    decoded: DecodedRequest, head: Head, choices: Sequence[Collected], store: Responses
+) -> bytes:
     """The whole response, which is kept on the way where it shall be."""
     (one,) = choices
-    output = Items(ask.detail).collected(one, cut=is_cut(one.finished))
-    response = Resource(ask, head).finished(output, one.finished, completed_at=int(time.time()))
-    return keep(ask.detail, response, store)
+    output = OutputItems(decoded.detail).collected(one, cut=is_cut(one.finished))
+    response = Resource(decoded, head).finished(output, one.finished, completed_at=int(time.time()))
+    return keep(decoded.detail, response, store)
 
 
-def keep(detail: Detail, response: dict[str, Any], store: Responses) -> bytes:
+def keep(detail: ResponseDetail, response: dict[str, Any], store: Responses) -> bytes:
     """The response as JSON; stores it where the client wants it to be found again."""
     told = to_json(response)
     if detail.stores or store.keeps_unstored:

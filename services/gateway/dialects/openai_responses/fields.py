@@ -11,7 +11,7 @@ from typing import Annotated, Any, Final
 import msgspec
 from msgspec import Meta
 
-from services.gateway.dialects.common.json_body import FieldRules, Reader
+from services.gateway.dialects.common.json_body import BodyReader, FieldRules
 from services.gateway.dialects.common.sampling import UNKNOWN_SAMPLERS, Count, SamplingFields
 
 
@@ -129,10 +129,10 @@ _IGNORED: Final = frozenset(
     }
 )  # fmt: skip
 
-READER: Final = Reader(
+READER: Final = BodyReader(
     ResponsesRequest, FieldRules(ignored=_IGNORED, refused=UNKNOWN_SAMPLERS, unknown=_unknown)
 )
-COUNT: Final = Reader(
+COUNT: Final = BodyReader(
     InputTokensRequest,
     FieldRules(
         ignored=_IGNORED | {"personality"} | frozenset(ResponsesRequest.__struct_fields__),

@@ -6,13 +6,13 @@ from typing import Any, Final, Protocol
 
 from services.gateway.dialects.common.json_body import encode
 from services.gateway.dialects.openai_responses.output import (
-    Items,
+    OutputItems,
     custom_input,
     reasoning_part,
     summary_part,
     text_part,
 )
-from services.gateway.dialects.openai_responses.sse_event import Wire
+from services.gateway.dialects.openai_responses.sse_event import NumberedEvents
 
 _TEXT_DELTA: Final = (
     b"event: response.output_text.delta\n"
@@ -35,9 +35,9 @@ class OpenItem(Protocol):
 class OpenText:
     """A message with one part of text; a delta is joined from pre-encoded pieces."""
 
-    def __init__(self, wire: Wire, items: Items, index: int) -> None:
-        self._wire = wire
-        self._items = items
+    def __init__(self, events: NumberedEvents, items: OutputItems, index: int) -> None:
+        self._events = events
+        self._output_items = items
         self._index = index
         self._item = items.message(index, None, status="in_progress")
         self._place = {
@@ -45,7 +45,7 @@ class OpenText:
             "output_index": index,
             "content_index": 0,
         }
-        self._number = wire.number
+        self._number = events.number
         self._encode = encode
         self._middle = b"," + encode(self._place)[1:-1] + b',"logprobs":[],"delta":'
         self._texts: list[str] = []
@@ -53,10 +53,10 @@ class OpenText:
 
     def begin(self) -> bytes:
         """The item, then its part."""
-        added = self._wire.event(
+        added = self._events.event(
             "response.output_item.added", output_index=self._index, item=self._item
         )
-        return added + self._wire.event(
+        return added + self._events.event(
             "response.content_part.added", **self._place, part=text_part("")
         )
 
@@ -70,22 +70,22 @@ class OpenText:
         """A text delta with log probabilities."""
         self._texts.append(text)
         self._logprobs += logprobs
-        return self._wire.event(
+        return self._events.event(
             "response.output_text.delta", **self._place, logprobs=logprobs, delta=text
         )
 
     def end(self, status: str) -> tuple[bytes, dict[str, Any]]:
         """The whole text, the whole part, the whole item."""
         text = "".join(self._texts)
-        item = self._items.message(self._index, text, status=status, logprobs=self._logprobs)
+        item = self._output_items.message(self._index, text, status=status, logprobs=self._logprobs)
         told = (
-            self._wire.event(
+            self._events.event(
                 "response.output_text.done", **self._place, text=text, logprobs=self._logprobs
             )
-            + self._wire.event(
+            + self._events.event(
                 "response.content_part.done", **self._place, part=text_part(text, self._logprobs)
             )
-            + self._wire.event("response.output_item.done", output_index=self._index, item=item)
+            + self._events.event("response.output_item.done", output_index=self._index, item=item)
         )
         return told, item
 
@@ -93,9 +93,11 @@ class OpenText:
 class OpenReasoning:
     """A reasoning item: one part of text, or of summary."""
 
-    def __init__(self, wire: Wire, items: Items, index: int, *, summarises: bool) -> None:
-        self._wire = wire
-        self._items = items
+    def __init__(
+        self, events: NumberedEvents, items: OutputItems, index: int, *, summarises: bool
+    ) -> None:
+        self._events = events
+        self._output_items = items
         self._index = index
         self._item = items.reasoning(index, None, status="in_progress")
         self._part = summary_part if summarises else reasoning_part
@@ -109,24 +111,26 @@ class OpenReasoning:
 
     def begin(self) -> bytes:
         """The item, then its part."""
-        added = self._wire.event(
+        added = self._events.event(
             "response.output_item.added", output_index=self._index, item=self._item
         )
-        return added + self._wire.event(self._parts + ".added", **self._place, part=self._part(""))
+        return added + self._events.event(
+            self._parts + ".added", **self._place, part=self._part("")
+        )
 
     def delta(self, text: str) -> bytes:
         """A piece of the thought."""
         self._texts.append(text)
-        return self._wire.event(self._deltas + ".delta", **self._place, delta=text)
+        return self._events.event(self._deltas + ".delta", **self._place, delta=text)
 
     def end(self, status: str) -> tuple[bytes, dict[str, Any]]:
         """The whole text, the whole part, the whole item."""
         text = "".join(self._texts)
-        item = self._items.reasoning(self._index, text, status=status)
+        item = self._output_items.reasoning(self._index, text, status=status)
         told = (
-            self._wire.event(self._deltas + ".done", **self._place, text=text)
-            + self._wire.event(self._parts + ".done", **self._place, part=self._part(text))
-            + self._wire.event("response.output_item.done", output_index=self._index, item=item)
+            self._events.event(self._deltas + ".done", **self._place, text=text)
+            + self._events.event(self._parts + ".done", **self._place, part=self._part(text))
+            + self._events.event("response.output_item.done", output_index=self._index, item=item)
         )
         return told, item
 
@@ -134,9 +138,11 @@ class OpenReasoning:
 class OpenCall:
     """A call. A custom tool's text lies inside of the arguments and is told when they are whole."""
 
-    def __init__(self, wire: Wire, items: Items, index: int, call_id: str, name: str) -> None:
-        self._wire = wire
-        self._items = items
+    def __init__(
+        self, events: NumberedEvents, items: OutputItems, index: int, call_id: str, name: str
+    ) -> None:
+        self._events = events
+        self._output_items = items
         self._index = index
         self._call = (call_id, name)
         self._is_custom = items.is_custom(name)
@@ -146,7 +152,7 @@ class OpenCall:
 
     def begin(self) -> bytes:
         """The item."""
-        return self._wire.event(
+        return self._events.event(
             "response.output_item.added", output_index=self._index, item=self._item
         )
 
@@ -157,23 +163,23 @@ class OpenCall:
         self._pieces.append(arguments)
         if self._is_custom:
             return b""
-        return self._wire.event(
+        return self._events.event(
             "response.function_call_arguments.delta", **self._place, delta=arguments
         )
 
     def end(self, status: str) -> tuple[bytes, dict[str, Any]]:
         """The whole arguments, the whole item."""
         arguments = "".join(self._pieces)
-        item = self._items.call(self._index, *self._call, arguments, status=status)
+        item = self._output_items.call(self._index, *self._call, arguments, status=status)
         told = self._custom(arguments) if self._is_custom else self._function(arguments)
         return (
             told
-            + self._wire.event("response.output_item.done", output_index=self._index, item=item),
+            + self._events.event("response.output_item.done", output_index=self._index, item=item),
             item,
         )
 
     def _function(self, arguments: str) -> bytes:
-        return self._wire.event(
+        return self._events.event(
             "response.function_call_arguments.done",
             **self._place,
             name=self._call[1],
@@ -182,6 +188,6 @@ class OpenCall:
 
     def _custom(self, arguments: str) -> bytes:
         text = custom_input(arguments)
-        return self._wire.event(
+        return self._events.event(
             "response.custom_tool_call_input.delta", **self._place, delta=text
-        ) + self._wire.event("response.custom_tool_call_input.done", **self._place, input=text)
+        ) + self._events.event("response.custom_tool_call_input.done", **self._place, input=text)

@@ -10,13 +10,13 @@ import msgspec
 from cortex.v1 import generation_pb2 as generation
 from services.gateway.dialects.common import openai_body, signature
 from services.gateway.dialects.dialect import Collected
-from services.gateway.dialects.openai_responses.decode import Detail
+from services.gateway.dialects.openai_responses.decode import ResponseDetail
 
 
-class Items:
+class OutputItems:
     """Words the items of one response; ids tell response and place (`msg_<response>_<index>`)."""
 
-    def __init__(self, detail: Detail) -> None:
+    def __init__(self, detail: ResponseDetail) -> None:
         self._detail = detail
         self._suffix = detail.response_id.removeprefix("resp_")
 
@@ -130,6 +130,6 @@ def custom_input(arguments: str) -> str:
     return value if isinstance(value, str) else arguments
 
 
-def logprobs_of(delta: generation.TextDelta, detail: Detail) -> list[dict[str, Any]]:
+def logprobs_of(delta: generation.TextDelta, detail: ResponseDetail) -> list[dict[str, Any]]:
     """The log probabilities of a delta, where they were asked for."""
     return openai_body.logprob_objects(delta.logprobs) if detail.logprobs else []

@@ -14,15 +14,15 @@ from cortex.v1 import generation_pb2 as generation
 from services.backplane.errors import FleetError, Reason
 from services.gateway.dialects.common import openai_body
 from services.gateway.dialects.dialect import DecodedRequest, Head
-from services.gateway.dialects.openai_responses.decode import Detail
+from services.gateway.dialects.openai_responses.decode import ResponseDetail
 from services.gateway.dialects.openai_responses.fields import ResponsesRequest
 
 
 class Resource:
     """Builds snapshots of one response."""
 
-    def __init__(self, ask: DecodedRequest, head: Head) -> None:
-        detail: Detail = ask.detail
+    def __init__(self, decoded: DecodedRequest, head: Head) -> None:
+        detail: ResponseDetail = decoded.detail
         wire = detail.wire
         self._base: dict[str, Any] = {
             "id": detail.response_id,
@@ -36,7 +36,7 @@ class Resource:
             "instructions": wire.instructions,
             "max_output_tokens": wire.max_output_tokens,
             "max_tool_calls": wire.max_tool_calls,
-            "model": ask.model,
+            "model": decoded.model,
             "output": [],
             "parallel_tool_calls": wire.parallel_tool_calls is not False,
             "previous_response_id": wire.previous_response_id,

@@ -46,21 +46,21 @@ class OpenAIResponses:
 
     def decode(self, body: bytes, head: Head) -> DecodedRequest:
         """Reads a request."""
-        ask = decode.decode(body, head, self._history, self._new_id())
-        detail: decode.Detail = ask.detail
+        decoded = decode.decode(body, head, self._history, self._new_id())
+        detail: decode.ResponseDetail = decoded.detail
         if detail.wire.background:
             if self._runs is None:
                 raise unsupported("background", "nothing runs in the background here.")
-            ask.detached = self._runs.run_of(ask, head)
-        return ask
+            decoded.detached = self._runs.run_of(decoded, head)
+        return decoded
 
-    def projector(self, ask: DecodedRequest, head: Head) -> Projector:
+    def projector(self, decoded: DecodedRequest, head: Head) -> Projector:
         """A fresh encoder for one streamed response."""
-        return ResponseProjector(ask, head, self._store)
+        return ResponseProjector(decoded, head, self._store)
 
-    def body(self, ask: DecodedRequest, head: Head, choices: Sequence[Collected]) -> bytes:
+    def body(self, decoded: DecodedRequest, head: Head, choices: Sequence[Collected]) -> bytes:
         """The whole response, unstreamed."""
-        return encode.body(ask, head, choices, self._store)
+        return encode.body(decoded, head, choices, self._store)
 
     def error(self, error: FleetError, head: Head | None) -> bytes:
         """The error envelope."""

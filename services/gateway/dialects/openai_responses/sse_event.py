@@ -7,7 +7,7 @@ from typing import Any
 from services.gateway.dialects.common.json_body import encode
 
 
-class Wire:
+class NumberedEvents:
     """Counts the events of one stream and frames them."""
 
     __slots__ = ("_next",)

@@ -10,7 +10,7 @@ import msgspec
 from services.backplane.errors import FleetError, Reason
 from services.gateway.dialects.common import openai_body
 from services.gateway.dialects.common.json_body import bad, encode, unsupported
-from services.gateway.dialects.dialect import Fleet, Head
+from services.gateway.dialects.dialect import FleetQueries, Head
 from services.gateway.dialects.openai_responses.background import BackgroundRuns
 from services.gateway.dialects.openai_responses.decode import decode_count
 from services.gateway.dialects.openai_responses.store.history import History
@@ -20,7 +20,7 @@ _LONGEST_PAGE: Final = 100
 _DEFAULT_PAGE: Final = 20
 
 
-class _Lookup:
+class _StoredLookup:
     """What all of them share."""
 
     def __init__(self, store: ResponsesStore) -> None:
@@ -32,7 +32,7 @@ class _Lookup:
         return openai_body.envelope(error)
 
 
-class _RunLookup(_Lookup):
+class _RunLookup(_StoredLookup):
     """What has to know of the responses that still run."""
 
     def __init__(self, store: ResponsesStore, runs: BackgroundRuns) -> None:
@@ -49,7 +49,7 @@ class RetrieveResponse(_RunLookup):
 
     name: str = "openai_responses_retrieve"
 
-    async def answer(self, body: bytes, head: Head, fleet: Fleet) -> bytes:
+    async def answer(self, body: bytes, head: Head, fleet: FleetQueries) -> bytes:
         """The response.
 
         Raises:
@@ -65,7 +65,7 @@ class DeleteResponse(_RunLookup):
 
     name: str = "openai_responses_delete"
 
-    async def answer(self, body: bytes, head: Head, fleet: Fleet) -> bytes:
+    async def answer(self, body: bytes, head: Head, fleet: FleetQueries) -> bytes:
         """The receipt."""
         response_id = self._found(head).response_id
         self._runs.stop(response_id, owner=head.principal)
@@ -78,7 +78,7 @@ class CancelResponse(_RunLookup):
 
     name: str = "openai_responses_cancel"
 
-    async def answer(self, body: bytes, head: Head, fleet: Fleet) -> bytes:
+    async def answer(self, body: bytes, head: Head, fleet: FleetQueries) -> bytes:
         """The response, cancelled, or as it had ended before.
 
         Raises:
@@ -95,12 +95,12 @@ class CancelResponse(_RunLookup):
         return found.response
 
 
-class InputItems(_Lookup):
+class InputItems(_StoredLookup):
     """The input of one response, page by page."""
 
     name: str = "openai_responses_input_items"
 
-    async def answer(self, body: bytes, head: Head, fleet: Fleet) -> bytes:
+    async def answer(self, body: bytes, head: Head, fleet: FleetQueries) -> bytes:
         """One page."""
         found = self._history.find(head.path["response_id"], owner=head.principal)
         items = msgspec.json.decode(found.input_items, type=list[dict[str, Any]])
@@ -121,12 +121,12 @@ class InputItems(_Lookup):
         )
 
 
-class CountInput(_Lookup):
+class CountInput(_StoredLookup):
     """Counts the tokens of a response's input."""
 
     name: str = "openai_responses_input_tokens"
 
-    async def answer(self, body: bytes, head: Head, fleet: Fleet) -> bytes:
+    async def answer(self, body: bytes, head: Head, fleet: FleetQueries) -> bytes:
         """The count."""
         counted = await fleet.count_tokens(decode_count(body, head, self._history))
         return encode({"object": "response.input_tokens", "input_tokens": counted.tokens})

@@ -14,7 +14,7 @@ from cortex.v1 import generation_pb2 as generation
 from services.backplane.errors import FleetError
 from services.gateway.dialects.common import openai_body
 from services.gateway.dialects.dialect import DecodedRequest, Head
-from services.gateway.dialects.openai_responses.decode import Detail
+from services.gateway.dialects.openai_responses.decode import ResponseDetail
 from services.gateway.dialects.openai_responses.encode import keep
 from services.gateway.dialects.openai_responses.open_item import (
     OpenCall,
@@ -22,9 +22,9 @@ from services.gateway.dialects.openai_responses.open_item import (
     OpenReasoning,
     OpenText,
 )
-from services.gateway.dialects.openai_responses.output import Items, logprobs_of
+from services.gateway.dialects.openai_responses.output import OutputItems, logprobs_of
 from services.gateway.dialects.openai_responses.resource import Resource, is_cut
-from services.gateway.dialects.openai_responses.sse_event import Wire
+from services.gateway.dialects.openai_responses.sse_event import NumberedEvents
 from services.gateway.dialects.openai_responses.store.responses import Responses
 
 
@@ -33,13 +33,13 @@ class ResponseProjector:
 
     comment: bytes = b": keep-alive\n\n"
 
-    def __init__(self, ask: DecodedRequest, head: Head, store: Responses) -> None:
-        detail: Detail = ask.detail
+    def __init__(self, decoded: DecodedRequest, head: Head, store: Responses) -> None:
+        detail: ResponseDetail = decoded.detail
         self._detail = detail
         self._store = store
-        self._resource = Resource(ask, head)
-        self._items = Items(detail)
-        self._wire = Wire()
+        self._resource = Resource(decoded, head)
+        self._output_items = OutputItems(detail)
+        self._events = NumberedEvents()
         self._output: list[dict[str, Any]] = []
         self._open: OpenItem | None = None
         self._text: OpenText | None = None
@@ -99,7 +99,7 @@ class ResponseProjector:
         )
 
     def _tell(self, kind: str, response: dict[str, Any]) -> bytes:
-        return self._wire.event(kind, response=response)
+        return self._events.event(kind, response=response)
 
     def _run(self) -> bytes:
         return b"" if self._running else self.heartbeat()
@@ -126,7 +126,7 @@ class ResponseProjector:
 
     def _begin_text(self) -> bytes:
         # the open item, if there is one, takes the next index once it is ended
-        return self._begin(OpenText(self._wire, self._items, self._next_index()))
+        return self._begin(OpenText(self._events, self._output_items, self._next_index()))
 
     def _opened_text(self) -> OpenText:
         assert self._text is not None
@@ -150,14 +150,16 @@ class ResponseProjector:
         if isinstance(self._open, OpenReasoning):
             return self._open.delta(text)
         item = OpenReasoning(
-            self._wire, self._items, self._next_index(), summarises=self._detail.summarises
+            self._events, self._output_items, self._next_index(), summarises=self._detail.summarises
         )
         return self._begin(item) + item.delta(text)
 
     def _tool_call(self, delta: generation.ToolCallDelta) -> bytes:
         before = openai_body.repairs((delta.repair,))
         if not isinstance(self._open, OpenCall) or self._call != delta.index:
-            item = OpenCall(self._wire, self._items, self._next_index(), delta.call_id, delta.name)
+            item = OpenCall(
+                self._events, self._output_items, self._next_index(), delta.call_id, delta.name
+            )
             before += self._begin(item)
             self._call = delta.index
             return before + item.delta(delta.arguments_json)

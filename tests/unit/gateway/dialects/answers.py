@@ -122,7 +122,7 @@ def collect(answer: Answer, events: Sequence[Event]) -> Collected:
 
 def stream(
     dialect: Dialect,
-    ask: DecodedRequest,
+    decoded: DecodedRequest,
     answer: Answer,
     events: Sequence[Event],
     *,
@@ -131,7 +131,7 @@ def stream(
     head: Head = HEAD,
 ) -> bytes:
     """The streamed answer; after the events numbered by `beats` the line was silent for long."""
-    projector = dialect.projector(ask, head)
+    projector = dialect.projector(decoded, head)
     silent = set(beats)
     told = [projector.open()]
     for position in range(waits, 0, -1):

@@ -10,10 +10,10 @@ import pytest
 
 from cortex.v1 import generation_pb2 as generation
 from services.gateway.dialects.openai_responses import stored
-from services.gateway.dialects.openai_responses.decode import Detail
+from services.gateway.dialects.openai_responses.decode import ResponseDetail
 from services.gateway.dialects.openai_responses.listed import listed_items
 from services.gateway.dialects.openai_responses.store.store import ResponsesStore
-from tests.unit.gateway.dialects import asks, legal
+from tests.unit.gateway.dialects import decoding, legal
 from tests.unit.gateway.dialects.answers import (
     HEAD,
     Answer,
@@ -29,19 +29,19 @@ COLLECTED = collect(ANSWER, events_of(ANSWER))
 
 
 def whole(made: tuple[Any, Any]) -> dict[str, Any]:
-    dialect, ask = made
-    found: dict[str, Any] = json.loads(dialect.body(ask, HEAD, [COLLECTED]))
+    dialect, decoded = made
+    found: dict[str, Any] = json.loads(dialect.body(decoded, HEAD, [COLLECTED]))
     return found
 
 
-@pytest.mark.parametrize("make", [asks.chat, asks.completion])
+@pytest.mark.parametrize("make", [decoding.chat, decoding.completion])
 def test_a_fingerprint_that_is_not_known_is_left_out(make: Any) -> None:
     assert "system_fingerprint" not in whole(make())
 
 
 def test_the_user_is_repeated_or_left_out(store: ResponsesStore) -> None:
-    assert "user" not in whole(asks.responses(store))
-    assert whole(asks.responses(store, user="u"))["user"] == "u"
+    assert "user" not in whole(decoding.responses(store))
+    assert whole(decoding.responses(store, user="u"))["user"] == "u"
 
 
 @pytest.mark.parametrize(
@@ -109,7 +109,7 @@ def test_what_is_no_item_is_left_as_it_came(odd: dict[str, Any]) -> None:
 
 
 async def test_a_page_without_items_names_none(store: ResponsesStore) -> None:
-    made = whole(asks.responses(store))
+    made = whole(decoding.responses(store))
     head = dataclasses.replace(HEAD, path={"response_id": made["id"]}, query={"after": "in_0123_0"})
 
     page = json.loads(await stored.InputItems(store).answer(b"", head, None))  # type: ignore[arg-type]
@@ -119,12 +119,12 @@ async def test_a_page_without_items_names_none(store: ResponsesStore) -> None:
 
 def test_an_item_that_was_named_is_stored_whole(store: ResponsesStore) -> None:
     """And so is part of what a later response goes on from."""
-    first = whole(asks.responses(store))
+    first = whole(decoding.responses(store))
     named = {"type": "item_reference", "id": first["output"][0]["id"]}
 
-    _, ask = asks.responses(store, input=[named, {"role": "user", "content": "go on"}])
+    _, decoded = decoding.responses(store, input=[named, {"role": "user", "content": "go on"}])
 
-    detail: Detail = ask.detail
+    detail: ResponseDetail = decoded.detail
     assert detail.input_items[0] == first["output"][0]
 
 
@@ -143,10 +143,12 @@ def test_each_text_has_its_own_log_probabilities_streamed_or_not(store: Response
         thought("h"), token("", b"\xf0\x9f"), thought("m"), token("🙂", b"\x99\x82"),
         token("", b"x"), Event(tool_call=call), token("b", b"b"),
     ]  # fmt: skip
-    dialect, ask = asks.responses(store, include=["message.output_text.logprobs"], top_logprobs=1)
+    dialect, decoded = decoding.responses(
+        store, include=["message.output_text.logprobs"], top_logprobs=1
+    )
 
-    unstreamed = json.loads(dialect.body(ask, HEAD, [collect(ANSWER, events)]))["output"]
-    told = legal.sse(stream(dialect, ask, ANSWER, events))
+    unstreamed = json.loads(dialect.body(decoded, HEAD, [collect(ANSWER, events)]))["output"]
+    told = legal.sse(stream(dialect, decoded, ANSWER, events))
 
     assert [one["type"] for one in unstreamed] == [
         "reasoning", "message", "function_call", "message",

@@ -24,7 +24,7 @@ from services.gateway.dialects.ollama.decode import keep_alive
 from services.gateway.dialects.ollama.routes import OllamaGenerate
 from services.gateway.dialects.openai_completions.routes import OpenAICompletions
 from services.gateway.dialects.openai_embeddings.routes import OpenAIEmbeddings
-from tests.unit.gateway.dialects import asks
+from tests.unit.gateway.dialects import decoding
 from tests.unit.gateway.dialects.answers import HEAD, Answer, Segment, collect, events_of
 from tests.unit.gateway.dialects.openai_chat.test_decode import PIXEL, parts
 
@@ -77,27 +77,27 @@ async def look_up(lookup: Lookup, body: Any = None, head: Head = HEAD) -> Any:
     ],
 )
 def test_prompts_of_every_shape(prompt: Any, wanted: list[Any]) -> None:
-    _, ask = asks.completion(prompt=prompt)
+    _, decoded = decoding.completion(prompt=prompt)
 
     assert wanted == [
         one.text if one.WhichOneof("prompt") == "text" else list(one.token_ids.ids)
-        for one in ask.requests
+        for one in decoded.requests
     ]
 
 
 def test_a_completion_has_the_apis_defaults() -> None:
-    _, ask = asks.completion(echo=True, logprobs=2)
-    (request,) = ask.requests
+    _, decoded = decoding.completion(echo=True, logprobs=2)
+    (request,) = decoded.requests
 
     assert (16, True, 2) == (request.stop.max_tokens, request.echo_prompt, request.top_logprobs)
 
 
 def test_choices_are_counted_prompt_by_prompt() -> None:
-    dialect, ask = asks.completion(prompt=["a", "b"], n=2)
+    dialect, decoded = decoding.completion(prompt=["a", "b"], n=2)
     answer = Answer((Segment("text", "x"),))
     collected = collect(answer, events_of(answer))
 
-    found = json.loads(dialect.body(ask, HEAD, [collected] * 4))
+    found = json.loads(dialect.body(decoded, HEAD, [collected] * 4))
 
     assert [0, 1, 2, 3] == [one["index"] for one in found["choices"]]
     assert (40, 36) == (found["usage"]["prompt_tokens"], found["usage"]["completion_tokens"])
@@ -109,15 +109,15 @@ def _token(text: str, logprob: float = -1.0) -> generation.TokenLogprob:
 
 def _echoed(first: str = "he", **fields: Any) -> tuple[dict[str, Any], dict[str, Any]]:
     """One echo, streamed and whole: the prompt's own log probabilities come without tokens."""
-    dialect, ask = asks.completion(echo=True, logprobs=1, **fields)
+    dialect, decoded = decoding.completion(echo=True, logprobs=1, **fields)
     tokens = [_token(first, 0), _token("llo"), _token(" you", -2.5)]
     tokens[2].alternatives.append(generation.TokenLogprob(text=b" me", logprob=-3))
     delta = generation.TextDelta(text=" you", token_ids=[7], logprobs=tokens)
     event = generation.GenerateResponse(text=delta)
     answer = Answer((), generation.FINISH_REASON_MAX_TOKENS)
 
-    told = dialect.projector(ask, HEAD).event(0, event)
-    whole = json.loads(dialect.body(ask, HEAD, [collect(answer, [event])]))
+    told = dialect.projector(decoded, HEAD).event(0, event)
+    whole = json.loads(dialect.body(decoded, HEAD, [collect(answer, [event])]))
     return json.loads(told.removeprefix(b"data: "))["choices"][0], whole["choices"][0]
 
 
@@ -151,8 +151,8 @@ def test_a_token_that_the_model_puts_before_a_prompt_is_no_part_of_its_text() ->
 
 
 def test_an_echo_is_streamed_once() -> None:
-    dialect, ask = asks.completion(echo=True)
-    projector = dialect.projector(ask, HEAD)
+    dialect, decoded = decoding.completion(echo=True)
+    projector = dialect.projector(decoded, HEAD)
 
     told = projector.text(0, " y", 1) + projector.text(0, "ou", 1)
 
@@ -176,7 +176,7 @@ def test_an_echo_is_streamed_once() -> None:
 )
 def test_a_bad_completion_is_refused(fields: dict[str, Any], field: str, reason: Reason) -> None:
     with pytest.raises(FleetError) as raised:
-        asks.completion(**fields)
+        decoding.completion(**fields)
 
     assert (field, reason) == (raised.value.field, raised.value.reason)
 
@@ -260,7 +260,7 @@ async def test_an_unknown_model_is_not() -> None:
 
 
 def test_an_ollama_chat() -> None:
-    _, ask = asks.ollama(
+    _, decoded = decoding.ollama(
         model="m:latest",
         messages=[
             {"role": "system", "content": "s"},
@@ -286,10 +286,10 @@ def test_an_ollama_chat() -> None:
             "seed": 3,
         },
     )
-    (request,) = ask.requests
+    (request,) = decoded.requests
     _, user, assistant, tool = request.chat.messages
 
-    assert ("m", True, 300) == (ask.model, ask.stream, ask.keep_alive_seconds)
+    assert ("m", True, 300) == (decoded.model, decoded.stream, decoded.keep_alive_seconds)
     assert "image/png" == user.parts[1].image.mime_type
     assert ["reasoning", "tool_call"] == [kind for kind, _ in parts(assistant)]
     call, result = assistant.parts[1].tool_call, tool.parts[0].tool_result
@@ -303,28 +303,28 @@ def test_an_ollama_chat() -> None:
 def test_an_ollama_prompt() -> None:
     dialect = OllamaGenerate()
     body = {"model": "m", "prompt": "p", "system": "s", "format": "json", "stream": False}
-    ask = asks.ask(dialect, body)
+    decoded = decoding.decode(dialect, body)
 
     assert [conversation.ROLE_SYSTEM, conversation.ROLE_USER] == [
-        one.role for one in ask.requests[0].chat.messages
+        one.role for one in decoded.requests[0].chat.messages
     ]
-    assert "json_object" == ask.requests[0].constraint.WhichOneof("kind")
-    assert not ask.stream
-    raw = asks.ask(dialect, {"model": "m", "prompt": "p", "raw": True})
+    assert "json_object" == decoded.requests[0].constraint.WhichOneof("kind")
+    assert not decoded.stream
+    raw = decoding.decode(dialect, {"model": "m", "prompt": "p", "raw": True})
     assert "p" == raw.requests[0].text
 
 
 @pytest.mark.parametrize(("keep", "reason"), [(None, "load"), (0, "unload")])
 def test_an_empty_ollama_request_only_loads(keep: int | None, reason: str) -> None:
     dialect = OllamaGenerate()
-    ask = asks.ask(dialect, {"model": "m", "keep_alive": keep})
+    decoded = decoding.decode(dialect, {"model": "m", "keep_alive": keep})
     answer = Answer((Segment("text", "x"),), generation.FINISH_REASON_MAX_TOKENS)
-    projector = dialect.projector(ask, HEAD)
+    projector = dialect.projector(decoded, HEAD)
 
     told = projector.text(0, "x", 1) + projector.finish(0, answer.finished())
-    body = json.loads(dialect.body(ask, HEAD, [collect(answer, events_of(answer))]))
+    body = json.loads(dialect.body(decoded, HEAD, [collect(answer, events_of(answer))]))
 
-    assert 1 == ask.requests[0].stop.max_tokens
+    assert 1 == decoded.requests[0].stop.max_tokens
     for found in (json.loads(told), body):
         assert ("", True, reason) == (found["response"], found["done"], found["done_reason"])
 
@@ -363,16 +363,16 @@ def test_keep_alive(found: Any, seconds: float | None) -> None:
 )
 def test_a_bad_ollama_request_is_refused(fields: dict[str, Any], field: str) -> None:
     with pytest.raises(FleetError) as raised:
-        asks.ollama(**fields)
+        decoding.ollama(**fields)
 
     assert field == raised.value.field
 
 
 async def test_ollama_listings() -> None:
-    version = (await look_up(listings.Version()))["version"]
-    tags = await look_up(listings.Tags())
-    running = await look_up(listings.Running())
-    shown = await look_up(listings.Show(), {"model": "big:latest"})
+    version = (await look_up(listings.OllamaVersion()))["version"]
+    tags = await look_up(listings.OllamaTags())
+    running = await look_up(listings.OllamaRunning())
+    shown = await look_up(listings.OllamaShow(), {"model": "big:latest"})
 
     assert tuple(int(part) for part in version.split(".")) >= (0, 13, 4), "Codex refuses below"
     assert ["big", "org/cold", "large"] == [one["name"] for one in tags["models"]]
@@ -382,14 +382,14 @@ async def test_ollama_listings() -> None:
 
 
 async def test_pulling_is_answered_honestly() -> None:
-    assert {"status": "success"} == await look_up(listings.Pull(), {"model": "big"})
+    assert {"status": "success"} == await look_up(listings.OllamaPull(), {"model": "big"})
     with pytest.raises(FleetError, match="pulls nothing on request"):
-        await look_up(listings.Pull(), {"name": "llama9"})
+        await look_up(listings.OllamaPull(), {"name": "llama9"})
 
 
 async def test_ollama_embeddings() -> None:
-    many = await look_up(listings.Embed(), {"model": "m:latest", "input": ["a", "b"]})
-    one = await look_up(listings.EmbedOne(), {"model": "m", "prompt": "a"})
+    many = await look_up(listings.OllamaEmbed(), {"model": "m:latest", "input": ["a", "b"]})
+    one = await look_up(listings.OllamaEmbedOne(), {"model": "m", "prompt": "a"})
 
     assert ("m:latest", 2, 7) == (many["model"], len(many["embeddings"]), many["prompt_eval_count"])
     assert [0.5, -1.0] == one["embedding"]

@@ -23,7 +23,7 @@ from services.gateway.dialects.models import encode as models
 from services.gateway.dialects.openai_embeddings import decode as embeddings
 from services.gateway.dialects.openai_embeddings import encode as vectors
 from services.gateway.dialects.openai_responses.store.store import ResponsesStore
-from tests.unit.gateway.dialects import asks, legal
+from tests.unit.gateway.dialects import decoding, legal
 from tests.unit.gateway.dialects.answers import (
     HEAD,
     SIZES,
@@ -45,39 +45,41 @@ TOOL = {"type": "function", "name": "f", "parameters": {"type": "object"}}
 @relaxed
 @given(answers(), SIZES)
 def test_chat(answer: Answer, sizes: list[int]) -> None:
-    dialect, ask = asks.chat(stream_options={"include_usage": True})
+    dialect, decoded = decoding.chat(stream_options={"include_usage": True})
     events = events_of(answer, sizes)
 
-    for _, payload in legal.sse(stream(dialect, ask, answer, events, beats={0}))[:-1]:
+    for _, payload in legal.sse(stream(dialect, decoded, answer, events, beats={0}))[:-1]:
         ChatCompletionChunk.model_validate(payload)
-    ChatCompletion.model_validate_json(dialect.body(ask, HEAD, [collect(answer, events)]))
+    ChatCompletion.model_validate_json(dialect.body(decoded, HEAD, [collect(answer, events)]))
 
 
 @relaxed
 @given(answers(), SIZES)
 def test_completions(answer: Answer, sizes: list[int]) -> None:
-    dialect, ask = asks.completion()
+    dialect, decoded = decoding.completion()
     events = events_of(answer, sizes)
 
-    Completion.model_validate_json(dialect.body(ask, HEAD, [collect(answer, events)]))
+    Completion.model_validate_json(dialect.body(decoded, HEAD, [collect(answer, events)]))
 
 
 @relaxed
 @given(answers(), SIZES)
 def test_messages(answer: Answer, sizes: list[int]) -> None:
-    dialect, ask = asks.messages()
+    dialect, decoded = decoding.messages()
     events = events_of(answer, sizes)
 
-    for name, payload in legal.sse(stream(dialect, ask, answer, events, beats={0})):
+    for name, payload in legal.sse(stream(dialect, decoded, answer, events, beats={0})):
         if name != "ping":  # the SDK's types leave it out
             MESSAGE_EVENT.validate_python(payload)
-    anthropic_types.Message.model_validate_json(dialect.body(ask, HEAD, [collect(answer, events)]))
+    anthropic_types.Message.model_validate_json(
+        dialect.body(decoded, HEAD, [collect(answer, events)])
+    )
 
 
 @relaxed
 @given(answers(), SIZES)
 def test_responses(shared_store: ResponsesStore, answer: Answer, sizes: list[int]) -> None:
-    dialect, ask = asks.responses(
+    dialect, decoded = decoding.responses(
         shared_store,
         tools=[TOOL, {"type": "web_search"}],
         text={"format": {"type": "json_schema", "name": "x", "schema": {"type": "object"}}},
@@ -85,14 +87,14 @@ def test_responses(shared_store: ResponsesStore, answer: Answer, sizes: list[int
     )
     events = events_of(answer, sizes)
 
-    for _, payload in legal.sse(stream(dialect, ask, answer, events, beats={0}, waits=1)):
+    for _, payload in legal.sse(stream(dialect, decoded, answer, events, beats={0}, waits=1)):
         RESPONSE_EVENT.validate_python(payload)
-    Response.model_validate_json(dialect.body(ask, HEAD, [collect(answer, events)]))
+    Response.model_validate_json(dialect.body(decoded, HEAD, [collect(answer, events)]))
 
 
 def test_a_failed_response(store: ResponsesStore) -> None:
-    dialect, ask = asks.responses(store)
-    projector = dialect.projector(ask, HEAD)
+    dialect, decoded = decoding.responses(store)
+    projector = dialect.projector(decoded, HEAD)
 
     told = projector.open() + projector.fail(FleetError(Reason.WORKER_LOST, "The worker died."))
 
@@ -113,7 +115,7 @@ def test_models() -> None:
 
 
 def test_embeddings() -> None:
-    ask = embeddings.decode(b'{"model": "m", "input": "x"}', HEAD)
+    decoded = embeddings.decode(b'{"model": "m", "input": "x"}', HEAD)
     answer = neuron.EmbedResponse(embeddings=[neuron.Embedding(values=[1, 2])], prompt_tokens=1)
 
-    CreateEmbeddingResponse.model_validate_json(vectors.body(ask, answer))
+    CreateEmbeddingResponse.model_validate_json(vectors.body(decoded, answer))

@@ -16,7 +16,7 @@ from cortex.v1 import generation_pb2 as generation
 from services.backplane.errors import FleetError, Reason, context_too_long
 from services.gateway.dialects.dialect import Dialect
 from services.gateway.dialects.openai_responses.store.store import ResponsesStore
-from tests.unit.gateway.dialects import asks
+from tests.unit.gateway.dialects import decoding
 from tests.unit.gateway.dialects.answers import (
     HEAD,
     SIZES,
@@ -69,8 +69,8 @@ def _anthropic(content: bytes, *, streamed: bool = True, status: int = 200) -> a
 @relaxed
 @given(answers(), SIZES)
 def test_the_openai_sdk_reads_chat_streams(answer: Answer, sizes: list[int]) -> None:
-    dialect, ask = asks.chat(stream_options={"include_usage": True})
-    told = stream(dialect, ask, answer, events_of(answer, sizes), beats={0, 2}, waits=1)
+    dialect, decoded = decoding.chat(stream_options={"include_usage": True})
+    told = stream(dialect, decoded, answer, events_of(answer, sizes), beats={0, 2}, waits=1)
 
     with _openai(told) as client:
         chunks = list(client.chat.completions.create(model="m", messages=HELLO, stream=True))
@@ -82,8 +82,8 @@ def test_the_openai_sdk_reads_chat_streams(answer: Answer, sizes: list[int]) -> 
 
 
 def test_the_openai_sdk_adds_a_chat_stream_up() -> None:
-    dialect, ask = asks.chat()
-    told = stream(dialect, ask, ANSWER, events_of(ANSWER, [3] * 40), beats={1})
+    dialect, decoded = decoding.chat()
+    told = stream(dialect, decoded, ANSWER, events_of(ANSWER, [3] * 40), beats={1})
 
     with (
         _openai(told) as client,
@@ -101,8 +101,8 @@ def test_the_openai_sdk_adds_a_chat_stream_up() -> None:
 
 
 def test_the_openai_sdk_reads_a_whole_chat() -> None:
-    dialect, ask = asks.chat()
-    told = dialect.body(ask, HEAD, [collect(ANSWER, events_of(ANSWER))])
+    dialect, decoded = decoding.chat()
+    told = dialect.body(decoded, HEAD, [collect(ANSWER, events_of(ANSWER))])
 
     with _openai(told, streamed=False) as client:
         found = client.chat.completions.create(model="m", messages=HELLO)
@@ -117,8 +117,8 @@ def test_the_openai_sdk_reads_a_whole_chat() -> None:
 def test_the_openai_sdk_reads_response_streams(
     shared_store: ResponsesStore, answer: Answer, sizes: list[int]
 ) -> None:
-    dialect, ask = asks.responses(shared_store)
-    told = stream(dialect, ask, answer, events_of(answer, sizes), beats={0, 2}, waits=1)
+    dialect, decoded = decoding.responses(shared_store)
+    told = stream(dialect, decoded, answer, events_of(answer, sizes), beats={0, 2}, waits=1)
 
     with _openai(told) as client, client.responses.stream(model="m", input="hello") as streamed:
         kinds = [event.type for event in streamed]
@@ -129,8 +129,8 @@ def test_the_openai_sdk_reads_response_streams(
 
 
 def test_the_openai_sdk_adds_a_response_stream_up(store: ResponsesStore) -> None:
-    dialect, ask = asks.responses(store)
-    told = stream(dialect, ask, ANSWER, events_of(ANSWER, [4] * 40))
+    dialect, decoded = decoding.responses(store)
+    told = stream(dialect, decoded, ANSWER, events_of(ANSWER, [4] * 40))
 
     with _openai(told) as client, client.responses.stream(model="m", input="hello") as streamed:
         final = streamed.get_final_response()
@@ -148,8 +148,8 @@ def test_the_openai_sdk_parses_structured_output(store: ResponsesStore) -> None:
         name: str
 
     answer = Answer((Segment("text", '{"name": "Paris"}'),))
-    dialect, ask = asks.responses(store)
-    told = dialect.body(ask, HEAD, [collect(answer, events_of(answer))])
+    dialect, decoded = decoding.responses(store)
+    told = dialect.body(decoded, HEAD, [collect(answer, events_of(answer))])
 
     with _openai(told, streamed=False) as client:
         found = client.responses.parse(model="m", input="hello", text_format=City)
@@ -160,8 +160,8 @@ def test_the_openai_sdk_parses_structured_output(store: ResponsesStore) -> None:
 @relaxed
 @given(answers(), SIZES)
 def test_the_anthropic_sdk_reads_message_streams(answer: Answer, sizes: list[int]) -> None:
-    dialect, ask = asks.messages()
-    told = stream(dialect, ask, answer, events_of(answer, sizes), beats={0, 2}, waits=1)
+    dialect, decoded = decoding.messages()
+    told = stream(dialect, decoded, answer, events_of(answer, sizes), beats={0, 2}, waits=1)
 
     with (
         _anthropic(told) as client,
@@ -181,8 +181,8 @@ def test_the_anthropic_sdk_reads_message_streams(answer: Answer, sizes: list[int
 
 
 def test_the_anthropic_sdk_reads_a_whole_message() -> None:
-    dialect, ask = asks.messages()
-    told = dialect.body(ask, HEAD, [collect(ANSWER, events_of(ANSWER))])
+    dialect, decoded = decoding.messages()
+    told = dialect.body(decoded, HEAD, [collect(ANSWER, events_of(ANSWER))])
 
     with _anthropic(told, streamed=False) as client:
         found = client.messages.create(model="m", max_tokens=9, messages=HELLO)
@@ -192,8 +192,8 @@ def test_the_anthropic_sdk_reads_a_whole_message() -> None:
 
 
 def test_the_openai_sdk_raises_on_a_lost_worker() -> None:
-    dialect, ask = asks.chat()
-    projector = dialect.projector(ask, HEAD)
+    dialect, decoded = decoding.chat()
+    projector = dialect.projector(decoded, HEAD)
     told = projector.open() + projector.text(0, "he", 1)
     told += projector.fail(FleetError(Reason.WORKER_LOST, "The worker died."))
 
@@ -202,8 +202,8 @@ def test_the_openai_sdk_raises_on_a_lost_worker() -> None:
 
 
 def test_the_anthropic_sdk_raises_on_a_lost_worker() -> None:
-    dialect, ask = asks.messages()
-    projector = dialect.projector(ask, HEAD)
+    dialect, decoded = decoding.messages()
+    projector = dialect.projector(decoded, HEAD)
     told = projector.open() + projector.text(0, "he", 1)
     told += projector.fail(FleetError(Reason.WORKER_LOST, "The worker died."))
 
@@ -217,7 +217,7 @@ def test_the_anthropic_sdk_raises_on_a_lost_worker() -> None:
 
 def test_too_long_a_prompt_has_the_code_that_agents_compact_on(store: ResponsesStore) -> None:
     error = context_too_long(prompt_tokens=9000, max_tokens=8192)
-    dialects: list[Dialect] = [asks.chat()[0], asks.responses(store)[0]]
+    dialects: list[Dialect] = [decoding.chat()[0], decoding.responses(store)[0]]
 
     for dialect in dialects:
         told = dialect.error(error, HEAD)
@@ -235,7 +235,7 @@ def test_too_long_a_prompt_has_the_code_that_agents_compact_on(store: ResponsesS
 
 
 def test_too_long_a_prompt_has_the_words_that_claude_code_parses() -> None:
-    told = asks.messages()[0].error(context_too_long(prompt_tokens=9000, max_tokens=8192), HEAD)
+    told = decoding.messages()[0].error(context_too_long(prompt_tokens=9000, max_tokens=8192), HEAD)
 
     assert {
         "type": "error",

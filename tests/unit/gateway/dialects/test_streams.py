@@ -12,7 +12,7 @@ from cortex.v1 import generation_pb2 as generation
 from services.backplane.errors import FleetError, Reason
 from services.gateway.dialects.dialect import DecodedRequest, Dialect
 from services.gateway.dialects.openai_responses.store.store import ResponsesStore
-from tests.unit.gateway.dialects import asks, legal
+from tests.unit.gateway.dialects import decoding, legal
 from tests.unit.gateway.dialects.answers import (
     BEATS,
     HEAD,
@@ -48,9 +48,9 @@ _ANTHROPIC_FINISH = {
 def test_chat(
     answer: Answer, sizes: list[int], beats: set[int], waits: int, include_usage: bool
 ) -> None:
-    dialect, ask = asks.chat(stream_options={"include_usage": include_usage})
+    dialect, decoded = decoding.chat(stream_options={"include_usage": include_usage})
 
-    told = stream(dialect, ask, answer, events_of(answer, sizes), beats=beats, waits=waits)
+    told = stream(dialect, decoded, answer, events_of(answer, sizes), beats=beats, waits=waits)
     said = legal.chat(told, include_usage=include_usage)
 
     assert answer.joined("text") == said.text
@@ -67,9 +67,9 @@ def test_chat(
 @relaxed
 @given(answers(), SIZES, BEATS, st.integers(0, 2))
 def test_messages(answer: Answer, sizes: list[int], beats: set[int], waits: int) -> None:
-    dialect, ask = asks.messages()
+    dialect, decoded = decoding.messages()
 
-    told = stream(dialect, ask, answer, events_of(answer, sizes), beats=beats, waits=waits)
+    told = stream(dialect, decoded, answer, events_of(answer, sizes), beats=beats, waits=waits)
     said = legal.messages(told)
 
     assert answer.parts() == said.parts
@@ -93,9 +93,9 @@ def test_responses(
     summary: bool,
 ) -> None:
     wish = {"reasoning": {"summary": "auto"}} if summary else {}
-    dialect, ask = asks.responses(shared_store, **wish)
+    dialect, decoded = decoding.responses(shared_store, **wish)
 
-    told = stream(dialect, ask, answer, events_of(answer, sizes), beats=beats, waits=waits)
+    told = stream(dialect, decoded, answer, events_of(answer, sizes), beats=beats, waits=waits)
     said = legal.responses(told)
 
     assert answer.parts() == said.parts
@@ -107,9 +107,9 @@ def test_responses(
 @relaxed
 @given(answers(), SIZES, BEATS)
 def test_ollama(answer: Answer, sizes: list[int], beats: set[int]) -> None:
-    dialect, ask = asks.ollama()
+    dialect, decoded = decoding.ollama()
 
-    said = legal.lines(stream(dialect, ask, answer, events_of(answer, sizes), beats=beats))
+    said = legal.lines(stream(dialect, decoded, answer, events_of(answer, sizes), beats=beats))
 
     assert answer.joined("text") == said.text
     assert answer.joined("reasoning") == said.reasoning
@@ -122,9 +122,9 @@ def test_ollama(answer: Answer, sizes: list[int], beats: set[int]) -> None:
 @relaxed
 @given(answers(), SIZES, BEATS)
 def test_completions(answer: Answer, sizes: list[int], beats: set[int]) -> None:
-    dialect, ask = asks.completion()
+    dialect, decoded = decoding.completion()
 
-    said = legal.completion(stream(dialect, ask, answer, events_of(answer, sizes), beats=beats))
+    said = legal.completion(stream(dialect, decoded, answer, events_of(answer, sizes), beats=beats))
 
     plain = "".join(one.body for one in answer.segments if one.kind != "tool_call")
     assert plain == said.text
@@ -132,11 +132,11 @@ def test_completions(answer: Answer, sizes: list[int], beats: set[int]) -> None:
 
 def _every(store: ResponsesStore) -> list[tuple[Dialect, DecodedRequest]]:
     return [
-        asks.chat(),
-        asks.completion(),
-        asks.messages(),
-        asks.responses(store),
-        asks.ollama(),
+        decoding.chat(),
+        decoding.completion(),
+        decoding.messages(),
+        decoding.responses(store),
+        decoding.ollama(),
     ]
 
 
@@ -150,9 +150,9 @@ def _timeless(found: Any) -> Any:
 def test_any_cutting_gives_the_same_body(
     shared_store: ResponsesStore, answer: Answer, sizes: list[int], others: list[int]
 ) -> None:
-    for dialect, ask in _every(shared_store):
-        one = dialect.body(ask, HEAD, [collect(answer, events_of(answer, sizes))])
-        other = dialect.body(ask, HEAD, [collect(answer, events_of(answer, others))])
+    for dialect, decoded in _every(shared_store):
+        one = dialect.body(decoded, HEAD, [collect(answer, events_of(answer, sizes))])
+        other = dialect.body(decoded, HEAD, [collect(answer, events_of(answer, others))])
 
         assert _timeless(json.loads(one)) == _timeless(json.loads(other)), dialect.name
 
@@ -162,11 +162,11 @@ def test_any_cutting_gives_the_same_body(
 def test_a_streamed_response_ends_with_the_unstreamed_one(
     shared_store: ResponsesStore, answer: Answer, sizes: list[int]
 ) -> None:
-    dialect, ask = asks.responses(shared_store)
+    dialect, decoded = decoding.responses(shared_store)
     events = events_of(answer, sizes)
 
-    last = legal.sse(stream(dialect, ask, answer, events))[-1][1]["response"]
-    whole = json.loads(dialect.body(ask, HEAD, [collect(answer, events)]))
+    last = legal.sse(stream(dialect, decoded, answer, events))[-1][1]["response"]
+    whole = json.loads(dialect.body(decoded, HEAD, [collect(answer, events)]))
 
     assert _timeless(whole) == _timeless(last)
 
@@ -179,7 +179,7 @@ def test_a_failure_is_told_wherever_it_comes(
     events = [started(), *events_of(answer, sizes)][:reached]
     error = FleetError(Reason.WORKER_LOST, "The worker died.")
 
-    for (dialect, ask), check in zip(
+    for (dialect, decoded), check in zip(
         _every(shared_store),
         (
             lambda told: legal.chat(told, include_usage=False),
@@ -190,7 +190,7 @@ def test_a_failure_is_told_wherever_it_comes(
         ),
         strict=True,
     ):
-        projector = dialect.projector(ask, HEAD)
+        projector = dialect.projector(decoded, HEAD)
         told = [projector.open(), *(projector.event(0, event) for event in events)]
         told.append(projector.fail(error))
 
@@ -203,8 +203,8 @@ def test_a_failure_is_told_wherever_it_comes(
 def test_tokens_without_text_are_no_event(store: ResponsesStore) -> None:
     held_back = Event(text=generation.TextDelta(token_ids=[5]))
 
-    for dialect, ask in _every(store):
-        projector = dialect.projector(ask, HEAD)
+    for dialect, decoded in _every(store):
+        projector = dialect.projector(decoded, HEAD)
         projector.open()
 
         assert b"" == projector.event(0, held_back), dialect.name

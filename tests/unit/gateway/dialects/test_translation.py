@@ -16,7 +16,7 @@ from services.gateway.dialects.ollama.routes import OllamaChat
 from services.gateway.dialects.openai_chat.routes import OpenAIChat
 from services.gateway.dialects.openai_responses.routes import OpenAIResponses
 from services.gateway.dialects.openai_responses.store.store import ResponsesStore
-from tests.unit.gateway.dialects import asks
+from tests.unit.gateway.dialects import decoding
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,7 +37,7 @@ class Turn:
 
 
 @dataclasses.dataclass(frozen=True)
-class Wanted:
+class WantedModel:
     system: str
     turns: tuple[Turn, ...]
     last: str
@@ -71,7 +71,7 @@ def _numbered(turns: tuple[Turn, ...]) -> tuple[Turn, ...]:
 
 
 WANTED = st.builds(
-    Wanted,
+    WantedModel,
     st.sampled_from(("", "be brief")),
     st.lists(_TURN, max_size=3).map(tuple).map(_numbered),
     _WORDS,
@@ -84,7 +84,7 @@ WANTED = st.builds(
 )
 
 
-def chat(wanted: Wanted) -> dict[str, Any]:
+def chat(wanted: WantedModel) -> dict[str, Any]:
     messages: list[dict[str, Any]] = []
     if wanted.system:
         messages.append({"role": "system", "content": wanted.system})
@@ -126,7 +126,7 @@ def chat(wanted: Wanted) -> dict[str, Any]:
     return body
 
 
-def messages(wanted: Wanted) -> dict[str, Any]:
+def messages(wanted: WantedModel) -> dict[str, Any]:
     found: list[dict[str, Any]] = []
     results: list[dict[str, Any]] = []
     for turn in wanted.turns:
@@ -160,7 +160,7 @@ def messages(wanted: Wanted) -> dict[str, Any]:
     return body
 
 
-def responses(wanted: Wanted) -> dict[str, Any]:
+def responses(wanted: WantedModel) -> dict[str, Any]:
     items: list[dict[str, Any]] = []
     for turn in wanted.turns:
         items.append({"role": "user", "content": turn.said})
@@ -204,7 +204,7 @@ def responses(wanted: Wanted) -> dict[str, Any]:
     return body
 
 
-def ollama(wanted: Wanted) -> dict[str, Any]:
+def ollama(wanted: WantedModel) -> dict[str, Any]:
     found = chat(wanted)
     for message in found["messages"]:
         for call in message.get("tool_calls", ()):
@@ -253,12 +253,12 @@ def _part(part: conversation.Part) -> Any:
 )
 @given(WANTED)
 def test_a_request_means_the_same_in_every_dialect(
-    shared_store: ResponsesStore, wanted: Wanted
+    shared_store: ResponsesStore, wanted: WantedModel
 ) -> None:
-    (one,) = asks.ask(OpenAIChat(), chat(wanted)).requests
-    (two,) = asks.ask(AnthropicMessages(), messages(wanted)).requests
-    (three,) = asks.ask(OpenAIResponses(shared_store), responses(wanted)).requests
-    (four,) = asks.ask(OllamaChat(), ollama(wanted)).requests
+    (one,) = decoding.decode(OpenAIChat(), chat(wanted)).requests
+    (two,) = decoding.decode(AnthropicMessages(), messages(wanted)).requests
+    (three,) = decoding.decode(OpenAIResponses(shared_store), responses(wanted)).requests
+    (four,) = decoding.decode(OllamaChat(), ollama(wanted)).requests
 
     assert meaning(one) == meaning(two)
     assert meaning(one) == meaning(three)

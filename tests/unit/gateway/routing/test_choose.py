@@ -6,13 +6,15 @@ from collections.abc import Callable
 
 import pytest
 
-from services.gateway.routing.choose import Availability, Candidate, NobodyServes, choose
+from services.gateway.routing.choose import Availability, InstanceCandidate, NoneServing, choose
 
 SERVING, RECOVERING, UNUSABLE = Availability.SERVING, Availability.RECOVERING, Availability.UNUSABLE
 
 
-def candidate(name: str, standing: Availability = SERVING, foreign: int = 0) -> Candidate:
-    return Candidate(name, "m", f"neuron-{name}", "host:1", standing, foreign)
+def candidate(
+    name: str, availability: Availability = SERVING, foreign: int = 0
+) -> InstanceCandidate:
+    return InstanceCandidate(name, "m", f"neuron-{name}", "host:1", availability, foreign)
 
 
 @pytest.mark.parametrize(
@@ -32,14 +34,14 @@ def candidate(name: str, standing: Availability = SERVING, foreign: int = 0) -> 
     ],
 )  # fmt: skip
 def test_the_least_busy_that_may_serve_is_chosen(
-    candidates: list[Candidate],
+    candidates: list[InstanceCandidate],
     outstanding: dict[str, int],
     excluded: tuple[str, ...],
     expected: str,
 ) -> None:
     chosen = choose(candidates, outstanding, excluded=excluded)
 
-    assert isinstance(chosen, Candidate)
+    assert isinstance(chosen, InstanceCandidate)
     assert chosen.instance_id == expected
 
 
@@ -47,8 +49,8 @@ def test_the_least_busy_that_may_serve_is_chosen(
     ("candidates", "recovering"),
     [([], False), ([candidate("a", UNUSABLE)], False), ([candidate("a", RECOVERING)], True)],
 )
-def test_nobody_serves(candidates: list[Candidate], recovering: bool) -> None:
-    assert choose(candidates, {}) == NobodyServes(recovering)
+def test_nobody_serves(candidates: list[InstanceCandidate], recovering: bool) -> None:
+    assert choose(candidates, {}) == NoneServing(recovering)
 
 
 def always(prefix: bytes) -> Callable[[], bytes]:

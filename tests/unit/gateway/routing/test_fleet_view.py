@@ -10,7 +10,7 @@ from cortex.v1 import model_pb2
 from cortex.v1 import registry_service_pb2 as registry
 from services.backplane.errors import FleetError, Reason
 from services.gateway.routing.choose import Availability
-from services.gateway.routing.fleet_view import RETAINED_SECONDS, FleetView, standing_of
+from services.gateway.routing.fleet_view import RETAINED_SECONDS, FleetView, availability_of
 
 READY = model_pb2.INSTANCE_STATE_READY
 
@@ -135,7 +135,7 @@ def test_standing(
     one.report.instances[0].state = state
     one.report.instances[0].spec.config_revision = 4
 
-    assert standing_of(one, one.report.instances[0], revision) is expected
+    assert availability_of(one, one.report.instances[0], revision) is expected
 
 
 @pytest.mark.parametrize("made_of", [0, 5])
@@ -143,13 +143,13 @@ def test_a_copy_made_by_hand_or_of_this_revision_serves(made_of: int) -> None:
     one = neuron()
     one.report.instances[0].spec.config_revision = made_of
 
-    assert standing_of(one, one.report.instances[0], 5) is Availability.SERVING
+    assert availability_of(one, one.report.instances[0], 5) is Availability.SERVING
 
 
 def test_silence_about_servability_means_servable() -> None:
     one = neuron()
-    assert standing_of(one, one.report.instances[0], 0) is Availability.SERVING
+    assert availability_of(one, one.report.instances[0], 0) is Availability.SERVING
 
     one.report.instances[0].servable = False
 
-    assert standing_of(one, one.report.instances[0], 0) is Availability.UNUSABLE
+    assert availability_of(one, one.report.instances[0], 0) is Availability.UNUSABLE

@@ -5,12 +5,12 @@ from __future__ import annotations
 import pytest
 
 from services.backplane.errors import FleetError, Reason
-from services.gateway.routing.choose import Availability, Candidate
+from services.gateway.routing.choose import Availability, InstanceCandidate
 from services.gateway.routing.retry import RetryState
 
 
-def candidate(report: int) -> tuple[Candidate, ...]:
-    return (Candidate("a", "m", "n", "x:1", Availability.SERVING, report=("1", report)),)
+def candidate(report: int) -> tuple[InstanceCandidate, ...]:
+    return (InstanceCandidate("a", "m", "n", "x:1", Availability.SERVING, report=("1", report)),)
 
 
 @pytest.mark.parametrize(
@@ -32,12 +32,12 @@ def test_only_what_another_instance_may_do_better_is_tried_again(
 
 
 def test_attempts_run_out() -> None:
-    troubles = RetryState(1)
+    retry = RetryState(1)
     error = FleetError(Reason.NEURON_LOST, "x")
 
-    troubles.note("a", ("1", 1), error)
+    retry.note("a", ("1", 1), error)
 
-    assert not troubles.may_go_on(error)
+    assert not retry.may_go_on(error)
 
 
 @pytest.mark.parametrize(
@@ -52,9 +52,9 @@ def test_attempts_run_out() -> None:
 def test_a_lost_instance_is_asked_again_once_there_is_news(
     reason: Reason, report: int, excluded: set[str]
 ) -> None:
-    troubles = RetryState(4)
+    retry = RetryState(4)
 
-    troubles.note("a", ("1", 1), FleetError(reason, "x"))
+    retry.note("a", ("1", 1), FleetError(reason, "x"))
 
-    assert troubles.excluded(candidate(report)) == excluded
-    assert troubles.failed_instances == ["a"]
+    assert retry.excluded(candidate(report)) == excluded
+    assert retry.failed_instances == ["a"]

@@ -9,9 +9,9 @@ import pytest
 from cortex.v1 import generation_pb2 as generation
 from cortex.v1 import registry_service_pb2 as registry
 from services.backplane.errors import FleetError, Reason
-from services.gateway.streaming.stream import Pace, Stream, StreamSink
+from services.gateway.streaming.stream import ResponseStream, StreamLimits, StreamSink
 
-PACE = Pace(
+PACE = StreamLimits(
     keepalive_seconds=1.0,
     heartbeat_seconds=3.0,
     slow_reader_seconds=30.0,
@@ -95,7 +95,7 @@ class Rig:
     def __init__(self, choices: int = 1) -> None:
         self.socket = Socket()
         words = Words()
-        self.stream = Stream(self.socket, words, headers=[], choices=choices, pace=PACE)
+        self.stream = ResponseStream(self.socket, words, headers=[], choices=choices, pace=PACE)
         self.sinks = [
             StreamSink(index, self.stream, words, window_tokens=8) for index in range(choices)
         ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from prometheus_client import CollectorRegistry
 
 from services.backplane.errors import Reason
-from services.gateway.telemetry.metrics import UNKNOWN_MODEL, Gauges, Outcome
+from services.gateway.telemetry.metrics import UNKNOWN_MODEL, GatewayMetrics, RequestOutcome
 
 BY = {"model": "tiny", "dialect": "openai_chat"}
 
@@ -14,8 +14,8 @@ def value(registry: CollectorRegistry, name: str, **labels: str) -> float | None
     return registry.get_sample_value(f"cortex_gateway_{name}", labels)
 
 
-def finished(seconds: float, **figures: float) -> Outcome:
-    outcome = Outcome("openai_chat", 200, None, seconds, "tiny")
+def finished(seconds: float, **figures: float) -> RequestOutcome:
+    outcome = RequestOutcome("openai_chat", 200, None, seconds, "tiny")
     for name, figure in figures.items():
         setattr(outcome, name, figure)
     return outcome
@@ -23,11 +23,11 @@ def finished(seconds: float, **figures: float) -> Outcome:
 
 def test_a_scrape_sees_the_request_before_it() -> None:
     registry = CollectorRegistry()
-    gauges = Gauges(registry)
+    metrics = GatewayMetrics(registry)
     outcome = finished(2.0, first_token_seconds=0.1, decode_seconds=1.0, prompt_tokens=7)
     outcome.completion_tokens = [11]
 
-    gauges.ended(outcome)
+    metrics.ended(outcome)
 
     done = BY | {"status": "200", "outcome": "completed"}
     for _ in range(2):
@@ -40,10 +40,10 @@ def test_a_scrape_sees_the_request_before_it() -> None:
 
 def test_an_observation_on_a_bound_counts_below_it() -> None:
     registry = CollectorRegistry()
-    gauges = Gauges(registry)
+    metrics = GatewayMetrics(registry)
 
     for seconds in (0.005, 0.006, 600.0, 601.0):
-        gauges.ended(finished(seconds))
+        metrics.ended(finished(seconds))
 
     def bucket(bound: str) -> float | None:
         return value(registry, "request_seconds_bucket", **BY, le=bound)
@@ -57,10 +57,10 @@ def test_an_observation_on_a_bound_counts_below_it() -> None:
 
 def test_failures_are_told_by_reason_and_outcome() -> None:
     registry = CollectorRegistry()
-    gauges = Gauges(registry)
+    metrics = GatewayMetrics(registry)
 
-    gauges.ended(Outcome("openai_chat", 404, Reason.MODEL_UNKNOWN, 0.1))
-    gauges.ended(Outcome("openai_chat", 499, Reason.CANCELLED, 0.1))
+    metrics.ended(RequestOutcome("openai_chat", 404, Reason.MODEL_UNKNOWN, 0.1))
+    metrics.ended(RequestOutcome("openai_chat", 499, Reason.CANCELLED, 0.1))
 
     unknown = {"model": UNKNOWN_MODEL, "dialect": "openai_chat"}
     for status, outcome in (("404", "failed"), ("499", "cancelled")):
@@ -71,10 +71,10 @@ def test_failures_are_told_by_reason_and_outcome() -> None:
 
 def test_levels_rise_and_fall() -> None:
     registry = CollectorRegistry()
-    gauges = Gauges(registry)
+    metrics = GatewayMetrics(registry)
 
-    gauges.requests_open.rise()
-    gauges.requests_open.rise()
+    metrics.requests_open.rise()
+    metrics.requests_open.rise()
     assert value(registry, "requests_open") == 2
-    gauges.requests_open.fall()
+    metrics.requests_open.fall()
     assert value(registry, "requests_open") == 1

@@ -104,7 +104,7 @@ class ResponsesStore:
             self._connection = self._connect()
             self._connection.execute(_SCHEMA)
             self._connection.execute(_RUNS_SCHEMA)
-            self._runner = ProcessOwner(path)
+            self._process = ProcessOwner(path)
         except (sqlite3.Error, OSError) as error:
             raise SettingsError(
                 f"gateway.responses_file: {path} cannot be used: {error}"
@@ -161,7 +161,7 @@ class ResponsesStore:
         try:
             self._connection.execute(
                 "INSERT OR REPLACE INTO runs (response_id, owner, runner) VALUES (?, ?, ?)",
-                (response_id, owner, self._runner.token),
+                (response_id, owner, self._process.token),
             )
         except sqlite3.Error as error:
             log.warning("response.run_not_noted", reason=str(error))
@@ -181,11 +181,11 @@ class ResponsesStore:
             "SELECT response_id, owner, runner FROM runs WHERE ?1 IS NULL OR response_id = ?1",
             (response_id,),
         )
-        return [(found, owner) for found, owner, by in rows if not self._runner.is_alive(by)]
+        return [(found, owner) for found, owner, by in rows if not self._process.is_alive(by)]
 
-    def forget_runners(self) -> None:
+    def forget_ended_processes(self) -> None:
         """Removes what processes that have ended have left beside the file."""
-        self._runner.sweep()
+        self._process.sweep()
 
     def close(self) -> None:
         """Forgets what is past the bounds and lets go of the file."""
@@ -193,7 +193,7 @@ class ResponsesStore:
             self._trimmer.submit(self._trim_file)
         self._trimmer.shutdown(wait=True)
         self._connection.close()
-        self._runner.close()
+        self._process.close()
 
     def _trim_file(self) -> None:
         try:

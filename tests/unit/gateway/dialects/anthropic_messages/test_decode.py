@@ -13,30 +13,30 @@ from services.backplane.errors import FleetError, Reason
 from services.gateway.dialects.anthropic_messages import decode
 from services.gateway.dialects.anthropic_messages.routes import AnthropicMessages
 from services.gateway.dialects.common import signature
-from tests.unit.gateway.dialects import asks, legal
+from tests.unit.gateway.dialects import decoding, legal
 from tests.unit.gateway.dialects.answers import HEAD, Answer, Segment, collect, events_of, stream
 from tests.unit.gateway.dialects.openai_chat.test_decode import PIXEL, parts
 
 TOOL = {"name": "f", "description": "d", "input_schema": {"type": "object", "properties": {}}}
 
 
-def decoded(**fields: Any) -> generation.GenerateRequest:
-    _, ask = asks.messages(**fields)
-    return ask.requests[0]
+def request_of(**fields: Any) -> generation.GenerateRequest:
+    _, decoded = decoding.messages(**fields)
+    return decoded.requests[0]
 
 
 def conversed(*messages: dict[str, Any], **fields: Any) -> list[conversation.Message]:
-    return list(decoded(messages=list(messages), **fields).chat.messages)
+    return list(request_of(messages=list(messages), **fields).chat.messages)
 
 
 def refusal(body: dict[str, Any], **headers: str) -> FleetError:
     with pytest.raises(FleetError) as raised:
-        asks.ask(AnthropicMessages(), body, **headers)
+        decoding.decode(AnthropicMessages(), body, **headers)
     return raised.value
 
 
 def _body(**fields: Any) -> dict[str, Any]:
-    return {"model": "m", "max_tokens": 9, "messages": asks.HELLO} | fields
+    return {"model": "m", "max_tokens": 9, "messages": decoding.HELLO} | fields
 
 
 @pytest.mark.parametrize(
@@ -51,7 +51,7 @@ def _body(**fields: Any) -> dict[str, Any]:
     ],
 )
 def test_the_system_prompt_comes_first(system: Any) -> None:
-    first, second = conversed(*asks.HELLO, system=system)
+    first, second = conversed(*decoding.HELLO, system=system)
 
     assert (conversation.ROLE_SYSTEM, [("text", "be brief")]) == (first.role, parts(first))
     assert conversation.ROLE_USER == second.role
@@ -59,11 +59,13 @@ def test_the_system_prompt_comes_first(system: Any) -> None:
 
 @pytest.mark.parametrize("system", [None, "", []])
 def test_nothing_is_injected_where_there_is_no_system_prompt(system: Any) -> None:
-    assert [conversation.ROLE_USER] == [m.role for m in conversed(*asks.HELLO, system=system)]
+    assert [conversation.ROLE_USER] == [m.role for m in conversed(*decoding.HELLO, system=system)]
 
 
 def test_a_system_turn_keeps_its_place() -> None:
-    found = conversed(*asks.HELLO, {"role": "system", "content": [{"type": "text", "text": "s"}]})
+    found = conversed(
+        *decoding.HELLO, {"role": "system", "content": [{"type": "text", "text": "s"}]}
+    )
 
     assert [conversation.ROLE_USER, conversation.ROLE_SYSTEM] == [one.role for one in found]
 
@@ -120,10 +122,10 @@ def test_a_tool_may_have_returned_nothing(content: dict[str, Any]) -> None:
 
 
 def test_the_assistants_last_turn_is_continued() -> None:
-    begun = [*asks.HELLO, {"role": "assistant", "content": "The answer is ("}]
+    begun = [*decoding.HELLO, {"role": "assistant", "content": "The answer is ("}]
 
-    assert decoded(messages=begun).chat.continue_final_message
-    assert not decoded().chat.continue_final_message
+    assert request_of(messages=begun).chat.continue_final_message
+    assert not request_of().chat.continue_final_message
 
 
 @pytest.mark.parametrize(
@@ -136,7 +138,7 @@ def test_the_assistants_last_turn_is_continued() -> None:
     ],
 )
 def test_tools_are_reshaped(choice: dict[str, Any], mode: str, parallel: bool | None) -> None:
-    chat = decoded(tools=[TOOL], tool_choice=choice).chat
+    chat = request_of(tools=[TOOL], tool_choice=choice).chat
 
     assert json.loads(chat.tools[0].parameters_schema_json) == TOOL["input_schema"]
     assert mode == chat.tool_choice.WhichOneof("mode")
@@ -144,11 +146,11 @@ def test_tools_are_reshaped(choice: dict[str, Any], mode: str, parallel: bool | 
 
 
 def test_no_tools_may_be_sent_as_an_empty_list() -> None:
-    assert not decoded(tools=[], tool_choice={"type": "auto"}).chat.tools
+    assert not request_of(tools=[], tool_choice={"type": "auto"}).chat.tools
 
 
 def test_the_apis_own_client_tools_get_their_schemas() -> None:
-    tools = decoded(
+    tools = request_of(
         tools=[
             {"type": "bash_20250124", "name": "bash"},
             {"type": "text_editor_20250728", "name": "str_replace_based_edit_tool"},
@@ -169,7 +171,7 @@ def test_tools_change_in_mid_conversation() -> None:
             {"type": "tool_removal", "tool": {"type": "tool_reference", "name": "f"}},
         ],
     }
-    tools = decoded(messages=[*asks.HELLO, turn], tools=[TOOL]).chat.tools
+    tools = request_of(messages=[*decoding.HELLO, turn], tools=[TOOL]).chat.tools
 
     assert [("h", '{"a":1}')] == [(one.name, one.parameters_schema_json) for one in tools]
 
@@ -196,7 +198,7 @@ def test_tools_change_in_mid_conversation() -> None:
     ],
 )
 def test_thinking(fields: dict[str, Any], wanted: generation.Reasoning) -> None:
-    assert wanted == decoded(**fields).reasoning
+    assert wanted == request_of(**fields).reasoning
 
 
 @pytest.mark.parametrize("place", ["output_config", "output_format"])
@@ -204,11 +206,11 @@ def test_the_answers_shape(place: str) -> None:
     wish: dict[str, Any] = {"type": "json_schema", "schema": {"type": "object"}}
     fields = {place: {"format": wish} if place == "output_config" else wish}
 
-    assert '{"type": "object"}' == decoded(**fields).constraint.json_schema
+    assert '{"type": "object"}' == request_of(**fields).constraint.json_schema
 
 
 def test_sampling_and_stop() -> None:
-    found = decoded(
+    found = request_of(
         temperature=1, top_p=0.5, top_k=3, stop_sequences=["x"], max_tokens=32_000, stream=None
     )
 
@@ -218,15 +220,15 @@ def test_sampling_and_stop() -> None:
 
 def test_an_omitted_thought_comes_back_in_its_signature() -> None:
     answer = Answer((Segment("reasoning", "secret 😀"), Segment("text", "hi")))
-    dialect, ask = asks.messages(thinking={"type": "adaptive", "display": "omitted"})
+    dialect, decoded = decoding.messages(thinking={"type": "adaptive", "display": "omitted"})
 
-    told = stream(dialect, ask, answer, events_of(answer, [2] * 9))
-    body = json.loads(dialect.body(ask, HEAD, [collect(answer, events_of(answer))]))
+    told = stream(dialect, decoded, answer, events_of(answer, [2] * 9))
+    body = json.loads(dialect.body(decoded, HEAD, [collect(answer, events_of(answer))]))
 
     assert "" == legal.messages(told).reasoning
     thinking = body["content"][0]
     assert "" == thinking["thinking"]
-    _, again = conversed(*asks.HELLO, {"role": "assistant", "content": body["content"]})
+    _, again = conversed(*decoding.HELLO, {"role": "assistant", "content": body["content"]})
     assert "secret 😀" == again.parts[0].reasoning.text
 
 
@@ -246,7 +248,7 @@ def test_any_beta_is_accepted() -> None:
         {"role": "user", "content": [{"type": "brand_new", "text": "t"}, {"type": "other_new"}]}
     ]
 
-    found = asks.ask(AnthropicMessages(), body, **{"anthropic-beta": "brand-new-2026-11-01"})
+    found = decoding.decode(AnthropicMessages(), body, **{"anthropic-beta": "brand-new-2026-11-01"})
 
     assert [("text", "t")] == parts(found.requests[0].chat.messages[0])
 
@@ -254,7 +256,7 @@ def test_any_beta_is_accepted() -> None:
 @pytest.mark.parametrize(
     ("body", "field"),
     [
-        ({"model": "m", "messages": asks.HELLO}, "max_tokens"),
+        ({"model": "m", "messages": decoding.HELLO}, "max_tokens"),
         (_body(max_tokens=-1), "max_tokens"),
         (_body(messages=[]), "messages"),
         (_body(messages=[{"role": "tool", "content": "x"}]), "messages.0.role"),
@@ -412,10 +414,10 @@ def test_a_bad_block_is_refused(role: str, block: dict[str, Any], field: str) ->
 
 
 def test_arguments_that_are_no_object_are_kept() -> None:
-    dialect, ask = asks.messages()
+    dialect, decoded = decoding.messages()
     answer = Answer((Segment("tool_call", '"Rome', "f"),), generation.FINISH_REASON_MAX_TOKENS)
 
-    found = json.loads(dialect.body(ask, HEAD, [collect(answer, events_of(answer))]))
+    found = json.loads(dialect.body(decoded, HEAD, [collect(answer, events_of(answer))]))
 
     assert {"arguments": '"Rome'} == found["content"][0]["input"]
     assert "max_tokens" == found["stop_reason"]

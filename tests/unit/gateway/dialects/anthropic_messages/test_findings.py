@@ -13,7 +13,7 @@ from cortex.v1 import generation_pb2 as generation
 from services.backplane.errors import FleetError, Reason
 from services.gateway.dialects.anthropic_messages import decode, encode
 from services.gateway.dialects.anthropic_messages.routes import AnthropicMessages
-from tests.unit.gateway.dialects import asks, legal
+from tests.unit.gateway.dialects import decoding, legal
 from tests.unit.gateway.dialects.answers import HEAD, Answer, Segment, collect, events_of, stream
 from tests.unit.gateway.dialects.openai_chat.test_decode import parts
 
@@ -30,16 +30,16 @@ BOTH = pytest.mark.parametrize("headers", [{}, {"anthropic-beta": "x"}], ids=["p
 
 
 def body(**fields: Any) -> dict[str, Any]:
-    return {"model": "m", "max_tokens": 100, "messages": asks.HELLO} | fields
+    return {"model": "m", "max_tokens": 100, "messages": decoding.HELLO} | fields
 
 
 def chat(**fields: Any) -> conversation.Chat:
-    return asks.ask(AnthropicMessages(), body(**fields)).requests[0].chat
+    return decoding.decode(AnthropicMessages(), body(**fields)).requests[0].chat
 
 
 def refusal(found: dict[str, Any], headers: dict[str, str]) -> FleetError:
     with pytest.raises(FleetError) as raised:
-        asks.ask(AnthropicMessages(), found, **headers)
+        decoding.decode(AnthropicMessages(), found, **headers)
     return raised.value
 
 
@@ -49,13 +49,13 @@ def said(*blocks: dict[str, Any]) -> list[conversation.Message]:
 
 def test_nothing_is_generated_for_no_tokens() -> None:
     dialect = AnthropicMessages()
-    ask = asks.ask(dialect, body(max_tokens=0))
+    decoded = decoding.decode(dialect, body(max_tokens=0))
     events = events_of(ANSWER)
 
-    whole = json.loads(dialect.body(ask, HEAD, [collect(ANSWER, events)]))
-    streamed = legal.messages(stream(dialect, ask, ANSWER, events, beats={0}, waits=1))
+    whole = json.loads(dialect.body(decoded, HEAD, [collect(ANSWER, events)]))
+    streamed = legal.messages(stream(dialect, decoded, ANSWER, events, beats={0}, waits=1))
 
-    assert ask.requests[0].stop.max_tokens == 1, "an engine generates one at least"
+    assert decoded.requests[0].stop.max_tokens == 1, "an engine generates one at least"
     assert (whole["content"], whole["stop_reason"]) == ([], "max_tokens")
     assert (streamed.parts, streamed.finish) == ([], "max_tokens")
     assert whole["usage"]["output_tokens"] == streamed.usage["output_tokens"] == 0

@@ -11,7 +11,7 @@ from cortex.v1 import conversation_pb2 as conversation
 from cortex.v1 import generation_pb2 as generation
 from services.backplane.errors import FleetError, Reason
 from services.gateway.dialects.openai_chat.routes import OpenAIChat
-from tests.unit.gateway.dialects import asks, legal
+from tests.unit.gateway.dialects import decoding, legal
 from tests.unit.gateway.dialects.answers import HEAD, Answer, Segment, collect, events_of, stream
 
 TOOL = {
@@ -28,14 +28,14 @@ PIXEL = (
 )
 
 
-def decoded(**fields: Any) -> generation.GenerateRequest:
-    _, ask = asks.chat(**fields)
-    return ask.requests[0]
+def request_of(**fields: Any) -> generation.GenerateRequest:
+    _, decoded = decoding.chat(**fields)
+    return decoded.requests[0]
 
 
 def refusal(body: dict[str, Any] | bytes) -> FleetError:
     with pytest.raises(FleetError) as raised:
-        asks.ask(OpenAIChat(), body)
+        decoding.decode(OpenAIChat(), body)
     return raised.value
 
 
@@ -47,7 +47,7 @@ def parts(message: conversation.Message) -> list[tuple[str | None, Any]]:
 
 
 def test_every_sampling_field_has_its_place() -> None:
-    found = decoded(
+    found = request_of(
         temperature=0,
         top_p=0.5,
         top_k=40,
@@ -75,7 +75,7 @@ def test_every_sampling_field_has_its_place() -> None:
 
 
 def test_what_was_not_sent_stays_unset() -> None:
-    found = decoded()
+    found = request_of()
 
     assert not found.sampling.ListFields()
     assert not found.stop.ListFields()
@@ -85,17 +85,17 @@ def test_what_was_not_sent_stays_unset() -> None:
 
 
 def test_the_new_spelling_of_the_limit_wins() -> None:
-    assert 3 == decoded(max_tokens=100, max_completion_tokens=3).stop.max_tokens
-    assert 100 == decoded(max_tokens=100).stop.max_tokens
+    assert 3 == request_of(max_tokens=100, max_completion_tokens=3).stop.max_tokens
+    assert 100 == request_of(max_tokens=100).stop.max_tokens
 
 
 @pytest.mark.parametrize(("stop", "strings"), [("a", ["a"]), (["a", "b"], ["a", "b"]), (None, [])])
 def test_stop_strings(stop: Any, strings: list[str]) -> None:
-    assert strings == decoded(stop=stop).stop.stop_strings
+    assert strings == request_of(stop=stop).stop.stop_strings
 
 
 def test_local_stop_rules() -> None:
-    found = decoded(
+    found = request_of(
         ignore_eos=True, min_tokens=4, stop_token_ids=[2], include_stop_str_in_output=True
     ).stop
 
@@ -108,9 +108,9 @@ def test_local_stop_rules() -> None:
 
 
 def test_each_choice_has_a_seed_of_its_own() -> None:
-    _, ask = asks.chat(n=3, seed=7)
+    _, decoded = decoding.chat(n=3, seed=7)
 
-    assert [7, 8, 9] == [one.sampling.seed for one in ask.requests]
+    assert [7, 8, 9] == [one.sampling.seed for one in decoded.requests]
 
 
 @pytest.mark.parametrize(
@@ -123,13 +123,13 @@ def test_each_choice_has_a_seed_of_its_own() -> None:
     ],
 )
 def test_logprobs(fields: dict[str, Any], wanted: int | None) -> None:
-    found = decoded(**fields)
+    found = request_of(**fields)
 
     assert wanted == (found.top_logprobs if found.HasField("top_logprobs") else None)
 
 
 def test_a_conversation_of_an_agent() -> None:
-    found = decoded(
+    found = request_of(
         messages=[
             {"role": "developer", "content": "be brief"},
             {"role": "user", "content": [{"type": "text", "text": "hi"}], "name": "ann"},
@@ -169,20 +169,20 @@ def test_a_conversation_of_an_agent() -> None:
     ],
 )
 def test_an_assistant_may_have_said_nothing(message: dict[str, Any]) -> None:
-    found = decoded(messages=[*asks.HELLO, message])
+    found = request_of(messages=[*decoding.HELLO, message])
 
     assert [] == parts(found.chat.messages[1])
 
 
 def test_arguments_may_come_as_an_object() -> None:
     called = {"id": "c", "function": {"name": "f", "arguments": {"a": [1]}}}
-    found = decoded(messages=[{"role": "assistant", "tool_calls": [called]}])
+    found = request_of(messages=[{"role": "assistant", "tool_calls": [called]}])
 
     assert '{"a":[1]}' == found.chat.messages[0].parts[0].tool_call.arguments_json
 
 
 def test_a_schema_keeps_the_order_of_its_keys() -> None:
-    (tool,) = decoded(tools=[TOOL]).chat.tools
+    (tool,) = request_of(tools=[TOOL]).chat.tools
 
     assert ["z", "a"] == list(json.loads(tool.parameters_schema_json)["properties"])
     assert tool.strict
@@ -208,7 +208,7 @@ def test_a_schema_keeps_the_order_of_its_keys() -> None:
     ],
 )
 def test_tool_choice(choice: Any, mode: str) -> None:
-    found = decoded(tools=[TOOL], tool_choice=choice, parallel_tool_calls=False).chat
+    found = request_of(tools=[TOOL], tool_choice=choice, parallel_tool_calls=False).chat
 
     assert mode == found.tool_choice.WhichOneof("mode")
     assert found.HasField("parallel_tool_calls")
@@ -216,7 +216,7 @@ def test_tool_choice(choice: Any, mode: str) -> None:
 
 
 def test_the_old_functions_are_tools() -> None:
-    found = decoded(
+    found = request_of(
         functions=[TOOL["function"]],
         function_call={"name": "f"},
         messages=[
@@ -250,7 +250,7 @@ def test_the_old_functions_are_tools() -> None:
     ],
 )
 def test_output_shapes(fields: dict[str, Any], kind: str, value: str | None) -> None:
-    found = decoded(**fields).constraint
+    found = request_of(**fields).constraint
 
     assert kind == found.WhichOneof("kind")
     assert value is None or value == getattr(found, kind)
@@ -273,11 +273,11 @@ def test_output_shapes(fields: dict[str, Any], kind: str, value: str | None) -> 
     ],
 )
 def test_reasoning_wishes(fields: dict[str, Any], wanted: generation.Reasoning) -> None:
-    assert wanted == decoded(**fields).reasoning
+    assert wanted == request_of(**fields).reasoning
 
 
 def test_template_variables_travel_whole() -> None:
-    found = decoded(chat_template_kwargs={"a": {"b": 1}}).chat
+    found = request_of(chat_template_kwargs={"a": {"b": 1}}).chat
 
     assert {"a": {"b": 1}} == json.loads(found.template_variables_json)
 
@@ -285,21 +285,23 @@ def test_template_variables_travel_whole() -> None:
 def test_a_picture_comes_as_a_data_url() -> None:
     url = f"data:image/png;base64,{PIXEL}"
     content = [{"type": "image_url", "image_url": {"url": url, "detail": "low"}}]
-    image = decoded(messages=[{"role": "user", "content": content}]).chat.messages[0].parts[0].image
+    image = (
+        request_of(messages=[{"role": "user", "content": content}]).chat.messages[0].parts[0].image
+    )
 
     assert "image/png" == image.mime_type
     assert image.data.startswith(b"\x89PNG")
 
 
 def test_an_answer_may_be_continued() -> None:
-    messages = [*asks.HELLO, {"role": "assistant", "content": "I"}]
+    messages = [*decoding.HELLO, {"role": "assistant", "content": "I"}]
 
-    assert decoded(messages=messages, continue_final_message=True).chat.continue_final_message
-    assert not decoded(messages=messages).chat.continue_final_message
+    assert request_of(messages=messages, continue_final_message=True).chat.continue_final_message
+    assert not request_of(messages=messages).chat.continue_final_message
 
 
 def test_fields_that_change_no_token_are_passed_over() -> None:
-    found = decoded(
+    found = request_of(
         user="u", store=True, metadata={"a": "b"}, prompt_cache_key="k", service_tier="flex"
     )
 
@@ -307,11 +309,11 @@ def test_fields_that_change_no_token_are_passed_over() -> None:
 
 
 def test_a_sampler_that_is_off_is_passed_over() -> None:
-    assert not decoded(mirostat=0, xtc_probability=0.0, tfs_z=1).sampling.ListFields()
+    assert not request_of(mirostat=0, xtc_probability=0.0, tfs_z=1).sampling.ListFields()
 
 
 def _chat(**fields: Any) -> dict[str, Any]:
-    return {"model": "m", "messages": asks.HELLO} | fields
+    return {"model": "m", "messages": decoding.HELLO} | fields
 
 
 def _with(message: Any) -> dict[str, Any]:
@@ -321,7 +323,7 @@ def _with(message: Any) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("body", "field"),
     [
-        ({"messages": asks.HELLO}, "model"),
+        ({"messages": decoding.HELLO}, "model"),
         ({"model": "m"}, "messages"),
         (_chat(model=""), "model"),
         (_chat(model=5), "model"),
@@ -409,8 +411,8 @@ def test_an_error_names_the_field_as_the_api_spells_paths() -> None:
 
 
 def test_n_choices_share_one_stream() -> None:
-    dialect, ask = asks.chat(n=2)
-    projector = dialect.projector(ask, HEAD)
+    dialect, decoded = decoding.chat(n=2)
+    projector = dialect.projector(decoded, HEAD)
     finished = generation.GenerationFinished(
         reason=generation.FINISH_REASON_END_OF_TURN,
         usage=generation.Usage(prompt_tokens=10, completion_tokens=3),
@@ -428,7 +430,7 @@ def test_n_choices_share_one_stream() -> None:
 
 
 def test_logprobs_are_told_with_their_bytes() -> None:
-    dialect, ask = asks.chat(logprobs=True, top_logprobs=1)
+    dialect, decoded = decoding.chat(logprobs=True, top_logprobs=1)
     token = generation.TokenLogprob(
         token_id=1,
         text=b"\xe2\x82",
@@ -439,7 +441,7 @@ def test_logprobs_are_told_with_their_bytes() -> None:
         text=generation.TextDelta(text="a", token_ids=[1], logprobs=[token])
     )
 
-    told = dialect.projector(ask, HEAD).event(0, event)
+    told = dialect.projector(decoded, HEAD).event(0, event)
 
     (content,) = json.loads(told.removeprefix(b"data: "))["choices"][0]["logprobs"]["content"]
     assert [226, 130] == content["bytes"]
@@ -448,22 +450,22 @@ def test_logprobs_are_told_with_their_bytes() -> None:
 
 
 def test_a_repair_is_visible() -> None:
-    dialect, ask = asks.chat()
+    dialect, decoded = decoding.chat()
     delta = generation.ToolCallDelta(
         index=0, call_id="c", name="f", arguments_json="{}", repair="one } too many"
     )
 
-    told = dialect.projector(ask, HEAD).event(0, generation.GenerateResponse(tool_call=delta))
+    told = dialect.projector(decoded, HEAD).event(0, generation.GenerateResponse(tool_call=delta))
 
     assert b": repaired: one } too many\n" in told
 
 
 def test_the_old_form_of_a_call_is_answered_in_the_old_form() -> None:
     answer = Answer((Segment("tool_call", '{"a": 1}', "f"),), generation.FINISH_REASON_TOOL_CALLS)
-    dialect, ask = asks.chat(functions=[TOOL["function"]])
+    dialect, decoded = decoding.chat(functions=[TOOL["function"]])
 
-    body = json.loads(dialect.body(ask, HEAD, [collect(answer, events_of(answer))]))
-    events = legal.sse(stream(dialect, ask, answer, events_of(answer, [4] * 9)))
+    body = json.loads(dialect.body(decoded, HEAD, [collect(answer, events_of(answer))]))
+    events = legal.sse(stream(dialect, decoded, answer, events_of(answer, [4] * 9)))
 
     choice = body["choices"][0]
     assert {"name": "f", "arguments": '{"a": 1}'} == choice["message"]["function_call"]
@@ -477,13 +479,13 @@ def test_the_old_form_of_a_call_is_answered_in_the_old_form() -> None:
 
 @pytest.mark.parametrize("field", ["reasoning", "reasoning_content"])
 def test_echoed_reasoning_is_read(field: str) -> None:
-    found = decoded(messages=[{"role": "assistant", "content": "a", field: "hm"}])
+    found = request_of(messages=[{"role": "assistant", "content": "a", field: "hm"}])
 
     assert "hm" == found.chat.messages[0].parts[0].reasoning.text
 
 
 def test_a_refusal_is_text() -> None:
-    found = decoded(
+    found = request_of(
         messages=[
             {"role": "assistant", "content": None, "refusal": "no"},
             {"role": "assistant", "content": [{"type": "refusal", "refusal": "never"}]},

@@ -15,7 +15,7 @@ from services.gateway.dialects.openai_responses import stored
 from services.gateway.dialects.openai_responses.background import BackgroundRuns
 from services.gateway.dialects.openai_responses.routes import OpenAIResponses
 from services.gateway.dialects.openai_responses.store.store import ResponsesStore
-from tests.unit.gateway.dialects import asks
+from tests.unit.gateway.dialects import decoding
 from tests.unit.gateway.dialects.answers import HEAD, Answer, Segment, collect, events_of
 
 ANSWER = Answer((Segment("text", "Hello"),))
@@ -34,7 +34,7 @@ class Gateway:
     def begin(self) -> tuple[str, Any]:
         """Id and run of a response in the background."""
         body = {"model": "m", "input": "hello", "background": True}
-        detached = asks.ask(OpenAIResponses(self.store, self.runs), body).detached
+        detached = decoding.decode(OpenAIResponses(self.store, self.runs), body).detached
         assert detached is not None
         return json.loads(detached.accepted(self._stop))["id"], detached
 
@@ -135,4 +135,6 @@ async def test_what_a_lost_process_ran_has_failed(tmp_path: Path, other: Gateway
 
 async def test_nothing_runs_in_the_background_of_a_connection(store: ResponsesStore) -> None:
     with pytest.raises(FleetError, match="background"):
-        asks.ask(OpenAIResponses(store), {"model": "m", "input": "hello", "background": True})
+        decoding.decode(
+            OpenAIResponses(store), {"model": "m", "input": "hello", "background": True}
+        )

@@ -16,7 +16,7 @@ from services.gateway.dialects.openai_responses import stored
 from services.gateway.dialects.openai_responses.background import BackgroundRuns
 from services.gateway.dialects.openai_responses.routes import OpenAIResponses, new_response_id
 from services.gateway.dialects.openai_responses.store.store import ResponsesStore
-from tests.unit.gateway.dialects import asks, legal
+from tests.unit.gateway.dialects import decoding, legal
 from tests.unit.gateway.dialects.answers import HEAD, Answer, Segment, collect, events_of, stream
 from tests.unit.gateway.dialects.openai_chat.test_decode import PIXEL, parts
 
@@ -24,20 +24,20 @@ TOOL = {"type": "function", "name": "f", "parameters": {"type": "object"}, "stri
 ANSWER = Answer((Segment("reasoning", "hm"), Segment("text", "hi")))
 
 
-def decoded(store: ResponsesStore, **fields: Any) -> generation.GenerateRequest:
-    _, ask = asks.responses(store, **fields)
-    return ask.requests[0]
+def request_of(store: ResponsesStore, **fields: Any) -> generation.GenerateRequest:
+    _, decoded = decoding.responses(store, **fields)
+    return decoded.requests[0]
 
 
 def conversed(store: ResponsesStore, *items: Any, **fields: Any) -> list[conversation.Message]:
-    return list(decoded(store, input=list(items), **fields).chat.messages)
+    return list(request_of(store, input=list(items), **fields).chat.messages)
 
 
 def told(keeper: ResponsesStore, **fields: Any) -> dict[str, Any]:
     """An answered request: the response object."""
     dialect = OpenAIResponses(keeper)
-    ask = asks.ask(dialect, {"model": "m", "input": "hello"} | fields)
-    found = json.loads(dialect.body(ask, HEAD, [collect(ANSWER, events_of(ANSWER))]))
+    decoded = decoding.decode(dialect, {"model": "m", "input": "hello"} | fields)
+    found = json.loads(dialect.body(decoded, HEAD, [collect(ANSWER, events_of(ANSWER))]))
     assert isinstance(found, dict)
     return found
 
@@ -113,11 +113,11 @@ def test_every_input_shape(store: ResponsesStore) -> None:
 
 
 def test_a_probe_with_empty_input_is_served(store: ResponsesStore) -> None:
-    assert 1 == decoded(store, input="", max_output_tokens=1).stop.max_tokens
+    assert 1 == request_of(store, input="", max_output_tokens=1).stop.max_tokens
 
 
 def test_unknown_kinds_of_tools_are_passed_over(store: ResponsesStore) -> None:
-    found = decoded(
+    found = request_of(
         store,
         tools=[
             TOOL,
@@ -146,9 +146,9 @@ def test_calls_are_told_in_the_form_of_their_tools(store: ResponsesStore) -> Non
             {"type": "custom", "name": "patch"},
         ]
     }
-    dialect, ask = asks.responses(store, **fields)
+    dialect, decoded = decoding.responses(store, **fields)
 
-    events = legal.sse(stream(dialect, ask, answer, events_of(answer, [5] * 20)))
+    events = legal.sse(stream(dialect, decoded, answer, events_of(answer, [5] * 20)))
     call, custom = events[-1][1]["response"]["output"]
 
     assert ("function_call", "agents", '{"a": 1}') == (
@@ -173,14 +173,14 @@ def test_calls_are_told_in_the_form_of_their_tools(store: ResponsesStore) -> Non
     ],
 )
 def test_text_format(store: ResponsesStore, fields: dict[str, Any], kind: str | None) -> None:
-    assert kind == decoded(store, **fields).constraint.WhichOneof("kind")
+    assert kind == request_of(store, **fields).constraint.WhichOneof("kind")
 
 
 def test_logprobs_are_asked_for_by_include(store: ResponsesStore) -> None:
-    found = decoded(store, include=["message.output_text.logprobs"], top_logprobs=2)
+    found = request_of(store, include=["message.output_text.logprobs"], top_logprobs=2)
 
     assert 2 == found.top_logprobs
-    assert not decoded(store).HasField("top_logprobs")
+    assert not request_of(store).HasField("top_logprobs")
 
 
 def test_the_whole_object_is_told(store: ResponsesStore) -> None:
@@ -241,10 +241,10 @@ def test_a_conversation_goes_on_from_its_last_response(store: ResponsesStore) ->
 
 
 def test_a_streamed_response_is_stored_too(store: ResponsesStore) -> None:
-    dialect, ask = asks.responses(store)
-    stream(dialect, ask, ANSWER, events_of(ANSWER))
+    dialect, decoded = decoding.responses(store)
+    stream(dialect, decoded, ANSWER, events_of(ANSWER))
 
-    assert 3 == len(conversed(store, *asks.HELLO, previous_response_id="resp_0123"))
+    assert 3 == len(conversed(store, *decoding.HELLO, previous_response_id="resp_0123"))
 
 
 def test_items_are_found_by_their_ids(store: ResponsesStore) -> None:
@@ -365,14 +365,14 @@ def test_ids_cannot_be_guessed() -> None:
 )
 def test_a_bad_field_is_named(store: ResponsesStore, fields: dict[str, Any], field: str) -> None:
     with pytest.raises(FleetError) as raised:
-        asks.responses(store, **fields)
+        decoding.responses(store, **fields)
 
     assert field == raised.value.field
 
 
 def test_a_broken_stream_ends_with_response_failed(store: ResponsesStore) -> None:
-    dialect, ask = asks.responses(store)
-    projector = dialect.projector(ask, HEAD)
+    dialect, decoded = decoding.responses(store)
+    projector = dialect.projector(decoded, HEAD)
     told_so_far = projector.open() + projector.text(0, "he", 1)
 
     said = legal.responses(
@@ -387,7 +387,7 @@ def test_a_response_in_the_background_has_to_be_stored(store: ResponsesStore) ->
     body = {"model": "m", "input": "hello", "background": True, "store": False}
 
     with pytest.raises(FleetError) as raised:
-        asks.ask(OpenAIResponses(store), body)
+        decoding.decode(OpenAIResponses(store), body)
 
     assert "store" == raised.value.field
 
@@ -398,7 +398,7 @@ def test_allowed_tools_narrow_the_choice(store: ResponsesStore) -> None:
         "mode": "required",
         "tools": [{"type": "function", "name": "g"}],
     }
-    chat = decoded(store, tools=[TOOL, TOOL | {"name": "g"}], tool_choice=wish).chat
+    chat = request_of(store, tools=[TOOL, TOOL | {"name": "g"}], tool_choice=wish).chat
 
     assert ["g"] == [one.name for one in chat.tools]
     assert "required" == chat.tool_choice.WhichOneof("mode")
@@ -406,7 +406,7 @@ def test_allowed_tools_narrow_the_choice(store: ResponsesStore) -> None:
 
 def test_instructions_may_come_as_items(store: ResponsesStore) -> None:
     first, second = conversed(
-        store, *asks.HELLO, instructions=[{"role": "developer", "content": "be brief"}]
+        store, *decoding.HELLO, instructions=[{"role": "developer", "content": "be brief"}]
     )
 
     assert [("text", "be brief")] == parts(first)
@@ -414,7 +414,7 @@ def test_instructions_may_come_as_items(store: ResponsesStore) -> None:
 
 
 def test_effort_none_turns_reasoning_off(store: ResponsesStore) -> None:
-    found = decoded(store, reasoning={"effort": "none"})
+    found = request_of(store, reasoning={"effort": "none"})
 
     assert found.reasoning.HasField("enabled")
     assert not found.reasoning.enabled

@@ -10,8 +10,8 @@ from services.gateway.dialects.openai_responses.store.owner import ProcessOwner
 
 _OTHER = """
 import pathlib, sys
-from services.gateway.dialects.openai_responses.store.owner import Runner
-print(Runner(pathlib.Path(sys.argv[1])).token, flush=True)
+from services.gateway.dialects.openai_responses.store.owner import ProcessOwner
+print(ProcessOwner(pathlib.Path(sys.argv[1])).token, flush=True)
 sys.stdin.read()
 """
 

@@ -16,7 +16,7 @@ from services.gateway.dialects.openai_responses.store.store import ResponsesStor
 from tests.unit.gateway.dialects.answers import HEAD
 
 
-def ask(dialect: Dialect, body: dict[str, Any] | bytes, **headers: str) -> DecodedRequest:
+def decode(dialect: Dialect, body: dict[str, Any] | bytes, **headers: str) -> DecodedRequest:
     raw = body if isinstance(body, bytes) else json.dumps(body).encode()
     return dialect.decode(raw, dataclasses.replace(HEAD, headers=headers))
 
@@ -26,25 +26,25 @@ HELLO = [{"role": "user", "content": "hello"}]
 
 def chat(**fields: Any) -> tuple[OpenAIChat, DecodedRequest]:
     dialect = OpenAIChat()
-    return dialect, ask(dialect, {"model": "m", "stream": True, "messages": HELLO} | fields)
+    return dialect, decode(dialect, {"model": "m", "stream": True, "messages": HELLO} | fields)
 
 
 def completion(**fields: Any) -> tuple[OpenAICompletions, DecodedRequest]:
     dialect = OpenAICompletions()
-    return dialect, ask(dialect, {"model": "m", "stream": True, "prompt": "hello"} | fields)
+    return dialect, decode(dialect, {"model": "m", "stream": True, "prompt": "hello"} | fields)
 
 
 def messages(**fields: Any) -> tuple[AnthropicMessages, DecodedRequest]:
     dialect = AnthropicMessages()
     body = {"model": "m", "stream": True, "max_tokens": 100, "messages": HELLO}
-    return dialect, ask(dialect, body | fields)
+    return dialect, decode(dialect, body | fields)
 
 
 def responses(store: ResponsesStore, **fields: Any) -> tuple[OpenAIResponses, DecodedRequest]:
     dialect = OpenAIResponses(store, new_id=lambda: "resp_0123")
-    return dialect, ask(dialect, {"model": "m", "stream": True, "input": "hello"} | fields)
+    return dialect, decode(dialect, {"model": "m", "stream": True, "input": "hello"} | fields)
 
 
 def ollama(**fields: Any) -> tuple[OllamaChat, DecodedRequest]:
     dialect = OllamaChat()
-    return dialect, ask(dialect, {"model": "m", "messages": HELLO} | fields)
+    return dialect, decode(dialect, {"model": "m", "messages": HELLO} | fields)
