@@ -10,8 +10,9 @@ from starlette.routing import BaseRoute, Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from services.gateway.api import health
-from services.gateway.api.endpoint import GatewayServices, GenerationEndpoint
+from services.gateway.api.endpoint import Endpoints, GenerationEndpoint
 from services.gateway.api.error_responses import ErrorResponses
+from services.gateway.api.services import GatewayServices
 from services.gateway.conformance.routes import routes as conformance
 from services.gateway.dialects.anthropic_messages.routes import routes as anthropic_messages
 from services.gateway.dialects.models.routes import routes as models
@@ -29,18 +30,19 @@ def build_app(
     error_responses: ErrorResponses,
     responses: ResponsesStore,
 ) -> ASGIApp:
-    """Every route behind the short way for the hot ones; no middleware of ours at all."""
+    """The app with every route. Generations skip Starlette's layers (`HotRoutes`)."""
+    mount = Endpoints(services)
     routes: list[BaseRoute] = [
-        *openai_chat(services),
-        *anthropic_messages(services),
+        *openai_chat(mount),
+        *anthropic_messages(mount),
         *openai_responses(
-            services, responses, socket_idle_seconds=services.settings.socket_idle_seconds
+            mount, responses, socket_idle_seconds=services.settings.socket_idle_seconds
         ),
-        *openai_completions(services),
-        *openai_embeddings(services),
-        *models(services),
-        *ollama(services),
-        *conformance(services),
+        *openai_completions(mount),
+        *openai_embeddings(mount),
+        *models(mount),
+        *ollama(mount),
+        *conformance(mount),
         *health.routes(readiness),
     ]
     app = Starlette(

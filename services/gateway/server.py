@@ -1,4 +1,4 @@
-"""Serves an ASGI app: sockets, TLS, codec, and an end that lets answers finish."""
+"""Serves an ASGI app: sockets, TLS, HTTP codec, and a shutdown that lets answers finish."""
 
 import asyncio
 import logging
@@ -49,11 +49,14 @@ class ServerOptions:
     """How one server listens and ends.
 
     Attributes:
-        listen: `host:port`, `[v6]:port` or `unix:path`; port 0 takes a free one.
+        listen: `host:port`, `[v6]:port`, `unix:path`, or `fd://N` for an open socket; port 0 takes
+            a free one.
         http1_codec: `fast` is ours on httptools, `stock` is Hypercorn's on h11, which knows
             of the limits only the size of a head.
         error_body: words what the fast codec refuses by itself.
-        drain_seconds: how long answers may go on after the shutdown was asked for.
+        limits: bounds of one HTTP/1.1 connection.
+        drain_seconds: how long answers may go on after the shutdown was requested.
+        tls: None serves plain HTTP.
         max_streams: concurrent requests of one HTTP/2 connection.
     """
 
@@ -135,6 +138,11 @@ class HttpServer:
             return f"unix:{name}"
         host = f"[{name[0]}]" if ":" in name[0] else name[0]
         return f"{host}:{name[1]}"
+
+    @property
+    def http1_codec(self) -> Literal["direct", "stock"]:
+        """Which codec serves HTTP/1.1: ours (`direct`), or Hypercorn's own (`stock`)."""
+        return "stock" if self._config.http1 is None else "direct"
 
     async def serve(self, shutdown: Callable[[], Awaitable[object]]) -> None:
         """Serves until `shutdown` returns, then drains.

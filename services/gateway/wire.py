@@ -1,4 +1,4 @@
-"""Builds every object of the gateway once and runs it from start to end."""
+"""Builds every object of the gateway once, passes each what it needs, and runs them."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ from services.gateway.api.access_log import AccessLog
 from services.gateway.api.auth import Auth
 from services.gateway.api.background import DetachedTasks
 from services.gateway.api.cors import Cors, Origins
-from services.gateway.api.endpoint import GatewayServices
 from services.gateway.api.error_responses import ErrorResponses
 from services.gateway.api.health import Readiness
+from services.gateway.api.services import GatewayServices
 from services.gateway.app import build_app
 from services.gateway.dialects.anthropic_messages.routes import AnthropicMessages
 from services.gateway.dialects.ollama.routes import OllamaChat
@@ -65,9 +65,9 @@ class Gateway:
 
     Attributes:
         address: `host:port` of the HTTP server, never port 0.
-        services: what the endpoints stand on.
-        readiness: what `/readyz` says.
-        registry: its metrics.
+        services: what the endpoints are given.
+        readiness: whether it should be sent requests.
+        registry: of its Prometheus metrics.
     """
 
     def __init__(
@@ -88,8 +88,9 @@ class Gateway:
         self._metrics = GatewayMetrics(self.registry)
         self._channels = ChannelPool()
         outstanding = Outstanding()
-        self._view = FleetView(outstanding)
-        self._view.on_models = self._expect_models
+        self._view = FleetView(
+            outstanding, on_models=lambda models: self._metrics.expect(models, _DIALECTS)
+        )
         self._registry_client = RegistryClient(self._channels, settings.registry)
         self._request_log = request_log(log_settings or LogSettings())
         self._links = NeuronLinks(
@@ -127,6 +128,7 @@ class Gateway:
             max_bytes=settings.responses_bytes,
         )
         self._server = self._build_server()
+        self._metrics.uses_http1_codec(self._server.http1_codec)
 
     @property
     def address(self) -> str:
@@ -146,7 +148,7 @@ class Gateway:
         log.info("gateway.stopped")
 
     def close(self) -> None:
-        """Lets go of the socket, where it was never served, and of the stored responses."""
+        """Closes the listening socket, where it was never served, and the stored responses."""
         self._server.close()
         self._responses.close()
 
@@ -179,9 +181,9 @@ class Gateway:
             self._metrics.settle()
 
     async def _farewell(self, shutdown: Shutdown) -> None:
-        """Flips readiness at once; near the end of the drain, ends what still runs in words."""
+        """Ends readiness at once; near the end of the drain, ends what still runs with an error."""
         await shutdown.wait()
-        self.readiness.is_draining = True
+        self.readiness.drain()
         await asyncio.sleep(max(0.0, self._settings.drain_seconds - _FAREWELL_SECONDS))
         error = FleetError(
             Reason.SHUTTING_DOWN, "The gateway is shutting down.", retry_after_seconds=5
@@ -189,7 +191,7 @@ class Gateway:
         self._ticker.end_all(error)
 
     async def _follow_members(self) -> None:
-        """Lets go of neurons that have left the fleet."""
+        """Closes the links to neurons that have left the fleet."""
         known: set[str] = set()
         while True:
             await asyncio.sleep(1.0)
@@ -199,9 +201,6 @@ class Gateway:
                 await self._links.keep_only(members)
             known = members
             self._metrics.view_revision.set(self._view.revision or 0)
-
-    def _expect_models(self) -> None:
-        self._metrics.expect(self._view.catalogue, _DIALECTS)
 
     def _build_server(self) -> HttpServer:
         settings = self._settings

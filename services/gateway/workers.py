@@ -1,8 +1,8 @@
-"""Several gateway processes behind one socket, and the one process that keeps them.
+"""Several gateway processes behind one socket (`gateway.workers`), and their keeper.
 
-Each worker is a whole gateway with its own sessions; the kernel hands each new connection to one
-of them. The keeper binds the socket, so that no connection is refused while a worker is replaced,
-and adds up their metrics.
+Each worker is a complete gateway with its own sessions; the kernel gives each new connection to one
+of them. The keeper, their parent process, binds the socket, so that no connection is refused while
+a worker is replaced, and adds up their metrics.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ log = structlog.get_logger()
 
 
 class Keeper:
-    """Starts workers, replaces those that die, ends them all."""
+    """Starts the workers, replaces those that die, and ends all of them."""
 
     def __init__(self, settings: GatewaySettings, arguments: Sequence[str]) -> None:
         """Prepares; nothing is started.
@@ -55,7 +55,7 @@ class Keeper:
         self._exit_code = 0
 
     async def run(self, shutdown: Shutdown) -> int:
-        """Keeps the workers until the shutdown is requested; the exit code.
+        """Keeps the workers running until the shutdown is requested; returns the exit code.
 
         Raises:
             OSError: an address cannot be listened on.

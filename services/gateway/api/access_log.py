@@ -1,4 +1,4 @@
-"""One request as its log line and its metrics tell it."""
+"""The access log: one line per request at its end, and its metrics."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _FINISH_WORDS: Final = MappingProxyType(
 
 
 class RequestRecord:
-    """Filled in on the way; written once, at the end."""
+    """What is known of one request; filled in while it runs, written once at its end."""
 
     __slots__ = (
         "client_gone",
@@ -55,14 +55,19 @@ class RequestRecord:
 
     @property
     def reason(self) -> Reason | None:
-        """Why it failed, or None."""
+        """Why it failed; None where it did not."""
         if self.client_gone:
             return Reason.CANCELLED
         return None if self.error is None else self.error.reason
 
 
 class AccessLog:
-    """Writes records: the one canonical line per request, and what is counted."""
+    """Writes the line of each request, and counts it.
+
+    Args:
+        metrics: where it is counted.
+        log: where the line goes.
+    """
 
     def __init__(self, metrics: GatewayMetrics, log: RequestLog) -> None:
         self._metrics = metrics

@@ -1,4 +1,4 @@
-"""Who is asking: API keys from `Authorization: Bearer` or `x-api-key`."""
+"""Authentication by API keys, from `Authorization: Bearer` or `x-api-key`."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ ANONYMOUS: Final = ""
 
 
 class Auth:
-    """Checks keys.
+    """Checks API keys.
 
-    In open mode (no keys, or `required = false`) an unknown key is ignored: clients that insist
-    on sending some key are served like those that send none.
+    In open mode (no keys, or `required = false`) an unknown key is ignored, because some clients
+    always send one.
     """
 
     def __init__(self, settings: AuthSettings) -> None:
@@ -31,7 +31,7 @@ class Auth:
         """The name behind the request's key; ANONYMOUS where none is needed.
 
         Raises:
-            FleetError: UNAUTHENTICATED.
+            FleetError: UNAUTHENTICATED: a key is required, and none or an unknown one was sent.
         """
         if not self._names and not self.is_required:
             return ANONYMOUS

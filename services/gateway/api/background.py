@@ -1,4 +1,4 @@
-"""Generations that nobody waits for: they go on after their request has been answered."""
+"""Background generations: they go on after their request has been answered."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from services.backplane.errors import FleetError, Reason
 
 
 class DetachedTasks:
-    """Owns the tasks of detached generations.
+    """Owns the tasks of background generations.
 
     Args:
-        most: that run at once; more are refused.
+        most: how many may run at once; more are refused.
     """
 
     def __init__(self, *, most: int = 64) -> None:
@@ -21,10 +21,10 @@ class DetachedTasks:
         self._tasks: set[asyncio.Task[None]] = set()
 
     def start(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        """Runs it until it ends or the gateway does.
+        """Runs it as a task, until it ends or the gateway does.
 
         Raises:
-            FleetError: QUEUE_FULL.
+            FleetError: QUEUE_FULL: too many run already.
         """
         if len(self._tasks) >= self._most:
             work.close()
@@ -39,7 +39,7 @@ class DetachedTasks:
         return task
 
     async def close(self) -> None:
-        """Ends all of them."""
+        """Cancels all of them and waits for their ends."""
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)

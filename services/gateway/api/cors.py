@@ -1,4 +1,4 @@
-"""Pages of other sites: which may ask, and what they may read of the answers.
+"""CORS: which web pages may send requests, and what they may read of the answers.
 
 Browsers send a page's requests only where the server allows its origin, and hide every header
 that it does not name. Nothing is allowed unless the operator says so: a page that may ask an open
@@ -23,7 +23,7 @@ _ALL: Final = "*"
 
 
 class Origins:
-    """The sites whose pages may ask."""
+    """The origins whose pages may send requests (`gateway.cors_origins`)."""
 
     def __init__(self, origins: Sequence[str]) -> None:
         """Reads `GatewaySettings.cors_origins`."""
@@ -32,13 +32,13 @@ class Origins:
         self.pattern = "|".join(patterns) or None
 
     def allows(self, origin: str) -> bool:
-        """Whether pages of this origin may ask."""
+        """True if pages of this origin may send requests."""
         if _ALL in self.exact or origin in self.exact:
             return True
         return self.pattern is not None and re.fullmatch(self.pattern, origin) is not None
 
     def headers_for(self, asked: Mapping[str, str]) -> list[tuple[bytes, bytes]]:
-        """What an answer needs for a page to be able to read it, where it is made without an app.
+        """The headers that let a page read an answer which is made outside of the app.
 
         Args:
             asked: the request's headers.

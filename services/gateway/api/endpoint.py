@@ -1,4 +1,4 @@
-"""Serves a dialect, or a lookup, as a raw ASGI app: everything between the socket and dispatch."""
+"""Serves a dialect or a look-up as an ASGI app: every step of a request, from head to log line."""
 
 from __future__ import annotations
 
@@ -9,13 +9,11 @@ from typing import Final
 
 import structlog
 from starlette.types import Receive, Scope, Send
+from typing_extensions import override
 
-from cortex.v1 import neuron_service_pb2 as neuron
 from services.backplane.errors import FleetError, Reason
-from services.gateway.api.access_log import AccessLog, RequestRecord
-from services.gateway.api.auth import Auth
-from services.gateway.api.background import DetachedTasks
-from services.gateway.api.error_responses import Envelope, error_headers
+from services.gateway.api.access_log import RequestRecord
+from services.gateway.api.error_responses import error_headers
 from services.gateway.api.head import (
     ClientGoneError,
     check_media_type,
@@ -24,25 +22,23 @@ from services.gateway.api.head import (
     read_head,
 )
 from services.gateway.api.request import RequestScope
+from services.gateway.api.services import GatewayServices
 from services.gateway.dialects.dialect import (
     Collected,
     DecodedRequest,
     Detached,
     Dialect,
+    Envelope,
     Head,
-    ListedModel,
     Lookup,
+    Mount,
 )
-from services.gateway.http1.direct import DirectResponse, direct_response
-from services.gateway.routing.dispatch import Dispatch
-from services.gateway.routing.fleet_view import FleetView
-from services.gateway.routing.model_list import list_models
-from services.gateway.settings import GatewaySettings
+from services.gateway.http1.direct import DirectResponse
+from services.gateway.http1.pumped import direct_response
 from services.gateway.streaming.choice import ChoiceSink
 from services.gateway.streaming.collect import CollectSink
-from services.gateway.streaming.stream import ResponseStream, StreamLimits, StreamSink
-from services.gateway.streaming.ticker import Ticker
-from services.gateway.telemetry.metrics import GatewayMetrics
+from services.gateway.streaming.stream import ResponseStream, StreamLimits
+from services.gateway.streaming.stream_sink import StreamSink
 
 _JSON: Final = (b"content-type", b"application/json")
 # The second keeps nginx from collecting the events.
@@ -51,46 +47,27 @@ _STREAM: Final = ((b"cache-control", b"no-cache"), (b"x-accel-buffering", b"no")
 log = structlog.get_logger()
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class GatewayServices:
-    """What every endpoint stands on."""
+class Endpoints(Mount):
+    """Makes the endpoints of dialects and look-ups.
 
-    settings: GatewaySettings
-    auth: Auth
-    view: FleetView
-    dispatch: Dispatch
-    ticker: Ticker
-    metrics: GatewayMetrics
-    access_log: AccessLog
-    detached: DetachedTasks
+    Args:
+        services: what all of them use.
+    """
 
-    async def count_tokens(self, request: neuron.CountTokensRequest) -> neuron.CountTokensResponse:
-        """See `FleetQueries.count_tokens`."""
-        return await self.dispatch.count_tokens(request)
+    def __init__(self, services: GatewayServices) -> None:
+        self._services = services
 
-    async def embed(self, request: neuron.EmbedRequest) -> neuron.EmbedResponse:
-        """See `FleetQueries.embed`."""
-        return await self.dispatch.embed(request)
-
-    def models(self) -> Sequence[ListedModel]:
-        """See `FleetQueries.models`."""
-        if not self.view.is_known:
-            raise FleetError(
-                Reason.REGISTRY_UNAVAILABLE, "The fleet's registry has not been reached yet."
-            )
-        return list_models(self.view.catalogue, self.view.neurons)
-
+    @override
     def generation(self, dialect: Dialect) -> GenerationEndpoint:
-        """See `Mount.generation`."""
-        return GenerationEndpoint(self, dialect)
+        return GenerationEndpoint(self._services, dialect)
 
+    @override
     def lookup(self, lookup: Lookup) -> LookupEndpoint:
-        """See `Mount.lookup`."""
-        return LookupEndpoint(self, lookup)
+        return LookupEndpoint(self._services, lookup)
 
 
 class _Endpoint:
-    """The frame around every request: id, key, errors, one log line."""
+    """What every request goes through: id, API key, errors, one log line."""
 
     def __init__(self, services: GatewayServices, name: str, envelope: Envelope) -> None:
         self._services = services
@@ -167,12 +144,13 @@ class _Endpoint:
 
 
 class LookupEndpoint(_Endpoint):
-    """Serves what is no generation."""
+    """Serves a look-up: a listing, a count, embeddings."""
 
     def __init__(self, services: GatewayServices, lookup: Lookup) -> None:
         super().__init__(services, lookup.name, lookup)
         self._lookup = lookup
 
+    @override
     async def _serve(
         self, body: bytes, head: Head, request_scope: RequestScope, response: DirectResponse
     ) -> None:
@@ -189,13 +167,14 @@ class GenerationEndpoint(_Endpoint):
         super().__init__(services, dialect.name, dialect)
         self._dialect = dialect
         settings = services.settings
-        self._pace = StreamLimits(
+        self._limits = StreamLimits(
             keepalive_seconds=settings.keepalive_seconds,
             heartbeat_seconds=settings.heartbeat_seconds,
             slow_reader_seconds=settings.slow_reader_seconds,
             slow_reader_bytes=settings.slow_reader_bytes,
         )
 
+    @override
     async def _serve(
         self, body: bytes, head: Head, request_scope: RequestScope, response: DirectResponse
     ) -> None:
@@ -242,7 +221,7 @@ class GenerationEndpoint(_Endpoint):
         response.finish(detached.accepted(task.cancel))
 
     async def _run_detached(self, decoded: DecodedRequest, detached: Detached, head: Head) -> None:
-        """One detached generation, with a log line of its own."""
+        """Runs a generation that nobody waits for; it has a log line of its own."""
         record = RequestRecord(self._name, head.request_id)
         record.name, record.principal = decoded.model, head.principal
         request_scope = RequestScope(self._services.settings, record)
@@ -280,7 +259,7 @@ class GenerationEndpoint(_Endpoint):
                 *id_headers(head),
             ],
             choices=len(decoded.requests),
-            pace=self._pace,
+            pace=self._limits,
         )
         window = self._services.settings.window_tokens
         sinks: list[ChoiceSink] = [
@@ -290,7 +269,7 @@ class GenerationEndpoint(_Endpoint):
         record = request_scope.record
         record.sinks = sinks
         record.status = 200
-        request_scope.stream, request_scope.requests = stream, decoded.requests
+        request_scope.begin_stream(stream, decoded.requests)
         self._services.metrics.streams_open.rise()
         try:
             await self._run(decoded, sinks, record)

@@ -1,11 +1,11 @@
-"""What goes wrong outside of a dialect, in the envelope that the client is most likely to read."""
+"""Errors outside of any dialect, worded for the API that the client is most likely to speak."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
 from http import HTTPStatus
-from typing import Final, Protocol
+from typing import Final
 
 import structlog
 from starlette.exceptions import HTTPException
@@ -15,7 +15,7 @@ from starlette.responses import Response
 from services.backplane.errors import FleetError, Reason
 from services.gateway.api.cors import Origins
 from services.gateway.api.head import lone_head
-from services.gateway.dialects.dialect import Head
+from services.gateway.dialects.dialect import Envelope
 from services.gateway.http1.limits import Unanswered, Wording
 from services.gateway.telemetry.metrics import GatewayMetrics
 
@@ -37,14 +37,6 @@ _DOUBLED: Final = ("/v1/v1/", "/v1/api/")
 log = structlog.get_logger()
 
 
-class Envelope(Protocol):
-    """Words errors as some API does."""
-
-    def error(self, error: FleetError, head: Head | None) -> bytes:
-        """The body of an error response."""
-        ...
-
-
 def error_headers(error: FleetError, request_id: str) -> list[tuple[bytes, bytes]]:
     """Headers of an error response: type, ids, and when to come again."""
     name = request_id.encode("latin-1")
@@ -63,7 +55,7 @@ def error_headers(error: FleetError, request_id: str) -> list[tuple[bytes, bytes
 
 
 class ErrorResponses:
-    """Chooses the envelope by path and headers."""
+    """Words errors by the path and the headers of the request."""
 
     def __init__(
         self,
@@ -73,13 +65,13 @@ class ErrorResponses:
         metrics: GatewayMetrics,
         pages: Origins,
     ) -> None:
-        """Chooses among envelopes.
+        """Prepares.
 
         Args:
-            default: where nothing tells the dialect.
-            by_prefix: by the beginning of a path, or by the name of a header that is sent.
-            metrics: counts what is refused.
-            pages: the sites whose pages may read it.
+            default: words the errors of requests of which the API is not known.
+            by_prefix: by the beginning of a path, or by the name of a header that was sent.
+            metrics: counts the errors.
+            pages: the origins whose pages may read the answers.
         """
         self._default = default
         self._by_prefix = by_prefix
@@ -87,14 +79,14 @@ class ErrorResponses:
         self._pages = pages
 
     def envelope(self, path: str, headers: Mapping[str, str]) -> Envelope:
-        """The dialect that whoever asked this is likely to speak."""
+        """What words the errors of a request with this path and these headers."""
         for prefix, envelope in self._by_prefix.items():
             if path.startswith(prefix) or prefix in headers:
                 return envelope
         return self._default
 
     def codec_error(self, status: int, reason: str, asked: Unanswered) -> Wording:
-        """Words what the HTTP codec refused by itself."""
+        """Words what the HTTP/1.1 codec has refused by itself; an `ErrorBody`."""
         error = FleetError(_reason(status), _sentence(reason))
         head = lone_head(asked.headers)
         self._note(error, status, asked.path, head.request_id)
@@ -102,7 +94,7 @@ class ErrorResponses:
         return Wording(headers, self.envelope(asked.path, asked.headers).error(error, head))
 
     async def on_http_exception(self, request: Request, failure: Exception) -> Response:
-        """Words what the router refused."""
+        """Words what the router has refused."""
         assert isinstance(failure, HTTPException)
         path = request.url.path
         if failure.status_code == HTTPStatus.NOT_FOUND:
@@ -134,7 +126,7 @@ class ErrorResponses:
         return made
 
     def _note(self, error: FleetError, status: int, path: str, request_id: str) -> None:
-        """The one line and the one count that a request has which reaches no endpoint."""
+        """Logs and counts a request that reached no endpoint."""
         self._metrics.refused(error.reason)
         log.info(
             "request.refused",

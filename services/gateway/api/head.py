@@ -24,7 +24,7 @@ _COUNTER: Final = itertools.count(1)
 
 
 class ClientGoneError(Exception):
-    """The client left before its request was read."""
+    """The client has left before its whole request was read."""
 
 
 def new_request_id() -> str:
@@ -33,7 +33,7 @@ def new_request_id() -> str:
 
 
 def lone_head(headers: Mapping[str, str]) -> Head:
-    """The head of a request that reaches no endpoint: for the wording of its refusal."""
+    """The head of a request that reaches no endpoint, for the wording of its refusal."""
     return Head(
         request_id=_request_id(headers.get("x-request-id")),
         headers=headers,
@@ -70,7 +70,7 @@ def id_headers(head: Head) -> tuple[tuple[bytes, bytes], tuple[bytes, bytes]]:
 
 
 def check_media_type(head: Head) -> None:
-    """Refuses bodies that cannot be JSON.
+    """Refuses a request whose headers say that its body is no plain JSON.
 
     Raises:
         FleetError: UNSUPPORTED_MEDIA_TYPE.
@@ -93,7 +93,7 @@ async def read_body(receive: Receive, *, max_bytes: int) -> bytes:
     """The whole body.
 
     Raises:
-        FleetError: BODY_TOO_LARGE; the rest is not read.
+        FleetError: BODY_TOO_LARGE: more than `max_bytes`; the rest is not read.
         ClientGoneError: it never came to its end.
     """
     pieces: list[bytes] = []

@@ -1,4 +1,4 @@
-"""What load balancers and operators ask: is it alive, may it be sent work."""
+"""`/healthz` and `/readyz`: is the gateway alive, may it be sent requests."""
 
 from __future__ import annotations
 
@@ -11,15 +11,23 @@ from services.gateway.routing.fleet_view import FleetView
 
 
 class Readiness:
-    """Whether new work should come here."""
+    """Whether the gateway should be sent new requests.
+
+    Args:
+        view: without a view of the fleet it should not.
+    """
 
     def __init__(self, view: FleetView) -> None:
         self._view = view
-        self.is_draining = False
+        self._is_draining = False
+
+    def drain(self) -> None:
+        """Says no from now on: the gateway is shutting down."""
+        self._is_draining = True
 
     def problem(self) -> str | None:
-        """Why not, in a sentence; None where it should."""
-        if self.is_draining:
+        """Why it should not, in a sentence; None where it should."""
+        if self._is_draining:
             return "The gateway is shutting down."
         if not self._view.is_known:
             return "The fleet's registry has not been reached yet."

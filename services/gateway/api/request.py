@@ -1,4 +1,4 @@
-"""One request while it runs: what may end it early."""
+"""One request while it runs: the client may leave, its neuron may fall silent."""
 
 from __future__ import annotations
 
@@ -6,11 +6,14 @@ import asyncio
 from collections.abc import Sequence
 from typing import Final
 
+from typing_extensions import override
+
 from cortex.v1 import generation_pb2 as generation
 from services.backplane.errors import FleetError, Reason
 from services.gateway.api.access_log import RequestRecord
 from services.gateway.settings import GatewaySettings
 from services.gateway.streaming.stream import ResponseStream
+from services.gateway.streaming.ticker import Watched
 
 # What a template may add to a prompt, in bytes, generously.
 _TEMPLATE_BYTES: Final = 512
@@ -18,8 +21,16 @@ _TEMPLATE_BYTES: Final = 512
 _COUNTING_SECONDS: Final = 30.0
 
 
-class RequestScope:
-    """One request under way: what ends it early, and what the ticker looks at."""
+class RequestScope(Watched):
+    """One request while it runs: ends it early where it has to, and is checked by the ticker.
+
+    Attributes:
+        record: what its log line will tell.
+        requests: the generations of a streamed answer.
+        stream: where it is written; None where the answer is not streamed.
+        is_over: nothing can end it any more.
+        ended_by: why it was ended early; None where it was not.
+    """
 
     __slots__ = ("_settings", "_task", "ended_by", "is_over", "record", "requests", "stream")
 
@@ -32,32 +43,40 @@ class RequestScope:
         self.is_over = False
         self.ended_by: FleetError | None = None
 
+    def begin_stream(
+        self, stream: ResponseStream, requests: Sequence[generation.GenerateRequest]
+    ) -> None:
+        """Watches a streamed answer from now on."""
+        self.stream = stream
+        self.requests = requests
+
     def close(self) -> None:
-        """Nothing ends it any more."""
+        """Ends the watch: the request is over."""
         self.is_over = True
         if self.stream is not None:
             self.stream.close()
             self.stream = None
 
     def leave(self) -> None:
-        """The client has gone: stops everything that runs for it."""
+        """Ends the request because its client has left."""
         if not self.is_over:
             self.record.client_gone = True
             self.end(FleetError(Reason.CANCELLED, "The client has gone."))
 
+    @override
     def end(self, error: FleetError) -> None:
-        """Ends the request, wherever it stands, with an error."""
+        """Cancels the task of the request; `ended_by` is why."""
         if not self.is_over and self.ended_by is None and self._task is not None:
             self.ended_by = error
             self._task.cancel()
 
     def uncancel(self) -> None:
-        """Takes back the cancellation that `end` has made, once it is known for what it was."""
+        """Takes the cancellation by `end` back, so that the task can answer with the error."""
         assert self._task is not None
         self._task.uncancel()
 
+    @override
     def tick(self, now: float, slack: float) -> None:
-        """See `Watched.tick`."""
         for sink in self.record.sinks:
             sink.check_silence(
                 now,
@@ -68,7 +87,7 @@ class RequestScope:
             self.stream.tick(now, slack)
 
     def _may_be_refused(self, stream: ResponseStream, now: float) -> bool:
-        """The neuron is still counting a prompt that may be too long for it.
+        """True while the neuron is still counting a prompt that may be too long for it.
 
         A refusal is an HTTP error, which clients act on, as long as no head has gone out: a
         keep-alive would make it the end of a stream. Most prompts need not wait for that, because

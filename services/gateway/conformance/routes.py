@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from starlette.routing import Route
+from typing_extensions import override
 
 from services.backplane.errors import FleetError
 from services.gateway.conformance.report import packaged
 from services.gateway.dialects.common import openai_body
-from services.gateway.dialects.dialect import FleetQueries, Head, Mount
+from services.gateway.dialects.dialect import FleetQueries, Head, Lookup, Mount
 
 
-class Conformance:
+class Conformance(Lookup):
     """The report that ships with this build."""
 
     name: str = "conformance"
@@ -18,12 +19,13 @@ class Conformance:
     def __init__(self) -> None:
         self._report = packaged()
 
+    @override
     async def answer(self, body: bytes, head: Head, fleet: FleetQueries) -> bytes:
         """The report."""
         return self._report
 
+    @override
     def error(self, error: FleetError, head: Head | None) -> bytes:
-        """The error envelope."""
         return openai_body.envelope(error)
 
 

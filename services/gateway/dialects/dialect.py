@@ -1,9 +1,9 @@
-"""What a dialect is: a decoder from HTTP bodies and an encoder to HTTP bodies and SSE.
+"""The interface of a dialect: one HTTP API in which clients ask for generations.
 
-Between the two lies one canonical path: `DecodedRequest` in, `GenerateResponse` events out. A
-dialect knows nothing of routing, retries, gRPC or sockets; dispatch knows nothing of JSON. The
-streamed form is a `Projector` fed event by event; the unstreamed form is the same events collected
-(`Collected`), then worded once.
+A dialect decodes HTTP bodies to a `DecodedRequest` and encodes the neuron's events to HTTP bodies
+or streams. It knows nothing of routing, retries, gRPC or sockets; the rest of the gateway knows
+nothing of JSON. A streamed answer is made by a `Projector`, event by event; an answer that is not
+streamed is made of the same events, collected (`Collected`).
 """
 
 from __future__ import annotations
@@ -23,15 +23,16 @@ from services.backplane.errors import FleetError
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Head:
-    """What a decoder may read besides the body.
+    """What a dialect may read of a request besides its body.
 
     Attributes:
         request_id: this request's id, as every log line carries it.
         headers: lower-case names to values; the last of a repeated one.
         query: the URL's query, decoded.
-        created_unix_seconds: when the request came.
-        path: parameters of the route (`/v1/models/{model:path}`).
-        principal: who asks; empty for anonymous. Stored responses are found by their owner only.
+        created_unix_seconds: when the request arrived.
+        path: the route's parameters (`/v1/models/{model:path}`).
+        principal: name of the API key; empty for anonymous. Stored responses are found only by the
+            principal that made them.
     """
 
     request_id: str
@@ -44,17 +45,18 @@ class Head:
 
 @dataclasses.dataclass(slots=True)
 class DecodedRequest:
-    """A decoded request.
+    """A request for a generation, decoded.
 
     Attributes:
-        model: as the client spelled it: a name or an alias; responses repeat it.
-        stream: the client wants events, not one body.
-        requests: one generation per choice, in order of their index. Dispatch fills in model and
-            instance; the decoder fills in everything else.
-        detail: what the encoder of this dialect needs again (include_usage, echo, …).
+        model: name or alias, as the client spelled it; responses repeat it.
+        stream: the answer is a stream of events, not one body.
+        requests: one per choice, in order of their index. Dispatch fills in model and instance; the
+            decoder fills in everything else.
+        detail: what the encoder of the same dialect needs to know (include_usage, echo, …).
         keep_alive_seconds: how long the model should stay loaded after this, where policy allows
             (Ollama's `keep_alive`); 0: unload it after use. None: policy decides.
-        detached: takes the answer, which the client does not wait for. None: it waits.
+        detached: takes the answer of a generation that runs in the background. None: the client
+            waits for its answer.
     """
 
     model: str
@@ -66,24 +68,24 @@ class DecodedRequest:
 
 
 class Detached(Protocol):
-    """What becomes of a generation that goes on after its request has been answered."""
+    """Takes the answer of a generation that goes on after its request has been answered."""
 
     def accepted(self, stop: Callable[[], object]) -> bytes:
-        """The body that the request is answered with. `stop` ends the generation."""
+        """The body with which the request is answered at once. `stop` ends the generation."""
         ...
 
     def finished(self, choices: Sequence[Collected]) -> None:
-        """The generation has ended well."""
+        """The generation is complete."""
         ...
 
     def failed(self, error: FleetError) -> None:
-        """It has not, or it was stopped (CANCELLED)."""
+        """The generation has failed, or was stopped (CANCELLED)."""
         ...
 
 
 @dataclasses.dataclass(slots=True)
 class CollectedToolCall:
-    """One tool call, whole."""
+    """One complete tool call."""
 
     call_id: str
     name: str
@@ -92,12 +94,12 @@ class CollectedToolCall:
 
 @dataclasses.dataclass(slots=True)
 class Collected:
-    """All events of one choice, added up.
+    """All events of one choice, collected.
 
     Attributes:
         parts: text, reasoning and tool calls in the order in which they began:
             `("text", str)`, `("reasoning", str)`, `("tool_call", CollectedToolCall)`.
-        logprobs: one per text token where they were asked for.
+        logprobs: one per text token, where the client wants them.
         token_ids: of the text.
         finished: the last event.
         logprob_counts: how many of the log probabilities each text has, in the order of texts.
@@ -123,63 +125,70 @@ class Collected:
 
 
 class Projector(Protocol):
-    """Turns canonical events into the bytes of one streamed response.
+    """Turns the neuron's events into the bytes of one streamed response.
 
-    Fed from a callback on the event loop, so it never blocks and never raises on a legal event.
-    Every method returns whole SSE events (or NDJSON lines), possibly none (`b""`). `choice` is the
-    index into `DecodedRequest.requests`.
+    Called back on the event loop, so it never blocks, and never raises on a legal event. Every
+    method returns whole SSE events (or NDJSON lines), or none (`b""`). `choice` is the index into
+    `DecodedRequest.requests`.
 
-    `open` comes first, once; then any of the others. What it and the events before the first delta
-    return may be held back for up to a second: a request that fails meanwhile gets a plain HTTP
-    error and none of them. Before the first delta a generation may start anew elsewhere, so
-    `queued`, `started` and `prefill` may come again for the same choice.
+    `open` is called first, once. What is returned before the first delta may be held back for up to
+    a second: a request that fails meanwhile gets a plain HTTP error instead. Before the first delta
+    the generation may start again elsewhere, so that `queued`, `started` and `prefill` may come
+    again for the same choice.
     """
+
+    __slots__ = ()
 
     def open(self) -> bytes:
         """The stream's first bytes."""
         ...
 
     def text(self, choice: int, text: str, tokens: int) -> bytes:
-        """Plain text without logprobs: the hot path. `text` may be several deltas merged."""
+        """Text without log probabilities: the hot path. Several deltas may come as one."""
         ...
 
     def event(self, choice: int, event: generation.GenerateResponse) -> bytes:
-        """Any event but `finished`, text with logprobs among them."""
+        """Any other event, but for `finished`; also text with log probabilities."""
         ...
 
     def finish(self, choice: int, finished: generation.GenerationFinished) -> bytes:
-        """The end of one choice; the end of the stream where it is the last."""
+        """The end of one choice, and with the last choice that of the stream."""
         ...
 
     def fail(self, error: FleetError) -> bytes:
-        """The end of the stream after a failure, in the dialect's own form."""
+        """The end of the stream after an error, in the dialect's own form."""
         ...
 
     def heartbeat(self) -> bytes:
-        """A legal event that tells the client that the stream lives (`ping`, empty delta)."""
+        """An event that clients parse and that adds nothing (`ping`, an empty delta)."""
         ...
 
-    @property
     def comment(self) -> bytes:
-        """What keeps the transport alive between events (`: keep-alive`), where the form has it."""
+        """What keeps the connection alive between events: a comment, where the form has them."""
+        return b": keep-alive\n\n"
+
+
+class Envelope(Protocol):
+    """Words errors as one API does."""
+
+    def error(self, error: FleetError, head: Head | None) -> bytes:
+        """The body of an error response; `head` is the request's, where it was read."""
         ...
 
 
-class Dialect(Protocol):
-    """One way of asking for a generation over HTTP."""
+class Dialect(Envelope, Protocol):
+    """One HTTP API for generations.
 
-    @property
-    def name(self) -> str:
-        """For logs and metrics: `openai_chat` or `anthropic_messages`."""
-        ...
+    Attributes:
+        name: for logs and metrics: `openai_chat`.
+        content_type: of a streamed response.
+    """
 
-    @property
-    def content_type(self) -> bytes:
-        """Of a streamed response."""
-        ...
+    name: str
+    content_type: bytes
 
     def decode(self, body: bytes, head: Head) -> DecodedRequest:
-        """Reads a request.
+        """Decodes the body of a request.
 
         Raises:
             FleetError: BAD_REQUEST or UNSUPPORTED_FIELD with the field's path.
@@ -187,36 +196,32 @@ class Dialect(Protocol):
         ...
 
     def projector(self, decoded: DecodedRequest, head: Head) -> Projector:
-        """A fresh encoder for one streamed response."""
+        """A new encoder for one streamed response."""
         ...
 
     def body(self, decoded: DecodedRequest, head: Head, choices: Sequence[Collected]) -> bytes:
-        """The whole response, unstreamed."""
-        ...
-
-    def error(self, error: FleetError, head: Head | None) -> bytes:
-        """The error envelope; the status comes from the table."""
+        """The body of a response that is not streamed."""
         ...
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class ListedModel:
-    """One model as clients may ask for it, with what the fleet knows of it.
+    """One model that clients may name, and what the fleet knows of it.
 
     Attributes:
         model: its name.
         aliases: other names for it.
-        created_unix_seconds: when it was first known; 0 where that is not known.
+        created_unix_seconds: when the registry first knew of it; 0: not known.
         description: for people; may be empty.
         capabilities: what it can do.
-        max_context_tokens: the tightest of its loaded instances, else as configured; None: not known.
-        max_output_tokens: None: no limit of its own.
-        price: None: unknown.
+        max_context_tokens: the least of its loaded instances, else as configured; None: not known.
+        max_output_tokens: None: no limit but the context.
+        price: None: not known.
         is_loaded: some instance is READY.
-        locations: neuron name and state of every instance, by neuron name.
-        feasible_neurons: where it could run.
-        weights: its files, as some neuron has described them; None: none has yet.
-        memory_bytes: of the instance that holds most: in all, and on GPUs.
+        locations: neuron and state of every instance, sorted by neuron.
+        feasible_neurons: names of the neurons that could run it.
+        weights: its files, as a neuron has described them; None: none has yet.
+        memory_bytes: of the instance that takes most: in all, and on GPUs.
     """
 
     model: str
@@ -235,13 +240,13 @@ class ListedModel:
 
 
 class FleetQueries(Protocol):
-    """What a lookup may ask. Calls are routed, placed and retried as generations are.
+    """What look-ups may ask of the fleet. Calls are routed, placed and retried like generations.
 
-    Raises (the coroutines): FleetError, MODEL_UNKNOWN among them.
+    The coroutines raise FleetError: MODEL_UNKNOWN and whatever a generation may fail with.
     """
 
     async def count_tokens(self, request: neuron.CountTokensRequest) -> neuron.CountTokensResponse:
-        """Counts a prompt. `model` is a name or an alias; the instance is chosen here."""
+        """Counts a prompt's tokens. `model` is a name or an alias; the instance is chosen here."""
         ...
 
     async def embed(self, request: neuron.EmbedRequest) -> neuron.EmbedResponse:
@@ -249,37 +254,34 @@ class FleetQueries(Protocol):
         ...
 
     def models(self) -> Sequence[ListedModel]:
-        """Every model that may be asked for, by name.
+        """Every model that clients may name, sorted by name.
 
         Raises:
-            FleetError: REGISTRY_UNAVAILABLE: nothing is known of the fleet yet.
+            FleetError: REGISTRY_UNAVAILABLE: no registry has been reached yet.
         """
         ...
 
 
-class Lookup(Protocol):
-    """One way of asking for something that is no generation: a listing, a count, embeddings."""
+class Lookup(Envelope, Protocol):
+    """One request that is no generation: a listing, a count, embeddings.
 
-    @property
-    def name(self) -> str:
-        """For logs and metrics: `openai_embeddings`."""
-        ...
+    Attributes:
+        name: for logs and metrics: `openai_embeddings`.
+    """
+
+    name: str
 
     async def answer(self, body: bytes, head: Head, fleet: FleetQueries) -> bytes:
         """The JSON body of the answer.
 
         Raises:
-            FleetError: as `Dialect.decode`, or as the fleet said.
+            FleetError: as from `Dialect.decode` or `fleet`.
         """
-        ...
-
-    def error(self, error: FleetError, head: Head | None) -> bytes:
-        """The error envelope."""
         ...
 
 
 class Mount(Protocol):
-    """Makes ASGI apps of dialects. Every `routes.py` has one function `routes(mount)`.
+    """Makes ASGI apps of dialects and look-ups. Every `routes.py` has a function `routes(mount)`.
 
     ```
     def routes(mount: Mount) -> list[Route]:
@@ -288,9 +290,9 @@ class Mount(Protocol):
     """
 
     def generation(self, dialect: Dialect) -> ASGIApp:
-        """Serves a dialect."""
+        """The app that serves a dialect."""
         ...
 
     def lookup(self, lookup: Lookup) -> ASGIApp:
-        """Serves a lookup."""
+        """The app that serves a look-up."""
         ...

@@ -1,11 +1,11 @@
-"""The request's body between the socket and the app."""
+"""The body of a request, between the socket and the app."""
 
 import asyncio
 from typing import Any
 
 
 class RequestBody:
-    """Pieces that have arrived and that the app has not taken. One producer, any consumers.
+    """The pieces of a body that have arrived and that the app has not taken yet.
 
     Bound: the connection stops reading the socket above `BODY_HIGH_WATER_BYTES` of
     `pending_bytes`.
@@ -29,13 +29,13 @@ class RequestBody:
             self._wake.set()
 
     def end(self) -> None:
-        """Marks the body whole."""
+        """Marks the body complete."""
         self.complete = True
         if self._wake is not None:
             self._wake.set()
 
     def close(self) -> None:
-        """Marks the exchange over: the peer has left, or the answer is finished."""
+        """Ends the exchange: the client has left, or the answer is finished."""
         self._over = True
         if self._wake is not None:
             self._wake.set()

@@ -1,4 +1,4 @@
-"""The class that stands in the place of `hypercorn.protocol.H11Protocol`."""
+"""The class that is put in place of `hypercorn.protocol.H11Protocol`."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -28,7 +28,7 @@ class CodecConfig(Config):
 
 
 class HttptoolsCodec:
-    """Joins Hypercorn's idea of a connection with ours, and hands over what is not ours.
+    """Serves one of Hypercorn's connections with our `Connection`; hands other protocols over.
 
     The stock codec takes the connection at the first request that asks for another protocol
     (WebSocket, h2c, CONNECT, an HTTP/2 preface) and keeps it.

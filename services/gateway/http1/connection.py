@@ -1,24 +1,22 @@
-"""One HTTP/1.1 connection: parses, queues, answers in order, and knows when to end."""
+"""One HTTP/1.1 connection: parses requests, queues them, answers in order, closes."""
 
 import asyncio
 from collections import deque
 from collections.abc import Callable
 
+from typing_extensions import override
+
 from services.gateway.http1.connection_writer import ConnectionWriter
 from services.gateway.http1.deadline import Deadline
-from services.gateway.http1.exchange import Exchange
-from services.gateway.http1.limits import (
-    BODY_HIGH_WATER_BYTES,
-    SLICE_BYTES,
-    Refused,
-)
-from services.gateway.http1.reader import RequestHead, RequestReader, Upgrade
+from services.gateway.http1.exchange import Exchange, Pipeline
+from services.gateway.http1.limits import BODY_HIGH_WATER_BYTES, SLICE_BYTES, Refused
+from services.gateway.http1.reader import RequestHead, RequestReader, RequestSink, Upgrade
 from services.gateway.http1.settings import Http1Settings
 
 _H2_PREFACE = b"PRI * HTTP/2.0\r\n\r\n"
 
 
-class Connection(asyncio.Protocol):
+class Connection(asyncio.Protocol, Pipeline, RequestSink):
     """A client, from its first byte to its last.
 
     Requests are parsed as they come and answered one at a time: the active exchange has an
@@ -36,10 +34,10 @@ class Connection(asyncio.Protocol):
         hand_over: Callable[[bytes], None],
         on_lost: Callable[[], None],
     ) -> None:
-        """Builds it around a transport whose protocol it is about to be.
+        """Prepares for a transport, whose protocol the caller makes it.
 
         `run_app` starts the app for an exchange, `hand_over` lets another protocol go on from
-        the bytes given, after which this object is done, `on_lost` hears of the end.
+        these bytes, `on_lost` is called when the connection has ended.
         """
         self._settings = settings
         self._limits = settings.limits
@@ -95,6 +93,7 @@ class Connection(asyncio.Protocol):
         if self._active is not None:
             self._active.drained()
 
+    @override
     def request_begun(self, head: RequestHead) -> None:
         """A head is complete: starts the app, or queues behind the exchange that runs."""
         self._served += 1
@@ -106,28 +105,30 @@ class Connection(asyncio.Protocol):
         else:
             self._queue.append(exchange)
 
+    @override
     def body_received(self, data: bytes) -> None:
         """A piece of the newest exchange's body."""
         if self._newest is not None:
             self._newest.body.feed(data)
 
+    @override
     def request_ended(self) -> None:
         """The newest exchange's body is whole."""
         if self._newest is not None:
             self._newest.body.end()
 
+    @override
     def may_continue(self, exchange: Exchange) -> bool:
-        """See `Pipeline.may_continue`."""
         whole = exchange.body.complete
         return whole and not self._draining and self._served < self._limits.keep_alive_requests
 
+    @override
     def body_taken(self) -> None:
-        """See `Pipeline.body_taken`."""
         if self._reading_paused:
             self._go_on_reading()
 
+    @override
     def exchange_finished(self, exchange: Exchange) -> None:
-        """See `Pipeline.exchange_finished`."""
         self._active = None
         if not exchange.body.complete:
             self._linger()
@@ -144,7 +145,7 @@ class Connection(asyncio.Protocol):
             self._go_on_reading()
 
     def app_returned(self, exchange: Exchange) -> None:
-        """The app's task has ended; whatever answer it owed is settled here."""
+        """The app's task has ended: answers 500 where it has not answered."""
         if exchange.closed:
             return
         if exchange.answered:
@@ -153,7 +154,7 @@ class Connection(asyncio.Protocol):
         self.answer_instead(exchange, Refused(500, "the server failed to answer"))
 
     def answer_instead(self, exchange: Exchange, refused: Refused) -> None:
-        """Refuses an exchange that runs and of whose answer nothing has left yet."""
+        """Answers with a refusal in place of an app whose answer has not begun."""
         exchange.withdraw()
         self._active = None
         self._refusal = refused

@@ -7,7 +7,7 @@ from services.gateway.http1.limits import Http1Limits
 
 
 class ConnectionWriter:
-    """A transport that may be written to at any time, also when it is gone.
+    """Writes to a transport at any time, also after it is gone.
 
     Bound: `Http1Limits.buffered_bytes`; the writer checks `overfull` after each write.
     """
@@ -39,11 +39,11 @@ class ConnectionWriter:
 
     @property
     def overfull(self) -> bool:
-        """Whether more waits for the peer than anybody should hold for it."""
+        """True where more than `Http1Limits.buffered_bytes` wait for the client."""
         return self.write_paused and self.buffered() > self.limits.buffered_bytes
 
     def emit(self, data: bytes) -> None:
-        """Hands bytes to the transport. Never raises; drops them when the peer is gone."""
+        """Writes bytes to the transport. Never raises; drops them when the client is gone."""
         if self._mute:
             return
         try:
@@ -65,14 +65,14 @@ class ConnectionWriter:
             await self._writable.wait()
 
     def close(self) -> None:
-        """Closes behind what is buffered, and cuts a peer that does not take it in time."""
+        """Closes once the buffer is sent; cuts a client that does not take it in time."""
         if not self._lost and not self.closing:
             self.closing = True
             self._deadline.set(self.limits.flush_seconds)
             self._transport.close()
 
     def linger(self) -> None:
-        """Says that nothing more comes, and lets the client finish what it is sending.
+        """Ends our side only, and lets the client finish what it is sending.
 
         Closing a socket with unread bytes resets it, and a reset may overtake the answer.
         """

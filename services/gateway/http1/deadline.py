@@ -1,4 +1,4 @@
-"""One timer of a connection, cheap to move."""
+"""One timer of a connection that is cheap to move."""
 
 import asyncio
 from collections.abc import Callable
@@ -30,11 +30,11 @@ class Deadline:
             self._arm(self._due)
 
     def clear(self) -> None:
-        """Waits for nothing until it is set again."""
+        """Stops it until it is set again."""
         self._due = None
 
     def cancel(self) -> None:
-        """Clears it for good and lets go of the callback's owner."""
+        """Stops it for good and frees the callback."""
         self._due = None
         if self._handle is not None:
             self._handle.cancel()

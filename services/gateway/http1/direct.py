@@ -19,13 +19,13 @@ finally:
 """
 
 from collections.abc import Callable, Iterable
-from typing import Any, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
-from starlette.types import Receive, Scope, Send
-
-from services.gateway.http1.pumped import PumpedResponse
+import structlog
 
 EXTENSION = "cortex.direct"
+
+log = structlog.get_logger()
 
 
 @runtime_checkable
@@ -40,6 +40,8 @@ class DirectResponse(Protocol):
     instead of writing, and give up a reader who stays there. An answer that reaches
     `Http1Limits.buffered_bytes` is cut: the peer is dropped and `on_close` is called.
     """
+
+    __slots__ = ()
 
     @property
     def closed(self) -> bool:
@@ -101,12 +103,9 @@ class DirectResponse(Protocol):
         ...
 
 
-def direct_response(scope: Scope, receive: Receive, send: Send) -> DirectResponse:
-    """Chooses the implementation that the server behind this scope allows.
-
-    Call it once per request, after the body was read: over plain ASGI the response owns
-    `receive` from `on_close` or `start` on, to learn that the peer has left.
-    """
-    extensions: dict[str, Any] = scope.get("extensions") or {}
-    native: DirectResponse | None = extensions.get(EXTENSION)
-    return PumpedResponse(receive, send) if native is None else native
+def call_back(callback: Callable[[], None]) -> None:
+    """Calls a callback of a response; what it raises is logged, and harms no other response."""
+    try:
+        callback()
+    except Exception:
+        log.exception("response.callback_failed")

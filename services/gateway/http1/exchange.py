@@ -6,9 +6,11 @@ from typing import Final, Protocol
 
 import structlog
 from starlette.types import Message
+from typing_extensions import override
 
 from services.gateway.http1.body import RequestBody
 from services.gateway.http1.connection_writer import ConnectionWriter
+from services.gateway.http1.direct import DirectResponse, call_back
 from services.gateway.http1.head import CONTINUE, DateHeader, encode_head, forbids_body
 from services.gateway.http1.reader import RequestHead
 
@@ -31,7 +33,9 @@ _DONE: Final = _Phase.DONE
 
 
 class Pipeline(Protocol):
-    """What an exchange asks of its connection, beside the outlet."""
+    """What an exchange asks of its connection, besides writing."""
+
+    __slots__ = ()
 
     def may_continue(self, exchange: "Exchange") -> bool:
         """Whether the connection can stay open behind this exchange."""
@@ -46,8 +50,8 @@ class Pipeline(Protocol):
         ...
 
 
-class Exchange:
-    """An ASGI cycle, and the codec's own `DirectResponse`.
+class Exchange(DirectResponse):
+    """One request and its answer; the codec's own `DirectResponse`.
 
     `send` and the direct methods drive one state machine, so an app may use either. Only
     the exchange at the head of its connection runs; the next one starts when it is done.
@@ -91,8 +95,8 @@ class Exchange:
         self.keep_alive = head.keep_alive
 
     @property
+    @override
     def closed(self) -> bool:
-        """See `DirectResponse.closed`."""
         return self._phase is _DONE
 
     @property
@@ -102,7 +106,7 @@ class Exchange:
 
     @property
     def answered(self) -> bool:
-        """Whether any byte of the answer has left, so that no other can take its place."""
+        """True once a byte of the answer was sent: no other answer can take its place."""
         return self._phase is _OPEN
 
     async def receive(self) -> Message:
@@ -138,8 +142,8 @@ class Exchange:
 
     # The direct side.
 
+    @override
     def start(self, status: int, headers: Iterable[tuple[bytes, bytes]]) -> None:
-        """See `DirectResponse.start`."""
         if self._phase is _DONE:
             return
         if self._phase is not _WAITING:
@@ -151,8 +155,8 @@ class Exchange:
         self.keep_alive = self.keep_alive and not encoded.close
         self._phase = _BEGUN
 
+    @override
     def write(self, data: bytes) -> None:
-        """See `DirectResponse.write`."""
         if self._phase is _OPEN:
             if self._chunked:
                 if data:
@@ -165,8 +169,8 @@ class Exchange:
             self._writer.abort()
             self.disconnected()
 
+    @override
     def finish(self, tail: bytes = b"") -> None:
-        """See `DirectResponse.finish`."""
         if self._phase is _BEGUN:
             self._emit_whole(tail)
         elif self._phase is not _OPEN:
@@ -184,35 +188,36 @@ class Exchange:
         self.body.close()
         self._pipeline.exchange_finished(self)
 
+    @override
     def abort(self) -> None:
-        """See `DirectResponse.abort`."""
         if self._phase is not _DONE:
             self._on_close = None
             self.withdraw()
             self._writer.close()
 
+    @override
     def buffered(self) -> int:
-        """See `DirectResponse.buffered`."""
         return self._writer.buffered() if self._phase is not _DONE else 0
 
+    @override
     def on_close(self, callback: Callable[[], None]) -> None:
-        """See `DirectResponse.on_close`."""
         self._on_close = callback
         if self._lost:
             self._writer.loop.call_soon(self._tell_closed)
 
+    @override
     def on_drain(self, callback: Callable[[], None]) -> None:
-        """See `DirectResponse.on_drain`."""
         self._on_drain = callback
 
+    @override
     async def aclose(self) -> None:
-        """See `DirectResponse.aclose`: what was finished already lies with the transport."""
+        """Aborts what was not finished; the rest is already in the transport's buffer."""
         self.abort()
 
     # The connection's side.
 
     def disconnected(self) -> None:
-        """The peer has left, or was cut."""
+        """Ends the exchange because the client has left or was cut off."""
         if self._phase is not _DONE:
             self._lost = True
             self.withdraw()
@@ -224,14 +229,14 @@ class Exchange:
         self.body.close()
 
     def drained(self) -> None:
-        """The transport takes more again."""
+        """Tells the app that the transport takes more again."""
         if self._on_drain is not None and self._phase is not _DONE:
-            _call(self._on_drain)
+            call_back(self._on_drain)
 
     def _tell_closed(self) -> None:
         callback, self._on_close = self._on_close, None
         if callback is not None:
-            _call(callback)
+            call_back(callback)
 
     def _open(self, data: bytes) -> None:
         head = self._framed_head(None)
@@ -287,11 +292,3 @@ class Exchange:
     def _overrun(self) -> None:
         log.error("response.longer_than_declared", path=self.path)
         self.abort()
-
-
-def _call(callback: Callable[[], None]) -> None:
-    try:
-        callback()
-    except Exception:
-        # Whoever wrote the sink must not be able to end the connection's callbacks.
-        log.exception("response.callback_failed")

@@ -1,4 +1,4 @@
-"""Puts the codec into Hypercorn's slot."""
+"""Puts the codec in place of Hypercorn's own."""
 
 from collections.abc import Awaitable, Callable
 from importlib.metadata import version
@@ -18,10 +18,10 @@ HYPERCORN_MINOR = "0.18"
 
 
 def choose_codec(app: Any, config: Config, *rest: Any) -> HttptoolsCodec | H11Protocol:
-    """Builds the codec that the server's own configuration asks for.
+    """Makes the codec of one connection: ours, or Hypercorn's own, as its server is configured.
 
-    It is called in the place of the class, once per connection, so that servers with
-    different settings live in one process.
+    Hypercorn calls it instead of the class, so that servers with different settings can run in one
+    process.
     """
     if isinstance(config, CodecConfig) and config.http1 is not None:
         return HttptoolsCodec(app, config, *rest)
@@ -32,8 +32,9 @@ def install() -> bool:
     """Makes Hypercorn ask `choose_codec`; idempotent.
 
     Returns:
-        False, with a warning in the log, where this Hypercorn is not the one that the seam
-        was written for: then every server keeps the stock codec.
+        False, with a warning in the log, where the installed Hypercorn is not the release that
+        `seam` was written for. Every server then keeps Hypercorn's own codec, and the metric
+        `cortex_gateway_http1_codec_info` says `stock`.
     """
     found = version("hypercorn")
     if not found.startswith(HYPERCORN_MINOR + ".") or not _same_constructor(H11Protocol):

@@ -1,4 +1,4 @@
-"""What one connection may cost, and how a refusal is worded."""
+"""Bounds of one HTTP/1.1 connection, and how a refusal is worded."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ from typing import NamedTuple, TypeAlias
 
 
 class Unanswered(NamedTuple):
-    """What could be read of a request that is refused; empty where nothing could."""
+    """What was read of a request before it was refused; empty where nothing was."""
 
     method: str = ""
     path: str = ""
@@ -16,13 +16,13 @@ class Unanswered(NamedTuple):
 
 
 class Wording(NamedTuple):
-    """How a refusal is worded: its content type among the headers, its framing not."""
+    """Headers and body of a refusal, without the headers for framing."""
 
     headers: Sequence[tuple[bytes, bytes]]
     body: bytes
 
 
-# Status and reason, and what is refused.
+# Words a refusal: takes its status, the reason, and what was read of the request.
 ErrorBody: TypeAlias = Callable[[int, str, Unanswered], Wording]
 
 # Body bytes that may wait for the app before the socket is no longer read, and octets that are

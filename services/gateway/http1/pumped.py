@@ -1,11 +1,14 @@
-"""The direct response over plain ASGI: a bounded buffer and a task that empties it."""
+"""`DirectResponse` over plain ASGI: a bounded buffer and a task that empties it."""
 
 import asyncio
 from collections.abc import Callable, Iterable
+from typing import Any
 
 import structlog
-from starlette.types import Receive, Send
+from starlette.types import Receive, Scope, Send
+from typing_extensions import override
 
+from services.gateway.http1.direct import EXTENSION, DirectResponse, call_back
 from services.gateway.http1.limits import Http1Limits
 
 HIGH_WATER_BYTES = 64 * 1024
@@ -14,8 +17,8 @@ LOW_WATER_BYTES = 16 * 1024
 log = structlog.get_logger()
 
 
-class PumpedResponse:
-    """Keeps the contract of `DirectResponse` with `send` and `receive` alone.
+class PumpedResponse(DirectResponse):
+    """A `DirectResponse` that needs nothing but `send` and `receive`.
 
     Owns two tasks until `aclose`: the pump, from `start` on, which merges whatever was written
     since its last send, and the watch, from `on_close` or `start` on, which waits for the peer
@@ -47,12 +50,12 @@ class PumpedResponse:
         self._on_drain: Callable[[], None] | None = None
 
     @property
+    @override
     def closed(self) -> bool:
-        """See `DirectResponse.closed`."""
         return self._finished or self._lost
 
+    @override
     def start(self, status: int, headers: Iterable[tuple[bytes, bytes]]) -> None:
-        """See `DirectResponse.start`."""
         if self._head is not None:
             raise RuntimeError("the response was started before")
         kept = [(name, value) for name, value in headers if name != b"transfer-encoding"]
@@ -62,44 +65,45 @@ class PumpedResponse:
         self._pump_task = self._loop.create_task(self._pump())
         self._watch_peer()
 
+    @override
     def write(self, data: bytes) -> None:
-        """See `DirectResponse.write`."""
         if self.closed or self._head is None:
             return
         self._written = True
         self._keep(data)
 
+    @override
     def finish(self, tail: bytes = b"") -> None:
-        """See `DirectResponse.finish`."""
         if self.closed or self._head is None:
             return
         self._finished = True
         self._keep(tail)
 
+    @override
     def abort(self) -> None:
-        """See `DirectResponse.abort`."""
         if not self.closed:
             self._on_close = None
             self._lose()
 
+    @override
     def buffered(self) -> int:
-        """See `DirectResponse.buffered`."""
         return self._buffered
 
+    @override
     def on_close(self, callback: Callable[[], None]) -> None:
-        """See `DirectResponse.on_close`."""
         self._on_close = callback
         if self._lost:
             self._loop.call_soon(self._tell_closed)
         else:
             self._watch_peer()
 
+    @override
     def on_drain(self, callback: Callable[[], None]) -> None:
-        """See `DirectResponse.on_drain`."""
         self._on_drain = callback
 
+    @override
     async def aclose(self) -> None:
-        """See `DirectResponse.aclose`. A reader who stalls is given up after a while."""
+        """Waits at most `Http1Limits.flush_seconds` for a client that reads nothing."""
         if not self._finished:
             self.abort()
         try:
@@ -166,7 +170,8 @@ class PumpedResponse:
         self._buffered -= len(data)
         if self._was_full and self._buffered <= LOW_WATER_BYTES:
             self._was_full = False
-            self._tell(self._on_drain)
+            if self._on_drain is not None:
+                call_back(self._on_drain)
 
     def _watch_peer(self) -> None:
         if self._watch_task is None:
@@ -182,14 +187,16 @@ class PumpedResponse:
 
     def _tell_closed(self) -> None:
         callback, self._on_close = self._on_close, None
-        if not self._finished:
-            self._tell(callback)
+        if callback is not None and not self._finished:
+            call_back(callback)
 
-    def _tell(self, callback: Callable[[], None] | None) -> None:
-        if callback is None:
-            return
-        try:
-            callback()
-        except Exception:
-            # Whoever wrote the sink must not be able to end the pump.
-            log.exception("response.callback_failed")
+
+def direct_response(scope: Scope, receive: Receive, send: Send) -> DirectResponse:
+    """The response for this request: the codec's own where it is served by it, else over ASGI.
+
+    Call it once per request, after the body was read: over plain ASGI the response owns
+    `receive` from `on_close` or `start` on, to learn that the peer has left.
+    """
+    extensions: dict[str, Any] = scope.get("extensions") or {}
+    native: DirectResponse | None = extensions.get(EXTENSION)
+    return PumpedResponse(receive, send) if native is None else native

@@ -1,4 +1,4 @@
-"""Bytes to requests: httptools with the checks that a server owes on top of it."""
+"""Bytes to requests: httptools, and the checks that it leaves to the server."""
 
 from dataclasses import dataclass
 from typing import Protocol
@@ -31,7 +31,9 @@ class RequestHead:
 
 
 class RequestSink(Protocol):
-    """Who is told. May raise `Refused`."""
+    """Takes the requests of one connection. May raise `Refused`."""
+
+    __slots__ = ()
 
     def request_begun(self, head: RequestHead) -> None:
         """A head is complete; a body may follow."""

@@ -18,7 +18,13 @@ log = structlog.get_logger()
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Http1Settings:
-    """Made once per server and passed to each of its connections."""
+    """Made once per server and passed to each of its connections.
+
+    Attributes:
+        limits: bounds of one connection.
+        error_body: words refusals.
+        date: the `date` header, shared so that it is made once a second.
+    """
 
     limits: Http1Limits = field(default_factory=Http1Limits)
     error_body: ErrorBody = plain_error

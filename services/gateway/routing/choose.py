@@ -1,6 +1,7 @@
 """Chooses the instance that serves a request. Pure: values in, a value out.
 
-The choice is advisory: the neuron may refuse, and dispatch asks again with that one excluded.
+The fleet may have changed since the view was made, so that a neuron may refuse what was chosen
+here; `dispatch` then chooses again without that instance.
 """
 
 from __future__ import annotations
@@ -18,11 +19,11 @@ _FIRST_CHARACTERS: Final = 2048
 
 
 class Availability(enum.Enum):
-    """What a loaded instance is good for, as far as the fleet knows."""
+    """Whether requests may be sent to an instance, as far as the fleet knows."""
 
     SERVING = "serving"
     RECOVERING = "recovering"
-    """Its worker died and comes back by itself: worth waiting for, never worth a second instance."""
+    """Its worker died and restarts by itself: waited for, no second instance is loaded."""
     UNUSABLE = "unusable"
     """Loading, draining, failed, squeezed, made of an outdated entry, or on a lost neuron."""
 
@@ -32,9 +33,15 @@ class InstanceCandidate:
     """One instance of the wanted model.
 
     Attributes:
-        foreign_requests: work that other gateways had there at the last report.
-        report: grows with every report of its neuron; the same number means no news.
-        max_context_tokens: longest prompt that it takes; 0: not known.
+        instance_id: unique in the fleet.
+        model: the model's own name, never an alias.
+        neuron: name of the neuron that runs it.
+        address: where that neuron's gRPC server listens.
+        availability: whether it may be sent requests.
+        foreign_requests: requests of other gateways there, running and queued, as of the last
+            report.
+        report: incarnation of the neuron and number of its last report; equal values: no news.
+        max_context_tokens: most tokens of prompt and answer together; 0: not known.
     """
 
     instance_id: str
@@ -49,10 +56,10 @@ class InstanceCandidate:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class NoneServing:
-    """No candidate may serve now.
+    """No instance can serve now.
 
     Attributes:
-        recovering: some instance is coming back by itself.
+        recovering: one of them restarts by itself, so that waiting is better than loading another.
     """
 
     recovering: bool
@@ -65,16 +72,24 @@ def choose(
     excluded: Collection[str] = (),
     prefix: Callable[[], bytes] = bytes,
 ) -> InstanceCandidate | NoneServing:
-    """The candidate with the least outstanding work.
+    """Decides which instance serves a request.
 
-    Equal ones are told apart by the prompt's prefix, so that a conversation comes back to the
-    cache that knows it, and last by name.
+    1. Only instances that are SERVING count, and of those only the ones not excluded.
+    2. The one with the fewest requests wins: those that other gateways had there at its neuron's
+       last report, plus this gateway's own that are running now.
+    3. Of several with equally few, the beginning of the prompt decides, by rendezvous hashing: the
+       turns of one conversation go to the same instance, which has their prefix in its cache.
+    4. Where nothing is known of the prompt, the greatest instance id wins.
+    5. Where no instance is left, the answer says whether one is RECOVERING.
 
     Args:
         candidates: every instance of the model, in any order.
         outstanding: this gateway's own running requests per instance id.
-        excluded: instance ids that have failed this request.
-        prefix: the beginning of the prompt; only called to break a tie.
+        excluded: ids of instances that have failed this request (see `RetryState.excluded`).
+        prefix: makes a digest of the prompt's beginning; called only to break a tie.
+
+    Returns:
+        The instance, or that there is none.
     """
     best: list[InstanceCandidate] = []
     least = 0
@@ -104,9 +119,9 @@ def _affinity(prefix: bytes, candidate: InstanceCandidate) -> bytes:
 
 
 def prompt_prefix(request: generation.GenerateRequest) -> bytes:
-    """A digest of what every turn of one conversation begins with.
+    """A digest of what all requests of one conversation begin with: 16 bytes.
 
-    System turns and the first user turn: later turns change, these stay.
+    It covers everything up to the first user turn, which later turns do not change.
     """
     kind = request.WhichOneof("prompt")
     if kind == "chat":

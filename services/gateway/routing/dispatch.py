@@ -1,11 +1,13 @@
-"""Runs requests on instances: picks one, starts, tries elsewhere while nobody has seen a delta."""
+"""Runs requests on instances: chooses one, starts there, and tries another after a failure."""
 
 from __future__ import annotations
 
 import asyncio
 import functools
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any, TypeVar
+from typing import Protocol, TypeVar
+
+from typing_extensions import override
 
 from cortex.v1 import generation_pb2 as generation
 from cortex.v1 import neuron_service_pb2 as neuron
@@ -16,13 +18,28 @@ from services.gateway.routing.choose import InstanceCandidate, prompt_prefix
 from services.gateway.routing.place import Placer, WantedModel
 from services.gateway.routing.retry import RetryState, ServedBy
 from services.gateway.streaming.choice import ChoiceSink
-from services.gateway.transports.pool import NeuronLink, NeuronLinks
+from services.gateway.streaming.placement_status import PlacementSink
+from services.gateway.transports.pool import NeuronLinks
 
-Response = TypeVar("Response")
+Result = TypeVar("Result")
+
+
+class _RestartableSink(PlacementSink, Protocol):
+    """What `Dispatch` asks of a request besides: may it run a second time."""
+
+    @property
+    def may_restart(self) -> bool: ...
 
 
 class Dispatch:
-    """Between the endpoints and the fleet."""
+    """Runs generations, counts and embeddings on the instances of the fleet.
+
+    Args:
+        placer: finds the instance.
+        links: connections to the neurons.
+        outstanding: kept up to date with what runs where.
+        attempts: most instances that one request is tried on.
+    """
 
     def __init__(
         self, *, placer: Placer, links: NeuronLinks, outstanding: Outstanding, attempts: int
@@ -41,37 +58,45 @@ class Dispatch:
         *,
         keep_alive_seconds: float | None = None,
     ) -> None:
-        """Runs every choice to its end.
+        """Runs every choice of a request to its end.
 
         Cancelling it cancels every generation on its neuron.
 
         Args:
             name: model or alias.
             requests: one per choice; model and instance are filled in here.
-            sinks: one per request.
+            sinks: take the events, one per request.
             record: told where the choices ran.
-            keep_alive_seconds: how long the model should stay after this; None: policy decides.
+            keep_alive_seconds: how long the model should stay loaded after this; None: the fleet's
+                policy decides.
 
         Raises:
             FleetError: some choice could not be finished; the others are cancelled.
         """
         if len(requests) == 1:
-            await self._run(name, requests[0], sinks[0], record, keep_alive_seconds)
+            await self._generate(name, requests[0], sinks[0], record, keep_alive_seconds)
             return
         try:
             async with asyncio.TaskGroup() as group:
                 for request, sink in zip(requests, sinks, strict=True):
-                    group.create_task(self._run(name, request, sink, record, keep_alive_seconds))
+                    group.create_task(
+                        self._generate(name, request, sink, record, keep_alive_seconds)
+                    )
         except* FleetError as failures:
             raise _first(failures) from None
 
     async def count_tokens(self, request: neuron.CountTokensRequest) -> neuron.CountTokensResponse:
-        """Counts a prompt; `model` may be an alias.
+        """Counts a prompt's tokens; `model` may be an alias.
 
         Raises:
             FleetError: as for a generation.
         """
-        return await self._unary(request, lambda link: link.stub.CountTokens(request))
+
+        async def attempt(target: InstanceCandidate) -> neuron.CountTokensResponse:
+            request.model, request.instance_id = target.model, target.instance_id
+            return await unary(self._links.to(target.address).stub.CountTokens(request))
+
+        return await self._run(WantedModel(request.model, request_id=""), attempt, _UnarySink())
 
     async def embed(self, request: neuron.EmbedRequest) -> neuron.EmbedResponse:
         """Embeds texts; `model` may be an alias.
@@ -79,9 +104,15 @@ class Dispatch:
         Raises:
             FleetError: as for a generation.
         """
-        return await self._unary(request, lambda link: link.stub.Embed(request))
 
-    async def _run(
+        async def attempt(target: InstanceCandidate) -> neuron.EmbedResponse:
+            request.model, request.instance_id = target.model, target.instance_id
+            return await unary(self._links.to(target.address).stub.Embed(request))
+
+        wanted = WantedModel(request.model, request.request_id)
+        return await self._run(wanted, attempt, _UnarySink())
+
+    async def _generate(
         self,
         name: str,
         request: generation.GenerateRequest,
@@ -89,6 +120,18 @@ class Dispatch:
         record: ServedBy,
         keep_alive_seconds: float | None,
     ) -> None:
+        async def attempt(target: InstanceCandidate) -> None:
+            record.attempt(target)
+            request.model, request.instance_id = target.model, target.instance_id
+            ended = sink.begin()
+            try:
+                sink.attach(self._links.to(target.address).start(request, sink))
+                error = await ended
+            finally:
+                sink.detach()
+            if error is not None:
+                raise error
+
         wanted = WantedModel(
             name,
             request.request_id,
@@ -96,64 +139,47 @@ class Dispatch:
             functools.partial(prompt_prefix, request),
             keep_alive_seconds,
         )
+        await self._run(wanted, attempt, sink)
+
+    async def _run(
+        self,
+        wanted: WantedModel,
+        attempt: Callable[[InstanceCandidate], Awaitable[Result]],
+        sink: _RestartableSink,
+    ) -> Result:
+        """Chooses an instance, tries it, and tries another as long as `RetryState` lets it.
+
+        Raises:
+            FleetError: of the last attempt, or why there is no instance to try.
+        """
         # The everyday case: a loaded instance serves it at the first attempt.
         target = self._placer.loaded(wanted, None)
-        if keep_alive_seconds is not None and target is not None:
+        if wanted.keep_alive_seconds is not None and target is not None:
             self._placer.tell_keep_alive(wanted)
         retry: RetryState | None = None
         while True:
             if target is None:
                 retry = retry or RetryState(self._attempts)
                 target = await self._placer.place(wanted, retry, sink)
-            record.attempt(target)
-            error = await self._attempt(target, request, sink)
-            if error is None:
-                return
-            retry = retry or RetryState(self._attempts)
-            retry.note(target.instance_id, target.report, error)
-            if not sink.may_restart or not retry.may_go_on(error):
-                raise error
-            target = self._placer.loaded(wanted, retry)
-
-    async def _attempt(
-        self, target: InstanceCandidate, request: generation.GenerateRequest, sink: ChoiceSink
-    ) -> FleetError | None:
-        request.model = target.model
-        request.instance_id = target.instance_id
-        ended = sink.begin()
-        self._outstanding.take(target.instance_id)
-        try:
-            sink.attach(self._links.to(target.address).start(request, sink))
-            return await ended
-        finally:
-            sink.detach()
-            self._outstanding.give_back(target.instance_id)
-
-    async def _unary(
-        self, request: Any, call: Callable[[NeuronLink], Awaitable[Response]]
-    ) -> Response:
-        wanted = WantedModel(request.model, getattr(request, "request_id", ""))
-        retry = RetryState(self._attempts)
-        while True:
-            target = self._placer.loaded(wanted, retry) or await self._placer.place(
-                wanted, retry, _Nobody()
-            )
-            request.model = target.model
-            request.instance_id = target.instance_id
             self._outstanding.take(target.instance_id)
             try:
-                return await unary(call(self._links.to(target.address)))
+                return await attempt(target)
             except FleetError as error:
+                retry = retry or RetryState(self._attempts)
                 retry.note(target.instance_id, target.report, error)
-                if not retry.may_go_on(error):
+                if not sink.may_restart or not retry.may_go_on(error):
                     raise
             finally:
                 self._outstanding.give_back(target.instance_id)
+            target = self._placer.loaded(wanted, retry)
 
 
-class _Nobody:
-    """Nobody is told what a unary call waits for."""
+class _UnarySink(PlacementSink):
+    """Of a call with one answer: nobody is told what it waits for, and it may always restart."""
 
+    may_restart = True
+
+    @override
     def waiting(self, step: registry.EnsureModelResponse) -> None:
         del step
 
@@ -167,14 +193,14 @@ def _first(failures: BaseExceptionGroup[FleetError]) -> FleetError:
 
 
 class Outstanding(dict[str, int]):
-    """Instance id to running requests; an instance without any is absent."""
+    """This gateway's running requests by instance id; an instance without any is absent."""
 
     def take(self, instance_id: str) -> None:
-        """One more runs there."""
+        """Counts a request that begins there."""
         self[instance_id] = self.get(instance_id, 0) + 1
 
     def give_back(self, instance_id: str) -> None:
-        """One of them has ended."""
+        """Counts the end of a request that `take` has counted."""
         left = self[instance_id] - 1
         if left:
             self[instance_id] = left

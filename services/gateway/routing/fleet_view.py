@@ -1,10 +1,10 @@
-"""What the gateway knows of the fleet: it routes by, also while the registry is away."""
+"""What the gateway knows of the fleet: it routes by this, also while no registry answers."""
 
 from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final
 
 from cortex.v1 import model_pb2
@@ -14,13 +14,14 @@ from services.backplane.changes import Changes
 from services.backplane.errors import FleetError, Reason
 from services.gateway.routing.choose import Availability, InstanceCandidate
 
-# A registry that has just been restarted knows no neuron before it has attached again.
+# After its restart a registry knows no neuron before that has attached again: for so long, those
+# that it knew before are kept.
 RETAINED_SECONDS: Final = 20.0
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class ResolvedModel:
-    """What a client's name for a model stands for.
+    """The model behind a name or alias, and its instances.
 
     Attributes:
         model: the model's own name.
@@ -34,12 +35,27 @@ class ResolvedModel:
 
 
 class FleetView:
-    """Applies the registry's changes and answers lookups from memory."""
+    """Takes in the registry's changes and answers look-ups from memory.
+
+    Args:
+        outstanding: this gateway's running requests per instance id.
+        on_models: called with the names of all models whenever the catalogue has changed.
+        clock: seconds, monotonic.
+
+    Attributes:
+        revision: of the last change; None before the first snapshot.
+        registry_incarnation_id: which start of the registry it came from.
+    """
 
     def __init__(
-        self, outstanding: Mapping[str, int], *, clock: Callable[[], float] = time.monotonic
+        self,
+        outstanding: Mapping[str, int],
+        *,
+        on_models: Callable[[Iterable[str]], None] = lambda _: None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._outstanding = outstanding
+        self._on_models = on_models
         self._clock = clock
         self._retained: dict[str, float] = {}
         self._neurons: dict[str, registry.Neuron] = {}
@@ -50,16 +66,15 @@ class FleetView:
         self._changes = Changes()
         self.revision: int | None = None
         self.registry_incarnation_id = ""
-        self.on_models: Callable[[], None] | None = None
 
     @property
     def is_known(self) -> bool:
-        """True once there was a snapshot."""
+        """True once a snapshot has come."""
         return self.revision is not None
 
     @property
     def neurons(self) -> Mapping[str, registry.Neuron]:
-        """Every member, by name; after a restart of the registry also those not yet back."""
+        """Every neuron by name; after a restart of the registry also those not yet back."""
         return self._neurons
 
     @property
@@ -68,7 +83,7 @@ class FleetView:
         return self._catalogue
 
     def apply(self, change: registry.WatchFleetResponse) -> None:
-        """Takes one change in."""
+        """Applies one change."""
         kind = change.WhichOneof("event")
         if kind == "snapshot":
             restarted = change.registry_incarnation_id != self.registry_incarnation_id
@@ -85,7 +100,7 @@ class FleetView:
             self._tell()
 
     def expire(self) -> None:
-        """Drops neurons that a restarted registry has not heard of for too long."""
+        """Drops neurons that have not attached again in time after a restart of the registry."""
         late = [name for name, until in self._retained.items() if until <= self._clock()]
         for name in late:
             self._remove(name)
@@ -97,7 +112,7 @@ class FleetView:
         await self._changes.after(self._changes.version)
 
     def resolve(self, name: str) -> ResolvedModel:
-        """What a name or alias stands for.
+        """The model behind a name or alias, with its instances.
 
         Raises:
             FleetError: MODEL_UNKNOWN, or REGISTRY_UNAVAILABLE where nothing is known yet.
@@ -176,16 +191,16 @@ class FleetView:
         self._catalogue = {entry.model: entry for entry in catalogue.models}
         self._by_name = {alias: e for e in catalogue.models for alias in e.aliases}
         self._by_name.update(self._catalogue)
-        if self.on_models is not None:
-            self.on_models()
+        self._on_models(self._catalogue)
 
 
 def availability_of(
     neuron: registry.Neuron, instance: model_pb2.Instance, config_revision: int
 ) -> Availability:
-    """What one instance is good for.
+    """Whether one instance may be sent requests.
 
-    Revision 0, on either side, means made by hand: any instance will do.
+    An instance that was loaded from an older catalogue entry is UNUSABLE. Revision 0, of the
+    instance or of the entry, means that there is no entry to compare with.
     """
     if neuron.lost or neuron.report.draining:
         return Availability.UNUSABLE

@@ -1,4 +1,4 @@
-"""Merges catalogue, loaded instances and models on disk into one list of what may be asked for."""
+"""The list of all models: the catalogue, and what is loaded without standing in it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _Placed = tuple[str, registry.Neuron, model_pb2.Instance]
 def list_models(
     catalogue: Mapping[str, registry.CatalogueModel], neurons: Mapping[str, registry.Neuron]
 ) -> Sequence[ListedModel]:
-    """Every model that may be asked for, by name."""
+    """Every model that a client may name, sorted by name."""
     placed: dict[str, list[_Placed]] = {}
     for name in sorted(neurons):
         if not neurons[name].lost:
@@ -51,13 +51,13 @@ def _listed(name: str, entry: registry.CatalogueModel, placed: Sequence[_Placed]
 def _weights(
     entry: registry.CatalogueModel, ready: Sequence[model_pb2.Instance]
 ) -> model_pb2.StoredModel | None:
-    """What a loaded instance is made of; else what the registry has heard of last."""
+    """The files of a loaded instance; else those that the registry was told of last."""
     loaded = next((one.weights for one in ready if one.HasField("weights")), None)
     return loaded or (entry.weights if entry.HasField("weights") else None)
 
 
 def _memory(neuron: registry.Neuron, instance: model_pb2.Instance) -> tuple[int, int]:
-    """Bytes that one instance holds: in all, and on GPUs."""
+    """Bytes that one instance takes: in all, and on GPUs."""
     gpus = {
         device.device_id
         for device in neuron.report.devices

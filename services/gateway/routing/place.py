@@ -1,11 +1,11 @@
-"""Finds the instance for a request: a loaded one, or one that the registry places."""
+"""Finds the instance for a request: one that is loaded, or one that the registry loads for it."""
 
 from __future__ import annotations
 
 import asyncio
 import time
 from collections.abc import Callable, Mapping
-from typing import Final, Protocol
+from typing import Final
 
 import msgspec
 import structlog
@@ -19,33 +19,28 @@ from services.gateway.routing.choose import Availability, InstanceCandidate, Non
 from services.gateway.routing.fleet_view import FleetView, ResolvedModel
 from services.gateway.routing.registry_client import RegistryClient
 from services.gateway.routing.retry import RetryState
+from services.gateway.streaming.placement_status import PlacementSink
 from services.gateway.telemetry.metrics import GatewayMetrics
 
-# A registry that is being restarted is back within this time, and so is a stand-by that takes over.
+# How long the registry may be away while a placement waits for it: a restart takes less, and so
+# does the take-over by a stand-by.
 _REGISTRY_PATIENCE_SECONDS: Final = 10.0
-# What a registry says that goes away, or is no leader: the next one places the model.
+# The registry is away, or does not lead: the next address in the list is asked.
 _AWAY: Final = frozenset({Reason.REGISTRY_UNAVAILABLE, Reason.NOT_LEADER, Reason.SHUTTING_DOWN})
 
 log = structlog.get_logger()
 
 
-class PlacementSink(Protocol):
-    """Whoever wants to know what is being waited for."""
-
-    def waiting(self, step: registry.EnsureModelResponse) -> None:
-        """One step of a placement."""
-        ...
-
-
 class WantedModel(msgspec.Struct, frozen=True):
-    """What is to be placed.
+    """The model that a request needs, and who needs it.
 
     Attributes:
-        name: the model as the client spelled it.
+        name: model or alias, as the client spelled it.
         request_id: for the registry's log.
-        principal: who asks.
-        prefix: the beginning of the prompt, for affinity.
-        keep_alive_seconds: how long the model should stay after this; None: policy decides.
+        principal: whose request it is; the registry shares fairly among principals.
+        prefix: makes a digest of the prompt's beginning (see `choose`).
+        keep_alive_seconds: how long the model should stay loaded after this request; None: the
+            fleet's policy decides.
     """
 
     name: str
@@ -56,7 +51,7 @@ class WantedModel(msgspec.Struct, frozen=True):
 
 
 class Placer:
-    """Chooses among loaded instances; where there is none, has one loaded."""
+    """Chooses among the loaded instances; where none can serve, has the registry load one."""
 
     def __init__(
         self,
@@ -77,7 +72,7 @@ class Placer:
         self._telling: set[asyncio.Task[None]] = set()
 
     def loaded(self, wanted: WantedModel, retry: RetryState | None) -> InstanceCandidate | None:
-        """The best instance that is ready now; None where there is none.
+        """The instance that serves best now (see `choose`); None where none can.
 
         Raises:
             FleetError: MODEL_UNKNOWN, or REGISTRY_UNAVAILABLE.
@@ -88,7 +83,14 @@ class Placer:
     async def place(
         self, wanted: WantedModel, retry: RetryState, sink: PlacementSink
     ) -> InstanceCandidate:
-        """An instance, whatever it takes within the time there is.
+        """Waits for an instance: for one that recovers, or until the registry has loaded one.
+
+        The wait is at most the model's `max_wait`, else `gateway.placement_seconds`.
+
+        Args:
+            wanted: what is needed.
+            retry: what has failed before; these instances are not taken again.
+            sink: told of each step of the placement.
 
         Raises:
             FleetError: why there is none: MODEL_UNKNOWN, NO_ROOM, LOAD_FAILED, QUEUE_TIMEOUT, …;
@@ -109,13 +111,13 @@ class Placer:
             ) from error
 
     def tell_keep_alive(self, wanted: WantedModel) -> None:
-        """Tells the registry, beside the request, how long a loaded model should stay."""
+        """Tells the registry, without waiting, how long a loaded model should stay loaded."""
         task = asyncio.create_task(self._keep_alive(wanted))
         self._telling.add(task)
         task.add_done_callback(self._telling.discard)
 
     async def close(self) -> None:
-        """Stops telling."""
+        """Cancels what `tell_keep_alive` has begun."""
         for task in tuple(self._telling):
             task.cancel()
         await asyncio.gather(*self._telling, return_exceptions=True)
@@ -137,7 +139,10 @@ class Placer:
         )
 
     async def _settled(self, wanted: WantedModel, retry: RetryState) -> InstanceCandidate | None:
-        """Waits while instances come back by themselves, or while news of a failure is on its way."""
+        """Waits while an instance recovers, or for the report that says what a failure has left.
+
+        None where the registry has to be asked for a placement.
+        """
         if retry.last is not None and not retry.model_was_lost:
             picked = self._pick(self._view.resolve(wanted.name), wanted, retry)
             if isinstance(picked, NoneServing):
@@ -200,19 +205,19 @@ class Placer:
 
 
 class _Patience:
-    """How long a registry may be away; begins anew with whatever it says."""
+    """How long the registry may go on being away; any answer starts the time again."""
 
     def __init__(self) -> None:
         self.begin()
 
     def begin(self) -> None:
-        """It is there."""
+        """The registry has answered: starts the time again."""
         self._ends_at = time.monotonic() + _REGISTRY_PATIENCE_SECONDS
         self._pauses = delays(first=0.1, cap=1.0)
 
     @property
     def is_over(self) -> bool:
-        """True if it has been away for too long."""
+        """True once it has been away for `_REGISTRY_PATIENCE_SECONDS`."""
         return time.monotonic() > self._ends_at
 
     def pause(self) -> float:

@@ -1,4 +1,4 @@
-"""The gateway's side of the registry: watching the fleet, asking for a model to be placed."""
+"""Calls to the registry: watch the fleet, have a model placed."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ log = structlog.get_logger()
 
 
 class RegistryClient:
-    """Talks to the first registry that answers; the next one is tried when it does not."""
+    """Calls one registry of the list; the next one after the current has failed."""
 
     def __init__(self, channels: ChannelPool, addresses: Sequence[str]) -> None:
         self._channels = channels
@@ -28,15 +28,15 @@ class RegistryClient:
 
     @property
     def address(self) -> str:
-        """The registry that is asked now."""
+        """Address of the registry that is called now."""
         return self._addresses[self._current]
 
     def turn_to_next(self) -> None:
-        """The current one did not answer, or does not lead."""
+        """Calls the next address from now on: the current one is away, or does not lead."""
         self._current = (self._current + 1) % len(self._addresses)
 
     async def watch(self, view: FleetView) -> None:
-        """Feeds one stream of changes into the view until the stream ends.
+        """Applies one stream of changes to the view until the stream ends.
 
         Raises:
             FleetError: why it ended: REGISTRY_UNAVAILABLE for a lost connection or for silence.
@@ -72,7 +72,7 @@ class RegistryClient:
 
 
 async def keep_watching(client: RegistryClient, view: FleetView) -> None:
-    """Keeps the view fresh for ever; while no registry answers, the last view stays."""
+    """Watches the fleet until cancelled; while no registry answers, the view stays as it was."""
     pauses = delays(first=0.05, cap=1.0)
     is_away = False
     while True:

@@ -1,4 +1,4 @@
-"""What a failed attempt means for the next one. Pure."""
+"""Whether a failed request is tried again, and where. Pure: values in, values out."""
 
 from __future__ import annotations
 
@@ -7,8 +7,7 @@ import dataclasses
 from services.backplane.errors import FleetError, Reason, Retry
 from services.gateway.routing.choose import InstanceCandidate
 
-# The model is as good as gone where it was: placing it anew is the way on. All other failures
-# that another instance might not share are told to the client when there is no other instance.
+# The instance is gone or about to go. Only these let the registry load the model elsewhere.
 _LOST = frozenset(
     {
         Reason.INSTANCE_GONE,
@@ -26,9 +25,21 @@ _LOST = frozenset(
 class RetryState:
     """What went wrong with one request so far.
 
+    The rules of a retry:
+
+    1. Nothing that the client has seen is repeated: a stream of which a delta has been written
+       ends with its error (`ChoiceSink.may_restart`; an answer that is not streamed may restart).
+    2. The error has to be one that another instance may not share: `Retry.ELSEWHERE` in the table
+       of errors. A bad request fails everywhere and is not tried again.
+    3. At most `gateway.attempts` instances are tried (`may_go_on`).
+    4. An instance that has failed is not tried again (`excluded`), unless its worker or neuron was
+       lost and a later report says that it serves.
+    5. Where no loaded instance is left, the model is placed anew if the last failure was the loss
+       of an instance (`model_was_lost`); any other failure is the answer to the client.
+
     Attributes:
         attempts_left: how many more instances may be tried.
-        last: the last failure.
+        last: the last failure; None before the first.
     """
 
     attempts_left: int
@@ -38,20 +49,26 @@ class RetryState:
     )
 
     def note(self, instance_id: str, report: tuple[str, int], error: FleetError) -> None:
-        """Takes a failed attempt into account."""
+        """Records a failed attempt.
+
+        Args:
+            instance_id: where it failed.
+            report: what was the last report of that instance then (`InstanceCandidate.report`).
+            error: why it failed.
+        """
         self.attempts_left -= 1
         self.last = error
         self._failed_at[instance_id] = report
 
     def may_go_on(self, error: FleetError) -> bool:
-        """True if another attempt may end better."""
+        """True if another instance may be tried after this error: rules 2 and 3."""
         return error.reason.row.retry is Retry.ELSEWHERE and self.attempts_left > 0
 
     def excluded(self, candidates: tuple[InstanceCandidate, ...]) -> set[str]:
-        """Instances that have failed and of which nothing newer is known.
+        """Ids of the instances that must not be chosen now: rule 4.
 
-        A report after the failure that still says READY makes an instance eligible again, if
-        what failed was its worker or its neuron; one that refused stays out.
+        Args:
+            candidates: the instances of the model as they are known now.
         """
         if not self._failed_at:
             return set()
@@ -65,17 +82,22 @@ class RetryState:
 
     @property
     def model_was_lost(self) -> bool:
-        """The last failure was of the instance, not of the request or of its load."""
+        """The last attempt failed because its instance was lost, or is about to go."""
         return self.last is not None and self.last.reason in _LOST
 
     @property
     def failed_instances(self) -> list[str]:
-        """Every instance that failed, in no order."""
+        """Ids of all instances that have failed this request, in no order."""
         return list(self._failed_at)
 
 
 class ServedBy:
-    """Where a request ran, for its log line."""
+    """Where a request ran, for its log line.
+
+    Attributes:
+        attempts: how many instances it was sent to.
+        last: the last of them; None before the first.
+    """
 
     __slots__ = ("attempts", "last")
 
@@ -84,6 +106,6 @@ class ServedBy:
         self.last: InstanceCandidate | None = None
 
     def attempt(self, target: InstanceCandidate) -> None:
-        """One more attempt begins."""
+        """Counts an attempt that begins at `target`."""
         self.attempts += 1
         self.last = target

@@ -1,29 +1,37 @@
-"""Where the events of one choice arrive: counts, times, and the end of each attempt."""
+"""The sink of one choice: counts tokens, takes times, and ends each attempt."""
 
 from __future__ import annotations
 
 import asyncio
 import time
 
+from typing_extensions import override
+
 from cortex.v1 import generation_pb2 as generation
 from cortex.v1 import registry_service_pb2 as registry
 from services.backplane.errors import FleetError, Reason
-from services.gateway.transports.transport import NeuronSequence, token_count
+from services.gateway.streaming.placement_status import PlacementSink
+from services.gateway.transports.transport import NeuronSequence, Sink, token_count
 
 _DELTAS = frozenset({"text", "reasoning", "tool_call"})
 
 
-class ChoiceSink:
-    """The part that streamed and collected choices share.
+class ChoiceSink(Sink, PlacementSink):
+    """What the sinks of streamed and of collected choices have in common.
 
-    An attempt is one try on one instance: `begin`, then the transport's callbacks, then its end,
-    which `begin`'s future tells: None, or what went wrong. Nothing here may raise.
+    An attempt is one try on one instance: `begin`, then the transport's callbacks, then the result
+    of the future that `begin` returned: None, or the error. Nothing here may raise.
+
+    Args:
+        choice: index of the choice in its request.
+        window_tokens: how many tokens the neuron may send ahead; half of it is credited at a time.
 
     Attributes:
-        started: the neuron's admission of the last attempt.
-        finished: the last event.
-        first_token_at: when the first token of any kind came, seconds on the monotonic clock.
-        first_visible_at: when the first text or tool call came.
+        started_event: by which the neuron has admitted the last attempt.
+        finished_event: the last event.
+        first_token_at: when the first token of any kind came, seconds on the monotonic clock; 0
+            before.
+        first_visible_at: when the first text or tool call came, likewise.
         queue_seconds: from the start of the attempt to its admission.
     """
 
@@ -62,23 +70,23 @@ class ChoiceSink:
 
     @property
     def is_heard(self) -> bool:
-        """The neuron has said something of the running attempt: it has admitted it."""
+        """True once an event of the running attempt has come: the neuron has admitted it."""
         return self._heard
 
     @property
     def unanswered_since(self) -> float | None:
-        """When the running attempt began, seconds on the monotonic clock; None once it is heard."""
+        """When the running attempt began, monotonic seconds; None once an event of it has come."""
         return None if self._heard or self._sequence is None else self._attempt_began_at
 
     # Dispatch's side.
 
     @property
     def may_restart(self) -> bool:
-        """True while another attempt would not show the client anything twice."""
+        """True while the client has seen nothing that another attempt would repeat."""
         raise NotImplementedError
 
     def begin(self) -> asyncio.Future[FleetError | None]:
-        """Gets ready for an attempt; the future is its end."""
+        """Prepares for an attempt. The future's result is its end: None, or the error."""
         self._ended = asyncio.get_running_loop().create_future()
         self._attempt_began_at = self._quiet_since = time.monotonic()
         self._heard = False
@@ -86,20 +94,21 @@ class ChoiceSink:
         return self._ended
 
     def attach(self, sequence: NeuronSequence) -> None:
-        """Tells what runs, for credit and for giving up."""
+        """Names the generation that runs, to be credited and cancelled."""
         self._sequence = sequence
 
     def detach(self) -> None:
-        """The attempt is over, however it ended; stops it where it still runs."""
+        """Ends the attempt; cancels the generation where it has not finished."""
         sequence, self._sequence = self._sequence, None
         if sequence is not None and self.finished_event is None:
             sequence.cancel()
 
+    @override
     def waiting(self, step: registry.EnsureModelResponse) -> None:
-        """The model is being placed; nobody need be told."""
+        """Ignores the step: a client without a stream cannot be told."""
 
     def give_up(self, error: FleetError) -> None:
-        """Ends the attempt from this side."""
+        """Cancels the generation and ends the attempt with this error."""
         ended = self._ended
         if ended is not None and not ended.done():
             if self._sequence is not None:
@@ -107,7 +116,13 @@ class ChoiceSink:
             ended.set_result(error)
 
     def check_silence(self, now: float, *, first_event_seconds: float, idle_seconds: float) -> None:
-        """Gives up a neuron that says nothing; called by the ticker."""
+        """Gives up an attempt whose neuron has sent nothing for too long; called by the ticker.
+
+        Args:
+            now: seconds on the monotonic clock.
+            first_event_seconds: longest wait for the first event; then NEURON_LOST.
+            idle_seconds: longest wait between two events; then DEADLINE.
+        """
         if self._stirred:
             self._stirred = False
             self._quiet_since = now
@@ -121,12 +136,12 @@ class ChoiceSink:
 
     # The transport's side.
 
+    @override
     def text(self, text: str, tokens: int) -> None:
-        """See `Sink.text`."""
         raise NotImplementedError
 
+    @override
     def event(self, event: generation.GenerateResponse) -> None:
-        """See `Sink.event`."""
         kind = event.WhichOneof("event") or ""
         self._stirred = True
         self._heard = True
@@ -139,20 +154,20 @@ class ChoiceSink:
         self.take(kind, event)
 
     def take(self, kind: str, event: generation.GenerateResponse) -> None:
-        """What the kind of sink does with an event."""
+        """Does with an event what this kind of sink is for."""
         raise NotImplementedError
 
+    @override
     def flush(self) -> None:
-        """See `Sink.flush`."""
         raise NotImplementedError
 
+    @override
     def finished(self, finished: generation.GenerationFinished) -> None:
-        """See `Sink.finished`."""
         self.finished_event = finished
         self._end(None)
 
+    @override
     def failed(self, error: FleetError) -> None:
-        """See `Sink.failed`."""
         self._end(error)
 
     def _end(self, error: FleetError | None) -> None:
@@ -167,7 +182,7 @@ class ChoiceSink:
             self.first_visible_at = time.monotonic()
 
     def _repay(self) -> None:
-        """Gives credit back for what was taken off the neuron's hands, half a window at a time."""
+        """Credits the neuron with the tokens that were taken in."""
         if self._sequence is not None:
             self._sequence.credit(self._used_tokens)
             self._used_tokens = 0

@@ -1,10 +1,12 @@
-"""Adds the events of one choice up: an unstreamed answer is the collected stream."""
+"""Collects the events of one choice: an answer that is not streamed is a stream, collected."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
 from typing import Any
+
+from typing_extensions import override
 
 from cortex.v1 import generation_pb2 as generation
 from services.backplane.errors import FleetError
@@ -13,7 +15,7 @@ from services.gateway.streaming.choice import ChoiceSink
 
 
 class CollectSink(ChoiceSink):
-    """Keeps everything; the client sees nothing before the end, so any attempt may be repeated."""
+    """Collects one choice. The client sees nothing before the end, so any attempt may restart."""
 
     __slots__ = (
         "_calls",
@@ -40,25 +42,26 @@ class CollectSink(ChoiceSink):
         self._token_ids: list[int] = []
 
     @property
+    @override
     def may_restart(self) -> bool:
-        """See `ChoiceSink.may_restart`."""
         return True
 
+    @override
     def begin(self) -> asyncio.Future[FleetError | None]:
-        """See `ChoiceSink.begin`; forgets an attempt before."""
+        """Drops what an earlier attempt has brought."""
         self._reset()
         return super().begin()
 
+    @override
     def text(self, text: str, tokens: int) -> None:
-        """See `Sink.text`."""
         self._stirred = self._heard = True
         if not self.first_visible_at:
             self._note_delta(visible=True)
         self._used_tokens += tokens
         self._grow("text", text)
 
+    @override
     def take(self, kind: str, event: generation.GenerateResponse) -> None:
-        """See `ChoiceSink.take`."""
         if kind == "text":
             self._grow("text", event.text.text)
             self._take_logprobs(event.text.logprobs)
@@ -68,13 +71,13 @@ class CollectSink(ChoiceSink):
         elif kind == "tool_call":
             self._grow_call(event.tool_call)
 
+    @override
     def flush(self) -> None:
-        """See `Sink.flush`."""
         if self._used_tokens >= self._credit_step:
             self._repay()
 
     def collected(self) -> Collected:
-        """Everything, once it has finished."""
+        """The whole choice; only after `finished`."""
         assert self.finished_event is not None
         self._close_part()
         return Collected(

@@ -1,13 +1,25 @@
-"""What a client waits for while its model is being placed, in a few words."""
+"""The steps of a placement, as the client that waits for it is told of them."""
 
 from __future__ import annotations
+
+from typing import Protocol
 
 from cortex.v1 import model_pb2
 from cortex.v1 import registry_service_pb2 as registry
 
 
+class PlacementSink(Protocol):
+    """Takes the steps of a placement, called back on the event loop. Must not raise."""
+
+    __slots__ = ()
+
+    def waiting(self, step: registry.EnsureModelResponse) -> None:
+        """The placement has come to this step."""
+        ...
+
+
 def word_step(step: registry.EnsureModelResponse) -> bytes:
-    """One line of ASCII, without a line end."""
+    """A step of a placement as one line of ASCII, without a line end."""
     kind = step.WhichOneof("event")
     if kind == "queued":
         words = f"queued, {step.queued.position} before you"

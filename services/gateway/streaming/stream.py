@@ -1,6 +1,6 @@
-"""One streamed answer: merges what one batch brought, writes it once, and keeps the client awake.
+"""One streamed answer: where a stream is written to the client.
 
-The reader of a neuron's session calls in here, and the bytes are at the socket before the call
+A neuron's session calls in here for each delta, and the bytes are at the socket before the call
 returns: no task wakes per token. Bytes are held back in two cases only: before the first delta
 (up to a second, so that a request that fails can still get a plain HTTP error), and while the
 client reads more slowly than the model writes.
@@ -12,7 +12,6 @@ import asyncio
 import dataclasses
 from typing import Final
 
-from cortex.v1 import generation_pb2 as generation
 from cortex.v1 import registry_service_pb2 as registry
 from services.backplane.errors import FleetError, Reason
 from services.gateway.dialects.dialect import Projector
@@ -28,13 +27,13 @@ Headers = list[tuple[bytes, bytes]]
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class StreamLimits:
-    """How long a stream may be silent, and how slow its reader.
+    """How long a stream may be silent, and how slow its client may read.
 
     Attributes:
-        keepalive_seconds: longest silence.
-        heartbeat_seconds: longest time without an event that clients parse.
-        slow_reader_seconds: a reader that is behind for longer is given up.
-        slow_reader_bytes: likewise when this much waits for it.
+        keepalive_seconds: longest silence; then a comment is sent.
+        heartbeat_seconds: longest time without an event that clients parse; then one is sent.
+        slow_reader_seconds: a client that is behind for longer is given up (SLOW_READER).
+        slow_reader_bytes: likewise when this many bytes wait for it.
     """
 
     keepalive_seconds: float
@@ -44,7 +43,12 @@ class StreamLimits:
 
 
 class ResponseStream:
-    """Owns the response of one streamed request."""
+    """Writes the response of one streamed request, which may have several choices.
+
+    Attributes:
+        is_committed: the head has been sent: an error can no longer change the status.
+        sinks: one per choice.
+    """
 
     def __init__(
         self,
@@ -70,20 +74,20 @@ class ResponseStream:
         self._quiet_since: float | None = None
         self._waiting_for: bytes | None = None
         self.is_committed = False
-        self.sinks: list[StreamSink] = []
+        self.sinks: list[ChoiceSink] = []
 
     @property
     def is_behind(self) -> bool:
-        """True while the client has not read what was written long ago."""
+        """True while the client reads too slowly: deltas are merged instead of written."""
         return self._behind_since is not None or self._response.buffered() > _BEHIND_BYTES
 
     def begin(self) -> None:
-        """Opens the projection, which has to come before anything is projected."""
+        """Makes the stream's first bytes; has to come before any other is made."""
         if not self._is_open:
             self._open()
 
     def write(self, data: bytes) -> None:
-        """Sends bytes behind those that were held back."""
+        """Sends what was held back, and then these bytes."""
         self._wrote_event = True
         if not self._is_open:
             self._open()
@@ -97,7 +101,7 @@ class ResponseStream:
         self._response.write(data)
 
     def hold(self, data: bytes) -> None:
-        """Keeps bytes for the next write."""
+        """Holds bytes back for the next write."""
         self.begin()
         if data:
             self._held.append(data)
@@ -109,7 +113,7 @@ class ResponseStream:
             self.write(b"")
 
     def end_choice(self, tail: bytes) -> None:
-        """Takes the last bytes of one choice; the last choice ends the response."""
+        """Sends the last bytes of one choice; the last choice ends the response."""
         self._open_choices -= 1
         if self._open_choices:
             self.hold(tail) if self.is_behind else self.write(tail)
@@ -121,21 +125,21 @@ class ResponseStream:
         self._finish(self._projector.fail(error))
 
     def close(self) -> None:
-        """Lets go of the sinks, so that both are freed without the garbage collector."""
+        """Drops the sinks, so that both are freed without the garbage collector."""
         self.sinks.clear()
 
     def waiting(self, step: registry.EnsureModelResponse) -> None:
-        """Remembers what the client waits for; the next keep-alive says it."""
+        """Remembers what the client waits for; the next keep-alive comment tells it."""
         self._waiting_for = word_step(step)
 
     def arrived(self) -> None:
-        """The wait for a placement is over."""
+        """Forgets what the client has waited for: the model is placed."""
         self._waiting_for = None
 
     # Slow readers.
 
     def fall_behind(self, now: float) -> None:
-        """Looks again soon; until then deltas are merged."""
+        """Begins to merge deltas, until the client has caught up."""
         if self._behind_since is None:
             self._behind_since = now
             self._response.on_drain(self._catch_up)
@@ -169,10 +173,15 @@ class ResponseStream:
             for sink in self.sinks:
                 sink.give_up(error)
 
-    # Liveness.
+    # Signs of life.
 
     def tick(self, now: float, slack: float) -> None:
-        """Keeps a silent stream alive; called by the ticker every `slack` seconds or so."""
+        """Sends a comment or heartbeat on a silent stream; called by the ticker.
+
+        Args:
+            now: seconds on the monotonic clock.
+            slack: seconds between two calls, by which this one may be late.
+        """
         if self._response.closed or not self._open_choices:
             return
         if self._quiet_since is None or self._event_at is None:
@@ -193,7 +202,7 @@ class ResponseStream:
             self._speak(self._comment())
 
     def _comment(self) -> bytes:
-        comment = self._projector.comment
+        comment = self._projector.comment()
         if self._waiting_for is not None and comment.startswith(b":"):
             return b": %b\n\n" % self._waiting_for
         return comment
@@ -226,77 +235,3 @@ class ResponseStream:
         self._held.clear()
         if self._recheck is not None:
             self._recheck.cancel()
-
-
-class StreamSink(ChoiceSink):
-    """One choice of a streamed answer."""
-
-    __slots__ = ("_loop_time", "_project", "_projector", "_stream", "_texts", "_unsent_tokens")
-
-    def __init__(
-        self, choice: int, stream: ResponseStream, projector: Projector, *, window_tokens: int
-    ) -> None:
-        super().__init__(choice, window_tokens=window_tokens)
-        self._stream = stream
-        self._projector = projector
-        self._project = projector.text
-        self._texts: list[str] = []
-        self._unsent_tokens = 0
-        self._loop_time = asyncio.get_running_loop().time
-        stream.sinks.append(self)
-
-    @property
-    def may_restart(self) -> bool:
-        """See `ChoiceSink.may_restart`."""
-        return not self.first_token_at
-
-    def waiting(self, step: registry.EnsureModelResponse) -> None:
-        """See `ChoiceSink.waiting`."""
-        self._stream.waiting(step)
-
-    def text(self, text: str, tokens: int) -> None:
-        """See `Sink.text`."""
-        self._stirred = self._heard = True
-        if not self.first_visible_at:
-            self._note_delta(visible=True)
-        self._texts.append(text)
-        self._unsent_tokens += tokens
-
-    def take(self, kind: str, event: generation.GenerateResponse) -> None:
-        """See `ChoiceSink.take`."""
-        self._stream.begin()
-        self._stream.hold(self._projected_text() + self._projector.event(self.choice, event))
-        if kind == "started":
-            self._stream.arrived()
-
-    def flush(self) -> None:
-        """See `Sink.flush`."""
-        stream = self._stream
-        if not self.first_token_at:
-            return  # nothing that commits the answer has come yet
-        if stream.is_behind:
-            stream.fall_behind(self._loop_time())
-            return
-        if self._texts:
-            stream.write(self._projected_text())
-        else:
-            stream.release()
-        if self._used_tokens >= self._credit_step:
-            self._repay()
-
-    def finished(self, finished: generation.GenerationFinished) -> None:
-        """See `Sink.finished`."""
-        self._stream.begin()
-        tail = self._projected_text() + self._projector.finish(self.choice, finished)
-        self._stream.end_choice(tail)
-        super().finished(finished)
-
-    def _projected_text(self) -> bytes:
-        texts = self._texts
-        if not texts:
-            return b""
-        text = texts[0] if len(texts) == 1 else "".join(texts)
-        texts.clear()
-        tokens, self._unsent_tokens = self._unsent_tokens, 0
-        self._used_tokens += tokens
-        return self._project(self.choice, text, tokens)

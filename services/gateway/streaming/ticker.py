@@ -1,4 +1,4 @@
-"""One ticker for everything that is open: keep-alives, heartbeats, silence of neurons."""
+"""One timer for all open requests: keep-alives, heartbeats, and neurons that send nothing."""
 
 from __future__ import annotations
 
@@ -14,22 +14,32 @@ log = structlog.get_logger()
 
 
 class Watched(Protocol):
-    """Something that wants to be looked at several times a second."""
+    """Something that is checked several times a second."""
+
+    __slots__ = ()
 
     def tick(self, now: float, slack: float) -> None:
-        """Looks after itself. `now` is the monotonic clock, `slack` the time between two ticks."""
+        """Checks itself.
+
+        Args:
+            now: seconds on the monotonic clock.
+            slack: seconds between two ticks.
+        """
         ...
 
     def end(self, error: FleetError) -> None:
-        """Ends with an error, soon."""
+        """Ends soon, with this error."""
         ...
 
 
 class Ticker:
-    """Ticks every watched thing from one task: no timers per stream."""
+    """Ticks everything that is watched from one task, instead of timers per stream.
+
+    Args:
+        keepalive_seconds: it ticks four times as often, so that no silence is longer than this.
+    """
 
     def __init__(self, *, keepalive_seconds: float) -> None:
-        # four looks per keep-alive, so that no silence is longer than promised
         self._slack = keepalive_seconds / 4
         self._watched: set[Watched] = set()
 
@@ -37,11 +47,11 @@ class Ticker:
         return len(self._watched)
 
     def watch(self, watched: Watched) -> None:
-        """Ticks it until it is forgotten."""
+        """Begins to tick it."""
         self._watched.add(watched)
 
     def forget(self, watched: Watched) -> None:
-        """Ticks it no more."""
+        """Stops ticking it."""
         self._watched.discard(watched)
 
     def end_all(self, error: FleetError) -> None:

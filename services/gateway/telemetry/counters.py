@@ -1,7 +1,7 @@
-"""Figures that are counted with every request and told to Prometheus several times a second.
+"""Counts kept in plain numbers and passed on to Prometheus several times a second.
 
-A locked increment of the client library costs a microsecond, and a request makes a dozen of them.
-Here each is an addition to a plain number, and what has come together is handed over at once.
+An increment in the client library takes a lock and a microsecond, and a request makes a dozen of
+them. Here each is an addition to a plain number.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from prometheus_client import Counter, Gauge, Histogram
 
 
 class PendingCount:
-    """A counter's increments."""
+    """Increments of a counter that it was not given yet."""
 
     __slots__ = ("_counter", "_more")
 
@@ -22,18 +22,18 @@ class PendingCount:
         self._more = 0
 
     def add(self, more: int = 1) -> None:
-        """Counts."""
+        """Adds to the counter."""
         self._more += more
 
     def settle(self) -> None:
-        """Hands over what has come together since the last time."""
+        """Passes on to Prometheus what has come together."""
         if self._more:
             self._counter.inc(self._more)
             self._more = 0
 
 
 class PendingLevel:
-    """A gauge's value."""
+    """The value of a gauge that it was not given yet."""
 
     __slots__ = ("_gauge", "_value")
 
@@ -50,7 +50,7 @@ class PendingLevel:
         self._value -= 1
 
     def settle(self) -> None:
-        """Hands over what has come together since the last time."""
+        """Passes on to Prometheus what has come together."""
         self._gauge.set(self._value)
 
 
@@ -71,7 +71,7 @@ class SummedHistogram(Histogram):
 
 
 class PendingHistogram:
-    """A histogram's observations."""
+    """Observations that a histogram was not given yet."""
 
     __slots__ = ("_bounds", "_counts", "_histogram", "_total")
 
@@ -82,12 +82,12 @@ class PendingHistogram:
         self._total = 0.0
 
     def note(self, value: float) -> None:
-        """Observes."""
+        """Adds an observation."""
         self._counts[bisect_left(self._bounds, value)] += 1
         self._total += value
 
     def settle(self) -> None:
-        """Hands over what has come together since the last time."""
+        """Passes on to Prometheus what has come together."""
         if any(self._counts):
             self._histogram.take(self._counts, self._total)
             self._counts = [0] * len(self._counts)

@@ -1,4 +1,4 @@
-"""The gateway's Prometheus metrics; every series that can be known before is there at zero."""
+"""The gateway's Prometheus metrics. Series known in advance exist from the start, at 0."""
 
 from __future__ import annotations
 
@@ -28,11 +28,15 @@ CANCELLED: Final = "cancelled"
 
 
 class RequestOutcome(msgspec.Struct):
-    """What one request came to. Times in seconds; 0 means that it did not happen.
+    """What is counted of one request at its end. Times in seconds; 0: it did not come to that.
 
     Attributes:
-        model: which served it.
-        completion_tokens: of each choice that came to its end.
+        dialect: name of the dialect or look-up.
+        status: HTTP status; 499 where the client has left.
+        reason: why it failed; None where it did not.
+        seconds: from its head to the end of its answer.
+        model: the model that served it.
+        completion_tokens: of each choice that was completed.
     """
 
     dialect: str
@@ -51,7 +55,7 @@ class RequestOutcome(msgspec.Struct):
 
 
 class _Series:
-    """What is counted of one model and dialect."""
+    """The series of one model and dialect."""
 
     __slots__ = (
         "_labels", "_outcomes", "_requests", "cached", "completion", "first_token",
@@ -81,7 +85,7 @@ class _Series:
             self.outcome(200, outcome)
 
     def outcome(self, status: int, outcome: str) -> PendingCount:
-        """The requests that ended in one way."""
+        """Counts requests with this status and outcome."""
         count = self._outcomes.get((status, outcome))
         if count is None:
             count = PendingCount(self._requests.labels(*self._labels, str(status), outcome))
@@ -89,7 +93,7 @@ class _Series:
         return count
 
     def settle(self) -> None:
-        """Hands over what has come together since the last time."""
+        """Passes on to Prometheus what has come together."""
         for count in (self.prompt, self.cached, self.completion, self.reasoning):
             count.settle()
         for spread in (self.seconds, self.first_token, self.first_visible, self.queue, self.rate):
@@ -99,7 +103,11 @@ class _Series:
 
 
 class GatewayMetrics(Collector):
-    """What the gateway counts, and what is written for each request at its end."""
+    """All metrics of the gateway.
+
+    Args:
+        registry: of Prometheus, in which they are registered.
+    """
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self._series: dict[tuple[str, str], _Series] = {}
@@ -154,18 +162,25 @@ class GatewayMetrics(Collector):
         self.errors = counter("errors_total", "Requests that failed, by reason.", "reason")
         self.cold_starts = counter("cold_starts_total", "Requests that waited for a load.", "model")
         self.evictions = counter(
-            "evictions_total", "Models put out for a request that waited here.", "model"
+            "evictions_total", "Models evicted for a request that waited here.", "model"
         )
         self.streams_open = PendingLevel(
             gauge("streams_open", "Streamed answers under way.", "livesum")
         )
         self.requests_open = PendingLevel(gauge("requests_open", "Requests under way.", "livesum"))
+        self._http1_codec = Gauge(
+            "cortex_gateway_http1_codec_info",
+            "1 for the HTTP/1.1 codec in use: direct (ours) or stock (Hypercorn's own).",
+            ("codec",),
+            registry=registry,
+            multiprocess_mode="livemax",
+        )
         self.view_revision = gauge("fleet_revision", "Revision of the fleet view.", "livemin")
         for reason in Reason:
             self.errors.labels(reason.value)
 
     def expect(self, models: Iterable[str], dialects: Iterable[str]) -> None:
-        """Makes the series of models and dialects that may come."""
+        """Creates the series of these models and dialects, at 0."""
         names = list(dialects)
         with self._lock:
             for model in models:
@@ -174,16 +189,21 @@ class GatewayMetrics(Collector):
                 for dialect in names:
                     self._of(model, dialect)
 
+    def uses_http1_codec(self, name: Literal["direct", "stock"]) -> None:
+        """Tells which codec serves HTTP/1.1 in this process."""
+        for one in ("direct", "stock"):
+            self._http1_codec.labels(one).set(one == name)
+
     def cold_start(self, model: str) -> None:
-        """A request waited for this model to be loaded."""
+        """Counts a request that waited for this model to be loaded."""
         self.cold_starts.labels(model).inc()
 
     def refused(self, reason: Reason) -> None:
-        """A request was refused before it reached any dialect."""
+        """Counts a request that was refused before it reached any endpoint."""
         self.errors.labels(reason.value).inc()
 
     def evicted(self, models: Iterable[str]) -> None:
-        """A request waited for these models to be put out."""
+        """Counts models that were evicted for a request."""
         for model in models:
             self.evictions.labels(model).inc()
 
@@ -204,9 +224,9 @@ class GatewayMetrics(Collector):
             self.errors.labels(outcome.reason.value).inc()
 
     def settle(self) -> None:
-        """Hands over what was counted; called several times a second, and by every scrape.
+        """Passes what was counted on to Prometheus; called several times a second, and by scrapes.
 
-        A scrape comes in a thread of its own.
+        A scrape calls it in a thread of its own.
         """
         with self._lock:
             self.streams_open.settle()
@@ -215,7 +235,7 @@ class GatewayMetrics(Collector):
                 series.settle()
 
     def collect(self) -> Iterable[Metric]:
-        """Has no metrics of its own: the registry asks this before the others."""
+        """Settles before the other collectors are read; has no metrics of its own."""
         self.settle()
         return ()
 

@@ -1,6 +1,6 @@
-"""The log of requests: the same lines as everywhere, made with less and written in batches.
+"""The log of requests: one line for each, written in batches.
 
-One line per request is a tenth of what a request costs, were it made and flushed like any other.
+Made and flushed like the other lines of the log, it would be a tenth of what a request costs.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from typing import BinaryIO, Final, Protocol
 import msgspec
 import structlog
 from msgspec import UNSET, UnsetType
+from typing_extensions import override
 
 from services.backplane.logs import LogSettings
 
@@ -21,13 +22,14 @@ _ENCODE: Final = msgspec.json.Encoder().encode
 
 
 class RequestLine(msgspec.Struct, kw_only=True):
-    """What the log tells of one request; what is UNSET is not told.
+    """The log line of one request. Fields that are UNSET are left out.
 
     Attributes:
         event: `request.finished` or `request.failed`.
         model: as the client spelled it.
-        reason: why it failed, and
-        detail: the same in words.
+        reason: why it failed: a name of the table of errors.
+        detail: why it failed, in words.
+        elapsed_ms: from the head of the request to the end of its answer, milliseconds.
     """
 
     event: str
@@ -57,19 +59,24 @@ class RequestLine(msgspec.Struct, kw_only=True):
 
 
 class RequestLog(Protocol):
-    """Where the lines of requests go."""
+    """Writes the lines of requests."""
 
     def write(self, line: RequestLine) -> None:
-        """Takes one line; level and time are added here."""
+        """Writes one line; level and time are added here."""
         ...
 
     def drain(self) -> None:
-        """Sends what was kept; somebody calls this several times a second."""
+        """Writes out what was kept back; called several times a second."""
         ...
 
 
-class BufferedLog:
-    """JSON lines that leave in batches. A failure takes everything before it along at once."""
+class BufferedLog(RequestLog):
+    """JSON lines, written in batches; the line of a failure is written out at once.
+
+    Args:
+        stream: where they go.
+        failures_only: leave the lines of requests that ended well out.
+    """
 
     def __init__(self, stream: BinaryIO, *, failures_only: bool = False) -> None:
         self._stream = stream
@@ -77,8 +84,8 @@ class BufferedLog:
         self._lines: list[bytes] = []
         self._bytes = 0
 
+    @override
     def write(self, line: RequestLine) -> None:
-        """See `RequestLog.write`."""
         has_failed = line.event == _FAILED
         if has_failed:
             line.level = "warning"
@@ -91,8 +98,8 @@ class BufferedLog:
         if has_failed or self._bytes > _FLUSH_BYTES:
             self.drain()
 
+    @override
     def drain(self) -> None:
-        """See `RequestLog.drain`."""
         if self._lines:
             lines, self._lines = self._lines, []
             self._bytes = 0
@@ -100,14 +107,14 @@ class BufferedLog:
             self._stream.flush()
 
 
-class ConsoleLog:
-    """Coloured lines that leave at once, for people who watch."""
+class ConsoleLog(RequestLog):
+    """Coloured lines for people who watch, written at once."""
 
     def __init__(self) -> None:
         self._log = structlog.get_logger()
 
+    @override
     def write(self, line: RequestLine) -> None:
-        """See `RequestLog.write`."""
         facts = msgspec.structs.asdict(line)
         for name in ("event", "service", "level", "timestamp"):
             del facts[name]
@@ -115,12 +122,13 @@ class ConsoleLog:
         say = self._log.warning if line.event == _FAILED else self._log.info
         say(line.event, **told)
 
+    @override
     def drain(self) -> None:
-        """Nothing is kept."""
+        """Does nothing: nothing is kept back."""
 
 
 def request_log(settings: LogSettings) -> RequestLog:
-    """The log that the settings and standard error ask for."""
+    """The kind of log that the settings ask for, and standard error allows."""
     on_terminal = settings.format == "auto" and sys.stderr.isatty()
     if on_terminal or settings.format == "console":
         return ConsoleLog()
@@ -129,11 +137,12 @@ def request_log(settings: LogSettings) -> RequestLog:
     return BufferedLog(sys.stderr.buffer, failures_only=settings.level == "warning")
 
 
-class _Silent:
-    """No line of a request is an error of the gateway's."""
+class _Silent(RequestLog):
+    """Writes nothing: at level `error` no line of a request is left."""
 
+    @override
     def write(self, line: RequestLine) -> None:
-        """See `RequestLog.write`."""
+        pass
 
     def drain(self) -> None:
         """Nothing is kept."""

@@ -1,4 +1,4 @@
-"""One Generate call per generation: the plain path, which every neuron knows."""
+"""One `Generate` call per generation: the plain transport, which every neuron understands."""
 
 from __future__ import annotations
 
@@ -7,33 +7,39 @@ from typing import Any
 
 import grpc
 import structlog
+from typing_extensions import override
 
 from cortex.v1 import generation_pb2 as generation
 from cortex.v1 import neuron_service_pb2_grpc as neuron_grpc
 from services.backplane.errors import FleetError, Reason
 from services.backplane.status import from_rpc_error
-from services.gateway.transports.transport import NeuronSequence, Sink, token_count
+from services.gateway.transports.transport import NeuronSequence, NeuronTransport, Sink, token_count
 
 log = structlog.get_logger()
 
 
-class GenerateTransport:
-    """Keeps one reading task per generation."""
+class GenerateTransport(NeuronTransport):
+    """Runs each generation as a gRPC call of its own, read by a task of its own.
+
+    Args:
+        stub: of the neuron.
+        window_tokens: how many tokens are read ahead of the client.
+    """
 
     def __init__(self, stub: neuron_grpc.NeuronServiceAsyncStub, *, window_tokens: int) -> None:
         self._stub = stub
         self._window_tokens = window_tokens
         self._running: set[_GenerateCall] = set()
 
+    @override
     def start(self, request: generation.GenerateRequest, sink: Sink) -> NeuronSequence:
-        """See `NeuronTransport.start`."""
         call = _GenerateCall(self._stub.Generate(request), sink, self._window_tokens)
         self._running.add(call)
         call.task.add_done_callback(lambda _: self._running.discard(call))
         return call
 
+    @override
     async def close(self) -> None:
-        """See `NeuronTransport.close`."""
         calls = list(self._running)
         for call in calls:
             call.lose()
@@ -41,8 +47,8 @@ class GenerateTransport:
             await asyncio.wait({call.task for call in calls})
 
 
-class _GenerateCall:
-    """One call and its reader."""
+class _GenerateCall(NeuronSequence):
+    """One call, and the task that reads its events."""
 
     def __init__(self, call: Any, sink: Sink, window_tokens: int) -> None:
         self._call = call
@@ -52,6 +58,7 @@ class _GenerateCall:
         self._is_over = False
         self.task = asyncio.get_running_loop().create_task(self._run())
 
+    @override
     def cancel(self) -> None:
         self._is_over = True
         self._call.cancel()
@@ -62,6 +69,7 @@ class _GenerateCall:
             self._end(FleetError(Reason.NEURON_LOST, "The gateway has closed the call."))
         self.cancel()
 
+    @override
     def credit(self, tokens: int) -> None:
         self._credit += tokens
         self._more.set()

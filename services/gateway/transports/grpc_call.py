@@ -1,9 +1,9 @@
-"""One bidirectional gRPC call, on a connection of its own, heard through callbacks.
+"""One bidirectional gRPC call on a connection of its own, read through callbacks.
 
-grpc.aio wakes a thread, a socket pair, a future and a task for every message, some 50 us; on a
-session that is most of what a lone token costs. Here a message is at its receiver within the
-callback of the socket that it came from, and one that is sent is at the socket before `send`
-returns. One call per connection leaves nothing of HTTP/2 to multiplex.
+grpc.aio wakes a thread, a socket pair, a future and a task for every message, about 50 us, which is
+most of what a single token costs on a session. Here a message is passed to its sink within the
+socket's own callback, and a message that is sent is written to the socket before `send` returns.
+With one call per connection nothing of HTTP/2 has to be multiplexed.
 
 Sources: RFC 9113; gRPC over HTTP/2 (doc/PROTOCOL-HTTP2.md in grpc/grpc).
 """
@@ -47,18 +47,20 @@ _HELLO: Final = (
 
 
 class CallSink(Protocol):
-    """Hears what happens to a call. Called from the loop; must not raise."""
+    """Takes the messages and the end of a call, called back on the event loop. Must not raise."""
+
+    __slots__ = ()
 
     def message(self, data: bytes) -> None:
         """One message of the peer."""
         ...
 
     def caught_up(self) -> None:
-        """No further message is there now: what several have brought can be done as one."""
+        """All messages that have arrived were passed on."""
         ...
 
     def writable(self) -> None:
-        """All that was sent has left: the next message may follow."""
+        """Everything sent has left: more may be sent."""
         ...
 
     def ended(self, error: FleetError | None) -> None:
@@ -67,7 +69,7 @@ class CallSink(Protocol):
 
 
 class BidiCall(asyncio.Protocol):
-    """The call, from its connection's first byte to its last."""
+    """One call and its connection; made by `open_call`."""
 
     def __init__(self, path: str, authority: str, sink: CallSink) -> None:
         self._path = path
@@ -102,7 +104,7 @@ class BidiCall(asyncio.Protocol):
         self._pump()
 
     def cancel(self) -> None:
-        """Ends the call from this side; the receiver hears nothing more."""
+        """Ends the call from this side; the sink is not called again."""
         if not self._is_over:
             self._write(frame(http2.RST_STREAM, 0, _STREAM, http2.CANCEL.to_bytes(4, "big")))
             self._has_news = False

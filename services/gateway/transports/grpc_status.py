@@ -1,4 +1,4 @@
-"""What the last headers of a gRPC call say, as an error of the fleet. Pure.
+"""The status in the trailers of a gRPC call, as an error of the fleet. Pure.
 
 Source: gRPC over HTTP/2 (doc/PROTOCOL-HTTP2.md and doc/http-grpc-status-mapping.md in grpc/grpc).
 """
@@ -22,12 +22,16 @@ _MOST_DIGITS: Final = 2
 
 
 def lost(message: str) -> FleetError:
-    """The neuron, or the way to it, is gone."""
+    """NEURON_LOST with a message: the neuron or the connection to it is gone."""
     return FleetError(Reason.NEURON_LOST, message)
 
 
 def end_of_call(headers: Mapping[str, str]) -> FleetError | None:
-    """What went wrong; None where the call ended well."""
+    """The error that a call ended with; None where its status is OK.
+
+    Args:
+        headers: the last headers of the call, or its only ones.
+    """
     code = headers.get("grpc-status")
     if code is None:
         http = headers.get(":status", "none")

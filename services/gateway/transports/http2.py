@@ -1,6 +1,6 @@
-"""Frames of HTTP/2 as a gRPC client needs them: bytes in, frames out. Pure.
+"""HTTP/2 frames as far as a gRPC client with one stream needs them: bytes to frames. Pure.
 
-Source: RFC 9113. Only what a client with one stream meets: no push, no priorities, no upgrade.
+No push, no priorities, no upgrade. Source: RFC 9113.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from typing import Final, NamedTuple
 
 PREFACE: Final = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
-# What holds before anybody has said otherwise.
+# The values that hold until a peer sends others.
 DEFAULT_WINDOW_BYTES: Final = 65_535
 DEFAULT_FRAME_BYTES: Final = 16_384
 # How large a frame may be that is sent to us.
@@ -44,7 +44,7 @@ _31_BITS: Final = 0x7FFF_FFFF
 
 
 class ProtocolError(Exception):
-    """The peer breaks the protocol; the message says how."""
+    """The peer has broken the protocol; the message says how."""
 
 
 class Frame(NamedTuple):
@@ -68,10 +68,10 @@ def settings(values: Mapping[int, int]) -> bytes:
 
 
 def read_settings(payload: bytes) -> dict[int, int]:
-    """What a SETTINGS frame says.
+    """The values in a SETTINGS frame.
 
     Raises:
-        ProtocolError: it is cut off.
+        ProtocolError: its size is wrong.
     """
     if len(payload) % _SETTING.size:
         raise ProtocolError("settings of a wrong size")
@@ -82,7 +82,7 @@ def number(payload: bytes) -> int:
     """The 31 bits at the beginning: a window's increment, the last stream of a GOAWAY.
 
     Raises:
-        ProtocolError: there are fewer.
+        ProtocolError: the payload is shorter.
     """
     if len(payload) < 4:  # noqa: PLR2004 - octets of 32 bits
         raise ProtocolError("a frame of a wrong size")
@@ -90,14 +90,14 @@ def number(payload: bytes) -> int:
 
 
 class FrameReader:
-    """Cuts a connection's bytes into frames; header blocks come whole, as one HEADERS frame."""
+    """Splits a connection's bytes into frames; a header block always comes as one HEADERS frame."""
 
     def __init__(self) -> None:
         self._bytes = b""
         self._headers: Frame | None = None
 
     def feed(self, data: bytes) -> Iterator[Frame]:
-        """The frames that are whole now.
+        """The frames that are complete with these bytes.
 
         Raises:
             ProtocolError: a frame is larger than was allowed, or its padding than itself.

@@ -1,4 +1,4 @@
-"""Finds out that a peer which says nothing is gone."""
+"""Finds out whether a peer that sends nothing is still there."""
 
 from __future__ import annotations
 
@@ -6,16 +6,20 @@ import asyncio
 from collections.abc import Callable
 from typing import Final
 
-# As the channels of gRPC have it: a dead peer is found within these two.
+# The same as on our gRPC channels: a dead peer is found within the sum of these.
 _QUIET_SECONDS: Final = 10.0
 _ANSWER_SECONDS: Final = 5.0
 
 
 class Keepalive:
-    """Asks after a while of silence, and gives up where no answer comes.
+    """Pings after 10 s without data, and gives up where nothing comes within 5 s more.
+
+    Args:
+        ping: sends a ping.
+        give_up: closes the connection.
 
     Attributes:
-        heard: to be set with every sign of life.
+        heard: set to True by the owner whenever data comes.
     """
 
     __slots__ = ("_give_up", "_loop", "_ping", "_timer", "heard")
@@ -28,12 +32,12 @@ class Keepalive:
         self.heard = True
 
     def start(self) -> None:
-        """Begins to listen."""
+        """Starts the timer."""
         self.heard = False
         self._timer = self._loop.call_later(_QUIET_SECONDS, self._quiet)
 
     def stop(self) -> None:
-        """Nothing is asked any more."""
+        """Stops the timer."""
         if self._timer is not None:
             self._timer.cancel()
 

@@ -1,4 +1,4 @@
-"""One transport per neuron, opened on first use."""
+"""The connections to the neurons: one link per neuron, opened when first used."""
 
 from __future__ import annotations
 
@@ -11,12 +11,16 @@ from services.gateway.transports.generate import GenerateTransport
 from services.gateway.transports.session import SessionTransport
 from services.gateway.transports.transport import NeuronSequence, NeuronTransport, Sink
 
-# A message holds up everything behind it on a shared stream: what is larger has a call of its own.
+# On a shared stream a message delays all behind it: larger requests get a call of their own.
 LARGE_REQUEST_BYTES: Final = 256 << 10
 
 
 class NeuronLink:
-    """The ways to one neuron."""
+    """Both transports to one neuron, and its stub for calls with one answer.
+
+    Attributes:
+        stub: for `CountTokens` and `Embed`.
+    """
 
     def __init__(
         self, channels: ChannelPool, address: str, *, kind: str, window_tokens: int
@@ -30,18 +34,24 @@ class NeuronLink:
         )
 
     def start(self, request: generation.GenerateRequest, sink: Sink) -> NeuronSequence:
-        """Begins a generation on the transport that fits it."""
+        """Begins a generation on the transport that fits its size."""
         large = request.ByteSize() > LARGE_REQUEST_BYTES
         return (self._generate if large else self._session).start(request, sink)
 
     async def close(self) -> None:
-        """Ends everything that runs."""
+        """Fails everything that runs with NEURON_LOST."""
         await self._session.close()
         await self._generate.close()
 
 
 class NeuronLinks:
-    """All links of this gateway."""
+    """The links to all neurons, by address.
+
+    Args:
+        channels: gRPC channels, one per address.
+        kind: the transport for requests of ordinary size.
+        window_tokens: how many tokens of one generation a neuron may send ahead of its client.
+    """
 
     def __init__(
         self,
@@ -71,7 +81,7 @@ class NeuronLinks:
             await self._channels.discard(address)
 
     async def close(self) -> None:
-        """Closes all."""
+        """Closes all links."""
         for link in self._links.values():
             await link.close()
         self._links.clear()

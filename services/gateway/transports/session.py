@@ -1,7 +1,7 @@
-"""One bidi stream per neuron that carries all generations in batches: the fast path.
+"""One bidirectional stream per neuron that carries all generations in batches: the fast transport.
 
-A gRPC message costs about 50 us of Python whatever it carries. So everything that waits to go out
-leaves as one message, and one message in carries a whole engine step.
+A gRPC message costs about 50 us of Python whatever its size. So everything that waits to be sent
+leaves as one message, and each message received carries a whole step of the engine.
 """
 
 from __future__ import annotations
@@ -11,26 +11,32 @@ from typing import Final
 
 import structlog
 from google.protobuf.message import DecodeError
+from typing_extensions import override
 
 from cortex.v1 import generation_pb2 as generation
 from cortex.v1 import neuron_service_pb2 as neuron
 from services.backplane.errors import FleetError, Reason
 from services.backplane.status import unpack
-from services.gateway.transports.grpc_call import BidiCall, open_call
+from services.gateway.transports.grpc_call import BidiCall, CallSink, open_call
 from services.gateway.transports.transport import NeuronSequence, NeuronTransport, Sink
 
-# Bounds one message: this many requests of at most `links.LARGE_REQUEST_BYTES` each.
+# Bounds one message: this many requests of at most `pool.LARGE_REQUEST_BYTES` each.
 _STARTS_PER_MESSAGE: Final = 128
 _METHOD: Final = "/cortex.v1.NeuronService/Session"
 
 log = structlog.get_logger()
 
 
-class SessionTransport:
-    """Opens a stream at the first generation, and anew at the first one after it was lost.
+class SessionTransport(NeuronTransport):
+    """Opens the stream at the first generation, and again at the first one after it was lost.
 
-    A neuron that does not know Session is met with `plain` calls from then on, and what was sent
-    to it in vain begins there: such a neuron has run none of it.
+    Where the neuron does not know `Session`, everything goes through `plain` from then on, also
+    what was already sent: such a neuron has run none of it.
+
+    Args:
+        address: of the neuron.
+        window_tokens: how many tokens of one generation the neuron may send ahead of its client.
+        plain: what serves a neuron without `Session`.
     """
 
     def __init__(self, address: str, *, window_tokens: int, plain: NeuronTransport) -> None:
@@ -39,8 +45,8 @@ class SessionTransport:
         self._plain = plain
         self._stream: _SessionStream | None = None
 
+    @override
     def start(self, request: generation.GenerateRequest, sink: Sink) -> NeuronSequence:
-        """See `NeuronTransport.start`."""
         stream = self._stream
         if stream is None or stream.is_over:
             if stream is not None and stream.is_unknown:
@@ -48,13 +54,13 @@ class SessionTransport:
             stream = self._stream = _SessionStream(self._address, self._window_tokens, self._plain)
         return stream.start(request, sink)
 
+    @override
     async def close(self) -> None:
-        """See `NeuronTransport.close`."""
         if self._stream is not None:
             await self._stream.close()
 
 
-class _SessionSequence:
+class _SessionSequence(NeuronSequence):
     """One generation on a stream."""
 
     __slots__ = ("_sequence_id", "_stream")
@@ -63,15 +69,17 @@ class _SessionSequence:
         self._stream = stream
         self._sequence_id = sequence_id
 
+    @override
     def cancel(self) -> None:
         self._stream.cancel(self._sequence_id)
 
+    @override
     def credit(self, tokens: int) -> None:
         self._stream.credit(self._sequence_id, tokens)
 
 
-class _SessionStream:
-    """One Session call from its first request to its end; the receiver of its messages."""
+class _SessionStream(CallSink):
+    """One `Session` call from its first request to its end."""
 
     def __init__(self, address: str, window_tokens: int, plain: NeuronTransport) -> None:
         self._window_tokens = window_tokens
@@ -138,8 +146,8 @@ class _SessionStream:
 
     # The call's side.
 
+    @override
     def message(self, data: bytes) -> None:
-        """See `CallSink.message`."""
         try:
             batch = neuron.SessionResponse.FromString(data)
         except DecodeError:
@@ -149,11 +157,11 @@ class _SessionStream:
         self._hand_out(batch)
         self._ends += batch.ends
 
+    @override
     def caught_up(self) -> None:
-        """See `CallSink.caught_up`.
+        """Flushes the sinks that go on, then ends those that have finished.
 
-        Sinks that go on are flushed before any ends: somebody waits for each of their tokens, and
-        an end brings its client's next request upon us.
+        In this order, because clients wait for the tokens, and an end brings a new request.
         """
         touched, self._touched = self._touched, {}
         ends, self._ends = self._ends, []
@@ -168,12 +176,13 @@ class _SessionStream:
         for end in ends:
             self._end(end)
 
+    @override
     def writable(self) -> None:
-        """See `CallSink.writable`."""
         self._flush()
 
+    @override
     def ended(self, error: FleetError | None) -> None:
-        """See `CallSink.ended`; whatever ends the call ends every sequence that is left."""
+        """Ends every generation that still runs."""
         if self.is_over:
             return
         self.is_over = True

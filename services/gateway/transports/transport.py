@@ -1,4 +1,4 @@
-"""What every way of running a generation on a neuron owes its callers, and they to it."""
+"""The interface of all ways to run a generation on a neuron, and of the sinks that they feed."""
 
 from __future__ import annotations
 
@@ -11,61 +11,67 @@ from services.backplane.errors import FleetError
 class Sink(Protocol):
     """Takes the events of one generation, called back on the event loop.
 
-    Many sinks hang on one connection, so none may raise or block. After `finished` or `failed`
-    nothing more is called. What the neuron's messages carried is followed by one `flush`, or by
-    `finished`, so that several deltas can leave as one.
+    Many sinks share one connection, so none may raise or block. `finished` or `failed` is the last
+    call. After the events of one or more messages comes one `flush`, or `finished`, so that a sink
+    can pass several deltas on as one.
     """
 
+    __slots__ = ()
+
     def text(self, text: str, tokens: int) -> None:
-        """Plain text without logprobs, and how many tokens stand behind it."""
+        """Plain text without log probabilities, and how many tokens it is made of."""
         ...
 
     def event(self, event: generation.GenerateResponse) -> None:
-        """Any event but `finished`."""
+        """Any other event, but for `finished`."""
         ...
 
     def flush(self) -> None:
-        """No further message of the neuron is there now."""
+        """All that has arrived was passed on: the sink may now write what it has collected."""
         ...
 
     def finished(self, finished: generation.GenerationFinished) -> None:
-        """The generation ended well."""
+        """The generation is complete."""
         ...
 
     def failed(self, error: FleetError) -> None:
-        """The generation ended badly, or its neuron was lost."""
+        """The generation failed, or its neuron was lost."""
         ...
 
 
 class NeuronSequence(Protocol):
-    """One running generation."""
+    """One generation that runs on a neuron."""
+
+    __slots__ = ()
 
     def cancel(self) -> None:
-        """Stops it on the neuron; its sink hears nothing more. Idempotent, also after the end."""
+        """Stops it on the neuron; its sink is not called again. May be called at any time."""
         ...
 
     def credit(self, tokens: int) -> None:
-        """Lets the neuron send so many tokens more than it may already."""
+        """Lets the neuron send this many more tokens."""
         ...
 
 
 class NeuronTransport(Protocol):
     """Runs generations on one neuron."""
 
-    def start(self, request: generation.GenerateRequest, sink: Sink) -> NeuronSequence:
-        """Begins a generation; never waits. All that goes wrong reaches the sink.
+    __slots__ = ()
 
-        The request must not be changed before the sink has heard of its end.
+    def start(self, request: generation.GenerateRequest, sink: Sink) -> NeuronSequence:
+        """Begins a generation without waiting. Errors reach the sink, none is raised.
+
+        The request must not be changed before the sink was told of its end.
         """
         ...
 
     async def close(self) -> None:
-        """Ends everything that runs with NEURON_LOST."""
+        """Fails everything that runs with NEURON_LOST."""
         ...
 
 
 def token_count(event: generation.GenerateResponse) -> int:
-    """Tokens that an event carries: what it takes from a sequence's credit."""
+    """How many tokens an event carries, which is how much of the credit it uses up."""
     kind = event.WhichOneof("event")
     if kind == "text":
         return len(event.text.token_ids)

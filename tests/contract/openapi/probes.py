@@ -7,7 +7,7 @@ from typing import Any, Final, NamedTuple
 
 from services.gateway.dialects.common import signature
 from tests.contract.openapi.document import Document
-from tests.unit.gateway.dialects.openai_chat.test_decode import PIXEL
+from tests.unit.gateway.dialects.conversations import PIXEL
 
 _PREFIX: Final = "#/components/schemas/"
 Put = Callable[[Any], Any]

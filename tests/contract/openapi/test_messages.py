@@ -16,7 +16,7 @@ from tests.contract.openapi.document import Document
 from tests.contract.openapi.messages_api import CheckedMessages
 from tests.contract.openapi.test_chat import PERSON
 from tests.unit.gateway.dialects.answers import HEAD
-from tests.unit.gateway.dialects.openai_chat.test_decode import PIXEL
+from tests.unit.gateway.dialects.conversations import PIXEL
 
 WEATHER: dict[str, Any] = {
     "name": "weather",

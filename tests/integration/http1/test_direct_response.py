@@ -13,9 +13,9 @@ import httpx
 import pytest
 from starlette.types import Receive, Scope, Send
 
-from services.gateway.http1.direct import DirectResponse, direct_response
+from services.gateway.http1.direct import DirectResponse
 from services.gateway.http1.exchange import Exchange
-from services.gateway.http1.pumped import PumpedResponse
+from services.gateway.http1.pumped import PumpedResponse, direct_response
 from services.gateway.server import Http1Codec, ServerOptions
 from tests.integration.http1.serving import DEADLINE_SECONDS, Client, Served, served
 

@@ -65,6 +65,19 @@ def test_stock_configurations_get_the_stock_codec() -> None:
     assert isinstance(choose_codec(None, switched_off, *rest), H11Protocol)
 
 
+def test_another_hypercorn_keeps_its_own_codec(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def nothing(scope: Scope, receive: Receive, send: Send) -> None: ...
+
+    def codec() -> str:
+        server = HttpServer(nothing, ServerOptions(listen="127.0.0.1:0"))
+        server.close()
+        return server.http1_codec
+
+    assert codec() == "direct"
+    monkeypatch.setattr("services.gateway.http1.install.version", lambda _: "0.19.0")
+    assert codec() == "stock"
+
+
 def test_a_taken_port_is_named() -> None:
     async def nothing(scope: Scope, receive: Receive, send: Send) -> None: ...
 

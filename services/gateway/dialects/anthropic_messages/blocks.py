@@ -1,4 +1,4 @@
-"""Messages and content blocks into canonical turns."""
+"""Messages and content blocks to the messages of a canonical conversation."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class TurnReader:
     """Reads one conversation.
 
     Args:
-        lax: pass over blocks that nobody knows (a beta header was sent).
+        lax: ignore blocks of unknown types (a beta header was sent).
     """
 
     def __init__(self, *, lax: bool) -> None:
@@ -75,9 +75,9 @@ class TurnReader:
                 raise bad(f"{path}.role", f"{one.role!r} is none of user, assistant, system.")
 
     def _user(self, blocks: Sequence[Block], path: str) -> list[conversation.Message]:
-        """Tool results first, as the API demands and templates expect, then what the user says.
+        """Tool results first, as the API requires and templates expect, then the user's own text.
 
-        System instructions among the blocks keep their place between what is said.
+        System instructions among the blocks keep their place in the user's text.
         """
         found: list[conversation.Message] = []
         said: list[conversation.Part] = []

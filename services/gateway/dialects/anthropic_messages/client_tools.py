@@ -13,14 +13,14 @@ from services.gateway.dialects.anthropic_messages.fields import ToolDefinition
 
 
 class ToolDescription(NamedTuple):
-    """What a model has to know of a tool."""
+    """Description and JSON schema of a tool, as a model is given them."""
 
     description: str
     schema: Mapping[str, Any]
 
 
 def described(one: ToolDefinition) -> ToolDescription | None:
-    """What the model is told of a tool that has a date for a schema (`bash_20250124`).
+    """Description and schema of a tool that the API defines by a dated name (`bash_20250124`).
 
     Returns:
         None for a tool that no client runs.

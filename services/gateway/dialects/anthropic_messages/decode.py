@@ -40,11 +40,11 @@ class MessageDetail:
     """What the encoder needs again.
 
     Attributes:
-        shows_thinking: thoughts are told; otherwise only their signatures.
+        shows_thinking: the text of thinking blocks is sent; otherwise only their signatures.
         is_beta: the answer has the fields of the beta API besides.
         edits_context: the request asked for edits of its context. None is ever applied here, and
             the answer says so.
-        only_prefills: nothing is wanted but the prompt in the cache (`max_tokens: 0`).
+        only_prefills: the request is only to fill the cache (`max_tokens: 0`).
     """
 
     shows_thinking: bool = True
@@ -95,7 +95,7 @@ def _detail(wire: MessagesRequest, head: Head) -> MessageDetail:
 
 
 def is_beta(head: Head) -> bool:
-    """Whether the beta API is asked: its answers have fields that others lack."""
+    """True if the request is to the beta API, whose answers have more fields."""
     return head.query.get("beta") == "true" or "anthropic-beta" in head.headers
 
 

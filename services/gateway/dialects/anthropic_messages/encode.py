@@ -1,4 +1,4 @@
-"""Collected events into one message; errors and usage in the API's shape."""
+"""Whole messages, usage and counts in the shape of the Anthropic API."""
 
 from __future__ import annotations
 
@@ -6,12 +6,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, Final
 
-import msgspec
-
 from cortex.v1 import generation_pb2 as generation
 from services.gateway.dialects.anthropic_messages.decode import MessageDetail, is_beta
 from services.gateway.dialects.common import signature
-from services.gateway.dialects.common.json_body import encode
+from services.gateway.dialects.common.json_body import encode, object_of
 from services.gateway.dialects.dialect import Collected, DecodedRequest, Head
 
 _STOP_REASONS: Final = {
@@ -46,7 +44,7 @@ def message(
     end: dict[str, Any],
     usage: generation.Usage,
 ) -> dict[str, Any]:
-    """The message, as the body has it and as a stream begins with it."""
+    """The message object: of a whole answer, and of a stream's first event."""
     detail: MessageDetail = decoded.detail
     told: dict[str, Any] = {
         "id": message_id(head),
@@ -75,7 +73,7 @@ NO_END: Final[Mapping[str, Any]] = MappingProxyType(
 
 
 def prefill_end() -> dict[str, Any]:
-    """Why a message ended of which nothing but the prompt was wanted."""
+    """The end of a message that was only to fill the cache (`max_tokens: 0`)."""
     return {**NO_END, "stop_reason": "max_tokens"}
 
 
@@ -90,22 +88,13 @@ def _blocks(one: Collected, detail: MessageDetail) -> Iterable[dict[str, Any]]:
         elif kind == "tool_call":
             yield {
                 **call_head(value.call_id, value.name),
-                "input": _arguments(value.arguments_json),
+                "input": object_of(value.arguments_json),
             }
 
 
 def call_head(call_id: str, name: str) -> dict[str, Any]:
     """A `tool_use` block without its input. The model calls tools itself, never by code."""
     return {"type": "tool_use", "id": call_id, "name": name, "caller": {"type": "direct"}}
-
-
-def _arguments(arguments_json: str) -> Any:
-    """The arguments as the object that the API promises; what is none is kept under one key."""
-    try:
-        found = msgspec.json.decode(arguments_json or "{}")
-    except msgspec.DecodeError:
-        found = arguments_json
-    return found if isinstance(found, dict) else {"arguments": found}
 
 
 def stop_fields(finished: generation.GenerationFinished, *, called: bool) -> dict[str, Any]:
@@ -121,7 +110,7 @@ def stop_fields(finished: generation.GenerationFinished, *, called: bool) -> dic
 
 
 def usage_object(usage: generation.Usage, detail: MessageDetail) -> dict[str, Any]:
-    """`usage`; what came from the cache is no part of `input_tokens` in this API."""
+    """The `usage` object; in this API cached tokens are no part of `input_tokens`."""
     told: dict[str, Any] = {
         "input_tokens": usage.prompt_tokens - usage.cached_prompt_tokens,
         "cache_creation_input_tokens": 0,
@@ -140,7 +129,7 @@ _GENERAL_USAGE: Final[Mapping[str, Any]] = MappingProxyType(
 
 
 def prefill_usage(usage: generation.Usage) -> generation.Usage:
-    """The usage without the one token that an engine generates at least."""
+    """The usage without the one token that an engine has to generate."""
     return generation.Usage(
         prompt_tokens=usage.prompt_tokens, cached_prompt_tokens=usage.cached_prompt_tokens
     )

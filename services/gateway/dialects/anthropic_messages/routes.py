@@ -1,10 +1,11 @@
-"""Where messages are served and counted."""
+"""The routes of the Anthropic API for messages."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 from starlette.routing import Route
+from typing_extensions import override
 
 from services.backplane.errors import FleetError
 from services.gateway.dialects.anthropic_messages import decode, encode
@@ -13,51 +14,54 @@ from services.gateway.dialects.common.anthropic_body import envelope
 from services.gateway.dialects.dialect import (
     Collected,
     DecodedRequest,
+    Dialect,
     FleetQueries,
     Head,
+    Lookup,
     Mount,
     Projector,
 )
 
 
-class AnthropicMessages:
+class AnthropicMessages(Dialect):
     """Anthropic messages."""
 
     name: str = "anthropic_messages"
     content_type: bytes = b"text/event-stream; charset=utf-8"
 
+    @override
     def decode(self, body: bytes, head: Head) -> DecodedRequest:
-        """Reads a request."""
         return decode.decode(body, head)
 
+    @override
     def projector(self, decoded: DecodedRequest, head: Head) -> Projector:
-        """A fresh encoder for one streamed response."""
         detail: decode.MessageDetail = decoded.detail
         make = PrefillProjector if detail.only_prefills else MessagesProjector
         return make(decoded, head)
 
+    @override
     def body(self, decoded: DecodedRequest, head: Head, choices: Sequence[Collected]) -> bytes:
-        """The whole response, unstreamed."""
         return encode.body(decoded, head, choices)
 
+    @override
     def error(self, error: FleetError, head: Head | None) -> bytes:
-        """The error envelope."""
         return envelope(error, head)
 
 
-class AnthropicCount:
+class AnthropicCount(Lookup):
     """Counts the tokens of a message that is not generated."""
 
     name: str = "anthropic_count_tokens"
 
+    @override
     async def answer(self, body: bytes, head: Head, fleet: FleetQueries) -> bytes:
         """The count."""
         request, edits_context = decode.decode_count(body, head)
         counted = await fleet.count_tokens(request)
         return encode.count(counted.tokens, head, edits_context=edits_context)
 
+    @override
     def error(self, error: FleetError, head: Head | None) -> bytes:
-        """The error envelope."""
         return envelope(error, head)
 
 

@@ -1,4 +1,4 @@
-"""Events into the events of a streamed message.
+"""Streamed messages.
 
 Source: Anthropic API reference, streaming messages.
 """
@@ -6,6 +6,8 @@ Source: Anthropic API reference, streaming messages.
 from __future__ import annotations
 
 from typing import Any
+
+from typing_extensions import override
 
 from cortex.v1 import generation_pb2 as generation
 from services.backplane.errors import FleetError
@@ -23,7 +25,7 @@ from services.gateway.dialects.anthropic_messages.encode import (
 from services.gateway.dialects.common import openai_body, signature
 from services.gateway.dialects.common.anthropic_body import envelope
 from services.gateway.dialects.common.json_body import encode
-from services.gateway.dialects.dialect import DecodedRequest, Head
+from services.gateway.dialects.dialect import DecodedRequest, Head, Projector
 
 
 def event(kind: str, **fields: Any) -> bytes:
@@ -32,14 +34,12 @@ def event(kind: str, **fields: Any) -> bytes:
     return b"event: " + kind.encode() + b"\ndata: " + data + b"\n\n"
 
 
-class MessagesProjector:
+class MessagesProjector(Projector):
     """One streamed message.
 
-    `message_start` waits for the prompt's measure, which it carries, but not longer than to the
-    first heartbeat. Content blocks follow one another; a new kind of delta ends the open one.
+    `message_start` carries the number of prompt tokens and waits for it, at most until the first
+    heartbeat. Content blocks follow one another; another kind of delta ends the open block.
     """
-
-    comment: bytes = b": keep-alive\n\n"
 
     def __init__(self, decoded: DecodedRequest, head: Head) -> None:
         self._decoded = decoded
@@ -55,10 +55,12 @@ class MessagesProjector:
         self._prefix = b""
         self._thought: list[str] = []
 
+    @override
     def open(self) -> bytes:
-        """Nothing yet."""
+        """Nothing: the message starts with its token count."""
         return b""
 
+    @override
     def text(self, choice: int, text: str, tokens: int) -> bytes:
         """A text delta."""
         if not text:
@@ -68,6 +70,7 @@ class MessagesProjector:
         start = self._begin("text", {"type": "text", "text": "", "citations": None})
         return start + self._prefix + self._encode(text) + b"}}\n\n"
 
+    @override
     def event(self, choice: int, event: generation.GenerateResponse) -> bytes:
         """Whatever else there is to tell."""
         match event.WhichOneof("event"):
@@ -84,14 +87,17 @@ class MessagesProjector:
             case _:
                 return b""
 
+    @override
     def finish(self, choice: int, finished: generation.GenerationFinished) -> bytes:
         """The end of the message, with its usage."""
         return self._end(stop_fields(finished, called=self._called), finished.usage)
 
+    @override
     def fail(self, error: FleetError) -> bytes:
         """The error in place of an end."""
         return b"event: error\ndata: " + envelope(error, self._head) + b"\n\n"
 
+    @override
     def heartbeat(self) -> bytes:
         """A ping; the message begins before it."""
         return self._start() + event("ping")
@@ -168,19 +174,22 @@ class MessagesProjector:
 
 
 class PrefillProjector(MessagesProjector):
-    """A message of which nothing but the prompt in the cache was wanted: it stays empty."""
+    """A message that is only to fill the cache (`max_tokens: 0`): it stays empty."""
 
+    @override
     def text(self, choice: int, text: str, tokens: int) -> bytes:
         """Nothing: an engine generates one token at least."""
         return b""
 
+    @override
     def event(self, choice: int, event: generation.GenerateResponse) -> bytes:
-        """What is told before the first token."""
+        """Drops deltas; passes on what comes before the first token."""
         is_delta = event.WhichOneof("event") in {"text", "reasoning", "tool_call"}
         return b"" if is_delta else super().event(choice, event)
 
+    @override
     def finish(self, choice: int, finished: generation.GenerationFinished) -> bytes:
-        """The end, at no token."""
+        """The end of a message without tokens."""
         return self._end(prefill_end(), prefill_usage(finished.usage))
 
 

@@ -31,9 +31,9 @@ _DEFINITION: Final = BodyReader(ToolDefinition, FieldRules(ignored=frozenset()))
 
 
 def tools_of(wire: PromptFields) -> Sequence[conversation.Tool]:
-    """All tools that stand at the end of the conversation.
+    """The tools that are offered at the end of the conversation.
 
-    Claude Code adds and removes tools by blocks in mid-conversation.
+    Claude Code adds and removes tools with blocks within the conversation.
 
     Raises:
         FleetError: UNSUPPORTED_FIELD for a tool that the API would run itself.

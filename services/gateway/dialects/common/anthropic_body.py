@@ -1,4 +1,4 @@
-"""What every answer of Anthropic's API may be: the envelope of an error."""
+"""How errors are worded for clients of the Anthropic API."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from services.gateway.dialects.dialect import Head
 
 
 def wording(error: FleetError) -> str:
-    """The message; too long a prompt in the words that clients of this API look for."""
+    """The error's message; for CONTEXT_TOO_LONG in the words that clients look for."""
     facts = error.facts
     if error.reason is Reason.CONTEXT_TOO_LONG and "max_context_tokens" in facts:
         measured, most = facts.get("prompt_tokens", "?"), facts["max_context_tokens"]
@@ -17,7 +17,7 @@ def wording(error: FleetError) -> str:
 
 
 def envelope(error: FleetError, head: Head | None) -> bytes:
-    """The body of a refused request, and the data of a stream's `error` event."""
+    """The body of an error response, and the data of a stream's `error` event."""
     return encode(
         {
             "type": "error",

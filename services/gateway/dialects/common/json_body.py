@@ -1,7 +1,7 @@
-"""JSON bodies into typed structs, with the field at fault named in every complaint.
+"""Decodes JSON bodies to typed structs; every refusal names the field at fault.
 
 The fast path is one typed decode. Only a body with a field that the struct lacks takes the slow
-one, where the dialect's `FieldRules` say whether that field is passed over or refused.
+path, where the dialect's `FieldRules` say whether that field is ignored or refused.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from services.backplane.errors import FleetError, Reason
 
 T = TypeVar("T")
 
-# Compact JSON in UTF-8; the library's own, since every token comes through here.
+# Compact JSON in UTF-8: the library's own function, because it is called for every token.
 encode: Final[Callable[[Any], bytes]] = msgspec.json.encode
 
 _AT = re.compile(r"(?s)^(?P<what>.*?)(?: - at (?:`key` in )?`\$(?P<path>.*)`)?$")
@@ -31,12 +31,12 @@ def encode_text(value: Any) -> str:
 
 
 def bad(field: str | None, message: str) -> FleetError:
-    """A refusal of one field's value; the message goes on behind the field's name."""
+    """BAD_REQUEST for one field; the message is put behind the field's name."""
     return FleetError(Reason.BAD_REQUEST, f"{field}: {message}" if field else message, field=field)
 
 
 def unsupported(field: str, message: str) -> FleetError:
-    """A refusal of something that is well formed and that nobody here can do."""
+    """UNSUPPORTED_FIELD: well formed, but nothing here can do it."""
     return FleetError(Reason.UNSUPPORTED_FIELD, f"{field}: {message}", field=field)
 
 
@@ -49,9 +49,9 @@ class FieldRules:
     """What happens to a top-level field that the dialect's struct does not name.
 
     Attributes:
-        ignored: accepted and passed over: the real API takes them and they change no token.
-        refused: sampling fields that no engine here has, with the values at which they are off.
-        unknown: words the refusal of all others, in the dialect's own way.
+        ignored: names of fields that are ignored: the API has them and they change no token.
+        refused: sampling fields that no engine here has, and the values that turn them off.
+        unknown: words the refusal of all other fields.
     """
 
     ignored: frozenset[str]
@@ -61,7 +61,7 @@ class FieldRules:
     unknown: Callable[[str], str] = _unknown
 
     def strip(self, fields: dict[str, Any], known: frozenset[str], *, lax: bool) -> dict[str, Any]:
-        """Keeps what the struct knows.
+        """The fields that the struct has.
 
         Raises:
             FleetError: UNSUPPORTED_FIELD for a sampling field that is on, BAD_REQUEST for a field
@@ -80,7 +80,12 @@ class FieldRules:
 
 
 class BodyReader:
-    """Reads one kind of body."""
+    """Decodes one kind of body.
+
+    Args:
+        shape: the msgspec struct.
+        rules: for fields that it lacks.
+    """
 
     def __init__(self, shape: type[Any], rules: FieldRules) -> None:
         self._decoder = msgspec.json.Decoder(shape)
@@ -92,7 +97,7 @@ class BodyReader:
 
         Args:
             body: the whole body.
-            lax: pass over top-level fields that nobody knows (a beta header was sent).
+            lax: ignore top-level fields that are not known (a beta header was sent).
 
         Raises:
             FleetError: with the path of the field at fault.
@@ -138,12 +143,12 @@ def convert(value: Any, shape: type[T], path: str) -> T:
 
 
 def not_json(broken: Exception) -> FleetError:
-    """The refusal of a body that is no JSON in UTF-8."""
+    """BAD_REQUEST for a body that is no JSON in UTF-8."""
     return FleetError(Reason.BAD_REQUEST, f"The body is not valid JSON in UTF-8: {broken}.")
 
 
 def complained(complaint: msgspec.ValidationError, base: str = "") -> FleetError:
-    """Turns the decoder's complaint into ours, with the path dotted (`messages.0.content`)."""
+    """BAD_REQUEST for a decoder's error, with the field's path in dots (`messages.0.content`)."""
     match = _AT.match(str(complaint))
     what, path = (match["what"], match["path"] or "") if match else (str(complaint), "")
     missing = _MISSING.search(what)
@@ -157,8 +162,20 @@ def complained(complaint: msgspec.ValidationError, base: str = "") -> FleetError
     return bad(field, what if what.endswith(".") else what + ".")
 
 
+def object_of(arguments_json: str) -> dict[str, Any]:
+    """The arguments of a call as the object that an API promises.
+
+    What the model wrote may be no JSON, or no object: it is then kept under the key `arguments`.
+    """
+    try:
+        found = msgspec.json.decode(arguments_json or "{}")
+    except msgspec.DecodeError:
+        found = arguments_json
+    return found if isinstance(found, dict) else {"arguments": found}
+
+
 def text_of(raw: msgspec.Raw, path: str) -> str:
-    """Text of a JSON object that is kept as the caller wrote it; empty where it is null or absent.
+    """A JSON object as text, just as the client wrote it; empty where it is null or absent.
 
     Raises:
         FleetError: BAD_REQUEST where it is something else than an object or not UTF-8.

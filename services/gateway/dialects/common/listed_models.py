@@ -1,4 +1,4 @@
-"""What the listings of several dialects say alike of a model."""
+"""What the listings of several dialects have in common."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _CAPABILITIES: Final[Mapping[int, str]] = MappingProxyType(
 
 
 def with_aliases(models: Sequence[ListedModel]) -> list[ListedModel]:
-    """Every name that may be asked for: each model, then each of its aliases as a copy of it."""
+    """All models, then one more entry for each of their aliases."""
     found = list(models)
     for one in models:
         found += (dataclasses.replace(one, model=alias, aliases=()) for alias in one.aliases)
@@ -31,5 +31,5 @@ def with_aliases(models: Sequence[ListedModel]) -> list[ListedModel]:
 
 
 def capabilities_of(one: ListedModel) -> list[str]:
-    """What the model can do, in words."""
+    """The names of what the model can do."""
     return [_CAPABILITIES[kind] for kind in one.capabilities if kind in _CAPABILITIES]

@@ -1,4 +1,4 @@
-"""What the OpenAI-shaped dialects' answers have in common: usage, log probabilities, errors."""
+"""What the answers of the OpenAI-like dialects have in common: errors, usage, log probabilities."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _STEP: Final = re.compile(r"\.(\d+)(?=\.|$)")
 
 
 def wording(error: FleetError) -> str:
-    """The message; too long a prompt in the words that clients of this API look for."""
+    """The error's message; for CONTEXT_TOO_LONG in the words that clients look for."""
     facts = error.facts
     if error.reason is Reason.CONTEXT_TOO_LONG and "max_context_tokens" in facts:
         return (
@@ -32,7 +32,7 @@ def wording(error: FleetError) -> str:
 
 
 def error_object(error: FleetError) -> dict[str, Any]:
-    """The `error` object of the API; what machines may want more of comes behind it."""
+    """The `error` object of the API; where the error has facts, they are added as `facts`."""
     row = error.reason.row
     found: dict[str, Any] = {
         "message": wording(error),
@@ -46,22 +46,22 @@ def error_object(error: FleetError) -> dict[str, Any]:
 
 
 def envelope(error: FleetError) -> bytes:
-    """The body of a refused request."""
+    """The body of an error response."""
     return encode({"error": error_object(error)})
 
 
 def error_event(error: FleetError) -> bytes:
-    """The last event of a broken stream: no `[DONE]`, so that it cannot pass for a whole one."""
+    """The last event of a stream that failed; without `[DONE]`, so that it looks incomplete."""
     return b"data: " + envelope(error) + b"\n\n"
 
 
 def end_of_stream() -> bytes:
-    """The last event of a stream that ended well."""
+    """The last event of a complete stream: `[DONE]`."""
     return _DONE
 
 
 def usage_object(usage: generation.Usage) -> dict[str, Any]:
-    """`usage` as chat and completions tell it."""
+    """The `usage` object of chat and completions."""
     return {
         "prompt_tokens": usage.prompt_tokens,
         "completion_tokens": usage.completion_tokens,
@@ -72,7 +72,7 @@ def usage_object(usage: generation.Usage) -> dict[str, Any]:
 
 
 def total(usages: Iterable[generation.Usage]) -> generation.Usage:
-    """The usage of several choices of one prompt: it was read once, each answer was written."""
+    """The usage of several choices of one prompt, whose tokens count only once."""
     first, *others = usages
     if not others:
         return first
@@ -87,9 +87,10 @@ def total(usages: Iterable[generation.Usage]) -> generation.Usage:
 
 
 def finish_reason(reason: generation.FinishReason.ValueType, *, called: bool) -> str:
-    """The API's word for why a generation ended.
+    """The API's `finish_reason`.
 
-    A call that was made counts whatever ended the text behind it: agents run tools only then.
+    Where a tool was called it is `tool_calls`, whatever ended the text after it: agents run tools
+    only then.
     """
     if reason == generation.FINISH_REASON_MAX_TOKENS:
         return "length"
@@ -97,7 +98,7 @@ def finish_reason(reason: generation.FinishReason.ValueType, *, called: bool) ->
 
 
 def logprob_objects(logprobs: Iterable[generation.TokenLogprob]) -> list[dict[str, Any]]:
-    """`logprobs.content` as chat and Responses tell it."""
+    """`logprobs.content` of chat and Responses."""
     return [
         _logprob(one) | {"top_logprobs": [_logprob(other) for other in one.alternatives]}
         for one in logprobs
@@ -113,17 +114,17 @@ def _logprob(one: generation.TokenLogprob) -> dict[str, Any]:
 
 
 def comment_line(words: str) -> bytes:
-    """A comment of the event stream, for people who watch it."""
+    """A comment in the event stream, for people who watch it."""
     return b": " + words.replace("\r", " ").replace("\n", " ").encode() + b"\n\n"
 
 
 def repairs(notes: Sequence[str]) -> bytes:
-    """Comments that tell what was mended in the model's own words."""
+    """Comments that say what was repaired in the model's tool calls."""
     return b"".join(comment_line(f"repaired: {note}") for note in notes if note)
 
 
 def queued(event: generation.GenerationQueued) -> bytes:
-    """A comment that tells the place in the queue."""
+    """A comment that says the place in the queue."""
     words = f"queued, {event.position} before this one"
     if event.HasField("eta"):
         words += f", about {protobuf_time.seconds(event.eta):.0f} s"

@@ -1,4 +1,4 @@
-"""Sampling and stop fields that the OpenAI-shaped dialects share, and their canonical form.
+"""Sampling and stop fields of the OpenAI-like dialects, and their canonical form.
 
 Bounds are those of the OpenAI API reference; the local fields (`min_p`, `top_k`, …) follow vLLM and
 llama.cpp.
@@ -105,9 +105,12 @@ class SamplingFields(msgspec.Struct, kw_only=True):
 
 
 def fill_sampling(fields: SamplingFields, sampling: generation.Sampling) -> None:
-    """Writes the canonical form; what was not sent stays unset.
+    """Fills the canonical message in; fields that were not sent stay unset.
 
-    In place, because protobuf copies a message that is handed to another's constructor.
+    In place, because protobuf copies a message that is passed to the constructor of another.
+
+    Raises:
+        FleetError: BAD_REQUEST with the name of the field.
     """
     for name in _COPIED:
         value = getattr(fields, name)
@@ -162,7 +165,7 @@ def fill_stop(
     stop: str | Sequence[str] | None,
     max_tokens: int | None,
 ) -> None:
-    """Writes the canonical stop rules; what was not sent stays unset."""
+    """Fills the canonical stop rules in; fields that were not sent stay unset."""
     if max_tokens is not None:
         rules.max_tokens = max_tokens
     if stop is not None:

@@ -1,8 +1,8 @@
-"""Signatures of thinking blocks: what lets a thought that was not shown come back.
+"""Signatures of thinking blocks, which may carry reasoning that the client is not shown.
 
-Clients echo thinking blocks unread, signature included. Where the display is `omitted` the text is
-empty and the signature carries the thought, compressed; the next turn's prompt is then the very one
-that the cache holds. Where it is shown, the signature is a short digest.
+Clients send thinking blocks back unread, with their signatures. Where the text is not shown
+(`display: omitted`), the signature carries it, compressed, so that the next turn's prompt is the
+one that is in the cache. Where it is shown, the signature is a short digest.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ _LONGEST: Final = 1 << 22
 
 
 def sign(thought: str, *, carry: bool) -> str:
-    """A signature of the thought; it holds the thought itself where `carry` is set."""
+    """Signs reasoning; with `carry` the signature contains the text itself, compressed."""
     if not carry:
         return _DIGEST + hashlib.blake2b(thought.encode(), digest_size=16).hexdigest()
     return _MARK + base64.b64encode(zlib.compress(thought.encode())).decode()
 
 
 def thought_in(signature: str) -> str | None:
-    """The thought that a signature carries; None for a signature of somebody else's."""
+    """The reasoning that a signature carries; None where it carries none of ours."""
     if not signature.startswith(_MARK):
         return None
     try:

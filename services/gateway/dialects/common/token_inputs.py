@@ -15,7 +15,7 @@ Inputs: TypeAlias = str | list[Any]
 
 
 def texts_or_tokens(found: Inputs, path: str) -> list[str | list[int]]:
-    """Every input, as text or as token ids.
+    """The inputs as a list, each as text or as token ids.
 
     Raises:
         FleetError: BAD_REQUEST with the path of the input at fault.
@@ -46,7 +46,7 @@ def _is_token(found: Any) -> bool:
 
 
 def inputs_of(found: Inputs, path: str) -> list[neuron.EmbedInput]:
-    """Texts or token ids, one or many.
+    """The inputs of an embedding request.
 
     Raises:
         FleetError: BAD_REQUEST with the path of the input at fault.

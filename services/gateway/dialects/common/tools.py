@@ -1,4 +1,4 @@
-"""Tools and tool choice in canonical form, checked once for all dialects."""
+"""Makes tools and tool choices in canonical form, with the checks that all dialects need."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _LONGEST_NAME: Final = 256
 def tool(
     name: str, *, path: str, description: str | None, schema: str, strict: bool | None = None
 ) -> conversation.Tool:
-    """One tool; a missing schema means any object.
+    """A tool; without a schema it takes any object.
 
     Raises:
         FleetError: BAD_REQUEST for a name that is empty or far too long.
@@ -31,7 +31,11 @@ def tool(
 
 
 def distinct(tools: Sequence[conversation.Tool]) -> Sequence[conversation.Tool]:
-    """The same tools, if no two share a name."""
+    """Returns the tools, if no two have the same name.
+
+    Raises:
+        FleetError: BAD_REQUEST where two have.
+    """
     seen: set[str] = set()
     for one in tools:
         if one.name in seen:

@@ -1,4 +1,4 @@
-"""Building blocks of the canonical conversation that every dialect's decoder uses."""
+"""Makes the parts and messages of a canonical conversation."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ def text(value: str) -> conversation.Part:
 
 
 def reasoning(value: str, signature: str = "") -> conversation.Part:
-    """What the model thought in an earlier turn."""
+    """Reasoning of the model in an earlier turn."""
     return conversation.Part(reasoning=conversation.ReasoningPart(text=value, signature=signature))
 
 
 def call(call_id: str, name: str, arguments_json: str) -> conversation.Part:
-    """A call that the model made in an earlier turn; no arguments count as none (`{}`)."""
+    """A call that the model made in an earlier turn; empty arguments become `{}`."""
     return conversation.Part(
         tool_call=conversation.ToolCall(
             call_id=call_id, name=name, arguments_json=arguments_json or "{}"
@@ -40,7 +40,7 @@ def result(
     names: dict[str, str],
     is_error: bool | None = False,
 ) -> conversation.Message:
-    """The turn that carries one tool's result; its name is looked up among the calls so far."""
+    """The message with the result of one call; `names` has the tool of each call so far."""
     found = conversation.ToolResult(
         call_id=call_id, parts=parts, is_error=bool(is_error), name=names.get(call_id, "")
     )

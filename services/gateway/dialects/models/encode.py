@@ -14,6 +14,7 @@ from cortex.v1 import model_pb2
 from cortex.v1 import registry_service_pb2 as registry
 from services.gateway.dialects.common.json_body import bad
 from services.gateway.dialects.common.listed_models import capabilities_of
+from services.gateway.dialects.common.paging import page_limit
 from services.gateway.dialects.dialect import ListedModel
 from services.gateway.dialects.models.anthropic_capabilities import capabilities
 
@@ -109,7 +110,7 @@ def anthropic_page(models: Sequence[ListedModel], query: Mapping[str, str]) -> d
     Raises:
         FleetError: BAD_REQUEST for a limit out of range or an id that is not in the list.
     """
-    limit = _limit(query.get("limit"))
+    limit = page_limit(query.get("limit"), default=_DEFAULT_PAGE, most=_LONGEST_PAGE)
     names = [one.model for one in models]
     if "after_id" in query:
         models = models[_position(names, query["after_id"], "after_id") + 1 :]
@@ -127,14 +128,6 @@ def _page(models: Sequence[ListedModel], *, has_more: bool) -> dict[str, Any]:
         "first_id": models[0].model if models else None,
         "last_id": models[-1].model if models else None,
     }
-
-
-def _limit(text: str | None) -> int:
-    if text is None:
-        return _DEFAULT_PAGE
-    if not text.isdecimal() or not 1 <= int(text) <= _LONGEST_PAGE:
-        raise bad("limit", f"must be a number from 1 to {_LONGEST_PAGE}.")
-    return int(text)
 
 
 def _position(names: Sequence[str], name: str, field: str) -> int:

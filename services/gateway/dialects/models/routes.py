@@ -1,15 +1,16 @@
-"""Where models are listed and looked up."""
+"""The routes of model listings."""
 
 from __future__ import annotations
 
 from starlette.routing import Route
+from typing_extensions import override
 
 from services.backplane.errors import FleetError, Reason
 from services.gateway.dialects.common import openai_body
 from services.gateway.dialects.common.anthropic_body import envelope
 from services.gateway.dialects.common.json_body import encode as to_json
 from services.gateway.dialects.common.listed_models import with_aliases
-from services.gateway.dialects.dialect import FleetQueries, Head, Mount
+from services.gateway.dialects.dialect import FleetQueries, Head, Lookup, Mount
 from services.gateway.dialects.models import encode
 
 
@@ -17,11 +18,12 @@ def _is_anthropic(head: Head | None) -> bool:
     return head is not None and "anthropic-version" in head.headers
 
 
-class ModelList:
+class ModelList(Lookup):
     """The listing, in the shape of whichever SDK asks."""
 
     name: str = "models"
 
+    @override
     async def answer(self, body: bytes, head: Head, fleet: FleetQueries) -> bytes:
         """The listing."""
         models = with_aliases(fleet.models())
@@ -29,6 +31,7 @@ class ModelList:
             return to_json(encode.anthropic_page(models, head.query))
         return to_json(encode.openai_list(models))
 
+    @override
     def error(self, error: FleetError, head: Head | None) -> bytes:
         """The error envelope, in the same SDK's shape."""
         if _is_anthropic(head):
@@ -41,6 +44,7 @@ class OneModel(ModelList):
 
     name: str = "model"
 
+    @override
     async def answer(self, body: bytes, head: Head, fleet: FleetQueries) -> bytes:
         """The model."""
         name = head.path.get("model", "")

@@ -53,8 +53,8 @@ class OllamaDetail:
 
     Attributes:
         model: as the client spelled it, tag and all.
-        chats: the answer is a message, not a `response`.
-        only_loads: there was nothing to say: the model is loaded, or let go.
+        chats: the answer is a `message` (chat), not a `response` (generate).
+        only_loads: the prompt was empty: the model is only to be loaded or unloaded.
         logprobs: log probabilities were asked for.
     """
 
@@ -65,7 +65,7 @@ class OllamaDetail:
 
 
 def model_name(asked: str) -> str:
-    """The fleet's name for what an Ollama client asks for: `:latest` is what has no tag here."""
+    """The fleet's name of a model: without the tag `:latest`, which Ollama's clients add."""
     return asked.removesuffix(_LATEST)
 
 

@@ -1,6 +1,6 @@
-"""What a model's files are, in the words of the Ollama API.
+"""How the Ollama API describes the files of a model.
 
-Nothing is invented: what no neuron has told yet is empty or 0.
+What no neuron has reported yet is empty or 0.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def model_info(one: ListedModel) -> dict[str, Any]:
 
 
 def size_bytes(one: ListedModel) -> int:
-    """Of the files."""
+    """Size of the files, in bytes; 0: not known."""
     return one.weights.bytes if one.weights else 0
 
 

@@ -1,4 +1,4 @@
-"""Ollama's embedding bodies, both ways."""
+"""Decodes and encodes the embedding bodies of the Ollama API."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def _decoded(wire: EmbedRequest, head: Head, inputs: list[neuron.EmbedInput]) ->
 
 
 def body(decoded: DecodedEmbed, answer: neuron.EmbedResponse) -> bytes:
-    """The vectors."""
+    """The body of the answer."""
     return encode(
         {
             "model": decoded.model,

@@ -1,4 +1,4 @@
-"""Collected events into one answer of the Ollama API; the last line of its streams."""
+"""Answers of the Ollama API: whole answers, the last line of a stream, errors."""
 
 from __future__ import annotations
 
@@ -6,12 +6,10 @@ import datetime as dt
 from collections.abc import Sequence
 from typing import Any
 
-import msgspec
-
 from cortex.v1 import generation_pb2 as generation
 from services.backplane.errors import FleetError, Reason
 from services.gateway.dialects.common import openai_body
-from services.gateway.dialects.common.json_body import encode
+from services.gateway.dialects.common.json_body import encode, object_of
 from services.gateway.dialects.dialect import Collected, DecodedRequest
 from services.gateway.dialects.ollama.decode import OllamaDetail
 
@@ -39,7 +37,7 @@ def body(decoded: DecodedRequest, choices: Sequence[Collected]) -> bytes:
 def payload(
     detail: OllamaDetail, *, text: str, thinking: str = "", calls: Sequence[dict[str, Any]] = ()
 ) -> dict[str, Any]:
-    """What a line carries: a message in chats, a response else."""
+    """The content of a line: a `message` for chats, a `response` for generate."""
     if not detail.chats:
         return {"response": text, **({"thinking": thinking} if thinking else {})}
     message: dict[str, Any] = {"role": "assistant", "content": text}
@@ -52,17 +50,11 @@ def payload(
 
 def call_object(name: str, arguments_json: str) -> dict[str, Any]:
     """One call, its arguments as an object."""
-    try:
-        arguments = msgspec.json.decode(arguments_json or "{}")
-    except msgspec.DecodeError:
-        arguments = arguments_json
-    if not isinstance(arguments, dict):
-        arguments = {"arguments": arguments}
-    return {"function": {"name": name, "arguments": arguments}}
+    return {"function": {"name": name, "arguments": object_of(arguments_json)}}
 
 
 def last_fields(decoded: DecodedRequest, finished: generation.GenerationFinished) -> dict[str, Any]:
-    """What only the last line has: why it ended, and what it cost, in nanoseconds."""
+    """The fields of the last line only: why it ended, counts, and durations in nanoseconds."""
     detail: OllamaDetail = decoded.detail
     if detail.only_loads:
         reason = "unload" if decoded.keep_alive_seconds == 0 else "load"

@@ -1,14 +1,16 @@
-"""What the Ollama API tells about models: tags, ps, show, version; and pull, honestly."""
+"""Look-ups of the Ollama API: tags, ps, show, version, pull, embeddings."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any, Final
 
+from typing_extensions import override
+
 from services.backplane.errors import FleetError, Reason
 from services.gateway.dialects.common.json_body import encode as to_json
 from services.gateway.dialects.common.listed_models import capabilities_of, with_aliases
-from services.gateway.dialects.dialect import FleetQueries, Head, ListedModel
+from services.gateway.dialects.dialect import FleetQueries, Head, ListedModel, Lookup
 from services.gateway.dialects.ollama import description, embeddings, encode
 from services.gateway.dialects.ollama.decode import model_name
 from services.gateway.dialects.ollama.fields import NAME, NameRequest
@@ -26,11 +28,11 @@ _CAPABILITIES: Final = {
 }
 
 
-class _OllamaLookup:
+class _OllamaLookup(Lookup):
     """What all of them share."""
 
+    @override
     def error(self, error: FleetError, head: Head | None) -> bytes:
-        """The error, flat."""
         return encode.envelope(error)
 
 
@@ -39,6 +41,7 @@ class OllamaVersion(_OllamaLookup):
 
     name: str = "ollama_version"
 
+    @override
     async def answer(self, body: bytes, head: Head, fleet: FleetQueries) -> bytes:
         """The version."""
         return to_json({"version": _VERSION})
@@ -49,6 +52,7 @@ class OllamaTags(_OllamaLookup):
 
     name: str = "ollama_tags"
 
+    @override
     async def answer(self, body: bytes, head: Head, fleet: FleetQueries) -> bytes:
         """The listing."""
         return to_json({"models": [_entry(one) for one in with_aliases(fleet.models())]})
@@ -59,6 +63,7 @@ class OllamaRunning(_OllamaLookup):
 
     name: str = "ollama_ps"
 
+    @override
     async def answer(self, body: bytes, head: Head, fleet: FleetQueries) -> bytes:
         """The listing."""
         loaded = [one for one in fleet.models() if one.is_loaded]
@@ -70,6 +75,7 @@ class OllamaShow(_OllamaLookup):
 
     name: str = "ollama_show"
 
+    @override
     async def answer(self, body: bytes, head: Head, fleet: FleetQueries) -> bytes:
         """What is known of it."""
         one = _find(fleet.models(), _asked(body))
@@ -87,10 +93,11 @@ class OllamaShow(_OllamaLookup):
 
 
 class OllamaPull(_OllamaLookup):
-    """Pulling: a model of the fleet is there already; no other can be had this way."""
+    """Pulling: succeeds for models that the fleet has; others cannot be pulled here."""
 
     name: str = "ollama_pull"
 
+    @override
     async def answer(self, body: bytes, head: Head, fleet: FleetQueries) -> bytes:
         """`success` where the fleet has the model.
 
@@ -114,6 +121,7 @@ class OllamaEmbed(_OllamaLookup):
 
     name: str = "ollama_embed"
 
+    @override
     async def answer(self, body: bytes, head: Head, fleet: FleetQueries) -> bytes:
         """The vectors."""
         decoded = embeddings.decode(body, head)
@@ -125,6 +133,7 @@ class OllamaEmbedOne(_OllamaLookup):
 
     name: str = "ollama_embeddings"
 
+    @override
     async def answer(self, body: bytes, head: Head, fleet: FleetQueries) -> bytes:
         """The vector."""
         decoded = embeddings.decode_one(body, head)
@@ -133,10 +142,11 @@ class OllamaEmbedOne(_OllamaLookup):
 
 
 class OllamaUnsupported(_OllamaLookup):
-    """What changes models on disk: the operator's business here."""
+    """Requests that change models on disk, which only the operator does here."""
 
     name: str = "ollama_unsupported"
 
+    @override
     async def answer(self, body: bytes, head: Head, fleet: FleetQueries) -> bytes:
         """Never one.
 

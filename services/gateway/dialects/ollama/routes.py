@@ -1,37 +1,45 @@
-"""Where the Ollama API is served."""
+"""The routes of the Ollama API."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 from starlette.routing import Route
+from typing_extensions import override
 
 from services.backplane.errors import FleetError
-from services.gateway.dialects.dialect import Collected, DecodedRequest, Head, Mount, Projector
+from services.gateway.dialects.dialect import (
+    Collected,
+    DecodedRequest,
+    Dialect,
+    Head,
+    Mount,
+    Projector,
+)
 from services.gateway.dialects.ollama import decode, encode, listings
 from services.gateway.dialects.ollama.stream import LineProjector
 
 
-class OllamaGenerate:
+class OllamaGenerate(Dialect):
     """Ollama's /api/generate."""
 
     name: str = "ollama_generate"
     content_type: bytes = b"application/x-ndjson"
 
+    @override
     def decode(self, body: bytes, head: Head) -> DecodedRequest:
-        """Reads a request."""
         return decode.decode_generate(body, head)
 
+    @override
     def projector(self, decoded: DecodedRequest, head: Head) -> Projector:
-        """A fresh encoder for one streamed response."""
         return LineProjector(decoded)
 
+    @override
     def body(self, decoded: DecodedRequest, head: Head, choices: Sequence[Collected]) -> bytes:
-        """The whole response, unstreamed."""
         return encode.body(decoded, choices)
 
+    @override
     def error(self, error: FleetError, head: Head | None) -> bytes:
-        """The error, flat."""
         return encode.envelope(error)
 
 
@@ -40,8 +48,8 @@ class OllamaChat(OllamaGenerate):
 
     name: str = "ollama_chat"
 
+    @override
     def decode(self, body: bytes, head: Head) -> DecodedRequest:
-        """Reads a request."""
         return decode.decode_chat(body, head)
 
 

@@ -1,21 +1,23 @@
-"""Events into lines of JSON."""
+"""Streamed answers of the Ollama API: lines of JSON."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any
 
+from typing_extensions import override
+
 from cortex.v1 import generation_pb2 as generation
 from services.backplane.errors import FleetError
 from services.gateway.dialects.common import openai_body
 from services.gateway.dialects.common.json_body import encode
-from services.gateway.dialects.dialect import DecodedRequest
+from services.gateway.dialects.dialect import DecodedRequest, Projector
 from services.gateway.dialects.ollama.decode import OllamaDetail
 from services.gateway.dialects.ollama.encode import call_object, envelope, last_fields, now, payload
 
 
-class LineProjector:
-    """One streamed answer of chat or generate. Calls are told whole, once they are."""
+class LineProjector(Projector):
+    """One streamed answer of chat or generate. A call is sent once it is complete."""
 
     def __init__(self, decoded: DecodedRequest) -> None:
         self._decoded = decoded
@@ -30,21 +32,24 @@ class LineProjector:
         self._name = ""
         self._arguments: list[str] = []
 
-    @property
+    @override
     def comment(self) -> bytes:
         """Lines of JSON have no comments: a line that adds nothing stands for one."""
         return self.heartbeat()
 
+    @override
     def open(self) -> bytes:
         """Nothing: this stream has no opening."""
         return b""
 
+    @override
     def text(self, choice: int, text: str, tokens: int) -> bytes:
         """A line of text."""
         if not text or self._detail.only_loads:
             return b""
         return self._end_call() + self._line(text)
 
+    @override
     def event(self, choice: int, event: generation.GenerateResponse) -> bytes:
         """Thinking, calls, text with log probabilities."""
         if self._detail.only_loads:
@@ -59,6 +64,7 @@ class LineProjector:
             case _:
                 return b""
 
+    @override
     def finish(self, choice: int, finished: generation.GenerationFinished) -> bytes:
         """The last line."""
         before = self._end_call()
@@ -70,10 +76,12 @@ class LineProjector:
         }
         return before + encode(last) + b"\n"
 
+    @override
     def fail(self, error: FleetError) -> bytes:
         """The error in place of a last line."""
         return envelope(error) + b"\n"
 
+    @override
     def heartbeat(self) -> bytes:
         """A line that adds nothing."""
         return self._line("")

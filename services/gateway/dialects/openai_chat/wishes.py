@@ -1,4 +1,4 @@
-"""Tools, output shape and reasoning wishes of a chat request, in canonical form."""
+"""Tools, output constraint and reasoning of a chat request, in canonical form."""
 
 from __future__ import annotations
 

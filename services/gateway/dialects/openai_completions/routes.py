@@ -1,4 +1,4 @@
-"""Where legacy completions are served."""
+"""The routes of legacy completions."""
 
 from __future__ import annotations
 
@@ -6,36 +6,44 @@ from collections.abc import Sequence
 from typing import Final
 
 from starlette.routing import Route
+from typing_extensions import override
 
 from services.backplane.errors import FleetError
 from services.gateway.dialects.common import openai_body
-from services.gateway.dialects.dialect import Collected, DecodedRequest, Head, Mount, Projector
+from services.gateway.dialects.dialect import (
+    Collected,
+    DecodedRequest,
+    Dialect,
+    Head,
+    Mount,
+    Projector,
+)
 from services.gateway.dialects.openai_completions import decode, encode
 from services.gateway.dialects.openai_completions.stream import CompletionProjector
 
 _PATHS: Final = ("/v1/completions", "/completions")
 
 
-class OpenAICompletions:
+class OpenAICompletions(Dialect):
     """OpenAI legacy completions."""
 
     name: str = "openai_completions"
     content_type: bytes = b"text/event-stream; charset=utf-8"
 
+    @override
     def decode(self, body: bytes, head: Head) -> DecodedRequest:
-        """Reads a request."""
         return decode.decode(body, head)
 
+    @override
     def projector(self, decoded: DecodedRequest, head: Head) -> Projector:
-        """A fresh encoder for one streamed response."""
         return CompletionProjector(decoded, head)
 
+    @override
     def body(self, decoded: DecodedRequest, head: Head, choices: Sequence[Collected]) -> bytes:
-        """The whole response, unstreamed."""
         return encode.body(decoded, head, choices)
 
+    @override
     def error(self, error: FleetError, head: Head | None) -> bytes:
-        """The error envelope."""
         return openai_body.envelope(error)
 
 

@@ -1,27 +1,29 @@
-"""Where embeddings are served."""
+"""The routes of embeddings."""
 
 from __future__ import annotations
 
 from starlette.routing import Route
+from typing_extensions import override
 
 from services.backplane.errors import FleetError
 from services.gateway.dialects.common import openai_body
-from services.gateway.dialects.dialect import FleetQueries, Head, Mount
+from services.gateway.dialects.dialect import FleetQueries, Head, Lookup, Mount
 from services.gateway.dialects.openai_embeddings import decode, encode
 
 
-class OpenAIEmbeddings:
+class OpenAIEmbeddings(Lookup):
     """OpenAI embeddings."""
 
     name: str = "openai_embeddings"
 
+    @override
     async def answer(self, body: bytes, head: Head, fleet: FleetQueries) -> bytes:
         """The vectors."""
         decoded = decode.decode(body, head)
         return encode.body(decoded, await fleet.embed(decoded.request))
 
+    @override
     def error(self, error: FleetError, head: Head | None) -> bytes:
-        """The error envelope."""
         return openai_body.envelope(error)
 
 

@@ -1,7 +1,7 @@
-"""Responses that run in the background: told at once, found later, cancelled by their id.
+"""Responses in the background: answered at once, looked up and cancelled by their ids.
 
-They run in the process that took them. Others that share its store may look them up, cancel and
-delete them, and find out that it has ended.
+Each runs in the process that took its request. Other processes with the same store may look it up,
+cancel and delete it, and find out that its process has ended.
 """
 
 from __future__ import annotations
@@ -12,14 +12,16 @@ from typing import Any
 
 import msgspec
 import structlog
+from typing_extensions import override
 
 from services.backplane.errors import FleetError, Reason
 from services.gateway.dialects.common import openai_body
-from services.gateway.dialects.dialect import Collected, DecodedRequest, Head
+from services.gateway.dialects.dialect import Collected, DecodedRequest, Detached, Head
 from services.gateway.dialects.openai_responses import encode
 from services.gateway.dialects.openai_responses.decode import ResponseDetail
 from services.gateway.dialects.openai_responses.resource import Resource, error_code
-from services.gateway.dialects.openai_responses.store.store import ResponsesStore, StoredResponse
+from services.gateway.dialects.openai_responses.store.responses import StoredResponse
+from services.gateway.dialects.openai_responses.store.store import ResponsesStore
 
 _LOST = FleetError(
     Reason.WORKER_LOST,
@@ -37,32 +39,36 @@ class _Running:
 
 
 class BackgroundRuns:
-    """What runs in the background, by response id."""
+    """The responses that run in the background.
+
+    Args:
+        store: where they are kept, and where it is noted which process runs them.
+    """
 
     def __init__(self, store: ResponsesStore) -> None:
         self._store = store
         self._running: dict[str, _Running] = {}
 
     def run_of(self, decoded: DecodedRequest, head: Head) -> BackgroundRun:
-        """A run to be."""
+        """The run of a decoded request; it is begun by `accepted`."""
         return BackgroundRun(decoded, head, self, self._store)
 
     def add(self, response_id: str, *, owner: str, stop: Callable[[], object]) -> None:
-        """A run has begun in this process."""
+        """Notes that a run has begun in this process."""
         is_noted = self._store.begin_run(response_id, owner=owner)
         self._running[response_id] = _Running(stop, owner, is_noted)
 
     def end(self, response_id: str) -> bool:
-        """A run of this process has ended; False where it was cancelled or deleted before."""
+        """Notes that a run of this process has ended; False if it was cancelled before."""
         run = self._running.pop(response_id, None)
         if run is None:
             return False
         return not run.is_noted or self._store.end_run(response_id, owner=run.owner)
 
     def stop(self, response_id: str, *, owner: str) -> bool:
-        """Stops a run of this owner's; False where there is none.
+        """Stops a run of this owner; False if there is none.
 
-        Where another process runs it, that one goes on to the end and tells nobody.
+        Where another process runs it, it goes on to its end there, and its answer is dropped.
         """
         run = self._running.get(response_id)
         if run is not None and run.owner == owner:
@@ -72,20 +78,20 @@ class BackgroundRuns:
         return self._store.end_run(response_id, owner=owner)
 
     def recover(self) -> None:
-        """Ends what processes have left running that have ended themselves; for the start."""
+        """At the start: fails the runs of processes that have ended."""
         for response_id, owner in self._store.lost_runs():
             self._fail(response_id, owner)
         self._store.forget_ended_processes()
 
     def settled(self, found: StoredResponse) -> StoredResponse:
-        """A response as it stands: one that has lost its process has failed."""
+        """A stored response as it stands now: failed, if the process that ran it has ended."""
         lost = self._store.lost_runs(found.response_id)
         if not lost:
             return found
         return self._fail(found.response_id, found.owner) or found
 
     def cancelled(self, found: StoredResponse) -> StoredResponse:
-        """Keeps that a response was cancelled; the response as it is now."""
+        """Marks a stored response as cancelled and returns it."""
         return self._changed(found, status="cancelled")
 
     def _fail(self, response_id: str, owner: str) -> StoredResponse | None:
@@ -104,8 +110,8 @@ class BackgroundRuns:
         return changed
 
 
-class BackgroundRun:
-    """One response under way; see `Detached`."""
+class BackgroundRun(Detached):
+    """One response that runs in the background."""
 
     def __init__(
         self, decoded: DecodedRequest, head: Head, runs: BackgroundRuns, store: ResponsesStore
@@ -117,18 +123,21 @@ class BackgroundRun:
         self._detail: ResponseDetail = decoded.detail
         self._resource = Resource(decoded, head)
 
+    @override
     def accepted(self, stop: Callable[[], object]) -> bytes:
-        """The response as it is told at once; whoever looks it up finds it in progress."""
+        """The response with status `queued`; a look-up finds it `in_progress`."""
         encode.keep(self._detail, self._resource.snapshot("in_progress"), self._store)
         self._runs.add(self._detail.response_id, owner=self._detail.owner, stop=stop)
         return encode.to_json(self._resource.snapshot("queued"))
 
+    @override
     def finished(self, choices: Sequence[Collected]) -> None:
-        """Keeps the answer."""
+        """Stores the answer."""
         if self._runs.end(self._detail.response_id):
             encode.body(self._decoded, self._head, choices, self._store)
 
+    @override
     def failed(self, error: FleetError) -> None:
-        """Keeps what went wrong."""
+        """Stores the error."""
         if self._runs.end(self._detail.response_id):
             encode.keep(self._detail, self._resource.failed((), error), self._store)

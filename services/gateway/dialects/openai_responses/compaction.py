@@ -1,6 +1,6 @@
-"""`/v1/responses/compact`: a conversation told shorter, by the model itself.
+"""`/v1/responses/compact`: the model summarises a conversation.
 
-The summary travels as one opaque item, which a later request puts in the place of what came before.
+The summary is returned as one opaque item; a later request sends it in place of what came before.
 """
 
 from __future__ import annotations
@@ -8,12 +8,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Final
 
+from typing_extensions import override
+
 from cortex.v1 import conversation_pb2 as conversation
 from cortex.v1 import generation_pb2 as generation
 from services.backplane.errors import FleetError
 from services.gateway.dialects.common import openai_body, signature, turns
 from services.gateway.dialects.common.json_body import BodyReader, FieldRules, bad
-from services.gateway.dialects.dialect import Collected, DecodedRequest, Head, Projector
+from services.gateway.dialects.dialect import Collected, DecodedRequest, Dialect, Head, Projector
 from services.gateway.dialects.openai_responses.decode import chat_of
 from services.gateway.dialects.openai_responses.encode import to_json
 from services.gateway.dialects.openai_responses.fields import PromptFields
@@ -50,7 +52,7 @@ _READER: Final = BodyReader(
 )  # fmt: skip
 
 
-class Compaction:
+class Compaction(Dialect):
     """OpenAI Responses, compaction. Never streamed."""
 
     name: str = "openai_responses_compact"
@@ -59,8 +61,8 @@ class Compaction:
     def __init__(self, history: History) -> None:
         self._history = history
 
+    @override
     def decode(self, body: bytes, head: Head) -> DecodedRequest:
-        """Reads a request."""
         wire: CompactRequest = _READER.read(body)
         if not wire.model:
             raise bad("model", "must not be empty.")
@@ -73,12 +75,14 @@ class Compaction:
         request.stop.max_tokens = _MAX_TOKENS
         return DecodedRequest(model=wire.model, stream=False, requests=[request])
 
+    @override
     def projector(self, decoded: DecodedRequest, head: Head) -> Projector:
         """Not reached: `decode` never asks for a stream."""
         raise NotImplementedError
 
+    @override
     def body(self, decoded: DecodedRequest, head: Head, choices: Sequence[Collected]) -> bytes:
-        """The compacted window: one item."""
+        """The compacted conversation: one item."""
         summary = choices[0].text().strip()
         item: dict[str, Any] = {
             "id": f"cmp_{head.request_id}",
@@ -95,6 +99,6 @@ class Compaction:
             }
         )
 
+    @override
     def error(self, error: FleetError, head: Head | None) -> bytes:
-        """The error envelope."""
         return openai_body.envelope(error)

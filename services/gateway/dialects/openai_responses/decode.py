@@ -36,10 +36,10 @@ class ResponseDetail:
 
     Attributes:
         wire: the body; the response repeats much of it.
-        tools: how calls are told.
-        response_id: of the response to come.
-        input_items: this request's own, each with an id, for the store.
-        owner: whose response it is.
+        tools: which of the tools are custom tools, and their namespaces.
+        response_id: id of the response.
+        input_items: the items of this request, each with an id, for the store.
+        owner: the principal that the response belongs to.
     """
 
     wire: ResponsesRequest
@@ -50,23 +50,23 @@ class ResponseDetail:
 
     @property
     def stores(self) -> bool:
-        """The response is to be kept."""
+        """The response is to be stored."""
         return self.wire.store is not False
 
     @property
     def summarises(self) -> bool:
-        """Reasoning is told as a summary, because the client asked for one."""
+        """Reasoning is returned as a summary, because the client wants one."""
         wish = self.wire.reasoning
         return wish is not None and bool(wish.summary or wish.generate_summary)
 
     @property
     def encrypts(self) -> bool:
-        """Reasoning items carry their text in opaque form, to be sent back."""
+        """Reasoning items also carry their text in opaque form, to be sent back."""
         return _ENCRYPTED in (self.wire.include or ())
 
     @property
     def logprobs(self) -> bool:
-        """Log probabilities were asked for."""
+        """The client wants log probabilities."""
         return bool(self.wire.top_logprobs) or _LOGPROBS in (self.wire.include or ())
 
 
@@ -106,7 +106,11 @@ def decode_count(body: bytes, head: Head, history: History) -> neuron.CountToken
 
 
 def chat_of(wire: PromptFields, history: History, head: Head) -> conversation.Chat:
-    """The conversation alone."""
+    """The canonical conversation of a request.
+
+    Raises:
+        FleetError: as `decode`.
+    """
     tools = toolbox_of(wire.tools, wire.tool_choice)
     items = history.resolve(listed_items(wire.input, "resp_"), owner=head.principal)
     return _chat(wire, tools, items, history, head)

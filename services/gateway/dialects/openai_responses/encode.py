@@ -1,4 +1,4 @@
-"""Collected events into one response; finished responses into the store."""
+"""Whole responses as JSON, stored where the client wants them to be found again."""
 
 from __future__ import annotations
 
@@ -11,8 +11,7 @@ from services.gateway.dialects.dialect import Collected, DecodedRequest, Head
 from services.gateway.dialects.openai_responses.decode import ResponseDetail
 from services.gateway.dialects.openai_responses.output import OutputItems
 from services.gateway.dialects.openai_responses.resource import Resource, is_cut
-from services.gateway.dialects.openai_responses.store.responses import Responses
-from services.gateway.dialects.openai_responses.store.store import StoredResponse
+from services.gateway.dialects.openai_responses.store.responses import Responses, StoredResponse
 
 __all__ = ["body", "keep", "to_json"]
 
@@ -20,7 +19,7 @@ __all__ = ["body", "keep", "to_json"]
 def body(
     decoded: DecodedRequest, head: Head, choices: Sequence[Collected], store: Responses
 ) -> bytes:
-    """The whole response, which is kept on the way where it shall be."""
+    """The body of a whole response, which is also stored (see `keep`)."""
     (one,) = choices
     output = OutputItems(decoded.detail).collected(one, cut=is_cut(one.finished))
     response = Resource(decoded, head).finished(output, one.finished, completed_at=int(time.time()))
@@ -28,7 +27,7 @@ def body(
 
 
 def keep(detail: ResponseDetail, response: dict[str, Any], store: Responses) -> bytes:
-    """The response as JSON; stores it where the client wants it to be found again."""
+    """Encodes a response, and stores it where the client wants it to be found again."""
     told = to_json(response)
     if detail.stores or store.keeps_unstored:
         store.put(

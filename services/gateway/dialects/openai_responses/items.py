@@ -1,7 +1,7 @@
-"""Input items into canonical turns.
+"""Input items to the messages of a canonical conversation.
 
-Items are flat; a turn of the assistant is put together again from its reasoning, messages and
-calls. What nobody here knows (searches, approvals, …) is passed over: it told the model nothing.
+Items are flat: a turn of the assistant is put together from its reasoning, messages and calls.
+Items of unknown kinds (searches, approvals, …) are ignored: they say nothing to a model here.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ _ROLES: Final = {
 
 
 class TurnBuilder:
-    """Adds items up to turns, in order.
+    """Builds turns of items, in order.
 
     Attributes:
-        orphan: the call of some result that no item made; None where there is none.
+        orphan: call id of a result whose call was in no item; None where there is none.
     """
 
     def __init__(self) -> None:
@@ -42,7 +42,7 @@ class TurnBuilder:
         self.orphan: str | None = None
 
     def instruct(self, instructions: str) -> None:
-        """Begins with a system turn."""
+        """Adds a system turn."""
         if instructions:
             parts = [turns.text(instructions)]
             self._turns.append(turns.message(conversation.ROLE_SYSTEM, parts))
@@ -78,7 +78,7 @@ class TurnBuilder:
             self._last_was_message = False
 
     def _summary(self, item: Item) -> None:
-        """What became of the turns before (`/v1/responses/compact`)."""
+        """Adds the summary of earlier turns (`/v1/responses/compact`)."""
         summary = signature.thought_in(item.encrypted_content or "")
         if summary:
             self._close()

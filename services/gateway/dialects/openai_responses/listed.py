@@ -1,4 +1,4 @@
-"""Input items as they are stored and listed again: whole, though clients may leave much out.
+"""Completes input items for the store: they are listed with fields that clients may leave out.
 
 Source: OpenAI's OpenAPI document, `ItemResource`.
 """
@@ -27,7 +27,7 @@ _PART_NAMES: Final = {"text": "input_text", "image_url": "input_image"}
 def listed_items(
     found: str | list[dict[str, Any]] | None, response_id: str
 ) -> list[dict[str, Any]]:
-    """The input as items that can be listed again: each with an id and a type."""
+    """The input as items that can be listed: each with an id, a type and its defaults."""
     if found is None:
         return []
     items: list[dict[str, Any]] = (

@@ -1,8 +1,10 @@
-"""The output item that is being written: its first events, its deltas, its last events."""
+"""Output items while they are streamed: first events, deltas, last events."""
 
 from __future__ import annotations
 
 from typing import Any, Final, Protocol
+
+from typing_extensions import override
 
 from services.gateway.dialects.common.json_body import encode
 from services.gateway.dialects.openai_responses.output import (
@@ -21,18 +23,18 @@ _TEXT_DELTA: Final = (
 
 
 class OpenItem(Protocol):
-    """One item under way."""
+    """One output item while it is streamed."""
 
     def begin(self) -> bytes:
-        """The events that announce it."""
+        """The first events of the item."""
         ...
 
     def end(self, status: str) -> tuple[bytes, dict[str, Any]]:
-        """The events that end it, and the whole item."""
+        """The last events of the item, and the complete item."""
         ...
 
 
-class OpenText:
+class OpenText(OpenItem):
     """A message with one part of text; a delta is joined from pre-encoded pieces."""
 
     def __init__(self, events: NumberedEvents, items: OutputItems, index: int) -> None:
@@ -51,6 +53,7 @@ class OpenText:
         self._texts: list[str] = []
         self._logprobs: list[dict[str, Any]] = []
 
+    @override
     def begin(self) -> bytes:
         """The item, then its part."""
         added = self._events.event(
@@ -74,6 +77,7 @@ class OpenText:
             "response.output_text.delta", **self._place, logprobs=logprobs, delta=text
         )
 
+    @override
     def end(self, status: str) -> tuple[bytes, dict[str, Any]]:
         """The whole text, the whole part, the whole item."""
         text = "".join(self._texts)
@@ -90,7 +94,7 @@ class OpenText:
         return told, item
 
 
-class OpenReasoning:
+class OpenReasoning(OpenItem):
     """A reasoning item: one part of text, or of summary."""
 
     def __init__(
@@ -109,6 +113,7 @@ class OpenReasoning:
         )
         self._texts: list[str] = []
 
+    @override
     def begin(self) -> bytes:
         """The item, then its part."""
         added = self._events.event(
@@ -123,6 +128,7 @@ class OpenReasoning:
         self._texts.append(text)
         return self._events.event(self._deltas + ".delta", **self._place, delta=text)
 
+    @override
     def end(self, status: str) -> tuple[bytes, dict[str, Any]]:
         """The whole text, the whole part, the whole item."""
         text = "".join(self._texts)
@@ -135,8 +141,8 @@ class OpenReasoning:
         return told, item
 
 
-class OpenCall:
-    """A call. A custom tool's text lies inside of the arguments and is told when they are whole."""
+class OpenCall(OpenItem):
+    """A call. A custom tool's text is part of its arguments, and is sent when they are complete."""
 
     def __init__(
         self, events: NumberedEvents, items: OutputItems, index: int, call_id: str, name: str
@@ -150,6 +156,7 @@ class OpenCall:
         self._place = {"item_id": self._item["id"], "output_index": index}
         self._pieces: list[str] = []
 
+    @override
     def begin(self) -> bytes:
         """The item."""
         return self._events.event(
@@ -167,6 +174,7 @@ class OpenCall:
             "response.function_call_arguments.delta", **self._place, delta=arguments
         )
 
+    @override
     def end(self, status: str) -> tuple[bytes, dict[str, Any]]:
         """The whole arguments, the whole item."""
         arguments = "".join(self._pieces)

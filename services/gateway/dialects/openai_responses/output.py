@@ -1,4 +1,4 @@
-"""Output items: message, reasoning and calls, as they stand when they begin and when they end."""
+"""Makes output items: messages, reasoning and calls, at their beginning and at their end."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from services.gateway.dialects.openai_responses.decode import ResponseDetail
 
 
 class OutputItems:
-    """Words the items of one response; ids tell response and place (`msg_<response>_<index>`)."""
+    """Makes the items of one response. Ids contain response and index: `msg_<response>_<index>`."""
 
     def __init__(self, detail: ResponseDetail) -> None:
         self._detail = detail
@@ -28,7 +28,7 @@ class OutputItems:
         status: str,
         logprobs: Sequence[dict[str, Any]] = (),
     ) -> dict[str, Any]:
-        """A message; without text it has no part yet."""
+        """A message; with `text=None` it has no content yet."""
         content = [] if text is None else [text_part(text, logprobs)]
         return {
             "type": "message",
@@ -39,7 +39,7 @@ class OutputItems:
         }
 
     def reasoning(self, index: int, text: str | None, *, status: str) -> dict[str, Any]:
-        """What the model thought, as a summary where the client asked for one."""
+        """Reasoning, or a summary where the client wants one; with `text=None` still empty."""
         item: dict[str, Any] = {
             "type": "reasoning",
             "id": f"rs_{self._suffix}_{index}",
@@ -81,11 +81,11 @@ class OutputItems:
         return item
 
     def is_custom(self, name: str) -> bool:
-        """Calls of it carry one text instead of JSON."""
+        """True if this is a custom tool: calls of it carry one text instead of JSON."""
         return name in self._detail.tools.custom
 
     def collected(self, one: Collected, *, cut: bool) -> list[dict[str, Any]]:
-        """All items of a whole answer; where it was cut off, the last one is incomplete."""
+        """All items of a collected answer; the last is incomplete where the answer was cut."""
         logprobs = openai_body.logprob_objects(one.logprobs) if self._detail.logprobs else []
         counts = iter(one.logprob_counts)
         found: list[dict[str, Any]] = []
@@ -121,7 +121,7 @@ def summary_part(text: str) -> dict[str, Any]:
 
 
 def custom_input(arguments: str) -> str:
-    """The text of a custom tool's call; what is no object with `input` is told as it is."""
+    """The text of a custom tool's call: `input` of the arguments, else all of them."""
     try:
         found = msgspec.json.decode(arguments or "{}", type=dict[str, Any])
     except msgspec.DecodeError:

@@ -1,6 +1,6 @@
-"""The response object, whole, at every stage of its life.
+"""The response object, in every state from queued to failed.
 
-Every field that the Open Responses specification names is there, null where nothing is known.
+It has every field of the Open Responses specification, null where nothing is known.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from services.gateway.dialects.openai_responses.fields import ResponsesRequest
 
 
 class Resource:
-    """Builds snapshots of one response."""
+    """Makes the object of one response in each of its states."""
 
     def __init__(self, decoded: DecodedRequest, head: Head) -> None:
         detail: ResponseDetail = decoded.detail
@@ -57,7 +57,7 @@ class Resource:
             self._base["user"] = wire.user
 
     def snapshot(self, status: str, output: Sequence[dict[str, Any]] = ()) -> dict[str, Any]:
-        """The response while it runs."""
+        """The response while it is queued or runs."""
         return self._base | {"status": status, "output": list(output)}
 
     def finished(
@@ -67,7 +67,7 @@ class Resource:
         *,
         completed_at: int,
     ) -> dict[str, Any]:
-        """The response when the model has ended, complete or cut off by its limit."""
+        """The response when the model has ended: completed, or incomplete at its limit."""
         cut = is_cut(finished)
         return self._base | {
             "status": "incomplete" if cut else "completed",
@@ -78,7 +78,7 @@ class Resource:
         }
 
     def failed(self, output: Sequence[dict[str, Any]], error: FleetError) -> dict[str, Any]:
-        """The response after a failure."""
+        """The response after an error."""
         return self._base | {
             "status": "failed",
             "output": list(output),
@@ -87,12 +87,12 @@ class Resource:
 
 
 def is_cut(finished: generation.GenerationFinished) -> bool:
-    """The limit ended the answer, not the model."""
+    """True if the answer ended at its token limit."""
     return finished.reason == generation.FINISH_REASON_MAX_TOKENS
 
 
 def usage_object(usage: generation.Usage) -> dict[str, Any]:
-    """`usage` as this API tells it."""
+    """The `usage` object of this API."""
     return {
         "input_tokens": usage.prompt_tokens,
         "input_tokens_details": {
@@ -106,7 +106,7 @@ def usage_object(usage: generation.Usage) -> dict[str, Any]:
 
 
 def error_code(error: FleetError) -> str:
-    """The API's code where it has one for this; agents tell by it whether to try again."""
+    """The API's error code; agents decide by it whether to try again."""
     if error.reason.row.http == Reason.RATE_LIMITED.row.http:
         return "rate_limit_exceeded"
     if error.reason is Reason.CONTEXT_TOO_LONG:

@@ -1,16 +1,25 @@
-"""Where responses are made and found again."""
+"""The routes of the Responses API."""
 
 from __future__ import annotations
 
+import dataclasses
 import secrets
 from collections.abc import Callable, Sequence
 
 from starlette.routing import Route, WebSocketRoute
+from typing_extensions import override
 
 from services.backplane.errors import FleetError
 from services.gateway.dialects.common import openai_body
 from services.gateway.dialects.common.json_body import unsupported
-from services.gateway.dialects.dialect import Collected, DecodedRequest, Head, Mount, Projector
+from services.gateway.dialects.dialect import (
+    Collected,
+    DecodedRequest,
+    Dialect,
+    Head,
+    Mount,
+    Projector,
+)
 from services.gateway.dialects.openai_responses import decode, encode, stored
 from services.gateway.dialects.openai_responses.background import BackgroundRuns
 from services.gateway.dialects.openai_responses.compaction import Compaction
@@ -26,7 +35,7 @@ def new_response_id() -> str:
     return "resp_" + secrets.token_hex(20)
 
 
-class OpenAIResponses:
+class OpenAIResponses(Dialect):
     """OpenAI Responses."""
 
     name: str = "openai_responses"
@@ -44,33 +53,33 @@ class OpenAIResponses:
         self._history = History(store)
         self._new_id = new_id
 
+    @override
     def decode(self, body: bytes, head: Head) -> DecodedRequest:
-        """Reads a request."""
         decoded = decode.decode(body, head, self._history, self._new_id())
         detail: decode.ResponseDetail = decoded.detail
         if detail.wire.background:
             if self._runs is None:
                 raise unsupported("background", "nothing runs in the background here.")
-            decoded.detached = self._runs.run_of(decoded, head)
+            return dataclasses.replace(decoded, detached=self._runs.run_of(decoded, head))
         return decoded
 
+    @override
     def projector(self, decoded: DecodedRequest, head: Head) -> Projector:
-        """A fresh encoder for one streamed response."""
         return ResponseProjector(decoded, head, self._store)
 
+    @override
     def body(self, decoded: DecodedRequest, head: Head, choices: Sequence[Collected]) -> bytes:
-        """The whole response, unstreamed."""
         return encode.body(decoded, head, choices, self._store)
 
+    @override
     def error(self, error: FleetError, head: Head | None) -> bytes:
-        """The error envelope."""
         return openai_body.envelope(error)
 
 
 def routes(
     mount: Mount, store: ResponsesStore, *, socket_idle_seconds: float
 ) -> list[Route | WebSocketRoute]:
-    """Making, finding, forgetting, listing and counting."""
+    """Routes to make, stream, look up, delete, cancel, list and count."""
     runs = BackgroundRuns(store)
     runs.recover()
     make = mount.generation(OpenAIResponses(store, runs))

@@ -1,8 +1,8 @@
-"""Responses over a WebSocket: turns of one lane follow each other, lanes run beside each other.
+"""Responses over a WebSocket. Turns of one lane (`stream_id`) run in order, lanes in parallel.
 
-Each `response.create` runs as a request to the HTTP endpoint would, so that keys, limits, errors
-and logs are the same; its events leave as messages. A response that is not stored can be gone on
-from as long as its connection lives.
+Each `response.create` runs like a request to the HTTP endpoint, so that keys, limits, errors and
+logs are the same; its events are sent as messages. A response that is not stored can be continued
+as long as its connection lives.
 Source: the Open Responses specification, WebSocket mode; OpenAI's OpenAPI document for lanes.
 """
 
@@ -94,7 +94,7 @@ class ResponsesSocket:
 
 
 class _Connection:
-    """The turns of one connection: those of a lane in order, lanes beside each other."""
+    """The turns of one connection: in order within a lane, lanes in parallel."""
 
     def __init__(self, app: ASGIApp, kept: ConnectionResponses, scope: Scope, send: Send) -> None:
         self._app = app
@@ -107,11 +107,11 @@ class _Connection:
         self._quiet_since = time.monotonic()
 
     def idle_seconds(self) -> float:
-        """For how long no turn has run or waited."""
+        """Seconds since a turn last ran or waited."""
         return 0.0 if self._lanes else time.monotonic() - self._quiet_since
 
     async def take(self, message: Message) -> None:
-        """Lets a turn wait; the client waits where there are too many."""
+        """Queues a turn; does not return while the queue of its lane is full."""
         text = message.get("text")
         asked = _read(text.encode() if text is not None else message.get("bytes") or b"")
         lane = self._lanes.get(asked.stream_id)

@@ -1,4 +1,4 @@
-"""Numbered events of one stream."""
+"""Server-sent events with sequence numbers."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from services.gateway.dialects.common.json_body import encode
 
 
 class NumberedEvents:
-    """Counts the events of one stream and frames them."""
+    """Makes the events of one stream, numbered from 0."""
 
     __slots__ = ("_next",)
 

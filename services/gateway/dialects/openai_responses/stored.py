@@ -6,34 +6,37 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 import msgspec
+from typing_extensions import override
 
 from services.backplane.errors import FleetError, Reason
 from services.gateway.dialects.common import openai_body
 from services.gateway.dialects.common.json_body import bad, encode, unsupported
-from services.gateway.dialects.dialect import FleetQueries, Head
+from services.gateway.dialects.common.paging import page_limit
+from services.gateway.dialects.dialect import FleetQueries, Head, Lookup
 from services.gateway.dialects.openai_responses.background import BackgroundRuns
 from services.gateway.dialects.openai_responses.decode import decode_count
 from services.gateway.dialects.openai_responses.store.history import History
-from services.gateway.dialects.openai_responses.store.store import ResponsesStore, StoredResponse
+from services.gateway.dialects.openai_responses.store.responses import StoredResponse
+from services.gateway.dialects.openai_responses.store.store import ResponsesStore
 
 _LONGEST_PAGE: Final = 100
 _DEFAULT_PAGE: Final = 20
 
 
-class _StoredLookup:
+class _StoredLookup(Lookup):
     """What all of them share."""
 
     def __init__(self, store: ResponsesStore) -> None:
         self._store = store
         self._history = History(store)
 
+    @override
     def error(self, error: FleetError, head: Head | None) -> bytes:
-        """The error envelope."""
         return openai_body.envelope(error)
 
 
 class _RunLookup(_StoredLookup):
-    """What has to know of the responses that still run."""
+    """A look-up that needs to know which responses still run."""
 
     def __init__(self, store: ResponsesStore, runs: BackgroundRuns) -> None:
         super().__init__(store)
@@ -45,10 +48,11 @@ class _RunLookup(_StoredLookup):
 
 
 class RetrieveResponse(_RunLookup):
-    """One response, as it was told, or as far as it has come."""
+    """One response, finished or in progress."""
 
     name: str = "openai_responses_retrieve"
 
+    @override
     async def answer(self, body: bytes, head: Head, fleet: FleetQueries) -> bytes:
         """The response.
 
@@ -61,10 +65,11 @@ class RetrieveResponse(_RunLookup):
 
 
 class DeleteResponse(_RunLookup):
-    """Forgets one response; one that still runs is stopped."""
+    """Deletes one response; one that still runs is stopped."""
 
     name: str = "openai_responses_delete"
 
+    @override
     async def answer(self, body: bytes, head: Head, fleet: FleetQueries) -> bytes:
         """The receipt."""
         response_id = self._found(head).response_id
@@ -78,6 +83,7 @@ class CancelResponse(_RunLookup):
 
     name: str = "openai_responses_cancel"
 
+    @override
     async def answer(self, body: bytes, head: Head, fleet: FleetQueries) -> bytes:
         """The response, cancelled, or as it had ended before.
 
@@ -100,13 +106,14 @@ class InputItems(_StoredLookup):
 
     name: str = "openai_responses_input_items"
 
+    @override
     async def answer(self, body: bytes, head: Head, fleet: FleetQueries) -> bytes:
         """One page."""
         found = self._history.find(head.path["response_id"], owner=head.principal)
         items = msgspec.json.decode(found.input_items, type=list[dict[str, Any]])
         if head.query.get("order", "desc") != "asc":
             items.reverse()
-        limit = _limit(head.query.get("limit"))
+        limit = page_limit(head.query.get("limit"), default=_DEFAULT_PAGE, most=_LONGEST_PAGE)
         rest = _behind(items, head.query.get("after"))
         page = rest[:limit]
         return encode(
@@ -126,18 +133,11 @@ class CountInput(_StoredLookup):
 
     name: str = "openai_responses_input_tokens"
 
+    @override
     async def answer(self, body: bytes, head: Head, fleet: FleetQueries) -> bytes:
         """The count."""
         counted = await fleet.count_tokens(decode_count(body, head, self._history))
         return encode({"object": "response.input_tokens", "input_tokens": counted.tokens})
-
-
-def _limit(text: str | None) -> int:
-    if text is None:
-        return _DEFAULT_PAGE
-    if not text.isdecimal() or not 1 <= int(text) <= _LONGEST_PAGE:
-        raise bad("limit", f"must be a number from 1 to {_LONGEST_PAGE}.")
-    return int(text)
 
 
 def _behind(items: Sequence[dict[str, Any]], after: str | None) -> Sequence[dict[str, Any]]:

@@ -1,7 +1,7 @@
-"""Events into the events of a streamed response.
+"""Streamed responses.
 
-Every event has type, sequence number and the indexes of what it is about: SDKs find their way by
-the data alone. Items follow one another; a new kind of delta ends the open one.
+Every event has type, sequence number and the indexes of its item, because SDKs read the data only.
+Items follow one another; another kind of delta ends the open item.
 Source: OpenAI API reference, responses streaming; the Open Responses specification.
 """
 
@@ -10,10 +10,12 @@ from __future__ import annotations
 import time
 from typing import Any
 
+from typing_extensions import override
+
 from cortex.v1 import generation_pb2 as generation
 from services.backplane.errors import FleetError
 from services.gateway.dialects.common import openai_body
-from services.gateway.dialects.dialect import DecodedRequest, Head
+from services.gateway.dialects.dialect import DecodedRequest, Head, Projector
 from services.gateway.dialects.openai_responses.decode import ResponseDetail
 from services.gateway.dialects.openai_responses.encode import keep
 from services.gateway.dialects.openai_responses.open_item import (
@@ -28,10 +30,8 @@ from services.gateway.dialects.openai_responses.sse_event import NumberedEvents
 from services.gateway.dialects.openai_responses.store.responses import Responses
 
 
-class ResponseProjector:
+class ResponseProjector(Projector):
     """One streamed response."""
-
-    comment: bytes = b": keep-alive\n\n"
 
     def __init__(self, decoded: DecodedRequest, head: Head, store: Responses) -> None:
         detail: ResponseDetail = decoded.detail
@@ -48,10 +48,12 @@ class ResponseProjector:
         # Of tokens that had no text yet when they came; they are the next text's.
         self._early_logprobs: list[dict[str, Any]] = []
 
+    @override
     def open(self) -> bytes:
-        """The response is made."""
+        """`response.created`."""
         return self._tell("response.created", self._resource.snapshot("in_progress"))
 
+    @override
     def text(self, choice: int, text: str, tokens: int) -> bytes:
         """A text delta."""
         if self._text is not None:
@@ -60,6 +62,7 @@ class ResponseProjector:
             return b""
         return self._begin_text() + self._opened_text().delta(text)
 
+    @override
     def event(self, choice: int, event: generation.GenerateResponse) -> bytes:
         """Whatever else there is to tell."""
         match event.WhichOneof("event"):
@@ -76,23 +79,26 @@ class ResponseProjector:
             case _:
                 return b""
 
+    @override
     def finish(self, choice: int, finished: generation.GenerationFinished) -> bytes:
-        """The end: complete, or cut off by the limit."""
+        """`response.completed`, or `response.incomplete` at the token limit."""
         cut = is_cut(finished)
         before = self._run() + self._end_item("incomplete" if cut else "completed")
         response = self._resource.finished(self._output, finished, completed_at=int(time.time()))
         keep(self._detail, response, self._store)
         return before + self._tell("response.incomplete" if cut else "response.completed", response)
 
+    @override
     def fail(self, error: FleetError) -> bytes:
-        """The end after a failure. A bare `error` event would pass Codex by."""
+        """`response.failed`; Codex would ignore a bare `error` event."""
         before = self._end_item("incomplete")
         response = self._resource.failed(self._output, error)
         keep(self._detail, response, self._store)
         return before + self._tell("response.failed", response)
 
+    @override
     def heartbeat(self) -> bytes:
-        """Still in progress."""
+        """`response.in_progress`."""
         self._running = True
         return self._tell(
             "response.in_progress", self._resource.snapshot("in_progress", self._output)

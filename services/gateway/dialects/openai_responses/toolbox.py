@@ -1,7 +1,7 @@
 """Tools and tool choice of a responses request.
 
 Functions are offered to the model; custom tools as functions of one text; namespaces are flattened.
-Tools that the API would run itself (`web_search`, …) are passed over: clients send them always.
+Tools that the API would run itself (`web_search`, …) are ignored: clients always send them.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class ToolFields(msgspec.Struct):
 
 @dataclasses.dataclass(slots=True)
 class Toolbox:
-    """The tools that are offered, and how calls of them are told.
+    """The tools that are offered, and how calls of them are returned.
 
     Attributes:
         offered: in canonical form.
@@ -48,7 +48,7 @@ class Toolbox:
     choice: conversation.ToolChoice | None = None
 
     def add(self, one: dict[str, Any], path: str, namespace: str | None = None) -> None:
-        """Offers one tool, or passes it over."""
+        """Offers one tool, or ignores it."""
         kind = one.get("type")
         if kind not in {"function", "custom", "namespace"}:
             return

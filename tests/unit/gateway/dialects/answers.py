@@ -135,7 +135,7 @@ def stream(
     silent = set(beats)
     told = [projector.open()]
     for position in range(waits, 0, -1):
-        told += [projector.event(0, queued(position)), projector.comment]
+        told += [projector.event(0, queued(position)), projector.comment()]
     told.append(projector.event(0, started()))
     for index, event in enumerate(events):
         if event.WhichOneof("event") == "text" and not event.text.logprobs:
@@ -143,7 +143,7 @@ def stream(
         else:
             told.append(projector.event(0, event))
         if index in silent:
-            told += [projector.comment, projector.heartbeat()]
+            told += [projector.comment(), projector.heartbeat()]
     told.append(projector.finish(0, answer.finished()))
     return b"".join(told)
 

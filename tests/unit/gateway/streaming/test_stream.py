@@ -9,7 +9,8 @@ import pytest
 from cortex.v1 import generation_pb2 as generation
 from cortex.v1 import registry_service_pb2 as registry
 from services.backplane.errors import FleetError, Reason
-from services.gateway.streaming.stream import ResponseStream, StreamLimits, StreamSink
+from services.gateway.streaming.stream import ResponseStream, StreamLimits
+from services.gateway.streaming.stream_sink import StreamSink
 
 PACE = StreamLimits(
     keepalive_seconds=1.0,
@@ -58,7 +59,8 @@ class Socket:
 class Words:
     """A projector in which every event is a word."""
 
-    comment = b": k\n\n"
+    def comment(self) -> bytes:
+        return b": k\n\n"
 
     def open(self) -> bytes:
         return b"open "

@@ -78,3 +78,13 @@ def test_levels_rise_and_fall() -> None:
     assert value(registry, "requests_open") == 2
     metrics.requests_open.fall()
     assert value(registry, "requests_open") == 1
+
+
+def test_the_codec_of_http1_is_named() -> None:
+    registry = CollectorRegistry()
+    metrics = GatewayMetrics(registry)
+
+    metrics.uses_http1_codec("stock")
+
+    assert value(registry, "http1_codec_info", codec="stock") == 1
+    assert value(registry, "http1_codec_info", codec="direct") == 0

@@ -9,15 +9,14 @@ import msgspec
 
 from services.backplane.errors import FleetError, Reason
 from services.gateway.dialects.common.json_body import bad
-from services.gateway.dialects.openai_responses.store.responses import Responses
-from services.gateway.dialects.openai_responses.store.store import StoredResponse
+from services.gateway.dialects.openai_responses.store.responses import Responses, StoredResponse
 
 # A chain longer than this is a loop or a mistake.
 _LONGEST_CHAIN: Final = 1000
 
 
 class History:
-    """What earlier responses hold."""
+    """Looks earlier responses and their items up."""
 
     def __init__(self, store: Responses) -> None:
         self._store = store

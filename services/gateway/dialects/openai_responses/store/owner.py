@@ -1,7 +1,7 @@
-"""Whether the process that runs something in the background is still there.
+"""Whether the process that runs a response in the background is still alive.
 
-Each process holds a lock on a file of its own, which the kernel lets go of when the process ends,
-however it ends. So nobody need renew anything, and nobody is declared dead who is only slow.
+Each process holds a lock on a file of its own, which the kernel releases when the process ends, in
+whatever way. So nothing has to be renewed, and a process that is only slow is not taken for dead.
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ _MARK = ".runner-"
 
 
 class ProcessOwner:
-    """This process, as others that share a file see it.
+    """This process, as the other processes with the same store see it.
 
     Attributes:
         token: its name.
 
     Args:
-        shared: the file that it shares with others; None where it shares nothing.
+        shared: file of the store; None where it is in memory and not shared.
 
     Raises:
-        OSError: there can be no file beside it.
+        OSError: no file can be made beside the store.
     """
 
     def __init__(self, shared: Path | None) -> None:
@@ -41,7 +41,7 @@ class ProcessOwner:
             unnamed.rename(self._file(shared, self.token))
 
     def is_alive(self, token: str) -> bool:
-        """Whether the process of this name has not ended."""
+        """True if the process of this name is alive."""
         if token == self.token:
             return True
         if self._shared is None:
@@ -67,7 +67,7 @@ class ProcessOwner:
                 file.unlink(missing_ok=True)
 
     def close(self) -> None:
-        """Has ended."""
+        """Releases the lock; others then see this process as dead."""
         if self._lock is not None and self._shared is not None:
             with contextlib.suppress(OSError):
                 self._file(self._shared, self.token).unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""Stored responses: what `store` keeps and `previous_response_id` finds again.
+"""The store of responses (`store`, `previous_response_id`), in SQLite.
 
 One SQLite file, which several gateway processes may share, or memory only. Bounded by number and by
 bytes: the oldest go first. Reads and writes run where they are asked for, 10 and 50 us, because
@@ -15,9 +15,11 @@ from pathlib import Path
 from typing import Final
 
 import structlog
+from typing_extensions import override
 
 from services.backplane.settings import SettingsError
 from services.gateway.dialects.openai_responses.store.owner import ProcessOwner
+from services.gateway.dialects.openai_responses.store.responses import Responses, StoredResponse
 
 _SCHEMA: Final = """
 CREATE TABLE IF NOT EXISTS responses (
@@ -51,30 +53,7 @@ _PUTS_PER_TRIM: Final = 64
 log = structlog.get_logger()
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class StoredResponse:
-    """One response as it was told, and the input that was new to it.
-
-    Attributes:
-        response_id: its id.
-        previous_id: the response that it went on from, or None.
-        owner: whose it is: a principal, or empty. Nobody else finds it.
-        response: the response object, JSON.
-        input_items: its own input items, a JSON list; earlier ones are those of `previous_id`.
-    """
-
-    response_id: str
-    previous_id: str | None
-    owner: str
-    response: bytes
-    input_items: bytes
-
-    def size(self) -> int:
-        """Bytes of its contents."""
-        return len(self.response) + len(self.input_items)
-
-
-class ResponsesStore:
+class ResponsesStore(Responses):
     """Keeps the newest responses. For one thread.
 
     Attributes:
@@ -119,8 +98,9 @@ class ResponsesStore:
             connection.execute(f"PRAGMA {pragma}")
         return connection
 
+    @override
     def put(self, record: StoredResponse, *, stored: bool = True) -> None:
-        """Keeps a response. Where that fails, it is not found later; the answer stands."""
+        """Stores a response. Where that fails it is logged, and the response is not found later."""
         if not stored:
             return
         try:
@@ -140,8 +120,9 @@ class ResponsesStore:
             else:
                 self._trimmer.submit(self._trim_file)
 
+    @override
     def get(self, response_id: str, *, owner: str) -> StoredResponse | None:
-        """Finds a response of this owner's."""
+        """Finds a response of this owner; None if there is none."""
         row = self._connection.execute(
             "SELECT response_id, previous_id, owner, response, input_items"
             " FROM responses WHERE response_id = ? AND owner = ?",
@@ -150,14 +131,14 @@ class ResponsesStore:
         return StoredResponse(*row) if row else None
 
     def delete(self, response_id: str, *, owner: str) -> bool:
-        """Forgets a response; False where this owner has none of that id."""
+        """Deletes a response; False if this owner has none with that id."""
         gone = self._connection.execute(
             "DELETE FROM responses WHERE response_id = ? AND owner = ?", (response_id, owner)
         )
         return gone.rowcount > 0
 
     def begin_run(self, response_id: str, *, owner: str) -> bool:
-        """A response of this owner's runs in the background of this process; False: not noted."""
+        """Notes that this process runs a response in the background; False where that fails."""
         try:
             self._connection.execute(
                 "INSERT OR REPLACE INTO runs (response_id, owner, runner) VALUES (?, ?, ?)",
@@ -169,14 +150,14 @@ class ResponsesStore:
         return True
 
     def end_run(self, response_id: str, *, owner: str) -> bool:
-        """It runs no more; False where it did not, or some process has ended it before."""
+        """Notes that it has ended; False if it did not run, or was ended before."""
         gone = self._connection.execute(
             "DELETE FROM runs WHERE response_id = ? AND owner = ?", (response_id, owner)
         )
         return gone.rowcount > 0
 
     def lost_runs(self, response_id: str | None = None) -> list[tuple[str, str]]:
-        """Id and owner of what ran in processes that have ended; of one response or of all."""
+        """Ids and owners of runs whose process has ended: of one response, or all of them."""
         rows = self._connection.execute(
             "SELECT response_id, owner, runner FROM runs WHERE ?1 IS NULL OR response_id = ?1",
             (response_id,),
@@ -184,11 +165,11 @@ class ResponsesStore:
         return [(found, owner) for found, owner, by in rows if not self._process.is_alive(by)]
 
     def forget_ended_processes(self) -> None:
-        """Removes what processes that have ended have left beside the file."""
+        """Removes the lock files of processes that have ended."""
         self._process.sweep()
 
     def close(self) -> None:
-        """Forgets what is past the bounds and lets go of the file."""
+        """Trims to the bounds and closes the file."""
         if self._path is not None:
             self._trimmer.submit(self._trim_file)
         self._trimmer.shutdown(wait=True)

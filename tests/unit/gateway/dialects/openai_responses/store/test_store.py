@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from services.backplane.settings import SettingsError
-from services.gateway.dialects.openai_responses.store.store import ResponsesStore, StoredResponse
+from services.gateway.dialects.openai_responses.store.responses import StoredResponse
+from services.gateway.dialects.openai_responses.store.store import ResponsesStore
 
 
 def record(number: int, *, owner: str = "", size: int = 10) -> StoredResponse:
