@@ -51,7 +51,7 @@ class Child:
 
     @property
     def pid(self) -> int | None:
-        """Of the running process."""
+        """Process id of the service, while it runs."""
         return self._process.pid if self._process else None
 
     async def keep_running(self) -> None:

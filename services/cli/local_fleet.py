@@ -29,10 +29,17 @@ class Ports:
     def beside(cls, gateway: int) -> Ports:
         """The usual ports for the usual gateway port, and their neighbours for another one."""
         neuron = 13131 if gateway == 31313 else gateway + 4  # noqa: PLR2004 - the documented ports
-        return cls(gateway, gateway + 1, gateway + 2, gateway + 3, neuron, neuron + 1)
+        return cls(
+            gateway=gateway,
+            gateway_metrics=gateway + 1,
+            registry=gateway + 2,
+            registry_metrics=gateway + 3,
+            neuron=neuron,
+            neuron_metrics=neuron + 1,
+        )
 
     def items(self) -> Sequence[tuple[str, int]]:
-        """Names for people, and ports."""
+        """Each port behind its name in words, such as `gateway metrics`."""
         fields = dataclasses.asdict(self)
         return [(name.replace("_", " "), port) for name, port in fields.items()]
 
@@ -71,27 +78,27 @@ class LocalFleet:
 
     @property
     def gateway_url(self) -> str:
-        """Where clients go."""
+        """The URL that clients are given."""
         return f"http://{self._reached_at}:{self.ports.gateway}"
 
     @property
     def metrics_url(self) -> str:
-        """Where Prometheus goes for the gateway."""
+        """The URL of the gateway's metrics."""
         return f"http://{self._reached_at}:{self.ports.gateway_metrics}"
 
     @property
     def registry_address(self) -> str:
-        """Where operators go."""
+        """host:port of the registry, for `--registry`."""
         return f"{self._reached_at}:{self.ports.registry}"
 
     @property
     def log_dir(self) -> pathlib.Path:
-        """One file per service."""
+        """The folder of the logs, a file for each service."""
         return self.data_dir / "logs"
 
     @property
     def catalogue(self) -> pathlib.Path:
-        """The models that this fleet offers; yours to edit."""
+        """The catalogue file, which its user may edit."""
         return self.data_dir / "models.toml"
 
     @property

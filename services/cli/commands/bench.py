@@ -12,7 +12,8 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from services.cli.commands.chat import DEFAULT_GATEWAY, GatewayOption, KeyOption, first_model
+from services.cli.answers import first_model
+from services.cli.options import DEFAULT_GATEWAY, GatewayOption, KeyOption
 from services.cli.registry_client import fail, out
 from services.cli.sse import ChatFailedError, ChatUsage, GatewayClient
 
@@ -77,7 +78,14 @@ def bench(
         chosen = model or first_model(client)
         for count in counts:
             with out.status(f"{chosen}: {count} streams"):
-                done = _round(client, chosen, prompt, count, requests, max_tokens)
+                done = _round(
+                    client,
+                    chosen,
+                    prompt,
+                    streams=count,
+                    requests=requests,
+                    max_tokens=max_tokens,
+                )
             table.add_row(*_row(done))
     except (ChatFailedError, OSError) as error:
         fail(f"{gateway}: {error}")
@@ -85,7 +93,7 @@ def bench(
 
 
 def _round(
-    client: GatewayClient, model: str, prompt: str, streams: int, requests: int, max_tokens: int
+    client: GatewayClient, model: str, prompt: str, *, streams: int, requests: int, max_tokens: int
 ) -> Round:
     def one(number: int) -> ChatUsage | str:
         usage = ChatUsage()

@@ -9,9 +9,10 @@ from typing import Annotated, Final
 import typer
 from rich.table import Table
 
-from services.cli.commands.chat import DEFAULT_GATEWAY, GatewayOption, first_model
+from services.cli.answers import first_model
+from services.cli.options import DEFAULT_GATEWAY, GatewayOption
 from services.cli.registry_client import JsonOption, fail, out
-from services.cli.sdk_checks.suite import Outcome, Suite, Target
+from services.cli.sdk_checks.suite import CheckOutcome, Suite, Target
 from services.cli.sse import ChatFailedError, GatewayClient
 from services.gateway.conformance.report import ASPECTS, ConformanceReport, load, packaged
 
@@ -71,7 +72,7 @@ def _run(suite: Suite, target: Target) -> int:
     return failed
 
 
-def _words(outcome: Outcome) -> str:
+def _words(outcome: CheckOutcome) -> str:
     mark = "[red]failed[/]" if outcome.why else "[green]passed[/]"
     line = f"{mark}  {outcome.client}, {outcome.aspect}, {outcome.check} ({outcome.seconds:.1f} s)"
     return f"{line}\n        {outcome.why}" if outcome.why else line

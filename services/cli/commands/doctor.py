@@ -14,7 +14,7 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from services.cli.commands.chat import DEFAULT_GATEWAY, GatewayOption
+from services.cli.options import DEFAULT_GATEWAY, GatewayOption
 from services.cli.registry_client import out
 from services.cli.sse import GatewayClient
 

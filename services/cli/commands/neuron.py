@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from services.cli.commands.services import ConfigOption, config_arguments
+from services.cli.options import ConfigOption, config_arguments
 
 app = typer.Typer(help="Run the daemon of a GPU host, or get the host ready for it.")
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import pathlib
-from collections.abc import Sequence
 from typing import Annotated
 
 import typer
@@ -14,13 +12,7 @@ from services.backplane import lifecycle
 from services.backplane.lifecycle import Shutdown
 from services.backplane.logs import LogSettings, configure
 from services.backplane.settings import Document, SettingsError, load
-
-ConfigOption = Annotated[
-    pathlib.Path | None,
-    typer.Option(
-        "--config", "-c", envvar="CORTEX_CONFIG", help="Default: /etc/cortex/cortex.toml, if there."
-    ),
-]
+from services.cli.options import ConfigOption, config_arguments
 
 
 def serve(config: ConfigOption = None) -> None:
@@ -84,8 +76,3 @@ async def _with_registry(document: Document, shutdown: Shutdown) -> int:
         inside = {"registry": [str(address.dialled_as("127.0.0.1"))]}
         tables = {**document.tables, "gateway": {**document.tables.get("gateway", {}), **inside}}
         return await _gateway(dataclasses.replace(document, tables=tables), shutdown)
-
-
-def config_arguments(config: pathlib.Path | None) -> Sequence[str]:
-    """The option as a service's own command line has it."""
-    return () if config is None else ("--config", str(config))

@@ -21,8 +21,8 @@ from services.backplane.errors import FleetError, Reason
 from services.backplane.first_ended import first_ended
 from services.backplane.lifecycle import Shutdown
 from services.backplane.timeouts import timeout
+from services.cli.answers import answer
 from services.cli.children import Child, ChildFailedError
-from services.cli.commands.chat import answer
 from services.cli.local_fleet import LocalFleet, Ports, default_data_dir, free_ports
 from services.cli.registry_client import err, operator, out
 from services.cli.sse import ChatFailedError, GatewayClient

@@ -45,7 +45,7 @@ class Target:
 
     @classmethod
     def of(cls, environment: Mapping[str, str]) -> Target:
-        """As scripts/test-clients tells its suites."""
+        """The target that scripts/test-clients names in the environment."""
         return cls(
             url=environment["CORTEX_URL"],
             model=environment["CORTEX_MODEL"],
@@ -55,7 +55,7 @@ class Target:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Outcome:
+class CheckOutcome:
     """What came of one check; `why` is empty where it passed."""
 
     client: str
@@ -101,7 +101,7 @@ class Suite:
         """Adds all checks of another suite of the same client."""
         self._checks += other._checks
 
-    def run(self, target: Target) -> Iterator[Outcome]:
+    def run(self, target: Target) -> Iterator[CheckOutcome]:
         """Makes every check; none stops the others."""
         # one loop for all: clients close their connections later, and on the loop that opened them
         with asyncio.Runner() as runner:
@@ -116,7 +116,14 @@ class Suite:
                     why = _words(error)
                 seconds = round(time.monotonic() - started, 2)
                 name = function.__name__.replace("_", " ")
-                yield Outcome(self.client, self._version, aspect, name, seconds, why)
+                yield CheckOutcome(
+                    client=self.client,
+                    version=self._version,
+                    aspect=aspect,
+                    check=name,
+                    seconds=seconds,
+                    why=why,
+                )
 
     def main(self) -> None:
         """Runs as a script of scripts/test-clients: one JSON object a line."""

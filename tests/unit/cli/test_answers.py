@@ -1,4 +1,4 @@
-"""What `cortex chat` shows, keeps and stops."""
+"""What is shown of an answer, kept and stopped."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Generator, Sequence
 
 import pytest
 
-from services.cli.commands import chat
+from services.cli import answers
 from services.cli.sse import ChatFailedError, ChatUsage, GatewayClient, Piece
 
 
@@ -40,7 +40,7 @@ HELLO = (
 
 
 def test_reasoning_is_shown_and_is_no_part_of_what_was_said(capsys):
-    said = chat.answer(Told(*HELLO), "m", [])
+    said = answers.answer(Told(*HELLO), "m", [])
 
     assert said == "Hello"
     shown = capsys.readouterr().out
@@ -51,8 +51,8 @@ def test_reasoning_is_shown_and_is_no_part_of_what_was_said(capsys):
 def test_ctrl_c_leaves_the_gateway_and_keeps_what_was_said():
     told = Told(*HELLO, stop=True)
 
-    with pytest.raises(chat.StoppedError) as stopped:
-        chat.answer(told, "m", [])
+    with pytest.raises(answers.StoppedError) as stopped:
+        answers.answer(told, "m", [])
 
     assert told.left
     assert stopped.value.text == "Hello"
@@ -71,6 +71,6 @@ def test_a_failure_leaves_the_line(capsys):
             raise ChatFailedError("worker lost")
 
     with contextlib.suppress(ChatFailedError):
-        chat.answer(Failing(), "m", [])
+        answers.answer(Failing(), "m", [])
 
     assert capsys.readouterr().out.endswith("Hel\n")
