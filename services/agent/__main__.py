@@ -21,7 +21,7 @@ from services.agent.agent import CortexAgent
 from services.agent.core.plan_dir import data_home
 from services.agent.core.settings import (
     PREFIX,
-    Settings,
+    AgentSettings,
     config_home,
     load_settings,
     state_home,
@@ -29,7 +29,7 @@ from services.agent.core.settings import (
 from services.agent.endpoints.connecting import connect
 from services.agent.endpoints.selection import Endpoints
 from services.agent.prompt.prompt import BASE
-from services.agent.session_service.opening import Surroundings
+from services.agent.session_service.opening import AgentEnvironment
 from services.agent.storage.store import SessionStore
 from services.agent.transport import LINE_BYTES, LineTransport
 from services.backplane.settings import SettingsError
@@ -61,7 +61,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 async def run_stdio(
-    settings: Settings, *, environment: Mapping[str, str], base_prompt: str = BASE
+    settings: AgentSettings, *, environment: Mapping[str, str], base_prompt: str = BASE
 ) -> int:
     """Serves one editor over standard input and output; returns the exit code.
 
@@ -71,7 +71,7 @@ async def run_stdio(
     executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="store")
     agent = CortexAgent(
         settings=settings,
-        surroundings=Surroundings(
+        surroundings=AgentEnvironment(
             # The agent's own settings, a key among them, are none of a command's business.
             environment={
                 key: value for key, value in environment.items() if not key.startswith(PREFIX)
@@ -105,7 +105,7 @@ async def run_stdio(
     return 0
 
 
-def _base_prompt(settings: Settings) -> str:
+def _base_prompt(settings: AgentSettings) -> str:
     if not settings.system_prompt_path:
         return BASE
     path = Path(settings.system_prompt_path).expanduser()

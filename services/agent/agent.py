@@ -13,12 +13,12 @@ import services
 from services.agent import options
 from services.agent.core.editor import Offered
 from services.agent.core.modes import Mode
-from services.agent.core.settings import Settings
+from services.agent.core.settings import AgentSettings
 from services.agent.endpoints.selection import Endpoints, UnknownModelError
 from services.agent.prompt.prompt_input import Block, user_parts
 from services.agent.session.mcp_servers import ServerSpec
-from services.agent.session.session import Session
-from services.agent.session_service.opening import Opening, Surroundings
+from services.agent.session.session import AgentSession
+from services.agent.session_service.opening import AgentEnvironment, SessionOpening
 from services.agent.session_service.prompting import Prompting
 from services.agent.session_service.sessions import OpenSessions, check_directories, session_info
 from services.agent.storage import commands
@@ -37,8 +37,8 @@ class CortexAgent:
     def __init__(
         self,
         *,
-        settings: Settings,
-        surroundings: Surroundings,
+        settings: AgentSettings,
+        surroundings: AgentEnvironment,
         store: SessionStore,
         endpoints: Endpoints,
         base_prompt: str,
@@ -46,7 +46,7 @@ class CortexAgent:
         self._settings = settings
         self._store = store
         self._endpoints = endpoints
-        opening = Opening(
+        opening = SessionOpening(
             settings=settings, surroundings=surroundings, store=store, base=base_prompt
         )
         tools = builtin_tools()
@@ -261,7 +261,7 @@ class CortexAgent:
         await self._sessions.close_all()
         await self._endpoints.close()
 
-    async def _set_mode(self, session: Session, mode_id: str) -> None:
+    async def _set_mode(self, session: AgentSession, mode_id: str) -> None:
         try:
             session.record.mode = Mode(mode_id).value
         except ValueError as error:
@@ -271,7 +271,7 @@ class CortexAgent:
         log.info("mode changed", session_id=session.record.session_id, mode=mode_id)
         await session.save()
 
-    async def _set_model(self, session: Session, selector: str) -> None:
+    async def _set_model(self, session: AgentSession, selector: str) -> None:
         try:
             settings, model = self._endpoints.settings_of(selector)
         except UnknownModelError as error:
@@ -280,7 +280,7 @@ class CortexAgent:
         log.info("model changed", session_id=session.record.session_id, model=session.record.model)
         await session.save()
 
-    async def _options_update(self, session: Session) -> acp.schema.ConfigOptionUpdate:
+    async def _options_update(self, session: AgentSession) -> acp.schema.ConfigOptionUpdate:
         selectors = await self._endpoints.selectors()
         record = session.record
         return acp.schema.ConfigOptionUpdate(

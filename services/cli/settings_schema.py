@@ -45,9 +45,9 @@ DESCRIPTIONS: Final = {
 def schema(file: SettingsFile) -> dict[str, Any]:
     """The JSON Schema of one file, with descriptions, defaults and units."""
     if file is SettingsFile.AGENT:
-        from services.agent.core.settings import Settings
+        from services.agent.core.settings import AgentSettings
 
-        return _of_struct(Settings, DESCRIPTIONS[file])
+        return _of_struct(AgentSettings, DESCRIPTIONS[file])
     return _of_sections(_sections(file), DESCRIPTIONS[file])
 
 

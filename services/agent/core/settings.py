@@ -79,7 +79,7 @@ class EndpointSettings(
         return f"EndpointSettings({self.name!r}, {self.base_url!r}, {self.wire_api!r})"
 
 
-class Settings(
+class AgentSettings(
     msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, kw_only=True
 ):
     """Everything the agent can be told.
@@ -116,7 +116,7 @@ class Settings(
         return next((each for each in self.endpoints if each.name == wanted), None)
 
 
-def load_settings(environment: Mapping[str, str], path: Path | None = None) -> Settings:
+def load_settings(environment: Mapping[str, str], path: Path | None = None) -> AgentSettings:
     """Reads the file and lets environment variables override it.
 
     Args:
@@ -136,7 +136,7 @@ def load_settings(environment: Mapping[str, str], path: Path | None = None) -> S
         source = str(path or default)
         values = read_toml(path or default)
     variables = _apply_environment(values, environment)
-    settings: Settings = convert(values, Settings, source=source, variables=variables)
+    settings: AgentSettings = convert(values, AgentSettings, source=source, variables=variables)
     _check(settings, source)
     return _with_keys(settings, environment)
 
@@ -184,7 +184,7 @@ def _apply_environment(values: dict[str, Any], environment: Mapping[str, str]) -
     return variables | {f"endpoints[0].{key}": variable for key, variable in named.items()}
 
 
-def _check(settings: Settings, source: str) -> None:
+def _check(settings: AgentSettings, source: str) -> None:
     names = [endpoint.name for endpoint in settings.endpoints]
     if not names:
         raise SettingsError(f"{source}: endpoints: at least one is needed")
@@ -194,7 +194,7 @@ def _check(settings: Settings, source: str) -> None:
         raise SettingsError(f"{source}: default_endpoint: no endpoint {settings.default_endpoint}")
 
 
-def _with_keys(settings: Settings, environment: Mapping[str, str]) -> Settings:
+def _with_keys(settings: AgentSettings, environment: Mapping[str, str]) -> AgentSettings:
     endpoints: list[EndpointSettings] = []
     for endpoint in settings.endpoints:
         key = environment.get(endpoint.api_key_env, "") if endpoint.api_key_env else ""

@@ -6,16 +6,18 @@ from collections.abc import AsyncGenerator, Iterator, Sequence
 from typing import Any
 
 import openai
+from typing_extensions import override
 
 from services.agent.core.history import AssistantTurn, ImagePart, Turn, UserTurn
 from services.agent.endpoints.endpoint import (
     CallDelta,
     CallStarted,
+    Endpoint,
     EndpointError,
+    EndpointModel,
     Finished,
-    ModelInfo,
+    FinishReason,
     ModelRequest,
-    Stop,
     StreamEvent,
     TextDelta,
     ThoughtDelta,
@@ -27,19 +29,19 @@ from services.agent.endpoints.listing import model_info
 from services.agent.endpoints.merging import merged
 
 DIALECT = "openai-chat"
-_STOPS = {"length": Stop.MAX_TOKENS, "content_filter": Stop.REFUSAL}
+_STOPS = {"length": FinishReason.MAX_TOKENS, "content_filter": FinishReason.REFUSAL}
 
 
-class ChatEndpoint:
+class ChatEndpoint(Endpoint):
     """Asks at `/chat/completions`; owns the client that it is given."""
 
     def __init__(self, *, name: str, client: openai.AsyncOpenAI) -> None:
         self._name = name
         self._client = client
 
+    @override
     async def stream(self, ask: ModelRequest) -> AsyncGenerator[StreamEvent, None]:
-        """See `Endpoint.stream`."""
-        reading = _Reading()
+        reading = _ChatReader()
         with translated(self._name, openai):
             stream = await self._client.chat.completions.create(**request(ask))
             async with stream:
@@ -48,22 +50,22 @@ class ChatEndpoint:
                         yield event
         yield reading.finished(self._name)
 
-    async def models(self) -> list[ModelInfo]:
-        """See `Endpoint.models`."""
+    @override
+    async def models(self) -> list[EndpointModel]:
         with translated(self._name, openai):
             page = await self._client.models.list()
             return [model_info(model.id, model.model_extra) for model in page.data]
 
+    @override
     async def close(self) -> None:
-        """See `Endpoint.close`."""
         await self._client.close()
 
 
-class _Reading:
-    """What has been seen of one stream."""
+class _ChatReader:
+    """Reads one stream; holds what it has said so far."""
 
     def __init__(self) -> None:
-        self._stop: Stop | None = None
+        self._stop: FinishReason | None = None
         self._usage: Usage | None = None
         self._started: set[int] = set()
         self._thinking = False
@@ -74,7 +76,7 @@ class _Reading:
         for choice in chunk.choices or ():
             yield from self._delta(choice.delta)
             if choice.finish_reason:
-                self._stop = _STOPS.get(choice.finish_reason, Stop.END)
+                self._stop = _STOPS.get(choice.finish_reason, FinishReason.END)
 
     def _delta(self, delta: Any) -> Iterator[StreamEvent]:
         thought = getattr(delta, "reasoning_content", None) or getattr(delta, "reasoning", None)

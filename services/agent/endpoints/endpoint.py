@@ -8,7 +8,7 @@ from typing import Any, Protocol
 from services.agent.core.history import Turn
 
 
-class Stop(enum.Enum):
+class FinishReason(enum.Enum):
     """Why the model stopped."""
 
     END = "end"
@@ -77,7 +77,7 @@ class CallDelta:
 class Finished:
     """The last event of every stream that did not fail."""
 
-    stop: Stop
+    stop: FinishReason
     usage: Usage | None = None
 
 
@@ -105,7 +105,7 @@ class ModelRequest:
 
 
 @dataclass(frozen=True, slots=True)
-class ModelInfo:
+class EndpointModel:
     """A model that an endpoint lists; the window is in tokens, None when it does not say."""
 
     id: str
@@ -145,7 +145,7 @@ class EndpointError(Exception):
 
 
 class Endpoint(Protocol):
-    """A place that answers. Cancelling a wait on it closes the request behind it."""
+    """A server that models are asked at. Cancelling a wait closes the request behind it."""
 
     def stream(self, ask: ModelRequest) -> AsyncGenerator[StreamEvent, None]:
         """Streams one answer, `Finished` last; consume it under `contextlib.aclosing`.
@@ -155,7 +155,7 @@ class Endpoint(Protocol):
         """
         ...
 
-    async def models(self) -> list[ModelInfo]:
+    async def models(self) -> list[EndpointModel]:
         """Lists the endpoint's models; raises EndpointError."""
         ...
 

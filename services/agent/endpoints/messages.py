@@ -4,16 +4,18 @@ from collections.abc import AsyncGenerator, Iterator, Sequence
 from typing import Any
 
 import anthropic
+from typing_extensions import override
 
 from services.agent.core.history import AssistantTurn, ImagePart, ResultsTurn, Turn, UserTurn
 from services.agent.endpoints.endpoint import (
     CallDelta,
     CallStarted,
+    Endpoint,
     EndpointError,
+    EndpointModel,
     Finished,
-    ModelInfo,
+    FinishReason,
     ModelRequest,
-    Stop,
     StreamEvent,
     TextDelta,
     ThoughtDelta,
@@ -27,22 +29,22 @@ from services.agent.endpoints.merging import merged
 DIALECT = "anthropic-messages"
 _DEFAULT_MAX_TOKENS = 8192  # the dialect demands a number
 _STOPS = {
-    "max_tokens": Stop.MAX_TOKENS,
-    "model_context_window_exceeded": Stop.MAX_TOKENS,
-    "refusal": Stop.REFUSAL,
+    "max_tokens": FinishReason.MAX_TOKENS,
+    "model_context_window_exceeded": FinishReason.MAX_TOKENS,
+    "refusal": FinishReason.REFUSAL,
 }
 
 
-class MessagesEndpoint:
+class MessagesEndpoint(Endpoint):
     """Asks at `/v1/messages`; owns the client that it is given."""
 
     def __init__(self, *, name: str, client: anthropic.AsyncAnthropic) -> None:
         self._name = name
         self._client = client
 
+    @override
     async def stream(self, ask: ModelRequest) -> AsyncGenerator[StreamEvent, None]:
-        """See `Endpoint.stream`."""
-        reading = _Reading()
+        reading = _MessagesReader()
         with translated(self._name, anthropic):
             stream = await self._client.messages.create(**request(ask))
             async with stream:
@@ -51,22 +53,22 @@ class MessagesEndpoint:
                         yield canonical
         yield reading.finished(self._name)
 
-    async def models(self) -> list[ModelInfo]:
-        """See `Endpoint.models`."""
+    @override
+    async def models(self) -> list[EndpointModel]:
         with translated(self._name, anthropic):
             page = await self._client.models.list(limit=1000)
             return [model_info(model.id, model.model_extra) for model in page.data]
 
+    @override
     async def close(self) -> None:
-        """See `Endpoint.close`."""
         await self._client.close()
 
 
-class _Reading:
-    """What has been seen of one stream."""
+class _MessagesReader:
+    """Reads one stream; holds what it has said so far."""
 
     def __init__(self) -> None:
-        self._stop: Stop | None = None
+        self._stop: FinishReason | None = None
         self._usage = Usage()
         self._thoughts: dict[int, str] = {}  # block index → signature so far
         self._calls: set[int] = set()
@@ -84,7 +86,7 @@ class _Reading:
         elif kind == "message_delta":
             self._usage = _usage(event.usage, self._usage)
             if event.delta.stop_reason:
-                self._stop = _STOPS.get(event.delta.stop_reason, Stop.END)
+                self._stop = _STOPS.get(event.delta.stop_reason, FinishReason.END)
 
     def _block(self, index: int, block: Any) -> Iterator[StreamEvent]:
         if block.type == "tool_use":

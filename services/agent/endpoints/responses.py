@@ -5,16 +5,18 @@ from collections.abc import AsyncGenerator, Iterator, Sequence
 from typing import Any
 
 import openai
+from typing_extensions import override
 
 from services.agent.core.history import AssistantTurn, ImagePart, Turn, UserTurn
 from services.agent.endpoints.endpoint import (
     CallDelta,
     CallStarted,
+    Endpoint,
     EndpointError,
+    EndpointModel,
     Finished,
-    ModelInfo,
+    FinishReason,
     ModelRequest,
-    Stop,
     StreamEvent,
     TextDelta,
     ThoughtDelta,
@@ -30,16 +32,16 @@ _THOUGHTS = {"response.reasoning_summary_text.delta", "response.reasoning_text.d
 _TEXTS = {"response.output_text.delta", "response.refusal.delta"}
 
 
-class ResponsesEndpoint:
+class ResponsesEndpoint(Endpoint):
     """Asks at `/responses`; owns the client that it is given."""
 
     def __init__(self, *, name: str, client: openai.AsyncOpenAI) -> None:
         self._name = name
         self._client = client
 
+    @override
     async def stream(self, ask: ModelRequest) -> AsyncGenerator[StreamEvent, None]:
-        """See `Endpoint.stream`."""
-        reading = _Reading(self._name)
+        reading = _ResponsesReader(self._name)
         with translated(self._name, openai):
             stream = await self._client.responses.create(**request(ask))
             async with stream:
@@ -48,19 +50,19 @@ class ResponsesEndpoint:
                         yield canonical
         yield reading.finished()
 
-    async def models(self) -> list[ModelInfo]:
-        """See `Endpoint.models`."""
+    @override
+    async def models(self) -> list[EndpointModel]:
         with translated(self._name, openai):
             page = await self._client.models.list()
             return [model_info(model.id, model.model_extra) for model in page.data]
 
+    @override
     async def close(self) -> None:
-        """See `Endpoint.close`."""
         await self._client.close()
 
 
-class _Reading:
-    """What has been seen of one stream. Events may lack indices; items always have an id."""
+class _ResponsesReader:
+    """Reads one stream. Events may lack indices; items always have an id."""
 
     def __init__(self, name: str) -> None:
         self._name = name
@@ -108,9 +110,13 @@ class _Reading:
 
     def _finish(self, response: Any) -> Finished:
         reason = getattr(response.incomplete_details, "reason", None)
-        stop = Stop.REFUSAL if self._refused or reason == "content_filter" else Stop.END
+        stop = (
+            FinishReason.REFUSAL
+            if self._refused or reason == "content_filter"
+            else FinishReason.END
+        )
         if reason == "max_output_tokens":
-            stop = Stop.MAX_TOKENS
+            stop = FinishReason.MAX_TOKENS
         usage = response.usage
         if usage is None:
             return Finished(stop)

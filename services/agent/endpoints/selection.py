@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import structlog
 
-from services.agent.core.settings import EndpointSettings, Settings
-from services.agent.endpoints.endpoint import Endpoint, EndpointError, ModelInfo
+from services.agent.core.settings import AgentSettings, EndpointSettings
+from services.agent.endpoints.endpoint import Endpoint, EndpointError, EndpointModel
 from services.backplane.timeouts import timeout
 
 log = structlog.get_logger(__name__)
@@ -47,7 +47,7 @@ class Endpoints:
 
     def __init__(
         self,
-        settings: Settings,
+        settings: AgentSettings,
         *,
         connect: Callable[[EndpointSettings], Endpoint],
         clock: Callable[[], float],
@@ -57,7 +57,7 @@ class Endpoints:
         self._endpoints: Mapping[str, Endpoint] = {
             each.name: connect(each) for each in settings.endpoints
         }
-        self._listed: dict[str, tuple[float, list[ModelInfo]]] = {}
+        self._listed: dict[str, tuple[float, list[EndpointModel]]] = {}
 
     async def selectors(self) -> list[str]:
         """Returns every `endpoint:model`, configured models first, within five seconds."""
@@ -116,7 +116,7 @@ class Endpoints:
         for endpoint in self._endpoints.values():
             await endpoint.close()
 
-    async def _list(self, name: str) -> list[ModelInfo]:
+    async def _list(self, name: str) -> list[EndpointModel]:
         when, models = self._listed.get(name, (float("-inf"), []))
         if self._clock() - when < _FRESH_SECONDS:
             return models

@@ -52,7 +52,7 @@ End with three options, then stop and wait: 1. implement it with edits accepted 
 
 
 @dataclass(frozen=True, slots=True)
-class Surroundings:
+class PromptFacts:
     """Facts of the moment; `today` is an ISO date, without a time, for the sake of caches."""
 
     cwd: Path
@@ -64,7 +64,7 @@ class Surroundings:
 def system_prompt(
     *,
     base: str,
-    surroundings: Surroundings,
+    surroundings: PromptFacts,
     rules: Sequence[RulesFile],
     mode: Mode,
     plan_directory: Path | None,
@@ -90,7 +90,7 @@ def system_prompt(
     return "\n\n".join(parts)
 
 
-def _environment(surroundings: Surroundings) -> str:
+def _environment(surroundings: PromptFacts) -> str:
     lines = [f"Working directory: {surroundings.cwd}"]
     lines += [f"Further directory: {each}" for each in surroundings.additional]
     lines += [f"Platform: {surroundings.platform}", f"Date: {surroundings.today}"]

@@ -15,13 +15,14 @@ from typing import TYPE_CHECKING, Any
 import acp
 import acp.schema
 import structlog
+from typing_extensions import override
 
 from services.agent.core.editor import Content
 from services.agent.core.modes import Effect
 from services.agent.core.text import clean, cut_middle, one_line
 from services.agent.core.workspace import Workspace
 from services.agent.endpoints.endpoint import ToolSpec
-from services.agent.tools.tool import Outcome, Preview, Tool, ToolContext, ToolError
+from services.agent.tools.tool import Preview, Tool, ToolContext, ToolError, ToolOutcome
 from services.backplane.timeouts import timeout
 
 if TYPE_CHECKING:
@@ -43,8 +44,8 @@ _CLOSE_SECONDS = 5.0
 _LONGEST_NAME = 64
 
 
-class McpTool:
-    """One tool of a server; see `Tool`."""
+class McpTool(Tool):
+    """One tool of an MCP server."""
 
     kind: acp.schema.ToolKind = "other"
 
@@ -57,16 +58,17 @@ class McpTool:
         self._name = tool.name
         self._title = f"{server}: {tool.title or tool.name}"
 
+    @override
     def preview(self, arguments: dict[str, Any], workspace: Workspace) -> Preview:
-        """See `Tool.preview`."""
         return Preview(one_line(self._title, 100))
 
+    @override
     async def diff(self, arguments: dict[str, Any], context: ToolContext) -> Sequence[Content]:
-        """See `Tool.diff`; what a server will change is unknown."""
+        """What a server will change is unknown."""
         return ()
 
-    async def run(self, arguments: dict[str, Any], context: ToolContext) -> Outcome:
-        """See `Tool.run`."""
+    @override
+    async def run(self, arguments: dict[str, Any], context: ToolContext) -> ToolOutcome:
         import mcp
 
         context.permit(None)
@@ -78,7 +80,7 @@ class McpTool:
         except (mcp.MCPError, RuntimeError, OSError, ValueError) as error:
             raise ToolError(f"{self._title} failed: {error}") from error
         text = "\n".join(_as_text(block) for block in result.content)
-        return Outcome(cut_middle(clean(text), context.output_bytes), bool(result.is_error))
+        return ToolOutcome(cut_middle(clean(text), context.output_bytes), bool(result.is_error))
 
 
 class McpServers:

@@ -19,7 +19,7 @@ from services.agent.core.modes import Mode, Places
 from services.agent.core.plan_dir import PlanDirectory, resolve
 from services.agent.core.workspace import Workspace
 from services.agent.session.mcp_servers import McpServers
-from services.agent.storage.store import SessionRecord, SessionStore, StoreError
+from services.agent.storage.store import SessionRecord, SessionStore, SessionStoreError
 from services.backplane.timeouts import timeout
 
 log = structlog.get_logger(__name__)
@@ -31,7 +31,7 @@ _LONGEST_ID = 40  # OpenAI's limit
 _ID_LENGTH = 9  # the strictest endpoints (Mistral's) take nine letters and digits
 
 
-class Session:
+class AgentSession:
     """A session that an editor has open."""
 
     def __init__(
@@ -127,7 +127,7 @@ class Session:
         try:
             async with timeout(SAVE_SECONDS):
                 await self._store.save(self.record)
-        except (StoreError, TimeoutError) as error:
+        except (SessionStoreError, TimeoutError) as error:
             reason = str(error) or "timed out"
             log.warning("session not saved", session_id=self.record.session_id, reason=reason)
             return False

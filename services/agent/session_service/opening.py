@@ -11,19 +11,19 @@ import acp.interfaces
 from services.agent.core.editor import Editor, Offered
 from services.agent.core.modes import Mode
 from services.agent.core.plan_dir import PlanDirectory
-from services.agent.core.settings import Settings
+from services.agent.core.settings import AgentSettings
 from services.agent.core.workspace import Workspace
 from services.agent.endpoints.endpoint import ToolSpec
 from services.agent.prompt import prompt
 from services.agent.prompt.rules import RulesFile, read_rules
 from services.agent.session.mcp_servers import McpServers, ServerSpec
-from services.agent.session.session import Session
+from services.agent.session.session import AgentSession
 from services.agent.storage.store import SessionRecord, SessionStore
 from services.agent.turn.turn import PromptBuilder
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Surroundings:
+class AgentEnvironment:
     """Where the agent runs.
 
     Attributes:
@@ -39,11 +39,16 @@ class Surroundings:
     today: Callable[[], str]
 
 
-class Opening:
+class SessionOpening:
     """Builds sessions for one connection to an editor."""
 
     def __init__(
-        self, *, settings: Settings, surroundings: Surroundings, store: SessionStore, base: str
+        self,
+        *,
+        settings: AgentSettings,
+        surroundings: AgentEnvironment,
+        store: SessionStore,
+        base: str,
     ) -> None:
         self._settings = settings
         self._surroundings = surroundings
@@ -62,10 +67,10 @@ class Opening:
         connection: acp.interfaces.Client,
         offered: Offered,
         servers: Sequence[ServerSpec],
-    ) -> Session:
+    ) -> AgentSession:
         """Returns the session of a record; its MCP servers begin to connect."""
         environment = self._surroundings.environment
-        return Session(
+        return AgentSession(
             record=record,
             store=self._store,
             editor=Editor(
@@ -79,12 +84,12 @@ class Opening:
             mcp=McpServers(servers, cwd=Path(record.cwd), environment=environment),
         )
 
-    async def prepare(self, session: Session) -> PromptBuilder:
+    async def prepare(self, session: AgentSession) -> PromptBuilder:
         """Reads what the next round's system prompt depends on, apart from the tools' format."""
         cwd = session.workspace.cwd
         rules, plans = await asyncio.to_thread(self._read, session)
         mode = session.mode
-        surroundings = prompt.Surroundings(
+        surroundings = prompt.PromptFacts(
             cwd=cwd,
             additional=session.workspace.roots[1:],
             platform=f"{platform.system()} {platform.machine()}",
@@ -103,7 +108,7 @@ class Opening:
 
         return build
 
-    def _read(self, session: Session) -> tuple[Sequence[RulesFile], Path | None]:
+    def _read(self, session: AgentSession) -> tuple[Sequence[RulesFile], Path | None]:
         rules = read_rules(session.workspace.cwd, self._surroundings.config)
         is_plan = session.mode is Mode.PLAN
         return rules, session.plans.create() if is_plan else session.plans.resolved()

@@ -5,12 +5,12 @@ import acp.schema
 import structlog
 
 from services.agent.core.history import AssistantTurn, Part, TextPart, UserTurn, user_text
-from services.agent.core.settings import Settings
+from services.agent.core.settings import AgentSettings
 from services.agent.core.text import one_line
 from services.agent.endpoints.endpoint import EndpointError, Usage
 from services.agent.endpoints.selection import Endpoints, UnknownModelError
-from services.agent.session.session import Session
-from services.agent.session_service.opening import Opening
+from services.agent.session.session import AgentSession
+from services.agent.session_service.opening import SessionOpening
 from services.agent.storage import commands
 from services.agent.tools.tool import Tool
 from services.agent.turn.dispatch import Dispatcher
@@ -27,9 +27,9 @@ class Prompting:
     def __init__(
         self,
         *,
-        settings: Settings,
+        settings: AgentSettings,
         endpoints: Endpoints,
-        opening: Opening,
+        opening: SessionOpening,
         tools: tuple[Tool, ...],
     ) -> None:
         self._settings = settings
@@ -38,7 +38,7 @@ class Prompting:
         self._tools = tools
 
     async def run(
-        self, session: Session, ticket: int, parts: tuple[Part, ...]
+        self, session: AgentSession, ticket: int, parts: tuple[Part, ...]
     ) -> acp.schema.PromptResponse:
         """Runs one prompt; the caller holds the session's lock.
 
@@ -74,7 +74,7 @@ class Prompting:
             log.info("prompt complete", stop_reason=stop)
         return _response(stop, usage)
 
-    def _turn(self, session: Session) -> PromptTurn:
+    def _turn(self, session: AgentSession) -> PromptTurn:
         return PromptTurn(
             session=session,
             endpoints=self._endpoints,
@@ -89,7 +89,7 @@ class Prompting:
             max_rounds=self._settings.max_rounds,
         )
 
-    async def _started(self, session: Session, turn: PromptTurn, *, is_first: bool) -> str:
+    async def _started(self, session: AgentSession, turn: PromptTurn, *, is_first: bool) -> str:
         if is_first:
             await session.editor.update(
                 acp.schema.SessionInfoUpdate(
@@ -98,7 +98,7 @@ class Prompting:
             )
         return await turn.run()
 
-    async def _command(self, session: Session, command: str) -> str:
+    async def _command(self, session: AgentSession, command: str) -> str:
         record = session.record
         if command == commands.COMPACT:
             record.marks = commands.compacted(record)

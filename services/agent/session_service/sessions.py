@@ -14,8 +14,8 @@ from services.agent.core.editor import Offered
 from services.agent.core.modes import Mode
 from services.agent.session.mcp_servers import ServerSpec
 from services.agent.session.replay import replayed
-from services.agent.session.session import Session
-from services.agent.session_service.opening import Opening
+from services.agent.session.session import AgentSession
+from services.agent.session_service.opening import SessionOpening
 from services.agent.storage import commands
 from services.agent.storage.store import (
     SessionHeader,
@@ -34,25 +34,27 @@ _REPLAY_SECONDS = 30.0
 class OpenSessions:
     """The open sessions by id; `connection` and `offered` are set when the editor arrives."""
 
-    def __init__(self, *, store: SessionStore, opening: Opening, tools: Sequence[Tool]) -> None:
+    def __init__(
+        self, *, store: SessionStore, opening: SessionOpening, tools: Sequence[Tool]
+    ) -> None:
         self.connection: acp.interfaces.Client | None = None
         self.offered = Offered()
         self._store = store
         self._opening = opening
         self._tools = {tool.spec.name: tool for tool in tools}
-        self._open: dict[str, Session] = {}
+        self._open: dict[str, AgentSession] = {}
         # While one opens or closes a session of an id, the next one of that id waits: what is
         # read from disk must be what the last one wrote.
         self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
-    def get(self, session_id: str) -> Session:
+    def get(self, session_id: str) -> AgentSession:
         """Returns an open session; raises RequestError."""
         session = self._open.get(session_id)
         if session is None:
             raise acp.RequestError.invalid_params({"reason": f"no open session {session_id}"})
         return session
 
-    def open(self, record: SessionRecord, servers: Sequence[ServerSpec] | None) -> Session:
+    def open(self, record: SessionRecord, servers: Sequence[ServerSpec] | None) -> AgentSession:
         """Makes a record's session the open one of its id."""
         if self.connection is None:
             raise acp.RequestError.internal_error({"reason": "there is no connection"})
@@ -75,7 +77,7 @@ class OpenSessions:
         cwd: str,
         additional: list[str] | None,
         servers: list[ServerSpec] | None,
-    ) -> Session:
+    ) -> AgentSession:
         """Opens a stored session anew, in the directory that the editor names."""
         check_directories(cwd, additional)
         async with self._turn(session_id):
@@ -90,7 +92,7 @@ class OpenSessions:
         log.info("session loaded", session_id=session_id, turns=len(record.history))
         return session
 
-    async def replay(self, session: Session) -> None:
+    async def replay(self, session: AgentSession) -> None:
         """Shows the history; a prompt that comes meanwhile waits for it, but not for ever."""
         async with session.lock, timeout(_REPLAY_SECONDS):
             history = session.record.history

@@ -53,7 +53,7 @@ class SessionNotFoundError(Exception):
     """No such session, or its file cannot be read."""
 
 
-class StoreError(Exception):
+class SessionStoreError(Exception):
     """A session could not be written."""
 
 
@@ -88,14 +88,14 @@ class SessionStore:
         """Writes the record as it is now. Cancelling leaves the old file or the new one.
 
         Raises:
-            StoreError: it cannot be encoded or written.
+            SessionStoreError: it cannot be encoded or written.
         """
         record.updated_at = max(self._now(), record.updated_at)
         try:
             data = msgspec.json.encode(record)
             await self._run(self._write, record.session_id, data)
         except (OSError, ValueError, TypeError) as error:
-            raise StoreError(str(error)) from error
+            raise SessionStoreError(str(error)) from error
 
     async def load(self, session_id: str) -> SessionRecord:
         """Reads one session; raises SessionNotFoundError."""

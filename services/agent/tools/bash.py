@@ -6,13 +6,14 @@ from typing import Annotated
 import acp
 import msgspec
 import structlog
+from typing_extensions import override
 
 from services.agent.core.editor import EditorError, EditorRefusedError, Terminal
 from services.agent.core.modes import Effect
 from services.agent.core.text import cut_middle, one_line
 from services.agent.core.workspace import Workspace
 from services.agent.tools.process import CappedOutput, run_command
-from services.agent.tools.tool import BuiltinTool, Outcome, Preview, ToolContext, ToolError
+from services.agent.tools.tool import BuiltinTool, Preview, ToolContext, ToolError, ToolOutcome
 from services.backplane.timeouts import timeout
 
 log = structlog.get_logger(__name__)
@@ -20,8 +21,8 @@ log = structlog.get_logger(__name__)
 _QUIET = {"PAGER": "cat", "GIT_PAGER": "cat", "TERM": "dumb"}  # nothing that waits for a key
 
 
-class Arguments(msgspec.Struct):
-    """What the model gives."""
+class BashArguments(msgspec.Struct):
+    """Arguments of one call, as the model writes them."""
 
     command: Annotated[str, msgspec.Meta(description="The command, for `sh -c`.")]
     cwd: Annotated[
@@ -32,7 +33,7 @@ class Arguments(msgspec.Struct):
     ] = None
 
 
-class Bash(BuiltinTool[Arguments]):
+class Bash(BuiltinTool[BashArguments]):
     """Runs one command; its process group never outlives the call."""
 
     name = "bash"
@@ -43,14 +44,14 @@ class Bash(BuiltinTool[Arguments]):
     effect = Effect.EXECUTE
 
     def __init__(self) -> None:
-        super().__init__(Arguments, kind="execute")
+        super().__init__(BashArguments, kind="execute")
 
-    def describe(self, arguments: Arguments, workspace: Workspace) -> Preview:
-        """See `BuiltinTool.describe`."""
+    @override
+    def describe(self, arguments: BashArguments, workspace: Workspace) -> Preview:
         return Preview(one_line(arguments.command, 100) or "(empty command)")
 
-    async def execute(self, arguments: Arguments, context: ToolContext) -> Outcome:
-        """See `BuiltinTool.execute`."""
+    @override
+    async def execute(self, arguments: BashArguments, context: ToolContext) -> ToolOutcome:
         cwd = context.workspace.absolute(arguments.cwd or ".")
         seconds = context.bash_seconds
         if arguments.timeout_seconds is not None and arguments.timeout_seconds > 0:
@@ -69,7 +70,7 @@ class Bash(BuiltinTool[Arguments]):
         return await _locally(arguments.command, cwd, seconds, context)
 
 
-async def _in_terminal(terminal: Terminal, seconds: float, context: ToolContext) -> Outcome:
+async def _in_terminal(terminal: Terminal, seconds: float, context: ToolContext) -> ToolOutcome:
     """Follows a terminal to its end; leaving early, by whatever, kills what runs in it."""
     is_over = False
     card = (acp.tool_terminal_ref(terminal.id),)
@@ -103,7 +104,7 @@ async def _released(terminal: Terminal) -> None:
         log.warning("terminal not released", terminal_id=terminal.id, reason=str(error))
 
 
-async def _locally(command: str, cwd: Path, seconds: float, context: ToolContext) -> Outcome:
+async def _locally(command: str, cwd: Path, seconds: float, context: ToolContext) -> ToolOutcome:
     output = CappedOutput(context.output_bytes)
 
     async def show(text: str) -> None:
@@ -131,8 +132,8 @@ def _outcome(
     exit_code: int | None,
     note: str,
     card: tuple[acp.schema.TerminalToolCallContent, ...] | None,
-) -> Outcome:
+) -> ToolOutcome:
     ending = note or ("" if exit_code == 0 else f"exit code {exit_code}")
     body = output.rstrip("\n") or "[no output]"
     text = f"{body}\n[{ending}]" if ending else body
-    return Outcome(text, is_error=exit_code != 0, content=card)
+    return ToolOutcome(text, is_error=exit_code != 0, content=card)

@@ -6,17 +6,18 @@ from typing import Annotated
 
 import acp
 import msgspec
+from typing_extensions import override
 
 from services.agent.core.editor import Content
 from services.agent.core.modes import Effect
 from services.agent.core.text import one_line
 from services.agent.core.workspace import Workspace
 from services.agent.tools.files import read_text, write_text
-from services.agent.tools.tool import BuiltinTool, Outcome, Preview, ToolContext, ToolError
+from services.agent.tools.tool import BuiltinTool, Preview, ToolContext, ToolError, ToolOutcome
 
 
-class Arguments(msgspec.Struct):
-    """What the model gives."""
+class EditFileArguments(msgspec.Struct):
+    """Arguments of one call, as the model writes them."""
 
     path: Annotated[str, msgspec.Meta(description="The file, absolute or below the project.")]
     old_text: Annotated[
@@ -26,7 +27,7 @@ class Arguments(msgspec.Struct):
     replace_all: Annotated[bool, msgspec.Meta(description="Replace every occurrence.")] = False
 
 
-class EditFile(BuiltinTool[Arguments]):
+class EditFile(BuiltinTool[EditFileArguments]):
     """Replaces a text that occurs exactly once, or every occurrence when told to."""
 
     name = "edit_file"
@@ -37,34 +38,38 @@ class EditFile(BuiltinTool[Arguments]):
     effect = Effect.WRITE
 
     def __init__(self) -> None:
-        super().__init__(Arguments, kind="edit")
+        super().__init__(EditFileArguments, kind="edit")
 
-    def describe(self, arguments: Arguments, workspace: Workspace) -> Preview:
-        """See `BuiltinTool.describe`."""
+    @override
+    def describe(self, arguments: EditFileArguments, workspace: Workspace) -> Preview:
         path = workspace.absolute(arguments.path)
         title = one_line(f"Edit {workspace.shown(arguments.path)}", 100)
         return Preview(title, target=path, locations=((path, None),))
 
-    async def changes(self, arguments: Arguments, context: ToolContext) -> Sequence[Content]:
-        """See `BuiltinTool.changes`."""
+    @override
+    async def changes(
+        self, arguments: EditFileArguments, context: ToolContext
+    ) -> Sequence[Content]:
         path, before, after = await self._edited(arguments, context)
         return (acp.tool_diff_content(str(path), after, before),)
 
-    async def execute(self, arguments: Arguments, context: ToolContext) -> Outcome:
-        """See `BuiltinTool.execute`."""
+    @override
+    async def execute(self, arguments: EditFileArguments, context: ToolContext) -> ToolOutcome:
         path, before, after = await self._edited(arguments, context)
         await write_text(path, after, context)
         line = before[: before.find(arguments.old_text)].count("\n") + 1
         content = (acp.tool_diff_content(str(path), after, before),)
-        return Outcome(f"edited {path} at line {line}", content=content)
+        return ToolOutcome(f"edited {path} at line {line}", content=content)
 
-    async def _edited(self, arguments: Arguments, context: ToolContext) -> tuple[Path, str, str]:
+    async def _edited(
+        self, arguments: EditFileArguments, context: ToolContext
+    ) -> tuple[Path, str, str]:
         path = context.workspace.absolute(arguments.path)
         before = await read_text(path, context)
         return path, before, edited(before, arguments)
 
 
-def edited(text: str, arguments: Arguments) -> str:
+def edited(text: str, arguments: EditFileArguments) -> str:
     """Returns the text after the edit.
 
     A model writes plain line ends; in a file with CRLF they are taken as those.

@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import Annotated
 
 import msgspec
+from typing_extensions import override
 
 from services.agent.core.modes import Effect
 from services.agent.core.text import clean, one_line
 from services.agent.core.workspace import Workspace
-from services.agent.tools.tool import BuiltinTool, Outcome, Preview, ToolContext, ToolError
+from services.agent.tools.tool import BuiltinTool, Preview, ToolContext, ToolError, ToolOutcome
 from services.backplane.timeouts import timeout
 
 _MOST_FILES = 500
@@ -22,8 +23,8 @@ _PIECE = re.compile(r"(\*\*/|\*\*|\*|\?|\{[^{}]*\})")
 SKIPPED = frozenset({".git", ".hg", ".svn", ".venv", "node_modules", "__pycache__"})
 
 
-class Arguments(msgspec.Struct):
-    """What the model gives."""
+class GlobArguments(msgspec.Struct):
+    """Arguments of one call, as the model writes them."""
 
     pattern: Annotated[
         str, msgspec.Meta(description="Such as `**/*.py` or `src/*.{ts,tsx}`, below the path.")
@@ -31,7 +32,7 @@ class Arguments(msgspec.Struct):
     path: Annotated[str, msgspec.Meta(description="Where to look; the project by default.")] = "."
 
 
-class Glob(BuiltinTool[Arguments]):
+class Glob(BuiltinTool[GlobArguments]):
     """Finds files below a directory; version control and dependency folders are skipped."""
 
     name = "glob"
@@ -39,15 +40,15 @@ class Glob(BuiltinTool[Arguments]):
     effect = Effect.READ
 
     def __init__(self) -> None:
-        super().__init__(Arguments, kind="search")
+        super().__init__(GlobArguments, kind="search")
 
-    def describe(self, arguments: Arguments, workspace: Workspace) -> Preview:
-        """See `BuiltinTool.describe`."""
+    @override
+    def describe(self, arguments: GlobArguments, workspace: Workspace) -> Preview:
         where = workspace.shown(arguments.path)
         return Preview(one_line(f"Find {arguments.pattern} in {where}", 100))
 
-    async def execute(self, arguments: Arguments, context: ToolContext) -> Outcome:
-        """See `BuiltinTool.execute`."""
+    @override
+    async def execute(self, arguments: GlobArguments, context: ToolContext) -> ToolOutcome:
         root = context.workspace.absolute(arguments.path)
         stop = threading.Event()
         matching = compiled(arguments.pattern)
@@ -62,7 +63,7 @@ class Glob(BuiltinTool[Arguments]):
         lines = found[:_MOST_FILES]
         if len(found) > _MOST_FILES:
             lines.append("[more files match; narrow the pattern]")
-        return Outcome("\n".join(lines) or "[no file matches]")
+        return ToolOutcome("\n".join(lines) or "[no file matches]")
 
 
 def compiled(pattern: str) -> re.Pattern[str]:

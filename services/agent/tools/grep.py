@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import Annotated
 
 import msgspec
+from typing_extensions import override
 
 from services.agent.core.modes import Effect
 from services.agent.core.text import one_line
 from services.agent.core.workspace import Workspace
 from services.agent.tools.glob import SKIPPED
 from services.agent.tools.process import CappedOutput, run_command
-from services.agent.tools.tool import BuiltinTool, Outcome, Preview, ToolContext, ToolError
+from services.agent.tools.tool import BuiltinTool, Preview, ToolContext, ToolError, ToolOutcome
 from services.backplane.timeouts import timeout
 
 _SECONDS = 60.0
@@ -23,8 +24,8 @@ _NO_MATCH = 1  # the exit code of both programs when nothing matches
 _LONGEST_LINE = 400
 
 
-class Arguments(msgspec.Struct):
-    """What the model gives."""
+class GrepArguments(msgspec.Struct):
+    """Arguments of one call, as the model writes them."""
 
     pattern: Annotated[str, msgspec.Meta(description="An extended regular expression.")]
     path: Annotated[
@@ -36,7 +37,7 @@ class Arguments(msgspec.Struct):
     ignore_case: bool = False
 
 
-class Grep(BuiltinTool[Arguments]):
+class Grep(BuiltinTool[GrepArguments]):
     """Searches below a path and returns `file:line:text`."""
 
     name = "grep"
@@ -44,15 +45,15 @@ class Grep(BuiltinTool[Arguments]):
     effect = Effect.READ
 
     def __init__(self) -> None:
-        super().__init__(Arguments, kind="search")
+        super().__init__(GrepArguments, kind="search")
 
-    def describe(self, arguments: Arguments, workspace: Workspace) -> Preview:
-        """See `BuiltinTool.describe`."""
+    @override
+    def describe(self, arguments: GrepArguments, workspace: Workspace) -> Preview:
         where = workspace.shown(arguments.path)
         return Preview(one_line(f"Search {arguments.pattern} in {where}", 100))
 
-    async def execute(self, arguments: Arguments, context: ToolContext) -> Outcome:
-        """See `BuiltinTool.execute`."""
+    @override
+    async def execute(self, arguments: GrepArguments, context: ToolContext) -> ToolOutcome:
         path = context.workspace.absolute(arguments.path)
         output = CappedOutput(context.output_bytes)
         try:
@@ -69,14 +70,14 @@ class Grep(BuiltinTool[Arguments]):
             raise ToolError(f"the search could not be started: {error}") from error
         text = output.text()
         if exit_code == _NO_MATCH and not text:
-            return Outcome("[nothing matches]")
+            return ToolOutcome("[nothing matches]")
         prefix = f"{context.workspace.cwd}/"
         lines = [line.removeprefix(prefix) for line in text.splitlines()]
         is_error = exit_code not in {0, _NO_MATCH} and not lines
-        return Outcome("\n".join(line[:_LONGEST_LINE] for line in lines), is_error=is_error)
+        return ToolOutcome("\n".join(line[:_LONGEST_LINE] for line in lines), is_error=is_error)
 
 
-def _command(arguments: Arguments, path: Path) -> Sequence[str]:
+def _command(arguments: GrepArguments, path: Path) -> Sequence[str]:
     case = ["-i"] if arguments.ignore_case else []
     if shutil.which("rg"):
         chosen = ["--glob", arguments.glob] if arguments.glob else []

@@ -6,22 +6,23 @@ from pathlib import Path
 from typing import Annotated
 
 import msgspec
+from typing_extensions import override
 
 from services.agent.core.modes import Effect
 from services.agent.core.text import clean, one_line
 from services.agent.core.workspace import Workspace
-from services.agent.tools.tool import BuiltinTool, Outcome, Preview, ToolContext, ToolError
+from services.agent.tools.tool import BuiltinTool, Preview, ToolContext, ToolError, ToolOutcome
 
 _MOST_ENTRIES = 1000
 
 
-class Arguments(msgspec.Struct):
-    """What the model gives."""
+class ListDirArguments(msgspec.Struct):
+    """Arguments of one call, as the model writes them."""
 
     path: Annotated[str, msgspec.Meta(description="The directory; the project by default.")] = "."
 
 
-class ListDir(BuiltinTool[Arguments]):
+class ListDir(BuiltinTool[ListDirArguments]):
     """Lists names with `d`, `f` or `l` before each."""
 
     name = "list_dir"
@@ -29,14 +30,14 @@ class ListDir(BuiltinTool[Arguments]):
     effect = Effect.READ
 
     def __init__(self) -> None:
-        super().__init__(Arguments, kind="read")
+        super().__init__(ListDirArguments, kind="read")
 
-    def describe(self, arguments: Arguments, workspace: Workspace) -> Preview:
-        """See `BuiltinTool.describe`."""
+    @override
+    def describe(self, arguments: ListDirArguments, workspace: Workspace) -> Preview:
         return Preview(one_line(f"List {workspace.shown(arguments.path)}", 100))
 
-    async def execute(self, arguments: Arguments, context: ToolContext) -> Outcome:
-        """See `BuiltinTool.execute`."""
+    @override
+    async def execute(self, arguments: ListDirArguments, context: ToolContext) -> ToolOutcome:
         path = context.workspace.absolute(arguments.path)
         try:
             entries = await asyncio.to_thread(_entries, path)
@@ -45,7 +46,7 @@ class ListDir(BuiltinTool[Arguments]):
         shown = entries[:_MOST_ENTRIES]
         if len(entries) > len(shown):
             shown.append(f"[{len(entries) - len(shown)} more]")
-        return Outcome("\n".join(shown) or "[empty]")
+        return ToolOutcome("\n".join(shown) or "[empty]")
 
 
 def _entries(path: Path) -> list[str]:

@@ -3,23 +3,24 @@
 from typing import Annotated
 
 import msgspec
+from typing_extensions import override
 
 from services.agent.core.modes import Effect
 from services.agent.core.text import one_line
 from services.agent.core.workspace import Workspace
 from services.agent.tools.files import read_text
-from services.agent.tools.tool import BuiltinTool, Outcome, Preview, ToolContext, ToolError
+from services.agent.tools.tool import BuiltinTool, Preview, ToolContext, ToolError, ToolOutcome
 
 
-class Arguments(msgspec.Struct):
-    """What the model gives."""
+class ReadFileArguments(msgspec.Struct):
+    """Arguments of one call, as the model writes them."""
 
     path: Annotated[str, msgspec.Meta(description="The file, absolute or below the project.")]
     line: Annotated[int | None, msgspec.Meta(description="First line to read, from 1.")] = None
     limit: Annotated[int | None, msgspec.Meta(description="How many lines to read.")] = None
 
 
-class ReadFile(BuiltinTool[Arguments]):
+class ReadFile(BuiltinTool[ReadFileArguments]):
     """Reads text, as much of it as the output limit allows."""
 
     name = "read_file"
@@ -27,16 +28,16 @@ class ReadFile(BuiltinTool[Arguments]):
     effect = Effect.READ
 
     def __init__(self) -> None:
-        super().__init__(Arguments, kind="read")
+        super().__init__(ReadFileArguments, kind="read")
 
-    def describe(self, arguments: Arguments, workspace: Workspace) -> Preview:
-        """See `BuiltinTool.describe`."""
+    @override
+    def describe(self, arguments: ReadFileArguments, workspace: Workspace) -> Preview:
         title = one_line(f"Read {workspace.shown(arguments.path)}", 100)
         location = (workspace.absolute(arguments.path), arguments.line)
         return Preview(title, locations=(location,))
 
-    async def execute(self, arguments: Arguments, context: ToolContext) -> Outcome:
-        """See `BuiltinTool.execute`."""
+    @override
+    async def execute(self, arguments: ReadFileArguments, context: ToolContext) -> ToolOutcome:
         text = await read_text(context.workspace.absolute(arguments.path), context)
         lines = text.splitlines(keepends=True)
         first = max((arguments.line or 1) - 1, 0)
@@ -48,8 +49,8 @@ class ReadFile(BuiltinTool[Arguments]):
             size += len(lines[kept])
             kept += 1
         if kept == first and first < min(end, len(lines)):
-            return Outcome(lines[first][: context.output_bytes] + "\n[the line was cut here]")
+            return ToolOutcome(lines[first][: context.output_bytes] + "\n[the line was cut here]")
         part = "".join(lines[first:kept])
         if kept < min(end, len(lines)):  # not where the model itself asked for fewer lines
             part += f"\n[cut here; go on with line={kept + 1} of {len(lines)}]"
-        return Outcome(part)
+        return ToolOutcome(part)

@@ -8,6 +8,7 @@ from typing import Any, ClassVar, Generic, Protocol, TypeVar
 
 import acp.schema
 import msgspec
+from typing_extensions import override
 
 from services.agent.core.editor import Content, Editor
 from services.agent.core.modes import Effect
@@ -35,7 +36,7 @@ class Preview:
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class ToolOutcome:
     """A call that ran.
 
     Attributes:
@@ -69,22 +70,17 @@ class ToolContext:
 
 
 class Tool(Protocol):
-    """A tool, built in or an MCP server's."""
+    """A tool, built in or an MCP server's.
 
-    @property
-    def spec(self) -> ToolSpec:
-        """What the model sees."""
-        ...
+    Attributes:
+        spec: what the model sees.
+        effect: what it does to the world.
+        kind: what icon an editor shows.
+    """
 
-    @property
-    def effect(self) -> Effect:
-        """What it does to the world."""
-        ...
-
-    @property
-    def kind(self) -> acp.schema.ToolKind:
-        """What icon an editor shows."""
-        ...
+    spec: ToolSpec
+    effect: Effect
+    kind: acp.schema.ToolKind
 
     def preview(self, arguments: dict[str, Any], workspace: Workspace) -> Preview:
         """Describes a call without touching anything; raises ToolError for bad arguments."""
@@ -94,7 +90,7 @@ class Tool(Protocol):
         """Returns what the call would change, having only read; raises ToolError."""
         ...
 
-    async def run(self, arguments: dict[str, Any], context: ToolContext) -> Outcome:
+    async def run(self, arguments: dict[str, Any], context: ToolContext) -> ToolOutcome:
         """Runs the call; raises ToolError. Cancelling it leaves nothing running."""
         ...
 
@@ -102,28 +98,27 @@ class Tool(Protocol):
 Arguments = TypeVar("Arguments", bound=msgspec.Struct)
 
 
-class BuiltinTool(ABC, Generic[Arguments]):
+class BuiltinTool(Tool, ABC, Generic[Arguments]):
     """A tool whose arguments are a struct, which gives its JSON schema and its checks."""
 
     name: ClassVar[str]
     description: ClassVar[str]
-    effect: ClassVar[Effect]
 
     def __init__(self, arguments: type[Arguments], *, kind: acp.schema.ToolKind) -> None:
         self._arguments = arguments
         self.kind: acp.schema.ToolKind = kind
         self.spec = ToolSpec(self.name, self.description, _schema(arguments))
 
+    @override
     def preview(self, arguments: dict[str, Any], workspace: Workspace) -> Preview:
-        """See `Tool.preview`."""
         return self.describe(self._read(arguments), workspace)
 
+    @override
     async def diff(self, arguments: dict[str, Any], context: ToolContext) -> Sequence[Content]:
-        """See `Tool.diff`."""
         return await self.changes(self._read(arguments), context)
 
-    async def run(self, arguments: dict[str, Any], context: ToolContext) -> Outcome:
-        """See `Tool.run`."""
+    @override
+    async def run(self, arguments: dict[str, Any], context: ToolContext) -> ToolOutcome:
         return await self.execute(self._read(arguments), context)
 
     @abstractmethod
@@ -135,7 +130,7 @@ class BuiltinTool(ABC, Generic[Arguments]):
         return ()
 
     @abstractmethod
-    async def execute(self, arguments: Arguments, context: ToolContext) -> Outcome:
+    async def execute(self, arguments: Arguments, context: ToolContext) -> ToolOutcome:
         """Implements `run` on checked arguments."""
 
     def _read(self, arguments: dict[str, Any]) -> Arguments:

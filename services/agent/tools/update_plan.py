@@ -4,27 +4,28 @@ from typing import Annotated, Literal
 
 import acp
 import msgspec
+from typing_extensions import override
 
 from services.agent.core.modes import Effect
 from services.agent.core.workspace import Workspace
-from services.agent.tools.tool import BuiltinTool, Outcome, Preview, ToolContext
+from services.agent.tools.tool import BuiltinTool, Preview, ToolContext, ToolOutcome
 
 
 class Step(msgspec.Struct):
-    """One step."""
+    """One step of the list, as the editor shows it."""
 
     content: str
     status: Literal["pending", "in_progress", "completed"] = "pending"
     priority: Literal["high", "medium", "low"] = "medium"
 
 
-class Arguments(msgspec.Struct):
-    """What the model gives."""
+class UpdatePlanArguments(msgspec.Struct):
+    """Arguments of one call, as the model writes them."""
 
     steps: Annotated[list[Step], msgspec.Meta(description="The whole list; it replaces the last.")]
 
 
-class UpdatePlan(BuiltinTool[Arguments]):
+class UpdatePlan(BuiltinTool[UpdatePlanArguments]):
     """Shows the steps of a longer task and how far they are."""
 
     name = "update_plan"
@@ -32,18 +33,18 @@ class UpdatePlan(BuiltinTool[Arguments]):
     effect = Effect.NOTHING
 
     def __init__(self) -> None:
-        super().__init__(Arguments, kind="think")
+        super().__init__(UpdatePlanArguments, kind="think")
 
-    def describe(self, arguments: Arguments, workspace: Workspace) -> Preview:
-        """See `BuiltinTool.describe`."""
+    @override
+    def describe(self, arguments: UpdatePlanArguments, workspace: Workspace) -> Preview:
         done = sum(step.status == "completed" for step in arguments.steps)
         return Preview(f"Plan: {done} of {len(arguments.steps)} steps done")
 
-    async def execute(self, arguments: Arguments, context: ToolContext) -> Outcome:
-        """See `BuiltinTool.execute`."""
+    @override
+    async def execute(self, arguments: UpdatePlanArguments, context: ToolContext) -> ToolOutcome:
         entries = [
             acp.plan_entry(step.content, priority=step.priority, status=step.status)
             for step in arguments.steps
         ]
         await context.editor.update(acp.update_plan(entries))
-        return Outcome("the plan is shown")
+        return ToolOutcome("the plan is shown")

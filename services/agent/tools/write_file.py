@@ -5,23 +5,24 @@ from typing import Annotated
 
 import acp
 import msgspec
+from typing_extensions import override
 
 from services.agent.core.editor import Content
 from services.agent.core.modes import Effect
 from services.agent.core.text import one_line
 from services.agent.core.workspace import Workspace
 from services.agent.tools.files import read_if_any, write_text
-from services.agent.tools.tool import BuiltinTool, Outcome, Preview, ToolContext
+from services.agent.tools.tool import BuiltinTool, Preview, ToolContext, ToolOutcome
 
 
-class Arguments(msgspec.Struct):
-    """What the model gives."""
+class WriteFileArguments(msgspec.Struct):
+    """Arguments of one call, as the model writes them."""
 
     path: Annotated[str, msgspec.Meta(description="The file, absolute or below the project.")]
     content: Annotated[str, msgspec.Meta(description="The whole new text of the file.")]
 
 
-class WriteFile(BuiltinTool[Arguments]):
+class WriteFile(BuiltinTool[WriteFileArguments]):
     """Creates or replaces a file."""
 
     name = "write_file"
@@ -29,24 +30,26 @@ class WriteFile(BuiltinTool[Arguments]):
     effect = Effect.WRITE
 
     def __init__(self) -> None:
-        super().__init__(Arguments, kind="edit")
+        super().__init__(WriteFileArguments, kind="edit")
 
-    def describe(self, arguments: Arguments, workspace: Workspace) -> Preview:
-        """See `BuiltinTool.describe`."""
+    @override
+    def describe(self, arguments: WriteFileArguments, workspace: Workspace) -> Preview:
         path = workspace.absolute(arguments.path)
         title = one_line(f"Write {workspace.shown(arguments.path)}", 100)
         return Preview(title, target=path, locations=((path, None),))
 
-    async def changes(self, arguments: Arguments, context: ToolContext) -> Sequence[Content]:
-        """See `BuiltinTool.changes`."""
+    @override
+    async def changes(
+        self, arguments: WriteFileArguments, context: ToolContext
+    ) -> Sequence[Content]:
         path = context.workspace.absolute(arguments.path)
         before = await read_if_any(path, context)
         return (acp.tool_diff_content(str(path), arguments.content, before),)
 
-    async def execute(self, arguments: Arguments, context: ToolContext) -> Outcome:
-        """See `BuiltinTool.execute`."""
+    @override
+    async def execute(self, arguments: WriteFileArguments, context: ToolContext) -> ToolOutcome:
         path = context.workspace.absolute(arguments.path)
         content = await self.changes(arguments, context)
         await write_text(path, arguments.content, context)
         size = len(arguments.content.encode())
-        return Outcome(f"wrote {size} bytes to {path}", content=content)
+        return ToolOutcome(f"wrote {size} bytes to {path}", content=content)

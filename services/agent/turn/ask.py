@@ -12,7 +12,7 @@ from services.agent.answer.reply import Reply, Show, ShowCall, ShowText, ShowTho
 from services.agent.answer.text_tool_calls import as_text
 from services.agent.endpoints.endpoint import EndpointError, ModelRequest, ToolSpec
 from services.agent.endpoints.selection import Selection
-from services.agent.session.session import Session
+from services.agent.session.session import AgentSession
 from services.agent.storage.compaction import advance, estimate, project, prompt_budget
 from services.agent.tools.tool import Tool
 
@@ -23,7 +23,7 @@ _SHRINK = 0.7  # of the estimate, when an endpoint says that the conversation is
 
 
 class Asking:
-    """One round's question.
+    """One round's request to the model, asked again another way where an endpoint refuses it.
 
     Args:
         prompt: builds the system prompt for the tools that must be described in it.
@@ -32,7 +32,7 @@ class Asking:
     def __init__(
         self,
         *,
-        session: Session,
+        session: AgentSession,
         selection: Selection,
         tools: Sequence[Tool],
         prompt: Callable[[Sequence[ToolSpec]], str],
@@ -121,7 +121,7 @@ class Asking:
         return True
 
     def _coped(self, error: EndpointError) -> bool:
-        """Changes what is asked next time; says whether anything changed."""
+        """Prepares another attempt, shorter or with tools as text; False where neither helps."""
         settings = self._selection.settings
         if error.is_context_exceeded:
             record = self._session.record

@@ -15,8 +15,8 @@ from services.agent.core.history import ToolCall, ToolResult
 from services.agent.core.modes import Effect, Verdict, decide, is_within
 from services.agent.core.plan_dir import resolve
 from services.agent.core.text import one_line
-from services.agent.session.session import Session
-from services.agent.tools.tool import Outcome, Preview, Tool, ToolContext, ToolError
+from services.agent.session.session import AgentSession
+from services.agent.tools.tool import Preview, Tool, ToolContext, ToolError, ToolOutcome
 from services.backplane.timeouts import timeout
 
 log = structlog.get_logger(__name__)
@@ -36,7 +36,7 @@ class Dispatcher:
 
     def __init__(
         self,
-        session: Session,
+        session: AgentSession,
         *,
         environment: Mapping[str, str],
         output_bytes: int,
@@ -63,24 +63,24 @@ class Dispatcher:
         text = f"ERROR: {outcome.text}" if outcome.is_error else outcome.text
         return ToolResult(call.id, call.name, text, outcome.is_error)
 
-    async def _outcome(self, call: ToolCall, tools: Mapping[str, Tool]) -> Outcome:
+    async def _outcome(self, call: ToolCall, tools: Mapping[str, Tool]) -> ToolOutcome:
         if call.arguments is None:
-            return Outcome(f"{call.note}. Send the call again, as valid JSON.", is_error=True)
+            return ToolOutcome(f"{call.note}. Send the call again, as valid JSON.", is_error=True)
         tool = tools.get(call.name)
         if tool is None:
             text = f"there is no tool {call.name!r}; there are {', '.join(tools)}"
-            return Outcome(text, is_error=True)
+            return ToolOutcome(text, is_error=True)
         try:
-            return await _Call(self, call, tool, call.arguments).run()
+            return await _RunningCall(self, call, tool, call.arguments).run()
         except ToolError as error:
-            return Outcome(str(error), is_error=True)
+            return ToolOutcome(str(error), is_error=True)
         except (ConnectionError, EditorError):
             raise
         except Exception as error:
             log.exception("tool failed", tool=call.name, tool_call_id=call.id)
-            return Outcome(f"{call.name} failed: {type(error).__name__}", is_error=True)
+            return ToolOutcome(f"{call.name} failed: {type(error).__name__}", is_error=True)
 
-    async def _finish(self, call: ToolCall, outcome: Outcome) -> None:
+    async def _finish(self, call: ToolCall, outcome: ToolOutcome) -> None:
         content = outcome.content
         if content is None:
             content = (acp.tool_content(acp.text_block(outcome.text)),)
@@ -103,7 +103,7 @@ class Dispatcher:
             async with timeout(_LAST_UPDATE_SECONDS):
                 await self._session.editor.update(update)
 
-    def context(self, call: "_Call") -> ToolContext:
+    def context(self, call: "_RunningCall") -> ToolContext:
         """Returns what a running tool may use."""
         return ToolContext(
             workspace=self._session.workspace,
@@ -116,12 +116,12 @@ class Dispatcher:
         )
 
     @property
-    def session(self) -> Session:
+    def session(self) -> AgentSession:
         """The session whose calls these are."""
         return self._session
 
 
-class _Call:
+class _RunningCall:
     """One call on its way; the mode is read anew at every decision."""
 
     def __init__(
@@ -134,7 +134,7 @@ class _Call:
         self._approved: set[Path | None] = set()  # what the user has said yes to for this call
         self._context = dispatcher.context(self)
 
-    async def run(self) -> Outcome:
+    async def run(self) -> ToolOutcome:
         preview = self._tool.preview(self._arguments, self._session.workspace)
         await self._update(
             title=preview.title,
@@ -175,7 +175,11 @@ class _Call:
         return decision.verdict, target
 
     def permit(self, path: Path | None) -> Path | None:
-        """See `ToolContext.permit`."""
+        """Asks the mode once more, right before an effect; returns the resolved file to write.
+
+        Raises:
+            ToolError: the mode or the path is another than the one that was agreed to.
+        """
         verdict, target = self._decide(path)
         if verdict is Verdict.ASK:
             raise ToolError("the mode or the path changed in the meantime; try again")
@@ -216,7 +220,7 @@ class _Call:
         return f"call {self._tool.spec.name}"
 
     async def progress(self, content: Sequence[Content]) -> None:
-        """See `ToolContext.progress`."""
+        """Shows content on the call's card while the tool runs."""
         await self._update(content=[*_repair_note(self._call), *content])
 
     async def _update(self, **changes: Any) -> None:

@@ -9,9 +9,9 @@ import acp.schema
 import structlog
 
 from services.agent.core.history import AssistantTurn, ResultsTurn, ToolResult
-from services.agent.endpoints.endpoint import Stop, ToolSpec, Usage
+from services.agent.endpoints.endpoint import FinishReason, ToolSpec, Usage
 from services.agent.endpoints.selection import Endpoints, Selection
-from services.agent.session.session import Session
+from services.agent.session.session import AgentSession
 from services.agent.tools.tool import Tool
 from services.agent.turn.ask import Asking
 from services.agent.turn.dispatch import CANCELLED, Dispatcher
@@ -19,10 +19,10 @@ from services.backplane.timeouts import timeout
 
 log = structlog.get_logger(__name__)
 
-_STOPS: dict[Stop, acp.schema.StopReason] = {
-    Stop.END: "end_turn",
-    Stop.MAX_TOKENS: "max_tokens",
-    Stop.REFUSAL: "refusal",
+_STOPS: dict[FinishReason, acp.schema.StopReason] = {
+    FinishReason.END: "end_turn",
+    FinishReason.MAX_TOKENS: "max_tokens",
+    FinishReason.REFUSAL: "refusal",
 }
 
 _LAST_UPDATES_SECONDS = 2.0
@@ -41,7 +41,7 @@ class PromptTurn:
     def __init__(
         self,
         *,
-        session: Session,
+        session: AgentSession,
         endpoints: Endpoints,
         tools: Sequence[Tool],
         dispatcher: Dispatcher,

@@ -11,9 +11,9 @@ from services.agent.core.history import (
     Turn,
     UserTurn,
 )
-from services.agent.core.settings import EndpointSettings, Settings
+from services.agent.core.settings import AgentSettings, EndpointSettings
 from services.agent.endpoints import chat, messages, responses
-from services.agent.endpoints.endpoint import EndpointError, ModelInfo, ModelRequest, ToolSpec
+from services.agent.endpoints.endpoint import EndpointError, EndpointModel, ModelRequest, ToolSpec
 from services.agent.endpoints.listing import model_info
 from services.agent.endpoints.selection import Endpoints, UnknownModelError
 
@@ -85,7 +85,7 @@ def test_messages_requests():
     ],
 )
 def test_windows_as_different_servers_list_them(fields: dict[str, object], window: int | None):
-    assert ModelInfo("m", window) == model_info("m", fields)
+    assert EndpointModel("m", window) == model_info("m", fields)
 
 
 @pytest.mark.parametrize(
@@ -109,15 +109,15 @@ class Listing:
         self.name = settings.name
         self.asked = 0
 
-    async def models(self) -> list[ModelInfo]:
+    async def models(self) -> list[EndpointModel]:
         self.asked += 1
         if self.name == "down":
             raise EndpointError("refused")
-        return [ModelInfo(f"{self.name}-1", 1000), ModelInfo("b:c")]
+        return [EndpointModel(f"{self.name}-1", 1000), EndpointModel("b:c")]
 
 
 def endpoints(*names: str, model: str = "", window: int | None = None) -> Endpoints:
-    settings = Settings(
+    settings = AgentSettings(
         endpoints=tuple(
             EndpointSettings(name=name, model=model, context_window=window) for name in names
         )

@@ -7,7 +7,7 @@ from services.agent.core.history import ImagePart, TextPart
 from services.agent.core.modes import Mode
 from services.agent.core.workspace import Workspace
 from services.agent.endpoints.endpoint import ToolSpec
-from services.agent.prompt.prompt import BASE, Surroundings, system_prompt
+from services.agent.prompt.prompt import BASE, PromptFacts, system_prompt
 from services.agent.prompt.prompt_input import user_parts
 from services.agent.prompt.rules import RulesFile, read_rules
 
@@ -17,7 +17,7 @@ PLANS = Path("/data/plans/p")
 def prompt(mode: Mode, plans: Path | None = PLANS, tools: tuple[ToolSpec, ...] = ()) -> str:
     return system_prompt(
         base=BASE,
-        surroundings=Surroundings(Path("/proj"), [Path("/lib")], "Linux", "2026-01-01"),
+        surroundings=PromptFacts(Path("/proj"), [Path("/lib")], "Linux", "2026-01-01"),
         rules=[RulesFile(Path("/proj/AGENTS.md"), "be kind")],
         mode=mode,
         plan_directory=plans,

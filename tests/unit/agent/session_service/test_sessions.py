@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from services.agent.core.settings import Settings
+from services.agent.core.settings import AgentSettings
 from services.agent.session_service import opening
-from services.agent.session_service.opening import Opening, Surroundings
+from services.agent.session_service.opening import AgentEnvironment, SessionOpening
 from services.agent.session_service.sessions import OpenSessions
 from services.agent.storage.store import SessionStore
 
@@ -40,13 +40,13 @@ def store(tmp_path: Path) -> Generator[SessionStore]:
 def sessions(store: SessionStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(opening, "McpServers", Servers)
     monkeypatch.setattr(Servers, "running", 0)
-    surroundings = Surroundings(
+    surroundings = AgentEnvironment(
         environment={}, data=tmp_path, config=tmp_path, today=lambda: "2026-01-01"
     )
     made = OpenSessions(
         store=store,
-        opening=Opening(
-            settings=Settings(), surroundings=surroundings, store=store, base="You help."
+        opening=SessionOpening(
+            settings=AgentSettings(), surroundings=surroundings, store=store, base="You help."
         ),
         tools=(),
     )

@@ -12,7 +12,7 @@ from services.agent.core.history import (
     ToolResult,
     UserTurn,
 )
-from services.agent.storage.store import SessionNotFoundError, SessionStore, StoreError
+from services.agent.storage.store import SessionNotFoundError, SessionStore, SessionStoreError
 
 
 class Clock:
@@ -70,7 +70,7 @@ async def test_a_failed_write_leaves_the_old_file_and_no_litter(
     record = await saved(store)
     record.history.append(UserTurn((TextPart("\ud800"),)))
 
-    with pytest.raises(StoreError):
+    with pytest.raises(SessionStoreError):
         await store.save(record)
 
     assert [] == (await store.load(record.session_id)).history
