@@ -18,7 +18,7 @@ class Changes:
         return self._version
 
     def bump(self) -> None:
-        """Something changed."""
+        """Counts a change, and wakes all who wait for one."""
         self._version += 1
         moved, self._moved = self._moved, asyncio.Event()
         moved.set()

@@ -102,7 +102,7 @@ def unpack(packed: bytes) -> FleetError:
 def from_rpc_error(
     error: grpc.aio.AioRpcError, *, unavailable: Reason = Reason.NEURON_LOST
 ) -> FleetError:
-    """What a failed call says.
+    """The error of a failed call as a `FleetError`.
 
     Args:
         error: as grpc.aio raised it.
