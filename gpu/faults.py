@@ -11,7 +11,7 @@ from typing import Any
 
 from gpu.bench_setting import EMULATED, keep, models
 from gpu.neuron import running
-from tests.system.fleet.worker_faults import FAULTS, STREAMS, FaultCost, Side, Stage
+from tests.system.fleet.worker_faults import FAULTS, STREAMS, Outcome, Side, Stage
 
 TOKENS = 120 if EMULATED else 400
 
@@ -34,7 +34,7 @@ async def main() -> None:
     keep("faults", result)
 
 
-def _row(outcome: FaultCost) -> dict[str, Any]:
+def _row(outcome: Outcome) -> dict[str, Any]:
     return {
         "ready_again_seconds": round(outcome.ready_again, 2),
         "another_process": outcome.is_new_process,

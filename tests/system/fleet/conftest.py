@@ -13,7 +13,7 @@ from tests.system.fleet.processes import Fleet
 
 __all__ = ["measured", "pytest_terminal_summary"]
 
-# An instance takes 60 to 90 MiB with this context: two never fit into one budget.
+# A copy takes 60 to 90 MiB with this context: two never fit into one budget.
 CONTEXT = 32768
 BUDGET = "memory_budget_bytes = 120_000_000"
 CATALOGUE = '[[models]]\nid = "{name}"\nsource = "path:{path}"\nmemory = "80MB"\n'

@@ -28,7 +28,7 @@ async def seconds_until(condition):
 
 
 def instances(fleet):
-    """The ids of all instances."""
+    """The ids of all copies."""
     return {i.instance_id for n in fleet.state().neurons for i in n.report.instances}
 
 

@@ -62,21 +62,21 @@ class Side:
     stub: Any
     model: str
 
-    async def state(self) -> ModelState:
-        """Its process and its state now."""
+    async def standing(self) -> Standing:
+        """How it stands now."""
         answer = await self.stub.GetStatus(neuron.GetStatusRequest())
-        return ModelState.of(answer.status, self.model)
+        return Standing.of(answer.status, self.model)
 
 
 @dataclasses.dataclass(frozen=True)
-class ModelState:
-    """A model as its neuron sees it: its worker's process, 0 for none, and its own state."""
+class Standing:
+    """How a model stands: its worker's process, 0 for none, and its own state."""
 
     pid: int
     state: model.InstanceState.ValueType
 
     @classmethod
-    def of(cls, status: neuron.NeuronStatus, name: str) -> ModelState:
+    def of(cls, status: neuron.NeuronStatus, name: str) -> Standing:
         """Reads it from a status."""
         (one,) = [each for each in status.report.instances if each.spec.model == name]
         (pid,) = [
@@ -93,7 +93,7 @@ class ModelState:
 
 
 @dataclasses.dataclass(frozen=True)
-class FaultCost:
+class Outcome:
     """What a fault cost; times in seconds.
 
     Attributes:
@@ -165,16 +165,16 @@ class Stage:
         self._beside = {prompt: one.token_ids for prompt, one in beside.items()}
         self._calm_gap = max(map(_longest_gap, beside.values()))
 
-    async def strike(self, fault: str) -> FaultCost:
+    async def strike(self, fault: str) -> Outcome:
         """Strikes the victim's worker when a sixth of all tokens are there, and looks on.
 
         Raises:
             AssertionError: a stream was cut, or the other worker noticed.
         """
-        before, other = await self._victim.state(), await self._bystander.state()
+        before, other = await self._victim.standing(), await self._bystander.standing()
         victims = _Flow(STREAMS * self._tokens // 6)  # clients lag behind the worker
         beside = _Flow()
-        seen: list[tuple[float, ModelState]] = []
+        seen: list[tuple[float, Standing]] = []
         tasks = [
             asyncio.create_task(self._follow(seen)),
             *[asyncio.create_task(self._repeat(prompt, beside)) for prompt in self._beside],
@@ -189,7 +189,7 @@ class Stage:
                 os.kill(before.pid, FAULTS[fault])
                 answers = await running
                 ended = time.monotonic()
-                while not (after := await self._victim.state()).is_ready:
+                while not (after := await self._victim.standing()).is_ready:
                     await asyncio.sleep(0.02)
                 came = beside.tokens - had
         finally:
@@ -199,14 +199,14 @@ class Stage:
 
         assert all(isinstance(one, asyncio.CancelledError) for one in endings), endings
         assert came > 0, "the other worker's streams stood still"
-        assert await self._bystander.state() == other
+        assert await self._bystander.standing() == other
         returned = [at for at, one in seen if at > struck and one == after]
         parted_at = [
             margin
             for prompt, one in answers.items()
             if (margin := _parts_at(self._unbroken[prompt], one)) is not None
         ]
-        return FaultCost(
+        return Outcome(
             fault,
             equal=len(answers) - len(parted_at),
             parted_at=parted_at,
@@ -219,12 +219,12 @@ class Stage:
             calm_gap=self._calm_gap,
         )
 
-    async def _follow(self, seen: list[tuple[float, ModelState]]) -> None:
-        """Notes the state of the victim, change by change."""
+    async def _follow(self, seen: list[tuple[float, Standing]]) -> None:
+        """Notes how the victim stands, change by change."""
         call = self._victim.stub.WatchStatus(neuron.WatchStatusRequest())
         try:
             async for answer in call:
-                now = ModelState.of(answer.status, self._victim.model)
+                now = Standing.of(answer.status, self._victim.model)
                 if not seen or seen[-1][1] != now:
                     seen.append((time.monotonic(), now))
         finally:
