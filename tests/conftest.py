@@ -1,7 +1,17 @@
-"""What every test owes the others: logging is as it was."""
+"""What every test owes the others: logging is as it was, and no case is timed by the wall clock."""
+
+import importlib.util
 
 import pytest
 import structlog
+
+# The GPU engine's environment has no Hypothesis, and no test that needs it.
+if importlib.util.find_spec("hypothesis") is not None:
+    import hypothesis
+
+    # By default a case that takes 200 ms fails; on a busy machine any case may, by chance.
+    hypothesis.settings.register_profile("no deadline", deadline=None)
+    hypothesis.settings.load_profile("no deadline")
 
 
 @pytest.fixture(autouse=True)
