@@ -25,7 +25,7 @@ from services.neuron.chat.stream import (
     ToolCallPiece,
     held_back,
 )
-from services.neuron.chat.tool_calls.parsing.json_arguments import CUT_OFF
+from services.neuron.chat.tool_calls.parsing.calls import CUT_OFF
 
 _UNCLOSED: Final = "took a call out of reasoning that never ended"
 
@@ -111,13 +111,15 @@ class ReasoningParser(ChatParser):
         return pieces
 
     @override
-    def finish(self) -> Sequence[Piece]:
+    def finish(self, *, is_cut: bool = False) -> Sequence[Piece]:
         held, self._held = self._held, ""
         if self._state is _State.REASONING:
-            return [*self._thought(held.rstrip("\n")), *self._calls_at_end()]
+            thought = self._thought(held.rstrip("\n"))
+            # a model that was not done thinking has not forgotten to say so
+            return thought if is_cut else [*thought, *self._calls_at_end()]
         if self._state is _State.START and held:
-            return [*self._answer.feed(held), *self._answer.finish()]
-        return self._answer.finish()
+            return [*self._answer.feed(held), *self._answer.finish(is_cut=is_cut)]
+        return self._answer.finish(is_cut=is_cut)
 
     def _start(self) -> Sequence[Piece]:
         seen = self._held.lstrip()

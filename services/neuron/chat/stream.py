@@ -32,7 +32,7 @@ class ToolCallPiece:
     """A piece of a tool call; meanings as in cortex.v1.ToolCallDelta.
 
     `call_id` and `name` come with the first piece of each index; the `arguments_json` of all pieces
-    of an index, joined, are valid JSON.
+    of an index, joined, are valid JSON, unless the last one is `incomplete`.
     """
 
     index: int
@@ -40,6 +40,7 @@ class ToolCallPiece:
     name: str = ""
     arguments_json: str = ""
     repair: str = ""
+    incomplete: bool = False
 
 
 Piece = TextPiece | ReasoningPiece | ToolCallPiece
@@ -57,8 +58,13 @@ class ChatParser(Protocol):
         """What is certain with this text; what might still turn out otherwise is held back."""
         ...
 
-    def finish(self) -> Sequence[Piece]:
-        """What was held back, now that nothing more comes."""
+    def finish(self, *, is_cut: bool = False) -> Sequence[Piece]:
+        """What was held back, now that nothing more comes.
+
+        Args:
+            is_cut: a limit or a stop string ended the output, not the model: what it was at is not
+                what it meant to say, so a call that has no end yet stays open.
+        """
         ...
 
 
@@ -75,7 +81,7 @@ class PlainParser(ChatParser):
         return (TextPiece(text),) if text else ()
 
     @override
-    def finish(self) -> Sequence[Piece]:
+    def finish(self, *, is_cut: bool = False) -> Sequence[Piece]:
         return ()
 
 

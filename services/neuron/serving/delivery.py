@@ -68,9 +68,9 @@ class Delivery:
         self.made += token_ids
         self._emit(self._parser.feed(text), (), ())
 
-    def finish(self) -> None:
-        """Sends what was held back."""
-        self._emit(self._parser.finish(), (), ())
+    def finish(self, *, is_cut: bool) -> None:
+        """Sends what was held back; `is_cut` as in `ChatParser.finish`."""
+        self._emit(self._parser.finish(is_cut=is_cut), (), ())
         self._flush()
 
     def _emit(
@@ -127,6 +127,7 @@ class Delivery:
                     name=piece.name,
                     arguments_json=piece.arguments_json,
                     repair=piece.repair,
+                    incomplete=piece.incomplete,
                     token_ids=token_ids,
                 )
                 event = generation.GenerateResponse(tool_call=call)

@@ -223,7 +223,7 @@ class Generation(TaskListener, RunningGeneration):
 
     def _on_ended(self, event: Ended) -> None:
         self._link = None
-        self._delivery.finish()
+        self._delivery.finish(is_cut=event.reason is not EndReason.END_OF_TURN)
         reason = convert.finish_reason(event.reason)
         if self._delivery.has_called and event.reason is EndReason.END_OF_TURN:
             reason = generation.FINISH_REASON_TOOL_CALLS

@@ -73,7 +73,7 @@ def test_the_answer_goes_to_the_next_parser():
         def feed(self, text):
             return (TextPiece(text.upper()),)
 
-        def finish(self):
+        def finish(self, *, is_cut=False):
             return (TextPiece("!"),)
 
     parser = ReasoningParser(THINK, opened=False, answer=Shout())

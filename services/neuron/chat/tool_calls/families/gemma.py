@@ -16,7 +16,7 @@ from typing_extensions import override
 from services.neuron.chat.stream import ChatParser
 from services.neuron.chat.tool_calls.parsing.arguments import dumps
 from services.neuron.chat.tool_calls.parsing.calls import CallProgress, CallReader, Calls, Tools
-from services.neuron.chat.tool_calls.parsing.json_arguments import BROKEN, CUT_OFF
+from services.neuron.chat.tool_calls.parsing.json_arguments import BROKEN
 from services.neuron.chat.tool_calls.parsing.json_scanner import Expect, JsonScanner
 from services.neuron.chat.tool_calls.parsing.mending import JsonMender
 from services.neuron.chat.tool_calls.parsing.region import RegionOpening, RegionParser
@@ -116,10 +116,13 @@ class GemmaCall(CallReader):
         if not self._has_begun:
             return
         self._held = ""
-        if self._bare and not any(each.startswith(self._bare) for each in _LITERALS):
+        if self._calls.is_cut:
+            self._calls.arguments(self._bare)
+        elif self._bare and not any(each.startswith(self._bare) for each in _LITERALS):
             self._end_bare()
-        self._tell(self._bare)
-        self._calls.arguments(self._scanner.closing(), repair=CUT_OFF)
+        else:
+            self._tell(self._bare)
+        self._calls.cut_off(self._scanner.closing())
 
     @property
     def _takes_quotes(self) -> bool:

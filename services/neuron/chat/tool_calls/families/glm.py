@@ -15,9 +15,9 @@ from typing import Final
 from typing_extensions import override
 
 from services.neuron.chat.stream import ChatParser
-from services.neuron.chat.tool_calls.parsing.arguments import coerce, dumps
+from services.neuron.chat.tool_calls.parsing.arguments import coerce, dumps, opened
 from services.neuron.chat.tool_calls.parsing.calls import CallProgress, CallReader, Calls, Tools
-from services.neuron.chat.tool_calls.parsing.json_arguments import CUT_OFF, JsonArguments
+from services.neuron.chat.tool_calls.parsing.json_arguments import JsonArguments
 from services.neuron.chat.tool_calls.parsing.json_call import JsonCallList
 from services.neuron.chat.tool_calls.parsing.region import RegionOpening, RegionParser
 
@@ -100,12 +100,30 @@ class GlmCall(CallReader):
             return
         if not self._name:
             return
+        if self._calls.is_cut:
+            self._open_value()
+            return
         if _VALUE in self._text:
             self._end_value(self._text.rstrip().removesuffix(CLOSING))
         elif not any(tag.startswith(self._text.strip()) for tag in _TAGS):
             self._leave_out(self._text)
         self._text = ""
-        self._close(CUT_OFF)
+        self._tell_odd()
+        self._calls.cut_off("}" if self._told else "{}")
+
+    def _open_value(self) -> None:
+        """Tells the last value as far as it came."""
+        match self._odd, self._text.partition(_VALUE):
+            case [_Key(key)], (before, tag, value) if tag and not before.strip():
+                self._begin_pair(key)
+                schema = self._tools.property_schema(self._name, key)
+                self._calls.arguments(opened(value, schema))
+            case _ if not self._told:
+                self._calls.arguments("{")
+            case _:
+                pass
+        self._text = ""
+        self._calls.cut_off("}")
 
     def _head(self, char: str) -> CallProgress:
         name, tag, _ = self._text.strip().partition("<")
@@ -178,9 +196,11 @@ class GlmCall(CallReader):
 
     def _tell(self, key: _Key, value: _Value) -> None:
         schema = self._tools.property_schema(self._name, key.text)
-        opening = ", " if self._told else "{"
-        meant = dumps(coerce(value.text, schema))
-        self._calls.arguments(f"{opening}{dumps(key.text)}: {meant}")
+        self._begin_pair(key.text)
+        self._calls.arguments(dumps(coerce(value.text, schema)))
+
+    def _begin_pair(self, key: str) -> None:
+        self._calls.arguments(f"{', ' if self._told else '{'}{dumps(key)}: ")
         self._told += 1
 
     def _leave_out(self, text: str) -> None:
@@ -188,13 +208,16 @@ class GlmCall(CallReader):
             self._calls.arguments("", repair=f"left out {text.strip()!r}")
 
     def _close(self, repair: str) -> None:
+        self._tell_odd()
+        self._calls.arguments("}" if self._told else "{}", repair=repair)
+
+    def _tell_odd(self) -> None:
         pairs, rest = _paired(self._odd)
         for key, value in pairs:
             self._tell(key, value)
         for each in rest:
             self._leave_out(each.text)
         self._odd = []
-        self._calls.arguments("}" if self._told else "{}", repair=repair)
 
 
 def _paired(odd: Sequence[_Key | _Value]) -> tuple[list[tuple[_Key, _Value]], list[_Key | _Value]]:

@@ -63,7 +63,8 @@ class HarmonyParser(ChatParser):
         return self._calls.take()
 
     @override
-    def finish(self) -> Sequence[Piece]:
+    def finish(self, *, is_cut: bool = False) -> Sequence[Piece]:
+        self._calls.is_cut = is_cut
         if self._header is None:
             if self._arguments is not None:
                 self._arguments.cut()

@@ -35,6 +35,12 @@ def coerce(text: str, schema: Mapping[str, Any]) -> Any:
     return text
 
 
+def opened(text: str, schema: Mapping[str, Any]) -> str:
+    """The beginning of a value's JSON, where its end is missing: never JSON that looks whole."""
+    kinds = schema.get("type", "string")
+    return dumps(text)[:-1] if "string" in kinds else text.lstrip()
+
+
 def _is(value: Any, wanted: set[str]) -> bool:
     match value:
         case bool():

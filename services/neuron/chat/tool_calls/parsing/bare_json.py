@@ -54,13 +54,14 @@ class BareJsonParser(ChatParser):
         return self._calls.take()
 
     @override
-    def finish(self) -> Sequence[Piece]:
+    def finish(self, *, is_cut: bool = False) -> Sequence[Piece]:
+        self._calls.is_cut = is_cut
         if self._reader is not None:
             self._reader.cut()
             self._go_on(self._reader.unread)
         elif self._lead is not None:
             self._go_on("")
-        return [*self._calls.take(), *self._inner.finish()]
+        return [*self._calls.take(), *self._inner.finish(is_cut=is_cut)]
 
     def _push(self, char: str) -> None:
         assert self._lead is not None

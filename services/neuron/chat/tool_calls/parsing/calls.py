@@ -5,10 +5,12 @@ from __future__ import annotations
 import dataclasses
 import enum
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 from services.neuron.chat.stream import Piece, TextPiece, ToolCallPiece
 from services.neuron.chat.tool_calls.parsing.arguments import dumps
+
+CUT_OFF: Final = "closed: the output ended inside the call"
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -42,13 +44,18 @@ class Tools:
 
 
 class Calls:
-    """Collects pieces of one output in order; numbers calls and names them."""
+    """Collects pieces of one output in order; numbers calls and names them.
+
+    Attributes:
+        is_cut: the output was ended from outside; calls without an end stay open.
+    """
 
     def __init__(self, new_id: Callable[[], str]) -> None:
         self._new_id = new_id
         self._pieces: list[Piece] = []
         self._index = -1
         self._repairs: set[str] = set()
+        self.is_cut = False
 
     @property
     def count(self) -> int:
@@ -85,6 +92,22 @@ class Calls:
             )
         elif fragment or repair:
             self._pieces.append(ToolCallPiece(self._index, arguments_json=fragment, repair=repair))
+
+    def cut_off(self, missing: str) -> None:
+        """The output ended inside the newest call.
+
+        Args:
+            missing: would make its arguments JSON; empty where they are whole.
+        """
+        if not (self.is_cut and missing):
+            self.arguments(missing, repair=CUT_OFF)
+            return
+        self.arguments("")
+        last = self._pieces[-1] if self._pieces else None
+        if isinstance(last, ToolCallPiece):
+            self._pieces[-1] = dataclasses.replace(last, incomplete=True)
+        else:
+            self._pieces.append(ToolCallPiece(self._index, incomplete=True))
 
     def whole(self, name: str, arguments: Any, *, repair: str = "") -> None:
         """A call that is known all at once.
@@ -134,5 +157,5 @@ class CallReader(Protocol):
         ...
 
     def cut(self) -> None:
-        """The output ends here: tells what can be told, closed; the rest is in `unread`."""
+        """The output ends here: tells what can be told, by `Calls.cut_off`; else it is `unread`."""
         ...

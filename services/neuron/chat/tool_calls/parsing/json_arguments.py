@@ -10,7 +10,6 @@ from services.neuron.chat.tool_calls.parsing.calls import CallProgress, CallRead
 from services.neuron.chat.tool_calls.parsing.json_scanner import JsonScanner
 from services.neuron.chat.tool_calls.parsing.mending import JsonMender
 
-CUT_OFF: Final = "closed: the output ended inside the call"
 BROKEN: Final = "closed: what followed was no JSON"
 
 
@@ -56,4 +55,4 @@ class JsonArguments(CallReader):
     @override
     def cut(self) -> None:
         if self._begun:
-            self._calls.arguments(self._scanner.closing(), repair=CUT_OFF)
+            self._calls.cut_off(self._scanner.closing())

@@ -12,8 +12,14 @@ from typing import Any
 
 from typing_extensions import override
 
-from services.neuron.chat.tool_calls.parsing.calls import CallProgress, CallReader, Calls, Tools
-from services.neuron.chat.tool_calls.parsing.json_arguments import BROKEN, CUT_OFF
+from services.neuron.chat.tool_calls.parsing.calls import (
+    CUT_OFF,
+    CallProgress,
+    CallReader,
+    Calls,
+    Tools,
+)
+from services.neuron.chat.tool_calls.parsing.json_arguments import BROKEN
 from services.neuron.chat.tool_calls.parsing.json_scanner import Expect, JsonScanner
 from services.neuron.chat.tool_calls.parsing.mending import JsonMender
 from services.neuron.chat.tool_calls.parsing.resolving import (
@@ -80,11 +86,11 @@ class JsonCall(CallReader):
 
     @override
     def cut(self) -> None:
-        """Closes a call that was begun, or that lacks nothing but its end; else all is unread."""
+        """Ends a call that was begun, or that lacks nothing but its end; else all is unread."""
         if self._begun:
-            self._close(CUT_OFF)
+            self._calls.cut_off(self._missing())
             self._unread = ""
-        else:
+        elif self._arguments is not None or not self._calls.is_cut:
             self._complete(CUT_OFF)
 
     @property
@@ -111,15 +117,15 @@ class JsonCall(CallReader):
 
     def _broken(self, char: str) -> CallProgress:
         if self._begun:
-            self._close(BROKEN)
+            self._calls.arguments(self._missing(), repair=BROKEN)
             self._unread = self._mender.held + char
         elif self._complete(BROKEN):
             self._unread = self._mender.held + char
         return CallProgress.BROKEN
 
-    def _close(self, repair: str) -> None:
-        missing = self._closing() if self._streams else "" if self._arguments is not None else "{}"
-        self._calls.arguments(missing, repair=repair)
+    def _missing(self) -> str:
+        """What the arguments of a call that was begun lack; not what is around them."""
+        return self._scanner.closing()[: -self._level] if self._streams else ""
 
     def _complete(self, repair: str) -> bool:
         """Ends an object whose last value is whole as if the model had; False if it is no call."""
@@ -134,10 +140,6 @@ class JsonCall(CallReader):
             return True
         self._unread = unread
         return False
-
-    def _closing(self) -> str:
-        """Closes the arguments alone, not the containers around them."""
-        return self._scanner.closing()[: -self._level]
 
     def _follow(self, before: Expect, depth: int, char: str) -> None:
         scanner = self._scanner

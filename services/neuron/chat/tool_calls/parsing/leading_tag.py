@@ -42,10 +42,10 @@ class LeadingTagParser(ChatParser):
         return self._go_on(seen[len(self._tag) :])
 
     @override
-    def finish(self) -> Sequence[Piece]:
+    def finish(self, *, is_cut: bool = False) -> Sequence[Piece]:
         if self._held is None:
-            return self._inner.finish()
-        return [*self._go_on(self._held), *self._inner.finish()]
+            return self._inner.finish(is_cut=is_cut)
+        return [*self._go_on(self._held), *self._inner.finish(is_cut=is_cut)]
 
     def _go_on(self, rest: str) -> Sequence[Piece]:
         self._held = None

@@ -92,7 +92,8 @@ class RegionParser(ChatParser):
         return self._calls.take()
 
     @override
-    def finish(self) -> Sequence[Piece]:
+    def finish(self, *, is_cut: bool = False) -> Sequence[Piece]:
+        self._calls.is_cut = is_cut
         if self._reader is not None:
             self._reader.cut()
             self._calls.text("" if self._has_told else self._opened_by + self._reader.unread)
@@ -238,7 +239,8 @@ class LeadingParser(ChatParser):
         return self._calls.take()
 
     @override
-    def finish(self) -> Sequence[Piece]:
+    def finish(self, *, is_cut: bool = False) -> Sequence[Piece]:
+        self._calls.is_cut = is_cut
         if self._reader is not None:
             before = self._calls.count
             self._reader.cut()

@@ -12,9 +12,8 @@ from typing import Final
 from typing_extensions import override
 
 from services.neuron.chat.stream import held_back
-from services.neuron.chat.tool_calls.parsing.arguments import coerce, dumps
+from services.neuron.chat.tool_calls.parsing.arguments import coerce, dumps, opened
 from services.neuron.chat.tool_calls.parsing.calls import CallProgress, CallReader, Calls, Tools
-from services.neuron.chat.tool_calls.parsing.json_arguments import CUT_OFF
 
 _QUOTES: Final = "\"'"
 
@@ -82,9 +81,14 @@ class TaggedCall(CallReader):
     def cut(self) -> None:
         if not self._name:
             return
-        if self._key is not None:
+        if self._key is not None and self._calls.is_cut:
+            self._open_value()
+        elif self._key is not None:
             self._end_value(self._text)
-        self._end(CUT_OFF)
+        elif self._calls.is_cut and not self._keys:
+            self._calls.arguments("{")
+        self._calls.cut_off("}" if self._keys else "{}")
+        self._text = ""
 
     def _head(self, char: str) -> CallProgress:
         self._unread += char
@@ -172,6 +176,14 @@ class TaggedCall(CallReader):
             schema = self._tools.property_schema(self._name, self._key)
             self._calls.arguments(dumps(coerce(self._unpadded_start(whole), schema)))
         self._key, self._text = None, ""
+
+    def _open_value(self) -> None:
+        """Tells a value as far as it came; a string of which nothing came is opened."""
+        if self._is_string:
+            self._calls.arguments("" if self._sent else '"')
+        else:
+            schema = self._tools.property_schema(self._name, self._key or "")
+            self._calls.arguments(opened(self._unpadded_start(self._text), schema))
 
     def _end(self, repair: str) -> None:
         self._calls.arguments("}" if self._keys else "{}", repair=repair)
