@@ -18,7 +18,7 @@ from cortex.v1 import model_pb2 as model
 from cortex.v1 import neuron_service_pb2 as neuron
 from cortex.v1.neuron_service_pb2_grpc import NeuronServiceStub
 from gpu.bench_setting import CACHE_TOKENS, CONTEXT_TOKENS, EMULATED, MODELS, SEQUENCES, WORK
-from services.backplane.channels import open_channel
+from services.backplane.rpc.channels import open_channel
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 START_SECONDS = 30.0

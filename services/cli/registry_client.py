@@ -15,9 +15,9 @@ from rich.console import Console
 
 from cortex.v1 import operator_service_pb2_grpc as operator_grpc
 from services.backplane.address import BadAddressError
-from services.backplane.calls import unary
-from services.backplane.channels import open_channel
 from services.backplane.errors import FleetError, Reason
+from services.backplane.rpc.calls import unary
+from services.backplane.rpc.channels import open_channel
 from services.backplane.settings import SettingsError
 
 DEFAULT_REGISTRY: Final = "127.0.0.1:31315"

@@ -13,11 +13,11 @@ import structlog
 from prometheus_client import CollectorRegistry
 
 from services.backplane.address import Address, PortTakenError
-from services.backplane.channels import ChannelPool
 from services.backplane.errors import FleetError, Reason
 from services.backplane.lifecycle import Shutdown
 from services.backplane.logs import LogSettings
 from services.backplane.metrics import exposition, new_registry
+from services.backplane.rpc.channels import ChannelPool
 from services.gateway.api.access_log import AccessLog
 from services.gateway.api.auth import Auth
 from services.gateway.api.background import DetachedTasks

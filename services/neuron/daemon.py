@@ -10,7 +10,7 @@ from typing import Final
 import structlog
 
 from services.backplane.address import Address
-from services.backplane.server import Server
+from services.backplane.rpc.server import Server
 from services.backplane.timeouts import timeout
 from services.neuron.devices.inventory import Devices
 from services.neuron.instances.instances import Instances, State, shutting_down

@@ -18,7 +18,7 @@ from services.backplane.address import Address, own_host_name
 from services.backplane.changes import Changes
 from services.backplane.lifecycle import Shutdown
 from services.backplane.metrics import RpcMetrics, exposition, new_registry
-from services.backplane.server import Server
+from services.backplane.rpc.server import Server
 from services.backplane.settings import Document
 from services.neuron.daemon import Daemon
 from services.neuron.devices.inventory import Devices, importable_engines, machine_memory_bytes

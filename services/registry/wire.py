@@ -15,7 +15,7 @@ from services.backplane.address import Address
 from services.backplane.first_ended import first_ended
 from services.backplane.lifecycle import Shutdown
 from services.backplane.metrics import RpcMetrics, exposition, new_registry
-from services.backplane.server import Server
+from services.backplane.rpc.server import Server
 from services.backplane.settings import Document, SettingsError
 from services.registry import settings as settings_module
 from services.registry.api.operator_servicer import OperatorServicer

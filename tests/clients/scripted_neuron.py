@@ -33,7 +33,7 @@ from cortex.v1 import model_pb2
 from cortex.v1 import neuron_service_pb2 as neuron
 from cortex.v1 import registry_service_pb2 as registry
 from cortex.v1.registry_service_pb2_grpc import RegistryServiceStub
-from services.backplane.channels import open_channel
+from services.backplane.rpc.channels import open_channel
 from tests.doubles.scripted_neuron import Event, Script, ScriptedNeuron, reasoning, text, tool_call
 
 MODEL: Final = "scripted"

@@ -15,9 +15,9 @@ from cortex.v1 import generation_pb2 as generation
 from cortex.v1 import model_pb2 as model
 from cortex.v1 import neuron_service_pb2 as neuron
 from cortex.v1.neuron_service_pb2_grpc import NeuronServiceStub
-from services.backplane.channels import open_channel
 from services.backplane.errors import FleetError
-from services.backplane.status import from_rpc_error
+from services.backplane.rpc.channels import open_channel
+from services.backplane.rpc.status import from_rpc_error
 from services.neuron.instances.reclaim import MemoryReader
 from services.neuron.settings import NeuronSettings, WorkerLimits
 from services.neuron.supervisor.process import WorkerCommand, python_worker

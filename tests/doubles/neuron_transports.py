@@ -13,7 +13,7 @@ import grpc
 from cortex.v1 import generation_pb2 as generation
 from cortex.v1 import neuron_service_pb2 as neuron
 from services.backplane.errors import FleetError
-from services.backplane.status import from_rpc_error, unpack
+from services.backplane.rpc.status import from_rpc_error, unpack
 from tests.doubles.neuron_host import PATIENCE_SECONDS, NeuronHost
 
 CREDIT = 1 << 20

@@ -20,12 +20,12 @@ from cortex.v1 import (
     registry_service_pb2_grpc,
 )
 from services.backplane.address import Address
-from services.backplane.channels import open_channel
 from services.backplane.errors import FleetError, Reason
 from services.backplane.metrics import RpcMetrics, new_registry
-from services.backplane.server import Server
+from services.backplane.rpc.channels import open_channel
+from services.backplane.rpc.server import Server
+from services.backplane.rpc.status import from_rpc_error
 from services.backplane.settings import Document
-from services.backplane.status import from_rpc_error
 from services.registry.wire import running
 
 LOOPBACK = Address("127.0.0.1", 0)

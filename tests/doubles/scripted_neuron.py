@@ -16,8 +16,8 @@ from cortex.v1 import registry_service_pb2 as registry
 from services.backplane.address import Address
 from services.backplane.errors import FleetError, Reason
 from services.backplane.metrics import RpcMetrics
-from services.backplane.server import Server
-from services.backplane.status import pack
+from services.backplane.rpc.server import Server
+from services.backplane.rpc.status import pack
 
 Event = generation.GenerateResponse
 

@@ -11,8 +11,8 @@ from rich.live import Live
 from rich.text import Text
 
 from cortex.v1 import operator_service_pb2 as op
-from services.backplane.calls import unary
 from services.backplane.errors import FleetError, Reason
+from services.backplane.rpc.calls import unary
 from services.cli.registry_client import (
     ANSWER_SECONDS,
     DEFAULT_REGISTRY,

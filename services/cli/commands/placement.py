@@ -9,8 +9,8 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from cortex.v1 import operator_service_pb2 as op
 from services.backplane import protobuf_time
-from services.backplane.calls import streaming
 from services.backplane.errors import Reason
+from services.backplane.rpc.calls import streaming
 from services.cli.registry_client import (
     DEFAULT_REGISTRY,
     JsonOption,

@@ -16,10 +16,10 @@ import typer
 from cortex.v1 import operator_service_pb2 as op
 from services.backplane import lifecycle
 from services.backplane.address import PortTakenError
-from services.backplane.calls import streaming
 from services.backplane.errors import FleetError, Reason
 from services.backplane.first_ended import first_ended
 from services.backplane.lifecycle import Shutdown
+from services.backplane.rpc.calls import streaming
 from services.backplane.timeouts import timeout
 from services.cli.answers import answer
 from services.cli.children import Child, ChildFailedError

@@ -12,8 +12,8 @@ from typing_extensions import override
 from cortex.v1 import generation_pb2 as generation
 from cortex.v1 import neuron_service_pb2 as neuron
 from cortex.v1 import registry_service_pb2 as registry
-from services.backplane.calls import unary
 from services.backplane.errors import FleetError
+from services.backplane.rpc.calls import unary
 from services.gateway.routing.choose import InstanceCandidate, prompt_prefix
 from services.gateway.routing.place import Placer, WantedModel
 from services.gateway.routing.retry import RetryState, ServedBy

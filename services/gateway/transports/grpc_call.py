@@ -17,8 +17,8 @@ from typing import Final, Protocol, cast
 from hpack import Decoder, Encoder, HPACKError
 
 from services.backplane.address import Address, BadAddressError
-from services.backplane.channels import MAX_MESSAGE_BYTES
 from services.backplane.errors import FleetError
+from services.backplane.rpc.channels import MAX_MESSAGE_BYTES
 from services.backplane.timeouts import timeout
 from services.gateway.transports import http2
 from services.gateway.transports.grpc_status import end_of_call, lost

@@ -14,7 +14,7 @@ from google.protobuf.message import DecodeError
 from google.rpc import status_pb2
 
 from services.backplane.errors import FleetError, Reason
-from services.backplane.status import from_status
+from services.backplane.rpc.status import from_status
 
 _OK: Final = "0"
 _UNKNOWN: Final = 2

@@ -16,11 +16,11 @@ import structlog
 from cortex.v1 import registry_service_pb2 as registry
 from cortex.v1.registry_service_pb2_grpc import RegistryServiceStub
 from services.backplane import backoff, protobuf_time
-from services.backplane.calls import streaming
 from services.backplane.changes import Changes
-from services.backplane.channels import open_channel
 from services.backplane.errors import FleetError, Reason
 from services.backplane.first_ended import first_ended
+from services.backplane.rpc.calls import streaming
+from services.backplane.rpc.channels import open_channel
 from services.backplane.timeouts import timeout
 from services.neuron.membership.leader_epoch import LeaderEpoch
 from services.neuron.membership.report import StatusBoard

@@ -10,9 +10,9 @@ import structlog
 
 from cortex.v1 import neuron_service_pb2, neuron_service_pb2_grpc
 from services.backplane import protobuf_time
-from services.backplane.calls import streaming
-from services.backplane.channels import open_channel
 from services.backplane.errors import FleetError, Reason
+from services.backplane.rpc.calls import streaming
+from services.backplane.rpc.channels import open_channel
 from services.backplane.timeouts import timeout
 from services.registry.fleet.records import Instance
 from services.registry.placement import errors

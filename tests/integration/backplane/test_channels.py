@@ -10,7 +10,7 @@ import grpc
 import pytest
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
-from services.backplane.channels import SERVER_OPTIONS, open_channel
+from services.backplane.rpc.channels import SERVER_OPTIONS, open_channel
 
 PATIENCE_SECONDS = 20.0
 # By then gRPC's own back-off would pause for longer than the test waits.

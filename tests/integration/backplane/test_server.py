@@ -11,10 +11,10 @@ from cortex.v1 import operator_service_pb2 as op
 from cortex.v1 import operator_service_pb2_grpc as op_grpc
 from services.backplane import metrics as prometheus
 from services.backplane.address import Address, PortTakenError
-from services.backplane.calls import streaming, unary
-from services.backplane.channels import ChannelPool, open_channel
 from services.backplane.errors import FleetError, Reason
-from services.backplane.server import Server
+from services.backplane.rpc.calls import streaming, unary
+from services.backplane.rpc.channels import ChannelPool, open_channel
+from services.backplane.rpc.server import Server
 
 NAME = "cortex.v1.OperatorService"
 LOOPBACK = Address("127.0.0.1", 0)

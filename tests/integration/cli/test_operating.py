@@ -16,7 +16,7 @@ from cortex.v1 import operator_service_pb2 as op
 from cortex.v1 import operator_service_pb2_grpc as operator_grpc
 from services.backplane.errors import FleetError, Reason
 from services.backplane.metrics import RpcMetrics, new_registry
-from services.backplane.server import Server
+from services.backplane.rpc.server import Server
 from services.cli.registry_client import ask
 from services.registry.api.operator_servicer import OperatorServicer
 from services.registry.term import LeaderHolder

@@ -10,8 +10,8 @@ from typing import Any
 import grpc
 import pytest
 
-from services.backplane.channels import SERVER_OPTIONS
 from services.backplane.errors import FleetError, Reason
+from services.backplane.rpc.channels import SERVER_OPTIONS
 from services.gateway.transports import http2, keepalive
 from services.gateway.transports.grpc_call import BidiCall, open_call
 from services.gateway.transports.http2 import Frame, FrameReader, frame

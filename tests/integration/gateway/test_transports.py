@@ -10,8 +10,8 @@ import grpc
 import pytest
 
 from cortex.v1 import generation_pb2 as generation
-from services.backplane.channels import ChannelPool
 from services.backplane.errors import FleetError, Reason
+from services.backplane.rpc.channels import ChannelPool
 from services.gateway.transports.pool import LARGE_REQUEST_BYTES, NeuronLink
 from services.gateway.transports.transport import NeuronSequence
 from tests.doubles.scripted_neuron import (

@@ -17,7 +17,7 @@ from cortex.v1 import registry_service_pb2_grpc as registry_grpc
 from services.backplane.address import Address
 from services.backplane.errors import FleetError, Reason
 from services.backplane.metrics import RpcMetrics
-from services.backplane.server import Server
+from services.backplane.rpc.server import Server
 from tests.doubles.neuron_host import PATIENCE_SECONDS, running_neuron
 
 

@@ -21,9 +21,9 @@ from cortex.v1 import generation_pb2 as generation
 from cortex.v1 import model_pb2 as model
 from cortex.v1 import neuron_service_pb2 as neuron
 from cortex.v1.neuron_service_pb2_grpc import NeuronServiceStub
-from services.backplane.channels import open_channel
 from services.backplane.errors import Reason
-from services.backplane.status import from_rpc_error
+from services.backplane.rpc.channels import open_channel
+from services.backplane.rpc.status import from_rpc_error
 from tests.doubles import scripted
 from tests.doubles.neuron_host import PATIENCE_SECONDS, chat, refusal
 

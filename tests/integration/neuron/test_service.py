@@ -15,7 +15,7 @@ from cortex.v1 import generation_pb2 as generation
 from cortex.v1 import model_pb2 as model
 from cortex.v1 import neuron_service_pb2 as neuron
 from services.backplane.errors import Reason
-from services.backplane.status import from_rpc_error
+from services.backplane.rpc.status import from_rpc_error
 from tests.doubles import tiny_bert
 from tests.doubles.neuron_host import NeuronHost, chat, refusal, running_neuron
 

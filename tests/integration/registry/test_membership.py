@@ -12,9 +12,9 @@ from cortex.v1 import model_pb2
 from cortex.v1 import neuron_service_pb2 as neuron_pb
 from cortex.v1 import operator_service_pb2 as op
 from cortex.v1 import registry_service_pb2 as reg
-from services.backplane.channels import open_channel
 from services.backplane.errors import FleetError, Reason
-from services.backplane.status import from_rpc_error
+from services.backplane.rpc.channels import open_channel
+from services.backplane.rpc.status import from_rpc_error
 from tests.doubles.registry_stand_ins import (
     LOOPBACK,
     MIB,

@@ -10,7 +10,7 @@ import pytest
 
 from cortex.v1 import operator_service_pb2 as op
 from services.backplane.errors import FleetError, Reason
-from services.backplane.status import from_rpc_error
+from services.backplane.rpc.status import from_rpc_error
 from tests.doubles.registry_stand_ins import (
     MIB,
     Fleet,

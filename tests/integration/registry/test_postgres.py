@@ -18,9 +18,9 @@ from cortex.v1 import operator_service_pb2 as op
 from cortex.v1 import operator_service_pb2_grpc
 from cortex.v1 import registry_service_pb2 as reg
 from cortex.v1 import registry_service_pb2_grpc as reg_grpc
-from services.backplane.channels import open_channel
 from services.backplane.errors import FleetError, Reason
-from services.backplane.status import from_rpc_error
+from services.backplane.rpc.channels import open_channel
+from services.backplane.rpc.status import from_rpc_error
 from services.registry.store.postgres import PostgresStore
 from services.registry.store.store import FactKind, StoreError
 from tests.doubles.postgres_server import postgres

@@ -18,7 +18,7 @@ from services.backplane.address import Address
 from services.backplane.errors import FleetError, Reason
 from services.backplane.lifecycle import Shutdown
 from services.backplane.metrics import new_registry
-from services.backplane.status import from_rpc_error
+from services.backplane.rpc.status import from_rpc_error
 from services.registry import settings as registry_settings
 from services.registry.catalogue.catalogue import EMPTY
 from services.registry.election import Election

@@ -7,7 +7,7 @@ import base64
 import pytest
 
 from services.backplane.errors import FleetError, Reason
-from services.backplane.status import pack
+from services.backplane.rpc.status import pack
 from services.gateway.transports.grpc_status import end_of_call
 
 

@@ -4,8 +4,8 @@ from google.rpc import status_pb2
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.backplane import status
 from services.backplane.errors import FleetError, Reason
+from services.backplane.rpc import status
 
 errors = st.builds(
     FleetError,

@@ -11,9 +11,9 @@ from grpc_reflection.v1alpha import reflection, reflection_pb2
 from grpc_reflection.v1alpha import reflection_pb2_grpc as reflection_grpc
 
 from services.backplane.address import Address, PortTakenError
-from services.backplane.channels import SERVER_OPTIONS
-from services.backplane.interceptors import ServerInterceptor
 from services.backplane.metrics import RpcMetrics
+from services.backplane.rpc.channels import SERVER_OPTIONS
+from services.backplane.rpc.interceptors import ServerInterceptor
 
 _REFLECTION_V1: Final = "grpc.reflection.v1.ServerReflection"
 SERVING: Final = health_pb2.HealthCheckResponse.SERVING

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import grpc
 
 from services.backplane.errors import Reason
-from services.backplane.status import from_rpc_error
+from services.backplane.rpc.status import from_rpc_error
 
 T = TypeVar("T")
 

@@ -18,7 +18,7 @@ from grpc_status import rpc_status
 
 from services.backplane.errors import FleetError, Reason
 from services.backplane.metrics import RpcMetrics
-from services.backplane.status import to_trailers
+from services.backplane.rpc.status import to_trailers
 
 REQUEST_ID = "x-request-id"
 # Called by tools every few seconds; a line each would drown the rest.
