@@ -1,0 +1,97 @@
+"""Every error of the table has its own status, whatever the shape of the request that meets it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from services.backplane.errors import FleetError, Reason
+from services.gateway.routing.place import Placer
+from tests.doubles.scripted_neuron import Script
+from tests.integration.gateway.fleet import Fleet
+
+_MESSAGES = [{"role": "user", "content": "Hi"}]
+_PROMPTS = ["one", "two"]
+
+# Path, and what stands in the body beside the model.
+SHAPES: dict[str, tuple[str, dict[str, Any]]] = {
+    "chat": ("/v1/chat/completions", {"messages": _MESSAGES}),
+    "chat, n": ("/v1/chat/completions", {"messages": _MESSAGES, "n": 2}),
+    "completion": ("/v1/completions", {"prompt": "one"}),
+    "completion, n": ("/v1/completions", {"prompt": "one", "n": 2}),
+    "completion, prompts": ("/v1/completions", {"prompt": _PROMPTS}),
+    "completion, tokens": ("/v1/completions", {"prompt": [[1], [2]], "n": 2}),
+    "messages": ("/v1/messages", {"messages": _MESSAGES, "max_tokens": 4}),
+    "responses": ("/v1/responses", {"input": "Hi"}),
+    "ollama chat": ("/api/chat", {"messages": _MESSAGES}),
+    "ollama generate": ("/api/generate", {"prompt": "Hi"}),
+}
+LOOKUPS: dict[str, tuple[str, dict[str, Any]]] = {
+    "count": ("/v1/messages/count_tokens", {"messages": _MESSAGES}),
+    "input tokens": ("/v1/responses/input_tokens", {"input": "Hi"}),
+    "compact": ("/v1/responses/compact", {"input": "Hi"}),
+    "embeddings": ("/v1/embeddings", {"input": _PROMPTS}),
+    "ollama embed": ("/api/embed", {"input": _PROMPTS}),
+    "ollama embeddings": ("/api/embeddings", {"prompt": "Hi"}),
+}
+CASES = [
+    *(
+        (path, body | {"stream": stream})
+        for path, body in SHAPES.values()
+        for stream in (False, True)
+    ),
+    *LOOKUPS.values(),
+]
+IDS = [f"{shape}, {how}" for shape in SHAPES for how in ("whole", "streamed")] + [*LOOKUPS]
+
+
+@pytest.mark.parametrize(("path", "body"), CASES, ids=IDS)
+async def test_every_error_of_the_table_has_its_own_status_in_every_shape(
+    fleet: Fleet, monkeypatch: pytest.MonkeyPatch, path: str, body: dict[str, Any]
+) -> None:
+    told: dict[Reason, int] = {}
+    for reason in Reason:
+
+        def refuse(*_: object, why: Reason = reason) -> None:
+            raise FleetError(why, "It cannot be.")
+
+        monkeypatch.setattr(Placer, "loaded", refuse)
+        told[reason] = (await fleet.client.post(path, json={"model": "tiny", **body})).status_code
+
+    assert told == {reason: reason.row.http for reason in Reason}
+
+
+@pytest.mark.parametrize("stream", [False, True], ids=["whole", "streamed"])
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/completions"])
+async def test_what_the_neuron_refuses_of_one_choice_is_the_answer_for_all(
+    fleet: Fleet, path: str, stream: bool
+) -> None:
+    error = FleetError(Reason.BAD_CONSTRAINT, "No such token.", field="logit_bias")
+    await fleet.add_neuron("n1", Script(), Script(refuse=error))
+    prompt = {"messages": _MESSAGES} if "chat" in path else {"prompt": "Hi"}
+
+    answer = await fleet.client.post(
+        path, json={"model": "tiny", "n": 2, "stream": stream, **prompt}
+    )
+
+    if answer.status_code == 200:  # the other choice came first, and cannot be taken back
+        assert stream
+        assert "No such token." in answer.text
+    else:
+        assert answer.status_code == 400
+        assert answer.json()["error"]["param"] == "logit_bias"
+
+
+async def test_a_bug_in_one_of_several_choices_is_logged_and_told_as_one(
+    fleet: Fleet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stumble(*_: object) -> None:
+        raise ValueError("a bug")
+
+    monkeypatch.setattr(Placer, "loaded", stumble)
+
+    answer = await fleet.chat(n=2)
+
+    assert answer.status_code == 500
+    assert answer.json()["error"]["code"] == "internal_error"
