@@ -16,6 +16,7 @@ from services.registry.catalogue import catalogue as catalogues
 from services.registry.catalogue.catalogue import Catalogue
 from services.registry.metrics import RegistryMetrics
 from services.registry.settings import Settings
+from services.registry.store.health import StoreHealth
 from services.registry.store.leader_lease import LeaderLease
 from services.registry.store.store import Store, StoreError
 from services.registry.store.write_behind import FactWriter
@@ -54,6 +55,7 @@ class Election:
     shutdown: Shutdown
     address: str
     on_decided: Callable[[], None] | None = None
+    _health: StoreHealth = dataclasses.field(default_factory=StoreHealth, init=False)
 
     async def run(self) -> None:
         """Leads whenever it may, until shutdown.
@@ -70,9 +72,10 @@ class Election:
                     await self._lead(leader_lease)
                 else:
                     self._take(None, await self.store.leader())
+                    self._health.worked()
             except StoreError as error:
                 self._take(None)
-                log.warning("store.failed", detail=str(error))
+                self._health.failed(str(error))
             await self._shutdown_within(_CAMPAIGN_SECONDS)
         self._take(None)
 
@@ -86,10 +89,12 @@ class Election:
         self.catalogue = _newest(self.settings, self.catalogue)
         fact_writer = FactWriter(self.store)
         try:
+            facts = await fact_writer.load()
+            self._health.worked()
             term = LeaderTerm(
                 settings=self.settings,
                 catalogue=self.catalogue,
-                facts=await fact_writer.load(),
+                facts=facts,
                 fact_writer=fact_writer,
                 metrics=self.metrics,
                 leader_lease=leader_lease,
@@ -123,16 +128,18 @@ class Election:
     async def _renewed(self, seconds: float) -> LeaderLease | None:
         try:
             async with timeout(seconds):
-                return await self.store.renew()
+                leader_lease = await self.store.renew()
         except (StoreError, TimeoutError) as error:
-            log.warning("store.failed", detail=str(error) or "The database does not answer.")
+            self._health.failed(str(error) or "The database does not answer.")
             return None
+        self._health.worked()
+        return leader_lease
 
     async def _resign(self) -> None:
         try:
             await self.store.resign()
         except StoreError as error:
-            log.warning("store.failed", detail=str(error))
+            self._health.failed(str(error))
 
     async def _shutdown_within(self, seconds: float) -> bool:
         try:

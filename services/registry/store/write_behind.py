@@ -13,6 +13,7 @@ import structlog
 
 from services.backplane.timeouts import timeout
 from services.registry.fleet.footprints import Learned
+from services.registry.store.health import StoreHealth
 from services.registry.store.store import FactKind, Facts, Store, StoreError
 
 # Learned figures that may wait to be written; the oldest are dropped, the next load teaches again.
@@ -28,6 +29,7 @@ class FactWriter:
 
     def __init__(self, store: Store) -> None:
         self._store = store
+        self._health = StoreHealth()
         self._pending: dict[tuple[FactKind, str], str] = {}
         self._news = asyncio.Event()
 
@@ -90,11 +92,12 @@ class FactWriter:
             try:
                 await self._store.put(*fact, value)
             except StoreError as error:
-                log.warning("store.failed", detail=str(error), pending=len(self._pending))
+                self._health.failed(str(error), pending=len(self._pending))
                 # behind the others: one that can never be written must not keep them back
                 if self._pending.get(fact) == value:
                     self._pending[fact] = self._pending.pop(fact)
                 return
+            self._health.worked()
             if self._pending.get(fact) == value:
                 del self._pending[fact]
 

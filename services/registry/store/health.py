@@ -1,0 +1,26 @@
+"""Whether the store can be used, told once for each change and not for each attempt."""
+
+from __future__ import annotations
+
+import structlog
+
+log = structlog.get_logger()
+
+
+class StoreHealth:
+    """What one user of the store has found of late."""
+
+    def __init__(self) -> None:
+        self._has_failed = False
+
+    def failed(self, detail: str, **facts: object) -> None:
+        """An attempt failed: logged where the one before had not."""
+        if not self._has_failed:
+            log.warning("store.failed", detail=detail, **facts)
+        self._has_failed = True
+
+    def worked(self) -> None:
+        """The store did what it was asked: logged where it had failed before."""
+        if self._has_failed:
+            log.info("store.recovered")
+        self._has_failed = False
