@@ -1,7 +1,8 @@
 """Sets structlog up: JSON lines in production, colours on a terminal.
 
 One canonical line per request and per RPC, at its end. Events are constants (`neuron.attached`),
-facts are keys. Prompts and outputs are never logged.
+facts are keys. Prompts, outputs and keys are never logged, so no traceback has local variables.
+Writing a line neither blocks nor raises (`log_stream`).
 """
 
 from __future__ import annotations
@@ -12,6 +13,9 @@ from typing import Literal, TextIO
 
 import msgspec
 import structlog
+from structlog.tracebacks import ExceptionDictTransformer
+
+from services.backplane.log_stream import unblock_standard_error
 
 _ENCODER = msgspec.json.Encoder(enc_hook=str)
 
@@ -36,6 +40,7 @@ def configure(settings: LogSettings, *, service: str, stream: TextIO | None = No
         service: bound to every line.
         stream: where lines go; standard error by default.
     """
+    unblock_standard_error()
     out = stream or sys.stderr
     console = settings.format == "console" or (settings.format == "auto" and out.isatty())
     level = logging.getLevelNamesMapping()[settings.level.upper()]
@@ -46,10 +51,10 @@ def configure(settings: LogSettings, *, service: str, stream: TextIO | None = No
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
     last: list[structlog.typing.Processor] = (
-        [structlog.dev.ConsoleRenderer()]
+        [structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)]
         if console
         else [
-            structlog.processors.dict_tracebacks,
+            structlog.processors.ExceptionRenderer(ExceptionDictTransformer(show_locals=False)),
             structlog.processors.JSONRenderer(serializer=_dump),
         ]
     )
@@ -57,7 +62,7 @@ def configure(settings: LogSettings, *, service: str, stream: TextIO | None = No
         processors=[*shared, *last],
         wrapper_class=structlog.make_filtering_bound_logger(level),
         # looked up at every line where none was given: who embeds us may replace standard error
-        logger_factory=lambda *_: structlog.PrintLogger(stream or sys.stderr),
+        logger_factory=lambda *_: structlog.WriteLogger(stream or sys.stderr),
         cache_logger_on_first_use=False,
     )
     structlog.contextvars.clear_contextvars()

@@ -1,6 +1,7 @@
 import io
 import json
 
+import pytest
 import structlog
 
 from services.backplane.logs import LogSettings, configure
@@ -41,3 +42,22 @@ def test_an_exception_is_part_of_the_line():
         structlog.get_logger().exception("rpc.crashed")
 
     assert "boom" == json.loads(out.getvalue())["exception"][0]["exc_value"]
+
+
+@pytest.mark.parametrize("format_", ["json", "console"])
+def test_a_traceback_names_its_frames_and_no_values(format_):
+    out = io.StringIO()
+    configure(LogSettings(format=format_), service="x", stream=out)
+
+    def handle(key, prompt):
+        headers = {"authorization": key}
+        return headers[len(prompt)]
+
+    try:
+        handle("sk-" + "secret" * 2, "secret" * 3)
+    except KeyError:
+        structlog.get_logger().exception("rpc.crashed")
+
+    assert "KeyError" in out.getvalue()
+    assert "handle" in out.getvalue()
+    assert "secretsecret" not in out.getvalue()
