@@ -2,6 +2,7 @@
 
 Servicers raise `FleetError`; what reaches the wire is a google.rpc.Status. Anything else that
 escapes is a bug: it is logged with its traceback and told to the caller as INTERNAL without one.
+Bytes that are no message of the method's are BAD_REQUEST.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ _QUIET = ("/grpc.health.v1.Health/", "/grpc.reflection.")
 
 log = structlog.get_logger()
 
+Reader: TypeAlias = "Callable[[bytes], Any]"
 Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"  # not subscriptable at run time
 
 
@@ -45,6 +47,7 @@ class ServerInterceptor(grpc.aio.ServerInterceptor):
         if handler is None:  # a method that nobody serves
             return None
         method = handler_call_details.method
+        read = _reader(handler.request_deserializer, method)
         if handler.response_streaming:
             factory = (
                 grpc.stream_stream_rpc_method_handler
@@ -52,7 +55,7 @@ class ServerInterceptor(grpc.aio.ServerInterceptor):
                 else grpc.unary_stream_rpc_method_handler
             )
             behaviour = handler.stream_stream or handler.unary_stream
-            wrapped: Any = self._stream(behaviour, method)
+            wrapped: Any = self._stream(behaviour, method, read)
         else:
             factory = (
                 grpc.stream_unary_rpc_method_handler
@@ -60,22 +63,34 @@ class ServerInterceptor(grpc.aio.ServerInterceptor):
                 else grpc.unary_unary_rpc_method_handler
             )
             behaviour = handler.stream_unary or handler.unary_unary
-            wrapped = self._unary(behaviour, method)
-        made: Any = factory(wrapped, handler.request_deserializer, handler.response_serializer)
+            wrapped = self._unary(behaviour, method, read)
+        made: Any = factory(
+            wrapped,
+            # A single request is read where its errors are told; those of a stream are read while
+            # the servicer asks for them, which is there as well.
+            read if handler.request_streaming else None,
+            handler.response_serializer,
+        )
         return made  # type: ignore[no-any-return]
 
-    def _unary(self, behaviour: Any, method: str) -> Any:
+    def _unary(self, behaviour: Any, method: str, read: Reader) -> Any:
         async def call(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
             async with _Observed(self._metrics, method, context):
+                if isinstance(request, bytes):
+                    request = read(request)
+                    _bind_request_id(request)
                 return await behaviour(request, context)
 
         return call
 
-    def _stream(self, behaviour: Any, method: str) -> Any:
+    def _stream(self, behaviour: Any, method: str, read: Reader) -> Any:
         async def call(
             request: Any, context: grpc.aio.ServicerContext[Any, Any]
         ) -> AsyncIterator[Any]:
             async with _Observed(self._metrics, method, context):
+                if isinstance(request, bytes):
+                    request = read(request)
+                    _bind_request_id(request)
                 produced = behaviour(request, context)
                 if hasattr(produced, "__aiter__"):
                     # a caller that leaves ends this generator; the servicer's must end with it
@@ -141,6 +156,27 @@ class _Observed:
             error = FleetError(Reason.INTERNAL, "The service failed; its log says why.")
         self._code = error.reason.row.grpc.name
         await self._context.abort_with_status(rpc_status.to_status(to_trailers(error)))
+
+
+def _reader(deserialise: Reader | None, method: str) -> Reader:
+    """Reads a request; raises BAD_REQUEST for bytes that are none."""
+
+    def read(data: bytes) -> Any:
+        if deserialise is None:
+            return data
+        try:
+            return deserialise(data)
+        except Exception as error:
+            message = f"The bytes are no request of {method}: {error}"
+            raise FleetError(Reason.BAD_REQUEST, message) from error
+
+    return read
+
+
+def _bind_request_id(request: Any) -> None:
+    """Has the call's log lines carry the id that the request itself has."""
+    if request_id := getattr(request, "request_id", ""):
+        structlog.contextvars.bind_contextvars(request_id=request_id)
 
 
 def _request_id(context: grpc.aio.ServicerContext[Any, Any]) -> str | None:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 import grpc
+from google.protobuf import descriptor_pb2, descriptor_pool, text_format
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection, reflection_pb2
 from grpc_reflection.v1alpha import reflection_pb2_grpc as reflection_grpc
@@ -43,6 +44,27 @@ class _Health(_aio.aio.HealthServicer):  # type: ignore[misc] # untyped base
         return response
 
 
+def describe_reflection_v1() -> None:
+    """Puts the descriptor of reflection v1, made from v1alpha's, where reflection looks for it."""
+    pool = descriptor_pool.Default()
+    try:
+        pool.FindServiceByName(_REFLECTION_V1)
+    except KeyError:
+        text = text_format.MessageToString(_file_of(reflection_pb2.DESCRIPTOR))
+        text = text.replace("grpc.reflection.v1alpha", "grpc.reflection.v1")
+        text = text.replace("grpc/reflection/v1alpha", "grpc/reflection/v1")
+        file = text_format.Parse(text, descriptor_pb2.FileDescriptorProto())
+        file.ClearField("options")  # where v1alpha says that it is superseded
+        file.name = "grpc/reflection/v1/reflection.proto"
+        pool.Add(file)
+
+
+def _file_of(descriptor: Any) -> descriptor_pb2.FileDescriptorProto:
+    file = descriptor_pb2.FileDescriptorProto()
+    descriptor.CopyToProto(file)
+    return file
+
+
 class Server:
     """One listening gRPC server.
 
@@ -58,6 +80,7 @@ class Server:
         self._names = tuple(service_names)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         listed = (*self._names, health.SERVICE_NAME, reflection.SERVICE_NAME, _REFLECTION_V1)
+        describe_reflection_v1()
         servicer = reflection.aio.ReflectionServicer(listed)
         reflection_grpc.add_ServerReflectionServicer_to_server(servicer, self._server)
         # grpcio-reflection has only v1alpha; the messages of v1 are the same under another name.

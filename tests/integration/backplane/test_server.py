@@ -3,18 +3,23 @@ import urllib.request
 
 import grpc
 import pytest
+import structlog
+from google.protobuf import descriptor_database, descriptor_pb2, descriptor_pool
 from google.rpc import status_pb2
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2
 
 from cortex.v1 import operator_service_pb2 as op
 from cortex.v1 import operator_service_pb2_grpc as op_grpc
+from cortex.v1 import registry_service_pb2 as registry_pb2
+from cortex.v1 import registry_service_pb2_grpc as registry_grpc
 from services.backplane import metrics as prometheus
 from services.backplane.address import Address, PortTakenError
 from services.backplane.errors import FleetError, Reason
 from services.backplane.rpc.calls import streaming, unary
 from services.backplane.rpc.channels import ChannelPool, open_channel
 from services.backplane.rpc.server import Server
+from services.backplane.rpc.status import from_rpc_error
 
 NAME = "cortex.v1.OperatorService"
 LOOPBACK = Address("127.0.0.1", 0)
@@ -211,6 +216,80 @@ async def test_reflection_lists_the_services(served, version):
     call.cancel()
     names = {service.name for service in answer.list_services_response.service}
     assert {NAME, "grpc.health.v1.Health"} <= names
+
+
+@pytest.mark.parametrize("version", ["v1", "v1alpha"])
+async def test_reflection_describes_itself(served, version):
+    """`grpcurl describe` asks for every service that is listed."""
+    _, _, channel, _ = served
+    name = f"grpc.reflection.{version}.ServerReflection"
+    method = channel.stream_stream(
+        f"/{name}/ServerReflectionInfo",
+        request_serializer=reflection_pb2.ServerReflectionRequest.SerializeToString,
+        response_deserializer=reflection_pb2.ServerReflectionResponse.FromString,
+    )
+    call = method()
+    await call.write(reflection_pb2.ServerReflectionRequest(list_services=""))
+    listed = [each.name for each in (await call.read()).list_services_response.service]
+    found = {}
+
+    for each in listed:
+        await call.write(reflection_pb2.ServerReflectionRequest(file_containing_symbol=each))
+        answer = await call.read()
+        known = descriptor_database.DescriptorDatabase()
+        for data in answer.file_descriptor_response.file_descriptor_proto:
+            known.Add(descriptor_pb2.FileDescriptorProto.FromString(data))
+        found[each] = descriptor_pool.DescriptorPool(known).FindServiceByName(each)
+    call.cancel()
+
+    assert {"grpc.reflection.v1.ServerReflection", NAME} <= set(found)
+    v1 = found["grpc.reflection.v1.ServerReflection"]
+    (info,) = v1.methods
+    assert info.input_type.full_name == "grpc.reflection.v1.ServerReflectionRequest"
+    assert v1.file.name == "grpc/reflection/v1/reflection.proto"
+
+
+@pytest.mark.parametrize(
+    "method",
+    [
+        f"{NAME}/GetFleet",
+        f"{NAME}/DrainNeuron",
+        "grpc.health.v1.Health/Check",
+        "grpc.health.v1.Health/Watch",
+        "grpc.reflection.v1.ServerReflection/ServerReflectionInfo",
+        "grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo",
+    ],
+)
+async def test_bytes_that_are_no_message_are_an_invalid_argument(served, method):
+    _, _, channel, _ = served
+    call = channel.stream_stream(f"/{method}")(iter([b"\x0a\xff"]))
+
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        async for _ in call:
+            pass
+
+    assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+    assert from_rpc_error(caught.value).reason is Reason.BAD_REQUEST
+    assert f"no request of /{method}" in caught.value.details()
+
+
+async def test_the_lines_of_a_call_carry_the_id_in_its_request(registry):
+    class Servicer(registry_grpc.RegistryServiceServicer):
+        async def EnsureModel(self, request, context):
+            yield registry_pb2.EnsureModelResponse()
+
+    server = Server(service_names=[], metrics=prometheus.RpcMetrics(registry, "other"))
+    server.add(registry_grpc.add_RegistryServiceServicer_to_server, Servicer())
+    channel = open_channel(await server.start(LOOPBACK))
+    stub = registry_grpc.RegistryServiceStub(channel)
+
+    with structlog.testing.capture_logs([structlog.contextvars.merge_contextvars]) as lines:
+        async for _ in stub.EnsureModel(registry_pb2.EnsureModelRequest(request_id="req-1")):
+            pass
+        await channel.close()
+        await server.stop(1)
+
+    assert [line["request_id"] for line in lines if line["event"] == "rpc.served"] == ["req-1"]
 
 
 async def test_a_taken_port_is_a_clear_error(served, registry):
