@@ -32,6 +32,7 @@ from services.agent.prompt.prompt import BASE
 from services.agent.session_service.opening import AgentEnvironment
 from services.agent.storage.store import SessionStore
 from services.agent.transport import LINE_BYTES, LineTransport
+from services.backplane.log_stream import unblock_standard_error
 from services.backplane.settings import SettingsError
 from services.backplane.timeouts import timeout
 
@@ -46,6 +47,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--config", type=Path, help="settings file (TOML)")
     parser.add_argument("--log-file", type=Path, help="where to log, JSON lines")
     arguments = parser.parse_args(argv)
+    unblock_standard_error()
     environment = dict(os.environ)
     try:
         settings = load_settings(environment, arguments.config)
@@ -92,6 +94,8 @@ async def run_stdio(
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, serving.cancel)
+    # the settings hold as long as the editor's connection
+    loop.add_signal_handler(signal.SIGHUP, log.warning, "reload.nothing")
     try:
         await asyncio.wait({serving})
         if not serving.cancelled() and (error := serving.exception()) is not None:

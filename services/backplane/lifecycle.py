@@ -1,27 +1,34 @@
 """From the first signal to the exit code.
 
-SIGTERM and SIGINT ask for an orderly end; a second one ends the process at once.
+SIGTERM and SIGINT ask for an orderly end; a second one ends the process at once. SIGHUP never ends
+it: whoever can take something in anew does (`reloading`).
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import ctypes
 import os
 import signal
 import sys
-from collections.abc import Awaitable, Callable
-from typing import Final
+import threading
+from collections.abc import Awaitable, Callable, Generator
+from typing import Any, Final
 
 import structlog
 
 from services.backplane.address import BadAddressError, PortTakenError
+from services.backplane.log_stream import unblock_standard_error
 from services.backplane.settings import SettingsError
 
 EX_CONFIG: Final = 78  # sysexits.h
 EX_UNAVAILABLE: Final = 69
 DIE_WITH_PARENT: Final = "CORTEX_DIE_WITH_PARENT"
 _PR_SET_PDEATHSIG: Final = 1  # linux/prctl.h
+
+# Signals belong to the process, and so does the list of those who follow one.
+_reloads: list[Callable[[], None]] = []
 
 log = structlog.get_logger()
 
@@ -48,6 +55,22 @@ class Shutdown:
         await self._event.wait()
 
 
+@contextlib.contextmanager
+def reloading(reload: Callable[[], None]) -> Generator[None]:
+    """Calls `reload` in the event loop at every SIGHUP while the context is open."""
+    _reloads.append(reload)
+    try:
+        yield
+    finally:
+        _reloads.remove(reload)
+
+
+def complain(words: object) -> None:
+    """Says on standard error why a program cannot run."""
+    unblock_standard_error()
+    sys.stderr.write(f"cortex: {words}\n")
+
+
 def die_with_parent() -> None:
     """Ends this process when the one that started it dies, where the system can (Linux)."""
     if sys.platform != "linux":
@@ -70,16 +93,18 @@ def run(
 
     Returns: the exit code.
     """
+    unblock_standard_error()
+    _ignore_hangups()
     if os.environ.get(DIE_WITH_PARENT):
         die_with_parent()
     try:
         with asyncio.Runner(loop_factory=loop_factory) as runner:
             return runner.run(_guarded(main))
     except (SettingsError, BadAddressError) as error:
-        sys.stderr.write(f"cortex: {error}\n")
+        complain(error)
         return EX_CONFIG
     except (PortTakenError, OSError) as error:
-        sys.stderr.write(f"cortex: {error}\n")
+        complain(error)
         return EX_UNAVAILABLE
 
 
@@ -93,10 +118,35 @@ async def _guarded(main: Callable[[Shutdown], Awaitable[int]]) -> int:
             os._exit(128 + number)
         shutdown.request(number.name)
 
+    loop.set_exception_handler(_tell_defect)
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, on_signal, number)
+    loop.add_signal_handler(signal.SIGHUP, _reload_all)
     try:
         return await main(shutdown)
     finally:
-        for number in (signal.SIGTERM, signal.SIGINT):
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             loop.remove_signal_handler(number)
+        _ignore_hangups()
+
+
+def _ignore_hangups() -> None:
+    """While no loop follows it: what is started or ended then must not die of a reload."""
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+
+
+def _reload_all() -> None:
+    if not _reloads:
+        log.warning("reload.nothing", detail="Nothing here is read again without a restart.")
+    for reload in tuple(_reloads):
+        try:
+            reload()
+        except Exception:  # a defect in a reload must not end what runs
+            log.exception("reload.crashed")
+
+
+def _tell_defect(_: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """Logs what nobody caught; without the arguments of the callback, which hold user data."""
+    said = str(context.get("message", "")).partition("(")[0]
+    log.error("loop.defect", detail=said, exc_info=context.get("exception"))

@@ -10,7 +10,7 @@ import dataclasses
 import pathlib
 import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any, Final, TypeVar, cast
 
@@ -39,11 +39,23 @@ class Document:
         tables: section name to its content.
         source: the file's name for error messages, or `environment`.
         variables: dotted key to the environment variable that its value is from.
+        reread: reads file and environment once more; may raise `SettingsError`.
     """
 
     tables: Mapping[str, Any]
     source: str
     variables: Mapping[str, str] = dataclasses.field(default_factory=dict[str, str])
+    reread: Callable[[], Document] | None = dataclasses.field(default=None, compare=False)
+
+    def with_values(self, section: str, values: Mapping[str, Any]) -> Document:
+        """The same settings with some of one section replaced, also when they are read again."""
+        table: Any = {**self.tables.get(section, {}), **values}
+        reread = self.reread
+        return dataclasses.replace(
+            self,
+            tables={**self.tables, section: table},
+            reread=None if reread is None else lambda: reread().with_values(section, values),
+        )
 
     def section(self, name: str, kind: type[Section]) -> Section:
         """One section as its struct; an absent one gets all defaults.
@@ -114,6 +126,7 @@ def load(path: pathlib.Path | None, environment: Mapping[str, str]) -> Document:
     Raises:
         SettingsError: the file is missing, unreadable or no TOML, or names an unknown section.
     """
+    asked = path
     if path is None and DEFAULT_PATH.is_file():
         path = DEFAULT_PATH
     tables = {} if path is None else read_toml(path)
@@ -129,7 +142,7 @@ def load(path: pathlib.Path | None, environment: Mapping[str, str]) -> Document:
             keys = (section, *key.split("__"))
             _override(tables, keys, value, variable)
             variables[".".join(keys)] = variable
-    return Document(tables, source, variables)
+    return Document(tables, source, variables, reread=lambda: load(asked, environment))
 
 
 def read_toml(path: pathlib.Path) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from services import __version__
+from services.backplane.logs import LogSettings, configure
 from services.cli.commands import (
     bench,
     chat,
@@ -85,6 +86,8 @@ app.add_typer(config.app, name="config", rich_help_panel=_OPERATE)
 
 def main() -> None:
     """Entry point."""
+    # before any service has settings: structlog's own would print values of variables
+    configure(LogSettings(), service="cli")
     app()
 
 

@@ -74,6 +74,11 @@ class Child:
                 pauses = delays(first=0.5, cap=10.0)
             await asyncio.sleep(next(pauses))
 
+    def reload(self) -> None:
+        """Has the running process read its settings again."""
+        if self._process is not None:
+            _signal(self._process, signal.SIGHUP)
+
     async def end(self) -> None:
         """Asks the process to end, and ends it where it does not; idempotent."""
         self._ending = True

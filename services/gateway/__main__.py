@@ -8,12 +8,11 @@ import pathlib
 import sys
 from collections.abc import Sequence
 
-import msgspec
 from google.protobuf.internal import api_implementation
 
 from services.backplane import lifecycle, logs, settings
 from services.backplane.settings import SettingsError
-from services.gateway import wire
+from services.gateway import process
 from services.gateway.server import new_event_loop
 from services.gateway.settings import read
 from services.gateway.workers import Keeper, as_worker
@@ -29,19 +28,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     try:
         document = settings.load(arguments.config, os.environ)
-        gateway, auth = read(document)
-        log_settings = document.section("log", logs.LogSettings)
-        logs.configure(log_settings, service="gateway")
+        gateway, _ = read(document)
+        logs.configure(document.section("log", logs.LogSettings), service="gateway")
         check_protobuf()
     except (SettingsError, ValueError) as error:
-        sys.stderr.write(f"cortex: {error}\n")
+        lifecycle.complain(error)
         return lifecycle.EX_CONFIG
     if arguments.listen_descriptor is not None:
-        listen = f"fd://{arguments.listen_descriptor}"
-        gateway = msgspec.structs.replace(gateway, listen=listen, metrics_listen="")
         return lifecycle.run(
             lambda shutdown: as_worker(
-                wire.run(gateway, auth, shutdown, log_settings=log_settings),
+                process.run(document, shutdown, listen_descriptor=arguments.listen_descriptor),
                 shutdown,
                 keeper=arguments.keeper,
             ),
@@ -51,8 +47,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         keeper = Keeper(gateway, sys.argv[1:] if argv is None else argv)
         return lifecycle.run(keeper.run)
     return lifecycle.run(
-        lambda shutdown: wire.run(gateway, auth, shutdown, log_settings=log_settings),
-        loop_factory=new_event_loop,
+        lambda shutdown: process.run(document, shutdown), loop_factory=new_event_loop
     )
 
 

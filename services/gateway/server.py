@@ -12,6 +12,7 @@ from hypercorn.asyncio.run import worker_serve
 from hypercorn.config import Config, Sockets
 from hypercorn.utils import wrap_app
 
+from services.backplane.settings import SettingsError
 from services.gateway.http1.codec import CodecConfig
 from services.gateway.http1.install import install
 from services.gateway.http1.limits import ErrorBody, Http1Limits, plain_error
@@ -143,6 +144,17 @@ class HttpServer:
     def http1_codec(self) -> Literal["direct", "stock"]:
         """Which codec serves HTTP/1.1: ours (`direct`), or Hypercorn's own (`stock`)."""
         return "stock" if self._config.http1 is None else "direct"
+
+    def reload_certificate(self) -> None:
+        """Shows new clients the certificate that its file has now; does nothing without TLS.
+
+        Raises:
+            SettingsError: certificate or key cannot be used; the old one stays.
+        """
+        try:
+            self._config.reload_certificate()
+        except (OSError, ValueError) as error:
+            raise SettingsError(f"gateway.tls: {self._config.certfile}: {error}") from error
 
     async def serve(self, shutdown: Callable[[], Awaitable[object]]) -> None:
         """Serves until `shutdown` returns, then drains.

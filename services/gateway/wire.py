@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import gc
 from collections.abc import AsyncGenerator
 from pathlib import Path
 from typing import Final
@@ -12,11 +11,11 @@ from typing import Final
 import structlog
 from prometheus_client import CollectorRegistry
 
-from services.backplane.address import Address, PortTakenError
+from services.backplane import logs
 from services.backplane.errors import FleetError, Reason
 from services.backplane.lifecycle import Shutdown
 from services.backplane.logs import LogSettings
-from services.backplane.metrics import exposition, new_registry
+from services.backplane.metrics import new_registry
 from services.backplane.rpc.channels import ChannelPool
 from services.gateway.api.access_log import AccessLog
 from services.gateway.api.auth import Auth
@@ -35,7 +34,7 @@ from services.gateway.routing.dispatch import Dispatch, Outstanding
 from services.gateway.routing.fleet_view import FleetView
 from services.gateway.routing.place import Placer
 from services.gateway.routing.registry_client import RegistryClient, keep_watching
-from services.gateway.server import HttpServer, ListenError, ServerOptions, TlsOptions
+from services.gateway.server import HttpServer, ServerOptions, TlsOptions
 from services.gateway.settings import AuthSettings, GatewaySettings
 from services.gateway.streaming.ticker import Ticker
 from services.gateway.telemetry.metrics import GatewayMetrics
@@ -54,8 +53,6 @@ _DIALECTS: Final = (
 _FAREWELL_SECONDS: Final = 1.0
 # How late the line of a request may be, and in a worker of several its figures.
 _SETTLE_SECONDS: Final = 0.2
-# New objects before the collector looks: those of a few dozen concurrent requests.
-_YOUNG_OBJECTS: Final = 10_000
 
 log = structlog.get_logger()
 
@@ -147,6 +144,25 @@ class Gateway:
                 farewell.cancel()
         log.info("gateway.stopped")
 
+    def use_keys(self, auth: AuthSettings) -> None:
+        """Admits by these keys from now on."""
+        self.services.auth.use(auth)
+
+    def use_log(self, settings: LogSettings) -> None:
+        """Logs by these settings from now on."""
+        logs.configure(settings, service="gateway")
+        self._request_log.drain()
+        self._request_log = request_log(settings)
+        self.services.access_log.use(self._request_log)
+
+    def reload_certificate(self) -> None:
+        """Shows new clients the certificate that its file has now.
+
+        Raises:
+            SettingsError: the files cannot be used; the old one stays.
+        """
+        self._server.reload_certificate()
+
     def close(self) -> None:
         """Closes the listening socket, where it was never served, and the stored responses."""
         self._server.close()
@@ -235,35 +251,3 @@ class Gateway:
         )
         app = build_app(self.services, self.readiness, error_responses, self._responses)
         return HttpServer(Cors(app, origins) if settings.cors_origins else app, options)
-
-
-async def run(
-    settings: GatewaySettings, auth: AuthSettings, shutdown: Shutdown, *, log_settings: LogSettings
-) -> int:
-    """Runs a gateway with its metrics endpoint; the exit code.
-
-    Raises:
-        PortTakenError: an address cannot be listened on.
-    """
-    try:
-        gateway = Gateway(settings, auth, log_settings=log_settings)
-    except ListenError as error:
-        raise PortTakenError(str(error)) from error
-    _spare_the_collector()
-    listen = Address.parse(settings.metrics_listen) if settings.metrics_listen else None
-    try:
-        async with exposition(gateway.registry, listen):
-            await gateway.serve(shutdown)
-    finally:
-        gateway.close()
-    return 0
-
-
-def _spare_the_collector() -> None:
-    """Keeps what lives as long as the process out of every collection.
-
-    A request leaves no cycles behind, so that the collector has little to do but look.
-    """
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(_YOUNG_OBJECTS, 20, 50)

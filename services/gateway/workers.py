@@ -24,7 +24,7 @@ from prometheus_client import CollectorRegistry, multiprocess
 from services.backplane.address import Address
 from services.backplane.backoff import delays
 from services.backplane.first_ended import first_ended
-from services.backplane.lifecycle import EX_CONFIG, Shutdown
+from services.backplane.lifecycle import EX_CONFIG, Shutdown, reloading
 from services.backplane.metrics import exposition
 from services.backplane.timeouts import timeout
 from services.gateway.server import BACKLOG
@@ -53,6 +53,7 @@ class Keeper:
         self._settings = settings
         self._arguments = tuple(arguments)
         self._exit_code = 0
+        self._processes: dict[int, asyncio.subprocess.Process] = {}
 
     async def run(self, shutdown: Shutdown) -> int:
         """Keeps the workers running until the shutdown is requested; returns the exit code.
@@ -66,9 +67,11 @@ class Keeper:
         with (
             tempfile.TemporaryDirectory(prefix="cortex-metrics-") as folder,
             _bind(settings.listen) as listener,
+            contextlib.ExitStack() as following,
         ):
             multiprocess.MultiProcessCollector(registry, path=folder)  # type: ignore[no-untyped-call]
             async with exposition(registry, metrics), asyncio.TaskGroup() as group:
+                following.enter_context(reloading(self._pass_on_hangup))
                 for index in range(settings.workers):
                     group.create_task(self._keep(index, listener, pathlib.Path(folder), shutdown))
         return self._exit_code
@@ -80,7 +83,7 @@ class Keeper:
         loop = asyncio.get_running_loop()
         while not shutdown.requested:
             began = loop.time()
-            process = await self._start(listener, folder)
+            process = self._processes[index] = await self._start(listener, folder)
             log.info("worker.started", worker=index, pid=process.pid)
             code = await self._outlive(process, shutdown)
             multiprocess.mark_process_dead(process.pid, path=str(folder))  # type: ignore[no-untyped-call]
@@ -96,6 +99,11 @@ class Keeper:
             with contextlib.suppress(TimeoutError):
                 async with timeout(next(pauses)):
                     await shutdown.wait()
+
+    def _pass_on_hangup(self) -> None:
+        for process in self._processes.values():
+            with contextlib.suppress(ProcessLookupError):
+                process.send_signal(signal.SIGHUP)
 
     async def _start(
         self, listener: socket.socket, folder: pathlib.Path

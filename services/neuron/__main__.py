@@ -22,7 +22,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         document = configuration.load(arguments.config, os.environ)
         logs.configure(document.section("log", logs.LogSettings), service="neuron")
     except configuration.SettingsError as error:
-        sys.stderr.write(f"cortex: {error}\n")
+        lifecycle.complain(error)
         return lifecycle.EX_CONFIG
     return lifecycle.run(lambda shutdown: wire.serve(document, shutdown))
 

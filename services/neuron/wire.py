@@ -16,8 +16,10 @@ from cortex.v1 import neuron_service_pb2 as neuron
 from cortex.v1.neuron_service_pb2_grpc import add_NeuronServiceServicer_to_server
 from services.backplane.address import Address, own_host_name
 from services.backplane.changes import Changes
-from services.backplane.lifecycle import Shutdown
+from services.backplane.lifecycle import Shutdown, reloading
+from services.backplane.logs import LogSettings, configure
 from services.backplane.metrics import RpcMetrics, exposition, new_registry
+from services.backplane.reload import SettingsReload
 from services.backplane.rpc.server import Server
 from services.backplane.settings import Document
 from services.neuron.daemon import Daemon
@@ -72,8 +74,22 @@ async def serve(document: Document, shutdown: Shutdown) -> int:
         PortTakenError: it cannot listen where it should.
     """
     async with serving(document.section("neuron", NeuronSettings)):
-        await shutdown.wait()
+        with reloading(_reload(document)):
+            await shutdown.wait()
     return 0
+
+
+def _reload(document: Document) -> SettingsReload:
+    """SIGHUP takes in `[log]`; model folders are looked at all the time; all else needs a restart.
+
+    A neuron that is told to restart drains first, so its other settings hold as long as it lives.
+    """
+    return SettingsReload(
+        document,
+        sections=("neuron", "log"),
+        check=lambda fresh: fresh.section("neuron", NeuronSettings),
+        live={"log": lambda fresh: configure(fresh.section("log", LogSettings), service="neuron")},
+    )
 
 
 @contextlib.asynccontextmanager

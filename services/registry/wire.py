@@ -5,18 +5,19 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
-import signal
-from collections.abc import AsyncGenerator, Callable, Generator
+from collections.abc import AsyncGenerator, Callable
 
 import structlog
 
 from cortex.v1 import operator_service_pb2_grpc, registry_service_pb2_grpc
 from services.backplane.address import Address
 from services.backplane.first_ended import first_ended
-from services.backplane.lifecycle import Shutdown
+from services.backplane.lifecycle import Shutdown, reloading
+from services.backplane.logs import LogSettings, configure
 from services.backplane.metrics import RpcMetrics, exposition, new_registry
+from services.backplane.reload import SettingsReload
 from services.backplane.rpc.server import Server
-from services.backplane.settings import Document, SettingsError
+from services.backplane.settings import Document
 from services.registry import settings as settings_module
 from services.registry.api.operator_servicer import OperatorServicer
 from services.registry.api.registry_servicer import RegistryServicer
@@ -79,7 +80,7 @@ async def serve(
                 lease_seconds=settings.registry.leader_lease_seconds,
             )
         )
-        stack.enter_context(_reload_on_hangup(holder))
+        stack.enter_context(reloading(_reload(document, holder)))
         log.info("registry.started", address=str(address), models=len(catalogue.profiles))
         await Election(
             settings=settings,
@@ -126,25 +127,19 @@ def _catalogue(settings: Settings) -> catalogues.Catalogue:
     return catalogue
 
 
-@contextlib.contextmanager
-def _reload_on_hangup(holder: LeaderHolder) -> Generator[None]:
-    """SIGHUP reads the catalogue again; a standby reads it when it takes over."""
-    loop = asyncio.get_running_loop()
+def _reload(document: Document, holder: LeaderHolder) -> SettingsReload:
+    """SIGHUP reads settings and catalogue; a standby reads the latter when it takes over."""
 
-    def reload() -> None:
-        if holder.term is None:
-            return
-        try:
+    def reload_catalogue() -> None:
+        if holder.term is not None:
             holder.term.reload()
-        except SettingsError as error:
-            log.warning("catalogue.refused", detail=f"{error}. Nothing was changed.")
 
-    try:
-        loop.add_signal_handler(signal.SIGHUP, reload)
-    except (RuntimeError, ValueError):  # not the main thread: whoever embeds us has the signals
-        yield
-        return
-    try:
-        yield
-    finally:
-        loop.remove_signal_handler(signal.SIGHUP)
+    return SettingsReload(
+        document,
+        sections=("registry", "eviction", "neurons", "log"),
+        check=settings_module.read,
+        live={
+            "log": lambda fresh: configure(fresh.section("log", LogSettings), service="registry")
+        },
+        always=(reload_catalogue,),
+    )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import os
 from typing import Annotated
 
@@ -56,16 +55,14 @@ def acp(
 
 
 async def _gateway(document: Document, shutdown: Shutdown) -> int:
-    from services.gateway import wire
-    from services.gateway.settings import read
+    from services.gateway import process
+    from services.gateway.settings import GatewaySettings
 
-    settings, auth = read(document)
-    if settings.workers > 1:
+    if document.section("gateway", GatewaySettings).workers > 1:
         raise SettingsError(
             f"{document.source}: gateway.workers: `cortex serve` runs one; use `cortex gateway`"
         )
-    log_settings = document.section("log", LogSettings)
-    return await wire.run(settings, auth, shutdown, log_settings=log_settings)
+    return await process.run(document, shutdown)
 
 
 async def _with_registry(document: Document, shutdown: Shutdown) -> int:
@@ -74,5 +71,4 @@ async def _with_registry(document: Document, shutdown: Shutdown) -> int:
 
     async with wire.running(document) as address:
         inside = {"registry": [str(address.dialled_as("127.0.0.1"))]}
-        tables = {**document.tables, "gateway": {**document.tables.get("gateway", {}), **inside}}
-        return await _gateway(dataclasses.replace(document, tables=tables), shutdown)
+        return await _gateway(document.with_values("gateway", inside), shutdown)

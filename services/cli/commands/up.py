@@ -97,8 +97,14 @@ async def _running(children: Sequence[Child]) -> AsyncGenerator[asyncio.Task[Non
     """Keeps children running; yields what ends, with its error, when one of them cannot go on."""
     tasks = [asyncio.create_task(child.keep_running()) for child in children]
     died = asyncio.create_task(_first_failure(tasks))
+
+    def reload() -> None:
+        for child in children:
+            child.reload()
+
     try:
-        yield died
+        with lifecycle.reloading(reload):
+            yield died
     finally:
         died.cancel()
         for child in reversed(children):

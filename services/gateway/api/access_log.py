@@ -73,6 +73,10 @@ class AccessLog:
         self._metrics = metrics
         self._log = log
 
+    def use(self, log: RequestLog) -> None:
+        """Writes lines there from now on."""
+        self._log = log
+
     def write(self, record: RequestRecord) -> None:
         """Logs and counts one request at its end."""
         elapsed = time.monotonic() - record.started_at

@@ -21,6 +21,10 @@ class Auth:
     """
 
     def __init__(self, settings: AuthSettings) -> None:
+        self.use(settings)
+
+    def use(self, settings: AuthSettings) -> None:
+        """Checks by these keys from now on."""
         self._names: dict[bytes, str] = {}
         for key in settings.keys:
             digest = bytes.fromhex(key.sha256) if key.sha256 else _digest(key.key or "")

@@ -2,12 +2,14 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from ssl import SSLContext
 from typing import Any, cast
 
 from hypercorn.config import Config
 from hypercorn.events import Closed, Event, RawData
 from hypercorn.protocol.h11 import H11Protocol
 from hypercorn.typing import AppWrapper, ConnectionState, TaskGroup, WorkerContext
+from typing_extensions import override
 
 from services.gateway.http1.connection import Connection
 from services.gateway.http1.exchange import Exchange
@@ -25,6 +27,23 @@ class CodecConfig(Config):
     """
 
     http1: Http1Settings | None = None
+    _tls: SSLContext | None = None
+
+    @override
+    def create_ssl_context(self) -> SSLContext | None:
+        self._tls = super().create_ssl_context()
+        return self._tls
+
+    def reload_certificate(self) -> None:
+        """Reads certificate and key again, for the connections that come from now on.
+
+        Raises:
+            OSError: they cannot be read or do not belong together; the old ones stay.
+        """
+        if self._tls is None or self.certfile is None:
+            return
+        super().create_ssl_context()  # a mistake must not reach the context that serves
+        self._tls.load_cert_chain(self.certfile, self.keyfile, self.keyfile_password)
 
 
 class HttptoolsCodec:

@@ -37,6 +37,8 @@ def main() -> int:
     faulthandler.register(signal.SIGUSR1)
     # The terminal's Ctrl-C goes to the whole group; only the daemon decides when a worker ends.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # It has its settings from the daemon: a reload is none of its business.
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
     with socket.socket(fileno=arguments.fd) as daemon:
         try:
             engine = create_engine(arguments.engine)
