@@ -51,7 +51,7 @@ def test_a_traceback_names_its_frames_and_no_values(format_):
 
     def handle(key, prompt):
         headers = {"authorization": key}
-        return headers[len(prompt)]
+        return headers[prompt[:2]]
 
     try:
         handle("sk-" + "secret" * 2, "secret" * 3)
