@@ -85,11 +85,17 @@ class Detached(Protocol):
 
 @dataclasses.dataclass(slots=True)
 class CollectedToolCall:
-    """One complete tool call."""
+    """One tool call.
+
+    Attributes:
+        is_cut: a limit or a stop string ended the answer inside it: its arguments end where the
+            model's words did, and the call must not be made.
+    """
 
     call_id: str
     name: str
     arguments_json: str
+    is_cut: bool = False
 
 
 @dataclasses.dataclass(slots=True)
@@ -120,8 +126,13 @@ class Collected:
         return "".join([value for kind, value in self.parts if kind == "reasoning"])
 
     def tool_calls(self) -> list[CollectedToolCall]:
-        """All tool calls, in order."""
+        """All tool calls, in order; the last may have been cut."""
         return [value for kind, value in self.parts if kind == "tool_call"]
+
+    def is_to_be_called(self) -> bool:
+        """The answer ends with calls that are all whole, for the client to make."""
+        calls = self.tool_calls()
+        return bool(calls) and not calls[-1].is_cut
 
 
 class Projector(Protocol):

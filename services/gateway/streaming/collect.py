@@ -113,6 +113,7 @@ class CollectSink(ChoiceSink):
             call = self._calls[delta.index] = CollectedToolCall(delta.call_id, delta.name, "")
             self._parts.append(("tool_call", call))
         call.arguments_json += delta.arguments_json
+        call.is_cut = call.is_cut or delta.incomplete
 
     def _close_part(self) -> None:
         """Joins the pieces of the part that was growing."""

@@ -9,7 +9,7 @@ from typing import Any, Final
 from cortex.v1 import generation_pb2 as generation
 from services.gateway.dialects.anthropic_messages.decode import MessageDetail, is_beta
 from services.gateway.dialects.common import signature
-from services.gateway.dialects.common.json_body import encode, object_of
+from services.gateway.dialects.common.json_body import cut_call, encode, object_of
 from services.gateway.dialects.dialect import Collected, DecodedRequest, Head
 
 _STOP_REASONS: Final = {
@@ -32,8 +32,7 @@ def body(decoded: DecodedRequest, head: Head, choices: Sequence[Collected]) -> b
     if detail.only_prefills:
         return encode(message(decoded, head, (), prefill_end(), prefill_usage(one.finished.usage)))
     content = list(_blocks(one, detail))
-    called = any(block["type"] == "tool_use" for block in content)
-    end = stop_fields(one.finished, called=called)
+    end = stop_fields(one.finished, called=one.is_to_be_called())
     return encode(message(decoded, head, content, end, one.finished.usage))
 
 
@@ -80,16 +79,22 @@ def prefill_end() -> dict[str, Any]:
 def _blocks(one: Collected, detail: MessageDetail) -> Iterable[dict[str, Any]]:
     for kind, value in one.parts:
         if kind == "text" and value:
-            yield {"type": "text", "text": value, "citations": None}
+            yield _text(value)
         elif kind == "reasoning" and value:
             shown = value if detail.shows_thinking else ""
             signed = signature.sign(value, carry=not detail.shows_thinking)
             yield {"type": "thinking", "thinking": shown, "signature": signed}
+        elif kind == "tool_call" and value.is_cut:
+            yield _text(cut_call(value.name, value.arguments_json))
         elif kind == "tool_call":
             yield {
                 **call_head(value.call_id, value.name),
                 "input": object_of(value.arguments_json),
             }
+
+
+def _text(text: str) -> dict[str, Any]:
+    return {"type": "text", "text": text, "citations": None}
 
 
 def call_head(call_id: str, name: str) -> dict[str, Any]:

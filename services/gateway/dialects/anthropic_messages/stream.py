@@ -163,9 +163,9 @@ class MessagesProjector(Projector):
 
     def _tool_call(self, delta: generation.ToolCallDelta) -> bytes:
         start = openai_body.repairs((delta.repair,))
+        self._called = not delta.incomplete
         if self._open != "tool_call" or self._call != delta.index:
             self._call = delta.index
-            self._called = True
             block = call_head(delta.call_id, delta.name) | {"input": {}}
             start += self._begin("tool_call", block)
         if not delta.arguments_json:

@@ -6,6 +6,7 @@ path, where the dialect's `FieldRules` say whether that field is ignored or refu
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import re
 from collections.abc import Callable, Mapping
@@ -22,6 +23,10 @@ encode: Final[Callable[[Any], bytes]] = msgspec.json.encode
 
 _AT = re.compile(r"(?s)^(?P<what>.*?)(?: - at (?:`key` in )?`\$(?P<path>.*)`)?$")
 _MISSING = re.compile(r"missing required field `(?P<name>[^`]+)`")
+# An escape in a JSON string: of a pair of surrogates, of one without the other, or any other.
+_ESCAPE = re.compile(
+    r"\\u[dD][89abAB]..\\u[dD][c-fC-F]..|(?P<half>\\u[dD][89a-fA-F]..)|\\.", re.DOTALL
+)
 _INDEX = re.compile(r"\[(\d+|\.\.\.)\]")
 
 
@@ -163,15 +168,26 @@ def complained(complaint: msgspec.ValidationError, base: str = "") -> FleetError
 
 
 def object_of(arguments_json: str) -> dict[str, Any]:
-    """The arguments of a call as the object that an API promises.
+    """The arguments of a whole call as the object that an API promises.
 
     What the model wrote may be no JSON, or no object: it is then kept under the key `arguments`.
+    Half of a surrogate pair, which text cannot hold, becomes U+FFFD.
     """
-    try:
-        found = msgspec.json.decode(arguments_json or "{}")
-    except msgspec.DecodeError:
-        found = arguments_json
+    found: Any = arguments_json
+    for text in (arguments_json or "{}", _ESCAPE.sub(_whole_character, arguments_json)):
+        with contextlib.suppress(msgspec.DecodeError):
+            found = msgspec.json.decode(text)
+            break
     return found if isinstance(found, dict) else {"arguments": found}
+
+
+def _whole_character(escape: re.Match[str]) -> str:
+    return "\\ufffd" if escape["half"] else escape[0]
+
+
+def cut_call(name: str, arguments_json: str) -> str:
+    """A call that was cut, as text, for APIs whose calls have an object: half of one is none."""
+    return f"{name}({arguments_json}"
 
 
 def text_of(raw: msgspec.Raw, path: str) -> str:

@@ -90,7 +90,7 @@ def finish_reason(reason: generation.FinishReason.ValueType, *, called: bool) ->
     """The API's `finish_reason`.
 
     Where a tool was called it is `tool_calls`, whatever ended the text after it: agents run tools
-    only then.
+    only then. A call that was cut is none.
     """
     if reason == generation.FINISH_REASON_MAX_TOKENS:
         return "length"

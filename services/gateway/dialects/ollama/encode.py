@@ -9,7 +9,7 @@ from typing import Any
 from cortex.v1 import generation_pb2 as generation
 from services.backplane.errors import FleetError, Reason
 from services.gateway.dialects.common import openai_body
-from services.gateway.dialects.common.json_body import encode, object_of
+from services.gateway.dialects.common.json_body import cut_call, encode, object_of
 from services.gateway.dialects.dialect import Collected, DecodedRequest
 from services.gateway.dialects.ollama.decode import OllamaDetail
 
@@ -27,8 +27,12 @@ def body(decoded: DecodedRequest, choices: Sequence[Collected]) -> bytes:
     if detail.only_loads:
         told = payload(detail, text="")
     else:
-        calls = [call_object(call.name, call.arguments_json) for call in one.tool_calls()]
-        told = payload(detail, text=one.text(), thinking=one.reasoning(), calls=calls)
+        calls, cut = one.tool_calls(), ""
+        if calls and calls[-1].is_cut:
+            last = calls.pop()
+            cut = cut_call(last.name, last.arguments_json)
+        objects = [call_object(call.name, call.arguments_json) for call in calls]
+        told = payload(detail, text=one.text() + cut, thinking=one.reasoning(), calls=objects)
         if detail.logprobs:
             told["logprobs"] = openai_body.logprob_objects(one.logprobs)
     return encode(head | told | last_fields(decoded, one.finished))

@@ -10,7 +10,7 @@ from typing_extensions import override
 from cortex.v1 import generation_pb2 as generation
 from services.backplane.errors import FleetError
 from services.gateway.dialects.common import openai_body
-from services.gateway.dialects.common.json_body import encode
+from services.gateway.dialects.common.json_body import cut_call, encode
 from services.gateway.dialects.dialect import DecodedRequest, Projector
 from services.gateway.dialects.ollama.decode import OllamaDetail
 from services.gateway.dialects.ollama.encode import call_object, envelope, last_fields, now, payload
@@ -31,6 +31,7 @@ class LineProjector(Projector):
         self._call = -1
         self._name = ""
         self._arguments: list[str] = []
+        self._is_cut = False
 
     @override
     def comment(self) -> bytes:
@@ -116,12 +117,15 @@ class LineProjector(Projector):
             before = self._end_call()
             self._call, self._name = delta.index, delta.name
         self._arguments.append(delta.arguments_json)
+        self._is_cut = delta.incomplete
         return before
 
     def _end_call(self) -> bytes:
         if self._call < 0:
             return b""
-        call = call_object(self._name, "".join(self._arguments))
+        arguments = "".join(self._arguments)
         self._call = -1
         self._arguments.clear()
-        return self._tell(text="", calls=[call])
+        if self._is_cut:
+            return self._line(cut_call(self._name, arguments))
+        return self._tell(text="", calls=[call_object(self._name, arguments)])

@@ -34,8 +34,7 @@ def body(decoded: DecodedRequest, head: Head, choices: Sequence[Collected]) -> b
 
 
 def _choice(index: int, one: Collected, detail: ChatDetail) -> dict[str, Any]:
-    calls = one.tool_calls()
-    reason = openai_body.finish_reason(one.finished.reason, called=bool(calls))
+    reason = openai_body.finish_reason(one.finished.reason, called=one.is_to_be_called())
     if detail.old_functions and reason == "tool_calls":
         reason = "function_call"
     logprobs = None
@@ -43,7 +42,7 @@ def _choice(index: int, one: Collected, detail: ChatDetail) -> dict[str, Any]:
         logprobs = {"content": openai_body.logprob_objects(one.logprobs), "refusal": None}
     return {
         "index": index,
-        "message": _message(one, calls, detail),
+        "message": _message(one, one.tool_calls(), detail),
         "logprobs": logprobs,
         "finish_reason": reason,
     }

@@ -101,7 +101,7 @@ class ChatProjector(Projector):
         return self._chunks.chunk(_choice(choice, {"content": delta.text}, logprobs=logprobs))
 
     def _tool_call(self, choice: int, delta: generation.ToolCallDelta) -> bytes:
-        self._called[choice] = True
+        self._called[choice] = not delta.incomplete
         notes = openai_body.repairs((delta.repair,))
         function: dict[str, Any] = {"name": delta.name} if delta.name else {}
         function["arguments"] = delta.arguments_json

@@ -91,7 +91,8 @@ class OutputItems:
         found: list[dict[str, Any]] = []
         parts = [part for part in one.parts if part[1]]
         for index, (kind, value) in enumerate(parts):
-            status = "incomplete" if cut and index == len(parts) - 1 else "completed"
+            ends = cut or (kind == "tool_call" and value.is_cut)
+            status = "incomplete" if ends and index == len(parts) - 1 else "completed"
             if kind == "text":
                 count = next(counts)
                 own, logprobs = logprobs[:count], logprobs[count:]

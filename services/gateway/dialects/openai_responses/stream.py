@@ -44,6 +44,7 @@ class ResponseProjector(Projector):
         self._open: OpenItem | None = None
         self._text: OpenText | None = None
         self._call = -1
+        self._call_is_cut = False
         self._running = False
         # Of tokens that had no text yet when they came; they are the next text's.
         self._early_logprobs: list[dict[str, Any]] = []
@@ -83,7 +84,8 @@ class ResponseProjector(Projector):
     def finish(self, choice: int, finished: generation.GenerationFinished) -> bytes:
         """`response.completed`, or `response.incomplete` at the token limit."""
         cut = is_cut(finished)
-        before = self._run() + self._end_item("incomplete" if cut else "completed")
+        ends = cut or self._call_is_cut
+        before = self._run() + self._end_item("incomplete" if ends else "completed")
         response = self._resource.finished(self._output, finished, completed_at=int(time.time()))
         keep(self._detail, response, self._store)
         return before + self._tell("response.incomplete" if cut else "response.completed", response)
@@ -162,6 +164,7 @@ class ResponseProjector(Projector):
 
     def _tool_call(self, delta: generation.ToolCallDelta) -> bytes:
         before = openai_body.repairs((delta.repair,))
+        self._call_is_cut = delta.incomplete
         if not isinstance(self._open, OpenCall) or self._call != delta.index:
             item = OpenCall(
                 self._events, self._output_items, self._next_index(), delta.call_id, delta.name

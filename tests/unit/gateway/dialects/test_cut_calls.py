@@ -1,0 +1,146 @@
+"""A call that the end of the answer cuts: nobody takes it for one that is to be made."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from cortex.v1 import generation_pb2 as generation
+from services.gateway.dialects.dialect import DecodedRequest, Dialect
+from services.gateway.dialects.openai_responses.store.store import ResponsesStore
+from tests.unit.gateway.dialects import decoding, legal
+from tests.unit.gateway.dialects.answers import HEAD, Answer, Event, collect, stream
+
+Made = tuple[Dialect, DecodedRequest]
+
+LIMIT = generation.FINISH_REASON_MAX_TOKENS
+STOP = generation.FINISH_REASON_STOP_STRING
+CUT = '{"command": "rm -rf /srv/a'
+WHOLE = '{"city": "Oslo"}'
+
+
+def piece(index: int, arguments: str, name: str = "", *, incomplete: bool = False) -> Event:
+    return Event(
+        tool_call=generation.ToolCallDelta(
+            index=index,
+            call_id=f"call_{index}" if name else "",
+            name=name,
+            arguments_json=arguments,
+            incomplete=incomplete,
+        )
+    )
+
+
+# One whole call, and one that was cut.
+EVENTS = [
+    piece(0, WHOLE, "get_weather"),
+    piece(1, CUT[:9], "run"),
+    piece(1, CUT[9:]),
+    piece(1, "", incomplete=True),
+]
+
+
+def body(made: Made, reason: generation.FinishReason.ValueType) -> dict[str, Any]:
+    dialect, decoded = made
+    found: dict[str, Any] = json.loads(
+        dialect.body(decoded, HEAD, [collect(Answer((), reason), EVENTS)])
+    )
+    return found
+
+
+def streamed(made: Made, reason: generation.FinishReason.ValueType) -> bytes:
+    return stream(*made, Answer((), reason), EVENTS)
+
+
+@pytest.mark.parametrize(("reason", "told"), [(LIMIT, "length"), (STOP, "stop")])
+def test_a_chat_ends_with_the_arguments_open(
+    reason: generation.FinishReason.ValueType, told: str
+) -> None:
+    (choice,) = body(decoding.chat(), reason)["choices"]
+
+    assert choice["finish_reason"] == told
+    functions = [call["function"] for call in choice["message"]["tool_calls"]]
+    assert [one["arguments"] for one in functions] == [WHOLE, CUT]
+
+
+@pytest.mark.parametrize(("reason", "told"), [(LIMIT, "length"), (STOP, "stop")])
+def test_a_streamed_chat_ends_with_the_arguments_open(
+    reason: generation.FinishReason.ValueType, told: str
+) -> None:
+    chunks = [data for _, data in legal.sse(streamed(decoding.chat(), reason)) if data != "[DONE]"]
+    calls = [
+        call
+        for chunk in chunks
+        for choice in chunk["choices"]
+        for call in choice["delta"].get("tool_calls", ())
+    ]
+
+    arguments = "".join(one["function"]["arguments"] for one in calls if one["index"] == 1)
+    assert arguments == CUT
+    assert chunks[-1]["choices"][0]["finish_reason"] == told
+
+
+@pytest.mark.parametrize(("reason", "told"), [(LIMIT, "max_tokens"), (STOP, "stop_sequence")])
+def test_a_whole_message_tells_it_as_text(
+    reason: generation.FinishReason.ValueType, told: str
+) -> None:
+    said = body(decoding.messages(), reason)
+
+    assert [block["type"] for block in said["content"]] == ["tool_use", "text"]
+    assert said["content"][1]["text"] == f"run({CUT}"
+    assert said["stop_reason"] == told
+
+
+@pytest.mark.parametrize(("reason", "told"), [(LIMIT, "max_tokens"), (STOP, "stop_sequence")])
+def test_a_streamed_message_ends_with_the_input_open(
+    reason: generation.FinishReason.ValueType, told: str
+) -> None:
+    events = [data for _, data in legal.sse(streamed(decoding.messages(), reason))]
+
+    deltas = [one["delta"] for one in events if one["type"] == "content_block_delta"]
+    assert "".join(one["partial_json"] for one in deltas) == WHOLE + CUT
+    (end,) = (one["delta"] for one in events if one["type"] == "message_delta")
+    assert end["stop_reason"] == told
+
+
+@pytest.mark.parametrize("reason", [LIMIT, STOP])
+def test_an_item_of_a_response_is_incomplete(
+    store: ResponsesStore, reason: generation.FinishReason.ValueType
+) -> None:
+    made = decoding.responses(store)
+
+    whole = body(made, reason)["output"]
+    last = legal.sse(streamed(made, reason))[-1][1]["response"]
+
+    assert [one["status"] for one in whole] == ["completed", "incomplete"]
+    assert [one["arguments"] for one in whole] == [WHOLE, CUT]
+    assert last["output"] == whole
+    assert last["status"] == ("incomplete" if reason == LIMIT else "completed")
+
+
+@pytest.mark.parametrize("reason", [LIMIT, STOP])
+def test_ollama_tells_it_as_text(reason: generation.FinishReason.ValueType) -> None:
+    whole = body(decoding.ollama(), reason)
+    said = legal.lines(streamed(decoding.ollama(), reason))
+
+    assert whole["message"]["content"] == said.text == f"run({CUT}"
+    assert [one["function"]["name"] for one in whole["message"]["tool_calls"]] == ["get_weather"]
+    assert [name for _, name, _ in said.calls] == ["get_weather"]
+    assert whole["done_reason"] == ("length" if reason == LIMIT else "stop")
+
+
+def test_half_a_surrogate_pair_leaves_a_call_its_shape() -> None:
+    events = [piece(0, r'{"text": "a\\ud83d \ud83d\ude00 \ud83d \n"}', "say")]
+    meant = {"text": "a\\ud83d \U0001f600 \ufffd \n"}
+    answer = Answer((), generation.FINISH_REASON_TOOL_CALLS)
+
+    def told(made: Made) -> dict[str, Any]:
+        found: dict[str, Any] = json.loads(made[0].body(made[1], HEAD, [collect(answer, events)]))
+        return found
+
+    assert told(decoding.messages())["content"][0]["input"] == meant
+    (call,) = told(decoding.ollama())["message"]["tool_calls"]
+    assert call["function"]["arguments"] == meant
+    assert legal.lines(stream(*decoding.ollama(), answer, events)).calls[0][2] == meant
