@@ -173,8 +173,13 @@ class _GenerationTag(jinja2.ext.Extension):
 
 
 def text_prompt(text: str) -> Prompt:
-    """A raw text as a prompt; control tokens are not recognised in it."""
+    """A text to embed as a prompt; control tokens are not recognised in it."""
     return Prompt(segments=(Segment(text),) if text else (), add_bos=True)
+
+
+def raw_prompt(text: str, tokens: ControlTokens) -> Prompt:
+    """A prompt that its caller has written, control tokens and all (fill in the middle)."""
+    return Prompt(segments=tokens.split(text), add_bos=True)
 
 
 def _own(chat: conversation.Chat) -> dict[str, Any]:

@@ -6,6 +6,7 @@ from cortex.v1 import model_pb2 as model
 from services.backplane.errors import FleetError
 from services.neuron.chat.answer import ChatStyle
 from services.neuron.chat.reasoning import reasoning_markers
+from services.neuron.chat.segments import ControlTokens
 from services.neuron.chat.template import ChatTemplate
 from services.neuron.chat.thinking_budget import Closing, closing_prompt, closing_text
 from services.neuron.chat.tool_calls.formats import GENERIC, tool_format
@@ -54,6 +55,7 @@ async def adopt(instance: Instance, loaded: Loaded, link: WorkerLink) -> None:
     """
     info, spec = loaded.info, instance.spec
     instance.info = info
+    instance.control_tokens = ControlTokens(info.control_tokens)
     source = spec.chat_template or info.chat_template or ""
     markers = reasoning_markers(spec.reasoning_format, source)
     instance.style = ChatStyle(markers, tool_format(spec.tool_format, source))

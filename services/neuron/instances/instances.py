@@ -14,6 +14,7 @@ from cortex.v1 import model_pb2 as model
 from services.backplane.changes import Changes
 from services.backplane.errors import FleetError, Reason
 from services.neuron.chat.answer import ChatStyle
+from services.neuron.chat.segments import ControlTokens
 from services.neuron.chat.template import ChatTemplate
 from services.neuron.chat.thinking_budget import Closing
 from services.neuron.chat.tool_calls.formats import GENERIC
@@ -71,6 +72,7 @@ class Instance:
         info: what the model says of itself, once loaded.
         stats: how busy it is, as its worker said last.
         link: its worker's process, while there is one.
+        control_tokens: the model's, to be found in raw prompts.
         template: None where the model has none.
         template_error: why the template cannot be used, if it cannot.
         style: how it marks its reasoning and writes tool calls.
@@ -91,6 +93,7 @@ class Instance:
     info: ModelInfo | None = None
     stats: ModelStats = dataclasses.field(default_factory=ModelStats)
     link: WorkerLink | None = None
+    control_tokens: ControlTokens = dataclasses.field(default_factory=lambda: ControlTokens(()))
     template: ChatTemplate | None = None
     template_error: FleetError | None = None
     style: ChatStyle = dataclasses.field(default_factory=lambda: ChatStyle(None, GENERIC))

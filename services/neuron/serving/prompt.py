@@ -11,7 +11,7 @@ from cortex.v1 import generation_pb2 as generation
 from services.backplane.errors import FleetError, Reason
 from services.neuron.chat.messages import image_data
 from services.neuron.chat.stream import ChatParser, PlainParser
-from services.neuron.chat.template import Rendered, text_prompt
+from services.neuron.chat.template import Rendered, raw_prompt
 from services.neuron.engine_api.task import Constraint, Prompt
 from services.neuron.instances.instances import Instance
 from services.neuron.serving import convert
@@ -67,7 +67,9 @@ def compose(instance: Instance, request: generation.GenerateRequest) -> Composed
             images = image_data(request.chat)
             return Composed(rendered.prompt, answer.parser, answer.constraint, images)
         case "text":
-            return Composed(text_prompt(request.text), PlainParser(), constraint)
+            return Composed(
+                raw_prompt(request.text, instance.control_tokens), PlainParser(), constraint
+            )
         case "token_ids":
             ids = tuple(request.token_ids.ids)
             if not ids or max(ids) >= info.vocabulary_size:

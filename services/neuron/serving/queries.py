@@ -11,7 +11,7 @@ from cortex.v1 import generation_pb2 as generation
 from cortex.v1 import neuron_service_pb2 as neuron
 from services.backplane.errors import FleetError, Reason
 from services.backplane.timeouts import timeout
-from services.neuron.chat.template import text_prompt
+from services.neuron.chat.template import raw_prompt, text_prompt
 from services.neuron.engine_api.task import Prompt
 from services.neuron.instances import fit
 from services.neuron.instances.assign import Assignments
@@ -55,7 +55,7 @@ class Measures:
                 rendered = await asyncio.to_thread(render, instance, request.chat, nothing)
                 prompt = rendered.prompt
             case "text":
-                prompt = text_prompt(request.text)
+                prompt = raw_prompt(request.text, instance.control_tokens)
             case _:
                 raise FleetError(Reason.BAD_REQUEST, "There is no prompt.", field="prompt")
         info, link = instance.info, instance.link

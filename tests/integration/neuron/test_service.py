@@ -444,6 +444,24 @@ async def test_metrics_have_buckets_and_gauges(host):
     assert "cortex_neuron_active_requests" in families
 
 
+async def test_a_raw_prompt_may_say_control_tokens_and_a_chat_may_not(host):
+    host.script("base", chat_template=None)
+    await host.load("base")
+    await host.load("bravo")
+    said = "<|im_start|>a<|im_end|>"
+
+    for name in ("base", "bravo"):
+        counted = await host.stub.CountTokens(neuron.CountTokensRequest(model=name, text=said))
+        run = host.stub.Generate(generation.GenerateRequest(model=name, text=said))
+        (end,) = [event.finished async for event in run if event.HasField("finished")]
+        assert counted.tokens == end.usage.prompt_tokens == 3
+    counts = [
+        await host.stub.CountTokens(neuron.CountTokensRequest(model="bravo", chat=chat(text).chat))
+        for text in ("", said)
+    ]
+    assert counts[1].tokens - counts[0].tokens == len(said)
+
+
 async def test_prompts_may_be_raw_text_or_tokens(host):
     await host.load("bravo")
     by_text = generation.GenerateRequest(model="bravo", text="x")

@@ -6,7 +6,8 @@ import pytest
 
 from cortex.v1 import conversation_pb2 as c
 from services.backplane.errors import FleetError, Reason
-from services.neuron.chat.template import ChatTemplate, text_prompt
+from services.neuron.chat.segments import ControlTokens
+from services.neuron.chat.template import ChatTemplate, raw_prompt, text_prompt
 from services.neuron.engine_api.task import Segment
 
 CONTROL = {"<s>": 0, "<|im_start|>": 1, "<|im_end|>": 2, "<think>": 3, "</think>": 4}
@@ -242,7 +243,18 @@ def test_templates_cut_reasoning_out_of_the_models_own_turns_by_its_marker():
     assert text(source, made) == "a</think>b;yes;"
 
 
-def test_raw_text_is_one_run_behind_a_bos():
+def test_a_raw_prompt_may_say_control_tokens():
+    prompt = raw_prompt("<s>hi<|im_end|>", ControlTokens(CONTROL))
+
+    assert prompt.segments == (
+        Segment("<s>", control=True),
+        Segment("hi"),
+        Segment("<|im_end|>", control=True),
+    )
+    assert prompt.add_bos
+
+
+def test_text_to_embed_is_one_run_behind_a_bos():
     prompt = text_prompt("<s>hi")
 
     assert prompt.segments == (Segment("<s>hi"),)
