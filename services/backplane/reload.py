@@ -47,10 +47,9 @@ class SettingsReload:
 
     def __call__(self) -> None:
         """Reads again and takes in what can be; the log says what was, and what needs a restart."""
-        if self._document.reread is None:
-            return
+        reread = self._document.reread
         try:
-            document = self._document.reread()
+            document = self._document if reread is None else reread()
             self._check(document)
         except (SettingsError, BadAddressError) as error:
             log.warning("settings.refused", detail=f"{error}. Nothing was changed.")

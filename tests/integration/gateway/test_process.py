@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import pathlib
 import re
@@ -33,8 +34,12 @@ class Process:
         assert self._process is not None
         return self._process
 
-    async def start(self, text: str) -> None:
+    def write(self, text: str) -> None:
+        """Puts other settings in the file."""
         self._config.write_text(text)
+
+    async def start(self, text: str) -> None:
+        self.write(text)
         environment = {k: v for k, v in os.environ.items() if not k.startswith("CORTEX_")}
         self._process = await asyncio.create_subprocess_exec(
             sys.executable, "-m", "services.gateway", "--config", str(self._config),
@@ -174,6 +179,68 @@ async def test_workers_share_a_socket_and_are_replaced(
     await gateway.line('"worker.started"')
     gateway.process.send_signal(signal.SIGTERM)
     assert (await gateway.ended())[0] == 0
+
+
+async def test_a_hangup_takes_in_keys_and_cuts_no_stream(
+    gateway: Process, registry: StandInRegistry
+) -> None:
+    port = free_port()
+    url = f"http://127.0.0.1:{port}/v1/chat/completions"
+    text = settings(registry.address, port=port)
+
+    def keys(name: str) -> str:
+        return f'[[auth.keys]]\nname = "{name}"\nkey = "sk-{name}"\n'
+
+    def headers(name: str) -> dict[str, str]:
+        return {"authorization": f"Bearer sk-{name}"}
+
+    slow = ScriptedNeuron("n2", ["slow"])
+    slow.scripts = [Script(gap=0.5)]
+    await slow.start()
+    registry.add_model("slow")
+    registry.put(slow.described())
+    await gateway.start(text + keys("old"))
+    await ready(port)
+    async with httpx.AsyncClient(trust_env=False, timeout=SECONDS) as client:
+        asked = chat_body(model="slow", stream=True)
+        async with client.stream("POST", url, json=asked, headers=headers("old")) as running:
+            gateway.write(text.replace("[log]", "attempts = 2\n[log]") + keys("new"))
+            gateway.process.send_signal(signal.SIGHUP)
+            told = json.loads(await gateway.line("settings.reloaded"))
+            said = contents((await running.aread()).decode())
+        statuses = [
+            (await client.post(url, json=chat_body(), headers=headers(name))).status_code
+            for name in ("old", "new")
+        ]
+    gateway.write("[gateway")
+    gateway.process.send_signal(signal.SIGHUP)
+    refused = await gateway.line("settings.refused")
+    gateway.process.send_signal(signal.SIGTERM)
+    await slow.stop()
+
+    assert "".join(said) == "Hello world"
+    assert statuses == [401, 200]
+    assert (told["changed"], told["needs_restart"]) == (["auth.keys"], ["gateway.attempts"])
+    assert "sk-" not in json.dumps(told)
+    assert "cortex.toml" in refused
+    assert (await gateway.ended())[0] == 0
+
+
+async def test_a_hangup_reaches_every_worker(gateway: Process, registry: StandInRegistry) -> None:
+    port = free_port()
+    await gateway.start(settings(registry.address, port=port, more="workers = 2"))
+    await ready(port)
+    for _ in range(2):
+        await gateway.line("gateway.started")
+
+    gateway.process.send_signal(signal.SIGHUP)
+
+    for _ in range(2):
+        await gateway.line("settings.reloaded")
+    gateway.process.send_signal(signal.SIGTERM)
+    code, log = await gateway.ended()
+    assert code == 0
+    assert "worker.died" not in log
 
 
 @pytest.mark.slow

@@ -131,6 +131,25 @@ async def test_sigterm_drains_says_why_and_exits_with_zero(tmp_path):
     assert not worker.is_running()
 
 
+async def test_a_hangup_ends_neither_neuron_nor_worker(tmp_path):
+    endless(tmp_path)
+    async with serving(tmp_path) as daemon:
+        worker = await daemon.load("endless")
+        running = aiter(daemon.stub.Generate(chat(model="endless")))
+        await anext(running)
+
+        daemon.process.send_signal(signal.SIGHUP)
+        worker.send_signal(signal.SIGHUP)
+        for _ in range(50):
+            await anext(running)
+        daemon.process.send_signal(signal.SIGTERM)
+        code, log = await daemon.ended()
+
+    assert code == 0, log
+    assert '"settings.reloaded"' in log
+    assert "worker.died" not in log
+
+
 async def test_who_comes_while_it_drains_is_told_why(tmp_path):
     endless(tmp_path)
     # The drain ends with the request that it waits for, not with a clock that a late call races.

@@ -271,22 +271,6 @@ async def test_a_reload_with_an_error_changes_nothing(tmp_path):
         assert (await fleet.placed("b")).model == "b"
 
 
-async def test_hangup_reloads(tmp_path):
-    import os
-    import signal
-
-    async with running_fleet(document(tmp_path, TWO)) as fleet:
-        (tmp_path / "models.toml").write_text(TWO.replace('id = "b"', 'id = "c"'))
-
-        os.kill(os.getpid(), signal.SIGHUP)
-
-        async def is_reloaded() -> bool:
-            answer = await fleet.operator.ListModels(op.ListModelsRequest())
-            return [m.model.model for m in answer.models] == ["a", "c"]
-
-        await eventually(is_reloaded)
-
-
 async def test_preloads_and_minimum_replicas_come_by_themselves(tmp_path):
     models = TWO.replace('id = "a"', 'id = "a"\npreload = true').replace(
         'id = "b"', 'id = "b"\nreplicas = { min = 2 }'
