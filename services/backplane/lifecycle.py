@@ -24,6 +24,7 @@ from services.backplane.settings import SettingsError
 
 EX_CONFIG: Final = 78  # sysexits.h
 EX_UNAVAILABLE: Final = 69
+EX_SOFTWARE: Final = 70
 DIE_WITH_PARENT: Final = "CORTEX_DIE_WITH_PARENT"
 _PR_SET_PDEATHSIG: Final = 1  # linux/prctl.h
 

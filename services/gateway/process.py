@@ -8,7 +8,7 @@ from typing import Final
 import msgspec
 
 from services.backplane.address import Address, PortTakenError
-from services.backplane.lifecycle import Shutdown, reloading
+from services.backplane.lifecycle import EX_SOFTWARE, Shutdown, reloading
 from services.backplane.logs import LogSettings
 from services.backplane.metrics import exposition
 from services.backplane.reload import SettingsReload
@@ -53,7 +53,7 @@ async def run(
                 await gateway.serve(shutdown)
     finally:
         gateway.close()
-    return 0
+    return EX_SOFTWARE if gateway.faults.broken.is_set() else 0
 
 
 def _reload(document: Document, gateway: Gateway) -> SettingsReload:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from pathlib import Path
 from typing import Final
 
@@ -13,6 +13,7 @@ from prometheus_client import CollectorRegistry
 
 from services.backplane import logs
 from services.backplane.errors import FleetError, Reason
+from services.backplane.faults import Faults
 from services.backplane.lifecycle import Shutdown
 from services.backplane.logs import LogSettings
 from services.backplane.metrics import new_registry
@@ -53,6 +54,8 @@ _DIALECTS: Final = (
 _FAREWELL_SECONDS: Final = 1.0
 # How late the line of a request may be, and in a worker of several its figures.
 _SETTLE_SECONDS: Final = 0.2
+# How late the link to a neuron that has left may be closed.
+_FOLLOW_SECONDS: Final = 1.0
 
 log = structlog.get_logger()
 
@@ -65,6 +68,7 @@ class Gateway:
         services: what the endpoints are given.
         readiness: whether it should be sent requests.
         registry: of its Prometheus metrics.
+        faults: what nobody foresaw; once they have broken it, it drains and ends.
     """
 
     def __init__(
@@ -83,6 +87,7 @@ class Gateway:
         self._settings = settings
         self.registry = registry or new_registry("gateway")
         self._metrics = GatewayMetrics(self.registry)
+        self.faults = Faults(self.registry, "gateway")
         self._channels = ChannelPool()
         outstanding = Outstanding()
         self._view = FleetView(
@@ -91,9 +96,12 @@ class Gateway:
         self._registry_client = RegistryClient(self._channels, settings.registry)
         self._request_log = request_log(log_settings or LogSettings())
         self._links = NeuronLinks(
-            self._channels, kind=settings.transport, window_tokens=settings.window_tokens
+            self._channels,
+            kind=settings.transport,
+            window_tokens=settings.window_tokens,
+            faults=self.faults,
         )
-        self._ticker = Ticker(keepalive_seconds=settings.keepalive_seconds)
+        self._ticker = Ticker(keepalive_seconds=settings.keepalive_seconds, faults=self.faults)
         self._placer = Placer(
             view=self._view,
             outstanding=outstanding,
@@ -102,6 +110,7 @@ class Gateway:
             placement_seconds=settings.placement_seconds,
             settle_seconds=settings.settle_seconds,
         )
+        self._members: set[str] = set()
         self._detached = DetachedTasks()
         self.services = GatewayServices(
             settings=settings,
@@ -117,8 +126,9 @@ class Gateway:
             metrics=self._metrics,
             access_log=AccessLog(self._metrics, self._request_log),
             detached=self._detached,
+            faults=self.faults,
         )
-        self.readiness = Readiness(self._view)
+        self.readiness = Readiness(self._view, self.faults)
         self._responses = ResponsesStore(
             Path(settings.responses_file) if settings.responses_file else None,
             max_responses=settings.responses_kept,
@@ -139,9 +149,13 @@ class Gateway:
                 "gateway.started", address=self.address, registry=self._registry_client.address
             )
             async with asyncio.TaskGroup() as group:
-                farewell = group.create_task(self._farewell(shutdown))
+                beside = [
+                    group.create_task(self._farewell(shutdown)),
+                    group.create_task(self._end_if_broken(shutdown)),
+                ]
                 await self._server.serve(shutdown.wait)
-                farewell.cancel()
+                for task in beside:
+                    task.cancel()
         log.info("gateway.stopped")
 
     def use_keys(self, auth: AuthSettings) -> None:
@@ -171,14 +185,16 @@ class Gateway:
     @contextlib.asynccontextmanager
     async def _upkeep(self) -> AsyncGenerator[None]:
         """Keeps the view fresh and the streams alive while the context is open."""
+        watch = keep_watching(self._registry_client, self._view, self.faults)
         tasks = [
-            asyncio.create_task(keep_watching(self._registry_client, self._view)),
-            asyncio.create_task(self._follow_members()),
-            asyncio.create_task(self._ticker.run()),
-            asyncio.create_task(self._settle()),
+            self.faults.vital(watch, name="fleet-watch"),
+            self.faults.vital(self._ticker.run(), name="ticker"),
+            self._keep("members", self._follow_members, _FOLLOW_SECONDS),
+            self._keep("settling", self._settle, _SETTLE_SECONDS),
         ]
         try:
-            yield
+            async with self.faults.watching_loop():
+                yield
         finally:
             await self._detached.close()
             for task in tasks:
@@ -189,12 +205,27 @@ class Gateway:
             await self._channels.close()
             self._request_log.drain()
 
+    def _keep(
+        self, name: str, work: Callable[[], Awaitable[None]], seconds: float
+    ) -> asyncio.Task[None]:
+        """Repeats some work; a failure is told, and the next turn tries again."""
+
+        async def again() -> None:
+            while True:
+                await asyncio.sleep(seconds)
+                with self.faults.contained(name):
+                    await work()
+
+        return self.faults.vital(again(), name=name)
+
+    async def _end_if_broken(self, shutdown: Shutdown) -> None:
+        await self.faults.broken.wait()
+        shutdown.request("a task that it cannot do without has ended")
+
     async def _settle(self) -> None:
         """Hands over the lines and figures of the requests that have ended."""
-        while True:
-            await asyncio.sleep(_SETTLE_SECONDS)
-            self._request_log.drain()
-            self._metrics.settle()
+        self._request_log.drain()
+        self._metrics.settle()
 
     async def _farewell(self, shutdown: Shutdown) -> None:
         """Ends readiness at once; near the end of the drain, ends what still runs with an error."""
@@ -208,15 +239,12 @@ class Gateway:
 
     async def _follow_members(self) -> None:
         """Closes the links to neurons that have left the fleet."""
-        known: set[str] = set()
-        while True:
-            await asyncio.sleep(1.0)
-            self._view.expire()
-            members = {n.identity.address for n in self._view.neurons.values()}
-            if known - members:
-                await self._links.keep_only(members)
-            known = members
-            self._metrics.view_revision.set(self._view.revision or 0)
+        self._view.expire()
+        members = {n.identity.address for n in self._view.neurons.values()}
+        if self._members - members:
+            await self._links.keep_only(members)
+        self._members = members
+        self._metrics.view_revision.set(self._view.revision or 0)
 
     def _build_server(self) -> HttpServer:
         settings = self._settings

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import os
 import pathlib
 import signal
 import socket
 import sys
 import tempfile
-from collections.abc import Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import Any, Final
 
 import structlog
@@ -23,6 +24,7 @@ from prometheus_client import CollectorRegistry, multiprocess
 
 from services.backplane.address import Address
 from services.backplane.backoff import delays
+from services.backplane.faults import Faults
 from services.backplane.first_ended import first_ended
 from services.backplane.lifecycle import EX_CONFIG, Shutdown, reloading
 from services.backplane.metrics import exposition
@@ -64,6 +66,7 @@ class Keeper:
         settings = self._settings
         metrics = Address.parse(settings.metrics_listen) if settings.metrics_listen else None
         registry = CollectorRegistry()
+        faults = Faults(registry, "gateway_keeper")
         with (
             tempfile.TemporaryDirectory(prefix="cortex-metrics-") as folder,
             _bind(settings.listen) as listener,
@@ -73,27 +76,34 @@ class Keeper:
             async with exposition(registry, metrics), asyncio.TaskGroup() as group:
                 following.enter_context(reloading(self._pass_on_hangup))
                 for index in range(settings.workers):
-                    group.create_task(self._keep(index, listener, pathlib.Path(folder), shutdown))
+                    life = functools.partial(
+                        self._live, index, listener, pathlib.Path(folder), shutdown
+                    )
+                    group.create_task(self._keep(index, life, shutdown, faults))
         return self._exit_code
 
     async def _keep(
-        self, index: int, listener: socket.socket, folder: pathlib.Path, shutdown: Shutdown
+        self,
+        index: int,
+        life: Callable[[], Awaitable[int]],
+        shutdown: Shutdown,
+        faults: Faults,
     ) -> None:
         pauses = delays(first=0.2, cap=5.0)
         loop = asyncio.get_running_loop()
         while not shutdown.requested:
             began = loop.time()
-            process = self._processes[index] = await self._start(listener, folder)
-            log.info("worker.started", worker=index, pid=process.pid)
-            code = await self._outlive(process, shutdown)
-            multiprocess.mark_process_dead(process.pid, path=str(folder))  # type: ignore[no-untyped-call]
+            code: int | None = None
+            # what goes wrong with one worker, no process left for it say, is not the others' end
+            with faults.contained("worker", worker=index):
+                code = await life()
             if shutdown.requested:
                 return
             if code == EX_CONFIG:
                 self._exit_code = code
                 shutdown.request("a worker refused its settings")
                 return
-            log.error("worker.died", worker=index, pid=process.pid, code=code)
+            log.error("worker.died", worker=index, code=code)
             if loop.time() - began > _HEALTHY_SECONDS:
                 pauses = delays(first=0.2, cap=5.0)
             with contextlib.suppress(TimeoutError):
@@ -104,6 +114,17 @@ class Keeper:
         for process in self._processes.values():
             with contextlib.suppress(ProcessLookupError):
                 process.send_signal(signal.SIGHUP)
+
+    async def _live(
+        self, index: int, listener: socket.socket, folder: pathlib.Path, shutdown: Shutdown
+    ) -> int:
+        """Runs one worker until its end; its exit code."""
+        process = self._processes[index] = await self._start(listener, folder)
+        log.info("worker.started", worker=index, pid=process.pid)
+        try:
+            return await self._outlive(process, shutdown)
+        finally:
+            multiprocess.mark_process_dead(process.pid, path=str(folder))  # type: ignore[no-untyped-call]
 
     async def _start(
         self, listener: socket.socket, folder: pathlib.Path

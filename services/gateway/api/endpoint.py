@@ -7,7 +7,6 @@ import dataclasses
 from collections.abc import Awaitable, Sequence
 from typing import Final
 
-import structlog
 from starlette.types import Receive, Scope, Send
 from typing_extensions import override
 
@@ -43,8 +42,6 @@ from services.gateway.streaming.stream_sink import StreamSink
 _JSON: Final = (b"content-type", b"application/json")
 # The second keeps nginx from collecting the events.
 _STREAM: Final = ((b"cache-control", b"no-cache"), (b"x-accel-buffering", b"no"))
-
-log = structlog.get_logger()
 
 
 class Endpoints(Mount):
@@ -99,10 +96,8 @@ class _Endpoint:
                 raise
             request_scope.uncancel()
             self._fail(request_scope.ended_by, head, request_scope, response)
-        except Exception:
-            # The last resort: a bug must not look to the client like a broken connection.
-            log.exception("request.crashed", request_id=head.request_id)
-            bug = FleetError(Reason.INTERNAL, "The gateway failed; its log says why.")
+        except Exception as error:  # noqa: BLE001 - must not look like a broken connection
+            bug = self._services.faults.note("request", error, request_id=head.request_id)
             response = response or direct_response(scope, receive, send)
             self._fail(bug, head, request_scope, response)
         finally:
@@ -236,6 +231,11 @@ class GenerationEndpoint(_Endpoint):
             record.error = request_scope.ended_by or FleetError(Reason.CANCELLED, "It was stopped.")
             detached.failed(record.error)
             raise
+        except Exception as error:  # noqa: BLE001 - the root of a task that nobody awaits
+            faults = self._services.faults
+            record.error = faults.note("background-response", error, request_id=head.request_id)
+            with faults.contained("background-response", request_id=head.request_id):
+                detached.failed(record.error)
         finally:
             record.status = record.status or Reason.INTERNAL.row.http
             request_scope.close()

@@ -6,6 +6,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
+from services.backplane.faults import Faults
 from services.gateway.api.head import new_request_id
 from services.gateway.routing.fleet_view import FleetView
 
@@ -15,10 +16,12 @@ class Readiness:
 
     Args:
         view: without a view of the fleet it should not.
+        faults: nor once a task that it cannot do without has ended.
     """
 
-    def __init__(self, view: FleetView) -> None:
+    def __init__(self, view: FleetView, faults: Faults) -> None:
         self._view = view
+        self._faults = faults
         self._is_draining = False
 
     def drain(self) -> None:
@@ -27,6 +30,8 @@ class Readiness:
 
     def problem(self) -> str | None:
         """Why it should not, in a sentence; None where it should."""
+        if self._faults.broken.is_set():
+            return "The gateway has failed; its log says why."
         if self._is_draining:
             return "The gateway is shutting down."
         if not self._view.is_known:

@@ -9,6 +9,7 @@ from typing_extensions import override
 
 from cortex.v1 import neuron_service_pb2 as neuron
 from services.backplane.errors import FleetError, Reason
+from services.backplane.faults import Faults
 from services.gateway.api.access_log import AccessLog
 from services.gateway.api.auth import Auth
 from services.gateway.api.background import DetachedTasks
@@ -34,6 +35,7 @@ class GatewayServices(FleetQueries):
         metrics: counts requests.
         access_log: writes one line per request.
         detached: owns the generations that nobody waits for.
+        faults: notes what nobody foresaw.
     """
 
     settings: GatewaySettings
@@ -44,6 +46,7 @@ class GatewayServices(FleetQueries):
     metrics: GatewayMetrics
     access_log: AccessLog
     detached: DetachedTasks
+    faults: Faults
 
     @override
     async def count_tokens(self, request: neuron.CountTokensRequest) -> neuron.CountTokensResponse:

@@ -99,6 +99,13 @@ class FleetView:
         if kind != "progress":
             self._tell()
 
+    def distrust(self) -> None:
+        """Makes the next watch begin with a snapshot: what is known may be half a change.
+
+        Until then requests are still routed by it.
+        """
+        self.revision = None
+
     def expire(self) -> None:
         """Drops neurons that have not attached again in time after a restart of the registry."""
         late = [name for name, until in self._retained.items() if until <= self._clock()]

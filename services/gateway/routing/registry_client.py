@@ -11,6 +11,7 @@ from cortex.v1 import registry_service_pb2 as registry
 from cortex.v1 import registry_service_pb2_grpc as registry_grpc
 from services.backplane.backoff import delays
 from services.backplane.errors import FleetError, Reason
+from services.backplane.faults import Faults
 from services.backplane.rpc.calls import streaming
 from services.backplane.rpc.channels import ChannelPool
 from services.gateway.routing.fleet_view import FleetView
@@ -71,8 +72,12 @@ class RegistryClient:
         return registry_grpc.RegistryServiceStub(self._channels.get(self.address))
 
 
-async def keep_watching(client: RegistryClient, view: FleetView) -> None:
-    """Watches the fleet until cancelled; while no registry answers, the view stays as it was."""
+async def keep_watching(client: RegistryClient, view: FleetView, faults: Faults) -> None:
+    """Watches the fleet until cancelled; while no registry answers, the view stays as it was.
+
+    A change that cannot be applied is a fault: the fleet counts as unknown until a whole snapshot
+    has been.
+    """
     pauses = delays(first=0.05, cap=1.0)
     is_away = False
     while True:
@@ -88,6 +93,9 @@ async def keep_watching(client: RegistryClient, view: FleetView) -> None:
                     detail=error.message,
                     revision=view.revision,
                 )
+        except Exception as error:  # noqa: BLE001 - the root of a task that everybody needs
+            faults.note("fleet-watch", error)
+            view.distrust()
         is_away = True
         if view.revision != before:
             pauses = delays(first=0.05, cap=1.0)

@@ -6,11 +6,8 @@ import asyncio
 import time
 from typing import Protocol
 
-import structlog
-
 from services.backplane.errors import FleetError
-
-log = structlog.get_logger()
+from services.backplane.faults import Faults
 
 
 class Watched(Protocol):
@@ -37,9 +34,11 @@ class Ticker:
 
     Args:
         keepalive_seconds: it ticks four times as often, so that no silence is longer than this.
+        faults: notes what a tick raises; what raised is ended, and nothing else.
     """
 
-    def __init__(self, *, keepalive_seconds: float) -> None:
+    def __init__(self, *, keepalive_seconds: float, faults: Faults) -> None:
+        self._faults = faults
         self._slack = keepalive_seconds / 4
         self._watched: set[Watched] = set()
 
@@ -67,6 +66,7 @@ class Ticker:
             for watched in tuple(self._watched):
                 try:
                     watched.tick(now, self._slack)
-                except Exception:  # the root of a task that all streams share
-                    log.exception("liveness.tick_failed")
+                except Exception as error:  # noqa: BLE001 - the root of a task that all share
                     self._watched.discard(watched)
+                    with self._faults.contained("ticker"):
+                        watched.end(self._faults.note("ticker", error))

@@ -6,16 +6,14 @@ import asyncio
 from typing import Any
 
 import grpc
-import structlog
 from typing_extensions import override
 
 from cortex.v1 import generation_pb2 as generation
 from cortex.v1 import neuron_service_pb2_grpc as neuron_grpc
 from services.backplane.errors import FleetError, Reason
+from services.backplane.faults import Faults
 from services.backplane.rpc.status import from_rpc_error
 from services.gateway.transports.transport import NeuronSequence, NeuronTransport, Sink, token_count
-
-log = structlog.get_logger()
 
 
 class GenerateTransport(NeuronTransport):
@@ -24,16 +22,20 @@ class GenerateTransport(NeuronTransport):
     Args:
         stub: of the neuron.
         window_tokens: how many tokens are read ahead of the client.
+        faults: notes what a sink raises.
     """
 
-    def __init__(self, stub: neuron_grpc.NeuronServiceAsyncStub, *, window_tokens: int) -> None:
+    def __init__(
+        self, stub: neuron_grpc.NeuronServiceAsyncStub, *, window_tokens: int, faults: Faults
+    ) -> None:
+        self._faults = faults
         self._stub = stub
         self._window_tokens = window_tokens
         self._running: set[_GenerateCall] = set()
 
     @override
     def start(self, request: generation.GenerateRequest, sink: Sink) -> NeuronSequence:
-        call = _GenerateCall(self._stub.Generate(request), sink, self._window_tokens)
+        call = _GenerateCall(self._stub.Generate(request), sink, self._window_tokens, self._faults)
         self._running.add(call)
         call.task.add_done_callback(lambda _: self._running.discard(call))
         return call
@@ -50,7 +52,8 @@ class GenerateTransport(NeuronTransport):
 class _GenerateCall(NeuronSequence):
     """One call, and the task that reads its events."""
 
-    def __init__(self, call: Any, sink: Sink, window_tokens: int) -> None:
+    def __init__(self, call: Any, sink: Sink, window_tokens: int, faults: Faults) -> None:
+        self._faults = faults
         self._call = call
         self._sink = sink
         self._credit = window_tokens
@@ -80,11 +83,13 @@ class _GenerateCall(NeuronSequence):
         except grpc.aio.AioRpcError as failure:
             self._end(from_rpc_error(failure))
         except asyncio.CancelledError:
-            if not self._is_over:
+            task = asyncio.current_task()
+            if task is not None and task.cancelling():
                 raise
-        except Exception:  # the root of a task: a failing sink ends its own call and no other
-            log.exception("sink.failed")
-            self._end(FleetError(Reason.INTERNAL, "The gateway failed; its log says why."))
+            # gRPC itself cancels the calls of a channel that is closed
+            self._end(FleetError(Reason.NEURON_LOST, "The call was cancelled."))
+        except Exception as error:  # noqa: BLE001 - a failing sink ends its own call, no other
+            self._end(self._faults.note("neuron-call", error))
         finally:
             self._call.cancel()
 
@@ -117,4 +122,5 @@ class _GenerateCall(NeuronSequence):
     def _end(self, error: FleetError) -> None:
         if not self._is_over:
             self._is_over = True
-            self._sink.failed(error)
+            with self._faults.contained("neuron-call"):
+                self._sink.failed(error)

@@ -18,6 +18,7 @@ from hpack import Decoder, Encoder, HPACKError
 
 from services.backplane.address import Address, BadAddressError
 from services.backplane.errors import FleetError
+from services.backplane.faults import Faults
 from services.backplane.rpc.channels import MAX_MESSAGE_BYTES
 from services.backplane.timeouts import timeout
 from services.gateway.transports import http2
@@ -71,7 +72,8 @@ class CallSink(Protocol):
 class BidiCall(asyncio.Protocol):
     """One call and its connection; made by `open_call`."""
 
-    def __init__(self, path: str, authority: str, sink: CallSink) -> None:
+    def __init__(self, path: str, authority: str, sink: CallSink, faults: Faults) -> None:
+        self._faults = faults
         self._path = path
         self._authority = authority
         self._sink = sink
@@ -151,6 +153,9 @@ class BidiCall(asyncio.Protocol):
                 self._take(one)
         except (ProtocolError, HPACKError) as broken:
             self._end(lost(f"The neuron broke the protocol: {broken}."))
+        except Exception as error:  # noqa: BLE001 - the loop would drop the connection unsaid
+            self._faults.note("neuron-session", error)
+            self._end(lost("What the neuron sent could not be read; the gateway's log says why."))
         if self._has_news:
             self._has_news = False
             self._sink.caught_up()
@@ -262,13 +267,14 @@ class BidiCall(asyncio.Protocol):
             self._transport.abort() if at_once else self._transport.close()
 
 
-async def open_call(address: str, path: str, sink: CallSink) -> BidiCall:
+async def open_call(address: str, path: str, sink: CallSink, faults: Faults) -> BidiCall:
     """Connects and opens the call.
 
     Args:
         address: `host:port` or `unix:path`.
         path: `/package.Service/Method`.
         sink: hears what comes, from the connection's first byte on.
+        faults: notes what cannot be read and is no breach of the protocol.
 
     Raises:
         FleetError: NEURON_LOST: nobody answers there.
@@ -279,11 +285,11 @@ async def open_call(address: str, path: str, sink: CallSink) -> BidiCall:
         async with timeout(CONNECT_SECONDS):
             if target.port is None:
                 _, call = await loop.create_unix_connection(
-                    lambda: BidiCall(path, "localhost", sink), target.host
+                    lambda: BidiCall(path, "localhost", sink, faults), target.host
                 )
             else:
                 _, call = await loop.create_connection(
-                    lambda: BidiCall(path, str(target), sink), target.host, target.port
+                    lambda: BidiCall(path, str(target), sink, faults), target.host, target.port
                 )
     except (OSError, BadAddressError) as error:  # TimeoutError is an OSError
         why = str(error) or "no answer"

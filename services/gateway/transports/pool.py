@@ -6,6 +6,7 @@ from typing import Final, Literal
 
 from cortex.v1 import generation_pb2 as generation
 from cortex.v1 import neuron_service_pb2_grpc as neuron_grpc
+from services.backplane.faults import Faults
 from services.backplane.rpc.channels import ChannelPool
 from services.gateway.transports.generate import GenerateTransport
 from services.gateway.transports.session import SessionTransport
@@ -23,12 +24,22 @@ class NeuronLink:
     """
 
     def __init__(
-        self, channels: ChannelPool, address: str, *, kind: str, window_tokens: int
+        self,
+        channels: ChannelPool,
+        address: str,
+        *,
+        kind: str,
+        window_tokens: int,
+        faults: Faults,
     ) -> None:
         self.stub = neuron_grpc.NeuronServiceStub(channels.get(address))
-        self._generate: NeuronTransport = GenerateTransport(self.stub, window_tokens=window_tokens)
+        self._generate: NeuronTransport = GenerateTransport(
+            self.stub, window_tokens=window_tokens, faults=faults
+        )
         self._session: NeuronTransport = (
-            SessionTransport(address, window_tokens=window_tokens, plain=self._generate)
+            SessionTransport(
+                address, window_tokens=window_tokens, plain=self._generate, faults=faults
+            )
             if kind == "session"
             else self._generate
         )
@@ -51,6 +62,7 @@ class NeuronLinks:
         channels: gRPC channels, one per address.
         kind: the transport for requests of ordinary size.
         window_tokens: how many tokens of one generation a neuron may send ahead of its client.
+        faults: notes what a sink raises.
     """
 
     def __init__(
@@ -59,7 +71,9 @@ class NeuronLinks:
         *,
         kind: Literal["session", "generate"],
         window_tokens: int,
+        faults: Faults,
     ) -> None:
+        self._faults = faults
         self._channels = channels
         self._kind = kind
         self._window_tokens = window_tokens
@@ -70,7 +84,11 @@ class NeuronLinks:
         link = self._links.get(address)
         if link is None:
             link = self._links[address] = NeuronLink(
-                self._channels, address, kind=self._kind, window_tokens=self._window_tokens
+                self._channels,
+                address,
+                kind=self._kind,
+                window_tokens=self._window_tokens,
+                faults=self._faults,
             )
         return link
 

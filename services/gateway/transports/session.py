@@ -1,7 +1,7 @@
 """One bidirectional stream per neuron that carries all generations in batches: the fast transport.
 
-A gRPC message costs about 50 us of Python whatever its size. So everything that waits to be sent
-leaves as one message, and each message received carries a whole step of the engine.
+A gRPC message costs about 50 us of Python whatever its size. So what waits to be sent leaves as
+one message, and each message received carries a whole step of the engine.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from typing_extensions import override
 from cortex.v1 import generation_pb2 as generation
 from cortex.v1 import neuron_service_pb2 as neuron
 from services.backplane.errors import FleetError, Reason
+from services.backplane.faults import Faults
 from services.backplane.rpc.status import unpack
 from services.gateway.transports.grpc_call import BidiCall, CallSink, open_call
+from services.gateway.transports.session_outbox import SessionOutbox
 from services.gateway.transports.transport import NeuronSequence, NeuronTransport, Sink
 
-# Bounds one message: this many requests of at most `pool.LARGE_REQUEST_BYTES` each.
-_STARTS_PER_MESSAGE: Final = 128
 _METHOD: Final = "/cortex.v1.NeuronService/Session"
 
 log = structlog.get_logger()
@@ -37,9 +37,13 @@ class SessionTransport(NeuronTransport):
         address: of the neuron.
         window_tokens: how many tokens of one generation the neuron may send ahead of its client.
         plain: what serves a neuron without `Session`.
+        faults: notes what a sink raises, which ends its own generation and no other.
     """
 
-    def __init__(self, address: str, *, window_tokens: int, plain: NeuronTransport) -> None:
+    def __init__(
+        self, address: str, *, window_tokens: int, plain: NeuronTransport, faults: Faults
+    ) -> None:
+        self._faults = faults
         self._address = address
         self._window_tokens = window_tokens
         self._plain = plain
@@ -51,7 +55,9 @@ class SessionTransport(NeuronTransport):
         if stream is None or stream.is_over:
             if stream is not None and stream.is_unknown:
                 return self._plain.start(request, sink)
-            stream = self._stream = _SessionStream(self._address, self._window_tokens, self._plain)
+            stream = self._stream = _SessionStream(
+                self._address, self._window_tokens, self._plain, self._faults
+            )
         return stream.start(request, sink)
 
     @override
@@ -81,8 +87,10 @@ class _SessionSequence(NeuronSequence):
 class _SessionStream(CallSink):
     """One `Session` call from its first request to its end."""
 
-    def __init__(self, address: str, window_tokens: int, plain: NeuronTransport) -> None:
-        self._window_tokens = window_tokens
+    def __init__(
+        self, address: str, window_tokens: int, plain: NeuronTransport, faults: Faults
+    ) -> None:
+        self._faults = faults
         self._plain = plain
         # requests that the neuron has not answered yet, until it has shown that it knows Session
         self._unproven: dict[int, generation.GenerateRequest] | None = {}
@@ -93,9 +101,7 @@ class _SessionStream(CallSink):
         self._touched: dict[int, Sink] = {}
         self._ends: list[neuron.SequenceEnd] = []
         self._last_id = 0
-        self._starts: dict[int, generation.GenerateRequest] = {}
-        self._cancels: list[int] = []
-        self._credits: dict[int, int] = {}
+        self._outbox = SessionOutbox(window_tokens=window_tokens)
         self._loop = asyncio.get_running_loop()
         self._is_poked = False
         self.is_over = False
@@ -105,7 +111,7 @@ class _SessionStream(CallSink):
     def start(self, request: generation.GenerateRequest, sink: Sink) -> NeuronSequence:
         self._last_id += 1
         self._sinks[self._last_id] = sink
-        self._starts[self._last_id] = request
+        self._outbox.start(self._last_id, request)
         if self._unproven is not None:
             self._unproven[self._last_id] = request
         self._poke()
@@ -117,14 +123,12 @@ class _SessionStream(CallSink):
             if moved is not None:
                 moved.cancel()
             return
-        self._credits.pop(sequence_id, None)
-        if self._starts.pop(sequence_id, None) is None:
-            self._cancels.append(sequence_id)
+        if self._outbox.cancel(sequence_id):
             self._poke()
 
     def credit(self, sequence_id: int, tokens: int) -> None:
         if sequence_id in self._sinks:
-            self._credits[sequence_id] = self._credits.get(sequence_id, 0) + tokens
+            self._outbox.credit(sequence_id, tokens)
             self._poke()
         elif sequence_id in self._moved:
             self._moved[sequence_id].credit(tokens)
@@ -138,9 +142,11 @@ class _SessionStream(CallSink):
 
     async def _open(self, address: str) -> None:
         try:
-            self._call = await open_call(address, _METHOD, self)
+            self._call = await open_call(address, _METHOD, self, self._faults)
         except FleetError as failure:
             self.ended(failure)
+        except Exception as error:  # noqa: BLE001 - the root of a task: nobody must wait for ever
+            self.ended(self._faults.note("neuron-session", error))
         else:
             self._flush()
 
@@ -151,6 +157,8 @@ class _SessionStream(CallSink):
         try:
             batch = neuron.SessionResponse.FromString(data)
         except DecodeError:
+            batch = None
+        if batch is None or not _is_even(batch):
             self._break("The neuron sent what is no message of a session.")
             return
         self._unproven = None
@@ -171,8 +179,8 @@ class _SessionStream(CallSink):
         for sequence_id, sink in touched.items():
             try:
                 sink.flush()
-            except Exception:  # noqa: BLE001 - one sink must not end the stream of all
-                self._give_up(sequence_id, sink)
+            except Exception as error:  # noqa: BLE001 - one sink must not end the stream of all
+                self._give_up(sequence_id, sink, error)
         for end in ends:
             self._end(end)
 
@@ -186,16 +194,11 @@ class _SessionStream(CallSink):
         if self.is_over:
             return
         self.is_over = True
-        if (
-            error is not None
-            and error.reason is Reason.NOT_SUPPORTED
-            and self._unproven is not None
-        ):
+        error = error or FleetError(Reason.NEURON_LOST, "The neuron closed its session.")
+        if error.reason is Reason.NOT_SUPPORTED and self._unproven is not None:
             self._move_all(self._unproven)
         else:
-            self._fail_all(
-                error or FleetError(Reason.NEURON_LOST, "The neuron closed its session.")
-            )
+            self._fail_all(error)
 
     def _break(self, message: str) -> None:
         self.caught_up()
@@ -214,28 +217,21 @@ class _SessionStream(CallSink):
         """Sends what waits, unless the neuron is slow to take what was sent before."""
         self._is_poked = False
         call = self._call
-        while call is not None and call.is_writable:
-            if not (self._starts or self._cancels or self._credits):
-                return
-            call.send(self._take().SerializeToString())
+        while call is not None and self._outbox and call.is_writable:
+            try:
+                call.send(self._outbox.take())
+            except Exception as error:  # noqa: BLE001 - the root of a callback
+                self._fail_starts(self._outbox.next_starts(), error)
 
-    def _take(self) -> neuron.SessionRequest:
-        """Everything that waits, as one message."""
-        message = neuron.SessionRequest()
-        starts = self._starts
-        for sequence_id in list(starts)[:_STARTS_PER_MESSAGE]:
-            message.starts.add(
-                sequence_id=sequence_id,
-                request=starts.pop(sequence_id),
-                credit_tokens=self._window_tokens,
-            )
-        if self._cancels:
-            message.cancelled_sequence_ids.extend(self._cancels)
-            self._cancels.clear()
-        for sequence_id in list(self._credits) if self._credits else ():
-            if sequence_id not in starts:
-                message.credits.add(sequence_id=sequence_id, tokens=self._credits.pop(sequence_id))
-        return message
+    def _fail_starts(self, starting: list[int], error: Exception) -> None:
+        """Ends what could not be sent; where that was no request, the whole session."""
+        self._faults.note("neuron-session", error)
+        if not starting:
+            self._break("The gateway could not write to its session; its log says why.")
+        self._outbox.drop_starts(starting)
+        for sequence_id in starting:
+            sink = self._sinks.pop(sequence_id)
+            self._tell(sink, FleetError(Reason.INTERNAL, "The request could not be sent."))
 
     def _hand_out(self, batch: neuron.SessionResponse) -> None:
         """Tells the sinks what has come for them, in the contract's order."""
@@ -246,8 +242,8 @@ class _SessionStream(CallSink):
                 touched[item.sequence_id] = sink
                 try:
                     sink.event(item.event)
-                except Exception:  # noqa: BLE001 - likewise
-                    self._give_up(item.sequence_id, sink)
+                except Exception as error:  # noqa: BLE001 - likewise
+                    self._give_up(item.sequence_id, sink, error)
         for sequence_id, text, tokens in zip(
             batch.text_sequence_ids, batch.texts, batch.text_token_counts, strict=True
         ):
@@ -256,38 +252,49 @@ class _SessionStream(CallSink):
                 touched[sequence_id] = sink
                 try:
                     sink.text(text, tokens)
-                except Exception:  # noqa: BLE001 - likewise
-                    self._give_up(sequence_id, sink)
+                except Exception as error:  # noqa: BLE001 - likewise
+                    self._give_up(sequence_id, sink, error)
 
     def _end(self, end: neuron.SequenceEnd) -> None:
         sink = self._sinks.pop(end.sequence_id, None)
         if sink is None:
             return
-        self._credits.pop(end.sequence_id, None)
-        if end.WhichOneof("end") == "finished":
-            try:
+        self._outbox.forget(end.sequence_id)
+        try:
+            if end.WhichOneof("end") == "finished":
                 sink.finished(end.finished)
-            except Exception:  # noqa: BLE001 - likewise
-                self._give_up(end.sequence_id, sink)
-        else:
-            sink.failed(unpack(end.failed))
+            else:
+                sink.failed(unpack(end.failed))
+        except Exception as error:  # noqa: BLE001 - likewise
+            self._give_up(end.sequence_id, sink, error)
 
-    def _give_up(self, sequence_id: int, sink: Sink) -> None:
-        log.error("sink.failed", sequence_id=sequence_id, exc_info=True)  # noqa: LOG014
+    def _give_up(self, sequence_id: int, sink: Sink, error: Exception) -> None:
         self.cancel(sequence_id)
-        sink.failed(FleetError(Reason.INTERNAL, "The gateway failed; its log says why."))
+        self._tell(sink, self._faults.note("neuron-session", error))
+
+    def _tell(self, sink: Sink, error: FleetError) -> None:
+        with self._faults.contained("neuron-session"):
+            sink.failed(error)
 
     def _move_all(self, requests: dict[int, generation.GenerateRequest]) -> None:
         """Begins everything anew as plain calls."""
         log.info("session.unknown_to_neuron", sequences=len(self._sinks))
         self.is_unknown = True
         sinks, self._sinks = self._sinks, {}
-        self._starts.clear()
+        self._outbox.clear()
         for sequence_id, sink in sinks.items():
-            self._moved[sequence_id] = self._plain.start(requests[sequence_id], sink)
+            try:
+                self._moved[sequence_id] = self._plain.start(requests[sequence_id], sink)
+            except Exception as error:  # noqa: BLE001 - likewise
+                self._tell(sink, self._faults.note("neuron-session", error))
 
     def _fail_all(self, error: FleetError) -> None:
         sinks, self._sinks = self._sinks, {}
-        self._starts.clear()
+        self._outbox.clear()
         for sink in sinks.values():
-            sink.failed(error)
+            self._tell(sink, error)
+
+
+def _is_even(batch: neuron.SessionResponse) -> bool:
+    """True where each text of a batch has its sequence and its number of tokens."""
+    return len(batch.text_sequence_ids) == len(batch.texts) == len(batch.text_token_counts)

@@ -9,8 +9,10 @@ from typing import Any
 
 import grpc
 import pytest
+from prometheus_client import CollectorRegistry
 
 from services.backplane.errors import FleetError, Reason
+from services.backplane.faults import Faults
 from services.backplane.rpc.channels import SERVER_OPTIONS
 from services.gateway.transports import http2, keepalive
 from services.gateway.transports.grpc_call import BidiCall, open_call
@@ -18,6 +20,7 @@ from services.gateway.transports.http2 import Frame, FrameReader, frame
 
 PATH = "/test.Echo/Session"
 PATIENCE_SECONDS = 10.0
+FAULTS = Faults(CollectorRegistry(), "test")
 
 
 class Ear:
@@ -99,7 +102,7 @@ async def server(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterato
 
 async def test_messages_go_and_come_in_order(server: GrpcServer) -> None:
     ear = Ear()
-    call = await open_call(server.address, PATH, ear)
+    call = await open_call(server.address, PATH, ear, FAULTS)
 
     for word in (b"", b"one", b"two"):
         call.send(word)
@@ -125,7 +128,7 @@ async def test_messages_that_came_together_are_followed_by_one_pause() -> None:
 async def test_messages_larger_than_any_window_pass(server: GrpcServer) -> None:
     """Both ways: more than the windows of either side, so that both have to be given back."""
     ear = Ear()
-    call = await open_call(server.address, PATH, ear)
+    call = await open_call(server.address, PATH, ear, FAULTS)
     large = bytes(range(256)) * (20 << 12)
 
     call.send(large)
@@ -139,7 +142,7 @@ async def test_messages_larger_than_any_window_pass(server: GrpcServer) -> None:
 
 async def test_a_cancelled_call_ends_at_the_peer(server: GrpcServer) -> None:
     ear = Ear()
-    call = await open_call(server.address, PATH, ear)
+    call = await open_call(server.address, PATH, ear, FAULTS)
     call.send(b"x")
     await ear.next()
 
@@ -158,7 +161,7 @@ async def test_a_status_is_told_with_its_message(server: GrpcServer) -> None:
 
     server.behaviour = refuse
     ear = Ear()
-    await open_call(server.address, PATH, ear)
+    await open_call(server.address, PATH, ear, FAULTS)
 
     error = await ear.failure()
 
@@ -167,7 +170,7 @@ async def test_a_status_is_told_with_its_message(server: GrpcServer) -> None:
 
 async def test_a_method_that_nobody_serves_is_not_supported(server: GrpcServer) -> None:
     ear = Ear()
-    await open_call(server.address, "/test.Echo/Other", ear)
+    await open_call(server.address, "/test.Echo/Other", ear, FAULTS)
 
     assert (await ear.failure()).reason is Reason.NOT_SUPPORTED
 
@@ -178,7 +181,7 @@ async def test_a_peer_that_ends_well_says_so(server: GrpcServer) -> None:
 
     server.behaviour = leave
     ear = Ear()
-    await open_call(server.address, PATH, ear)
+    await open_call(server.address, PATH, ear, FAULTS)
 
     assert await ear.next() == b"bye"
     async with asyncio.timeout(PATIENCE_SECONDS):
@@ -187,7 +190,7 @@ async def test_a_peer_that_ends_well_says_so(server: GrpcServer) -> None:
 
 async def test_a_call_goes_on_while_its_server_drains(server: GrpcServer) -> None:
     ear = Ear()
-    call = await open_call(server.address, PATH, ear)
+    call = await open_call(server.address, PATH, ear, FAULTS)
     call.send(b"before")
     await ear.next()
     stopping = asyncio.create_task(server.stop(PATIENCE_SECONDS))
@@ -203,7 +206,7 @@ async def test_a_call_goes_on_while_its_server_drains(server: GrpcServer) -> Non
 @pytest.mark.parametrize("address", ["127.0.0.1:1", "unix:/nowhere/at/all", "no address"])
 async def test_where_nobody_listens_the_neuron_is_lost(address: str) -> None:
     with pytest.raises(FleetError) as caught:
-        await open_call(address, PATH, Ear())
+        await open_call(address, PATH, Ear(), FAULTS)
 
     assert caught.value.reason is Reason.NEURON_LOST
 
@@ -248,7 +251,7 @@ async def against(script: Script) -> tuple[BidiCall, Ear, asyncio.Server]:
     server = await asyncio.start_server(serve, "127.0.0.1", 0)
     ear = Ear()
     port = server.sockets[0].getsockname()[1]
-    return await open_call(f"127.0.0.1:{port}", PATH, ear), ear, server
+    return await open_call(f"127.0.0.1:{port}", PATH, ear, FAULTS), ear, server
 
 
 async def fails(script: Script) -> FleetError:

@@ -8,9 +8,11 @@ from typing import Literal
 
 import grpc
 import pytest
+from prometheus_client import CollectorRegistry
 
 from cortex.v1 import generation_pb2 as generation
 from services.backplane.errors import FleetError, Reason
+from services.backplane.faults import Faults
 from services.backplane.rpc.channels import ChannelPool
 from services.gateway.transports.pool import LARGE_REQUEST_BYTES, NeuronLink
 from services.gateway.transports.transport import NeuronSequence
@@ -25,6 +27,10 @@ from tests.doubles.scripted_neuron import (
 )
 
 WINDOW = 8
+
+
+def faults() -> Faults:
+    return Faults(CollectorRegistry(), "test")
 
 
 class Recorder:
@@ -89,7 +95,9 @@ async def rig(request: pytest.FixtureRequest) -> AsyncIterator[Rig]:
     channels = ChannelPool()
     rig = Rig(request.param, channels)
     await rig.neuron.start()
-    rig.link = NeuronLink(channels, rig.neuron.address, kind=request.param, window_tokens=WINDOW)
+    rig.link = NeuronLink(
+        channels, rig.neuron.address, kind=request.param, window_tokens=WINDOW, faults=faults()
+    )
     yield rig
     await rig.link.close()
     await channels.close()
@@ -260,7 +268,9 @@ async def test_requests_that_wait_leave_as_one_message() -> None:
     channels = ChannelPool()
     rig = Rig("session", channels)
     await rig.neuron.start()
-    rig.link = NeuronLink(channels, rig.neuron.address, kind="session", window_tokens=WINDOW)
+    rig.link = NeuronLink(
+        channels, rig.neuron.address, kind="session", window_tokens=WINDOW, faults=faults()
+    )
     try:
         sinks = [rig.start()[0] for _ in range(50)]
         for sink in sinks:
@@ -283,7 +293,9 @@ async def test_a_neuron_that_does_not_know_session_is_met_with_plain_calls() -> 
     channels = ChannelPool()
     neuron = Plain("n1")
     await neuron.start()
-    link = NeuronLink(channels, neuron.address, kind="session", window_tokens=WINDOW)
+    link = NeuronLink(
+        channels, neuron.address, kind="session", window_tokens=WINDOW, faults=faults()
+    )
     try:
         request = generation.GenerateRequest(request_id="r", model="tiny", text="Hi")
         for _ in range(2):

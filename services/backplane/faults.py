@@ -1,0 +1,113 @@
+"""Exceptions that nobody foresaw.
+
+In a loop that serves many, such an exception ends the one request that it came from: it is logged
+once, with its traceback, and counted, and the loop goes on. A loop that ends all the same takes its
+process with it, for a process that is alive and does nothing helps nobody.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncGenerator, Coroutine, Generator
+from typing import Any
+
+import structlog
+from prometheus_client import CollectorRegistry, Counter
+
+from services.backplane.errors import FleetError, Reason
+
+log = structlog.get_logger()
+
+
+class Faults:
+    """Contains, logs and counts the unforeseen exceptions of one process.
+
+    Attributes:
+        broken: set once a task that the process cannot do without has ended by itself. Whoever runs
+            the service then stops admitting at once, and ends the process.
+    """
+
+    def __init__(self, registry: CollectorRegistry, service: str) -> None:
+        """Has seen none yet.
+
+        Args:
+            registry: gets the counter.
+            service: part of the counter's name.
+        """
+        self._seen = Counter(
+            f"cortex_{service}_unforeseen_errors_total",
+            "Exceptions that nobody foresaw, by where they were contained.",
+            ["place"],
+            registry=registry,
+        )
+        self.broken = asyncio.Event()
+
+    def note(self, place: str, error: BaseException, **facts: object) -> FleetError:
+        """Logs and counts an exception.
+
+        Args:
+            place: where it was contained; a constant, as a label of the counter.
+            error: the exception.
+            facts: more for the log line; never a prompt, an output or a key.
+
+        Returns: INTERNAL, what the one who asked is told.
+        """
+        self.note_remote(place, "", exc_info=error, **facts)
+        return FleetError(Reason.INTERNAL, "The service failed; its log says why.")
+
+    def note_remote(self, place: str, trace: str, **facts: object) -> None:
+        """Logs and counts an exception of a process of ours, with its traceback as text."""
+        self._seen.labels(place).inc()
+        log.error("fault.contained", place=place, **({"trace": trace} if trace else {}), **facts)
+
+    @contextlib.contextmanager
+    def contained(self, place: str, **facts: object) -> Generator[None]:
+        """Lets no exception out of the block but those that end tasks on purpose."""
+        try:
+            yield
+        except Exception as error:  # noqa: BLE001 - this is the place where they end
+            self.note(place, error, **facts)
+
+    @contextlib.asynccontextmanager
+    async def watching_loop(self) -> AsyncGenerator[None]:
+        """Notes what the event loop's own callbacks and forgotten tasks raise, while it is open."""
+        loop = asyncio.get_running_loop()
+
+        def on_error(_: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+            error = context.get("exception") or RuntimeError(context.get("message", ""))
+            self.note("event-loop", error)
+
+        before = loop.get_exception_handler()
+        loop.set_exception_handler(on_error)
+        try:
+            yield
+        finally:
+            loop.set_exception_handler(before)
+
+    def vital(
+        self, work: Coroutine[Any, Any, None], *, name: str, may_end: bool = False
+    ) -> asyncio.Task[None]:
+        """Starts a task that the process cannot do without: `broken` is set if it ends by itself.
+
+        Args:
+            work: runs until it is cancelled.
+            name: of the task, and of the place where its exception is counted.
+            may_end: ending without an exception is no fault.
+        """
+
+        def on_end(ended: asyncio.Task[None]) -> None:
+            error: BaseException | None
+            # A cancellation that nobody asked for is an end by itself too.
+            if ended.cancelled():
+                error = None if ended.cancelling() else RuntimeError(f"{name} was cancelled")
+            else:
+                end = None if may_end else RuntimeError(f"{name} has ended by itself")
+                error = ended.exception() or end
+            if error is not None:
+                self.note(name, error)
+                self.broken.set()
+
+        task = asyncio.create_task(work, name=name)
+        task.add_done_callback(on_end)
+        return task
