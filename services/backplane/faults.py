@@ -69,13 +69,24 @@ class Faults:
         except Exception as error:  # noqa: BLE001 - this is the place where they end
             self.note(place, error, **facts)
 
+    @contextlib.contextmanager
+    def fatal(self, place: str) -> Generator[None]:
+        """As `contained`, for what leaves the process in no state to go on: sets `broken` too."""
+        try:
+            yield
+        except Exception as error:  # noqa: BLE001 - likewise
+            self.note(place, error)
+            self.broken.set()
+
     @contextlib.asynccontextmanager
     async def watching_loop(self) -> AsyncGenerator[None]:
         """Notes what the event loop's own callbacks and forgotten tasks raise, while it is open."""
         loop = asyncio.get_running_loop()
 
         def on_error(_: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-            error = context.get("exception") or RuntimeError(context.get("message", ""))
+            # The arguments of the callback, which hold user data, stand behind the bracket.
+            said = str(context.get("message", "")).partition("(")[0]
+            error = context.get("exception") or RuntimeError(said)
             self.note("event-loop", error)
 
         before = loop.get_exception_handler()

@@ -10,6 +10,7 @@ from typing import Final
 import structlog
 
 from services.backplane.address import Address
+from services.backplane.faults import Faults
 from services.backplane.rpc.server import Server
 from services.backplane.timeouts import timeout
 from services.neuron.devices.inventory import Devices
@@ -51,7 +52,9 @@ class Daemon:
         problems: list[str],
         measure: Callable[[], Awaitable[None]],
         drain_seconds: float,
+        faults: Faults,
     ) -> None:
+        self._faults = faults
         self._server = server
         self._servicer = servicer
         self._instances = instances
@@ -88,12 +91,10 @@ class Daemon:
         address = await self._server.start(listen)
         self._board.note_address(advertised(address))
         keeping = [
-            asyncio.create_task(_again(self._measure, _MEASURE_SECONDS), name="measure"),
-            asyncio.create_task(
-                _again(self._supervisor.look_at_devices, _LOOK_SECONDS), name="device-watch"
-            ),
-            asyncio.create_task(_again(self._list, _LIST_SECONDS), name="list"),
-            asyncio.create_task(self._tell_health(), name="health"),
+            self._keep("measure", self._measure, _MEASURE_SECONDS),
+            self._keep("device-watch", self._supervisor.look_at_devices, _LOOK_SECONDS),
+            self._keep("list", self._list, _LIST_SECONDS),
+            self._faults.vital(self._tell_health(), name="health"),
         ]
         self._membership.start()
         log.info("neuron.serving", address=str(address), name=self._board.identity.name)
@@ -122,7 +123,8 @@ class Daemon:
                     await self._instances.changes.after(self._instances.changes.version)
         for instance in self._instances:
             for generation in list(instance.running):
-                generation.fail(shutting_down())
+                with self._faults.contained("drain"):
+                    generation.fail(shutting_down())
         await self._membership.leave()
         self._servicer.close_sessions()
         await self._server.stop(_GRACE_SECONDS)
@@ -139,22 +141,29 @@ class Daemon:
         """Keeps one health entry per model: SERVING while an instance of it is READY."""
         while True:
             version = self._instances.changes.version
-            now: dict[str, bool] = {}
-            for instance in self._instances:
-                name = f"model/{instance.model}"
-                now[name] = now.get(name, False) or instance.state is State.READY
-            for name in {*now, *self._healthy}:
-                if now.get(name) != self._healthy.get(name):
-                    await self._server.set_health(name, serving=now.get(name))
-            self._healthy = now
+            with self._faults.contained("health"):
+                await self._set_health()
             await self._instances.changes.after(version)
 
+    async def _set_health(self) -> None:
+        now: dict[str, bool] = {}
+        for instance in self._instances:
+            name = f"model/{instance.model}"
+            now[name] = now.get(name, False) or instance.state is State.READY
+        for name in {*now, *self._healthy}:
+            if now.get(name) != self._healthy.get(name):
+                await self._server.set_health(name, serving=now.get(name))
+        self._healthy = now
 
-async def _again(work: Callable[[], Awaitable[None]], seconds: float) -> None:
-    """Repeats some work; a failure is told and the next turn tries again."""
-    while True:
-        await asyncio.sleep(seconds)
-        try:
-            await work()
-        except Exception:
-            log.exception("neuron.upkeep_failed")
+    def _keep(
+        self, name: str, work: Callable[[], Awaitable[None]], seconds: float
+    ) -> asyncio.Task[None]:
+        """Repeats some work; a failure is told and the next turn tries again."""
+
+        async def again() -> None:
+            while True:
+                await asyncio.sleep(seconds)
+                with self._faults.contained(name):
+                    await work()
+
+        return self._faults.vital(again(), name=name)

@@ -15,6 +15,7 @@ from cortex.v1.neuron_service_pb2_grpc import NeuronServiceServicer
 from services.backplane import protobuf_time
 from services.backplane.changes import Changes
 from services.backplane.errors import FleetError, Reason
+from services.backplane.faults import Faults
 from services.neuron.instances.instances import Instance
 from services.neuron.instances.load import Loader
 from services.neuron.instances.unload import Draining, Freed, Releasing, Unloader
@@ -48,6 +49,7 @@ class NeuronServicer(NeuronServiceServicer):
         changes: Changes,
         leader_epoch: LeaderEpoch,
         drain_seconds: float,
+        faults: Faults,
     ) -> None:
         self._loader = loader
         self._unloader = unloader
@@ -57,6 +59,7 @@ class NeuronServicer(NeuronServiceServicer):
         self._changes = changes
         self._leader_epoch = leader_epoch
         self._drain_seconds = drain_seconds
+        self._faults = faults
         self._sessions: set[SessionStream] = set()
         self._closing = asyncio.Event()
 
@@ -122,7 +125,7 @@ class NeuronServicer(NeuronServiceServicer):
         self, request_iterator: AsyncIterator[neuron.SessionRequest], context: Context
     ) -> AsyncIterator[neuron.SessionResponse]:
         """Runs many generations over one stream; see the contract."""
-        session = SessionStream(self._generations)
+        session = SessionStream(self._generations, self._faults)
         self._sessions.add(session)
         if self._closing.is_set():
             session.close()

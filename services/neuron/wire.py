@@ -16,7 +16,9 @@ from cortex.v1 import neuron_service_pb2 as neuron
 from cortex.v1.neuron_service_pb2_grpc import add_NeuronServiceServicer_to_server
 from services.backplane.address import Address, own_host_name
 from services.backplane.changes import Changes
-from services.backplane.lifecycle import Shutdown, reloading
+from services.backplane.faults import Faults
+from services.backplane.first_ended import first_ended
+from services.backplane.lifecycle import EX_SOFTWARE, Shutdown, reloading
 from services.backplane.logs import LogSettings, configure
 from services.backplane.metrics import RpcMetrics, exposition, new_registry
 from services.backplane.reload import SettingsReload
@@ -58,12 +60,14 @@ class ServedNeuron:
         metrics_port: of `/metrics`; 0 where that is not served.
         identity: as the fleet knows it.
         metrics: what it counts.
+        broken: set once it cannot go on.
     """
 
     address: Address
     metrics_port: int
     identity: neuron.NeuronIdentity
     metrics: CollectorRegistry
+    broken: asyncio.Event
 
 
 async def serve(document: Document, shutdown: Shutdown) -> int:
@@ -73,10 +77,10 @@ async def serve(document: Document, shutdown: Shutdown) -> int:
         SettingsError: the `[neuron]` section cannot be used.
         PortTakenError: it cannot listen where it should.
     """
-    async with serving(document.section("neuron", NeuronSettings)):
+    async with serving(document.section("neuron", NeuronSettings)) as served:
         with reloading(_reload(document)):
-            await shutdown.wait()
-    return 0
+            await first_ended(shutdown.wait(), served.broken.wait())
+    return EX_SOFTWARE if served.broken.is_set() else 0
 
 
 def _reload(document: Document) -> SettingsReload:
@@ -110,6 +114,7 @@ async def serving(
         PortTakenError: it cannot listen where it should.
     """
     registry = new_registry("neuron")
+    faults = Faults(registry, "neuron")
     devices = await asyncio.to_thread(Devices, reserved_bytes=settings.reserved_memory_bytes)
     engines, problems = importable_engines(has_gpu=devices.has_gpu)
     identity = neuron.NeuronIdentity(
@@ -128,6 +133,7 @@ async def serving(
         problems=[*devices.problems, *problems],
         worker_command=worker_command,
         memory=memory or devices,
+        faults=faults,
     )
     registry.register(StatusCollector(board.report))
     listen = Address.parse(settings.metrics_listen) if settings.metrics_listen else None
@@ -140,9 +146,10 @@ async def serving(
 
     async with (
         exposition(registry, listen) as port,
+        faults.watching_loop(),
         daemon.serving(Address.parse(settings.listen), advertised) as address,
     ):
-        yield ServedNeuron(address, port, identity, registry)
+        yield ServedNeuron(address, port, identity, registry, faults.broken)
 
 
 def _build(
@@ -154,6 +161,7 @@ def _build(
     problems: list[str],
     worker_command: WorkerCommand,
     memory: MemoryReader,
+    faults: Faults,
 ) -> tuple[Daemon, StatusBoard]:
     metrics = NeuronMetrics(registry)
     changes = Changes()
@@ -161,7 +169,8 @@ def _build(
     supervisor = Supervisor(
         limits=settings.workers,
         memory_bytes=settings.workers.memory_bytes or machine_memory_bytes() * 9 // 10,
-        faults=devices,
+        device_faults=devices,
+        faults=faults,
         command=worker_command,
     )
     board = StatusBoard(
@@ -195,7 +204,11 @@ def _build(
     )
     worker_loads = WorkerLoads(instances=instances, assignments=assignments)
     recovery = Recovery(
-        instances=instances, supervisor=supervisor, worker_loads=worker_loads, metrics=metrics
+        instances=instances,
+        supervisor=supervisor,
+        worker_loads=worker_loads,
+        metrics=metrics,
+        faults=faults,
     )
     loader = Loader(
         instances=instances,
@@ -225,6 +238,7 @@ def _build(
         changes=changes,
         leader_epoch=leader_epoch,
         drain_seconds=settings.drain_seconds,
+        faults=faults,
     )
     server = Server(service_names=[_SERVICE], metrics=RpcMetrics(registry, "neuron"))
     server.add(add_NeuronServiceServicer_to_server, servicer)
@@ -237,7 +251,11 @@ def _build(
         recovery=recovery,
         supervisor=supervisor,
         membership=Membership(
-            registries=settings.registry, board=board, changes=changes, leader_epoch=leader_epoch
+            registries=settings.registry,
+            board=board,
+            changes=changes,
+            leader_epoch=leader_epoch,
+            faults=faults,
         ),
         board=board,
         devices=devices,
@@ -245,5 +263,6 @@ def _build(
         problems=problems,
         measure=measure,
         drain_seconds=settings.drain_seconds,
+        faults=faults,
     )
     return daemon, board

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable
 from typing import Any, TypeVar
 
 import grpc
 
-from services.backplane.errors import Reason
+from services.backplane.errors import FleetError, Reason
 from services.backplane.rpc.status import from_rpc_error
 
 T = TypeVar("T")
@@ -33,6 +34,13 @@ async def streaming(
         yield call
     except grpc.aio.AioRpcError as error:
         raise from_rpc_error(error, unavailable=unavailable) from error
+    except asyncio.CancelledError as error:
+        # gRPC cancels a call whose requests raised, and then says what it says to readers who are
+        # cancelled themselves. Such a reader is told the truth, or its task would end unseen.
+        task = asyncio.current_task()
+        if not call.cancelled() or (task is not None and task.cancelling()):
+            raise
+        raise FleetError(unavailable, "The call was cancelled.") from error
     finally:
         call.cancel()
 

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import enum
+import traceback
+from typing import Final
 
-from services.backplane.errors import FleetError
+from services.backplane.errors import FleetError, Reason
 from services.neuron.engine_api.task import Value
+
+_LONGEST_TRACE: Final = 8_000
 
 
 class TokenLogprob(Value, frozen=True, array_like=True):
@@ -75,7 +79,12 @@ class Ended(Value, frozen=True, tag="ended", array_like=True):
 
 
 class Failed(Value, frozen=True, tag="failed", array_like=True):
-    """The task failed. `reason` is a name of backplane.errors.Reason."""
+    """The task failed.
+
+    Attributes:
+        reason: a name of backplane.errors.Reason.
+        trace: for the daemon's log alone: of an exception that nobody foresaw.
+    """
 
     task_id: int
     reason: str
@@ -83,9 +92,20 @@ class Failed(Value, frozen=True, tag="failed", array_like=True):
     field: str | None = None
     retry_after_seconds: float | None = None
     facts: dict[str, str] = {}
+    trace: str = ""
 
 
 Event = Started | Queued | Prefilled | Delta | Ended | Failed
+
+
+def crashed(task_id: int, error: BaseException) -> Failed:
+    """The event that tells of an exception that nobody foresaw."""
+    return Failed(task_id, Reason.INTERNAL.value, "The engine failed at this.", trace=trace(error))
+
+
+def trace(error: BaseException) -> str:
+    """A traceback as text, without local variables, which may hold prompts and outputs."""
+    return "".join(traceback.format_exception(error))[-_LONGEST_TRACE:]
 
 
 def failed(task_id: int, error: FleetError) -> Failed:

@@ -152,8 +152,29 @@ class Beat(Value, frozen=True, tag="beat"):
     resident_bytes: int
 
 
+class Crashed(Value, frozen=True, tag="crashed"):
+    """An exception that nobody foresaw ended one command; the loop goes on.
+
+    Attributes:
+        place: where it was contained; a constant.
+        trace: the traceback, without local variables.
+    """
+
+    place: str
+    trace: str
+
+
 Report = (
-    Hello | LoadAdvanced | Loaded | LoadAborted | Unloaded | Stepped | Counted | Embedded | Beat
+    Hello
+    | LoadAdvanced
+    | Loaded
+    | LoadAborted
+    | Unloaded
+    | Stepped
+    | Counted
+    | Embedded
+    | Beat
+    | Crashed
 )
 
 _ENCODER: Final = msgspec.msgpack.Encoder()

@@ -8,6 +8,7 @@ import structlog
 from typing_extensions import override
 
 from services.backplane.errors import FleetError, Reason
+from services.backplane.faults import Faults
 from services.neuron.engine_api.model import ModelStats
 from services.neuron.instances.instances import Instance, Instances, State
 from services.neuron.instances.worker_loads import WorkerLoads
@@ -29,7 +30,9 @@ class Recovery(WorkerListener):
         supervisor: Supervisor,
         worker_loads: WorkerLoads,
         metrics: NeuronMetrics,
+        faults: Faults,
     ) -> None:
+        self._faults = faults
         self._instances = instances
         self._supervisor = supervisor
         self._metrics = metrics
@@ -91,6 +94,8 @@ class Recovery(WorkerListener):
                     return
                 if instance.state is State.RECOVERING:
                     self._give_up(instance, error)
+            except Exception as error:  # noqa: BLE001 - the other instances come back
+                self._give_up(instance, self._faults.note("recovery", error))
 
     async def _reload(self, instance: Instance) -> None:
         assert instance.key is not None
@@ -102,9 +107,13 @@ class Recovery(WorkerListener):
         link = instance.link
         assert link is not None
         for generation in list(instance.running):
-            generation.resume(link)
+            try:
+                generation.resume(link)
+            except Exception as error:  # noqa: BLE001 - the others go on
+                generation.fail(self._faults.note("recovery.resume", error))
 
     def _give_up(self, instance: Instance, error: FleetError) -> None:
         self._instances.move(instance, State.FAILED, error.message)
         for generation in list(instance.running):
-            generation.fail(FleetError(Reason.WORKER_LOST, error.message))
+            with self._faults.contained("recovery.fail"):
+                generation.fail(FleetError(Reason.WORKER_LOST, error.message))

@@ -18,6 +18,7 @@ from cortex.v1.registry_service_pb2_grpc import RegistryServiceStub
 from services.backplane import backoff, protobuf_time
 from services.backplane.changes import Changes
 from services.backplane.errors import FleetError, Reason
+from services.backplane.faults import Faults
 from services.backplane.first_ended import first_ended
 from services.backplane.rpc.calls import streaming
 from services.backplane.rpc.channels import open_channel
@@ -44,6 +45,7 @@ class Membership:
         board: StatusBoard,
         changes: Changes,
         leader_epoch: LeaderEpoch,
+        faults: Faults,
     ) -> None:
         """Attaches nowhere yet.
 
@@ -52,7 +54,9 @@ class Membership:
             board: makes the reports.
             changes: bumped whenever a report would differ.
             leader_epoch: which registry is obeyed.
+            faults: told of exceptions.
         """
+        self._faults = faults
         self._registries = tuple(registries)
         self._board = board
         self._changes = changes
@@ -65,7 +69,7 @@ class Membership:
     def start(self) -> None:
         """Attaches, and again whenever that ends, until `leave`."""
         if self._registries:
-            self._task = asyncio.create_task(self._live(), name="membership")
+            self._task = self._faults.vital(self._live(), name="membership", may_end=True)
 
     async def leave(self) -> None:
         """Says farewell and stops attaching."""
@@ -87,6 +91,8 @@ class Membership:
                 await self._attach(address)
             except FleetError as error:
                 log.info("registry.detached", address=address, reason=error.message)
+            except Exception as error:  # noqa: BLE001 - the next attempt may do better
+                self._faults.note("membership", error)
             if self.is_attached:
                 self.is_attached = False
                 pauses, turn = backoff.delays(first=0.2, cap=5.0), 0
@@ -104,11 +110,19 @@ class Membership:
         channel = open_channel(address)
         try:
             stub = RegistryServiceStub(channel)
-            call: Any = stub.Attach(reports.stream())
+            call: Any = stub.Attach(self._told(reports.stream()))
             async with streaming(call, unavailable=Reason.REGISTRY_UNAVAILABLE) as answers:
                 await self._listen(address, answers, reports)
         finally:
             await channel.close()
+
+    async def _told(
+        self, requests: AsyncGenerator[registry.AttachRequest]
+    ) -> AsyncGenerator[registry.AttachRequest]:
+        """The requests; gRPC would say nothing of an exception among them, only end the call."""
+        with self._faults.contained("membership.report"):
+            async for request in requests:
+                yield request
 
     async def _listen(
         self, address: str, answers: AsyncIterator[registry.AttachResponse], reports: _Reports

@@ -11,8 +11,7 @@ from cortex.v1 import neuron_service_pb2 as neuron
 from services.backplane.protobuf_time import duration, timestamp
 from services.neuron.devices.inventory import copied, within_budget
 from services.neuron.instances.instances import Instance, Instances, State
-from services.neuron.supervisor.listener import WorkerKey
-from services.neuron.supervisor.slot import SlotView
+from services.neuron.supervisor.listener import SlotView, WorkerKey
 from services.neuron.weights.inspect import capabilities
 
 _STATES: Final = {

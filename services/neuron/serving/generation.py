@@ -9,7 +9,6 @@ died, or past the end of its reasoning when that took too long.
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 from typing import assert_never
 
 import msgspec
@@ -36,20 +35,9 @@ from services.neuron.serving import convert
 from services.neuron.serving.accounting import Account
 from services.neuron.serving.delivery import Delivery
 from services.neuron.serving.event_sink import EventSink
-from services.neuron.supervisor.link import TaskListener, WorkerLink, failure
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class StallLimits:
-    """How long a generation may stand still before it fails.
-
-    Attributes:
-        slow_reader_seconds: seconds without credit from the reader before SLOW_READER.
-        recovery_seconds: seconds without a worker before WORKER_LOST.
-    """
-
-    slow_reader_seconds: float
-    recovery_seconds: float
+from services.neuron.serving.stall_limits import StallLimits
+from services.neuron.supervisor.link import WorkerLink, failed_task
+from services.neuron.supervisor.task_listener import TaskListener
 
 
 class Generation(TaskListener, RunningGeneration):
@@ -90,6 +78,7 @@ class Generation(TaskListener, RunningGeneration):
         )
         self._link: WorkerLink | None = None
         self._is_over = False
+        self._is_told = False
         self._is_resumed = False
         self._started: Started | None = None
         self._loop = asyncio.get_running_loop()
@@ -128,15 +117,21 @@ class Generation(TaskListener, RunningGeneration):
     def cancel(self) -> None:
         """Nobody reads any more: frees its place at once. No event follows."""
         if not self._is_over:
+            self._is_told = True
             self._withdraw()
             self._close("cancelled", None)
 
     @override
     def fail(self, error: FleetError) -> None:
-        if not self._is_over:
-            self._withdraw()
-            self._close("failed", error)
+        if self._is_told:
+            return
+        try:
+            if not self._is_over:
+                self._withdraw()
+                self._close("failed", error)
+        finally:  # the caller hears of it whatever goes wrong
             self._sink.failed(error)
+            self._is_told = True
 
     # What its worker does.
 
@@ -157,11 +152,8 @@ class Generation(TaskListener, RunningGeneration):
             case Ended():
                 self._on_ended(event)
             case Failed():
-                error = failure(event.reason, event.message)
-                error.field, error.facts = event.field, dict(event.facts)
-                error.retry_after_seconds = event.retry_after_seconds
                 self._link = None
-                self.fail(error)
+                self.fail(failed_task(event))
             case _:
                 assert_never(event)
 
@@ -245,6 +237,7 @@ class Generation(TaskListener, RunningGeneration):
         )
         self._close("finished", None)
         self._sink.finished(finished)
+        self._is_told = True
 
     def _usage(self) -> generation.Usage:
         started = self._started

@@ -15,8 +15,9 @@ from services.neuron.instances.instances import Instance, Instances
 from services.neuron.metrics import NeuronMetrics
 from services.neuron.serving import convert
 from services.neuron.serving.event_sink import EventSink
-from services.neuron.serving.generation import Generation, StallLimits
+from services.neuron.serving.generation import Generation
 from services.neuron.serving.prompt import Composed, compose
+from services.neuron.serving.stall_limits import StallLimits
 from services.neuron.settings import NeuronSettings
 
 

@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
-from typing import Final
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+from typing import Any, Final
 
 import structlog
 from typing_extensions import override
@@ -19,96 +19,26 @@ from typing_extensions import override
 from cortex.v1 import generation_pb2 as generation
 from cortex.v1 import neuron_service_pb2 as neuron
 from services.backplane.errors import FleetError, Reason
+from services.backplane.faults import Faults
 from services.backplane.rpc.status import pack
 from services.neuron.engine_api.events import TokenLogprob
-from services.neuron.serving import convert
 from services.neuron.serving.event_sink import EventSink
 from services.neuron.serving.generation import Generation
 from services.neuron.serving.generations import Generations
+from services.neuron.serving.pending import Pending
 from services.neuron.serving.prompt import is_large
 
 _MOST_SEQUENCES: Final = 8_192
-_DELTAS: Final = frozenset({"text", "reasoning", "tool_call"})
 
 log = structlog.get_logger()
-
-
-class Pending:
-    """What waits for the next message. Events, texts and ends keep their order per sequence."""
-
-    def __init__(self) -> None:
-        self._events: list[neuron.SequenceEvent] = []
-        self._texts: dict[int, tuple[list[str], list[int]]] = {}
-        self._ends: list[neuron.SequenceEnd] = []
-        # Sequences whose deltas of this message are all events: columns are applied after events.
-        self._as_events: set[int] = set()
-
-    def __bool__(self) -> bool:
-        return bool(self._events or self._texts or self._ends)
-
-    def event(self, sequence_id: int, event: generation.GenerateResponse) -> None:
-        """Adds an event."""
-        if event.WhichOneof("event") in _DELTAS:
-            self._deltas_as_events(sequence_id)
-        self._events.append(neuron.SequenceEvent(sequence_id=sequence_id, event=event))
-
-    def text(
-        self,
-        sequence_id: int,
-        text: str,
-        token_ids: Sequence[int],
-        logprobs: Sequence[TokenLogprob],
-    ) -> None:
-        """Adds plain text: to its column, unless it has to be an event."""
-        if logprobs:
-            self._deltas_as_events(sequence_id)
-        if sequence_id in self._as_events:
-            self.event(sequence_id, _text_event(text, token_ids, logprobs))
-            return
-        waiting = self._texts.get(sequence_id)
-        if waiting is None:
-            self._texts[sequence_id] = ([text], list(token_ids))
-        else:
-            waiting[0].append(text)
-            waiting[1].extend(token_ids)
-
-    def end(self, end: neuron.SequenceEnd) -> None:
-        """Adds the end of a sequence."""
-        self._ends.append(end)
-
-    def forget(self, sequence_id: int) -> None:
-        """Drops all that waits of a sequence."""
-        self._texts.pop(sequence_id, None)
-        self._events = [each for each in self._events if each.sequence_id != sequence_id]
-        self._ends = [each for each in self._ends if each.sequence_id != sequence_id]
-
-    def take(self) -> neuron.SessionResponse:
-        """The next message; nothing waits after it."""
-        events, texts, ends = self._events, self._texts, self._ends
-        self._events, self._texts, self._ends = [], {}, []
-        self._as_events.clear()
-        return neuron.SessionResponse(
-            events=events,
-            text_sequence_ids=texts,
-            texts=["".join(parts) for parts, _ in texts.values()],
-            text_token_counts=[len(ids) for _, ids in texts.values()],
-            ends=ends,
-        )
-
-    def _deltas_as_events(self, sequence_id: int) -> None:
-        """From here to the end of the message this sequence's deltas are events, the first too."""
-        self._as_events.add(sequence_id)
-        waiting = self._texts.pop(sequence_id, None)
-        if waiting is not None:
-            event = _text_event("".join(waiting[0]), waiting[1], ())
-            self._events.append(neuron.SequenceEvent(sequence_id=sequence_id, event=event))
 
 
 class SessionStream:
     """One caller's stream."""
 
-    def __init__(self, generations: Generations) -> None:
+    def __init__(self, generations: Generations, faults: Faults) -> None:
         self._generations = generations
+        self._faults = faults
         self._pending = Pending()
         self._wake = asyncio.Event()
         self._running: dict[int, Generation | None] = {}
@@ -124,9 +54,11 @@ class SessionStream:
         try:
             while True:
                 if self._pending:
-                    yield self._pending.take()
+                    yield self._message()
                     continue
-                if self._is_closing or (reading.done() and not self._running):
+                # Where nobody can cancel any more, nothing may run on.
+                is_deaf = reading.done() and (reading.cancelled() or reading.exception())
+                if self._is_closing or is_deaf or (reading.done() and not self._running):
                     break
                 self._wake.clear()
                 await self._wake.wait()
@@ -148,13 +80,43 @@ class SessionStream:
     async def _read(self, requests: AsyncIterator[neuron.SessionRequest]) -> None:
         async for request in requests:
             for sequence_id in request.cancelled_sequence_ids:
-                self._cancel(sequence_id)
+                self._do(sequence_id, self._cancel, sequence_id)
             for start in request.starts:
-                self._start(start)
+                self._do(start.sequence_id, self._start, start)
             for credit in request.credits:
-                running = self._running.get(credit.sequence_id)
-                if running is not None:
-                    running.grant(credit.tokens)
+                self._do(credit.sequence_id, self._grant, credit)
+
+    def _do(self, sequence_id: int, work: Callable[[Any], None], what: Any) -> None:
+        """Does something for one sequence; whatever it raises ends that sequence alone."""
+        try:
+            work(what)
+        except FleetError as error:
+            self._fail(sequence_id, error)
+        except Exception as error:  # noqa: BLE001 - the others go on
+            self._fail(sequence_id, self._faults.note("session", error, sequence_id=sequence_id))
+
+    def _fail(self, sequence_id: int, error: FleetError) -> None:
+        with self._faults.contained("session", sequence_id=sequence_id):
+            self._cancel(sequence_id)
+        self.add_end(neuron.SequenceEnd(sequence_id=sequence_id, failed=pack(error)))
+
+    def _message(self) -> neuron.SessionResponse:
+        """The next message, without the sequences whose text cannot be sent: they fail."""
+        try:
+            return self._pending.take()
+        except Exception as error:
+            faulty = self._pending.unsendable()
+            if not faulty:
+                raise
+            failure = self._faults.note("session.message", error)
+            for sequence_id in faulty:
+                self._fail(sequence_id, failure)
+            return self._pending.take()
+
+    def _grant(self, credit: neuron.SessionCredit) -> None:
+        running = self._running.get(credit.sequence_id)
+        if running is not None:
+            running.grant(credit.tokens)
 
     def _cancel(self, sequence_id: int) -> None:
         beginning = self._beginning.pop(sequence_id, None)
@@ -175,20 +137,17 @@ class SessionStream:
             return
         self._running[sequence_id] = None
         if len(self._running) > _MOST_SEQUENCES:
-            sink.failed(FleetError(Reason.QUEUE_FULL, "Too many sequences in one session."))
-        elif is_large(start.request):
+            raise FleetError(Reason.QUEUE_FULL, "Too many sequences in one session.")
+        if is_large(start.request):
             task = asyncio.create_task(self._begin_large(start, sink))
             self._beginning[sequence_id] = task
         else:
             self._begin(start, sink)
 
     def _begin(self, start: neuron.SessionStart, sink: _SequenceSink) -> None:
-        try:
-            self._running[start.sequence_id] = self._generations.begin(
-                start.request, sink, credit_tokens=start.credit_tokens
-            )
-        except FleetError as error:
-            sink.failed(error)
+        self._running[start.sequence_id] = self._generations.begin(
+            start.request, sink, credit_tokens=start.credit_tokens
+        )
 
     async def _begin_large(self, start: neuron.SessionStart, sink: _SequenceSink) -> None:
         try:
@@ -197,6 +156,8 @@ class SessionStream:
             )
         except FleetError as error:
             sink.failed(error)
+        except Exception as error:  # noqa: BLE001 - the caller has to hear of it
+            sink.failed(self._faults.note("session.begin", error))
         finally:
             if self._beginning.get(start.sequence_id) is asyncio.current_task():
                 del self._beginning[start.sequence_id]
@@ -250,9 +211,3 @@ class _SequenceSink(EventSink):
     def failed(self, error: FleetError) -> None:
         end = neuron.SequenceEnd(sequence_id=self.sequence_id, failed=pack(error))
         self.session.add_end(end)
-
-
-def _text_event(
-    text: str, token_ids: Sequence[int], logprobs: Sequence[TokenLogprob]
-) -> generation.GenerateResponse:
-    return generation.GenerateResponse(text=convert.text_delta(text, token_ids, logprobs))

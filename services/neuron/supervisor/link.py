@@ -9,11 +9,10 @@ from __future__ import annotations
 import asyncio
 import itertools
 from collections.abc import Callable
-from typing import Any, Protocol, TypeVar, assert_never
-
-import structlog
+from typing import Any, TypeVar, assert_never
 
 from services.backplane.errors import FleetError, Reason
+from services.backplane.faults import Faults
 from services.neuron.engine_api.events import Ended, Event, Failed
 from services.neuron.engine_api.frames import (
     AbandonLoad,
@@ -22,6 +21,7 @@ from services.neuron.engine_api.frames import (
     Command,
     Counted,
     CountTokens,
+    Crashed,
     Credit,
     Embedded,
     EmbedTexts,
@@ -38,22 +38,10 @@ from services.neuron.engine_api.frames import (
 )
 from services.neuron.engine_api.model import LoadPlan, ModelStats
 from services.neuron.engine_api.task import Prompt, Task
+from services.neuron.supervisor.task_listener import TaskListener
 
 T = TypeVar("T")
 K = TypeVar("K", int, str)
-log = structlog.get_logger()
-
-
-class TaskListener(Protocol):
-    """Callbacks of one task. Called from the event loop."""
-
-    def on_event(self, event: Event) -> None:
-        """Something happened; `Ended` and `Failed` are the last."""
-        ...
-
-    def on_worker_lost(self, error: FleetError) -> None:
-        """The process died with the task in it; nothing more will come from it."""
-        ...
 
 
 class WorkerLink:
@@ -65,6 +53,7 @@ class WorkerLink:
         *,
         on_stats: Callable[[str, ModelStats], None],
         task_ids: itertools.count[int],
+        faults: Faults,
     ) -> None:
         """Speaks to a process through `send`.
 
@@ -72,7 +61,9 @@ class WorkerLink:
             send: writes commands.
             on_stats: told how busy a model is, by instance.
             task_ids: unique over all processes, so that a late frame never finds a wrong task.
+            faults: told of exceptions, the worker's own among them.
         """
+        self._faults = faults
         self._send = send
         self._on_stats = on_stats
         self._task_ids = task_ids
@@ -109,8 +100,8 @@ class WorkerLink:
             FleetError: WORKER_LOST, the process has died.
         """
         self._check()
-        self._tasks[task.task_id] = listener
         self._send(Submit(task))
+        self._tasks[task.task_id] = listener
 
     def cancel(self, task_id: int) -> None:
         """Forgets a task, here and in the worker; its listener hears no more."""
@@ -174,8 +165,28 @@ class WorkerLink:
 
     # What the worker says.
 
-    def on_report(self, report: Report) -> None:  # noqa: C901, PLR0912 - one case per kind
-        """Brings a report to whoever waits for it."""
+    def on_report(self, report: Report) -> None:
+        """Brings a report to whoever waits for it. Never raises: other reports follow."""
+        try:
+            self._bring(report)
+        except Exception as error:  # noqa: BLE001 - it concerns those alone who wait for this one
+            failure = self._faults.note("worker.report", error)
+            for future in self._waiting_for(report):
+                _fail(future, failure)
+
+    def _waiting_for(self, report: Report) -> list[asyncio.Future[Any]]:
+        match report:
+            case Counted() | Embedded():
+                found: asyncio.Future[Any] | None = self._calls.get(report.call_id)
+            case LoadAdvanced() | Loaded() | LoadAborted():
+                found = self._loads.get(report.instance_id, (None, None))[0]
+            case Unloaded():
+                found = self._unloads.get(report.instance_id)
+            case _:
+                found = None
+        return [] if found is None else [found]
+
+    def _bring(self, report: Report) -> None:  # noqa: C901, PLR0912 - one case per kind
         match report:
             case Stepped():
                 for event in report.events:
@@ -188,10 +199,11 @@ class WorkerLink:
                 if report.error is None:
                     _settle(call, report)
                 else:
-                    _fail(call, failure(*report.error))
+                    _fail(call, _failure(*report.error))
             case LoadAdvanced():
                 if report.instance_id in self._loads:
-                    self._loads[report.instance_id][1](report)
+                    with self._faults.contained("worker.progress"):
+                        self._loads[report.instance_id][1](report)
             case Loaded():
                 if report.instance_id in self._loads:
                     _settle(self._loads[report.instance_id][0], report)
@@ -199,12 +211,14 @@ class WorkerLink:
                     self._send(Unload(report.instance_id))
             case LoadAborted():
                 if report.instance_id in self._loads:
-                    error = failure(report.reason, report.message)
+                    error = _failure(report.reason, report.message)
                     _fail(self._loads[report.instance_id][0], error)
             case Unloaded():
                 _settle(self._unloads.get(report.instance_id), report.freed_bytes)
             case Hello():
                 _settle(self.hello, report)
+            case Crashed():
+                self._faults.note_remote(report.place, report.trace)
             case _:
                 assert_never(report)
 
@@ -217,7 +231,8 @@ class WorkerLink:
         for future in [*waiting, *self._unloads.values(), *self._calls.values()]:
             _fail(future, error)
         for listener in tasks.values():
-            listener.on_worker_lost(error)
+            with self._faults.contained("worker.lost"):
+                listener.on_worker_lost(error)
 
     def _on_event(self, event: Event) -> None:
         task_id = event.task_id
@@ -226,13 +241,17 @@ class WorkerLink:
             return
         if isinstance(event, Ended | Failed):
             del self._tasks[task_id]
+            if isinstance(event, Failed) and event.trace:
+                self._faults.note_remote("worker.engine", event.trace, task_id=task_id)
         try:
             listener.on_event(event)
-        except Exception:
+        except Exception as error:  # noqa: BLE001
             # One listener's fault must not take the other sequences of the step with it.
-            log.exception("task.listener_crashed", task_id=task_id)
-            self.cancel(task_id)
-            listener.on_worker_lost(FleetError(Reason.INTERNAL, "The neuron failed."))
+            failure = self._faults.note("task", error, task_id=task_id)
+            with self._faults.contained("task", task_id=task_id):
+                self.cancel(task_id)
+            with self._faults.contained("task", task_id=task_id):
+                listener.fail(failure)
 
     async def _call(self, call_id: int, command: Command) -> Counted | Embedded:
         return await self._until(self._calls, call_id, command)
@@ -263,6 +282,14 @@ def _fail(future: asyncio.Future[Any] | None, error: FleetError) -> None:
         future.exception()  # nobody may be waiting, and that is no mistake
 
 
-def failure(reason: str, message: str) -> FleetError:
+def failed_task(event: Failed) -> FleetError:
+    """A task's failure as an error."""
+    error = _failure(event.reason, event.message)
+    error.field, error.facts = event.field, dict(event.facts)
+    error.retry_after_seconds = event.retry_after_seconds
+    return error
+
+
+def _failure(reason: str, message: str) -> FleetError:
     """A worker's failure as an error; reasons that the table lacks are INTERNAL."""
     return FleetError(Reason.__members__.get(reason, Reason.INTERNAL), message)

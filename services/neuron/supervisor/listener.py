@@ -1,4 +1,4 @@
-"""Worker key, and callbacks when its process starts, dies or is replaced."""
+"""Worker key, its state, and callbacks when its process starts, dies or is replaced."""
 
 from __future__ import annotations
 
@@ -16,6 +16,27 @@ class WorkerKey:
 
     engine: str
     device_ids: tuple[str, ...]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class SlotView:
+    """A slot's state, for the status.
+
+    Attributes:
+        key: which one.
+        state: `starting`, `running`, `restarting`, `quarantined`.
+        pid: of the running process, 0 where there is none.
+        deaths: since the daemon started.
+        last_words: of the last process that died.
+        load_cycles: loads since the running process started.
+    """
+
+    key: WorkerKey
+    state: str
+    pid: int
+    deaths: int
+    last_words: str
+    load_cycles: int
 
 
 class WorkerListener(Protocol):

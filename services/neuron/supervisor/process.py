@@ -23,6 +23,7 @@ import msgspec
 import structlog
 from typing_extensions import override
 
+from services.backplane.faults import Faults
 from services.backplane.first_ended import first_ended
 from services.neuron.engine_api.frames import (
     HEADER,
@@ -99,8 +100,9 @@ def environment(inherited: Mapping[str, str], *, device_ids: Sequence[str]) -> d
 class WorkerProcess(asyncio.Protocol):
     """One running worker. Made by `spawn`; ends once, and says how in `ended`."""
 
-    def __init__(self, on_report: Callable[[Report], None]) -> None:
+    def __init__(self, on_report: Callable[[Report], None], faults: Faults) -> None:
         self._on_report = on_report
+        self._faults = faults
         self._buffer = bytearray()
         self._transport: asyncio.WriteTransport | None = None
         self._process: asyncio.subprocess.Process
@@ -118,6 +120,7 @@ class WorkerProcess(asyncio.Protocol):
         engine: str,
         env: Mapping[str, str],
         on_report: Callable[[Report], None],
+        faults: Faults,
     ) -> WorkerProcess:
         """Starts a worker.
 
@@ -126,11 +129,12 @@ class WorkerProcess(asyncio.Protocol):
             engine: which engine it runs.
             env: its whole environment.
             on_report: called for each frame, in order, from the event loop; must not raise.
+            faults: told of exceptions.
 
         Raises:
             OSError: it cannot be started.
         """
-        self = cls(on_report)
+        self = cls(on_report, faults)
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
         with contextlib.ExitStack() as undo:
             undo.callback(ours.close)
@@ -214,7 +218,8 @@ class WorkerProcess(asyncio.Protocol):
                 return
             text = line.decode("utf-8", "replace").rstrip()
             self._tail.append(text)
-            log.debug("worker.wrote", pid=self.pid, text=text)
+            with self._faults.contained("worker.stderr"):
+                log.debug("worker.wrote", pid=self.pid, text=text)
 
     def _words(self) -> str:
         return "\n".join(self._tail)[-_LAST_WORDS_CHARACTERS:]

@@ -17,12 +17,13 @@ import time
 import structlog
 
 from services.backplane.errors import FleetError, Reason
+from services.backplane.faults import Faults
 from services.backplane.first_ended import first_ended
 from services.neuron.devices.watch import DeviceWatch
 from services.neuron.engine_api.frames import StopWorker
 from services.neuron.settings import WorkerLimits
 from services.neuron.supervisor.link import WorkerLink
-from services.neuron.supervisor.listener import WorkerKey, WorkerListener
+from services.neuron.supervisor.listener import SlotView, WorkerKey, WorkerListener
 from services.neuron.supervisor.process import Death, WorkerCommand, WorkerProcess, environment
 from services.neuron.supervisor.restart_policy import HealthLimits, RestartPolicy, WorkerHealth
 
@@ -30,27 +31,6 @@ _STOP_SECONDS = 2.0
 _GLANCE_SECONDS = 0.5
 
 log = structlog.get_logger()
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
-class SlotView:
-    """A slot's state, for the status.
-
-    Attributes:
-        key: which one.
-        state: `starting`, `running`, `restarting`, `quarantined`.
-        pid: of the running process, 0 where there is none.
-        deaths: since the daemon started.
-        last_words: of the last process that died.
-        load_cycles: loads since the running process started.
-    """
-
-    key: WorkerKey
-    state: str
-    pid: int
-    deaths: int
-    last_words: str
-    load_cycles: int
 
 
 class WorkerSlot:
@@ -66,8 +46,10 @@ class WorkerSlot:
         command: WorkerCommand,
         task_ids: itertools.count[int],
         device_watch: DeviceWatch,
+        faults: Faults,
     ) -> None:
         self.key = key
+        self._faults = faults
         self._device_watch = device_watch
         self._listener = listener
         self._limits = limits
@@ -86,7 +68,7 @@ class WorkerSlot:
         self._is_condemned = False
         self._stopping = asyncio.Event()
         self._up: asyncio.Future[WorkerLink] = asyncio.get_running_loop().create_future()
-        self._life = asyncio.create_task(self._live(), name=f"slot-{key.engine}")
+        self._life = faults.vital(self._live(), name="worker.slot", may_end=True)
         self._load_cycles = 0
         self.load_gate = asyncio.Lock()
         self._load_progressed_at = time.monotonic()
@@ -173,7 +155,9 @@ class WorkerSlot:
 
     async def _mourn(self, link: WorkerLink, death: Death) -> bool:
         """Tells of a death; True if no other process will come."""
-        said = await self._device_watch.cause(self.key.device_ids)
+        said = ""
+        with self._faults.contained("worker.cause"):
+            said = await self._device_watch.cause(self.key.device_ids)
         if said:
             death = dataclasses.replace(death, cause=f"{death.cause}; the driver says: {said}")
         self._restart_policy.note(time.monotonic())
@@ -204,7 +188,10 @@ class WorkerSlot:
                 self._device_watch.vacated(self.key.device_ids, pid), asyncio.sleep(seconds)
             )
 
-        await first_ended(over(), self._stopping.wait())
+        with self._faults.contained("worker.pause"):
+            ended = await first_ended(over(), self._stopping.wait())
+            if ended is not None:
+                ended.result()
 
     def _go_down(
         self,
@@ -225,7 +212,8 @@ class WorkerSlot:
             self._up.set_exception(failed)
             self._up.exception()
         # The listener first: a task that is lost asks its instance whether that will come back.
-        self._listener.on_worker_down(self.key, error, for_good=for_good, planned=planned)
+        with self._faults.fatal("worker.down"):
+            self._listener.on_worker_down(self.key, error, for_good=for_good, planned=planned)
         link.on_death(error)
 
     async def _one_process(self) -> tuple[WorkerLink, Death]:
@@ -235,27 +223,47 @@ class WorkerSlot:
             lambda *commands: process.send(*commands) if process else None,
             on_stats=self._listener.on_stats,
             task_ids=self._task_ids,
+            faults=self._faults,
         )
         env = environment(os.environ, device_ids=self.key.device_ids)
         try:
             process = await WorkerProcess.spawn(
-                self._command, engine=self.key.engine, env=env, on_report=link.on_report
+                self._command,
+                engine=self.key.engine,
+                env=env,
+                on_report=link.on_report,
+                faults=self._faults,
             )
         except OSError as error:
             return link, Death(1, f"the worker cannot be started: {error.strerror}", "")
+        except Exception as error:  # noqa: BLE001 - counts as a death, and is tried again as one
+            self._faults.note("worker.start", error)
+            return link, Death(1, "the worker cannot be started", "")
         self._process = process
         if self._stopping.is_set():
             process.kill("the daemon ended it")
-        self._listener.on_worker_changed()
+        with self._faults.contained("worker.changed"):
+            self._listener.on_worker_changed()
         watch = asyncio.create_task(self._watch(process, link))
         try:
             return link, await process.ended()
+        except Exception as error:  # noqa: BLE001 - likewise
+            self._faults.note("worker.life", error)
+            return link, Death(1, "the worker could not be watched any more", "", process.pid)
         finally:
             watch.cancel()
             process.kill("the daemon ended it")
             self._process = None
 
     async def _watch(self, process: WorkerProcess, link: WorkerLink) -> None:
+        """Ends the process when it misbehaves, and when it cannot be watched."""
+        try:
+            await self._watch_over(process, link)
+        except Exception as error:  # noqa: BLE001 - a process that nobody watches must not go on
+            self._faults.note("worker.watch", error)
+            process.kill("it could not be watched any more")
+
+    async def _watch_over(self, process: WorkerProcess, link: WorkerLink) -> None:
         """Lets the process in once it has said hello, then ends it when it misbehaves."""
         try:
             hello = await asyncio.wait_for(asyncio.shield(link.hello), self._limits.start_seconds)

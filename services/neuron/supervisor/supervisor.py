@@ -6,12 +6,13 @@ import asyncio
 import itertools
 from collections.abc import Mapping
 
+from services.backplane.faults import Faults
 from services.neuron.devices.watch import DeviceWatch, FaultReader
 from services.neuron.devices.xid_faults import DeviceFault
 from services.neuron.settings import WorkerLimits
-from services.neuron.supervisor.listener import WorkerKey, WorkerListener
+from services.neuron.supervisor.listener import SlotView, WorkerKey, WorkerListener
 from services.neuron.supervisor.process import WorkerCommand, python_worker
-from services.neuron.supervisor.slot import SlotView, WorkerSlot
+from services.neuron.supervisor.slot import WorkerSlot
 
 
 class Supervisor:
@@ -22,7 +23,8 @@ class Supervisor:
         *,
         limits: WorkerLimits,
         memory_bytes: int,
-        faults: FaultReader,
+        device_faults: FaultReader,
+        faults: Faults,
         command: WorkerCommand = python_worker,
     ) -> None:
         """Starts no process yet.
@@ -30,11 +32,13 @@ class Supervisor:
         Args:
             limits: of every worker.
             memory_bytes: most resident memory of one worker.
-            faults: asks the devices' driver.
+            device_faults: asks the devices' driver.
+            faults: told of exceptions.
             command: command line of a worker.
         """
-        self._device_watch = DeviceWatch(faults, on_lasting=self._on_lasting_fault)
+        self._device_watch = DeviceWatch(device_faults, on_lasting=self._on_lasting_fault)
         self._limits = limits
+        self._faults = faults
         self._memory_bytes = memory_bytes
         self._command = command
         self._task_ids = itertools.count(1)
@@ -52,6 +56,7 @@ class Supervisor:
                 command=self._command,
                 task_ids=self._task_ids,
                 device_watch=self._device_watch,
+                faults=self._faults,
             )
         return slot
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections import deque
 from typing import Final
 
-from services.backplane.errors import FleetError, context_too_long
+from services.backplane.errors import FleetError, Reason, context_too_long
 from services.neuron.engine_api.engine import LoadedModel
-from services.neuron.engine_api.frames import Embedded, EmbedTexts
+from services.neuron.engine_api.events import trace
+from services.neuron.engine_api.frames import Crashed, Embedded, EmbedTexts
+from services.neuron.engine_api.model import EnginePoisoned
 from services.neuron.worker.link import DaemonLink
 from services.neuron.worker.models import WorkerInstances, gone
 
@@ -55,7 +57,7 @@ class Embeddings:
                 raise inputs
             self._jobs.append(_Job(call, self._fitted(call, inputs)))
         except FleetError as error:
-            self._refuse(call, error)
+            self.refuse(call, error)
 
     def advance(self) -> None:
         """Embeds one slice of the first call.
@@ -70,7 +72,14 @@ class Embeddings:
             part = self._model(job.call).embed(job.next_slice())
         except FleetError as error:
             self._jobs.popleft()
-            self._refuse(job.call, error)
+            self.refuse(job.call, error)
+            return
+        except (EnginePoisoned, KeyboardInterrupt, SystemExit):
+            raise
+        except BaseException as error:  # noqa: BLE001 - it ends this call alone
+            self._jobs.popleft()
+            self.refuse(job.call, FleetError(Reason.INTERNAL, "The engine failed at this."))
+            self._link.send(Crashed("worker.embed", trace(error)))
             return
         job.vectors += [tuple(vector) for vector in part]
         if len(job.vectors) == len(job.inputs):
@@ -92,5 +101,6 @@ class Embeddings:
             raise gone(call.instance_id)
         return instance.model
 
-    def _refuse(self, call: EmbedTexts, error: FleetError) -> None:
+    def refuse(self, call: EmbedTexts, error: FleetError) -> None:
+        """Answers a call with an error."""
         self._link.send(Embedded(call.call_id, error=(error.reason.value, error.message)))

@@ -12,14 +12,16 @@ import queue
 import threading
 from collections.abc import Sequence
 
-from services.backplane.errors import FleetError
+from services.backplane.errors import FleetError, Reason
 from services.neuron.engine_api.engine import Interruptible
+from services.neuron.engine_api.events import trace
 from services.neuron.engine_api.frames import (
     AbandonLoad,
     Cancel,
     Command,
     Counted,
     CountTokens,
+    Crashed,
     Credit,
     EmbedTexts,
     Load,
@@ -68,7 +70,28 @@ class Inbox:
         self._credits: dict[int, int] = {}  # what came for tasks that are still tokenised
 
     def put_command(self, command: Command) -> None:
-        """Tokenises what has text and queues the rest; called by the reader thread."""
+        """Tokenises what has text and queues the rest; called by the reader thread.
+
+        Never raises: what goes wrong with a command ends that command alone.
+        """
+        try:
+            self._put(command)
+        except BaseException as error:  # noqa: BLE001 - the thread reads everybody's commands
+            self._give_up(command, error)
+
+    def _give_up(self, command: Command, error: BaseException) -> None:
+        """Ends one command for an exception that nobody foresaw, or for a panic of Rust's."""
+        failure = FleetError(Reason.INTERNAL, "The engine failed at this text.")
+        match command:
+            case Submit(task=task):
+                self._hand_over(task, failure)
+            case CountTokens() | EmbedTexts():
+                self._answer(command, failure)
+            case _:  # nobody waits for its answer
+                pass
+        self._link.send(Crashed("worker.inbox", trace(error)))
+
+    def _put(self, command: Command) -> None:
         match command:
             case Submit(task=task):
                 self._put_task(task)
@@ -77,8 +100,8 @@ class Inbox:
             case EmbedTexts(inputs=inputs):
                 self._put_texts(command, inputs)
             case Cancel(task_ids=task_ids):
-                self._interrupt(frozenset(task_ids))
                 self._put_cancel(command)
+                self._interrupt(frozenset(task_ids))
             case Credit():
                 self._put_credit(command)
             case _:
@@ -158,6 +181,8 @@ class Inbox:
             self._hand_over(task, error)
         except Abandoned:
             return
+        except BaseException as error:  # noqa: BLE001 - the thread tokenises for everybody
+            self._give_up(Submit(task), error)
 
     def _hand_over(self, task: Task, ids: list[int] | FleetError) -> None:
         """Queues a task with the credit that came meanwhile, unless it was cancelled."""
@@ -179,6 +204,8 @@ class Inbox:
             ]
         except FleetError as error:
             self._answer(call, error)
+        except BaseException as error:  # noqa: BLE001 - likewise
+            self._give_up(call, error)
         else:
             self._answer(call, ids)
 

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import queue
 import socket
 import threading
+import traceback
 from collections.abc import Callable
 from typing import Final
 
 import msgspec
 
+from services.backplane.lifecycle import EX_SOFTWARE
 from services.neuron.engine_api.frames import (
     COMMANDS,
     HEADER,
@@ -81,6 +84,9 @@ class DaemonLink:
             except OSError:
                 self._is_broken.set()
                 return
+            except BaseException:  # noqa: BLE001 - a worker that cannot answer is of no use
+                traceback.print_exc()
+                os._exit(EX_SOFTWARE)
             if None in reports:
                 return
 

@@ -9,9 +9,9 @@ from collections.abc import Generator
 from typing import Final
 
 from services.neuron.engine_api.engine import Engine, LoadedModel
-from services.neuron.engine_api.events import Ended, Failed
-from services.neuron.engine_api.frames import LoadAborted, LoadAdvanced
-from services.neuron.engine_api.model import LoadFailed, LoadPlan, LoadStep
+from services.neuron.engine_api.events import Ended, Failed, trace
+from services.neuron.engine_api.frames import Crashed, LoadAborted, LoadAdvanced
+from services.neuron.engine_api.model import EnginePoisoned, LoadFailed, LoadPlan, LoadStep
 from services.neuron.engine_api.task import Prompt, SamplingParams, Segment, StopParams, Task
 from services.neuron.worker.link import DaemonLink
 
@@ -96,6 +96,11 @@ class LoadQueue:
             self._fail(error)
         except MemoryError:
             self._fail(LoadFailed("OUT_OF_MEMORY", "The process ran out of memory."))
+        except (EnginePoisoned, KeyboardInterrupt, SystemExit):
+            raise
+        except BaseException as error:  # noqa: BLE001 - it ends this load alone
+            self._fail(_crashed(error))
+            self._link.send(Crashed("worker.load", trace(error)))
         else:
             self._report(step)
         return None
@@ -124,6 +129,13 @@ class LoadQueue:
             model.close()
             self._fail(error)
             return None
+        except (EnginePoisoned, KeyboardInterrupt, SystemExit):
+            raise
+        except BaseException as error:  # noqa: BLE001 - likewise
+            model.close()
+            self._fail(_crashed(error))
+            self._link.send(Crashed("worker.load", trace(error)))
+            return None
         self._finish()
         return Ready(plan, model, time.monotonic() - self._started_at)
 
@@ -135,6 +147,10 @@ class LoadQueue:
     def _finish(self) -> None:
         self._plan = None
         self._steps = None
+
+
+def _crashed(error: BaseException) -> LoadFailed:
+    return LoadFailed("LOAD_FAILED", f"The engine failed at this model: {type(error).__name__}.")
 
 
 def _try_out(model: LoadedModel) -> None:

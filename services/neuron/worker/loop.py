@@ -6,13 +6,14 @@ import os
 import time
 from typing import Final
 
-from services.backplane.errors import FleetError
+from services.backplane.errors import FleetError, Reason
 from services.neuron.engine_api.engine import Engine
-from services.neuron.engine_api.events import Ended, Failed, failed
+from services.neuron.engine_api.events import Ended, Failed, crashed, failed, trace
 from services.neuron.engine_api.frames import (
     AbandonLoad,
     Beat,
     Cancel,
+    Crashed,
     Credit,
     Hello,
     Load,
@@ -23,7 +24,7 @@ from services.neuron.engine_api.frames import (
     Unload,
     Unloaded,
 )
-from services.neuron.engine_api.model import LoadPlan, ModelStats
+from services.neuron.engine_api.model import EnginePoisoned, LoadPlan, ModelStats
 from services.neuron.worker.embedding import Embeddings
 from services.neuron.worker.inbox import Inbox, TokenisedTask, TokenisedTexts, Work
 from services.neuron.worker.link import DaemonLink
@@ -72,7 +73,7 @@ class EngineLoop:
 
     def _turn(self) -> None:
         for work in self._inbox.take(wait_seconds=0 if self._is_busy else _TICK_SECONDS):
-            self._do(work)
+            self._attempt(work)
         self._free_leaving()
         self._advance_load()
         self._embeddings.advance()
@@ -87,6 +88,40 @@ class EngineLoop:
             or self._embeddings.is_busy
             or any(instance.model.has_work for instance in self._instances.all())
         )
+
+    def _attempt(self, work: Work) -> None:
+        """Does some work; an exception that nobody foresaw ends it alone, and the loop goes on.
+
+        Raises:
+            EnginePoisoned: the process must be replaced.
+        """
+        try:
+            self._do(work)
+        except (EnginePoisoned, KeyboardInterrupt, SystemExit):
+            raise
+        # Libraries written in Rust raise panics that are no `Exception`.
+        except BaseException as error:  # noqa: BLE001
+            self._give_up(work, error)
+
+    def _give_up(self, work: Work, error: BaseException) -> None:
+        match work:
+            case TokenisedTask(task=task):
+                instance = self._instances.get(task.instance_id)
+                if instance is not None:
+                    instance.tasks.discard(task.task_id)
+                    instance.model.cancel(task.task_id)
+                stats = ModelStats() if instance is None else instance.model.stats()
+                event = crashed(task.task_id, error)
+                self._link.send(Stepped(task.instance_id, (event,), stats))
+                return
+            case Load(plan=plan):
+                told = f"The engine failed: {type(error).__name__}."
+                self._link.send(LoadAborted(plan.instance_id, Reason.LOAD_FAILED.value, told))
+            case TokenisedTexts(call=call):
+                self._embeddings.refuse(call, FleetError(Reason.INTERNAL, "The engine failed."))
+            case _:  # nobody waits for its answer
+                pass
+        self._link.send(Crashed("worker.command", trace(error)))
 
     def _do(self, work: Work) -> None:
         match work:

@@ -1,7 +1,10 @@
 from __future__ import annotations
 
+from prometheus_client import CollectorRegistry
+
 from cortex.v1 import model_pb2 as model
 from services.backplane.changes import Changes
+from services.backplane.faults import Faults
 from services.neuron.devices.inventory import Devices
 from services.neuron.instances.instances import Instance, Instances, State
 from services.neuron.instances.load import Loader
@@ -25,7 +28,11 @@ async def test_devices_are_measured_before_the_copy_is_reported_gone():
 
     devices = Devices(reserved_bytes=0)
     supervisor = Supervisor(
-        limits=WorkerLimits(), memory_bytes=1, faults=devices, command=python_worker
+        limits=WorkerLimits(),
+        memory_bytes=1,
+        device_faults=devices,
+        faults=Faults(CollectorRegistry(), "neuron"),
+        command=python_worker,
     )
     unloader = Unloader(
         instances=instances,

@@ -6,8 +6,7 @@ from services.backplane.changes import Changes
 from services.neuron.engine_api.model import ModelInfo
 from services.neuron.instances.instances import Instance, Instances
 from services.neuron.membership.report import StatusBoard
-from services.neuron.supervisor.listener import WorkerKey
-from services.neuron.supervisor.slot import SlotView
+from services.neuron.supervisor.listener import SlotView, WorkerKey
 
 GIB = 1 << 30
 

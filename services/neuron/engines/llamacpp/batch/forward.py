@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from services.neuron.engine_api.events import Event
+from services.neuron.engine_api.events import Event, crashed
+from services.neuron.engine_api.model import EnginePoisoned
 from services.neuron.engines.llamacpp.batch.batch import TokenBatch
 from services.neuron.engines.llamacpp.batch.context import Context
 from services.neuron.engines.llamacpp.batch.prefill import shares
@@ -55,7 +56,13 @@ class Forward:
         self.steps += 1
         events: list[Event] = []
         for stream, count, place in rows:
-            self._advance(stream, count, place, events)
+            try:
+                self._advance(stream, count, place, events)
+            except (EnginePoisoned, KeyboardInterrupt, SystemExit):
+                raise
+            except BaseException as error:  # noqa: BLE001 - it ends this stream alone
+                events.append(crashed(stream.task.task_id, error))
+                stream.is_done = True
         return events
 
     def interrupt(self, task_ids: Collection[int]) -> None:

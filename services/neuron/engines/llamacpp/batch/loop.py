@@ -8,7 +8,8 @@ from collections.abc import Collection, Sequence
 from typing_extensions import override
 
 from services.neuron.engine_api.engine import Interruptible
-from services.neuron.engine_api.model import ModelInfo, ModelStats
+from services.neuron.engine_api.events import crashed
+from services.neuron.engine_api.model import EnginePoisoned, ModelInfo, ModelStats
 from services.neuron.engine_api.task import Task
 from services.neuron.engines.common.admission import Waiting
 from services.neuron.engines.common.constraint import ConstraintCompiler
@@ -106,7 +107,12 @@ class Loop(GeneratingModel[Prepared], Interruptible):
     @override
     def _admit(self, now: float) -> None:
         while len(self._running) < len(self._slots) and (waiting := self._queue.pop()) is not None:
-            self._start(waiting, now)
+            try:
+                self._start(waiting, now)
+            except (EnginePoisoned, KeyboardInterrupt, SystemExit):
+                raise
+            except BaseException as error:  # noqa: BLE001 - it ends this task alone
+                self._events.append(crashed(waiting.key, error))
 
     @override
     def _run_step(self) -> None:
@@ -125,11 +131,12 @@ class Loop(GeneratingModel[Prepared], Interruptible):
             piece=self._pieces.__getitem__,
         )
         transcript.add_credit(prepared.extra_credit)
+        sampler = self._new_sampler(prepared)  # before the slot: it may raise
         stream = Stream(
             prepared,
             slot=self._take_slot(prepared),
             transcript=transcript,
-            sampler=self._new_sampler(prepared),
+            sampler=sampler,
             queued_seconds=now - waiting.since,
         )
         self._running[task.task_id] = stream

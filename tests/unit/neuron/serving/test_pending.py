@@ -5,7 +5,7 @@ from __future__ import annotations
 from cortex.v1 import generation_pb2 as g
 from cortex.v1 import neuron_service_pb2 as n
 from services.neuron.engine_api.events import TokenLogprob
-from services.neuron.serving.session import Pending
+from services.neuron.serving.pending import Pending
 
 
 def started(prompt_tokens: int = 1) -> g.GenerateResponse:

@@ -1,0 +1,24 @@
+"""What a task is told while it runs in a worker."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from services.backplane.errors import FleetError
+from services.neuron.engine_api.events import Event
+
+
+class TaskListener(Protocol):
+    """Callbacks of one task. Called from the event loop."""
+
+    def fail(self, error: FleetError) -> None:
+        """Ends it."""
+        ...
+
+    def on_event(self, event: Event) -> None:
+        """Something happened; `Ended` and `Failed` are the last."""
+        ...
+
+    def on_worker_lost(self, error: FleetError) -> None:
+        """The process died with the task in it; nothing more will come from it."""
+        ...
