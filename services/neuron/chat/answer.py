@@ -67,8 +67,9 @@ class ChatStyle:
         tools = formats.tools_of(chat)
         opened = self.markers is not None and is_opened(tail, self.markers)
         if forced.is_forced(chat):
-            constraint = Constraint(ConstraintKind.JSON_SCHEMA, forced.schema(chat, tools))
-            parser = forced.parser(Calls(new_id), tools)
+            call = forced.forced_call(chat, tools)
+            constraint = Constraint(ConstraintKind.JSON_SCHEMA, call.schema)
+            parser = call.parser(Calls(new_id), tools)
         else:
             parser = self._parser(chat, tools, new_id, is_constrained=constraint is not None)
         if self.markers is None or isinstance(parser, harmony.HarmonyParser):

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
 from cortex.v1 import conversation_pb2 as conversation
 from services.backplane.errors import FleetError, Reason
+from services.neuron.chat.json_values import loads
 
 Message = dict[str, Any]
 _ROLES: Final = {
@@ -98,8 +98,8 @@ def _content(parts: Sequence[conversation.Part]) -> str | list[dict[str, str]]:
 
 def _call(call: conversation.ToolCall) -> Message:
     try:
-        arguments: Any = json.loads(call.arguments_json or "{}")
-    except (ValueError, RecursionError):
+        arguments: Any = loads(call.arguments_json or "{}")
+    except ValueError:
         arguments = call.arguments_json
     function = {"name": call.name, "arguments": arguments}
     return {"id": call.call_id, "type": "function", "function": function}
@@ -118,8 +118,8 @@ def _result(result: conversation.ToolResult) -> Message:
 
 def _tool(index: int, tool: conversation.Tool) -> dict[str, Any]:
     try:
-        parameters: Any = json.loads(tool.parameters_schema_json or "{}")
-    except (ValueError, RecursionError) as error:
+        parameters: Any = loads(tool.parameters_schema_json or "{}")
+    except ValueError as error:
         field = f"tools.{index}.parameters_schema_json"
         raise FleetError(Reason.BAD_REQUEST, f"Not JSON: {error}.", field=field) from error
     return {

@@ -21,6 +21,7 @@ import jinja2.sandbox
 
 from cortex.v1 import conversation_pb2 as conversation
 from services.backplane.errors import FleetError, Reason
+from services.neuron.chat.json_values import loads, well_formed
 from services.neuron.chat.messages import Message, to_messages, to_tools
 from services.neuron.chat.reasoning import SPELLINGS
 from services.neuron.chat.segments import END_MARK, ControlTokens, unguard
@@ -137,7 +138,8 @@ class ChatTemplate:
         complaint: FleetError | None = None
         for variant in variants(messages):
             try:
-                text = self._template.render({**context, "messages": variant})
+                # templates written in JSON have emoji in two halves
+                text = well_formed(self._template.render({**context, "messages": variant}))
             except Exception as error:  # noqa: BLE001 - a template is foreign code
                 words = str(error)[:_LONGEST_COMPLAINT] or type(error).__name__
                 failure = _failed(f"The model's chat template refuses the chat: {words}")
@@ -188,8 +190,8 @@ def _own(chat: conversation.Chat) -> dict[str, Any]:
         return {}
     field = "template_variables_json"
     try:
-        variables: Any = json.loads(chat.template_variables_json)
-    except (ValueError, RecursionError) as error:
+        variables: Any = loads(chat.template_variables_json)
+    except ValueError as error:
         raise FleetError(Reason.BAD_REQUEST, f"Not JSON: {error}.", field=field) from error
     if not isinstance(variables, dict):
         raise FleetError(Reason.BAD_REQUEST, "Not a JSON object.", field=field)

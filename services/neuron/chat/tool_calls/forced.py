@@ -1,17 +1,21 @@
 """Calls that must be made: `tool_choice` required or named, enforced from the first token on.
 
 The output is constrained to one call object whatever the model's own format is, so that the
-smallest model can do it, and read as that object.
+smallest model can do it, and read as that object. What cannot be enforced of a tool's schema is
+left out, and told as a repair of its calls; for a tool that is `strict` the request is refused.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Mapping
 from typing import Any, Final
 
 from cortex.v1 import conversation_pb2 as conversation
 from services.backplane.errors import FleetError, Reason
+from services.neuron.chat.schemas.document import SchemaDocument
+from services.neuron.chat.schemas.enforcing import SchemaWriter
 from services.neuron.chat.stream import ChatParser
 from services.neuron.chat.tool_calls.parsing.calls import Calls, Tools
 from services.neuron.chat.tool_calls.parsing.json_call import JsonCall
@@ -20,10 +24,31 @@ from services.neuron.chat.tool_calls.parsing.region import LeadingParser
 # Keys by which a schema says more about arguments that it does not list.
 _OPENING: Final = frozenset(
     {
-        "$ref", "additionalProperties", "allOf", "anyOf", "oneOf", "patternProperties",
-        "unevaluatedProperties",
+        "$ref", "additionalProperties", "allOf", "anyOf", "dependencies", "dependentSchemas", "if",
+        "oneOf", "patternProperties", "unevaluatedProperties",
     }
 )  # fmt: skip
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class ForcedCall:
+    """A call that must be made.
+
+    Attributes:
+        schema: JSON Schema of the call object.
+        repairs: tool name to what its calls are not held to; only tools with something to say.
+    """
+
+    schema: str
+    repairs: Mapping[str, str]
+
+    def parser(self, calls: Calls, tools: Tools) -> ChatParser:
+        """Reads the one call."""
+
+        def reader() -> JsonCall:
+            return JsonCall(calls, tools, repairs=self.repairs)
+
+        return LeadingParser(calls=calls, begins="{", reader=reader)
 
 
 def is_forced(chat: conversation.Chat) -> bool:
@@ -31,11 +56,12 @@ def is_forced(chat: conversation.Chat) -> bool:
     return chat.tool_choice.WhichOneof("mode") in {"required", "named"}
 
 
-def schema(chat: conversation.Chat, tools: Tools) -> str:
-    """JSON Schema of the call that must be made.
+def forced_call(chat: conversation.Chat, tools: Tools) -> ForcedCall:
+    """The call that must be made.
 
     Raises:
-        FleetError: BAD_REQUEST, there is no tool to call, or none of that name.
+        FleetError: BAD_REQUEST, there is no tool to call, or none of that name; BAD_CONSTRAINT, a
+            strict tool's schema cannot be enforced.
     """
     named = chat.tool_choice.named
     if named and named not in tools.parameters:
@@ -46,27 +72,57 @@ def schema(chat: conversation.Chat, tools: Tools) -> str:
         raise FleetError(
             Reason.BAD_REQUEST, "A call is required, but there are no tools.", field="tool_choice"
         )
-    wanted = {named: tools.parameters[named]} if named else tools.parameters
-    alternatives = [_call(name, parameters) for name, parameters in wanted.items()]
+    alternatives: list[dict[str, Any]] = []
     definitions: dict[str, Any] = {}
-    for parameters in wanted.values():
-        for key in ("$defs", "definitions"):
-            definitions.setdefault(key, {}).update(parameters.get(key, {}))
+    repairs: dict[str, str] = {}
+    for index, tool in enumerate(chat.tools):
+        if named and tool.name != named:
+            continue
+        try:
+            arguments, writer = _arguments(tools.parameters[tool.name], index, tool.strict)
+        except RecursionError as error:
+            raise _refused(tool, index, "its schema is nested too deeply") from error
+        if writer.left_out and tool.strict:
+            raise _refused(tool, index, f"{writer.left_out[0]!r} cannot be enforced")
+        if writer.left_out:
+            repairs[tool.name] = f"not held to {', '.join(writer.left_out)} of the tool's schema"
+        definitions |= writer.definitions
+        alternatives.append(_call(tool.name, arguments))
     whole = {"anyOf": alternatives} if len(alternatives) > 1 else alternatives[0]
-    return json.dumps(whole | {key: value for key, value in definitions.items() if value})
+    text = json.dumps(whole | ({"$defs": definitions} if definitions else {}))
+    return ForcedCall(text, repairs)
 
 
-def parser(calls: Calls, tools: Tools) -> ChatParser:
-    """Reads the one call."""
-    return LeadingParser(calls=calls, begins="{", reader=lambda: JsonCall(calls, tools))
-
-
-def _call(name: str, parameters: Mapping[str, Any]) -> dict[str, Any]:
-    own = {key: value for key, value in parameters.items() if key not in {"$defs", "definitions"}}
-    arguments: dict[str, Any] = {"type": "object", **own}
-    if own.get("properties") and not own.keys() & _OPENING:
+def _arguments(
+    parameters: Mapping[str, Any],
+    index: int,
+    strict: bool,  # noqa: FBT001 - of one caller
+) -> tuple[dict[str, Any], SchemaWriter]:
+    """The schema of a tool's arguments, with everything that it refers to beside it."""
+    document = SchemaDocument(parameters)
+    writer = SchemaWriter(document, prefix=f"t{index}_", may_relax=not strict)
+    try:
+        own = document.followed(document.root)
+    except LookupError:
+        own = document.root
+    written: dict[str, Any] = writer.write(own) or {}
+    written["type"] = "object"
+    if not own.keys() & _OPENING:
         # a small model that may add arguments of its own does not stop adding them
-        arguments["additionalProperties"] = False
+        listed = {key: {} for key in written.get("required", ())} | written.get("properties", {})
+        written |= {"properties": listed, "additionalProperties": False}
+    return written, writer
+
+
+def _refused(tool: conversation.Tool, index: int, why: str) -> FleetError:
+    return FleetError(
+        Reason.BAD_CONSTRAINT,
+        f"A call of the tool {tool.name!r} cannot be forced: {why}.",
+        field=f"tools.{index}.parameters_schema_json",
+    )
+
+
+def _call(name: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "type": "object",
         "properties": {"name": {"const": name}, "arguments": arguments},

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from cortex.v1 import conversation_pb2 as conversation
 from services.backplane.errors import FleetError, Reason
+from services.neuron.chat.json_values import loads
 from services.neuron.chat.stream import ChatParser
 from services.neuron.chat.tool_calls.families import (
     deepseek,
@@ -93,7 +93,7 @@ def tools_of(chat: conversation.Chat) -> Tools:
     parameters: dict[str, Mapping[str, Any]] = {}
     for tool in chat.tools:
         try:
-            schema: Any = json.loads(tool.parameters_schema_json or "{}")
+            schema: Any = loads(tool.parameters_schema_json or "{}")
         except ValueError:
             schema = {}
         parameters[tool.name] = schema if isinstance(schema, dict) else {}

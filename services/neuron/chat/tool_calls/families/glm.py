@@ -15,7 +15,7 @@ from typing import Final
 from typing_extensions import override
 
 from services.neuron.chat.stream import ChatParser
-from services.neuron.chat.tool_calls.parsing.arguments import coerce, dumps, opened
+from services.neuron.chat.tool_calls.parsing.arguments import dumps, json_of, opened
 from services.neuron.chat.tool_calls.parsing.calls import CallProgress, CallReader, Calls, Tools
 from services.neuron.chat.tool_calls.parsing.json_arguments import JsonArguments
 from services.neuron.chat.tool_calls.parsing.json_call import JsonCallList
@@ -116,8 +116,7 @@ class GlmCall(CallReader):
         match self._odd, self._text.partition(_VALUE):
             case [_Key(key)], (before, tag, value) if tag and not before.strip():
                 self._begin_pair(key)
-                schema = self._tools.property_schema(self._name, key)
-                self._calls.arguments(opened(value, schema))
+                self._calls.arguments(opened(value, self._tools.kinds(self._name, key)))
             case _ if not self._told:
                 self._calls.arguments("{")
             case _:
@@ -168,7 +167,7 @@ class GlmCall(CallReader):
     def _end_key_in_value(self, text: str) -> None:
         """A value may speak of keys; one that the tool has comes behind a value without an end."""
         value, tag, key = text.rpartition(_KEY)
-        known = self._tools.property_schema(self._name, key.strip())
+        known = self._tools.knows(self._name, key.strip())
         if tag and known and CLOSING not in value:
             self._calls.arguments("", repair=_LOST_TAG)
             self._end_value(value.rstrip())
@@ -195,9 +194,8 @@ class GlmCall(CallReader):
                 pass
 
     def _tell(self, key: _Key, value: _Value) -> None:
-        schema = self._tools.property_schema(self._name, key.text)
         self._begin_pair(key.text)
-        self._calls.arguments(dumps(coerce(value.text, schema)))
+        self._calls.arguments(json_of(value.text, self._tools.kinds(self._name, key.text)))
 
     def _begin_pair(self, key: str) -> None:
         self._calls.arguments(f"{', ' if self._told else '{'}{dumps(key)}: ")

@@ -7,6 +7,8 @@ import enum
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, Protocol
 
+from services.neuron.chat.schemas import kinds
+from services.neuron.chat.schemas.document import SchemaDocument, regular
 from services.neuron.chat.stream import Piece, TextPiece, ToolCallPiece
 from services.neuron.chat.tool_calls.parsing.arguments import dumps
 
@@ -23,24 +25,27 @@ class Tools:
 
     parameters: Mapping[str, Mapping[str, Any]]
 
-    def property_schema(self, name: str, key: str) -> Mapping[str, Any]:
-        """The schema of one argument; empty where it is not known."""
-        properties = self.parameters.get(name, {}).get("properties")
-        if not isinstance(properties, dict):
-            return {}
-        schema: Any = properties.get(key)  # pyright: ignore[reportUnknownMemberType] - JSON
-        return schema if isinstance(schema, dict) else {}
+    def knows(self, name: str, key: str) -> bool:
+        """Whether a tool's schema says something of an argument."""
+        return kinds.property_schema(self._document(name), key) is not None
+
+    def kinds(self, name: str, key: str) -> frozenset[str]:
+        """The types that an argument may have; all where its schema is not known."""
+        document = self._document(name)
+        return kinds.kinds(kinds.property_schema(document, key), document)
 
     def by_arguments(self, keys: Sequence[str]) -> str | None:
         """The only tool that takes all of these arguments and needs no others; None if unclear."""
-        fitting = [
-            name
-            for name, schema in self.parameters.items()
-            if keys
-            and set(keys) <= set(schema.get("properties", ()))
-            and set(schema.get("required", ())) <= set(keys)
-        ]
+        fitting: list[str] = []
+        for name, schema in self.parameters.items():
+            own = regular(schema)
+            needs = {key for key in own.get("required", ()) if isinstance(key, str)}
+            if keys and own.get("properties", {}).keys() >= set(keys) >= needs:
+                fitting.append(name)
         return fitting[0] if len(fitting) == 1 else None
+
+    def _document(self, name: str) -> SchemaDocument:
+        return SchemaDocument(self.parameters.get(name))
 
 
 class Calls:

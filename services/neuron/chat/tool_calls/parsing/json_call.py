@@ -8,6 +8,8 @@ that is missing.
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 from typing_extensions import override
@@ -41,6 +43,7 @@ class JsonCall(CallReader):
         *,
         known_only: bool = False,
         repair: str = "",
+        repairs: Mapping[str, str] = MappingProxyType({}),
         unread: str = "",
     ) -> None:
         """Begins.
@@ -50,6 +53,7 @@ class JsonCall(CallReader):
             tools: of this request.
             known_only: an object that names no tool of the request is text, not a call.
             repair: what was mended already.
+            repairs: tool name to what is to be told of every call of it.
             unread: text before it that was taken and goes with it if it is no call.
         """
         self._calls, self._tools, self._known_only = calls, tools, known_only
@@ -65,7 +69,7 @@ class JsonCall(CallReader):
         self._streams = False
         self._begun = False
         self._is_refused = False
-        self._repair = repair
+        self._repair, self._repairs = repair, repairs
         self._unread = unread
 
     @property
@@ -194,16 +198,17 @@ class JsonCall(CallReader):
         elif self._key in ARGUMENT_KEYS and self._arguments is None:
             self._arguments = value
         elif self._key in NAME_KEYS and not self._name:
-            parsed: Any = json.loads(value)
-            # a name goes out as text, which halves of surrogate pairs cannot
-            if isinstance(parsed, str) and parsed.isprintable():
+            parsed = _loaded(value)
+            # no tool's name has half a surrogate pair in it
+            if isinstance(parsed, str) and parsed.isprintable() and "\ufffd" not in parsed:
                 self._name = parsed
                 self._is_refused = self._known_only and parsed not in self._tools.parameters
         else:
-            self._others[self._key] = json.loads(value)
+            self._others[self._key] = _loaded(value)
 
     def _begin(self) -> None:
         if not self._known_only or self._name in self._tools.parameters:
+            self._mend(self._repairs.get(self._name, ""))
             self._begun = True
             self._calls.begin(self._name, repair=self._repair)
             self._unread = ""
@@ -221,10 +226,19 @@ class JsonCall(CallReader):
                 return CallProgress.BROKEN
             for repair in found.repairs:
                 self._mend(repair)
+            self._mend(self._repairs.get(found.name, ""))
             self._calls.begin(found.name, repair=self._repair)
             self._calls.arguments(found.arguments_json)
         self._unread = ""
         return CallProgress.DONE
+
+
+def _loaded(value: str) -> Any:
+    """A value that the scanner has followed; its text where Python refuses to count that far."""
+    try:
+        return json.loads(value)
+    except ValueError:
+        return value
 
 
 class JsonCallList(CallReader):

@@ -7,6 +7,7 @@ what came before, so the scanner that follows the JSON is asked at every one.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import Final
 
@@ -14,9 +15,17 @@ from services.neuron.chat.tool_calls.parsing.json_scanner import RAW_CONTROLS, E
 
 RAW_BREAK: Final = "escaped a raw control character in a string"
 PYTHON: Final = "took Python's spelling for JSON's"
+HALF_PAIR: Final = "took U+FFFD for half a surrogate pair"
 STRAY_BACKSLASH: Final = "doubled a backslash that escapes nothing"
 TRAILING_COMMA: Final = "left out a comma before the end"
 _ESCAPES: Final = frozenset('"\\/bfnrtu')
+_UNICODE: Final = "\\u"
+_ESCAPE_LENGTH: Final = 6
+_UNICODE_BEGUN: Final = re.compile(r"\\u[0-9a-fA-F]{0,4}")
+_FIRST_HALF: Final = re.compile(r"\\u[dD][89abAB]")
+_SECOND_HALF: Final = re.compile(r"\\u[dD][c-fC-F]")
+_SECOND_BEGUN: Final = re.compile(r"\\(?:u(?:[dD](?:[c-fC-F][0-9a-fA-F]{0,2})?)?)?")
+_REPLACEMENT: Final = "\\ufffd"
 _LAST_CONTROL: Final = "\x1f"
 _VALUE: Final = frozenset({Expect.VALUE, Expect.FIRST_ITEM})
 _STRING: Final = _VALUE | {Expect.KEY, Expect.FIRST_KEY}
@@ -56,7 +65,9 @@ class JsonMender:
             yield self._spelled(char)
 
     def _in_string(self, char: str) -> Iterator[str]:
-        if self.held:
+        if self.held.startswith(_UNICODE) or (self.held and char == "u"):
+            yield from self._in_unicode(char)
+        elif self.held:
             self.held = ""
             if char == "'":
                 self.repair = PYTHON
@@ -77,6 +88,27 @@ class JsonMender:
             yield from '\\"'
         else:
             yield from self._escaped(char)
+
+    def _in_unicode(self, char: str) -> Iterator[str]:
+        r"""An escape like `\ud83d`: halves of surrogate pairs wait for the other half."""
+        self.held += char
+        held, first, second = self.held, self.held[:_ESCAPE_LENGTH], self.held[_ESCAPE_LENGTH:]
+        if not _UNICODE_BEGUN.fullmatch(first):
+            self.held = ""
+            yield from held
+        elif len(first) < _ESCAPE_LENGTH or (_FIRST_HALF.match(first) and not second):
+            pass
+        elif _FIRST_HALF.match(first) and _SECOND_BEGUN.fullmatch(second):
+            if len(second) == _ESCAPE_LENGTH:
+                self.held = ""
+                yield from held
+        else:
+            is_half = _FIRST_HALF.match(first) or _SECOND_HALF.match(first)
+            self.held = ""
+            yield from _REPLACEMENT if is_half else first
+            for each in second:
+                yield from self._in_string(each)
+            self.repair = HALF_PAIR if is_half else self.repair
 
     def _escaped(self, char: str) -> str:
         if char > _LAST_CONTROL:

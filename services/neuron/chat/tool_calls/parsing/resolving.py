@@ -70,8 +70,7 @@ def resolve(
         repairs.append(repair)
     if not name:
         return None
-    properties = tools.parameters.get(name, {}).get("properties", {})
-    beside = {key: value for key, value in others.items() if key in properties}
+    beside = {key: value for key, value in others.items() if tools.knows(name, key)}
     if beside:
         arguments = beside | arguments
         repairs.append("took arguments from beside the name")

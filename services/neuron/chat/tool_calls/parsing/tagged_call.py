@@ -11,11 +11,14 @@ from typing import Final
 
 from typing_extensions import override
 
+from services.neuron.chat.schemas.kinds import TYPES
 from services.neuron.chat.stream import held_back
-from services.neuron.chat.tool_calls.parsing.arguments import coerce, dumps, opened
+from services.neuron.chat.tool_calls.parsing.arguments import ONLY_STRING, dumps, json_of, opened
 from services.neuron.chat.tool_calls.parsing.calls import CallProgress, CallReader, Calls, Tools
 
 _QUOTES: Final = "\"'"
+_OPTIONAL: Final = frozenset({"string", "null"})
+_NULLS: Final = ("null", "none")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -57,7 +60,8 @@ class TaggedCall(CallReader):
         self._known_only = known_only
         self._name = ""
         self._key: str | None = None
-        self._is_string: bool | None = None
+        self._kinds = TYPES
+        self._is_string = False
         self._text = ""
         self._sent = 0
         self._keys = 0
@@ -126,8 +130,8 @@ class TaggedCall(CallReader):
 
     def _begin_value(self, head: str) -> None:
         self._key, rest = _attribute(head)
-        schema = self._tools.property_schema(self._name, self._key)
-        self._is_string = schema.get("type") == "string"
+        self._kinds = self._tools.kinds(self._name, self._key)
+        self._is_string = self._kinds == ONLY_STRING
         if rest.startswith("string="):
             self._is_string = "true" in rest
         self._calls.arguments(("{" if not self._keys else ", ") + dumps(self._key) + ": ")
@@ -144,9 +148,14 @@ class TaggedCall(CallReader):
             self._end(f"closed: {tags.end_pair} is missing")
             self._unread = tags.region
             return CallProgress.BROKEN
-        elif self._is_string:
+        elif self._is_string or self._kinds == _OPTIONAL:
             keep = max(held_back(text, tags.end_pair), self._ending(text))
-            self._send_string(self._unpadded_end(text[: len(text) - keep]))
+            certain = self._unpadded_end(text[: len(text) - keep])
+            # what may be null too is a string as soon as it cannot become that any more
+            seen = certain.strip().lower()
+            self._is_string = self._is_string or not any(each.startswith(seen) for each in _NULLS)
+            if self._is_string:
+                self._send_string(certain)
         return CallProgress.MORE
 
     def _ending(self, text: str) -> int:
@@ -167,14 +176,12 @@ class TaggedCall(CallReader):
         self._sent = len(certain)
 
     def _end_value(self, text: str) -> None:
-        assert self._key is not None
         whole = self._unpadded_end(text)
         if self._is_string:
             self._send_string(whole)
             self._calls.arguments('"' if self._sent else '""')
         else:
-            schema = self._tools.property_schema(self._name, self._key)
-            self._calls.arguments(dumps(coerce(self._unpadded_start(whole), schema)))
+            self._calls.arguments(json_of(self._unpadded_start(whole), self._kinds))
         self._key, self._text = None, ""
 
     def _open_value(self) -> None:
@@ -182,8 +189,7 @@ class TaggedCall(CallReader):
         if self._is_string:
             self._calls.arguments("" if self._sent else '"')
         else:
-            schema = self._tools.property_schema(self._name, self._key or "")
-            self._calls.arguments(opened(self._unpadded_start(self._text), schema))
+            self._calls.arguments(opened(self._unpadded_start(self._text), self._kinds))
 
     def _end(self, repair: str) -> None:
         self._calls.arguments("}" if self._keys else "{}", repair=repair)

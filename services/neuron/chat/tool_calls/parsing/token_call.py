@@ -95,7 +95,9 @@ class TokenCall(CallReader):
     def _inside(self, char: str) -> CallProgress:
         assert self._arguments is not None
         meant = self._escape.push(char) if self._escape else char
-        progress = self._arguments.push(meant) if meant else CallProgress.MORE
+        progress = CallProgress.MORE
+        for each in meant:
+            progress = self._arguments.push(each)
         if progress is CallProgress.MORE:
             return progress
         rest = self._arguments.unread

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from services.neuron.chat.stream import TextPiece, ToolCallPiece
 from services.neuron.chat.tool_calls import formats
 from services.neuron.chat.tool_calls.parsing.calls import Tools
-from tests.unit.neuron.chat.tool_calls.reading import CLOSE, OPEN, TOOLS, read
+from tests.unit.neuron.chat.tool_calls.reading import CLOSE, OPEN, TOOLS, check_meaning, read
 
 JSON_VALUES = st.recursive(
     st.none() | st.booleans() | st.integers(-9, 99) | st.text(max_size=8),
@@ -58,7 +58,7 @@ def test_half_a_character_does_not_stop_an_answer():
     )
 
     told = [piece for piece in pieces if isinstance(piece, ToolCallPiece)]
-    assert '{"a": "\\ud800"}' == "".join(piece.arguments_json for piece in told)
+    assert '{"a": "\\ufffd"}' == "".join(piece.arguments_json for piece in told)
     assert ["write"] == [piece.name for piece in told if piece.name]
 
 
@@ -79,3 +79,37 @@ def test_depth_without_end_is_text(name):
     _, _, calls, _ = read(name, [output + "]" * 5000 + "}}"])
 
     assert len(calls) <= 1
+
+
+@pytest.mark.parametrize(
+    ("written", "meant"),
+    [
+        (r"\ud83d\ude00", "😀"),
+        (r"\ud83d", "\ufffd"),
+        (r"\ude00", "\ufffd"),
+        (r"\ud83dx", "\ufffdx"),
+        (r"\ud83d\n", "\ufffd\n"),
+        (r"\ud83d\u00e9", "\ufffdé"),
+        (r"\ud83d\ud83d\ude00", "\ufffd😀"),
+        (r"\u00e9\\ud83d", "é\\ud83d"),
+    ],
+)
+@pytest.mark.parametrize("name", ["hermes", "kimi", "harmony"])
+def test_half_a_surrogate_pair_is_the_replacement_character(name, written, meant):
+    arguments = f'{{"a": "{written}"}}'
+    output = {
+        "hermes": f'{OPEN}{{"name": "write", "arguments": {arguments}}}{CLOSE}',
+        "kimi": f"<|tool_call_begin|>functions.write:0<|tool_call_argument_begin|>{arguments}"
+        "<|tool_call_end|>",
+        "harmony": f"<|channel|>commentary to=functions.write<|message|>{arguments}<|call|>",
+    }[name]
+
+    check_meaning(name, output, ("", [("call_0", "write", {"a": meant})]))
+
+
+def test_numbers_that_python_does_not_count_stop_no_answer():
+    digits = "1" * 5000
+
+    text, _, calls, _ = read("hermes", [f'{OPEN}{{"name": "now", "x": {digits}}}{CLOSE}'])
+
+    assert ("", [("call_0", "now", {})]) == (text, calls)
