@@ -57,6 +57,23 @@ def image_data(chat: conversation.Chat) -> tuple[bytes, ...]:
     return tuple(part.image.data for part in parts if part.HasField("image"))
 
 
+def concatenated(first: Any, second: Any, between: str = "\n\n") -> Any:
+    """The content of two turns as that of one; either may be a string or a list of parts."""
+    if isinstance(first, str) and isinstance(second, str):
+        return between.join(filter(None, (first, second)))
+    if first and second and isinstance(second, str):
+        second = between + second
+    elif first and second and isinstance(first, str):
+        first += between
+    return [*_parts(first), *_parts(second)]
+
+
+def _parts(content: Any) -> list[Any]:
+    if isinstance(content, str):
+        return [{"type": "text", "text": content}] if content else []
+    return content
+
+
 def _turn(role: str, turn: conversation.Message) -> Iterable[Message]:
     calls: list[Message] = []
     reasoning: list[str] = []

@@ -11,7 +11,7 @@ import hashlib
 from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
-from services.neuron.chat.messages import Message
+from services.neuron.chat.messages import Message, concatenated
 
 # mistral-common's rule for ids of calls, which Mistral's templates check.
 _ID_LENGTH: Final = 9
@@ -74,7 +74,7 @@ def _text_in_results(messages: Sequence[Message]) -> list[Message]:
     for message in messages:
         last = moved[-1] if moved else None
         if last is not None and last["role"] == "tool" and message["role"] == "user":
-            content = _concatenated(last["content"], message["content"])
+            content = concatenated(last["content"], message["content"])
             moved[-1] = last | {"content": content}
         else:
             moved.append(message)
@@ -94,7 +94,7 @@ def _joined(messages: Sequence[Message]) -> list[Message]:
 
 
 def _merged(first: Message, second: Message) -> Message:
-    merged = first | second | {"content": _concatenated(first["content"], second["content"])}
+    merged = first | second | {"content": concatenated(first["content"], second["content"])}
     for key, empty in (("tool_calls", []), ("reasoning_content", "")):
         if key in merged:
             merged[key] = first.get(key, empty) + second.get(key, empty)
@@ -108,19 +108,9 @@ def _systems_in_user(messages: Sequence[Message]) -> list[Message]:
     system, *rest = messages
     for index, message in enumerate(rest):
         if message["role"] == "user":
-            content = _concatenated(system["content"], message["content"])
+            content = concatenated(system["content"], message["content"])
             return [*rest[:index], message | {"content": content}, *rest[index + 1 :]]
     return [system | {"role": "user"}, *rest]
-
-
-def _concatenated(first: Any, second: Any) -> Any:
-    if isinstance(first, str) and isinstance(second, str):
-        return "\n\n".join(filter(None, (first, second)))
-    return [*_parts(first), *_parts(second)]
-
-
-def _parts(content: Any) -> list[Any]:
-    return [{"type": "text", "text": content}] if isinstance(content, str) else content
 
 
 def _text(content: Any) -> str:

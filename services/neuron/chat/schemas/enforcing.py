@@ -29,7 +29,7 @@ class SchemaWriter:
         Args:
             document: the tool's schema.
             prefix: of the names of definitions, which keeps them apart from other tools'.
-            may_relax: False for a tool that is refused if anything is left out.
+            may_relax: what parts of a whole forbid one another may be allowed all the same.
         """
         self._document, self._prefix, self._may_relax = document, prefix, may_relax
         self._names: dict[tuple[int, bool], str] = {}
@@ -123,8 +123,6 @@ class SchemaWriter:
         if not possible:
             return None
         written = [self.write(one, is_part=is_part) for one in possible]
-        if key == "oneOf" and not self._may_relax:
-            return {key: written}
         if key == "oneOf" and own.get("anyOf"):
             return None  # written as the same keyword, of which there is one
         if key == "oneOf" and not self._exclude_one_another(possible):
@@ -132,14 +130,15 @@ class SchemaWriter:
         return {"anyOf": written}
 
     def _exclude_one_another(self, schemas: Sequence[Any]) -> bool:
-        """Whether alternatives are of different types, or a property tells which one it is."""
+        """Whether alternatives are of different types or values, or a property tells them apart."""
         found = [kinds(one, self._document) for one in schemas]
         if sum(map(len, found)) == len(frozenset().union(*found)):
             return True
         try:
-            return _are_told_apart([self._document.followed(one) for one in schemas])
+            followed = [self._document.followed(one) for one in schemas]
         except LookupError:
             return False
+        return _have_other_values(followed) or _are_told_apart(followed)
 
     def _mind_properties(self, written: dict[str, Any], *, is_part: bool) -> None:
         """Nothing can have a property that is required and may not be."""
@@ -164,14 +163,19 @@ class SchemaWriter:
 def _are_told_apart(schemas: Sequence[Schema]) -> bool:
     """Whether a property that all of them require has other values in each."""
     for key in schemas[0].get("required", ()):
-        told: list[str] = []
-        for schema in schemas:
-            own = regular(schema.get("properties", {}).get(key))
-            values = [own["const"]] if "const" in own else own.get("enum")
-            if values is None or key not in schema.get("required", ()):
-                break
-            told += map(repr, values)
-        else:
-            if len(set(told)) == len(told):
-                return True
+        if all(key in one.get("required", ()) for one in schemas) and _have_other_values(
+            [regular(one.get("properties", {}).get(key)) for one in schemas]
+        ):
+            return True
     return False
+
+
+def _have_other_values(schemas: Sequence[Schema]) -> bool:
+    """Whether all of them list their values, and none has one of another's."""
+    told: list[str] = []
+    for own in schemas:
+        values = [own["const"]] if "const" in own else own.get("enum")
+        if values is None:
+            return False
+        told += map(repr, values)
+    return len(set(told)) == len(told)

@@ -19,7 +19,7 @@ FORMATS: Final = frozenset(
 _LONGEST: Final = 2000
 _FOREIGN: Final = re.compile(
     r"""\(\?(?:[=!>(\#]|<[=!])  # look-around and kinds of groups that only others have
-    | \\[1-9kbBzZAGcCuUN]       # references to groups, boundaries, escapes of others
+    | \\[0-9kbBzZAGcCuUN]       # references to groups, boundaries, escapes of others
     """,
     re.VERBOSE,
 )

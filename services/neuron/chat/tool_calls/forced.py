@@ -109,8 +109,9 @@ def _arguments(
     written["type"] = "object"
     if not own.keys() & _OPENING:
         # a small model that may add arguments of its own does not stop adding them
-        listed = {key: {} for key in written.get("required", ())} | written.get("properties", {})
-        written |= {"properties": listed, "additionalProperties": False}
+        listed: dict[str, Any] = written.get("properties", {})
+        more = {key: {} for key in written.get("required", ()) if key not in listed}
+        written |= {"properties": listed | more, "additionalProperties": False}
     return written, writer
 
 

@@ -10,6 +10,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
+from services.neuron.chat.messages import Message, concatenated
 from services.neuron.chat.stream import ChatParser
 from services.neuron.chat.tool_calls.families import deepseek, hermes
 from services.neuron.chat.tool_calls.families.hermes import CLOSING, OPENING
@@ -33,8 +34,6 @@ For each function call, return a json object with function name and arguments wi
 {{"name": <function-name>, "arguments": <args-json-object>}}
 {closing}"""
 
-Message = dict[str, Any]
-
 
 def parser(calls: Calls, tools: Tools) -> ChatParser:
     """Reads one output: Hermes' calls, and DeepSeek's, whose distilled models fall back on them."""
@@ -54,23 +53,22 @@ def with_tools(messages: Sequence[Message], tools: Sequence[Mapping[str, Any]]) 
     shown = "\n".join(json.dumps(tool, ensure_ascii=False) for tool in tools)
     instructions = _INSTRUCTIONS.format(tools=shown, opening=OPENING, closing=CLOSING)
     if turns and turns[0]["role"] == "system":
-        system = "\n\n".join(filter(None, (turns[0]["content"], instructions)))
+        system = concatenated(turns[0]["content"], instructions)
         return _merged([turns[0] | {"content": system}, *turns[1:]])
     return _merged([{"role": "system", "content": instructions}, *turns])
 
 
 def _written(message: Message) -> Message:
     if message["role"] == "tool":
-        content = message["content"]
-        text = content if isinstance(content, str) else json.dumps(content)
-        return {"role": "user", "content": f"<tool_response>\n{text}\n</tool_response>"}
+        opened = concatenated("<tool_response>", message["content"], "\n")
+        return {"role": "user", "content": concatenated(opened, "</tool_response>", "\n")}
     if not message.get("tool_calls"):
         return message
     calls = [
         f"{OPENING}\n{json.dumps(_call(call['function']), ensure_ascii=False)}\n{CLOSING}"
         for call in message["tool_calls"]
     ]
-    content = "\n".join(filter(None, (message["content"], *calls)))
+    content = concatenated(message["content"], "\n".join(calls), "\n")
     kept = {key: value for key, value in message.items() if key != "tool_calls"}
     return kept | {"content": content}
 

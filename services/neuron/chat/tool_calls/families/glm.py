@@ -18,7 +18,7 @@ from services.neuron.chat.stream import ChatParser
 from services.neuron.chat.tool_calls.parsing.arguments import dumps, json_of, opened
 from services.neuron.chat.tool_calls.parsing.calls import CallProgress, CallReader, Calls, Tools
 from services.neuron.chat.tool_calls.parsing.json_arguments import JsonArguments
-from services.neuron.chat.tool_calls.parsing.json_call import JsonCallList
+from services.neuron.chat.tool_calls.parsing.json_call_list import JsonCallList
 from services.neuron.chat.tool_calls.parsing.region import RegionOpening, RegionParser
 
 NAME: Final = "glm"

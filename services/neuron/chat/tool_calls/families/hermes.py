@@ -10,7 +10,7 @@ from typing import Final
 from services.neuron.chat.stream import ChatParser
 from services.neuron.chat.tool_calls.parsing.bare_json import BareJsonParser
 from services.neuron.chat.tool_calls.parsing.calls import Calls, Tools
-from services.neuron.chat.tool_calls.parsing.json_call import JsonCallList
+from services.neuron.chat.tool_calls.parsing.json_call_list import JsonCallList
 from services.neuron.chat.tool_calls.parsing.region import RegionOpening, RegionParser
 
 NAME: Final = "hermes"

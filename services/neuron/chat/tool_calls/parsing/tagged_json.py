@@ -14,7 +14,7 @@ from typing import Final
 
 from services.neuron.chat.stream import ChatParser
 from services.neuron.chat.tool_calls.parsing.calls import Calls, Tools
-from services.neuron.chat.tool_calls.parsing.json_call import JsonCallList
+from services.neuron.chat.tool_calls.parsing.json_call_list import JsonCallList
 from services.neuron.chat.tool_calls.parsing.region import RegionOpening, RegionParser
 
 COHERE: Final = "cohere"

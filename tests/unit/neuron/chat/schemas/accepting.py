@@ -12,20 +12,30 @@ def _bytes():
     return llguidance.LLTokenizer("byte")
 
 
+@functools.lru_cache(maxsize=4)
+def _matcher(grammar):
+    return llguidance.LLMatcher(_bytes(), grammar, log_level=0)
+
+
+def of_schema(schema):
+    """The grammar of a schema."""
+    return llguidance.LLMatcher.grammar_from_json_schema(schema, overrides=OPTIONS)
+
+
 def complaint(schema):
     """What llguidance has against a schema; empty for nothing."""
-    grammar = llguidance.LLMatcher.grammar_from_json_schema(schema, overrides=OPTIONS)
-    return llguidance.LLMatcher.validate_grammar(grammar, _bytes())
+    return llguidance.LLMatcher.validate_grammar(of_schema(schema), _bytes())
 
 
 def accepts(schema, text):
     """Whether a text satisfies a schema that can be enforced, and is whole."""
-    grammar = llguidance.LLMatcher.grammar_from_json_schema(schema, overrides=OPTIONS)
-    matcher = llguidance.LLMatcher(_bytes(), grammar, log_level=0)
+    return takes(of_schema(schema), text)
+
+
+def takes(grammar, text):
+    """Whether a text is one that a grammar makes, and is whole."""
+    matcher = _matcher(grammar).deep_copy()
     assert not matcher.is_error(), matcher.get_error()
     tokens = list(text.encode())
-    return (
-        matcher.validate_tokens(tokens) == len(tokens)
-        and matcher.consume_tokens(tokens)
-        and matcher.is_accepting()
-    )
+    may_come = matcher.validate_tokens(tokens) == len(tokens)
+    return may_come and matcher.consume_tokens(tokens) and matcher.is_accepting()
