@@ -71,7 +71,8 @@ def concatenated(first: Any, second: Any, between: str = "\n\n") -> Any:
 def _parts(content: Any) -> list[Any]:
     if isinstance(content, str):
         return [{"type": "text", "text": content}] if content else []
-    return content
+    parts: list[Any] = content
+    return parts
 
 
 def _turn(role: str, turn: conversation.Message) -> Iterable[Message]:

@@ -110,6 +110,6 @@ def _asks_nothing(key: str, value: Any, own: Schema) -> bool:
             "$dynamicRef" | "$recursiveRef" | "contains" | "dependencies" | "dependentRequired"
             | "dependentSchemas"
         ):  # fmt: skip
-            return value == {}
+            return bool(value == {})
         case _:
             return True

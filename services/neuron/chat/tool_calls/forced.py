@@ -110,7 +110,7 @@ def _arguments(
     if not own.keys() & _OPENING:
         # a small model that may add arguments of its own does not stop adding them
         listed: dict[str, Any] = written.get("properties", {})
-        more = {key: {} for key in written.get("required", ()) if key not in listed}
+        more: dict[str, Any] = {key: {} for key in written.get("required", ()) if key not in listed}
         written |= {"properties": listed | more, "additionalProperties": False}
     return written, writer
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -24,7 +25,7 @@ KEYWORDS = (
     "enum", "const", "items", "prefixItems", "additionalProperties", "patternProperties", "not",
     "format", "pattern", "minimum", "exclusiveMaximum", "maxLength", "multipleOf", "$id", "a",
 )  # fmt: skip
-ODD = [
+ODD: list[Any] = [
     None, True, 0, -1, 1.5, float("inf"), 10**400, "", "#", "#/", "#/a", "#/$defs/a", "#/%zz", "a#b", "//[",
     "object", "string", "\ud83d", "(", "[" * 50, [], [None], [[]], {}, {"a": None}, [1, 1],
 ]  # fmt: skip

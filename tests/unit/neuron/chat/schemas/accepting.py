@@ -1,10 +1,11 @@
 """Whether a text is what a schema allows, by llguidance itself, one byte a token."""
 
 import functools
+from typing import Any
 
 import llguidance
 
-OPTIONS = {"whitespace_pattern": r"[\x20\x0A\x0D\x09]{1,20}"}
+OPTIONS: Any = {"whitespace_pattern": r"[\x20\x0A\x0D\x09]{1,20}"}
 
 
 @functools.cache

@@ -6,6 +6,7 @@ that satisfies it.
 """
 
 import random
+from typing import Any
 
 S = {"type": "string"}
 I = {"type": "integer"}  # noqa: E741 - as short as the table
@@ -24,7 +25,7 @@ ITEM = {"type": "object", "properties": {"key": S, "amount": I}, "required": ["k
 TREE = {"type": "object", "properties": {"v": I, "kids": {"type": "array", "items": {"$ref": "#/$defs/Tree"}}}, "required": ["v"]}  # fmt: skip
 DEFS = {"Item": ITEM, "Colour": {"enum": ["red", "green"], "type": "string", "title": "Colour"}, "Tree": TREE, "Point": POINT, "Base": closed(id=S)}  # fmt: skip
 # (schema, a value)
-FRAGMENTS = [
+FRAGMENTS: list[tuple[Any, Any]] = [
     (S | {"description": "d"}, "word"),
     (S | {"minLength": 1, "maxLength": 40}, "word"),
     (S | {"maxLength": 200000}, "word"),
@@ -128,7 +129,7 @@ WORDS = [
     "until",
     "sort",
 ]
-HEADS = [
+HEADS: list[dict[str, Any]] = [
     {}, {}, {"additionalProperties": False}, {"$schema": "http://json-schema.org/draft-07/schema#"},
     {"$schema": "https://json-schema.org/draft/2020-12/schema", "$id": "https://example.org/args"},
     {"$schema": "https://example.org/unknown"}, {"title": "Args", "description": None},
@@ -142,7 +143,7 @@ def tool_schema(seed):
     rng = random.Random(seed)
     names = rng.sample(WORDS, rng.randint(0, 6))
     chosen = [FRAGMENTS[(seed + 7 * at) % len(FRAGMENTS)] for at in range(len(names))]
-    schema = {
+    schema: dict[str, Any] = {
         "type": "object",
         "properties": {name: one for name, (one, _) in zip(names, chosen, strict=True)},
         "required": [name for name in names if rng.random() < 0.6],

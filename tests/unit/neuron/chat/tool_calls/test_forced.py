@@ -208,7 +208,7 @@ def test_a_tuple_of_draft_7_is_one():
 
 
 def test_a_schema_without_a_bottom_is_refused_by_name():
-    deep = {"type": "string"}
+    deep: dict[str, object] = {"type": "string"}
     for _ in range(400):
         deep = {"allOf": [deep]}
 
