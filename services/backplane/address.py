@@ -1,11 +1,23 @@
-"""`host:port` and `unix:` addresses, parsed once."""
+"""`host:port` and `unix:` addresses, parsed once, and types of settings for them."""
 
 from __future__ import annotations
 
 import dataclasses
 import socket
+from typing import Annotated, Final
+
+import msgspec
 
 _LAST_PORT = 65_535
+# The key by which a field's JSON Schema says that its text is an address.
+ADDRESS_KEY: Final = "x-address"
+ADDRESS_NEEDED: Final = "needed"
+ADDRESS_OR_EMPTY: Final = "or empty"
+# Checked where settings are read, so that a mistake names its file and key.
+AddressText = Annotated[str, msgspec.Meta(extra_json_schema={ADDRESS_KEY: ADDRESS_NEEDED})]
+OptionalAddressText = Annotated[
+    str, msgspec.Meta(extra_json_schema={ADDRESS_KEY: ADDRESS_OR_EMPTY})
+]
 
 
 class BadAddressError(ValueError):

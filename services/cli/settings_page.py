@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
+from services.backplane.address import ADDRESS_KEY
 from services.backplane.units import BYTES_UNIT, SECONDS_UNIT, UNIT_KEY
 from services.cli.settings_schema import DESCRIPTIONS, SettingsFile, schema
 
@@ -14,6 +15,7 @@ _HEAD: Final = """# Every setting
 
 A *size* is a number of bytes or a text such as `"500MB"` (of 1000) or `"24GiB"` (of 1024).
 A *duration* is a number of seconds or a text such as `"500ms"`, `"30s"`, `"10m"`, `"2h"` or `"1d"`.
+An *address* is `host:port`, `[v6]:port` or `unix:PATH`.
 `CORTEX_SECTION__KEY` in the environment overrides a key of cortex.toml and takes the same texts; arrays and tables are written as TOML.
 A key that is unknown or has a wrong value is fatal at start, and the message names the file (or variable), the key and the reason.
 `cortex config schema [cortex|neuron|models|agent]` prints the same as a JSON Schema, which editors complete and check TOML with.
@@ -108,6 +110,8 @@ def _type(node: Node) -> str:
         return ", ".join(f"`{each}`" if each else "empty" for each in node["enum"])
     if UNIT_KEY in node:
         return _bounded("size" if node[UNIT_KEY] == BYTES_UNIT else "duration", node)
+    if ADDRESS_KEY in node:
+        return "address"
     if "$ref" in node:
         return "table"
     kind = node["type"]
@@ -122,7 +126,7 @@ def _plural(node: Node) -> str:
     if "$ref" in node:
         return "tables"
     words = _type(node)
-    return "texts" if words == "text" else words
+    return {"text": "texts", "address": "addresses"}.get(words, words)
 
 
 def _bounded(words: str, node: Node) -> str:

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 import msgspec
 
-from services.backplane.address import Address
+from services.backplane.address import AddressText, OptionalAddressText
 from services.backplane.settings import Document, SettingsError
 from services.backplane.units import IN_SECONDS, PositiveBytes, PositiveSeconds
 
@@ -64,9 +64,9 @@ class GatewaySettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         tls: unset serves plain HTTP.
     """
 
-    listen: str = "0.0.0.0:31313"
-    metrics_listen: str = "0.0.0.0:31314"
-    registry: tuple[str, ...] = ("127.0.0.1:31315",)
+    listen: AddressText = "0.0.0.0:31313"
+    metrics_listen: OptionalAddressText = "0.0.0.0:31314"
+    registry: tuple[AddressText, ...] = ("127.0.0.1:31315",)
     workers: Annotated[int, msgspec.Meta(ge=1, le=64)] = 1
     http1_codec: Literal["fast", "stock"] = "fast"
     transport: Literal["session", "generate"] = "session"
@@ -121,14 +121,11 @@ def read(document: Document) -> tuple[GatewaySettings, AuthSettings]:
 
     Raises:
         SettingsError: with file, key and reason.
-        BadAddressError: an address cannot be read.
     """
     gateway = document.section("gateway", GatewaySettings)
     auth = document.section("auth", AuthSettings)
     if not gateway.registry:
         raise SettingsError(f"{document.source}: gateway.registry: names no registry")
-    for address in (gateway.listen, *gateway.registry, *filter(None, [gateway.metrics_listen])):
-        Address.parse(address)
     for index, key in enumerate(auth.keys):
         if not (key.key or key.sha256):
             raise SettingsError(f"{document.source}: auth.keys[{index}]: needs `key` or `sha256`")

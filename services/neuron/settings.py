@@ -7,7 +7,7 @@ from typing import Annotated, Final
 
 import msgspec
 
-from services.backplane.address import Address
+from services.backplane.address import AddressText, OptionalAddressText
 from services.backplane.units import Bytes, PositiveBytes, Seconds
 
 DEFAULT_MODELS_DIR: Final = "~/.local/share/cortex/models"
@@ -71,10 +71,10 @@ class NeuronSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
     """
 
     name: str = ""
-    listen: str = "0.0.0.0:13131"
-    advertise: str = ""
-    metrics_listen: str = "0.0.0.0:13132"
-    registry: tuple[str, ...] = ("127.0.0.1:31315",)
+    listen: AddressText = "0.0.0.0:13131"
+    advertise: OptionalAddressText = ""
+    metrics_listen: OptionalAddressText = "0.0.0.0:13132"
+    registry: tuple[AddressText, ...] = ("127.0.0.1:31315",)
     labels: dict[str, str] = {}
     models_dirs: tuple[str, ...] = (DEFAULT_MODELS_DIR,)
     store_dir: str = ""
@@ -94,11 +94,6 @@ class NeuronSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
     reserved_memory_bytes: Bytes = 0
     memory_budget_bytes: PositiveBytes | None = None
     workers: WorkerLimits = WorkerLimits()
-
-    def __post_init__(self) -> None:
-        addresses = (self.listen, self.advertise, self.metrics_listen, *self.registry)
-        for text in filter(None, addresses):
-            Address.parse(text)
 
     @property
     def model_folders(self) -> tuple[pathlib.Path, ...]:

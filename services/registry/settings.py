@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import pathlib
+from collections.abc import Sequence
 from typing import Annotated, Final, Literal
 
 import msgspec
 
-from services.backplane.address import Address, BadAddressError
+from services.backplane.address import AddressText, OptionalAddressText
 from services.backplane.logs import LogSettings
 from services.backplane.settings import Document, SettingsError
 from services.backplane.units import IN_SECONDS, PositiveSeconds, Seconds
@@ -41,9 +42,9 @@ class RegistrySettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         max_waiters: most callers that wait for placements at once.
     """
 
-    listen: str = "0.0.0.0:31315"
-    address: str = ""
-    metrics_listen: str = "0.0.0.0:31316"
+    listen: AddressText = "0.0.0.0:31315"
+    address: OptionalAddressText = ""
+    metrics_listen: OptionalAddressText = "0.0.0.0:31316"
     store: str = ""
     models: str = ""
     leader_lease_seconds: Annotated[float, IN_SECONDS, msgspec.Meta(ge=1)] = 5.0
@@ -95,7 +96,7 @@ class NeuronEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """
 
     name: Name
-    endpoint: str
+    endpoint: AddressText
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -127,22 +128,12 @@ def read(document: Document) -> Settings:
         neurons=document.entries("neurons", NeuronEntry),
         log=document.section("log", LogSettings),
     )
-    _check_addresses(document.source, settings)
+    _check_names(document.source, settings.neurons)
     return settings
 
 
-def _check_addresses(source: str, settings: Settings) -> None:
-    registry = settings.registry
-    named = [("registry.listen", registry.listen)]
-    optional = (("address", registry.address), ("metrics_listen", registry.metrics_listen))
-    named += [(f"registry.{key}", text) for key, text in optional if text]
-    named += [(f"neurons[{i}].endpoint", n.endpoint) for i, n in enumerate(settings.neurons)]
-    for key, text in named:
-        try:
-            Address.parse(text)
-        except BadAddressError as error:
-            raise SettingsError(f"{source}: {key}: {error}") from error
-    names = [n.name for n in settings.neurons]
+def _check_names(source: str, neurons: Sequence[NeuronEntry]) -> None:
+    names = [neuron.name for neuron in neurons]
     for index, name in enumerate(names):
         if name in names[:index]:
             raise SettingsError(f"{source}: neurons[{index}].name: {name!r} is there twice")

@@ -96,6 +96,46 @@ def test_an_override_below_a_plain_value_names_the_variable(write):
         load(path, {"CORTEX_GATEWAY__LISTEN__PORT": "1"})
 
 
+@pytest.mark.parametrize(
+    ("variable", "complaint"),
+    [
+        (
+            "CORTEX_GATWAY__LISTEN",
+            r"gatway: unknown section \(did you mean CORTEX_GATEWAY__LISTEN\?",
+        ),
+        ("CORTEX_ABC__LISTEN", r"abc: unknown section \(known: auth, "),
+        ("CORTEX_GATEWAY__", r"names no key"),
+        ("CORTEX_GATEWAY__LISTN", r"gateway: .*unknown field `listn`"),
+        ("CORTEX_GATEWAY_LISTEN", r"is not read; two underscores .*: CORTEX_GATEWAY__LISTEN"),
+    ],
+)
+def test_a_mistyped_variable_is_an_error_that_names_it(write, variable, complaint):
+    with pytest.raises(SettingsError, match=f"^{variable}: {complaint}"):
+        load(write("[gateway]\nworkers = 1\n"), {variable: "a:1"}).section("gateway", Gateway)
+
+
+@pytest.mark.parametrize(
+    "variable",
+    [
+        # Kubernetes sets these where a service is called `cortex-gateway`.
+        *("CORTEX_GATEWAY_PORT", "CORTEX_GATEWAY_SERVICE_HOST", "CORTEX_GATEWAY_PORT_1_TCP_ADDR"),
+        *("CORTEX_ACP_X__Y", "CORTEX_API_KEY", "CORTEX_REGISTRY_ADDRESS"),
+    ],
+)
+def test_what_is_no_setting_is_left_alone(variable):
+    assert Gateway() == load(None, {variable: "x"}).section("gateway", Gateway)
+
+
+def test_a_document_says_where_a_key_was_set(write):
+    document = load(write("[gateway]\nlisten = 'a:1'\n"), {"CORTEX_GATEWAY__WORKERS": "2"})
+
+    assert [document.has(f"gateway.{key}") for key in ("listen", "workers", "keys")] == [
+        *(True, True, False)
+    ]
+    assert document.place("gateway.listen").endswith("cortex.toml: gateway.listen")
+    assert document.place("gateway.workers") == "CORTEX_GATEWAY__WORKERS: gateway.workers"
+
+
 class Inner(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     size: Bytes = 0
 

@@ -7,7 +7,6 @@ import pathlib
 import pytest
 
 from services.backplane import settings as document
-from services.backplane.address import BadAddressError
 from services.backplane.settings import SettingsError
 from services.gateway.settings import AuthSettings, GatewaySettings, read
 
@@ -48,9 +47,29 @@ def test_a_mistake_is_named(tmp_path: pathlib.Path, text: str, complaint: str) -
     assert "cortex.toml" in str(caught.value)
 
 
-def test_an_address_that_is_none_is_named(tmp_path: pathlib.Path) -> None:
-    with pytest.raises(BadAddressError, match="nowhere"):
-        parse(tmp_path, '[gateway]\nlisten = "nowhere"')
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("listen", '"0.0.0.0"'),
+        ("listen", '"31313"'),
+        ("listen", '""'),
+        ("metrics_listen", '"0.0.0.0:70000"'),
+    ],
+)
+def test_an_address_that_is_none_is_named(tmp_path: pathlib.Path, key: str, value: str) -> None:
+    with pytest.raises(SettingsError, match=rf"cortex.toml: gateway.{key}: .* not"):
+        parse(tmp_path, f"[gateway]\n{key} = {value}")
+
+
+def test_a_registry_that_is_no_address_is_named_by_its_place(tmp_path: pathlib.Path) -> None:
+    with pytest.raises(SettingsError, match=r"cortex.toml: gateway.registry\[1\]: 'b' is not host"):
+        parse(tmp_path, '[gateway]\nregistry = ["a:1", "b"]')
+
+
+def test_metrics_may_be_served_nowhere(tmp_path: pathlib.Path) -> None:
+    settings, _ = parse(tmp_path, '[gateway]\nmetrics_listen = ""')
+
+    assert not settings.metrics_listen
 
 
 @pytest.mark.parametrize(

@@ -38,8 +38,8 @@ def test_limits_of_workers_are_a_table_of_their_own():
 @pytest.mark.parametrize(
     ("keys", "words"),
     [
-        ({"listen": "x"}, "'x' is not host:port"),
-        ({"registry": ["a:b"]}, "is not a port"),
+        ({"listen": "x"}, "neuron.listen: 'x' is not host:port"),
+        ({"registry": ["a:b"]}, "neuron.registry[0]: 'a:b': 'b' is not a port"),
         ({"metrics_listen": "1.2.3.4:99999"}, "is not a port"),
         ({"max_sequences": 0}, "neuron.max_sequences: Expected `int` >= 1"),
         ({"drain_seconds": -1}, "neuron.drain_seconds: Expected `float` >= 0.0"),
