@@ -177,9 +177,7 @@ def load(path: pathlib.Path | None, environment: Mapping[str, str]) -> Document:
         if keys:
             _override(tables, keys, value, variable)
             variables[".".join(keys)] = variable
-    return Document(
-        tables, source, variables, environment, reread=lambda: load(asked, environment)
-    )
+    return Document(tables, source, variables, environment, reread=lambda: load(asked, environment))
 
 
 def _keys_of(variable: str) -> tuple[str, ...]:

@@ -12,6 +12,7 @@ import typer
 from google.protobuf import json_format
 from google.protobuf.message import Message
 from rich.console import Console
+from rich.text import Text
 
 from cortex.v1 import operator_service_pb2_grpc as operator_grpc
 from services.backplane.address import BadAddressError
@@ -119,9 +120,14 @@ def run(main: Callable[[], Coroutine[Any, Any, None]], *, interrupted: str = "")
         raise typer.Exit(130) from None
 
 
+def complain(message: str) -> None:
+    """One line on standard error, as it is: what stands in brackets is no markup."""
+    err.print(Text.assemble(("cortex:", "red"), " ", message), soft_wrap=True)
+
+
 def fail(message: str) -> None:
     """Ends the command with one line."""
-    err.print(f"[red]cortex:[/] {message}", highlight=False, soft_wrap=True)
+    complain(message)
     raise typer.Exit(1)
 
 

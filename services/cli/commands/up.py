@@ -9,74 +9,110 @@ import pathlib
 import socket
 import time
 from collections.abc import AsyncGenerator, Sequence
-from typing import Annotated, Final
+from typing import Annotated
 
 import typer
 
-from cortex.v1 import operator_service_pb2 as op
 from services.backplane import lifecycle
-from services.backplane.address import PortTakenError
-from services.backplane.errors import FleetError, Reason
+from services.backplane.address import Address, PortTakenError
 from services.backplane.first_ended import first_ended
 from services.backplane.lifecycle import Shutdown
-from services.backplane.rpc.calls import streaming
-from services.backplane.timeouts import timeout
-from services.cli.answers import answer
+from services.backplane.settings import load
 from services.cli.children import Child, ChildFailedError
-from services.cli.local_fleet import LocalFleet, Ports, default_data_dir, free_ports
-from services.cli.registry_client import err, operator, out
-from services.cli.sse import ChatFailedError, GatewayClient
-from services.cli.tables import step_words
-
-DEFAULT_MODEL: Final = "smollm2-135m"
-_READY_SECONDS: Final = 60.0
-# A first start downloads the weights (93 MB).
-_MODEL_SECONDS: Final = 900.0
-_POLL_SECONDS: Final = 0.05
-_OK: Final = 200
+from services.cli.first_question import DEFAULT_MODEL, Question
+from services.cli.local_fleet import LocalFleet, default_data_dir
+from services.cli.options import KeyOption
+from services.cli.registry_client import complain, out
+from services.cli.up_settings import DEFAULT_PORT, LAST_PORT, LOOPBACK, choose
 
 
 def up(
-    model: Annotated[str, typer.Option("--model", "-m", help="Load this first.")] = DEFAULT_MODEL,
+    model: Annotated[
+        str,
+        typer.Option(
+            "--model",
+            "-m",
+            help="Load this first.",
+            show_default=f"{DEFAULT_MODEL}, or the first that can chat",
+        ),
+    ] = "",
     config: Annotated[
-        pathlib.Path | None, typer.Option("--config", "-c", help="Settings of all three services.")
+        pathlib.Path | None,
+        typer.Option(
+            "--config", "-c", help="Settings of all three services; `up` adds what they leave open."
+        ),
     ] = None,
     data_dir: Annotated[
         pathlib.Path | None, typer.Option("--data-dir", help="Models, catalogue and logs.")
     ] = None,
-    host: Annotated[str, typer.Option("--host", help="Where clients may come from.")] = "127.0.0.1",
+    host: Annotated[
+        str | None,
+        typer.Option(
+            "--host", help="Where the gateway listens for clients.", show_default=LOOPBACK
+        ),
+    ] = None,
     port: Annotated[
-        int, typer.Option("--port", "-p", help="Of the gateway; 0 picks free ones for everything.")
-    ] = 31313,
+        int | None,
+        typer.Option(
+            "--port",
+            "-p",
+            min=0,
+            max=LAST_PORT,
+            help="Of the gateway; 0 picks free ones for everything.",
+            show_default=str(DEFAULT_PORT),
+        ),
+    ] = None,
     ask: Annotated[
         str, typer.Option("--ask", help="First question, to see that it works.")
     ] = "Say hello in one short sentence.",
+    api_key: KeyOption = "",
     *,
     once: Annotated[bool, typer.Option("--once", help="Answer the question and end.")] = False,
 ) -> None:
     """Run registry, neuron and gateway on this machine, load a model, answer a first question."""
-    try:
-        ports = free_ports(host) if port == 0 else Ports.beside(port)
-        fleet = LocalFleet(
-            data_dir=data_dir or default_data_dir(os.environ), host=host, ports=ports, config=config
-        )
-    except OSError as error:
-        err.print(f"[red]cortex:[/] {error}", highlight=False)
-        raise typer.Exit(lifecycle.EX_UNAVAILABLE) from error
 
     async def main(shutdown: Shutdown) -> int:
-        return await _run(fleet, shutdown, model=model, ask=ask, once=once)
+        fleet = _fleet(config, data_dir or default_data_dir(os.environ), host=host, port=port)
+        question = Question(model=model, ask=ask, api_key=api_key)
+        return await _run(fleet, shutdown, question, once=once)
 
     raise typer.Exit(lifecycle.run(main))
 
 
-async def _run(fleet: LocalFleet, shutdown: Shutdown, *, model: str, ask: str, once: bool) -> int:
+def _fleet(
+    config: pathlib.Path | None, data_dir: pathlib.Path, *, host: str | None, port: int | None
+) -> LocalFleet:
+    """The fleet of the user's settings and what they leave open."""
+    from services.gateway import settings as gateway_settings
+
+    document = load(config, os.environ)
+    settings = choose(document, data_dir, host=host, port=port)
+    gateway, auth = gateway_settings.read(settings.document)
+    fleet = LocalFleet(data_dir, settings, gateway, auth, config)
+    if document.tables:
+        sources = sorted(set(document.variables.values())) or [document.source]
+        if document.variables and document.source != "environment":
+            sources.insert(0, document.source)
+        chosen = ", ".join(
+            f"{key} = {value if isinstance(value, str) else ', '.join(value)}"
+            for key, value in settings.chosen.items()
+        )
+        out.print(
+            f"set by `cortex up`: {chosen or 'nothing'}; the rest: {', '.join(sources)}",
+            markup=False,
+            highlight=False,
+            soft_wrap=True,
+        )
+    return fleet
+
+
+async def _run(fleet: LocalFleet, shutdown: Shutdown, question: Question, *, once: bool) -> int:
     started = time.monotonic()
     _check_ports(fleet)
     fleet.prepare()
     try:
         async with _running(fleet.children()) as died:
-            greeting = asyncio.create_task(_greet(fleet, model, ask, started))
+            greeting = asyncio.create_task(_greet(fleet, question, started, once=once))
             code = 0
             if await first_ended(shutdown.wait(), greeting, kept=(died,)) is greeting:
                 code = greeting.result()
@@ -88,7 +124,7 @@ async def _run(fleet: LocalFleet, shutdown: Shutdown, *, model: str, ask: str, o
                 out.print("ending: gateway, neuron, registry")
             return code
     except ChildFailedError as error:
-        err.print(f"[red]cortex:[/] {error}", highlight=False, soft_wrap=True)
+        complain(str(error))
         return lifecycle.EX_UNAVAILABLE
 
 
@@ -120,88 +156,57 @@ async def _first_failure(tasks: Sequence[asyncio.Task[None]]) -> None:
         ended.result()
 
 
-async def _greet(fleet: LocalFleet, model: str, ask: str, started: float) -> int:
-    """Waits until the fleet serves, loads the model, asks it something, says where it is."""
-    client = GatewayClient(fleet.gateway_url)
-    try:
-        with out.status("starting registry, neuron and gateway"):
-            await _until_ready(client)
-        await _load(fleet, model)
-        out.print(f"[dim]{ask}[/]", highlight=False)
-        messages = [
-            {"role": "system", "content": "You are a helpful assistant."},
-            {"role": "user", "content": ask},
-        ]
-        await asyncio.to_thread(answer, client, model, messages, temperature=0, max_tokens=64)
-    except (ChatFailedError, FleetError, TimeoutError, OSError) as error:
-        words = error.message if isinstance(error, FleetError) else str(error)
-        err.print(f"[red]cortex:[/] {words}; logs: {fleet.log_dir}", highlight=False)
-        return 1
-    _say_where(fleet, model, time.monotonic() - started)
+async def _greet(fleet: LocalFleet, question: Question, started: float, *, once: bool) -> int:
+    """Asks the first question and says where the fleet is.
+
+    Returns: the exit code; where the fleet is to go on, a question that failed is no reason to end.
+    """
+    failure = await question.put(fleet)
+    if failure:
+        complain(f"{failure.rstrip('.')}; logs: {fleet.log_dir}")
+        if once or not question.is_ready:
+            return 1
+    _say_where(fleet, question.model, time.monotonic() - started, failed=bool(failure))
     return 0
 
 
-async def _until_ready(client: GatewayClient) -> None:
-    deadline = time.monotonic() + _READY_SECONDS
-    while time.monotonic() < deadline:
-        with contextlib.suppress(OSError):
-            code, _ = await asyncio.to_thread(client.get, "/readyz", timeout=2.0)
-            if code == _OK:
-                return
-        await asyncio.sleep(_POLL_SECONDS)
-    raise TimeoutError(f"the gateway was not ready within {_READY_SECONDS:.0f} s")
-
-
-async def _load(fleet: LocalFleet, model: str) -> None:
-    deadline = time.monotonic() + _READY_SECONDS
-    while True:
-        try:
-            async with timeout(_MODEL_SECONDS), operator(fleet.registry_address) as stub:
-                call = stub.LoadModel(op.LoadModelRequest(model=model))
-                with out.status(f"{model}: asks for a place") as status:
-                    async with streaming(call, unavailable=Reason.REGISTRY_UNAVAILABLE) as answers:
-                        async for each in answers:
-                            status.update(f"{model}: {step_words(each.step)}")
-        except FleetError as error:
-            # the neuron may still be on its way to the registry
-            if error.reason is not Reason.NO_NEURONS or time.monotonic() > deadline:
-                raise
-            await asyncio.sleep(_POLL_SECONDS)
-        else:
-            return
-
-
-def _say_where(fleet: LocalFleet, model: str, seconds: float) -> None:
+def _say_where(fleet: LocalFleet, model: str, seconds: float, *, failed: bool) -> None:
     url = fleet.gateway_url
-    body = f'{{"model": "{model}", "messages": [{{"role": "user", "content": "Hi"}}]}}'
-    out.print(
-        f"""
-ready after {seconds:.1f} s; Ctrl-C ends it
-
-  OpenAI clients     OPENAI_BASE_URL={url}/v1 OPENAI_API_KEY=none
-  Anthropic clients  ANTHROPIC_BASE_URL={url} ANTHROPIC_AUTH_TOKEN=none
-  metrics            {fleet.metrics_url}/metrics
-  operate it         cortex status --registry {fleet.registry_address}
-  logs               {fleet.log_dir}
-
-  curl {url}/v1/chat/completions -H 'content-type: application/json' \\
-    -d '{body}'
-""",
-        markup=False,
-        highlight=False,
-        soft_wrap=True,
-    )
+    key = "KEY" if fleet.key("") != "" else "none"
+    lines = [
+        f"\nready after {seconds:.1f} s; Ctrl-C ends it\n",
+        f"  OpenAI clients     OPENAI_BASE_URL={url}/v1 OPENAI_API_KEY={key}",
+        f"  Anthropic clients  ANTHROPIC_BASE_URL={url} ANTHROPIC_AUTH_TOKEN={key}",
+        f"  metrics            {fleet.metrics_url or 'nowhere'}",
+        f"  operate it         cortex status --registry {fleet.registry_address}",
+        f"  logs               {fleet.log_dir}\n",
+    ]
+    if model and not failed:
+        body = f'{{"model": "{model}", "messages": [{{"role": "user", "content": "Hi"}}]}}'
+        header = "" if key == "none" else " -H 'authorization: Bearer KEY'"
+        lines += [
+            f"  curl {url}/v1/chat/completions -H 'content-type: application/json'{header} \\",
+            f"    -d '{body}'\n",
+        ]
+    out.print("\n".join(lines), markup=False, highlight=False, soft_wrap=True)
 
 
 def _check_ports(fleet: LocalFleet) -> None:
     """Names the port that is taken before anything is started."""
-    for service, number in fleet.ports.items():
-        with socket.socket() as probe:
+    for service, listen in fleet.settings.listens():
+        if not listen.is_unix:
+            _check_port(service, listen)
+
+
+def _check_port(service: str, listen: Address) -> None:
+    try:
+        family, _, _, _, address = socket.getaddrinfo(
+            listen.host, listen.port, type=socket.SOCK_STREAM
+        )[0]
+        with socket.socket(family, socket.SOCK_STREAM) as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                probe.bind((fleet.host, number))
-            except OSError as error:
-                raise PortTakenError(
-                    f"{service} cannot listen on {fleet.host}:{number}: {error.strerror}"
-                    " (--port 0 picks free ports)"
-                ) from error
+            probe.bind(address)
+    except OSError as error:
+        raise PortTakenError(
+            f"{service} cannot listen on {listen}: {error.strerror} (--port 0 picks free ports)"
+        ) from error

@@ -21,7 +21,7 @@ def taken():
 @pytest.fixture
 def reload(file, taken):
     return SettingsReload(
-        load(file, {}).with_values("gateway", {"registry": ["inside:1"]}),
+        load(file, {}).with_values({"gateway.registry": ["inside:1"]}),
         sections=("log", "gateway", "neurons"),
         check=lambda document: document.section("log", LogSettings),
         live={"log": lambda document: taken.append(document.tables["log"])},

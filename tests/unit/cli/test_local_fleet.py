@@ -1,47 +1,100 @@
-import dataclasses
 import tomllib
 
 import pytest
 
-from services.cli.local_fleet import LocalFleet, Ports, default_data_dir, free_ports
+from services.backplane.settings import load
+from services.cli.local_fleet import LocalFleet, default_data_dir
+from services.cli.up_settings import choose
+from services.gateway import settings as gateway_settings
 
 
 @pytest.fixture
-def fleet(tmp_path):
-    return LocalFleet(data_dir=tmp_path, host="0.0.0.0", ports=Ports.beside(31313), config=None)
+def make(tmp_path):
+    def make(text="", *, host=None, port=None):
+        config = tmp_path / "cortex.toml"
+        config.write_text(text)
+        settings = choose(load(config, {}), tmp_path / "data", host=host, port=port)
+        return LocalFleet(
+            tmp_path / "data", settings, *gateway_settings.read(settings.document), config
+        )
+
+    return make
 
 
-def test_the_usual_ports_are_those_of_the_documentation():
-    ports = Ports.beside(31313)
+@pytest.mark.parametrize(
+    ("host", "reached"),
+    [
+        (None, "127.0.0.1"),
+        ("0.0.0.0", "127.0.0.1"),
+        ("::", "[::1]"),
+        ("::1", "[::1]"),
+        ("10.0.0.7", "10.0.0.7"),
+    ],
+)
+def test_a_fleet_says_where_it_is_reached(make, host, reached):
+    fleet = make(host=host)
 
-    assert (31313, 31314, 31315, 13131) == (
-        ports.gateway,
-        ports.gateway_metrics,
-        ports.registry,
-        ports.neuron,
+    assert f"http://{reached}:31313" == fleet.gateway_url
+    assert "127.0.0.1:31315" == fleet.registry_address
+    assert "http://127.0.0.1:31314/metrics" == fleet.metrics_url
+
+
+def test_a_gateway_with_tls_is_reached_with_it(make):
+    fleet = make('[gateway]\nmetrics_listen = ""\ntls = { certificate = "c", key = "k" }\n')
+
+    assert ("https://127.0.0.1:31313", "", "") == (
+        *(fleet.gateway_url, fleet.metrics_url, fleet.why_not_asked),
     )
 
 
 @pytest.mark.parametrize(
-    "ports", [Ports.beside(31313), Ports.beside(8000), free_ports("127.0.0.1")]
+    ("text", "why"),
+    [
+        ('[gateway]\nlisten = "unix:/tmp/g"\n', "Unix socket"),
+        ('[gateway.tls]\ncertificate = "c"\nkey = "k"\nclient_ca = "a"\n', "client's certificate"),
+    ],
 )
-def test_no_port_is_used_twice(ports):
-    assert 6 == len(set(dataclasses.astuple(ports)))
+def test_a_gateway_that_up_cannot_ask_is_said(make, text, why):
+    assert why in make(text).why_not_asked
 
 
-def test_a_fleet_on_all_interfaces_is_reached_at_loopback(fleet):
-    assert "http://127.0.0.1:31313" == fleet.gateway_url
-    assert "127.0.0.1:31315" == fleet.registry_address
+SECRET = '[[auth.keys]]\nname = "ann"\nkey = "secret"\n'
+DIGEST = f'[[auth.keys]]\nname = "bob"\nsha256 = "{"0" * 64}"\n'
 
 
-def test_the_catalogue_is_written_once_and_then_yours(fleet):
+@pytest.mark.parametrize(
+    ("text", "given", "key"),
+    [
+        ("", "", ""),
+        (DIGEST + SECRET, "", "secret"),
+        (SECRET, "mine", "mine"),
+        (DIGEST, "", None),
+        ("[auth]\nrequired = false\n" + DIGEST, "", ""),
+        ("[auth]\nrequired = true\n", "", None),
+    ],
+)
+def test_up_asks_with_a_key_of_the_settings(make, text, given, key):
+    assert key == make(text).key(given)
+
+
+def test_the_catalogue_is_written_once_and_then_yours(make):
+    fleet = make()
+    catalogue = fleet.data_dir / "models.toml"
     fleet.prepare()
-    assert "smollm2-135m" == tomllib.loads(fleet.catalogue.read_text())["models"][0]["id"]
-    fleet.catalogue.write_text("mine")
+    assert "smollm2-135m" == tomllib.loads(catalogue.read_text())["models"][0]["id"]
+    catalogue.write_text("mine")
 
     fleet.prepare()
 
-    assert "mine" == fleet.catalogue.read_text()
+    assert "mine" == catalogue.read_text()
+
+
+def test_no_catalogue_is_written_beside_your_own(make):
+    fleet = make('[registry]\nmodels = "/mine.toml"\n[neuron]\nmodels_dirs = ["/mine"]\n')
+
+    fleet.prepare()
+
+    assert ["logs"] == [path.name for path in fleet.data_dir.iterdir()]
 
 
 def test_data_lies_where_the_desktop_says(tmp_path):

@@ -39,7 +39,7 @@ def test_without_a_command_the_daemon_runs_with_the_settings_named(tmp_path: pat
     done = CliRunner().invoke(app, ["neuron", "--config", str(config)])
 
     assert done.exit_code == 78
-    assert "neuron: 'nowhere' is not host:port" in done.stderr
+    assert "cortex.toml: neuron.listen: 'nowhere' is not host:port" in done.stderr
 
 
 @pytest.mark.usefixtures("no_torch")
