@@ -8,7 +8,8 @@ import pytest
 
 from services.agent.core.settings import load_settings
 from services.backplane.settings import load
-from services.cli import local_fleet
+from services.cli.local_fleet import LocalFleet
+from services.cli.up_settings import catalogue_path, choose
 from services.gateway import settings as gateway_settings
 from services.neuron.settings import NeuronSettings
 from services.registry import settings as registry_settings
@@ -42,12 +43,16 @@ def test_models_toml_is_read_by_the_registry():
 
 
 def test_the_catalogue_of_cortex_up_is_read_by_the_registry(tmp_path):
-    fleet = local_fleet.LocalFleet(
-        data_dir=tmp_path, host="127.0.0.1", ports=local_fleet.Ports.beside(31313), config=None
-    )
-    fleet.prepare()
+    settings = choose(load(None, {}), tmp_path, host=None, port=None)
+    LocalFleet(
+        tmp_path,
+        settings,
+        gateway_settings.GatewaySettings(),
+        gateway_settings.AuthSettings(),
+        None,
+    ).prepare()
 
-    assert "smollm2-135m" in catalogue.load(fleet.catalogue).profiles
+    assert "smollm2-135m" in catalogue.load(catalogue_path(tmp_path)).profiles
 
 
 def test_agent_toml_is_read_by_the_agent():
