@@ -16,10 +16,18 @@ class FaultInjector:
         run: what they happen in.
         requests: told of those that die with a neuron.
         links: every neuron's, by its name.
+        restart: puts a new registry in the place of the one that runs.
     """
 
-    def __init__(self, run: Run, requests: Requests, links: Mapping[str, Link]) -> None:
+    def __init__(
+        self,
+        run: Run,
+        requests: Requests,
+        links: Mapping[str, Link],
+        restart: Callable[[], None],
+    ) -> None:
         self._run, self._requests, self._links = run, requests, links
+        self._restart = restart
 
     def schedule(self) -> None:
         """Draws how many of each there are, and when; each then happens by itself."""
@@ -28,6 +36,7 @@ class FaultInjector:
             (faults.deaths, self._kill_one),
             (faults.partitions, self._cut_one),
             (faults.squeezes, self._squeeze_one),
+            (faults.restarts, self._restart),
         )
         for expected, fault in kinds:
             for _ in range(round(dice.uniform(0, 2 * expected))):

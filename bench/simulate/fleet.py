@@ -16,6 +16,7 @@ from bench.simulate.scenario import Scenario
 from bench.simulate.world import Run, World
 from services.backplane.errors import FleetError, Reason
 from services.registry.control.control_plane import ControlPlane
+from services.registry.control.returning import neurons_to_wait_for
 from services.registry.fleet.leases import Leases
 from services.registry.fleet.state import FleetState
 from services.registry.placement.orders import (
@@ -28,6 +29,9 @@ from services.registry.placement.orders import (
 )
 
 _LEASE_SECONDS = 9.0
+_ORDERS_OF_ONE_LIFE = 1_000_000
+# Seconds since the epoch, where the store has stamps.
+_WALL_CLOCK = 1e9
 
 
 @dataclasses.dataclass
@@ -53,8 +57,8 @@ class SimulatedFleet:
             scenario.policy,
             catalogue=scenarios.catalogue(dice, scenario.models, scenario.neurons),
         )
-        leases = Leases(lease_seconds=_LEASE_SECONDS, forget_seconds=30.0)
-        self._run = Run(world, scenario, fleet_state, ControlPlane(fleet_state, self, leases))
+        self._life = 0
+        self._run = Run(world, scenario, fleet_state, ControlPlane(fleet_state, self, _leases()))
         self._invariants = Invariants(self._run)
         self._excess = {
             m: dice.uniform(1.1, 1.4) if dice.random() < scenario.faults.short else 1.0
@@ -89,10 +93,10 @@ class SimulatedFleet:
         scenario, world, counts = self._run.scenario, self._run.world, self._run.counts
         requests = self._requests
         requests.schedule()
-        FaultInjector(self._run, requests, self._links).schedule()
+        FaultInjector(self._run, requests, self._links, self._restart_registry).schedule()
         world.run(
             scenario.seconds + scenario.quiet_seconds,
-            next_due=self._run.control.next_due,
+            next_due=self._next_due,
             advance=self._advance,
             is_over=lambda: requests.is_over and world.now > scenario.seconds,
         )
@@ -109,6 +113,36 @@ class SimulatedFleet:
             requests.waits,
             counts["redirected"],
         )
+
+    def _restart_registry(self) -> None:
+        """The registry's process ends, and another begins that knows what its store says.
+
+        By chance the store is as good as lost, and the settings name the neurons instead.
+        """
+        run, old = self._run, self._run.fleet_state
+        run.counts["restarts"] += 1
+        self._life += 1
+        for link in self._links.values():
+            link.neuron.hang_up()  # loads end with the caller, unless they were detached
+        members = sorted(old.fleet.members)
+        is_lost = run.world.random.random() < 0.5
+        seen = f"{_WALL_CLOCK:.0f} address"
+        expected = neurons_to_wait_for(
+            {} if is_lost else dict.fromkeys(members, seen),
+            named=members if is_lost else (),
+            now=_WALL_CLOCK,
+        )
+        run.fleet_state = FleetState(
+            run.world.clock, old.policy, catalogue=old.catalogue, footprints=old.footprints
+        )
+        run.control = ControlPlane(run.fleet_state, self, _leases(), expected=expected)
+        self._invariants.registry_restarted([self._links[name].neuron for name in sorted(expected)])
+        for link in self._links.values():
+            link.registry_restarted()
+        self._requests.registry_restarted()
+
+    def _next_due(self) -> float:
+        return self._run.control.next_due()
 
     def _advance(self) -> None:
         self._run.control.advance()
@@ -134,62 +168,70 @@ class SimulatedFleet:
 
     def load(self, order: LoadOrder) -> None:
         """Carries a load over the simulated network."""
+        self._invariants.load_ordered(order)
         self._run.counts["loads"] += 1
         link = self._links[order.neuron]
         control = self._run.control
+        sent = dataclasses.replace(order, order_id=self._number(order.order_id))
 
-        def failed(error: FleetError) -> None:
-            self._answer(link, lambda: control.on_load_failed(order.order_id, error))
+        tell = self._line_to(control)
 
         def begin() -> None:
             if not self._reaches(link, order.incarnation_id):
                 lost = FleetError(Reason.NEURON_LOST, f"{order.neuron} does not answer.")
                 wait = KEEPALIVE_SECONDS if link.is_cut else 0.01
-                self._run.world.after(wait, lambda: control.on_load_failed(order.order_id, lost))
+                tell(wait, lambda: control.on_load_failed(order.order_id, lost))
                 return
             self._invariants.load_begins(order, link.neuron)
             link.neuron.load(
-                order,
-                progress=lambda p: self._answer(
-                    link, lambda: control.on_load_progress(order.order_id, p)
+                sent,
+                progress=lambda p: tell(
+                    self._delay(link), lambda: control.on_load_progress(order.order_id, p)
                 ),
-                ready=lambda i: self._answer(
-                    link, lambda: control.on_load_ready(order.order_id, i)
+                ready=lambda i: tell(
+                    self._delay(link), lambda: control.on_load_ready(order.order_id, i)
                 ),
-                failed=failed,
+                failed=lambda e: tell(
+                    self._delay(link), lambda: control.on_load_failed(order.order_id, e)
+                ),
             )
 
-        self._run.world.after(self._run.world.latency(), begin)
+        tell(self._run.world.latency(), begin)
 
     def cancel_load(self, order_id: int) -> None:
         """Tells every neuron that could have it; only one has."""
         for link in self._links.values():
             if link.neuron.is_up:
-                link.neuron.cancel_load(order_id)
+                link.neuron.cancel_load(self._number(order_id))
+
+    def _number(self, order_id: int) -> int:
+        """An order's number for neurons: every life of the registry counts from one."""
+        return self._life * _ORDERS_OF_ONE_LIFE + order_id
 
     def unload(self, order: UnloadOrder) -> None:
         """Carries an unload over the simulated network."""
         self._invariants.unload_ordered(order)
         self._run.counts["evicted"] += order.why is UnloadReason.EVICTED
         link, control = self._links[order.neuron], self._run.control
+        tell = self._line_to(control)
 
         def begin() -> None:
             if not self._reaches(link, order.incarnation_id):
                 lost = FleetError(Reason.NEURON_LOST, f"{order.neuron} does not answer.")
                 wait = KEEPALIVE_SECONDS if link.is_cut else 0.01
-                self._run.world.after(wait, lambda: control.on_unload_failed(order.order_id, lost))
+                tell(wait, lambda: control.on_unload_failed(order.order_id, lost))
                 return
             link.neuron.unload(
                 order,
-                done=lambda freed: self._answer(
-                    link, lambda: control.on_unloaded(order.order_id, freed)
+                done=lambda freed: tell(
+                    self._delay(link), lambda: control.on_unloaded(order.order_id, freed)
                 ),
-                failed=lambda e: self._answer(
-                    link, lambda: control.on_unload_failed(order.order_id, e)
+                failed=lambda e: tell(
+                    self._delay(link), lambda: control.on_unload_failed(order.order_id, e)
                 ),
             )
 
-        self._run.world.after(self._run.world.latency(), begin)
+        tell(self._run.world.latency(), begin)
 
     def record(self, event: Event) -> None:
         """Counts."""
@@ -201,7 +243,18 @@ class SimulatedFleet:
         neuron = link.neuron
         return neuron.is_up and not link.is_cut and str(neuron.incarnation) == incarnation_id
 
-    def _answer(self, link: Link, then: Callable[[], None]) -> None:
-        """A message from a neuron; while the link is cut it waits, as TCP makes it."""
-        held = max(0.0, link.cut_until - self._run.world.now)
-        self._run.world.after(held + self._run.world.latency(), then)
+    def _delay(self, link: Link) -> float:
+        """Seconds of a message from a neuron; while the link is cut it waits, as TCP makes it."""
+        return max(0.0, link.cut_until - self._run.world.now) + self._run.world.latency()
+
+    def _line_to(self, control: ControlPlane) -> Callable[[float, Callable[[], None]], None]:
+        """The calls of one life of the registry: what comes after its end reaches nobody."""
+
+        def tell(seconds: float, what: Callable[[], None]) -> None:
+            self._run.world.after(seconds, lambda: what() if control is self._run.control else None)
+
+        return tell
+
+
+def _leases() -> Leases:
+    return Leases(lease_seconds=_LEASE_SECONDS, forget_seconds=30.0)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Protocol
 
 from bench.simulate.neuron import Broken, Neuron
@@ -10,7 +10,9 @@ from bench.simulate.world import Run
 from services.registry.fleet.records import InstanceState, NeuronIdentity, NeuronReport
 from services.registry.placement.orders import LoadOrder, UnloadOrder, UnloadReason
 
-_CHORES = frozenset({UnloadReason.IDLE, UnloadReason.OUTDATED, UnloadReason.DEFRAG})
+_CHORES = frozenset(
+    {UnloadReason.IDLE, UnloadReason.OUTDATED, UnloadReason.DEFRAG, UnloadReason.SURPLUS}
+)
 # The control acts when something is due; a waiter may be overdue by the length of one message.
 _SLACK = 0.1
 
@@ -37,6 +39,25 @@ class Invariants:
         self._waiting: dict[Waiting, float] = {}
         self._newest: dict[tuple[str, str], int] = {}
         self._incarnations: dict[str, str] = {}
+        self._returning: dict[str, Neuron] = {}
+        self._settles_at = 0.0
+
+    def registry_restarted(self, returning: Iterable[Neuron]) -> None:
+        """A new registry runs, and has been told that these neurons were there before."""
+        self._waiting.clear()
+        self._returning = {n.name: n for n in returning}
+        self._settles_at = self._run.world.now + self._run.fleet_state.policy.settle
+
+    def load_ordered(self, order: LoadOrder) -> None:
+        """No load of what a returning neuron holds, before the settling time is over."""
+        if self._run.world.now >= self._settles_at:
+            return
+        for neuron in self._returning.values():
+            if order.profile.model in {i.model for i in neuron.instances.values()}:
+                self._fail(
+                    f"{order.profile.model} is loaded on {order.neuron} although {neuron.name}, "
+                    "which the registry waits for after its restart, holds it"
+                )
 
     def attached(self, neuron: Neuron) -> None:
         """A neuron attached: the fleet has this process of it and no other."""
@@ -48,6 +69,8 @@ class Invariants:
         """A report arrived: one that is old changes nothing."""
         key = (identity.name, identity.incarnation_id)
         member = self._run.fleet_state.fleet.members.get(identity.name)
+        if taken:
+            self._returning.pop(identity.name, None)
         if taken and member is not None:
             if member.identity.incarnation_id != self._incarnations[identity.name]:
                 self._fail(f"a dead process of {identity.name} has clobbered the live one")

@@ -8,6 +8,8 @@ from bench.simulate.world import Run
 from services.registry.fleet.records import NeuronIdentity, NeuronReport
 
 _REPORT_SECONDS = 3.0
+# A neuron whose registry comes back has attached again by then.
+_RETURN_SECONDS = 4.0
 # A peer that is cut off is noticed after so long, as gRPC's keep-alive does.
 KEEPALIVE_SECONDS = 15.0
 
@@ -56,12 +58,24 @@ class Link:
             return
         late = world.random.random() < faults.late
         delay = world.random.uniform(0.05, 2.0) if late else world.latency()
-        world.after(delay, lambda: self._arrive(identity, epoch, report))
+        control = self._run.control
+
+        def arrive() -> None:
+            if self._run.control is control:  # else the registry that it was sent to is gone
+                self._arrive(identity, epoch, report)
+
+        world.after(delay, arrive)
 
     def _arrive(self, identity: NeuronIdentity, epoch: int, report: NeuronReport) -> None:
         taken = self._run.control.membership.report(identity.name, epoch, report)
         self._invariants.reported(identity, epoch, report, taken=taken)
         self._run.control.placements.advance()
+
+    def registry_restarted(self) -> None:
+        """The stream ended with the registry; the neuron tries again after a pause."""
+        self.epoch = None
+        self._round += 1
+        self._run.world.after(self._run.world.random.uniform(0.0, _RETURN_SECONDS), self.attach)
 
     def broke(self) -> None:
         """The registry notices that the stream is gone."""

@@ -81,6 +81,7 @@ class Neuron:
         self._loading: dict[str, int] = {}
         self._orders: dict[int, SimulatedInstance] = {}
         self._cancelled: set[int] = set()
+        self._detached: set[int] = set()
         self.boot()
 
     # -- life ---------------------------------------------------------------------------------
@@ -176,6 +177,8 @@ class Neuron:
             self._loading[device] = order.order_id
         self.instances[held.instance_id] = held
         self._orders[order.order_id] = held
+        if order.detach:
+            self._detached.add(order.order_id)
         self.on_change()
         ends = seconds * (0.3 if fault else 1.0)
         incarnation = self.incarnation
@@ -232,6 +235,11 @@ class Neuron:
                 self.on_change()
 
         self.world.after(self.world.random.uniform(0.01, 0.5), freed)
+
+    def hang_up(self) -> None:
+        """The registry's calls are cut: a load that was not detached ends with its caller."""
+        for order_id in [o for o in self._orders if o not in self._detached]:
+            self.cancel_load(order_id)
 
     def _end_load(self, order_id: int) -> None:
         self._orders.pop(order_id, None)

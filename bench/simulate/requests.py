@@ -116,6 +116,14 @@ class Requests:
             self._run.control.leave(request.ticket)
             self._end(request, "client left")
 
+    def registry_restarted(self) -> None:
+        """Whoever waits for a placement asks the new registry; nothing else is disturbed."""
+        for request in list(self.open.values()):
+            if request.ticket is not None:
+                request.waiting_since, request.ticket = None, None
+                pause = self._run.world.random.uniform(0.0, 0.5)
+                self._run.world.after(pause, functools.partial(self.attempt, request))
+
     def placed(self, request: Request, placed: Placed) -> None:
         """On its way to the instance."""
         self._waited(request)

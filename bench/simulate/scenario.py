@@ -20,6 +20,7 @@ class Faults:
         deaths: expected kills of a neuron, over the whole run and fleet.
         partitions: expected partitions of a neuron.
         squeezes: expected times that something else takes memory of a device.
+        restarts: expected restarts of the registry, with models loaded and requests under way.
         slow: chance that a load takes ten times as long; fail: that it fails; short: that the
             catalogue says less memory than the model takes.
         lost: chance that a report is lost; late: that it is late and overtaken by newer ones.
@@ -28,6 +29,7 @@ class Faults:
     deaths: float = 0.0
     partitions: float = 0.0
     squeezes: float = 0.0
+    restarts: float = 0.0
     slow: float = 0.0
     fail: float = 0.0
     short: float = 0.0
@@ -36,7 +38,15 @@ class Faults:
 
 
 ALL_FAULTS = Faults(
-    deaths=3, partitions=3, squeezes=3, slow=0.1, fail=0.1, short=0.15, lost=0.05, late=0.1
+    deaths=3,
+    partitions=3,
+    squeezes=3,
+    restarts=1,
+    slow=0.1,
+    fail=0.1,
+    short=0.15,
+    lost=0.05,
+    late=0.1,
 )
 
 

@@ -67,9 +67,9 @@ class World:
                 advance()
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass
 class Run:
-    """One seed's run, as all its parts see it.
+    """One seed's run, as all its parts see it. A restart of the registry replaces its two parts.
 
     Attributes:
         world: time and chance.

@@ -17,6 +17,7 @@ from services.backplane.timeouts import timeout
 from services.registry.catalogue import catalogue as catalogues
 from services.registry.catalogue.catalogue import Catalogue, Difference
 from services.registry.control.control_plane import ControlPlane
+from services.registry.control.returning import neurons_to_wait_for
 from services.registry.fleet.footprints import Footprints
 from services.registry.fleet.leases import Leases
 from services.registry.fleet.policy import Policy, Strategy
@@ -35,8 +36,6 @@ from services.registry.store.leader_lease import LeaderLease
 from services.registry.store.store import FactKind, Facts
 from services.registry.store.write_behind import FactWriter
 
-# Neurons seen this long ago are not waited for after a start.
-_REMEMBERED_SECONDS: Final = 86_400.0
 # Pause after a defect, so that one that stays does not take the whole processor.
 _CRASH_SECONDS: Final = 1.0
 
@@ -92,7 +91,11 @@ class LeaderTerm:
                 lease_seconds=settings.registry.lease_seconds,
                 forget_seconds=settings.registry.forget_seconds,
             ),
-            expected=_expected(facts, self.started_at),
+            expected=neurons_to_wait_for(
+                facts[FactKind.NEURON],
+                named=[entry.name for entry in settings.neurons],
+                now=self.started_at,
+            ),
             on_change=self.changes.bump,
         )
         self._calls = NeuronCalls(
@@ -244,16 +247,6 @@ def policy_of(settings: Settings) -> Policy:
         max_waiters=registry.max_waiters,
         settle=registry.settle_seconds,
     )
-
-
-def _expected(facts: Facts, now: float) -> frozenset[str]:
-    """Neurons that were in the fleet not long ago."""
-    names: set[str] = set()
-    for name, value in facts[FactKind.NEURON].items():
-        seen = value.split(" ", 1)[0]
-        if seen.isdigit() and now - float(seen) < _REMEMBERED_SECONDS:
-            names.add(name)
-    return frozenset(names)
 
 
 class LeaderHolder:

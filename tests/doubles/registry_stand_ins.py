@@ -68,6 +68,8 @@ class ScriptedNeuron(neuron_service_pb2_grpc.NeuronServiceServicer):
         self.instances: dict[str, model_pb2.Instance] = {}
         self.unload_gate = asyncio.Event()
         self.unload_gate.set()
+        self.speaks = asyncio.Event()  # while cleared, it says nothing on streams that begin
+        self.speaks.set()
         self.loads: list[model_pb2.LoadSpec] = []
         self.cancelled_loads: list[str] = []
         self.unloads: list[str] = []
@@ -167,6 +169,7 @@ class ScriptedNeuron(neuron_service_pb2_grpc.NeuronServiceServicer):
     async def attach(self, registry: str) -> None:
         """Attaches for ever, as the daemon does."""
         while True:
+            await self.speaks.wait()
             with contextlib.suppress(grpc.aio.AioRpcError):
                 await self.attach_once(registry)
             await asyncio.sleep(0.02)
@@ -200,6 +203,7 @@ class ScriptedNeuron(neuron_service_pb2_grpc.NeuronServiceServicer):
     async def WatchStatus(
         self, request: Any, context: Any
     ) -> AsyncIterator[neuron_service_pb2.WatchStatusResponse]:
+        await self.speaks.wait()
         while True:
             changed = self._changed
             status = neuron_service_pb2.NeuronStatus(identity=self.identity(), report=self.report())

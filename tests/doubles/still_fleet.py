@@ -54,13 +54,20 @@ class Caller:
 
 
 class StillFleet:
-    """One neuron per capacity given; loads and unloads end when the test says so."""
+    """One neuron per capacity given; loads and unloads end when the test says so.
+
+    Args:
+        expected: neurons that the registry, just started, waits for; None: it runs for long.
+        away: neurons that attach when the test says so.
+    """
 
     def __init__(
         self,
         *profiles: Profile,
         capacities: tuple[int, ...] = (SIZE,),
         policy: Policy | None = None,
+        expected: frozenset[str] | None = None,
+        away: tuple[str, ...] = (),
     ) -> None:
         self.now = 1000.0
         self.loads: list[LoadOrder] = []
@@ -74,17 +81,18 @@ class StillFleet:
             catalogue=Catalogue(models, {}, 1),
         )
         self.control = ControlPlane(
-            self.fleet_state, self, Leases(lease_seconds=1e9, forget_seconds=1e9)
+            self.fleet_state,
+            self,
+            Leases(lease_seconds=1e9, forget_seconds=1e9),
+            expected=expected,
         )
         self.capacities = {f"n{i}": c for i, c in enumerate(capacities)}
         self.held: dict[str, dict[str, Instance]] = {n: {} for n in self.capacities}
-        self.epochs = {
-            n: self.control.membership.attach(NeuronIdentity(n, "i", f"{n}:1"))
-            for n in self.capacities
-        }
+        self.epochs: dict[str, int] = {}
         self._sequence = 0
         for name in self.capacities:
-            self.report(name)
+            if name not in away:
+                self.attach(name)
 
     # -- effects ------------------------------------------------------------------------------
 
@@ -106,6 +114,11 @@ class StillFleet:
         caller = Caller()
         self.control.ensure(model, caller, **more)  # type: ignore[arg-type]
         return caller
+
+    def attach(self, name: str) -> None:
+        """A neuron comes, with what it holds."""
+        self.epochs[name] = self.control.membership.attach(NeuronIdentity(name, "i", f"{name}:1"))
+        self.report(name)
 
     def report(self, name: str) -> None:
         self._sequence += 1

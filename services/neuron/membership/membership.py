@@ -30,6 +30,8 @@ _REPORT_SECONDS: Final = 2.0
 # Changes within this long travel in one report.
 _SETTLE_SECONDS: Final = 0.1
 _HELLO_SECONDS: Final = 5.0
+# A registry that has just started waits 5 seconds for its neurons (`settle_seconds`).
+_LONGEST_PAUSE_SECONDS: Final = 2.0
 _FAREWELL_SECONDS: Final = 2.0
 
 log = structlog.get_logger()
@@ -82,7 +84,7 @@ class Membership:
             await self._task
 
     async def _live(self) -> None:
-        pauses, turn = backoff.delays(first=0.2, cap=5.0), 0
+        pauses, turn = backoff.delays(first=0.2, cap=_LONGEST_PAUSE_SECONDS), 0
         while not self._leaving.is_set():
             address = self._leader or self._registries[turn % len(self._registries)]
             self._leader = ""
@@ -95,7 +97,7 @@ class Membership:
                 self._faults.note("membership", error)
             if self.is_attached:
                 self.is_attached = False
-                pauses, turn = backoff.delays(first=0.2, cap=5.0), 0
+                pauses, turn = backoff.delays(first=0.2, cap=_LONGEST_PAUSE_SECONDS), 0
             if not self._leader:
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(self._leaving.wait(), next(pauses))

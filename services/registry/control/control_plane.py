@@ -23,6 +23,7 @@ from services.registry.control.placement_controller import PlacementController
 from services.registry.control.ready import ReadyInstances
 from services.registry.control.reconcile import Reconciler
 from services.registry.control.request_builder import RequestBuilder
+from services.registry.control.returning import Settling
 from services.registry.fleet.leases import Leases
 from services.registry.fleet.records import Instance, LoadProgress
 from services.registry.fleet.state import FleetState
@@ -45,8 +46,9 @@ class ControlPlane(OrderListener):
         fleet_state: the state; this object is its only writer.
         effects: carries orders out; it tells this object how they end.
         leases: how long a silent neuron is a member.
-        expected: neurons that were in the fleet before this start; until they are back, or the
-            settle time is over, models that are not loaded wait.
+        expected: neurons that were in the fleet before this start; until they are back (and one
+            neuron at least), or the settle time is over, models that are not loaded wait. None: it
+            has not just started.
         on_change: called after any change that watchers want to hear of.
 
     Attributes:
@@ -55,6 +57,7 @@ class ControlPlane(OrderListener):
         membership: takes in what neurons say.
         executor: the loads and unloads under way.
         requests: makes the scheduler's questions.
+        is_settling: it has just started, and neurons that were there before are not back.
     """
 
     def __init__(
@@ -63,10 +66,12 @@ class ControlPlane(OrderListener):
         effects: Effects,
         leases: Leases,
         *,
-        expected: frozenset[str] = frozenset(),
+        expected: frozenset[str] | None = None,
         on_change: Callable[[], None] = lambda: None,
     ) -> None:
         now = fleet_state.clock()
+        self._settling = Settling(expected, now + fleet_state.policy.settle)
+        self.is_settling = not self._settling.is_over(now)
         cache, cooldowns = SchedulerCache(fleet_state), Cooldowns()
         queue = PlacementQueue(fleet_state, effects)
         executor = PlacementExecutor(
@@ -89,7 +94,7 @@ class ControlPlane(OrderListener):
                 requests=requests,
                 cooldowns=cooldowns,
                 effects=effects,
-                settles_at=now + fleet_state.policy.settle if expected else 0.0,
+                settling=self._settling,
             ),
             executor=executor,
             ready_instances=ready_instances,
@@ -101,7 +106,7 @@ class ControlPlane(OrderListener):
             self.placements,
             executor=executor,
             leases=leases,
-            expected=expected,
+            settling=self._settling,
             on_change=on_change,
         )
         self._explainer = Explainer(
@@ -261,6 +266,7 @@ class ControlPlane(OrderListener):
         """Lets time and news take effect."""
         now = self.fleet_state.clock()
         self.membership.lapse(now)
+        self._settle(now)
         if now >= self._reconcile_at:
             self._reconcile_at = now + _RECONCILE_SECONDS
             self._reconcile(now)
@@ -268,11 +274,22 @@ class ControlPlane(OrderListener):
 
     def next_due(self) -> float:
         """When `advance` has something to do even if nobody says anything; monotonic seconds."""
-        moments = (self._reconcile_at, self.membership.next_due(), self.placements.next_due())
+        moments = (
+            self._reconcile_at,
+            self._settling.ends_at if self.is_settling else None,
+            self.membership.next_due(),
+            self.placements.next_due(),
+        )
         return min(m for m in moments if m is not None)
 
+    def _settle(self, now: float) -> None:
+        if self.is_settling and self._settling.is_over(now):
+            self.is_settling = False
+            self.membership.models_changed()
+            self._on_change()
+
     def _reconcile(self, now: float) -> None:
-        for removal in list(self._reconciler.to_remove(now)):
+        for removal in self._reconciler.to_remove(now):
             self.executor.unloads.order(
                 removal.neuron,
                 removal.instance,

@@ -11,6 +11,7 @@ from typing import Final, TypeAlias
 from services.backplane.errors import FleetError
 from services.registry.control.cooldowns import Cooldowns
 from services.registry.control.request_builder import RequestBuilder
+from services.registry.control.returning import Settling
 from services.registry.fleet.state import FleetState
 from services.registry.placement import errors
 from services.registry.placement.demand import Demand, PlacementJob
@@ -58,7 +59,7 @@ class Decider:
         requests: RequestBuilder,
         cooldowns: Cooldowns,
         effects: Effects,
-        settles_at: float,
+        settling: Settling,
     ) -> None:
         self._fleet_state = fleet_state
         self._cache = cache
@@ -67,11 +68,7 @@ class Decider:
         self._requests = requests
         self._cooldowns = cooldowns
         self._effects = effects
-        self._settles_at = settles_at
-
-    def settled(self) -> None:
-        """All neurons that were in the fleet before the start are back."""
-        self._settles_at = 0.0
+        self._settling = settling
 
     # -- verbs --------------------------------------------------------------------------------
 
@@ -82,9 +79,10 @@ class Decider:
 
         1. The model failed to load a moment ago: refused, until its pause is over.
         2. An instance of it is being placed, loaded or recovered already: it waits for that one.
-        3. The scheduler finds free devices, or devices that become free by evicting or draining:
+        3. The registry has just started, and neurons that were there before are not back: it waits
+           for them. One of them may hold the model.
+        4. The scheduler finds free devices, or devices that become free by evicting or draining:
            the job begins. Neurons that failed this demand are left out while there are others.
-        4. The registry has just started: it waits for the neurons that were there before.
         5. No neuron could run the model, even empty: refused.
         6. Something that ends by itself is in the way (a protection, work, another load): it
            waits. If it is urgent, the devices are reserved for it. A load that nobody waits for
@@ -107,6 +105,10 @@ class Decider:
             return
         if obstacle := self._requests.obstacle(demand):
             self._wait(look, obstacle)
+            return
+        if not self._settling.is_over(now):
+            reason = "the registry has just started and waits for its neurons"
+            self._wait(look, reason, retry_at=self._settling.ends_at)
             return
         request = self._requests.request_for(demand, reserved, now)
         decision = select.decide(request, self._cache.index)
@@ -179,9 +181,6 @@ class Decider:
         model, outcome = demand.profile.model, decision.outcome
         if best is not None and outcome in PLACEABLE:
             self._begin(demand, best, look.now)
-        elif look.now < self._settles_at:
-            reason = "the registry has just started and waits for its neurons"
-            self._wait(look, reason, retry_at=self._settles_at)
         elif best is None or outcome is PlacementOutcome.IMPOSSIBLE:
             self.fail(demand, errors.impossible(model, decision.candidates))
         elif outcome is PlacementOutcome.WAIT:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from services.registry.control.placement_controller import PlacementController
+from services.registry.control.returning import Settling
 from services.registry.fleet.leases import Leases
 from services.registry.fleet.members import ReportOutcome
 from services.registry.fleet.records import NeuronIdentity, NeuronReport, StoredModel
@@ -26,7 +27,7 @@ class FleetMembership:
         placements: hears of every change.
         executor: ends jobs on a neuron that was lost.
         leases: how long a silent neuron is a member.
-        expected: neurons that were in the fleet before this start; placement waits for them.
+        settling: is told of every neuron that is back.
         on_change: called after any change that watchers want to hear of.
 
     Attributes:
@@ -42,7 +43,7 @@ class FleetMembership:
         *,
         executor: PlacementExecutor,
         leases: Leases,
-        expected: frozenset[str],
+        settling: Settling,
         on_change: Callable[[], None],
     ) -> None:
         self._fleet_state = fleet_state
@@ -50,7 +51,7 @@ class FleetMembership:
         self._placements = placements
         self._executor = executor
         self._leases = leases
-        self._expected = set(expected)
+        self._settling = settling
         self._on_change = on_change
         self.hardware_version = 1
         self.models_version = 1
@@ -79,6 +80,7 @@ class FleetMembership:
         if outcome is ReportOutcome.STALE:
             return False
         self._leases.renew(name, now)
+        self._settling.heard_of(name)
         before = member.report if member else None
         if outcome is ReportOutcome.NEWS:
             if before is None or _hardware_differs(before, report):
@@ -86,10 +88,6 @@ class FleetMembership:
             self._changed(name, models_changed=_lists_differ(before, report))
         else:
             self._executor.on_member(name, now)
-        if name in self._expected:
-            self._expected.discard(name)
-            if not self._expected:
-                self._placements.settled()
         return True
 
     def stream_broke(self, name: str, epoch: int) -> None:
@@ -102,6 +100,7 @@ class FleetMembership:
         """A neuron has left on purpose."""
         if self._fleet_state.fleet.remove(name, epoch):
             self._leases.end(name)
+            self._settling.heard_of(name)
             self._hardware_changed()
             self._changed(name, models_changed=True)
 

@@ -139,11 +139,6 @@ class PlacementController:
         """Something changed that may change an answer."""
         self._queue.look_again()
 
-    def settled(self) -> None:
-        """All neurons that were in the fleet before the start are back."""
-        self._decider.settled()
-        self._queue.look_again()
-
     def refresh_profiles(self) -> None:
         """The catalogue has changed: demands go on with the new entries, or end."""
         for demand in self._queue.all():

@@ -54,14 +54,17 @@ class Reconciler:
     def to_remove(self, now: float) -> Iterator[Removal]:
         """Instances that should be unloaded.
 
-        Only instances go that are ready, have no work and no caller on the way to them. The first
-        rule that applies:
+        Only instances go that are ready, have no work and no caller on the way to them. Each that
+        is yielded counts as gone when the next is looked at. The first rule that applies:
 
         1. Outdated: it was loaded from an older revision of its catalogue entry.
         2. Defragmentation: its worker has been through `Policy.defrag_after_cycles` loads and
            unloads, nothing on that worker works, and it has been idle for the minimum residency.
         3. Idle: it was unused for its idle timeout, is not pinned, and the model's minimum of
            replicas is there without it.
+        4. Surplus: there are more instances than the model's maximum of replicas, as after a
+           neuron was lost and is back. The longest unused goes first; never one on a neuron that a
+           person named for it.
 
         Args:
             now: seconds on the monotonic clock.
@@ -96,7 +99,22 @@ class Reconciler:
             replicas = len(self._ready_instances.routable(profile))
             if replicas > fleet_state.wanted_instances(profile):
                 return UnloadReason.IDLE, f"unused for {idle:.0f} s"
+        if self._is_surplus(instance, profile):
+            return UnloadReason.SURPLUS, f"more than {profile.max_replicas} of its model"
         return None
+
+    def _is_surplus(self, instance: Instance, profile: Profile) -> bool:
+        routable = self._ready_instances.routable(profile)
+        if len(routable) <= profile.max_replicas:
+            return False
+        pinned_on = self._fleet_state.pins.get(profile.model, "")
+        unused: list[tuple[float, str]] = []
+        for member, other in routable:
+            record = self._fleet_state.activity.of(other.instance_id)
+            is_free = record is not None and not record.is_chosen and member.name != pinned_on
+            if record is not None and is_free and not other.in_flight:
+                unused.append((record.last_used, other.instance_id))
+        return bool(unused) and min(unused)[1] == instance.instance_id
 
     def _worn_devices(self, member: Member) -> frozenset[str]:
         """Ids of the devices whose worker is due for recycling and has no work at all."""

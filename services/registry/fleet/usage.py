@@ -22,6 +22,7 @@ class UsageRecord:
         held_until: protected until then for a caller that was just sent to it.
         load_seconds: how long its load took.
         keep_alive: seconds of idleness that a client asked for; None leaves it to policy.
+        is_chosen: a person asked for it on this very neuron.
         full_since: since when it has requests queued and no free place; None if it has not.
     """
 
@@ -31,6 +32,7 @@ class UsageRecord:
     held_until: float = 0.0
     load_seconds: float = 0.0
     keep_alive: float | None = None
+    is_chosen: bool = False
     full_since: float | None = None
 
 

@@ -70,6 +70,7 @@ class LoadRunner:
         if record is not None:
             record.load_seconds = seconds
             record.keep_alive = job.demand.keep_alive
+            record.is_chosen = bool(job.key.neuron)
         learned = fleet_state.footprints.observe(job.profile, job.neuron, instance.memory, seconds)
         self._cache.forget(job.neuron)
         self._effects.record(LoadEnded(job.profile.model, job.neuron, seconds, learned=learned))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Protocol
+from typing import Final, Protocol
 
 import structlog
 
@@ -18,6 +18,9 @@ from services.registry.fleet.members import NameTakenError
 from services.registry.rpc import decode
 from services.registry.settings import NeuronEntry
 from services.registry.store.leader_lease import LeaderLease
+
+# A start of the registry waits 5 seconds for the neurons that the settings name.
+_LONGEST_PAUSE_SECONDS: Final = 2.0
 
 log = structlog.get_logger()
 
@@ -50,11 +53,11 @@ async def keep_dialling(entry: NeuronEntry, host: Host) -> None:
         host: the term that takes its reports.
     """
     address = str(Address.parse(entry.endpoint))
-    pauses = delays()
+    pauses = delays(cap=_LONGEST_PAUSE_SECONDS)
     while True:
         try:
             if await _watch(entry.name, address, host):
-                pauses = delays()
+                pauses = delays(cap=_LONGEST_PAUSE_SECONDS)
         except (FleetError, NameTakenError) as error:
             log.info("neuron.unreachable", neuron_id=entry.name, address=address, detail=str(error))
         except Exception:  # the root of a task: a defect must not end the dialling for good

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections.abc import AsyncGenerator
 
 import grpc
 import pytest
@@ -255,23 +256,33 @@ async def test_a_neuron_that_is_dialled_serves_like_one_that_attached(tmp_path):
             assert (placed.neuron, placed.address) == ("beast", neuron.address)
 
 
-async def test_a_restarted_registry_believes_its_neurons_and_loads_nothing_twice(tmp_path):
-    settings = document(tmp_path, TWO)
-    neuron = ScriptedNeuron("one")
-    async with running_fleet(settings) as fleet:
-        await fleet.add(neuron)
-        first = await fleet.placed("a")
-        await neuron_detached(fleet)
-    async with running_fleet(settings) as fleet, neuron.served():
-        asking = asyncio.create_task(fleet.placed("a"))  # before the neuron is back
-        task = asyncio.create_task(neuron.attach(fleet.address))
+@pytest.mark.parametrize("is_dialled", [False, True], ids=["remembered", "named in the settings"])
+async def test_a_restarted_registry_believes_its_neurons_and_loads_nothing_twice(
+    tmp_path, is_dialled
+):
+    """Also where another one, with room for the model, is back before the one that has it."""
+    one, other = ScriptedNeuron("one"), ScriptedNeuron("other")
+    async with one.served(), other.served():
+        both = (one, other)
+        named = [{"name": n.name, "endpoint": n.address} for n in both if is_dialled]
+        more = {"store": "sqlite::memory:"} if is_dialled else {}
+        settings = document(tmp_path, TWO, neurons=named, settle_seconds=10.0, **more)
+        attaching = () if is_dialled else both
+        async with running_fleet(settings) as fleet, attached(fleet, *attaching):
+            await fleet.until(lambda names: len(names) == 2)
+            first = await fleet.placed("a")
+        holder, free = both if first.neuron == "one" else (other, one)
+        holder.speaks.clear()
+        async with running_fleet(settings) as fleet, attached(fleet, *attaching):
+            await fleet.until(lambda names: free.name in names)
+            asking = asyncio.create_task(fleet.placed("a"))
+            await eventually(lambda: _pending(fleet, "waits for its neurons"))
+            holder.speaks.set()
 
-        again = await asking
+            again = await asking
 
         assert again.instance_id == first.instance_id
-        assert [s.model for s in neuron.loads] == ["a"]
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
+        assert [s.model for n in both for s in n.loads] == ["a"]
 
 
 async def test_learned_footprints_pins_and_cordons_survive_a_restart(tmp_path):
@@ -469,3 +480,15 @@ async def neuron_detached(fleet: Fleet) -> None:
     """Lets the store's background writes settle with one more answer."""
     with contextlib.suppress(grpc.aio.AioRpcError):
         await fleet.operator.GetFleet(op.GetFleetRequest())
+
+
+@contextlib.asynccontextmanager
+async def attached(fleet: Fleet, *neurons: ScriptedNeuron) -> AsyncGenerator[None]:
+    """Lets neurons attach, and again whenever that ends, while the context is open."""
+    tasks = [asyncio.create_task(neuron.attach(fleet.address)) for neuron in neurons]
+    try:
+        yield
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
