@@ -119,9 +119,7 @@ class Invariants:
                     f"{order.model} has {instance.in_flight} requests in flight and is evicted for "
                     f"{order.for_model}, which has not waited long enough for that"
                 )
-        protected = fleet_state.activity.protected_until(
-            order.instance_id, fleet_state.policy.minimum_residency
-        )
+        protected = fleet_state.protected_until(instance)
         if protected > now + _SLACK:
             self._fail(f"{order.model} is evicted {protected - now:.1f} s too early")
 

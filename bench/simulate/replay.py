@@ -30,7 +30,7 @@ from services.registry.placement.progress import Placed, Step
 
 Trace = list[tuple[float, str]]
 _SIZE = 1 << 30
-_LOAD_SECONDS = 4.0
+LOAD_SECONDS = 4.0
 _WORK_SECONDS = 1.0
 
 
@@ -96,7 +96,7 @@ class _Replay:
             {"gpu": slots * _SIZE},
             labels={},
             true_bytes=lambda _model, _devices: _SIZE,
-            load_seconds=lambda _: _LOAD_SECONDS,
+            load_seconds=lambda _: LOAD_SECONDS,
             load_fault=lambda _: None,
         )
         self._epoch = self.control.membership.attach(self.neuron.identity)
@@ -237,6 +237,12 @@ def synthetic(*, seed: int, models: int, requests: int) -> Trace:
     return trace[:requests]
 
 
+def one_user(*, models: int, requests: int) -> Trace:
+    """One user who takes turns with models and asks again when the last answer is there."""
+    spacing = 2 * LOAD_SECONDS
+    return [(spacing * number, f"m{number % models}") for number in range(requests)]
+
+
 def read(path: pathlib.Path) -> Trace:
     """A trace from a file of `second model` lines."""
     lines = (line.split() for line in path.read_text(encoding="utf-8").splitlines() if line)
@@ -261,7 +267,7 @@ def main() -> None:
     print(f"{len(trace)} requests, {asked.slots} slots; optimum: {best} loads")
     for strategy, classes in (("lru", False), ("lru", True), ("priority", True)):
         name = f"{strategy}{', classes' * classes}"
-        for residency in (0.0, 5.0, 20.0):
+        for residency in (0.0, 5.0, 10.0, 20.0):
             policy = Policy(max_wait=1e9, minimum_residency=residency)
             f = run(trace, slots=asked.slots, strategy=strategy, policy=policy, classes=classes)
             print(
@@ -270,6 +276,11 @@ def main() -> None:
                 f"cold {f.cold_starts / len(trace):6.1%}, wait {f.waited:6.2f} s mean, "
                 f"{f.longest:6.1f} s most"
             )
+    f = run(one_user(models=2, requests=40), slots=1, strategy="lru", policy=Policy(max_wait=1e9))
+    print(
+        f"one user, two models in turn, one slot: wait {f.waited:.2f} s mean, "
+        f"{f.longest:.1f} s most, of which {LOAD_SECONDS:.0f} s load"
+    )
 
 
 if __name__ == "__main__":

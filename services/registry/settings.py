@@ -63,8 +63,10 @@ class EvictionSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     Attributes:
         strategy: whose turn it is to go: `lru`, the longest unused; `priority`, the lowest
             residency class first, and within it the longest unused.
-        minimum_residency_seconds: nothing is evicted so soon after it became ready; a model that
-            took longer to load than this is kept for as long as its load took.
+        minimum_residency_seconds: models that keep displacing each other while both are wanted are
+            kept so long after they became ready, or as long as their load took where that is
+            longer; a third of it after the first time, all of it after the third. What nobody has
+            asked for since its last answer goes at once.
         patience_seconds: a model that waited so long may have busy models drained for it.
         drain_timeout_seconds: how long a swap lets running requests go on.
         handover_seconds: how long an instance is kept for a caller that was just sent to it.

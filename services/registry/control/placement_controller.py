@@ -80,6 +80,7 @@ class PlacementController:
             FleetError: QUEUE_FULL, or NO_ROOM where no other instance is allowed.
         """
         key = DemandKey(profile.model, neuron, self._replicas_for(profile, neuron, excluded))
+        self._note_thrash(profile.model)
         demand, ticket = self._queue.join(key, profile, waiter, excluded)
         demand.is_detached |= detach
         demand.may_evict = True
@@ -87,6 +88,16 @@ class PlacementController:
             demand.keep_alive = keep_alive
         self._queue.look_again()
         return ticket
+
+    def _note_thrash(self, model: str) -> None:
+        """A model that was displaced is wanted again: it counts if the other still is, too."""
+        fleet_state, now = self._fleet_state, self._fleet_state.clock()
+        other = fleet_state.displacements.take_displacer(model)
+        if other is not None and (
+            self._queue.is_wanted(other) or self._ready_instances.is_in_use(other, now)
+        ):
+            fleet_state.displacements.count((model, other), now)
+            self._ready_instances.forget(other)
 
     def want_instances(
         self, profile: Profile, replicas: int, *, neuron: str, may_evict: bool

@@ -43,3 +43,16 @@ class ReadyInstances:
         until = now + self._fleet_state.policy.handover
         self._fleet_state.activity.hold(placed.instance_id, now, until)
         self._cache.forget(placed.neuron)
+
+    def is_in_use(self, model: str, now: float) -> bool:
+        """True if an instance of a model has work, or a caller on the way to it."""
+        for _, instance in self._fleet_state.fleet.instances_of(model):
+            record = self._fleet_state.activity.of(instance.instance_id)
+            if instance.in_flight or (record is not None and record.held_until > now):
+                return True
+        return False
+
+    def forget(self, model: str) -> None:
+        """What protects the instances of a model has changed."""
+        for member, _ in self._fleet_state.fleet.instances_of(model):
+            self._cache.forget(member.name)

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from services.registry.catalogue import catalogue
 from services.registry.catalogue.catalogue import Catalogue
 from services.registry.catalogue.profile import Profile
+from services.registry.fleet.displacements import Displacements
 from services.registry.fleet.footprints import Footprint, Footprints
 from services.registry.fleet.members import Fleet
 from services.registry.fleet.policy import Policy
@@ -31,6 +32,7 @@ class FleetState:
     catalogue: Catalogue = catalogue.EMPTY
     footprints: Footprints = dataclasses.field(default_factory=Footprints)
     activity: Activity = dataclasses.field(default_factory=Activity)
+    displacements: Displacements = dataclasses.field(default_factory=Displacements)
     pins: dict[str, str] = dataclasses.field(default_factory=dict[str, str])
 
     def profile(self, name: str) -> Profile | None:
@@ -79,6 +81,29 @@ class FleetState:
             record = self.activity.of(instance.instance_id)
             if record is not None:
                 record.keep_alive = seconds
+
+    def protected_until(self, instance: Instance) -> float:
+        """Until when an instance without work may not be evicted; monotonic seconds.
+
+        The longest of these:
+
+        1. A caller was just sent to it: until that one has come and has been answered, and for
+           `Policy.handover` seconds at most.
+        2. Its model and another one displaced each other lately, while both were wanted: a part of
+           its full residency, from when it became ready. Each such time adds a third, and half of
+           them are forgotten in a minute; so it is the whole after the third time in a row.
+        3. Else nothing: what nobody has asked for since its last answer goes at once.
+
+        The full residency is `Policy.minimum_residency`, or as long as its load took where that is
+        longer.
+        """
+        record = self.activity.of(instance.instance_id)
+        if record is None:
+            return 0.0
+        full = max(self.policy.minimum_residency, record.load_seconds)
+        share = self.displacements.share(instance.model, record.ready_since)
+        residency = record.ready_since + share * full if share else 0.0
+        return max(residency, record.held_until)
 
     def is_routable(self, profile: Profile, member: Member, instance: Instance) -> bool:
         """True if requests may be sent to an instance: ready, servable, of the right revision."""

@@ -19,9 +19,10 @@ class UsageRecord:
         ready_since: when it was first seen READY.
         last_used: when it was last seen at work, or became ready.
         stamp: the neuron's own time of its last use, in seconds of the neuron's clock.
-        held_until: protected until then for a caller that was just sent to it.
+        held_until: protected until then for a caller that was just sent to it; 0 once it has come.
         load_seconds: how long its load took.
         keep_alive: seconds of idleness that a client asked for; None leaves it to policy.
+        is_busy: it had work when it was last heard of.
         is_chosen: a person asked for it on this very neuron.
         full_since: since when it has requests queued and no free place; None if it has not.
     """
@@ -32,6 +33,7 @@ class UsageRecord:
     held_until: float = 0.0
     load_seconds: float = 0.0
     keep_alive: float | None = None
+    is_busy: bool = False
     is_chosen: bool = False
     full_since: float | None = None
 
@@ -67,8 +69,12 @@ class Activity:
             record = UsageRecord(now, now - max(0.0, age), instance.last_used)
             record.load_seconds = instance.load_seconds
             self._records[instance.instance_id] = record
-        if instance.in_flight or instance.last_used > record.stamp:
+        is_busy, was_busy = bool(instance.in_flight), record.is_busy
+        if is_busy or instance.last_used > record.stamp:
             record.last_used = now
+        if not is_busy and (was_busy or instance.last_used > record.stamp):
+            record.held_until = 0.0  # whoever was on the way has come, and has been answered
+        record.is_busy = is_busy
         record.stamp = instance.last_used
         full = instance.queued_requests > 0
         record.full_since = (record.full_since or now) if full else None
@@ -83,15 +89,3 @@ class Activity:
     def of(self, instance_id: str) -> UsageRecord | None:
         """The record of an instance, or None for one never seen ready."""
         return self._records.get(instance_id)
-
-    def protected_until(self, instance_id: str, minimum_residency: float) -> float:
-        """Until when an instance may not be evicted.
-
-        That is for its minimum residency (or for as long as its load took, if that is longer), and
-        while a caller is on its way to it.
-        """
-        record = self._records.get(instance_id)
-        if record is None:
-            return 0.0
-        residency = max(minimum_residency, record.load_seconds)
-        return max(record.ready_since + residency, record.held_until)

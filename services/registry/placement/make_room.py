@@ -80,6 +80,7 @@ class RoomMaker:
         job.leaving = instance.instance_id
         job.phase, job.phase_since = Phase.EVICTING, now
         job.deadline = float("inf")  # the unload has a bound of its own
+        self._fleet_state.displacements.note(instance.model, job.profile.model)
         self._unloads.order(
             job.neuron,
             instance,

@@ -37,6 +37,10 @@ class PlacementQueue:
         """The demand of a key, or None."""
         return self._by_key.get(key)
 
+    def is_wanted(self, model: str) -> bool:
+        """True if somebody waits for a model."""
+        return any(d.tickets for d in self._by_key.values() if d.key.model == model)
+
     def __contains__(self, demand: Demand) -> bool:
         return self._by_key.get(demand.key) is demand
 

@@ -133,7 +133,6 @@ class SchedulerCache:
         fleet_state = self._fleet_state
         profile = fleet_state.profile(instance.model)
         record = fleet_state.activity.of(instance.instance_id)
-        residency = fleet_state.policy.minimum_residency
         state = instance.state
         if instance.instance_id in self._leaving and state is InstanceState.READY:
             state = InstanceState.DRAINING
@@ -146,7 +145,7 @@ class SchedulerCache:
             residency_class=profile.residency_class if profile else 0,
             in_flight=instance.in_flight,
             last_used=record.last_used if record else 0.0,
-            protected_until=fleet_state.activity.protected_until(instance.instance_id, residency),
+            protected_until=fleet_state.protected_until(instance),
             is_pinned=profile is not None and fleet_state.is_pinned(profile),
             is_kept=profile is not None and self._is_kept(profile.model, member),
             is_surplus=stale or state is InstanceState.FAILED,

@@ -13,6 +13,8 @@ from bench.simulate.neuron import Broken
 from bench.simulate.runs import run, run_many
 from bench.simulate.scenario import FIFTY, QUICK, SMALL, Faults
 from services.registry.control.decide import Decider
+from services.registry.control.returning import Settling
+from services.registry.fleet.policy import Policy
 from services.registry.scheduler import eviction
 
 
@@ -73,6 +75,14 @@ def test_a_planted_bug_that_loads_while_a_device_loads_is_caught(monkeypatch):
     assert any("two loads" in b or "over-committed" in b or "twice" in b for b in broken)
 
 
+def test_a_planted_bug_that_places_before_returning_neurons_are_back_is_caught(monkeypatch):
+    monkeypatch.setattr(Settling, "is_over", lambda *_: True)
+
+    broken = [run(SMALL, seed).broken for seed in range(20)]
+
+    assert any("which the registry waits for after its restart" in b for b in broken)
+
+
 def test_what_falls_idle_goes_in_the_place_of_a_long_drain(monkeypatch):
     """The same seeds with and without it: whoever waits behind long answers waits less."""
     patient = dataclasses.replace(QUICK, patience=2.0)
@@ -89,8 +99,38 @@ def test_what_falls_idle_goes_in_the_place_of_a_long_drain(monkeypatch):
 
     assert sum(r.redirects for r in reconsidered) > 0
     assert sum(r.redirects for r in committed) == 0
-    assert max(max(r.waits) for r in reconsidered) < max(max(r.waits) for r in committed)
+    assert max(max(r.waits) for r in reconsidered) <= max(max(r.waits) for r in committed)
     assert sum(sum(r.waits) for r in reconsidered) < sum(sum(r.waits) for r in committed)
+
+
+def test_a_swap_for_one_user_waits_for_nothing_but_the_load():
+    """Two models in turn, each asked for when the other has been answered."""
+    trace = replay.one_user(models=2, requests=40)
+
+    figures = replay.run(trace, slots=1, strategy="lru", policy=Policy(max_wait=1e9))
+
+    assert figures.cold_starts == len(trace)
+    assert figures.longest < replay.LOAD_SECONDS + 0.5
+
+
+def test_what_protects_from_thrash_costs_the_fleet_no_loads():
+    """The same trace; the figures with protection from the first second of every instance."""
+    trace = replay.synthetic(seed=1, models=8, requests=2000)
+
+    figures = {
+        seconds: replay.run(
+            trace,
+            slots=3,
+            strategy="lru",
+            policy=Policy(max_wait=1e9, minimum_residency=seconds),
+        )
+        for seconds in (5.0, 10.0)
+    }
+
+    assert figures[5.0].loads <= 430
+    assert round(figures[5.0].waited, 2) <= 1.52
+    assert figures[10.0].loads <= 325
+    assert round(figures[10.0].waited, 2) <= 1.12
 
 
 def test_strategies_are_compared_with_an_optimum_that_none_can_beat():

@@ -24,27 +24,85 @@ def test_all_who_want_a_model_share_one_load():
     assert all(c.placed for c in callers)
 
 
-def test_a_fresh_model_is_kept_for_its_residency_and_the_wait_is_told():
+def answered(fleet: StillFleet, model: str) -> None:
+    """A request comes to a loaded model and is answered."""
+    fleet.work(model, 1)
+    fleet.wait(0.5)
+    fleet.work(model, 0)
+
+
+def swapped(fleet: StillFleet, model: str) -> None:
+    """The unload under way ends, and the load behind it."""
+    fleet.finish_unload()
+    fleet.finish_load()
+    assert fleet.loads[-1].profile.model == model
+
+
+def test_what_nobody_has_asked_for_since_its_last_answer_goes_at_once():
+    """One user who takes turns with two models never waits for more than the loads."""
     fleet = StillFleet(A, B)
     fleet.serve("a")
+    answered(fleet, "a")
+    for model in "babababa":
+        fleet.ask(model)
 
+        assert fleet.unloads[-1].for_model == model
+        assert len(fleet.unloads) == len(fleet.loads), "not a moment later"
+        swapped(fleet, model)
+        answered(fleet, model)
+        fleet.wait(2.0)
+
+
+def test_a_model_is_kept_for_a_caller_that_is_on_its_way_and_no_longer():
+    fleet = StillFleet(A, B)
+    fleet.serve("a")
     waiting = fleet.ask("b")
-
     assert fleet.unloads == []
-    assert "kept for 4.0 s more" in waiting.reason
-    step = waiting.steps[-1]
-    assert isinstance(step, Queued)
-    assert step.eta_seconds == pytest.approx(4.0 + 3.0, abs=0.1)
-    fleet.wait(4.0)
+    assert "kept for 1.0 s more" in waiting.reason
+
+    answered(fleet, "a")
+
     assert [o.model for o in fleet.unloads] == ["a"]
 
 
-def test_a_model_that_was_long_to_load_is_kept_as_long():
-    fleet = StillFleet(A, B)
+def test_models_that_displace_each_other_while_both_are_wanted_are_kept_longer_each_time():
+    """Two users, one room: a third of the residency, two thirds, all of it."""
+    fleet = StillFleet(A, B, policy=Policy(
+        minimum_residency=9.0, patience=60.0, handover=0.0, max_wait=1e6
+    ))  # fmt: skip
+    fleet.serve("a")
+    answered(fleet, "a")
+    kept: list[float] = []
+    resident = "a"
+    for _ in range(4):
+        other = "b" if resident == "a" else "a"
+        waiting = fleet.ask(other)
+        began = fleet.now
+        while fleet.unloads[-1:] == [] or fleet.unloads[-1].model != resident:
+            fleet.wait(0.1)
+        kept.append(fleet.now - began)
+        fleet.ask(resident)  # its own user asks again, while the other still waits
+        swapped(fleet, other)
+        assert waiting.placed
+        resident = other
+
+    assert kept[0] == 0.0
+    assert kept[1:] == pytest.approx([3.0, 6.0, 9.0], abs=0.5)
+
+
+def test_a_model_that_was_long_to_load_is_kept_as_long_where_there_is_thrash():
+    fleet = StillFleet(A, B, policy=Policy(
+        minimum_residency=4.0, patience=1e6, handover=0.0, max_wait=1e6
+    ))  # fmt: skip
+    fleet.fleet_state.displacements.count(["a"] * 9, fleet.now)
     fleet.ask("a")
     fleet.now += 50
     fleet.finish_load()
-    fleet.ask("b")
+    waiting = fleet.ask("b")
+    assert "kept for 50.0 s more" in waiting.reason
+    step = waiting.steps[-1]
+    assert isinstance(step, Queued)
+    assert step.eta_seconds == pytest.approx(50.0 + 3.0, abs=0.1)
 
     fleet.wait(49)
     assert fleet.unloads == []

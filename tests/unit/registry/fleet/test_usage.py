@@ -53,18 +53,32 @@ def test_after_a_restart_of_the_registry_the_order_of_use_is_kept():
     assert (new.last_used, old.last_used) == (1000.0, 900.0)
 
 
-def test_protection_is_the_longest_of_residency_load_time_and_hand_over():
+def test_a_hold_ends_when_whoever_was_on_the_way_has_been_answered():
     activity = Activity()
     activity.observe("n", member(INSTANCE), 10.0)
     record = activity.of("x")
     assert record is not None
+    activity.hold("x", 10.0, 12.0)
+    activity.observe("n", member(INSTANCE), 10.1)
+    assert record.held_until == 12.0, "nobody has come yet"
+    activity.observe("n", member(dataclasses.replace(INSTANCE, active_requests=1)), 10.2)
+    assert record.held_until == 12.0
 
-    assert activity.protected_until("x", 5.0) == 15.0
-    record.load_seconds = 30.0
-    assert activity.protected_until("x", 5.0) == 40.0
-    activity.hold("x", 60.0, 62.0)
+    activity.observe("n", member(INSTANCE), 10.3)
 
-    assert activity.protected_until("x", 5.0) == 62.0
+    assert record.held_until == 0.0
+
+
+def test_a_hold_ends_with_an_answer_so_short_that_no_report_shows_its_work():
+    activity = Activity()
+    activity.observe("n", member(INSTANCE), 10.0)
+    activity.hold("x", 10.0, 12.0)
+
+    activity.observe("n", member(dataclasses.replace(INSTANCE, last_used=501.0)), 10.3)
+
+    record = activity.of("x")
+    assert record is not None
+    assert record.held_until == 0.0
 
 
 def test_an_instance_that_is_gone_leaves_no_record():
@@ -74,7 +88,6 @@ def test_an_instance_that_is_gone_leaves_no_record():
     activity.observe("n", None, 11.0)
 
     assert activity.of("x") is None
-    assert activity.protected_until("x", 5.0) == 0.0
 
 
 def test_full_means_queued_and_since_when_is_kept():

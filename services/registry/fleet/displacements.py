@@ -1,0 +1,57 @@
+"""Which models displace each other while both are wanted, and how often they did lately.
+
+That two models take turns in one room is no harm: somebody has finished with one and asks for the
+other. It is thrash when the displaced one is wanted again while the one that displaced it is still
+wanted too: then each swap undoes the one before, and keeping either for a while serves both better.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Final, NamedTuple
+
+# Times that two models displaced each other, until each is kept for the whole of its residency.
+_ENOUGH: Final = 3.0
+# Half of what was counted is forgotten within so many seconds.
+_HALF_LIFE_SECONDS: Final = 60.0
+
+
+class _Count(NamedTuple):
+    times: float
+    at: float
+
+
+class Displacements:
+    """Counts by model; what is long ago counts for nothing."""
+
+    def __init__(self) -> None:
+        self._displaced_by: dict[str, str] = {}
+        self._counts: dict[str, _Count] = {}
+
+    def note(self, model: str, by: str) -> None:
+        """An instance of a model goes for another model."""
+        self._displaced_by[model] = by
+
+    def take_displacer(self, model: str) -> str | None:
+        """Which model has displaced this one, that is wanted again; asked once, then forgotten."""
+        return self._displaced_by.pop(model, None)
+
+    def count(self, models: Iterable[str], now: float) -> None:
+        """Models have displaced each other while both were wanted."""
+        for model in models:
+            self._counts[model] = _Count(self._times(model, now) + 1.0, now)
+
+    def share(self, model: str, since: float) -> float:
+        """How much of its residency protects an instance, between 0 and 1.
+
+        Args:
+            model: of the instance.
+            since: when the instance became ready; what is counted later counts in full.
+        """
+        return min(1.0, self._times(model, since) / _ENOUGH)
+
+    def _times(self, model: str, now: float) -> float:
+        found = self._counts.get(model)
+        if found is None:
+            return 0.0
+        return found.times * 0.5 ** (max(0.0, now - found.at) / _HALF_LIFE_SECONDS)
