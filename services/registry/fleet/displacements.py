@@ -7,6 +7,7 @@ wanted too: then each swap undoes the one before, and keeping either for a while
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from typing import Final, NamedTuple
 
@@ -54,4 +55,4 @@ class Displacements:
         found = self._counts.get(model)
         if found is None:
             return 0.0
-        return found.times * 0.5 ** (max(0.0, now - found.at) / _HALF_LIFE_SECONDS)
+        return found.times * math.exp2(-max(0.0, now - found.at) / _HALF_LIFE_SECONDS)
