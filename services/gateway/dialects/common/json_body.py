@@ -18,8 +18,13 @@ from services.backplane.errors import FleetError, Reason
 
 T = TypeVar("T")
 
-# Compact JSON in UTF-8: the library's own function, because it is called for every token.
-encode: Final[Callable[[Any], bytes]] = msgspec.json.encode
+# Characters that end a line for readers that split as Unicode does, in UTF-8, and their escapes.
+# JSON lets them stand in strings as they are; Python's `splitlines` and `httpx` cut there.
+_LINE_ENDS: Final = (
+    (b"\xe2\x80\xa8", b"\\u2028"),
+    (b"\xe2\x80\xa9", b"\\u2029"),
+    (b"\xc2\x85", b"\\u0085"),
+)
 
 _AT = re.compile(r"(?s)^(?P<what>.*?)(?: - at (?:`key` in )?`\$(?P<path>.*)`)?$")
 _MISSING = re.compile(r"missing required field `(?P<name>[^`]+)`")
@@ -28,6 +33,18 @@ _ESCAPE = re.compile(
     r"\\u[dD][89abAB]..\\u[dD][c-fC-F]..|(?P<half>\\u[dD][89a-fA-F]..)|\\.", re.DOTALL
 )
 _INDEX = re.compile(r"\[(\d+|\.\.\.)\]")
+
+
+def encode(value: Any, *, _encode: Callable[[Any], bytes] = msgspec.json.encode) -> bytes:
+    """Compact JSON in UTF-8 of what a client reads: one line, however its reader splits lines.
+
+    It is called for every token; the library's function as a default is found without a look-up.
+    """
+    found = _encode(value)
+    if not found.isascii():
+        for character, escape in _LINE_ENDS:
+            found = found.replace(character, escape)
+    return found
 
 
 def encode_text(value: Any) -> str:

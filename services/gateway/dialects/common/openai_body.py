@@ -115,7 +115,7 @@ def _logprob(one: generation.TokenLogprob) -> dict[str, Any]:
 
 def comment_line(words: str) -> bytes:
     """A comment in the event stream, for people who watch it."""
-    return b": " + words.replace("\r", " ").replace("\n", " ").encode() + b"\n\n"
+    return b": " + " ".join(words.splitlines()).encode() + b"\n\n"
 
 
 def repairs(notes: Sequence[str]) -> bytes:

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from cortex.v1 import generation_pb2 as generation
 from services.backplane.errors import FleetError, Reason
+from services.gateway.dialects.common import openai_body
 from services.gateway.dialects.dialect import DecodedRequest, Dialect
 from services.gateway.dialects.openai_responses.store.store import ResponsesStore
 from tests.unit.gateway.dialects import decoding, legal
@@ -19,6 +20,7 @@ from tests.unit.gateway.dialects.answers import (
     SIZES,
     Answer,
     Event,
+    Segment,
     answers,
     collect,
     events_of,
@@ -169,6 +171,34 @@ def test_a_streamed_response_ends_with_the_unstreamed_one(
     whole = json.loads(dialect.body(decoded, HEAD, [collect(answer, events)]))
 
     assert _timeless(whole) == _timeless(last)
+
+
+# What `str.splitlines` and httpx's `iter_lines` take for the end of a line.
+_LINE_ENDS = "a\u2028b\u2029c\x85d\x0b\x0c\x1c\x1d\x1ee"
+
+
+def test_no_text_ends_a_line_of_a_stream(shared_store: ResponsesStore) -> None:
+    arguments = json.dumps({"city": _LINE_ENDS}, ensure_ascii=False)
+    spoken = (
+        Segment("reasoning", _LINE_ENDS),
+        Segment("text", _LINE_ENDS),
+        Segment("tool_call", arguments, "get_weather"),
+    )
+    answer = Answer(spoken, generation.FINISH_REASON_TOOL_CALLS)
+    for dialect, decoded in _every(shared_store):
+        told = stream(dialect, decoded, answer, events_of(answer))
+        told += dialect.projector(decoded, HEAD).fail(FleetError(Reason.INTERNAL, _LINE_ENDS))
+
+        assert told.decode().splitlines() == told.decode().split("\n")[:-1], dialect.name
+        whole = dialect.body(decoded, HEAD, [collect(answer, events_of(answer))])
+        assert len(whole.decode().splitlines()) == 1, dialect.name
+        assert json.dumps(_LINE_ENDS)[1:-1] in json.dumps(json.loads(whole)), dialect.name
+
+
+def test_no_text_ends_a_comment() -> None:
+    told = openai_body.repairs((f"left out {_LINE_ENDS}data: 1",))
+
+    assert len(told.decode().splitlines()) == 2
 
 
 @relaxed
