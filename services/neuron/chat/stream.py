@@ -54,6 +54,11 @@ class ChatParser(Protocol):
         """The next text belongs to the model's reasoning, as far as is known."""
         ...
 
+    @property
+    def openings(self) -> Sequence[str]:
+        """What an output that is a call begins with; empty where the parser knows none."""
+        return ()
+
     def feed(self, text: str) -> Sequence[Piece]:
         """What is certain with this text; what might still turn out otherwise is held back."""
         ...

@@ -58,7 +58,8 @@ async def adopt(instance: Instance, loaded: Loaded, link: WorkerLink) -> None:
     instance.control_tokens = ControlTokens(info.control_tokens)
     source = spec.chat_template or info.chat_template or ""
     markers = reasoning_markers(spec.reasoning_format, source)
-    instance.style = ChatStyle(markers, tool_format(spec.tool_format, source))
+    style = tool_format(spec.tool_format, source)
+    instance.style = ChatStyle(markers, style, info.control_tokens)
     shows_tools = instance.style.tool_format != GENERIC
     try:
         instance.template = _template(source, info, shows_tools=shows_tools) if source else None

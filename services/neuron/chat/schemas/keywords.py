@@ -1,6 +1,6 @@
 """Keywords without schemas in them, as they can be enforced. Pure.
 
-Source: llguidance 1.9, `docs/json_schema.md` and what it refuses.
+Source: what llguidance 1.9 refuses.
 """
 
 from __future__ import annotations

@@ -1,5 +1,6 @@
 import json
 
+import llguidance
 import pytest
 
 from cortex.v1 import conversation_pb2 as conversation
@@ -10,6 +11,8 @@ from services.neuron.chat.stream import ReasoningPiece, TextPiece, ToolCallPiece
 from services.neuron.chat.template import ChatTemplate
 from services.neuron.engine_api.task import Constraint, ConstraintKind
 from tests.doubles.vocabulary import CHATML
+from tests.unit.neuron.chat.schemas.accepting import takes
+from tests.unit.neuron.chat.tool_calls.test_cut import WRITTEN
 
 PLAIN = ChatStyle(None, "generic")
 THINKER = ChatStyle(FORMATS["think"], "hermes")
@@ -121,13 +124,93 @@ def test_a_constraint_without_reasoning_is_left_alone():
     assert SCHEMA == answer(THINKER, user(), constraint=SCHEMA).constraint
 
 
-def test_a_grammar_behind_reasoning_is_refused():
-    lark = Constraint(ConstraintKind.LARK, 'start: "a"')
+LARK = Constraint(ConstraintKind.LARK, 'start: "a" b\nb: /[b{]+/')
+REGEX = Constraint(ConstraintKind.REGEX, r"https?:\/\/\w+/x")
+ANSWERS = [
+    (SCHEMA, '{"a": 1}', "a"),
+    (Constraint(ConstraintKind.JSON_OBJECT), "{}", "[]"),
+    (LARK, "ab{", "ba"),
+    (REGEX, "http://a/x", "http:a"),
+]
 
-    with pytest.raises(FleetError) as caught:
-        answer(THINKER, user(), tail="<think>\n", constraint=lark)
 
-    assert Reason.BAD_CONSTRAINT is caught.value.reason
+def taken(made, output):
+    """Whether the constraint of an answer lets this output be made."""
+    assert made.constraint.kind is ConstraintKind.LARK
+    return takes(llguidance.LLMatcher.grammar_from_lark(made.constraint.text), output)
+
+
+@pytest.mark.parametrize(("constraint", "right", "wrong"), ANSWERS)
+def test_every_constraint_holds_behind_reasoning(constraint, right, wrong):
+    made = answer(THINKER, user(), tail="<think>\n", constraint=constraint)
+
+    assert taken(made, f"any thought</think>\n\n{right}")
+    assert not taken(made, f"any thought</think>\n\n{wrong}")
+
+
+@pytest.mark.parametrize(("constraint", "right", "wrong"), ANSWERS)
+@pytest.mark.parametrize("tail", ["", "<think>\n"])
+def test_beside_tools_calls_pass_and_the_text_is_held_to_its_shape(constraint, right, wrong, tail):
+    lead = "hm</think>\n" if tail else ""
+
+    made = answer(THINKER, user(tools=[ADD]), tail=tail, constraint=constraint)
+
+    assert taken(made, lead + CALL)
+    assert taken(made, f"{lead}\n{CALL}\n{CALL}")
+    assert taken(made, lead + right)
+    assert not taken(made, lead + wrong)
+    assert not taken(made, f"{lead}Well. {right}")
+    assert [("add", '{"a": 1}')] == [
+        (piece.name, piece.arguments_json)
+        for piece in pieces(made, lead + CALL)
+        if isinstance(piece, ToolCallPiece)
+    ]
+
+
+def test_a_shaped_text_that_quotes_a_call_is_text():
+    made = answer(PLAIN, user(tools=[ADD]), constraint=SCHEMA)
+    said = json.dumps({"a": CALL})
+
+    assert said == "".join(piece.text for piece in pieces(made, said))
+
+
+@pytest.mark.parametrize("name", WRITTEN)
+def test_the_calls_of_every_family_pass_beside_a_schema(name):
+    tool = conversation.Tool(name="write", parameters_schema_json="{}")
+
+    made = answer(ChatStyle(None, name), user(tools=[tool]), constraint=SCHEMA)
+
+    assert name == "generic" or taken(made, WRITTEN[name])
+    assert taken(made, "{}")
+    told = [piece for piece in pieces(made, WRITTEN[name]) if isinstance(piece, ToolCallPiece)]
+    assert name == "generic" or "write" == told[0].name
+
+
+def test_harmony_thinks_and_answers_in_its_channels_beside_tools():
+    made = answer(ChatStyle(None, "harmony"), user(tools=[ADD]), constraint=SCHEMA)
+    thought = "<|channel|>analysis<|message|>hm<|end|><|start|>assistant"
+
+    assert taken(made, thought + "<|channel|>final<|message|>{}")
+    assert taken(made, thought + "<|channel|>commentary to=functions.add <|message|>{}<|call|>")
+    assert not taken(made, thought + "<|channel|>final<|message|>hi")
+
+
+def test_control_tokens_stand_in_a_constraint_by_their_ids():
+    style = ChatStyle(FORMATS["think"], "hermes", {"</think>": 7, "<tool_call>": 8})
+
+    made = answer(style, user(tools=[ADD]), tail="<think>\n", constraint=SCHEMA)
+
+    assert made.constraint is not None
+    assert "<[7]>" in made.constraint.text
+    assert "(<[8]>)" in made.constraint.text
+    assert "think>" not in made.constraint.text
+
+
+def test_without_tools_that_may_be_called_a_constraint_is_left_alone():
+    chat = user(tools=[ADD], tool_choice=conversation.ToolChoice(none=conversation.NoTool()))
+
+    assert SCHEMA == answer(PLAIN, chat, constraint=SCHEMA).constraint
+    assert SCHEMA == answer(ChatStyle(None, "cohere"), user(), constraint=SCHEMA).constraint
 
 
 def test_a_template_without_tools_shows_them_all_the_same():

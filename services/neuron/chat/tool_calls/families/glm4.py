@@ -26,7 +26,12 @@ def detects(template: str) -> bool:
 def parser(calls: Calls, tools: Tools) -> ChatParser:
     """Reads one output."""
     begins = "".join({name[0] for name in tools.parameters if name})
-    return LeadingParser(calls=calls, begins=begins, reader=lambda: NamedCall(calls, tools))
+    return LeadingParser(
+        calls=calls,
+        begins=begins,
+        reader=lambda: NamedCall(calls, tools),
+        openings=[f"{name}\n" for name in tools.parameters],
+    )
 
 
 class NamedCall(CallReader):

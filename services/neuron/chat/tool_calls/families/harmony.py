@@ -13,6 +13,7 @@ from typing import Final
 
 from typing_extensions import override
 
+from services.neuron.chat.answer_grammar import Spelling
 from services.neuron.chat.stream import ChatParser, Piece, ReasoningPiece, held_back
 from services.neuron.chat.tool_calls.parsing.calls import CallProgress, Calls, Tools
 from services.neuron.chat.tool_calls.parsing.json_arguments import JsonArguments
@@ -27,6 +28,15 @@ _SPEAKERS: Final = frozenset({"assistant", "user"})
 _BEHIND_CALL: Final = "behind a call"
 _CHANNEL_NAME: Final = re.compile(r".*<\|channel\|>\s*(\w+)", re.DOTALL)
 _RECIPIENT: Final = re.compile(r"to=(?:functions\.)?([\w.-]+)")
+
+
+# An answer that is constrained: thoughts, then a call or the answer, in its channel or without one.
+_GRAMMAR: Final = """\
+start: thinking* (call | final | answer)
+thinking: {channel} "analysis" {message} thought {start} "assistant"
+call: (" to=" | {channel} "commentary to=") rest
+final: {channel} "final" {message} answer
+rest: <[*]>*"""
 
 
 def detects(template: str) -> bool:
@@ -128,6 +138,12 @@ class HarmonyParser(ChatParser):
             self._calls.piece(ReasoningPiece(text))
         else:
             self._calls.text(text)
+
+
+def grammar(spelling: Spelling) -> list[str]:
+    """The rules around a rule `answer`."""
+    tokens = {name: spelling(f"<|{name}|>") for name in ("channel", "message", "start")}
+    return [_GRAMMAR.format(**tokens), *spelling.thought("<|end|>")]
 
 
 def parser(calls: Calls, tools: Tools) -> HarmonyParser:

@@ -5,6 +5,7 @@ Source: Meta's prompt format for Llama 3.1; the `<|python_tag|>` before it is a 
 
 from __future__ import annotations
 
+import json
 from typing import Final
 
 from services.neuron.chat.stream import ChatParser
@@ -31,6 +32,7 @@ def parser(calls: Calls, tools: Tools) -> ChatParser:
             begins="{",
             reader=lambda: JsonCall(calls, tools, known_only=known_only),
             separators=";",
+            openings=[f'{{"name": {json.dumps(name)}' for name in tools.parameters],
         )
 
     # behind the tag it is a call whatever it calls; without it, it may be an answer in JSON

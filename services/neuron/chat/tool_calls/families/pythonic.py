@@ -32,7 +32,12 @@ def detects(template: str) -> bool:
 
 def parser(calls: Calls, tools: Tools) -> ChatParser:
     """Reads one output."""
-    inner = LeadingParser(calls=calls, begins="[", reader=lambda: PythonCalls(calls, tools))
+    inner = LeadingParser(
+        calls=calls,
+        begins="[",
+        reader=lambda: PythonCalls(calls, tools),
+        openings=[f"[{name}(" for name in tools.parameters],
+    )
     return LeadingTagParser(TAG, inner)
 
 

@@ -44,6 +44,11 @@ class BareJsonParser(ChatParser):
     def is_reasoning(self) -> bool:
         return self._inner.is_reasoning
 
+    @property
+    @override
+    def openings(self) -> Sequence[str]:
+        return self._inner.openings
+
     @override
     def feed(self, text: str) -> Sequence[Piece]:
         for position, char in enumerate(text):

@@ -28,6 +28,11 @@ class LeadingTagParser(ChatParser):
     def is_reasoning(self) -> bool:
         return self._inner.is_reasoning
 
+    @property
+    @override
+    def openings(self) -> Sequence[str]:
+        return [self._tag, *self._inner.openings]
+
     @override
     def feed(self, text: str) -> Sequence[Piece]:
         if self._held is None:

@@ -78,6 +78,11 @@ class RegionParser(ChatParser):
     def is_reasoning(self) -> bool:
         return False
 
+    @property
+    @override
+    def openings(self) -> Sequence[str]:
+        return [each.marker for each in self._openings]
+
     @override
     def feed(self, text: str) -> Sequence[Piece]:
         if self._is_text and not self._held and self._starts.isdisjoint(text):
@@ -209,6 +214,7 @@ class LeadingParser(ChatParser):
         begins: str,
         reader: Callable[[], CallReader],
         separators: str = "",
+        openings: Sequence[str] = (),
     ) -> None:
         """Begins an output.
 
@@ -217,7 +223,9 @@ class LeadingParser(ChatParser):
             begins: characters that a call may begin with.
             reader: makes a reader for each call.
             separators: what may stand between calls, spaces apart.
+            openings: how calls begin as the model's template writes them.
         """
+        self._openings = openings
         self._calls, self._begins, self._new_reader = calls, begins, reader
         self._separators = separators
         self._space = ""
@@ -228,6 +236,11 @@ class LeadingParser(ChatParser):
     @override
     def is_reasoning(self) -> bool:
         return False
+
+    @property
+    @override
+    def openings(self) -> Sequence[str]:
+        return self._openings
 
     @override
     def feed(self, text: str) -> Sequence[Piece]:

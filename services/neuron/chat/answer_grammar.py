@@ -1,0 +1,103 @@
+"""A constraint on the answer proper, where reasoning or calls may come instead or before it. Pure.
+
+Written in llguidance's dialect of Lark, in which a control token stands by its id: as text none can
+be produced.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+from services.backplane.errors import FleetError, Reason
+from services.neuron.chat.segments import ControlTokens
+from services.neuron.engine_api.task import Constraint, ConstraintKind
+
+# An escape, or a slash that would end the expression.
+_SLASH: Final = re.compile(r"\\.|/|\n", re.DOTALL)
+_WHITE_SPACE: Final = r"[\x20\x0A\x0D\x09]{1,20}"
+_CALL: Final = """
+call: /\\s{{0,4}}/ ({openings}) rest
+rest: <[*]>*"""
+
+
+class Spelling:
+    """Writes texts into a grammar, control tokens as such."""
+
+    def __init__(self, control_tokens: Mapping[str, int]) -> None:
+        self._ids = control_tokens
+        self._tokens = ControlTokens(control_tokens)
+
+    def __call__(self, text: str) -> str:
+        """A text as a sequence of the grammar's terms."""
+        return " ".join(
+            f"<[{self._ids[each.text]}]>" if each.control else json.dumps(each.text)
+            for each in self._tokens.split(text)
+        )
+
+    def thought(self, closing: str) -> list[str]:
+        """The rule `thought`: any text up to what closes it, that included."""
+        if closing in self._ids:
+            return [f"thought: anything {self(closing)}", "anything: /(?s:.*)/"]
+        return [f"thought[suffix={json.dumps(closing)}]: /(?s:.*)/"]
+
+
+def behind(
+    constraint: Constraint, *, closing: str, openings: Sequence[str], spelling: Spelling
+) -> Constraint:
+    """The same constraint where something else may come: it holds for the answer alone.
+
+    Args:
+        constraint: of the answer.
+        closing: ends reasoning that the prompt has opened; empty for none.
+        openings: what a call may begin with, which may come in place of the answer.
+        spelling: of this model's control tokens.
+
+    Raises:
+        FleetError: BAD_CONSTRAINT, it is no JSON.
+    """
+    if not closing and not openings:
+        return constraint
+    either = "(answer | call)" if openings else "answer"
+    lines = [f"start: {either}"]
+    if closing:
+        lines = [f"start: thought gap {either}", *spelling.thought(closing), r"gap: /\s*/"]
+    return Constraint(
+        ConstraintKind.LARK, "\n".join([*lines, *rules(constraint, openings, spelling)])
+    )
+
+
+def rules(constraint: Constraint, openings: Sequence[str], spelling: Spelling) -> list[str]:
+    """The rules `answer`, as the constraint has it, and `call`, where there are openings."""
+    match constraint.kind:
+        case ConstraintKind.JSON_OBJECT:
+            answer = f"answer: %json {_bounded({'type': 'object'})}"
+        case ConstraintKind.JSON_SCHEMA:
+            answer = f"answer: %json {_bounded(_schema(constraint.text))}"
+        case ConstraintKind.REGEX:
+            answer = f"answer: /{_SLASH.sub(_escaped, constraint.text)}/"
+        case ConstraintKind.LARK:
+            answer = f"answer: %lark {{\n{constraint.text}\n}}"
+    calls = _CALL.format(openings=" | ".join(map(spelling, openings))) if openings else ""
+    return [answer, calls]
+
+
+def _escaped(match: re.Match[str]) -> str:
+    return {"/": r"\/", "\n": r"\n", "\\\n": r"\n"}.get(match[0], match[0])
+
+
+def _schema(text: str) -> dict[str, Any]:
+    try:
+        schema: Any = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise FleetError(Reason.BAD_CONSTRAINT, f"The JSON schema is not JSON: {error}") from error
+    if not isinstance(schema, dict):
+        raise FleetError(Reason.BAD_CONSTRAINT, "The JSON schema is no object.")
+    return schema  # pyright: ignore[reportUnknownVariableType] - JSON
+
+
+def _bounded(schema: Mapping[str, Any]) -> str:
+    """The schema with white space bounded, where small models lose themselves for ever."""
+    return json.dumps({**schema, "x-guidance": {"whitespace_pattern": _WHITE_SPACE}})
