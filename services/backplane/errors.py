@@ -13,9 +13,17 @@ from __future__ import annotations
 import dataclasses
 import enum
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 import grpc
+
+from services.backplane.excerpt import excerpt
+
+# Messages, fields and facts quote what callers sent, and go into answers, logs and the trailers of
+# a call: these carry a message thrice and percent-encoded once, and beyond 8 KiB gRPC drops them
+# all. In bytes of UTF-8.
+_MOST_MESSAGE_BYTES: Final = 1_000
+_MOST_FACT_BYTES: Final = 200
 
 
 class Retry(enum.Enum):
@@ -209,6 +217,8 @@ TABLE: Mapping[Reason, Row] = {
 class FleetError(Exception):
     """A request failed for a reason that is in the table.
 
+    Texts that are too long, because of what they quote, lose their middle.
+
     Attributes:
         reason: the row.
         message: one sentence for people; names the field or the thing, never a stack.
@@ -222,6 +232,12 @@ class FleetError(Exception):
     field: str | None = None
     retry_after_seconds: float | None = None
     facts: dict[str, str] = dataclasses.field(default_factory=dict[str, str])
+
+    def __post_init__(self) -> None:
+        self.message = excerpt(self.message, _MOST_MESSAGE_BYTES)
+        if self.field is not None:
+            self.field = excerpt(self.field, _MOST_FACT_BYTES)
+        self.facts = {key: excerpt(value, _MOST_FACT_BYTES) for key, value in self.facts.items()}
 
     def __str__(self) -> str:
         return f"{self.reason.value}: {self.message}"

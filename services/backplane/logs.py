@@ -9,14 +9,17 @@ from __future__ import annotations
 
 import logging
 import sys
-from typing import Literal, TextIO
+from typing import Final, Literal, TextIO
 
 import msgspec
 import structlog
 from structlog.tracebacks import ExceptionDictTransformer
 
+from services.backplane.excerpt import excerpt
 from services.backplane.log_stream import unblock_standard_error
 
+# What a line quotes of others' texts; in bytes of UTF-8, for each of its fields.
+_MOST_FIELD_BYTES: Final = 4_000
 _ENCODER = msgspec.json.Encoder(enc_hook=str)
 
 
@@ -49,6 +52,7 @@ def configure(settings: LogSettings, *, service: str, stream: TextIO | None = No
         structlog.contextvars.merge_contextvars,
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
+        _shorten,
     ]
     last: list[structlog.typing.Processor] = (
         [structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)]
@@ -67,6 +71,17 @@ def configure(settings: LogSettings, *, service: str, stream: TextIO | None = No
     )
     structlog.contextvars.clear_contextvars()
     structlog.contextvars.bind_contextvars(service=service)
+
+
+def _shorten(
+    logger: object, method: str, event: structlog.typing.EventDict
+) -> structlog.typing.EventDict:
+    """A structlog processor: texts that are too long for a line lose their middle."""
+    del logger, method
+    for key, value in event.items():
+        if isinstance(value, str):
+            event[key] = excerpt(value, _MOST_FIELD_BYTES)
+    return event
 
 
 def _dump(event: object, **_: object) -> str:

@@ -19,7 +19,7 @@ from grpc_status import rpc_status
 
 from services.backplane.errors import FleetError, Reason
 from services.backplane.metrics import RpcMetrics
-from services.backplane.rpc.status import to_trailers
+from services.backplane.rpc.status import to_status
 
 REQUEST_ID = "x-request-id"
 # Called by tools every few seconds; a line each would drown the rest.
@@ -155,7 +155,7 @@ class _Observed:
             log.error("rpc.crashed", method=self._method, exc_info=error)
             error = FleetError(Reason.INTERNAL, "The service failed; its log says why.")
         self._code = error.reason.row.grpc.name
-        await self._context.abort_with_status(rpc_status.to_status(to_trailers(error)))
+        await self._context.abort_with_status(rpc_status.to_status(to_status(error)))
 
 
 def _reader(deserialise: Reader | None, method: str) -> Reader:

@@ -16,11 +16,6 @@ from grpc_status import rpc_status
 from services.backplane.errors import FleetError, Reason
 
 DOMAIN: Final = "cortex"
-# At the end of a call a status travels in trailers, its message thrice and percent-encoded once;
-# beyond 8 KiB gRPC drops them all and tells RESOURCE_EXHAUSTED instead. In bytes of UTF-8.
-_MOST_MESSAGE_BYTES: Final = 1_000
-_MOST_FACT_BYTES: Final = 200
-_CUT: Final = " … "
 _BY_CODE: Final = {
     grpc.StatusCode.INVALID_ARGUMENT: Reason.BAD_REQUEST,
     grpc.StatusCode.NOT_FOUND: Reason.NOT_FOUND,
@@ -55,19 +50,6 @@ def to_status(error: FleetError) -> status_pb2.Status:
         packed.Pack(detail)
         status.details.append(packed)
     return status
-
-
-def to_trailers(error: FleetError) -> status_pb2.Status:
-    """The same for the end of a call, where words that are too long for it lose their middle."""
-    facts = {key: _shortened(value, _MOST_FACT_BYTES) for key, value in error.facts.items()}
-    fitting = FleetError(
-        error.reason,
-        _shortened(error.message, _MOST_MESSAGE_BYTES),
-        field=None if error.field is None else _shortened(error.field, _MOST_FACT_BYTES),
-        retry_after_seconds=error.retry_after_seconds,
-        facts=facts,
-    )
-    return to_status(fitting)
 
 
 def from_status(status: status_pb2.Status) -> FleetError:
@@ -119,15 +101,6 @@ def from_rpc_error(
     if error.code() is grpc.StatusCode.UNAVAILABLE:
         reason = unavailable
     return FleetError(reason, error.details() or error.code().name)
-
-
-def _shortened(text: str, most_bytes: int) -> str:
-    encoded = text.encode(errors="replace")
-    if len(encoded) <= most_bytes:
-        return text
-    tail = most_bytes // 4
-    head = most_bytes - tail - len(_CUT.encode())
-    return encoded[:head].decode(errors="ignore") + _CUT + encoded[-tail:].decode(errors="ignore")
 
 
 def _code(number: int) -> grpc.StatusCode:

@@ -9,12 +9,15 @@ from typing import Final
 
 from cortex.v1 import generation_pb2 as generation
 from services.backplane.errors import FleetError, Reason
+from services.backplane.excerpt import excerpt
 from services.gateway.routing.retry import ServedBy
 from services.gateway.streaming.choice import ChoiceSink
 from services.gateway.telemetry.metrics import GatewayMetrics, RequestOutcome
 from services.gateway.telemetry.request_log import RequestLine, RequestLog
 
 CLIENT_GONE_STATUS: Final = 499
+# A catalogue's own names have at most 256 characters.
+_MOST_NAME_BYTES: Final = 256
 _FINISH_WORDS: Final = MappingProxyType(
     {
         value: name.removeprefix("FINISH_REASON_").lower()
@@ -84,7 +87,7 @@ class AccessLog:
             event="request.finished" if record.error is None else "request.failed",
             request_id=record.request_id,
             dialect=record.dialect,
-            model=record.name,
+            model=excerpt(record.name, _MOST_NAME_BYTES),
             stream=record.stream,
             status=CLIENT_GONE_STATUS if record.client_gone else record.status,
             elapsed_ms=round(elapsed * 1000, 1),

@@ -8,6 +8,7 @@ import re
 
 import pytest
 
+from tests.doubles.planted import logged
 from tests.integration.gateway.fleet import SECONDS, Fleet
 
 OPENAI, ANTHROPIC, OLLAMA = "/v1/chat/completions", "/v1/messages", "/api/chat"
@@ -131,3 +132,25 @@ async def test_what_is_refused_is_counted_by_its_reason(fleet: Fleet) -> None:
 
     assert fleet.metric("cortex_gateway_errors_total", reason="NOT_FOUND") == 1
     assert fleet.metric("cortex_gateway_errors_total", reason="BODY_TOO_LARGE") == 1
+
+
+_HUGE = "a" * 1_000_000
+_HUGE_BODIES = [
+    {"model": _HUGE, "messages": [{"role": "user", "content": "x"}]},
+    {"model": "m", "messages": [{"role": _HUGE, "content": "x"}], "max_tokens": 1},
+    {"model": "m", "messages": [], "max_tokens": 1, _HUGE: 1},
+    {"model": "m", "messages": [{"role": "user", "content": [{"type": _HUGE}]}], "max_tokens": 1},
+]
+
+
+@pytest.mark.parametrize("path", [OPENAI, ANTHROPIC, OLLAMA])
+@pytest.mark.parametrize("body", _HUGE_BODIES, ids=["model", "role", "key", "type"])
+async def test_a_huge_name_is_neither_answered_nor_logged_whole(
+    fleet: Fleet, path: str, body: dict[str, object]
+) -> None:
+    with logged("json", "gateway") as log:
+        response = await fleet.client.post(path, json=body)
+
+    assert response.status_code in {200, 400, 404}  # Ollama passes unknown keys over
+    assert len(response.content) < 3_000
+    assert len(log.getvalue()) < 5_000

@@ -39,3 +39,14 @@ def test_an_overflow_that_was_not_counted_to_its_end_says_so():
 
 def test_an_error_reads_as_reason_and_sentence():
     assert "QUEUE_FULL: no" == str(FleetError(Reason.QUEUE_FULL, "no"))
+
+
+def test_no_text_of_a_caller_makes_an_error_long():
+    long = "a" * 5_000_000
+
+    error = FleetError(Reason.BAD_REQUEST, f"{long}: no.", field=long, facts={"name": long})
+
+    assert len(error.message.encode()) <= 1_000
+    assert error.message.endswith("a: no.")
+    assert len(error.field) <= 200
+    assert len(error.facts["name"]) <= 200

@@ -61,3 +61,12 @@ def test_a_traceback_names_its_frames_and_no_values(format_):
     assert "KeyError" in out.getvalue()
     assert "handle" in out.getvalue()
     assert "secretsecret" not in out.getvalue()
+
+
+def test_no_text_of_a_caller_makes_a_line_long():
+    out = io.StringIO()
+    configure(LogSettings(format="json"), service="x", stream=out)
+
+    structlog.get_logger().info("thing.asked", name="a" * 5_000_000)
+
+    assert len(out.getvalue()) < 5_000

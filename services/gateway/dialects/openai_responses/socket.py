@@ -20,6 +20,7 @@ from urllib.parse import urlsplit
 import msgspec
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from services.backplane.errors import FleetError, Reason
 from services.backplane.timeouts import timeout
 from services.gateway.dialects.openai_responses.store.responses import (
     ConnectionResponses,
@@ -193,11 +194,12 @@ def _read(message: bytes) -> _Asked:
 
 
 def _refusal(message: str, param: str | None = None) -> dict[str, Any]:
+    error = FleetError(Reason.BAD_REQUEST, message, field=param)
     return {
         "type": "invalid_request_error",
         "code": "invalid_request",
-        "message": message,
-        "param": param,
+        "message": error.message,
+        "param": error.field,
     }
 
 
