@@ -48,5 +48,5 @@ def test_no_text_of_a_caller_makes_an_error_long():
 
     assert len(error.message.encode()) <= 1_000
     assert error.message.endswith("a: no.")
-    assert len(error.field) <= 200
+    assert len(error.field or "") <= 200
     assert len(error.facts["name"]) <= 200
