@@ -30,9 +30,8 @@ def logged(
     yield written
 
 
-def assert_crash_tells_nothing(written: str, event: str) -> None:
+def assert_crash_tells_nothing(written: str) -> None:
     """The crash is in the log, and nothing that was planted is."""
-    assert event in written
     assert "RuntimeError" in written
     for secret in (KEY, PROMPT, OUTPUT):
         assert secret not in written
