@@ -56,7 +56,7 @@ class StatusBoard:
     def devices(self) -> Sequence[model.Device]:
         """As they were measured last, within the budget; those of dead workers out of use."""
         bad = {
-            device: view.last_words or "Its worker died too often."
+            device: view.quarantine_reason
             for view in self._slots().values()
             if view.state == "quarantined"
             for device in view.key.device_ids

@@ -30,6 +30,8 @@ _RANGES = {
     "presence_penalty": (-math.inf, math.inf, True),
 }
 _MOST_ALTERNATIVES = 20
+_MOST_STOPS: Final = 64
+_LONGEST_STOP: Final = 1024
 _FINISH = {
     EndReason.END_OF_TURN: generation.FINISH_REASON_END_OF_TURN,
     EndReason.STOP_STRING: generation.FINISH_REASON_STOP_STRING,
@@ -65,16 +67,21 @@ def stop(rules: generation.StopRules) -> StopParams:
     """Stop rules.
 
     Raises:
-        FleetError: BAD_REQUEST, they allow nothing or a stop string is empty.
+        FleetError: BAD_REQUEST, they allow nothing, or the stop strings are too many, too long or
+            empty.
     """
     if rules.HasField("max_tokens") and rules.max_tokens == 0:
         raise FleetError(
             Reason.BAD_REQUEST, "At least one token must be allowed.", field="stop.max_tokens"
         )
+    if len(rules.stop_strings) > _MOST_STOPS:
+        told = f"At most {_MOST_STOPS} stop strings are allowed."
+        raise FleetError(Reason.BAD_REQUEST, told, field="stop.stop_strings")
     for index, text in enumerate(rules.stop_strings):
-        if not text:
+        if not 0 < len(text) <= _LONGEST_STOP:
+            told = f"A stop string has 1 to {_LONGEST_STOP} characters."
             field = f"stop.stop_strings.{index}"
-            raise FleetError(Reason.BAD_REQUEST, "The stop string is empty.", field=field)
+            raise FleetError(Reason.BAD_REQUEST, told, field=field)
     return StopParams(
         max_tokens=rules.max_tokens if rules.HasField("max_tokens") else None,
         strings=tuple(rules.stop_strings),

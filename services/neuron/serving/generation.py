@@ -76,6 +76,7 @@ class Generation(TaskListener, RunningGeneration):
             instance_id=instance.instance_id,
             metrics=metrics,
         )
+        self.caller = task.principal or f"task {task.task_id}"
         self._link: WorkerLink | None = None
         self._is_over = False
         self._is_told = False
@@ -159,11 +160,19 @@ class Generation(TaskListener, RunningGeneration):
 
     @override
     def on_worker_lost(self, error: FleetError) -> None:
-        """Waits for the next worker, once; else fails."""
+        """Waits for the next worker, once; else fails.
+
+        A request that was in two workers when they died may be what they died of: it ends here, by
+        an error that nobody tries again.
+        """
         self._link = None
         if self._is_over:
             return
-        if self._is_resumed or self._instance.state is not State.RECOVERING:
+        if self._is_resumed:
+            told = "Two workers died with this request in them; it is not tried again."
+            self.fail(FleetError(Reason.INTERNAL, told))
+            return
+        if self._instance.state is not State.RECOVERING:
             self.fail(error)
             return
         # Until it goes on, only the end of this wait can end it.

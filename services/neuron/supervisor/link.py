@@ -87,6 +87,11 @@ class WorkerLink:
         """True once the process has died."""
         return self._lost is not None
 
+    @property
+    def callers(self) -> frozenset[str]:
+        """Who has a task in the process."""
+        return frozenset(listener.caller for listener in self._tasks.values())
+
     # What the daemon asks.
 
     def new_task_id(self) -> int:

@@ -27,7 +27,8 @@ class SlotView:
         state: `starting`, `running`, `restarting`, `quarantined`.
         pid: of the running process, 0 where there is none.
         deaths: since the daemon started.
-        last_words: of the last process that died.
+        last_words: of the last process that died; for operators, they may hold paths.
+        quarantine_reason: why no process is started any more, for clients too.
         load_cycles: loads since the running process started.
     """
 
@@ -36,6 +37,7 @@ class SlotView:
     pid: int
     deaths: int
     last_words: str
+    quarantine_reason: str
     load_cycles: int
 
 

@@ -12,6 +12,7 @@ import collections
 import contextlib
 import dataclasses
 import os
+import re
 import signal
 import socket
 import sys
@@ -43,6 +44,10 @@ _INHERITED: Final = (
     "XDG_CACHE_HOME", "CUDA_HOME", "COVERAGE_PROCESS_START", "CORTEX_EXLLAMAV2_ATTENTION",
 )  # fmt: skip
 
+# Lines of tracebacks and of faulthandler's dumps.
+_IN_DUMP: Final = re.compile(r"\s|$|Traceback |Thread 0x|Current thread |Fatal |Extension modules")
+_PATH: Final = re.compile(r"/[\w.+@-]+(?:/[\w.+@-]+)+")
+
 log = structlog.get_logger()
 
 
@@ -63,7 +68,9 @@ class Death:
     pid: int = 0
 
     def __str__(self) -> str:
-        tail = self.last_words.strip().rpartition("\n")[2]
+        """The cause, and the last line that says something; without places in code and on disk."""
+        said = [line for line in self.last_words.splitlines() if not _IN_DUMP.match(line)]
+        tail = _PATH.sub(lambda path: path[0].rpartition("/")[2], said[-1].strip() if said else "")
         return f"{self.cause}: {tail}" if tail else self.cause
 
 

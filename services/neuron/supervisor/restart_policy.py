@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 from typing import Final
 
@@ -17,7 +18,10 @@ class RestartPolicy:
     1. A death counts for `within_seconds`.
     2. The pause after the first death that counts is `first_pause_seconds`; each further one
        doubles it, up to a minute.
-    3. With `limit` deaths that count, no process is started any more (quarantine).
+    3. With `limit` deaths that count, no process is started any more (quarantine). Deaths that one
+       caller can explain, because it had a request in each of them, count as one together: nobody
+       can take a device from the others by a request that its engine does not survive. The caller
+       who explains most is the one.
 
     Attributes:
         limit: deaths within `within_seconds` that end restarts.
@@ -30,27 +34,32 @@ class RestartPolicy:
     within_seconds: float
     first_pause_seconds: float
     total: int = 0
-    _times: list[float] = dataclasses.field(default_factory=list[float])
+    _deaths: list[tuple[float, frozenset[str]]] = dataclasses.field(
+        default_factory=list[tuple[float, frozenset[str]]]
+    )
 
-    def note(self, now: float) -> None:
+    def note(self, now: float, callers: frozenset[str] = frozenset()) -> None:
         """Records a death.
 
         Args:
             now: seconds on a monotonic clock.
+            callers: who had a request in the process.
         """
         self.total += 1
-        self._times = [time for time in self._times if now - time < self.within_seconds]
-        self._times.append(now)
+        self._deaths = [death for death in self._deaths if now - death[0] < self.within_seconds]
+        self._deaths.append((now, callers))
 
     @property
     def is_too_many(self) -> bool:
         """True once no process may be started any more."""
-        return len(self._times) >= self.limit
+        shares = collections.Counter(who for _, callers in self._deaths for who in callers)
+        explained = max(shares.values(), default=1) - 1
+        return len(self._deaths) - explained >= self.limit
 
     @property
     def pause_seconds(self) -> float:
         """How long to wait before the next start."""
-        before = max(0, len(self._times) - 1)
+        before = max(0, len(self._deaths) - 1)
         return backoff.pause(before, first=self.first_pause_seconds, cap=_LONGEST_PAUSE_SECONDS)
 
 

@@ -64,6 +64,7 @@ class WorkerSlot:
         self._state = "starting"
         self._process: WorkerProcess | None = None
         self._last_words = ""
+        self._quarantine_reason = ""
         self._replaced_because = ""
         self._is_condemned = False
         self._stopping = asyncio.Event()
@@ -82,6 +83,7 @@ class WorkerSlot:
             pid=self._process.pid if self._process else 0,
             deaths=self._restart_policy.total,
             last_words=self._last_words,
+            quarantine_reason=self._quarantine_reason,
             load_cycles=self._load_cycles,
         )
 
@@ -160,14 +162,14 @@ class WorkerSlot:
             said = await self._device_watch.cause(self.key.device_ids)
         if said:
             death = dataclasses.replace(death, cause=f"{death.cause}; the driver says: {said}")
-        self._restart_policy.note(time.monotonic())
+        self._restart_policy.note(time.monotonic(), link.callers)
         self._last_words = "\n".join(filter(None, (death.last_words, said)))
         for_good = self._restart_policy.is_too_many or self._is_condemned
         error = FleetError(
             Reason.WORKER_LOST,
-            f"The worker process died ({death}).",
+            # Clients are told this: the log and the status have its last words.
+            f"The worker process died ({death.cause}).",
             retry_after_seconds=self._restart_policy.pause_seconds,
-            facts={"last_words": self._last_words[-500:]},
         )
         log.error(
             "worker.died",
@@ -177,6 +179,8 @@ class WorkerSlot:
             last_words=death.last_words,
             quarantined=for_good,
         )
+        if for_good:
+            self._quarantine_reason = f"Its worker is not started any more: {death.cause}."
         self._go_down(link, death, error, for_good=for_good, planned=False)
         return for_good
 

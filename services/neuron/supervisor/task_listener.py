@@ -9,7 +9,13 @@ from services.neuron.engine_api.events import Event
 
 
 class TaskListener(Protocol):
-    """Callbacks of one task. Called from the event loop."""
+    """Callbacks of one task. Called from the event loop.
+
+    Attributes:
+        caller: whose it is: the principal; where that is not known, the request itself.
+    """
+
+    caller: str
 
     def fail(self, error: FleetError) -> None:
         """Ends it."""

@@ -84,7 +84,9 @@ class Inbox:
         failure = FleetError(Reason.INTERNAL, "The engine failed at this text.")
         match command:
             case Submit(task=task):
-                self._hand_over(task, failure)
+                with self._lock:
+                    self._credits.pop(task.task_id, None)
+                self._queue.put(TokenisedTask(task, failure))
             case CountTokens() | EmbedTexts():
                 self._answer(command, failure)
             case _:  # nobody waits for its answer

@@ -65,8 +65,8 @@ class LoadQueue:
     def abandon(self, instance_id: str) -> None:
         """Ends a load that nobody wants any more and frees what it had taken."""
         if self._plan is not None and self._plan.instance_id == instance_id:
-            assert self._steps is not None
-            self._steps.close()
+            if self._steps is not None:
+                self._steps.close()
             self._finish()
         else:
             kept = [plan for plan in self._waiting if plan.instance_id != instance_id]
@@ -86,9 +86,10 @@ class LoadQueue:
         if self._plan is None and not self._start_next():
             return None
         assert self._plan is not None
-        assert self._steps is not None
         plan = self._plan
         try:
+            if self._steps is None:
+                self._steps = self._engine.load(plan)
             step = next(self._steps)
         except StopIteration as done:
             return self._warm_up(plan, done.value)
@@ -110,7 +111,6 @@ class LoadQueue:
             return False
         self._plan = self._waiting.popleft()
         self._started_at = time.monotonic()
-        self._steps = self._engine.load(self._plan)
         return True
 
     def _report(self, step: LoadStep) -> None:

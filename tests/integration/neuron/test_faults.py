@@ -144,7 +144,9 @@ async def test_a_request_does_not_outlive_two_workers(host):
         made = await answer(stream)
 
     assert made.error is not None
-    assert made.error.reason is Reason.WORKER_LOST
+    # Of a reason that nobody tries again: the request may be what they died of.
+    assert made.error.reason is Reason.INTERNAL
+    assert not made.error.facts
     await host.until(
         lambda status: all(
             one.state == model.INSTANCE_STATE_READY for one in status.report.instances

@@ -18,6 +18,7 @@ from services.gateway.dialects.common.json_body import bad
 
 _UINT32: Final = 2**32 - 1
 _MAX_STOPS: Final = 16
+_LONGEST_STOP: Final = 1024
 
 Count: TypeAlias = Annotated[int, Meta(ge=1, le=_UINT32)]
 Temperature: TypeAlias = Annotated[float, Meta(ge=0, le=2)]
@@ -146,7 +147,7 @@ def _bias(bias: Mapping[str, float]) -> dict[int, float]:
 
 
 def stops_of(stop: str | Sequence[str] | None, path: str = "stop") -> Sequence[str]:
-    """Stop strings as a list, none of them empty."""
+    """Stop strings as a list, none of them empty or too long."""
     if stop is None:
         return ()
     stops = [stop] if isinstance(stop, str) else stop
@@ -155,6 +156,9 @@ def stops_of(stop: str | Sequence[str] | None, path: str = "stop") -> Sequence[s
     for index, one in enumerate(stops):
         if not one:
             raise bad(path if isinstance(stop, str) else f"{path}.{index}", "must not be empty.")
+        if len(one) > _LONGEST_STOP:
+            told = f"has {len(one)} characters; at most {_LONGEST_STOP} are allowed."
+            raise bad(path if isinstance(stop, str) else f"{path}.{index}", told)
     return stops
 
 

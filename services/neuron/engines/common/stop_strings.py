@@ -9,7 +9,8 @@ class StopStrings:
     """Watches for the first place where any of the stop strings ends.
 
     Of several that end at the same place the longest wins. The outcome does not depend on how the
-    text is cut into pieces.
+    text is cut into pieces. Time is linear in the text and in the strings (Knuth, Morris and
+    Pratt): a caller's strings must not hold up the others' tokens.
     """
 
     def __init__(self, strings: Sequence[str], *, include: bool = False) -> None:
@@ -19,12 +20,8 @@ class StopStrings:
             strings: what ends the text; empty strings are ignored.
             include: the stop string itself is part of the text that comes out.
         """
-        self._strings = tuple(string for string in strings if string)
+        self._patterns = tuple(_Pattern(string) for string in strings if string)
         self._include = include
-        self._prefixes = frozenset(
-            string[:length] for string in self._strings for length in range(1, len(string))
-        )
-        self._longest_prefix = max((len(string) - 1 for string in self._strings), default=0)
         self._held = ""
 
     def feed(self, text: str) -> tuple[str, str | None]:
@@ -33,19 +30,27 @@ class StopStrings:
         Returns: the text that may be shown now, and the stop string that was met or None. After a
             stop string nothing more may be fed.
         """
-        if not self._strings:
+        if not self._patterns:
             return text, None
+        before = len(self._held)
         self._held += text
-        found = self._first_match()
-        if found is None:
-            return self._release(keep=self._length_to_hold()), None
-        start, string = found
-        end = start + len(string) if self._include else start
-        shown, self._held = self._held[:end], ""
+        first: tuple[int, int, str] | None = None
+        for pattern in self._patterns:
+            end = pattern.feed(text)
+            if end is not None:
+                found = (end, -len(pattern.string), pattern.string)
+                first = found if first is None else min(first, found)
+        if first is None:
+            return self._release(keep=max(pattern.matched for pattern in self._patterns)), None
+        end, string = before + first[0], first[2]
+        shown = self._held[: end if self._include else end - len(string)]
+        self._held = ""
         return shown, string
 
     def finish(self) -> str:
         """What was held back and has not become a stop string."""
+        for pattern in self._patterns:
+            pattern.matched = 0
         return self._release(keep=0)
 
     def _release(self, *, keep: int) -> str:
@@ -53,19 +58,34 @@ class StopStrings:
         shown, self._held = self._held[:cut], self._held[cut:]
         return shown
 
-    def _first_match(self) -> tuple[int, str] | None:
-        best: tuple[int, int, str] | None = None
-        for string in self._strings:
-            start = self._held.find(string)
-            if start < 0:
-                continue
-            rank = (start + len(string), start, string)
-            if best is None or rank < best:
-                best = rank
-        return None if best is None else (best[1], best[2])
 
-    def _length_to_hold(self) -> int:
-        for length in range(min(self._longest_prefix, len(self._held)), 0, -1):
-            if self._held[-length:] in self._prefixes:
-                return length
-        return 0
+class _Pattern:
+    """One stop string and how much of it the text ends with."""
+
+    __slots__ = ("_fallback", "matched", "string")
+
+    def __init__(self, string: str) -> None:
+        self.string = string
+        self.matched = 0
+        # For each prefix: the length of the longest shorter one that it ends with.
+        self._fallback = [0] * len(string)
+        length = 0
+        for at in range(1, len(string)):
+            while length and string[at] != string[length]:
+                length = self._fallback[length - 1]
+            length += string[at] == string[length]
+            self._fallback[at] = length
+
+    def feed(self, text: str) -> int | None:
+        """Reads on. Returns where in this text the string ends for the first time, or None."""
+        string, matched = self.string, self.matched
+        if not matched and string[0] not in text:
+            return None
+        for at, letter in enumerate(text):
+            while matched and letter != string[matched]:
+                matched = self._fallback[matched - 1]
+            matched += letter == string[matched]
+            if matched == len(string):
+                return at + 1
+        self.matched = matched
+        return None

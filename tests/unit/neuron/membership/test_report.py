@@ -72,10 +72,11 @@ def test_the_devices_of_a_worker_that_died_too_often_take_no_loads():
         state="quarantined",
         pid=0,
         deaths=5,
-        last_words="a kernel went wrong",
+        last_words="a kernel went wrong in /srv/secret/path.py",
+        quarantine_reason="Its worker is not started any more: it died.",
         load_cycles=0,
     )
 
     (told,) = board(slots={key: dead}).devices
 
-    assert told.quarantine_reason == "a kernel went wrong"
+    assert told.quarantine_reason == "Its worker is not started any more: it died."

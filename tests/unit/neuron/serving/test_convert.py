@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from cortex.v1 import generation_pb2 as g
-from services.backplane.errors import FleetError
+from services.backplane.errors import FleetError, Reason
 from services.neuron.engine_api.events import Ended, EndReason, Queued, TokenLogprob
 from services.neuron.engine_api.task import Constraint, ConstraintKind, SamplingParams
 from services.neuron.serving import convert
@@ -112,3 +112,23 @@ def test_timings_keep_fractions_of_a_second():
     assert made.queued.ToMilliseconds() == 250
     assert made.prefill.ToMilliseconds() == 1500
     assert made.accepted_draft_tokens == 3
+
+
+@pytest.mark.parametrize(
+    ("strings", "field"),
+    [
+        (["a", ""], "stop.stop_strings.1"),
+        (["a" * 1025], "stop.stop_strings.0"),
+        (["a"] * 65, "stop.stop_strings"),
+    ],
+)
+def test_stop_strings_are_bounded(strings: list[str], field: str):
+    with pytest.raises(FleetError) as refused:
+        convert.stop(g.StopRules(stop_strings=strings))
+
+    assert refused.value.field == field
+    assert refused.value.reason is Reason.BAD_REQUEST
+
+
+def test_a_stop_string_may_have_a_thousand_characters():
+    assert convert.stop(g.StopRules(stop_strings=["a" * 1024])).strings == ("a" * 1024,)

@@ -43,6 +43,20 @@ def test_old_deaths_are_forgiven_but_counted():
     assert deaths.total == 5
 
 
+def test_the_deaths_of_one_caller_s_requests_do_not_take_the_device():
+    deaths = record(limit=3)
+
+    for second in range(20):
+        deaths.note(float(second), frozenset({"mallory"} | ({"alice"} if second % 2 else set())))
+    assert not deaths.is_too_many
+    assert deaths.pause_seconds == 60
+    deaths.note(21.0)
+    assert not deaths.is_too_many
+    deaths.note(22.0, frozenset({"bob"}))
+
+    assert deaths.is_too_many
+
+
 LIMITS = HealthLimits(stall_seconds=20, load_stall_seconds=120, memory_bytes=100 << 20)
 
 

@@ -131,6 +131,7 @@ def test_any_beta_is_accepted() -> None:
         (body_of(thinking={"type": "deep"}), "thinking.type"),
         (body_of(output_config={"format": {"type": "xml"}}), "output_config.format.type"),
         (body_of(stop_sequences=[""]), "stop_sequences.0"),
+        (body_of(stop_sequences=["a", "b" * 1025]), "stop_sequences.1"),
         (body_of(mcp_servers=[{"url": "x"}]), "mcp_servers"),
         (body_of(frobnicate=1), "frobnicate"),
     ],

@@ -1,4 +1,5 @@
 import itertools
+import time
 
 import pytest
 from hypothesis import given
@@ -69,3 +70,19 @@ def test_nothing_shown_holds_a_stop_string(strings: list[str], text: str) -> Non
     assert not any(string in shown for string in strings)
     assert text.startswith(shown)
     assert (found is None) == (not any(string in text for string in strings))
+
+
+def test_time_is_linear_however_the_strings_are_made() -> None:
+    """A matcher that looks at every prefix of such strings takes minutes."""
+    strings = ["a" * 100_000 + "b", "ab" * 50_000 + "c"]
+    begun = time.process_time()
+
+    stops = StopStrings(strings)
+    for _ in range(1_000):
+        stops.feed("a" * 99 + "c")
+
+    assert time.process_time() - begun < 5
+
+
+def test_a_text_that_begins_again_within_a_stop_string_is_seen() -> None:
+    assert run(["aabaaac"], ["aabaa", "baaac"]) == ("aab", "aabaaac")
