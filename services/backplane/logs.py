@@ -47,7 +47,6 @@ def configure(settings: LogSettings, *, service: str, stream: TextIO | None = No
     out = stream or sys.stderr
     console = settings.format == "console" or (settings.format == "auto" and out.isatty())
     level = logging.getLevelNamesMapping()[settings.level.upper()]
-    logging.basicConfig(stream=out, level=max(level, logging.WARNING), force=True)
     shared: list[structlog.typing.Processor] = [
         structlog.contextvars.merge_contextvars,
         structlog.processors.add_log_level,
@@ -62,6 +61,15 @@ def configure(settings: LogSettings, *, service: str, stream: TextIO | None = No
             structlog.processors.JSONRenderer(serializer=_dump),
         ]
     )
+    # what libraries say through `logging` is told in the same form
+    handler = logging.StreamHandler(out)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=[*shared, _name_event],
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *last],
+        )
+    )
+    logging.basicConfig(handlers=[handler], level=max(level, logging.WARNING), force=True)
     structlog.configure(
         processors=[*shared, *last],
         wrapper_class=structlog.make_filtering_bound_logger(level),
@@ -71,6 +79,17 @@ def configure(settings: LogSettings, *, service: str, stream: TextIO | None = No
     )
     structlog.contextvars.clear_contextvars()
     structlog.contextvars.bind_contextvars(service=service)
+
+
+def _name_event(
+    logger: object, method: str, event: structlog.typing.EventDict
+) -> structlog.typing.EventDict:
+    """A structlog processor: a library's sentence is a fact of the event `library.said`."""
+    del logger, method
+    record: logging.LogRecord = event["_record"]
+    event["detail"], event["event"] = event["event"], "library.said"
+    event["logger"] = record.name
+    return event
 
 
 def _shorten(

@@ -228,13 +228,17 @@ class Gateway:
         self._metrics.settle()
 
     async def _farewell(self, shutdown: Shutdown) -> None:
-        """Ends readiness at once; near the end of the drain, ends what still runs with an error."""
+        """Ends readiness, and requests that have not come whole, at once.
+
+        Near the end of the drain, what still runs is ended with an error.
+        """
         await shutdown.wait()
         self.readiness.drain()
-        await asyncio.sleep(max(0.0, self._settings.drain_seconds - _FAREWELL_SECONDS))
         error = FleetError(
             Reason.SHUTTING_DOWN, "The gateway is shutting down.", retry_after_seconds=5
         )
+        self._ticker.end_unread(error)
+        await asyncio.sleep(max(0.0, self._settings.drain_seconds - _FAREWELL_SECONDS))
         self._ticker.end_all(error)
 
     async def _follow_members(self) -> None:

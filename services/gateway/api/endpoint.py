@@ -77,14 +77,15 @@ class _Endpoint:
         record = RequestRecord(self._name, head.request_id)
         request_scope = RequestScope(self._services.settings, record)
         self._services.metrics.requests_open.rise()
+        self._services.ticker.watch(request_scope)
         response: DirectResponse | None = None
         try:
             body = await self._read(head, record, scope, receive)
+            request_scope.is_unread = False
             if record.principal:
                 head = dataclasses.replace(head, principal=record.principal)
             response = direct_response(scope, receive, send)
             response.on_close(request_scope.leave)
-            self._services.ticker.watch(request_scope)
             await self._serve(body, head, request_scope, response)
         except ClientGoneError:
             record.client_gone = True
@@ -92,9 +93,10 @@ class _Endpoint:
             response = response or direct_response(scope, receive, send)
             self._fail(failure, head, request_scope, response)
         except asyncio.CancelledError:
-            if request_scope.ended_by is None or response is None:
+            if request_scope.ended_by is None:
                 raise
             request_scope.uncancel()
+            response = response or direct_response(scope, receive, send)
             self._fail(request_scope.ended_by, head, request_scope, response)
         except Exception as error:  # noqa: BLE001 - must not look like a broken connection
             bug = self._services.faults.note("request", error, request_id=head.request_id)
@@ -220,6 +222,7 @@ class GenerationEndpoint(_Endpoint):
         record = RequestRecord(self._name, head.request_id)
         record.name, record.principal = decoded.model, head.principal
         request_scope = RequestScope(self._services.settings, record)
+        request_scope.is_unread = False
         self._services.ticker.watch(request_scope)
         try:
             detached.finished(await self._collect(decoded, record))

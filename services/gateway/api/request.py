@@ -28,11 +28,21 @@ class RequestScope(Watched):
         record: what its log line will tell.
         requests: the generations of a streamed answer.
         stream: where it is written; None where the answer is not streamed.
+        is_unread: its body has not come whole.
         is_over: nothing can end it any more.
         ended_by: why it was ended early; None where it was not.
     """
 
-    __slots__ = ("_settings", "_task", "ended_by", "is_over", "record", "requests", "stream")
+    __slots__ = (
+        "_settings",
+        "_task",
+        "ended_by",
+        "is_over",
+        "is_unread",
+        "record",
+        "requests",
+        "stream",
+    )
 
     def __init__(self, settings: GatewaySettings, record: RequestRecord) -> None:
         self._settings = settings
@@ -40,6 +50,7 @@ class RequestScope(Watched):
         self.record = record
         self.requests: Sequence[generation.GenerateRequest] = ()
         self.stream: ResponseStream | None = None
+        self.is_unread = True
         self.is_over = False
         self.ended_by: FleetError | None = None
 

@@ -15,6 +15,9 @@ class Watched(Protocol):
 
     __slots__ = ()
 
+    is_unread: bool
+    """Its request has not come whole: nothing has been begun for it."""
+
     def tick(self, now: float, slack: float) -> None:
         """Checks itself.
 
@@ -41,6 +44,7 @@ class Ticker:
         self._faults = faults
         self._slack = keepalive_seconds / 4
         self._watched: set[Watched] = set()
+        self._end_unread: FleetError | None = None
 
     def __len__(self) -> int:
         return len(self._watched)
@@ -53,6 +57,13 @@ class Ticker:
         """Stops ticking it."""
         self._watched.discard(watched)
 
+    def end_unread(self, error: FleetError) -> None:
+        """Ends what is still unread, now and from now on: its client may take for ever."""
+        self._end_unread = error
+        for watched in tuple(self._watched):
+            if watched.is_unread:
+                watched.end(error)
+
     def end_all(self, error: FleetError) -> None:
         """Ends everything that is watched."""
         for watched in tuple(self._watched):
@@ -63,6 +74,8 @@ class Ticker:
         while True:
             await asyncio.sleep(self._slack)
             now = time.monotonic()
+            if self._end_unread is not None:
+                self.end_unread(self._end_unread)
             for watched in tuple(self._watched):
                 try:
                     watched.tick(now, self._slack)

@@ -10,7 +10,7 @@ import pytest
 
 from services.gateway.server import Http1Codec
 from tests.doubles.scripted_neuron import Script, text
-from tests.integration.gateway.fleet import Fleet, chat_body, contents, lines
+from tests.integration.gateway.fleet import SECONDS, Fleet, chat_body, contents, lines
 
 CODECS: list[Http1Codec] = ["fast", "stock"]
 
@@ -147,6 +147,33 @@ async def test_readiness_flips_and_a_running_stream_finishes(fleet: Fleet) -> No
     assert seen == ["one", "two"]
     await fleet.ended()
     assert fleet.gateway.readiness.problem() is not None
+
+
+async def test_a_request_that_has_not_come_whole_does_not_hold_the_drain(
+    bare: Fleet, codec: str
+) -> None:
+    await bare.start(drain_seconds=60.0, http1_codec=codec)
+    gate = asyncio.Event()
+    await bare.add_neuron("n1", Script([text("one"), text("two")], gate=gate))
+    host, _, port = bare.gateway.address.rpartition(":")
+    async with bare.streamed() as running:
+        reader, writer = await asyncio.open_connection(host, int(port))
+        writer.write(b"POST /v1/messages HTTP/1.1\r\nhost: x\r\ncontent-length: 500\r\n\r\n{")
+        while bare.metric("cortex_gateway_requests_open") < 2:
+            await asyncio.sleep(0)
+
+        bare.shutdown.request()
+
+        async with asyncio.timeout(SECONDS):
+            answer = await reader.read()
+        assert b"HTTP/1.1 503" in answer
+        assert b"shutting down" in answer
+        assert not gate.is_set()
+        writer.close()
+        gate.set()
+        found = [piece async for line in lines(running) for piece in contents(line)]
+    assert found == ["one", "two"]
+    await bare.ended()
 
 
 async def test_a_stream_that_outlasts_the_drain_ends_in_words(bare: Fleet) -> None:

@@ -1,5 +1,6 @@
 import io
 import json
+import logging
 
 import pytest
 import structlog
@@ -70,3 +71,25 @@ def test_no_text_of_a_caller_makes_a_line_long():
     structlog.get_logger().info("thing.asked", name="a" * 5_000_000)
 
     assert len(out.getvalue()) < 5_000
+
+
+@pytest.mark.parametrize("format_", ["json", "console"])
+def test_what_a_library_says_is_a_line_like_all_others(format_):
+    out = io.StringIO()
+    configure(LogSettings(format=format_), service="x", stream=out)
+
+    try:
+        raise ValueError("boom")
+    except ValueError:
+        logging.getLogger("asyncio").exception("Exception in callback %s", "f")
+
+    assert "library.said" in out.getvalue()
+    if format_ == "json":
+        line = json.loads(out.getvalue())
+        assert ("asyncio", "Exception in callback f", "error", "x") == (
+            line["logger"],
+            line["detail"],
+            line["level"],
+            line["service"],
+        )
+        assert "boom" == line["exception"][0]["exc_value"]
