@@ -127,7 +127,7 @@ TABLE: Mapping[Reason, Row] = {
     Reason.TEMPLATE_FAILED: Row(
         _C.INVALID_ARGUMENT, 422, _N, _BAD, "template_render_failed", _BAD
     ),
-    Reason.WRONG_MODALITY: Row(_C.INVALID_ARGUMENT, 422, _N, _BAD, "wrong_modality", _BAD),
+    Reason.WRONG_MODALITY: Row(_C.INVALID_ARGUMENT, 400, _N, _BAD, "wrong_modality", _BAD),
     Reason.MODEL_UNKNOWN: Row(_C.NOT_FOUND, 404, _N, _BAD, "model_not_found", "not_found_error"),
     Reason.NOT_FOUND: Row(_C.NOT_FOUND, 404, _N, _BAD, "not_found", "not_found_error"),
     Reason.METHOD_NOT_ALLOWED: Row(

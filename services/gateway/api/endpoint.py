@@ -98,6 +98,10 @@ class _Endpoint:
             request_scope.uncancel()
             response = response or direct_response(scope, receive, send)
             self._fail(request_scope.ended_by, head, request_scope, response)
+        except RecursionError:  # only the nesting of a body decides how deep its reading goes
+            too_deep = FleetError(Reason.BAD_REQUEST, "The body is nested too deeply.")
+            response = response or direct_response(scope, receive, send)
+            self._fail(too_deep, head, request_scope, response)
         except Exception as error:  # noqa: BLE001 - must not look like a broken connection
             bug = self._services.faults.note("request", error, request_id=head.request_id)
             response = response or direct_response(scope, receive, send)

@@ -184,7 +184,7 @@ BROKEN: dict[str, tuple[str, dict[str, Any], int]] = {
     "a broken engine": ("/chat/completions", {"content": "@break"}, 500),
     "no prompt": ("/completions", {"model": "words"}, 400),
     "no input": ("/embeddings", {"model": "vectors", "input": ""}, 400),
-    "no vectors": ("/embeddings", {"model": "words", "input": "x"}, 422),
+    "no vectors": ("/embeddings", {"model": "words", "input": "x"}, 400),
     "unknown to responses": ("/responses", {"model": "nobody", "input": "x"}, 404),
     "nothing before it": ("/responses", {"model": MODEL, "input": "x", "previous_response_id": "resp_0"}, 404),
 }  # fmt: skip

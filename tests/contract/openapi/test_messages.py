@@ -172,7 +172,7 @@ BROKEN: dict[str, tuple[dict[str, Any], int, str]] = {
     "a tool of the server's": ({"tools": [{"type": "web_search_20260209", "name": "web_search"}]}, 400, "invalid_request_error"),
     "a picture elsewhere": ({"content": [{"type": "image", "source": {"type": "url", "url": "https://x.invalid/a.png"}}]}, 400, "invalid_request_error"),
     "a document": ({"content": [{"type": "document", "source": {"type": "base64", "media_type": "application/pdf", "data": "JVBE"}}]}, 400, "invalid_request_error"),
-    "no vectors": ({"model": "vectors"}, 422, "invalid_request_error"),
+    "no vectors": ({"model": "vectors"}, 400, "invalid_request_error"),
     "a broken engine": ({"content": "@break"}, 500, "api_error"),
 }  # fmt: skip
 

@@ -41,7 +41,10 @@ class Socket:
         return await self.told()
 
     async def say(self, message: Any) -> None:
-        self._writer.write(self._protocol.send(TextMessage(json.dumps(message))))
+        await self.send(json.dumps(message))
+
+    async def send(self, text: str) -> None:
+        self._writer.write(self._protocol.send(TextMessage(text)))
 
     async def told(self) -> list[dict[str, Any]]:
         events: list[dict[str, Any]] = []

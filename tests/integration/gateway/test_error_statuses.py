@@ -13,6 +13,7 @@ from tests.integration.gateway.fleet import Fleet
 
 _MESSAGES = [{"role": "user", "content": "Hi"}]
 _PROMPTS = ["one", "two"]
+JSON = {"content-type": "application/json"}
 
 # Path, and what stands in the body beside the model.
 SHAPES: dict[str, tuple[str, dict[str, Any]]] = {
@@ -95,3 +96,45 @@ async def test_a_bug_in_one_of_several_choices_is_logged_and_told_as_one(
 
     assert answer.status_code == 500
     assert answer.json()["error"]["code"] == "internal_error"
+
+
+def nested(depth: int) -> str:
+    """A user's turn in which documents hold documents."""
+    block = '[{"type":"document","source":{"type":"content","content":'
+    return '[{"role":"user","content":' + block * depth + '"t"' + "}}]" * depth + "}]"
+
+
+@pytest.mark.parametrize("depth", [100, 240, 270, 300, 330, 5000])
+@pytest.mark.parametrize("path", ["/v1/messages", "/v1/messages/count_tokens"])
+async def test_blocks_that_nest_deeply_are_served_or_refused(
+    fleet: Fleet, path: str, depth: int
+) -> None:
+    await fleet.add_neuron()
+
+    body = f'{{"model":"tiny","max_tokens":4,"messages":{nested(depth)}}}'
+    answer = await fleet.client.post(path, content=body, headers=JSON)
+
+    assert answer.status_code in {200, 400}, answer.text
+    assert depth > 100 or answer.status_code == 200
+    assert depth < 5000 or answer.status_code == 400
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/v1/chat/completions", '{"messages":' + "[" * 5000 + "]" * 5000 + "}"),
+        ("/api/chat", '{"messages":[],"options":{"a":' + "[" * 5000 + "]" * 5000 + "}}"),
+        (
+            "/api/chat",
+            '{"messages":[{"role":"user"}],"options":{"num_predict":1000000000000000000}}',
+        ),
+        ("/v1/responses", '{"input":"x","tools":[{"type":["function"]}]}'),
+    ],
+    ids=["deep", "deep in what is free", "num_predict", "type of a tool"],
+)
+async def test_what_a_client_gets_wrong_is_no_error_of_ours(
+    fleet: Fleet, path: str, body: str
+) -> None:
+    answer = await fleet.client.post(path, content='{"model":"tiny",' + body[1:], headers=JSON)
+
+    assert answer.status_code == 400, answer.text

@@ -140,6 +140,35 @@ async def test_a_message_of_no_known_kind_is_refused_and_the_connection_goes_on(
     assert "response.completed" == after[-1]["type"]
 
 
+@pytest.mark.parametrize(
+    "said",
+    [
+        '{"type": "response.create", "model": "tiny", "input": '
+        + "[" * 100_000
+        + "]" * 100_000
+        + "}",
+        '{"type": "response.create", "model": "tiny", "input": [' + "[" * 900 + "]" * 900 + "]}",
+        '{"type": "response.create", "model": "tiny", "input": "x", "tools": [{"type": ["f"]}]}',
+        '{"type": "response.create", "model": "tiny", "seed": 1' + "0" * 60 + ', "input": [7]}',
+        "[]",
+        '"x"',
+    ],
+    ids=["endless", "deep", "odd type", "odd item", "list", "text"],
+)
+async def test_a_message_that_cannot_be_read_is_refused_and_the_connection_goes_on(
+    fleet: Fleet, said: str
+) -> None:
+    await fleet.add_neuron()
+    async with connected(fleet.gateway.address) as socket:
+        await socket.open(fleet.gateway.address)
+        await socket.send(said)
+        refused = await socket.told()
+        served = await socket.turn(input="Hi")
+
+    assert [(one["type"], one["status"]) for one in refused] == [("error", 400)]
+    assert served[-1]["type"] == "response.completed"
+
+
 async def test_a_client_that_leaves_stops_its_turn(fleet: Fleet) -> None:
     neuron = await fleet.add_neuron("n1", Script([text("word ")] * 500, gap=0.05))
     async with connected(fleet.gateway.address) as socket:

@@ -21,7 +21,8 @@ from services.gateway.dialects.anthropic_messages.fields import (
     PromptFields,
 )
 from services.gateway.dialects.common import sampling
-from services.gateway.dialects.common.json_body import bad, text_of, unsupported
+from services.gateway.dialects.common.json_body import bad, unsupported
+from services.gateway.dialects.common.json_schema import schema_text
 from services.gateway.dialects.dialect import DecodedRequest, Head
 
 _EFFORTS: Final[Mapping[str, generation.ReasoningEffort.ValueType]] = MappingProxyType(
@@ -157,7 +158,7 @@ def _constraint(wire: PromptFields) -> generation.OutputConstraint | None:
         return None
     if wish.type != "json_schema":
         raise bad(f"{path}.type", "Input should be 'json_schema'")
-    schema = text_of(wish.schema, f"{path}.schema")
+    schema = schema_text(wish.schema, f"{path}.schema")
     if not schema:
         raise bad(f"{path}.schema", "Field required")
     return generation.OutputConstraint(json_schema=schema)

@@ -19,9 +19,9 @@ from services.gateway.dialects.common.json_body import (
     bad,
     encode,
     encode_text,
-    text_of,
     unsupported,
 )
+from services.gateway.dialects.common.json_schema import schema_text
 
 # Finds tools for the model; here every tool is shown from the start.
 _SEARCH: Final = "tool_search_tool_"
@@ -73,7 +73,7 @@ def _tool(one: ToolDefinition, path: str) -> list[conversation.Tool]:
     if kind.startswith(_SEARCH):
         return []
     if kind == "custom":
-        description, schema = one.description, text_of(one.input_schema, f"{path}.input_schema")
+        description, schema = one.description, schema_text(one.input_schema, f"{path}.input_schema")
     else:
         known = client_tools.described(one)
         if known is None:

@@ -205,20 +205,3 @@ def _whole_character(escape: re.Match[str]) -> str:
 def cut_call(name: str, arguments_json: str) -> str:
     """A call that was cut, as text, for APIs whose calls have an object: half of one is none."""
     return f"{name}({arguments_json}"
-
-
-def text_of(raw: msgspec.Raw, path: str) -> str:
-    """A JSON object as text, just as the client wrote it; empty where it is null or absent.
-
-    Raises:
-        FleetError: BAD_REQUEST where it is something else than an object or not UTF-8.
-    """
-    data = bytes(raw).strip()
-    if data in {b"", b"null"}:
-        return ""
-    if not data.startswith(b"{"):
-        raise bad(path, "Expected an object.")
-    try:
-        return data.decode()
-    except UnicodeDecodeError as broken:
-        raise not_json(broken) from None

@@ -31,19 +31,15 @@ class ChunkWriter:
 
     def chunk(self, choice: dict[str, Any]) -> bytes:
         """A chunk with one choice."""
-        return self._framed(choice, None)
+        chunk = self._head | {"choices": [choice]}
+        if self._include_usage:
+            chunk["usage"] = None
+        return b"data: " + encode(chunk) + b"\n\n"
 
     def last(self, choice: dict[str, Any], usage: generation.Usage) -> bytes:
-        """The last chunk with a choice, the usage of all choices, and `[DONE]`."""
-        told = openai_body.usage_object(usage)
+        """The last chunk with a choice, the usage of all choices if it is wanted, and `[DONE]`."""
         if not self._include_usage:
-            # Sent all the same: a client that sees no usage believes that its context is empty.
-            return self._framed(choice, told) + openai_body.end_of_stream()
-        whole = b"data: " + encode(self._head | {"choices": [], "usage": told}) + b"\n\n"
-        return self._framed(choice, None) + whole + openai_body.end_of_stream()
-
-    def _framed(self, choice: dict[str, Any], usage: dict[str, Any] | None) -> bytes:
-        chunk = self._head | {"choices": [choice]}
-        if usage is not None or self._include_usage:
-            chunk["usage"] = usage
-        return b"data: " + encode(chunk) + b"\n\n"
+            return self.chunk(choice) + openai_body.end_of_stream()
+        told = self._head | {"choices": [], "usage": openai_body.usage_object(usage)}
+        whole = b"data: " + encode(told) + b"\n\n"
+        return self.chunk(choice) + whole + openai_body.end_of_stream()

@@ -18,9 +18,9 @@ from services.gateway.dialects.common.json_body import (
     bad,
     convert,
     encode_text,
-    text_of,
     unsupported,
 )
+from services.gateway.dialects.common.json_schema import schema_text
 from services.gateway.dialects.dialect import DecodedRequest, Head
 from services.gateway.dialects.ollama.fields import (
     CHAT,
@@ -81,7 +81,7 @@ def decode_chat(body: bytes, head: Head) -> DecodedRequest:
             one.function.name,
             path=f"tools.{index}.function",
             description=one.function.description,
-            schema=text_of(one.function.parameters, f"tools.{index}.function.parameters"),
+            schema=schema_text(one.function.parameters, f"tools.{index}.function.parameters"),
         )
         for index, one in enumerate(wire.tools or ())
     ]
@@ -242,7 +242,7 @@ def _constraint(wire: RunFields) -> generation.OutputConstraint | None:
         return wishes.any_object()
     if not data.startswith(b"{"):
         raise bad("format", 'Expected "json" or a JSON schema.')
-    return generation.OutputConstraint(json_schema=text_of(msgspec.Raw(data), "format"))
+    return generation.OutputConstraint(json_schema=schema_text(msgspec.Raw(data), "format"))
 
 
 def _reasoning(wire: RunFields) -> generation.Reasoning | None:

@@ -3,21 +3,32 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Final
 
 from cortex.v1 import neuron_service_pb2 as neuron
-from services.gateway.dialects.common.json_body import bad, encode
+from services.gateway.dialects.common.json_body import encode
 from services.gateway.dialects.common.token_inputs import inputs_of
 from services.gateway.dialects.dialect import Head
 from services.gateway.dialects.ollama.decode import model_name
 from services.gateway.dialects.ollama.fields import EMBED, EmbedRequest
 
+# Costs a token, and is not told: clients load models by embedding nothing.
+_NOTHING: Final = " "
+
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class DecodedEmbed:
-    """A decoded request, and the model as the client spelled it."""
+    """A decoded request.
+
+    Attributes:
+        model: as the client spelled it.
+        request: for the fleet.
+        only_loads: there was nothing to embed: the model is only to be loaded.
+    """
 
     model: str
     request: neuron.EmbedRequest
+    only_loads: bool = False
 
 
 def decode(body: bytes, head: Head) -> DecodedEmbed:
@@ -27,9 +38,7 @@ def decode(body: bytes, head: Head) -> DecodedEmbed:
         FleetError: BAD_REQUEST with the field's path.
     """
     wire: EmbedRequest = EMBED.read(body)
-    if wire.input is None:
-        raise bad("input", "Field required.")
-    return _decoded(wire, head, inputs_of(wire.input, "input"))
+    return _decoded(wire, head, inputs_of(wire.input, "input") if wire.input else [])
 
 
 def decode_one(body: bytes, head: Head) -> DecodedEmbed:
@@ -39,28 +48,28 @@ def decode_one(body: bytes, head: Head) -> DecodedEmbed:
         FleetError: BAD_REQUEST with the field's path.
     """
     wire: EmbedRequest = EMBED.read(body)
-    if not wire.prompt:
-        raise bad("prompt", "Field required.")
-    return _decoded(wire, head, [neuron.EmbedInput(text=wire.prompt)])
+    return _decoded(wire, head, [neuron.EmbedInput(text=wire.prompt)] if wire.prompt else [])
 
 
 def _decoded(wire: EmbedRequest, head: Head, inputs: list[neuron.EmbedInput]) -> DecodedEmbed:
     request = neuron.EmbedRequest(
         request_id=head.request_id,
         model=model_name(wire.model),
-        inputs=inputs,
+        inputs=inputs or [neuron.EmbedInput(text=_NOTHING)],
         dimensions=wire.dimensions,
         truncate=wire.truncate is not False,
     )
-    return DecodedEmbed(wire.model, request)
+    return DecodedEmbed(wire.model, request, only_loads=not inputs)
 
 
 def body(decoded: DecodedEmbed, answer: neuron.EmbedResponse) -> bytes:
     """The body of the answer."""
-    return encode(
-        {
-            "model": decoded.model,
-            "embeddings": [list(one.values) for one in answer.embeddings],
-            "prompt_eval_count": answer.prompt_tokens,
-        }
-    )
+    vectors = [] if decoded.only_loads else [list(one.values) for one in answer.embeddings]
+    tokens = 0 if decoded.only_loads else answer.prompt_tokens
+    return encode({"model": decoded.model, "embeddings": vectors, "prompt_eval_count": tokens})
+
+
+def body_of_one(decoded: DecodedEmbed, answer: neuron.EmbedResponse) -> bytes:
+    """The body of the answer of the older path."""
+    vector = [] if decoded.only_loads else list(answer.embeddings[0].values)
+    return encode({"embedding": vector})

@@ -68,7 +68,8 @@ class Options(msgspec.Struct):
     presence_penalty: float | None = None
     seed: int | None = None
     stop: str | list[str] | None = None
-    num_predict: int | None = None
+    # negative: up to the window
+    num_predict: Annotated[int, Meta(le=2**32 - 1)] | None = None
 
 
 class RunFields(msgspec.Struct, kw_only=True):

@@ -137,8 +137,7 @@ class OllamaEmbedOne(_OllamaLookup):
     async def answer(self, body: bytes, head: Head, fleet: FleetQueries) -> bytes:
         """The vector."""
         decoded = embeddings.decode_one(body, head)
-        answer = await fleet.embed(decoded.request)
-        return to_json({"embedding": list(answer.embeddings[0].values)})
+        return embeddings.body_of_one(decoded, await fleet.embed(decoded.request))
 
 
 class OllamaUnsupported(_OllamaLookup):

@@ -13,7 +13,8 @@ import msgspec
 from cortex.v1 import conversation_pb2 as conversation
 from cortex.v1 import generation_pb2 as generation
 from services.gateway.dialects.common import tools
-from services.gateway.dialects.common.json_body import bad, text_of, unsupported
+from services.gateway.dialects.common.json_body import bad, not_json, unsupported
+from services.gateway.dialects.common.json_schema import schema_text
 from services.gateway.dialects.openai_chat.fields import (
     ChatRequest,
     ChosenTool,
@@ -76,7 +77,7 @@ def _function(one: Function, path: str) -> conversation.Tool:
         one.name,
         path=path,
         description=one.description,
-        schema=text_of(one.parameters, f"{path}.parameters"),
+        schema=schema_text(one.parameters, f"{path}.parameters"),
         strict=one.strict,
     )
 
@@ -146,11 +147,11 @@ def response_format(wish: ResponseFormat) -> generation.OutputConstraint | None:
         case "text":
             return None
         case "json_object":
-            schema = text_of(wish.schema, "response_format.schema")
+            schema = schema_text(wish.schema, "response_format.schema")
             return _schema(schema) if schema else any_object()
         case "json_schema":
             inner = wish.json_schema.schema if wish.json_schema else wish.schema
-            schema = text_of(inner, "response_format.json_schema.schema")
+            schema = schema_text(inner, "response_format.json_schema.schema")
             if not schema:
                 raise bad("response_format.json_schema", "Field required.")
             return _schema(schema)
@@ -176,8 +177,11 @@ def _guided(wish: StructuredOutputs, path: str) -> generation.OutputConstraint |
 def _schema_text(raw: msgspec.Raw, path: str) -> str:
     """A schema as an object, or as text that holds one, as vLLM takes it."""
     if bytes(raw).lstrip().startswith(b'"'):
-        return msgspec.json.decode(raw, type=str)
-    return text_of(raw, path)
+        try:
+            raw = msgspec.Raw(msgspec.json.decode(raw, type=str).encode())
+        except msgspec.DecodeError as broken:
+            raise not_json(broken) from None
+    return schema_text(raw, path)
 
 
 def _schema(schema: str) -> generation.OutputConstraint:

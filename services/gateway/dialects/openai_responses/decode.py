@@ -11,7 +11,8 @@ from cortex.v1 import conversation_pb2 as conversation
 from cortex.v1 import generation_pb2 as generation
 from cortex.v1 import neuron_service_pb2 as neuron
 from services.gateway.dialects.common import sampling
-from services.gateway.dialects.common.json_body import bad, encode_text, text_of, unsupported
+from services.gateway.dialects.common.json_body import bad, encode_text, unsupported
+from services.gateway.dialects.common.json_schema import schema_text
 from services.gateway.dialects.dialect import DecodedRequest, Head
 from services.gateway.dialects.openai_chat import wishes
 from services.gateway.dialects.openai_chat.decode import work_class
@@ -170,7 +171,7 @@ def _constraint(wire: PromptFields) -> generation.OutputConstraint | None:
         case "json_object":
             return wishes.any_object()
         case "json_schema":
-            schema = text_of(wish.schema if wish else msgspec.Raw(), "text.format.schema")
+            schema = schema_text(wish.schema if wish else msgspec.Raw(), "text.format.schema")
             if not schema:
                 raise bad("text.format.schema", "Field required.")
             return generation.OutputConstraint(json_schema=schema)

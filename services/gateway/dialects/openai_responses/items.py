@@ -167,8 +167,8 @@ def _part(part: Part, path: str) -> Sequence[conversation.Part]:
             return [_image(part, path)]
         case "input_file":
             raise unsupported(path, "files are not read; send their text.")
-        case _:
-            return []
+        case other:
+            raise unsupported(f"{path}.type", f"parts of type {other!r} are not supported.")
 
 
 def _image(part: Part, path: str) -> conversation.Part:

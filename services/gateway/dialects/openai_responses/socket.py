@@ -148,11 +148,10 @@ class _Connection:
             self._quiet_since = time.monotonic()
 
     async def _turn(self, asked: _Asked) -> None:
-        turn = _Turn(msgspec.json.encode(asked.body), self._send, asked.stream_id)
+        turn = _Turn(asked.body, self._send, asked.stream_id)
         await self._app(self._scope, turn.receive, turn.send)
-        previous = asked.body.get("previous_response_id")
-        if turn.has_failed and isinstance(previous, str):
-            self._kept.evict(previous)
+        if turn.has_failed and asked.previous_id is not None:
+            self._kept.evict(asked.previous_id)
 
     async def _refuse(self, refusal: Mapping[str, Any], stream_id: str | None) -> None:
         event = msgspec.json.encode({"type": "error", "status": 400, "error": refusal})
@@ -164,21 +163,26 @@ class _Asked:
     """One message of the client's.
 
     Attributes:
-        body: of the request that it is.
+        body: of the request that it is, as JSON.
+        previous_id: the response that it goes on from.
         stream_id: the lane, which every event of the turn repeats.
         refusal: why it is none.
     """
 
-    body: dict[str, Any] = dataclasses.field(default_factory=dict[str, Any])
+    body: bytes = b""
+    previous_id: str | None = None
     stream_id: str | None = None
     refusal: Mapping[str, Any] | None = None
 
 
 def _read(message: bytes) -> _Asked:
     try:
-        body = msgspec.json.decode(message, type=dict[str, Any])
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        return _asked(msgspec.json.decode(message, type=dict[str, Any]))
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         return _Asked(refusal=_refusal(f"The message is no JSON object: {error}"))
+
+
+def _asked(body: dict[str, Any]) -> _Asked:
     stream_id = body.pop("stream_id", None)
     if stream_id is not None and not (isinstance(stream_id, str) and _LANE.fullmatch(stream_id)):
         told = "stream_id: Expected up to 256 letters, digits, dots, dashes and underscores."
@@ -190,7 +194,12 @@ def _read(message: bytes) -> _Asked:
     # how an answer travels is not for the message to say
     for field in ("stream", "stream_options", "background"):
         body.pop(field, None)
-    return _Asked(body | {"stream": True}, stream_id)
+    previous_id = body.get("previous_response_id")
+    return _Asked(
+        msgspec.json.encode(body | {"stream": True}),
+        previous_id if isinstance(previous_id, str) else None,
+        stream_id,
+    )
 
 
 def _refusal(message: str, param: str | None = None) -> dict[str, Any]:

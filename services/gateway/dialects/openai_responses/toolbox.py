@@ -14,6 +14,7 @@ import msgspec
 from cortex.v1 import conversation_pb2 as conversation
 from services.gateway.dialects.common import tools
 from services.gateway.dialects.common.json_body import bad, convert, encode_text, unsupported
+from services.gateway.dialects.common.json_schema import without_nulls
 
 _ONE_TEXT: Final = (
     '{"type":"object","properties":{"input":{"type":"string"}},"required":["input"],'
@@ -21,14 +22,39 @@ _ONE_TEXT: Final = (
 )
 
 
-class ToolFields(msgspec.Struct):
-    """A tool; which fields count depends on its type."""
+class TypedTool(msgspec.Struct):
+    """Of a tool, and of a choice among tools: its type, and what chat nests a function in."""
+
+    type: str
+    function: dict[str, Any] | None = None
+
+
+class NamedTool(msgspec.Struct):
+    """A tool that is chosen by its name."""
 
     name: str
+
+
+class ToolFields(NamedTool):
+    """A tool; which fields count depends on its type."""
+
     description: str | None = None
     parameters: dict[str, Any] | None = None
     strict: bool | None = None
     tools: list[dict[str, Any]] | None = None
+
+
+class AllowedTool(msgspec.Struct):
+    """A tool that may be called; those that run on a server have no name."""
+
+    name: str | None = None
+
+
+class AllowedTools(msgspec.Struct):
+    """A choice among some of the tools."""
+
+    mode: str | None = None
+    tools: list[AllowedTool] | None = None
 
 
 @dataclasses.dataclass(slots=True)
@@ -49,12 +75,11 @@ class Toolbox:
 
     def add(self, one: dict[str, Any], path: str, namespace: str | None = None) -> None:
         """Offers one tool, or ignores it."""
-        kind = one.get("type")
+        typed = convert(one, TypedTool, path)
+        kind = typed.type
         if kind not in {"function", "custom", "namespace"}:
             return
-        # chat's way of nesting a function is read too
-        inner = one.get("function")
-        fields = convert(inner if isinstance(inner, dict) else one, ToolFields, path)
+        fields = convert(one if typed.function is None else typed.function, ToolFields, path)
         if kind == "function":
             self._function(fields, path, namespace)
         elif kind == "custom":
@@ -69,7 +94,8 @@ class Toolbox:
             if any(known.name == fields.name for known in self.offered):
                 return  # two namespaces may share a name; the first keeps it
             self.namespaces[fields.name] = namespace
-        self._offer(fields, path, encode_text(fields.parameters) if fields.parameters else "")
+        schema = without_nulls(encode_text(fields.parameters)) if fields.parameters else ""
+        self._offer(fields, path, schema)
 
     def _offer(self, fields: ToolFields, path: str, schema: str) -> None:
         self.offered.append(
@@ -100,7 +126,7 @@ def toolbox_of(found: list[dict[str, Any]] | None, wish: str | dict[str, Any] | 
     return box
 
 
-def _mode(box: Toolbox, wish: Any, path: str) -> conversation.ToolChoice | None:
+def _mode(box: Toolbox, wish: str, path: str) -> conversation.ToolChoice | None:
     match wish:
         case "auto":
             return tools.auto() if box.offered else None
@@ -113,15 +139,15 @@ def _mode(box: Toolbox, wish: Any, path: str) -> conversation.ToolChoice | None:
 
 
 def _choose(box: Toolbox, wish: dict[str, Any]) -> None:
-    kind = wish.get("type")
-    if kind in {"function", "custom"}:
-        inner = wish.get("function")
-        name = convert(inner if isinstance(inner, dict) else wish, ToolFields, "tool_choice").name
+    typed = convert(wish, TypedTool, "tool_choice")
+    if typed.type in {"function", "custom"}:
+        fields = wish if typed.function is None else typed.function
+        name = convert(fields, NamedTool, "tool_choice").name
         box.choice = tools.named(name, box.offered, path="tool_choice.name")
-    elif kind == "allowed_tools":
-        listed = convert(wish.get("tools") or [], list[dict[str, Any]], "tool_choice.tools")
-        allowed = {one.get("name") for one in listed}
+    elif typed.type == "allowed_tools":
+        narrowed = convert(wish, AllowedTools, "tool_choice")
+        allowed = {one.name for one in narrowed.tools or ()}
         box.offered = [one for one in box.offered if one.name in allowed]
-        box.choice = _mode(box, wish.get("mode", "auto"), "tool_choice.mode")
+        box.choice = _mode(box, narrowed.mode or "auto", "tool_choice.mode")
     else:
-        raise unsupported("tool_choice.type", f"no tool of type {kind!r} can be called here.")
+        raise unsupported("tool_choice.type", f"no tool of type {typed.type!r} can be called here.")

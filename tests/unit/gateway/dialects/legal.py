@@ -57,6 +57,7 @@ def chat(data: bytes, *, include_usage: bool) -> Said:
         assert chunk["object"] == "chat.completion.chunk"
         assert chunk["id"] == events[0]["id"]
         assert chunk["model"] == events[0]["model"]
+        assert ("usage" in chunk) == include_usage
         if chunk.get("usage"):
             assert number == len(events) - 1, "usage ends the stream"
             said.usage = chunk["usage"]
@@ -83,7 +84,7 @@ def chat(data: bytes, *, include_usage: bool) -> Said:
         said.finish = choice["finish_reason"] or ""
     if said.error is None:
         assert said.finish
-        assert said.usage
+        assert bool(said.usage) == include_usage
         said.calls = [(c["id"], c["name"], json.loads(c["arguments"])) for c in calls.values()]
     return said
 

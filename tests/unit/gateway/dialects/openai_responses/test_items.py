@@ -2,11 +2,34 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import pytest
+
 from cortex.v1 import conversation_pb2 as conversation
+from services.backplane.errors import FleetError, Reason
 from services.gateway.dialects.openai_responses.store.store import ResponsesStore
 from tests.unit.gateway.dialects import decoding
 from tests.unit.gateway.dialects.conversations import PIXEL, parts
 from tests.unit.gateway.dialects.openai_responses.bodies import conversed, request_of
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        {"type": "input_audio", "input_audio": {"data": "AAAA", "format": "wav"}},
+        {"type": "input_brand_new"},
+    ],
+)
+def test_a_part_that_is_not_read_is_named(store: ResponsesStore, part: dict[str, Any]) -> None:
+    message = {"role": "user", "content": [{"type": "input_text", "text": "What?"}, part]}
+
+    with pytest.raises(FleetError) as refused:
+        conversed(store, message)
+
+    assert refused.value.reason is Reason.UNSUPPORTED_FIELD
+    assert refused.value.field == "input.0.content.1.type"
+    assert part["type"] in refused.value.message
 
 
 def test_every_input_shape(store: ResponsesStore) -> None:
@@ -20,7 +43,6 @@ def test_every_input_shape(store: ResponsesStore) -> None:
             "content": [
                 {"type": "input_text", "text": "t"},
                 {"type": "input_image", "image_url": f"data:image/png;base64,{PIXEL}"},
-                {"type": "input_brand_new"},
             ],
         },
         {"type": "web_search_call", "id": "ws_1", "status": "completed"},
