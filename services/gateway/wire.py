@@ -124,7 +124,7 @@ class Gateway:
             ),
             ticker=self._ticker,
             metrics=self._metrics,
-            access_log=AccessLog(self._metrics, self._request_log),
+            access_log=AccessLog(self._metrics, self._request_log, self._view.model_named),
             detached=self._detached,
             faults=self.faults,
         )

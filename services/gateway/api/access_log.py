@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from types import MappingProxyType
 from typing import Final
 
@@ -12,7 +12,7 @@ from services.backplane.errors import FleetError, Reason
 from services.backplane.excerpt import excerpt
 from services.gateway.routing.retry import ServedBy
 from services.gateway.streaming.choice import ChoiceSink
-from services.gateway.telemetry.metrics import GatewayMetrics, RequestOutcome
+from services.gateway.telemetry.metrics import UNKNOWN_MODEL, GatewayMetrics, RequestOutcome
 from services.gateway.telemetry.request_log import RequestLine, RequestLog
 
 CLIENT_GONE_STATUS: Final = 499
@@ -70,11 +70,18 @@ class AccessLog:
     Args:
         metrics: where it is counted.
         log: where the line goes.
+        model_named: the own name of the model behind a name or alias; None where nobody knows it.
     """
 
-    def __init__(self, metrics: GatewayMetrics, log: RequestLog) -> None:
+    def __init__(
+        self,
+        metrics: GatewayMetrics,
+        log: RequestLog,
+        model_named: Callable[[str], str | None],
+    ) -> None:
         self._metrics = metrics
         self._log = log
+        self._model_named = model_named
 
     def use(self, log: RequestLog) -> None:
         """Writes lines there from now on."""
@@ -102,6 +109,8 @@ class AccessLog:
             line.instance_id = served.instance_id
             line.neuron = served.neuron
             line.attempts = record.served_by.attempts
+        elif record.name:
+            outcome.model = self._model_named(record.name) or UNKNOWN_MODEL
         if record.sinks:
             _add_times(record, outcome, line)
             _add_tokens(record.sinks, outcome, line)

@@ -17,11 +17,12 @@ from services.gateway.api.head import (
     ClientGoneError,
     check_media_type,
     id_headers,
+    model_in,
     read_body,
     read_head,
 )
 from services.gateway.api.request import RequestScope
-from services.gateway.api.services import GatewayServices
+from services.gateway.api.services import GatewayServices, RequestQueries
 from services.gateway.dialects.dialect import (
     Collected,
     DecodedRequest,
@@ -79,6 +80,7 @@ class _Endpoint:
         self._services.metrics.requests_open.rise()
         self._services.ticker.watch(request_scope)
         response: DirectResponse | None = None
+        body = b""
         try:
             body = await self._read(head, record, scope, receive)
             request_scope.is_unread = False
@@ -90,6 +92,7 @@ class _Endpoint:
         except ClientGoneError:
             record.client_gone = True
         except FleetError as failure:
+            record.name = record.name or model_in(body)
             response = response or direct_response(scope, receive, send)
             self._fail(failure, head, request_scope, response)
         except asyncio.CancelledError:
@@ -155,8 +158,9 @@ class LookupEndpoint(_Endpoint):
     async def _serve(
         self, body: bytes, head: Head, request_scope: RequestScope, response: DirectResponse
     ) -> None:
-        answer = await self._lookup.answer(body, head, self._services)
-        request_scope.record.status = 200
+        record = request_scope.record
+        answer = await self._lookup.answer(body, head, RequestQueries(self._services, record))
+        record.status = 200
         response.start(200, [_JSON, *id_headers(head)])
         response.finish(answer)
 
@@ -257,21 +261,14 @@ class GenerationEndpoint(_Endpoint):
         response: DirectResponse,
     ) -> None:
         projector = self._dialect.projector(decoded, head)
+        headers = [(b"content-type", self._dialect.content_type), *_STREAM, *id_headers(head)]
+        choices = len(decoded.requests)
         stream = ResponseStream(
-            response,
-            projector,
-            headers=[
-                (b"content-type", self._dialect.content_type),
-                *_STREAM,
-                *id_headers(head),
-            ],
-            choices=len(decoded.requests),
-            pace=self._limits,
+            response, projector, headers=headers, choices=choices, pace=self._limits
         )
         window = self._services.settings.window_tokens
         sinks: list[ChoiceSink] = [
-            StreamSink(i, stream, projector, window_tokens=window)
-            for i in range(len(decoded.requests))
+            StreamSink(i, stream, projector, window_tokens=window) for i in range(choices)
         ]
         record = request_scope.record
         record.sinks = sinks

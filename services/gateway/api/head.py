@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import Final
 from urllib.parse import parse_qsl
 
+import msgspec
 from starlette.types import Receive, Scope
 
 from services.backplane.errors import FleetError, Reason
@@ -109,3 +110,18 @@ async def read_body(receive: Receive, *, max_bytes: int) -> bytes:
         if not message.get("more_body", False):
             return b"".join([*pieces, piece]) if pieces else piece
         pieces.append(piece)
+
+
+class _Named(msgspec.Struct):
+    model: str = ""
+
+
+_NAMED: Final = msgspec.json.Decoder(_Named)
+
+
+def model_in(body: bytes) -> str:
+    """The model that a body names which could not be read as a whole; empty where it names none."""
+    try:
+        return _NAMED.decode(body).model
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return ""

@@ -10,7 +10,7 @@ from typing_extensions import override
 from cortex.v1 import neuron_service_pb2 as neuron
 from services.backplane.errors import FleetError, Reason
 from services.backplane.faults import Faults
-from services.gateway.api.access_log import AccessLog
+from services.gateway.api.access_log import AccessLog, RequestRecord
 from services.gateway.api.auth import Auth
 from services.gateway.api.background import DetachedTasks
 from services.gateway.dialects.dialect import FleetQueries, ListedModel
@@ -23,7 +23,7 @@ from services.gateway.telemetry.metrics import GatewayMetrics
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class GatewayServices(FleetQueries):
+class GatewayServices:
     """What every endpoint is given.
 
     Attributes:
@@ -48,18 +48,29 @@ class GatewayServices(FleetQueries):
     detached: DetachedTasks
     faults: Faults
 
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class RequestQueries(FleetQueries):
+    """What one look-up asks of the fleet; its record learns of which model, and who answered."""
+
+    services: GatewayServices
+    record: RequestRecord
+
     @override
     async def count_tokens(self, request: neuron.CountTokensRequest) -> neuron.CountTokensResponse:
-        return await self.dispatch.count_tokens(request)
+        self.record.name = request.model
+        return await self.services.dispatch.count_tokens(request, self.record.served_by)
 
     @override
     async def embed(self, request: neuron.EmbedRequest) -> neuron.EmbedResponse:
-        return await self.dispatch.embed(request)
+        self.record.name = request.model
+        return await self.services.dispatch.embed(request, self.record.served_by)
 
     @override
     def models(self) -> Sequence[ListedModel]:
-        if not self.view.is_known:
+        view = self.services.view
+        if not view.is_known:
             raise FleetError(
                 Reason.REGISTRY_UNAVAILABLE, "The fleet's registry has not been reached yet."
             )
-        return list_models(self.view.catalogue, self.view.neurons)
+        return list_models(view.catalogue, view.neurons)

@@ -86,27 +86,31 @@ class Dispatch:
             # `except*` would put what is raised here into a group again before Python 3.11.4
             raise _first(failures) from None
 
-    async def count_tokens(self, request: neuron.CountTokensRequest) -> neuron.CountTokensResponse:
-        """Counts a prompt's tokens; `model` may be an alias.
+    async def count_tokens(
+        self, request: neuron.CountTokensRequest, record: ServedBy
+    ) -> neuron.CountTokensResponse:
+        """Counts a prompt's tokens; `model` may be an alias. `record` is told where.
 
         Raises:
             FleetError: as for a generation.
         """
 
         async def attempt(target: InstanceCandidate) -> neuron.CountTokensResponse:
+            record.attempt(target)
             request.model, request.instance_id = target.model, target.instance_id
             return await unary(self._links.to(target.address).stub.CountTokens(request))
 
         return await self._run(WantedModel(request.model, request_id=""), attempt, _UnarySink())
 
-    async def embed(self, request: neuron.EmbedRequest) -> neuron.EmbedResponse:
-        """Embeds texts; `model` may be an alias.
+    async def embed(self, request: neuron.EmbedRequest, record: ServedBy) -> neuron.EmbedResponse:
+        """Embeds texts; `model` may be an alias. `record` is told where.
 
         Raises:
             FleetError: as for a generation.
         """
 
         async def attempt(target: InstanceCandidate) -> neuron.EmbedResponse:
+            record.attempt(target)
             request.model, request.instance_id = target.model, target.instance_id
             return await unary(self._links.to(target.address).stub.Embed(request))
 

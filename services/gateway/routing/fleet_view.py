@@ -130,6 +130,13 @@ class FleetView:
             self._resolved[name] = resolved
         return resolved
 
+    def model_named(self, name: str) -> str | None:
+        """The own name of the model behind a name or alias; None where nobody knows it."""
+        try:
+            return self.resolve(name).model
+        except FleetError:
+            return None
+
     def _resolve(self, name: str) -> ResolvedModel:
         entry = self._by_name.get(name)
         model = name if entry is None else entry.model
