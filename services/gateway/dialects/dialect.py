@@ -265,7 +265,7 @@ class FleetQueries(Protocol):
         ...
 
     def models(self) -> Sequence[ListedModel]:
-        """Every model that clients may name, sorted by name.
+        """Every model that clients may name, sorted by name, those that can chat first.
 
         Raises:
             FleetError: REGISTRY_UNAVAILABLE: no registry has been reached yet.

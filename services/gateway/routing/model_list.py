@@ -14,7 +14,10 @@ _Placed = tuple[str, registry.Neuron, model_pb2.Instance]
 def list_models(
     catalogue: Mapping[str, registry.CatalogueModel], neurons: Mapping[str, registry.Neuron]
 ) -> Sequence[ListedModel]:
-    """Every model that a client may name, sorted by name."""
+    """Every model that a client may name: sorted by name, those that cannot chat behind the others.
+
+    Clients that are told no model take the first one.
+    """
     placed: dict[str, list[_Placed]] = {}
     for name in sorted(neurons):
         if not neurons[name].lost:
@@ -23,7 +26,13 @@ def list_models(
                 instances.append((name, neurons[name], instance))
     names = sorted({*catalogue, *placed})
     empty = registry.CatalogueModel()
-    return [_listed(n, catalogue.get(n, empty), placed.get(n, [])) for n in names]
+    listed = [_listed(n, catalogue.get(n, empty), placed.get(n, [])) for n in names]
+    return sorted(listed, key=_cannot_chat)
+
+
+def _cannot_chat(one: ListedModel) -> bool:
+    """What it can do is known, and chatting is no part of it."""
+    return bool(one.capabilities) and model_pb2.CAPABILITY_CHAT not in one.capabilities
 
 
 def _listed(name: str, entry: registry.CatalogueModel, placed: Sequence[_Placed]) -> ListedModel:

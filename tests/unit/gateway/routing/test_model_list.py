@@ -46,6 +46,19 @@ def test_what_is_only_configured_is_listed_without_inventions() -> None:
     assert one.price is None
 
 
+def test_models_that_cannot_chat_come_last() -> None:
+    """A client that takes the first of the list gets an answer."""
+    embedding = model_pb2.CAPABILITY_EMBEDDING
+    can = {"a-vectors": [embedding], "b-chat": [CHAT], "c-not-known": [], "d-vectors": [embedding]}
+    catalogue = {
+        name: registry.CatalogueModel(model=name, capabilities=found) for name, found in can.items()
+    }
+
+    listed = [one.model for one in list_models(catalogue, {})]
+
+    assert listed == ["b-chat", "c-not-known", "a-vectors", "d-vectors"]
+
+
 def test_a_lost_neuron_holds_nothing() -> None:
     assert not list_models({}, {"n1": neuron(READY, 1, lost=True)})
 
