@@ -179,8 +179,9 @@ def outcome(dialect: Dialect, body: dict[str, Any]) -> Any:
 def test_null_for_a_list_or_map_is_as_if_left_out(store: ResponsesStore, name: str) -> None:
     """As typed clients write what is empty."""
     kind = name.split(",", maxsplit=1)[0]
-    dialect = OpenAIResponses(store, new_id=lambda: "resp_0") if kind == "responses" else None
-    dialect = dialect or DIALECTS[kind]()
+    dialect: Dialect = OpenAIResponses(store, new_id=lambda: "resp_0")
+    if kind != "responses":
+        dialect = DIALECTS[kind]()
     for path in paths(BODIES[name]):
         null, absent = copy.deepcopy(BODIES[name]), copy.deepcopy(BODIES[name])
         there, gone = null, absent
