@@ -9,6 +9,7 @@ from typing import Final
 import structlog
 
 from services.backplane.address import Address, own_host_name
+from services.backplane.faults import Faults
 from services.backplane.lifecycle import Shutdown
 from services.backplane.settings import SettingsError
 from services.backplane.timeouts import timeout
@@ -42,6 +43,7 @@ class Election:
         store: grants the leadership to one registry at a time.
         holder: is told whether this registry leads.
         metrics: count across terms.
+        faults: what nobody foresaw.
         shutdown: ends it.
         address: where neurons and gateways reach this registry.
         on_decided: called once, as soon as it is known whether this registry leads.
@@ -52,6 +54,7 @@ class Election:
     store: Store
     holder: LeaderHolder
     metrics: RegistryMetrics
+    faults: Faults
     shutdown: Shutdown
     address: str
     on_decided: Callable[[], None] | None = None
@@ -87,7 +90,7 @@ class Election:
 
     async def _lead(self, leader_lease: LeaderLease) -> None:
         self.catalogue = _newest(self.settings, self.catalogue)
-        fact_writer = FactWriter(self.store)
+        fact_writer = FactWriter(self.store, self.faults)
         try:
             facts = await fact_writer.load()
             self._health.worked()
@@ -97,6 +100,7 @@ class Election:
                 facts=facts,
                 fact_writer=fact_writer,
                 metrics=self.metrics,
+                faults=self.faults,
                 leader_lease=leader_lease,
             )
             log.info(

@@ -83,9 +83,9 @@ class RegistryMetrics:
         """
         fleet, placements = control.fleet_state.fleet, control.placements
         states: dict[str, Callable[[], float]] = {
-            "attached": lambda: sum(not m.is_lost for m in fleet.members.values()),
-            "lost": lambda: sum(m.is_lost for m in fleet.members.values()),
-            "cordoned": lambda: sum(m.is_cordoned for m in fleet.members.values()),
+            "attached": lambda: sum(not m.is_lost for m in tuple(fleet.members.values())),
+            "lost": lambda: sum(m.is_lost for m in tuple(fleet.members.values())),
+            "cordoned": lambda: sum(m.is_cordoned for m in tuple(fleet.members.values())),
         }
         neurons = self._gauge("cortex_registry_neurons", "Neurons, by state.", ["state"])
         for state, count in states.items():

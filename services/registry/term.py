@@ -13,6 +13,7 @@ import structlog
 
 from services.backplane.changes import Changes
 from services.backplane.errors import FleetError, Reason
+from services.backplane.faults import Faults
 from services.backplane.timeouts import timeout
 from services.registry.catalogue import catalogue as catalogues
 from services.registry.catalogue.catalogue import Catalogue, Difference
@@ -51,6 +52,7 @@ class LeaderTerm:
         facts: all that the store knew when the leadership was taken.
         fact_writer: writes to the store.
         metrics: count across terms.
+        faults: what nobody foresaw; a task of the term that ends by itself breaks the process.
         leader_lease: the right to lead, as it was granted first.
 
     Attributes:
@@ -71,18 +73,21 @@ class LeaderTerm:
         facts: Facts,
         fact_writer: FactWriter,
         metrics: RegistryMetrics,
+        faults: Faults,
         leader_lease: LeaderLease,
     ) -> None:
         self._settings = settings
         self._leader_lease = leader_lease
         self.fact_writer = fact_writer
         self._metrics = metrics
+        self.faults = faults
         self._woken = asyncio.Event()
         self.incarnation_id = uuid.uuid4().hex
         self.started_at = time.time()
         self.ended = asyncio.Event()
         self.changes = Changes()
         fleet_state = _restored(settings, catalogue, facts)
+        fleet_state.note_fault = faults.note
         orders = OrderQueue(self._record)
         self.control = ControlPlane(
             fleet_state,
@@ -104,6 +109,7 @@ class LeaderTerm:
             epoch=leader_lease.epoch,
             may_act=lambda: self.leads,
             wake=self.wake,
+            faults=faults,
         )
         self.model_list = ModelDirectory(
             fleet_state,
@@ -111,7 +117,9 @@ class LeaderTerm:
             int(self.started_at),
             on_new=lambda model, at: fact_writer.write_later(FactKind.MODEL, model, str(at)),
         )
-        self.watchers = Watchers(self.control, self.model_list, self.changes, self.incarnation_id)
+        self.watchers = Watchers(
+            self.control, self.model_list, self.changes, self.incarnation_id, faults
+        )
         metrics.observe(self.control, lambda: self.watchers.count)
 
     @property
@@ -177,9 +185,13 @@ class LeaderTerm:
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncGenerator[None]:
         """Leads while the context is open; then everybody who waits is told that it is over."""
-        tasks = [asyncio.create_task(self._drive()), asyncio.create_task(self._calls.run())]
+        tasks = [
+            self.faults.vital(self._drive(), name="control"),
+            self.faults.vital(self._calls.run(), name="orders"),
+        ]
         tasks += [
-            asyncio.create_task(keep_dialling(entry, self)) for entry in self._settings.neurons
+            self.faults.vital(keep_dialling(entry, self), name="dialling")
+            for entry in self._settings.neurons
         ]
         async with self.fact_writer.writing():
             try:
@@ -202,8 +214,8 @@ class LeaderTerm:
                 if self.leads:
                     self.control.advance()
                     left = max(0.0, self.control.next_due() - time.monotonic())
-            except Exception:  # a defect in one decision must not end all of them
-                log.exception("registry.crashed")
+            except Exception as error:  # noqa: BLE001 - it is noted, and the next look begins anew
+                self.faults.note("control", error)
                 await asyncio.sleep(_CRASH_SECONDS)
                 continue
             with contextlib.suppress(TimeoutError):

@@ -11,8 +11,9 @@ import structlog
 
 from cortex.v1 import operator_service_pb2_grpc, registry_service_pb2_grpc
 from services.backplane.address import Address
+from services.backplane.faults import Faults
 from services.backplane.first_ended import first_ended
-from services.backplane.lifecycle import Shutdown, reloading
+from services.backplane.lifecycle import EX_SOFTWARE, Shutdown, reloading
 from services.backplane.logs import LogSettings, configure
 from services.backplane.metrics import RpcMetrics, exposition, new_registry
 from services.backplane.reload import SettingsReload
@@ -60,6 +61,7 @@ async def serve(
     catalogue = _catalogue(settings)
     collectors = new_registry("registry")
     holder = LeaderHolder()
+    faults = Faults(collectors, "registry")
     server = Server(service_names=SERVICES, metrics=RpcMetrics(collectors, "registry"))
     server.add(
         registry_service_pb2_grpc.add_RegistryServiceServicer_to_server, RegistryServicer(holder)
@@ -82,18 +84,30 @@ async def serve(
         )
         stack.enter_context(reloading(_reload(document, holder)))
         log.info("registry.started", address=str(address), models=len(catalogue.profiles))
-        await Election(
+        await stack.enter_async_context(faults.watching_loop())
+        election = Election(
             settings=settings,
             catalogue=catalogue,
             store=store,
             holder=holder,
             metrics=RegistryMetrics(collectors),
+            faults=faults,
             shutdown=shutdown,
             address=own_address(settings, address),
             on_decided=functools.partial(started, address) if started is not None else None,
-        ).run()
+        )
+        ended = await first_ended(election.run(), _told_when_broken(faults, server))
+        if ended is not None and not faults.broken.is_set():
+            ended.result()
     log.info("registry.stopped")
-    return 0
+    return EX_SOFTWARE if faults.broken.is_set() else 0
+
+
+async def _told_when_broken(faults: Faults, server: Server) -> None:
+    """Returns when the registry cannot go on; its health says so before anything else."""
+    await faults.broken.wait()
+    for name in ("", *SERVICES):
+        await server.set_health(name, serving=False)
 
 
 @contextlib.asynccontextmanager

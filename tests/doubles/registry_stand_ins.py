@@ -310,10 +310,15 @@ class Fleet:
 
     async def add(self, neuron: ScriptedNeuron) -> asyncio.Task[None]:
         """Serves and attaches a neuron; cancelling the task detaches it."""
+        task = await self.add_unseen(neuron)
+        await self.until(lambda names: neuron.name in names)
+        return task
+
+    async def add_unseen(self, neuron: ScriptedNeuron) -> asyncio.Task[None]:
+        """As `add`, and does not wait until the registry tells of it."""
         await self._stack.enter_async_context(neuron.served())
         task = asyncio.create_task(neuron.attach(self.address))
         self._stack.push_async_callback(_ended, task)
-        await self.until(lambda names: neuron.name in names)
         return task
 
     async def until(self, holds: Callable[[set[str]], bool], seconds: float = 10.0) -> None:

@@ -141,7 +141,9 @@ async def _listen(
         if not request.HasField("report"):
             raise FleetError(Reason.BAD_REQUEST, "A neuron says hello once.", field="hello")
         status = neuron_service_pb2.NeuronStatus(identity=hello, report=request.report)
-        control.membership.report(name, epoch, decode.report(request.report), status)
+        # one that cannot be taken in renews no lease: a neuron that sends no other is lost
+        with term.faults.contained("reports", neuron_id=name):
+            control.membership.report(name, epoch, decode.report(request.report), status)
         term.wake()
         member = control.fleet_state.fleet.members.get(name)
         if member is None or member.epoch != epoch:

@@ -14,6 +14,7 @@ from typing_extensions import override
 
 from services.backplane.errors import FleetError
 from services.registry.catalogue.catalogue import Catalogue, Difference, difference
+from services.registry.control.chores import Chores
 from services.registry.control.cooldowns import Cooldowns
 from services.registry.control.decide import Decider
 from services.registry.control.explanation import Explainer, Explanation
@@ -46,9 +47,7 @@ class ControlPlane(OrderListener):
         fleet_state: the state; this object is its only writer.
         effects: carries orders out; it tells this object how they end.
         leases: how long a silent neuron is a member.
-        expected: neurons that were in the fleet before this start; until they are back (and one
-            neuron at least), or the settle time is over, models that are not loaded wait. None: it
-            has not just started.
+        expected: neurons that a start waits for before anything is placed; see `Settling`.
         on_change: called after any change that watchers want to hear of.
 
     Attributes:
@@ -113,6 +112,7 @@ class ControlPlane(OrderListener):
             fleet_state, cache, queue=queue, requests=requests, ready_instances=ready_instances
         )
         self._reconciler = Reconciler(fleet_state, ready_instances)
+        self._chores = Chores(fleet_state, self._reconciler, executor.unloads, self.placements)
         self._reconcile_at = now
         self._on_change = on_change
 
@@ -269,17 +269,14 @@ class ControlPlane(OrderListener):
         self._settle(now)
         if now >= self._reconcile_at:
             self._reconcile_at = now + _RECONCILE_SECONDS
-            self._reconcile(now)
+            self._chores.run(now)
         self._finish()
 
     def next_due(self) -> float:
         """When `advance` has something to do even if nobody says anything; monotonic seconds."""
-        moments = (
-            self._reconcile_at,
-            self._settling.ends_at if self.is_settling else None,
-            self.membership.next_due(),
-            self.placements.next_due(),
-        )
+        settled_at = self._settling.ends_at if self.is_settling else None
+        lapse, look = self.membership.next_due(), self.placements.next_due()
+        moments = (self._reconcile_at, settled_at, lapse, look)
         return min(m for m in moments if m is not None)
 
     def _settle(self, now: float) -> None:
@@ -287,20 +284,6 @@ class ControlPlane(OrderListener):
             self.is_settling = False
             self.membership.models_changed()
             self._on_change()
-
-    def _reconcile(self, now: float) -> None:
-        for removal in self._reconciler.to_remove(now):
-            self.executor.unloads.order(
-                removal.neuron,
-                removal.instance,
-                removal.why,
-                drain_seconds=self.fleet_state.policy.drain_timeout,
-                reason=removal.reason,
-            )
-        for want in list(self._reconciler.to_add(now)):
-            self.placements.want_instances(
-                want.profile, want.replicas, neuron=want.neuron, may_evict=want.may_evict
-            )
 
     def _finish(self, *, is_news: bool = False, is_change: bool = False) -> None:
         """Ends every verb: placement goes on, and whoever watches is told.

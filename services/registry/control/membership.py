@@ -114,13 +114,21 @@ class FleetMembership:
     def lapse(self, now: float) -> None:
         """Loses whoever is silent, and forgets whoever has been lost for long."""
         lapses = self._leases.lapse(now)
-        for name in lapses.lost:
-            if self._fleet_state.fleet.lose(name):
-                self._changed(name)
-        for name in lapses.forgotten:
-            if self._fleet_state.fleet.remove(name):
-                self._hardware_changed()
-                self._changed(name, models_changed=True)
+        for end, names in ((self._lose, lapses.lost), (self._forget, lapses.forgotten)):
+            for name in names:
+                try:
+                    end(name)
+                except Exception as error:  # noqa: BLE001 - it is noted, and ends no other lease
+                    self._fleet_state.note_fault("leases", error)
+
+    def _lose(self, name: str) -> None:
+        if self._fleet_state.fleet.lose(name):
+            self._changed(name)
+
+    def _forget(self, name: str) -> None:
+        if self._fleet_state.fleet.remove(name):
+            self._hardware_changed()
+            self._changed(name, models_changed=True)
 
     def next_due(self) -> float | None:
         """When `lapse` has something to do; None for never."""

@@ -180,16 +180,24 @@ class PlacementController:
         for demand in self._queue.in_turn(now):
             if demand not in self._queue:
                 continue  # it has just made way for another
-            self._answer(demand, now)
-            if self._is_over(demand):
-                self._queue.close(demand)
-            elif demand.job is None:
-                position += 1
-                self._decider.place(demand, position, reserved, now)
-            elif self._executor.is_draining(demand.job):
-                self._decider.reconsider(demand, demand.job, reserved, now)
-            else:
-                demand.retry_at = None
+            position += demand.job is None
+            try:
+                self._look_at(demand, position, reserved, now)
+            except Exception as error:  # noqa: BLE001 - it is noted, and ends this demand alone
+                self._decider.fail(demand, self._fleet_state.note_fault("demand", error))
+
+    def _look_at(
+        self, demand: Demand, position: int, reserved: ReservedDevices, now: float
+    ) -> None:
+        self._answer(demand, now)
+        if self._is_over(demand):
+            self._queue.close(demand)
+        elif demand.job is None:
+            self._decider.place(demand, position, reserved, now)
+        elif self._executor.is_draining(demand.job):
+            self._decider.reconsider(demand, demand.job, reserved, now)
+        else:
+            demand.retry_at = None
 
     # -- answering ----------------------------------------------------------------------------
 

@@ -74,7 +74,11 @@ class Reconciler:
                 continue
             worn = self._worn_devices(member)
             for instance in member.report.instances:
-                found = self._why_remove(instance, worn, now)
+                try:
+                    found = self._why_remove(instance, worn, now)
+                except Exception as error:  # noqa: BLE001 - it is noted; the others are looked at
+                    self._fleet_state.note_fault("reconcile", error)
+                    continue
                 if found is not None:
                     yield Removal(member.name, instance, *found)
 
@@ -149,22 +153,31 @@ class Reconciler:
         Args:
             now: seconds on the monotonic clock.
         """
-        fleet_state, ready = self._fleet_state, self._ready_instances
         for profile in self._models_with_wishes():
-            neuron = fleet_state.pins.get(profile.model, "")
-            if neuron and not ready.routable(profile, neuron):
-                yield Want(profile, 1, neuron, may_evict=True)
+            try:
+                want = self._wish(profile, now)
+            except Exception as error:  # noqa: BLE001 - it is noted; the others are looked at
+                self._fleet_state.note_fault("reconcile", error)
                 continue
-            replicas = len(ready.routable(profile))
-            least = wanted = fleet_state.wanted_instances(profile)
-            if profile.preload and profile.model not in self._preloaded:
-                if replicas:
-                    self._preloaded.add(profile.model)
-                wanted = max(wanted, 1)
-            if replicas < wanted:
-                yield Want(profile, replicas + 1, may_evict=least > replicas)
-            elif replicas < profile.max_replicas and self._all_full(profile, now):
-                yield Want(profile, replicas + 1)
+            if want is not None:
+                yield want
+
+    def _wish(self, profile: Profile, now: float) -> Want | None:
+        fleet_state, ready = self._fleet_state, self._ready_instances
+        neuron = fleet_state.pins.get(profile.model, "")
+        if neuron and not ready.routable(profile, neuron):
+            return Want(profile, 1, neuron, may_evict=True)
+        replicas = len(ready.routable(profile))
+        least = wanted = fleet_state.wanted_instances(profile)
+        if profile.preload and profile.model not in self._preloaded:
+            if replicas:
+                self._preloaded.add(profile.model)
+            wanted = max(wanted, 1)
+        if replicas < wanted:
+            return Want(profile, replicas + 1, may_evict=least > replicas)
+        if replicas < profile.max_replicas and self._all_full(profile, now):
+            return Want(profile, replicas + 1)
+        return None
 
     def _models_with_wishes(self) -> Iterator[Profile]:
         names = set(self._fleet_state.pins)

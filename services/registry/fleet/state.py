@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
+from typing import TypeAlias
 
+from services.backplane.errors import FleetError
 from services.registry.catalogue import catalogue
 from services.registry.catalogue.catalogue import Catalogue
 from services.registry.catalogue.profile import Profile
@@ -15,6 +17,12 @@ from services.registry.fleet.policy import Policy
 from services.registry.fleet.records import Instance, InstanceState, Member
 from services.registry.fleet.usage import Activity, UsageRecord
 
+NoteFault: TypeAlias = Callable[[str, BaseException], FleetError]
+
+
+def _let_out(_: str, error: BaseException) -> FleetError:
+    raise error
+
 
 @dataclasses.dataclass(slots=True)
 class FleetState:
@@ -23,6 +31,8 @@ class FleetState:
     `clock` gives monotonic seconds.
 
     Attributes:
+        note_fault: told of an exception that nobody foresaw, and in which loop; gives what the one
+            whose work it ended is told. Unset, exceptions end whatever raised them.
         pins: model to the neuron it is pinned on; empty for any neuron.
     """
 
@@ -34,6 +44,7 @@ class FleetState:
     activity: Activity = dataclasses.field(default_factory=Activity)
     displacements: Displacements = dataclasses.field(default_factory=Displacements)
     pins: dict[str, str] = dataclasses.field(default_factory=dict[str, str])
+    note_fault: NoteFault = _let_out
 
     def profile(self, name: str) -> Profile | None:
         """The model behind a name or alias, configured or found on a neuron; None if unknown."""

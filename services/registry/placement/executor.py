@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import itertools
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from typing import Protocol
 
 from services.backplane.errors import FleetError, Reason
@@ -139,7 +140,9 @@ class PlacementExecutor:
         if error is not None:
             self._fail(job, error)
             return
-        now = self._fleet_state.clock()
+        self._let(job, functools.partial(self._settle, job, self._fleet_state.clock()))
+
+    def _settle(self, job: PlacementJob, now: float) -> None:
         self._room_maker.settle(job, now)
         if self._room_maker.is_settled(job):
             self._go_on(job, now)
@@ -155,7 +158,7 @@ class PlacementExecutor:
                 self._effects.cancel_load(job.order_id)
                 self._fail(job, _lost(name))
             elif job.phase is Phase.SETTLING and self._room_maker.is_settled(job):
-                self._go_on(job, now)
+                self._let(job, functools.partial(self._go_on, job, now))
         if self._abandoned_loads.advance(now):
             self._released = True
         self.unloads.on_member(name)
@@ -172,9 +175,12 @@ class PlacementExecutor:
         """A load has ended well. One that was given up meanwhile is left to the neuron's report."""
         job = self._jobs.get(order_id)
         if job is not None:
-            self._load_runner.note_ready(job, instance, self._fleet_state.clock())
-            self._end(job)
-            self._listener.on_ready(job.key)
+            self._let(job, functools.partial(self._ready, job, instance))
+
+    def _ready(self, job: PlacementJob, instance: Instance) -> None:
+        self._load_runner.note_ready(job, instance, self._fleet_state.clock())
+        self._end(job)
+        self._listener.on_ready(job.key)
 
     def on_load_failed(self, order_id: int, error: FleetError) -> None:
         """A load has ended without an instance."""
@@ -191,15 +197,27 @@ class PlacementExecutor:
         """
         released = self._abandoned_loads.advance(now) or self._released
         self._released = False
-        for job in list(self._jobs.values()):
-            if job.deadline > now:
-                continue
-            if job.phase is Phase.SETTLING:
-                self._go_on(job, now)
-            else:
-                self._fail(job, _stuck(job, now))
-                self._abandon(job, now)
+        for job in [j for j in self._jobs.values() if j.deadline <= now]:
+            self._let(job, functools.partial(self._overdue, job, now))
         return released
+
+    def _overdue(self, job: PlacementJob, now: float) -> None:
+        if job.phase is Phase.SETTLING:
+            self._go_on(job, now)
+        else:
+            self._fail(job, _stuck(job, now))
+            self._abandon(job, now)
+
+    def _let(self, job: PlacementJob, step: Callable[[], None]) -> None:
+        """Takes a job's next step; an exception that nobody foresaw ends this job and no other."""
+        try:
+            step()
+        except Exception as error:  # noqa: BLE001 - it is noted
+            fault = self._fleet_state.note_fault("placement-job", error)
+            if self._jobs.get(job.order_id) is job:
+                self._effects.cancel_load(job.order_id)
+                self._end(job)
+                self._listener.on_failed(job.key, job.neuron, fault)
 
     def next_due(self) -> float | None:
         """When `advance` has something to do."""

@@ -81,11 +81,11 @@ class PlacementQueue:
 
     def close(self, demand: Demand, error: FleetError | None = None) -> None:
         """Ends a demand; whoever still waits is told why."""
+        self._by_key.pop(demand.key, None)
         for ticket in list(demand.tickets):
             assert error is not None
             self.dismiss(demand, ticket, error.reason.value)
             ticket.waiter.on_failed(error)
-        self._by_key.pop(demand.key, None)
 
     def refresh(self, demand: Demand, profile: Profile) -> None:
         """The model's catalogue entry has changed; its longest wait counts from now on."""

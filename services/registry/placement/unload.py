@@ -127,4 +127,7 @@ class UnloadRunner:
         failure = error.reason.value if error else ""
         self._effects.record(UnloadEnded(order, seconds, freed_bytes, failure))
         for on_end in unload.on_end:
-            on_end(error)
+            try:
+                on_end(error)
+            except Exception as fault:  # noqa: BLE001 - it is noted; the others hear of the end too
+                self._fleet_state.note_fault("unload", fault)

@@ -9,13 +9,15 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from typing import Any, Final
 
 from cortex.v1 import registry_service_pb2
 from services.backplane.changes import Changes
+from services.backplane.faults import Faults
 from services.backplane.first_ended import first_ended
 from services.registry.control.control_plane import ControlPlane
+from services.registry.fleet.records import Member
 from services.registry.rpc import encode
 from services.registry.rpc.model_list import ModelDirectory
 
@@ -38,6 +40,7 @@ class Watchers:
         model_list: makes the list of models.
         changes: moves on with every change that watchers want to hear of.
         incarnation_id: of this term; a revision of another one means nothing here.
+        faults: what nobody foresaw; a member that cannot be told of is left out.
 
     Attributes:
         count: how many streams are open.
@@ -49,11 +52,13 @@ class Watchers:
         model_list: ModelDirectory,
         changes: Changes,
         incarnation_id: str,
+        faults: Faults,
     ) -> None:
         self._control = control
         self._model_list = model_list
         self._changes = changes
         self._incarnation_id = incarnation_id
+        self._faults = faults
         self._view = registry_service_pb2.CatalogueView()
         self._view_version = 0
         self._view_revision = 0
@@ -95,8 +100,8 @@ class Watchers:
         responses: list[Response] = []
         for revision, name, is_member in changes:
             if is_member:
-                message = encode.neuron_message(fleet.members[name])
-                responses.append(self._response(revision, neuron_changed=message))
+                messages = self._messages([fleet.members[name]])
+                responses += [self._response(revision, neuron_changed=m) for m in messages]
             else:
                 responses.append(self._response(revision, neuron_removed=name))
         if self._view_revision > seen:
@@ -107,10 +112,17 @@ class Watchers:
     def _snapshot(self) -> Response:
         fleet = self._control.fleet_state.fleet
         snapshot = registry_service_pb2.FleetSnapshot(
-            neurons=[encode.neuron_message(m) for m in fleet.members.values()],
+            neurons=self._messages(fleet.members.values()),
             catalogue=self._view,
         )
         return self._response(fleet.revision, snapshot=snapshot)
+
+    def _messages(self, members: Iterable[Member]) -> list[registry_service_pb2.Neuron]:
+        messages: list[registry_service_pb2.Neuron] = []
+        for member in members:
+            with self._faults.contained("fleet-watch", neuron_id=member.name):
+                messages.append(encode.neuron_message(member))
+        return messages
 
     def _refresh_view(self) -> None:
         membership = self._control.membership
@@ -120,7 +132,9 @@ class Watchers:
         if began < self._view_next:
             return
         self._view_version = membership.models_version
-        view = self._model_list.view(self._control.cache, membership.hardware_version)
+        view = self._view
+        with self._faults.contained("model-list"):
+            view = self._model_list.view(self._control.cache, membership.hardware_version)
         # with thousands of neurons a view takes long to make: a tenth of the time is enough for it
         self._view_next = began + _VIEW_SHARE * (time.perf_counter() - began)
         if view != self._view or not self._view_revision:

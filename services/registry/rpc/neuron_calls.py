@@ -6,11 +6,10 @@ import asyncio
 from collections.abc import Callable, Coroutine
 from typing import Any, Final
 
-import structlog
-
 from cortex.v1 import neuron_service_pb2, neuron_service_pb2_grpc
 from services.backplane import protobuf_time
 from services.backplane.errors import FleetError, Reason
+from services.backplane.faults import Faults
 from services.backplane.rpc.calls import streaming
 from services.backplane.rpc.channels import open_channel
 from services.backplane.timeouts import timeout
@@ -23,8 +22,6 @@ from services.registry.rpc.order_queue import CancelLoad, OrderQueue
 # Freeing memory and ending a worker, on top of the time that running requests are given.
 _RELEASE_SECONDS: Final = 120.0
 
-log = structlog.get_logger()
-
 
 class NeuronCalls:
     """Carries out the orders of one leadership, all at once; a neuron has a queue of its own.
@@ -35,6 +32,7 @@ class NeuronCalls:
         epoch: of the leadership that orders; neurons refuse those of one that is over.
         may_act: False where another registry may lead; asked before every order.
         wake: called when an order has ended.
+        faults: what nobody foresaw; it ends the order that it came from.
     """
 
     def __init__(
@@ -45,12 +43,14 @@ class NeuronCalls:
         epoch: int,
         may_act: Callable[[], bool],
         wake: Callable[[], None],
+        faults: Faults,
     ) -> None:
         self._orders = orders
         self._listener = listener
         self._epoch = epoch
         self._may_act = may_act
         self._wake = wake
+        self._faults = faults
         self._tasks: dict[int, asyncio.Task[None]] = {}
 
     async def run(self) -> None:
@@ -92,15 +92,12 @@ class NeuronCalls:
 
     async def _load(self, order: LoadOrder) -> None:
         try:
-            instance = await self._loaded(order)
+            self._listener.on_load_ready(order.order_id, await self._loaded(order))
         except FleetError as error:
             self._listener.on_load_failed(order.order_id, error)
-        except Exception:  # the root of a task: whoever waits has to hear of it
-            log.exception("load.crashed", model=order.profile.model, neuron_id=order.neuron)
-            message = "The registry failed while it loaded the model; its log says why."
-            self._listener.on_load_failed(order.order_id, FleetError(Reason.INTERNAL, message))
-        else:
-            self._listener.on_load_ready(order.order_id, instance)
+        except Exception as error:  # noqa: BLE001 - the root of a task: whoever waits must hear
+            fault = self._faults.note("load", error, model=order.profile.model)
+            self._listener.on_load_failed(order.order_id, fault)
 
     async def _loaded(self, order: LoadOrder) -> Instance:
         self._require_leadership()
@@ -122,17 +119,15 @@ class NeuronCalls:
         try:
             async with timeout(order.drain_seconds + _RELEASE_SECONDS):
                 freed = await self._unloaded(order)
+            self._listener.on_unloaded(order.order_id, freed)
         except FleetError as error:
             self._listener.on_unload_failed(order.order_id, error)
         except TimeoutError:
             message = f"{order.neuron} has not freed {order.model} in time."
             self._listener.on_unload_failed(order.order_id, FleetError(Reason.DEADLINE, message))
-        except Exception:  # the root of a task: whoever waits has to hear of it
-            log.exception("unload.crashed", model=order.model, neuron_id=order.neuron)
-            message = "The registry failed while it unloaded the model; its log says why."
-            self._listener.on_unload_failed(order.order_id, FleetError(Reason.INTERNAL, message))
-        else:
-            self._listener.on_unloaded(order.order_id, freed)
+        except Exception as error:  # noqa: BLE001 - the root of a task: whoever waits must hear
+            fault = self._faults.note("unload", error, model=order.model)
+            self._listener.on_unload_failed(order.order_id, fault)
 
     async def _unloaded(self, order: UnloadOrder) -> int:
         self._require_leadership()

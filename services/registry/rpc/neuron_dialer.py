@@ -11,6 +11,7 @@ from cortex.v1 import neuron_service_pb2, neuron_service_pb2_grpc
 from services.backplane.address import Address
 from services.backplane.backoff import delays
 from services.backplane.errors import FleetError
+from services.backplane.faults import Faults
 from services.backplane.rpc.calls import streaming
 from services.backplane.rpc.channels import open_channel
 from services.registry.control.control_plane import ControlPlane
@@ -38,6 +39,11 @@ class Host(Protocol):
         """The right to lead, as it was renewed last."""
         ...
 
+    @property
+    def faults(self) -> Faults:
+        """What nobody foresaw."""
+        ...
+
     def wake(self) -> None:
         """Something was said to `control`."""
 
@@ -60,8 +66,8 @@ async def keep_dialling(entry: NeuronEntry, host: Host) -> None:
                 pauses = delays(cap=_LONGEST_PAUSE_SECONDS)
         except (FleetError, NameTakenError) as error:
             log.info("neuron.unreachable", neuron_id=entry.name, address=address, detail=str(error))
-        except Exception:  # the root of a task: a defect must not end the dialling for good
-            log.exception("neuron.dialling_crashed", neuron_id=entry.name, address=address)
+        except Exception as error:  # noqa: BLE001 - it is noted, and the next attempt begins anew
+            host.faults.note("dialling", error, neuron_id=entry.name)
         await asyncio.sleep(next(pauses))
 
 

@@ -11,6 +11,7 @@ from typing import Any, Final
 import msgspec
 import structlog
 
+from services.backplane.faults import Faults
 from services.backplane.timeouts import timeout
 from services.registry.fleet.footprints import Learned
 from services.registry.store.health import StoreHealth
@@ -27,8 +28,9 @@ log = structlog.get_logger()
 class FactWriter:
     """Writes facts. What an operator sets is durable before the answer; the rest comes later."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, faults: Faults) -> None:
         self._store = store
+        self._faults = faults
         self._health = StoreHealth()
         self._pending: dict[tuple[FactKind, str], str] = {}
         self._news = asyncio.Event()
@@ -69,7 +71,7 @@ class FactWriter:
     @contextlib.asynccontextmanager
     async def writing(self) -> AsyncGenerator[None]:
         """Writes in the background while the context is open, and the rest at its end."""
-        task = asyncio.create_task(self._write_for_ever())
+        task = self._faults.vital(self._write_for_ever(), name="facts")
         try:
             yield
         finally:
@@ -97,6 +99,8 @@ class FactWriter:
                 if self._pending.get(fact) == value:
                     self._pending[fact] = self._pending.pop(fact)
                 return
+            except Exception as error:  # noqa: BLE001 - it is noted, and this fact is given up
+                self._faults.note("facts", error, kind=fact[0].value)
             self._health.worked()
             if self._pending.get(fact) == value:
                 del self._pending[fact]

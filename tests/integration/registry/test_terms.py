@@ -16,6 +16,7 @@ import pytest
 from cortex.v1 import operator_service_pb2 as op
 from services.backplane.address import Address
 from services.backplane.errors import FleetError, Reason
+from services.backplane.faults import Faults
 from services.backplane.lifecycle import Shutdown
 from services.backplane.metrics import new_registry
 from services.backplane.rpc.status import from_rpc_error
@@ -72,7 +73,8 @@ async def test_who_asks_while_a_leadership_ends_is_sent_away_and_not_kept(tmp_pa
     settings = registry_settings.read(document(tmp_path, ONE, leader_lease_seconds=1.0))
     store, holder, shutdown = Deposing(), LeaderHolder(), Shutdown()
     await store.open()
-    metrics = RegistryMetrics(new_registry("registry"))
+    collectors = new_registry("registry")
+    metrics = RegistryMetrics(collectors)
     leading = asyncio.create_task(
         Election(
             settings=settings,
@@ -80,6 +82,7 @@ async def test_who_asks_while_a_leadership_ends_is_sent_away_and_not_kept(tmp_pa
             store=store,
             holder=holder,
             metrics=metrics,
+            faults=Faults(collectors, "registry"),
             shutdown=shutdown,
             address="127.0.0.1:1",
         ).run()

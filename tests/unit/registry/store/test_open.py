@@ -5,6 +5,8 @@ import stat
 
 import pytest
 
+from services.backplane.faults import Faults
+from services.backplane.metrics import new_registry
 from services.backplane.settings import SettingsError
 from services.registry.fleet.footprints import Learned
 from services.registry.store.open import open_store
@@ -67,9 +69,36 @@ class Brittle:
         self.written.append((kind, key, value))
 
 
+def faults() -> Faults:
+    return Faults(new_registry("registry"), "registry")
+
+
+async def test_a_fact_that_raises_what_nobody_foresaw_keeps_no_other_back():
+    collectors = new_registry("registry")
+    store = Brittle()
+    put = store.put
+
+    async def defective(kind: FactKind, key: str, value: str) -> None:
+        if key == "bad":
+            raise RuntimeError("planted")
+        await put(kind, key, value)
+
+    store.put = defective  # type: ignore[method-assign]
+    writer = FactWriter(store, Faults(collectors, "registry"))  # type: ignore[arg-type]
+    async with writer.writing():
+        writer.write_later(FactKind.NEURON, "bad", "1")
+        writer.write_later(FactKind.NEURON, "good", "1")
+        for _ in range(5):
+            await asyncio.sleep(0)
+
+        assert [key for _, key, _ in store.written] == ["good"]
+    name = "cortex_registry_unforeseen_errors_total"
+    assert collectors.get_sample_value(name, {"place": "facts"}) == 1.0
+
+
 async def test_what_nobody_waits_for_is_written_behind_and_the_rest_at_the_end():
     store = Brittle()
-    writer = FactWriter(store)  # type: ignore[arg-type]
+    writer = FactWriter(store, faults())  # type: ignore[arg-type]
     async with writer.writing():
         writer.write_later(FactKind.NEURON, "a", "1")
         writer.write_later(FactKind.NEURON, "a", "2")
@@ -80,7 +109,7 @@ async def test_what_nobody_waits_for_is_written_behind_and_the_rest_at_the_end()
 async def test_a_failed_write_is_tried_again_with_the_next():
     store = Brittle()
     store.failures = 1
-    writer = FactWriter(store)  # type: ignore[arg-type]
+    writer = FactWriter(store, faults())  # type: ignore[arg-type]
     async with writer.writing():
         writer.write_later(FactKind.NEURON, "a", "1")
         for _ in range(5):
@@ -95,13 +124,13 @@ async def test_what_an_operator_said_fails_loudly():
     store.failures = 1
 
     with pytest.raises(StoreError):
-        await FactWriter(store).write(FactKind.PIN, "a")  # type: ignore[arg-type]
+        await FactWriter(store, faults()).write(FactKind.PIN, "a")  # type: ignore[arg-type]
 
 
 async def test_learned_figures_come_back_and_unreadable_ones_are_left_out():
     store = SqliteStore(":memory:")
     await store.open()
-    writer = FactWriter(store)
+    writer = FactWriter(store, faults())
     async with writer.writing():
         writer.write_learned_later({"m@1@": Learned(5, 5, 1, 2.5, 1)})
     await store.put(FactKind.FOOTPRINT, "bad", "{")
