@@ -62,6 +62,7 @@ class FleetView:
         self._catalogue: dict[str, registry.CatalogueModel] = {}
         self._by_name: dict[str, registry.CatalogueModel] = {}
         self._foreign: dict[str, dict[str, int]] = {}
+        self._is_settling = False
         self._resolved: dict[str, ResolvedModel] = {}
         self._changes = Changes()
         self.revision: int | None = None
@@ -71,6 +72,11 @@ class FleetView:
     def is_known(self) -> bool:
         """True once a snapshot has come."""
         return self.revision is not None
+
+    @property
+    def is_complete(self) -> bool:
+        """False while the registry is yet to be reached, or waits for its neurons after a start."""
+        return self.is_known and not self._is_settling
 
     @property
     def neurons(self) -> Mapping[str, registry.Neuron]:
@@ -202,6 +208,7 @@ class FleetView:
             foreign[instance.instance_id] = max(0, reported - own)
 
     def _keep_catalogue(self, catalogue: registry.CatalogueView) -> None:
+        self._is_settling = catalogue.settling
         self._catalogue = {entry.model: entry for entry in catalogue.models}
         self._by_name = {alias: e for e in catalogue.models for alias in e.aliases}
         self._by_name.update(self._catalogue)

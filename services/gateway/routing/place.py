@@ -75,9 +75,15 @@ class Placer:
         """The instance that serves best now (see `choose`); None where none can.
 
         Raises:
-            FleetError: MODEL_UNKNOWN, or REGISTRY_UNAVAILABLE.
+            FleetError: MODEL_UNKNOWN.
         """
-        picked = self._pick(self._view.resolve(wanted.name), wanted, retry)
+        try:
+            resolved = self._view.resolve(wanted.name)
+        except FleetError:
+            if self._view.is_complete:
+                raise
+            return None  # `place` waits until more is known
+        picked = self._pick(resolved, wanted, retry)
         return picked if isinstance(picked, InstanceCandidate) else None
 
     async def place(
@@ -96,7 +102,7 @@ class Placer:
             FleetError: why there is none: MODEL_UNKNOWN, NO_ROOM, LOAD_FAILED, QUEUE_TIMEOUT, …;
                 after a failed attempt that another load would not mend, that attempt's error.
         """
-        resolved = self._view.resolve(wanted.name)
+        resolved = await self._known(wanted.name)
         seconds = resolved.max_wait_seconds or self._placement_seconds
         try:
             async with timeout(seconds):
@@ -164,6 +170,21 @@ class Placer:
             else:
                 await self._next_change(left)
 
+    async def _known(self, name: str) -> ResolvedModel:
+        """The model of a name; one that an incomplete view lacks is waited for.
+
+        Raises:
+            FleetError: MODEL_UNKNOWN, or REGISTRY_UNAVAILABLE once it was waited for long enough.
+        """
+        patience = _Patience()
+        while True:
+            try:
+                return self._view.resolve(name)
+            except FleetError:
+                if self._view.is_complete or patience.is_over:
+                    raise
+            await self._next_change(patience.left)
+
     async def _next_change(self, seconds: float) -> None:
         try:
             async with timeout(seconds):
@@ -214,6 +235,11 @@ class _Patience:
         """The registry has answered: starts the time again."""
         self._ends_at = time.monotonic() + _REGISTRY_PATIENCE_SECONDS
         self._pauses = delays(first=0.1, cap=1.0)
+
+    @property
+    def left(self) -> float:
+        """Seconds until it is over; never negative."""
+        return max(0.0, self._ends_at - time.monotonic())
 
     @property
     def is_over(self) -> bool:

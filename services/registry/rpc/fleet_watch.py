@@ -135,6 +135,7 @@ class Watchers:
         view = self._view
         with self._faults.contained("model-list"):
             view = self._model_list.view(self._control.cache, membership.hardware_version)
+            view.settling = self._control.is_settling
         # with thousands of neurons a view takes long to make: a tenth of the time is enough for it
         self._view_next = began + _VIEW_SHARE * (time.perf_counter() - began)
         if view != self._view or not self._view_revision:

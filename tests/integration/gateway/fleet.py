@@ -40,13 +40,18 @@ class Fleet:
         self.registry.add_model("tiny", ["tiny-alias"])
         await self.start_gateway(auth, **settings)
 
-    async def start_gateway(self, auth: AuthSettings | None = None, **settings: Any) -> None:
+    async def start_gateway(
+        self, auth: AuthSettings | None = None, *, is_early: bool = False, **settings: Any
+    ) -> None:
+        """Starts the gateway; `is_early`: returns before that has reached the registry."""
         made = msgspec.structs.replace(DEFAULTS, registry=(self.registry.address,), **settings)
         self.gateway = Gateway(made, auth or AuthSettings(), registry=CollectorRegistry())
         self._serving = asyncio.create_task(self.gateway.serve(self.shutdown))
         self.client = httpx.AsyncClient(
             base_url=f"http://{self.gateway.address}", timeout=SECONDS, trust_env=False
         )
+        if is_early:
+            return
         async with asyncio.timeout(SECONDS):
             while not self.gateway.services.view.is_known:
                 await self.gateway.services.view.changed()

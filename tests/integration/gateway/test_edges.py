@@ -154,11 +154,13 @@ async def test_health_and_readiness(bare: Fleet) -> None:
     unready = await bare.client.get("/readyz")
     assert unready.status_code == 503
     assert "registry" in unready.json()["reason"]
-    assert (await bare.chat()).json()["error"]["code"] == "registry_unavailable"
+    early = asyncio.create_task(bare.chat())
 
+    bare.registry.add_model("tiny")
     await bare.registry.start(bare.registry.address)
     await waiting
     assert (await bare.client.get("/readyz")).status_code == 200
+    assert (await early).json()["error"]["code"] == "no_room"  # and not that nobody was reached
 
 
 @pytest.mark.parametrize("headers", [{}, {"anthropic-version": "2023-06-01"}])

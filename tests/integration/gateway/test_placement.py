@@ -7,6 +7,7 @@ import asyncio
 from cortex.v1 import model_pb2
 from cortex.v1 import registry_service_pb2 as registry
 from services.backplane.errors import FleetError, Reason
+from services.gateway.routing import place
 from tests.doubles.stand_in_registry import placed
 from tests.integration.gateway.fleet import Fleet, contents, lines
 
@@ -93,6 +94,52 @@ async def test_who_waits_when_the_registry_stops_is_placed_by_the_next_one(bare:
     bare.registry.steps = [placed("n1", neuron.address, "n1/tiny", "tiny")]
 
     assert (await waiting).status_code == 200
+
+
+async def test_a_request_before_the_registry_is_reached_waits_for_it(bare: Fleet) -> None:
+    address = await bare.registry.start()
+    await bare.registry.stop()
+    bare.registry.address = address
+    await bare.start_gateway(is_early=True)
+    waiting = asyncio.create_task(bare.chat())
+    assert (await bare.client.get("/readyz")).status_code == 503
+
+    bare.registry.add_model("tiny")
+    await bare.registry.start(address)
+    await bare.add_neuron()
+
+    assert (await waiting).status_code == 200
+
+
+async def test_an_unknown_model_waits_while_the_registry_waits_for_its_neurons(
+    bare: Fleet,
+) -> None:
+    bare.registry.catalogue.settling = True
+    await bare.start()
+    waiting = asyncio.create_task(bare.chat(model="on-disk"))
+    other = asyncio.create_task(bare.chat(model="nonesuch"))
+    neuron = await bare.add_neuron(models=("on-disk",))
+    assert (await waiting).status_code == 200
+    assert neuron.requests[0].model == "on-disk"
+    assert not other.done()
+
+    bare.registry.catalogue.settling = False
+    bare.registry.add_model("on-disk")
+
+    assert (await other).status_code == 404
+
+
+async def test_who_waits_for_a_registry_in_vain_is_told_so(bare: Fleet, monkeypatch) -> None:
+    monkeypatch.setattr(place, "_REGISTRY_PATIENCE_SECONDS", 0.2)
+    address = await bare.registry.start()
+    await bare.registry.stop()
+    bare.registry.address = address
+    await bare.start_gateway(is_early=True)
+
+    response = await bare.chat()
+
+    assert response.status_code == 503
+    assert response.headers["retry-after"]
 
 
 async def test_a_placement_that_takes_too_long_is_given_up(bare: Fleet) -> None:

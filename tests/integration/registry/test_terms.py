@@ -152,6 +152,10 @@ class Stumbling:
         self.woken.set()
         raise FleetError(Reason.INTERNAL, "That is all that is tested.")
 
+    @property
+    def faults(self) -> Faults:
+        return Faults(new_registry("registry"), "registry")
+
     def wake(self) -> None:
         """Nobody waits."""
 
