@@ -110,11 +110,13 @@ def decode(body: bytes, head: Head) -> DecodedRequest:
 def _request(
     wire: CompletionRequest, head: Head, prompt: str | list[int]
 ) -> generation.GenerateRequest:
+    # The text of token ids is known by their log probabilities alone.
+    is_read_back = bool(wire.echo) and (wire.logprobs is not None or not isinstance(prompt, str))
     most = _DEFAULT_MAX_TOKENS if wire.max_tokens is None else wire.max_tokens
     request = generation.GenerateRequest(
         request_id=head.request_id,
-        top_logprobs=wire.logprobs,
-        echo_prompt=bool(wire.echo),
+        top_logprobs=0 if is_read_back and wire.logprobs is None else wire.logprobs,
+        echo_prompt=is_read_back,
         work_class=work_class(wire.service_tier),
     )
     sampling.fill_sampling(wire, request.sampling)

@@ -51,11 +51,11 @@ def _choice(index: int, one: Collected, detail: CompletionDetail) -> dict[str, A
     # A completion has no place for reasoning: what the model wrote is its text, in order.
     text = "".join(value for kind, value in one.parts if kind in {"text", "reasoning"})
     columns = LogprobColumns(detail, index)
-    logprobs = columns.told(one.logprobs, len(one.token_ids)) if detail.logprobs else None
+    logprobs = columns.told(one.logprobs, len(one.token_ids))
     return {
         "text": columns.echo() + ("" if detail.only_echoes else text),
         "index": index,
-        "logprobs": logprobs,
+        "logprobs": logprobs if detail.logprobs else None,
         "finish_reason": finish_reason(one.finished),
     }
 

@@ -96,9 +96,11 @@ class CompletionProjector(Projector):
         return self._texts[0] + b'""' + self._end
 
     def _rich_text(self, choice: int, delta: generation.TextDelta) -> bytes:
-        if not (self._detail.logprobs and delta.logprobs):
+        if not delta.logprobs:
             return self.text(choice, delta.text, len(delta.token_ids))
         columns = self._columns[choice].told(delta.logprobs, len(delta.token_ids))
+        if not self._detail.logprobs:
+            return self.text(choice, delta.text, len(delta.token_ids))
         text = self._echo(choice) + ("" if self._detail.only_echoes else delta.text)
         if not columns["tokens"]:
             return b""

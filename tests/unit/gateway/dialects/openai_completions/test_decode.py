@@ -55,3 +55,22 @@ def test_a_bad_completion_is_refused(fields: dict[str, Any], field: str, reason:
         decoding.completion(**fields)
 
     assert (field, reason) == (raised.value.field, raised.value.reason)
+
+
+@pytest.mark.parametrize(
+    ("prompt", "logprobs", "asked"),
+    [
+        ("hi", None, (False, None)),
+        ("hi", 0, (True, 0)),
+        ([1, 2], None, (True, 0)),
+        ([1, 2], 3, (True, 3)),
+    ],
+)
+def test_an_echo_asks_for_log_probabilities_where_the_text_is_not_known(
+    prompt: Any, logprobs: int | None, asked: tuple[bool, int | None]
+) -> None:
+    _, decoded = decoding.completion(prompt=prompt, echo=True, logprobs=logprobs)
+    (request,) = decoded.requests
+
+    found = request.top_logprobs if request.HasField("top_logprobs") else None
+    assert asked == (request.echo_prompt, found)

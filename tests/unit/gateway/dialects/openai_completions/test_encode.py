@@ -29,7 +29,7 @@ def _token(text: str, logprob: float = -1.0) -> generation.TokenLogprob:
 
 def _echoed(first: str = "he", **fields: Any) -> tuple[dict[str, Any], dict[str, Any]]:
     """One echo, streamed and whole: the prompt's own log probabilities come without tokens."""
-    dialect, decoded = decoding.completion(echo=True, logprobs=1, **fields)
+    dialect, decoded = decoding.completion(**{"echo": True, "logprobs": 1, **fields})
     tokens = [_token(first, 0), _token("llo"), _token(" you", -2.5)]
     tokens[2].alternatives.append(generation.TokenLogprob(text=b" me", logprob=-3))
     delta = generation.TextDelta(text=" you", token_ids=[7], logprobs=tokens)
@@ -62,6 +62,14 @@ def test_an_echo_of_token_ids_is_told_by_its_tokens() -> None:
     for choice in _echoed(prompt=[5, 6]):
         assert "hello you" == choice["text"]
         assert ["he", "llo", " you"] == choice["logprobs"]["tokens"]
+
+
+def test_an_echo_of_token_ids_needs_no_log_probabilities() -> None:
+    for choice in _echoed(prompt=[5, 6], logprobs=None):
+        assert "hello you" == choice["text"]
+        assert choice["logprobs"] is None
+    for choice in _echoed(prompt=[5, 6], logprobs=None, max_tokens=0):
+        assert "hello" == choice["text"]
 
 
 def test_a_token_that_the_model_puts_before_a_prompt_is_no_part_of_its_text() -> None:
