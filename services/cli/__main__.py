@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+import difflib
+import os
+import sys
+from collections.abc import Mapping
+from typing import Annotated, Final
 
 import typer
 
 from services import __version__
+from services.backplane.lifecycle import EX_UNAVAILABLE
 from services.backplane.logs import LogSettings, configure
+from services.backplane.settings import COMMAND_VARIABLES, PREFIX
 from services.cli.commands import (
     bench,
     chat,
@@ -20,6 +26,7 @@ from services.cli.commands import (
     services,
     up,
 )
+from services.cli.terminal import complain
 
 app = typer.Typer(
     name="cortex",
@@ -31,17 +38,50 @@ app = typer.Typer(
 )
 
 
-@app.callback()
-def root(
-    *,
-    version: Annotated[
-        bool, typer.Option("--version", help="Print the version and end.", is_eager=True)
-    ] = False,
-) -> None:
-    """One address for all your GPUs: a serving fleet for open-weight language models."""
+# What an extra brings, for those who run a part without it.
+_EXTRAS: Final = {
+    "gateway": ("starlette", "hypercorn", "hpack", "httptools", "uvloop", "wsproto", "h2", "h11"),
+    "llamacpp": ("jinja2", "llguidance", "numpy", "psutil", "pynvml", "xllamacpp", "gguf"),
+    "agent": ("acp", "anthropic", "httpx2", "mcp", "openai", "pydantic"),
+    "postgres": ("psycopg",),
+    "hf": ("huggingface_hub",),
+}
+_HINTS: Final = {"llamacpp": ", or [exllamav2] on a GPU host"}
+# `CORTEX_REGISTRY_ADRESS` is like the right one; `CORTEX_GATEWAY_PORT`, which Kubernetes sets for
+# a service of that name, is not.
+_LIKENESS: Final = 0.9
+
+
+def _print_version(version: bool) -> None:
     if version:
         typer.echo(f"cortex {__version__}")
         raise typer.Exit
+
+
+@app.callback()
+def root(
+    *,
+    version: Annotated[  # noqa: ARG001 - its callback has it
+        bool,
+        typer.Option(
+            "--version",
+            help="Print the version and end.",
+            is_eager=True,
+            callback=_print_version,
+        ),
+    ] = False,
+) -> None:
+    """One address for all your GPUs: a serving fleet for open-weight language models."""
+    _warn_of_mistyped(os.environ)
+
+
+def _warn_of_mistyped(environment: Mapping[str, str]) -> None:
+    """Names variables that are nearly one that a command reads."""
+    for variable in sorted(environment.keys() - COMMAND_VARIABLES):
+        if variable.startswith(PREFIX) and "__" not in variable:
+            near = difflib.get_close_matches(variable, COMMAND_VARIABLES, 1, _LIKENESS)
+            if near:
+                complain(f"{variable} is not read; {near[0]} is")
 
 
 _RUN = "Run the fleet"
@@ -88,7 +128,16 @@ def main() -> None:
     """Entry point."""
     # before any service has settings: structlog's own would print values of variables
     configure(LogSettings(), service="cli")
-    app()
+    try:
+        app()
+    except ModuleNotFoundError as error:
+        package = (error.name or "").partition(".")[0]
+        extra = next((name for name, packages in _EXTRAS.items() if package in packages), None)
+        if extra is None:
+            raise
+        hint = _HINTS.get(extra, "")
+        complain(f"{package} is not installed here: pip install 'cortex-fleet[{extra}]'{hint}")
+        sys.exit(EX_UNAVAILABLE)
 
 
 if __name__ == "__main__":

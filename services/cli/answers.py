@@ -6,20 +6,23 @@ import contextlib
 
 from rich.status import Status
 
-from services.cli.registry_client import err, out
 from services.cli.sse import ChatFailedError, ChatUsage, GatewayClient, Piece
+from services.cli.terminal import err, keep_waiting, out, waiting
 
 
 def first_model(client: GatewayClient) -> str:
-    """A model that is loaded, else the first one that the gateway lists.
+    """A model that can chat: one that is loaded, else the first one that the gateway lists.
 
     Raises:
-        ChatFailedError: it lists none.
+        ChatFailedError: it lists none, or refuses to say.
     """
-    _, body = client.get("/v1/models")
-    models = (body or {}).get("data", [])
-    if not models:
+    listed = client.models()
+    if not listed:
         raise ChatFailedError("the gateway knows no model yet")
+    # what a model can do may not be known before it is loaded
+    models = [each for each in listed if "chat" in (each.get("capabilities") or ["chat"])]
+    if not models:
+        raise ChatFailedError(f"none of the gateway's {len(listed)} models can chat")
     loaded = [model for model in models if model.get("loaded")]
     return str((loaded or models)[0]["id"])
 
@@ -37,19 +40,19 @@ def answer(
         StoppedError: by Ctrl-C.
     """
     usage = ChatUsage()
-    printed = _Printed(out.status(f"{model} …"))
+    printed = _Printed(waiting(f"{model} …"))
     try:
         with printed, contextlib.closing(client.chat(model, messages, usage, **options)) as pieces:
             for piece in pieces:
                 printed.add(piece)
     except KeyboardInterrupt:
-        err.print("[dim]stopped[/]")
+        err.print("stopped", style="dim")
         raise StoppedError(printed.text) from None
     first = usage.first_seconds if usage.first_seconds is not None else usage.total_seconds
     err.print(
-        f"[dim]{model}: {usage.prompt_tokens} + {usage.completion_tokens} tokens,"
-        f" first after {first:.2f} s, {usage.tokens_per_second:.0f} tokens/s[/]",
-        highlight=False,
+        f"{model}: {usage.prompt_tokens} + {usage.completion_tokens} tokens,"
+        f" first after {first:.2f} s, {usage.tokens_per_second:.0f} tokens/s",
+        style="dim",
     )
     return printed.text
 
@@ -90,13 +93,13 @@ class _Printed:
     def add(self, piece: Piece) -> None:
         """Shows the next piece of the stream."""
         if piece.kind == "waiting":
-            self._status.update(piece.text)
+            keep_waiting(self._status, piece.text)
             return
         self._status.stop()
         if self._last is not None and self._last.kind != piece.kind:
             out.print("\n")
         style = "dim" if piece.kind == "reasoning" else None
-        out.print(piece.text, end="", style=style, markup=False, highlight=False, soft_wrap=True)
+        out.print(piece.text, end="", style=style, soft_wrap=True)
         if piece.kind == "text":
             self._text.append(piece.text)
         self._last = piece

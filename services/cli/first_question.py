@@ -7,8 +7,6 @@ import contextlib
 import time
 from typing import Final
 
-from rich.markup import escape
-
 from cortex.v1 import model_pb2
 from cortex.v1 import operator_service_pb2 as op
 from services.backplane.errors import FleetError, Reason
@@ -16,9 +14,10 @@ from services.backplane.rpc.calls import streaming
 from services.backplane.timeouts import timeout
 from services.cli.answers import answer
 from services.cli.local_fleet import LocalFleet
-from services.cli.registry_client import ask, operator, out
+from services.cli.registry_client import ask, operator
 from services.cli.sse import ChatFailedError, GatewayClient
 from services.cli.tables import step_words
+from services.cli.terminal import keep_waiting, out, waiting
 
 DEFAULT_MODEL: Final = "smollm2-135m"
 _READY_SECONDS: Final = 60.0
@@ -48,7 +47,7 @@ class Question:
         Returns: why there is none, in words; empty where there is one.
         """
         try:
-            with out.status("starting registry, neuron and gateway"):
+            with waiting("starting registry, neuron and gateway"):
                 if fleet.why_not_asked:
                     await _until_led(fleet.registry_address)
                 else:
@@ -66,7 +65,7 @@ class Question:
         if fleet.why_not_asked or key is None:
             why = fleet.why_not_asked or "it needs a key (--api-key)"
             raise ChatFailedError(f"{self.model} is loaded, the first question was not put: {why}")
-        out.print(self._ask, style="dim", markup=False, highlight=False)
+        out.print(self._ask, style="dim")
         messages = [
             {"role": "system", "content": "You are a helpful assistant."},
             {"role": "user", "content": self._ask},
@@ -135,10 +134,10 @@ async def _load(registry: str, model: str) -> None:
         try:
             async with timeout(_MODEL_SECONDS), operator(registry) as stub:
                 call = stub.LoadModel(op.LoadModelRequest(model=model))
-                with out.status(f"{escape(model)}: asks for a place") as status:
+                with waiting(f"{model}: asks for a place") as status:
                     async with streaming(call, unavailable=Reason.REGISTRY_UNAVAILABLE) as answers:
                         async for each in answers:
-                            status.update(escape(f"{model}: {step_words(each.step)}"))
+                            keep_waiting(status, f"{model}: {step_words(each.step)}")
         except FleetError as error:
             # the neuron may still be on its way to the registry
             if error.reason is not Reason.NO_NEURONS or time.monotonic() > deadline:

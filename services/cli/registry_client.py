@@ -4,15 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
 from typing import Annotated, Any, Final, TypeAlias, TypeVar
 
 import typer
-from google.protobuf import json_format
 from google.protobuf.message import Message
-from rich.console import Console
-from rich.text import Text
 
 from cortex.v1 import operator_service_pb2_grpc as operator_grpc
 from services.backplane.address import BadAddressError
@@ -20,6 +16,7 @@ from services.backplane.errors import FleetError, Reason
 from services.backplane.rpc.calls import unary
 from services.backplane.rpc.channels import open_channel
 from services.backplane.settings import SettingsError
+from services.cli.terminal import err, fail
 
 DEFAULT_REGISTRY: Final = "127.0.0.1:31315"
 # A registry answers from memory; longer than this it is not there.
@@ -35,10 +32,6 @@ RegistryOption = Annotated[
     ),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
-
-out = Console()
-err = Console(stderr=True)
-
 
 Answer = TypeVar("Answer")
 Operator: TypeAlias = "operator_grpc.OperatorServiceAsyncStub"
@@ -116,22 +109,5 @@ def run(main: Callable[[], Coroutine[Any, Any, None]], *, interrupted: str = "")
         fail(str(error))
     except KeyboardInterrupt:
         if interrupted:
-            err.print(f"\n{interrupted}", highlight=False)
+            err.print(f"\n{interrupted}")
         raise typer.Exit(130) from None
-
-
-def complain(message: str) -> None:
-    """One line on standard error, as it is: what stands in brackets is no markup."""
-    err.print(Text.assemble(("cortex:", "red"), " ", message), soft_wrap=True)
-
-
-def fail(message: str) -> None:
-    """Ends the command with one line."""
-    complain(message)
-    raise typer.Exit(1)
-
-
-def print_json(message: Message) -> None:
-    """A whole answer of the registry as JSON, with the contract's own field names."""
-    fields = json_format.MessageToDict(message, preserving_proto_field_name=True)
-    out.print_json(json.dumps(fields))

@@ -84,6 +84,18 @@ class GatewayClient:
         finally:
             connection.close()
 
+    def models(self) -> list[dict[str, Any]]:
+        """The listed models.
+
+        Raises:
+            ChatFailedError: with the gateway's words.
+            OSError: nobody answers.
+        """
+        status, body = self.get("/v1/models")
+        if status != _OK:
+            raise ChatFailedError(_words(body, status))
+        return list((body or {}).get("data", []))
+
     def chat(
         self, model: str, messages: Sequence[dict[str, str]], usage: ChatUsage, **options: object
     ) -> Generator[Piece]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Final
 
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 from cortex.v1 import model_pb2 as model
@@ -28,6 +28,11 @@ _PHASES: Final = {
     model.LOAD_PHASE_WARMING: "says its first word",
 }
 _GIB: Final = 1 << 30
+
+
+def table_of(*headers: str, title: str | None = None) -> Table:
+    """A table whose cells lose nothing where there is little room."""
+    return Table(*(Column(each, overflow="fold") for each in headers), title=title)
 
 
 def gib(count: int) -> str:
@@ -80,7 +85,7 @@ def fleet_tables(fleet: op.GetFleetResponse) -> Iterable[Table]:
 
 
 def _neurons(neurons: Sequence[reg.Neuron]) -> Table:
-    table = Table("neuron", "state", "address", "device", "memory free / total", "engines")
+    table = table_of("neuron", "state", "address", "device", "memory free / total", "engines")
     for neuron in neurons:
         who = neuron.identity
         for number, device in enumerate(neuron.report.devices or [model.Device()]):
@@ -97,7 +102,7 @@ def _neurons(neurons: Sequence[reg.Neuron]) -> Table:
 
 
 def _instances(neurons: Sequence[reg.Neuron]) -> Table:
-    table = Table("model", "neuron", "state", "active", "queued", "memory", "context", "engine")
+    table = table_of("model", "neuron", "state", "active", "queued", "memory", "context", "engine")
     for neuron in neurons:
         for instance in neuron.report.instances:
             table.add_row(
@@ -114,9 +119,10 @@ def _instances(neurons: Sequence[reg.Neuron]) -> Table:
 
 
 def _pending(pending: Sequence[op.PendingPlacement]) -> Table:
-    table = Table("placing", "waiting clients", "step")
+    table = table_of("placing", "waiting clients", "step")
     for placement in pending:
-        table.add_row(placement.model, str(placement.waiters), step_words(placement.step))
+        words = Text(placement.problem, "red") if placement.problem else step_words(placement.step)
+        table.add_row(placement.model, str(placement.waiters), words)
     return table
 
 
@@ -162,7 +168,7 @@ def bar_of(step: reg.EnsureModelResponse) -> tuple[float, float | None]:
 
 def models_table(models: Sequence[op.ModelStatus]) -> Table:
     """Every model that clients may ask for, and where it is."""
-    table = Table("model", "aliases", "where", "context", "size", "can", "pinned")
+    table = table_of("model", "aliases", "where", "context", "size", "can", "pinned")
     for status in models:
         entry = status.model
         where = [
@@ -196,7 +202,7 @@ def _size(weights: model.StoredModel) -> str:
 
 def explanation(answer: op.ExplainPlacementResponse) -> Table:
     """Every candidate of a placement with its reason."""
-    table = Table(
+    table = table_of(
         "neuron", "verdict", "free", "would unload", "seconds", "why", title=answer.summary
     )
     for candidate in answer.candidates:

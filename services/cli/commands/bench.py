@@ -10,12 +10,12 @@ from collections.abc import Sequence
 from typing import Annotated
 
 import typer
-from rich.table import Table
 
 from services.cli.answers import first_model
 from services.cli.options import DEFAULT_GATEWAY, GatewayOption, KeyOption
-from services.cli.registry_client import fail, out
 from services.cli.sse import ChatFailedError, ChatUsage, GatewayClient
+from services.cli.tables import table_of
+from services.cli.terminal import fail, show, waiting
 
 _PROMPT = "Tell me a short story about a lighthouse keeper and the sea."
 
@@ -71,13 +71,14 @@ def bench(
         fail(f"--streams: {streams!r} is not a list of numbers")
         return
     client = GatewayClient(gateway, api_key=api_key)
-    table = Table(
+    table = table_of(
         "streams", "answers", "failed", "tokens/s", "per stream", "first p50", "first p95"
     )
+    answered = False
     try:
         chosen = model or first_model(client)
         for count in counts:
-            with out.status(f"{chosen}: {count} streams"):
+            with waiting(f"{chosen}: {count} streams"):
                 done = _round(
                     client,
                     chosen,
@@ -87,9 +88,12 @@ def bench(
                     max_tokens=max_tokens,
                 )
             table.add_row(*_row(done))
+            answered = answered or bool(done.answers)
     except (ChatFailedError, OSError) as error:
         fail(f"{gateway}: {error}")
-    out.print(table)
+    show(table)
+    if not answered:
+        fail(f"{gateway}: every answer failed")
 
 
 def _round(

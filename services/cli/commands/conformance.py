@@ -8,12 +8,15 @@ from typing import Annotated, Final
 
 import typer
 from rich.table import Table
+from rich.text import Text
 
 from services.cli.answers import first_model
 from services.cli.options import DEFAULT_GATEWAY, GatewayOption
-from services.cli.registry_client import JsonOption, fail, out
+from services.cli.registry_client import JsonOption
 from services.cli.sdk_checks.suite import CheckOutcome, Suite, Target
 from services.cli.sse import ChatFailedError, GatewayClient
+from services.cli.tables import table_of
+from services.cli.terminal import fail, out, show
 from services.gateway.conformance.report import ASPECTS, ConformanceReport, load, packaged
 
 _SUITES: Final = ("openai_sdk", "anthropic_sdk")
@@ -32,9 +35,9 @@ def conformance(
     """Show which clients this build passed with, or check a running gateway with the SDKs."""
     if not run:
         if as_json:
-            out.print(packaged().decode(), markup=False, highlight=False, soft_wrap=True)
+            out.print(packaged().decode(), soft_wrap=True)
         else:
-            out.print(_table(load()))
+            show(_table(load()))
         return
     chosen = model or _first_model(gateway)
     target = Target(url=gateway.rstrip("/"), model=chosen, embedding=embedding)
@@ -67,28 +70,27 @@ def _run(suite: Suite, target: Target) -> int:
     """Prints each check as it ends; returns how many failed."""
     failed = 0
     for outcome in suite.run(target):
-        out.print(_words(outcome), highlight=False, soft_wrap=True)
+        out.print(_words(outcome), soft_wrap=True)
         failed += bool(outcome.why)
     return failed
 
 
-def _words(outcome: CheckOutcome) -> str:
-    mark = "[red]failed[/]" if outcome.why else "[green]passed[/]"
-    line = f"{mark}  {outcome.client}, {outcome.aspect}, {outcome.check} ({outcome.seconds:.1f} s)"
-    return f"{line}\n        {outcome.why}" if outcome.why else line
+def _words(outcome: CheckOutcome) -> Text:
+    mark = ("failed", "red") if outcome.why else ("passed", "green")
+    line = f"  {outcome.client}, {outcome.aspect}, {outcome.check} ({outcome.seconds:.1f} s)"
+    why = f"\n        {outcome.why}" if outcome.why else ""
+    return Text.assemble(mark, line, why)
 
 
 def _table(report: ConformanceReport) -> Table:
     title = f"Cortex {report.cortex} ({report.commit}), {report.date}, {report.model}"
-    table = Table(title=title)
-    for name in ("client", "version", *ASPECTS):
-        table.add_column(name)
+    table = table_of("client", "version", *ASPECTS, title=title)
     for client in report.clients:
-        cells: list[str] = []
+        cells: list[Text] = []
         for aspect in ASPECTS:
             passed, of = client.tally(aspect)
             colour = "green" if passed == of else "red"
             cell = client.cell(aspect)
-            cells.append(f"[{colour}]{cell}[/]" if of else cell)
+            cells.append(Text(cell, style=colour if of else ""))
         table.add_row(client.client, client.version, *cells)
     return table

@@ -11,12 +11,12 @@ from collections.abc import Iterator
 from typing import Final, NamedTuple
 
 import typer
-from rich.table import Table
 from rich.text import Text
 
 from services.cli.options import DEFAULT_GATEWAY, GatewayOption
-from services.cli.registry_client import out
 from services.cli.sse import GatewayClient
+from services.cli.tables import table_of
+from services.cli.terminal import show
 
 _PROBE_SECONDS: Final = 90.0
 _OK: Final = 200
@@ -38,22 +38,21 @@ class Finding(NamedTuple):
 
 
 def doctor(gateway: GatewayOption = DEFAULT_GATEWAY) -> None:
-    """Say what this machine can run and what is missing."""
-    table = Table("what", "", "finding")
+    """Say what this machine can run and what is missing; exit code 1 where something is broken."""
+    table = table_of("what", "", "finding")
     broken = False
-    for look in (_python, _gateway_stack, _llamacpp, _exllamav2, _hub, _devices, _disk):
-        for finding in look():
-            table.add_row(finding.what, _mark(finding.ok), Text(finding.words))
-            broken = broken or finding.ok is False
-    finding = _gateway(gateway)
-    table.add_row(finding.what, _mark(finding.ok), Text(finding.words))
-    out.print(table)
+    here = (_python, _gateway_stack, _llamacpp, _exllamav2, _hub, _devices, _disk)
+    for finding in (*(each for look in here for each in look()), _gateway(gateway)):
+        table.add_row(finding.what, _mark(finding.ok), finding.words)
+        broken = broken or finding.ok is False
+    show(table)
     if broken:
         raise typer.Exit(1)
 
 
-def _mark(ok: bool | None) -> str:
-    return {True: "[green]ok[/]", False: "[red]broken[/]", None: "[dim]absent[/]"}[ok]
+def _mark(ok: bool | None) -> Text:
+    words, style = {True: ("ok", "green"), False: ("broken", "red"), None: ("absent", "dim")}[ok]
+    return Text(words, style=style)
 
 
 def _python() -> Iterator[Finding]:

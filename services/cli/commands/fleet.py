@@ -21,11 +21,10 @@ from services.cli.registry_client import (
     RegistryOption,
     ask,
     at_leader,
-    out,
-    print_json,
     run,
 )
 from services.cli.tables import fleet_tables, models_table
+from services.cli.terminal import complain, out, print_json, print_json_line, show
 
 _REFRESH_SECONDS = 1.0
 # While another one takes the lead, or the only one starts again.
@@ -42,12 +41,12 @@ def status(
 
     async def main() -> None:
         if watch:
-            await _watch(registry)
+            await (_watch_json if as_json else _watch)(registry)
             return
         if as_json:
             print_json(await _fleet(registry))
         else:
-            out.print(*fleet_tables(await _fleet(registry)), sep="\n")
+            show(*fleet_tables(await _fleet(registry)))
 
     run(main)
 
@@ -60,7 +59,7 @@ def models(registry: RegistryOption = DEFAULT_REGISTRY, *, as_json: JsonOption =
         if as_json:
             print_json(answer)
         else:
-            out.print(models_table(answer.models))
+            show(models_table(answer.models))
 
     run(main)
 
@@ -82,6 +81,20 @@ async def _fleet(registry: str) -> op.GetFleetResponse:
     return await at_leader(registry, work)
 
 
+async def _watch_json(registry: str) -> None:
+    """Prints the fleet as one line of JSON again and again; a registry that goes is waited for."""
+    last: op.GetFleetResponse | None = None
+    while True:
+        try:
+            last = await _fleet(registry)
+            print_json_line(last)
+        except FleetError as error:
+            if error.reason not in _AWAY or last is None:
+                raise
+            complain(error.message)
+        await asyncio.sleep(_REFRESH_SECONDS)
+
+
 async def _watch(registry: str) -> None:
     """Shows the fleet again and again; a registry that goes away is waited for."""
     tables: list[RenderableType] = []
@@ -97,5 +110,6 @@ async def _watch(registry: str) -> None:
             if out.is_terminal:
                 live.update(Group(*shown), refresh=True)
             else:  # a pipe or a file gets one view after the other
-                out.print(*shown, sep="\n")
+                for part in shown:
+                    out.print(part)
             await asyncio.sleep(_REFRESH_SECONDS)

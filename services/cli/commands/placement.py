@@ -18,11 +18,10 @@ from services.cli.registry_client import (
     RegistryOption,
     ask,
     at_leader,
-    out,
-    print_json,
     run,
 )
 from services.cli.tables import bar_of, explanation, gib, step_words
+from services.cli.terminal import keep_waiting, out, print_json, print_json_line, show, waiting
 
 ModelArgument = Annotated[str, typer.Argument(help="Name or alias, as in `cortex models`.")]
 NeuronArgument = Annotated[str, typer.Argument(help="Name, as in `cortex status`.")]
@@ -47,13 +46,17 @@ def load(
     request = op.LoadModelRequest(model=model, neuron=neuron, attached=not detach)
 
     async def work(stub: Operator) -> None:
-        columns = (BarColumn(20), TimeElapsedColumn(), TextColumn("{task.description}"))
+        columns = (
+            BarColumn(20),
+            TimeElapsedColumn(),
+            TextColumn("{task.description}", markup=False),
+        )
         async with streaming(stub.LoadModel(request), unavailable=_AWAY) as answers:
             with Progress(*columns, console=out, disable=as_json) as bar:
                 task = bar.add_task(f"{model}: asks for a place", total=None)
                 async for answer in answers:
                     if as_json:
-                        print_json(answer)
+                        print_json_line(answer)
                     completed, total = bar_of(answer.step)
                     words = f"{model}: {step_words(answer.step)}"
                     bar.update(task, description=words, completed=completed, total=total)
@@ -79,10 +82,10 @@ def unload(
     async def work(stub: Operator) -> None:
         freed = 0
         async with streaming(stub.UnloadModel(request), unavailable=_AWAY) as answers:
-            with out.status(f"{model}: waits for running requests"):
+            with waiting(f"{model}: waits for running requests"):
                 async for answer in answers:
                     if as_json:
-                        print_json(answer)
+                        print_json_line(answer)
                     freed = max(freed, answer.freed_bytes)
         if not as_json:
             out.print(f"{model}: unloaded, {gib(freed)} freed")
@@ -159,13 +162,14 @@ def drain(
 
     async def work(stub: Operator) -> None:
         async with streaming(stub.DrainNeuron(request), unavailable=_AWAY) as answers:
-            with out.status(f"{neuron}: draining") as status:
+            with waiting(f"{neuron}: draining") as status:
                 async for left in answers:
                     if as_json:
-                        print_json(left)
-                    status.update(
+                        print_json_line(left)
+                    keep_waiting(
+                        status,
                         f"{neuron}: {left.instances_left} models,"
-                        f" {left.active_requests_left} requests left"
+                        f" {left.active_requests_left} requests left",
                     )
         if not as_json:
             out.print(f"{neuron}: drained and cordoned")
@@ -187,7 +191,7 @@ def explain(
     if as_json:
         print_json(answer)
     else:
-        out.print(explanation(answer))
+        show(explanation(answer))
 
 
 def reload(registry: RegistryOption = DEFAULT_REGISTRY, *, as_json: JsonOption = False) -> None:

@@ -22,7 +22,7 @@ from services.cli.children import Child, ChildFailedError
 from services.cli.first_question import DEFAULT_MODEL, Question
 from services.cli.local_fleet import LocalFleet, default_data_dir
 from services.cli.options import KeyOption
-from services.cli.registry_client import complain, out
+from services.cli.terminal import complain, out
 from services.cli.up_settings import DEFAULT_PORT, LAST_PORT, LOOPBACK, choose
 
 
@@ -99,8 +99,6 @@ def _fleet(
         )
         out.print(
             f"set by `cortex up`: {chosen or 'nothing'}; the rest: {', '.join(sources)}",
-            markup=False,
-            highlight=False,
             soft_wrap=True,
         )
     return fleet
@@ -188,7 +186,7 @@ def _say_where(fleet: LocalFleet, model: str, seconds: float, *, failed: bool) -
             f"  curl {url}/v1/chat/completions -H 'content-type: application/json'{header} \\",
             f"    -d '{body}'\n",
         ]
-    out.print("\n".join(lines), markup=False, highlight=False, soft_wrap=True)
+    out.print("\n".join(lines), soft_wrap=True)
 
 
 def _check_ports(fleet: LocalFleet) -> None:

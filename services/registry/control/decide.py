@@ -6,6 +6,7 @@ The scheduler says what would be best; here it is acted on.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Final, TypeAlias
 
 from services.backplane.errors import FleetError
@@ -69,6 +70,15 @@ class Decider:
         self._cooldowns = cooldowns
         self._effects = effects
         self._settling = settling
+        self._refused: dict[str, FleetError] = {}
+
+    @property
+    def refused(self) -> Mapping[str, FleetError]:
+        """By model, why it was last refused a place while nobody waited for it, who would be told.
+
+        Not where it is being placed again.
+        """
+        return self._refused
 
     # -- verbs --------------------------------------------------------------------------------
 
@@ -159,6 +169,8 @@ class Decider:
         """Ends a demand and its job; whoever waits is told why."""
         if demand.job is not None:
             self._executor.drop(demand.job)
+        if not demand.tickets:  # nobody is told now, so the status has to
+            self._refused[demand.profile.model] = error
         self._queue.close(demand, error)
 
     def drop(self, demand: Demand) -> None:
@@ -172,6 +184,7 @@ class Decider:
 
     def _begin(self, demand: Demand, best: PlacementCandidate, now: float) -> None:
         demand.unavailable_since = None
+        self._refused.pop(demand.profile.model, None)
         job = self._executor.begin(demand, best, now)
         if demand.job is job:
             demand.tell(self._executor.step_of(job, now))

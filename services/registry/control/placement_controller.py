@@ -7,6 +7,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from services.backplane.errors import FleetError
 from services.registry.catalogue.profile import Profile
 from services.registry.control.cooldowns import Cooldowns
@@ -58,6 +60,18 @@ class PlacementController:
     def demands(self) -> list[Demand]:
         """All of them, oldest first."""
         return self._queue.all()
+
+    def problems(self) -> Mapping[str, FleetError]:
+        """By model, why it failed to load just now, or is not loaded although it should be."""
+        fleet_state = self._fleet_state
+        found = dict(self._cooldowns.refusals(fleet_state.clock()))
+        for model, error in self._decider.refused.items():
+            profile = fleet_state.profile(model)
+            if profile is None or not fleet_state.wanted_instances(profile):
+                continue
+            if not self._ready_instances.routable(profile):
+                found.setdefault(model, error)
+        return found
 
     @property
     def waiting(self) -> int:

@@ -144,6 +144,41 @@ async def test_a_pin_on_a_neuron_loads_it_there(tmp_path):
         await eventually(lambda: two.loaded() == ["a"])
 
 
+async def test_the_fleet_says_why_a_pinned_model_is_not_loaded(tmp_path):
+    async with running_fleet(document(tmp_path, TWO)) as fleet:
+        neuron = ScriptedNeuron("one", capacity=15 * MIB)
+        broken = FleetError(Reason.MODEL_FILE_BAD, "the file is cut off.")
+        neuron.script("a").failures += [broken] * 9
+        await fleet.add(neuron)
+
+        await fleet.operator.PinModel(op.PinModelRequest(model="a"))
+
+        await eventually(lambda: _problem(fleet, "a", "the file is cut off. (next attempt in "))
+        await fleet.operator.UnpinModel(op.UnpinModelRequest(model="a"))
+        neuron.script("a").failures.clear()
+        await fleet.operator.PinModel(op.PinModelRequest(model="a"))
+        await collected(fleet.operator.LoadModel(op.LoadModelRequest(model="a")))
+        await eventually(lambda: _problem(fleet, "a", ""))
+
+
+async def test_the_fleet_says_why_a_pinned_model_has_no_place(tmp_path):
+    async with running_fleet(document(tmp_path, TWO)) as fleet:
+        await fleet.add(ScriptedNeuron("small", capacity=1 * MIB))
+
+        await fleet.operator.PinModel(op.PinModelRequest(model="a"))
+        await eventually(lambda: _problem(fleet, "a", "small: "))
+
+        await fleet.add(ScriptedNeuron("large"))
+        await eventually(lambda: _problem(fleet, "a", ""))
+
+
+async def _problem(fleet, model, words):
+    """Whether the fleet says that of a model; empty words: whether it says nothing."""
+    answer = await fleet.operator.GetFleet(op.GetFleetRequest())
+    problems = [one.problem for one in answer.pending if one.model == model and one.problem]
+    return bool(words) == bool(problems) and all(words in problem for problem in problems)
+
+
 async def test_a_pin_of_the_catalogue_ends_in_the_catalogue(tmp_path):
     models = TWO.replace('id = "a"', 'id = "a"\npin = true')
     async with running_fleet(document(tmp_path, models)) as fleet:

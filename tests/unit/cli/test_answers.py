@@ -74,3 +74,39 @@ def test_a_failure_leaves_the_line(capsys):
         answers.answer(Failing(), "m", [])
 
     assert capsys.readouterr().out.endswith("Hel\n")
+
+
+class Listing(GatewayClient):
+    """Lists some models."""
+
+    def __init__(self, *listed: dict[str, object]) -> None:
+        super().__init__("http://nowhere")
+        self._listed = list(listed)
+
+    def models(self) -> list[dict[str, object]]:
+        return self._listed
+
+
+EMBEDS = {"id": "all-minilm", "capabilities": ["embedding"], "loaded": True}
+CHATS = {"id": "b", "capabilities": ["chat", "completion"], "loaded": False}
+LOADED = {"id": "c", "capabilities": ["chat"], "loaded": True}
+
+
+@pytest.mark.parametrize(
+    ("listed", "expected"),
+    [
+        ((EMBEDS, CHATS), "b"),
+        ((EMBEDS, CHATS, LOADED), "c"),
+        (({"id": "unknown yet"}, EMBEDS), "unknown yet"),
+    ],
+)
+def test_a_model_that_can_chat_is_chosen(listed, expected):
+    assert expected == answers.first_model(Listing(*listed))
+
+
+@pytest.mark.parametrize(
+    ("listed", "words"), [((), "knows no model"), ((EMBEDS,), "none of the gateway's 1 models")]
+)
+def test_where_none_can_chat_that_is_said(listed, words):
+    with pytest.raises(ChatFailedError, match=words):
+        answers.first_model(Listing(*listed))

@@ -170,3 +170,12 @@ def test_an_explanation_shows_every_candidate_and_reason():
 
     for words in ("m would go to beast", "free fit", "possible", "refused", "cordoned"):
         assert words in shown
+
+
+def test_a_model_that_cannot_be_loaded_says_why():
+    problem = "a.gguf: it is cut off [/x] (next attempt in 4 s)"
+    pending = [op.PendingPlacement(model="m", problem=problem)]
+
+    shown = show(*tables.fleet_tables(op.GetFleetResponse(pending=pending)))
+
+    assert problem in shown

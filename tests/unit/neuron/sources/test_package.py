@@ -9,6 +9,7 @@ import sys
 import pytest
 
 from services.backplane.errors import FleetError, Reason
+from services.neuron.sources import package
 from services.neuron.sources.package import PackageSource, Pinned
 
 
@@ -191,3 +192,30 @@ async def test_a_full_disk_is_told_before_the_download(tmp_path, monkeypatch):
         await PackageSource(tmp_path / "store", stall_seconds=30).fetch("p==1", "", no_bytes)
 
     assert refused.value.reason is Reason.NO_ROOM
+
+
+_RETRYING = "WARNING: Retrying (Retry(total=0, connect=None)) after connection broken by"
+
+
+@pytest.mark.parametrize(
+    ("said", "words"),
+    [
+        (
+            "'NewConnectionError('<pip._vendor.urllib3.connection.HTTPSConnection object at 0x7f>:"
+            " Failed to establish a new connection: [Errno -3] Temporary failure')': /simple/x/",
+            "(Failed to establish a new connection: [Errno -3] Temporary failure)",
+        ),
+        (
+            """'NameResolutionError("HTTPSConnection(host='index.example', port=443): Failed to"""
+            """ resolve 'index.example' ([Errno -3] Try again)")': /simple/x/""",
+            "(Failed to resolve 'index.example' ([Errno -3] Try again))",
+        ),
+    ],
+)
+def test_a_package_index_that_cannot_be_reached_is_said(said, words):
+    last = "ERROR: No matching distribution found for x==1"
+
+    assert f"the package index cannot be reached {words}." == package._why(
+        f"{_RETRYING} {said}\nERROR: Could not find a version\n{last}\n"
+    )
+    assert last == package._why(f"ERROR: Could not find a version\n{last}\n")
