@@ -19,7 +19,7 @@ from services.neuron.engine_api.task import Constraint, ConstraintKind
 _SLASH: Final = re.compile(r"\\.|/|\n", re.DOTALL)
 _WHITE_SPACE: Final = r"[\x20\x0A\x0D\x09]{1,20}"
 _CALL: Final = """
-call: /\\s{{0,4}}/ ({openings}) rest
+call: /\\n{{0,2}}/ ({openings}) rest
 rest: <[*]>*"""
 
 

@@ -85,7 +85,7 @@ class HarmonyParser(ChatParser):
         elif self._header and _CHANNEL not in self._header:
             self._calls.text(self._header)
         self._held = ""
-        return self._calls.take()
+        return self._calls.take_last()
 
     @staticmethod
     def _is_header(header: str) -> bool:

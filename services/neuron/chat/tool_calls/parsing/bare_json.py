@@ -13,7 +13,7 @@ from typing import Final
 
 from typing_extensions import override
 
-from services.neuron.chat.stream import ChatParser, Piece, TextPiece
+from services.neuron.chat.stream import ChatParser, Piece
 from services.neuron.chat.tool_calls.parsing.calls import CallProgress, Calls, Tools
 from services.neuron.chat.tool_calls.parsing.json_call import JsonCall
 
@@ -99,7 +99,4 @@ class BareJsonParser(ChatParser):
 
     def _hand_on(self, text: str) -> None:
         for piece in self._inner.feed(text) if text else ():
-            if isinstance(piece, TextPiece):
-                self._calls.text(piece.text)
-            else:
-                self._calls.piece(piece)
+            self._calls.piece(piece)

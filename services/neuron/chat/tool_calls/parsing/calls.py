@@ -60,6 +60,8 @@ class Calls:
         self._pieces: list[Piece] = []
         self._index = -1
         self._repairs: set[str] = set()
+        self._blank = ""
+        self._has_text = False
         self.is_cut = False
 
     @property
@@ -68,20 +70,27 @@ class Calls:
         return self._index + 1
 
     def text(self, text: str) -> None:
-        """Text of the answer."""
-        last = self._pieces[-1] if self._pieces else None
-        if isinstance(last, TextPiece):
-            self._pieces[-1] = TextPiece(last.text + text)
-        elif text:
-            self._pieces.append(TextPiece(text))
+        """Text of the answer; blanks before a call, or between two, are no part of it."""
+        text = self._blank + text
+        if not self._has_text and not text.strip():
+            self._blank = text
+            return
+        self._blank, self._has_text = "", True
+        if text:
+            self.piece(TextPiece(text))
 
     def piece(self, piece: Piece) -> None:
-        """Any other piece."""
-        self._pieces.append(piece)
+        """Any piece as it is; text joins text before it."""
+        last = self._pieces[-1] if self._pieces else None
+        if isinstance(last, TextPiece) and isinstance(piece, TextPiece):
+            self._pieces[-1] = TextPiece(last.text + piece.text)
+        else:
+            self._pieces.append(piece)
 
     def begin(self, name: str, *, repair: str = "") -> None:
         """A call begins."""
         self._index += 1
+        self._blank, self._has_text = "", False
         self._repairs = set()
         new = ToolCallPiece(self._index, call_id=self._new_id(), name=name)
         self._pieces.append(dataclasses.replace(new, repair=self._unsaid(repair)))
@@ -128,6 +137,13 @@ class Calls:
         """What was collected since the last time."""
         pieces, self._pieces = self._pieces, []
         return pieces
+
+    def take_last(self) -> list[Piece]:
+        """As `take`, at the end of the output: an answer may be nothing but blanks."""
+        if self._blank and not self.count:
+            self._pieces.append(TextPiece(self._blank))
+            self._blank = ""
+        return self.take()
 
     def _unsaid(self, repair: str) -> str:
         """The repairs that this call has not been told of yet."""

@@ -107,7 +107,7 @@ class RegionParser(ChatParser):
         elif self._tail and self._tail.strip(_SURPLUS):
             self._calls.text(self._tail)
         self._held, self._reader, self._tail = "", None, None
-        return self._calls.take()
+        return self._calls.take_last()
 
     @property
     def _is_text(self) -> bool:
@@ -262,7 +262,7 @@ class LeadingParser(ChatParser):
         elif not self._calls.count or self._space.strip():
             self._calls.text(self._space)
         self._reader, self._space = None, ""
-        return self._calls.take()
+        return self._calls.take_last()
 
     def _push(self, char: str) -> None:
         if self._reader is not None:

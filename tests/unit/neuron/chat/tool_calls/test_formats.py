@@ -10,6 +10,7 @@ from services.backplane.errors import FleetError
 from services.neuron.chat.stream import ToolCallPiece
 from services.neuron.chat.tool_calls import formats
 from tests.unit.neuron.chat.tool_calls.reading import TOOLS, read
+from tests.unit.neuron.chat.tool_calls.test_cut import WRITTEN
 
 
 def told(name, chunks):
@@ -137,3 +138,23 @@ def test_a_template_that_knows_calls_but_shows_no_tools_is_generic():
 def test_an_unknown_format_is_refused_with_the_known_ones():
     with pytest.raises(FleetError, match="hermes"):
         formats.tool_format("klingon", "")
+
+
+@pytest.mark.parametrize("name", WRITTEN)
+def test_blanks_around_calls_are_no_text(name):
+    one = WRITTEN[name]
+    behind = "\n" if name in {"llama3_json", "pythonic", "glm4", "generic"} else "\n \n"
+    output = f"\n{one}{behind}{one}\n"
+
+    text, _, calls, _ = read(name, [output])
+
+    assert "" == text
+    assert len(calls) in {1, 2}  # some formats have but one list
+    assert told(name, [output]) == told(name, list(output))
+
+
+def test_blanks_before_text_stay():
+    call = WRITTEN["hermes"]
+
+    assert "\n\nNow: \n" == read("hermes", [f"{call}\n\nNow: \n{call}"])[0]
+    assert " \n" == read("hermes", [" \n"])[0]
