@@ -102,6 +102,8 @@ def decode_generate(body: bytes, head: Head) -> DecodedRequest:
         raise unsupported("suffix", "text cannot be inserted before a suffix here.")
     if wire.template:
         raise unsupported("template", "the model's own chat template is used; set raw instead.")
+    if wire.context:
+        raise unsupported("context", "send the conversation to /api/chat instead.")
     if wire.raw and wire.prompt:
         return _decoded(wire, head, generation.GenerateRequest(text=wire.prompt), chats=False)
     messages: list[conversation.Message] = []

@@ -101,6 +101,7 @@ class GenerateRequest(RunFields, kw_only=True):
     template: str | None = None
     images: list[str] | None = None
     raw: bool | None = None
+    context: Any = None
 
 
 class EmbedRequest(msgspec.Struct, kw_only=True):

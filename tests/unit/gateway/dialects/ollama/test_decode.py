@@ -9,7 +9,7 @@ import pytest
 
 from cortex.v1 import conversation_pb2 as conversation
 from cortex.v1 import generation_pb2 as generation
-from services.backplane.errors import FleetError
+from services.backplane.errors import FleetError, Reason
 from services.gateway.dialects.ollama.decode import keep_alive
 from services.gateway.dialects.ollama.routes import OllamaGenerate
 from tests.unit.gateway.dialects import decoding
@@ -124,3 +124,21 @@ def test_a_bad_ollama_request_is_refused(fields: dict[str, Any], field: str) -> 
         decoding.ollama(**fields)
 
     assert field == raised.value.field
+
+
+@pytest.mark.parametrize("context", [[504, 6376], ["a"], 5, "x"])
+def test_a_conversation_in_ids_is_never_dropped_in_silence(context: Any) -> None:
+    body = {"model": "m", "prompt": "x", "context": context}
+
+    with pytest.raises(FleetError) as caught:
+        decoding.decode(OllamaGenerate(), body)
+
+    assert (Reason.UNSUPPORTED_FIELD, "context") == (caught.value.reason, caught.value.field)
+    assert "/api/chat" in caught.value.message
+
+
+@pytest.mark.parametrize("context", [None, []])
+def test_no_conversation_is_none(context: Any) -> None:
+    decoded = decoding.decode(OllamaGenerate(), {"model": "m", "prompt": "x", "context": context})
+
+    assert 1 == len(decoded.requests)
