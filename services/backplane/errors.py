@@ -62,6 +62,7 @@ class Reason(enum.Enum):
     CONTEXT_TOO_LONG = "CONTEXT_TOO_LONG"
     NEVER_FITS = "NEVER_FITS"
     BODY_TOO_LARGE = "BODY_TOO_LARGE"
+    BODY_TOO_SLOW = "BODY_TOO_SLOW"
     UNSUPPORTED_MEDIA_TYPE = "UNSUPPORTED_MEDIA_TYPE"
     TEMPLATE_FAILED = "TEMPLATE_FAILED"
     WRONG_MODALITY = "WRONG_MODALITY"
@@ -121,6 +122,7 @@ TABLE: Mapping[Reason, Row] = {
     Reason.BODY_TOO_LARGE: Row(
         _C.INVALID_ARGUMENT, 413, _N, _BAD, "request_too_large", "request_too_large"
     ),
+    Reason.BODY_TOO_SLOW: Row(_C.DEADLINE_EXCEEDED, 408, _N, _BAD, "request_timeout", _BAD),
     Reason.UNSUPPORTED_MEDIA_TYPE: Row(
         _C.INVALID_ARGUMENT, 415, _N, _BAD, "unsupported_media_type", _BAD
     ),

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
+from typing import Final
+from urllib.parse import quote
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -10,6 +13,7 @@ from starlette.routing import BaseRoute, Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from services.gateway.api import health
+from services.gateway.api.doors import SocketDoor
 from services.gateway.api.endpoint import Endpoints, GenerationEndpoint
 from services.gateway.api.error_responses import ErrorResponses
 from services.gateway.api.services import GatewayServices
@@ -22,6 +26,8 @@ from services.gateway.dialects.openai_completions.routes import routes as openai
 from services.gateway.dialects.openai_embeddings.routes import routes as openai_embeddings
 from services.gateway.dialects.openai_responses.routes import routes as openai_responses
 from services.gateway.dialects.openai_responses.store.store import ResponsesStore
+
+_SLASHES: Final = re.compile("/{2,}")
 
 
 def build_app(
@@ -54,7 +60,8 @@ def build_app(
     )
     # a redirect of a POST loses its body in some clients; an envelope says what is wrong
     app.router.redirect_slashes = False
-    return HotRoutes(app, routes)
+    socket_door = SocketDoor(app, services.doors, services.auth, error_responses)
+    return HotRoutes(app, routes, socket_door)
 
 
 class HotRoutes:
@@ -64,8 +71,9 @@ class HotRoutes:
     a request. Routes stay declared once: this reads them, and leaves all else to Starlette.
     """
 
-    def __init__(self, app: ASGIApp, routes: Sequence[BaseRoute]) -> None:
+    def __init__(self, app: ASGIApp, routes: Sequence[BaseRoute], socket_door: SocketDoor) -> None:
         self._app = app
+        self._socket_door = socket_door
         self._posts = {
             route.path: route.endpoint
             for route in routes
@@ -77,9 +85,24 @@ class HotRoutes:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serves one connection."""
-        if scope["type"] == "http" and scope["method"] == "POST" and not scope["root_path"]:
+        kind = scope["type"]
+        if kind == "http" and scope["method"] == "POST" and not scope["root_path"]:
             endpoint = self._posts.get(scope["path"])
             if endpoint is not None:
                 await endpoint(scope, receive, send)
                 return
-        await self._app(scope, receive, send)
+        if kind == "lifespan":
+            await self._app(scope, receive, send)
+            return
+        path = _tidied(scope["path"])
+        if path != scope["path"]:
+            await self({**scope, "path": path, "raw_path": quote(path).encode()}, receive, send)
+        elif kind == "websocket":
+            await self._socket_door(scope, receive, send)
+        else:
+            await self._app(scope, receive, send)
+
+
+def _tidied(path: str) -> str:
+    """A path without the doubled and trailing slashes that joined base URLs leave in it."""
+    return _SLASHES.sub("/", path).rstrip("/") or "/"

@@ -1,9 +1,11 @@
 """Serves an ASGI app: sockets, TLS, HTTP codec, and a shutdown that lets answers finish."""
 
 import asyncio
+import ipaddress
 import logging
+import os
 import socket
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
 
@@ -12,7 +14,9 @@ from hypercorn.asyncio.run import worker_serve
 from hypercorn.config import Config, Sockets
 from hypercorn.utils import wrap_app
 
+from services.backplane.address import Address, own_host_name
 from services.backplane.settings import SettingsError
+from services.gateway.http1.budget import Shares
 from services.gateway.http1.codec import CodecConfig
 from services.gateway.http1.install import install
 from services.gateway.http1.limits import ErrorBody, Http1Limits, plain_error
@@ -58,6 +62,7 @@ class ServerOptions:
         limits: bounds of one HTTP/1.1 connection.
         drain_seconds: how long answers may go on after the shutdown was requested.
         tls: None serves plain HTTP.
+        shares: what all connections share; None bounds nothing of it.
         max_streams: concurrent requests of one HTTP/2 connection.
     """
 
@@ -67,6 +72,7 @@ class ServerOptions:
     error_body: ErrorBody = plain_error
     drain_seconds: float = 30.0
     max_streams: int = 100
+    shares: Shares | None = None
     tls: TlsOptions | None = None
 
 
@@ -85,8 +91,10 @@ def build_config(options: ServerOptions) -> CodecConfig:
     config.h11_max_incomplete_size = limits.head_bytes
     config.h2_max_concurrent_streams = options.max_streams
     config.graceful_timeout = options.drain_seconds
-    if options.http1_codec == "fast" and install():
-        config.http1 = Http1Settings(limits=limits, error_body=options.error_body)
+    config.shares = options.shares
+    config.refusals = Http1Settings(limits=limits, error_body=options.error_body)
+    if install() and options.http1_codec == "fast":
+        config.http1 = config.refusals
     if options.tls is not None:
         _add_tls(config, options.tls)
     return config
@@ -177,6 +185,28 @@ class HttpServer:
         """Stops listening; idempotent."""
         for listener in self._listeners:
             listener.close()
+
+
+def own_names(listen: str, allowed: Sequence[str]) -> Sequence[str] | None:
+    """The names by which what listens there may be called; None: by any."""
+    if allowed or _is_on_loopback(listen):
+        return (*allowed, own_host_name(), socket.gethostname())
+    return None
+
+
+def _is_on_loopback(listen: str) -> bool:
+    """True if nothing but this machine can connect there."""
+    if listen.startswith("fd://"):
+        with socket.socket(fileno=os.dup(int(listen.removeprefix("fd://")))) as listener:
+            name = listener.getsockname()
+        host = name[0] if isinstance(name, tuple) else ""
+    else:
+        address = Address.parse(listen)
+        host = "" if address.is_unix else address.host
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 def new_event_loop() -> asyncio.AbstractEventLoop:

@@ -43,6 +43,13 @@ class GatewaySettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         transport: `session` batches all generations of a neuron on one stream, `generate` makes
             one call each, for neurons that know nothing else.
         max_body_bytes: largest request body.
+        max_body_items: most entries of lists and fields of objects in a body, at any depth.
+        bodies_bytes: most bytes of the bodies and WebSocket messages of all clients together, from
+            their first byte until their requests are answered; requests beyond it get 429.
+        body_seconds: how long a body may take, besides what its size takes at the least rate.
+        body_bytes_per_second: the least rate; a body or a WebSocket message that comes more slowly
+            is ended with 408.
+        connections_per_address: most open connections from one address, in each worker.
         keepalive_seconds: longest silence on a stream before a comment is sent.
         heartbeat_seconds: longest time without an event that clients parse.
         first_event_seconds: a neuron that says nothing for this long is given up; another is tried.
@@ -58,6 +65,9 @@ class GatewaySettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         drain_seconds: how long running answers may go on after SIGTERM.
         cors_origins: sites whose pages may ask from a browser: `https://chat.example`, `*` for all,
             or with an asterisk inside, `http://localhost:*`. None unless set.
+        allowed_hosts: names by which a gateway that listens on loopback may be called, besides
+            localhost, addresses and its own host name: against pages whose name leads to this
+            machine. `*` for all. On other addresses every name is served unless some are set here.
         responses_file: where stored responses are kept; empty keeps them in memory.
         responses_kept: most of them; the oldest go first.
         responses_bytes: likewise, most bytes of their contents.
@@ -71,6 +81,11 @@ class GatewaySettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     http1_codec: Literal["fast", "stock"] = "fast"
     transport: Literal["session", "generate"] = "session"
     max_body_bytes: PositiveBytes = 64 << 20
+    max_body_items: Count = 100_000
+    bodies_bytes: PositiveBytes = 512 << 20
+    body_seconds: PositiveSeconds = 30.0
+    body_bytes_per_second: PositiveBytes = 64 << 10
+    connections_per_address: Count = 1024
     keepalive_seconds: Annotated[float, IN_SECONDS, msgspec.Meta(ge=0.05)] = 1.0
     heartbeat_seconds: PositiveSeconds = 10.0
     first_event_seconds: PositiveSeconds = 60.0
@@ -84,6 +99,7 @@ class GatewaySettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     socket_idle_seconds: PositiveSeconds = 600.0
     drain_seconds: PositiveSeconds = 30.0
     cors_origins: tuple[Origin, ...] = ()
+    allowed_hosts: tuple[str, ...] = ()
     responses_file: str = ""
     responses_kept: Count = 10_000
     responses_bytes: PositiveBytes = 512 << 20

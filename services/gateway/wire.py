@@ -22,6 +22,8 @@ from services.gateway.api.access_log import AccessLog
 from services.gateway.api.auth import Auth
 from services.gateway.api.background import DetachedTasks
 from services.gateway.api.cors import Cors, Origins
+from services.gateway.api.decoding import Decoding
+from services.gateway.api.doors import Doors
 from services.gateway.api.error_responses import ErrorResponses
 from services.gateway.api.health import Readiness
 from services.gateway.api.services import GatewayServices
@@ -30,12 +32,13 @@ from services.gateway.dialects.anthropic_messages.routes import AnthropicMessage
 from services.gateway.dialects.ollama.routes import OllamaChat
 from services.gateway.dialects.openai_chat.routes import OpenAIChat
 from services.gateway.dialects.openai_responses.store.store import ResponsesStore
+from services.gateway.http1.budget import BodyBudget, ConnectionCounts, Pace, Shares
 from services.gateway.http1.limits import Http1Limits
 from services.gateway.routing.dispatch import Dispatch, Outstanding
 from services.gateway.routing.fleet_view import FleetView
 from services.gateway.routing.place import Placer
 from services.gateway.routing.registry_client import RegistryClient, keep_watching
-from services.gateway.server import HttpServer, ServerOptions, TlsOptions
+from services.gateway.server import HttpServer, ServerOptions, TlsOptions, own_names
 from services.gateway.settings import AuthSettings, GatewaySettings
 from services.gateway.streaming.ticker import Ticker
 from services.gateway.telemetry.metrics import GatewayMetrics
@@ -54,8 +57,7 @@ _DIALECTS: Final = (
 _FAREWELL_SECONDS: Final = 1.0
 # How late the line of a request may be, and in a worker of several its figures.
 _SETTLE_SECONDS: Final = 0.2
-# How late the link to a neuron that has left may be closed.
-_FOLLOW_SECONDS: Final = 1.0
+_FOLLOW_SECONDS: Final = 1.0  # how late a link to a neuron that has left may be closed
 
 log = structlog.get_logger()
 
@@ -111,6 +113,7 @@ class Gateway:
             settle_seconds=settings.settle_seconds,
         )
         self._members: set[str] = set()
+        origins = Origins(settings.cors_origins)
         self._detached = DetachedTasks()
         self.services = GatewayServices(
             settings=settings,
@@ -126,6 +129,13 @@ class Gateway:
             metrics=self._metrics,
             access_log=AccessLog(self._metrics, self._request_log, self._view.model_named),
             detached=self._detached,
+            doors=Doors(origins, own_names(settings.listen, settings.allowed_hosts)),
+            bodies=BodyBudget(settings.bodies_bytes),
+            pace=Pace(
+                grace_seconds=settings.body_seconds,
+                bytes_per_second=settings.body_bytes_per_second,
+            ),
+            decoding=Decoding(most_items=settings.max_body_items),
             faults=self.faults,
         )
         self.readiness = Readiness(self._view, self.faults)
@@ -134,7 +144,7 @@ class Gateway:
             max_responses=settings.responses_kept,
             max_bytes=settings.responses_bytes,
         )
-        self._server = self._build_server()
+        self._server = self._build_server(origins)
         self._metrics.uses_http1_codec(self._server.http1_codec)
 
     @property
@@ -180,6 +190,7 @@ class Gateway:
     def close(self) -> None:
         """Closes the listening socket, where it was never served, and the stored responses."""
         self._server.close()
+        self.services.decoding.close()
         self._responses.close()
 
     @contextlib.asynccontextmanager
@@ -250,9 +261,8 @@ class Gateway:
         self._members = members
         self._metrics.view_revision.set(self._view.revision or 0)
 
-    def _build_server(self) -> HttpServer:
+    def _build_server(self, origins: Origins) -> HttpServer:
         settings = self._settings
-        origins = Origins(settings.cors_origins)
         error_responses = ErrorResponses(
             default=OpenAIChat(),
             metrics=self._metrics,
@@ -272,6 +282,11 @@ class Gateway:
             limits=Http1Limits(body_bytes=settings.max_body_bytes),
             error_body=error_responses.codec_error,
             drain_seconds=settings.drain_seconds,
+            shares=Shares(
+                bodies=self.services.bodies,
+                pace=self.services.pace,
+                connections=ConnectionCounts(settings.connections_per_address),
+            ),
             tls=None
             if tls is None
             else TlsOptions(

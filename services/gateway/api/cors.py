@@ -30,10 +30,11 @@ class Origins:
         patterns = [_pattern(one) for one in origins if _ALL in one and one != _ALL]
         self.exact = [one for one in origins if _ALL not in one or one == _ALL]
         self.pattern = "|".join(patterns) or None
+        self.allows_all = _ALL in self.exact
 
     def allows(self, origin: str) -> bool:
         """True if pages of this origin may send requests."""
-        if _ALL in self.exact or origin in self.exact:
+        if self.allows_all or origin in self.exact:
             return True
         return self.pattern is not None and re.fullmatch(self.pattern, origin) is not None
 
@@ -61,7 +62,6 @@ class Cors:
 
     def __init__(self, app: ASGIApp, origins: Origins) -> None:
         self._app = app
-        self._origins = origins
         self._rules = CORSMiddleware(
             app,
             allow_origins=origins.exact,
@@ -76,19 +76,13 @@ class Cors:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serves one connection."""
         found = (value for name, value in scope.get("headers", ()) if name == b"origin")
-        origin = next(found, None)
-        if origin is None:
+        # a page's WebSocket needs no leave to read; whether it may ask, `Doors` knows
+        if next(found, None) is None or scope["type"] != "http":
             await self._app(scope, receive, send)
-        elif scope["type"] == "http":
+        else:
             # the short way to the socket knows nothing of what is added to the head here
             extensions = {k: v for k, v in scope["extensions"].items() if k != EXTENSION}
             await self._rules({**scope, "extensions": extensions}, receive, send)
-        elif self._origins.allows(origin.decode("latin-1")):
-            # whoever is let in is foreign no longer
-            own = [(name, value) for name, value in scope["headers"] if name != b"origin"]
-            await self._app({**scope, "headers": own}, receive, send)
-        else:
-            await self._app(scope, receive, send)
 
 
 def _pattern(origin: str) -> str:

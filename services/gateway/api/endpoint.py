@@ -12,13 +12,12 @@ from typing_extensions import override
 
 from services.backplane.errors import FleetError, Reason
 from services.gateway.api.access_log import RequestRecord
+from services.gateway.api.body import ClientGoneError
 from services.gateway.api.error_responses import error_headers
 from services.gateway.api.head import (
-    ClientGoneError,
     check_media_type,
     id_headers,
     model_in,
-    read_body,
     read_head,
 )
 from services.gateway.api.request import RequestScope
@@ -76,13 +75,18 @@ class _Endpoint:
         """Serves one request; never raises for anything that the client did."""
         head = read_head(scope)
         record = RequestRecord(self._name, head.request_id)
-        request_scope = RequestScope(self._services.settings, record)
+        incoming = self._services.incoming_body()
+        request_scope = RequestScope(self._services.settings, record, incoming)
         self._services.metrics.requests_open.rise()
         self._services.ticker.watch(request_scope)
         response: DirectResponse | None = None
         body = b""
         try:
-            body = await self._read(head, record, scope, receive)
+            self._services.doors.check(head.headers)
+            record.principal = self._services.auth.principal(head.headers)
+            if scope["method"] != "GET":
+                check_media_type(head)
+                body = await incoming.read(receive)
             request_scope.is_unread = False
             if record.principal:
                 head = dataclasses.replace(head, principal=record.principal)
@@ -116,15 +120,6 @@ class _Endpoint:
             self._services.access_log.write(record)
             if response is not None:
                 await response.aclose()
-
-    async def _read(
-        self, head: Head, record: RequestRecord, scope: Scope, receive: Receive
-    ) -> bytes:
-        record.principal = self._services.auth.principal(head.headers)
-        if scope["method"] == "GET":
-            return b""
-        check_media_type(head)
-        return await read_body(receive, max_bytes=self._services.settings.max_body_bytes)
 
     async def _serve(
         self, body: bytes, head: Head, request_scope: RequestScope, response: DirectResponse
@@ -184,7 +179,7 @@ class GenerationEndpoint(_Endpoint):
         self, body: bytes, head: Head, request_scope: RequestScope, response: DirectResponse
     ) -> None:
         record = request_scope.record
-        decoded = self._dialect.decode(body, head)
+        decoded = await self._services.decoding.run(self._dialect.decode, body, head)
         record.name = decoded.model
         record.stream = decoded.stream
         for request in decoded.requests:

@@ -23,9 +23,10 @@ from services.gateway.telemetry.metrics import GatewayMetrics
 _BY_STATUS: Final[Mapping[int, Reason]] = {
     404: Reason.NOT_FOUND,
     405: Reason.METHOD_NOT_ALLOWED,
-    408: Reason.DEADLINE,
+    408: Reason.BODY_TOO_SLOW,
     413: Reason.BODY_TOO_LARGE,
     415: Reason.UNSUPPORTED_MEDIA_TYPE,
+    429: Reason.RATE_LIMITED,
     503: Reason.SHUTTING_DOWN,
 }
 _INTERNAL_FROM: Final = 500
@@ -88,10 +89,11 @@ class ErrorResponses:
     def codec_error(self, status: int, reason: str, asked: Unanswered) -> Wording:
         """Words what the HTTP/1.1 codec has refused by itself; an `ErrorBody`."""
         error = FleetError(_reason(status), _sentence(reason))
-        head = lone_head(asked.headers)
-        self._note(error, status, asked.path, head.request_id)
-        headers = [*error_headers(error, head.request_id), *self._pages.headers_for(asked.headers)]
-        return Wording(headers, self.envelope(asked.path, asked.headers).error(error, head))
+        return self._worded(error, status, asked.path, asked.headers)
+
+    def refusal(self, error: FleetError, path: str, headers: Mapping[str, str]) -> Wording:
+        """Words what is refused before it reaches any endpoint."""
+        return self._worded(error, error.reason.row.http, path, headers)
 
     async def on_http_exception(self, request: Request, failure: Exception) -> Response:
         """Words what the router has refused."""
@@ -113,6 +115,14 @@ class ErrorResponses:
         del failure
         error = FleetError(Reason.INTERNAL, "The gateway failed; its log says why.")
         return self._response(request, error, _INTERNAL_FROM, None)
+
+    def _worded(
+        self, error: FleetError, status: int, path: str, asked: Mapping[str, str]
+    ) -> Wording:
+        head = lone_head(asked)
+        self._note(error, status, path, head.request_id)
+        headers = [*error_headers(error, head.request_id), *self._pages.headers_for(asked)]
+        return Wording(headers, self.envelope(path, asked).error(error, head))
 
     def _response(
         self, request: Request, error: FleetError, status: int, headers: Mapping[str, str] | None

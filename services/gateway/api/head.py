@@ -1,4 +1,4 @@
-"""Reads a request: its head, its id, its body."""
+"""Reads the head of a request, and its id."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Final
 from urllib.parse import parse_qsl
 
 import msgspec
-from starlette.types import Receive, Scope
+from starlette.types import Scope
 
 from services.backplane.errors import FleetError, Reason
 from services.gateway.dialects.dialect import Head
@@ -20,12 +20,9 @@ _LONGEST_ID: Final = 128
 _TOLERATED_TYPES: Final = frozenset(
     {"", "text/plain", "application/x-www-form-urlencoded", "application/octet-stream"}
 )
+_MOST_SEARCHED_BYTES: Final = 128 << 10
 _PROCESS: Final = secrets.token_hex(6)
 _COUNTER: Final = itertools.count(1)
-
-
-class ClientGoneError(Exception):
-    """The client has left before its whole request was read."""
 
 
 def new_request_id() -> str:
@@ -90,28 +87,6 @@ def check_media_type(head: Head) -> None:
         )
 
 
-async def read_body(receive: Receive, *, max_bytes: int) -> bytes:
-    """The whole body.
-
-    Raises:
-        FleetError: BODY_TOO_LARGE: more than `max_bytes`; the rest is not read.
-        ClientGoneError: it never came to its end.
-    """
-    pieces: list[bytes] = []
-    size = 0
-    while True:
-        message = await receive()
-        if message["type"] == "http.disconnect":
-            raise ClientGoneError
-        piece = message.get("body", b"")
-        size += len(piece)
-        if size > max_bytes:
-            raise FleetError(Reason.BODY_TOO_LARGE, f"The body is larger than {max_bytes} bytes.")
-        if not message.get("more_body", False):
-            return b"".join([*pieces, piece]) if pieces else piece
-        pieces.append(piece)
-
-
 class _Named(msgspec.Struct):
     model: str = ""
 
@@ -120,7 +95,12 @@ _NAMED: Final = msgspec.json.Decoder(_Named)
 
 
 def model_in(body: bytes) -> str:
-    """The model that a body names which could not be read as a whole; empty where it names none."""
+    """The model that a body names which could not be read as a whole; empty where it names none.
+
+    Of a large body nothing is told: to search it would hold everybody up.
+    """
+    if len(body) > _MOST_SEARCHED_BYTES:
+        return ""
     try:
         return _NAMED.decode(body).model
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):

@@ -11,6 +11,7 @@ from typing_extensions import override
 from cortex.v1 import generation_pb2 as generation
 from services.backplane.errors import FleetError, Reason
 from services.gateway.api.access_log import RequestRecord
+from services.gateway.api.body import IncomingBody
 from services.gateway.settings import GatewaySettings
 from services.gateway.streaming.stream import ResponseStream
 from services.gateway.streaming.ticker import Watched
@@ -25,6 +26,7 @@ class RequestScope(Watched):
     """One request while it runs: ends it early where it has to, and is checked by the ticker.
 
     Attributes:
+        body: how it is read, and what it holds of the budget; None where there is none to read.
         record: what its log line will tell.
         requests: the generations of a streamed answer.
         stream: where it is written; None where the answer is not streamed.
@@ -36,6 +38,7 @@ class RequestScope(Watched):
     __slots__ = (
         "_settings",
         "_task",
+        "body",
         "ended_by",
         "is_over",
         "is_unread",
@@ -44,9 +47,12 @@ class RequestScope(Watched):
         "stream",
     )
 
-    def __init__(self, settings: GatewaySettings, record: RequestRecord) -> None:
+    def __init__(
+        self, settings: GatewaySettings, record: RequestRecord, body: IncomingBody | None = None
+    ) -> None:
         self._settings = settings
         self._task = asyncio.current_task()
+        self.body = body
         self.record = record
         self.requests: Sequence[generation.GenerateRequest] = ()
         self.stream: ResponseStream | None = None
@@ -64,6 +70,8 @@ class RequestScope(Watched):
     def close(self) -> None:
         """Ends the watch: the request is over."""
         self.is_over = True
+        if self.body is not None:
+            self.body.release()
         if self.stream is not None:
             self.stream.close()
             self.stream = None
@@ -88,6 +96,9 @@ class RequestScope(Watched):
 
     @override
     def tick(self, now: float, slack: float) -> None:
+        if self.is_unread and self.body is not None and self.body.is_late(now):
+            told = "The rest of the body did not come in time (gateway.body_bytes_per_second)."
+            self.end(FleetError(Reason.BODY_TOO_SLOW, told))
         for sink in self.record.sinks:
             sink.check_silence(
                 now,

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 from typing_extensions import override
 
@@ -13,13 +14,19 @@ from services.backplane.faults import Faults
 from services.gateway.api.access_log import AccessLog, RequestRecord
 from services.gateway.api.auth import Auth
 from services.gateway.api.background import DetachedTasks
-from services.gateway.dialects.dialect import FleetQueries, ListedModel
+from services.gateway.api.body import IncomingBody
+from services.gateway.api.decoding import Decoding
+from services.gateway.api.doors import Doors
+from services.gateway.dialects.dialect import FleetQueries, Head, ListedModel
+from services.gateway.http1.budget import BodyBudget, Pace
 from services.gateway.routing.dispatch import Dispatch
 from services.gateway.routing.fleet_view import FleetView
 from services.gateway.routing.model_list import list_models
 from services.gateway.settings import GatewaySettings
 from services.gateway.streaming.ticker import Ticker
 from services.gateway.telemetry.metrics import GatewayMetrics
+
+T = TypeVar("T")
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,6 +42,10 @@ class GatewayServices:
         metrics: counts requests.
         access_log: writes one line per request.
         detached: owns the generations that nobody waits for.
+        doors: refuses the requests of foreign pages.
+        bodies: the bytes that all bodies share.
+        pace: how slowly a body may come.
+        decoding: runs the decoders of bodies.
         faults: notes what nobody foresaw.
     """
 
@@ -46,7 +57,17 @@ class GatewayServices:
     metrics: GatewayMetrics
     access_log: AccessLog
     detached: DetachedTasks
+    doors: Doors
+    bodies: BodyBudget
+    pace: Pace
+    decoding: Decoding
     faults: Faults
+
+    def incoming_body(self) -> IncomingBody:
+        """A body that is about to be read."""
+        return IncomingBody(
+            max_bytes=self.settings.max_body_bytes, budget=self.bodies, pace=self.pace
+        )
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -55,6 +76,10 @@ class RequestQueries(FleetQueries):
 
     services: GatewayServices
     record: RequestRecord
+
+    @override
+    async def decoded(self, read: Callable[[bytes, Head], T], body: bytes, head: Head) -> T:
+        return await self.services.decoding.run(read, body, head)
 
     @override
     async def count_tokens(self, request: neuron.CountTokensRequest) -> neuron.CountTokensResponse:

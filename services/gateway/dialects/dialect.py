@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from starlette.types import ASGIApp
 
@@ -19,6 +19,8 @@ from cortex.v1 import model_pb2
 from cortex.v1 import neuron_service_pb2 as neuron
 from cortex.v1 import registry_service_pb2 as registry
 from services.backplane.errors import FleetError
+
+T = TypeVar("T")
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -255,6 +257,14 @@ class FleetQueries(Protocol):
 
     The coroutines raise FleetError: MODEL_UNKNOWN and whatever a generation may fail with.
     """
+
+    async def decoded(self, read: Callable[[bytes, Head], T], body: bytes, head: Head) -> T:
+        """What `read` makes of a body; of a large one in a thread, so that nobody waits for it.
+
+        Raises:
+            FleetError: BODY_TOO_LARGE: too many items; or what `read` raises.
+        """
+        ...
 
     async def count_tokens(self, request: neuron.CountTokensRequest) -> neuron.CountTokensResponse:
         """Counts a prompt's tokens. `model` is a name or an alias; the instance is chosen here."""

@@ -7,6 +7,7 @@ request and 20 us a token more than the rest of the gateway together.
 Reading order: `direct` (what the gateway writes answers through), `limits`, `connection`
 (one client), `exchange` (one request and its answer), `reader` (bytes to requests), `head`
 (answers to bytes), `seam` (every private name of Hypercorn and asyncio that is touched),
-`install`. `pumped` is the other implementation of `direct`, over plain ASGI, and chooses between
-the two.
+`install`. `budget` is what all connections share; `stock` and `counted_server` bring it to
+Hypercorn's own parts. `pumped` is the other implementation of `direct`, over plain ASGI, and
+chooses between the two.
 """

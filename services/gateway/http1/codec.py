@@ -7,16 +7,17 @@ from typing import Any, cast
 
 from hypercorn.config import Config
 from hypercorn.events import Closed, Event, RawData
-from hypercorn.protocol.h11 import H11Protocol
 from hypercorn.typing import AppWrapper, ConnectionState, TaskGroup, WorkerContext
 from typing_extensions import override
 
+from services.gateway.http1.budget import Shares
 from services.gateway.http1.connection import Connection
 from services.gateway.http1.exchange import Exchange
 from services.gateway.http1.limits import Refused
 from services.gateway.http1.scope import Peer, build_scope
 from services.gateway.http1.seam import TcpSeam
 from services.gateway.http1.settings import Http1Settings
+from services.gateway.http1.stock import StockH11
 
 
 class CodecConfig(Config):
@@ -24,9 +25,13 @@ class CodecConfig(Config):
 
     Attributes:
         http1: None leaves HTTP/1.1 to stock h11.
+        shares: what the connections share; None bounds nothing of it.
+        refusals: words what is refused before any codec has a connection.
     """
 
     http1: Http1Settings | None = None
+    shares: Shares | None = None
+    refusals: Http1Settings | None = None
     _tls: SSLContext | None = None
 
     @override
@@ -89,7 +94,7 @@ class HttptoolsCodec:
         )
         self._seam = TcpSeam(send)
         self._connection: Connection | None = None
-        self._stock: H11Protocol | None = None
+        self._stock: StockH11 | None = None
 
     async def initiate(self) -> None:
         """Hypercorn: the connection is accepted, and TLS is up."""
@@ -145,7 +150,7 @@ class HttptoolsCodec:
 
     def _hand_over(self, data: bytes) -> None:
         paused = self._connection is not None and self._connection.writer.write_paused
-        self._stock = H11Protocol(*self._arguments)
+        self._stock = StockH11(*self._arguments)
         self._seam.give_back(data, write_paused=paused)
 
 

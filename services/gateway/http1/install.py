@@ -5,31 +5,35 @@ from importlib.metadata import version
 from inspect import signature
 from typing import Any
 
-import hypercorn.protocol
+import hypercorn.asyncio.run
+import hypercorn.protocol.h2
+import hypercorn.protocol.h11
 import structlog
 from hypercorn.config import Config
 from hypercorn.protocol.h11 import H11Protocol
 
 from services.gateway.http1.codec import CodecConfig, HttptoolsCodec
+from services.gateway.http1.counted_server import CountedServer
+from services.gateway.http1.stock import SharingWSStream, StockH11
 
 log = structlog.get_logger()
 
 HYPERCORN_MINOR = "0.18"
 
 
-def choose_codec(app: Any, config: Config, *rest: Any) -> HttptoolsCodec | H11Protocol:
-    """Makes the codec of one connection: ours, or Hypercorn's own, as its server is configured.
+def choose_codec(app: Any, config: Config, *rest: Any) -> HttptoolsCodec | StockH11:
+    """Makes the codec of one connection: ours, or Hypercorn's, as its server is configured.
 
     Hypercorn calls it instead of the class, so that servers with different settings can run in one
     process.
     """
     if isinstance(config, CodecConfig) and config.http1 is not None:
         return HttptoolsCodec(app, config, *rest)
-    return H11Protocol(app, config, *rest)
+    return StockH11(app, config, *rest)
 
 
 def install() -> bool:
-    """Makes Hypercorn ask `choose_codec`; idempotent.
+    """Makes Hypercorn ask `choose_codec` and use the parts in `stock`; idempotent.
 
     Returns:
         False, with a warning in the log, where the installed Hypercorn is not the release that
@@ -40,7 +44,11 @@ def install() -> bool:
     if not found.startswith(HYPERCORN_MINOR + ".") or not _same_constructor(H11Protocol):
         log.warning("http1.codec_not_installed", hypercorn=found, wanted=HYPERCORN_MINOR)
         return False
-    setattr(hypercorn.protocol, "H11Protocol", choose_codec)  # noqa: B010 - a type's name
+    # setattr, because these are names of types
+    setattr(hypercorn.protocol, "H11Protocol", choose_codec)  # noqa: B010
+    setattr(hypercorn.protocol.h11, "WSStream", SharingWSStream)  # noqa: B010
+    setattr(hypercorn.protocol.h2, "WSStream", SharingWSStream)  # noqa: B010
+    setattr(hypercorn.asyncio.run, "TCPServer", CountedServer)  # noqa: B010
     return True
 
 

@@ -1,6 +1,6 @@
 """Bytes to requests: httptools, and the checks that it leaves to the server."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import httptools
@@ -8,6 +8,9 @@ import httptools
 from services.gateway.http1.limits import Http1Limits, Refused, Unanswered
 
 _OVERHEAD_PER_BODY_BYTE = 8
+# What the parser takes besides: RTSP (RFC 2326) and Icecast's protocol.
+_OTHER_PROTOCOLS = (b"RTSP/", b"ICE/")
+_UPGRADING = frozenset({b"upgrade", b"http2-settings"})
 _SPECIAL = frozenset({b"content-length", b"expect", b"transfer-encoding"})
 
 
@@ -79,6 +82,8 @@ class RequestReader:
         self._fed_bytes = 0
         self._wire_bytes = 0
         self._body_bytes = 0
+        # where the request line stands: the portion with it, or all of its portions
+        self._fed = b""
         self.in_head = False
         self.in_body = False
 
@@ -99,10 +104,21 @@ class RequestReader:
             Upgrade: the connection changes its protocol.
         """
         self._fed_bytes = len(data)
+        if not self.in_head:
+            self._fed = data
+        elif not self._headers:
+            self._fed += data
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserUpgrade as upgrade:
-            raise Upgrade(self._replay(), upgrade.args[0]) from None
+            head, consumed = self._asked_head(), upgrade.args[0]
+            if _turns_over(head):
+                raise Upgrade(_encoded(head), consumed) from None
+            # the parser takes nothing behind such a head: another one reads it without the wish
+            self._parser = httptools.HttpRequestParser(self)
+            self.in_head = False
+            self.feed(_encoded(_without_upgrade(head)) + data[consumed:])
+            return
         except httptools.HttpParserCallbackError as error:
             if isinstance(error.__context__, Refused):
                 raise error.__context__ from None
@@ -169,6 +185,11 @@ class RequestReader:
             raise Refused(431, "the request's headers are too large")
 
     def _check(self, head: RequestHead) -> None:
+        line = b"%b %b " % (head.method.encode(), head.target)
+        if not self._fed.startswith(line + b"HTTP/") and any(
+            line + other in self._fed for other in _OTHER_PROTOCOLS
+        ):
+            raise Refused(400, "the request line names another protocol than HTTP")
         if head.http_version not in {"1.1", "1.0"}:
             raise Refused(505, "only HTTP/1.1 and HTTP/1.0 are spoken here")
         hosts = 0
@@ -187,6 +208,9 @@ class RequestReader:
         elif name == b"transfer-encoding":
             if value != b"chunked":
                 raise Refused(501, "of the transfer codings only chunked is known")
+            if head.http_version == "1.0":
+                # RFC 9112, 6.1: its framing may have been read otherwise on the way
+                head.keep_alive = False
         elif value == b"100-continue":
             head.expects_continue = head.http_version == "1.1"
         else:
@@ -210,10 +234,34 @@ class RequestReader:
         if not (done and self._head is not None and not self._head.keep_alive):
             raise Refused(400, f"malformed HTTP: {error}") from None
 
-    def _replay(self) -> bytes:
-        head = self._head
-        if head is None:
+    def _asked_head(self) -> RequestHead:
+        if self._head is None:
             raise Refused(400, "malformed HTTP: an upgrade without a request")
-        lines = [f"{head.method} ".encode(), head.target, f" HTTP/{head.http_version}\r\n".encode()]
-        lines += [b"%b: %b\r\n" % pair for pair in head.headers]
-        return b"".join([*lines, b"\r\n"])
+        return self._head
+
+
+def _encoded(head: RequestHead) -> bytes:
+    lines = [f"{head.method} ".encode(), head.target, f" HTTP/{head.http_version}\r\n".encode()]
+    lines += [b"%b: %b\r\n" % pair for pair in head.headers]
+    return b"".join([*lines, b"\r\n"])
+
+
+def _without_upgrade(head: RequestHead) -> RequestHead:
+    """The same request, without the wish for another protocol."""
+    kept: list[tuple[bytes, bytes]] = []
+    for name, value in head.headers:
+        if name == b"connection":
+            tokens = [token.strip() for token in value.split(b",")]
+            value = b", ".join(one for one in tokens if one.lower() not in _UPGRADING)  # noqa: PLW2901
+        if name not in _UPGRADING and (value or name != b"connection"):
+            kept.append((name, value))
+    return replace(head, headers=kept)
+
+
+def _turns_over(head: RequestHead) -> bool:
+    """True for what another protocol goes on from. A wish for h2c is answered in HTTP/1.1.
+
+    A proxy that does not know h2c would pass on, past its own rules, whatever comes behind it.
+    """
+    asked = (value.strip().lower() for name, value in head.headers if name == b"upgrade")
+    return head.method == "CONNECT" or b"websocket" in asked

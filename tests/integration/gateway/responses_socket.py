@@ -46,6 +46,11 @@ class Socket:
     async def send(self, text: str) -> None:
         self._writer.write(self._protocol.send(TextMessage(text)))
 
+    async def piece(self, text: str, *, is_last: bool = False) -> None:
+        """A piece of a message."""
+        piece = TextMessage(text, message_finished=is_last)
+        self._writer.write(self._protocol.send(piece))
+
     async def told(self) -> list[dict[str, Any]]:
         events: list[dict[str, Any]] = []
         while not events or not _is_last(events[-1]):

@@ -95,7 +95,7 @@ async def test_an_open_gateway_ignores_keys_that_it_does_not_know(fleet: Fleet) 
         ("GET", "/v1/nowhere", 404),
         ("GET", "/v1/chat/completions", 405),
         ("GET", "/v1/messages", 405),
-        ("POST", "/v1/chat/completions/", 404),
+        ("POST", "/v1/chat/completions/more", 404),
     ],
 )
 async def test_what_the_router_refuses_comes_in_an_envelope(

@@ -56,7 +56,7 @@ class AnthropicCount(Lookup):
     @override
     async def answer(self, body: bytes, head: Head, fleet: FleetQueries) -> bytes:
         """The count."""
-        request, edits_context = decode.decode_count(body, head)
+        request, edits_context = await fleet.decoded(decode.decode_count, body, head)
         counted = await fleet.count_tokens(request)
         return encode.count(counted.tokens, head, edits_context=edits_context)
 

@@ -17,6 +17,8 @@ from cortex.v1 import generation_pb2 as generation
 from services.gateway.dialects.common.json_body import bad
 
 _UINT32: Final = 2**32 - 1
+# Each choice has a copy of the prompt.
+_MOST_COPIED_BYTES: Final = 256 << 20
 _MAX_STOPS: Final = 16
 _LONGEST_STOP: Final = 1024
 
@@ -185,7 +187,13 @@ def fill_stop(
 
 
 def choices(request: generation.GenerateRequest, count: int) -> list[generation.GenerateRequest]:
-    """One request per choice; with a seed each choice gets its own, so that they differ."""
+    """One request per choice; with a seed each choice gets its own, so that they differ.
+
+    Raises:
+        FleetError: BAD_REQUEST: all of them together would be too large.
+    """
+    if count > 1 and request.ByteSize() * count > _MOST_COPIED_BYTES:
+        raise bad("n", f"{count} choices of a prompt of this size are too many at once.")
     requests = [request]
     for index in range(1, count):
         other = generation.GenerateRequest()

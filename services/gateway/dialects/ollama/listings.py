@@ -124,7 +124,7 @@ class OllamaEmbed(_OllamaLookup):
     @override
     async def answer(self, body: bytes, head: Head, fleet: FleetQueries) -> bytes:
         """The vectors."""
-        decoded = embeddings.decode(body, head)
+        decoded = await fleet.decoded(embeddings.decode, body, head)
         return embeddings.body(decoded, await fleet.embed(decoded.request))
 
 
@@ -136,7 +136,7 @@ class OllamaEmbedOne(_OllamaLookup):
     @override
     async def answer(self, body: bytes, head: Head, fleet: FleetQueries) -> bytes:
         """The vector."""
-        decoded = embeddings.decode_one(body, head)
+        decoded = await fleet.decoded(embeddings.decode_one, body, head)
         return embeddings.body_of_one(decoded, await fleet.embed(decoded.request))
 
 

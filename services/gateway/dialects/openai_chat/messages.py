@@ -54,7 +54,7 @@ def _turn(one: ChatMessage, path: str, names: dict[str, str]) -> conversation.Me
             return turns.result(one.tool_call_id, _parts(one, path), names=names)
         case "function":
             call_id = one.name or ""
-            return turns.result(call_id, _parts(one, path), names=names | {call_id: call_id})
+            return turns.result(call_id, _parts(one, path), names={call_id: call_id})
         case "system" | "developer":
             return turns.message(conversation.ROLE_SYSTEM, _parts(one, path), one.name)
         case _:

@@ -19,7 +19,7 @@ class OpenAIEmbeddings(Lookup):
     @override
     async def answer(self, body: bytes, head: Head, fleet: FleetQueries) -> bytes:
         """The vectors."""
-        decoded = decode.decode(body, head)
+        decoded = await fleet.decoded(decode.decode, body, head)
         return encode.body(decoded, await fleet.embed(decoded.request))
 
     @override

@@ -15,7 +15,6 @@ import re
 import time
 from collections.abc import Callable, Mapping
 from typing import Any, Final
-from urllib.parse import urlsplit
 
 import msgspec
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -34,7 +33,6 @@ _LANES: Final = 16
 _LANE: Final = re.compile(r"[A-Za-z0-9_.-]{1,256}")
 _OURS: Final = (b"connection", b"upgrade", b"content-length", b"content-type", b"x-request-id")
 _GOING_AWAY: Final = 1001
-_POLICY_VIOLATION: Final = 1008
 
 _TOO_MANY: Final = {
     "type": "invalid_request_error",
@@ -67,9 +65,6 @@ class ResponsesSocket:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serves one connection until the client leaves."""
         await receive()
-        if _is_foreign(scope):
-            await send({"type": "websocket.close", "code": _POLICY_VIOLATION})
-            return
         await send({"type": "websocket.accept"})
         kept = ConnectionResponses(self._store)
         connection = _Connection(self._make(kept), kept, scope, send)
@@ -289,10 +284,3 @@ def _http_scope(scope: Scope) -> Scope:
         "headers": [*headers, (b"content-type", b"application/json")],
         "extensions": {},
     }
-
-
-def _is_foreign(scope: Scope) -> bool:
-    """A page of another site opened the connection: browsers ask nobody before they do."""
-    headers = dict(scope["headers"])
-    origin = headers.get(b"origin")
-    return origin is not None and urlsplit(origin).netloc != headers.get(b"host")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from typing import Any, Final
 
@@ -136,7 +137,8 @@ class CountInput(_StoredLookup):
     @override
     async def answer(self, body: bytes, head: Head, fleet: FleetQueries) -> bytes:
         """The count."""
-        counted = await fleet.count_tokens(decode_count(body, head, self._history))
+        read = functools.partial(decode_count, history=self._history)
+        counted = await fleet.count_tokens(await fleet.decoded(read, body, head))
         return encode({"object": "response.input_tokens", "input_tokens": counted.tokens})
 
 

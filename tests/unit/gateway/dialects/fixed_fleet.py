@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from cortex.v1 import model_pb2
@@ -33,6 +33,9 @@ MODELS = [
 
 class FixedFleet:
     """Answers look-ups out of nothing but the request."""
+
+    async def decoded(self, read: Callable[[bytes, Head], Any], body: bytes, head: Head) -> Any:
+        return read(body, head)
 
     async def count_tokens(self, request: neuron.CountTokensRequest) -> neuron.CountTokensResponse:
         return neuron.CountTokensResponse(tokens=len(request.chat.messages))

@@ -115,3 +115,51 @@ def test_bytes_behind_the_last_request_are_dropped() -> None:
     last = b"GET / HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n"
 
     assert len(read([last + b"whatever", b"more"])) == 1
+
+
+@pytest.mark.parametrize("wish", [b"h2c", b"H2C", b"foo"])
+@pytest.mark.parametrize("size", [1, 7, 1000])
+def test_a_wish_for_another_protocol_than_websocket_is_passed_over(wish: bytes, size: int) -> None:
+    stream = (
+        b"POST /a HTTP/1.1\r\nhost: a\r\nconnection: Upgrade, HTTP2-Settings\r\n"
+        b"upgrade: %b\r\nhttp2-settings: AAMAAABk\r\ncontent-length: 4\r\n\r\nkept"
+        b"GET /b HTTP/1.1\r\nhost: b\r\n\r\n" % wish
+    )
+
+    first, second = read([stream[at : at + size] for at in range(0, len(stream), size)])
+
+    assert first[1:] == [b"kept", True]
+    assert isinstance(first[0], RequestHead)
+    assert first[0].headers == [(b"host", b"a"), (b"content-length", b"4")]
+    assert first[0].keep_alive
+    assert isinstance(second[0], RequestHead)
+    assert second[0].target == b"/b"
+
+
+@pytest.mark.parametrize("protocol", [b"RTSP/1.0", b"RTSP/1.1", b"ICE/1.0"])
+@pytest.mark.parametrize("size", [1, 1000])
+def test_another_protocol_in_the_request_line_is_refused(protocol: bytes, size: int) -> None:
+    method = b"SOURCE" if protocol.startswith(b"ICE") else b"POST"
+    stream = b"%b /a %b\r\nhost: a\r\ncontent-length: 0\r\n\r\n" % (method, protocol)
+
+    with pytest.raises(Refused) as refused:
+        read([stream[at : at + size] for at in range(0, len(stream), size)])
+
+    assert refused.value.status == 400
+
+
+def test_text_about_another_protocol_is_no_other_protocol() -> None:
+    body = b"POST /a RTSP/1.0\r\n"
+    stream = b"POST /a HTTP/1.1\r\nhost: a\r\nuser-agent: x RTSP/1.0\r\ncontent-length: %d\r\n\r\n"
+
+    assert len(read([stream % len(body) + body])) == 1
+
+
+def test_http_1_0_with_a_transfer_coding_ends_its_connection() -> None:
+    head = b"POST / HTTP/1.0\r\nconnection: keep-alive\r\ntransfer-encoding: chunked\r\n\r\n"
+
+    ((found, body, ended),) = read([head + b"2\r\nhi\r\n0\r\n\r\n"])
+
+    assert (body, ended) == (b"hi", True)
+    assert isinstance(found, RequestHead)
+    assert not found.keep_alive

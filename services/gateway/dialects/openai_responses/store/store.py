@@ -54,7 +54,7 @@ log = structlog.get_logger()
 
 
 class ResponsesStore(Responses):
-    """Keeps the newest responses. For one thread.
+    """Keeps the newest responses. For any thread: every statement is a transaction of its own.
 
     Attributes:
         keeps_unstored: False; what is not to be stored is not kept here at all.
@@ -92,8 +92,11 @@ class ResponsesStore(Responses):
         self._trimmer = ThreadPoolExecutor(1, thread_name_prefix="responses-store")
 
     def _connect(self) -> sqlite3.Connection:
+        # threads that decode bodies read from it too; SQLite takes one statement after another
         name = ":memory:" if self._path is None else str(self._path)
-        connection = sqlite3.connect(name, isolation_level=None, timeout=1.0)
+        connection = sqlite3.connect(
+            name, isolation_level=None, timeout=1.0, check_same_thread=False
+        )
         for pragma in ("journal_mode=WAL", "synchronous=NORMAL", "wal_autocheckpoint=0"):
             connection.execute(f"PRAGMA {pragma}")
         return connection

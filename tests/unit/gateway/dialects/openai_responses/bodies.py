@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from typing import Any
 
 from cortex.v1 import conversation_pb2 as conversation
@@ -53,6 +54,9 @@ async def look_up(
 
 class _NoFleet:
     """Nothing here asks the fleet."""
+
+    async def decoded(self, read: Callable[[bytes, Head], Any], body: bytes, head: Head) -> Any:
+        return read(body, head)
 
     async def count_tokens(self, request: neuron.CountTokensRequest) -> neuron.CountTokensResponse:
         raise AssertionError(request)

@@ -1,0 +1,131 @@
+"""Whose requests are let in before anybody looks at their keys: pages of other sites are not.
+
+A browser sends what a page asks for from wherever it stands, also to a gateway on the user's own
+machine or network, and with types such as `text/plain` without asking the gateway first. So a
+request that says that it comes from another site is refused, unless `gateway.cors_origins` allows
+the site. And a page whose name its owner points at 127.0.0.1 (DNS rebinding) is of the same site
+to the browser: it is known by the name that it calls the gateway by.
+Sources: the Fetch standard; Fetch Metadata Request Headers (W3C).
+"""
+
+from __future__ import annotations
+
+import functools
+import ipaddress
+from collections.abc import Iterable, Mapping
+from typing import Final
+from urllib.parse import urlsplit
+
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from services.backplane.errors import FleetError, Reason
+from services.gateway.api.auth import Auth
+from services.gateway.api.cors import Origins
+from services.gateway.api.error_responses import ErrorResponses
+
+_ALL: Final = "*"
+_LOCAL: Final = ("localhost", "host.docker.internal")
+
+
+class Doors:
+    """Refuses requests by the headers that browsers send.
+
+    Args:
+        origins: the sites whose pages may ask.
+        hosts: the names by which the gateway may be called; None: by any.
+    """
+
+    def __init__(self, origins: Origins, hosts: Iterable[str] | None) -> None:
+        self._origins = origins
+        self._hosts = None if hosts is None else frozenset(one.lower() for one in hosts)
+        if self._hosts is not None and _ALL in self._hosts:
+            self._hosts = None
+        self._is_known = functools.lru_cache(maxsize=256)(self._find)
+
+    def check(self, headers: Mapping[str, str]) -> None:
+        """Lets a request in.
+
+        Raises:
+            FleetError: FORBIDDEN: a page of another site has made it, or it calls the gateway by a
+                name that is not its own.
+        """
+        origin = headers.get("origin")
+        host = headers.get("host", "")
+        if origin is not None:
+            if not (self._origins.allows(origin) or _is_own(origin, host)):
+                raise FleetError(
+                    Reason.FORBIDDEN,
+                    f"Pages of {origin} may not ask here; gateway.cors_origins lists those that"
+                    " may.",
+                )
+        elif headers.get("sec-fetch-site") == "cross-site" and not self._origins.allows_all:
+            raise FleetError(
+                Reason.FORBIDDEN,
+                "A page of another site has made this request; gateway.cors_origins lists the"
+                " sites that may.",
+            )
+        if self._hosts is not None and host and not self._is_known(host):
+            raise FleetError(
+                Reason.FORBIDDEN,
+                f"This gateway is not known by the name {host!r}; gateway.allowed_hosts lists its"
+                " names besides localhost and its own host name.",
+            )
+
+    def _find(self, host: str) -> bool:
+        name = _name_of(host)
+        if name in _LOCAL or name.endswith(".localhost") or name in (self._hosts or ()):
+            return True
+        try:
+            ipaddress.ip_address(name)
+        except ValueError:
+            return False
+        return True  # nobody can point an address somewhere else
+
+
+class SocketDoor:
+    """An ASGI app around another: lets WebSockets in, or refuses them at their handshake."""
+
+    def __init__(
+        self, app: ASGIApp, doors: Doors, auth: Auth, error_responses: ErrorResponses
+    ) -> None:
+        self._app = app
+        self._doors = doors
+        self._auth = auth
+        self._error_responses = error_responses
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serves one connection."""
+        headers = {k.decode("latin-1"): v.decode("latin-1") for k, v in scope["headers"]}
+        try:
+            self._doors.check(headers)
+            self._auth.principal(headers)
+        except FleetError as error:
+            await receive()
+            worded = self._error_responses.refusal(error, scope["path"], headers)
+            size = (b"content-length", b"%d" % len(worded.body))
+            await send(
+                {
+                    "type": "websocket.http.response.start",
+                    "status": error.reason.row.http,
+                    "headers": [*worded.headers, size],
+                }
+            )
+            await send({"type": "websocket.http.response.body", "body": worded.body})
+            return
+        await self._app(scope, receive, send)
+
+
+def _name_of(host: str) -> str:
+    """The name in a `Host` header, without its port."""
+    if host.startswith("["):
+        return host[1:].partition("]")[0]
+    name, _, _ = host.partition(":")
+    return name.lower().rstrip(".")
+
+
+def _is_own(origin: str, host: str) -> bool:
+    """True if a page that the gateway itself serves has asked."""
+    try:
+        return bool(host) and urlsplit(origin).netloc == host
+    except ValueError:
+        return False

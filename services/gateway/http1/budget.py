@@ -1,0 +1,97 @@
+"""What all clients together, and each of them, may hold of the gateway."""
+
+from __future__ import annotations
+
+import contextlib
+from collections import Counter
+from collections.abc import Generator
+from dataclasses import dataclass
+
+
+class OverBudgetError(Exception):
+    """More is held already than may be."""
+
+
+class BodyBudget:
+    """The bytes of all bodies and WebSocket messages that are held at one time.
+
+    Attributes:
+        most_bytes: the most.
+        held_bytes: how many there are.
+    """
+
+    def __init__(self, most_bytes: int) -> None:
+        self.most_bytes = most_bytes
+        self.held_bytes = 0
+
+    def take(self, size: int) -> None:
+        """Takes bytes out of the budget.
+
+        Raises:
+            OverBudgetError: there are not so many left; none are taken.
+        """
+        held = self.held_bytes + size
+        if held > self.most_bytes:
+            raise OverBudgetError
+        self.held_bytes = held
+
+    def give_back(self, size: int) -> None:
+        """Gives back what `take` has taken."""
+        self.held_bytes -= size
+
+
+class ConnectionCounts:
+    """The open connections of each address.
+
+    Args:
+        most: how many one address may have.
+    """
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._open: Counter[str] = Counter()
+
+    @contextlib.contextmanager
+    def one(self, address: str) -> Generator[bool]:
+        """Counts a connection while the context is open; False where it is one too many."""
+        self._open[address] += 1
+        try:
+            yield self._open[address] <= self._most
+        finally:
+            self._open[address] -= 1
+            if not self._open[address]:
+                del self._open[address]
+
+
+class Pace:
+    """The least rate at which a body or a message has to come.
+
+    Args:
+        grace_seconds: what it may take besides.
+        bytes_per_second: the least rate.
+    """
+
+    __slots__ = ("_bytes_per_second", "_grace_seconds")
+
+    def __init__(self, *, grace_seconds: float, bytes_per_second: int) -> None:
+        self._grace_seconds = grace_seconds
+        self._bytes_per_second = bytes_per_second
+
+    def seconds(self, received: int) -> float:
+        """How long so many bytes may have taken."""
+        return self._grace_seconds + received / self._bytes_per_second
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shares:
+    """What the connections of one server share.
+
+    Attributes:
+        bodies: the bytes of all bodies and WebSocket messages.
+        pace: how slowly one may come.
+        connections: how many each address has.
+    """
+
+    bodies: BodyBudget
+    pace: Pace
+    connections: ConnectionCounts

@@ -1,0 +1,189 @@
+"""What bodies, messages and connections may take of the gateway, all of them together."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import Any, Self
+
+import httpx
+import pytest
+from wsproto.events import CloseConnection, TextMessage
+
+from tests.integration.gateway.fleet import Fleet, chat_body
+from tests.integration.gateway.responses_socket import connected
+
+HEAD = "POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\ncontent-length: {size}\r\n\r\n"
+
+
+class Trickle:
+    """A client that sends a part of a body and then waits."""
+
+    def __init__(self, fleet: Fleet) -> None:
+        self._fleet = fleet
+
+    async def __aenter__(self) -> Self:
+        host, _, port = self._fleet.gateway.address.rpartition(":")
+        self.reader, self.writer = await asyncio.open_connection(host, int(port))
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self.writer.close()
+
+    async def send(self, size: int, *, of: int = 1_000_000) -> None:
+        self.writer.write(HEAD.format(size=of).encode() + b" " * size)
+        await self.writer.drain()
+
+    async def status(self) -> int:
+        async with asyncio.timeout(10):
+            return int((await self.reader.readline()).split()[1])
+
+
+async def until_held(fleet: Fleet, size: int) -> None:
+    async with asyncio.timeout(10):
+        while fleet.gateway.services.bodies.held_bytes != size:
+            await asyncio.sleep(0.01)
+
+
+async def test_bodies_share_a_budget_that_a_request_gives_back(bare: Fleet) -> None:
+    await bare.start(bodies_bytes=300_000)
+    await bare.add_neuron("n1")
+    async with Trickle(bare) as first, Trickle(bare) as second:
+        await first.send(200_000)
+        await until_held(bare, 200_000)
+        assert (await bare.chat()).status_code == 200  # small ones still fit
+        await second.send(200_000)
+
+        assert await second.status() == 429
+    await until_held(bare, 0)
+    assert (await bare.chat(user="x" * 200_000)).status_code == 200
+    await until_held(bare, 0)
+
+
+async def test_a_body_that_trickles_is_ended(bare: Fleet) -> None:
+    await bare.start(body_seconds=0.3, body_bytes_per_second=100_000, keepalive_seconds=0.2)
+    async with Trickle(bare) as slow:
+        await slow.send(20_000)
+
+        began = asyncio.get_running_loop().time()
+        assert await slow.status() == 408
+        assert 0.4 < asyncio.get_running_loop().time() - began < 3
+    await until_held(bare, 0)
+
+
+async def test_an_http2_body_has_the_same_deadline(bare: Fleet) -> None:
+    await bare.start(body_seconds=0.3, keepalive_seconds=0.2)
+
+    async def body() -> Any:
+        yield b" "
+        await asyncio.sleep(30)
+        yield b" "
+
+    async with httpx.AsyncClient(http1=False, http2=True) as h2, asyncio.timeout(10):
+        url = f"http://{bare.gateway.address}/v1/chat/completions"
+        asking = asyncio.create_task(h2.post(url, content=body()))
+        await until_held(bare, 1)
+        await until_held(bare, 0)
+        asking.cancel()
+        await asyncio.wait({asking})
+
+
+async def test_unfinished_messages_of_sockets_count_and_have_to_come_on(bare: Fleet) -> None:
+    await bare.start(bodies_bytes=300_000, body_seconds=0.5, body_bytes_per_second=1_000_000)
+    async with connected(bare.gateway.address) as one, connected(bare.gateway.address) as two:
+        await one.open("localhost")
+        await two.open("localhost")
+        await one.piece("x" * 200_000)
+        await until_held(bare, 200_000)
+        await two.piece("x" * 200_000)
+
+        refused = await two.event()
+        assert isinstance(refused, CloseConnection)
+        assert refused.code == 1009  # too big
+        late = await one.event()
+        assert isinstance(late, CloseConnection)
+        assert late.code == 1008
+        await until_held(bare, 0)
+
+
+async def test_a_socket_s_message_is_whole_again(bare: Fleet) -> None:
+    await bare.start()
+    await bare.add_neuron("n1")
+    async with connected(bare.gateway.address) as one:
+        await one.open("localhost")
+        said = json.dumps({"type": "response.create", "model": "tiny", "input": "ä" * 1000})
+        await one.piece(said[:500])
+        await one.piece(said[500:], is_last=True)
+
+        assert (await one.told())[-1]["type"] == "response.completed"
+    await until_held(bare, 0)
+
+
+async def test_an_address_has_no_more_connections_than_it_may(bare: Fleet) -> None:
+    await bare.start(connections_per_address=3)
+    await bare.add_neuron("n1")
+    async with Trickle(bare) as a, Trickle(bare), Trickle(bare):
+        await asyncio.sleep(0.1)
+        async with Trickle(bare) as fourth:
+            assert await fourth.status() == 429
+        a.writer.close()
+        async with asyncio.timeout(10):
+            while True:
+                try:
+                    assert (await bare.chat()).status_code in {200, 429}
+                except httpx.TransportError:
+                    continue
+                if (await bare.chat()).status_code == 200:
+                    break
+
+
+async def test_a_body_of_very_many_items_is_refused_by_the_setting_s_name(bare: Fleet) -> None:
+    await bare.start(max_body_items=1000)
+    neuron = await bare.add_neuron("n1")
+    turns = [{"role": "user", "content": "x"}]
+
+    many = await bare.client.post("/v1/chat/completions", json=chat_body(messages=turns * 501))
+    some = await bare.client.post("/v1/chat/completions", json=chat_body(messages=turns * 400))
+    counted = await bare.client.post(
+        "/v1/messages/count_tokens", json={"model": "tiny", "messages": turns * 501}
+    )
+
+    assert (many.status_code, some.status_code, counted.status_code) == (413, 200, 413)
+    assert "gateway.max_body_items" in many.json()["error"]["message"]
+    assert len(neuron.requests) == 1
+
+
+async def test_a_bystander_waits_for_no_large_body(fleet: Fleet) -> None:
+    await fleet.add_neuron("n1")
+    turns = [{"role": "user", "content": "x"}] * 49_000
+    body = json.dumps(chat_body(messages=turns)).encode()
+    loop = asyncio.get_running_loop()
+    pauses = []
+
+    async def watch() -> None:
+        while True:
+            began = loop.time()
+            await asyncio.sleep(0.01)
+            pauses.append(loop.time() - began)
+
+    watching = asyncio.create_task(watch())
+    answers = [fleet.client.post("/v1/chat/completions", content=body) for _ in range(3)]
+    assert [one.status_code for one in await asyncio.gather(*answers)] == [200] * 3
+    watching.cancel()
+
+    assert max(pauses) < 2  # 0.2 s here; the server, its client and the neuron share the loop
+
+
+@pytest.mark.parametrize("data", ['{"a":' * 50_000, "[" * 100_000])
+async def test_deep_bodies_are_refused(fleet: Fleet, data: str) -> None:
+    assert (await fleet.client.post("/v1/responses", content=data)).status_code == 400
+
+
+async def test_a_message_is_text_or_bytes(bare: Fleet) -> None:
+    await bare.start()
+    async with connected(bare.gateway.address) as one:
+        await one.open("localhost")
+        await one.say({"type": "nothing"})
+
+        event = await one.event()
+        assert isinstance(event, TextMessage)
