@@ -179,14 +179,19 @@ async def test_a_call_of_its_own_that_a_sink_breaks_ends_alone(
 
 @pytest.mark.parametrize("name", ["fleet-watch", "ticker", "members", "settling"])
 async def test_a_loop_that_ends_by_itself_ends_readiness_and_then_the_process(
-    fleet: Fleet, name: str
+    fleet: Fleet, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     gate = asyncio.Event()
     await fleet.add_neuron("n1", Script([text("a"), text("b")], gate=gate))
     async with fleet.streamed() as bystander:
-        task = next(one for one in asyncio.all_tasks() if one.get_name() == name)
-        task.cancel()
-        task.uncancel()  # an end that nobody asked for
+        if name == "fleet-watch":  # which survives all but a failure of its own handler
+            for method in ("apply", "distrust"):
+                Once(monkeypatch, FleetView, method).armed = True
+            fleet.registry.put(fleet.neurons[0].described())
+        else:
+            task = next(one for one in asyncio.all_tasks() if one.get_name() == name)
+            task.cancel()
+            task.uncancel()  # an end that nobody asked for
 
         await until(lambda: fleet.gateway.readiness.problem() is not None)
         gate.set()
