@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Protocol
 
-from bench.simulate.neuron import Broken, Neuron
-from bench.simulate.world import Run
+from bench.simulate.neuron import Neuron
+from bench.simulate.world import Broken, Run
 from services.registry.fleet.records import InstanceState, NeuronIdentity, NeuronReport
 from services.registry.placement.orders import LoadOrder, UnloadOrder, UnloadReason
 

@@ -7,7 +7,7 @@ import functools
 import itertools
 from collections.abc import Callable
 
-from bench.simulate.world import World
+from bench.simulate.world import Broken, World
 from services.backplane.errors import FleetError, Reason
 from services.registry.fleet.records import (
     Device,
@@ -33,13 +33,10 @@ class SimulatedInstance:
     revision: int
     state: InstanceState
     load_seconds: float = 0.0
+    is_detached: bool = False
     active: set[int] = dataclasses.field(default_factory=set)
     last_used: float = 0.0
     on_idle: Callable[[], None] | None = None
-
-
-class Broken(Exception):  # noqa: N818 - it is the finding, not an error of the program
-    """An invariant does not hold; the message says which, when and where."""
 
 
 class Neuron:
@@ -81,7 +78,6 @@ class Neuron:
         self._loading: dict[str, int] = {}
         self._orders: dict[int, SimulatedInstance] = {}
         self._cancelled: set[int] = set()
-        self._detached: set[int] = set()
         self.boot()
 
     # -- life ---------------------------------------------------------------------------------
@@ -172,13 +168,12 @@ class Neuron:
             order.profile.revision,
             InstanceState.LOADING,
             seconds,
+            is_detached=order.detach,
         )
         for device in order.device_ids:
             self._loading[device] = order.order_id
         self.instances[held.instance_id] = held
         self._orders[order.order_id] = held
-        if order.detach:
-            self._detached.add(order.order_id)
         self.on_change()
         ends = seconds * (0.3 if fault else 1.0)
         incarnation = self.incarnation
@@ -238,7 +233,7 @@ class Neuron:
 
     def hang_up(self) -> None:
         """The registry's calls are cut: a load that was not detached ends with its caller."""
-        for order_id in [o for o in self._orders if o not in self._detached]:
+        for order_id in [o for o, held in self._orders.items() if not held.is_detached]:
             self.cancel_load(order_id)
 
     def _end_load(self, order_id: int) -> None:

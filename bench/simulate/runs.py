@@ -6,8 +6,8 @@ import multiprocessing
 from typing import NamedTuple
 
 from bench.simulate.fleet import Result, SimulatedFleet
-from bench.simulate.neuron import Broken
 from bench.simulate.scenario import FIFTY, SMALL, Scenario
+from bench.simulate.world import Broken
 
 SCENARIOS = {"fifty": FIFTY, "small": SMALL}
 

@@ -14,6 +14,10 @@ from services.registry.control.control_plane import ControlPlane
 from services.registry.fleet.state import FleetState
 
 
+class Broken(Exception):  # noqa: N818 - it is the finding, not an error of the program
+    """An invariant does not hold; the message says which, when and where."""
+
+
 class World:
     """A heap of events. Nothing here reads a real clock; one seed gives one history."""
 

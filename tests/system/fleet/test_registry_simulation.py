@@ -9,9 +9,9 @@ import pytest
 
 from bench.simulate import replay
 from bench.simulate.fleet import Result, SimulatedFleet
-from bench.simulate.neuron import Broken
 from bench.simulate.runs import run, run_many
 from bench.simulate.scenario import FIFTY, QUICK, SMALL, Faults
+from bench.simulate.world import Broken
 from services.registry.control.decide import Decider
 from services.registry.control.returning import Settling
 from services.registry.fleet.policy import Policy
