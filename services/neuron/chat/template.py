@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import datetime as dt
 import json
+import re
 import types
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, NoReturn
@@ -21,6 +22,7 @@ import jinja2.sandbox
 
 from cortex.v1 import conversation_pb2 as conversation
 from services.backplane.errors import FleetError, Reason
+from services.neuron.chat.calls_in_turns import one_a_turn
 from services.neuron.chat.json_values import loads, well_formed
 from services.neuron.chat.messages import Message, to_messages, to_tools
 from services.neuron.chat.reasoning import SPELLINGS
@@ -30,6 +32,13 @@ from services.neuron.chat.turns import system_texts, variants
 from services.neuron.engine_api.task import Prompt, Segment
 
 _LONGEST_COMPLAINT: Final = 300
+# What templates say that know reasoning by the other name, that show the first call of a turn, and
+# that show each.
+_THINKING: Final = re.compile(
+    r"""\.thinking\b|['"]thinking['"]\s*(?:\]|in\b)|get\(\s*['"]thinking"""
+)
+_ONE_CALL: Final = re.compile(r"""tool_calls(?:['"]\s*\])?\s*(?:\[\s*0\s*\]|\|\s*first)""")
+_EACH_CALL: Final = re.compile(r"""\bin\s+[\w.\[\]'"]*tool_calls""")
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -108,6 +117,8 @@ class ChatTemplate:
             given = self._tokens.guard_all({"tools": tools})
             context = {**self._variables, **self._tokens.guard_all(_own(chat)), **variables}
             messages = [self._guarded(message) for message in to_messages(chat)]
+            if _ONE_CALL.search(self.source) and not _EACH_CALL.search(self.source):
+                messages = one_a_turn(messages)
         except RecursionError as error:
             raise FleetError(Reason.BAD_REQUEST, "The chat's JSON is nested too deeply.") from error
         if self._shows_tools:
@@ -127,6 +138,8 @@ class ChatTemplate:
 
     def _guarded(self, message: Message) -> Message:
         guarded: Message = self._tokens.guard_all(message)
+        if "reasoning_content" in message and _THINKING.search(self.source):
+            guarded["thinking"] = guarded["reasoning_content"]
         if message["role"] == "assistant":
             # Templates cut earlier reasoning out of the model's own turns by its markers.
             guarded["content"] = self._others.guard_all(message["content"])

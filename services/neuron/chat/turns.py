@@ -1,26 +1,24 @@
 """Other orders of the same turns, for templates that refuse the one that came. Pure.
 
 Agents send system turns in mid-conversation, two user turns in a row, and text behind the results
-of tools; many templates raise on each. Mistral's raise on ids of calls that are not nine letters
-and digits. Nothing is dropped here: text only moves, and ids are renamed throughout.
+of tools, or begin with the assistant; many templates raise on each. Nothing is dropped here: text
+only moves, and ids are renamed throughout. For what they raise on in calls see `calls_in_turns`.
 """
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator, Sequence
-from typing import Any, Final
+from typing import Any
 
+from services.neuron.chat.calls_in_turns import one_a_turn, repaired, text_apart
 from services.neuron.chat.messages import Message, concatenated
-
-# mistral-common's rule for ids of calls, which Mistral's templates check.
-_ID_LENGTH: Final = 9
 
 
 def variants(messages: Sequence[Message]) -> Iterator[list[Message]]:
     """The turns as they came, then ever more accommodating orders, without repetitions."""
     seen: list[list[Message]] = []
-    for base in (messages, _short_ids(messages)):
+    fixed = repaired(messages)
+    for base in (messages, fixed, text_apart(one_a_turn(fixed))):
         for turns in (base, _text_in_results(base)):
             for made in _orders(turns):
                 if made not in seen:
@@ -30,7 +28,9 @@ def variants(messages: Sequence[Message]) -> Iterator[list[Message]]:
 
 def _orders(messages: Sequence[Message]) -> Iterator[list[Message]]:
     front = _systems_first(messages)
-    yield from (list(messages), front, _joined(front), _joined(_systems_in_user(front)))
+    joined = _joined(front)
+    yield from (list(messages), front, joined, _user_first(joined))
+    yield _user_first(_joined(_systems_in_user(front)))
 
 
 def system_texts(messages: Sequence[Message]) -> list[str]:
@@ -47,25 +47,12 @@ def _systems_first(messages: Sequence[Message]) -> list[Message]:
     return [{"role": "system", "content": "\n\n".join(texts)}, *rest]
 
 
-def _short_ids(messages: Sequence[Message]) -> list[Message]:
-    """Ids of calls as Mistral's templates want them, the same for a call and its result."""
-    renamed: list[Message] = []
-    for message in messages:
-        new = dict(message)
-        if "tool_calls" in message:
-            new["tool_calls"] = [
-                call | {"id": _short_id(call["id"])} for call in message["tool_calls"]
-            ]
-        if "tool_call_id" in message:
-            new["tool_call_id"] = _short_id(message["tool_call_id"])
-        renamed.append(new)
-    return renamed
-
-
-def _short_id(call_id: str) -> str:
-    if len(call_id) == _ID_LENGTH and call_id.isascii() and call_id.isalnum():
-        return call_id
-    return hashlib.sha256(call_id.encode()).hexdigest()[:_ID_LENGTH]
+def _user_first(messages: Sequence[Message]) -> list[Message]:
+    """An empty turn of the user's before a conversation that the assistant begins."""
+    systems = 1 if messages and messages[0]["role"] == "system" else 0
+    if messages[systems:] and messages[systems]["role"] == "assistant":
+        return [*messages[:systems], {"role": "user", "content": ""}, *messages[systems:]]
+    return list(messages)
 
 
 def _text_in_results(messages: Sequence[Message]) -> list[Message]:
@@ -95,7 +82,7 @@ def _joined(messages: Sequence[Message]) -> list[Message]:
 
 def _merged(first: Message, second: Message) -> Message:
     merged = first | second | {"content": concatenated(first["content"], second["content"])}
-    for key, empty in (("tool_calls", []), ("reasoning_content", "")):
+    for key, empty in (("tool_calls", []), ("reasoning_content", ""), ("thinking", "")):
         if key in merged:
             merged[key] = first.get(key, empty) + second.get(key, empty)
     return merged

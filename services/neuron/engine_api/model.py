@@ -57,6 +57,7 @@ class ModelInfo(Value, frozen=True):
         engine: which engine runs it.
         architecture: `llama`, `qwen2`, …
         chat_template: Jinja source from the model, None where it has none.
+        tool_template: Jinja source that the model has for chats with tools, where it is another.
         control_tokens: every control token's text, as the vocabulary writes it, to its id.
         bos_token, eos_token: their texts, empty where the model has none.
         eos_token_ids: all tokens that end a turn.
@@ -79,6 +80,7 @@ class ModelInfo(Value, frozen=True):
     cache_tokens: int
     vocabulary_size: int
     chat_template: str | None = None
+    tool_template: str | None = None
     control_tokens: dict[str, int] = {}
     bos_token: str = ""
     eos_token: str = ""

@@ -57,12 +57,15 @@ async def adopt(instance: Instance, loaded: Loaded, link: WorkerLink) -> None:
     instance.info = info
     instance.control_tokens = ControlTokens(info.control_tokens)
     source = spec.chat_template or info.chat_template or ""
-    markers = reasoning_markers(spec.reasoning_format, source)
-    style = tool_format(spec.tool_format, source)
+    for_tools = "" if spec.chat_template else info.tool_template or ""
+    markers = reasoning_markers(spec.reasoning_format, source + for_tools)
+    style = tool_format(spec.tool_format, for_tools or source)
     instance.style = ChatStyle(markers, style, info.control_tokens)
     shows_tools = instance.style.tool_format != GENERIC
     try:
         instance.template = _template(source, info, shows_tools=shows_tools) if source else None
+        if for_tools:
+            instance.tool_template = _template(for_tools, info, shows_tools=shows_tools)
     except FleetError as error:
         if spec.chat_template:  # the operator's own: better told now than at the first chat
             raise

@@ -74,6 +74,7 @@ class Instance:
         link: its worker's process, while there is one.
         control_tokens: the model's, to be found in raw prompts.
         template: None where the model has none.
+        tool_template: renders chats with tools, where the model has another for them.
         template_error: why the template cannot be used, if it cannot.
         style: how it marks its reasoning and writes tool calls.
         closing: what ends its reasoning; None where it does not reason.
@@ -95,6 +96,7 @@ class Instance:
     link: WorkerLink | None = None
     control_tokens: ControlTokens = dataclasses.field(default_factory=lambda: ControlTokens(()))
     template: ChatTemplate | None = None
+    tool_template: ChatTemplate | None = None
     template_error: FleetError | None = None
     style: ChatStyle = dataclasses.field(default_factory=lambda: ChatStyle(None, GENERIC))
     closing: Closing | None = None

@@ -100,7 +100,13 @@ def render(
         raise FleetError(
             Reason.WRONG_MODALITY, f"{instance.model} does not see images.", field="messages"
         )
-    return instance.template.render(chat, _reasoning_variables(reasoning))
+    has_tools = chat.tools or any(
+        part.HasField("tool_call") or part.HasField("tool_result")
+        for turn in chat.messages
+        for part in turn.parts
+    )
+    template = (instance.tool_template if has_tools else None) or instance.template
+    return template.render(chat, _reasoning_variables(reasoning))
 
 
 def _new_call_id() -> str:

@@ -101,6 +101,7 @@ def _info(
         cache_tokens=0 if plan.embedding else shape.cache_tokens,
         vocabulary_size=int(config.vocab_size),
         chat_template=folder.chat_template,
+        tool_template=folder.tool_template,
         control_tokens=dict(tokeniser.vocabulary.control),
         bos_token=tokeniser.text(tokeniser.bos_id),
         eos_token=tokeniser.text(eos_id),

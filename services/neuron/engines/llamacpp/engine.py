@@ -91,6 +91,7 @@ class LlamaCppEngine(Engine):
             cache_tokens=0 if plan.embedding else loaded.shape.total_tokens,
             vocabulary_size=tokeniser.size,
             chat_template=metadata.chat_template,
+            tool_template=metadata.tool_template,
             control_tokens=tokeniser.control_tokens,
             bos_token=tokeniser.text(tokeniser.bos_id),
             eos_token=tokeniser.text(tokeniser.eos_id),

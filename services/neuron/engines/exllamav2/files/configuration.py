@@ -196,10 +196,22 @@ class ModelFolder:
         given: Any = self.tokenizer_config.get("chat_template")
         if given is None:
             given = _read(self.path / "chat_template.json").get("chat_template")
-        if isinstance(given, list):  # named templates
-            named = cast("list[Mapping[str, str]]", given)
-            return next((t["template"] for t in named if t.get("name") == "default"), None)
-        return given if isinstance(given, str) else None
+        return given if isinstance(given, str) else self._named_template("default")
+
+    @property
+    def tool_template(self) -> str | None:
+        """Jinja source of the template for chats with tools, None where the model has none."""
+        file = self.path / "additional_chat_templates" / "tool_use.jinja"
+        return (
+            file.read_text(encoding="utf-8") if file.is_file() else self._named_template("tool_use")
+        )
+
+    def _named_template(self, name: str) -> str | None:
+        given: Any = self.tokenizer_config.get("chat_template")
+        if not isinstance(given, list):
+            return None
+        named = cast("list[Mapping[str, str]]", given)
+        return next((t["template"] for t in named if t.get("name") == name), None)
 
     @property
     def eos_token_ids(self) -> tuple[int, ...]:

@@ -45,7 +45,15 @@ class Metadata:
     @property
     def chat_template(self) -> str | None:
         """Jinja source."""
-        raw: bytes | None = self._library.model_chat_template(self._model, None)
+        return self._template(None)
+
+    @property
+    def tool_template(self) -> str | None:
+        """Jinja source of the template for chats with tools; None where the file has none."""
+        return self._template(b"tool_use")
+
+    def _template(self, name: bytes | None) -> str | None:
+        raw: bytes | None = self._library.model_chat_template(self._model, name)
         return None if raw is None else raw.decode("utf-8", "replace")
 
     @property
