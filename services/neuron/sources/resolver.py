@@ -14,7 +14,7 @@ from cortex.v1 import model_pb2 as model
 from services.backplane.errors import FleetError, Reason
 from services.neuron.sources import checksum
 from services.neuron.sources.source import Foreseeing, OnBytes, WeightSource
-from services.neuron.weights import inspect
+from services.neuron.weights import distrust, inspect
 from services.neuron.weights.inspect import Weights
 
 
@@ -115,7 +115,7 @@ class Sources:
             try:
                 here = self.find(model.LoadSpec(model=name, source=text))
             except FleetError as error:
-                problems.append(f"{name}: {error.message}")
+                problems.append(distrust.shown(f"{name}: {error.message}"))
                 continue
             if here is not None:
                 found[name] = here

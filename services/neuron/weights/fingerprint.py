@@ -12,6 +12,8 @@ import pathlib
 from collections.abc import Sequence
 from typing import Final
 
+from services.neuron.weights import distrust
+
 _END_BYTES: Final = 64 << 10
 
 
@@ -22,10 +24,11 @@ def fingerprint(files: Sequence[pathlib.Path]) -> str:
 
     Raises:
         OSError: a file cannot be read.
+        DistrustedError: it is no regular file.
     """
     made = hashlib.sha256()
     for path in files:
-        with path.open("rb") as file:
+        with distrust.opened(path) as file:
             size = os.fstat(file.fileno()).st_size
             made.update(size.to_bytes(8, "little"))
             made.update(file.read(_END_BYTES))

@@ -12,7 +12,7 @@ import pathlib
 import struct
 from typing import Any, BinaryIO, Final
 
-from services.neuron.weights import labels
+from services.neuron.weights import distrust, labels
 
 _MAGIC: Final = b"GGUF"
 _VERSIONS: Final = frozenset({2, 3})
@@ -24,6 +24,8 @@ _STRING: Final = 8
 _ARRAY: Final = 9
 _MOST_KEYS: Final = 10_000
 _LONGEST_STRING: Final = 1 << 20
+_MOST_ITEMS: Final = 1 << 20
+_DEEPEST: Final = 4
 
 
 class BadGgufError(ValueError):
@@ -58,14 +60,16 @@ def read(path: pathlib.Path) -> GgufHeader:
         BadGgufError: it is no GGUF file or is cut off within its header.
         OSError: it cannot be read.
     """
-    with path.open("rb") as file:
-        try:
-            with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped:
-                return _header(_facts(_Reader(mapped)))  # type: ignore[arg-type]
-        except (struct.error, EOFError) as error:
-            raise BadGgufError(f"{path.name} is cut off within its header") from error
-        except ValueError as error:  # an empty file cannot be mapped; bad UTF-8 is no name
-            raise BadGgufError(f"{path.name} is no GGUF file: {error}") from error
+    try:
+        with (
+            distrust.opened(path) as file,
+            mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped,
+        ):
+            return _header(_facts(_Reader(mapped)))  # type: ignore[arg-type]
+    except (struct.error, EOFError) as error:
+        raise BadGgufError(f"{path.name} is cut off within its header") from error
+    except ValueError as error:  # an empty file cannot be mapped; bad UTF-8 is no name
+        raise BadGgufError(f"{path.name} is no GGUF file: {error}") from error
 
 
 def _facts(reader: _Reader) -> dict[str, Any]:
@@ -89,25 +93,27 @@ def _facts(reader: _Reader) -> dict[str, Any]:
 
 
 def _header(facts: dict[str, Any]) -> GgufHeader:
-    architecture = str(facts.get("general.architecture", ""))
+    architecture = distrust.word(facts.get("general.architecture"))
     if not architecture:
         raise BadGgufError("it names no architecture")
 
     def fact(name: str) -> int:
         value = facts.get(f"{architecture}.{name}", 0)
-        return value if isinstance(value, int) else max(value, default=0)
+        values: list[Any] = value if isinstance(value, list) else [value]
+        return max((distrust.whole(name, one) for one in values), default=0)
 
     heads = fact("attention.head_count")
     kv_heads = fact("attention.head_count_kv") or heads
     size = fact("embedding_length") // heads if heads else 0
     width = (fact("attention.key_length") or size) + (fact("attention.value_length") or size)
+    cache = 2 * fact("block_count") * kv_heads * width
     return GgufHeader(
         architecture=architecture,
         max_context_tokens=fact("context_length"),
-        cache_bytes_per_token=2 * fact("block_count") * kv_heads * width,
+        cache_bytes_per_token=distrust.whole("its cache", cache, most=distrust.MOST_BYTES),
         is_embedder=f"{architecture}.pooling_type" in facts,
         quantization=labels.of_gguf(facts.get("general.file_type", -1)),
-        parameter_size=str(facts.get("general.size_label", "")),
+        parameter_size=distrust.word(facts.get("general.size_label")),
     )
 
 
@@ -116,8 +122,11 @@ class _Reader:
 
     def __init__(self, data: BinaryIO | io.BytesIO) -> None:
         self._data = data
+        self._patience = distrust.Patience()
+        self._items = 0
 
     def take(self, size: int) -> bytes:
+        self._patience.check()
         taken = self._data.read(size)
         if len(taken) != size:
             raise EOFError
@@ -132,13 +141,16 @@ class _Reader:
             raise BadGgufError(f"a string of {length} bytes cannot be true")
         return self.take(length).decode("utf-8")
 
-    def value(self, kind: int) -> Any:
+    def value(self, kind: int, depth: int = 0) -> Any:
         if kind == _STRING:
             return self.string()
         if kind == _ARRAY:
             inner: int = self.scalar("<I")
             length: int = self.scalar("<Q")
-            return [self.value(inner) for _ in range(length)]
+            self._items += length
+            if self._items > _MOST_ITEMS or depth > _DEEPEST:
+                raise BadGgufError("so long or so deep a list cannot be true")
+            return [self.value(inner, depth + 1) for _ in range(length)]
         if kind not in _SCALARS:
             raise BadGgufError(f"type {kind} is not known")
         return self.scalar(_SCALARS[kind])

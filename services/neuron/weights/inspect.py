@@ -16,7 +16,7 @@ from typing import Final
 
 from cortex.v1 import model_pb2 as model
 from services.backplane.errors import FleetError, Reason
-from services.neuron.weights import gguf, labels, safetensors
+from services.neuron.weights import distrust, gguf, labels, safetensors
 from services.neuron.weights.fingerprint import fingerprint
 
 _CONFIG: Final = "config.json"
@@ -24,6 +24,7 @@ _CONFIG: Final = "config.json"
 _PART: Final = re.compile(r"-(?P<number>\d{5})-of-(?P<count>\d{5})$")
 _MOST_FILES: Final = 20_000
 _DEEPEST: Final = 4
+_LARGEST_CONFIG_BYTES: Final = 8 << 20
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -78,6 +79,13 @@ def inspect(path: pathlib.Path, *, quant: str = "") -> Weights:
         raise FleetError(
             Reason.MODEL_FILE_BAD, f"{path.name} cannot be read: {error.strerror}."
         ) from error
+    except FleetError:
+        raise
+    except Exception as error:  # whatever lies in a models folder, the neuron goes on
+        said = str(error) if isinstance(error, ValueError) else type(error).__name__
+        raise FleetError(
+            Reason.MODEL_FILE_BAD, f"{path.name} cannot be read: {said[:200]}."
+        ) from error
 
 
 def listing(folders: Sequence[pathlib.Path]) -> tuple[dict[str, Weights], list[str]]:
@@ -94,10 +102,16 @@ def listing(folders: Sequence[pathlib.Path]) -> tuple[dict[str, Weights], list[s
             if name in found:
                 continue
             try:
-                found[name] = inspect(path)
+                found[_checked(name)] = inspect(path)
             except FleetError as error:
-                problems.append(error.message)
+                problems.append(distrust.shown(error.message))
     return found, problems
+
+
+def _checked(name: str) -> str:
+    if distrust.shown(name) != name:
+        raise FleetError(Reason.MODEL_FILE_BAD, f"{name} cannot be a model's name.")
+    return name
 
 
 def stored(found: Mapping[str, Weights]) -> list[model.StoredModel]:
@@ -121,7 +135,7 @@ def described(name: str, weights: Weights) -> model.StoredModel:
         quantization=weights.quantization,
         parameter_size=weights.parameter_size,
     )
-    with contextlib.suppress(OSError):
+    with contextlib.suppress(OSError, ValueError):
         made.modified_at.FromNanoseconds(max(path.stat().st_mtime_ns for path in weights.files))
         made.fingerprint = fingerprint(weights.files)
     return made
@@ -214,7 +228,7 @@ def _parts(first: pathlib.Path) -> list[pathlib.Path]:
 
 
 def _safetensors(path: pathlib.Path, files: Sequence[pathlib.Path]) -> Weights:
-    text = (path / _CONFIG).read_text(encoding="utf-8", errors="replace")
+    text = distrust.text_of(path / _CONFIG, most_bytes=_LARGEST_CONFIG_BYTES)
     made = of_config(path, text, sum(file.stat().st_size for file in files))
     # of quantised ones the numbers in the files are not the parameters
     count = safetensors.count(files) if made.format == "safetensors" else 0
@@ -237,22 +251,29 @@ def of_config(path: pathlib.Path, text: str, size: int) -> Weights:
         names = config.get("architectures") or [""]
         is_bert = config.get("model_type") == "bert"
         config |= config.get("text_config") or {}  # of a model that sees
-        heads = int(config.get("num_attention_heads") or 1)
-        kv_heads = int(config.get("num_key_value_heads") or heads)
-        width = int(config.get("head_dim") or int(config.get("hidden_size", 0)) // heads)
-        cache = 2 * int(config.get("num_hidden_layers", 0)) * kv_heads * width * 2
-        context = int(config.get("max_position_embeddings", 0))
-        method = str((config.get("quantization_config") or {}).get("quant_method", "safetensors"))
-        quantization = labels.of_config(config)
-    except (ValueError, AttributeError, TypeError) as error:
+
+        def number(key: str, otherwise: int = 0) -> int:
+            return distrust.whole(key, config.get(key) or otherwise)
+
+        heads = number("num_attention_heads", 1)
+        kv_heads = number("num_key_value_heads", heads)
+        width = number("head_dim", number("hidden_size") // heads)
+        cache = 2 * number("num_hidden_layers") * kv_heads * width * 2
+        distrust.whole("its cache", cache, most=distrust.MOST_BYTES)
+        context = number("max_position_embeddings")
+        told = (config.get("quantization_config") or {}).get("quant_method", "safetensors")
+        method = distrust.word(told)
+        quantization = distrust.word(labels.of_config(config))
+        architecture = distrust.word(names[0])
+    except (ValueError, AttributeError, TypeError, LookupError, RecursionError) as error:
         raise FleetError(
-            Reason.MODEL_FILE_BAD, f"{path.name}/{_CONFIG} cannot be read: {error}."
+            Reason.MODEL_FILE_BAD, f"{path.name}/{_CONFIG} cannot be read: {str(error)[:200]}."
         ) from error
     return Weights(
         path=path,
         format="bert" if is_bert else method,
         bytes=size,
-        architecture=str(names[0]),
+        architecture=architecture,
         max_context_tokens=context,
         cache_bytes_per_token=0 if is_bert else cache,  # an encoder keeps nothing between texts
         is_embedder=is_bert,

@@ -25,9 +25,9 @@ _DTYPES: Final[Mapping[str, str]] = MappingProxyType(
 _UNITS: Final = ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "K"))
 
 
-def of_gguf(file_type: int) -> str:
+def of_gguf(file_type: object) -> str:
     """What a GGUF file's `general.file_type` means; empty where it is not known."""
-    return _GGUF.get(file_type, "")
+    return _GGUF.get(file_type, "") if isinstance(file_type, int) else ""
 
 
 def of_config(config: Mapping[str, Any]) -> str:

@@ -5,19 +5,24 @@ Source: the format's README: eight bytes of length, then JSON of name to type, s
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import math
+import os
 import pathlib
-from collections.abc import Mapping, Sequence
-from typing import Annotated, Final
+from collections.abc import Generator, Mapping, Sequence
+from typing import Annotated, BinaryIO, Final
 
 import msgspec
+
+from services.neuron.weights import distrust
 
 _LENGTH_BYTES: Final = 8
 # As the format's own library has it.
 _LONGEST_BYTES: Final = 100 << 20
 _METADATA: Final = "__metadata__"
-_Size = Annotated[int, msgspec.Meta(ge=0)]
+_Size = Annotated[int, msgspec.Meta(ge=0, le=1 << 50)]
+_Shape = Annotated[tuple[_Size, ...], msgspec.Meta(max_length=16)]
 
 
 class BadSafetensorsError(ValueError):
@@ -34,7 +39,7 @@ class Tensor(msgspec.Struct, frozen=True):
     """
 
     dtype: str
-    shape: tuple[_Size, ...]
+    shape: _Shape
     data_offsets: tuple[_Size, _Size]
 
     @property
@@ -73,8 +78,8 @@ def read(path: pathlib.Path) -> SafetensorsHeader:
             header cannot be read.
         OSError: it cannot be read.
     """
-    with path.open("rb") as file:
-        size = path.stat().st_size
+    with _opened(path) as file:
+        size = os.fstat(file.fileno()).st_size
         if size < _LENGTH_BYTES:
             raise BadSafetensorsError(f"cut short ({size} bytes)")
         length = int.from_bytes(file.read(_LENGTH_BYTES), "little")
@@ -85,7 +90,7 @@ def read(path: pathlib.Path) -> SafetensorsHeader:
         entries = msgspec.json.decode(text, type=dict[str, msgspec.Raw])
         entries.pop(_METADATA, None)
         tensors = {name: msgspec.json.decode(entry, type=Tensor) for name, entry in entries.items()}
-    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise BadSafetensorsError(f"its header cannot be read: {error}") from error
     for name, tensor in tensors.items():
         if tensor.size_bytes < 0:
@@ -106,4 +111,14 @@ def count(files: Sequence[pathlib.Path]) -> int:
     except BadSafetensorsError:
         return 0
     tensors = [tensor for header in headers for tensor in header.tensors.values()]
-    return sum(math.prod(tensor.shape) for tensor in tensors)
+    numbers = sum(math.prod(tensor.shape) for tensor in tensors)
+    return numbers if numbers <= distrust.MOST_BYTES else 0
+
+
+@contextlib.contextmanager
+def _opened(path: pathlib.Path) -> Generator[BinaryIO]:
+    try:
+        with distrust.opened(path) as file:
+            yield file
+    except distrust.DistrustedError as error:
+        raise BadSafetensorsError(str(error)) from error

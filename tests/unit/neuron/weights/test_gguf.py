@@ -58,7 +58,8 @@ def key(name: bytes, kind: int, value: bytes) -> bytes:
         (head() + key(b"k", 77, b""), "type 77"),
         (head() + key(b"k", 4, b"\1\0\0\0"), "names no architecture"),
         (head() + key(b"\xff\xfe", 4, b"\1\0\0\0"), "no GGUF file"),
-        (head() + key(b"k", 9, struct.pack("<IQ", 4, 1 << 60)), "cut off"),
+        (head() + key(b"k", 9, struct.pack("<IQ", 4, 1 << 60)), "cannot be true"),
+        (head() + key(b"k", 9, struct.pack("<IQ", 4, 1 << 10)), "cut off"),
     ],
 )
 def test_what_cannot_be_a_header_is_told(tmp_path, data, words):
