@@ -6,9 +6,10 @@ path, where the dialect's `FieldRules` say whether that field is ignored or refu
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
+import json
 import re
+import sys
 from collections.abc import Callable, Mapping
 from typing import Any, Final, TypeVar
 
@@ -188,14 +189,31 @@ def object_of(arguments_json: str) -> dict[str, Any]:
     """The arguments of a whole call as the object that an API promises.
 
     What the model wrote may be no JSON, or no object: it is then kept under the key `arguments`.
-    Half of a surrogate pair, which text cannot hold, becomes U+FFFD.
+    Half of a surrogate pair, which text cannot hold, becomes U+FFFD, and a number that is too large
+    the largest that there is.
     """
-    found: Any = arguments_json
-    for text in (arguments_json or "{}", _ESCAPE.sub(_whole_character, arguments_json)):
-        with contextlib.suppress(msgspec.DecodeError):
-            found = msgspec.json.decode(text)
-            break
+    try:
+        found = msgspec.json.decode(arguments_json or "{}")
+    except (msgspec.DecodeError, RecursionError):
+        found = _tolerantly(arguments_json)
     return found if isinstance(found, dict) else {"arguments": found}
+
+
+def _tolerantly(text: str) -> Any:
+    """JSON with what msgspec has no value for; other text as it is."""
+    try:
+        whole = _ESCAPE.sub(_whole_character, text)
+        return json.loads(whole, parse_float=_finite, parse_constant=_no_number)
+    except (ValueError, RecursionError):
+        return text
+
+
+def _finite(number: str) -> float:
+    return max(-sys.float_info.max, min(float(number), sys.float_info.max))
+
+
+def _no_number(word: str) -> float:
+    raise ValueError(word)
 
 
 def _whole_character(escape: re.Match[str]) -> str:

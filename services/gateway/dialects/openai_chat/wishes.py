@@ -45,9 +45,7 @@ _reasoning_fields: Final = operator.attrgetter(
     "chat_template_kwargs",
 )
 _NOTHING_SAID: Final = (None,) * 6
-_guided_fields: Final = operator.attrgetter(
-    "guided_json", "guided_regex", "guided_choice", "guided_grammar"
-)
+_guided_fields: Final = operator.attrgetter("guided_regex", "guided_choice", "guided_grammar")
 
 
 def tools_of(wire: ChatRequest) -> Sequence[conversation.Tool]:
@@ -129,8 +127,8 @@ def constraint_of(wire: ChatRequest) -> generation.OutputConstraint | None:
     if wire.response_format is not None:
         return response_format(wire.response_format)
     if wire.structured_outputs is not None:
-        return _guided(wire.structured_outputs, "structured_outputs.json")
-    if not any(_guided_fields(wire)):
+        return _guided(wire.structured_outputs, "structured_outputs.")
+    if not wire.guided_json and _guided_fields(wire) == (None,) * 3:
         return None
     guided = StructuredOutputs(
         json=wire.guided_json,
@@ -138,7 +136,7 @@ def constraint_of(wire: ChatRequest) -> generation.OutputConstraint | None:
         choice=wire.guided_choice,
         grammar=wire.guided_grammar,
     )
-    return _guided(guided, "guided_json")
+    return _guided(guided, "guided_")
 
 
 def response_format(wish: ResponseFormat) -> generation.OutputConstraint | None:
@@ -161,8 +159,12 @@ def response_format(wish: ResponseFormat) -> generation.OutputConstraint | None:
             )
 
 
-def _guided(wish: StructuredOutputs, path: str) -> generation.OutputConstraint | None:
-    schema = _schema_text(wish.json, path)
+def _guided(wish: StructuredOutputs, prefix: str) -> generation.OutputConstraint | None:
+    for name in ("regex", "choice", "grammar"):
+        if getattr(wish, name) in ("", []):
+            # an answer without the constraint would look like one that keeps it
+            raise bad(prefix + name, "must not be empty.")
+    schema = _schema_text(wish.json, f"{prefix}json")
     if schema:
         return _schema(schema)
     if wish.regex:
@@ -178,9 +180,12 @@ def _schema_text(raw: msgspec.Raw, path: str) -> str:
     """A schema as an object, or as text that holds one, as vLLM takes it."""
     if bytes(raw).lstrip().startswith(b'"'):
         try:
-            raw = msgspec.Raw(msgspec.json.decode(raw, type=str).encode())
+            text = msgspec.json.decode(raw, type=str)
         except msgspec.DecodeError as broken:
             raise not_json(broken) from None
+        if not text.strip():
+            raise bad(path, "must not be empty.")
+        raw = msgspec.Raw(text.encode())
     return schema_text(raw, path)
 
 

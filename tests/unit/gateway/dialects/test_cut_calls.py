@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from typing import Any
 
 import pytest
@@ -131,9 +132,23 @@ def test_ollama_tells_it_as_text(reason: generation.FinishReason.ValueType) -> N
     assert whole["done_reason"] == ("length" if reason == LIMIT else "stop")
 
 
-def test_half_a_surrogate_pair_leaves_a_call_its_shape() -> None:
-    events = [piece(0, r'{"text": "a\\ud83d \ud83d\ude00 \ud83d \n"}', "say")]
-    meant = {"text": "a\\ud83d \U0001f600 \ufffd \n"}
+ODD_ARGUMENTS = {
+    "half a surrogate pair": (
+        r'{"text": "a\\ud83d \ud83d\ude00 \ud83d \n"}',
+        {"text": "a\\ud83d \U0001f600 \ufffd \n"},
+    ),
+    "beyond a double": (
+        '{"text": "x", "most": 1e400, "least": -1e400}',
+        {"text": "x", "most": sys.float_info.max, "least": -sys.float_info.max},
+    ),
+    "no JSON": ('{"text": NaN}', {"arguments": '{"text": NaN}'}),
+    "too deep": ("[" * 5000, {"arguments": "[" * 5000}),
+}
+
+
+@pytest.mark.parametrize(("arguments", "meant"), ODD_ARGUMENTS.values(), ids=ODD_ARGUMENTS.keys())
+def test_odd_arguments_leave_a_call_its_shape(arguments: str, meant: dict[str, Any]) -> None:
+    events = [piece(0, arguments, "say")]
     answer = Answer((), generation.FINISH_REASON_TOOL_CALLS)
 
     def told(made: Made) -> dict[str, Any]:

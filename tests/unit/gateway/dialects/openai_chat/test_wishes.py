@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from cortex.v1 import generation_pb2 as generation
-from tests.unit.gateway.dialects.openai_chat.bodies import TOOL, request_of
+from tests.unit.gateway.dialects.openai_chat.bodies import TOOL, body_of, refusal, request_of
 
 
 def test_a_schema_keeps_the_order_of_its_keys() -> None:
@@ -104,3 +104,26 @@ def test_output_shapes(fields: dict[str, Any], kind: str, value: str | None) -> 
 )
 def test_reasoning_wishes(fields: dict[str, Any], wanted: generation.Reasoning) -> None:
     assert wanted == request_of(**fields).reasoning
+
+
+@pytest.mark.parametrize(
+    ("fields", "field"),
+    [
+        ({"guided_choice": []}, "guided_choice"),
+        ({"guided_regex": ""}, "guided_regex"),
+        ({"guided_grammar": ""}, "guided_grammar"),
+        ({"guided_json": ""}, "guided_json"),
+        ({"structured_outputs": {"choice": []}}, "structured_outputs.choice"),
+        ({"structured_outputs": {"json": " "}}, "structured_outputs.json"),
+    ],
+)
+def test_an_empty_constraint_is_refused_and_never_dropped(
+    fields: dict[str, Any], field: str
+) -> None:
+    assert refusal(body_of(**fields)).field == field
+
+
+def test_a_constraint_that_is_null_is_as_if_left_out() -> None:
+    names = ("guided_json", "guided_regex", "guided_choice", "guided_grammar")
+
+    assert not request_of(**dict.fromkeys(names)).HasField("constraint")
