@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-from collections.abc import Awaitable, Sequence
+from collections.abc import Sequence
 from typing import Final
 
 from starlette.types import Receive, Scope, Send
@@ -275,13 +275,19 @@ class GenerationEndpoint(_Endpoint):
         finally:
             self._services.metrics.streams_open.fall()
 
-    def _run(
+    async def _run(
         self, decoded: DecodedRequest, sinks: Sequence[ChoiceSink], record: RequestRecord
-    ) -> Awaitable[None]:
-        return self._services.dispatch.generate(
-            decoded.model,
-            decoded.requests,
-            sinks,
-            record.served_by,
-            keep_alive_seconds=decoded.keep_alive_seconds,
-        )
+    ) -> None:
+        try:
+            await self._services.dispatch.generate(
+                decoded.model,
+                decoded.requests,
+                sinks,
+                record.served_by,
+                keep_alive_seconds=decoded.keep_alive_seconds,
+            )
+        except FleetError as error:
+            if error.field == "constraint":
+                # what the client did not ask for, its tools do
+                error.field = decoded.constraint_field or "tools"
+            raise

@@ -59,6 +59,8 @@ class DecodedRequest:
             (Ollama's `keep_alive`); 0: unload it after use. None: policy decides.
         detached: takes the answer of a generation that runs in the background. None: the client
             waits for its answer.
+        constraint_field: path of the field that the requests' constraint was made of; empty where
+            there is none.
     """
 
     model: str
@@ -67,6 +69,7 @@ class DecodedRequest:
     detail: Any = None
     keep_alive_seconds: float | None = None
     detached: Detached | None = None
+    constraint_field: str = ""
 
 
 class Detached(Protocol):

@@ -138,3 +138,36 @@ async def test_what_a_client_gets_wrong_is_no_error_of_ours(
     answer = await fleet.client.post(path, content='{"model":"tiny",' + body[1:], headers=JSON)
 
     assert answer.status_code == 400, answer.text
+
+
+_SCHEMA = {"type": "object"}
+_JSON_SCHEMA = {"type": "json_schema", "json_schema": {"name": "x", "schema": _SCHEMA}}
+_TOOL = {"type": "function", "function": {"name": "f", "parameters": _SCHEMA}}
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize(
+    ("shape", "more", "param"),
+    [
+        ("chat", {"response_format": _JSON_SCHEMA}, "response_format.json_schema.schema"),
+        ("chat", {"guided_json": _SCHEMA}, "guided_json"),
+        ("chat", {"structured_outputs": {"regex": "a"}}, "structured_outputs.regex"),
+        ("chat", {"tools": [_TOOL], "tool_choice": "required"}, "tools"),
+        ("completion", {"response_format": _JSON_SCHEMA}, "response_format.json_schema.schema"),
+        (
+            "responses",
+            {"text": {"format": {"type": "json_schema", "name": "x", "schema": _SCHEMA}}},
+            "text.format.schema",
+        ),
+    ],
+)
+async def test_a_bad_constraint_is_told_by_the_clients_own_field(
+    fleet: Fleet, shape: str, more: dict[str, Any], param: str, stream: bool
+) -> None:
+    error = FleetError(Reason.BAD_CONSTRAINT, "The schema is too large.", field="constraint")
+    await fleet.add_neuron("n1", Script([], refuse=error))
+    path, body = SHAPES[shape]
+
+    answer = await fleet.client.post(path, json={"model": "tiny", "stream": stream} | body | more)
+
+    assert (400, param) == (answer.status_code, answer.json()["error"]["param"])

@@ -81,8 +81,17 @@ def decode(body: bytes, head: Head) -> DecodedRequest:
         reasoning=_reasoning(wire, wire.max_tokens),
         work_class=generation.WORK_CLASS_INTERACTIVE,
     )
+    constraint_field = ""
+    if request.HasField("constraint"):
+        constraint_field = (
+            "output_format.schema" if wire.output_format else "output_config.format.schema"
+        )
     return DecodedRequest(
-        model=wire.model, stream=bool(wire.stream), requests=[request], detail=_detail(wire, head)
+        model=wire.model,
+        stream=bool(wire.stream),
+        requests=[request],
+        detail=_detail(wire, head),
+        constraint_field=constraint_field,
     )
 
 

@@ -144,6 +144,7 @@ def _decoded(
         requests=[request],
         detail=OllamaDetail(wire.model, chats, only_loads, bool(wire.logprobs)),
         keep_alive_seconds=keep_alive(wire.keep_alive),
+        constraint_field="" if constraint is None else "format",
     )
 
 

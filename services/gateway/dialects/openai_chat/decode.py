@@ -39,9 +39,10 @@ def decode(body: bytes, head: Head) -> DecodedRequest:
     """
     wire: ChatRequest = READER.read(body)
     _refuse_what_nobody_does(wire)
+    constraint, constraint_field = wishes.constraint_of(wire)
     request = generation.GenerateRequest(
         request_id=head.request_id,
-        constraint=wishes.constraint_of(wire),
+        constraint=constraint,
         reasoning=wishes.reasoning_of(wire),
         top_logprobs=_top_logprobs(wire),
         work_class=work_class(wire.service_tier),
@@ -62,7 +63,11 @@ def decode(body: bytes, head: Head) -> DecodedRequest:
     )
     requests = sampling.choices(request, wire.n or 1)
     return DecodedRequest(
-        model=wire.model, stream=bool(wire.stream), requests=requests, detail=detail
+        model=wire.model,
+        stream=bool(wire.stream),
+        requests=requests,
+        detail=detail,
+        constraint_field=constraint_field,
     )
 
 

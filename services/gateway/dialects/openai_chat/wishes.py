@@ -122,14 +122,14 @@ def _chosen(
     raise bad("tool_choice", "Expected auto, none, required, a function or allowed_tools.")
 
 
-def constraint_of(wire: ChatRequest) -> generation.OutputConstraint | None:
-    """The shape that the output must take, from whichever spelling was used."""
+def constraint_of(wire: ChatRequest) -> tuple[generation.OutputConstraint | None, str]:
+    """The shape that the output must take, and the path of the field that asks for it."""
     if wire.response_format is not None:
-        return response_format(wire.response_format)
+        return response_format(wire.response_format), schema_field(wire.response_format)
     if wire.structured_outputs is not None:
         return _guided(wire.structured_outputs, "structured_outputs.")
     if not wire.guided_json and _guided_fields(wire) == (None,) * 3:
-        return None
+        return None, ""
     guided = StructuredOutputs(
         json=wire.guided_json,
         regex=wire.guided_regex,
@@ -137,6 +137,11 @@ def constraint_of(wire: ChatRequest) -> generation.OutputConstraint | None:
         grammar=wire.guided_grammar,
     )
     return _guided(guided, "guided_")
+
+
+def schema_field(wish: ResponseFormat) -> str:
+    """The path of the schema in `response_format`, whichever of its places it has."""
+    return "response_format.json_schema.schema" if wish.json_schema else "response_format.schema"
 
 
 def response_format(wish: ResponseFormat) -> generation.OutputConstraint | None:
@@ -159,21 +164,28 @@ def response_format(wish: ResponseFormat) -> generation.OutputConstraint | None:
             )
 
 
-def _guided(wish: StructuredOutputs, prefix: str) -> generation.OutputConstraint | None:
-    for name in ("regex", "choice", "grammar"):
-        if getattr(wish, name) in ("", []):
-            # an answer without the constraint would look like one that keeps it
-            raise bad(prefix + name, "must not be empty.")
-    schema = _schema_text(wish.json, f"{prefix}json")
-    if schema:
-        return _schema(schema)
-    if wish.regex:
-        return generation.OutputConstraint(regex=wish.regex)
-    if wish.choice:
-        return generation.OutputConstraint(regex="|".join(re.escape(one) for one in wish.choice))
-    if wish.grammar:
-        return generation.OutputConstraint(grammar=wish.grammar)
-    return any_object() if wish.json_object else None
+def _guided(wish: StructuredOutputs, prefix: str) -> tuple[generation.OutputConstraint | None, str]:
+    """Only null is as if it was left out: what is there and empty asks for nothing that can be."""
+    if bytes(wish.json).strip() not in {b"", b"null"}:
+        path = f"{prefix}json"
+        return _schema(_present(_schema_text(wish.json, path), path)), path
+    if wish.regex is not None:
+        path = f"{prefix}regex"
+        return generation.OutputConstraint(regex=_present(wish.regex, path)), path
+    if wish.choice is not None:
+        path = f"{prefix}choice"
+        regex = "|".join(re.escape(one) for one in wish.choice)
+        return generation.OutputConstraint(regex=_present(regex, path)), path
+    if wish.grammar is not None:
+        path = f"{prefix}grammar"
+        return generation.OutputConstraint(grammar=_present(wish.grammar, path)), path
+    return any_object() if wish.json_object else None, f"{prefix}json_object"
+
+
+def _present(text: str, path: str) -> str:
+    if not text:
+        raise bad(path, "must not be empty.")
+    return text
 
 
 def _schema_text(raw: msgspec.Raw, path: str) -> str:

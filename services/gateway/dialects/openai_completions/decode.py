@@ -103,7 +103,11 @@ def decode(body: bytes, head: Head) -> DecodedRequest:
         choices_per_prompt=count,
     )
     return DecodedRequest(
-        model=wire.model, stream=bool(wire.stream), requests=requests, detail=detail
+        model=wire.model,
+        stream=bool(wire.stream),
+        requests=requests,
+        detail=detail,
+        constraint_field=wishes.schema_field(wish) if (wish := wire.response_format) else "",
     )
 
 

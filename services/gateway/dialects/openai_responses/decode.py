@@ -96,7 +96,11 @@ def decode(body: bytes, head: Head, history: History, response_id: str) -> Decod
     if wire.chat_template_kwargs:
         request.chat.template_variables_json = encode_text(wire.chat_template_kwargs)
     return DecodedRequest(
-        model=wire.model, stream=bool(wire.stream), requests=[request], detail=detail
+        model=wire.model,
+        stream=bool(wire.stream),
+        requests=[request],
+        detail=detail,
+        constraint_field="text.format.schema" if request.HasField("constraint") else "",
     )
 
 

@@ -110,6 +110,7 @@ def test_reasoning_wishes(fields: dict[str, Any], wanted: generation.Reasoning) 
     ("fields", "field"),
     [
         ({"guided_choice": []}, "guided_choice"),
+        ({"guided_choice": [""]}, "guided_choice"),
         ({"guided_regex": ""}, "guided_regex"),
         ({"guided_grammar": ""}, "guided_grammar"),
         ({"guided_json": ""}, "guided_json"),
