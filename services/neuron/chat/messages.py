@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
 from cortex.v1 import conversation_pb2 as conversation
@@ -22,20 +22,22 @@ def to_messages(chat: conversation.Chat) -> list[Message]:
     """The turns of a chat.
 
     Content is always a string where a turn has no image, and never None: templates print `None`.
-    Each tool result is a turn of its own, before the text of the turn that carried it. Arguments of
+    Each tool result is a turn of its own, before the text of the turn that carried it, and results
+    of parallel calls have the order of the calls: many templates tell no ids. Arguments of
     tool calls are objects, which templates iterate over, unless the model wrote no valid JSON.
 
     Raises:
         FleetError: BAD_REQUEST, a turn has no role.
     """
     messages: list[Message] = []
+    parts = _parts_of_turns(chat)
     for index, turn in enumerate(chat.messages):
         role = _ROLES.get(turn.role)
         if role is None:
             raise FleetError(
                 Reason.BAD_REQUEST, "The turn has no role.", field=f"messages.{index}.role"
             )
-        messages.extend(_turn(role, turn))
+        messages.extend(_turn(role, turn.name, parts[index]))
     if not messages:
         raise FleetError(Reason.BAD_REQUEST, "The chat has no messages.", field="messages")
     return messages
@@ -51,8 +53,8 @@ def to_tools(chat: conversation.Chat) -> list[dict[str, Any]] | None:
 def image_data(chat: conversation.Chat) -> tuple[bytes, ...]:
     """The pictures of a chat, in order."""
     parts: list[conversation.Part] = []
-    for turn in chat.messages:
-        for part in turn.parts:
+    for turn in _parts_of_turns(chat):
+        for part in turn:
             parts.extend(part.tool_result.parts if part.HasField("tool_result") else [part])
     return tuple(part.image.data for part in parts if part.HasField("image"))
 
@@ -75,11 +77,46 @@ def _parts(content: Any) -> list[Any]:
     return parts
 
 
-def _turn(role: str, turn: conversation.Message) -> Iterable[Message]:
+def _parts_of_turns(chat: conversation.Chat) -> list[list[conversation.Part]]:
+    """The parts of each turn, where the results behind calls have the order of these calls.
+
+    A result whose id is none of the calls' keeps its place.
+    """
+    turns = [list(turn.parts) for turn in chat.messages]
+    order: dict[str, int] = {}
+    run: list[tuple[int, int]] = []  # where results to these calls stand
+    for index, parts in enumerate(turns):
+        for place, part in enumerate(parts):
+            if part.HasField("tool_result") and part.tool_result.call_id in order:
+                run.append((index, place))
+        if all(part.HasField("tool_result") for part in parts):
+            continue
+        _sort(turns, run, order)
+        run = []
+        calls = [part.tool_call.call_id for part in parts if part.HasField("tool_call")]
+        if calls:
+            order = {call_id: number for number, call_id in enumerate(calls) if call_id}
+    _sort(turns, run, order)
+    return turns
+
+
+def _sort(
+    turns: list[list[conversation.Part]],
+    places: Sequence[tuple[int, int]],
+    order: Mapping[str, int],
+) -> None:
+    """Puts the results that stand in these places into them in the order of their calls."""
+    results = [turns[index][place] for index, place in places]
+    results.sort(key=lambda part: order[part.tool_result.call_id])
+    for (index, place), part in zip(places, results, strict=True):
+        turns[index][place] = part
+
+
+def _turn(role: str, name: str, parts: Sequence[conversation.Part]) -> Iterable[Message]:
     calls: list[Message] = []
     reasoning: list[str] = []
     plain: list[conversation.Part] = []
-    for part in turn.parts:
+    for part in parts:
         match part.WhichOneof("kind"):
             case "tool_result":
                 yield _result(part.tool_result)
@@ -91,13 +128,11 @@ def _turn(role: str, turn: conversation.Message) -> Iterable[Message]:
                 plain.append(part)
             case _:
                 pass  # a kind of a newer contract; the rest of the turn still counts
-    if not (plain or calls or reasoning) and any(
-        part.HasField("tool_result") for part in turn.parts
-    ):
+    if not (plain or calls or reasoning) and any(part.HasField("tool_result") for part in parts):
         return
     message: Message = {"role": role, "content": _content(plain)}
-    if turn.name:
-        message["name"] = turn.name
+    if name:
+        message["name"] = name
     if reasoning:
         message["reasoning_content"] = "".join(reasoning)
     if calls:

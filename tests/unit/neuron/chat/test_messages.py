@@ -132,3 +132,57 @@ def test_a_schema_that_is_no_json_is_refused():
         to_tools(chat(tools=[c.Tool(name="f", parameters_schema_json="{")]))
 
     assert refused.value.field == "tools.0.parameters_schema_json"
+
+
+def calling(*ids: str) -> c.Message:
+    parts = [c.Part(tool_call=c.ToolCall(call_id=i, name="f")) for i in ids]
+    return c.Message(role=c.ROLE_ASSISTANT, parts=parts)
+
+
+def result(call_id: str, *parts: c.Part) -> c.Part:
+    return c.Part(tool_result=c.ToolResult(call_id=call_id, parts=parts or [text(call_id)]))
+
+
+def answering(*ids: str) -> c.Message:
+    return c.Message(role=c.ROLE_TOOL, parts=[result(i) for i in ids])
+
+
+@pytest.mark.parametrize(
+    ("turns", "shown"),
+    [
+        ([calling("a", "b", "c"), *map(answering, "cab")], "abc"),
+        ([calling("a", "b"), answering("b", "a")], "ab"),
+        ([calling("a", "b"), answering("a"), answering("b")], "ab"),
+        ([calling("a", "b"), *map(answering, "bxa")], "axb"),
+        ([calling("a", "b"), *map(answering, "xy")], "xy"),
+        ([calling("", ""), answering("", ""), answering("b")], "b"),
+        # the next calls may have the same ids
+        (
+            [calling("a", "b"), *map(answering, "ba"), calling("b", "a"), *map(answering, "ab")],
+            "abba",
+        ),
+    ],
+)
+def test_results_have_the_order_of_their_calls(turns, shown):
+    made = to_messages(chat(*turns))
+
+    results = [message for message in made if message["role"] == "tool"]
+    assert "".join(message["content"] for message in results) == shown
+    assert all(message["content"] == message["tool_call_id"] for message in results)
+
+
+def test_text_behind_results_stays_behind_them():
+    user = c.Message(role=c.ROLE_USER, parts=[result("b"), result("a"), text("so?")])
+
+    made = to_messages(chat(calling("a", "b"), user, answering("b")))
+
+    assert [m["content"] for m in made] == ["", "a", "b", "so?", "b"]
+
+
+def test_pictures_in_results_move_with_them():
+    def seen(name: str) -> c.Part:
+        return result(name, c.Part(image=c.Image(data=name.encode())))
+
+    user = c.Message(role=c.ROLE_TOOL, parts=[seen("b"), seen("a")])
+
+    assert image_data(chat(calling("a", "b"), user)) == (b"a", b"b")
