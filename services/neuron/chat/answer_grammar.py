@@ -18,9 +18,10 @@ from services.neuron.engine_api.task import Constraint, ConstraintKind
 # An escape, or a slash that would end the expression.
 _SLASH: Final = re.compile(r"\\.|/|\n", re.DOTALL)
 _WHITE_SPACE: Final = r"[\x20\x0A\x0D\x09]{1,20}"
+# `rest` begins as text: models have tokens that hold the end of an opening and more.
 _CALL: Final = """
 call: /\\n{{0,2}}/ ({openings}) rest
-rest: <[*]>*"""
+rest: /(?s:.*)/ <[*]>*"""
 
 
 class Spelling:

@@ -10,6 +10,7 @@ from services.neuron.chat.reasoning import FORMATS
 from services.neuron.chat.stream import ReasoningPiece, TextPiece, ToolCallPiece
 from services.neuron.chat.template import ChatTemplate
 from services.neuron.engine_api.task import Constraint, ConstraintKind
+from services.neuron.engines.common.constraint import ConstraintCompiler
 from tests.doubles.vocabulary import CHATML
 from tests.unit.neuron.chat.schemas.accepting import takes
 from tests.unit.neuron.chat.tool_calls.test_cut import WRITTEN
@@ -172,6 +173,19 @@ def test_a_shaped_text_that_quotes_a_call_is_text():
     said = json.dumps({"a": CALL})
 
     assert said == "".join(piece.text for piece in pieces(made, said))
+
+
+def test_a_token_may_hold_the_end_of_an_opening_and_more():
+    """Otherwise `>` and a line break in one token are forbidden, and the call comes out odd."""
+    pieces = [*(bytes([byte]) for byte in range(256)), b'>\n{"name"', b"<end>"]
+    compiler = ConstraintCompiler(
+        pieces=pieces, special_token_ids=[257], eos_token_id=257, tokenize=list
+    )
+    made = answer(ChatStyle(None, "hermes"), user(tools=[ADD]), constraint=SCHEMA)
+    output = compiler.compile(made.constraint)
+
+    for token in (*b"<tool_call", 256, *b': "add"}\n</tool_call>'):
+        output.accept(token)
 
 
 @pytest.mark.parametrize("name", WRITTEN)
