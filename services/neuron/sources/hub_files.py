@@ -12,6 +12,7 @@ from typing import Final
 import msgspec
 
 from services.backplane.errors import FleetError, Reason
+from services.neuron.weights.inspect import is_model_file
 
 _FORM: Final = re.compile(
     r"(?P<owner>[A-Za-z0-9][\w.-]*)/(?P<name>[A-Za-z0-9][\w.-]*)"
@@ -149,7 +150,7 @@ def _groups(files: Sequence[HubFile]) -> dict[str, list[HubFile]]:
     found: dict[str, list[HubFile]] = {}
     for file in files:
         name = file.path.rpartition("/")[2]
-        if name.endswith(".gguf") and not name.lower().startswith("mmproj"):
+        if is_model_file(name):
             found.setdefault(_SHARD.sub("", name), []).append(file)
     return found
 

@@ -88,6 +88,11 @@ def inspect(path: pathlib.Path, *, quant: str = "") -> Weights:
         ) from error
 
 
+def is_model_file(name: str) -> bool:
+    """Whether a GGUF file of this name holds a model, and not the vision projector of one."""
+    return name.endswith(".gguf") and not name.lower().startswith("mmproj")
+
+
 def listing(folders: Sequence[pathlib.Path]) -> tuple[dict[str, Weights], list[str]]:
     """The models under some folders by name, and what looks like one and is none.
 
@@ -177,11 +182,11 @@ def _candidates(folder: pathlib.Path) -> Iterator[pathlib.Path]:
             return
         if _CONFIG in files and any(name.endswith(".safetensors") for name in files):
             yield here
-        yield from _first_parts([here / name for name in sorted(files) if name.endswith(".gguf")])
+        yield from _first_parts([here / name for name in sorted(files) if is_model_file(name)])
 
 
 def _folder(path: pathlib.Path, quant: str) -> Weights:
-    ggufs = _first_parts(sorted(path.rglob("*.gguf")))
+    ggufs = _first_parts(sorted(each for each in path.rglob("*.gguf") if is_model_file(each.name)))
     if len(ggufs) == 1 and not quant:
         return _gguf(ggufs[0])
     if ggufs:

@@ -83,6 +83,16 @@ def test_a_split_file_is_one_model(tmp_path, monkeypatch):
         inspect.inspect(tmp_path)
 
 
+@pytest.mark.parametrize("projector", ["mmproj-tiny-f16.gguf", "MMPROJ.gguf"])
+def test_a_projector_is_no_model(tmp_path, projector):
+    model = tmp_path / "tiny-f16.gguf"
+    scripted.build(model)
+    scripted.build(tmp_path / projector)
+
+    assert inspect.inspect(tmp_path).path == model
+    assert ["tiny-f16"] == list(inspect.listing([tmp_path])[0])
+
+
 def test_hidden_folders_are_not_entered_and_missing_ones_are_empty(tmp_path):
     (tmp_path / ".fetch-1").mkdir()
     scripted.build(tmp_path / ".fetch-1" / "half.gguf")
