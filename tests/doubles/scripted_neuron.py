@@ -232,7 +232,9 @@ class ScriptedNeuron(neuron_grpc.NeuronServiceServicer):
             raise self.unary_refusals.pop(0)
         vectors = [neuron.Embedding(values=[0.5, 0.25]) for _ in request.inputs]
         return neuron.EmbedResponse(
-            embeddings=vectors, prompt_tokens=3, instance_id=request.instance_id
+            embeddings=vectors,
+            prompt_tokens=3 if vectors else 0,
+            instance_id=request.instance_id,
         )
 
 

@@ -72,17 +72,17 @@ class Measures:
         return answer
 
     async def embed(self, request: neuron.EmbedRequest) -> neuron.EmbedResponse:
-        """One vector per input."""
+        """One vector per input; without any the model, of whatever kind, is only loaded."""
         instance = self._instances.admit(request.model, request.instance_id)
         info, link = instance.info, instance.link
         assert info is not None
         assert link is not None, "a READY instance has a worker"
+        if not request.inputs:
+            return neuron.EmbedResponse(instance_id=instance.instance_id)
         if not info.embedding_size:
             raise FleetError(
                 Reason.WRONG_MODALITY, f"{instance.model} makes no vectors.", field="model"
             )
-        if not request.inputs:
-            raise FleetError(Reason.BAD_REQUEST, "There is nothing to embed.", field="inputs")
         size = request.dimensions if request.HasField("dimensions") else info.embedding_size
         if not 1 <= size <= info.embedding_size:
             raise FleetError(

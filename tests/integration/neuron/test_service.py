@@ -295,7 +295,6 @@ async def test_vectors_come_in_order_and_can_be_cut(host):
 @pytest.mark.parametrize(
     ("fields", "field"),
     [
-        ({}, "inputs"),
         ({"inputs": [neuron.EmbedInput(text="a"), neuron.EmbedInput(text="")]}, "inputs.1"),
         ({"inputs": [neuron.EmbedInput(text="a")], "dimensions": 0}, "dimensions"),
         ({"inputs": [neuron.EmbedInput(text="a")], "dimensions": 4096}, "dimensions"),
@@ -322,6 +321,14 @@ async def test_embedding_with_a_generator_is_the_wrong_modality(host):
     request = neuron.EmbedRequest(model="bravo", inputs=[neuron.EmbedInput(text="x")])
 
     assert (await refusal(host.stub.Embed(request))).reason is Reason.WRONG_MODALITY
+
+
+async def test_embedding_nothing_asks_for_no_modality(host):
+    ready = await host.load("bravo")
+
+    answer = await host.stub.Embed(neuron.EmbedRequest(model="bravo"))
+
+    assert answer == neuron.EmbedResponse(instance_id=ready.instance_id)
 
 
 async def test_status_lists_disk_devices_and_identity(host):

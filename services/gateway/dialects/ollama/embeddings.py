@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Final
 
 from cortex.v1 import neuron_service_pb2 as neuron
 from services.gateway.dialects.common.json_body import encode
@@ -12,9 +11,6 @@ from services.gateway.dialects.dialect import Head
 from services.gateway.dialects.ollama.decode import model_name
 from services.gateway.dialects.ollama.fields import EMBED, EmbedRequest
 
-# Costs a token, and is not told: clients load models by embedding nothing.
-_NOTHING: Final = " "
-
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class DecodedEmbed:
@@ -22,13 +18,11 @@ class DecodedEmbed:
 
     Attributes:
         model: as the client spelled it.
-        request: for the fleet.
-        only_loads: there was nothing to embed: the model is only to be loaded.
+        request: for the fleet; without inputs it only loads the model.
     """
 
     model: str
     request: neuron.EmbedRequest
-    only_loads: bool = False
 
 
 def decode(body: bytes, head: Head) -> DecodedEmbed:
@@ -55,21 +49,21 @@ def _decoded(wire: EmbedRequest, head: Head, inputs: list[neuron.EmbedInput]) ->
     request = neuron.EmbedRequest(
         request_id=head.request_id,
         model=model_name(wire.model),
-        inputs=inputs or [neuron.EmbedInput(text=_NOTHING)],
+        inputs=inputs,
         dimensions=wire.dimensions,
         truncate=wire.truncate is not False,
     )
-    return DecodedEmbed(wire.model, request, only_loads=not inputs)
+    return DecodedEmbed(wire.model, request)
 
 
 def body(decoded: DecodedEmbed, answer: neuron.EmbedResponse) -> bytes:
     """The body of the answer."""
-    vectors = [] if decoded.only_loads else [list(one.values) for one in answer.embeddings]
-    tokens = 0 if decoded.only_loads else answer.prompt_tokens
+    vectors = [list(one.values) for one in answer.embeddings]
+    tokens = answer.prompt_tokens
     return encode({"model": decoded.model, "embeddings": vectors, "prompt_eval_count": tokens})
 
 
-def body_of_one(decoded: DecodedEmbed, answer: neuron.EmbedResponse) -> bytes:
+def body_of_one(answer: neuron.EmbedResponse) -> bytes:
     """The body of the answer of the older path."""
-    vector = [] if decoded.only_loads else list(answer.embeddings[0].values)
+    vector = list(answer.embeddings[0].values) if answer.embeddings else []
     return encode({"embedding": vector})

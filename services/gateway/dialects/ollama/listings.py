@@ -137,7 +137,7 @@ class OllamaEmbedOne(_OllamaLookup):
     async def answer(self, body: bytes, head: Head, fleet: FleetQueries) -> bytes:
         """The vector."""
         decoded = await fleet.decoded(embeddings.decode_one, body, head)
-        return embeddings.body_of_one(decoded, await fleet.embed(decoded.request))
+        return embeddings.body_of_one(await fleet.embed(decoded.request))
 
 
 class OllamaUnsupported(_OllamaLookup):

@@ -42,7 +42,7 @@ class FixedFleet:
 
     async def embed(self, request: neuron.EmbedRequest) -> neuron.EmbedResponse:
         vectors = [neuron.Embedding(values=[0.5, -1.0]) for _ in request.inputs]
-        return neuron.EmbedResponse(embeddings=vectors, prompt_tokens=7)
+        return neuron.EmbedResponse(embeddings=vectors, prompt_tokens=7 if vectors else 0)
 
     def models(self) -> Sequence[ListedModel]:
         return MODELS

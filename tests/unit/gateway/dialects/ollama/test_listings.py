@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from services.backplane.errors import FleetError
@@ -34,3 +36,12 @@ async def test_ollama_embeddings() -> None:
 
     assert ("m:latest", 2, 7) == (many["model"], len(many["embeddings"]), many["prompt_eval_count"])
     assert [0.5, -1.0] == one["embedding"]
+
+
+@pytest.mark.parametrize("body", [{"input": ""}, {"input": []}, {"keep_alive": "5m"}])
+async def test_embedding_nothing_is_told_as_nothing(body: dict[str, Any]) -> None:
+    many = await look_up_in(listings.OllamaEmbed(), {"model": "m", **body})
+    one = await look_up_in(listings.OllamaEmbedOne(), {"model": "m", "prompt": ""})
+
+    assert ([], 0) == (many["embeddings"], many["prompt_eval_count"])
+    assert [] == one["embedding"]
