@@ -58,7 +58,8 @@ class NeuronSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
         max_sequences: most sequences decoded together, unless a load says otherwise.
         max_context_tokens: cap on every model's context; unset is the model's own.
         cache_tokens: cache shared by the sequences of a model; unset is the engine's own choice.
-        max_queued: most requests that wait for a place, per model.
+        max_queued: most requests that wait for a place, per model; in a full queue the principal
+            that has most makes room for one that has less.
         queue_timeout_seconds: longest wait for a place.
         slow_reader_seconds: how long a reader may take nothing before its request is ended.
         drain_seconds: how long running requests may take to end at unload and at shutdown.

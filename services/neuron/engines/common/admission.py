@@ -5,6 +5,7 @@ Pure: time is passed in (monotonic seconds), nothing is awaited.
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 from collections import deque
 from typing import Final, Generic, TypeVar
@@ -45,8 +46,8 @@ class Waiting(Generic[Item]):
 class AdmissionQueue(Generic[Item]):
     """Items that wait, in two classes (interactive and batch); `pop` says who goes next.
 
-    Bound: `max_queued` items in all. Nothing leaves except by `pop`, `remove` or `expire`, so a
-    cancelled item cannot leak its place.
+    Bound: `max_queued` items in all. Nothing leaves except by `pop`, `remove`, `expire`, or by a
+    `push` for which it has to make room, so a cancelled item cannot leak its place.
     """
 
     def __init__(self, *, max_queued: int, timeout_seconds: float) -> None:
@@ -67,16 +68,35 @@ class AdmissionQueue(Generic[Item]):
     def __len__(self) -> int:
         return len(self._interactive) + len(self._batch)
 
-    def push(self, item: Item, *, key: int, principal: str, is_batch: bool, now: float) -> None:
+    def push(
+        self, item: Item, *, key: int, principal: str, is_batch: bool, now: float
+    ) -> Waiting[Item] | None:
         """Adds an item behind its principal's others.
 
+        Returns: what had to make room for it: in a full queue the newest item of the principal
+            that has most, as long as that principal still has as many as this one then.
+
         Raises:
-            QueueFullError: `max_queued` items wait already.
+            QueueFullError: `max_queued` items wait already, and its principal has its share.
         """
-        if len(self) >= self._max_queued:
-            raise QueueFullError
+        displaced = self._make_room(principal) if len(self) >= self._max_queued else None
         waiting = Waiting(key, item, principal, is_batch, now)
         (self._batch if is_batch else self._interactive).append(waiting)
+        return displaced
+
+    def _make_room(self, principal: str) -> Waiting[Item]:
+        everything = (*self._interactive, *self._batch)
+        held = collections.Counter(waiting.principal for waiting in everything)
+        heaviest = max(held, key=held.__getitem__, default=principal)
+        if held[heaviest] - 1 < held[principal] + 1:
+            raise QueueFullError
+        # Of equally new ones a batch item, which stands behind.
+        newest = max(
+            enumerate(waiting for waiting in everything if waiting.principal == heaviest),
+            key=lambda numbered: (numbered[1].since, numbered[0]),
+        )[1]
+        self.remove(newest.key)
+        return newest
 
     def peek(self) -> Waiting[Item] | None:
         """What `pop` would give, or None."""

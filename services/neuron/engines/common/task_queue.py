@@ -48,14 +48,16 @@ class TaskQueue(Generic[Item]):
     def __len__(self) -> int:
         return len(self._queue)
 
-    def push(self, item: Item, task: Task, *, now: float) -> None:
+    def push(self, item: Item, task: Task, *, now: float) -> tuple[Item, Failed] | None:
         """Adds a task's item behind its principal's others.
 
+        Returns: what had to make room for it, with its QUEUE_FULL; see `AdmissionQueue.push`.
+
         Raises:
-            FleetError: QUEUE_FULL, as many wait as may.
+            FleetError: QUEUE_FULL, as many wait as may, and of its principal its share.
         """
         try:
-            self._queue.push(
+            displaced = self._queue.push(
                 item,
                 key=task.task_id,
                 principal=task.principal,
@@ -63,14 +65,11 @@ class TaskQueue(Generic[Item]):
                 now=now,
             )
         except QueueFullError as error:
-            waiting = len(self._queue)
-            raise FleetError(
-                Reason.QUEUE_FULL,
-                f"{waiting} requests wait for this model already.",
-                retry_after_seconds=self._pace.seconds_until(waiting),
-                facts={"queued": str(waiting)},
-            ) from error
+            raise self._full() from error
         self._has_moved = True
+        if displaced is None:
+            return None
+        return displaced.item, failed(displaced.key, self._full())
 
     def peek(self) -> Waiting[Item] | None:
         """What `pop` would give, or None."""
@@ -109,6 +108,15 @@ class TaskQueue(Generic[Item]):
     def note_end(self, seconds: float) -> None:
         """Counts a task that ran so long and ended well; waiting times are estimated from these."""
         self._pace.note(seconds)
+
+    def _full(self) -> FleetError:
+        waiting = len(self._queue)
+        return FleetError(
+            Reason.QUEUE_FULL,
+            f"{waiting} requests wait for this model already.",
+            retry_after_seconds=self._pace.seconds_until(waiting),
+            facts={"queued": str(waiting)},
+        )
 
     def _timed_out(self, seconds: float) -> FleetError:
         return FleetError(

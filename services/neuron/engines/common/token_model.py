@@ -11,7 +11,7 @@ from typing_extensions import override
 
 from services.backplane.errors import FleetError, Reason, context_too_long
 from services.neuron.engine_api.engine import LoadedModel
-from services.neuron.engine_api.events import Event, failed
+from services.neuron.engine_api.events import Event, Failed, failed
 from services.neuron.engine_api.model import ModelInfo, ModelStats
 from services.neuron.engine_api.task import Prompt, Task
 from services.neuron.engines.common.task_queue import TaskQueue
@@ -60,9 +60,12 @@ class GeneratingModel(TokenModel, Generic[Item]):
     def submit(self, task: Task, token_ids: Sequence[int]) -> None:
         try:
             item = self._receive(task, token_ids)
-            self._queue.push(item, task, now=time.monotonic())
+            displaced = self._queue.push(item, task, now=time.monotonic())
         except FleetError as error:
             self._events.append(failed(task.task_id, error))
+            return
+        if displaced is not None:
+            self._drop(*displaced)
 
     @override
     def step(self) -> list[Event]:
@@ -91,11 +94,14 @@ class GeneratingModel(TokenModel, Generic[Item]):
             FleetError: it can never run.
         """
 
-    def _expire(self, now: float) -> list[Item]:
-        """Fails what has waited too long by now (monotonic seconds), and returns it."""
-        late = self._queue.expire(now)
-        self._events += [failure for _, failure in late]
-        return [item for item, _ in late]
+    def _expire(self, now: float) -> None:
+        """Fails what has waited too long by now (monotonic seconds)."""
+        for item, failure in self._queue.expire(now):
+            self._drop(item, failure)
+
+    def _drop(self, item: Item, failure: Failed) -> None:
+        """Fails what has left the queue without a turn."""
+        self._events.append(failure)
 
     @abc.abstractmethod
     def _admit(self, now: float) -> None:

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from typing_extensions import override
 
 from services.backplane.errors import FleetError, Reason
-from services.neuron.engine_api.events import Started, failed
+from services.neuron.engine_api.events import Failed, Started, failed
 from services.neuron.engine_api.model import EnginePoisoned, ModelInfo, ModelStats
 from services.neuron.engine_api.task import Task
 from services.neuron.engines.common.task_queue import TaskQueue
@@ -111,11 +111,9 @@ class Loop(GeneratingModel[Stream]):
         return self._factory.make_stream(task, token_ids)
 
     @override
-    def _expire(self, now: float) -> list[Stream]:
-        late = super()._expire(now)
-        for stream in late:
-            self._forget(stream)
-        return late
+    def _drop(self, item: Stream, failure: Failed) -> None:
+        super()._drop(item, failure)
+        self._forget(item)
 
     @override
     def _admit(self, now: float) -> None:

@@ -170,3 +170,49 @@ def test_the_average_follows_slowly() -> None:
     pace.note(20)
 
     assert pace.seconds_until(0) == 12
+
+
+def test_the_newest_of_the_heaviest_makes_room_for_another_principal() -> None:
+    line = Line(max_queued=4)
+    for key in range(4):
+        line.push(key, "hog", now=float(key))
+
+    first = line.queue.push(10, key=10, principal="bob", is_batch=False, now=9.0)
+    second = line.queue.push(11, key=11, principal="bob", is_batch=False, now=9.5)
+
+    assert first is not None
+    assert second is not None
+    assert [first.key, second.key] == [3, 2]
+    with pytest.raises(QueueFullError):  # they have two places each now
+        line.push(12, "bob", now=10.0)
+    with pytest.raises(QueueFullError):
+        line.push(4, "hog", now=10.0)
+    assert sorted(line.pop_all()) == [0, 1, 10, 11]
+
+
+def test_in_a_queue_of_single_places_nobody_makes_room() -> None:
+    line = Line(max_queued=3)
+    for key, who in enumerate(["ann", "bob", "cid"]):
+        line.push(key, who)
+
+    with pytest.raises(QueueFullError):
+        line.push(3, "dan")
+
+
+@given(st.lists(st.sampled_from("abcde"), max_size=60), st.integers(1, 12))
+def test_nobody_who_has_less_than_an_equal_share_is_refused(whos: list[str], places: int) -> None:
+    line = Line(max_queued=places)
+    held: dict[int, str] = {}
+    for key, who in enumerate(whos):
+        before = list(held.values())
+        try:
+            displaced = line.queue.push(key, key=key, principal=who, is_batch=False, now=float(key))
+        except QueueFullError:
+            share = len(before) / len({*before, who})
+            assert before.count(who) + 1 > share
+            continue
+        held[key] = who
+        if displaced is not None:
+            del held[displaced.key]
+    assert len(held) <= places
+    assert sorted(line.pop_all()) == sorted(held)

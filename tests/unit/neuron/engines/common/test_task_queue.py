@@ -56,3 +56,14 @@ def test_who_waits_too_long_hears_how_long() -> None:
     assert (item, failure.task_id, failure.reason) == ("item 1", 1, "QUEUE_TIMEOUT")
     assert failure.message.endswith("within 5.2 seconds.")
     assert len(waiting) == 0
+
+
+def test_who_makes_room_hears_that_the_queue_is_full() -> None:
+    waiting = queue(1, 2, 3, max_queued=3)
+
+    displaced = waiting.push("of bob", Task(9, "i", Prompt(), principal="bob"), now=1)
+
+    assert displaced is not None
+    item, failure = displaced
+    assert (item, failure.task_id, failure.reason) == ("item 3", 3, "QUEUE_FULL")
+    assert [number for number, _ in places(waiting)] == [1, 9, 2]
