@@ -6,6 +6,7 @@ Source: llguidance 1.9 (`LLMatcher`, `fill_next_token_bitmask`).
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import Callable, Generator, Iterable, Sequence
 from types import MappingProxyType
 from typing import Any, Final
@@ -18,8 +19,18 @@ from numpy.typing import NDArray
 from services.neuron.engine_api.task import Constraint, ConstraintKind
 from services.neuron.engines.common.logprobs import Row
 
-# Unbounded white space is where small models lose themselves for ever.
-_JSON_OPTIONS: Final = MappingProxyType({"whitespace_pattern": r"[\x20\x0A\x0D\x09]{1,20}"})
+# White space is where small models lose themselves. Between two of its marks JSON has two spaces, or
+# a line break and what is indented.
+_JSON_OPTIONS: Final = MappingProxyType(
+    {"whitespace_pattern": r"\x20{1,2}|\x0D?\x0A(\x20{0,32}|\x09{0,8})"}
+)
+# Of 1.9, `LLParserLimits`: about 7 ms of a step, and schemas ten times as large as those in use.
+_LIMITS: Final = llguidance.LLParserLimits(step_lexer_fuel=100_000, max_grammar_size=30_000)
+_BUDGET_SECONDS: Final = 0.5
+"""Processor time that an output's constraint may be behind: the first steps build what later ones
+use."""
+_STEP_SECONDS: Final = 0.002
+"""What each step adds to the budget: several times what the masks of real schemas take."""
 # llguidance's tree of tokens is no deeper; of 1.9, `PARENT_BITS` in toktrie.
 _LONGEST_PIECE_BYTES: Final = 1024
 ANY_OBJECT: Final = '{"type": "object"}'
@@ -81,7 +92,7 @@ class ConstraintCompiler:
                 grammar = _grammar(constraint)
             except ValueError as error:
                 raise _refused(constraint, str(error)) from error
-            matcher = llguidance.LLMatcher(tokenizer, grammar, log_level=0)
+            matcher = llguidance.LLMatcher(tokenizer, grammar, log_level=0, limits=_LIMITS)
         if matcher.is_error():
             raise _refused(constraint, matcher.get_error())
         return OutputConstraint(matcher, tokenizer.vocab_size)
@@ -93,6 +104,7 @@ class OutputConstraint:
     def __init__(self, matcher: llguidance.LLMatcher, vocabulary_size: int) -> None:
         self._matcher = matcher
         self._bitmask = llguidance.numpy.allocate_token_bitmask(1, vocabulary_size)
+        self._budget = _BUDGET_SECONDS
 
     @property
     def is_finished(self) -> bool:
@@ -101,7 +113,10 @@ class OutputConstraint:
 
     def bitmask(self) -> NDArray[np.int32]:
         """(ceil(vocabulary / 32),) int32: bit i of word j is set where token 32 j + i may come."""
+        begun = time.thread_time()
         llguidance.numpy.fill_next_token_bitmask(self._matcher, self._bitmask, 0)
+        self._budget = min(self._budget + _STEP_SECONDS, _BUDGET_SECONDS)
+        self._budget -= time.thread_time() - begun
         row: NDArray[np.int32] = self._bitmask[0]
         return row
 
@@ -116,8 +131,11 @@ class OutputConstraint:
         """Moves on behind a token.
 
         Raises:
-            BadConstraintError: the token may not come here, or the grammar grew too complex.
+            BadConstraintError: the token may not come here, or the grammar grew too complex, or it
+                takes so long that other outputs would wait for it.
         """
+        if self._budget < 0:
+            raise BadConstraintError("The pattern takes too long to follow; a simpler one may not.")
         if not self._matcher.consume_token(token_id):
             raise BadConstraintError(_one_line(self._matcher.get_error()))
 

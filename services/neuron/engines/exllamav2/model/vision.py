@@ -27,6 +27,8 @@ MARKERS: Final[tuple[tuple[str, ...], ...]] = (
     ("[IMG]",),  # Pixtral, Mistral 3
 )
 _KEPT: Final = 16
+FORMATS: Final = ("PNG", "JPEG", "GIF", "WEBP")
+"""What clients are told that pictures may be."""
 MOST_PIXELS: Final = 50_000_000
 """Reading and shrinking a picture holds up all streams: this many take about a second."""
 
@@ -116,7 +118,7 @@ class Vision:
         if key in self._kept:
             self._kept.move_to_end(key)
             return self._kept[key]
-        picture = _opened(image)
+        picture = opened(image)
         parts = self._parts
         try:
             with parts.library.torch.inference_mode():
@@ -131,19 +133,30 @@ class Vision:
         return made
 
 
-def _opened(image: bytes) -> Any:
-    from PIL import Image, UnidentifiedImageError
+def opened(image: bytes) -> Any:
+    """A picture in RGB.
+
+    Raises:
+        FleetError: BAD_REQUEST, it is none, of another format, or has too many pixels.
+    """
+    from PIL import Image
 
     try:
-        opened = Image.open(io.BytesIO(image))
-        width, height = opened.size
-        if width * height > MOST_PIXELS:
-            told = f"An image of {width} by {height} pixels; {MOST_PIXELS} are read at most."
-            raise FleetError(Reason.BAD_REQUEST, told, field="images")
-        return opened.convert("RGB")
-    except (UnidentifiedImageError, OSError, Image.DecompressionBombError) as error:
-        told = f"An image cannot be read: {error}"
+        # Pillow tries dozens of formats, some with programs of their own (EPS: Ghostscript).
+        found = Image.open(io.BytesIO(image), formats=FORMATS)
+        _check_pixels(*found.size)
+        return found.convert("RGB")
+    except FleetError:
+        raise
+    except Exception as error:  # whatever a decoder says of a stranger's bytes
+        told = "An image cannot be read; PNG, JPEG, GIF and WebP can."
         raise FleetError(Reason.BAD_REQUEST, told, field="images") from error
+
+
+def _check_pixels(width: int, height: int) -> None:
+    if width * height > MOST_PIXELS:
+        told = f"An image of {width} by {height} pixels; {MOST_PIXELS} are read at most."
+        raise FleetError(Reason.BAD_REQUEST, told, field="images")
 
 
 def _refusal(error: Exception, size: tuple[int, int]) -> Exception:

@@ -1,3 +1,7 @@
+import itertools
+import json
+import time
+
 import numpy as np
 import pytest
 
@@ -61,7 +65,7 @@ def test_white_space_is_bounded(compiler: ConstraintCompiler) -> None:
     constraint = compiler.compile(Constraint(ConstraintKind.JSON_OBJECT))
     constraint.accept(2 + ord("{"))
 
-    for _ in range(20):
+    for _ in range(2):
         constraint.accept(2 + ord(" "))
 
     assert b" " not in allowed(constraint)
@@ -124,3 +128,38 @@ def test_a_vocabulary_that_cannot_be_read_refuses_constraints_alone(
 
     with pytest.raises(BadConstraintError, match="llguidance cannot read the vocabulary"):
         compiler.compile(Constraint(ConstraintKind.REGEX, "y"))
+
+
+def test_a_pattern_that_takes_too_long_is_ended(
+    compiler: ConstraintCompiler, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = itertools.count()
+    monkeypatch.setattr(time, "thread_time", lambda: next(clock) * 0.1)
+    constraint = compiler.compile(Constraint(ConstraintKind.REGEX, "[a-z]*"))
+
+    for _ in range(4):
+        constraint.bitmask()
+        constraint.accept(2 + ord("a"))
+    constraint.bitmask()
+    constraint.bitmask()
+
+    with pytest.raises(BadConstraintError, match="too long"):
+        constraint.accept(2 + ord("a"))
+
+
+def test_tabs_between_the_marks_of_json_are_bounded(compiler: ConstraintCompiler) -> None:
+    constraint = compiler.compile(Constraint(ConstraintKind.JSON_OBJECT))
+    constraint.accept(2 + ord("{"))
+
+    with pytest.raises(BadConstraintError):
+        constraint.accept(2 + ord("\t"))
+
+
+@pytest.mark.parametrize("indent", [None, 2, 4, "\t"])
+def test_json_as_people_and_models_write_it_is_accepted(
+    compiler: ConstraintCompiler, indent: int | str | None
+) -> None:
+    constraint = compiler.compile(Constraint(ConstraintKind.JSON_OBJECT))
+
+    for byte in json.dumps({"a": {"b": [1, {"c": ["d"]}]}}, indent=indent).encode():
+        constraint.accept(2 + byte)

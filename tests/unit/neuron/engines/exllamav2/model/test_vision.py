@@ -1,6 +1,8 @@
+import io
+
 import pytest
 
-from services.backplane.errors import FleetError
+from services.backplane.errors import FleetError, Reason
 from services.neuron.engines.exllamav2.model import vision
 
 
@@ -24,3 +26,42 @@ def test_the_marker_is_the_models_own() -> None:
         3,
     )
     assert vision.marker_ids({}) == ()
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "GIF", "WEBP"])
+def test_the_formats_that_are_said_are_read(kind: str) -> None:
+    image = pytest.importorskip("PIL.Image")
+    data = io.BytesIO()
+    image.new("RGB", (3, 2)).save(data, kind)
+
+    assert vision.opened(data.getvalue()).size == (3, 2)
+
+
+@pytest.mark.parametrize("kind", ["EPS", "BMP", "TIFF", "PPM"])
+def test_no_other_format_reaches_its_decoder(kind: str) -> None:
+    image = pytest.importorskip("PIL.Image")
+    data = io.BytesIO()
+    image.new("RGB", (3, 2)).save(data, kind)
+
+    with pytest.raises(FleetError) as refused:
+        vision.opened(data.getvalue())
+
+    assert refused.value.reason is Reason.BAD_REQUEST
+    assert refused.value.field == "images"
+
+
+@pytest.mark.parametrize("data", [b"", b"GIF89a", b"%!PS-Adobe-3.0 EPSF-3.0", b"RIFF0000WEBP"])
+def test_what_is_no_picture_is_refused(data: bytes) -> None:
+    pytest.importorskip("PIL.Image")
+
+    with pytest.raises(FleetError):
+        vision.opened(data)
+
+
+def test_a_picture_is_measured_before_it_is_decoded() -> None:
+    image = pytest.importorskip("PIL.Image")
+    data = io.BytesIO()
+    image.new("1", (10_000, 6_000)).save(data, "PNG")
+
+    with pytest.raises(FleetError, match="pixels"):
+        vision.opened(data.getvalue())
