@@ -24,6 +24,7 @@ from services.backplane.metrics import RpcMetrics, exposition, new_registry
 from services.backplane.reload import SettingsReload
 from services.backplane.rpc.server import Server
 from services.backplane.settings import Document
+from services.backplane.watchdog import watching
 from services.neuron.daemon import Daemon
 from services.neuron.devices.inventory import Devices, importable_engines, machine_memory_bytes
 from services.neuron.instances.assign import Assignments
@@ -49,6 +50,8 @@ from services.neuron.supervisor.process import WorkerCommand, python_worker
 from services.neuron.supervisor.supervisor import Supervisor
 
 _SERVICE = "cortex.v1.NeuronService"
+_STALL_SECONDS = 30.0
+"""A daemon whose loop stood still for so long is replaced: its workers go, and come back with it."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -77,9 +80,10 @@ async def serve(document: Document, shutdown: Shutdown) -> int:
         SettingsError: the `[neuron]` section cannot be used.
         PortTakenError: it cannot listen where it should.
     """
-    async with serving(document.section("neuron", NeuronSettings)) as served:
-        with reloading(_reload(document)):
-            await first_ended(shutdown.wait(), served.broken.wait())
+    with watching(_STALL_SECONDS):
+        async with serving(document.section("neuron", NeuronSettings)) as served:
+            with reloading(_reload(document)):
+                await first_ended(shutdown.wait(), served.broken.wait())
     return EX_SOFTWARE if served.broken.is_set() else 0
 
 

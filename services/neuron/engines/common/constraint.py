@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 from services.neuron.engine_api.task import Constraint, ConstraintKind
 from services.neuron.engines.common.logprobs import Row
 
-# White space is where small models lose themselves. Between two of its marks JSON has two spaces, or
-# a line break and what is indented.
+# White space is where small models lose themselves. Between two marks of JSON stand two spaces at
+# most, or a line break and what is indented.
 _JSON_OPTIONS: Final = MappingProxyType(
     {"whitespace_pattern": r"\x20{1,2}|\x0D?\x0A(\x20{0,32}|\x09{0,8})"}
 )
