@@ -51,7 +51,7 @@ from services.neuron.supervisor.supervisor import Supervisor
 
 _SERVICE = "cortex.v1.NeuronService"
 _STALL_SECONDS = 30.0
-"""A daemon whose loop stood still for so long is replaced: its workers go, and come back with it."""
+"""A daemon whose loop stood still for so long ends; its workers end with it."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -44,7 +44,7 @@ async def test_a_loop_that_is_busy_now_and_then_goes_on():
 
     with watchdog.watching(2.0, on_stall=stalls.append):
         for _ in range(4):
-            time.sleep(0.3)
+            time.sleep(0.3)  # noqa: ASYNC251 - what is tested
             await asyncio.sleep(0.01)
 
     assert not stalls
