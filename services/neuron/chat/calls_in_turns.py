@@ -8,7 +8,9 @@ it. Nothing is dropped: arguments that are no object are shown as the text that 
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
+from collections import deque
 from collections.abc import Sequence
 from typing import Any, Final
 
@@ -37,26 +39,25 @@ def repaired(messages: Sequence[Message]) -> list[Message]:
 def one_a_turn(messages: Sequence[Message]) -> list[Message]:
     """Each call in a turn of its own, its result behind it; all else goes with the first."""
     made: list[Message] = []
-    waiting: list[Message] = []  # turns with calls whose results have not come yet
+    # turns with calls whose results have not come yet, by the call's id
+    waiting: dict[str, deque[Message]] = {}
     for message in messages:
         if message["role"] == "tool":
-            own = [
-                each for each in waiting if each["tool_calls"][0]["id"] == message["tool_call_id"]
-            ]
+            own = waiting.get(message.get("tool_call_id", ""))
             if own:
-                made.append(own[0])
-                waiting.remove(own[0])
+                made.append(own.popleft())
         else:
-            made += waiting
-            waiting = []
+            made += itertools.chain.from_iterable(waiting.values())
+            waiting = {}
         calls = message.get("tool_calls", ())
         if len(calls) > 1:
             bare = {"role": message["role"], "content": ""}
-            waiting = [message | {"tool_calls": calls[:1]}]
-            waiting += (bare | {"tool_calls": [call]} for call in calls[1:])
+            for index, call in enumerate(calls):
+                alone = (bare if index else message) | {"tool_calls": [call]}
+                waiting.setdefault(call["id"], deque()).append(alone)
         else:
             made.append(message)
-    return made + waiting
+    return [*made, *itertools.chain.from_iterable(waiting.values())]
 
 
 def text_apart(messages: Sequence[Message]) -> list[Message]:

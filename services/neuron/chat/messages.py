@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final
 
 from cortex.v1 import conversation_pb2 as conversation
@@ -59,15 +59,35 @@ def image_data(chat: conversation.Chat) -> tuple[bytes, ...]:
     return tuple(part.image.data for part in parts if part.HasField("image"))
 
 
-def concatenated(first: Any, second: Any, between: str = "\n\n") -> Any:
-    """The content of two turns as that of one; either may be a string or a list of parts."""
-    if isinstance(first, str) and isinstance(second, str):
-        return between.join(filter(None, (first, second)))
-    if first and second and isinstance(second, str):
-        second = between + second
-    elif first and second and isinstance(first, str):
-        first += between
-    return [*_parts(first), *_parts(second)]
+def concatenated(*contents: Any, between: str = "\n\n") -> Any:
+    """The contents of some turns as that of one; each may be a string or a list of parts.
+
+    `between` stands wherever a string meets another content; nothing stands around empty ones.
+    """
+    if all(isinstance(content, str) for content in contents):
+        return between.join(filter(None, contents))
+    whole: list[Any] = []
+    is_behind_text = False
+    for content in filter(None, contents):
+        is_text = isinstance(content, str)
+        if is_behind_text and not is_text:
+            whole[-1] = {"type": "text", "text": whole[-1]["text"] + between}
+        whole += _parts(between + content if is_text and whole else content)
+        is_behind_text = is_text
+    return whole
+
+
+def runs(
+    messages: Sequence[Message], belongs: Callable[[Message, Message], bool]
+) -> Sequence[Sequence[Message]]:
+    """The turns in runs: a turn that belongs behind the first of a run goes with it."""
+    found: list[list[Message]] = []
+    for message in messages:
+        if found and belongs(found[-1][0], message):
+            found[-1].append(message)
+        else:
+            found.append([message])
+    return found
 
 
 def _parts(content: Any) -> list[Any]:

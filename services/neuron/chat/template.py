@@ -158,23 +158,20 @@ class ChatTemplate:
                 failure = _failed(f"The model's chat template refuses the chat: {words}")
                 complaint = complaint or failure
                 continue
-            dense = _dense(text) if wanted else ""
-            if all(part in dense for part in wanted):
+            if not wanted or _first_missing(wanted, _dense(text)) is None:
                 return text
             complaint = complaint or _failed("The model's chat template leaves out a system turn.")
         assert complaint is not None
         raise complaint
 
     def _check_tools(self, tools: Sequence[Mapping[str, Any]], text: str) -> None:
-        plain = unguard(text)
-        for tool in tools:
-            name = tool["function"]["name"]
-            if name not in plain:
-                raise _failed(
-                    f"The model's chat template does not show it the tool {name!r}: "
-                    "this model takes no tools.",
-                    field="tools",
-                )
+        name = _first_missing([tool["function"]["name"] for tool in tools], unguard(text))
+        if name is not None:
+            raise _failed(
+                f"The model's chat template does not show it the tool {name!r}: "
+                "this model takes no tools.",
+                field="tools",
+            )
 
 
 class _GenerationTag(jinja2.ext.Extension):
@@ -231,6 +228,22 @@ def _cut(text: str) -> str:
 def _dense(text: str) -> str:
     """Templates trim and indent; only what is written counts."""
     return "".join(unguard(text).split())
+
+
+def _first_missing(parts: Sequence[str], text: str) -> str | None:
+    """The first of these parts that is not in a text; None where all are.
+
+    Each is looked for behind the one before it first, so that many in their order are found in one
+    pass.
+    """
+    start = 0
+    for part in parts:
+        start = text.find(part, start)
+        if start < 0:
+            start = text.find(part)
+        if start < 0:
+            return part
+    return None
 
 
 def _failed(message: str, *, field: str | None = None) -> FleetError:

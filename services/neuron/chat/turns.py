@@ -7,30 +7,47 @@ only moves, and ids are renamed throughout. For what they raise on in calls see 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from services.neuron.chat.calls_in_turns import one_a_turn, repaired, text_apart
-from services.neuron.chat.messages import Message, concatenated
+from services.neuron.chat.messages import Message, concatenated, runs
 
 
 def variants(messages: Sequence[Message]) -> Iterator[list[Message]]:
-    """The turns as they came, then ever more accommodating orders, without repetitions."""
-    seen: list[list[Message]] = []
-    fixed = repaired(messages)
-    for base in (messages, fixed, text_apart(one_a_turn(fixed))):
-        for turns in (base, _text_in_results(base)):
+    """The turns as they came, then ever more accommodating orders, each made when it is asked for.
+
+    An order that changes nothing is left out. Whoever takes one may change the list.
+    """
+    for base in _steps(messages, repaired, _calls_alone):
+        for turns in _steps(base, _text_in_results):
             for made in _orders(turns):
-                if made not in seen:
-                    seen.append(made)
-                    yield made
+                yield list(made)
 
 
-def _orders(messages: Sequence[Message]) -> Iterator[list[Message]]:
+def _orders(messages: Sequence[Message]) -> Iterator[Sequence[Message]]:
+    yield from _steps(messages, _systems_first, _joined, _user_first)
     front = _systems_first(messages)
-    joined = _joined(front)
-    yield from (list(messages), front, joined, _user_first(joined))
-    yield _user_first(_joined(_systems_in_user(front)))
+    without = _systems_in_user(front)
+    if without != front:
+        yield _user_first(_joined(without))
+
+
+def _steps(
+    messages: Sequence[Message], *steps: Callable[[Sequence[Message]], list[Message]]
+) -> Iterator[Sequence[Message]]:
+    """The turns, then what each step makes of those before it, where that is something else."""
+    last = list(messages)
+    yield last
+    for step in steps:
+        made = step(last)
+        if made != last:
+            yield made
+        last = made
+
+
+def _calls_alone(messages: Sequence[Message]) -> list[Message]:
+    return text_apart(one_a_turn(messages))
 
 
 def system_texts(messages: Sequence[Message]) -> list[str]:
@@ -57,35 +74,33 @@ def _user_first(messages: Sequence[Message]) -> list[Message]:
 
 def _text_in_results(messages: Sequence[Message]) -> list[Message]:
     """What the user says directly behind a tool's result as the end of that result."""
-    moved: list[Message] = []
-    for message in messages:
-        last = moved[-1] if moved else None
-        if last is not None and last["role"] == "tool" and message["role"] == "user":
-            content = concatenated(last["content"], message["content"])
-            moved[-1] = last | {"content": content}
-        else:
-            moved.append(message)
-    return moved
+    found = runs(
+        messages, lambda first, behind: (first["role"], behind["role"]) == ("tool", "user")
+    )
+    return [run[0] | _content(run) if len(run) > 1 else run[0] for run in found]
 
 
 def _joined(messages: Sequence[Message]) -> list[Message]:
     """Neighbouring turns of one speaker as one."""
-    joined: list[Message] = []
-    for message in messages:
-        last = joined[-1] if joined else None
-        if last is not None and message["role"] == last["role"] and message["role"] != "tool":
-            joined[-1] = _merged(last, message)
-        else:
-            joined.append(message)
-    return joined
+    found = runs(messages, lambda first, behind: first["role"] == behind["role"] != "tool")
+    return [_merged(run) if len(run) > 1 else run[0] for run in found]
 
 
-def _merged(first: Message, second: Message) -> Message:
-    merged = first | second | {"content": concatenated(first["content"], second["content"])}
-    for key, empty in (("tool_calls", []), ("reasoning_content", ""), ("thinking", "")):
+def _merged(run: Sequence[Message]) -> Message:
+    merged: Message = {}
+    for message in run:
+        merged.update(message)
+    merged |= _content(run)
+    if "tool_calls" in merged:
+        merged["tool_calls"] = [call for each in run for call in each.get("tool_calls", ())]
+    for key in ("reasoning_content", "thinking"):
         if key in merged:
-            merged[key] = first.get(key, empty) + second.get(key, empty)
+            merged[key] = "".join(each.get(key, "") for each in run)
     return merged
+
+
+def _content(run: Sequence[Message]) -> Message:
+    return {"content": concatenated(*(message["content"] for message in run))}
 
 
 def _systems_in_user(messages: Sequence[Message]) -> list[Message]:

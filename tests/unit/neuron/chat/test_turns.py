@@ -1,5 +1,9 @@
 from __future__ import annotations
 
+import time
+
+import pytest
+
 from services.neuron.chat.turns import system_texts, variants
 
 
@@ -9,6 +13,13 @@ def turn(role: str, content: object, **more: object) -> dict[str, object]:
 
 def call(call_id: str) -> dict[str, object]:
     return {"id": call_id, "type": "function", "function": {"name": "f", "arguments": {}}}
+
+
+IMAGE = {"type": "image"}
+
+
+def text(words: str) -> dict[str, str]:
+    return {"type": "text", "text": words}
 
 
 def roles(messages) -> str:
@@ -105,3 +116,57 @@ def test_ids_are_renamed_alike_in_a_call_and_its_result():
     assert len(set(ids)) == 3
     assert all(len(each) == 9 and each.isalnum() for each in ids)
     assert messages[1]["tool_calls"] == [call("call_1"), call("call_2"), call("abcdefgh3")]
+
+
+MANY = 30_000
+LONG_CHATS = {
+    "one speaker": [turn("user", f"message {i}") for i in range(MANY)],
+    "text behind a result": [
+        turn("tool", "x", tool_call_id="a"),
+        *(turn("user", f"message {i}") for i in range(MANY)),
+    ],
+    "pictures": [turn("user", [{"type": "image"}]) for _ in range(MANY)],
+    "calls": [
+        turn("assistant", "", tool_calls=[call(f"call{i}") for i in range(MANY)]),
+        *(turn("tool", "x", tool_call_id=f"call{i}") for i in reversed(range(MANY))),
+    ],
+    "thoughts": [turn("assistant", "", reasoning_content="hm " * 9) for _ in range(MANY)],
+}
+
+
+@pytest.mark.parametrize("messages", LONG_CHATS.values(), ids=LONG_CHATS)
+def test_the_time_grows_with_the_turns_and_not_with_their_square(messages):
+    begun = time.process_time()
+
+    list(variants(messages))
+
+    assert time.process_time() - begun < 3  # by squares: 5 to 30 s
+
+
+def test_an_order_is_made_when_it_is_asked_for():
+    broken = turn("assistant", "", tool_calls=["no call: whoever looks at it fails"])
+
+    assert next(variants([broken])) == [broken]
+
+
+def test_a_template_that_changes_its_turns_changes_no_later_order():
+    found = variants([turn("system", "s"), turn("assistant", "a")])
+
+    next(found).clear()
+
+    assert roles(next(found)) == "sua"
+
+
+@pytest.mark.parametrize(
+    ("contents", "meant"),
+    [
+        (["a", "", "b"], "a\n\nb"),
+        ([[IMAGE], [IMAGE]], [IMAGE, IMAGE]),
+        (["a", [IMAGE]], [text("a\n\n"), IMAGE]),
+        ([[IMAGE], "a", "b"], [IMAGE, text("\n\na"), text("\n\nb")]),
+        ([[IMAGE], "a", [IMAGE]], [IMAGE, text("\n\na\n\n"), IMAGE]),
+        (["", [IMAGE], ""], [IMAGE]),
+    ],
+)
+def test_text_stays_apart_from_what_it_is_joined_with(contents, meant):
+    assert list(variants([turn("user", each) for each in contents]))[-1] == [turn("user", meant)]

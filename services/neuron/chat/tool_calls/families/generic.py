@@ -10,7 +10,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from services.neuron.chat.messages import Message, concatenated
+from services.neuron.chat.messages import Message, concatenated, runs
 from services.neuron.chat.stream import ChatParser
 from services.neuron.chat.tool_calls.families import deepseek, hermes
 from services.neuron.chat.tool_calls.families.hermes import CLOSING, OPENING
@@ -60,15 +60,16 @@ def with_tools(messages: Sequence[Message], tools: Sequence[Mapping[str, Any]]) 
 
 def _written(message: Message) -> Message:
     if message["role"] == "tool":
-        opened = concatenated("<tool_response>", message["content"], "\n")
-        return {"role": "user", "content": concatenated(opened, "</tool_response>", "\n")}
+        opened = concatenated("<tool_response>", message["content"], between="\n")
+        closed = concatenated(opened, "</tool_response>", between="\n")
+        return {"role": "user", "content": closed}
     if not message.get("tool_calls"):
         return message
     calls = [
         f"{OPENING}\n{json.dumps(_call(call['function']), ensure_ascii=False)}\n{CLOSING}"
         for call in message["tool_calls"]
     ]
-    content = concatenated(message["content"], "\n".join(calls), "\n")
+    content = concatenated(message["content"], "\n".join(calls), between="\n")
     kept = {key: value for key, value in message.items() if key != "tool_calls"}
     return kept | {"content": content}
 
@@ -79,14 +80,13 @@ def _call(function: Mapping[str, Any]) -> dict[str, Any]:
 
 def _merged(turns: Sequence[Message]) -> list[Message]:
     """Results of several calls are one turn: templates want user and assistant to alternate."""
-    merged: list[Message] = []
-    for turn in turns:
-        last = merged[-1] if merged else None
-        both_text = last is not None and isinstance(last["content"], str)
-        if last is not None and both_text and last["role"] == turn["role"] == "user":
-            is_result = str(turn["content"]).startswith("<tool_response>")
-            if is_result and isinstance(turn["content"], str):
-                merged[-1] = last | {"content": f"{last['content']}\n{turn['content']}"}
-                continue
-        merged.append(turn)
-    return merged
+    return [
+        run[0] | {"content": "\n".join(turn["content"] for turn in run)} if len(run) > 1 else run[0]
+        for run in runs(turns, _is_more_result)
+    ]
+
+
+def _is_more_result(first: Message, turn: Message) -> bool:
+    both_text = isinstance(first["content"], str) and isinstance(turn["content"], str)
+    is_same = first["role"] == turn["role"] == "user"
+    return is_same and both_text and turn["content"].startswith("<tool_response>")
