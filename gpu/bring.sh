@@ -10,7 +10,7 @@ cd "$(dirname "$0")/.."
 version=${PYTHON_VERSION:-3.12}
 python=${PYTHON:-python3}
 wheels=(
-  exllamav2==0.3.2 'gguf==0.19.0' 'llguidance>=1.3' 'msgspec>=0.20' 'structlog>=25.1' 'psutil>=6'
+  exllamav2==0.3.2 'gguf==0.19.0' 'llguidance>=1.9' 'msgspec>=0.20' 'structlog>=25.1' 'psutil>=6'
   'jinja2>=3.1' markupsafe 'prometheus-client>=0.21' 'grpcio>=1.85.1,<2' 'protobuf>=7.35,<8'
   'grpcio-health-checking>=1.85.1,<2' 'grpcio-reflection>=1.85.1,<2' 'grpcio-status>=1.85.1,<2'
   googleapis-common-protos typing-extensions 'nvidia-ml-py>=12.560'
