@@ -72,12 +72,27 @@ class EmbedTexts(Value, frozen=True, tag="embed_texts"):
     truncate: bool = False
 
 
+class AbandonCall(Value, frozen=True, tag="abandon_call"):
+    """Nobody waits for the answer of CountTokens or EmbedTexts any more; none follows."""
+
+    call_id: int
+
+
 class StopWorker(Value, frozen=True, tag="stop_worker"):
     """End the process now; work in flight is lost."""
 
 
 Command = (
-    Load | AbandonLoad | Unload | Submit | Cancel | Credit | CountTokens | EmbedTexts | StopWorker
+    Load
+    | AbandonLoad
+    | Unload
+    | Submit
+    | Cancel
+    | Credit
+    | CountTokens
+    | EmbedTexts
+    | AbandonCall
+    | StopWorker
 )
 
 

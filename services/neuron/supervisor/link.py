@@ -15,6 +15,7 @@ from services.backplane.errors import FleetError, Reason
 from services.backplane.faults import Faults
 from services.neuron.engine_api.events import Ended, Event, Failed
 from services.neuron.engine_api.frames import (
+    AbandonCall,
     AbandonLoad,
     Beat,
     Cancel,
@@ -150,8 +151,7 @@ class WorkerLink:
         Raises:
             FleetError: with the engine's reason, or WORKER_LOST.
         """
-        call_id = next(self._call_ids)
-        answer = await self._call(call_id, CountTokens(call_id, instance_id, prompt))
+        answer = await self._call(CountTokens(next(self._call_ids), instance_id, prompt))
         assert isinstance(answer, Counted)
         return answer.token_ids
 
@@ -163,8 +163,8 @@ class WorkerLink:
         Raises:
             FleetError: with the engine's reason, or WORKER_LOST.
         """
-        call_id = next(self._call_ids)
-        answer = await self._call(call_id, EmbedTexts(call_id, instance_id, inputs, truncate))
+        command = EmbedTexts(next(self._call_ids), instance_id, inputs, truncate)
+        answer = await self._call(command)
         assert isinstance(answer, Embedded)
         return answer
 
@@ -258,8 +258,12 @@ class WorkerLink:
             with self._faults.contained("task", task_id=task_id):
                 listener.fail(failure)
 
-    async def _call(self, call_id: int, command: Command) -> Counted | Embedded:
-        return await self._until(self._calls, call_id, command)
+    async def _call(self, command: CountTokens | EmbedTexts) -> Counted | Embedded:
+        try:
+            return await self._until(self._calls, command.call_id, command)
+        except asyncio.CancelledError:
+            self._send(AbandonCall(command.call_id))
+            raise
 
     async def _until(self, waiting: dict[K, asyncio.Future[T]], key: K, command: Command) -> T:
         self._check()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import deque
 from typing import Final
 
@@ -35,15 +36,18 @@ class _Job:
 
 
 class Embeddings:
-    """The embedding calls in progress, in the order in which they came.
+    """The embedding calls in progress, a slice of each in turn.
 
-    The daemon bounds how many there are.
+    So a small call does not wait for the whole of a large one. Beside generations they take half of
+    the time at most: as long as a slice took, the models that generate are alone after it.
+    The daemon bounds how many calls there are.
     """
 
     def __init__(self, instances: WorkerInstances, link: DaemonLink) -> None:
         self._instances = instances
         self._link = link
         self._jobs: deque[_Job] = deque()
+        self._pause_until = 0.0
 
     @property
     def is_busy(self) -> bool:
@@ -59,13 +63,21 @@ class Embeddings:
         except FleetError as error:
             self.refuse(call, error)
 
-    def advance(self) -> None:
-        """Embeds one slice of the first call.
+    def abandon(self, call_id: int) -> None:
+        """Drops a call, if it is still in progress; no answer follows."""
+        self._jobs = deque(job for job in self._jobs if job.call.call_id != call_id)
+
+    def advance(self, *, beside_others: bool) -> None:
+        """Embeds one slice of the call whose turn it is.
+
+        Args:
+            beside_others: models that generate wait meanwhile.
 
         Raises:
             EnginePoisoned: the process must be replaced.
         """
-        if not self._jobs:
+        started = time.monotonic()
+        if not self._jobs or (beside_others and started < self._pause_until):
             return
         job = self._jobs[0]
         try:
@@ -81,9 +93,12 @@ class Embeddings:
             self.refuse(job.call, FleetError(Reason.INTERNAL, "The engine failed at this."))
             self._link.send(Crashed("worker.embed", trace(error)))
             return
+        ended = time.monotonic()
+        self._pause_until = ended + (ended - started)
+        self._jobs.rotate(-1)
         job.vectors += [tuple(vector) for vector in part]
         if len(job.vectors) == len(job.inputs):
-            self._jobs.popleft()
+            self._jobs.remove(job)
             tokens = sum(len(tokens) for tokens in job.inputs)
             self._link.send(Embedded(job.call.call_id, tuple(job.vectors), tokens))
 

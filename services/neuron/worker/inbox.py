@@ -16,6 +16,7 @@ from services.backplane.errors import FleetError, Reason
 from services.neuron.engine_api.engine import Interruptible
 from services.neuron.engine_api.events import trace
 from services.neuron.engine_api.frames import (
+    AbandonCall,
     AbandonLoad,
     Cancel,
     Command,
@@ -51,7 +52,17 @@ class TokenisedTexts:
     inputs: list[list[int]] | FleetError
 
 
-Work = Load | AbandonLoad | Unload | TokenisedTask | Cancel | Credit | TokenisedTexts | StopWorker
+Work = (
+    Load
+    | AbandonLoad
+    | Unload
+    | TokenisedTask
+    | Cancel
+    | Credit
+    | TokenisedTexts
+    | AbandonCall
+    | StopWorker
+)
 
 
 class Inbox:
@@ -68,6 +79,7 @@ class Inbox:
         self._texts = Lane("texts", self._tokenise_texts, on_broken=self.put_stop)
         self._lock = threading.Lock()
         self._credits: dict[int, int] = {}  # what came for tasks that are still tokenised
+        self._calls: set[int] = set()  # whose texts are still tokenised
 
     def put_command(self, command: Command) -> None:
         """Tokenises what has text and queues the rest; called by the reader thread.
@@ -88,6 +100,8 @@ class Inbox:
                     self._credits.pop(task.task_id, None)
                 self._queue.put(TokenisedTask(task, failure))
             case CountTokens() | EmbedTexts():
+                with self._lock:
+                    self._calls.discard(command.call_id)
                 self._answer(command, failure)
             case _:  # nobody waits for its answer
                 pass
@@ -106,6 +120,10 @@ class Inbox:
                 self._interrupt(frozenset(task_ids))
             case Credit():
                 self._put_credit(command)
+            case AbandonCall(call_id=call_id):
+                with self._lock:
+                    self._calls.discard(call_id)
+                    self._queue.put(command)
             case _:
                 self._queue.put(command)
 
@@ -145,13 +163,15 @@ class Inbox:
             self._hand_over(task, error)
 
     def _put_texts(self, call: CountTokens | EmbedTexts, prompts: tuple[Prompt, ...]) -> None:
+        with self._lock:
+            self._calls.add(call.call_id)
         if not is_long(prompts):
             self._tokenise_texts(call)
             return
         try:
             self._texts.put(call)
         except FleetError as error:
-            self._answer(call, error)
+            self._answer_waiting(call, error)
 
     def _put_cancel(self, command: Cancel) -> None:
         with self._lock:
@@ -201,15 +221,32 @@ class Inbox:
         wants_all = isinstance(call, CountTokens) or call.truncate
         try:
             ids = [
-                token_ids(self._instances, call.instance_id, prompt, wants_all=wants_all)
+                token_ids(
+                    self._instances,
+                    call.instance_id,
+                    prompt,
+                    wants_all=wants_all,
+                    is_wanted=lambda: call.call_id in self._calls,
+                )
                 for prompt in prompts
             ]
         except FleetError as error:
-            self._answer(call, error)
+            self._answer_waiting(call, error)
+        except Abandoned:
+            return
         except BaseException as error:  # noqa: BLE001 - likewise
             self._give_up(call, error)
         else:
-            self._answer(call, ids)
+            self._answer_waiting(call, ids)
+
+    def _answer_waiting(
+        self, call: CountTokens | EmbedTexts, ids: list[list[int]] | FleetError
+    ) -> None:
+        """Goes on with a call whose texts are tokenised, unless it was abandoned."""
+        with self._lock:
+            if call.call_id in self._calls:
+                self._calls.discard(call.call_id)
+                self._answer(call, ids)
 
     def _answer(self, call: CountTokens | EmbedTexts, ids: list[list[int]] | FleetError) -> None:
         if isinstance(call, EmbedTexts):

@@ -10,6 +10,7 @@ from services.backplane.errors import FleetError, Reason
 from services.neuron.engine_api.engine import Engine
 from services.neuron.engine_api.events import Ended, Failed, crashed, failed, trace
 from services.neuron.engine_api.frames import (
+    AbandonCall,
     AbandonLoad,
     Beat,
     Cancel,
@@ -76,18 +77,18 @@ class EngineLoop:
             self._attempt(work)
         self._free_leaving()
         self._advance_load()
-        self._embeddings.advance()
+        self._embeddings.advance(beside_others=self._is_generating)
         for instance in self._instances.all():
             self._step(instance)
         self._beat()
 
     @property
     def _is_busy(self) -> bool:
-        return (
-            self._load_queue.is_busy
-            or self._embeddings.is_busy
-            or any(instance.model.has_work for instance in self._instances.all())
-        )
+        return self._load_queue.is_busy or self._embeddings.is_busy or self._is_generating
+
+    @property
+    def _is_generating(self) -> bool:
+        return any(instance.model.has_work for instance in self._instances.all())
 
     def _attempt(self, work: Work) -> None:
         """Does some work; an exception that nobody foresaw ends it alone, and the loop goes on.
@@ -139,6 +140,8 @@ class EngineLoop:
                 self._credit(grants)
             case TokenisedTexts(call=call, inputs=inputs):
                 self._embeddings.begin(call, inputs)
+            case AbandonCall(call_id=call_id):
+                self._embeddings.abandon(call_id)
             case StopWorker():
                 self._is_stopping = True
 

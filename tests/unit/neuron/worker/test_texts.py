@@ -7,6 +7,7 @@ from typing import Any
 
 from services.neuron.engine_api.events import Ended, Failed
 from services.neuron.engine_api.frames import (
+    AbandonCall,
     Cancel,
     Counted,
     CountTokens,
@@ -93,3 +94,38 @@ def test_a_generator_asked_to_embed_says_no(worker: WorkerProcess, said: Path) -
     error = worker.until(Embedded).error
     assert error is not None
     assert error[0] == "WRONG_MODALITY"
+
+
+def embedder(folder: Path) -> Path:
+    return tiny_bert.build(folder / "b.gguf")
+
+
+def calls_answered(worker: WorkerProcess, last: int) -> list[int]:
+    """Ids of the embedding calls in the order of their answers, up to this one."""
+    found: list[int] = []
+    while last not in found:
+        found.append(worker.until(Embedded).call_id)
+    return found
+
+
+_CAT: Any = Prompt((Segment("the cat is a pet"),))
+
+
+def test_a_small_call_does_not_wait_for_a_large_one(worker: WorkerProcess, tmp_path: Path) -> None:
+    worker.load(plan(embedder(tmp_path), embedding=True))
+
+    worker.send(EmbedTexts(1, "i", (_CAT,) * 2000), EmbedTexts(2, "i", (_CAT,)))
+
+    assert calls_answered(worker, 1) == [2, 1]
+
+
+def test_an_abandoned_call_is_dropped(worker: WorkerProcess, tmp_path: Path) -> None:
+    worker.load(plan(embedder(tmp_path), embedding=True))
+    short, long = (_CAT,) * 2000, (Prompt((Segment("the cat is a pet " * 100),)),) * 100
+
+    worker.send(EmbedTexts(1, "i", short), EmbedTexts(2, "i", long, truncate=True))
+    worker.send(AbandonCall(1), AbandonCall(2), AbandonCall(7), EmbedTexts(3, "i", (_CAT,)))
+
+    assert calls_answered(worker, 3) == [3]
+    worker.send(EmbedTexts(4, "i", (_CAT,)))
+    assert calls_answered(worker, 4) == [4]
