@@ -45,14 +45,6 @@ from services.gateway.telemetry.metrics import GatewayMetrics
 from services.gateway.telemetry.request_log import request_log
 from services.gateway.transports.pool import NeuronLinks
 
-_DIALECTS: Final = (
-    "openai_chat",
-    "anthropic_messages",
-    "openai_responses",
-    "openai_completions",
-    "ollama_chat",
-    "ollama_generate",
-)
 # What is left of the drain for streams to say that they were cut.
 _FAREWELL_SECONDS: Final = 1.0
 # How late the line of a request may be, and in a worker of several its figures.
@@ -92,9 +84,7 @@ class Gateway:
         self.faults = Faults(self.registry, "gateway")
         self._channels = ChannelPool()
         outstanding = Outstanding()
-        self._view = FleetView(
-            outstanding, on_models=lambda models: self._metrics.expect(models, _DIALECTS)
-        )
+        self._view = FleetView(outstanding, on_models=self._metrics.expect)
         self._registry_client = RegistryClient(self._channels, settings.registry)
         self._request_log = request_log(log_settings or LogSettings())
         self._links = NeuronLinks(

@@ -179,15 +179,14 @@ class GatewayMetrics(Collector):
         for reason in Reason:
             self.errors.labels(reason.value)
 
-    def expect(self, models: Iterable[str], dialects: Iterable[str]) -> None:
-        """Creates the series of these models and dialects, at 0."""
-        names = list(dialects)
-        with self._lock:
-            for model in models:
-                self.cold_starts.labels(model)
-                self.evictions.labels(model)
-                for dialect in names:
-                    self._of(model, dialect)
+    def expect(self, models: Iterable[str]) -> None:
+        """Creates the series of these models that have no dialect, at 0.
+
+        The others, a hundred for each dialect, come with the first request of a model in it.
+        """
+        for model in models:
+            self.cold_starts.labels(model)
+            self.evictions.labels(model)
 
     def uses_http1_codec(self, name: Literal["direct", "stock"]) -> None:
         """Tells which codec serves HTTP/1.1 in this process."""

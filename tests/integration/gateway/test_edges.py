@@ -223,16 +223,21 @@ async def test_a_stream_that_breaks_behind_its_head_counts_as_failed(fleet: Flee
     assert fleet.metric(total, **by, status="200", outcome="completed") == 0
 
 
-async def test_histograms_are_histograms_and_series_begin_at_zero(fleet: Fleet) -> None:
-    exposed = fleet.exposition()
+async def test_series_begin_with_the_first_request_of_a_model_in_a_dialect(fleet: Fleet) -> None:
+    await fleet.add_neuron()
+    assert 'dialect="' not in fleet.exposition()
 
+    await fleet.chat()
+
+    exposed = fleet.exposition()
     assert "# TYPE cortex_gateway_time_to_first_token_seconds histogram" in exposed
     assert 'time_to_first_token_seconds_bucket{dialect="openai_chat",le="0.005"' in exposed
+    assert 'dialect="anthropic_messages"' not in exposed
     assert fleet.metric("cortex_gateway_errors_total", reason="NO_ROOM") == 0
     assert (
         fleet.metric(
             "cortex_gateway_requests_total",
-            model="tiny", dialect="anthropic_messages", status="200", outcome="failed",
+            model="tiny", dialect="openai_chat", status="200", outcome="failed",
         )
         == 0
     )  # fmt: skip
