@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from services.backplane.errors import FleetError, Reason
+from services.neuron.chat.schemas.document import SchemaDocument
 from services.neuron.chat.segments import ControlTokens
 from services.neuron.engine_api.task import Constraint, ConstraintKind
 
@@ -93,10 +94,20 @@ def _schema(text: str) -> dict[str, Any]:
     try:
         schema: Any = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise FleetError(Reason.BAD_CONSTRAINT, f"The JSON schema is not JSON: {error}") from error
+        raise _refused(f"is not JSON: {error}") from error
     if not isinstance(schema, dict):
-        raise FleetError(Reason.BAD_CONSTRAINT, "The JSON schema is no object.")
+        raise _refused("is no object.")
+    try:  # behind other text, an answer that cannot begin would only be waited for
+        SchemaDocument(schema).followed(schema)
+    except LookupError as error:
+        raise _refused(
+            f"has a reference that leads nowhere, or only to itself: {error}."
+        ) from error
     return schema  # pyright: ignore[reportUnknownVariableType] - JSON
+
+
+def _refused(why: str) -> FleetError:
+    return FleetError(Reason.BAD_CONSTRAINT, f"The JSON schema {why}", field="constraint")
 
 
 def _bounded(schema: Mapping[str, Any]) -> str:

@@ -227,6 +227,9 @@ def test_regex_and_grammar_are_kept(
         (ConstraintKind.JSON_SCHEMA, '{"$ref": "#/definitions/nope"}'),
         (ConstraintKind.REGEX, "a(b"),
         (ConstraintKind.LARK, "start: missing"),
+        (ConstraintKind.JSON_SCHEMA, '{"$ref": "#"}'),
+        # nothing can follow the first character
+        (ConstraintKind.LARK, 'start: "{" b\nb: b "x"'),
     ],
 )
 def test_a_bad_constraint_is_refused_with_its_reason(

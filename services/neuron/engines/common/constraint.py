@@ -33,6 +33,7 @@ _STEP_SECONDS: Final = 0.002
 """What each step adds to the budget: several times what the masks of real schemas take."""
 # llguidance's tree of tokens is no deeper; of 1.9, `PARENT_BITS` in toktrie.
 _LONGEST_PIECE_BYTES: Final = 1024
+_NOTHING_FITS: Final = "nothing can satisfy it, as where a definition only leads back to itself."
 ANY_OBJECT: Final = '{"type": "object"}'
 _WORDS: Final = MappingProxyType(
     {
@@ -95,7 +96,12 @@ class ConstraintCompiler:
             matcher = llguidance.LLMatcher(tokenizer, grammar, log_level=0, limits=_LIMITS)
         if matcher.is_error():
             raise _refused(constraint, matcher.get_error())
-        return OutputConstraint(matcher, tokenizer.vocab_size)
+        started = OutputConstraint(matcher, tokenizer.vocab_size)
+        with _panics_told():
+            nothing_fits = started.allows_nothing
+        if nothing_fits:
+            raise _refused(constraint, _NOTHING_FITS)
+        return started
 
 
 class OutputConstraint:
@@ -109,7 +115,13 @@ class OutputConstraint:
     @property
     def is_finished(self) -> bool:
         """True once nothing but the end may follow."""
-        return bool(self._matcher.is_stopped())
+        return bool(self._matcher.is_stopped() and not self._matcher.is_error())
+
+    @property
+    def allows_nothing(self) -> bool:
+        """True where neither a token nor the end may come next: no output has the shape."""
+        self.bitmask()  # has the end all the same: that nothing fits is found by making it
+        return bool(self._matcher.is_error())
 
     def bitmask(self) -> NDArray[np.int32]:
         """(ceil(vocabulary / 32),) int32: bit i of word j is set where token 32 j + i may come."""
@@ -136,7 +148,8 @@ class OutputConstraint:
         """
         if self._budget < 0:
             raise BadConstraintError("The pattern takes too long to follow; a simpler one may not.")
-        if not self._matcher.consume_token(token_id):
+        # in error it takes the end token, as if the shape were complete
+        if self._matcher.is_error() or not self._matcher.consume_token(token_id):
             raise BadConstraintError(_one_line(self._matcher.get_error()))
 
 
@@ -199,4 +212,5 @@ def _refused(constraint: Constraint, words: str) -> BadConstraintError:
 
 
 def _one_line(text: str) -> str:
-    return " ".join(text.split())[:500] or "it cannot be compiled."
+    words = text.partition("<state>")[0]  # behind it the library prints its innards
+    return " ".join(words.split())[:500] or "it cannot be compiled."

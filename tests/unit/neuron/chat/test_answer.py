@@ -274,3 +274,19 @@ def test_a_call_in_a_thought_is_a_thought(output):
     made = answer(THINKER, user(tools=[ADD]), tail="<think>\n")
 
     assert not [piece for piece in pieces(made, output) if isinstance(piece, ToolCallPiece)]
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        '{"$ref": "#"}',
+        '{"$defs": {"a": {"$ref": "#/$defs/b"}, "b": {"$ref": "#/$defs/a"}}, "$ref": "#/$defs/a"}',
+    ],
+)
+def test_a_schema_of_nothing_but_itself_is_refused_behind_reasoning_too(schema):
+    constraint = Constraint(ConstraintKind.JSON_SCHEMA, schema)
+
+    with pytest.raises(FleetError, match="in a circle: #") as caught:
+        answer(THINKER, user(), tail="<think>\n", constraint=constraint)
+
+    assert (caught.value.reason, caught.value.field) == (Reason.BAD_CONSTRAINT, "constraint")

@@ -157,12 +157,13 @@ class Stream:
 
     def _follow_constraint(self, token_id: int) -> Failed | None:
         constraint = self._prepared.constraint
-        if constraint is None or self.transcript.reason is not None:
+        if constraint is None:
             return None
         try:
+            # the end too: where nothing fits any more it may be taken, and is no end of the shape
             constraint.accept(token_id)
         except BadConstraintError as error:
             return Failed(self.task.task_id, "BAD_CONSTRAINT", str(error), "constraint")
-        if constraint.is_finished:
+        if self.transcript.reason is None and constraint.is_finished:
             self.transcript.end(EndReason.END_OF_TURN)
         return None

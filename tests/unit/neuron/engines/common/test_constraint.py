@@ -163,3 +163,36 @@ def test_json_as_people_and_models_write_it_is_accepted(
 
     for byte in json.dumps({"a": {"b": [1, {"c": ["d"]}]}}, indent=indent).encode():
         constraint.accept(2 + byte)
+
+
+CIRCLE = '{"$defs": {"a": {"$ref": "#/$defs/b"}, "b": {"$ref": "#/$defs/a"}}, "$ref": "#/$defs/a"}'
+
+
+@pytest.mark.parametrize(
+    ("kind", "text"),
+    [
+        (ConstraintKind.JSON_SCHEMA, '{"$ref": "#"}'),
+        (ConstraintKind.JSON_SCHEMA, CIRCLE),
+        (ConstraintKind.JSON_SCHEMA, '{"allOf": [{"$ref": "#"}]}'),
+        (ConstraintKind.REGEX, r"[^\s\S]"),
+        (ConstraintKind.LARK, 'start: start "x"'),
+    ],
+)
+def test_what_nothing_can_satisfy_is_refused(compiler, kind, text):
+    with pytest.raises(BadConstraintError, match="nothing can satisfy it"):
+        compiler.compile(Constraint(kind, text))
+
+
+@pytest.mark.parametrize("text", ["", "a?", "[a-z]*"])
+def test_a_shape_that_may_be_empty_is_none_that_nothing_satisfies(compiler, text):
+    assert "<eos>" in str(allowed(compiler.compile(Constraint(ConstraintKind.REGEX, text))))
+
+
+def test_the_end_is_none_where_the_shape_cannot_be_completed(compiler):
+    constraint = compiler.compile(Constraint(ConstraintKind.LARK, 'start: "a" b\nb: b "x"'))
+    constraint.accept(2 + ord("a"))
+
+    assert allowed(constraint) == {b"<eos>"}
+    assert not constraint.is_finished
+    with pytest.raises(BadConstraintError):
+        constraint.accept(EOS)

@@ -66,7 +66,10 @@ def test_a_resumed_task_is_measured_with_its_output() -> None:
 
 def test_a_constraint_starts_behind_the_output_so_far() -> None:
     compiler = ConstraintCompiler(
-        pieces=[b"a", b"b", b""], special_token_ids=[2], eos_token_id=2, tokenize=lambda _: []
+        pieces=[b"a", b"b", b""],
+        special_token_ids=[2],
+        eos_token_id=2,
+        tokenize=lambda text: [b"ab".index(each) for each in text],
     )
     wanted = Constraint(ConstraintKind.REGEX, "ab")
 
