@@ -7,6 +7,7 @@ bytes while it does. `Sources` chooses it, then checks what came.
 from __future__ import annotations
 
 import asyncio
+import os
 import pathlib
 from collections.abc import Mapping
 
@@ -126,8 +127,11 @@ class Sources:
         if name in found:
             return found[name]
         for folder in self._folders:  # a folder with several files, one of which `quant` names
+            # `Path.is_dir` raises for a name that is too long for any disk
+            if not os.path.isdir(folder / name):  # noqa: PTH112
+                continue
             inside = (folder / name).resolve()
-            if inside.is_dir() and folder.resolve() in inside.parents:
+            if folder.resolve() in inside.parents:
                 return inspect.inspect(inside, quant=quant)
         near = "; ".join(problem for problem in problems if name and name in problem)
         raise FleetError(

@@ -8,6 +8,7 @@ from typing import Protocol, runtime_checkable
 
 from typing_extensions import override
 
+from services.backplane.errors import FleetError, Reason
 from services.neuron.weights.inspect import Weights
 
 # Bytes done and bytes in all; 0 in all is not known.
@@ -57,7 +58,16 @@ class PathSource(WeightSource):
 
     @override
     def find(self, location: str, quant: str) -> pathlib.Path:
-        return pathlib.Path(location).expanduser()
+        try:
+            path = pathlib.Path(location).expanduser()
+            path.lstat()
+        except (FileNotFoundError, NotADirectoryError, PermissionError):
+            pass  # told by who reads it
+        except (OSError, ValueError, RuntimeError) as error:  # too long, with NUL, nobody's home
+            raise FleetError(
+                Reason.BAD_REQUEST, f"No such path can be: {error}.", field="spec.source"
+            ) from error
+        return path
 
     @override
     async def fetch(self, location: str, quant: str, on_bytes: OnBytes) -> pathlib.Path:

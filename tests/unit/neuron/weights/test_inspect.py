@@ -234,12 +234,21 @@ async def test_a_folder_with_several_files_is_a_name_too(several):
     assert found.path.name == "m.Q4_K_M.gguf"
 
 
-@pytest.mark.parametrize("name", ["../m", "nothing"])
+@pytest.mark.parametrize("name", ["../m", "nothing", "\0", "x" * 5_000])
 async def test_a_name_never_leads_out_of_the_folders(several, name):
     with pytest.raises(FleetError) as missing:
         await sources(several / "m").resolve(model.LoadSpec(model=name), no_bytes)
 
     assert missing.value.reason is Reason.MODEL_UNKNOWN
+
+
+@pytest.mark.parametrize("path", ["\0", "x" * 5_000, "~nobody-lives-here/m"])
+async def test_what_no_disk_can_hold_is_no_source(tmp_path, path):
+    with pytest.raises(FleetError) as refused:
+        await sources(tmp_path).resolve(model.LoadSpec(model="m", source=f"path:{path}"), no_bytes)
+
+    assert refused.value.reason is Reason.BAD_REQUEST
+    assert refused.value.field == "spec.source"
 
 
 async def test_a_digest_is_checked_with_progress(tmp_path):
