@@ -286,7 +286,7 @@ def test_a_call_in_a_thought_is_a_thought(output):
 def test_a_schema_of_nothing_but_itself_is_refused_behind_reasoning_too(schema):
     constraint = Constraint(ConstraintKind.JSON_SCHEMA, schema)
 
-    with pytest.raises(FleetError, match="in a circle: #") as caught:
+    with pytest.raises(FleetError, match="only to itself: #") as caught:
         answer(THINKER, user(), tail="<think>\n", constraint=constraint)
 
     assert (caught.value.reason, caught.value.field) == (Reason.BAD_CONSTRAINT, "constraint")
