@@ -1,9 +1,14 @@
 """What every test owes the others: logging is as it was, and no case is timed by the wall clock."""
 
 import importlib.util
+import os
 
 import pytest
 import structlog
+
+# xdist sets it in its processes, and commands would take that for the reader's wish.
+os.environ.pop("COLUMNS", None)
+
 
 # The GPU engine's environment has no Hypothesis, and no test that needs it.
 if importlib.util.find_spec("hypothesis") is not None:

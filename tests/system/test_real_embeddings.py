@@ -72,5 +72,5 @@ def test_a_text_that_is_too_long_is_the_callers_mistake(client):
 
 
 def test_it_does_not_chat(client):
-    with pytest.raises(openai.UnprocessableEntityError, match="vectors"):
+    with pytest.raises(openai.BadRequestError, match="vectors"):
         client.chat.completions.create(model=MODEL, messages=[{"role": "user", "content": "Hi"}])

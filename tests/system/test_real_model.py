@@ -133,9 +133,7 @@ def test_a_client_that_leaves_frees_its_slot(real_fleet, stream):
             {"model": MODEL, "messages": [{"role": "user", "content": "Go on."}], **ENDLESS}
         )
         raw = socket.create_connection((where.hostname, where.port))
-        head = (
-            f"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-length: {len(body)}\r\n\r\n"
-        )
+        head = f"POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\ncontent-length: {len(body)}\r\n\r\n"
         raw.sendall((head + body).encode())
         until(lambda: instance(real_fleet).active_requests == 1)
         raw.close()

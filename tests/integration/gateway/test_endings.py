@@ -28,7 +28,7 @@ async def raw_request(
     reader, writer = await asyncio.open_connection(host, int(port), limit=1024)
     body = json.dumps(chat_body(**more)).encode()
     writer.write(
-        b"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-length: %d\r\n\r\n%b"
+        b"POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\ncontent-length: %d\r\n\r\n%b"
         % (len(body), body)
     )
     await writer.drain()
@@ -158,7 +158,9 @@ async def test_a_request_that_has_not_come_whole_does_not_hold_the_drain(
     host, _, port = bare.gateway.address.rpartition(":")
     async with bare.streamed() as running:
         reader, writer = await asyncio.open_connection(host, int(port))
-        writer.write(b"POST /v1/messages HTTP/1.1\r\nhost: x\r\ncontent-length: 500\r\n\r\n{")
+        writer.write(
+            b"POST /v1/messages HTTP/1.1\r\nhost: localhost\r\ncontent-length: 500\r\n\r\n{"
+        )
         while bare.metric("cortex_gateway_requests_open") < 2:
             await asyncio.sleep(0)
 
