@@ -58,8 +58,9 @@ class PathSource(WeightSource):
 
     @override
     def find(self, location: str, quant: str) -> pathlib.Path:
+        path = pathlib.Path(location)
         try:
-            path = pathlib.Path(location).expanduser()
+            path = path.expanduser()
             path.lstat()
         except (FileNotFoundError, NotADirectoryError, PermissionError):
             pass  # told by who reads it
