@@ -8,9 +8,10 @@ import pathlib
 import sys
 from collections.abc import Sequence
 
-from services.backplane import lifecycle, logs
+from services.backplane import logs
 from services.backplane import settings as configuration
-from services.backplane.lifecycle import Shutdown
+from services.backplane.process import lifecycle
+from services.backplane.process.lifecycle import Shutdown
 from services.backplane.settings import Document
 from services.neuron.settings import NeuronSettings
 from services.neuron.wire import serving

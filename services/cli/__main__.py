@@ -11,8 +11,8 @@ from typing import Annotated, Final
 import typer
 
 from services import __version__
-from services.backplane.lifecycle import EX_UNAVAILABLE
 from services.backplane.logs import LogSettings, configure
+from services.backplane.process.lifecycle import EX_UNAVAILABLE
 from services.backplane.settings import COMMAND_VARIABLES, PREFIX
 from services.cli.commands import (
     bench,

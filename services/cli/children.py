@@ -14,7 +14,7 @@ from typing import Final
 import structlog
 
 from services.backplane.backoff import delays
-from services.backplane.lifecycle import DIE_WITH_PARENT, EX_CONFIG, EX_UNAVAILABLE
+from services.backplane.process.lifecycle import DIE_WITH_PARENT, EX_CONFIG, EX_UNAVAILABLE
 
 # A service ends by itself within its own drain; this is for one that does not.
 _END_SECONDS: Final = 40.0

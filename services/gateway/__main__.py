@@ -10,7 +10,8 @@ from collections.abc import Sequence
 
 from google.protobuf.internal import api_implementation
 
-from services.backplane import lifecycle, logs, settings
+from services.backplane import logs, settings
+from services.backplane.process import lifecycle
 from services.backplane.settings import SettingsError
 from services.gateway import process
 from services.gateway.server import new_event_loop

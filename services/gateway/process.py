@@ -8,10 +8,10 @@ from typing import Final
 import msgspec
 
 from services.backplane.address import Address, PortTakenError
-from services.backplane.lifecycle import EX_SOFTWARE, Shutdown, reloading
 from services.backplane.logs import LogSettings
 from services.backplane.metrics import exposition
-from services.backplane.reload import SettingsReload
+from services.backplane.process.lifecycle import EX_SOFTWARE, Shutdown, reloading
+from services.backplane.process.reload import SettingsReload
 from services.backplane.settings import Document
 from services.gateway.server import ListenError
 from services.gateway.settings import read

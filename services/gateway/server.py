@@ -17,8 +17,8 @@ from hypercorn.utils import wrap_app
 from services.backplane.address import Address, own_host_name
 from services.backplane.settings import SettingsError
 from services.gateway.http1.budget import Shares
-from services.gateway.http1.codec import CodecConfig
-from services.gateway.http1.install import install
+from services.gateway.http1.hypercorn.codec import CodecConfig
+from services.gateway.http1.hypercorn.install import install
 from services.gateway.http1.limits import ErrorBody, Http1Limits, plain_error
 from services.gateway.http1.settings import Http1Settings
 

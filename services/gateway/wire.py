@@ -13,12 +13,13 @@ from prometheus_client import CollectorRegistry
 
 from services.backplane import logs
 from services.backplane.errors import FleetError, Reason
-from services.backplane.faults import Faults
-from services.backplane.lifecycle import Shutdown
 from services.backplane.logs import LogSettings
 from services.backplane.metrics import new_registry
+from services.backplane.process.faults import Faults
+from services.backplane.process.lifecycle import Shutdown
 from services.backplane.rpc.channels import ChannelPool
 from services.gateway.api.access_log import AccessLog
+from services.gateway.api.app import build_app
 from services.gateway.api.auth import Auth
 from services.gateway.api.background import DetachedTasks
 from services.gateway.api.cors import Cors, Origins
@@ -27,7 +28,6 @@ from services.gateway.api.doors import Doors
 from services.gateway.api.error_responses import ErrorResponses
 from services.gateway.api.health import Readiness
 from services.gateway.api.services import GatewayServices
-from services.gateway.app import build_app
 from services.gateway.dialects.anthropic_messages.routes import AnthropicMessages
 from services.gateway.dialects.ollama.routes import OllamaChat
 from services.gateway.dialects.openai_chat.routes import OpenAIChat

@@ -24,10 +24,10 @@ from prometheus_client import CollectorRegistry, multiprocess
 
 from services.backplane.address import Address
 from services.backplane.backoff import delays
-from services.backplane.faults import Faults
 from services.backplane.first_ended import first_ended
-from services.backplane.lifecycle import EX_CONFIG, Shutdown, reloading
 from services.backplane.metrics import exposition
+from services.backplane.process.faults import Faults
+from services.backplane.process.lifecycle import EX_CONFIG, Shutdown, reloading
 from services.backplane.timeouts import timeout
 from services.gateway.server import BACKLOG
 from services.gateway.settings import GatewaySettings

@@ -8,8 +8,9 @@ import pathlib
 import sys
 from collections.abc import Sequence
 
-from services.backplane import lifecycle, logs
+from services.backplane import logs
 from services.backplane import settings as configuration
+from services.backplane.process import lifecycle
 from services.neuron import wire
 
 

@@ -10,7 +10,7 @@ from typing import Final
 import structlog
 
 from services.backplane.address import Address
-from services.backplane.faults import Faults
+from services.backplane.process.faults import Faults
 from services.backplane.rpc.server import Server
 from services.backplane.timeouts import timeout
 from services.neuron.devices.inventory import Devices

@@ -15,7 +15,7 @@ from cortex.v1.neuron_service_pb2_grpc import NeuronServiceServicer
 from services.backplane import protobuf_time
 from services.backplane.changes import Changes
 from services.backplane.errors import FleetError, Reason
-from services.backplane.faults import Faults
+from services.backplane.process.faults import Faults
 from services.neuron.instances.instances import Instance
 from services.neuron.instances.load import Loader
 from services.neuron.instances.unload import Draining, Freed, Releasing, Unloader

@@ -16,15 +16,15 @@ from cortex.v1 import neuron_service_pb2 as neuron
 from cortex.v1.neuron_service_pb2_grpc import add_NeuronServiceServicer_to_server
 from services.backplane.address import Address, own_host_name
 from services.backplane.changes import Changes
-from services.backplane.faults import Faults
 from services.backplane.first_ended import first_ended
-from services.backplane.lifecycle import EX_SOFTWARE, Shutdown, reloading
 from services.backplane.logs import LogSettings, configure
 from services.backplane.metrics import RpcMetrics, exposition, new_registry
-from services.backplane.reload import SettingsReload
+from services.backplane.process.faults import Faults
+from services.backplane.process.lifecycle import EX_SOFTWARE, Shutdown, reloading
+from services.backplane.process.reload import SettingsReload
+from services.backplane.process.watchdog import watching
 from services.backplane.rpc.server import Server
 from services.backplane.settings import Document
-from services.backplane.watchdog import watching
 from services.neuron.daemon import Daemon
 from services.neuron.devices.inventory import Devices, importable_engines, machine_memory_bytes
 from services.neuron.instances.assign import Assignments

@@ -8,9 +8,10 @@ import pathlib
 import sys
 from collections.abc import Sequence
 
-from services.backplane import lifecycle, settings
-from services.backplane.lifecycle import Shutdown
+from services.backplane import settings
 from services.backplane.logs import LogSettings, configure
+from services.backplane.process import lifecycle
+from services.backplane.process.lifecycle import Shutdown
 from services.registry.wire import serve
 
 

@@ -9,8 +9,8 @@ from typing import Final
 import structlog
 
 from services.backplane.address import Address, own_host_name
-from services.backplane.faults import Faults
-from services.backplane.lifecycle import Shutdown
+from services.backplane.process.faults import Faults
+from services.backplane.process.lifecycle import Shutdown
 from services.backplane.settings import SettingsError
 from services.backplane.timeouts import timeout
 from services.registry.catalogue import catalogue as catalogues

@@ -13,7 +13,7 @@ import structlog
 
 from services.backplane.changes import Changes
 from services.backplane.errors import FleetError, Reason
-from services.backplane.faults import Faults
+from services.backplane.process.faults import Faults
 from services.backplane.timeouts import timeout
 from services.registry.catalogue import catalogue as catalogues
 from services.registry.catalogue.catalogue import Catalogue, Difference

@@ -11,12 +11,12 @@ import structlog
 
 from cortex.v1 import operator_service_pb2_grpc, registry_service_pb2_grpc
 from services.backplane.address import Address
-from services.backplane.faults import Faults
 from services.backplane.first_ended import first_ended
-from services.backplane.lifecycle import EX_SOFTWARE, Shutdown, reloading
 from services.backplane.logs import LogSettings, configure
 from services.backplane.metrics import RpcMetrics, exposition, new_registry
-from services.backplane.reload import SettingsReload
+from services.backplane.process.faults import Faults
+from services.backplane.process.lifecycle import EX_SOFTWARE, Shutdown, reloading
+from services.backplane.process.reload import SettingsReload
 from services.backplane.rpc.server import Server
 from services.backplane.settings import Document
 from services.registry import settings as settings_module

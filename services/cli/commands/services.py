@@ -8,10 +8,10 @@ from typing import Annotated
 import structlog
 import typer
 
-from services.backplane import lifecycle
 from services.backplane.address import Address
-from services.backplane.lifecycle import Shutdown
 from services.backplane.logs import LogSettings, configure
+from services.backplane.process import lifecycle
+from services.backplane.process.lifecycle import Shutdown
 from services.backplane.settings import Document, SettingsError, load
 from services.cli.options import ConfigOption, config_arguments
 from services.cli.own_registry import is_this_machine, names_own_registry

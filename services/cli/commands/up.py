@@ -13,10 +13,10 @@ from typing import Annotated
 
 import typer
 
-from services.backplane import lifecycle
 from services.backplane.address import Address, PortTakenError
 from services.backplane.first_ended import first_ended
-from services.backplane.lifecycle import Shutdown
+from services.backplane.process import lifecycle
+from services.backplane.process.lifecycle import Shutdown
 from services.backplane.settings import load
 from services.cli.children import Child, ChildFailedError
 from services.cli.first_question import DEFAULT_MODEL, Question

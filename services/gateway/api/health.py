@@ -6,7 +6,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
-from services.backplane.faults import Faults
+from services.backplane.process.faults import Faults
 from services.gateway.api.head import new_request_id
 from services.gateway.routing.fleet_view import FleetView
 

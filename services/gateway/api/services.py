@@ -10,7 +10,7 @@ from typing_extensions import override
 
 from cortex.v1 import neuron_service_pb2 as neuron
 from services.backplane.errors import FleetError, Reason
-from services.backplane.faults import Faults
+from services.backplane.process.faults import Faults
 from services.gateway.api.access_log import AccessLog, RequestRecord
 from services.gateway.api.auth import Auth
 from services.gateway.api.background import DetachedTasks

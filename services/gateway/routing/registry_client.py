@@ -11,7 +11,7 @@ from cortex.v1 import registry_service_pb2 as registry
 from cortex.v1 import registry_service_pb2_grpc as registry_grpc
 from services.backplane.backoff import delays
 from services.backplane.errors import FleetError, Reason
-from services.backplane.faults import Faults
+from services.backplane.process.faults import Faults
 from services.backplane.rpc.calls import streaming
 from services.backplane.rpc.channels import ChannelPool
 from services.gateway.routing.fleet_view import FleetView

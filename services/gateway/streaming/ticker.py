@@ -7,7 +7,7 @@ import time
 from typing import Protocol
 
 from services.backplane.errors import FleetError
-from services.backplane.faults import Faults
+from services.backplane.process.faults import Faults
 
 
 class Watched(Protocol):

@@ -11,7 +11,7 @@ from typing_extensions import override
 from cortex.v1 import generation_pb2 as generation
 from cortex.v1 import neuron_service_pb2_grpc as neuron_grpc
 from services.backplane.errors import FleetError, Reason
-from services.backplane.faults import Faults
+from services.backplane.process.faults import Faults
 from services.backplane.rpc.status import from_rpc_error
 from services.gateway.transports.transport import NeuronSequence, NeuronTransport, Sink, token_count
 

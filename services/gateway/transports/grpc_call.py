@@ -18,7 +18,7 @@ from hpack import Decoder, Encoder, HPACKError
 
 from services.backplane.address import Address, BadAddressError
 from services.backplane.errors import FleetError
-from services.backplane.faults import Faults
+from services.backplane.process.faults import Faults
 from services.backplane.rpc.channels import MAX_MESSAGE_BYTES
 from services.backplane.timeouts import timeout
 from services.gateway.transports import http2

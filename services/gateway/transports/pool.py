@@ -6,7 +6,7 @@ from typing import Final, Literal
 
 from cortex.v1 import generation_pb2 as generation
 from cortex.v1 import neuron_service_pb2_grpc as neuron_grpc
-from services.backplane.faults import Faults
+from services.backplane.process.faults import Faults
 from services.backplane.rpc.channels import ChannelPool
 from services.gateway.transports.generate import GenerateTransport
 from services.gateway.transports.session import SessionTransport

@@ -16,7 +16,7 @@ from typing_extensions import override
 from cortex.v1 import generation_pb2 as generation
 from cortex.v1 import neuron_service_pb2 as neuron
 from services.backplane.errors import FleetError, Reason
-from services.backplane.faults import Faults
+from services.backplane.process.faults import Faults
 from services.backplane.rpc.status import unpack
 from services.gateway.transports.grpc_call import BidiCall, CallSink, open_call
 from services.gateway.transports.session_outbox import SessionOutbox

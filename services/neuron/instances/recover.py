@@ -8,7 +8,7 @@ import structlog
 from typing_extensions import override
 
 from services.backplane.errors import FleetError, Reason
-from services.backplane.faults import Faults
+from services.backplane.process.faults import Faults
 from services.neuron.engine_api.model import ModelStats
 from services.neuron.instances.instances import Instance, Instances, State
 from services.neuron.instances.worker_loads import WorkerLoads

@@ -18,8 +18,8 @@ from cortex.v1.registry_service_pb2_grpc import RegistryServiceStub
 from services.backplane import backoff, protobuf_time
 from services.backplane.changes import Changes
 from services.backplane.errors import FleetError, Reason
-from services.backplane.faults import Faults
 from services.backplane.first_ended import first_ended
+from services.backplane.process.faults import Faults
 from services.backplane.rpc.calls import streaming
 from services.backplane.rpc.channels import open_channel
 from services.backplane.timeouts import timeout

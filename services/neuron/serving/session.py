@@ -19,7 +19,7 @@ from typing_extensions import override
 from cortex.v1 import generation_pb2 as generation
 from cortex.v1 import neuron_service_pb2 as neuron
 from services.backplane.errors import FleetError, Reason
-from services.backplane.faults import Faults
+from services.backplane.process.faults import Faults
 from services.backplane.rpc.status import pack
 from services.neuron.engine_api.events import TokenLogprob
 from services.neuron.serving.event_sink import EventSink

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import Any, TypeVar, assert_never
 
 from services.backplane.errors import FleetError, Reason
-from services.backplane.faults import Faults
+from services.backplane.process.faults import Faults
 from services.neuron.engine_api.events import Ended, Event, Failed
 from services.neuron.engine_api.frames import (
     AbandonCall,

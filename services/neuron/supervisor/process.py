@@ -24,8 +24,8 @@ import msgspec
 import structlog
 from typing_extensions import override
 
-from services.backplane.faults import Faults
 from services.backplane.first_ended import first_ended
+from services.backplane.process.faults import Faults
 from services.neuron.engine_api.frames import (
     HEADER,
     MAX_FRAME_BYTES,

@@ -17,8 +17,8 @@ import time
 import structlog
 
 from services.backplane.errors import FleetError, Reason
-from services.backplane.faults import Faults
 from services.backplane.first_ended import first_ended
+from services.backplane.process.faults import Faults
 from services.neuron.devices.watch import DeviceWatch
 from services.neuron.engine_api.frames import StopWorker
 from services.neuron.settings import WorkerLimits

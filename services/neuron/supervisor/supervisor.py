@@ -6,7 +6,7 @@ import asyncio
 import itertools
 from collections.abc import Mapping
 
-from services.backplane.faults import Faults
+from services.backplane.process.faults import Faults
 from services.neuron.devices.watch import DeviceWatch, FaultReader
 from services.neuron.devices.xid_faults import DeviceFault
 from services.neuron.settings import WorkerLimits

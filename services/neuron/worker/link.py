@@ -12,7 +12,7 @@ from typing import Final
 
 import msgspec
 
-from services.backplane.lifecycle import EX_SOFTWARE
+from services.backplane.process.lifecycle import EX_SOFTWARE
 from services.neuron.engine_api.frames import (
     COMMANDS,
     HEADER,

@@ -14,8 +14,8 @@ from typing import Any, Final
 
 from cortex.v1 import registry_service_pb2
 from services.backplane.changes import Changes
-from services.backplane.faults import Faults
 from services.backplane.first_ended import first_ended
+from services.backplane.process.faults import Faults
 from services.registry.control.control_plane import ControlPlane
 from services.registry.fleet.records import Member
 from services.registry.rpc import encode

@@ -9,7 +9,7 @@ from typing import Any, Final
 from cortex.v1 import neuron_service_pb2, neuron_service_pb2_grpc
 from services.backplane import protobuf_time
 from services.backplane.errors import FleetError, Reason
-from services.backplane.faults import Faults
+from services.backplane.process.faults import Faults
 from services.backplane.rpc.calls import streaming
 from services.backplane.rpc.channels import open_channel
 from services.backplane.timeouts import timeout

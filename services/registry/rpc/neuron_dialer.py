@@ -11,7 +11,7 @@ from cortex.v1 import neuron_service_pb2, neuron_service_pb2_grpc
 from services.backplane.address import Address
 from services.backplane.backoff import delays
 from services.backplane.errors import FleetError
-from services.backplane.faults import Faults
+from services.backplane.process.faults import Faults
 from services.backplane.rpc.calls import streaming
 from services.backplane.rpc.channels import open_channel
 from services.registry.control.control_plane import ControlPlane

@@ -11,7 +11,7 @@ from typing import Any, Final
 import msgspec
 import structlog
 
-from services.backplane.faults import Faults
+from services.backplane.process.faults import Faults
 from services.backplane.timeouts import timeout
 from services.registry.fleet.footprints import Learned
 from services.registry.store.health import StoreHealth

@@ -12,7 +12,7 @@ import httpx
 import msgspec
 from prometheus_client import CollectorRegistry, generate_latest
 
-from services.backplane.lifecycle import Shutdown
+from services.backplane.process.lifecycle import Shutdown
 from services.gateway.settings import AuthSettings, GatewaySettings
 from services.gateway.wire import Gateway
 from tests.doubles.scripted_neuron import Script, ScriptedNeuron

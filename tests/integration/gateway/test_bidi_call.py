@@ -12,7 +12,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from services.backplane.errors import FleetError, Reason
-from services.backplane.faults import Faults
+from services.backplane.process.faults import Faults
 from services.backplane.rpc.channels import SERVER_OPTIONS
 from services.gateway.transports import http2, keepalive
 from services.gateway.transports.grpc_call import BidiCall, open_call

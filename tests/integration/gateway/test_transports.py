@@ -12,7 +12,7 @@ from prometheus_client import CollectorRegistry
 
 from cortex.v1 import generation_pb2 as generation
 from services.backplane.errors import FleetError, Reason
-from services.backplane.faults import Faults
+from services.backplane.process.faults import Faults
 from services.backplane.rpc.channels import ChannelPool
 from services.gateway.transports.pool import LARGE_REQUEST_BYTES, NeuronLink
 from services.gateway.transports.transport import NeuronSequence

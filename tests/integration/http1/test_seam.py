@@ -15,8 +15,8 @@ from hypercorn.protocol import ProtocolWrapper
 from hypercorn.protocol.h11 import H11Protocol
 from starlette.types import Receive, Scope, Send
 
-from services.gateway.http1.codec import CodecConfig, HttptoolsCodec
-from services.gateway.http1.install import choose_codec, install
+from services.gateway.http1.hypercorn.codec import CodecConfig, HttptoolsCodec
+from services.gateway.http1.hypercorn.install import choose_codec, install
 from services.gateway.server import HttpServer, ListenError, ServerOptions, build_config
 
 
@@ -74,7 +74,7 @@ def test_another_hypercorn_keeps_its_own_codec(monkeypatch: pytest.MonkeyPatch) 
         return server.http1_codec
 
     assert codec() == "direct"
-    monkeypatch.setattr("services.gateway.http1.install.version", lambda _: "0.19.0")
+    monkeypatch.setattr("services.gateway.http1.hypercorn.install.version", lambda _: "0.19.0")
     assert codec() == "stock"
 
 

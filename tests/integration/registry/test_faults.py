@@ -10,9 +10,9 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from cortex.v1 import registry_service_pb2 as reg
-from services.backplane import faults as faults_module
 from services.backplane.errors import FleetError, Reason
-from services.backplane.lifecycle import EX_SOFTWARE, Shutdown
+from services.backplane.process import faults as faults_module
+from services.backplane.process.lifecycle import EX_SOFTWARE, Shutdown
 from services.backplane.rpc.channels import open_channel
 from services.registry import term as term_module
 from services.registry.control.control_plane import ControlPlane

@@ -16,9 +16,9 @@ import pytest
 from cortex.v1 import operator_service_pb2 as op
 from services.backplane.address import Address
 from services.backplane.errors import FleetError, Reason
-from services.backplane.faults import Faults
-from services.backplane.lifecycle import Shutdown
 from services.backplane.metrics import new_registry
+from services.backplane.process.faults import Faults
+from services.backplane.process.lifecycle import Shutdown
 from services.backplane.rpc.status import from_rpc_error
 from services.registry import settings as registry_settings
 from services.registry.catalogue.catalogue import EMPTY

@@ -21,7 +21,7 @@ import psutil
 
 from cortex.v1 import operator_service_pb2 as op
 from cortex.v1 import operator_service_pb2_grpc as op_grpc
-from services.backplane.lifecycle import DIE_WITH_PARENT
+from services.backplane.process.lifecycle import DIE_WITH_PARENT
 
 PATIENCE_SECONDS = 60.0
 MIB = 1 << 20

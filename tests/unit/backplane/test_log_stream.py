@@ -12,7 +12,8 @@ SECONDS = 20.0
 # Writes lines until it is told to end, as a service does.
 SERVICE = """
 import asyncio, structlog
-from services.backplane import lifecycle, logs
+from services.backplane import logs
+from services.backplane.process import lifecycle
 async def main(shutdown):
     logs.configure(logs.LogSettings(format="json"), service="test")
     while not shutdown.requested:

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from services.backplane.lifecycle import EX_CONFIG
+from services.backplane.process.lifecycle import EX_CONFIG
 from services.cli import children
 from services.cli.children import Child, ChildFailedError
 

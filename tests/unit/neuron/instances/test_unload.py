@@ -4,7 +4,7 @@ from prometheus_client import CollectorRegistry
 
 from cortex.v1 import model_pb2 as model
 from services.backplane.changes import Changes
-from services.backplane.faults import Faults
+from services.backplane.process.faults import Faults
 from services.neuron.devices.inventory import Devices
 from services.neuron.instances.instances import Instance, Instances, State
 from services.neuron.instances.load import Loader

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from prometheus_client import CollectorRegistry
 
-from services.backplane.faults import Faults
+from services.backplane.process.faults import Faults
 from services.neuron.engine_api.frames import AbandonCall, Embedded
 from services.neuron.engine_api.task import Prompt, Segment
 from services.neuron.supervisor.link import WorkerLink

@@ -5,8 +5,8 @@ import stat
 
 import pytest
 
-from services.backplane.faults import Faults
 from services.backplane.metrics import new_registry
+from services.backplane.process.faults import Faults
 from services.backplane.settings import SettingsError
 from services.registry.fleet.footprints import Learned
 from services.registry.store.open import open_store

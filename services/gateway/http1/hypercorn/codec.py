@@ -13,11 +13,11 @@ from typing_extensions import override
 from services.gateway.http1.budget import Shares
 from services.gateway.http1.connection import Connection
 from services.gateway.http1.exchange import Exchange
+from services.gateway.http1.hypercorn.seam import TcpSeam
+from services.gateway.http1.hypercorn.stock import StockH11
 from services.gateway.http1.limits import Refused
 from services.gateway.http1.scope import Peer, build_scope
-from services.gateway.http1.seam import TcpSeam
 from services.gateway.http1.settings import Http1Settings
-from services.gateway.http1.stock import StockH11
 
 
 class CodecConfig(Config):

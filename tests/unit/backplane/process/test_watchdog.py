@@ -9,11 +9,11 @@ import sys
 import threading
 import time
 
-from services.backplane import watchdog
+from services.backplane.process import watchdog
 
 STALLING = """
 import asyncio, time
-from services.backplane import watchdog
+from services.backplane.process import watchdog
 
 async def main():
     with watchdog.watching(0.5):

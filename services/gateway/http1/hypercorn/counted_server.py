@@ -9,7 +9,7 @@ from hypercorn.asyncio.tcp_server import TCPServer
 from typing_extensions import override
 
 from services.backplane.timeouts import timeout
-from services.gateway.http1.codec import CodecConfig
+from services.gateway.http1.hypercorn.codec import CodecConfig
 from services.gateway.http1.limits import Refused, Unanswered
 
 _TOO_MANY: Final = 429

@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable, Generator
 from typing import Final
 
-from services.backplane.lifecycle import EX_SOFTWARE
+from services.backplane.process.lifecycle import EX_SOFTWARE
 
 _GLANCE_SECONDS: Final = 0.5
 

@@ -10,7 +10,7 @@ from prometheus_client import CollectorRegistry
 
 from services.backplane import logs
 from services.backplane.errors import Reason
-from services.backplane.faults import Faults
+from services.backplane.process.faults import Faults
 
 
 @pytest.fixture

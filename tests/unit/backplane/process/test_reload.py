@@ -2,7 +2,7 @@ import pytest
 import structlog
 
 from services.backplane.logs import LogSettings
-from services.backplane.reload import SettingsReload
+from services.backplane.process.reload import SettingsReload
 from services.backplane.settings import SettingsError, load
 
 

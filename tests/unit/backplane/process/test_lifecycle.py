@@ -4,7 +4,7 @@ import signal
 
 import structlog
 
-from services.backplane import lifecycle
+from services.backplane.process import lifecycle
 
 
 def hang_up(reload):

@@ -12,9 +12,9 @@ import structlog
 from hypercorn.config import Config
 from hypercorn.protocol.h11 import H11Protocol
 
-from services.gateway.http1.codec import CodecConfig, HttptoolsCodec
-from services.gateway.http1.counted_server import CountedServer
-from services.gateway.http1.stock import SharingWSStream, StockH11
+from services.gateway.http1.hypercorn.codec import CodecConfig, HttptoolsCodec
+from services.gateway.http1.hypercorn.counted_server import CountedServer
+from services.gateway.http1.hypercorn.stock import SharingWSStream, StockH11
 
 log = structlog.get_logger()
 
