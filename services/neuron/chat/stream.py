@@ -32,7 +32,8 @@ class ToolCallPiece:
     """A piece of a tool call; meanings as in cortex.v1.ToolCallDelta.
 
     `call_id` and `name` come with the first piece of each index; the `arguments_json` of all pieces
-    of an index, joined, are valid JSON, unless the last one is `incomplete`.
+    of an index, joined, are valid JSON, unless the last one is `incomplete`: the call was cut, or
+    cannot be read.
     """
 
     index: int

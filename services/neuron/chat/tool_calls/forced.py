@@ -19,7 +19,7 @@ from services.neuron.chat.schemas.enforcing import SchemaWriter
 from services.neuron.chat.stream import ChatParser
 from services.neuron.chat.tool_calls.parsing.calls import Calls, Tools
 from services.neuron.chat.tool_calls.parsing.json_call import JsonCall
-from services.neuron.chat.tool_calls.parsing.region import LeadingParser
+from services.neuron.chat.tool_calls.parsing.leading_call import LeadingParser
 
 # Keys by which a schema says more about arguments that it does not list.
 _OPENING: Final = frozenset(

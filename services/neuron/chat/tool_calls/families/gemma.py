@@ -15,8 +15,9 @@ from typing_extensions import override
 
 from services.neuron.chat.stream import ChatParser
 from services.neuron.chat.tool_calls.parsing.arguments import dumps
+from services.neuron.chat.tool_calls.parsing.bare_words import json_of_word
 from services.neuron.chat.tool_calls.parsing.calls import CallProgress, CallReader, Calls, Tools
-from services.neuron.chat.tool_calls.parsing.json_arguments import BROKEN
+from services.neuron.chat.tool_calls.parsing.json_arguments import BROKEN, UNREADABLE
 from services.neuron.chat.tool_calls.parsing.json_scanner import Expect, JsonScanner
 from services.neuron.chat.tool_calls.parsing.mending import JsonMender
 from services.neuron.chat.tool_calls.parsing.region import RegionOpening, RegionParser
@@ -32,14 +33,11 @@ _STRINGS: Final = _KEYS | {Expect.VALUE, Expect.FIRST_ITEM}
 _LOST_QUOTE: Final = "put in a quote that is missing"
 _STRAY_QUOTE: Final = "left out a quote too many"
 _PARENTHESES: Final = "took a call in parentheses"
-_NO_QUOTES: Final = "put quotes around a string"
 _QUOTES: Final = frozenset("\"'")
 # What ends a value without quotes, and what shows that it was none.
 _ENDS: Final = frozenset(",}])")
 _NOT_BARE: Final = frozenset("\"'{[(<\n")
-_PYTHON_NAMES: Final = {"True": "true", "False": "false", "None": "null"}
 _LITERALS: Final = ("true", "false", "null")
-_NUMBER: Final = re.compile(r"-?(?:0|[1-9]\d*)(?:\.\d+)?(?:[eE][+-]?\d+)?", re.ASCII)
 
 
 def detects(template: str) -> bool:
@@ -106,7 +104,10 @@ class GemmaCall(CallReader):
                 self._held = ""
                 return self._again(rest)
         if not accepted:
-            self._calls.arguments(self._scanner.closing(), repair=BROKEN)
+            if self._mender.is_ended_by(self._held[0]):
+                self._calls.arguments(self._scanner.closing(), repair=BROKEN)
+            else:
+                self._calls.leave_open(repair=UNREADABLE)
             return CallProgress.BROKEN
         self._held = ""
         return CallProgress.DONE if self._scanner.is_complete else CallProgress.MORE
@@ -214,11 +215,9 @@ class GemmaCall(CallReader):
 
     def _end_bare(self) -> bool:
         bare, self._bare = self._bare.strip(), ""
-        spelled = _PYTHON_NAMES.get(bare, bare)
-        if spelled in _LITERALS or _NUMBER.fullmatch(spelled):
-            return self._tell(spelled)
-        self._calls.arguments("", repair=_NO_QUOTES)
-        return self._tell(dumps(bare))
+        spelled, repair = json_of_word(bare)
+        self._calls.arguments("", repair=repair)
+        return self._tell(spelled)
 
     def _in_bare_key(self, char: str) -> bool:
         ends = char == ":" or (char == "=" and self._closing == ")")

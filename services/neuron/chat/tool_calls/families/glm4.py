@@ -12,7 +12,7 @@ from typing_extensions import override
 from services.neuron.chat.stream import ChatParser
 from services.neuron.chat.tool_calls.parsing.calls import CallProgress, CallReader, Calls, Tools
 from services.neuron.chat.tool_calls.parsing.json_arguments import JsonArguments
-from services.neuron.chat.tool_calls.parsing.region import LeadingParser
+from services.neuron.chat.tool_calls.parsing.leading_call import LeadingParser
 
 NAME: Final = "glm4"
 _OBSERVATION: Final = "<|observation|>"

@@ -11,8 +11,8 @@ from typing import Final
 from services.neuron.chat.stream import ChatParser
 from services.neuron.chat.tool_calls.parsing.calls import Calls, Tools
 from services.neuron.chat.tool_calls.parsing.json_call import JsonCall
+from services.neuron.chat.tool_calls.parsing.leading_call import LeadingParser
 from services.neuron.chat.tool_calls.parsing.leading_tag import LeadingTagParser
-from services.neuron.chat.tool_calls.parsing.region import LeadingParser
 
 NAME: Final = "llama3_json"
 TAG: Final = "<|python_tag|>"

@@ -15,8 +15,8 @@ from typing_extensions import override
 from services.neuron.chat.stream import ChatParser
 from services.neuron.chat.tool_calls.parsing.arguments import dumps
 from services.neuron.chat.tool_calls.parsing.calls import CallProgress, CallReader, Calls, Tools
+from services.neuron.chat.tool_calls.parsing.leading_call import LeadingParser
 from services.neuron.chat.tool_calls.parsing.leading_tag import LeadingTagParser
-from services.neuron.chat.tool_calls.parsing.region import LeadingParser
 
 NAME: Final = "pythonic"
 TAG: Final = "<|python_start|>"

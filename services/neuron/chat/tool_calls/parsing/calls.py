@@ -53,6 +53,7 @@ class Calls:
 
     Attributes:
         is_cut: the output was ended from outside; calls without an end stay open.
+        is_open: the newest call's arguments are no JSON, and told as they are written.
     """
 
     def __init__(self, new_id: Callable[[], str]) -> None:
@@ -63,6 +64,7 @@ class Calls:
         self._blank = ""
         self._has_text = False
         self.is_cut = False
+        self.is_open = False
 
     @property
     def count(self) -> int:
@@ -92,6 +94,7 @@ class Calls:
         self._index += 1
         self._blank, self._has_text = "", False
         self._repairs = set()
+        self.is_open = False
         new = ToolCallPiece(self._index, call_id=self._new_id(), name=name)
         self._pieces.append(dataclasses.replace(new, repair=self._unsaid(repair)))
 
@@ -100,28 +103,32 @@ class Calls:
         repair = self._unsaid(repair)
         last = self._pieces[-1] if self._pieces else None
         if isinstance(last, ToolCallPiece) and last.index == self._index:
-            repairs = "; ".join(filter(None, (last.repair, repair)))
             self._pieces[-1] = dataclasses.replace(
-                last, arguments_json=last.arguments_json + fragment, repair=repairs
+                last,
+                arguments_json=last.arguments_json + fragment,
+                repair="; ".join(filter(None, (last.repair, repair))),
+                incomplete=self.is_open,
             )
-        elif fragment or repair:
-            self._pieces.append(ToolCallPiece(self._index, arguments_json=fragment, repair=repair))
+        elif fragment or repair or self.is_open:
+            new = ToolCallPiece(self._index, arguments_json=fragment, repair=repair)
+            self._pieces.append(dataclasses.replace(new, incomplete=self.is_open))
 
-    def cut_off(self, missing: str) -> None:
+    def leave_open(self, written: str = "", *, repair: str = "") -> None:
+        """The newest call cannot be made: its arguments stay as they were written."""
+        self.is_open = True
+        self.arguments(written, repair=repair)
+
+    def cut_off(self, missing: str, *, held: str = "") -> None:
         """The output ended inside the newest call.
 
         Args:
             missing: would make its arguments JSON; empty where they are whole.
+            held: was written of them and not told.
         """
-        if not (self.is_cut and missing):
-            self.arguments(missing, repair=CUT_OFF)
-            return
-        self.arguments("")
-        last = self._pieces[-1] if self._pieces else None
-        if isinstance(last, ToolCallPiece):
-            self._pieces[-1] = dataclasses.replace(last, incomplete=True)
+        if self.is_cut and missing:
+            self.leave_open(held)
         else:
-            self._pieces.append(ToolCallPiece(self._index, incomplete=True))
+            self.arguments(missing, repair=CUT_OFF)
 
     def whole(self, name: str, arguments: Any, *, repair: str = "") -> None:
         """A call that is known all at once.

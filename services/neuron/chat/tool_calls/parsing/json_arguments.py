@@ -11,6 +11,7 @@ from services.neuron.chat.tool_calls.parsing.json_scanner import JsonScanner
 from services.neuron.chat.tool_calls.parsing.mending import JsonMender
 
 BROKEN: Final = "closed: what followed was no JSON"
+UNREADABLE: Final = "left open: the arguments are no JSON"
 
 
 class JsonArguments(CallReader):
@@ -47,12 +48,20 @@ class JsonArguments(CallReader):
         for each in self._mender.mended(char):
             if not self._scanner.accept(each):
                 self._unread = self._mender.held + char
-                self._calls.arguments(self._scanner.closing(), repair=BROKEN)
+                if self._mender.is_ended_by(char):
+                    self._calls.arguments(self._scanner.closing(), repair=BROKEN)
+                else:
+                    self._calls.leave_open(repair=UNREADABLE)
                 return CallProgress.BROKEN
             self._calls.arguments(each, repair=self._mender.repair)
         return CallProgress.DONE if self._scanner.is_complete else CallProgress.MORE
 
     @override
     def cut(self) -> None:
-        if self._begun:
-            self._calls.cut_off(self._scanner.closing())
+        if not self._begun:
+            return
+        held = self._mender.held
+        for each in () if self._calls.is_cut else self._mender.at_end():
+            self._scanner.accept(each)
+            self._calls.arguments(each, repair=self._mender.repair)
+        self._calls.cut_off(self._scanner.closing(), held=held)

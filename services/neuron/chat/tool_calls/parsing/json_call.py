@@ -21,7 +21,7 @@ from services.neuron.chat.tool_calls.parsing.calls import (
     Calls,
     Tools,
 )
-from services.neuron.chat.tool_calls.parsing.json_arguments import BROKEN
+from services.neuron.chat.tool_calls.parsing.json_arguments import BROKEN, UNREADABLE
 from services.neuron.chat.tool_calls.parsing.json_scanner import Expect, JsonScanner
 from services.neuron.chat.tool_calls.parsing.mending import JsonMender
 from services.neuron.chat.tool_calls.parsing.resolving import (
@@ -92,7 +92,11 @@ class JsonCall(CallReader):
     def cut(self) -> None:
         """Ends a call that was begun, or that lacks nothing but its end; else all is unread."""
         if self._begun:
-            self._calls.cut_off(self._missing())
+            held = self._mender.held
+            for each in () if self._calls.is_cut else self._mender.at_end():
+                self._accept(each)
+            self._mend(self._mender.repair)
+            self._calls.cut_off(self._missing(), held=held)
             self._unread = ""
         elif self._arguments is not None or not self._calls.is_cut:
             self._complete(CUT_OFF)
@@ -120,10 +124,13 @@ class JsonCall(CallReader):
             self._repair = "; ".join(filter(None, (self._repair, repair)))
 
     def _broken(self, char: str) -> CallProgress:
-        if self._begun:
+        if self._begun and self._streams and not self._mender.is_ended_by(char):
+            self._calls.leave_open(repair=UNREADABLE)
+            self._unread = self._mender.held + char
+        elif self._begun:
             self._calls.arguments(self._missing(), repair=BROKEN)
             self._unread = self._mender.held + char
-        elif self._complete(BROKEN):
+        elif self._mender.is_ended_by(char) and self._complete(BROKEN):
             self._unread = self._mender.held + char
         return CallProgress.BROKEN
 

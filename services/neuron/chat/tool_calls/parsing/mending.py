@@ -11,10 +11,12 @@ import re
 from collections.abc import Iterator
 from typing import Final
 
+from services.neuron.chat.tool_calls.parsing.arguments import dumps
+from services.neuron.chat.tool_calls.parsing.bare_words import PYTHON, json_of_word, value_of
 from services.neuron.chat.tool_calls.parsing.json_scanner import RAW_CONTROLS, Expect, JsonScanner
 
 RAW_BREAK: Final = "escaped a raw control character in a string"
-PYTHON: Final = "took Python's spelling for JSON's"
+QUOTED_KEY: Final = "put quotes around a key"
 HALF_PAIR: Final = "took U+FFFD for half a surrogate pair"
 STRAY_BACKSLASH: Final = "doubled a backslash that escapes nothing"
 TRAILING_COMMA: Final = "left out a comma before the end"
@@ -30,11 +32,16 @@ _LAST_CONTROL: Final = "\x1f"
 _VALUE: Final = frozenset({Expect.VALUE, Expect.FIRST_ITEM})
 _STRING: Final = _VALUE | {Expect.KEY, Expect.FIRST_KEY}
 _AFTER_VALUE: Final = frozenset({Expect.COMMA, Expect.NUMBER})
-_LITERALS: Final = {"T": "t", "F": "f", "N": "n"}
-# None and null are of one length.
-_NONE: Final = {"o": "u", "n": "l", "e": "l"}
-_BEGIN_VALUE: Final = frozenset("\"'{[-0123456789tfnTFN")
-_BEGIN_KEY: Final = frozenset("\"'")
+_CLOSABLE: Final = frozenset({Expect.COMMA, Expect.FIRST_KEY, Expect.FIRST_ITEM, Expect.END})
+_KEY: Final = frozenset({Expect.KEY, Expect.FIRST_KEY})
+_BEGIN_KEY: Final = re.compile(r"[\w\"']")
+_BEGIN_VALUE: Final = re.compile(r"[\w\"'{\[+.-]")
+_BARE_KEY: Final = re.compile(r"[\w-]+")
+# What a value without quotes cannot have in it.
+_NOT_BARE: Final = frozenset("\"'{[(<:")
+# Legal nowhere: the scanner refuses it.
+_UNREADABLE: Final = "\0"
+_ENDS: Final = frozenset(",}]")
 
 
 class JsonMender:
@@ -48,7 +55,7 @@ class JsonMender:
     def __init__(self, scanner: JsonScanner) -> None:
         self._scanner = scanner
         self._is_single_quoted = False
-        self._is_none = False
+        self._is_word = False
         self.repair = ""
         self.held = ""
 
@@ -57,12 +64,31 @@ class JsonMender:
         self.repair = ""
         if self._scanner.in_string:
             yield from self._in_string(char)
+        elif self._is_word:
+            yield from self._in_word(char)
         elif self.held:
             yield from self._behind_comma(char)
         elif char == "," and self._scanner.depth and self._scanner.expect in _AFTER_VALUE:
             self.held = char
         else:
-            yield self._spelled(char)
+            yield from self._outside(char)
+
+    def at_end(self) -> Iterator[str]:
+        """What a word means that nothing followed; taken as `mended` is."""
+        self.repair = ""
+        if self._is_word and self._scanner.expect in _VALUE:
+            meant, self.repair = json_of_word(self._take_word().rstrip())
+            yield from meant
+
+    def is_ended_by(self, char: str) -> bool:
+        """Whether a character that the scanner refused stands behind all that was written.
+
+        False where closing what is open would invent a value, or leave out one that goes on.
+        """
+        expect = self._scanner.expect
+        is_marker = char == "[" and expect is Expect.COMMA
+        goes_on = self._is_word or (_BEGIN_VALUE.match(char) and not is_marker)
+        return expect in _CLOSABLE and not goes_on
 
     def _in_string(self, char: str) -> Iterator[str]:
         if self.held.startswith(_UNICODE) or (self.held and char == "u"):
@@ -123,21 +149,52 @@ class JsonMender:
         begins = _BEGIN_KEY if self._scanner.in_object else _BEGIN_VALUE
         if char in "}]":
             self.held, self.repair = "", TRAILING_COMMA
-        elif char in begins:
+        elif begins.match(char):
             held, self.held = self.held, ""
             yield from held
-        yield self._spelled(char)
+        yield from self._outside(char)
 
-    def _spelled(self, char: str) -> str:
-        """A character outside of strings."""
+    def _outside(self, char: str) -> Iterator[str]:
+        """A character outside of strings and words."""
         expect = self._scanner.expect
         if char == "'" and expect in _STRING:
             self._is_single_quoted, self.repair = True, PYTHON
-            return '"'
-        if char in _LITERALS and expect in _VALUE:
-            self._is_none, self.repair = char == "N", PYTHON
-            return _LITERALS[char]
-        if self._is_none and expect is Expect.LITERAL:
-            return _NONE.get(char, char)
-        self._is_none = False
-        return char
+            yield '"'
+        elif self._begins_word(char, expect):
+            self._is_word, self.held = True, char
+        else:
+            yield char
+
+    @staticmethod
+    def _begins_word(char: str, expect: Expect) -> bool:
+        if char in _NOT_BARE:
+            return False
+        begins = {_VALUE: _BEGIN_VALUE, _KEY: _BEGIN_KEY}
+        return any(expect in where and begin.match(char) for where, begin in begins.items())
+
+    def _in_word(self, char: str) -> Iterator[str]:
+        """A value or key without quotes: it is read to its end, as only then it is sure."""
+        is_key = self._scanner.expect in _KEY
+        if char not in (_NOT_BARE if is_key else _ENDS | _NOT_BARE):
+            self.held += char
+            return
+        word = self.held.rstrip()
+        meant: tuple[str, str] | None = None
+        if not is_key:
+            meant = json_of_word(word) if char in _ENDS else value_of(word)
+        elif char == ":" and _BARE_KEY.fullmatch(word):
+            meant = dumps(word), QUOTED_KEY
+        if meant is not None:
+            space = self._take_word()[len(word) :]
+            self.repair = meant[1]
+            yield from meant[0] + space
+        if meant is None:
+            yield _UNREADABLE
+        elif char == ",":
+            self.held = char
+        else:
+            yield char
+
+    def _take_word(self) -> str:
+        word, self.held, self._is_word = self.held, "", False
+        return word

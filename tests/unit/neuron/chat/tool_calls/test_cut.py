@@ -103,3 +103,9 @@ def test_a_call_before_the_cut_stays_whole():
     whole = WRITTEN["hermes"]
 
     assert [(JSON, False), ('{"path": "/srv/a', True)] == cut_calls("hermes", whole + whole[:59])
+
+
+def test_a_cut_word_stays_as_it_was_written():
+    assert cut_calls("hermes", WRITTEN["hermes"].split(JSON)[0] + '{"a": 12') == [
+        ('{"a": 12', True)
+    ]

@@ -68,7 +68,7 @@ def test_text_without_calls_is_never_changed(name, output):
     ("output", "repair"),
     [
         ('<tool_call>{"name": "now", "arguments": {"a": "b', "the output ended"),
-        ('<tool_call>{"name": "now", "arguments": {"a": oops}}', "no JSON"),
+        ('<tool_call>{"name": "now", "arguments": {"a": oops}}', "put quotes"),
         ('<tool_call>{"name": "now", "arguments": "{}"}</tool_call>', "string of JSON"),
         ('<tool_call>{"arguments": {"city": "x"}}</tool_call>', "inferred"),
         ('<tool_call>{"name": "write", "arguments": {"path": "a\nb"}}</tool_call>', "escaped"),

@@ -83,11 +83,6 @@ SLIPS = {
         "<|tool_call>call:write{path:a b.txt,content:1st}<tool_call|>ok",
         ("ok", [("call_0", "write", {"path": "a b.txt", "content": "1st"})], "quotes around"),
     ),
-    "a text without any quotes": (
-        "gemma",
-        '<|tool_call>call:write{path:a(b)="c",d}<tool_call|>ok',
-        ('a(b)="c",d}<tool_call|>ok', [("call_0", "write", {"path": None})], "no JSON"),
-    ),
     "a value without quotes at a cut": (
         "gemma",
         "<|tool_call>call:get_weather{metric:tru",

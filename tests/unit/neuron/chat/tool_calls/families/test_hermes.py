@@ -204,11 +204,6 @@ SLIPS = {
         f'{OPEN}{{"name": "now", "arguments": [1]}}{CLOSE}',
         (f'{OPEN}{{"name": "now", "arguments": [1]}}{CLOSE}', [], ""),
     ),
-    "text behind a broken call": (
-        "hermes",
-        f'{OPEN}{{"name": "get_weather", "arguments": {{"city": "Oslo", oops}}}}{CLOSE}',
-        (f", oops}}}}{CLOSE}", [OSLO], "no JSON"),
-    ),
     "no markers, in a fence": (
         "hermes",
         '```json\n{\n  "name": "get_weather",\n  "arguments": {"city": "Oslo"}\n}\n```',
