@@ -45,6 +45,7 @@ class Delivery:
         self.credit = credit
         self.reasoning_tokens = 0
         self.has_called = False
+        """The newest call is whole, as far as is known: it is the client's turn."""
         self.is_done = False
         """One call too many has begun: it is not sent, and nothing behind it."""
 
@@ -120,7 +121,7 @@ class Delivery:
                 event = generation.GenerateResponse(reasoning=reasoning)
                 self._sink.event(event, len(token_ids))
             case ToolCallPiece():
-                self.has_called = True
+                self.has_called = not piece.incomplete
                 call = generation.ToolCallDelta(
                     index=piece.index,
                     call_id=piece.call_id,

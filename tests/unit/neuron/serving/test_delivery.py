@@ -58,3 +58,13 @@ def test_without_a_limit_all_calls_are_told(deliver, heard):
 
     assert not delivery.is_done
     assert ["a", "b"] == [call.name for call in heard.calls if call.name]
+
+
+@pytest.mark.parametrize(("value", "is_called"), [("1", True), ("now(1)", False)])
+def test_a_call_that_cannot_be_read_is_none_to_make(deliver, value, is_called):
+    delivery = deliver(None)
+    call = f'{{"name": "a", "arguments": {{"v": {value}}}}}'
+
+    delivery.take(Delta(1, f"<tool_call>{call}</tool_call>", (5,)))
+
+    assert delivery.has_called is is_called
