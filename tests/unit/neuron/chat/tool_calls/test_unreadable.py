@@ -19,7 +19,7 @@ FORMATS = {
     "mistral": ("[TOOL_CALLS]write[ARGS]", ""),
     "llama3_json": ('{"name": "write", "parameters": ', "}"),
 }
-MEANT = {
+MEANT: dict[str, dict[str, object]] = {
     '"v": +5, "w": .5': {"v": 5, "w": 0.5},
     '"v": -.5, "w": 5.': {"v": -0.5, "w": 5.0},
     '"v": +1.5e3 , "w": 1_000': {"v": 1500, "w": 1000},
@@ -40,7 +40,7 @@ def test_what_has_a_certain_meaning_is_read_as_that(name, written):
     before, behind = FORMATS[name]
     output = f'{before}{{"city": "x", {written}}}{behind}'
 
-    check_slip(name, output, ("", [("call_0", "write", {"city": "x"} | MEANT[written])], ""))
+    check_slip(name, output, ("", [("call_0", "write", {"city": "x", **MEANT[written]})], ""))
 
 
 def told(name, chunks):
