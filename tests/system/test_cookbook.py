@@ -4,6 +4,7 @@ import json
 import pathlib
 import re
 import shlex
+import time
 
 import grpc
 import pytest
@@ -45,3 +46,20 @@ def test_a_line_of_the_cookbook_works(servers, line):
         assert "grpc.health.v1.Health" in server.services()
     else:
         assert server.call(what, **fields)
+    if what.endswith("NeuronService/Unload"):
+        until_unknown(servers["127.0.0.1:31315"], fields["model"])
+
+
+def until_unknown(registry, model, seconds=10.0):
+    """Returns when the registry has heard what the neuron was told behind its back.
+
+    Until that report it would answer a load with "has been loaded long since".
+    """
+    deadline = time.monotonic() + seconds
+    while True:
+        (fleet,) = registry.call("cortex.v1.OperatorService/GetFleet")
+        instances = [i for n in fleet["neurons"] for i in n["report"].get("instances", [])]
+        if not any(i["spec"]["model"] == model for i in instances):
+            return
+        assert time.monotonic() < deadline, instances
+        time.sleep(0.05)
