@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
 
 _STANDARD_ERROR: Final = 2
-# What a pipe that is ready for writing takes without blocking (POSIX: at least 512).
-_CHUNK_BYTES: Final = select.PIPE_BUF
+# What a pipe or terminal that is ready for writing takes without blocking (POSIX: at least 512).
+_SHARED_CHUNK_BYTES: Final = select.PIPE_BUF
 _MOST_BYTES: Final = 1 << 20
 
 
@@ -37,6 +37,8 @@ class UnblockedFile(io.RawIOBase):
         super().__init__()
         self._descriptor = descriptor
         self._target = _own_pipe(descriptor)
+        never_blocks = self._target != descriptor or _is_file(descriptor)
+        self._chunk_bytes = _MOST_BYTES if never_blocks else _SHARED_CHUNK_BYTES
         self._ready = select.poll()
         self._ready.register(self._target, select.POLLOUT)
         self._waiting: collections.deque[bytes] = collections.deque()
@@ -87,7 +89,7 @@ class UnblockedFile(io.RawIOBase):
             line = self._waiting.popleft()
             self._waiting_bytes -= len(line)
             try:
-                sent = os.write(self._target, line[:_CHUNK_BYTES])
+                sent = os.write(self._target, line[: self._chunk_bytes])
             except BlockingIOError:  # another process was faster
                 sent = 0
             except OSError:  # no reader, no space, no descriptor: nobody can be told
@@ -112,6 +114,13 @@ def _own_pipe(descriptor: int) -> int:
     except OSError:  # no /proc, not ours to open, or nobody reads it
         pass
     return descriptor
+
+
+def _is_file(descriptor: int) -> bool:
+    try:
+        return stat.S_ISREG(os.fstat(descriptor).st_mode)
+    except OSError:
+        return False
 
 
 def unblock_standard_error() -> None:
