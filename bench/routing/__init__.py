@@ -1,0 +1,1 @@
+"""How much of the prompts is read once only: the gateway's choice among simulated instances."""
