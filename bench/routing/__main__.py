@@ -12,15 +12,12 @@ import statistics
 import time
 from collections.abc import Sequence
 
-from bench.routing.fleet import Clock, Instance, PrefixCache
+from bench.routing.fleet import PLACES, Clock, Instance, PrefixCache
 from bench.routing.traffic import Agent, Turn
-from services.gateway.routing.choose import (
-    Availability,
-    InstanceCandidate,
-    choose,
-    prompt_prefix,
-)
+from services.gateway.routing.choose import Availability, InstanceCandidate, choose
 from services.gateway.routing.dispatch import Outstanding
+from services.gateway.routing.homes import Homes
+from services.gateway.routing.prefix import trail_of
 
 _REPORT_SECONDS = 1.0
 
@@ -30,6 +27,7 @@ class Gateway:
 
     def __init__(self, names: Sequence[str]) -> None:
         self.outstanding = Outstanding()
+        self.homes = Homes()
         self.candidates: list[InstanceCandidate] = []
         self.choices: list[float] = []
         self.hashing_seconds = 0.0
@@ -46,6 +44,7 @@ class Gateway:
                 "host:1",
                 Availability.SERVING,
                 max(0, all_requests - self.outstanding.get(name, 0)),
+                places=PLACES,
             )
             for name, all_requests in running.items()
         ]
@@ -53,11 +52,9 @@ class Gateway:
     def choose(self, turn: Turn) -> str:
         """Where the request goes, and what it took to find out."""
         began = time.thread_time()
-        beginning = prompt_prefix(turn.request)
+        trail = trail_of(turn.request, "m")
         hashed = time.thread_time()
-        chosen = choose(
-            self.candidates, self.outstanding, prefix=functools.partial(bytes, beginning)
-        )
+        chosen = choose(self.candidates, self.outstanding, self.homes, trail=lambda: trail)
         self.choices.append(time.thread_time() - hashed)
         self.hashing_seconds += hashed - began
         self.hashed_bytes += turn.request.ByteSize()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import heapq
 from collections import OrderedDict, deque
 from collections.abc import Callable
@@ -109,9 +110,8 @@ class Instance:
             # Prompts are read one after the other, answers written side by side.
             self._reads_until = max(self._reads_until, self.clock.now) + reading
             self.waits.append(self._reads_until - came_at)
-            self.clock.after(
-                self._reads_until + writing - self.clock.now, lambda done=done: self._end(done)
-            )
+            ends_in = self._reads_until + writing - self.clock.now
+            self.clock.after(ends_in, functools.partial(self._end, done))
 
     def _end(self, done: Callable[[], None]) -> None:
         self._running -= 1

@@ -14,8 +14,9 @@ from cortex.v1 import neuron_service_pb2 as neuron
 from cortex.v1 import registry_service_pb2 as registry
 from services.backplane.errors import FleetError
 from services.backplane.rpc.calls import unary
-from services.gateway.routing.choose import InstanceCandidate, prompt_prefix
+from services.gateway.routing.choose import InstanceCandidate
 from services.gateway.routing.place import Placer, WantedModel
+from services.gateway.routing.prefix import trail_of
 from services.gateway.routing.retry import RetryState, ServedBy
 from services.gateway.streaming.choice import ChoiceSink
 from services.gateway.streaming.placement_status import PlacementSink
@@ -141,7 +142,7 @@ class Dispatch:
             name,
             request.request_id,
             request.principal,
-            functools.partial(prompt_prefix, request),
+            functools.partial(trail_of, request),
             keep_alive_seconds,
         )
         await self._run(wanted, attempt, sink)

@@ -172,6 +172,7 @@ class FleetView:
                 foreign_requests=self._foreign[neuron.identity.name][instance.instance_id],
                 report=(neuron.identity.incarnation_id, neuron.report.sequence),
                 max_context_tokens=instance.max_context_tokens,
+                places=instance.max_active_requests,
             )
             for neuron in self._neurons.values()
             for instance in neuron.report.instances

@@ -17,6 +17,8 @@ from services.backplane.errors import FleetError, Reason
 from services.backplane.timeouts import timeout
 from services.gateway.routing.choose import Availability, InstanceCandidate, NoneServing, choose
 from services.gateway.routing.fleet_view import FleetView, ResolvedModel
+from services.gateway.routing.homes import Homes
+from services.gateway.routing.prefix import Trail
 from services.gateway.routing.registry_client import RegistryClient
 from services.gateway.routing.retry import RetryState
 from services.gateway.streaming.placement_status import PlacementSink
@@ -38,7 +40,8 @@ class WantedModel(msgspec.Struct, frozen=True):
         name: model or alias, as the client spelled it.
         request_id: for the registry's log.
         principal: whose request it is; the registry shares fairly among principals.
-        prefix: makes a digest of the prompt's beginning (see `choose`).
+        trail: makes digests of the prompt's beginnings for a model (see `trail_of`); None: there is
+            no conversation.
         keep_alive_seconds: how long the model should stay loaded after this request; None: the
             fleet's policy decides.
     """
@@ -46,7 +49,7 @@ class WantedModel(msgspec.Struct, frozen=True):
     name: str
     request_id: str
     principal: str = ""
-    prefix: Callable[[], bytes] = bytes
+    trail: Callable[[str], Trail] | None = None
     keep_alive_seconds: float | None = None
 
 
@@ -69,6 +72,7 @@ class Placer:
         self._metrics = metrics
         self._placement_seconds = placement_seconds
         self._settle_seconds = settle_seconds
+        self._homes = Homes()
         self._telling: set[asyncio.Task[None]] = set()
 
     def loaded(self, wanted: WantedModel, retry: RetryState | None) -> InstanceCandidate | None:
@@ -140,8 +144,13 @@ class Placer:
         self, resolved: ResolvedModel, wanted: WantedModel, retry: RetryState | None
     ) -> InstanceCandidate | NoneServing:
         excluded = retry.excluded(resolved.candidates) if retry is not None else ()
+        make = wanted.trail
         return choose(
-            resolved.candidates, self._outstanding, excluded=excluded, prefix=wanted.prefix
+            resolved.candidates,
+            self._outstanding,
+            self._homes,
+            excluded=excluded,
+            trail=None if make is None else lambda: make(resolved.model),
         )
 
     async def _settled(self, wanted: WantedModel, retry: RetryState) -> InstanceCandidate | None:

@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Sequence
 
 import pytest
 
-from services.gateway.routing.choose import Availability, InstanceCandidate, NoneServing, choose
+from services.gateway.routing.choose import (
+    MOST_HOME_SLACK,
+    Availability,
+    InstanceCandidate,
+    NoneServing,
+    choose,
+)
+from services.gateway.routing.homes import Homes
+from services.gateway.routing.prefix import Trail
 
 SERVING, RECOVERING, UNUSABLE = Availability.SERVING, Availability.RECOVERING, Availability.UNUSABLE
 
@@ -14,7 +23,7 @@ SERVING, RECOVERING, UNUSABLE = Availability.SERVING, Availability.RECOVERING, A
 def candidate(
     name: str, availability: Availability = SERVING, foreign: int = 0
 ) -> InstanceCandidate:
-    return InstanceCandidate(name, "m", f"neuron-{name}", "host:1", availability, foreign)
+    return InstanceCandidate(name, "m", f"neuron-{name}", "host:1", availability, foreign, places=8)
 
 
 @pytest.mark.parametrize(
@@ -26,7 +35,7 @@ def candidate(
         ([candidate("a"), candidate("b")], {"b": 9}, ("a",), "b"),
         ([candidate("a", UNUSABLE), candidate("b")], {"b": 9}, (), "b"),
         ([candidate("a", RECOVERING), candidate("b")], {"b": 9}, (), "b"),
-        ([candidate("a"), candidate("b")], {}, (), "b"),
+        ([candidate("b"), candidate("a")], {}, (), "a"),
     ],
     ids=[
         "own work counts", "foreign work counts", "both are added", "excluded ones are not asked",
@@ -39,7 +48,7 @@ def test_the_least_busy_that_may_serve_is_chosen(
     excluded: tuple[str, ...],
     expected: str,
 ) -> None:
-    chosen = choose(candidates, outstanding, excluded=excluded)
+    chosen = choose(candidates, outstanding, Homes(), excluded=excluded)
 
     assert isinstance(chosen, InstanceCandidate)
     assert chosen.instance_id == expected
@@ -50,38 +59,97 @@ def test_the_least_busy_that_may_serve_is_chosen(
     [([], False), ([candidate("a", UNUSABLE)], False), ([candidate("a", RECOVERING)], True)],
 )
 def test_nobody_serves(candidates: list[InstanceCandidate], recovering: bool) -> None:
-    assert choose(candidates, {}) == NoneServing(recovering)
+    assert choose(candidates, {}, Homes()) == NoneServing(recovering)
 
 
-def always(prefix: bytes) -> Callable[[], bytes]:
-    return lambda: prefix
+def trails(count: int) -> list[Trail]:
+    """The first turns of so many conversations."""
+    return [[i.to_bytes(16, "little")] for i in range(1, count + 1)]
 
 
-def test_a_conversation_comes_back_and_conversations_spread() -> None:
-    candidates = [candidate(name) for name in "abcd"]
-
-    chosen = {
-        prefix: {choose(order, {}, prefix=always(prefix)) for order in (candidates, candidates[::-1])}
-        for prefix in (bytes([i]) for i in range(64))
-    }  # fmt: skip
-
-    assert all(len(one) == 1 for one in chosen.values())
-    assert {next(iter(one)) for one in chosen.values()} == set(candidates)
-
-
-def test_when_an_instance_leaves_only_its_own_conversations_move() -> None:
-    candidates = [candidate(name) for name in "abcd"]
-    prefixes = [bytes([i]) for i in range(64)]
-    before = [choose(candidates, {}, prefix=always(p)) for p in prefixes]
-
-    after = [choose(candidates[:-1], {}, prefix=always(p)) for p in prefixes]
-
-    stayed = [(b, a) for b, a in zip(before, after, strict=True) if b != candidates[-1]]
-    assert all(b == a for b, a in stayed)
+def send(
+    candidates: Sequence[InstanceCandidate],
+    homes: Homes,
+    trail: Trail,
+    outstanding: dict[str, int] | None = None,
+) -> str:
+    chosen = choose(candidates, outstanding or {}, homes, trail=lambda: trail)
+    assert isinstance(chosen, InstanceCandidate)
+    return chosen.instance_id
 
 
-def test_the_prefix_is_not_computed_without_a_tie() -> None:
-    def never() -> bytes:
+ABCD = [candidate(name) for name in "abcd"]
+
+
+def test_a_conversation_goes_home_by_its_longest_known_beginning() -> None:
+    homes = Homes()
+    short, longer, longest = [b"1"], [b"1", b"2"], [b"1", b"2", b"3"]
+    homes.settle(short, "a")
+    homes.settle(longer, "d")
+
+    assert send(ABCD, homes, longest, {"d": MOST_HOME_SLACK}) == "d"
+
+
+def test_a_home_that_is_too_busy_is_left_for_good() -> None:
+    homes = Homes()
+    homes.settle([b"1"], "a")
+    busy = {"a": MOST_HOME_SLACK + 1}
+
+    elsewhere = send(ABCD, homes, [b"1", b"2"], busy)
+
+    assert elsewhere != "a"
+    assert send(ABCD, homes, [b"1", b"2", b"3"]) == elsewhere
+
+
+def test_conversations_that_come_one_by_one_spread() -> None:
+    homes = Homes()
+
+    counts = Counter(send(ABCD, homes, trail) for trail in trails(64))
+
+    assert max(counts.values()) <= 64 / 4 * 1.25
+
+
+def test_those_of_a_dead_instance_spread_and_the_others_stay() -> None:
+    homes = Homes()
+    before = [send(ABCD, homes, trail) for trail in trails(64)]
+
+    after = [send(ABCD[:-1], homes, trail) for trail in trails(64)]
+
+    moved = Counter(new for old, new in zip(before, after, strict=True) if old == "d")
+    assert all(old == new for old, new in zip(before, after, strict=True) if old != "d")
+    assert max(moved.values()) <= moved.total() / 2
+
+
+def test_two_gateways_agree_on_most_homes() -> None:
+    one, two = Homes(), Homes()
+
+    same = [send(ABCD, one, trail) == send(ABCD[::-1], two, trail) for trail in trails(64)]
+
+    assert sum(same) > len(same) / 2
+
+
+def test_requests_without_a_conversation_take_turns() -> None:
+    homes = Homes()
+
+    chosen = [choose(ABCD, {}, homes) for _ in range(8)]
+
+    assert Counter(
+        one.instance_id for one in chosen if isinstance(one, InstanceCandidate)
+    ) == dict.fromkeys("abcd", 2)
+
+
+def test_no_digest_is_made_without_a_choice() -> None:
+    def never() -> Trail:
         raise AssertionError
 
-    assert choose([candidate("a"), candidate("b", foreign=1)], {}, prefix=never) == candidate("a")
+    assert choose(ABCD[:1], {}, Homes(), trail=never) == ABCD[0]
+
+
+def test_what_is_remembered_is_bounded_and_what_is_used_stays() -> None:
+    homes = Homes(most_digests=8)
+
+    for number in range(100):
+        homes.settle([b"used", b"%d" % number], "a")
+
+    assert len(homes) <= 16
+    assert homes.home([b"used"]) == "a"
