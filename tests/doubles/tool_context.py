@@ -7,7 +7,7 @@ from typing import Any
 
 from services.agent.core.editor import EditorError, Offered
 from services.agent.core.workspace import Workspace
-from services.agent.tools.tool import ToolContext
+from services.agent.tools.tool import ToolContext, ToolError
 
 
 class RefusingEditor:
@@ -30,10 +30,17 @@ def context(cwd: Path, editor: Any = None, **changes: Any) -> ToolContext:
     given: dict[str, Any] = {
         "workspace": Workspace(str(cwd), [], environment={"HOME": str(cwd)}),
         "editor": editor or NoEditor(),
-        "permit": lambda path: path and Path(os.path.realpath(path)),
+        "permit": _permitted,
         "progress": progress,
         "environment": dict(os.environ),
         "output_bytes": 4096,
         "bash_seconds": 30.0,
     }
     return ToolContext(**{**given, **changes})
+
+
+def _permitted(path: Path | None) -> Path | None:
+    try:
+        return path and Path(os.path.realpath(path))
+    except ValueError as error:
+        raise ToolError(f"{path} is no path: {error}") from error

@@ -4,6 +4,8 @@ import enum
 from dataclasses import dataclass
 from pathlib import PurePath
 
+from services.agent.core.self_running import runs_by_itself
+
 
 class Mode(enum.StrEnum):
     """The session modes, by the ids that editors see; `plan` is the most restrictive."""
@@ -15,9 +17,9 @@ class Mode(enum.StrEnum):
 
 
 MODE_TITLES: dict[Mode, tuple[str, str]] = {
-    Mode.DEFAULT: ("Default", "Reads freely; asks before it writes or runs a command."),
+    Mode.DEFAULT: ("Default", "Reads the project freely; asks before it writes or runs a command."),
     Mode.ACCEPT_EDITS: ("Accept edits", "Writes in the project freely; asks before commands."),
-    Mode.PLAN: ("Plan", "Reads freely; writes only below the plan directory; no commands."),
+    Mode.PLAN: ("Plan", "Reads the project; writes only below the plan directory; no commands."),
     Mode.BYPASS: ("Bypass permissions", "Never asks."),
 }
 
@@ -70,18 +72,35 @@ def is_within(path: PurePath, directory: PurePath) -> bool:
 def decide(
     *, mode: Mode, effect: Effect, tool: str, target: PurePath | None, places: Places
 ) -> Decision:
-    """Decides one call; `target` is a write's file with every link and `..` resolved."""
-    if effect in {Effect.NOTHING, Effect.READ} or mode is Mode.BYPASS:
+    """Decides one call.
+
+    `target` is what would be read or written, with every link and `..` resolved.
+    """
+    if effect is Effect.NOTHING or mode is Mode.BYPASS:
         return Decision(Verdict.ALLOW)
+    if effect is Effect.READ:
+        return Decision(Verdict.ALLOW if _is_readable(target, places) else Verdict.ASK)
     in_plans = _in_plan_directory(effect, target, places)
     if mode is Mode.PLAN:
         return _decide_in_plan(effect, tool, target, places, in_plans=in_plans)
     if in_plans:
         return Decision(Verdict.ALLOW)
     if mode is Mode.ACCEPT_EDITS and effect is Effect.WRITE and target is not None:
-        inside = any(is_within(target, root) for root in places.roots)
-        return Decision(Verdict.ALLOW if inside else Verdict.ASK)
+        return Decision(Verdict.ALLOW if is_plain_edit(target, places) else Verdict.ASK)
     return Decision(Verdict.ASK)
+
+
+def is_plain_edit(target: PurePath, places: Places) -> bool:
+    """Says whether a file lies in the project and runs only when somebody calls it."""
+    roots = [root for root in places.roots if is_within(target, root)]
+    return bool(roots) and not any(runs_by_itself(target, root) for root in roots)
+
+
+def _is_readable(target: PurePath | None, places: Places) -> bool:
+    if target is None:
+        return False
+    plans = () if places.plan_directory is None else (places.plan_directory,)
+    return any(target.is_relative_to(each) for each in (*places.roots, *plans))
 
 
 def _in_plan_directory(effect: Effect, target: PurePath | None, places: Places) -> bool:

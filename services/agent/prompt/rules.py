@@ -1,16 +1,26 @@
-"""The instructions that a project and its user keep in AGENTS.md files."""
+"""The instructions that a project and its user keep in AGENTS.md files.
 
+A repository is somebody else's until its user trusts it: a link that leads out of it, a pipe or a
+device in the place of a rules file is passed over, and no more is read than is used.
+"""
+
+import os
+import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import structlog
+
+log = structlog.get_logger(__name__)
+
 FILE_NAME = "AGENTS.md"
-_MOST_CHARACTERS = 32_000
+_MOST_BYTES = 32_768
 
 
 @dataclass(frozen=True, slots=True)
 class RulesFile:
-    """One file, cut at 32,000 characters."""
+    """One file, cut at 32 KiB."""
 
     path: Path
     text: str
@@ -22,7 +32,9 @@ def read_rules(cwd: Path, user_directory: Path) -> tuple[RulesFile, ...]:
     Blocks. A file that cannot be read counts as absent. Outside a repository only the
     working directory's own file counts.
     """
-    return tuple(_readable(user_directory, *_project_directories(cwd)))
+    project = _project_directories(cwd)
+    users = _readable([user_directory], within=None)
+    return (*users, *_readable(project, within=Path(os.path.realpath(project[0]))))
 
 
 def _project_directories(cwd: Path) -> list[Path]:
@@ -31,12 +43,28 @@ def _project_directories(cwd: Path) -> list[Path]:
     return above[: above.index(root) + 1][::-1]
 
 
-def _readable(*directories: Path) -> Iterator[RulesFile]:
+def _readable(directories: list[Path], *, within: Path | None) -> Iterator[RulesFile]:
+    """Yields the files of directories that may be read; `within` bounds where links may lead."""
     for directory in directories:
         path = directory / FILE_NAME
         try:
-            text = path.read_text(encoding="utf-8", errors="replace").strip()
-        except OSError:
+            text = _text(path, within)
+        except FileNotFoundError:
+            continue
+        except OSError as error:
+            log.warning("rules file skipped", path=str(path), reason=str(error))
             continue
         if text:
-            yield RulesFile(path, text[:_MOST_CHARACTERS])
+            yield RulesFile(path, text)
+
+
+def _text(path: Path, within: Path | None) -> str:
+    """Reads the beginning of a regular file; raises OSError for anything else."""
+    # O_NONBLOCK: opening a pipe that nobody writes to would wait for ever.
+    with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            raise OSError("not a regular file")
+        real = Path(os.path.realpath(path))
+        if within is not None and not real.is_relative_to(within):
+            raise OSError(f"it leads out of {within}")
+        return file.read(_MOST_BYTES).decode(errors="replace").strip()

@@ -17,10 +17,11 @@ log = structlog.get_logger(__name__)
 _MOST_BYTES = 10 * 1024 * 1024
 
 
-async def read_text(path: Path, context: ToolContext) -> str:
+async def read_text(path: Path, context: ToolContext, *, permitted: Path | None = None) -> str:
     """Returns a file's text, unsaved changes in the editor included.
 
-    The editor refuses files outside its workspace; those are read locally.
+    The editor refuses files outside its workspace; those are read locally, at the resolved path
+    that was permitted where one is given.
 
     Raises:
         ToolError: neither way works; both reasons are given.
@@ -33,7 +34,7 @@ async def read_text(path: Path, context: ToolContext) -> str:
             refusal = f" ({error})"
             log.warning("read locally instead", path=str(path), reason=str(error))
     try:
-        return await asyncio.to_thread(_read_locally, path)
+        return await asyncio.to_thread(_read_locally, permitted or path)
     except ToolError as error:
         raise ToolError(f"{error}{refusal}") from error
 

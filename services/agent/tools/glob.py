@@ -45,11 +45,14 @@ class Glob(BuiltinTool[GlobArguments]):
     @override
     def describe(self, arguments: GlobArguments, workspace: Workspace) -> Preview:
         where = workspace.shown(arguments.path)
-        return Preview(one_line(f"Find {arguments.pattern} in {where}", 100))
+        path = workspace.absolute(arguments.path)
+        title = one_line(f"Find {arguments.pattern} in {where}", 100)
+        return Preview(title, target=path, locations=((path, None),))
 
     @override
     async def execute(self, arguments: GlobArguments, context: ToolContext) -> ToolOutcome:
         root = context.workspace.absolute(arguments.path)
+        root = context.permit(root) or root
         stop = threading.Event()
         matching = compiled(arguments.pattern)
         try:

@@ -12,6 +12,7 @@ import msgspec
 from typing_extensions import override
 
 from services.agent.core.modes import Effect
+from services.agent.core.plan_dir import resolve
 from services.agent.core.text import one_line
 from services.agent.core.workspace import Workspace
 from services.agent.tools.glob import SKIPPED
@@ -50,11 +51,14 @@ class Grep(BuiltinTool[GrepArguments]):
     @override
     def describe(self, arguments: GrepArguments, workspace: Workspace) -> Preview:
         where = workspace.shown(arguments.path)
-        return Preview(one_line(f"Search {arguments.pattern} in {where}", 100))
+        path = workspace.absolute(arguments.path)
+        title = one_line(f"Search {arguments.pattern} in {where}", 100)
+        return Preview(title, target=path, locations=((path, None),))
 
     @override
     async def execute(self, arguments: GrepArguments, context: ToolContext) -> ToolOutcome:
         path = context.workspace.absolute(arguments.path)
+        path = context.permit(path) or path
         output = CappedOutput(context.output_bytes)
         try:
             async with timeout(_SECONDS):
@@ -71,7 +75,7 @@ class Grep(BuiltinTool[GrepArguments]):
         text = output.text()
         if exit_code == _NO_MATCH and not text:
             return ToolOutcome("[nothing matches]")
-        prefix = f"{context.workspace.cwd}/"
+        prefix = f"{resolve(context.workspace.cwd)}/"
         lines = [line.removeprefix(prefix) for line in text.splitlines()]
         is_error = exit_code not in {0, _NO_MATCH} and not lines
         return ToolOutcome("\n".join(line[:_LONGEST_LINE] for line in lines), is_error=is_error)

@@ -34,13 +34,15 @@ class ListDir(BuiltinTool[ListDirArguments]):
 
     @override
     def describe(self, arguments: ListDirArguments, workspace: Workspace) -> Preview:
-        return Preview(one_line(f"List {workspace.shown(arguments.path)}", 100))
+        path = workspace.absolute(arguments.path)
+        title = one_line(f"List {workspace.shown(arguments.path)}", 100)
+        return Preview(title, target=path, locations=((path, None),))
 
     @override
     async def execute(self, arguments: ListDirArguments, context: ToolContext) -> ToolOutcome:
         path = context.workspace.absolute(arguments.path)
         try:
-            entries = await asyncio.to_thread(_entries, path)
+            entries = await asyncio.to_thread(_entries, context.permit(path) or path)
         except (OSError, ValueError) as error:
             raise ToolError(f"{path} cannot be listed: {error}") from error
         shown = entries[:_MOST_ENTRIES]

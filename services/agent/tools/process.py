@@ -4,9 +4,10 @@ import asyncio
 import contextlib
 import os
 import signal
+import subprocess
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, ExitStack
 from pathlib import Path
 
 from services.agent.core.text import clean
@@ -16,6 +17,9 @@ _GRACE_SECONDS = 1.0
 _DRAIN_SECONDS = 0.5
 _SHOW_SECONDS = 0.5
 _CHUNK = 16384
+# Its input ends when the agent does, even by SIGKILL; a parent-death signal would reach the
+# command alone and not what that has started.
+_GUARD = 'read -r _; kill -s KILL -- "-$1"'
 
 
 class CappedOutput:
@@ -60,8 +64,8 @@ async def run_command(
 ) -> int:
     """Runs a command to its end, without input, standard error among its output.
 
-    However this ends, by itself, by an error or by cancellation, nothing of the command's
-    process group is left running.
+    However this ends, by itself, by an error, by cancellation or with the whole agent, nothing
+    of the command's process group is left running.
 
     Args:
         command: program and arguments.
@@ -76,17 +80,20 @@ async def run_command(
         OSError: the command or its directory does not exist.
     """
     reader, writer = os.pipe()
-    async with AsyncExitStack() as cleanup:
-        cleanup.callback(os.close, reader)
-        # Shielded: one that was cancelled half-way would leave its children running.
-        starting = asyncio.create_task(_start(command, cwd, environment, writer))
-        cleanup.push_async_callback(_end, starting)
-        process = await asyncio.shield(starting)
-        reading = asyncio.create_task(_read(reader, output, shown))
-        cleanup.push_async_callback(_stop, reading)
-        exit_code = await process.wait()
-        # A child in the background may hold the pipe open for ever.
-        await asyncio.wait({reading}, timeout=_DRAIN_SECONDS)
+    # The guard goes last, when the group is gone.
+    with ExitStack() as guarded:
+        async with AsyncExitStack() as cleanup:
+            cleanup.callback(os.close, reader)
+            # Shielded: one that was cancelled half-way would leave its children running.
+            starting = asyncio.create_task(_start(command, cwd, environment, writer))
+            cleanup.push_async_callback(_end, starting)
+            process = await asyncio.shield(starting)
+            guarded.callback(_dismiss, _guard(process.pid))
+            reading = asyncio.create_task(_read(reader, output, shown))
+            cleanup.push_async_callback(_stop, reading)
+            exit_code = await process.wait()
+            # A child in the background may hold the pipe open for ever.
+            await asyncio.wait({reading}, timeout=_DRAIN_SECONDS)
     if not reading.cancelled() and (error := reading.exception()):
         raise error
     return exit_code
@@ -112,6 +119,23 @@ async def _start(
         )
     finally:
         os.close(writer)
+
+
+def _guard(group: int) -> "subprocess.Popen[bytes]":
+    """Starts what kills a process group when this process is gone."""
+    return subprocess.Popen(
+        ["sh", "-c", _GUARD, "sh", str(group)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+
+
+def _dismiss(guard: "subprocess.Popen[bytes]") -> None:
+    """Ends a guard before its input ends, so that it kills nobody."""
+    with guard:
+        guard.kill()
 
 
 async def _stop(reading: "asyncio.Task[None]") -> None:

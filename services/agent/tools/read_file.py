@@ -33,12 +33,13 @@ class ReadFile(BuiltinTool[ReadFileArguments]):
     @override
     def describe(self, arguments: ReadFileArguments, workspace: Workspace) -> Preview:
         title = one_line(f"Read {workspace.shown(arguments.path)}", 100)
-        location = (workspace.absolute(arguments.path), arguments.line)
-        return Preview(title, locations=(location,))
+        path = workspace.absolute(arguments.path)
+        return Preview(title, target=path, locations=((path, arguments.line),))
 
     @override
     async def execute(self, arguments: ReadFileArguments, context: ToolContext) -> ToolOutcome:
-        text = await read_text(context.workspace.absolute(arguments.path), context)
+        path = context.workspace.absolute(arguments.path)
+        text = await read_text(path, context, permitted=context.permit(path))
         lines = text.splitlines(keepends=True)
         first = max((arguments.line or 1) - 1, 0)
         if lines and first >= len(lines):

@@ -26,7 +26,7 @@ class Preview:
 
     Attributes:
         title: for the editor's card, one line.
-        target: the file that would be written, absolute but not resolved; else None.
+        target: what would be read or written, absolute but not resolved; else None.
         locations: files to follow along, with a line or None.
     """
 
@@ -53,8 +53,8 @@ class ToolContext:
     """What a running tool may use.
 
     Attributes:
-        permit: called right before each effect with the file to write, or None for other
-            effects; returns the resolved file, or raises ToolError because the mode at this
+        permit: called right before each effect with what is read or written, or None for other
+            effects; returns the resolved path, or raises ToolError because the mode at this
             very moment forbids it.
         progress: shows content on the card while the tool runs.
         environment: of commands.

@@ -12,7 +12,7 @@ import structlog
 
 from services.agent.core.editor import Content, EditorError
 from services.agent.core.history import ToolCall, ToolResult
-from services.agent.core.modes import Effect, Verdict, decide, is_within
+from services.agent.core.modes import Effect, Verdict, decide, is_plain_edit
 from services.agent.core.plan_dir import resolve
 from services.agent.core.text import one_line
 from services.agent.session.session import AgentSession
@@ -175,7 +175,7 @@ class _RunningCall:
         return decision.verdict, target
 
     def permit(self, path: Path | None) -> Path | None:
-        """Asks the mode once more, right before an effect; returns the resolved file to write.
+        """Asks the mode once more, right before an effect; returns the resolved path.
 
         Raises:
             ToolError: the mode or the path is another than the one that was agreed to.
@@ -209,12 +209,14 @@ class _RunningCall:
     def _grant(self, target: Path | None) -> str:
         """Names what "for this session" covers.
 
-        All writes in the project, one file outside it, one command, or one server's tool.
+        All plain edits in the project, one other file, one path outside the project to read,
+        one command, or one server's tool.
         """
         if self._tool.effect is Effect.WRITE and target is not None:
-            roots = self._session.places().roots
-            is_inside = any(is_within(target, root) for root in roots)
-            return "write" if is_inside else f"write {target}"
+            is_plain = is_plain_edit(target, self._session.places())
+            return "write" if is_plain else f"write {target}"
+        if self._tool.effect is Effect.READ:
+            return f"read {target}"
         if self._tool.effect is Effect.EXECUTE:
             return f"execute {self._arguments.get('command')!r} {self._arguments.get('cwd')!r}"
         return f"call {self._tool.spec.name}"

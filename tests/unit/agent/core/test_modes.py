@@ -15,9 +15,33 @@ def verdict(mode: Mode, effect: Effect, target: str | None = None, places: Place
 
 
 @pytest.mark.parametrize("mode", Mode)
-@pytest.mark.parametrize("effect", [Effect.READ, Effect.NOTHING])
-def test_reading_is_free_in_every_mode(mode: Mode, effect: Effect):
-    assert ALLOW == verdict(mode, effect)
+def test_reading_is_free_in_the_project_and_asked_for_elsewhere(mode: Mode):
+    elsewhere = ALLOW if mode is Mode.BYPASS else ASK
+
+    assert ALLOW == verdict(mode, Effect.NOTHING)
+    for inside in ("/proj", "/proj/a", "/lib/b/c", f"{PLANS}/01.md"):
+        assert ALLOW == verdict(mode, Effect.READ, inside)
+    for outside in ("/etc/shadow", "/proc/self/environ", "/project", "/"):
+        assert elsewhere == verdict(mode, Effect.READ, outside)
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        ".git/config", ".git", "sub/.git/hooks/pre-commit", ".GIT/config", ".vscode/tasks.json",
+        ".envrc", "sub/.bashrc", ".zshenv", ".github/workflows/ci.yml", ".gitlab-ci.yml",
+        "AGENTS.md", "docs/agents.md", ".claude/settings.json", "venv/lib/x.pth",
+    ],
+)  # fmt: skip
+def test_files_that_run_by_themselves_are_asked_about_even_where_edits_are_accepted(path: str):
+    assert ASK == verdict(Mode.ACCEPT_EDITS, Effect.WRITE, f"/proj/{path}")
+
+
+@pytest.mark.parametrize(
+    "path", ["a.py", "docs/git/config", "gitconfig", "environment", ".gitignore"]
+)
+def test_other_files_are_plain_edits(path: str):
+    assert ALLOW == verdict(Mode.ACCEPT_EDITS, Effect.WRITE, f"/proj/{path}")
 
 
 @pytest.mark.parametrize(

@@ -1,3 +1,4 @@
+import os
 from pathlib import Path
 
 import acp
@@ -67,6 +68,25 @@ def test_rules_are_read_from_the_user_and_down_to_the_directory(tmp_path: Path):
     assert ["user", "repo", "b"] == [each.text for each in read_rules(below, user)]
     (repo / ".git").rmdir()
     assert ["user", "b"] == [each.text for each in read_rules(below, user)]
+
+
+def test_rules_are_regular_files_of_the_repository_and_bounded(tmp_path: Path):
+    repo, user = tmp_path / "repo", tmp_path / "user"
+    names = ("leaves", "pipe", "device", "stays", "long")
+    for name in names:
+        (repo / name).mkdir(parents=True)
+    (repo / ".git").mkdir()
+    (tmp_path / "secret").write_text("secret")
+    (repo / "CLAUDE.md").write_text("shared")
+    (repo / "leaves/AGENTS.md").symlink_to(tmp_path / "secret")
+    os.mkfifo(repo / "pipe/AGENTS.md")
+    (repo / "device/AGENTS.md").symlink_to("/dev/zero")
+    (repo / "stays/AGENTS.md").symlink_to("../CLAUDE.md")
+    (repo / "long/AGENTS.md").write_text("x" * 40_000)
+
+    read = {name: "".join(each.text for each in read_rules(repo / name, user)) for name in names}
+
+    assert {**dict.fromkeys(names, ""), "stays": "shared", "long": "x" * 32_768} == read
 
 
 def test_blocks_are_flattened_in_order():

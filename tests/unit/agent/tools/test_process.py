@@ -1,6 +1,7 @@
 import asyncio
 import contextlib
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from uuid import uuid4
@@ -54,6 +55,32 @@ async def test_what_a_command_leaves_behind_is_ended(tmp_path: Path):
     async with asyncio.timeout(10):
         while is_running(int(output.text())):
             await asyncio.sleep(0.01)
+
+
+KILLED = """
+import asyncio, os, pathlib, sys
+from services.agent.tools.process import CappedOutput, run_command
+
+command = ["sh", "-c", "sleep 600 & echo $! $$ > pids.new; mv pids.new pids; wait"]
+asyncio.run(
+    run_command(command, cwd=pathlib.Path(sys.argv[1]), environment=os.environ,
+                output=CappedOutput(99))
+)
+"""
+
+
+async def test_a_command_and_its_children_end_with_an_agent_that_is_killed(tmp_path: Path):
+    agent = await asyncio.create_subprocess_exec(sys.executable, "-c", KILLED, str(tmp_path))
+    async with asyncio.timeout(20):
+        while not (tmp_path / "pids").exists():
+            await asyncio.sleep(0.01)
+
+        agent.kill()
+        await agent.wait()
+
+        for pid in map(int, (tmp_path / "pids").read_text().split()):
+            while is_running(pid):
+                await asyncio.sleep(0.01)
 
 
 @pytest.mark.parametrize("size", [1, 3, 64, 1000])
