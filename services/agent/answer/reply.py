@@ -4,7 +4,8 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from services.agent.answer.text_tool_calls import InBandParser, Piece, RawCall, Reasoning, Text
-from services.agent.answer.tool_call_repair import Reading, read_arguments, read_call
+from services.agent.answer.tool_call_repair import Reading, read_arguments, read_calls
+from services.agent.answer.unmarked_calls import UnmarkedCalls
 from services.agent.core.history import AssistantTurn, Thought, ToolCall
 from services.agent.core.text import clean
 from services.agent.endpoints.endpoint import (
@@ -72,7 +73,8 @@ class Reply:
         self._tools = tools
         self._is_text_format = is_text_format
         self._new_id = new_id
-        self._parser = InBandParser()
+        self._parser = InBandParser(is_text_format=is_text_format)
+        self._unmarked = UnmarkedCalls() if is_text_format else None
         self._text: list[str] = []
         self._thought: list[str] = []
         self._thoughts: list[Thought] = []
@@ -110,6 +112,7 @@ class Reply:
     def flush(self) -> Iterator[Show]:
         """Yields what the parser still held back; the answer is over or was cut off."""
         yield from self._pieces(self._parser.finish())
+        yield from self._rest()
 
     def turn(self) -> AssistantTurn:
         """Returns the answer so far, which then is over."""
@@ -128,23 +131,40 @@ class Reply:
 
     def _pieces(self, pieces: list[Piece]) -> Iterator[Show]:
         for piece in pieces:
+            unmarked = self._unmarked
             match piece:
                 case Text(text):
-                    self._text.append(text)
-                    yield ShowText(clean(text))
+                    yield from self._visible(text if unmarked is None else unmarked.feed(text))
                 case Reasoning(text):
                     self._thought.append(text)
                     yield ShowThought(clean(text))
                 case RawCall():
                     yield from self._in_band(piece)
 
+    def _visible(self, text: str) -> Iterator[Show]:
+        if text:
+            self._text.append(text)
+            yield ShowText(clean(text))
+
     def _in_band(self, raw: RawCall) -> Iterator[Show]:
-        reading = read_call(raw.text, self._tools)
-        if not self._is_text_format and reading.name not in self._tools:
-            verbatim = f"<tool_call>{raw.text}" + ("</tool_call>" if raw.is_complete else "")
-            self._text.append(verbatim)
-            yield ShowText(clean(verbatim))
+        yield from self._rest(is_end=False)
+        readings = read_calls(raw.text, self._tools)
+        if not self._is_text_format and any(each.name not in self._tools for each in readings):
+            yield from self._visible(raw.verbatim)
             return
+        for reading in readings:
+            yield from self._called(reading, raw.text)
+
+    def _rest(self, *, is_end: bool = True) -> Iterator[Show]:
+        """Yields what was held as a possible call: one at the end of the answer, else text."""
+        if self._unmarked is not None:
+            text, readings = self._unmarked.finish(self._tools if is_end else {})
+            self._unmarked = None
+            yield from self._visible(text)
+            for reading in readings:
+                yield from self._called(reading, "")
+
+    def _called(self, reading: Reading, raw: str) -> Iterator[Show]:
         call = _in_band_call(self._new_id(""), raw, reading)
         self._calls.append(call)
         yield ShowCall(call.id, call.name)
@@ -158,7 +178,7 @@ def _native_call(native: _Native) -> ToolCall:
     return ToolCall(native.id, native.name, reading.arguments, note=reading.note)
 
 
-def _in_band_call(call_id: str, raw: RawCall, reading: Reading) -> ToolCall:
+def _in_band_call(call_id: str, raw: str, reading: Reading) -> ToolCall:
     if reading.arguments is None:
-        return ToolCall(call_id, reading.name, None, clean(raw.text), reading.error)
+        return ToolCall(call_id, reading.name, None, clean(raw), reading.error)
     return ToolCall(call_id, reading.name, reading.arguments, note=reading.note)

@@ -1,8 +1,13 @@
 """Tool calls written into the text, for endpoints without native ones (Hermes, Qwen).
 
-`InBandParser` finds `<think>` and `<tool_call>` in a stream whatever its chunking;
+`InBandParser` finds `<think>` and `<tool_call>` in a stream whatever its chunking, and where calls
+were asked for in the text the markers that models use in their stead; what stands in a code fence
+or behind a backtick is quoted, and text.
 `instructions` and `as_text` put tools and past calls into the text that the model reads.
 Pure: no I/O, no clock.
+
+The neuron's own readers of tool calls work on a model's tokens and its template, and stand on its
+schemas and protos: they are not shared, as their larger part has nothing to do here.
 
 Source: the Hermes function-calling prompt format and Qwen's chat templates.
 """
@@ -11,6 +16,7 @@ import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from services.agent.answer.fences import Fences
 from services.agent.core.history import (
     AssistantTurn,
     ResultsTurn,
@@ -24,6 +30,16 @@ from services.agent.endpoints.endpoint import ToolSpec
 
 _THINK, _THINK_END = "<think>", "</think>"
 _CALL, _CALL_END = "<tool_call>", "</tool_call>"
+_CALLS, _CALLS_END = "<tool_calls>", "</tool_calls>"
+_TO_THE_END = "\0"  # closes nothing: the call takes the rest of the answer
+_ENDS = {
+    _THINK: _THINK_END,
+    _CALL: _CALL_END,
+    _CALLS: _CALLS_END,
+    "[TOOL_CALLS]": _TO_THE_END,
+    "<|python_tag|>": _TO_THE_END,
+}
+_OTHER_CALLS = (_CALLS, "[TOOL_CALLS]", "<|python_tag|>")
 
 _HEAD = """\
 # Tools
@@ -57,17 +73,31 @@ class RawCall:
 
     text: str
     is_complete: bool
+    opening: str = _CALL
+
+    @property
+    def verbatim(self) -> str:
+        """The text as the model wrote it, markers included."""
+        closing = _ENDS[self.opening] if self.is_complete else ""
+        return f"{self.opening}{self.text}{closing.removeprefix(_TO_THE_END)}"
 
 
 Piece = Text | Reasoning | RawCall
 
 
 class InBandParser:
-    """Splits one answer; feed it any pieces, the concatenated outcome is the same."""
+    """Splits one answer; feed it any pieces, the concatenated outcome is the same.
 
-    def __init__(self) -> None:
+    Args:
+        is_text_format: calls were asked for in the text, so that other notations count too.
+    """
+
+    def __init__(self, *, is_text_format: bool = False) -> None:
+        self._markers = (_CALL, *_OTHER_CALLS) if is_text_format else (_CALL,)
+        self._fences = Fences()
         self._buffer = ""
-        self._closing = ""  # the marker that ends the current block, empty in plain text
+        self._opening = ""  # the marker that began the current block, empty in plain text
+        self._closing = ""  # the one that ends it
         self._call = ""  # of the current call, what stood before a close marker inside a string
         self._may_think = True
 
@@ -83,32 +113,36 @@ class InBandParser:
         """Returns the rest; an open call comes out as incomplete."""
         rest, self._buffer = self._call + self._buffer, ""
         closing, self._closing, self._call = self._closing, "", ""
-        if closing == _CALL_END:
-            return [RawCall(rest, is_complete=False)]
+        if closing and closing != _THINK_END:
+            return [RawCall(rest, closing == _TO_THE_END, self._opening)]
         if not rest:
             return []
         return [Reasoning(rest) if closing else Text(rest)]
 
     def _step(self, pieces: list[Piece]) -> bool:
         """Consumes up to the next marker; says whether there may be more."""
-        if self._closing == _CALL_END:
+        if self._closing == _TO_THE_END:
+            return False
+        if self._closing and self._closing != _THINK_END:
             return self._end_call(pieces)
         if self._closing:
             return self._upto((self._closing,), pieces)
         begun = self._buffer.lstrip()
         if self._may_think and begun != _THINK and _THINK.startswith(begun):
             return False  # blank so far, or half a marker: `<think>` may still come first
-        return self._upto((_THINK, _CALL) if self._may_think else (_CALL,), pieces)
+        return self._upto((_THINK, *self._markers) if self._may_think else self._markers, pieces)
 
     def _upto(self, markers: Sequence[str], pieces: list[Piece]) -> bool:
         thinking = bool(self._closing)
         found = [(self._buffer.find(marker), marker) for marker in markers]
         hits = sorted((at, marker) for at, marker in found if at >= 0)
         if not thinking and _THINK in markers:
-            hits = [hit for hit in hits if hit[1] == _CALL or not self._buffer[: hit[0]].strip()]
+            hits = [hit for hit in hits if hit[1] != _THINK or not self._buffer[: hit[0]].strip()]
         end = hits[0][0] if hits else len(self._buffer) - self._held_back(markers)
         piece, self._buffer = self._buffer[:end], self._buffer[end:]
         opened = hits[0][1] if hits else ""
+        if not thinking:
+            self._fences.feed(piece)
         if piece and not (opened == _THINK and not piece.strip()):
             pieces.append(Reasoning(piece) if thinking else Text(piece))
         if piece.strip() or hits:
@@ -116,7 +150,11 @@ class InBandParser:
         if not hits:
             return False
         self._buffer = self._buffer[len(opened) :]
-        self._closing = {_THINK: _THINK_END, _CALL: _CALL_END}.get(opened, "")
+        if opened in self._markers and self._fences.quotes_next:
+            self._fences.feed(opened)
+            pieces.append(Text(opened))
+            return True
+        self._opening, self._closing = opened, _ENDS.get(opened, "")
         return True
 
     def _held_back(self, markers: Sequence[str]) -> int:
@@ -131,22 +169,22 @@ class InBandParser:
 
     def _end_call(self, pieces: list[Piece]) -> bool:
         """Ends the call at a close marker, unless that marker lies inside a JSON string."""
-        at = self._buffer.find(_CALL_END)
+        at = self._buffer.find(self._closing)
         if at < 0:
             return False
         text = self._call + self._buffer[:at]
-        self._buffer = self._buffer[at + len(_CALL_END) :]
+        self._buffer = self._buffer[at + len(self._closing) :]
         if _in_json_string(text):
-            self._call = text + _CALL_END
+            self._call = text + self._closing
             return True
-        pieces.append(RawCall(text, is_complete=True))
+        pieces.append(RawCall(text, is_complete=True, opening=self._opening))
         self._call, self._closing = "", ""
         return True
 
 
 def _in_json_string(text: str) -> bool:
     """Says whether a JSON text ends inside a string; other notations never do."""
-    if not text.lstrip().startswith("{"):
+    if not text.lstrip().startswith(("{", "[")):
         return False
     inside = escaped = False
     for character in text:

@@ -17,6 +17,10 @@ _FUNCTION = re.compile(r"<function=([^>\s]+)>(.*?)(?:</function>|\Z)", re.DOTALL
 _PARAMETER = re.compile(
     r"<parameter=([^>\s]+)>\n?(.*?)\n?(?:</parameter>|(?=<parameter=)|\Z)", re.DOTALL
 )
+_DECODER = json.JSONDecoder(strict=False)
+_MARKERS = re.compile(r"</?tool_call>|\[TOOL_CALLS\]|<\|python_tag\|>|<\|eot_id\|>")
+# Mistral's later notation: name[ARGS]{…}
+_NAMED = re.compile(r"\s*([A-Za-z_][\w.-]*)(?:\[CALL_ID\]\w*)?(?:\[ARGS\])?\s*(?=\{)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +45,56 @@ def read_arguments(name: str, text: str) -> Reading:
     if not isinstance(value, dict):
         return Reading(name, None, error="the arguments must be a JSON object")
     return Reading(name, clean_json(value), note=_join(note, unwrapped))
+
+
+def read_calls(text: str, tools: Mapping[str, Iterable[str]]) -> list[Reading]:
+    """Reads all calls that one pair of markers holds: one, an array, or one after another.
+
+    Args:
+        text: what stood between the markers, or behind the one marker of Mistral and Llama.
+        tools: the names of the tools on offer and of their parameters.
+    """
+    values = json_values(text)
+    if values is None and (matches := list(_FUNCTION.finditer(text))):
+        return [read_call(match[0], tools) for match in matches]
+    if values is None:
+        inner = _MARKERS.sub("\n", text)
+        values = json_values(inner) or _named(inner)
+    if values is None:
+        return [read_call(text, tools)]
+    return [
+        _from_object(clean_json(value), "", tools)
+        if isinstance(value, dict)
+        else Reading("", None, error="the tool call must be a JSON object")
+        for value in values
+    ] or [Reading("", None, error="there is no tool call")]
+
+
+def json_values(text: str) -> list[Any] | None:
+    """Returns the JSON values that a text consists of, arrays flattened; None if it is others."""
+    values: list[Any] = []
+    rest = text.strip()
+    while rest:
+        try:
+            value, end = _DECODER.raw_decode(rest)
+        except (ValueError, RecursionError):
+            return None
+        values += value if isinstance(value, list) else [value]
+        rest = rest[end:].lstrip(" \t\r\n,;")
+    return values
+
+
+def _named(text: str) -> list[Any] | None:
+    """Returns calls in Mistral's later notation as objects; None if the text is others."""
+    values: list[Any] = []
+    while match := _NAMED.match(text):
+        try:
+            arguments, end = _DECODER.raw_decode(text, match.end())
+        except (ValueError, RecursionError):
+            return None
+        values.append({"name": match[1], "arguments": arguments})
+        text = text[end:].lstrip()
+    return values if values and not text else None
 
 
 def read_call(text: str, tools: Mapping[str, Iterable[str]]) -> Reading:

@@ -1,11 +1,27 @@
 """What every dialect gives the turn loop: an `Endpoint` that streams canonical events."""
 
 import enum
+import re
 from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 from services.agent.core.history import Turn
+
+# Words of llama-server, vLLM, Ollama, OpenRouter, LiteLLM, Groq, OpenAI and their kin. A tool that
+# is wrong, or a result that fits no call, is refused in others: asking in the text mends neither.
+_NO_TOOLS: Final = re.compile(
+    r"tools?(?:_choice)? param requires --jinja"
+    r"|tool choice requires --enable-auto-tool-choice"
+    r"|(?:do(?:es)? not|doesn't|no endpoints found that) support"
+    r" (?:the )?(?:parameters?:? )?\[?[`'\"]?(?:tools?|tool[ _-]?(?:use|call(?:s|ing)?)|function"
+    r"[ -]?call(?:s|ing)?)\b"
+    r"|[`'\"]?(?:tools|tool (?:use|calls?|calling)|function calling)[`'\"]? (?:is|are) not"
+    r" (?:supported|available|enabled|allowed)"
+    r"|(?:unsupported|unknown|unrecognized)(?: request)? (?:parameter|argument|field)s?"
+    r"(?: supplied)?:? [`'\"]?tools(?![\w.\[])",
+    re.IGNORECASE,
+)
 
 
 class FinishReason(enum.Enum):
@@ -140,8 +156,9 @@ class EndpointError(Exception):
 
     @property
     def is_tools_refused(self) -> bool:
-        """Whether the endpoint seems to have refused the request for its tools."""
-        return self.status in {400, 404, 422, 500, 501} and "tool" in str(self).lower()
+        """Whether the endpoint says, in words that are known, that it takes no tools at all."""
+        is_refusal = self.status in {400, 404, 422, 500, 501}
+        return is_refusal and _NO_TOOLS.search(str(self)) is not None
 
 
 class Endpoint(Protocol):

@@ -51,7 +51,7 @@ class AgentSession:
         self.mcp = mcp
         self.lock = asyncio.Lock()
         self.granted: set[str] = set()  # what the user allowed for as long as the session is open
-        self.text_only: set[str] = set()  # endpoints that turned out to refuse native tools
+        self.text_only: set[str] = set()  # `endpoint:model`s that refuse native tools
         self._store = store
         self._ticket = 0
         self._running: asyncio.Task[Any] | None = None

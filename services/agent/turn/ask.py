@@ -42,6 +42,7 @@ class Asking:
         self._tools = tools
         self._prompt = prompt
         self._kinds: dict[str, acp.schema.ToolKind] = {tool.spec.name: tool.kind for tool in tools}
+        self._notice = ""  # what the user has to know of the next attempt
         self.reply = self._new_reply()
 
     async def stream(self) -> None:
@@ -56,6 +57,7 @@ class Asking:
         for attempt in range(_MOST_ATTEMPTS):
             self.reply = self._new_reply()
             try:
+                await self._tell()
                 await self._once()
             except EndpointError as error:
                 is_last = attempt + 1 == _MOST_ATTEMPTS
@@ -64,11 +66,16 @@ class Asking:
             else:
                 return
 
+    async def _tell(self) -> None:
+        if self._notice:
+            notice, self._notice = self._notice, ""
+            await self._session.editor.update(acp.update_agent_thought_text(notice))
+
     @property
     def _is_text(self) -> bool:
         settings = self._selection.settings
         if settings.tool_calls == "auto":
-            return settings.name in self._session.text_only
+            return self._selection.selector in self._session.text_only
         return settings.tool_calls == "text"
 
     def _new_reply(self) -> Reply:
@@ -128,8 +135,9 @@ class Asking:
             now = estimate(project(record.history, record.marks))
             return self._compact(int(now * _SHRINK), 0)
         if error.is_tools_refused and settings.tool_calls == "auto" and not self._is_text:
-            self._session.text_only.add(settings.name)
+            self._session.text_only.add(self._selection.selector)
             log.warning("tools asked for in text", endpoint=settings.name, reason=str(error))
+            self._notice = f"({error}: tools are described in the text instead)\n\n"
             return True
         return False
 
