@@ -113,11 +113,15 @@ class ApiKey(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         name: the principal: whom logs name and fairness counts.
         key: the secret itself, where `sha256` is unset.
         sha256: its SHA-256 in hex, for files that others may read.
+        usual_class: the class of its requests that name none: who goes first where requests wait.
+        highest_class: a request that asks for a higher class gets this one.
     """
 
     name: Annotated[str, msgspec.Meta(min_length=1)]
     key: str | None = None
     sha256: Annotated[str, msgspec.Meta(pattern="^[0-9a-fA-F]{64}$")] | None = None
+    usual_class: Literal["interactive", "default", "batch"] = "default"
+    highest_class: Literal["interactive", "default", "batch"] = "interactive"
 
 
 class AuthSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -8,9 +8,11 @@ from collections.abc import Mapping
 from typing import Final
 
 from services.backplane.errors import FleetError, Reason
+from services.gateway.dialects.common.work_class import ClassTerms
 from services.gateway.settings import AuthSettings
 
 ANONYMOUS: Final = ""
+_OPEN: Final = ClassTerms()
 
 
 class Auth:
@@ -26,10 +28,16 @@ class Auth:
     def use(self, settings: AuthSettings) -> None:
         """Checks by these keys from now on."""
         self._names: dict[bytes, str] = {}
+        self._terms: dict[str, ClassTerms] = {}
         for key in settings.keys:
             digest = bytes.fromhex(key.sha256) if key.sha256 else _digest(key.key or "")
             self._names[digest] = key.name
+            self._terms[key.name] = ClassTerms(key.usual_class, key.highest_class)
         self.is_required = bool(self._names) if settings.required is None else settings.required
+
+    def class_terms(self, principal: str) -> ClassTerms:
+        """What a principal's key says of classes; of several keys of one name, the last."""
+        return self._terms.get(principal, _OPEN)
 
     def principal(self, headers: Mapping[str, str]) -> str:
         """The name behind the request's key; ANONYMOUS where none is needed.

@@ -22,6 +22,7 @@ from services.gateway.api.head import (
 )
 from services.gateway.api.request import RequestScope
 from services.gateway.api.services import GatewayServices, RequestQueries
+from services.gateway.dialects.common import work_class
 from services.gateway.dialects.dialect import (
     Collected,
     DecodedRequest,
@@ -182,9 +183,11 @@ class GenerationEndpoint(_Endpoint):
         decoded = await self._services.decoding.run(self._dialect.decode, body, head)
         record.name = decoded.model
         record.stream = decoded.stream
+        terms = self._services.auth.class_terms(record.principal)
         for request in decoded.requests:
             request.request_id = request.request_id or head.request_id
             request.principal = record.principal
+            request.work_class = work_class.settled(request.work_class, head.headers, terms)
         if decoded.detached is not None:
             self._detach(decoded, decoded.detached, head, request_scope, response)
         elif decoded.stream:

@@ -11,6 +11,14 @@ class Value(msgspec.Struct, frozen=True, omit_defaults=True):
     """A value that crosses the pipe."""
 
 
+class WorkClass(enum.IntEnum):
+    """How patient the caller is; the lower goes first."""
+
+    INTERACTIVE = 0
+    DEFAULT = 1
+    BATCH = 2
+
+
 class Segment(Value, frozen=True, array_like=True):
     """A run of prompt text.
 
@@ -107,7 +115,7 @@ class Task(Value, frozen=True):
         echo_prompt_logprobs: report the prompt's own logprobs first.
         resume_token_ids: output made before, to go on behind; not sent again.
         principal: who asks, for fairness.
-        is_batch: yields to interactive work in the queue.
+        work_class: who goes first in the queue.
         credit_tokens: tokens that may be sent before more credit comes; None is no limit.
         images: encoded pictures, one for each image marker of the prompt.
     """
@@ -122,6 +130,6 @@ class Task(Value, frozen=True):
     echo_prompt_logprobs: bool = False
     resume_token_ids: tuple[int, ...] = ()
     principal: str = ""
-    is_batch: bool = False
+    work_class: WorkClass = WorkClass.DEFAULT
     credit_tokens: int | None = None
     images: tuple[bytes, ...] = ()

@@ -17,7 +17,13 @@ from services.neuron.engine_api.events import (
     Started,
     TokenLogprob,
 )
-from services.neuron.engine_api.task import Constraint, ConstraintKind, SamplingParams, StopParams
+from services.neuron.engine_api.task import (
+    Constraint,
+    ConstraintKind,
+    SamplingParams,
+    StopParams,
+    WorkClass,
+)
 
 # Field of cortex.v1.Sampling: least value, greatest value, whether the least itself is allowed.
 _RANGES = {
@@ -42,6 +48,16 @@ _FINISH = {
 # For models whose files give no advice: what llama.cpp's own tools do. No truncation at all would
 # be no neutral choice: a small model wanders off within a sentence.
 UNADVISED: Final = SamplingParams(temperature=0.8, top_k=40, top_p=0.95, min_p=0.05)
+
+_CLASSES: Final = {
+    generation.WORK_CLASS_INTERACTIVE: WorkClass.INTERACTIVE,
+    generation.WORK_CLASS_BATCH: WorkClass.BATCH,
+}
+
+
+def work_class(asked: generation.WorkClass.ValueType) -> WorkClass:
+    """DEFAULT for what is unset or not known here."""
+    return _CLASSES.get(asked, WorkClass.DEFAULT)
 
 
 def sampling(asked: generation.Sampling, own: SamplingParams | None) -> SamplingParams:

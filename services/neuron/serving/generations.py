@@ -151,7 +151,7 @@ def _task(
         echo_prompt_logprobs=request.echo_prompt,
         resume_token_ids=tuple(request.resume_from.ids),
         principal=request.principal,
-        is_batch=request.work_class == generation.WORK_CLASS_BATCH,
+        work_class=convert.work_class(request.work_class),
         credit_tokens=credit_tokens,
         images=composed.images,
     )

@@ -4,8 +4,16 @@ import time
 
 import pytest
 
-from services.neuron.engine_api.events import Delta, Ended, Event, Failed, Prefilled, Queued
-from services.neuron.engine_api.task import Prompt, SamplingParams, Segment, StopParams
+from services.neuron.engine_api.events import (
+    Delta,
+    Ended,
+    Event,
+    Failed,
+    Prefilled,
+    Queued,
+    Started,
+)
+from services.neuron.engine_api.task import Prompt, SamplingParams, Segment, StopParams, WorkClass
 from tests.contract.engine.driving import (
     Driver,
     deltas,
@@ -154,13 +162,34 @@ def test_principals_take_turns(driver: Driver) -> None:
 
 def test_interactive_work_goes_before_batch_work(driver: Driver) -> None:
     model = driver.load(max_sequences=1)
-    batch = [driver.task(is_batch=True) for _ in range(3)]
+    batch = [driver.task(work_class=WorkClass.BATCH) for _ in range(3)]
     urgent = driver.task()
     submit(model, *batch, urgent)
 
     events = step_until(model, lambda events: len(ends(events)) == 4)
 
     assert ends(events)[0].task_id == urgent.task_id
+
+
+def starts(events: list[Event]) -> list[Started]:
+    return [event for event in events if isinstance(event, Started)]
+
+
+def test_batch_work_leaves_a_place_to_others(driver: Driver) -> None:
+    model = driver.load(ENDLESS, max_sequences=2)
+    batch = [driver.task(work_class=WorkClass.BATCH) for _ in range(2)]
+    submit(model, *batch)
+    step_until(model, lambda events: len(deltas(events)) >= 3)
+    assert model.stats().active == 1
+    urgent = driver.task(work_class=WorkClass.INTERACTIVE)
+
+    submit(model, urgent)
+    events = step_until(model, lambda events: len(starts(events)) == 1)
+
+    assert starts(events)[0].task_id == urgent.task_id
+    model.cancel(batch[0].task_id)
+    events = step_until(model, lambda events: len(starts(events)) == 1)
+    assert starts(events)[0].task_id == batch[1].task_id
 
 
 def test_a_cancelled_decode_is_silent_and_frees_its_place(driver: Driver) -> None:

@@ -40,7 +40,6 @@ PASSED_OVER: Final[dict[tuple[str, str], str]] = {
     ("*", "diagnostics"): _STEERS_NO_TOKEN,
     ("*", "inference_geo"): _STEERS_NO_TOKEN,
     ("*", "metadata"): _STEERS_NO_TOKEN,
-    ("*", "service_tier"): _STEERS_NO_TOKEN,
     ("*", "speed"): _STEERS_NO_TOKEN,
     ("*", "user_profile_id"): _STEERS_NO_TOKEN,
     ("*", "context_management"): "the answer tells that no edit was applied",

@@ -7,6 +7,7 @@ import hashlib
 
 import pytest
 
+from cortex.v1 import generation_pb2 as generation
 from services.gateway.settings import ApiKey, AuthSettings
 from tests.doubles.scripted_neuron import Script, reasoning, text, tool_call
 from tests.integration.gateway.fleet import SECONDS, Fleet, chat_body
@@ -64,6 +65,19 @@ async def test_a_known_key_names_its_principal(
 
     assert response.status_code == 200
     assert neuron.requests[0].principal == principal
+
+
+async def test_a_header_names_the_class_of_a_request(fleet: Fleet) -> None:
+    neuron = await fleet.add_neuron()
+
+    for named in ("batch", "urgent"):
+        response = await fleet.client.post(
+            "/v1/chat/completions", json=chat_body(), headers={"x-cortex-class": named}
+        )
+
+    assert [one.work_class for one in neuron.requests] == [generation.WORK_CLASS_BATCH]
+    assert response.status_code == 400
+    assert response.json()["error"]["param"] == "x-cortex-class"
 
 
 @pytest.mark.parametrize("headers", [{}, {"authorization": "Bearer sk-x"}, {"x-api-key": ""}])

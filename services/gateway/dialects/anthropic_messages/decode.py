@@ -20,7 +20,7 @@ from services.gateway.dialects.anthropic_messages.fields import (
     OutputFormat,
     PromptFields,
 )
-from services.gateway.dialects.common import sampling
+from services.gateway.dialects.common import sampling, work_class
 from services.gateway.dialects.common.json_body import bad, unsupported
 from services.gateway.dialects.common.json_schema import schema_text
 from services.gateway.dialects.dialect import DecodedRequest, Head
@@ -79,7 +79,7 @@ def decode(body: bytes, head: Head) -> DecodedRequest:
         ),
         constraint=_constraint(wire),
         reasoning=_reasoning(wire, wire.max_tokens),
-        work_class=generation.WORK_CLASS_INTERACTIVE,
+        work_class=work_class.of_tier(wire.service_tier),
     )
     constraint_field = ""
     if request.HasField("constraint"):

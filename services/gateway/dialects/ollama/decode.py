@@ -126,7 +126,6 @@ def _decoded(
     refuse_unknown_samplers(options)
     read = convert(options, Options, "options")
     request.request_id = head.request_id
-    request.work_class = generation.WORK_CLASS_INTERACTIVE
     request.sampling.CopyFrom(_sampling(read))
     request.stop.CopyFrom(_stop(read))
     if wire.logprobs:

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Final
-
 import msgspec
 
 from cortex.v1 import conversation_pb2 as conversation
 from cortex.v1 import generation_pb2 as generation
-from services.gateway.dialects.common import sampling
+from services.gateway.dialects.common import sampling, work_class
 from services.gateway.dialects.common.json_body import bad, encode_text, unsupported
 from services.gateway.dialects.dialect import DecodedRequest, Head
 from services.gateway.dialects.openai_chat import messages, wishes
 from services.gateway.dialects.openai_chat.fields import READER, ChatRequest
-
-_PATIENT_TIERS: Final = frozenset({"flex", "batch"})
 
 
 class ChatDetail(msgspec.Struct, frozen=True):
@@ -45,7 +41,7 @@ def decode(body: bytes, head: Head) -> DecodedRequest:
         constraint=constraint,
         reasoning=wishes.reasoning_of(wire),
         top_logprobs=_top_logprobs(wire),
-        work_class=work_class(wire.service_tier),
+        work_class=work_class.of_tier(wire.service_tier),
     )
     _fill_chat(wire, request.chat)
     sampling.fill_sampling(wire, request.sampling)
@@ -109,10 +105,3 @@ def _refuse_what_nobody_does(wire: ChatRequest) -> None:
         raise unsupported("web_search_options", "there is no web search here.")
     if not wire.model:
         raise bad("model", "must not be empty.")
-
-
-def work_class(service_tier: str | None) -> generation.WorkClass.ValueType:
-    """Batch work for the tiers that trade speed for price, interactive work for all others."""
-    if service_tier in _PATIENT_TIERS:
-        return generation.WORK_CLASS_BATCH
-    return generation.WORK_CLASS_INTERACTIVE

@@ -12,13 +12,12 @@ from typing import Annotated, Any, Final
 from msgspec import Meta
 
 from cortex.v1 import generation_pb2 as generation
-from services.gateway.dialects.common import sampling
+from services.gateway.dialects.common import sampling, work_class
 from services.gateway.dialects.common.json_body import BodyReader, FieldRules, bad, unsupported
 from services.gateway.dialects.common.sampling import UNKNOWN_SAMPLERS, SamplingFields
 from services.gateway.dialects.common.token_inputs import texts_or_tokens
 from services.gateway.dialects.dialect import DecodedRequest, Head
 from services.gateway.dialects.openai_chat import wishes
-from services.gateway.dialects.openai_chat.decode import work_class
 from services.gateway.dialects.openai_chat.fields import MAX_CHOICES, ResponseFormat, StreamOptions
 
 _DEFAULT_MAX_TOKENS: Final = 16
@@ -121,7 +120,7 @@ def _request(
         request_id=head.request_id,
         top_logprobs=0 if is_read_back and wire.logprobs is None else wire.logprobs,
         echo_prompt=is_read_back,
-        work_class=work_class(wire.service_tier),
+        work_class=work_class.of_tier(wire.service_tier),
     )
     sampling.fill_sampling(wire, request.sampling)
     # An echo alone costs one token, which is not told.

@@ -10,12 +10,11 @@ import msgspec
 from cortex.v1 import conversation_pb2 as conversation
 from cortex.v1 import generation_pb2 as generation
 from cortex.v1 import neuron_service_pb2 as neuron
-from services.gateway.dialects.common import sampling
+from services.gateway.dialects.common import sampling, work_class
 from services.gateway.dialects.common.json_body import bad, encode_text, unsupported
 from services.gateway.dialects.common.json_schema import schema_text
 from services.gateway.dialects.dialect import DecodedRequest, Head
 from services.gateway.dialects.openai_chat import wishes
-from services.gateway.dialects.openai_chat.decode import work_class
 from services.gateway.dialects.openai_responses.fields import (
     COUNT,
     READER,
@@ -89,7 +88,7 @@ def decode(body: bytes, head: Head, history: History, response_id: str) -> Decod
         constraint=_constraint(wire),
         reasoning=_reasoning(wire),
         top_logprobs=(wire.top_logprobs or 0) if detail.logprobs else None,
-        work_class=work_class(wire.service_tier),
+        work_class=work_class.of_tier(wire.service_tier),
     )
     sampling.fill_sampling(wire, request.sampling)
     sampling.fill_stop(wire, request.stop, stop=wire.stop, max_tokens=wire.max_output_tokens)

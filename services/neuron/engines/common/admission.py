@@ -1,4 +1,4 @@
-"""Who runs next: a bounded queue that is fair by principal and favours interactive work.
+"""Who runs next: a bounded queue in three classes, fair by principal within each.
 
 Pure: time is passed in (monotonic seconds), nothing is awaited.
 """
@@ -8,12 +8,17 @@ from __future__ import annotations
 import collections
 import dataclasses
 from collections import deque
+from collections.abc import Iterator
 from typing import Final, Generic, TypeVar
+
+from services.neuron.engine_api.task import WorkClass
 
 Item = TypeVar("Item")
 
-INTERACTIVE_PER_BATCH: Final = 4
-"""While both wait, one batch item goes after so many interactive ones: it cannot starve."""
+MOST_PASSED: Final = 4
+"""So many items of higher classes go before one of a lower class that waits: it cannot starve."""
+_OWN_SHARE: Final = 4
+"""Of this many queued items one may be of a lower class without making room for a higher one."""
 _WEIGHT: Final = 0.2
 """Share of the newest task in the average of durations."""
 _LEAST_SECONDS: Final = 1.0
@@ -32,19 +37,19 @@ class Waiting(Generic[Item]):
         key: names the item, unique among those that wait.
         item: what waits.
         principal: whose turn it takes.
-        is_batch: yields to interactive items.
+        work_class: items of a lower class yield to it.
         since: when it came, monotonic seconds.
     """
 
     key: int
     item: Item
     principal: str
-    is_batch: bool
+    work_class: WorkClass
     since: float
 
 
 class AdmissionQueue(Generic[Item]):
-    """Items that wait, in two classes (interactive and batch); `pop` says who goes next.
+    """Items that wait, a line for each class; `pop` says who goes next.
 
     Bound: `max_queued` items in all. Nothing leaves except by `pop`, `remove`, `expire`, or by a
     `push` for which it has to make room, so a cancelled item cannot leak its place.
@@ -59,65 +64,86 @@ class AdmissionQueue(Generic[Item]):
         """
         self._max_queued = max_queued
         self._timeout_seconds = timeout_seconds
-        self._interactive: deque[Waiting[Item]] = deque()
-        self._batch: deque[Waiting[Item]] = deque()
+        self._lines: dict[WorkClass, deque[Waiting[Item]]] = {one: deque() for one in WorkClass}
+        self._passed = dict.fromkeys(WorkClass, 0)
         self._last_turn: dict[str, int] = {}
         self._turns = 0
-        self._interactive_run = 0
 
     def __len__(self) -> int:
-        return len(self._interactive) + len(self._batch)
+        return sum(map(len, self._lines.values()))
 
     def push(
-        self, item: Item, *, key: int, principal: str, is_batch: bool, now: float
+        self, item: Item, *, key: int, principal: str, work_class: WorkClass, now: float
     ) -> Waiting[Item] | None:
         """Adds an item behind its principal's others.
 
-        Returns: what had to make room for it: in a full queue the newest item of the principal
-            that has most, as long as that principal still has as many as this one then.
+        Returns: what had to make room for it in a full queue. Of items of lower classes, where they
+            have more than a quarter of it, else of all: the newest of the principal that has most.
+            Among all, only if that principal still has as many as this one then.
 
         Raises:
             QueueFullError: `max_queued` items wait already, and its principal has its share.
         """
-        displaced = self._make_room(principal) if len(self) >= self._max_queued else None
-        waiting = Waiting(key, item, principal, is_batch, now)
-        (self._batch if is_batch else self._interactive).append(waiting)
+        is_full = len(self) >= self._max_queued
+        displaced = self._make_room(principal, work_class) if is_full else None
+        waiting = Waiting(key, item, principal, work_class, now)
+        self._lines[work_class].append(waiting)
         return displaced
 
-    def _make_room(self, principal: str) -> Waiting[Item]:
-        everything = (*self._interactive, *self._batch)
-        held = collections.Counter(waiting.principal for waiting in everything)
+    def _make_room(self, principal: str, work_class: WorkClass) -> Waiting[Item]:
+        lower = [one for one in self._all() if one.work_class > work_class]
+        if len(lower) * _OWN_SHARE > self._max_queued:
+            held = collections.Counter(one.principal for one in lower)
+            return self._take_newest(lower, max(held, key=held.__getitem__))
+        everything = list(self._all())
+        held = collections.Counter(one.principal for one in everything)
         heaviest = max(held, key=held.__getitem__, default=principal)
         if held[heaviest] - 1 < held[principal] + 1:
             raise QueueFullError
-        # Of equally new ones a batch item, which stands behind.
+        return self._take_newest(everything, heaviest)
+
+    def _take_newest(self, among: list[Waiting[Item]], principal: str) -> Waiting[Item]:
+        # Of equally new ones the last, whose class is the lowest.
         newest = max(
-            enumerate(waiting for waiting in everything if waiting.principal == heaviest),
+            enumerate(waiting for waiting in among if waiting.principal == principal),
             key=lambda numbered: (numbered[1].since, numbered[0]),
         )[1]
         self.remove(newest.key)
         return newest
 
-    def peek(self) -> Waiting[Item] | None:
+    def _all(self) -> Iterator[Waiting[Item]]:
+        for line in self._lines.values():
+            yield from line
+
+    def peek(self, *, with_batch: bool = True) -> Waiting[Item] | None:
         """What `pop` would give, or None."""
-        line = self._next_line()
-        return None if line is None else self._next_of(line)
+        found = self._next_class(with_batch=with_batch)
+        return None if found is None else self._next_of(self._lines[found])
 
-    def pop(self) -> Waiting[Item] | None:
-        """Takes the next item out, or None where nobody waits.
+    def pop(self, *, with_batch: bool = True) -> Waiting[Item] | None:
+        """Takes the next item out, or None where nobody may go.
 
-        1. Interactive items go before batch items; but after `INTERACTIVE_PER_BATCH` interactive
-           ones in a row, one batch item goes if any waits.
+        1. Higher classes go first (interactive, default, batch); but once `MOST_PASSED` items of
+           higher classes have gone since its last turn or since it began to wait, one of a class
+           goes. Where that is so of several, the lowest goes first.
         2. Within a class the principal goes whose last turn is longest ago; one that never had a
            turn goes first.
         3. Within a principal, first come, first served; so too between principals of equal rank.
+
+        Args:
+            with_batch: batch items may go, if it is their turn.
         """
-        line = self._next_line()
-        if line is None:
+        found = self._next_class(with_batch=with_batch)
+        if found is None:
             return None
+        line = self._lines[found]
         chosen = self._next_of(line)
         line.remove(chosen)
-        self._interactive_run = 0 if chosen.is_batch else self._interactive_run + 1
+        for other, waits in self._lines.items():
+            if other <= found:
+                continue
+            self._passed[other] = self._passed[other] + 1 if waits else 0
+        self._passed[found] = 0
         self._turns += 1
         self._last_turn[chosen.principal] = self._turns
         self._forget_idle_principals()
@@ -125,11 +151,11 @@ class AdmissionQueue(Generic[Item]):
 
     def get(self, key: int) -> Item | None:
         """The item that waits under this key, or None."""
-        return next((w.item for w in (*self._interactive, *self._batch) if w.key == key), None)
+        return next((w.item for w in self._all() if w.key == key), None)
 
     def remove(self, key: int) -> bool:
         """Takes an item out of turn; False where none has this key."""
-        for line in (self._interactive, self._batch):
+        for line in self._lines.values():
             for waiting in line:
                 if waiting.key == key:
                     line.remove(waiting)
@@ -139,7 +165,7 @@ class AdmissionQueue(Generic[Item]):
     def expire(self, now: float) -> list[Waiting[Item]]:
         """Takes out all that have waited too long."""
         late: list[Waiting[Item]] = []
-        for line in (self._interactive, self._batch):
+        for line in self._lines.values():
             # A line is in order of arrival, so the first that is in time ends the search.
             while line and now - line[0].since >= self._timeout_seconds:
                 late.append(line.popleft())
@@ -148,20 +174,20 @@ class AdmissionQueue(Generic[Item]):
     def order(self) -> list[int]:
         """Keys in the order in which they will be popped, if nothing more comes."""
         trial = AdmissionQueue[Item](max_queued=0, timeout_seconds=0)
-        trial._interactive = self._interactive.copy()
-        trial._batch = self._batch.copy()
-        trial._last_turn = self._last_turn.copy()
-        trial._turns, trial._interactive_run = self._turns, self._interactive_run
+        trial._lines = {one: line.copy() for one, line in self._lines.items()}
+        trial._passed, trial._last_turn = self._passed.copy(), self._last_turn.copy()
+        trial._turns = self._turns
         keys: list[int] = []
         while (waiting := trial.pop()) is not None:
             keys.append(waiting.key)
         return keys
 
-    def _next_line(self) -> deque[Waiting[Item]] | None:
-        is_batch_turn = self._interactive_run >= INTERACTIVE_PER_BATCH or not self._interactive
-        if is_batch_turn and self._batch:
-            return self._batch
-        return self._interactive or None
+    def _next_class(self, *, with_batch: bool) -> WorkClass | None:
+        waiting = [one for one, line in self._lines.items() if line]
+        if not with_batch and WorkClass.BATCH in waiting:
+            waiting.remove(WorkClass.BATCH)
+        due = [one for one in waiting if self._passed[one] >= MOST_PASSED]
+        return due[-1] if due else next(iter(waiting), None)
 
     def _next_of(self, line: deque[Waiting[Item]]) -> Waiting[Item]:
         """The oldest item of the principal whose last turn is longest ago."""
@@ -169,7 +195,7 @@ class AdmissionQueue(Generic[Item]):
 
     def _forget_idle_principals(self) -> None:
         if len(self._last_turn) > 4 * self._max_queued + 64:
-            present = {waiting.principal for waiting in (*self._interactive, *self._batch)}
+            present = {waiting.principal for waiting in self._all()}
             self._last_turn = {p: t for p, t in self._last_turn.items() if p in present}
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Generic, TypeVar
 
 from services.backplane.errors import FleetError, Reason
 from services.neuron.engine_api.events import Failed, Queued, failed
 from services.neuron.engine_api.model import LoadPlan
-from services.neuron.engine_api.task import Task
+from services.neuron.engine_api.task import Task, WorkClass
 from services.neuron.engines.common.admission import (
     AdmissionQueue,
     Pace,
@@ -16,6 +17,11 @@ from services.neuron.engines.common.admission import (
 )
 
 Item = TypeVar("Item")
+
+
+def reserved_places(places: int) -> int:
+    """How many places batch work never takes: a quarter, at least one unless there is only one."""
+    return max(places // 4, 1) if places > 1 else 0
 
 
 class TaskQueue(Generic[Item]):
@@ -34,6 +40,7 @@ class TaskQueue(Generic[Item]):
         """
         self._queue = AdmissionQueue[Item](max_queued=max_queued, timeout_seconds=timeout_seconds)
         self._pace = Pace(places)
+        self._most_batch = places - reserved_places(places)
         self._has_moved = False
 
     @classmethod
@@ -61,7 +68,7 @@ class TaskQueue(Generic[Item]):
                 item,
                 key=task.task_id,
                 principal=task.principal,
-                is_batch=task.is_batch,
+                work_class=task.work_class,
                 now=now,
             )
         except QueueFullError as error:
@@ -71,13 +78,19 @@ class TaskQueue(Generic[Item]):
             return None
         return displaced.item, failed(displaced.key, self._full())
 
-    def peek(self) -> Waiting[Item] | None:
+    def peek(self, running: Iterable[Task]) -> Waiting[Item] | None:
         """What `pop` would give, or None."""
-        return self._queue.peek()
+        return self._queue.peek(with_batch=self._may_take_batch(running))
 
-    def pop(self) -> Waiting[Item] | None:
-        """Takes the next item out, or None where nobody waits."""
-        waiting = self._queue.pop()
+    def pop(self, running: Iterable[Task]) -> Waiting[Item] | None:
+        """Takes the next item out, or None where nobody may go.
+
+        Batch work leaves `reserved_places` to the others.
+
+        Args:
+            running: the tasks that have a place now.
+        """
+        waiting = self._queue.pop(with_batch=self._may_take_batch(running))
         self._has_moved |= waiting is not None
         return waiting
 
@@ -108,6 +121,10 @@ class TaskQueue(Generic[Item]):
     def note_end(self, seconds: float) -> None:
         """Counts a task that ran so long and ended well; waiting times are estimated from these."""
         self._pace.note(seconds)
+
+    def _may_take_batch(self, running: Iterable[Task]) -> bool:
+        batch = sum(task.work_class is WorkClass.BATCH for task in running)
+        return batch < self._most_batch
 
     def _full(self) -> FleetError:
         waiting = len(self._queue)

@@ -82,8 +82,10 @@ class Loop(GeneratingModel[Stream]):
     @property
     @override
     def has_work(self) -> bool:
-        may_admit = bool(len(self._queue)) and self._active < self._info.max_sequences
-        return bool(self._events or self._running or self._returning or may_admit)
+        if self._events or self._running or self._returning:
+            return True
+        has_place = self._active < self._info.max_sequences
+        return has_place and self._queue.peek(self._admitted()) is not None
 
     @override
     def stats(self) -> ModelStats:
@@ -106,6 +108,10 @@ class Loop(GeneratingModel[Stream]):
     def _active(self) -> int:
         return len(self._streams) - len(self._queue)
 
+    def _admitted(self) -> list[Task]:
+        """The tasks that have a place, whether they run now or wait for credit."""
+        return [stream.task for stream in self._streams.values() if stream.started_at is not None]
+
     @override
     def _receive(self, task: Task, token_ids: Sequence[int]) -> Stream:
         return self._factory.make_stream(task, token_ids)
@@ -120,10 +126,12 @@ class Loop(GeneratingModel[Stream]):
         """Starts who may start: streams that return first, then the queue."""
         while self._returning and self._start(self._returning[0], now):
             del self._returning[0]
-        while not self._returning and (waiting := self._queue.peek()) is not None:
-            if not self._start(waiting.item, now):
+        while not self._returning:
+            admitted = self._admitted()
+            waiting = self._queue.peek(admitted)
+            if waiting is None or not self._start(waiting.item, now):
                 break
-            self._queue.pop()
+            self._queue.pop(admitted)
 
     def _start(self, stream: Stream, now: float) -> bool:
         """Gives a stream a job in the generator; False where it has to wait on.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 
 from typing_extensions import override
 
@@ -83,7 +83,8 @@ class Loop(GeneratingModel[Prepared], Interruptible):
     def has_work(self) -> bool:
         if self._events or any(stream.readable for stream in self._running.values()):
             return True
-        return len(self._queue) > 0 and len(self._running) < len(self._slots)
+        has_place = len(self._running) < len(self._slots)
+        return has_place and self._queue.peek(self._tasks()) is not None
 
     @override
     def stats(self) -> ModelStats:
@@ -106,7 +107,10 @@ class Loop(GeneratingModel[Prepared], Interruptible):
 
     @override
     def _admit(self, now: float) -> None:
-        while len(self._running) < len(self._slots) and (waiting := self._queue.pop()) is not None:
+        while len(self._running) < len(self._slots):
+            waiting = self._queue.pop(self._tasks())
+            if waiting is None:
+                break
             try:
                 self._start(waiting, now)
             except (EnginePoisoned, KeyboardInterrupt, SystemExit):
@@ -141,6 +145,9 @@ class Loop(GeneratingModel[Prepared], Interruptible):
         )
         self._running[task.task_id] = stream
         self._events.append(stream.started)
+
+    def _tasks(self) -> Iterator[Task]:
+        return (stream.task for stream in self._running.values())
 
     def _new_sampler(self, prepared: Prepared) -> Sampler:
         sampler = Sampler(

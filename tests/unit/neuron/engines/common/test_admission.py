@@ -2,12 +2,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from services.neuron.engine_api.task import WorkClass
 from services.neuron.engines.common.admission import (
-    INTERACTIVE_PER_BATCH,
+    MOST_PASSED,
     AdmissionQueue,
     Pace,
     QueueFullError,
+    Waiting,
 )
+from services.neuron.engines.common.task_queue import reserved_places
+
+INTERACTIVE, DEFAULT, BATCH = WorkClass
 
 
 class Line:
@@ -16,8 +21,10 @@ class Line:
     def __init__(self, *, max_queued: int = 100, timeout_seconds: float = 10.0) -> None:
         self.queue = AdmissionQueue[int](max_queued=max_queued, timeout_seconds=timeout_seconds)
 
-    def push(self, key: int, who: str = "", *, batch: bool = False, now: float = 0.0) -> None:
-        self.queue.push(key, key=key, principal=who, is_batch=batch, now=now)
+    def push(
+        self, key: int, who: str = "", kind: WorkClass = DEFAULT, *, now: float = 0.0
+    ) -> Waiting[int] | None:
+        return self.queue.push(key, key=key, principal=who, work_class=kind, now=now)
 
     def pop_all(self) -> list[int]:
         keys: list[int] = []
@@ -54,19 +61,78 @@ def test_a_newcomer_does_not_wait_behind_another_ones_backlog() -> None:
 
 def test_interactive_work_goes_first_and_batch_does_not_starve() -> None:
     line = Line()
-    line.push(100, batch=True)
+    line.push(100, kind=BATCH)
     for key in range(10):
         line.push(key)
 
     order = line.pop_all()
 
-    assert order.index(100) == INTERACTIVE_PER_BATCH
+    assert order.index(100) == MOST_PASSED
+
+
+def test_classes_go_in_their_order() -> None:
+    line = Line()
+    line.push(0, kind=BATCH)
+    line.push(1)
+    line.push(2, kind=INTERACTIVE)
+
+    assert line.pop_all() == [2, 1, 0]
+
+
+@given(st.lists(st.sampled_from([None, *WorkClass]), max_size=60))
+def test_nothing_that_is_next_in_its_class_is_passed_by_more_than_the_bound(
+    moves: list[WorkClass | None],
+) -> None:
+    """The bound of docs/placement.md: four of higher classes, and one of a lower one."""
+    line = Line()
+    waiting: dict[WorkClass, list[int]] = {one: [] for one in WorkClass}
+    passed = dict.fromkeys(WorkClass, 0)
+    for key, kind in enumerate([*moves, *[None] * len(moves)]):
+        if kind is not None:
+            line.push(key, kind=kind)
+            waiting[kind].append(key)
+        elif (popped := line.queue.pop()) is not None:
+            assert waiting[popped.work_class].pop(0) == popped.key
+            passed[popped.work_class] = 0
+            for other in WorkClass:
+                passed[other] += bool(waiting[other]) and other is not popped.work_class
+                bound = {INTERACTIVE: 2, DEFAULT: MOST_PASSED + 1, BATCH: MOST_PASSED}[other]
+                assert passed[other] <= bound
+
+
+def test_in_a_full_queue_lower_classes_make_room_but_keep_a_quarter() -> None:
+    line = Line(max_queued=8)
+    for key in range(8):
+        line.push(key, kind=BATCH)
+
+    displaced = [line.push(100 + n, kind=INTERACTIVE) for n in range(6)]
+
+    assert [one.key for one in displaced if one] == [7, 6, 5, 4, 3, 2]
+    with pytest.raises(QueueFullError):
+        line.push(200, kind=INTERACTIVE)
+    assert len(line.queue) == 8
+
+
+def test_batch_is_passed_over_where_it_may_not_go() -> None:
+    line = Line()
+    line.push(0, kind=BATCH)
+
+    assert line.queue.pop(with_batch=False) is None
+    line.push(1)
+    passed = line.queue.peek(with_batch=False)
+    assert passed is not None
+    assert passed.key == 1
+
+
+@pytest.mark.parametrize(("places", "reserved"), [(1, 0), (2, 1), (4, 1), (8, 2), (16, 4)])
+def test_a_quarter_of_the_places_is_reserved(places: int, reserved: int) -> None:
+    assert reserved_places(places) == reserved
 
 
 def test_a_full_queue_refuses() -> None:
     line = Line(max_queued=2)
     line.push(0)
-    line.push(1, batch=True)
+    line.push(1)
 
     with pytest.raises(QueueFullError):
         line.push(2)
@@ -85,7 +151,7 @@ def test_removed_items_leave_room() -> None:
 def test_items_that_waited_too_long_are_taken_out() -> None:
     line = Line(timeout_seconds=5)
     line.push(0, now=0)
-    line.push(1, batch=True, now=1)
+    line.push(1, kind=BATCH, now=1)
     line.push(2, now=3)
 
     assert [waiting.key for waiting in line.queue.expire(5.9)] == [0]
@@ -106,17 +172,17 @@ def test_peek_shows_what_pop_gives() -> None:
 
 def test_an_item_is_found_by_its_key() -> None:
     line = Line()
-    line.push(3, batch=True)
+    line.push(3, kind=BATCH)
 
     assert line.queue.get(3) == 3
     assert line.queue.get(4) is None
 
 
-@given(st.lists(st.tuples(st.sampled_from("abc"), st.booleans()), max_size=20))
-def test_the_order_told_is_the_order_kept(pushes: list[tuple[str, bool]]) -> None:
+@given(st.lists(st.tuples(st.sampled_from("abc"), st.sampled_from(WorkClass)), max_size=20))
+def test_the_order_told_is_the_order_kept(pushes: list[tuple[str, WorkClass]]) -> None:
     line = Line()
-    for key, (who, batch) in enumerate(pushes):
-        line.push(key, who, batch=batch)
+    for key, (who, kind) in enumerate(pushes):
+        line.push(key, who, kind=kind)
 
     told = line.queue.order()
 
@@ -177,8 +243,8 @@ def test_the_newest_of_the_heaviest_makes_room_for_another_principal() -> None:
     for key in range(4):
         line.push(key, "hog", now=float(key))
 
-    first = line.queue.push(10, key=10, principal="bob", is_batch=False, now=9.0)
-    second = line.queue.push(11, key=11, principal="bob", is_batch=False, now=9.5)
+    first = line.queue.push(10, key=10, principal="bob", work_class=DEFAULT, now=9.0)
+    second = line.queue.push(11, key=11, principal="bob", work_class=DEFAULT, now=9.5)
 
     assert first is not None
     assert second is not None
@@ -206,7 +272,9 @@ def test_nobody_who_has_less_than_an_equal_share_is_refused(whos: list[str], pla
     for key, who in enumerate(whos):
         before = list(held.values())
         try:
-            displaced = line.queue.push(key, key=key, principal=who, is_batch=False, now=float(key))
+            displaced = line.queue.push(
+                key, key=key, principal=who, work_class=DEFAULT, now=float(key)
+            )
         except QueueFullError:
             share = len(before) / len({*before, who})
             assert before.count(who) + 1 > share

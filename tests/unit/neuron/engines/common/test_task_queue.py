@@ -29,7 +29,7 @@ def test_places_are_told_again_once_somebody_has_left() -> None:
 
     assert waiting.remove(5)
     assert places(waiting) == [(7, 0), (6, 1)]
-    assert waiting.pop() is not None
+    assert waiting.pop([]) is not None
     assert places(waiting) == [(6, 0)]
     assert not waiting.remove(5)
     assert places(waiting) == []

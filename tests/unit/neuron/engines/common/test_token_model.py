@@ -82,7 +82,7 @@ class Generator(GeneratingModel[str]):
     @override
     def _admit(self, now: float) -> None:
         if self.has_place:
-            self._queue.pop()
+            self._queue.pop([])
 
     @override
     def _run_step(self) -> None:
