@@ -41,9 +41,10 @@ class ChatEndpoint(Endpoint):
 
     @override
     async def stream(self, ask: ModelRequest) -> AsyncGenerator[StreamEvent, None]:
-        reading = _ChatReader()
-        with translated(self._name, openai):
+        reading = ChatReader()
+        with translated(self._name, openai) as exchange:
             stream = await self._client.chat.completions.create(**request(ask))
+            exchange.is_answered = True
             async with stream:
                 async for chunk in stream:
                     for event in reading.events(chunk):
@@ -61,16 +62,18 @@ class ChatEndpoint(Endpoint):
         await self._client.close()
 
 
-class _ChatReader:
+class ChatReader:
     """Reads one stream; holds what it has said so far."""
 
     def __init__(self) -> None:
         self._stop: FinishReason | None = None
         self._usage: Usage | None = None
-        self._started: set[int] = set()
+        self._calls: dict[int, int] = {}  # the endpoint's index to ours, of the newest call
+        self._ids: dict[int, str] = {}  # of our calls
         self._thinking = False
 
     def events(self, chunk: Any) -> Iterator[StreamEvent]:
+        """Reads one chunk."""
         if chunk.usage is not None:
             self._usage = _usage(chunk.usage)
         for choice in chunk.choices or ():
@@ -89,15 +92,22 @@ class _ChatReader:
         if delta.content or delta.refusal:
             yield TextDelta(delta.content or delta.refusal)
         for position, call in enumerate(delta.tool_calls or ()):
-            index = position if call.index is None else call.index
-            function = call.function
-            if index not in self._started and function and function.name:
-                self._started.add(index)
-                yield CallStarted(index, call.id or "", function.name)
-            if function and function.arguments:
-                yield CallDelta(index, function.arguments)
+            yield from self._call(position if call.index is None else call.index, call)
+
+    def _call(self, index: int, call: Any) -> Iterator[StreamEvent]:
+        """Reads a piece of a call; a new id under an old index is a new call all the same."""
+        function = call.function
+        own = self._calls.get(index)
+        is_new = own is None or (call.id and self._ids[own] and call.id != self._ids[own])
+        if is_new and function and function.name:
+            own = self._calls[index] = len(self._ids)
+            self._ids[own] = call.id or ""
+            yield CallStarted(own, call.id or "", function.name)
+        if own is not None and function and function.arguments:
+            yield CallDelta(own, function.arguments)
 
     def finished(self, name: str) -> Finished:
+        """Returns the end; raises EndpointError if there was none."""
         if self._stop is None:
             raise EndpointError(f"{name} ended its answer without a finish reason")
         return Finished(self._stop, self._usage)

@@ -45,8 +45,9 @@ class MessagesEndpoint(Endpoint):
     @override
     async def stream(self, ask: ModelRequest) -> AsyncGenerator[StreamEvent, None]:
         reading = _MessagesReader()
-        with translated(self._name, anthropic):
+        with translated(self._name, anthropic) as exchange:
             stream = await self._client.messages.create(**request(ask))
+            exchange.is_answered = True
             async with stream:
                 async for event in stream:
                     for canonical in reading.events(event):

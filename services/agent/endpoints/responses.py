@@ -42,8 +42,9 @@ class ResponsesEndpoint(Endpoint):
     @override
     async def stream(self, ask: ModelRequest) -> AsyncGenerator[StreamEvent, None]:
         reading = _ResponsesReader(self._name)
-        with translated(self._name, openai):
+        with translated(self._name, openai) as exchange:
             stream = await self._client.responses.create(**request(ask))
+            exchange.is_answered = True
             async with stream:
                 async for event in stream:
                     for canonical in reading.events(event):

@@ -22,6 +22,7 @@ from services.backplane.timeouts import timeout
 log = structlog.get_logger(__name__)
 
 CANCELLED = "ERROR: cancelled by the user before it finished"
+LOST = "ERROR: the connection was lost before this call could run"
 _LAST_UPDATE_SECONDS = 2.0
 
 _ALLOW = acp.schema.PermissionOption(option_id="allow", name="Allow", kind="allow_once")

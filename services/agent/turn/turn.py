@@ -14,7 +14,7 @@ from services.agent.endpoints.selection import Endpoints, Selection
 from services.agent.session.session import AgentSession
 from services.agent.tools.tool import Tool
 from services.agent.turn.ask import Asking
-from services.agent.turn.dispatch import CANCELLED, Dispatcher
+from services.agent.turn.dispatch import CANCELLED, LOST, Dispatcher
 from services.backplane.timeouts import timeout
 
 log = structlog.get_logger(__name__)
@@ -113,7 +113,8 @@ class PromptTurn:
         if answer == AssistantTurn():
             return
         missing = answer.calls[len(results) :]
-        results += [ToolResult(call.id, call.name, CANCELLED, is_error=True) for call in missing]
+        reason = CANCELLED if self._session.is_cancelled else LOST
+        results += [ToolResult(call.id, call.name, reason, is_error=True) for call in missing]
         self._session.extend(answer)
         if results:
             self._session.extend(ResultsTurn(results=tuple(results)))
