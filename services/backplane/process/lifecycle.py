@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import ctypes
 import os
 import signal
 import sys
@@ -20,13 +19,13 @@ import structlog
 
 from services.backplane.address import BadAddressError, PortTakenError
 from services.backplane.log_stream import unblock_standard_error
+from services.backplane.process.parent_death import die_with_parent
 from services.backplane.settings import SettingsError
 
 EX_CONFIG: Final = 78  # sysexits.h
 EX_UNAVAILABLE: Final = 69
 EX_SOFTWARE: Final = 70
 DIE_WITH_PARENT: Final = "CORTEX_DIE_WITH_PARENT"
-_PR_SET_PDEATHSIG: Final = 1  # linux/prctl.h
 
 # Signals belong to the process, and so does the list of those who follow one.
 _reloads: list[Callable[[], None]] = []
@@ -70,13 +69,6 @@ def complain(words: object) -> None:
     """Says on standard error why a program cannot run."""
     unblock_standard_error()
     sys.stderr.write(f"cortex: {words}\n")
-
-
-def die_with_parent() -> None:
-    """Ends this process when the one that started it dies, where the system can (Linux)."""
-    if sys.platform != "linux":
-        return
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 def run(

@@ -10,11 +10,11 @@ import socket
 import sys
 from typing import Final
 
+from services.backplane.process.parent_death import die_with_parent
 from services.neuron.engine_api.model import EnginePoisoned
 from services.neuron.engines import EngineUnavailableError, create_engine
 from services.neuron.worker.link import DaemonLink
 from services.neuron.worker.loop import EngineLoop
-from services.neuron.worker.process import die_with_parent
 
 EX_UNAVAILABLE: Final = 69  # sysexits.h
 EX_POISONED: Final = 70
@@ -32,7 +32,7 @@ def main() -> int:
     parser.add_argument("--engine", required=True)
     parser.add_argument("--fd", required=True, type=int)
     arguments = parser.parse_args()
-    die_with_parent()
+    die_with_parent(signal.SIGKILL)  # so that no device stays taken
     faulthandler.enable()
     faulthandler.register(signal.SIGUSR1)
     # The terminal's Ctrl-C goes to the whole group; only the daemon decides when a worker ends.
