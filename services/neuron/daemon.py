@@ -20,6 +20,7 @@ from services.neuron.instances.recover import Recovery
 from services.neuron.instances.unload import Unloader
 from services.neuron.membership.membership import Membership
 from services.neuron.membership.report import StatusBoard
+from services.neuron.rendering.renderer import Renderers
 from services.neuron.servicer import NeuronServicer
 from services.neuron.sources.resolver import Sources
 from services.neuron.supervisor.supervisor import Supervisor
@@ -45,6 +46,7 @@ class Daemon:
         unloader: Unloader,
         recovery: Recovery,
         supervisor: Supervisor,
+        renderers: Renderers,
         membership: Membership,
         board: StatusBoard,
         devices: Devices,
@@ -62,6 +64,7 @@ class Daemon:
         self._unloader = unloader
         self._recovery = recovery
         self._supervisor = supervisor
+        self._renderers = renderers
         self._membership = membership
         self._board = board
         self._devices = devices
@@ -131,6 +134,7 @@ class Daemon:
         await self._unloader.stop()
         await self._recovery.stop()
         await self._supervisor.stop()
+        await self._renderers.stop()
         log.info("neuron.stopped")
 
     async def _list(self) -> None:

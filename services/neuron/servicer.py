@@ -23,7 +23,6 @@ from services.neuron.membership.leader_epoch import LeaderEpoch
 from services.neuron.membership.report import StatusBoard, to_instance
 from services.neuron.serving.event_sink import ReaderSink
 from services.neuron.serving.generations import Generations
-from services.neuron.serving.prompt import is_large
 from services.neuron.serving.queries import Measures
 from services.neuron.serving.session import SessionStream
 
@@ -104,14 +103,12 @@ class NeuronServicer(NeuronServiceServicer):
     ) -> AsyncIterator[generation.GenerateResponse]:
         """Runs one generation; see the contract."""
         sink = ReaderSink()
-        arguments: Any = {
-            "credit_tokens": _READER_CREDIT_TOKENS,
-            "deadline_seconds": context.time_remaining(),
-        }
-        if is_large(request):
-            running = await self._generations.begin_large(request, sink, **arguments)
-        else:
-            running = self._generations.begin(request, sink, **arguments)
+        running = await self._generations.begin(
+            request,
+            sink,
+            credit_tokens=_READER_CREDIT_TOKENS,
+            deadline_seconds=context.time_remaining(),
+        )
         try:
             async for event, tokens in sink.read():
                 yield event

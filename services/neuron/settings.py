@@ -39,6 +39,18 @@ class WorkerLimits(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
     recovery_seconds: Seconds = 60.0
 
 
+class TemplateLimits(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """`[neuron.templates]`: what a model's chat template may take, in a process of its own.
+
+    Attributes:
+        seconds: longest time to compile it, and to render one chat.
+        memory_bytes: most address space of the process.
+    """
+
+    seconds: Seconds = 10.0
+    memory_bytes: PositiveBytes = 2 << 30
+
+
 class NeuronSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """Who this neuron is, where it listens, and how it runs models.
 
@@ -68,6 +80,7 @@ class NeuronSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
         reserved_memory_bytes: memory of each device that no placement may use.
         memory_budget_bytes: most that all models together may hold on each device; unset is
             all that the device has.
+        templates: limits of chat templates.
         workers: limits of worker processes.
     """
 
@@ -94,6 +107,7 @@ class NeuronSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
     download_stall_seconds: Seconds = 120.0
     reserved_memory_bytes: Bytes = 0
     memory_budget_bytes: PositiveBytes | None = None
+    templates: TemplateLimits = TemplateLimits()
     workers: WorkerLimits = WorkerLimits()
 
     @property

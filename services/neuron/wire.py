@@ -38,6 +38,7 @@ from services.neuron.membership.leader_epoch import LeaderEpoch
 from services.neuron.membership.membership import Membership
 from services.neuron.membership.report import StatusBoard
 from services.neuron.metrics import NeuronMetrics, StatusCollector
+from services.neuron.rendering.renderer import Renderers
 from services.neuron.servicer import NeuronServicer
 from services.neuron.serving.generations import Generations
 from services.neuron.serving.queries import Measures
@@ -206,7 +207,8 @@ def _build(
         devices=lambda: board.devices,
         measure=measure,
     )
-    worker_loads = WorkerLoads(instances=instances, assignments=assignments)
+    renderers = Renderers(settings.templates, faults)
+    worker_loads = WorkerLoads(instances=instances, assignments=assignments, renderers=renderers)
     recovery = Recovery(
         instances=instances,
         supervisor=supervisor,
@@ -254,6 +256,7 @@ def _build(
         unloader=unloader,
         recovery=recovery,
         supervisor=supervisor,
+        renderers=renderers,
         membership=Membership(
             registries=settings.registry,
             board=board,

@@ -1,37 +1,27 @@
-"""Renders a model's own chat template, in a sandbox, to a prompt that users cannot forge.
-
-The environment is the one that templates on the Hugging Face hub are written for: transformers 4.44
-to 5, `utils/chat_template_utils.py`.
-"""
+"""Renders a model's own chat template, in a sandbox, to a prompt that users cannot forge."""
 
 from __future__ import annotations
 
-import dataclasses
 import datetime as dt
-import json
 import re
-import types
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Final, NoReturn
-
-import jinja2
-import jinja2.ext
-import jinja2.nodes
-import jinja2.parser
-import jinja2.sandbox
+from typing import Any, Final
 
 from cortex.v1 import conversation_pb2 as conversation
 from services.backplane.errors import FleetError, Reason
 from services.neuron.chat.calls_in_turns import one_a_turn
+from services.neuron.chat.jinja import environment
 from services.neuron.chat.json_values import loads, well_formed
 from services.neuron.chat.messages import Message, to_messages, to_tools
 from services.neuron.chat.reasoning import SPELLINGS
 from services.neuron.chat.segments import END_MARK, ControlTokens, unguard
 from services.neuron.chat.tool_calls.families import generic
 from services.neuron.chat.turns import system_texts, variants
-from services.neuron.engine_api.task import Prompt, Segment
+from services.neuron.engine_api.task import Prompt, Segment, Value
 
 _LONGEST_COMPLAINT: Final = 300
+_LONGEST_PROMPT: Final = 1 << 27
+"""Characters; more than any body that is taken can make."""
 # What templates say that know reasoning by the other name, that show the first call of a turn, and
 # that show each.
 _THINKING: Final = re.compile(
@@ -41,8 +31,11 @@ _ONE_CALL: Final = re.compile(r"""tool_calls(?:['"]\s*\])?\s*(?:\[\s*0\s*\]|\|\s
 _EACH_CALL: Final = re.compile(r"""\bin\s+[\w.\[\]'"]*tool_calls""")
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Rendered:
+class TemplateOverrunError(Exception):
+    """A template writes without an end."""
+
+
+class Rendered(Value, frozen=True):
     """A rendered prompt.
 
     Attributes:
@@ -86,20 +79,13 @@ class ChatTemplate:
         self._others = ControlTokens(set(control_tokens) - SPELLINGS)
         self._variables = dict(variables)
         self._shows_tools = shows_tools
-        # not the immutable one: templates written for llama.cpp append to lists of their own
-        environment = jinja2.sandbox.SandboxedEnvironment(
-            trim_blocks=True,
-            lstrip_blocks=True,
-            extensions=["jinja2.ext.loopcontrols", _GenerationTag],
-        )
-        environment.filters["tojson"] = _tojson
-        offered: dict[str, Any] = environment.globals  # typed as jinja2's own functions alone
-        offered["raise_exception"] = _raise
-        offered["strftime_now"] = _clock(today)
         try:
-            self._template = environment.from_string(source)
-        except jinja2.TemplateError as error:
-            raise _failed(f"The model's chat template cannot be read: {error}") from error
+            self._template = environment(today).from_string(source)
+        except MemoryError:
+            raise
+        except Exception as error:
+            words = str(error)[:_LONGEST_COMPLAINT] or type(error).__name__
+            raise _failed(f"The model's chat template cannot be read: {words}") from error
 
     def render(self, chat: conversation.Chat, variables: Mapping[str, Any]) -> Rendered:
         """The prompt of a chat.
@@ -111,6 +97,7 @@ class ChatTemplate:
         Raises:
             FleetError: BAD_REQUEST for a chat that says nothing, TEMPLATE_FAILED where the template
                 refuses every order of the turns, or leaves out tools or system turns.
+            MemoryError, TemplateOverrunError: it writes more than any prompt has.
         """
         tools = to_tools(chat)
         try:
@@ -152,7 +139,9 @@ class ChatTemplate:
         for variant in variants(messages):
             try:
                 # templates written in JSON have emoji in two halves
-                text = well_formed(self._template.render({**context, "messages": variant}))
+                text = well_formed(self._written({**context, "messages": variant}))
+            except (MemoryError, TemplateOverrunError):
+                raise
             except Exception as error:  # noqa: BLE001 - a template is foreign code
                 words = str(error)[:_LONGEST_COMPLAINT] or type(error).__name__
                 failure = _failed(f"The model's chat template refuses the chat: {words}")
@@ -164,6 +153,16 @@ class ChatTemplate:
         assert complaint is not None
         raise complaint
 
+    def _written(self, context: Mapping[str, Any]) -> str:
+        pieces: list[str] = []
+        length = 0
+        for piece in self._template.generate(context):
+            length += len(piece)
+            if length > _LONGEST_PROMPT:
+                raise TemplateOverrunError
+            pieces.append(piece)
+        return "".join(pieces)
+
     def _check_tools(self, tools: Sequence[Mapping[str, Any]], text: str) -> None:
         name = _first_missing([tool["function"]["name"] for tool in tools], unguard(text))
         if name is not None:
@@ -172,16 +171,6 @@ class ChatTemplate:
                 "this model takes no tools.",
                 field="tools",
             )
-
-
-class _GenerationTag(jinja2.ext.Extension):
-    """`{% generation %}…{% endgeneration %}` marks what is trained on; here it means nothing."""
-
-    tags = {"generation"}
-
-    def parse(self, parser: jinja2.parser.Parser) -> list[jinja2.nodes.Node]:
-        next(parser.stream)
-        return parser.parse_statements(("name:endgeneration",), drop_needle=True)
 
 
 def text_prompt(text: str) -> Prompt:
@@ -248,38 +237,3 @@ def _first_missing(parts: Sequence[str], text: str) -> str | None:
 
 def _failed(message: str, *, field: str | None = None) -> FleetError:
     return FleetError(Reason.TEMPLATE_FAILED, message, field=field)
-
-
-def _clock(today: Callable[[], dt.datetime]) -> Callable[[str], str]:
-    def strftime_now(pattern: str) -> str:
-        return today().strftime(pattern)
-
-    return strftime_now
-
-
-def _raise(message: str) -> NoReturn:
-    raise jinja2.TemplateError(message)
-
-
-def _tojson(
-    value: Any,
-    ensure_ascii: bool = False,  # noqa: FBT001, FBT002 - as transformers declares it
-    indent: int | None = None,
-    separators: tuple[str, str] | None = None,
-    sort_keys: bool = False,  # noqa: FBT001, FBT002 - likewise
-) -> str:
-    return json.dumps(
-        value,
-        default=_listed,
-        ensure_ascii=ensure_ascii,
-        indent=indent,
-        separators=separators,
-        sort_keys=sort_keys,
-    )
-
-
-def _listed(value: Any) -> list[Any]:
-    """What a filter made item by item, which templates written for llama.cpp do not list first."""
-    if isinstance(value, types.GeneratorType):
-        return list(value)  # pyright: ignore[reportUnknownArgumentType] - a template's own
-    raise TypeError(f"{type(value).__name__} is no JSON")

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from cortex.v1 import model_pb2 as model
-from services.backplane.errors import FleetError
+from services.backplane.errors import FleetError, Reason
 from services.neuron.chat.answer import ChatStyle
 from services.neuron.chat.reasoning import reasoning_markers
 from services.neuron.chat.segments import ControlTokens
-from services.neuron.chat.template import ChatTemplate
 from services.neuron.chat.thinking_budget import Closing, closing_prompt, closing_text
 from services.neuron.chat.tool_calls.formats import GENERIC, tool_format
 from services.neuron.engine_api.frames import Loaded
 from services.neuron.engine_api.model import LoadPlan, ModelInfo
 from services.neuron.instances.instances import Instance
+from services.neuron.rendering.frames import TemplateSource
+from services.neuron.rendering.renderer import Renderers
 from services.neuron.settings import NeuronSettings
 from services.neuron.supervisor.link import WorkerLink
 from services.neuron.weights.inspect import Weights
@@ -47,8 +48,8 @@ def plan_of(
     )
 
 
-async def adopt(instance: Instance, loaded: Loaded, link: WorkerLink) -> None:
-    """Sets an instance's info, template, reasoning markers and tool format from the loaded model.
+async def adopt(instance: Instance, loaded: Loaded, link: WorkerLink, renderers: Renderers) -> None:
+    """Sets an instance's info, templates, reasoning markers and tool format from the loaded model.
 
     Raises:
         FleetError: the load's own formats or template cannot be used, or the worker died.
@@ -61,16 +62,31 @@ async def adopt(instance: Instance, loaded: Loaded, link: WorkerLink) -> None:
     markers = reasoning_markers(spec.reasoning_format, source + for_tools)
     style = tool_format(spec.tool_format, for_tools or source)
     instance.style = ChatStyle(markers, style, info.control_tokens)
-    shows_tools = instance.style.tool_format != GENERIC
+    if source and not info.embedding_size:
+        shows_tools = instance.style.tool_format != GENERIC
+        texts = [source, for_tools] if for_tools else [source]
+        templates = tuple(_template(text, info, shows_tools=shows_tools) for text in texts)
+        await _start_rendering(instance, templates, renderers)
+    await _learn_closing(instance, link)
+
+
+async def _start_rendering(
+    instance: Instance, templates: tuple[TemplateSource, ...], renderers: Renderers
+) -> None:
+    if instance.renderer is not None:
+        if instance.renderer.templates == templates:  # its worker died, and nothing else
+            return
+        instance.renderer.close()
+    instance.renderer = instance.template_error = None
     try:
-        instance.template = _template(source, info, shows_tools=shows_tools) if source else None
-        if for_tools:
-            instance.tool_template = _template(for_tools, info, shows_tools=shows_tools)
+        instance.renderer = await renderers.start(templates, instance.model)
     except FleetError as error:
-        if spec.chat_template:  # the operator's own: better told now than at the first chat
+        # the operator's own: better told now than at the first chat
+        if instance.spec.chat_template or error.reason is not Reason.TEMPLATE_FAILED:
             raise
         instance.template_error = error
-    await _learn_closing(instance, link)
+        if len(templates) > 1:  # chats without tools may do
+            await _start_rendering(instance, templates[:1], renderers)
 
 
 async def _learn_closing(instance: Instance, link: WorkerLink) -> None:
@@ -83,11 +99,6 @@ async def _learn_closing(instance: Instance, link: WorkerLink) -> None:
     instance.closing = Closing(closing_text(markers), ids)
 
 
-def _template(source: str, info: ModelInfo, *, shows_tools: bool) -> ChatTemplate:
+def _template(source: str, info: ModelInfo, *, shows_tools: bool) -> TemplateSource:
     variables = {"bos_token": info.bos_token, "eos_token": info.eos_token}
-    return ChatTemplate(
-        source,
-        control_tokens=info.control_tokens,
-        variables=variables,
-        shows_tools=shows_tools,
-    )
+    return TemplateSource(source, info.control_tokens, variables, shows_tools)

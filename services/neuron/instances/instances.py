@@ -15,10 +15,10 @@ from services.backplane.changes import Changes
 from services.backplane.errors import FleetError, Reason
 from services.neuron.chat.answer import ChatStyle
 from services.neuron.chat.segments import ControlTokens
-from services.neuron.chat.template import ChatTemplate
 from services.neuron.chat.thinking_budget import Closing
 from services.neuron.chat.tool_calls.formats import GENERIC
 from services.neuron.engine_api.model import LoadPlan, ModelInfo, ModelStats
+from services.neuron.rendering.renderer import Renderer
 from services.neuron.supervisor.link import WorkerLink
 from services.neuron.supervisor.listener import WorkerKey
 
@@ -73,8 +73,8 @@ class Instance:
         stats: how busy it is, as its worker said last.
         link: its worker's process, while there is one.
         control_tokens: the model's, to be found in raw prompts.
-        template: None where the model has none.
-        tool_template: renders chats with tools, where the model has another for them.
+        renderer: of its chat templates: the first for chats, a second for chats with tools where
+            the model has one; None where it has none.
         template_error: why the template cannot be used, if it cannot.
         style: how it marks its reasoning and writes tool calls.
         closing: what ends its reasoning; None where it does not reason.
@@ -95,8 +95,7 @@ class Instance:
     stats: ModelStats = dataclasses.field(default_factory=ModelStats)
     link: WorkerLink | None = None
     control_tokens: ControlTokens = dataclasses.field(default_factory=lambda: ControlTokens(()))
-    template: ChatTemplate | None = None
-    tool_template: ChatTemplate | None = None
+    renderer: Renderer | None = None
     template_error: FleetError | None = None
     style: ChatStyle = dataclasses.field(default_factory=lambda: ChatStyle(None, GENERIC))
     closing: Closing | None = None
@@ -185,7 +184,9 @@ class Instances:
         self.changes.bump()
 
     def remove(self, instance: Instance) -> None:
-        """Removes an instance from the neuron's list."""
+        """Removes an instance from the neuron's list, and ends what renders for it."""
+        if instance.renderer is not None:
+            instance.renderer.close()
         self._by_id.pop(instance.instance_id, None)
         self.changes.bump()
 

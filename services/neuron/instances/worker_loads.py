@@ -8,21 +8,26 @@ from services.neuron.engine_api.frames import LoadAdvanced
 from services.neuron.instances.adopt import adopt
 from services.neuron.instances.assign import Assignments
 from services.neuron.instances.instances import Instance, Instances
+from services.neuron.rendering.renderer import Renderers
 from services.neuron.supervisor.slot import WorkerSlot
 
 
 class WorkerLoads:
     """Loads instances into workers, one at a time per worker."""
 
-    def __init__(self, *, instances: Instances, assignments: Assignments) -> None:
+    def __init__(
+        self, *, instances: Instances, assignments: Assignments, renderers: Renderers
+    ) -> None:
         """Loads nothing yet.
 
         Args:
             instances: told how far each load has come.
             assignments: told how much of the memory that was promised is taken by now.
+            renderers: where their chat templates run.
         """
         self._instances = instances
         self._assignments = assignments
+        self._renderers = renderers
 
     async def load(self, slot: WorkerSlot, instance: Instance) -> None:
         """Loads an instance by its plan, and links it to the worker's process.
@@ -57,7 +62,7 @@ class WorkerLoads:
             slot.note_load()
             loaded = await link.load(plan, on_progress)
             try:
-                await adopt(instance, loaded, link)
+                await adopt(instance, loaded, link, self._renderers)
             except FleetError:  # loaded well, and of no use: it must not stay there unseen
                 await link.unload(instance.instance_id)
                 raise

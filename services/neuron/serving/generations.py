@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 
 from cortex.v1 import conversation_pb2 as conversation
 from cortex.v1 import generation_pb2 as generation
 from services.backplane import protobuf_time
 from services.backplane.errors import FleetError, Reason
+from services.backplane.timeouts import timeout
 from services.neuron.chat.thinking_budget import ThinkingBudget
 from services.neuron.engine_api.task import Task
 from services.neuron.instances.instances import Instance, Instances
@@ -31,7 +31,7 @@ class Generations:
         self._limits = StallLimits(settings.slow_reader_seconds, settings.workers.recovery_seconds)
         self._metrics = metrics
 
-    def begin(
+    async def begin(
         self,
         request: generation.GenerateRequest,
         sink: EventSink,
@@ -50,50 +50,16 @@ class Generations:
         Raises:
             FleetError: why it cannot begin.
         """
+        seconds = _earliest(request, deadline_seconds)
+        begun = time.monotonic()
         instance = self._instances.admit(request.model, request.instance_id)
-        composed = compose(instance, request)
-        return self._start(
-            instance,
-            request,
-            composed,
-            sink=sink,
-            credit_tokens=credit_tokens,
-            deadline_seconds=deadline_seconds,
-        )
-
-    async def begin_large(
-        self,
-        request: generation.GenerateRequest,
-        sink: EventSink,
-        *,
-        credit_tokens: int | None,
-        deadline_seconds: float | None = None,
-    ) -> Generation:
-        """As `begin`, with the prompt built beside the event loop."""
-        instance = self._instances.admit(request.model, request.instance_id)
-        composed = await asyncio.to_thread(compose, instance, request)
+        try:
+            async with timeout(seconds):
+                composed = await compose(instance, request)
+        except TimeoutError as late:
+            raise _passed() from late
         # It may have begun to drain meanwhile.
         instance = self._instances.admit(request.model, instance.instance_id)
-        return self._start(
-            instance,
-            request,
-            composed,
-            sink=sink,
-            credit_tokens=credit_tokens,
-            deadline_seconds=deadline_seconds,
-        )
-
-    def _start(
-        self,
-        instance: Instance,
-        request: generation.GenerateRequest,
-        composed: Composed,
-        *,
-        sink: EventSink,
-        credit_tokens: int | None,
-        deadline_seconds: float | None,
-    ) -> Generation:
-        seconds = _earliest(request, deadline_seconds)
         link = instance.link
         assert link is not None, "a READY instance has a worker"
         made = Generation(
@@ -114,7 +80,7 @@ class Generations:
             budget=_budget(instance, request.reasoning),
             most_calls=_most_calls(request.chat),
         )
-        made.start(link, seconds)
+        made.start(link, None if seconds is None else seconds - (time.monotonic() - begun))
         return made
 
 
@@ -169,5 +135,9 @@ def _earliest(request: generation.GenerateRequest, deadline_seconds: float | Non
     if not seconds:
         return None
     if min(seconds) <= 0:
-        raise FleetError(Reason.DEADLINE, "The request's deadline has passed.")
+        raise _passed()
     return min(seconds)
+
+
+def _passed() -> FleetError:
+    return FleetError(Reason.DEADLINE, "The request's deadline has passed.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 import secrets
 import string
@@ -12,13 +13,13 @@ from services.backplane.errors import FleetError, Reason
 from services.neuron.chat.messages import image_data
 from services.neuron.chat.stream import ChatParser, PlainParser
 from services.neuron.chat.template import Rendered, raw_prompt
+from services.neuron.engine_api.model import ModelInfo
 from services.neuron.engine_api.task import Constraint, Prompt
 from services.neuron.instances.instances import Instance
 from services.neuron.serving import convert
 
-# A prompt this long takes milliseconds to render, and the other streams should not wait for it.
+# What is this long takes milliseconds to look through; the other streams should not wait for it.
 _LARGE_BYTES = 64 << 10
-
 
 _ID_LETTERS = string.ascii_letters + string.digits
 
@@ -40,16 +41,12 @@ class Composed:
     images: tuple[bytes, ...] = ()
 
 
-def is_large(request: generation.GenerateRequest) -> bool:
-    """Whether a request's prompt had better be built beside the event loop."""
-    return request.ByteSize() > _LARGE_BYTES
-
-
-def compose(instance: Instance, request: generation.GenerateRequest) -> Composed:
-    """The prompt of a request and the parser of its answer. Takes CPU time and nothing else.
+async def compose(instance: Instance, request: generation.GenerateRequest) -> Composed:
+    """The prompt of a request and the parser of its answer.
 
     Raises:
-        FleetError: BAD_REQUEST, TEMPLATE_FAILED, WRONG_MODALITY.
+        FleetError: BAD_REQUEST, BAD_CONSTRAINT, TEMPLATE_FAILED, WRONG_MODALITY; what
+            `Renderer.render` raises.
     """
     info = instance.info
     assert info is not None, "a READY instance has said what it is"
@@ -57,19 +54,31 @@ def compose(instance: Instance, request: generation.GenerateRequest) -> Composed
         raise FleetError(
             Reason.WRONG_MODALITY, f"{instance.model} makes vectors, not text.", field="model"
         )
+    rendered = None
+    if request.WhichOneof("prompt") == "chat":
+        rendered = await render(instance, request.chat, request.reasoning)
+    if request.ByteSize() > _LARGE_BYTES:
+        return await asyncio.to_thread(_composed, instance, info, request, rendered)
+    return _composed(instance, info, request, rendered)
+
+
+def _composed(
+    instance: Instance,
+    info: ModelInfo,
+    request: generation.GenerateRequest,
+    rendered: Rendered | None,
+) -> Composed:
     constraint = convert.constraint(request.constraint)
+    if rendered is not None:
+        answer = instance.style.answer(
+            request.chat, tail=rendered.tail, constraint=constraint, new_id=_new_call_id
+        )
+        images = image_data(request.chat)
+        return Composed(rendered.prompt, answer.parser, answer.constraint, images)
     match request.WhichOneof("prompt"):
-        case "chat":
-            rendered = render(instance, request.chat, request.reasoning)
-            answer = instance.style.answer(
-                request.chat, tail=rendered.tail, constraint=constraint, new_id=_new_call_id
-            )
-            images = image_data(request.chat)
-            return Composed(rendered.prompt, answer.parser, answer.constraint, images)
         case "text":
-            return Composed(
-                raw_prompt(request.text, instance.control_tokens), PlainParser(), constraint
-            )
+            prompt = raw_prompt(request.text, instance.control_tokens)
+            return Composed(prompt, PlainParser(), constraint)
         case "token_ids":
             ids = tuple(request.token_ids.ids)
             if not ids or max(ids) >= info.vocabulary_size:
@@ -83,15 +92,16 @@ def compose(instance: Instance, request: generation.GenerateRequest) -> Composed
             raise FleetError(Reason.BAD_REQUEST, "There is no prompt.", field="prompt")
 
 
-def render(
+async def render(
     instance: Instance, chat: conversation.Chat, reasoning: generation.Reasoning
 ) -> Rendered:
     """A chat as the instance's template writes it.
 
     Raises:
-        FleetError: TEMPLATE_FAILED, WRONG_MODALITY, BAD_REQUEST.
+        FleetError: TEMPLATE_FAILED, WRONG_MODALITY, BAD_REQUEST; what `Renderer.render` raises.
     """
-    if instance.template is None:
+    renderer = instance.renderer
+    if renderer is None:
         raise instance.template_error or FleetError(
             Reason.TEMPLATE_FAILED, f"{instance.model} has no chat template; it completes text."
         )
@@ -105,8 +115,8 @@ def render(
         for turn in chat.messages
         for part in turn.parts
     )
-    template = (instance.tool_template if has_tools else None) or instance.template
-    return template.render(chat, _reasoning_variables(reasoning))
+    template = len(renderer.templates) - 1 if has_tools else 0
+    return await renderer.render(chat, _reasoning_variables(reasoning), template=template)
 
 
 def _new_call_id() -> str:

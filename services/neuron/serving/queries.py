@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import math
 from collections.abc import AsyncGenerator, Sequence
@@ -52,8 +51,7 @@ class Measures:
         match request.WhichOneof("prompt"):
             case "chat":
                 nothing = generation.Reasoning()
-                rendered = await asyncio.to_thread(render, instance, request.chat, nothing)
-                prompt = rendered.prompt
+                prompt = (await render(instance, request.chat, nothing)).prompt
             case "text":
                 prompt = raw_prompt(request.text, instance.control_tokens)
             case _:

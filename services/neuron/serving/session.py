@@ -26,11 +26,23 @@ from services.neuron.serving.event_sink import EventSink
 from services.neuron.serving.generation import Generation
 from services.neuron.serving.generations import Generations
 from services.neuron.serving.pending import Pending
-from services.neuron.serving.prompt import is_large
 
 _MOST_SEQUENCES: Final = 8_192
 
 log = structlog.get_logger()
+
+
+@dataclasses.dataclass(eq=False, slots=True)
+class _Beginning:
+    """A sequence whose prompt is being built.
+
+    Attributes:
+        task: builds it.
+        credit: tokens that were granted meanwhile.
+    """
+
+    task: asyncio.Task[None] = dataclasses.field(init=False)
+    credit: int = 0
 
 
 class SessionStream:
@@ -42,7 +54,7 @@ class SessionStream:
         self._pending = Pending()
         self._wake = asyncio.Event()
         self._running: dict[int, Generation | None] = {}
-        self._beginning: dict[int, asyncio.Task[None]] = {}
+        self._beginning: dict[int, _Beginning] = {}
         self._is_closing = False
 
     async def serve(
@@ -66,8 +78,8 @@ class SessionStream:
                 reading.result()
         finally:
             reading.cancel()
-            for task in self._beginning.values():
-                task.cancel()
+            for beginning in self._beginning.values():
+                beginning.task.cancel()
             for running in self._running.values():
                 if running is not None:
                     running.cancel()
@@ -115,13 +127,16 @@ class SessionStream:
 
     def _grant(self, credit: neuron.SessionCredit) -> None:
         running = self._running.get(credit.sequence_id)
+        beginning = self._beginning.get(credit.sequence_id)
         if running is not None:
             running.grant(credit.tokens)
+        elif beginning is not None:
+            beginning.credit += credit.tokens
 
     def _cancel(self, sequence_id: int) -> None:
         beginning = self._beginning.pop(sequence_id, None)
         if beginning is not None:
-            beginning.cancel()
+            beginning.task.cancel()
         running = self._running.pop(sequence_id, None)
         if running is not None:
             running.cancel()
@@ -138,28 +153,26 @@ class SessionStream:
         self._running[sequence_id] = None
         if len(self._running) > _MOST_SEQUENCES:
             raise FleetError(Reason.QUEUE_FULL, "Too many sequences in one session.")
-        if is_large(start.request):
-            task = asyncio.create_task(self._begin_large(start, sink))
-            self._beginning[sequence_id] = task
-        else:
-            self._begin(start, sink)
+        beginning = _Beginning()
+        beginning.task = asyncio.create_task(self._begin(start, sink, beginning))
+        self._beginning[sequence_id] = beginning
 
-    def _begin(self, start: neuron.SessionStart, sink: _SequenceSink) -> None:
-        self._running[start.sequence_id] = self._generations.begin(
-            start.request, sink, credit_tokens=start.credit_tokens
-        )
-
-    async def _begin_large(self, start: neuron.SessionStart, sink: _SequenceSink) -> None:
+    async def _begin(
+        self, start: neuron.SessionStart, sink: _SequenceSink, beginning: _Beginning
+    ) -> None:
         try:
-            self._running[start.sequence_id] = await self._generations.begin_large(
+            running = await self._generations.begin(
                 start.request, sink, credit_tokens=start.credit_tokens
             )
+            self._running[start.sequence_id] = running
+            if beginning.credit:
+                running.grant(beginning.credit)
         except FleetError as error:
             sink.failed(error)
         except Exception as error:  # noqa: BLE001 - the caller has to hear of it
             sink.failed(self._faults.note("session.begin", error))
         finally:
-            if self._beginning.get(start.sequence_id) is asyncio.current_task():
+            if self._beginning.get(start.sequence_id) is beginning:
                 del self._beginning[start.sequence_id]
 
     # What its sinks say.

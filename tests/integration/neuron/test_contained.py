@@ -19,6 +19,7 @@ from services.neuron.devices.inventory import Devices
 from services.neuron.devices.watch import DeviceWatch
 from services.neuron.instances.instances import Instances
 from services.neuron.instances.recover import Recovery
+from services.neuron.rendering.renderer import Renderer
 from services.neuron.serving.accounting import Account
 from services.neuron.serving.delivery import Delivery
 from services.neuron.serving.generation import Generation
@@ -99,7 +100,8 @@ POINTS: list[tuple[type, str, Callable[[Any], Any]]] = [
     (SessionStream, "_grant", run_out_of_credit),
     (SessionStream, "_cancel", cancel),
     (Generations, "begin", run_to_its_end),
-    (Generations, "begin_large", run_large),
+    (Generations, "begin", run_large),
+    (Renderer, "render", run_to_its_end),
     (Generation, "start", run_to_its_end),
     (Generation, "on_event", run_to_its_end),
     (Generation, "grant", run_out_of_credit),

@@ -44,15 +44,15 @@ async def text_of(stream: SessionStream, tokens: int) -> str:
 
 
 async def test_one_message_carries_many_sequences(session):
-    rules = generation.StopRules(max_tokens=50)
+    rules = generation.StopRules(max_tokens=500)
     streams = [session.start(chat(model="endless", stop=rules)) for _ in range(4)]
 
     answers = await asyncio.gather(*map(answer, streams))
 
-    assert all(made.tokens == 50 for made in answers)
+    assert all(made.tokens == 500 for made in answers)
     widest = max(len(message.text_sequence_ids) for message in session.messages)
     assert widest >= 2
-    assert len(session.messages) < 4 * 50
+    assert len(session.messages) < 4 * 500
 
 
 async def test_plain_text_travels_by_column(session):

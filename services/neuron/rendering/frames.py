@@ -1,0 +1,85 @@
+"""What the daemon and a process that renders say to each other: length-prefixed msgpack.
+
+The daemon asks, the process answers; one question at a time.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import msgspec
+
+from services.neuron.chat.template import Rendered
+from services.neuron.engine_api.frames import HEADER
+from services.neuron.engine_api.task import Value
+
+
+class TemplateSource(Value, frozen=True):
+    """What makes a `ChatTemplate`; its attributes are the arguments of that one."""
+
+    source: str
+    control_tokens: dict[str, int]
+    variables: dict[str, str]
+    shows_tools: bool = True
+
+
+class Ping(Value, frozen=True, tag="ping"):
+    """Are you there? Answered by Done."""
+
+
+class Prepare(Value, frozen=True, tag="prepare"):
+    """Compile a model's templates. Answered by Done or Refused."""
+
+    templates: tuple[TemplateSource, ...]
+
+
+class Render(Value, frozen=True, tag="render"):
+    """Render a chat. Answered by RenderedChat or Refused.
+
+    Attributes:
+        template: which of those in Prepare.
+        chat: cortex.v1.Chat, its pictures without their data.
+        variables: more for the template.
+    """
+
+    template: int
+    chat: bytes
+    variables: dict[str, Any] = {}
+
+
+class Done(Value, frozen=True, tag="done"):
+    """It was done."""
+
+
+class RenderedChat(Value, frozen=True, tag="rendered"):
+    """A prompt."""
+
+    rendered: Rendered
+
+
+class Refused(Value, frozen=True, tag="refused"):
+    """It cannot be done; as a FleetError says it, `reason` by name."""
+
+    reason: str
+    message: str
+    field: str | None = None
+
+
+class Broken(Value, frozen=True, tag="broken"):
+    """An exception that nobody foresaw, its traceback without local variables."""
+
+    trace: str
+
+
+Question = Ping | Prepare | Render
+Answer = Done | RenderedChat | Refused | Broken
+
+_ENCODER: Final = msgspec.msgpack.Encoder()
+QUESTIONS: Final = msgspec.msgpack.Decoder(Question)
+ANSWERS: Final = msgspec.msgpack.Decoder(Answer)
+
+
+def pack(frame: Question | Answer) -> bytes:
+    """The frame with its length before it."""
+    body = _ENCODER.encode(frame)
+    return HEADER.pack(len(body)) + body

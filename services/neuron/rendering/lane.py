@@ -1,0 +1,208 @@
+"""One process that renders, and what waits for it."""
+
+from __future__ import annotations
+
+import asyncio
+import collections
+import contextlib
+import dataclasses
+from typing import Final
+
+import structlog
+
+from services.backplane.errors import FleetError, Reason
+from services.backplane.process.faults import Faults
+from services.backplane.timeouts import timeout
+from services.neuron.rendering.frames import Answer, Broken, Ping, Refused, pack
+from services.neuron.rendering.process import LostError, RenderProcess
+from services.neuron.settings import TemplateLimits
+
+PING: Final = pack(Ping())
+_START_SECONDS: Final = 30.0
+_WAIT_SECONDS: Final = 60.0
+_MOST_WAITING: Final = 1_024
+_TRIES: Final = 2
+
+log = structlog.get_logger()
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Job:
+    question: bytes
+    answer: asyncio.Future[Answer]
+
+
+class Lane:
+    """One process at a time, and what waits for it: 1,024 renders at most, a minute at most."""
+
+    def __init__(self, prepare: bytes, limits: TemplateLimits, faults: Faults, model: str) -> None:
+        self._prepare = prepare
+        self._limits = limits
+        self._faults = faults
+        self._model = model
+        self._jobs: collections.deque[_Job] = collections.deque()
+        self._wake = asyncio.Event()
+        self._process: RenderProcess | None = None
+        self._is_kept_ready = False
+        self._life: asyncio.Task[None] | None = None
+        self._is_closed = False
+
+    @property
+    def pid(self) -> int | None:
+        """Of its process, while one runs."""
+        process = self._process
+        return None if process is None or process.is_lost else process.pid
+
+    @property
+    def is_over(self) -> bool:
+        """True if nothing is left after `close`."""
+        return self._is_closed and (self._life is None or self._life.done())
+
+    async def ask(self, question: bytes) -> Answer:
+        """The answer to a packed question.
+
+        Raises:
+            FleetError: why there is none.
+        """
+        if self._is_closed:
+            raise _gone()
+        if len(self._jobs) >= _MOST_WAITING:
+            told = "Too many chats wait to be rendered."
+            raise FleetError(Reason.QUEUE_FULL, told, retry_after_seconds=1.0)
+        if self._life is None:
+            self._life = asyncio.create_task(self._run(), name=f"render-{self._model}")
+        job = _Job(question, asyncio.get_running_loop().create_future())
+        self._jobs.append(job)
+        self._wake.set()
+        try:
+            async with timeout(_WAIT_SECONDS):
+                return await job.answer
+        except TimeoutError as error:
+            told = "The chat waited too long for those before it to be rendered."
+            raise FleetError(Reason.QUEUE_TIMEOUT, told) from error
+
+    def close(self) -> None:
+        """Ends the process; what waits fails."""
+        self._is_closed = True
+        if self._process is not None:
+            self._process.kill()
+        for job in self._jobs:
+            _settle(job, _gone())
+        self._jobs.clear()
+        self._wake.set()
+
+    async def ended(self) -> None:
+        """Returns once nothing is left after `close`."""
+        if self._life is not None:
+            await asyncio.wait({self._life})
+
+    async def _run(self) -> None:
+        try:
+            while not self._is_closed:
+                while self._jobs:
+                    job = self._jobs.popleft()
+                    if not job.answer.done():  # else its caller has left
+                        await self._serve(job)
+                if self._is_kept_ready and self.pid is None and not self._is_closed:
+                    with self._faults.contained("render.restart"):
+                        await self._restart()
+                await self._wake.wait()
+                self._wake.clear()
+        finally:
+            await self._drop()
+
+    async def _serve(self, job: _Job) -> None:
+        try:
+            _settle(job, await self._answer(job.question))
+        except FleetError as error:
+            _settle(job, error)
+        except Exception as error:  # noqa: BLE001 - the others go on
+            _settle(job, self._faults.note("render", error))
+
+    async def _answer(self, question: bytes) -> Answer:
+        for _ in range(_TRIES):
+            process = self._process
+            if process is None or process.is_lost:
+                process = await self._start()
+            try:
+                return self._accepted(await process.ask(question, self._limits.seconds))
+            except TimeoutError as error:
+                await self._drop()
+                raise _late(self._limits.seconds) from error
+            except LostError:
+                await self._drop()
+                if self._is_closed:
+                    raise _gone() from None
+        told = "The process that renders the model's chat template died of this chat."
+        raise FleetError(Reason.TEMPLATE_FAILED, told)
+
+    async def _restart(self) -> None:
+        """Has a process ready again; where it cannot be, the next question tries."""
+        log.info("render.restarted", model=self._model)
+        with contextlib.suppress(FleetError):
+            await self._start()
+
+    async def _start(self) -> RenderProcess:
+        await self._drop()
+        self._is_kept_ready = False
+        try:
+            process = self._process = await RenderProcess.start(
+                memory_bytes=self._limits.memory_bytes, on_end=self._wake.set
+            )
+            if self._is_closed:
+                raise _gone()
+            self._accepted(await process.ask(PING, _START_SECONDS))
+        except (TimeoutError, LostError, OSError) as error:
+            await self._drop()
+            told = "The process that renders the model's chat template cannot be started."
+            raise FleetError(Reason.LOAD_FAILED, told) from error
+        try:
+            self._accepted(await process.ask(self._prepare, self._limits.seconds))
+        except TimeoutError as error:
+            await self._drop()
+            raise _late(self._limits.seconds) from error
+        except LostError as error:
+            await self._drop()
+            told = "The model's chat template ends the process that compiles it."
+            raise FleetError(Reason.TEMPLATE_FAILED, told) from error
+        except FleetError:
+            await self._drop()
+            raise
+        self._is_kept_ready = True
+        return process
+
+    async def _drop(self) -> None:
+        process, self._process = self._process, None
+        if process is not None:
+            process.kill()
+            await process.ended()
+
+    def _accepted(self, answer: Answer) -> Answer:
+        match answer:
+            case Refused(reason=reason, message=message, field=field):
+                raise FleetError(Reason(reason), message, field=field)
+            case Broken(trace=trace):
+                self._faults.note_remote("render", trace, model=self._model)
+                raise FleetError(Reason.INTERNAL, "The service failed; its log says why.")
+            case _:
+                return answer
+
+
+def _settle(job: _Job, result: Answer | FleetError) -> None:
+    if job.answer.done():
+        return
+    if isinstance(result, FleetError):
+        job.answer.set_exception(result)
+    else:
+        job.answer.set_result(result)
+
+
+def _late(seconds: float) -> FleetError:
+    return FleetError(
+        Reason.TEMPLATE_FAILED,
+        f"The model's chat template took more than {seconds:g} s; it was ended.",
+    )
+
+
+def _gone() -> FleetError:
+    return FleetError(Reason.INSTANCE_GONE, "The model was unloaded.")
