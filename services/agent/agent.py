@@ -20,7 +20,12 @@ from services.agent.session.mcp_servers import ServerSpec
 from services.agent.session.session import AgentSession
 from services.agent.session_service.opening import AgentEnvironment, SessionOpening
 from services.agent.session_service.prompting import Prompting
-from services.agent.session_service.sessions import OpenSessions, check_directories, session_info
+from services.agent.session_service.sessions import (
+    OpenSessions,
+    checked_directories,
+    plain,
+    session_info,
+)
 from services.agent.storage import commands
 from services.agent.storage.store import SessionStore
 from services.agent.tools.builtin import builtin_tools
@@ -76,20 +81,7 @@ class CortexAgent:
             agent_info=acp.schema.Implementation(
                 name="cortex-acp", title="Cortex", version=services.__version__
             ),
-            agent_capabilities=acp.schema.AgentCapabilities(
-                load_session=True,
-                prompt_capabilities=acp.schema.PromptCapabilities(
-                    image=True, audio=False, embedded_context=True
-                ),
-                mcp_capabilities=acp.schema.McpCapabilities(http=True, sse=True),
-                session_capabilities=acp.schema.SessionCapabilities(
-                    list=acp.schema.SessionListCapabilities(),
-                    resume=acp.schema.SessionResumeCapabilities(),
-                    fork=acp.schema.SessionForkCapabilities(),
-                    close=acp.schema.SessionCloseCapabilities(),
-                    additional_directories=acp.schema.SessionAdditionalDirectoriesCapabilities(),
-                ),
-            ),
+            agent_capabilities=options.capabilities(),
             auth_methods=[],
         )
 
@@ -103,9 +95,9 @@ class CortexAgent:
         additional_directories: list[str] | None = None,
         mcp_servers: list[ServerSpec] | None = None,
         **kwargs: Any,
-    ) -> options.NewSession:
+    ) -> acp.schema.NewSessionResponse:
         """Starts a session with the default model and mode."""
-        check_directories(cwd, additional_directories)
+        cwd, additional_directories = checked_directories(cwd, additional_directories)
         selectors = await self._endpoints.selectors()
         record = self._store.create(
             cwd=cwd, mode=self._settings.mode.value, model=await self._endpoints.default()
@@ -115,11 +107,10 @@ class CortexAgent:
         await session.save()
         log.info("session created", session_id=record.session_id, cwd=cwd, model=record.model)
         self._later(session.editor.update(commands.available_commands()))
-        return options.NewSession(
+        return acp.schema.NewSessionResponse(
             session_id=record.session_id,
             modes=options.modes(session.mode),
             config_options=options.config_options(session.mode, record.model, selectors),
-            models=options.models(record.model, selectors),
         )
 
     async def load_session(
@@ -129,21 +120,15 @@ class CortexAgent:
         mcp_servers: list[ServerSpec] | None = None,
         additional_directories: list[str] | None = None,
         **kwargs: Any,
-    ) -> options.LoadSession:
-        """Opens a stored session; its history follows the response, or precedes it if so set."""
+    ) -> acp.schema.LoadSessionResponse:
+        """Opens a stored session; its history is shown before the response."""
         session = await self._sessions.reopen(session_id, cwd, additional_directories, mcp_servers)
         selectors = await self._endpoints.selectors()
-        if self._settings.load_replay == "before-response":
-            await self._sessions.replay(session)
-        else:
-            # The response is handed to the transport before any other task gets to run, and
-            # the transport keeps the order.
-            self._later(self._sessions.replay(session))
+        await self._sessions.replay(session)
         record = session.record
-        return options.LoadSession(
+        return acp.schema.LoadSessionResponse(
             modes=options.modes(session.mode),
             config_options=options.config_options(session.mode, record.model, selectors),
-            models=options.models(record.model, selectors),
         )
 
     async def resume_session(
@@ -172,7 +157,7 @@ class CortexAgent:
         **kwargs: Any,
     ) -> acp.schema.ForkSessionResponse:
         """Starts a session with a copy of another's history."""
-        check_directories(cwd, additional_directories)
+        cwd, additional_directories = checked_directories(cwd, additional_directories)
         origin = await self._sessions.stored(session_id)
         record = self._store.create(cwd=cwd, mode=origin.mode, model=origin.model)
         record.additional_directories = list(additional_directories or ())
@@ -192,7 +177,7 @@ class CortexAgent:
     ) -> acp.schema.ListSessionsResponse:
         """Lists stored sessions that have a prompt, newest first."""
         try:
-            page, following = await self._store.page(cwd=cwd, cursor=cursor)
+            page, following = await self._store.page(cwd=cwd and plain(cwd), cursor=cursor)
         except ValueError as error:
             raise acp.RequestError.invalid_params({"reason": str(error)}) from error
         return acp.schema.ListSessionsResponse(
@@ -218,15 +203,17 @@ class CortexAgent:
     ) -> acp.schema.SetSessionConfigOptionResponse:
         """Switches the mode or the model."""
         session = self._sessions.get(session_id)
+        if not isinstance(value, str):
+            raise acp.RequestError.invalid_params({"reason": f"{config_id} takes a text"})
         if config_id == options.MODE_OPTION:
-            await self._set_mode(session, str(value))
+            await self._set_mode(session, value)
             await session.editor.update(
                 acp.schema.CurrentModeUpdate(
                     session_update="current_mode_update", current_mode_id=session.mode.value
                 )
             )
         elif config_id == options.MODEL_OPTION:
-            await self._set_model(session, str(value))
+            await self._set_model(session, value)
         else:
             raise acp.RequestError.invalid_params({"reason": f"no option {config_id}"})
         update = await self._options_update(session)
@@ -248,7 +235,11 @@ class CortexAgent:
             return await self._prompting.run(session, ticket, user_parts(prompt))
 
     async def ext_method(self, method: str, params: dict[str, Any]) -> dict[str, Any]:
-        """Refuses: there are no extensions."""
+        """Deletes a session, which the SDK does not route; there are no extensions."""
+        if method == options.DELETE_EXTENSION:
+            request = acp.schema.DeleteSessionRequest.model_validate(params)
+            await self._sessions.delete(request.session_id)
+            return {}
         raise acp.RequestError.method_not_found(f"_{method}")
 
     async def ext_notification(self, method: str, params: dict[str, Any]) -> None:

@@ -1,28 +1,34 @@
-"""The modes and settings of a session as editors show them. Pure."""
+"""What the agent offers, and the modes and settings of a session as editors show them. Pure."""
 
 from collections.abc import Iterable, Sequence
-from typing import Any
 
 import acp.schema
-from pydantic import Field
 
 from services.agent.core.modes import MODE_TITLES, Mode
 
 ConfigOption = acp.schema.SessionConfigOptionSelect | acp.schema.SessionConfigOptionBoolean
 MODE_OPTION = "mode"
 MODEL_OPTION = "model"
+DELETE_EXTENSION = "session/delete"  # the SDK passes on only what it knows, and extensions
 
 
-class NewSession(acp.schema.NewSessionResponse):
-    """The response with the models where editors from before config options look for them."""
-
-    models: dict[str, Any] | None = Field(default=None)
-
-
-class LoadSession(acp.schema.LoadSessionResponse):
-    """Likewise for a loaded session."""
-
-    models: dict[str, Any] | None = Field(default=None)
+def capabilities() -> acp.schema.AgentCapabilities:
+    """Returns what an editor may ask of this agent."""
+    return acp.schema.AgentCapabilities(
+        load_session=True,
+        prompt_capabilities=acp.schema.PromptCapabilities(
+            image=True, audio=False, embedded_context=True
+        ),
+        mcp_capabilities=acp.schema.McpCapabilities(http=True, sse=True),
+        session_capabilities=acp.schema.SessionCapabilities(
+            list=acp.schema.SessionListCapabilities(),
+            delete=acp.schema.SessionDeleteCapabilities(),
+            resume=acp.schema.SessionResumeCapabilities(),
+            fork=acp.schema.SessionForkCapabilities(),
+            close=acp.schema.SessionCloseCapabilities(),
+            additional_directories=acp.schema.SessionAdditionalDirectoriesCapabilities(),
+        ),
+    )
 
 
 def modes(current: Mode) -> acp.schema.SessionModeState:
@@ -34,15 +40,6 @@ def modes(current: Mode) -> acp.schema.SessionModeState:
             for mode, (title, description) in MODE_TITLES.items()
         ],
     )
-
-
-def models(current: str, selectors: Sequence[str]) -> dict[str, Any] | None:
-    """Returns the model list of protocol drafts before config options, None without models."""
-    found = _with_current(current, selectors)
-    if not found:
-        return None
-    available = [{"modelId": selector, "name": selector} for selector in found]
-    return {"currentModelId": current or found[0], "availableModels": available}
 
 
 def config_options(mode: Mode, model: str, selectors: Sequence[str]) -> list[ConfigOption]:

@@ -33,7 +33,6 @@ _AGENT_KEYS = {
     "LOG_LEVEL": "log_level",
     "MODE": "mode",
     "MAX_ROUNDS": "max_rounds",
-    "LOAD_REPLAY": "load_replay",
 }
 
 Positive = Annotated[int, msgspec.Meta(gt=0)]
@@ -95,7 +94,6 @@ class AgentSettings(
         bash_seconds: longest run of one command unless the model asks for another.
         output_bytes: most of a tool's output that is kept.
         client_seconds: longest wait for the editor's answer, permissions excepted.
-        load_replay: whether the history of session/load comes after or before its response.
     """
 
     endpoints: tuple[EndpointSettings, ...] = (EndpointSettings(),)
@@ -108,7 +106,6 @@ class AgentSettings(
     bash_seconds: PositiveSeconds = 600.0
     output_bytes: Annotated[int, IN_BYTES, msgspec.Meta(ge=1024)] = 65536
     client_seconds: PositiveSeconds = 30.0
-    load_replay: Literal["after-response", "before-response"] = "after-response"
 
     def endpoint(self, name: str) -> EndpointSettings | None:
         """Returns the endpoint of that name, the default one for an empty name."""

@@ -1,9 +1,13 @@
-"""A stored history as the session updates that would have shown it. Pure."""
+"""A stored history as the session updates that would have shown it."""
 
+import contextlib
+import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import acp
+import acp.schema
+import msgspec
 
 from services.agent.core.history import (
     AssistantTurn,
@@ -16,23 +20,47 @@ from services.agent.core.history import (
 )
 from services.agent.core.workspace import Workspace
 from services.agent.tools.tool import Preview, Tool, ToolError
+from services.agent.tools.update_plan import UpdatePlan, UpdatePlanArguments, panel
 
 
 def replayed(
     turns: Sequence[Turn], *, tools: Mapping[str, Tool], workspace: Workspace
 ) -> Iterator[Any]:
-    """Yields the updates of a whole history, in order."""
+    """Yields the updates of a whole history, in order, and the plan as it was left."""
     for turn in turns:
-        if isinstance(turn, UserTurn):
-            for part in turn.parts:
-                if isinstance(part, ImagePart):
-                    yield acp.update_user_message(acp.image_block(part.data, part.mime_type))
-                else:
-                    yield acp.update_user_message_text(part.text)
-        elif isinstance(turn, AssistantTurn):
-            yield from _answer(turn, tools, workspace)
-        else:
-            yield from _results(turn)
+        message = str(uuid.uuid4())
+        for update in _turn(turn, tools, workspace):
+            yield identified(update, message)
+    yield from _plan(turns)
+
+
+def identified(update: Any, message: str) -> Any:
+    """Returns the update; where it is a piece of a message, it now says of which."""
+    if isinstance(update, acp.schema.ContentChunk):
+        update.message_id = message
+    return update
+
+
+def _plan(turns: Sequence[Turn]) -> Iterator[Any]:
+    """Yields the panel of the last call that filled it."""
+    answers = [turn for turn in turns if isinstance(turn, AssistantTurn)]
+    calls = [call for turn in answers for call in turn.calls if call.name == UpdatePlan.name]
+    if calls:
+        with contextlib.suppress(msgspec.ValidationError):
+            yield panel(msgspec.convert(calls[-1].arguments, UpdatePlanArguments, strict=False))
+
+
+def _turn(turn: Turn, tools: Mapping[str, Tool], workspace: Workspace) -> Iterator[Any]:
+    if isinstance(turn, UserTurn):
+        for part in turn.parts:
+            if isinstance(part, ImagePart):
+                yield acp.update_user_message(acp.image_block(part.data, part.mime_type))
+            else:
+                yield acp.update_user_message_text(part.text)
+    elif isinstance(turn, AssistantTurn):
+        yield from _answer(turn, tools, workspace)
+    else:
+        yield from _results(turn)
 
 
 def _answer(turn: AssistantTurn, tools: Mapping[str, Tool], workspace: Workspace) -> Iterator[Any]:

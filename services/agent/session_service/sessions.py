@@ -2,6 +2,7 @@
 
 import asyncio
 import datetime as dt
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from weakref import WeakValueDictionary
@@ -79,7 +80,7 @@ class OpenSessions:
         servers: list[ServerSpec] | None,
     ) -> AgentSession:
         """Opens a stored session anew, in the directory that the editor names."""
-        check_directories(cwd, additional)
+        cwd, additional = checked_directories(cwd, additional)
         async with self._turn(session_id):
             await self._end(session_id)
             record = await self.stored(session_id)
@@ -105,6 +106,18 @@ class OpenSessions:
         async with self._turn(session_id):
             await self._end(session_id)
 
+    async def delete(self, session_id: str) -> None:
+        """Cancels what runs in a session and removes its file; one that is gone is no error."""
+        async with self._turn(session_id):
+            await self._end(session_id)
+            try:
+                await self._store.delete(session_id)
+            except SessionNotFoundError as error:
+                raise acp.RequestError.resource_not_found(session_id) from error
+            except OSError as error:
+                raise acp.RequestError.internal_error({"reason": str(error)}) from error
+        log.info("session deleted", session_id=session_id)
+
     def _turn(self, session_id: str) -> asyncio.Lock:
         return self._turns.setdefault(session_id, asyncio.Lock())
 
@@ -118,11 +131,23 @@ class OpenSessions:
         await asyncio.gather(*(self.close(session_id) for session_id in tuple(self._open)))
 
 
-def check_directories(cwd: str, additional: Sequence[str] | None) -> None:
-    """Raises RequestError for a path that is not absolute."""
+def checked_directories(cwd: str, additional: Sequence[str] | None) -> tuple[str, list[str] | None]:
+    """Returns the paths in one spelling: `/p/` is `/p`.
+
+    Raises:
+        acp.RequestError: a path is not absolute, or no directory is there.
+    """
     for path in (cwd, *(additional or ())):
         if not Path(path).is_absolute():
             raise acp.RequestError.invalid_params({"reason": f"not an absolute path: {path}"})
+        if not os.path.isdir(path):  # noqa: PTH112 - it takes any text, and only says no
+            raise acp.RequestError.invalid_params({"reason": f"no such directory: {path}"})
+    return plain(cwd), None if additional is None else [plain(path) for path in additional]
+
+
+def plain(path: str) -> str:
+    """Returns the one spelling of a path, its links left as they are."""
+    return os.path.normpath(path)
 
 
 def session_info(header: SessionHeader) -> acp.schema.SessionInfo:

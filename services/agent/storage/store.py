@@ -101,6 +101,15 @@ class SessionStore:
         """Reads one session; raises SessionNotFoundError."""
         return await self._run(self._read, session_id)
 
+    async def delete(self, session_id: str) -> None:
+        """Removes one session, if it is there.
+
+        Raises:
+            SessionNotFoundError: it is no id of ours.
+            OSError: it cannot be removed.
+        """
+        await self._run(self._unlink, session_id)
+
     async def page(
         self, *, cwd: str | None, cursor: str | None
     ) -> tuple[list[SessionHeader], str | None]:
@@ -151,6 +160,9 @@ class SessionStore:
             return msgspec.json.decode(data, type=SessionRecord)
         except (OSError, msgspec.DecodeError) as error:
             raise SessionNotFoundError(f"{session_id}: {error}") from error
+
+    def _unlink(self, session_id: str) -> None:
+        self._path(session_id).unlink(missing_ok=True)
 
     def _headers(self) -> list[SessionHeader]:
         headers: list[SessionHeader] = []

@@ -3,6 +3,7 @@
 from typing import Annotated, Literal
 
 import acp
+import acp.schema
 import msgspec
 from typing_extensions import override
 
@@ -42,9 +43,15 @@ class UpdatePlan(BuiltinTool[UpdatePlanArguments]):
 
     @override
     async def execute(self, arguments: UpdatePlanArguments, context: ToolContext) -> ToolOutcome:
-        entries = [
+        await context.editor.update(panel(arguments))
+        return ToolOutcome("the plan is shown")
+
+
+def panel(arguments: UpdatePlanArguments) -> acp.schema.AgentPlanUpdate:
+    """Returns the update that shows a list of steps."""
+    return acp.update_plan(
+        [
             acp.plan_entry(step.content, priority=step.priority, status=step.status)
             for step in arguments.steps
         ]
-        await context.editor.update(acp.update_plan(entries))
-        return ToolOutcome("the plan is shown")
+    )

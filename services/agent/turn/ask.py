@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import uuid
 from collections.abc import Callable, Sequence
 
 import acp
@@ -12,6 +13,7 @@ from services.agent.answer.reply import Reply, Show, ShowCall, ShowText, ShowTho
 from services.agent.answer.text_tool_calls import as_text
 from services.agent.endpoints.endpoint import EndpointError, ModelRequest, ToolSpec
 from services.agent.endpoints.selection import Selection
+from services.agent.session.replay import identified
 from services.agent.session.session import AgentSession
 from services.agent.storage.compaction import advance, estimate, project, prompt_budget
 from services.agent.tools.tool import Tool
@@ -43,6 +45,7 @@ class Asking:
         self._prompt = prompt
         self._kinds: dict[str, acp.schema.ToolKind] = {tool.spec.name: tool.kind for tool in tools}
         self._notice = ""  # what the user has to know of the next attempt
+        self._message = str(uuid.uuid4())
         self.reply = self._new_reply()
 
     async def stream(self) -> None:
@@ -145,9 +148,11 @@ class Asking:
         editor = self._session.editor
         match show:
             case ShowText(text):
-                await editor.update(acp.update_agent_message_text(text))
+                update = acp.update_agent_message_text(text)
+                await editor.update(identified(update, self._message))
             case ShowThought(text):
-                await editor.update(acp.update_agent_thought_text(text))
+                thought = acp.update_agent_thought_text(text)
+                await editor.update(identified(thought, self._message))
             case ShowCall(call_id, name):
                 kind = self._kinds.get(name)
                 title = name or "tool call"

@@ -297,32 +297,34 @@ async def test_the_users_turn_is_on_disk_before_the_model_is_asked(place: Place)
     assert "are you there?" == stored[0]["parts"][0]["text"]
 
 
-async def test_the_response_of_load_precedes_the_replay_unless_set_otherwise(place: Place):
+async def test_the_history_and_its_plan_are_shown_before_load_answers(place: Place):
     order: list[str] = []
 
     def observe(event: Any) -> None:
         message = event.message
         if event.direction.value == "incoming":
-            order.append("update" if "method" in message else "response")
+            kind = message.get("params", {}).get("update", {}).get("sessionUpdate", "response")
+            order.append(kind)
 
-    async with (
-        ScriptedEndpoint(Answer(text="Hi.")) as endpoint,
-        place.agent(endpoint, EditorDouble()) as running,
-    ):
-        session = await running.connection.new_session(str(place.project))
-        await prompt(running, session.session_id)
-        for setting in ("after-response", "before-response"):
-            async with place.agent(
-                endpoint, EditorDouble(), CORTEX_ACP_LOAD_REPLAY=setting
-            ) as loading:
-                loading.connection._conn.add_observer(observe)
-                await loading.connection.load_session(str(place.project), session.session_id)
-                await loading.editor.seen(
-                    lambda u: isinstance(u, acp.schema.AvailableCommandsUpdate)
-                )
+    plan = Call("update_plan", {"steps": [{"content": "look", "status": "completed"}]}, "c1")
+    async with ScriptedEndpoint(Answer(text="Plan.", calls=[plan]), Answer(text="Hi.")) as endpoint:
+        async with place.agent(endpoint, EditorDouble()) as running:
+            session = await running.connection.new_session(f"{place.project}/")
+            await prompt(running, session.session_id)
+        async with place.agent(endpoint, EditorDouble()) as loading:
+            listed = await loading.connection.list_sessions(cwd=f"{place.project}/")
+            loading.connection._conn.add_observer(observe)
+            await loading.connection.load_session(str(place.project), session.session_id)
 
-    assert ["response", "update", "update", "update"] == order[:4]
-    assert ["update", "update", "update", "response"] == order[4:]
+    first, *_, last = [m for m in running.editor.updates if hasattr(m, "message_id")]
+    assert [session.session_id] == [each.session_id for each in listed.sessions]
+    assert [
+        "user_message_chunk", "agent_message_chunk", "tool_call", "tool_call_update",
+        "agent_message_chunk", "plan", "available_commands_update", "response",
+    ] == order  # fmt: skip
+    assert first.message_id
+    assert last.message_id
+    assert first.message_id != last.message_id
 
 
 @pytest.mark.parametrize("wire", WIRES)
@@ -579,6 +581,8 @@ async def test_initialize_offers_only_what_there_is(place: Place):
             await running.connection.new_session("relative/path")
         with pytest.raises(acp.RequestError):
             await running.connection.load_session(str(place.project), "../../etc/passwd")
+        with pytest.raises(acp.RequestError, match="Invalid params"):
+            await running.connection.new_session("/nowhere/at/all")
 
     assert 1 == running.initialized.protocol_version
     assert can.load_session
@@ -589,4 +593,22 @@ async def test_initialize_offers_only_what_there_is(place: Place):
     )
     assert can.session_capabilities.list is not None
     assert can.session_capabilities.resume is not None
-    assert can.session_capabilities.delete is None
+    assert can.session_capabilities.delete is not None
+
+
+async def test_a_deleted_session_is_gone(place: Place):
+    async with (
+        ScriptedEndpoint(Answer(text="Hi.")) as endpoint,
+        place.agent(endpoint, EditorDouble()) as running,
+    ):
+        session = await running.connection.new_session(str(place.project))
+        await prompt(running, session.session_id)
+        send = running.connection._conn.send_request
+        for _ in range(2):  # the second one finds nothing, and that is no error
+            await send("session/delete", {"sessionId": session.session_id})
+        listed = await running.connection.list_sessions()
+        with pytest.raises(acp.RequestError):
+            await running.connection.load_session(str(place.project), session.session_id)
+
+    assert [] == listed.sessions
+    assert [] == list((place.home / "data/cortex-acp/sessions").iterdir())
