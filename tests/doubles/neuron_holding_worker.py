@@ -14,7 +14,7 @@ from collections.abc import Generator, Iterator, Sequence
 
 from services.neuron.engine_api.events import Delta, Ended, EndReason, Event, Started
 from services.neuron.engine_api.model import LoadPlan, LoadStep, ModelInfo, ModelStats
-from services.neuron.engine_api.task import Prompt, Task
+from services.neuron.engine_api.task import Constraint, Prompt, Task
 from services.neuron.worker.link import DaemonLink
 from services.neuron.worker.loop import EngineLoop
 
@@ -43,6 +43,9 @@ class HoldingModel:
 
     def tokenize(self, prompt: Prompt) -> list[int]:
         return list(prompt.token_ids or (1,))
+
+    def prepare(self, constraint: Constraint) -> None:
+        """Enforces none."""
 
     def min_token_counts(self, prompt: Prompt) -> Iterator[int]:
         yield len(self.tokenize(prompt))

@@ -4,8 +4,9 @@ An `Engine` loads models; each loaded model is a `LoadedModel` that is stepped b
 thread. Values are msgspec structs, because the same values cross the pipe between worker and daemon
 (`engine_api/frames.py`). Nothing here imports an engine, a GPU library or protobuf.
 
-Threads: everything is called from the worker's main thread, except `LoadedModel.tokenize` and
-`min_token_counts`, which other threads call, several at a time, while the main thread decodes.
+Threads: everything is called from the worker's main thread, except `LoadedModel.tokenize`,
+`min_token_counts` and `prepare`, which other threads call, several at a time, while the main thread
+decodes.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from typing import Protocol, runtime_checkable
 
 from services.neuron.engine_api.events import Event
 from services.neuron.engine_api.model import LoadPlan, LoadStep, ModelInfo, ModelStats
-from services.neuron.engine_api.task import Prompt, Task
+from services.neuron.engine_api.task import Constraint, Prompt, Task
 
 
 class LoadedModel(Protocol):
@@ -35,6 +36,14 @@ class LoadedModel(Protocol):
 
         Whoever needs only to know that a prompt is too long stops at the first that is. Safe to
         call while other threads step and tokenise.
+        """
+        ...
+
+    def prepare(self, constraint: Constraint) -> None:
+        """Compiles a constraint, so that the main thread need not. Safe to call as `tokenize`.
+
+        Raises:
+            FleetError: BAD_CONSTRAINT, it cannot be enforced.
         """
         ...
 

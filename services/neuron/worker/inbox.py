@@ -2,7 +2,8 @@
 
 Short texts are tokenised by the reader thread. Long ones go to two threads of their own, so that
 neither other submits nor cancels wait for them: one for prompts, which takes no longer than a
-prompt that fits, and one for texts that are counted or embedded, which may take seconds.
+prompt that fits, and one for texts that are counted or embedded, which may take seconds. A third
+compiles constraints, which lets go of the interpreter's lock: no stream waits for a schema.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import dataclasses
 import queue
 import threading
 from collections.abc import Sequence
+from typing import Final
 
 from services.backplane.errors import FleetError, Reason
 from services.neuron.engine_api.engine import Interruptible
@@ -52,6 +54,8 @@ class TokenisedTexts:
     inputs: list[list[int]] | FleetError
 
 
+_MOST_CONSTRAINTS: Final = 1_024
+
 Work = (
     Load
     | AbandonLoad
@@ -76,6 +80,12 @@ class Inbox:
         self._link = link
         self._queue: queue.SimpleQueue[Work] = queue.SimpleQueue()
         self._prompts = Lane("prompts", self._tokenise_task, on_broken=self.put_stop)
+        self._constraints = Lane(
+            "constraints",
+            self._compile,
+            on_broken=self.put_stop,
+            most_waiting=_MOST_CONSTRAINTS,
+        )
         self._texts = Lane("texts", self._tokenise_texts, on_broken=self.put_stop)
         self._lock = threading.Lock()
         self._credits: dict[int, int] = {}  # what came for tasks that are still tokenised
@@ -190,15 +200,16 @@ class Inbox:
 
     def _tokenise_task(self, task: Task) -> None:
         try:
-            self._hand_over(
-                task,
-                token_ids(
-                    self._instances,
-                    task.instance_id,
-                    task.prompt,
-                    is_wanted=lambda: task.task_id in self._credits,
-                ),
+            ids = token_ids(
+                self._instances,
+                task.instance_id,
+                task.prompt,
+                is_wanted=lambda: task.task_id in self._credits,
             )
+            if task.constraint is None:
+                self._hand_over(task, ids)
+            else:
+                self._constraints.put(TokenisedTask(task, ids))
         except FleetError as error:
             self._hand_over(task, error)
         except Abandoned:
@@ -206,7 +217,20 @@ class Inbox:
         except BaseException as error:  # noqa: BLE001 - the thread tokenises for everybody
             self._give_up(Submit(task), error)
 
-    def _hand_over(self, task: Task, ids: list[int] | FleetError) -> None:
+    def _compile(self, tokenised: TokenisedTask) -> None:
+        """Has the model know a task's constraint before the engine loop sees it."""
+        task = tokenised.task
+        try:
+            with self._instances.holding(task.instance_id) as instance:
+                if task.constraint is not None and task.task_id in self._credits:
+                    instance.model.prepare(task.constraint)
+            self._hand_over(task, tokenised.token_ids)
+        except FleetError as error:
+            self._hand_over(task, error)
+        except BaseException as error:  # noqa: BLE001 - the thread compiles for everybody
+            self._give_up(Submit(task), error)
+
+    def _hand_over(self, task: Task, ids: Sequence[int] | FleetError) -> None:
         """Queues a task with the credit that came meanwhile, unless it was cancelled."""
         with self._lock:
             credit = self._credits.pop(task.task_id, None)

@@ -1,4 +1,4 @@
-"""Text to token ids beside the engine loop, without losing time on what can never fit."""
+"""What is done beside the engine loop: text to token ids, and constraints compiled."""
 
 from __future__ import annotations
 
@@ -86,11 +86,16 @@ def _size(prompt: Prompt) -> int:
 class Lane(Generic[Item]):
     """A thread that does long work in the order in which it came, beside the reader thread.
 
-    Bound: 32 items wait.
+    Bound: 32 items wait, or as many as it is made for.
     """
 
     def __init__(
-        self, name: str, do: Callable[[Item], None], *, on_broken: Callable[[], None]
+        self,
+        name: str,
+        do: Callable[[Item], None],
+        *,
+        on_broken: Callable[[], None],
+        most_waiting: int = _MOST_WAITING,
     ) -> None:
         """Starts the thread at the first item.
 
@@ -98,26 +103,29 @@ class Lane(Generic[Item]):
             name: of the thread.
             do: does one item; called by the thread.
             on_broken: called by the thread when `do` raised what it must not; it then ends.
+            most_waiting: so many items wait at most.
         """
         self._do = do
         self._on_broken = on_broken
-        self._items: queue.Queue[Item] = queue.Queue(_MOST_WAITING)
+        self._items: queue.Queue[Item] = queue.Queue(most_waiting)
+        self._starting = threading.Lock()
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
 
     def put(self, item: Item) -> None:
-        """Queues an item; called by one thread only.
+        """Queues an item.
 
         Raises:
             FleetError: QUEUE_FULL.
         """
-        if not self._thread.ident:
-            self._thread.start()
+        with self._starting:
+            if not self._thread.ident:
+                self._thread.start()
         try:
             self._items.put_nowait(item)
         except queue.Full:
             raise FleetError(
                 Reason.QUEUE_FULL,
-                f"{_MOST_WAITING} long texts wait to be tokenised.",
+                f"{self._items.maxsize} {self._thread.name} wait for the engine already.",
                 retry_after_seconds=_RETRY_SECONDS,
             ) from None
 

@@ -5,7 +5,9 @@ Source: llguidance 1.9 (`LLMatcher`, `fill_next_token_bitmask`).
 
 from __future__ import annotations
 
+import collections
 import contextlib
+import threading
 import time
 from collections.abc import Callable, Generator, Iterable, Sequence
 from types import MappingProxyType
@@ -33,6 +35,7 @@ _STEP_SECONDS: Final = 0.002
 """What each step adds to the budget: several times what the masks of real schemas take."""
 # llguidance's tree of tokens is no deeper; of 1.9, `PARENT_BITS` in toktrie.
 _LONGEST_PIECE_BYTES: Final = 1024
+_MOST_KEPT: Final = 64
 _NOTHING_FITS: Final = "nothing can satisfy it, as where a definition only leads back to itself."
 ANY_OBJECT: Final = '{"type": "object"}'
 _WORDS: Final = MappingProxyType(
@@ -50,7 +53,11 @@ class BadConstraintError(Exception):
 
 
 class ConstraintCompiler:
-    """Builds matchers for one vocabulary. Building it takes about 4 µs per token, so it is kept."""
+    """Builds matchers for one vocabulary. Building it takes about 4 µs per token, so it is kept.
+
+    The last 64 constraints are kept compiled: agents send the same tools with every request, and a
+    constraint that one thread has compiled another can start at once. Safe to call from any thread.
+    """
 
     def __init__(
         self,
@@ -71,6 +78,10 @@ class ConstraintCompiler:
         vocabulary = _Vocabulary(pieces, frozenset(special_token_ids), eos_token_id, tokenize)
         self._tokenizer: llguidance.LLTokenizer | None = None
         self._unusable = ""
+        self._lock = threading.Lock()
+        self._kept: collections.OrderedDict[Constraint, llguidance.LLMatcher] = (
+            collections.OrderedDict()
+        )
         try:
             with _panics_told():
                 self._tokenizer = llguidance.LLTokenizer(
@@ -80,11 +91,26 @@ class ConstraintCompiler:
             self._unusable = str(error)
 
     def compile(self, constraint: Constraint) -> OutputConstraint:
-        """Starts to enforce a constraint on one output.
+        """Starts to enforce a constraint on one output: at once where it was prepared.
 
         Raises:
             BadConstraintError: the schema, regex or grammar is not valid or not supported.
         """
+        with self._lock:
+            matcher = self._kept.get(constraint)
+            if matcher is not None:
+                self._kept.move_to_end(constraint)
+        if matcher is None:
+            matcher = self._compiled(constraint)
+            with self._lock:
+                self._kept[constraint] = matcher
+                if len(self._kept) > _MOST_KEPT:
+                    self._kept.popitem(last=False)
+        assert self._tokenizer is not None
+        with self._lock:
+            return OutputConstraint(matcher.deep_copy(), self._tokenizer.vocab_size)
+
+    def _compiled(self, constraint: Constraint) -> llguidance.LLMatcher:
         tokenizer = self._tokenizer
         if tokenizer is None:
             raise _refused(constraint, f"llguidance cannot read the vocabulary: {self._unusable}")
@@ -101,7 +127,7 @@ class ConstraintCompiler:
             nothing_fits = started.allows_nothing
         if nothing_fits:
             raise _refused(constraint, _NOTHING_FITS)
-        return started
+        return matcher
 
 
 class OutputConstraint:

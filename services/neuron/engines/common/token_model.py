@@ -13,7 +13,7 @@ from services.backplane.errors import FleetError, Reason, context_too_long
 from services.neuron.engine_api.engine import LoadedModel
 from services.neuron.engine_api.events import Event, Failed, failed
 from services.neuron.engine_api.model import ModelInfo, ModelStats
-from services.neuron.engine_api.task import Prompt, Task
+from services.neuron.engine_api.task import Constraint, Prompt, Task
 from services.neuron.engines.common.task_queue import TaskQueue
 from services.neuron.engines.common.tokeniser import Tokeniser
 
@@ -123,6 +123,10 @@ class EmbeddingModel(TokenModel):
     def submit(self, task: Task, token_ids: Sequence[int]) -> None:
         error = FleetError(Reason.WRONG_MODALITY, "This is an embedding model; it cannot generate.")
         self._events.append(failed(task.task_id, error))
+
+    @override
+    def prepare(self, constraint: Constraint) -> None:
+        """Does nothing: no task runs."""
 
     @override
     def cancel(self, task_id: int) -> None:

@@ -9,13 +9,14 @@ import time
 from collections.abc import Iterator
 from typing import Any, cast
 
+import msgspec
 import pytest
 
-from services.backplane.errors import FleetError
+from services.backplane.errors import FleetError, Reason
 from services.neuron.engine_api.engine import LoadedModel
 from services.neuron.engine_api.frames import Cancel, CountTokens, Credit, Submit, Unload
 from services.neuron.engine_api.model import LoadPlan
-from services.neuron.engine_api.task import Prompt, Segment, Task
+from services.neuron.engine_api.task import Constraint, ConstraintKind, Prompt, Segment, Task
 from services.neuron.engines import create_engine
 from services.neuron.worker.inbox import Inbox, TokenisedTask, Work
 from services.neuron.worker.link import DaemonLink
@@ -51,6 +52,11 @@ class Gated:
             self.asked.put(number)
             assert self.gate.acquire(timeout=DEADLINE_SECONDS)
             yield number
+
+    def prepare(self, constraint: Constraint) -> None:
+        self.asked.put(0)
+        assert self.gate.acquire(timeout=DEADLINE_SECONDS)
+        self._model.prepare(constraint)
 
     def wait_at_gate(self) -> int:
         return self.asked.get(timeout=DEADLINE_SECONDS)
@@ -226,3 +232,31 @@ def test_a_count_is_exact_and_holds_up_nobody(inbox: Inbox, model: Gated) -> Non
 
     assert isinstance(next_work(inbox)[0], TokenisedTask)
     assert model.asked.empty()
+
+
+def test_others_are_handled_while_a_constraint_is_compiled(inbox: Inbox, model: Gated) -> None:
+    constraint = Constraint(ConstraintKind.REGEX, "a+")
+    constrained = msgspec.structs.replace(task(1), constraint=constraint)
+    inbox.put_command(Submit(constrained))
+    model.wait_at_gate()
+
+    inbox.put_command(Submit(task(2)))
+    inbox.put_command(Credit(((1, 5),)))
+
+    (other,) = next_work(inbox)
+    assert isinstance(other, TokenisedTask)
+    assert other.task.task_id == 2
+    model.gate.release(1)
+    compiled, credit = next_work(inbox, 2)
+    assert isinstance(compiled, TokenisedTask)
+    assert compiled.task == constrained
+    assert credit == Credit(((1, 5),))
+
+
+def test_a_constraint_that_cannot_be_compiled_fails_its_task(inbox: Inbox, model: Gated) -> None:
+    model.gate.release(1)
+    constraint = Constraint(ConstraintKind.REGEX, "(")
+
+    inbox.put_command(Submit(msgspec.structs.replace(task(1), constraint=constraint)))
+
+    assert refusal(next_work(inbox)[0]).reason is Reason.BAD_CONSTRAINT

@@ -18,7 +18,7 @@ from typing_extensions import override
 from services.backplane.errors import FleetError, Reason
 from services.neuron.engine_api.events import Failed, Started, failed
 from services.neuron.engine_api.model import EnginePoisoned, ModelInfo, ModelStats
-from services.neuron.engine_api.task import Task
+from services.neuron.engine_api.task import Constraint, Task
 from services.neuron.engines.common.task_queue import TaskQueue
 from services.neuron.engines.common.token_model import GeneratingModel
 from services.neuron.engines.exllamav2.batch.fault_history import FaultHistory
@@ -60,6 +60,10 @@ class Loop(GeneratingModel[Stream]):
         stream = self._queue.get(task.task_id)
         if stream is not None:
             self._streams[task.task_id] = stream
+
+    @override
+    def prepare(self, constraint: Constraint) -> None:
+        self._factory.prepare(constraint)
 
     @override
     def cancel(self, task_id: int) -> None:

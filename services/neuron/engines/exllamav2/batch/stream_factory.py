@@ -53,6 +53,14 @@ class StreamFactory:
         has_tower = parts.tower is not None
         self._vision = Vision(parts, vocabulary.control) if has_tower else None
 
+    def prepare(self, constraint: Constraint) -> None:
+        """Compiles a constraint for the tasks that have it. Called by any thread.
+
+        Raises:
+            FleetError: BAD_CONSTRAINT, it cannot be enforced.
+        """
+        start_constraint(self._compiler, constraint, ())
+
     def make_stream(self, task: Task, prompt: Sequence[int]) -> Stream:
         """A stream for a task, with its pictures' embeddings; nothing runs yet.
 

@@ -10,9 +10,10 @@ from typing_extensions import override
 from services.neuron.engine_api.engine import Interruptible
 from services.neuron.engine_api.events import crashed
 from services.neuron.engine_api.model import EnginePoisoned, ModelInfo, ModelStats
-from services.neuron.engine_api.task import Task
+from services.neuron.engine_api.task import Constraint, Task
 from services.neuron.engines.common.admission import Waiting
 from services.neuron.engines.common.constraint import ConstraintCompiler
+from services.neuron.engines.common.task_checks import start_constraint
 from services.neuron.engines.common.task_queue import TaskQueue
 from services.neuron.engines.common.token_model import GeneratingModel
 from services.neuron.engines.common.transcript import Transcript
@@ -63,6 +64,10 @@ class Loop(GeneratingModel[Prepared], Interruptible):
         stream = self._running.get(task_id)
         if stream is not None:
             self._release(stream)
+
+    @override
+    def prepare(self, constraint: Constraint) -> None:
+        start_constraint(self._compiler, constraint, ())
 
     @override
     def interrupt(self, task_ids: Collection[int]) -> None:

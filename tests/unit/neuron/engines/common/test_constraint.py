@@ -196,3 +196,14 @@ def test_the_end_is_none_where_the_shape_cannot_be_completed(compiler):
     assert not constraint.is_finished
     with pytest.raises(BadConstraintError):
         constraint.accept(EOS)
+
+
+def test_outputs_of_one_constraint_are_apart(compiler: ConstraintCompiler) -> None:
+    first, second = (
+        compiler.compile(Constraint(ConstraintKind.REGEX, "(yes|no)!")) for _ in range(2)
+    )
+
+    first.accept(PIECES.index(b"yes"))
+
+    assert allowed(first) == {b"!"}
+    assert allowed(second) == {b"y", b"yes", b"n"}
