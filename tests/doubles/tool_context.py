@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from services.agent.core.editor import EditorError, Offered
+from services.agent.core.modes import Mode
 from services.agent.core.workspace import Workspace
 from services.agent.tools.tool import ToolContext, ToolError
 
@@ -35,6 +36,9 @@ def context(cwd: Path, editor: Any = None, **changes: Any) -> ToolContext:
         "environment": dict(os.environ),
         "output_bytes": 4096,
         "bash_seconds": 30.0,
+        "mode": lambda: Mode.DEFAULT,
+        "set_mode": progress,
+        "choose": progress,
     }
     return ToolContext(**{**given, **changes})
 

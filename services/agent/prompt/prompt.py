@@ -30,14 +30,15 @@ _PLAN_RULES = """\
 # Plan mode
 
 The user wants a plan, not changes. Until they change the mode:
-- bash is disabled. Do not call it.
+- There is no bash: nothing can be run.
 - Read and search whatever you need.
 - Write only below the plan directory, where no permission is needed: {directory}
 - Put the plan into numbered Markdown files there, such as {directory}/01-overview.md: what \
 changes, in which files, in which order, how it will be checked, and what is still open.
 
-When the plan is written, do not implement it. End your answer with a short summary and exactly \
-these three options, then stop and wait:
+When the plan is written, do not implement it: call exit_plan_mode with a short summary. Only if \
+that cannot be called, end your answer with the summary and exactly these three options, then stop \
+and wait:
 1. Implement it with edits accepted (switch the mode to `accept-edits`).
 2. Implement it step by step (switch the mode to `default`; every change is asked for).
 3. Stay in plan mode and refine the plan."""
@@ -45,7 +46,7 @@ these three options, then stop and wait:
 _NO_PLAN_DIRECTORY = """\
 # Plan mode
 
-The user wants a plan, not changes. bash is disabled and nothing may be written: the plan \
+The user wants a plan, not changes. There is no bash, and nothing may be written: the plan \
 directory cannot be used on this machine. Tell the user so, and give the plan in your answer. \
 End with three options, then stop and wait: 1. implement it with edits accepted (mode \
 `accept-edits`); 2. implement it step by step (mode `default`); 3. stay in plan mode."""

@@ -1,10 +1,15 @@
 """Takes one prompt from the editor's blocks to the protocol's answer."""
 
+import re
+from collections.abc import Sequence
+
 import acp
 import acp.schema
 import structlog
 
-from services.agent.core.history import AssistantTurn, Part, TextPart, UserTurn, user_text
+from services.agent import options
+from services.agent.core.history import AssistantTurn, Part, TextPart, Turn, UserTurn, user_text
+from services.agent.core.modes import Mode
 from services.agent.core.settings import AgentSettings
 from services.agent.core.text import one_line
 from services.agent.endpoints.endpoint import EndpointError, Usage
@@ -19,6 +24,7 @@ from services.agent.turn.turn import PromptTurn
 log = structlog.get_logger(__name__)
 
 _TITLE_CHARACTERS = 60
+_MENU = {"1": Mode.ACCEPT_EDITS, "2": Mode.DEFAULT}
 
 
 class Prompting:
@@ -52,6 +58,7 @@ class Prompting:
         command = commands.command_in(user_text(user))
         if command == commands.INIT:
             user = UserTurn(parts=(TextPart(commands.INIT_PROMPT),))
+        mode = chosen_mode(session.mode, session.record.history, user_text(user))
         session.extend(user)
         is_first = not session.record.title
         if is_first:
@@ -64,7 +71,7 @@ class Prompting:
                 stop = await session.run(self._command(session, command))
             else:
                 turn = self._turn(session)
-                stop = await session.run(self._started(session, turn, is_first=is_first))
+                stop = await session.run(self._started(session, turn, is_first=is_first, mode=mode))
                 usage = turn.usage
         except (EndpointError, UnknownModelError) as error:
             log.warning("prompt failed", reason=str(error))
@@ -84,12 +91,35 @@ class Prompting:
                 environment=self._opening.environment,
                 output_bytes=self._settings.output_bytes,
                 bash_seconds=self._settings.bash_seconds,
+                set_mode=lambda mode: self._set_mode(session, mode),
             ),
             prepare=lambda: self._opening.prepare(session),
             max_rounds=self._settings.max_rounds,
         )
 
-    async def _started(self, session: AgentSession, turn: PromptTurn, *, is_first: bool) -> str:
+    async def _set_mode(self, session: AgentSession, mode: Mode) -> None:
+        """Switches the mode and tells the editor, in both ways in which editors listen."""
+        session.record.mode = mode.value
+        log.info("mode changed", mode=mode.value)
+        await session.save()
+        selectors = await self._endpoints.selectors()
+        await session.editor.update(
+            acp.schema.CurrentModeUpdate(
+                session_update="current_mode_update", current_mode_id=mode.value
+            )
+        )
+        await session.editor.update(
+            acp.schema.ConfigOptionUpdate(
+                session_update="config_option_update",
+                config_options=options.config_options(mode, session.record.model, selectors),
+            )
+        )
+
+    async def _started(
+        self, session: AgentSession, turn: PromptTurn, *, is_first: bool, mode: Mode | None
+    ) -> str:
+        if mode is not None:
+            await self._set_mode(session, mode)
         if is_first:
             await session.editor.update(
                 acp.schema.SessionInfoUpdate(
@@ -110,6 +140,17 @@ class Prompting:
         await session.editor.update(acp.update_agent_message_text(text))
         session.extend(AssistantTurn(text=text))
         return "end_turn"
+
+
+def chosen_mode(mode: Mode, history: Sequence[Turn], text: str) -> Mode | None:
+    """Returns the mode that an answer to plan mode's written menu chooses, None if it is none."""
+    last = history[-1] if history else None
+    is_menu = isinstance(last, AssistantTurn) and all(
+        re.search(rf"^\W*{number}[.)]", last.text, re.MULTILINE) for number in "123"
+    )
+    if mode is not Mode.PLAN or not is_menu:
+        return None
+    return _MENU.get(text.strip().rstrip(".)"))
 
 
 def _response(stop: str, usage: Usage) -> acp.schema.PromptResponse:

@@ -1,7 +1,11 @@
 """The tools that every session has."""
 
+from collections.abc import Sequence
+
+from services.agent.core.modes import Effect, Mode
 from services.agent.tools.bash import Bash
 from services.agent.tools.edit_file import EditFile
+from services.agent.tools.exit_plan_mode import ExitPlanMode
 from services.agent.tools.glob import Glob
 from services.agent.tools.grep import Grep
 from services.agent.tools.list_dir import ListDir
@@ -9,6 +13,13 @@ from services.agent.tools.read_file import ReadFile
 from services.agent.tools.tool import Tool
 from services.agent.tools.update_plan import UpdatePlan
 from services.agent.tools.write_file import WriteFile
+
+
+def offered(tools: Sequence[Tool], mode: Mode) -> tuple[Tool, ...]:
+    """Returns those that a model is shown in a mode: no commands to plan with, no plan to leave."""
+    if mode is Mode.PLAN:
+        return tuple(tool for tool in tools if tool.effect is not Effect.EXECUTE)
+    return tuple(tool for tool in tools if tool.spec.name != ExitPlanMode.name)
 
 
 def builtin_tools() -> tuple[Tool, ...]:
@@ -22,4 +33,5 @@ def builtin_tools() -> tuple[Tool, ...]:
         Glob(),
         Bash(),
         UpdatePlan(),
+        ExitPlanMode(),
     )

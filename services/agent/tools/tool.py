@@ -11,7 +11,7 @@ import msgspec
 from typing_extensions import override
 
 from services.agent.core.editor import Content, Editor
-from services.agent.core.modes import Effect
+from services.agent.core.modes import Effect, Mode
 from services.agent.core.workspace import Workspace
 from services.agent.endpoints.endpoint import ToolSpec
 
@@ -58,6 +58,9 @@ class ToolContext:
             very moment forbids it.
         progress: shows content on the card while the tool runs.
         environment: of commands.
+        mode: the session's at this very moment.
+        set_mode: switches it, for the session and in the editor.
+        choose: shows the user content and options; returns the chosen one's id, None if dismissed.
     """
 
     workspace: Workspace
@@ -67,6 +70,11 @@ class ToolContext:
     environment: Mapping[str, str]
     output_bytes: int
     bash_seconds: float
+    mode: Callable[[], Mode]
+    set_mode: Callable[[Mode], Awaitable[None]]
+    choose: Callable[
+        [Sequence[acp.schema.PermissionOption], Sequence[Content]], Awaitable[str | None]
+    ]
 
 
 class Tool(Protocol):

@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +12,11 @@ import structlog
 
 from services.agent.core.editor import Content, EditorError
 from services.agent.core.history import ToolCall, ToolResult
-from services.agent.core.modes import Effect, Verdict, decide, is_plain_edit
+from services.agent.core.modes import Effect, Mode, Verdict, decide, is_plain_edit
 from services.agent.core.plan_dir import resolve
 from services.agent.core.text import one_line
 from services.agent.session.session import AgentSession
-from services.agent.tools.tool import Preview, Tool, ToolContext, ToolError, ToolOutcome
+from services.agent.tools.tool import Tool, ToolContext, ToolError, ToolOutcome
 from services.backplane.timeouts import timeout
 
 log = structlog.get_logger(__name__)
@@ -42,11 +42,13 @@ class Dispatcher:
         environment: Mapping[str, str],
         output_bytes: int,
         bash_seconds: float,
+        set_mode: Callable[[Mode], Awaitable[None]],
     ) -> None:
         self._session = session
         self._environment = environment
         self._output_bytes = output_bytes
         self._bash_seconds = bash_seconds
+        self._set_mode = set_mode
 
     async def run(self, call: ToolCall, tools: Mapping[str, Tool]) -> ToolResult:
         """Runs a call and returns its result; only cancellation is raised."""
@@ -114,6 +116,9 @@ class Dispatcher:
             environment=self._environment,
             output_bytes=self._output_bytes,
             bash_seconds=self._bash_seconds,
+            mode=lambda: self._session.mode,
+            set_mode=self._set_mode,
+            choose=call.choose,
         )
 
     @property
@@ -148,7 +153,7 @@ class _RunningCall:
         )
         verdict, target = self._decide(preview.target)
         if verdict is Verdict.ASK:
-            await self._ask(preview, target)
+            await self._ask(target)
         await self._update(status="in_progress")
         return await self._tool.run(self._arguments, self._context)
 
@@ -186,8 +191,20 @@ class _RunningCall:
             raise ToolError("the mode or the path changed in the meantime; try again")
         return target
 
-    async def _ask(self, preview: Preview, target: Path | None) -> None:
+    async def _ask(self, target: Path | None) -> None:
         content = await self._tool.diff(self._arguments, self._context)
+        choice = await self.choose((_ALLOW, _ALWAYS, _REJECT), content)
+        if choice == _ALWAYS.option_id:
+            self._session.granted.add(self._grant(target))
+        elif choice != _ALLOW.option_id:
+            raise ToolError("the user refused this call")
+        self._approved.add(target)
+
+    async def choose(
+        self, options: Sequence[acp.schema.PermissionOption], content: Sequence[Content]
+    ) -> str | None:
+        """Lets the user choose what becomes of the call; None when they dismiss the question."""
+        preview = self._tool.preview(self._arguments, self._session.workspace)
         update = acp.schema.ToolCallUpdate(
             tool_call_id=self._call.id,
             title=preview.title,
@@ -198,14 +215,9 @@ class _RunningCall:
             raw_input=self._arguments,
         )
         try:
-            choice = await self._session.editor.choose(update, (_ALLOW, _ALWAYS, _REJECT))
+            return await self._session.editor.choose(update, options)
         except EditorError as error:
             raise ToolError(str(error)) from error
-        if choice == _ALWAYS.option_id:
-            self._session.granted.add(self._grant(target))
-        elif choice != _ALLOW.option_id:
-            raise ToolError("the user refused this call")
-        self._approved.add(target)
 
     def _grant(self, target: Path | None) -> str:
         """Names what "for this session" covers.

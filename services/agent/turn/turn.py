@@ -12,6 +12,7 @@ from services.agent.core.history import AssistantTurn, ResultsTurn, ToolResult
 from services.agent.endpoints.endpoint import FinishReason, ToolSpec, Usage
 from services.agent.endpoints.selection import Endpoints, Selection
 from services.agent.session.session import AgentSession
+from services.agent.tools.builtin import offered
 from services.agent.tools.tool import Tool
 from services.agent.turn.ask import Asking
 from services.agent.turn.dispatch import CANCELLED, LOST, Dispatcher
@@ -84,7 +85,8 @@ class PromptTurn:
         selection = await self._endpoints.select(session.record.model)
         turns = len(session.record.history)
         log.info("prompt round: streaming", round=number, of=self._max_rounds, history_turns=turns)
-        asking = Asking(session=session, selection=selection, tools=tools, prompt=prompt)
+        shown = offered(tools, session.mode)
+        asking = Asking(session=session, selection=selection, tools=shown, prompt=prompt)
         try:
             await asking.stream()
         except BaseException:

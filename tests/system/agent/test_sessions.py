@@ -612,3 +612,48 @@ async def test_a_deleted_session_is_gone(place: Place):
 
     assert [] == listed.sessions
     assert [] == list((place.home / "data/cortex-acp/sessions").iterdir())
+
+
+@pytest.mark.parametrize(
+    ("choice", "mode"),
+    [("accept-edits", "accept-edits"), ("default", "default"), ("plan", "plan"), (None, "plan")],
+)
+async def test_plan_mode_is_left_by_a_dialog_and_the_turn_goes_on(
+    place: Place, choice: str | None, mode: str
+):
+    async def choose(call: acp.schema.ToolCallUpdate) -> str | None:
+        return choice if call.kind == "switch_mode" else "reject"
+
+    leave = Call("exit_plan_mode", {"summary": "Greet differently."}, "c1")
+    write = Call("write_file", {"path": "new.txt", "content": "x"}, "c2")
+    answers = [Answer(calls=[leave]), Answer(calls=[write]), Answer(text="Done.")]
+    async with (
+        ScriptedEndpoint(*answers) as endpoint,
+        place.agent(endpoint, EditorDouble(choose), CORTEX_ACP_MODE="plan") as running,
+    ):
+        session = await running.connection.new_session(str(place.project))
+        await prompt(running, session.session_id)
+
+    offered = [{t["function"]["name"] for t in each["tools"]} for each in endpoint.requests[:2]]
+    modes = [u for u in running.editor.updates if isinstance(u, acp.schema.CurrentModeUpdate)]
+    is_left = mode != "plan"
+    assert ("exit_plan_mode" in offered[0], "bash" in offered[0]) == (True, False)
+    assert ("exit_plan_mode" in offered[1], "bash" in offered[1]) == (not is_left, is_left)
+    assert [mode] * is_left == [each.current_mode_id for each in modes]
+    assert mode == place.record(session.session_id)["mode"]
+    assert (mode == "accept-edits") == (place.project / "new.txt").exists()
+
+
+async def test_a_number_answers_the_written_menu_of_plan_mode(place: Place):
+    menu = "A plan.\n\n1. Implement it.\n2. Step by step.\n3. Stay."
+    async with (
+        ScriptedEndpoint(Answer(text=menu), Answer(text="On it.")) as endpoint,
+        place.agent(endpoint, EditorDouble(), CORTEX_ACP_MODE="plan") as running,
+    ):
+        session = await running.connection.new_session(str(place.project))
+        await prompt(running, session.session_id, "1")  # before there is a menu
+        await prompt(running, session.session_id, "1")
+
+    systems = ["# Plan mode" in each["messages"][0]["content"] for each in endpoint.requests]
+    assert [True, False] == systems
+    assert "accept-edits" == place.record(session.session_id)["mode"]

@@ -39,9 +39,10 @@ def test_plan_mode_ends_with_its_rules_and_three_options():
 
     rules = text[text.index("# Plan mode") :]
     assert str(PLANS) in rules
-    assert "bash is disabled" in rules
+    assert "There is no bash" in rules
+    assert "call exit_plan_mode" in rules
     assert ["1.", "2.", "3."] == [line[:2] for line in rules.splitlines()[-3:]]
-    assert "then stop and wait" in rules
+    assert "and wait" in rules
 
 
 def test_without_a_plan_directory_plan_mode_says_so():
