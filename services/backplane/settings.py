@@ -27,7 +27,9 @@ COMMAND_VARIABLES: Final = frozenset(
     {"CORTEX_API_KEY", "CORTEX_CONFIG", "CORTEX_GATEWAY_URL", "CORTEX_REGISTRY_ADDRESS"}
 )
 # Every section that some service reads; anything else in the file is a mistake worth stopping for.
-SECTIONS: Final = frozenset({"gateway", "registry", "eviction", "neurons", "neuron", "auth", "log"})
+SECTIONS: Final = frozenset(
+    {"gateway", "registry", "eviction", "neurons", "neuron", "auth", "fleet", "log"}
+)
 # `[acp]` is no section, but `CORTEX_ACP_` begins what the agent reads.
 _AGENT_PREFIX: Final = "CORTEX_ACP_"
 _UNKNOWN_FIELD: Final = re.compile(r"unknown field `(?P<field>.*)`$")

@@ -22,6 +22,7 @@ from services.cli.commands import (
     doctor,
     fleet,
     neuron,
+    pki,
     placement,
     services,
     up,
@@ -121,6 +122,7 @@ for panel, commands in (
     for command in commands:
         app.command(rich_help_panel=panel)(command)
 app.add_typer(neuron.app, name="neuron", rich_help_panel=_RUN)
+app.add_typer(pki.app, name="pki", rich_help_panel=_OPERATE)
 app.add_typer(config.app, name="config", rich_help_panel=_OPERATE)
 
 

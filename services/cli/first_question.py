@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from typing import Final
+from typing import Any, Final
+
+from google.protobuf.message import Message
 
 from cortex.v1 import model_pb2
 from cortex.v1 import operator_service_pb2 as op
@@ -49,12 +51,12 @@ class Question:
         try:
             with waiting("starting registry, neuron and gateway"):
                 if fleet.why_not_asked:
-                    await _until_led(fleet.registry_address)
+                    await _until_led(fleet)
                 else:
                     await _until_ready(_client(fleet, ""))
             self.is_ready = True
-            self.model = self.model or await _choose(fleet.registry_address)
-            await _load(fleet.registry_address, self.model)
+            self.model = self.model or await _choose(fleet)
+            await _load(fleet, self.model)
             await self._put(fleet)
         except (ChatFailedError, FleetError, TimeoutError, OSError) as error:
             return error.message if isinstance(error, FleetError) else str(error)
@@ -81,11 +83,15 @@ def _client(fleet: LocalFleet, key: str) -> GatewayClient:
     return GatewayClient(fleet.gateway_url, api_key=key, certificate=certificate)
 
 
-async def _until_led(registry: str) -> None:
+async def _ask(local: LocalFleet, method: str, request: Message) -> Any:
+    return await ask(local.registry_address, method, request, local.credentials)
+
+
+async def _until_led(local: LocalFleet) -> None:
     deadline = time.monotonic() + _READY_SECONDS
     while True:
         try:
-            await ask(registry, "GetFleet", op.GetFleetRequest())
+            await _ask(local, "GetFleet", op.GetFleetRequest())
         except FleetError:
             if time.monotonic() > deadline:
                 raise
@@ -105,7 +111,7 @@ async def _until_ready(client: GatewayClient) -> None:
     raise TimeoutError(f"the gateway was not ready within {_READY_SECONDS:.0f} s")
 
 
-async def _choose(registry: str) -> str:
+async def _choose(local: LocalFleet) -> str:
     """The usual model where the fleet has it, or else its first one that can chat.
 
     Raises:
@@ -114,8 +120,8 @@ async def _choose(registry: str) -> str:
     deadline = time.monotonic() + _READY_SECONDS
     while True:
         # first the neurons: what lies on their disks is known from the moment they are here
-        fleet: op.GetFleetResponse = await ask(registry, "GetFleet", op.GetFleetRequest())
-        listed: op.ListModelsResponse = await ask(registry, "ListModels", op.ListModelsRequest())
+        fleet: op.GetFleetResponse = await _ask(local, "GetFleet", op.GetFleetRequest())
+        listed: op.ListModelsResponse = await _ask(local, "ListModels", op.ListModelsRequest())
         names = [
             each.model.model
             for each in listed.models
@@ -128,11 +134,12 @@ async def _choose(registry: str) -> str:
         await asyncio.sleep(_POLL_SECONDS)
 
 
-async def _load(registry: str, model: str) -> None:
+async def _load(local: LocalFleet, model: str) -> None:
     deadline = time.monotonic() + _READY_SECONDS
     while True:
         try:
-            async with timeout(_MODEL_SECONDS), operator(registry) as stub:
+            reached = operator(local.registry_address, local.credentials)
+            async with timeout(_MODEL_SECONDS), reached as stub:
                 call = stub.LoadModel(op.LoadModelRequest(model=model))
                 with waiting(f"{model}: asks for a place") as status:
                     async with streaming(call, unavailable=Reason.REGISTRY_UNAVAILABLE) as answers:

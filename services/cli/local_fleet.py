@@ -9,6 +9,7 @@ from importlib import resources
 from typing import TYPE_CHECKING, Final
 
 from services.backplane.address import Address
+from services.backplane.security.credentials import FleetCredentials
 from services.cli.children import Child
 from services.cli.up_settings import LOOPBACK, UpSettings, catalogue_path
 
@@ -33,6 +34,7 @@ class LocalFleet:
         settings: of all services.
         gateway, auth: those that clients come in by.
         config: the file that all services read; None for none.
+        credentials: `up` asks the registry with them; None: plain text.
     """
 
     data_dir: pathlib.Path
@@ -40,6 +42,7 @@ class LocalFleet:
     gateway: GatewaySettings
     auth: AuthSettings
     config: pathlib.Path | None
+    credentials: FleetCredentials | None = None
 
     @property
     def gateway_url(self) -> str:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
+import os
+import pathlib
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Mapping
 from typing import Annotated, Any, Final, TypeAlias, TypeVar
 
 import typer
@@ -15,7 +17,9 @@ from services.backplane.address import BadAddressError
 from services.backplane.errors import FleetError, Reason
 from services.backplane.rpc.calls import unary
 from services.backplane.rpc.channels import open_channel
-from services.backplane.settings import SettingsError
+from services.backplane.security import settings as security_settings
+from services.backplane.security.credentials import FleetCredentials, credentials_of
+from services.backplane.settings import DEFAULT_PATH, SettingsError, load
 from services.cli.terminal import err, fail
 
 DEFAULT_REGISTRY: Final = "127.0.0.1:31315"
@@ -38,21 +42,46 @@ Operator: TypeAlias = "operator_grpc.OperatorServiceAsyncStub"
 
 
 @contextlib.asynccontextmanager
-async def operator(address: str) -> AsyncGenerator[operator_grpc.OperatorServiceAsyncStub]:
-    """The operator's RPCs of the registry at an address."""
-    channel = open_channel(address)
+async def operator(
+    address: str, credentials: FleetCredentials | None = None
+) -> AsyncGenerator[operator_grpc.OperatorServiceAsyncStub]:
+    """The operator's RPCs of the registry at an address.
+
+    Args:
+        address: of the registry.
+        credentials: the operator's; None: those of the settings, where they have any.
+    """
+    channel = open_channel(address, credentials or _credentials(os.environ))
     try:
         yield operator_grpc.OperatorServiceStub(channel)
     finally:
         await channel.close()
 
 
-async def at_leader(registry: str, work: Callable[[Operator], Awaitable[Answer]]) -> Answer:
+def _credentials(environment: Mapping[str, str]) -> FleetCredentials | None:
+    """An operator's certificate: `[fleet]` of $CORTEX_CONFIG or the usual file, or the environment.
+
+    Raises:
+        SettingsError: they cannot be used.
+    """
+    asked = environment.get("CORTEX_CONFIG")
+    # people need not be able to read the services' file
+    path = None if asked or os.access(DEFAULT_PATH, os.R_OK) else pathlib.Path(os.devnull)
+    document = load(pathlib.Path(asked) if asked else path, environment)
+    return credentials_of(security_settings.read(document))
+
+
+async def at_leader(
+    registry: str,
+    work: Callable[[Operator], Awaitable[Answer]],
+    credentials: FleetCredentials | None = None,
+) -> Answer:
     """Does some work at the registry that leads: a stand-by refuses and says which one does.
 
     Args:
         registry: addresses, in the order in which they are tried.
         work: begins with an RPC, so that a refusal leaves nothing half done.
+        credentials: as for `operator`.
 
     Raises:
         FleetError: as the leader said it; as the last one said it where none leads.
@@ -66,7 +95,7 @@ async def at_leader(registry: str, work: Callable[[Operator], Awaitable[Answer]]
             continue
         tried.add(address)
         try:
-            async with operator(address) as stub:
+            async with operator(address, credentials) as stub:
                 return await work(stub)
         except FleetError as error:
             if error.reason not in {Reason.NOT_LEADER, Reason.REGISTRY_UNAVAILABLE}:
@@ -77,8 +106,10 @@ async def at_leader(registry: str, work: Callable[[Operator], Awaitable[Answer]]
     raise refused
 
 
-async def ask(registry: str, method: str, request: Message) -> Any:
-    """One answer of the registry that leads.
+async def ask(
+    registry: str, method: str, request: Message, credentials: FleetCredentials | None = None
+) -> Any:
+    """One answer of the registry that leads; for `credentials` see `operator`.
 
     Raises:
         FleetError: as it said it.
@@ -88,7 +119,7 @@ async def ask(registry: str, method: str, request: Message) -> Any:
         call = getattr(stub, method)(request, timeout=ANSWER_SECONDS)
         return await unary(call, unavailable=Reason.REGISTRY_UNAVAILABLE)
 
-    return await at_leader(registry, work)
+    return await at_leader(registry, work, credentials)
 
 
 def run(main: Callable[[], Coroutine[Any, Any, None]], *, interrupted: str = "") -> None:

@@ -11,6 +11,7 @@ from typing import Any, Final
 import msgspec
 import msgspec.inspect as types
 
+from services.backplane.security.settings import FleetSettings
 from services.backplane.units import (
     BYTES_UNIT,
     DURATION_PATTERN,
@@ -57,7 +58,7 @@ def _sections(file: SettingsFile) -> Mapping[str, Any]:
     from services.neuron.settings import NeuronSettings
 
     if file is SettingsFile.NEURON:
-        return {"neuron": NeuronSettings, "log": LogSettings}
+        return {"neuron": NeuronSettings, "fleet": FleetSettings, "log": LogSettings}
     from services.registry.catalogue.file import ModelEntry
 
     if file is SettingsFile.MODELS:
@@ -68,6 +69,7 @@ def _sections(file: SettingsFile) -> Mapping[str, Any]:
     return {
         "gateway": GatewaySettings,
         "auth": AuthSettings,
+        "fleet": FleetSettings,
         "registry": RegistrySettings,
         "eviction": EvictionSettings,
         "neurons": tuple[NeuronEntry, ...],

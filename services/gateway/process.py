@@ -12,6 +12,8 @@ from services.backplane.logs import LogSettings
 from services.backplane.metrics import exposition
 from services.backplane.process.lifecycle import EX_SOFTWARE, Shutdown, reloading
 from services.backplane.process.reload import SettingsReload
+from services.backplane.security import settings as security_settings
+from services.backplane.security.credentials import credentials_of
 from services.backplane.settings import Document
 from services.gateway.server import ListenError
 from services.gateway.settings import read
@@ -37,12 +39,13 @@ async def run(
         PortTakenError: an address cannot be listened on.
     """
     settings, auth = read(document)
+    credentials = credentials_of(security_settings.read(document))
     log_settings = document.section("log", LogSettings)
     if listen_descriptor is not None:
         listen = f"fd://{listen_descriptor}"
         settings = msgspec.structs.replace(settings, listen=listen, metrics_listen="")
     try:
-        gateway = Gateway(settings, auth, log_settings=log_settings)
+        gateway = Gateway(settings, auth, log_settings=log_settings, credentials=credentials)
     except ListenError as error:
         raise PortTakenError(str(error)) from error
     _spare_the_collector()

@@ -6,7 +6,8 @@ from typing import Annotated, Literal
 
 import msgspec
 
-from services.backplane.address import AddressText, OptionalAddressText
+from services.backplane.address import Address, AddressText, OptionalAddressText
+from services.backplane.security.exposure import refuse_exposed
 from services.backplane.settings import Document, SettingsError
 from services.backplane.units import IN_SECONDS, PositiveBytes, PositiveSeconds
 
@@ -35,7 +36,8 @@ class GatewaySettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """`[gateway]`: where clients come in, and how long everything may take.
 
     Attributes:
-        listen: where clients come in.
+        listen: where clients come in. An address that other machines reach needs keys in [auth].
+        insecure: serve such an address to everybody, without keys.
         metrics_listen: where Prometheus comes in; empty for nowhere.
         registry: addresses of the registry and its stand-bys.
         workers: processes; each opens its own session to every neuron.
@@ -74,8 +76,9 @@ class GatewaySettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         tls: unset serves plain HTTP.
     """
 
-    listen: AddressText = "0.0.0.0:31313"
-    metrics_listen: OptionalAddressText = "0.0.0.0:31314"
+    listen: AddressText = "127.0.0.1:31313"
+    insecure: bool = False
+    metrics_listen: OptionalAddressText = "127.0.0.1:31314"
     registry: tuple[AddressText, ...] = ("127.0.0.1:31315",)
     workers: Annotated[int, msgspec.Meta(ge=1, le=64)] = 1
     http1_codec: Literal["fast", "stock"] = "fast"
@@ -149,4 +152,11 @@ def read(document: Document) -> tuple[GatewaySettings, AuthSettings]:
     for index, key in enumerate(auth.keys):
         if not (key.key or key.sha256):
             raise SettingsError(f"{document.source}: auth.keys[{index}]: needs `key` or `sha256`")
+    refuse_exposed(
+        document,
+        "gateway",
+        Address.parse(gateway.listen),
+        protected=bool(auth.keys) if auth.required is None else auth.required,
+        remedy="Add a key: `[[auth.keys]]` with `name` and `key`",
+    )
     return gateway, auth

@@ -18,6 +18,7 @@ from services.backplane.metrics import new_registry
 from services.backplane.process.faults import Faults
 from services.backplane.process.lifecycle import Shutdown
 from services.backplane.rpc.channels import ChannelPool
+from services.backplane.security.credentials import FleetCredentials
 from services.gateway.api.access_log import AccessLog
 from services.gateway.api.app import build_app
 from services.gateway.api.auth import Auth
@@ -72,6 +73,7 @@ class Gateway:
         *,
         registry: CollectorRegistry | None = None,
         log_settings: LogSettings | None = None,
+        credentials: FleetCredentials | None = None,
     ) -> None:
         """Builds all and binds the listening socket.
 
@@ -82,7 +84,7 @@ class Gateway:
         self.registry = registry or new_registry("gateway")
         self._metrics = GatewayMetrics(self.registry)
         self.faults = Faults(self.registry, "gateway")
-        self._channels = ChannelPool()
+        self._channels = ChannelPool(credentials)
         outstanding = Outstanding()
         self._view = FleetView(outstanding, on_models=self._metrics.expect)
         self._registry_client = RegistryClient(self._channels, settings.registry)

@@ -56,7 +56,9 @@ class NeuronSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
 
     Attributes:
         name: unique in the fleet, stable across restarts; empty is the host's name.
-        listen: where NeuronService is served.
+        listen: where NeuronService is served. An address that other machines reach needs
+            credentials in [fleet].
+        insecure: serve such an address to everybody, without credentials.
         advertise: host:port as gateways reach it; empty is the host's name and the real port.
         metrics_listen: where `/metrics` is served; empty serves none.
         registry: registries to attach to, in order of preference; empty waits to be dialled.
@@ -85,9 +87,10 @@ class NeuronSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
     """
 
     name: str = ""
-    listen: AddressText = "0.0.0.0:13131"
+    listen: AddressText = "127.0.0.1:13131"
+    insecure: bool = False
     advertise: OptionalAddressText = ""
-    metrics_listen: OptionalAddressText = "0.0.0.0:13132"
+    metrics_listen: OptionalAddressText = "127.0.0.1:13132"
     registry: tuple[AddressText, ...] = ("127.0.0.1:31315",)
     labels: dict[str, str] = {}
     models_dirs: tuple[str, ...] = (DEFAULT_MODELS_DIR,)

@@ -23,8 +23,13 @@ from services.backplane.process.faults import Faults
 from services.backplane.process.lifecycle import EX_SOFTWARE, Shutdown, reloading
 from services.backplane.process.reload import SettingsReload
 from services.backplane.process.watchdog import watching
+from services.backplane.rpc.interceptors import Access
 from services.backplane.rpc.server import Server
+from services.backplane.security import settings as security_settings
+from services.backplane.security.credentials import FleetCredentials, credentials_of
+from services.backplane.security.exposure import CREDENTIALS_REMEDY, refuse_exposed
 from services.backplane.settings import Document
+from services.neuron.access import METHODS
 from services.neuron.daemon import Daemon
 from services.neuron.devices.inventory import Devices, importable_engines, machine_memory_bytes
 from services.neuron.instances.assign import Assignments
@@ -78,11 +83,17 @@ async def serve(document: Document, shutdown: Shutdown) -> int:
     """Serves until the end is asked for. Returns the exit code.
 
     Raises:
-        SettingsError: the `[neuron]` section cannot be used.
+        SettingsError: the `[neuron]` section cannot be used, or strangers would be let in.
         PortTakenError: it cannot listen where it should.
     """
+    settings = document.section("neuron", NeuronSettings)
+    credentials = credentials_of(security_settings.read(document))
+    listen = Address.parse(settings.listen)
+    refuse_exposed(
+        document, "neuron", listen, protected=credentials is not None, remedy=CREDENTIALS_REMEDY
+    )
     with watching(_STALL_SECONDS):
-        async with serving(document.section("neuron", NeuronSettings)) as served:
+        async with serving(settings, credentials=credentials) as served:
             with reloading(_reload(document)):
                 await first_ended(shutdown.wait(), served.broken.wait())
     return EX_SOFTWARE if served.broken.is_set() else 0
@@ -107,6 +118,7 @@ async def serving(
     *,
     worker_command: WorkerCommand = python_worker,
     memory: MemoryReader | None = None,
+    credentials: FleetCredentials | None = None,
 ) -> AsyncGenerator[ServedNeuron]:
     """A neuron in this process; leaving the context drains and stops it.
 
@@ -114,6 +126,7 @@ async def serving(
         settings: its settings.
         worker_command: command line of its workers.
         memory: who is asked what an unload has freed; None is the GPUs' driver.
+        credentials: the fleet's; None speaks plain text and lets everybody in.
 
     Raises:
         PortTakenError: it cannot listen where it should.
@@ -139,6 +152,7 @@ async def serving(
         worker_command=worker_command,
         memory=memory or devices,
         faults=faults,
+        credentials=credentials,
     )
     registry.register(StatusCollector(board.report))
     listen = Address.parse(settings.metrics_listen) if settings.metrics_listen else None
@@ -167,6 +181,7 @@ def _build(
     worker_command: WorkerCommand,
     memory: MemoryReader,
     faults: Faults,
+    credentials: FleetCredentials | None,
 ) -> tuple[Daemon, StatusBoard]:
     metrics = NeuronMetrics(registry)
     changes = Changes()
@@ -246,7 +261,11 @@ def _build(
         drain_seconds=settings.drain_seconds,
         faults=faults,
     )
-    server = Server(service_names=[_SERVICE], metrics=RpcMetrics(registry, "neuron"))
+    server = Server(
+        service_names=[_SERVICE],
+        metrics=RpcMetrics(registry, "neuron"),
+        access=Access(credentials, METHODS),
+    )
     server.add(add_NeuronServiceServicer_to_server, servicer)
     daemon = Daemon(
         server=server,
@@ -263,6 +282,7 @@ def _build(
             changes=changes,
             leader_epoch=leader_epoch,
             faults=faults,
+            credentials=credentials,
         ),
         board=board,
         devices=devices,

@@ -11,6 +11,7 @@ import structlog
 from services.backplane.address import Address, own_host_name
 from services.backplane.process.faults import Faults
 from services.backplane.process.lifecycle import Shutdown
+from services.backplane.security.credentials import FleetCredentials
 from services.backplane.settings import SettingsError
 from services.backplane.timeouts import timeout
 from services.registry.catalogue import catalogue as catalogues
@@ -46,6 +47,7 @@ class Election:
         faults: what nobody foresaw.
         shutdown: ends it.
         address: where neurons and gateways reach this registry.
+        credentials: what neurons are dialled with; None: plain text.
         on_decided: called once, as soon as it is known whether this registry leads.
     """
 
@@ -57,6 +59,7 @@ class Election:
     faults: Faults
     shutdown: Shutdown
     address: str
+    credentials: FleetCredentials | None = None
     on_decided: Callable[[], None] | None = None
     _health: StoreHealth = dataclasses.field(default_factory=StoreHealth, init=False)
 
@@ -102,6 +105,7 @@ class Election:
                 metrics=self.metrics,
                 faults=self.faults,
                 leader_lease=leader_lease,
+                credentials=self.credentials,
             )
             log.info(
                 "leadership.taken",

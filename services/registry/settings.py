@@ -23,7 +23,9 @@ class RegistrySettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """`[registry]`: where it is reached, what it keeps, and how long it waits for whom.
 
     Attributes:
-        listen: where RegistryService and OperatorService are served.
+        listen: where RegistryService and OperatorService are served. An address that other
+            machines reach needs credentials in [fleet].
+        insecure: serve such an address to everybody, without credentials.
         address: how neurons and gateways reach this registry, told by a standby; empty means
             `listen` on this host's name.
         metrics_listen: where `/metrics` is served; empty serves none.
@@ -42,9 +44,10 @@ class RegistrySettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         max_waiters: most callers that wait for placements at once.
     """
 
-    listen: AddressText = "0.0.0.0:31315"
+    listen: AddressText = "127.0.0.1:31315"
+    insecure: bool = False
     address: OptionalAddressText = ""
-    metrics_listen: OptionalAddressText = "0.0.0.0:31316"
+    metrics_listen: OptionalAddressText = "127.0.0.1:31316"
     store: str = ""
     models: str = ""
     leader_lease_seconds: Annotated[float, IN_SECONDS, msgspec.Meta(ge=1)] = 5.0

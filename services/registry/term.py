@@ -14,6 +14,7 @@ import structlog
 from services.backplane.changes import Changes
 from services.backplane.errors import FleetError, Reason
 from services.backplane.process.faults import Faults
+from services.backplane.security.credentials import FleetCredentials
 from services.backplane.timeouts import timeout
 from services.registry.catalogue import catalogue as catalogues
 from services.registry.catalogue.catalogue import Catalogue, Difference
@@ -63,6 +64,7 @@ class LeaderTerm:
         control: all that is decided.
         model_list: what models there are.
         watchers: the streams of changes to gateways.
+        credentials: what neurons are dialled with; None: plain text.
     """
 
     def __init__(
@@ -75,7 +77,9 @@ class LeaderTerm:
         metrics: RegistryMetrics,
         faults: Faults,
         leader_lease: LeaderLease,
+        credentials: FleetCredentials | None = None,
     ) -> None:
+        self.credentials = credentials
         self._settings = settings
         self._leader_lease = leader_lease
         self.fact_writer = fact_writer
@@ -110,6 +114,7 @@ class LeaderTerm:
             may_act=lambda: self.leads,
             wake=self.wake,
             faults=faults,
+            credentials=credentials,
         )
         self.model_list = ModelDirectory(
             fleet_state,

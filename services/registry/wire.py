@@ -17,9 +17,14 @@ from services.backplane.metrics import RpcMetrics, exposition, new_registry
 from services.backplane.process.faults import Faults
 from services.backplane.process.lifecycle import EX_SOFTWARE, Shutdown, reloading
 from services.backplane.process.reload import SettingsReload
+from services.backplane.rpc.interceptors import Access
 from services.backplane.rpc.server import Server
+from services.backplane.security import settings as security_settings
+from services.backplane.security.credentials import credentials_of
+from services.backplane.security.exposure import CREDENTIALS_REMEDY, refuse_exposed
 from services.backplane.settings import Document
 from services.registry import settings as settings_module
+from services.registry.api.access import METHODS
 from services.registry.api.operator_servicer import OperatorServicer
 from services.registry.api.registry_servicer import RegistryServicer
 from services.registry.catalogue import catalogue as catalogues
@@ -54,17 +59,27 @@ async def serve(
     Returns: the exit code.
 
     Raises:
-        SettingsError: settings or catalogue cannot be used.
+        SettingsError: settings or catalogue cannot be used, or strangers would be let in.
         PortTakenError: somebody else listens there.
     """
     settings = settings_module.read(document)
+    listen = listen or Address.parse(settings.registry.listen)
+    credentials = credentials_of(security_settings.read(document))
+    refuse_exposed(
+        document, "registry", listen, protected=credentials is not None, remedy=CREDENTIALS_REMEDY
+    )
     catalogue = _catalogue(settings)
     collectors = new_registry("registry")
     holder = LeaderHolder()
     faults = Faults(collectors, "registry")
-    server = Server(service_names=SERVICES, metrics=RpcMetrics(collectors, "registry"))
+    server = Server(
+        service_names=SERVICES,
+        metrics=RpcMetrics(collectors, "registry"),
+        access=Access(credentials, METHODS),
+    )
     server.add(
-        registry_service_pb2_grpc.add_RegistryServiceServicer_to_server, RegistryServicer(holder)
+        registry_service_pb2_grpc.add_RegistryServiceServicer_to_server,
+        RegistryServicer(holder, None if listen.is_unix else credentials),
     )
     server.add(
         operator_service_pb2_grpc.add_OperatorServiceServicer_to_server, OperatorServicer(holder)
@@ -74,7 +89,7 @@ async def serve(
         await stack.enter_async_context(
             exposition(collectors, Address.parse(metrics_listen) if metrics_listen else None)
         )
-        address = await server.start(listen or Address.parse(settings.registry.listen))
+        address = await server.start(listen)
         stack.push_async_callback(server.stop, _GRACE_SECONDS)
         store = await stack.enter_async_context(
             open_store(
@@ -94,6 +109,7 @@ async def serve(
             faults=faults,
             shutdown=shutdown,
             address=own_address(settings, address),
+            credentials=credentials,
             on_decided=functools.partial(started, address) if started is not None else None,
         )
         ended = await first_ended(election.run(), _told_when_broken(faults, server))

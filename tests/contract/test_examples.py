@@ -25,7 +25,7 @@ def test_cortex_toml_is_read_by_gateway_and_registry():
     gateway, _ = gateway_settings.read(document)
     registry = registry_settings.read(document)
 
-    assert ("0.0.0.0:31313", "0.0.0.0:31314") == (gateway.listen, gateway.metrics_listen)
+    assert ("0.0.0.0:31313", "127.0.0.1:31314") == (gateway.listen, gateway.metrics_listen)
     assert ("lru", 50) == (registry.eviction.strategy, registry.eviction.defrag_after_cycles)
     assert [("beast", "http://beast.internal:13131")] == [
         (neuron.name, neuron.endpoint) for neuron in registry.neurons

@@ -7,6 +7,8 @@ from typing import Final
 import grpc
 
 from services.backplane.address import Address
+from services.backplane.security.credentials import FleetCredentials
+from services.backplane.security.roles import Role
 
 MAX_MESSAGE_BYTES: Final = 64 << 20
 # Keep-alive finds dead and frozen peers within seconds; servers must allow it (SERVER_OPTIONS).
@@ -42,22 +44,57 @@ SERVER_OPTIONS: Final[list[tuple[str, int]]] = [
 ]
 
 
-def open_channel(address: Address | str) -> grpc.aio.Channel:
-    """A channel that connects on first use; close it when done."""
-    return grpc.aio.insecure_channel(str(address), options=CHANNEL_OPTIONS)
+def open_channel(
+    address: Address | str,
+    credentials: FleetCredentials | None = None,
+    *,
+    role: Role = Role.REGISTRY,
+) -> grpc.aio.Channel:
+    """A channel that connects on first use; close it when done.
+
+    Args:
+        address: of the server; to a Unix socket everybody speaks plain text.
+        credentials: this process's; None speaks plain text.
+        role: what the server's certificate has to say of it, whatever its address is.
+    """
+    target = str(address)
+    if credentials is None or target.startswith("unix:"):
+        return grpc.aio.insecure_channel(target, options=CHANNEL_OPTIONS)
+    return grpc.aio.secure_channel(
+        target,
+        credentials.for_channel(),
+        options=[*CHANNEL_OPTIONS, ("grpc.ssl_target_name_override", role.server_name)],
+    )
 
 
 class ChannelPool:
-    """One channel per address, opened on first use, closed together."""
+    """One channel per address, opened on first use, closed together.
 
-    def __init__(self) -> None:
+    Args:
+        credentials: this process's; None speaks plain text. After they were renewed new calls get
+            a new channel, and those that run keep the old one.
+    """
+
+    def __init__(self, credentials: FleetCredentials | None = None) -> None:
+        self._credentials = credentials
+        self._generation = 0
         self._channels: dict[str, grpc.aio.Channel] = {}
+        self._outdated: list[grpc.aio.Channel] = []
 
-    def get(self, address: str) -> grpc.aio.Channel:
-        """The channel to an address."""
+    @property
+    def credentials(self) -> FleetCredentials | None:
+        """What it connects with."""
+        return self._credentials
+
+    def get(self, address: str, *, role: Role = Role.NEURON) -> grpc.aio.Channel:
+        """The channel to an address, whose server has a role."""
+        if self._credentials is not None and self._credentials.generation != self._generation:
+            self._generation = self._credentials.generation
+            self._outdated += self._channels.values()
+            self._channels.clear()
         channel = self._channels.get(address)
         if channel is None:
-            channel = self._channels[address] = open_channel(address)
+            channel = self._channels[address] = open_channel(address, self._credentials, role=role)
         return channel
 
     async def discard(self, address: str) -> None:
@@ -68,6 +105,7 @@ class ChannelPool:
 
     async def close(self) -> None:
         """Closes all; calls in flight on them end with CANCELLED."""
-        channels, self._channels = list(self._channels.values()), {}
+        channels = [*self._channels.values(), *self._outdated]
+        self._channels, self._outdated = {}, []
         for channel in channels:
             await channel.close()

@@ -14,7 +14,7 @@ from grpc_reflection.v1alpha import reflection_pb2_grpc as reflection_grpc
 from services.backplane.address import Address, PortTakenError
 from services.backplane.metrics import RpcMetrics
 from services.backplane.rpc.channels import SERVER_OPTIONS
-from services.backplane.rpc.interceptors import ServerInterceptor
+from services.backplane.rpc.interceptors import Access, ServerInterceptor
 
 _REFLECTION_V1: Final = "grpc.reflection.v1.ServerReflection"
 SERVING: Final = health_pb2.HealthCheckResponse.SERVING
@@ -72,9 +72,23 @@ class Server:
     (`model/<name>`). Shutting down flips health first, then stops admitting, then waits.
     """
 
-    def __init__(self, *, service_names: Sequence[str], metrics: RpcMetrics) -> None:
+    def __init__(
+        self,
+        *,
+        service_names: Sequence[str],
+        metrics: RpcMetrics,
+        access: Access | None = None,
+    ) -> None:
+        """Builds it.
+
+        Args:
+            service_names: of what it serves, as reflection and health tell them.
+            metrics: counts every call.
+            access: who may call what; None lets everybody in.
+        """
+        self._access = access or Access()
         self._server = grpc.aio.server(
-            interceptors=[ServerInterceptor(metrics)], options=SERVER_OPTIONS
+            interceptors=[ServerInterceptor(metrics, self._access)], options=SERVER_OPTIONS
         )
         self._health = _Health()
         self._names = tuple(service_names)
@@ -106,13 +120,20 @@ class Server:
             PortTakenError: somebody else listens there, or it is not ours to listen on.
         """
         try:
-            port = self._server.add_insecure_port(str(listen))
+            port = self._add_port(listen)
         except RuntimeError as error:
             raise PortTakenError(f"cannot listen on {listen}: the address is in use") from error
         await self._server.start()
         for name in ("", *self._names):
             await self._health.set(name, SERVING)
         return listen if listen.is_unix else Address(listen.host, port)
+
+    def _add_port(self, listen: Address) -> int:
+        credentials = self._access.credentials
+        self._access.is_enforced = credentials is not None and not listen.is_unix
+        if credentials is None or listen.is_unix:
+            return self._server.add_insecure_port(str(listen))
+        return self._server.add_secure_port(str(listen), credentials.for_server())
 
     async def set_health(self, name: str, *, serving: bool | None) -> None:
         """Sets what health says of a name; None makes it unknown again."""

@@ -17,6 +17,8 @@ from services.backplane.address import Address, PortTakenError
 from services.backplane.first_ended import first_ended
 from services.backplane.process import lifecycle
 from services.backplane.process.lifecycle import Shutdown
+from services.backplane.security import settings as security_settings
+from services.backplane.security.credentials import credentials_of
 from services.backplane.settings import load
 from services.cli.children import Child, ChildFailedError
 from services.cli.first_question import DEFAULT_MODEL, Question
@@ -88,7 +90,8 @@ def _fleet(
     document = load(config, os.environ)
     settings = choose(document, data_dir, host=host, port=port)
     gateway, auth = gateway_settings.read(settings.document)
-    fleet = LocalFleet(data_dir, settings, gateway, auth, config)
+    credentials = credentials_of(security_settings.read(document))
+    fleet = LocalFleet(data_dir, settings, gateway, auth, config, credentials)
     if document.tables:
         sources = sorted(set(document.variables.values())) or [document.source]
         if document.variables and document.source != "environment":

@@ -14,6 +14,7 @@ from services.backplane.errors import FleetError, Reason
 from services.backplane.process.faults import Faults
 from services.backplane.rpc.calls import streaming
 from services.backplane.rpc.channels import ChannelPool
+from services.backplane.security.roles import Role
 from services.gateway.routing.fleet_view import FleetView
 
 log = structlog.get_logger()
@@ -69,7 +70,9 @@ class RegistryClient:
 
     @property
     def _stub(self) -> registry_grpc.RegistryServiceAsyncStub:
-        return registry_grpc.RegistryServiceStub(self._channels.get(self.address))
+        return registry_grpc.RegistryServiceStub(
+            self._channels.get(self.address, role=Role.REGISTRY)
+        )
 
 
 async def keep_watching(client: RegistryClient, view: FleetView, faults: Faults) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import Any
 
 import grpc
@@ -20,13 +21,17 @@ class GenerateTransport(NeuronTransport):
     """Runs each generation as a gRPC call of its own, read by a task of its own.
 
     Args:
-        stub: of the neuron.
+        stub: returns that of the neuron.
         window_tokens: how many tokens are read ahead of the client.
         faults: notes what a sink raises.
     """
 
     def __init__(
-        self, stub: neuron_grpc.NeuronServiceAsyncStub, *, window_tokens: int, faults: Faults
+        self,
+        stub: Callable[[], neuron_grpc.NeuronServiceAsyncStub],
+        *,
+        window_tokens: int,
+        faults: Faults,
     ) -> None:
         self._faults = faults
         self._stub = stub
@@ -35,7 +40,9 @@ class GenerateTransport(NeuronTransport):
 
     @override
     def start(self, request: generation.GenerateRequest, sink: Sink) -> NeuronSequence:
-        call = _GenerateCall(self._stub.Generate(request), sink, self._window_tokens, self._faults)
+        call = _GenerateCall(
+            self._stub().Generate(request), sink, self._window_tokens, self._faults
+        )
         self._running.add(call)
         call.task.add_done_callback(lambda _: self._running.discard(call))
         return call

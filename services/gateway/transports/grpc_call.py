@@ -20,6 +20,8 @@ from services.backplane.address import Address, BadAddressError
 from services.backplane.errors import FleetError
 from services.backplane.process.faults import Faults
 from services.backplane.rpc.channels import MAX_MESSAGE_BYTES
+from services.backplane.security.credentials import FleetCredentials
+from services.backplane.security.roles import Role
 from services.backplane.timeouts import timeout
 from services.gateway.transports import http2
 from services.gateway.transports.grpc_status import end_of_call, lost
@@ -119,7 +121,7 @@ class BidiCall(asyncio.Protocol):
         self._transport = cast("asyncio.Transport", transport)
         headers = [
             (":method", "POST"),
-            (":scheme", "http"),
+            (":scheme", "https" if transport.get_extra_info("sslcontext") else "http"),
             (":path", self._path),
             (":authority", self._authority),
             ("te", "trailers"),
@@ -267,7 +269,14 @@ class BidiCall(asyncio.Protocol):
             self._transport.abort() if at_once else self._transport.close()
 
 
-async def open_call(address: str, path: str, sink: CallSink, faults: Faults) -> BidiCall:
+async def open_call(
+    address: str,
+    path: str,
+    sink: CallSink,
+    faults: Faults,
+    *,
+    credentials: FleetCredentials | None = None,
+) -> BidiCall:
     """Connects and opens the call.
 
     Args:
@@ -275,6 +284,8 @@ async def open_call(address: str, path: str, sink: CallSink, faults: Faults) -> 
         path: `/package.Service/Method`.
         sink: hears what comes, from the connection's first byte on.
         faults: notes what cannot be read and is no breach of the protocol.
+        credentials: shown to a neuron that shows its own; None: plain text. A Unix socket is
+            always plain.
 
     Raises:
         FleetError: NEURON_LOST: nobody answers there.
@@ -289,7 +300,11 @@ async def open_call(address: str, path: str, sink: CallSink, faults: Faults) -> 
                 )
             else:
                 _, call = await loop.create_connection(
-                    lambda: BidiCall(path, str(target), sink, faults), target.host, target.port
+                    lambda: BidiCall(path, str(target), sink, faults),
+                    target.host,
+                    target.port,
+                    ssl=credentials.for_socket() if credentials else None,
+                    server_hostname=Role.NEURON.server_name if credentials else None,
                 )
     except (OSError, BadAddressError) as error:  # TimeoutError is an OSError
         why = str(error) or "no answer"

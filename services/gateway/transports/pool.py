@@ -17,11 +17,7 @@ LARGE_REQUEST_BYTES: Final = 256 << 10
 
 
 class NeuronLink:
-    """Both transports to one neuron, and its stub for calls with one answer.
-
-    Attributes:
-        stub: for `CountTokens` and `Embed`.
-    """
+    """Both transports to one neuron, and its stub for calls with one answer."""
 
     def __init__(
         self,
@@ -32,17 +28,27 @@ class NeuronLink:
         window_tokens: int,
         faults: Faults,
     ) -> None:
-        self.stub = neuron_grpc.NeuronServiceStub(channels.get(address))
+        self._channels = channels
+        self._address = address
         self._generate: NeuronTransport = GenerateTransport(
-            self.stub, window_tokens=window_tokens, faults=faults
+            lambda: self.stub, window_tokens=window_tokens, faults=faults
         )
         self._session: NeuronTransport = (
             SessionTransport(
-                address, window_tokens=window_tokens, plain=self._generate, faults=faults
+                address,
+                window_tokens=window_tokens,
+                plain=self._generate,
+                faults=faults,
+                credentials=channels.credentials,
             )
             if kind == "session"
             else self._generate
         )
+
+    @property
+    def stub(self) -> neuron_grpc.NeuronServiceAsyncStub:
+        """For `CountTokens` and `Embed`; on the channel of the newest certificate."""
+        return neuron_grpc.NeuronServiceStub(self._channels.get(self._address))
 
     def start(self, request: generation.GenerateRequest, sink: Sink) -> NeuronSequence:
         """Begins a generation on the transport that fits its size."""

@@ -18,6 +18,7 @@ from cortex.v1 import neuron_service_pb2 as neuron
 from services.backplane.errors import FleetError, Reason
 from services.backplane.process.faults import Faults
 from services.backplane.rpc.status import unpack
+from services.backplane.security.credentials import FleetCredentials
 from services.gateway.transports.grpc_call import BidiCall, CallSink, open_call
 from services.gateway.transports.session_outbox import SessionOutbox
 from services.gateway.transports.transport import NeuronSequence, NeuronTransport, Sink
@@ -38,11 +39,19 @@ class SessionTransport(NeuronTransport):
         window_tokens: how many tokens of one generation the neuron may send ahead of its client.
         plain: what serves a neuron without `Session`.
         faults: notes what a sink raises, which ends its own generation and no other.
+        credentials: what it connects with; None: plain text.
     """
 
     def __init__(
-        self, address: str, *, window_tokens: int, plain: NeuronTransport, faults: Faults
+        self,
+        address: str,
+        *,
+        window_tokens: int,
+        plain: NeuronTransport,
+        faults: Faults,
+        credentials: FleetCredentials | None = None,
     ) -> None:
+        self._credentials = credentials
         self._faults = faults
         self._address = address
         self._window_tokens = window_tokens
@@ -56,7 +65,7 @@ class SessionTransport(NeuronTransport):
             if stream is not None and stream.is_unknown:
                 return self._plain.start(request, sink)
             stream = self._stream = _SessionStream(
-                self._address, self._window_tokens, self._plain, self._faults
+                self._address, self._window_tokens, self._plain, self._faults, self._credentials
             )
         return stream.start(request, sink)
 
@@ -88,8 +97,14 @@ class _SessionStream(CallSink):
     """One `Session` call from its first request to its end."""
 
     def __init__(
-        self, address: str, window_tokens: int, plain: NeuronTransport, faults: Faults
+        self,
+        address: str,
+        window_tokens: int,
+        plain: NeuronTransport,
+        faults: Faults,
+        credentials: FleetCredentials | None,
     ) -> None:
+        self._credentials = credentials
         self._faults = faults
         self._plain = plain
         # requests that the neuron has not answered yet, until it has shown that it knows Session
@@ -142,7 +157,9 @@ class _SessionStream(CallSink):
 
     async def _open(self, address: str) -> None:
         try:
-            self._call = await open_call(address, _METHOD, self, self._faults)
+            self._call = await open_call(
+                address, _METHOD, self, self._faults, credentials=self._credentials
+            )
         except FleetError as failure:
             self.ended(failure)
         except Exception as error:  # noqa: BLE001 - the root of a task: nobody must wait for ever

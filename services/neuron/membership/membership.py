@@ -22,6 +22,7 @@ from services.backplane.first_ended import first_ended
 from services.backplane.process.faults import Faults
 from services.backplane.rpc.calls import streaming
 from services.backplane.rpc.channels import open_channel
+from services.backplane.security.credentials import FleetCredentials
 from services.backplane.timeouts import timeout
 from services.neuron.membership.leader_epoch import LeaderEpoch
 from services.neuron.membership.report import StatusBoard
@@ -48,6 +49,7 @@ class Membership:
         changes: Changes,
         leader_epoch: LeaderEpoch,
         faults: Faults,
+        credentials: FleetCredentials | None = None,
     ) -> None:
         """Attaches nowhere yet.
 
@@ -57,7 +59,9 @@ class Membership:
             changes: bumped whenever a report would differ.
             leader_epoch: which registry is obeyed.
             faults: told of exceptions.
+            credentials: what it attaches with; None: plain text.
         """
+        self._credentials = credentials
         self._faults = faults
         self._registries = tuple(registries)
         self._board = board
@@ -109,7 +113,7 @@ class Membership:
             FleetError: the registry went away or refused.
         """
         reports = _Reports(self._board, self._changes, self._leaving)
-        channel = open_channel(address)
+        channel = open_channel(address, self._credentials)
         try:
             stub = RegistryServiceStub(channel)
             call: Any = stub.Attach(self._told(reports.stream()))

@@ -13,6 +13,8 @@ from cortex.v1 import neuron_service_pb2, registry_service_pb2, registry_service
 from services.backplane import protobuf_time
 from services.backplane.errors import FleetError, Reason
 from services.backplane.first_ended import first_ended
+from services.backplane.security.credentials import FleetCredentials
+from services.backplane.security.roles import Peer
 from services.backplane.timeouts import timeout
 from services.registry.api.step_stream import StepStream
 from services.registry.fleet.members import NameTakenError
@@ -30,10 +32,17 @@ log = structlog.get_logger()
 
 
 class RegistryServicer(registry_service_pb2_grpc.RegistryServiceServicer):
-    """Decodes requests, calls the control plane of the term under way, encodes answers."""
+    """Decodes requests, calls the control plane of the term under way, encodes answers.
 
-    def __init__(self, holder: LeaderHolder) -> None:
+    Args:
+        holder: says whether this registry leads.
+        credentials: the fleet's: a neuron speaks only under the name of its certificate. None
+            believes every name.
+    """
+
+    def __init__(self, holder: LeaderHolder, credentials: FleetCredentials | None = None) -> None:
         self._holder = holder
+        self._credentials = credentials
 
     async def Attach(
         self, request_iterator: Requests, context: Context
@@ -44,7 +53,10 @@ class RegistryServicer(registry_service_pb2_grpc.RegistryServiceServicer):
             yield registry_service_pb2.AttachResponse(leader_address=self._holder.leader_address)
             return
         requests = aiter(request_iterator)
+        peer = self._peer(context)
         hello = await _hello(requests)
+        if peer is not None:
+            peer.require_neuron(hello.name)
         identity = decode.identity(hello)
         epoch = _admit(term, identity)
         try:
@@ -52,7 +64,7 @@ class RegistryServicer(registry_service_pb2_grpc.RegistryServiceServicer):
                 lease=protobuf_time.duration(term.lease_seconds),
                 leader_epoch=term.leader_lease.epoch,
             )
-            await _until_ended(term, _listen(term, hello, epoch, requests))
+            await _until_ended(term, self._listen(term, hello, epoch, requests, peer=peer))
         finally:
             term.control.membership.stream_broke(identity.name, epoch)
             term.wake()
@@ -90,6 +102,42 @@ class RegistryServicer(registry_service_pb2_grpc.RegistryServiceServicer):
             term.control.leave(ticket)
             term.wake()
 
+    async def _listen(
+        self,
+        term: LeaderTerm,
+        hello: neuron_service_pb2.NeuronIdentity,
+        epoch: int,
+        requests: Requests,
+        *,
+        peer: Peer | None,
+    ) -> None:
+        """Takes reports until farewell, the end of the stream, or a newer one of the same name."""
+        control, name = term.control, hello.name
+        async for request in requests:
+            if request.HasField("farewell"):
+                control.membership.farewell(name, epoch)
+                term.forget_neuron(name)
+                log.info("neuron.left", neuron_id=name)
+                return
+            if not request.HasField("report"):
+                raise FleetError(Reason.BAD_REQUEST, "A neuron says hello once.", field="hello")
+            status = neuron_service_pb2.NeuronStatus(identity=hello, report=request.report)
+            # one that cannot be taken in renews no lease: a neuron that sends no other is lost
+            with term.faults.contained("reports", neuron_id=name):
+                control.membership.report(name, epoch, decode.report(request.report), status)
+            term.wake()
+            if peer is not None and self._credentials is not None:
+                self._credentials.refuse_revoked(peer.serial)
+            member = control.fleet_state.fleet.members.get(name)
+            if member is None or member.epoch != epoch:
+                message = f"A newer stream speaks for {name}."
+                raise FleetError(Reason.FORBIDDEN, message, retry_after_seconds=1.0)
+
+    def _peer(self, context: Context) -> Peer | None:
+        if self._credentials is None:
+            return None
+        return self._credentials.peer(context)
+
 
 async def _hello(requests: Requests) -> neuron_service_pb2.NeuronIdentity:
     try:
@@ -125,30 +173,6 @@ def _admit(term: LeaderTerm, identity: NeuronIdentity) -> int:
         epoch=epoch,
     )
     return epoch
-
-
-async def _listen(
-    term: LeaderTerm, hello: neuron_service_pb2.NeuronIdentity, epoch: int, requests: Requests
-) -> None:
-    """Takes reports until farewell, the end of the stream, or a newer stream of the same name."""
-    control, name = term.control, hello.name
-    async for request in requests:
-        if request.HasField("farewell"):
-            control.membership.farewell(name, epoch)
-            term.forget_neuron(name)
-            log.info("neuron.left", neuron_id=name)
-            return
-        if not request.HasField("report"):
-            raise FleetError(Reason.BAD_REQUEST, "A neuron says hello once.", field="hello")
-        status = neuron_service_pb2.NeuronStatus(identity=hello, report=request.report)
-        # one that cannot be taken in renews no lease: a neuron that sends no other is lost
-        with term.faults.contained("reports", neuron_id=name):
-            control.membership.report(name, epoch, decode.report(request.report), status)
-        term.wake()
-        member = control.fleet_state.fleet.members.get(name)
-        if member is None or member.epoch != epoch:
-            message = f"A newer stream speaks for {name}."
-            raise FleetError(Reason.FORBIDDEN, message, retry_after_seconds=1.0)
 
 
 async def _until_ended(term: LeaderTerm, work: Any) -> None:

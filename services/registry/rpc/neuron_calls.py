@@ -12,6 +12,8 @@ from services.backplane.errors import FleetError, Reason
 from services.backplane.process.faults import Faults
 from services.backplane.rpc.calls import streaming
 from services.backplane.rpc.channels import open_channel
+from services.backplane.security.credentials import FleetCredentials
+from services.backplane.security.roles import Role
 from services.backplane.timeouts import timeout
 from services.registry.fleet.records import Instance
 from services.registry.placement import errors
@@ -44,7 +46,9 @@ class NeuronCalls:
         may_act: Callable[[], bool],
         wake: Callable[[], None],
         faults: Faults,
+        credentials: FleetCredentials | None = None,
     ) -> None:
+        self._credentials = credentials
         self._orders = orders
         self._listener = listener
         self._epoch = epoch
@@ -77,6 +81,9 @@ class NeuronCalls:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
+    def _channel(self, address: str) -> Any:
+        return open_channel(address, self._credentials, role=Role.NEURON)
+
     def _begin(self, order_id: int, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)
         self._tasks[order_id] = task
@@ -105,7 +112,7 @@ class NeuronCalls:
             spec=encode.load_spec(order), detach=order.detach, leader_epoch=self._epoch
         )
         # a connection of its own: orders are rare, and neurons come back at other addresses
-        async with open_channel(order.address) as channel:
+        async with self._channel(order.address) as channel:
             stub = neuron_service_pb2_grpc.NeuronServiceStub(channel)
             async with streaming(stub.Load(request)) as responses:
                 async for response in responses:
@@ -136,7 +143,7 @@ class NeuronCalls:
             drain_timeout=protobuf_time.duration(order.drain_seconds),
             leader_epoch=self._epoch,
         )
-        async with open_channel(order.address) as channel:
+        async with self._channel(order.address) as channel:
             stub = neuron_service_pb2_grpc.NeuronServiceStub(channel)
             async with streaming(stub.Unload(request)) as responses:
                 async for response in responses:

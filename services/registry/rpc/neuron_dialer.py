@@ -14,6 +14,8 @@ from services.backplane.errors import FleetError
 from services.backplane.process.faults import Faults
 from services.backplane.rpc.calls import streaming
 from services.backplane.rpc.channels import open_channel
+from services.backplane.security.credentials import FleetCredentials
+from services.backplane.security.roles import Role
 from services.registry.control.control_plane import ControlPlane
 from services.registry.fleet.members import NameTakenError
 from services.registry.rpc import decode
@@ -37,6 +39,11 @@ class Host(Protocol):
     @property
     def leader_lease(self) -> LeaderLease:
         """The right to lead, as it was renewed last."""
+        ...
+
+    @property
+    def credentials(self) -> FleetCredentials | None:
+        """What it dials with; None: plain text."""
         ...
 
     @property
@@ -77,7 +84,7 @@ async def _watch(name: str, address: str, host: Host) -> bool:
     epoch: int | None = None
     request = neuron_service_pb2.WatchStatusRequest(leader_epoch=host.leader_lease.epoch)
     try:
-        async with open_channel(address) as channel:
+        async with open_channel(address, host.credentials, role=Role.NEURON) as channel:
             stub = neuron_service_pb2_grpc.NeuronServiceStub(channel)
             async with streaming(stub.WatchStatus(request)) as responses:
                 async for response in responses:

@@ -141,6 +141,7 @@ class Stumbling:
 
     def __init__(self) -> None:
         self.leader_lease = LeaderLease()
+        self.credentials = None
         self.woken = asyncio.Event()
         self.stumbled = False
 

@@ -32,7 +32,7 @@ def make(tmp_path):
     ],
 )
 def test_a_fleet_says_where_it_is_reached(make, host, reached):
-    fleet = make(host=host)
+    fleet = make("[gateway]\ninsecure = true\n", host=host)
 
     assert f"http://{reached}:31313" == fleet.gateway_url
     assert "127.0.0.1:31315" == fleet.registry_address

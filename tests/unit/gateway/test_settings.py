@@ -20,8 +20,8 @@ def parse(tmp_path: pathlib.Path, text: str) -> tuple[GatewaySettings, AuthSetti
 def test_without_a_word_everything_has_its_default(tmp_path: pathlib.Path) -> None:
     gateway, auth = parse(tmp_path, "")
 
-    assert gateway.listen == "0.0.0.0:31313"
-    assert gateway.metrics_listen == "0.0.0.0:31314"
+    assert gateway.listen == "127.0.0.1:31313"
+    assert gateway.metrics_listen == "127.0.0.1:31314"
     assert gateway.registry == ("127.0.0.1:31315",)
     assert gateway.max_body_bytes == 64 * 1024 * 1024
     assert not auth.keys

@@ -9,7 +9,7 @@ from services.registry import settings
 def test_defaults_are_those_of_the_design():
     read = settings.read(Document({}, "test"))
 
-    assert read.registry.listen == "0.0.0.0:31315"
+    assert read.registry.listen == "127.0.0.1:31315"
     assert read.eviction.strategy == "lru"
     assert read.eviction.defrag_after_cycles == 50
     assert read.neurons == ()

@@ -1,0 +1,92 @@
+"""`cortex pki`: the certificates by which the parts of a fleet know each other."""
+
+from __future__ import annotations
+
+import pathlib
+from typing import Annotated
+
+import typer
+
+from services.backplane.security.roles import Role
+from services.cli.authority import AuthorityError, create, revoke, show
+from services.cli.authority import issue as issue_certificate
+from services.cli.terminal import fail, out
+
+app = typer.Typer(
+    help="Make the certificates by which the parts of a fleet know each other.",
+    no_args_is_help=True,
+)
+
+FolderOption = Annotated[
+    pathlib.Path, typer.Option("--dir", envvar="CORTEX_PKI_DIR", help="Folder of the authority.")
+]
+_FOLDER = pathlib.Path("cortex-pki")
+
+
+@app.command()
+def init(folder: FolderOption = _FOLDER) -> None:
+    """Make an authority. Its key stays where you run this; no service needs it."""
+    try:
+        facts = create(folder)
+    except AuthorityError as error:
+        fail(str(error))
+    out.print(
+        f"{folder}/ca.pem goes to every host; {folder}/ca.key stays here.\n"
+        f"SHA-256 {facts.fingerprint}",
+    )
+
+
+@app.command()
+def issue(
+    roles: Annotated[list[Role], typer.Argument(help="What the holder is; several may be named.")],
+    *,
+    neuron: Annotated[
+        str, typer.Option(help="`neuron.name` of that host, for the role neuron.")
+    ] = "",
+    to: Annotated[
+        pathlib.Path | None, typer.Option("--out", help="Writes OUT.pem and OUT.key.")
+    ] = None,
+    days: Annotated[int, typer.Option(min=1, max=3650, help="How long it is good.")] = 365,
+    folder: FolderOption = _FOLDER,
+) -> None:
+    """Sign a certificate for a host or a person. Run again, it renews: services take it in."""
+    if neuron and Role.NEURON not in roles:
+        fail("--neuron names a neuron, but `neuron` is not among the roles")
+    where = to or folder / (neuron or "+".join(role.value for role in roles))
+    try:
+        issued = issue_certificate(folder, roles, neuron=neuron, out=where, days=days)
+        facts = show(issued.certificate)
+    except AuthorityError as error:
+        fail(str(error))
+    out.print(
+        f"{issued.certificate} and {issued.key}: {', '.join(facts.names)},"
+        f" until {facts.until:%Y-%m-%d}, serial {facts.serial}",
+        soft_wrap=True,
+    )
+
+
+@app.command("revoke")
+def revoke_certificate(
+    certificate: Annotated[str, typer.Argument(help="Its file, or its serial number in hex.")],
+    folder: FolderOption = _FOLDER,
+) -> None:
+    """Put a certificate on the list that `[fleet] revoked` names on each host."""
+    try:
+        serial = revoke(folder, certificate)
+    except AuthorityError as error:
+        fail(str(error))
+    out.print(f"{folder}/revoked now has {serial}", soft_wrap=True)
+
+
+@app.command("show")
+def show_certificate(path: pathlib.Path) -> None:
+    """Say what a certificate is for, and until when."""
+    try:
+        facts = show(path)
+    except AuthorityError as error:
+        fail(str(error))
+    out.print(
+        f"names    {', '.join(facts.names) or 'none: an authority'}\nserial   {facts.serial}\n"
+        f"until    {facts.until:%Y-%m-%d %H:%M} UTC\nSHA-256  {facts.fingerprint}",
+        soft_wrap=True,
+    )

@@ -1,0 +1,22 @@
+"""Which roles may call which methods of the registry."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+from cortex.v1 import operator_service_pb2
+from services.backplane.security.roles import Role
+
+_REGISTRY: Final = "/cortex.v1.RegistryService"
+_OPERATOR: Final = operator_service_pb2.DESCRIPTOR.services_by_name["OperatorService"]
+
+METHODS: Final[Mapping[str, frozenset[Role]]] = {
+    f"{_REGISTRY}/Attach": frozenset({Role.NEURON}),
+    f"{_REGISTRY}/WatchFleet": frozenset({Role.GATEWAY, Role.OPERATOR}),
+    f"{_REGISTRY}/EnsureModel": frozenset({Role.GATEWAY, Role.OPERATOR}),
+    **{
+        f"/{_OPERATOR.full_name}/{method.name}": frozenset({Role.OPERATOR})
+        for method in _OPERATOR.methods
+    },
+}

@@ -1,0 +1,270 @@
+"""Attacker by port: who reaches a server with the fleet's certificates, and what he may call."""
+
+import asyncio
+import contextlib
+import shutil
+from typing import Any
+
+import pytest
+from prometheus_client import CollectorRegistry
+
+from cortex.v1 import neuron_service_pb2 as neuron
+from cortex.v1 import neuron_service_pb2_grpc as neuron_grpc
+from cortex.v1 import operator_service_pb2 as op
+from cortex.v1 import operator_service_pb2_grpc as op_grpc
+from services.backplane.address import Address
+from services.backplane.errors import FleetError, Reason
+from services.backplane.metrics import RpcMetrics
+from services.backplane.process.faults import Faults
+from services.backplane.rpc.calls import streaming, unary
+from services.backplane.rpc.channels import ChannelPool, open_channel
+from services.backplane.rpc.interceptors import Access
+from services.backplane.rpc.server import Server
+from services.backplane.security.credentials import FleetCredentials
+from services.backplane.security.roles import Role
+from services.backplane.security.settings import FleetSettings
+from services.cli.authority import create, issue, revoke
+from services.gateway.transports.grpc_call import CallSink, open_call
+from services.neuron.access import METHODS as NEURON_METHODS
+from services.registry.api.access import METHODS as REGISTRY_METHODS
+
+METHODS = {**NEURON_METHODS, **REGISTRY_METHODS}
+
+
+class Pki:
+    """An authority, and credentials of each kind."""
+
+    def __init__(self, folder):
+        self.folder = folder
+        create(folder)
+        (folder / "revoked").touch()
+
+    def credentials(self, *roles, neuron="", days=2, ca=None, name=""):
+        out = self.folder / (name or "+".join(role.value for role in roles) + neuron)
+        issued = issue(self.folder, roles, neuron=neuron, out=out, days=days)
+        return FleetCredentials(
+            FleetSettings(
+                ca=str(ca or self.folder / "ca.pem"),
+                certificate=str(issued.certificate),
+                key=str(issued.key),
+                revoked=str(self.folder / "revoked"),
+            )
+        )
+
+
+class Neuron(neuron_grpc.NeuronServiceServicer):
+    """Answers at once, or for as long as it is asked."""
+
+    async def GetStatus(self, request, context):
+        return neuron.GetStatusResponse()
+
+    async def WatchStatus(self, request, context):
+        while True:
+            yield neuron.WatchStatusResponse()
+            await asyncio.sleep(0.05)
+
+    async def Load(self, request, context):
+        yield neuron.LoadResponse()
+
+    async def Session(self, request_iterator, context):
+        async for _ in request_iterator:
+            yield neuron.SessionResponse()
+
+
+class Operator(op_grpc.OperatorServiceServicer):
+    """Answers at once."""
+
+    async def GetFleet(self, request, context):
+        return op.GetFleetResponse(revision=7)
+
+
+@pytest.fixture
+def pki(tmp_path):
+    return Pki(tmp_path / "pki")
+
+
+@contextlib.asynccontextmanager
+async def serving(credentials):
+    server = Server(
+        service_names=[],
+        metrics=RpcMetrics(CollectorRegistry(), "test"),
+        access=Access(credentials, METHODS),
+    )
+    server.add(neuron_grpc.add_NeuronServiceServicer_to_server, Neuron())
+    server.add(op_grpc.add_OperatorServiceServicer_to_server, Operator())
+    address = await server.start(Address("127.0.0.1", 0))
+    try:
+        yield str(address)
+    finally:
+        await server.stop(0)
+
+
+@pytest.fixture
+async def served(pki):
+    async with serving(pki.credentials(Role.NEURON, Role.REGISTRY, neuron="beast")) as address:
+        yield address
+
+
+async def get_status(address, credentials, *, role=Role.NEURON):
+    async with open_channel(address, credentials, role=role) as channel:
+        stub = neuron_grpc.NeuronServiceStub(channel)
+        return await unary(stub.GetStatus(neuron.GetStatusRequest(), timeout=5))
+
+
+async def get_fleet(address, credentials):
+    async with open_channel(address, credentials) as channel:
+        stub = op_grpc.OperatorServiceStub(channel)
+        return await unary(stub.GetFleet(op.GetFleetRequest(), timeout=5))
+
+
+async def load(address, credentials):
+    async with open_channel(address, credentials, role=Role.NEURON) as channel:
+        stub = neuron_grpc.NeuronServiceStub(channel)
+        async with streaming(stub.Load(neuron.LoadRequest(), timeout=5)) as answers:
+            return [answer async for answer in answers]
+
+
+async def test_each_role_may_do_what_it_is_for(pki, served):
+    await get_status(served, pki.credentials(Role.GATEWAY))
+    assert await load(served, pki.credentials(Role.REGISTRY))
+    assert (await get_fleet(served, pki.credentials(Role.OPERATOR))).revision == 7
+
+
+async def test_a_stranger_gets_no_connection(pki, served, tmp_path):
+    other = Pki(tmp_path / "other")
+    of_another_authority = other.credentials(Role.OPERATOR, ca=pki.folder / "ca.pem")
+
+    for credentials in (None, of_another_authority):
+        with pytest.raises(FleetError) as caught:
+            await get_fleet(served, credentials)
+        assert caught.value.reason in {Reason.NEURON_LOST, Reason.DEADLINE}
+
+
+async def test_a_certificate_that_has_ended_gets_no_connection(pki, served):
+    with pytest.raises(FleetError) as caught:
+        await get_fleet(served, pki.credentials(Role.OPERATOR, days=0))
+    assert caught.value.reason in {Reason.NEURON_LOST, Reason.DEADLINE}
+
+
+@pytest.mark.parametrize("role", [Role.NEURON, Role.GATEWAY, Role.REGISTRY])
+async def test_only_an_operator_operates(pki, served, role):
+    with pytest.raises(FleetError, match="GetFleet is for operator") as caught:
+        await get_fleet(served, pki.credentials(role, neuron="x" if role is Role.NEURON else ""))
+    assert caught.value.reason is Reason.FORBIDDEN
+
+
+async def test_a_gateway_loads_nothing(pki, served):
+    with pytest.raises(FleetError, match="Load is for operator or registry") as caught:
+        await load(served, pki.credentials(Role.GATEWAY))
+    assert caught.value.reason is Reason.FORBIDDEN
+
+
+async def test_health_is_for_every_certificate(pki, served):
+    credentials = pki.credentials(Role.NEURON, neuron="x")
+    async with open_channel(served, credentials, role=Role.NEURON) as channel:
+        check: Any = channel.unary_unary("/grpc.health.v1.Health/Check")
+        assert await check(b"", timeout=5)
+
+
+async def test_a_revoked_certificate_is_refused_and_its_streams_end(pki, served):
+    credentials = pki.credentials(Role.GATEWAY)
+    async with open_channel(served, credentials, role=Role.NEURON) as channel:
+        stub = neuron_grpc.NeuronServiceStub(channel)
+        call = stub.WatchStatus(neuron.WatchStatusRequest(), timeout=30)
+
+        async def watch():
+            async with streaming(call) as answers:
+                async for _ in answers:
+                    revoke(pki.folder, str(pki.folder / "gateway.pem"))
+
+        with pytest.raises(FleetError, match="revoked") as caught:
+            await watch()
+        assert caught.value.reason is Reason.FORBIDDEN
+    with pytest.raises(FleetError, match="revoked"):
+        await get_status(served, credentials)
+
+
+async def test_a_server_without_the_role_is_told_nothing(pki):
+    async with serving(pki.credentials(Role.GATEWAY)) as address:
+        with pytest.raises(FleetError) as caught:
+            await get_status(address, pki.credentials(Role.GATEWAY, name="client"))
+    assert caught.value.reason in {Reason.NEURON_LOST, Reason.DEADLINE}
+
+
+async def test_a_renewed_certificate_is_taken_in_without_a_restart(pki, tmp_path):
+    """Both ends end with the authority that made the first ones; new connections use new ones."""
+    shutil.copytree(pki.folder, tmp_path / "next")
+    (tmp_path / "next" / "ca.key").unlink()
+    fresh = Pki(tmp_path / "next")
+    server = pki.credentials(Role.NEURON, neuron="beast", name="server")
+    client = pki.credentials(Role.GATEWAY, name="client")
+    pool = ChannelPool(client)
+    async with serving(server) as address:
+        await unary(_status(pool, address))
+        for name in ("server.pem", "server.key", "client.pem", "client.key", "ca.pem"):
+            (pki.folder / name).unlink()
+        issue(fresh.folder, [Role.NEURON], neuron="beast", out=pki.folder / "server", days=2)
+        issue(fresh.folder, [Role.GATEWAY], out=pki.folder / "client", days=2)
+        shutil.copy(fresh.folder / "ca.pem", pki.folder / "ca.pem")
+        first = client.generation
+        while client.generation == first:
+            await asyncio.sleep(0.05)
+        before = server.generation
+        while server.generation == before == first:
+            await asyncio.sleep(0.05)
+        await unary(_status(pool, address))
+    await pool.close()
+
+
+def _status(pool, address):
+    stub = neuron_grpc.NeuronServiceStub(pool.get(address))
+    return stub.GetStatus(neuron.GetStatusRequest(), timeout=5)
+
+
+class Ear(CallSink):
+    """Keeps what came."""
+
+    def __init__(self):
+        self.messages, self.end = [], asyncio.get_running_loop().create_future()
+        self.heard = asyncio.Event()
+
+    def message(self, data):
+        self.messages.append(data)
+        self.heard.set()
+
+    def caught_up(self):
+        pass
+
+    def writable(self):
+        pass
+
+    def ended(self, error):
+        self.end.set_result(error)
+
+
+async def test_the_gateways_own_http2_speaks_tls(pki, served):
+    ear = Ear()
+    call = await open_call(
+        served,
+        "/cortex.v1.NeuronService/Session",
+        ear,
+        Faults(CollectorRegistry(), "test"),
+        credentials=pki.credentials(Role.GATEWAY),
+    )
+    call.send(b"")
+    async with asyncio.timeout(10):
+        await ear.heard.wait()
+    call.cancel()
+
+
+async def test_the_gateways_own_http2_trusts_no_other_role(pki):
+    async with serving(pki.credentials(Role.OPERATOR)) as address:
+        with pytest.raises(FleetError, match="cannot be reached") as caught:
+            await open_call(
+                address,
+                "/cortex.v1.NeuronService/Session",
+                Ear(),
+                Faults(CollectorRegistry(), "test"),
+                credentials=pki.credentials(Role.GATEWAY),
+            )
+    assert caught.value.reason is Reason.NEURON_LOST
