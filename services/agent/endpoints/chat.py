@@ -109,7 +109,7 @@ class ChatReader:
     def finished(self, name: str) -> Finished:
         """Returns the end; raises EndpointError if there was none."""
         if self._stop is None:
-            raise EndpointError(f"{name} ended its answer without a finish reason")
+            raise EndpointError(f"{name} ended its answer without a finish reason", is_cut=True)
         return Finished(self._stop, self._usage)
 
 

@@ -134,10 +134,14 @@ class EndpointError(Exception):
     Attributes:
         status: the HTTP status, None when there was no answer or the stream failed.
         code: the dialect's error code, lower case, empty when it gave none.
+        is_cut: the answer had begun and ended without its end.
     """
 
-    def __init__(self, message: str, *, status: int | None = None, code: str = "") -> None:
+    def __init__(
+        self, message: str, *, status: int | None = None, code: str = "", is_cut: bool = False
+    ) -> None:
         super().__init__(message)
+        self.is_cut = is_cut
         self.status = status
         self.code = code
 

@@ -41,7 +41,7 @@ def translated(endpoint: str, vendor: Any) -> Generator[Exchange]:
         cause = one_line(str(error.__cause__ or error), _LONGEST_MESSAGE)
         if exchange.is_answered:
             message = f"{endpoint} closed the connection in the middle of its answer: {cause}"
-            raise EndpointError(message) from error
+            raise EndpointError(message, is_cut=True) from error
         raise EndpointError(f"{endpoint} cannot be reached: {cause}") from error
     except vendor.APIError as error:
         message = f"{endpoint} broke off: {_message(error)}"

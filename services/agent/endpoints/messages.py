@@ -113,7 +113,7 @@ class _MessagesReader:
 
     def finished(self, name: str) -> Finished:
         if self._stop is None:
-            raise EndpointError(f"{name} ended its answer without a stop reason")
+            raise EndpointError(f"{name} ended its answer without a stop reason", is_cut=True)
         return Finished(self._stop, self._usage)
 
 

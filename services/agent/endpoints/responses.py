@@ -133,7 +133,9 @@ class _ResponsesReader:
 
     def finished(self) -> Finished:
         if self._finished is None:
-            raise EndpointError(f"{self._name} ended its answer without response.completed")
+            raise EndpointError(
+                f"{self._name} ended its answer without response.completed", is_cut=True
+            )
         return self._finished
 
 

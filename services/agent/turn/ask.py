@@ -52,22 +52,36 @@ class Asking:
         """Streams the answer into `reply` and to the editor.
 
         Asks again, while nothing has arrived, in text when the endpoint refuses tools and
-        shorter when it finds the conversation too long.
+        shorter when it finds the conversation too long; and once when an answer is cut, since no
+        tool has run by then.
 
         Raises:
             EndpointError: there is no whole answer; `reply` holds what has arrived.
         """
+        was_cut = False
         for attempt in range(_MOST_ATTEMPTS):
             self.reply = self._new_reply()
+            self._message = str(uuid.uuid4())
             try:
                 await self._tell()
                 await self._once()
             except EndpointError as error:
-                is_last = attempt + 1 == _MOST_ATTEMPTS
-                if is_last or not self.reply.is_empty or not self._coped(error):
+                is_again = error.is_cut and not was_cut
+                is_coped = is_again or (self.reply.is_empty and self._coped(error))
+                if attempt + 1 == _MOST_ATTEMPTS or not is_coped:
                     raise
+                if is_again:
+                    was_cut = True
+                    await self._withdraw(error)
             else:
                 return
+
+    async def _withdraw(self, error: EndpointError) -> None:
+        """Ends the cards of a cut answer, which is asked for again."""
+        log.warning("answer cut, asked again", reason=str(error))
+        for call in self.reply.turn().calls:
+            await self._session.editor.update(acp.update_tool_call(call.id, status="failed"))
+        self._notice = f"({error}: asked again)\n\n"
 
     async def _tell(self) -> None:
         if self._notice:

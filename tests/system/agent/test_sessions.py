@@ -343,6 +343,23 @@ async def test_an_answer_that_breaks_off_is_an_error_and_stays_in_the_session(
     assert "error" == place.events("prompt complete")[0]["stop_reason"]
 
 
+async def test_an_answer_that_is_cut_once_is_asked_for_again(place: Place):
+    cut = Answer(text="half", calls=[EDIT], broken=True)
+    async with (
+        ScriptedEndpoint(cut, Answer(text="Whole.")) as endpoint,
+        place.agent(endpoint, EditorDouble()) as running,
+    ):
+        session = await running.connection.new_session(str(place.project))
+        response = await prompt(running, session.session_id)
+
+    chunks = [u for u in running.editor.updates if isinstance(u, acp.schema.AgentMessageChunk)]
+    assert "end_turn" == response.stop_reason
+    assert 2 == len({each.message_id for each in chunks})
+    assert ["user", "assistant"] == [t["type"] for t in place.record(session.session_id)["history"]]
+    assert "failed" == running.editor.statuses("call_edit")[-1]
+    assert "hello world\n" == (place.project / "greeting.txt").read_text()
+
+
 async def test_an_endpoint_that_refuses_tools_is_asked_again_in_text(place: Place):
     refusal = {"message": "tools param requires --jinja flag", "type": "invalid_request_error"}
     in_text = (
