@@ -19,6 +19,7 @@ from services.agent.core.modes import Mode, Places
 from services.agent.core.plan_dir import PlanDirectory, resolve
 from services.agent.core.workspace import Workspace
 from services.agent.session.mcp_servers import McpServers
+from services.agent.storage.permission_file import PermissionFile
 from services.agent.storage.store import SessionRecord, SessionStore, SessionStoreError
 from services.backplane.timeouts import timeout
 
@@ -43,12 +44,14 @@ class AgentSession:
         workspace: Workspace,
         plans: PlanDirectory,
         mcp: McpServers,
+        permissions: PermissionFile,
     ) -> None:
         self.record = record
         self.editor = editor
         self.workspace = workspace
         self.plans = plans
         self.mcp = mcp
+        self.permissions = permissions
         self.lock = asyncio.Lock()
         self.granted: set[str] = set()  # what the user allowed for as long as the session is open
         self.text_only: set[str] = set()  # `endpoint:model`s that refuse native tools

@@ -10,7 +10,7 @@ import acp.interfaces
 
 from services.agent.core.editor import Editor, Offered
 from services.agent.core.modes import Mode
-from services.agent.core.plan_dir import PlanDirectory
+from services.agent.core.plan_dir import PlanDirectory, project_id
 from services.agent.core.settings import AgentSettings
 from services.agent.core.workspace import Workspace
 from services.agent.endpoints.endpoint import ToolSpec
@@ -18,6 +18,7 @@ from services.agent.prompt import prompt
 from services.agent.prompt.rules import RulesFile, read_rules
 from services.agent.session.mcp_servers import McpServers, ServerSpec
 from services.agent.session.session import AgentSession
+from services.agent.storage.permission_file import PermissionFile
 from services.agent.storage.store import SessionRecord, SessionStore
 from services.agent.turn.turn import PromptBuilder
 
@@ -29,7 +30,7 @@ class AgentEnvironment:
     Attributes:
         environment: of the process; commands and MCP servers inherit it.
         data: the directory of sessions and plans, None when neither XDG nor HOME names one.
-        config: the directory of the user's own AGENTS.md.
+        config: the directory of the user's own AGENTS.md and of lasting permissions.
         today: the ISO date of the moment.
     """
 
@@ -81,6 +82,10 @@ class SessionOpening:
             ),
             workspace=Workspace(record.cwd, record.additional_directories, environment=environment),
             plans=PlanDirectory(self._surroundings.data, record.cwd),
+            permissions=PermissionFile(
+                self._surroundings.config / "permissions" / f"{project_id(record.cwd)}.rules",
+                record.cwd,
+            ),
             mcp=McpServers(servers, cwd=Path(record.cwd), environment=environment),
         )
 

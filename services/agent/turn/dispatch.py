@@ -13,6 +13,7 @@ import structlog
 from services.agent.core.editor import Content, EditorError
 from services.agent.core.history import ToolCall, ToolResult
 from services.agent.core.modes import Effect, Mode, Verdict, decide, is_plain_edit
+from services.agent.core.permissions import Action, allows, lasting
 from services.agent.core.plan_dir import resolve
 from services.agent.core.text import one_line
 from services.agent.session.session import AgentSession
@@ -29,6 +30,7 @@ _ALLOW = acp.schema.PermissionOption(option_id="allow", name="Allow", kind="allo
 _ALWAYS = acp.schema.PermissionOption(
     option_id="allow-always", name="Allow for this session", kind="allow_always"
 )
+_KEPT = "allow-lasting"
 _REJECT = acp.schema.PermissionOption(option_id="reject", name="Reject", kind="reject_once")
 
 
@@ -175,7 +177,11 @@ class _RunningCall:
         if decision.verdict is Verdict.REFUSE:
             raise ToolError(decision.reason)
         if decision.verdict is Verdict.ASK and (
-            target in self._approved or self._grant(target) in self._session.granted
+            target in self._approved
+            or self._grant(target) in self._session.granted
+            or allows(
+                self._session.permissions.rules(), self._action(target), self._session.places()
+            )
         ):
             return Verdict.ALLOW, target
         return decision.verdict, target
@@ -193,8 +199,13 @@ class _RunningCall:
 
     async def _ask(self, target: Path | None) -> None:
         content = await self._tool.diff(self._arguments, self._context)
-        choice = await self.choose((_ALLOW, _ALWAYS, _REJECT), content)
+        rule = lasting(self._action(target), self._session.places())
+        kept = (_kept(rule),) if rule else ()
+        choice = await self.choose((_ALLOW, _ALWAYS, *kept, _REJECT), content)
         if choice == _ALWAYS.option_id:
+            self._session.granted.add(self._grant(target))
+        elif choice == _KEPT and rule:
+            self._session.permissions.add(rule)
             self._session.granted.add(self._grant(target))
         elif choice != _ALLOW.option_id:
             raise ToolError("the user refused this call")
@@ -219,6 +230,9 @@ class _RunningCall:
         except EditorError as error:
             raise ToolError(str(error)) from error
 
+    def _action(self, target: Path | None) -> Action:
+        return Action(self._tool.effect, self._tool.spec.name, self._arguments, target)
+
     def _grant(self, target: Path | None) -> str:
         """Names what "for this session" covers.
 
@@ -240,6 +254,11 @@ class _RunningCall:
 
     async def _update(self, **changes: Any) -> None:
         await self._session.editor.update(acp.update_tool_call(self._call.id, **changes))
+
+
+def _kept(rule: str) -> acp.schema.PermissionOption:
+    name = f"Always in this project: {one_line(rule, 80)}"
+    return acp.schema.PermissionOption(option_id=_KEPT, name=name, kind="allow_always")
 
 
 def _repair_note(call: ToolCall) -> tuple[Content, ...]:

@@ -674,3 +674,26 @@ async def test_a_number_answers_the_written_menu_of_plan_mode(place: Place):
     systems = ["# Plan mode" in each["messages"][0]["content"] for each in endpoint.requests]
     assert [True, False] == systems
     assert "accept-edits" == place.record(session.session_id)["mode"]
+
+
+async def test_a_permission_that_lasts_is_asked_for_once_and_can_be_edited(place: Place):
+    async def always(_: object) -> str | None:
+        return "allow-lasting"
+
+    calls = [Call("bash", {"command": f"touch {n}"}, f"c{n}") for n in ("one", "two", "three")]
+    answers = [part for call in calls for part in (Answer(calls=[call]), Answer(text="Done."))]
+    rules = place.home / "config/cortex-acp/permissions" / f"{project_id(str(place.project))}.rules"
+    asked: list[int] = []
+    kept: list[str] = []
+    async with ScriptedEndpoint(*answers) as endpoint:
+        for decide in (always, reject, reject):
+            async with place.agent(endpoint, EditorDouble(decide)) as running:
+                session = await running.connection.new_session(str(place.project))
+                await prompt(running, session.session_id)
+                asked.append(len(running.editor.asked))
+            kept.append(rules.read_text().splitlines()[-1])
+            rules.write_text("run touch two\n")
+
+    assert "run touch one" == kept[0]
+    assert [1, 0, 1] == asked
+    assert ["greeting.txt", "one", "two"] == sorted(each.name for each in place.project.iterdir())

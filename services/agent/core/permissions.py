@@ -1,0 +1,96 @@
+"""Permission rules that last: what a user has allowed in a project for good. Pure.
+
+One rule a line, to be read and edited by people: `run git status`, `write docs`,
+`read /usr/include`, `call mcp__weather__forecast`. A path stands for everything below it.
+"""
+
+import re
+import shlex
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path, PurePath
+from typing import Any
+
+from services.agent.core.modes import Effect, Places, is_plain_edit
+
+# With one of these a command is more than its first words say.
+_SHELL = re.compile(r"[;&|<>`$(){}\n\r\\#*?\[\]~!]")
+_WORDS = {Effect.READ: "read", Effect.WRITE: "write", Effect.EXECUTE: "run"}
+_OPTION = "-"
+
+
+@dataclass(frozen=True, slots=True)
+class Action:
+    """What a call would do.
+
+    Attributes:
+        target: what it reads or writes, resolved; None for other effects.
+    """
+
+    effect: Effect
+    tool: str
+    arguments: dict[str, Any]
+    target: PurePath | None
+
+
+def allows(rules: Iterable[str], action: Action, places: Places) -> bool:
+    """Says whether one of the rules covers a call.
+
+    A command counts only in the project's directory and as plain words; a file that runs by
+    itself only where a rule names the very file.
+    """
+    verb = _WORDS.get(action.effect, "call")
+    bodies = [
+        body.strip() for each in rules for word, _, body in [each.partition(" ")] if word == verb
+    ]
+    if verb == "run":
+        return any(_begins(action, body) for body in bodies)
+    if action.target is None:
+        return action.tool in bodies
+    return any(_covers(places, body, action) for body in bodies)
+
+
+def lasting(action: Action, places: Places) -> str:
+    """Returns the rule that would cover a call and its like, empty where there is none to offer."""
+    verb = _WORDS.get(action.effect, "call")
+    if verb == "run":
+        words = _words(action)
+        plain = [word for word in words[:2] if not word.startswith(_OPTION)]
+        return shlex.join(["run", *plain]) if words and plain[:1] == words[:1] else ""
+    if action.target is None:
+        return f"call {action.tool}"
+    if verb == "read":
+        return _line(verb, action.target)
+    return _line(verb, action.target.parent) if is_plain_edit(action.target, places) else ""
+
+
+def _line(verb: str, path: PurePath) -> str:
+    """Returns a rule for a path; a name with a line end would be two rules."""
+    return f"{verb} {path}" if str(path).isprintable() else ""
+
+
+def _words(action: Action) -> list[str]:
+    """Returns the words of a plain command in the project's directory, else none."""
+    command = action.arguments.get("command")
+    if not isinstance(command, str) or _SHELL.search(command) or action.arguments.get("cwd"):
+        return []
+    try:
+        return shlex.split(command)
+    except ValueError:
+        return []
+
+
+def _begins(action: Action, body: str) -> bool:
+    try:
+        wanted = shlex.split(body)
+    except ValueError:
+        return False
+    return bool(wanted) and _words(action)[: len(wanted)] == wanted
+
+
+def _covers(places: Places, body: str, action: Action) -> bool:
+    assert action.target is not None
+    path = Path(places.roots[0]) / body
+    if action.effect is Effect.WRITE and not is_plain_edit(action.target, places):
+        return action.target == path
+    return action.target.is_relative_to(path)

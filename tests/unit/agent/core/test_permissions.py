@@ -1,0 +1,69 @@
+from pathlib import PurePath
+from typing import Any
+
+import pytest
+
+from services.agent.core.modes import Effect, Places
+from services.agent.core.permissions import Action, allows, lasting
+
+PLACES = Places((PurePath("/proj"),), None)
+
+
+def run(command: str, **more: Any) -> Action:
+    return Action(Effect.EXECUTE, "bash", {"command": command, **more}, None)
+
+
+def file(effect: Effect, path: str) -> Action:
+    return Action(effect, "t", {"path": path}, PurePath(path))
+
+
+@pytest.mark.parametrize(
+    ("rule", "action", "is_covered"),
+    [
+        ("run git status", run("git status"), True),
+        ("run git status", run("git status --short"), True),
+        ("run git status", run("git statusx"), False),
+        ("run git", run("git push"), True),
+        ("run git status", run("git status; rm -rf /"), False),
+        ("run git status", run("git status && rm x"), False),
+        ("run git status", run("git status $(rm x)"), False),
+        ("run git status", run("git status\nrm x"), False),
+        ("run git status", run("git status > .envrc"), False),
+        ("run git status", run("git status", cwd="/elsewhere"), False),
+        ("run", run("ls"), False),
+        ("run 'oops", run("oops"), False),
+        ("write docs", file(Effect.WRITE, "/proj/docs/a.md"), True),
+        ("write docs", file(Effect.WRITE, "/proj/docs2/a.md"), False),
+        ("write docs", file(Effect.READ, "/proj/docs/a.md"), False),
+        ("write .", file(Effect.WRITE, "/proj/a"), True),
+        ("write .", file(Effect.WRITE, "/proj/.git/config"), False),
+        ("write AGENTS.md", file(Effect.WRITE, "/proj/AGENTS.md"), True),
+        ("read /usr/include", file(Effect.READ, "/usr/include/a.h"), True),
+        ("read /usr/include", file(Effect.READ, "/usr/lib/a"), False),
+        ("call mcp__a__b", Action(Effect.FOREIGN, "mcp__a__b", {}, None), True),
+        ("call mcp__a__b", Action(Effect.FOREIGN, "mcp__a__c", {}, None), False),
+    ],
+)
+def test_what_a_rule_covers(rule: str, action: Action, is_covered: bool):
+    assert is_covered == allows([rule], action, PLACES)
+
+
+@pytest.mark.parametrize(
+    ("action", "rule"),
+    [
+        (run("git status --short"), "run git status"),
+        (run("ls -l"), "run ls"),
+        (run("pytest tests/a.py"), "run pytest tests/a.py"),
+        (run("FOO=1 make; rm x"), ""),
+        (run(""), ""),
+        (file(Effect.WRITE, "/proj/docs/a.md"), "write /proj/docs"),
+        (file(Effect.WRITE, "/proj/.envrc"), ""),
+        (file(Effect.WRITE, "/etc/hosts"), ""),
+        (file(Effect.READ, "/usr/include"), "read /usr/include"),
+        (file(Effect.READ, "/tmp/a\nrun rm"), ""),
+        (Action(Effect.FOREIGN, "mcp__a__b", {}, None), "call mcp__a__b"),
+    ],
+)
+def test_the_rule_that_is_offered_covers_the_call(action: Action, rule: str):
+    assert rule == lasting(action, PLACES)
+    assert bool(rule) == (bool(rule) and allows([rule], action, PLACES))
