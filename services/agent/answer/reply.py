@@ -4,7 +4,13 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from services.agent.answer.text_tool_calls import InBandParser, Piece, RawCall, Reasoning, Text
-from services.agent.answer.tool_call_repair import Reading, read_arguments, read_calls
+from services.agent.answer.tool_call_repair import (
+    Reading,
+    is_whole,
+    named_tool,
+    read_arguments,
+    read_calls,
+)
 from services.agent.answer.unmarked_calls import UnmarkedCalls
 from services.agent.core.history import AssistantTurn, Thought, ToolCall
 from services.agent.core.text import clean
@@ -12,6 +18,7 @@ from services.agent.endpoints.endpoint import (
     CallDelta,
     CallStarted,
     Finished,
+    FinishReason,
     StreamEvent,
     TextDelta,
     ThoughtDelta,
@@ -120,9 +127,16 @@ class Reply:
             pass
         self._seal("", "")
         calls = tuple(
-            _native_call(call) if isinstance(call, _Native) else call for call in self._calls
+            _native_call(call, is_cut=self._is_limited and call is self._calls[-1])
+            if isinstance(call, _Native)
+            else call
+            for call in self._calls
         )
         return AssistantTurn(clean("".join(self._text)), tuple(self._thoughts), calls)
+
+    @property
+    def _is_limited(self) -> bool:
+        return self.finished is not None and self.finished.stop is FinishReason.MAX_TOKENS
 
     def _seal(self, seal: str, dialect: str) -> None:
         if self._thought or seal:
@@ -149,6 +163,10 @@ class Reply:
     def _in_band(self, raw: RawCall) -> Iterator[Show]:
         yield from self._rest(is_end=False)
         readings = read_calls(raw.text, self._tools)
+        is_at_end = not raw.is_complete or raw.takes_the_rest
+        if is_at_end and (self._is_limited or (not raw.takes_the_rest and not is_whole(raw.text))):
+            name = named_tool(raw.text) or readings[-1].name
+            readings[-1] = Reading(name, None, error=_cut(is_limited=self._is_limited))
         if not self._is_text_format and any(each.name not in self._tools for each in readings):
             yield from self._visible(raw.verbatim)
             return
@@ -158,7 +176,8 @@ class Reply:
     def _rest(self, *, is_end: bool = True) -> Iterator[Show]:
         """Yields what was held as a possible call: one at the end of the answer, else text."""
         if self._unmarked is not None:
-            text, readings = self._unmarked.finish(self._tools if is_end else {})
+            is_call = is_end and not self._is_limited
+            text, readings = self._unmarked.finish(self._tools if is_call else {})
             self._unmarked = None
             yield from self._visible(text)
             for reading in readings:
@@ -170,15 +189,31 @@ class Reply:
         yield ShowCall(call.id, call.name)
 
 
-def _native_call(native: _Native) -> ToolCall:
+def _native_call(native: _Native, *, is_cut: bool) -> ToolCall:
     raw = "".join(native.arguments)
     reading = read_arguments(native.name, raw)
+    if is_cut:
+        reading = Reading(native.name, None, error=_cut(is_limited=True))
     if reading.arguments is None:
-        return ToolCall(native.id, native.name, None, clean(raw), reading.error)
+        return ToolCall(native.id, native.name, None, clean(raw), _told(reading.error))
     return ToolCall(native.id, native.name, reading.arguments, note=reading.note)
 
 
 def _in_band_call(call_id: str, raw: str, reading: Reading) -> ToolCall:
     if reading.arguments is None:
-        return ToolCall(call_id, reading.name, None, clean(raw), reading.error)
+        return ToolCall(call_id, reading.name, None, clean(raw), _told(reading.error))
     return ToolCall(call_id, reading.name, reading.arguments, note=reading.note)
+
+
+def _cut(*, is_limited: bool) -> str:
+    """Why a call that the answer did not close is never run, and what the model may do instead."""
+    if is_limited:
+        return (
+            "the answer reached its token limit before the call was complete, so it was not run;"
+            " write less: smaller files or edits, one at a time"
+        )
+    return "the answer ended before the call was closed, so it was not run"
+
+
+def _told(error: str) -> str:
+    return error if "not run" in error else f"{error}. Send the call again, as valid JSON."

@@ -76,6 +76,11 @@ class RawCall:
     opening: str = _CALL
 
     @property
+    def takes_the_rest(self) -> bool:
+        """Whether nothing closes it but the end of the answer."""
+        return _ENDS[self.opening] == _TO_THE_END
+
+    @property
     def verbatim(self) -> str:
         """The text as the model wrote it, markers included."""
         closing = _ENDS[self.opening] if self.is_complete else ""

@@ -18,6 +18,7 @@ _PARAMETER = re.compile(
     r"<parameter=([^>\s]+)>\n?(.*?)\n?(?:</parameter>|(?=<parameter=)|\Z)", re.DOTALL
 )
 _DECODER = json.JSONDecoder(strict=False)
+_NAME = re.compile(r'"name"\s*:\s*"([^"\\]+)"')
 _MARKERS = re.compile(r"</?tool_call>|\[TOOL_CALLS\]|<\|python_tag\|>|<\|eot_id\|>")
 # Mistral's later notation: name[ARGS]{…}
 _NAMED = re.compile(r"\s*([A-Za-z_][\w.-]*)(?:\[CALL_ID\]\w*)?(?:\[ARGS\])?\s*(?=\{)")
@@ -82,6 +83,17 @@ def json_values(text: str) -> list[Any] | None:
         values += value if isinstance(value, list) else [value]
         rest = rest[end:].lstrip(" \t\r\n,;")
     return values
+
+
+def is_whole(text: str) -> bool:
+    """Whether a call without its closing marker is complete by its own notation."""
+    return bool(json_values(text)) or text.rstrip().endswith("</function>")
+
+
+def named_tool(text: str) -> str:
+    """The name in a call that cannot be read as a whole; empty where there is none."""
+    match = _FUNCTION.search(text) or _NAME.search(text)
+    return match[1] if match else ""
 
 
 def _named(text: str) -> list[Any] | None:

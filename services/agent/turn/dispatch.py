@@ -70,7 +70,7 @@ class Dispatcher:
 
     async def _outcome(self, call: ToolCall, tools: Mapping[str, Tool]) -> ToolOutcome:
         if call.arguments is None:
-            return ToolOutcome(f"{call.note}. Send the call again, as valid JSON.", is_error=True)
+            return ToolOutcome(call.note, is_error=True)
         tool = tools.get(call.name)
         if tool is None:
             text = f"there is no tool {call.name!r}; there are {', '.join(tools)}"

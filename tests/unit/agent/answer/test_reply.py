@@ -6,7 +6,13 @@ from hypothesis import strategies as st
 
 from services.agent.answer.reply import Reply
 from services.agent.core.history import AssistantTurn
-from services.agent.endpoints.endpoint import Finished, FinishReason, TextDelta
+from services.agent.endpoints.endpoint import (
+    CallDelta,
+    CallStarted,
+    Finished,
+    FinishReason,
+    TextDelta,
+)
 
 TOOLS = {"bash": ("command",), "read_file": ("path",)}
 LS = '{"name": "bash", "arguments": {"command": "ls"}}'
@@ -95,3 +101,72 @@ def test_any_chunking_gives_the_same_answer(pieces: list[str], is_text_format: b
 
     assert whole == answered(pieces, is_text_format=is_text_format)
     assert whole == answered(list(text), is_text_format=is_text_format)
+
+
+HALF_FILE = (
+    "<tool_call><function=write_file><parameter=path>x.py</parameter><parameter=content>line1\nlin"
+)
+
+
+def cut(events, stop: FinishReason, *, is_text_format: bool = True) -> AssistantTurn:
+    numbers = itertools.count()
+    tools = {**TOOLS, "write_file": ("path", "content")}
+    reply = Reply(tools=tools, is_text_format=is_text_format, new_id=lambda _: f"c{next(numbers)}")
+    for event in [*events, Finished(stop)]:
+        list(reply.take(event))
+    return reply.turn()
+
+
+@pytest.mark.parametrize("is_text_format", [True, False])
+@pytest.mark.parametrize("stop", [FinishReason.MAX_TOKENS, FinishReason.END])
+@pytest.mark.parametrize(
+    "text",
+    [
+        HALF_FILE,
+        f"{HALF_FILE}</parameter>",
+        '<tool_call>{"name": "bash", "arguments": {"command": "rm -rf /srv/a',
+        '<tool_call>{"name": "write_file", "arguments": {"path": "a", "content": "b"}',
+    ],
+)
+def test_a_call_that_the_answer_did_not_close_is_never_run(
+    text: str, stop: FinishReason, is_text_format: bool
+):
+    turn = cut([TextDelta(text)], stop, is_text_format=is_text_format)
+
+    (call,) = turn.calls
+    assert call.arguments is None
+    assert call.name in {"write_file", "bash"}
+    assert ("token limit" in call.note) is (stop is FinishReason.MAX_TOKENS)
+    assert "was not run" in call.note
+
+
+@pytest.mark.parametrize("text", [f"[TOOL_CALLS][{LS}]", f"<|python_tag|>{READ}"])
+def test_a_call_that_takes_the_rest_is_not_run_where_the_limit_ended_it(text: str):
+    (call,) = cut([TextDelta(text)], FinishReason.MAX_TOKENS).calls
+
+    assert call.arguments is None
+
+
+def test_a_bare_object_that_the_limit_ended_is_text():
+    assert cut([TextDelta(LS)], FinishReason.MAX_TOKENS) == AssistantTurn(LS)
+
+
+def test_a_whole_call_without_its_closing_marker_runs():
+    (call,) = cut([TextDelta(f"<tool_call>{LS}")], FinishReason.END).calls
+
+    assert call.arguments == {"command": "ls"}
+
+
+@pytest.mark.parametrize("arguments", ['{"command": "rm -rf /srv/a"}', '{"command": "rm -rf /s'])
+def test_the_last_native_call_is_not_run_where_the_limit_ended_it(arguments: str):
+    events = [
+        CallStarted(0, "a", "bash"),
+        CallDelta(0, '{"command": "ls"}'),
+        CallStarted(1, "b", "bash"),
+        CallDelta(1, arguments),
+    ]
+    first, last = cut(events, FinishReason.MAX_TOKENS).calls
+
+    assert first.arguments == {"command": "ls"}
+    assert last.arguments is None
+    assert "write less" in last.note
