@@ -69,10 +69,15 @@ asyncio.run(
 """
 
 
+def children(pid: int) -> list[str]:
+    return Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+
+
 async def test_a_command_and_its_children_end_with_an_agent_that_is_killed(tmp_path: Path):
     agent = await asyncio.create_subprocess_exec(sys.executable, "-c", KILLED, str(tmp_path))
     async with asyncio.timeout(20):
-        while not (tmp_path / "pids").exists():
+        # the command and its guard, which starts a moment later
+        while not ((tmp_path / "pids").exists() and len(children(agent.pid)) > 1):
             await asyncio.sleep(0.01)
 
         agent.kill()
