@@ -40,7 +40,7 @@ def chat(turns: int) -> conversation.Chat:
 async def main() -> None:
     """Prints a line of Markdown for each length."""
     faults = Faults(CollectorRegistry(), "neuron")
-    renderers = Renderers(TemplateLimits(), faults)
+    renderers = Renderers(TemplateLimits(), constraint_seconds=5.0, faults=faults)
     template = ChatTemplate(_CHATML, control_tokens=_TOKENS, variables=_VARIABLES)
     renderer = await renderers.start([TemplateSource(_CHATML, _TOKENS, _VARIABLES)], "bench")
     print("| turns | in process, µs | by the child, µs | of these in the daemon, CPU µs |")

@@ -83,6 +83,7 @@ class NeuronSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
         memory_budget_bytes: most that all models together may hold on each device; unset is
             all that the device has.
         templates: limits of chat templates.
+        constraint_seconds: longest time to compile a request's schema, pattern or grammar.
         workers: limits of worker processes.
     """
 
@@ -111,6 +112,7 @@ class NeuronSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
     reserved_memory_bytes: Bytes = 0
     memory_budget_bytes: PositiveBytes | None = None
     templates: TemplateLimits = TemplateLimits()
+    constraint_seconds: Seconds = 5.0
     workers: WorkerLimits = WorkerLimits()
 
     @property

@@ -222,7 +222,9 @@ def _build(
         devices=lambda: board.devices,
         measure=measure,
     )
-    renderers = Renderers(settings.templates, faults)
+    renderers = Renderers(
+        settings.templates, constraint_seconds=settings.constraint_seconds, faults=faults
+    )
     worker_loads = WorkerLoads(instances=instances, assignments=assignments, renderers=renderers)
     recovery = Recovery(
         instances=instances,

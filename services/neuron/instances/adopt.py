@@ -62,21 +62,22 @@ async def adopt(instance: Instance, loaded: Loaded, link: WorkerLink, renderers:
     markers = reasoning_markers(spec.reasoning_format, source + for_tools)
     style = tool_format(spec.tool_format, for_tools or source)
     instance.style = ChatStyle(markers, style, info.control_tokens)
-    if source and not info.embedding_size:
+    if not info.embedding_size:
         shows_tools = instance.style.tool_format != GENERIC
-        texts = [source, for_tools] if for_tools else [source]
+        texts = [text for text in (source, for_tools) if text] if source else []
         templates = tuple(_template(text, info, shows_tools=shows_tools) for text in texts)
-        await _start_rendering(instance, templates, renderers)
+        # where its worker died, and nothing else, all that renders is there
+        if instance.renderer is None or instance.templates != templates:
+            if instance.renderer is not None:
+                instance.renderer.close()
+            instance.templates = templates
+            await _start_rendering(instance, templates, renderers)
     await _learn_closing(instance, link)
 
 
 async def _start_rendering(
     instance: Instance, templates: tuple[TemplateSource, ...], renderers: Renderers
 ) -> None:
-    if instance.renderer is not None:
-        if instance.renderer.templates == templates:  # its worker died, and nothing else
-            return
-        instance.renderer.close()
     instance.renderer = instance.template_error = None
     try:
         instance.renderer = await renderers.start(templates, instance.model)
@@ -84,9 +85,9 @@ async def _start_rendering(
         # the operator's own: better told now than at the first chat
         if instance.spec.chat_template or error.reason is not Reason.TEMPLATE_FAILED:
             raise
-        instance.template_error = error
-        if len(templates) > 1:  # chats without tools may do
-            await _start_rendering(instance, templates[:1], renderers)
+        # chats without tools may do, and what needs no template does
+        await _start_rendering(instance, templates[:1] if len(templates) > 1 else (), renderers)
+        instance.template_error = instance.template_error or error
 
 
 async def _learn_closing(instance: Instance, link: WorkerLink) -> None:

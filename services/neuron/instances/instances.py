@@ -18,6 +18,7 @@ from services.neuron.chat.segments import ControlTokens
 from services.neuron.chat.thinking_budget import Closing
 from services.neuron.chat.tool_calls.formats import GENERIC
 from services.neuron.engine_api.model import LoadPlan, ModelInfo, ModelStats
+from services.neuron.rendering.frames import TemplateSource
 from services.neuron.rendering.renderer import Renderer
 from services.neuron.supervisor.link import WorkerLink
 from services.neuron.supervisor.listener import WorkerKey
@@ -73,8 +74,9 @@ class Instance:
         stats: how busy it is, as its worker said last.
         link: its worker's process, while there is one.
         control_tokens: the model's, to be found in raw prompts.
-        renderer: of its chat templates: the first for chats, a second for chats with tools where
-            the model has one; None where it has none.
+        templates: its chat templates as its files or the load have them.
+        renderer: of its chat templates, if it has any: the first for chats, a second for chats
+            with tools where it has one. None before it is loaded, and for what makes vectors.
         template_error: why the template cannot be used, if it cannot.
         style: how it marks its reasoning and writes tool calls.
         closing: what ends its reasoning; None where it does not reason.
@@ -95,6 +97,7 @@ class Instance:
     stats: ModelStats = dataclasses.field(default_factory=ModelStats)
     link: WorkerLink | None = None
     control_tokens: ControlTokens = dataclasses.field(default_factory=lambda: ControlTokens(()))
+    templates: tuple[TemplateSource, ...] = ()
     renderer: Renderer | None = None
     template_error: FleetError | None = None
     style: ChatStyle = dataclasses.field(default_factory=lambda: ChatStyle(None, GENERIC))

@@ -156,7 +156,7 @@ def _capabilities(instance: Instance) -> list[model.Capability.ValueType]:
     if info.embedding_size:
         return capabilities(is_embedder=True)
     made = [model.CAPABILITY_COMPLETION]
-    if instance.renderer is not None:
+    if instance.renderer is not None and instance.renderer.templates:
         made.append(model.CAPABILITY_CHAT)
         # a template that knows no tools is helped out, see chat.tool_calls.generic
         made.append(model.CAPABILITY_TOOLS)

@@ -1,1 +1,1 @@
-"""Chat templates, run where they can be ended: in a process beside the daemon."""
+"""Chat templates and clients' constraints, run where they can be ended: beside the daemon."""

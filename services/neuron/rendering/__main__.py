@@ -9,17 +9,20 @@ import socket
 from collections.abc import Iterator, Sequence
 
 from cortex.v1 import conversation_pb2 as conversation
-from services.backplane.errors import FleetError, Reason
+from services.backplane.errors import FleetError
 from services.backplane.process.parent_death import die_with_parent
 from services.neuron.chat.json_values import well_formed
 from services.neuron.chat.template import ChatTemplate, TemplateOverrunError
 from services.neuron.engine_api.events import trace
 from services.neuron.engine_api.frames import HEADER, MAX_FRAME_BYTES
+from services.neuron.rendering.checking import check
 from services.neuron.rendering.frames import (
     QUESTIONS,
     Answer,
     Broken,
+    Check,
     Done,
+    Overrun,
     Ping,
     Prepare,
     Question,
@@ -59,6 +62,9 @@ class _Templates:
         match question:
             case Ping():
                 return Done()
+            case Check():
+                check(question.constraint, question.vocabulary_size)
+                return Done()
             case Prepare(templates=sources):
                 self._compiled = [_compiled(each) for each in sources]
                 return Done()
@@ -75,10 +81,10 @@ def _answered(templates: _Templates, question: Question) -> bytes:
     except FleetError as error:
         return pack(Refused(error.reason.value, well_formed(error.message), error.field))
     except (MemoryError, TemplateOverrunError):
-        return pack(_overrun())
+        return pack(Overrun())
     except Exception as error:  # noqa: BLE001 - the daemon logs it
         return pack(Broken(trace(error)))
-    return body if len(body) <= MAX_FRAME_BYTES else pack(_overrun())
+    return body if len(body) <= MAX_FRAME_BYTES else pack(Overrun())
 
 
 def _questions(daemon: socket.socket) -> Iterator[Question]:
@@ -94,11 +100,6 @@ def _compiled(given: TemplateSource) -> ChatTemplate:
         variables=given.variables,
         shows_tools=given.shows_tools,
     )
-
-
-def _overrun() -> Refused:
-    told = "The model's chat template writes more than fits into memory."
-    return Refused(Reason.TEMPLATE_FAILED.value, told)
 
 
 if __name__ == "__main__":

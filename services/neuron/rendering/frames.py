@@ -11,7 +11,7 @@ import msgspec
 
 from services.neuron.chat.template import Rendered
 from services.neuron.engine_api.frames import HEADER
-from services.neuron.engine_api.task import Value
+from services.neuron.engine_api.task import Constraint, Value
 
 
 class TemplateSource(Value, frozen=True):
@@ -25,6 +25,16 @@ class TemplateSource(Value, frozen=True):
 
 class Ping(Value, frozen=True, tag="ping"):
     """Are you there? Answered by Done."""
+
+
+class Check(Value, frozen=True, tag="check"):
+    """Compile a constraint. Answered by Done, whether it can be enforced or not.
+
+    What is asked is only whether it ends: the worker's own vocabulary has the last word.
+    """
+
+    constraint: Constraint
+    vocabulary_size: int
 
 
 class Prepare(Value, frozen=True, tag="prepare"):
@@ -65,14 +75,18 @@ class Refused(Value, frozen=True, tag="refused"):
     field: str | None = None
 
 
+class Overrun(Value, frozen=True, tag="overrun"):
+    """It takes more memory, or writes more, than it may."""
+
+
 class Broken(Value, frozen=True, tag="broken"):
     """An exception that nobody foresaw, its traceback without local variables."""
 
     trace: str
 
 
-Question = Ping | Prepare | Render
-Answer = Done | RenderedChat | Refused | Broken
+Question = Ping | Prepare | Render | Check
+Answer = Done | RenderedChat | Refused | Overrun | Broken
 
 _ENCODER: Final = msgspec.msgpack.Encoder()
 QUESTIONS: Final = msgspec.msgpack.Decoder(Question)

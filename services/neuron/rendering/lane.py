@@ -13,7 +13,7 @@ import structlog
 from services.backplane.errors import FleetError, Reason
 from services.backplane.process.faults import Faults
 from services.backplane.timeouts import timeout
-from services.neuron.rendering.frames import Answer, Broken, Ping, Refused, pack
+from services.neuron.rendering.frames import Answer, Broken, Overrun, Ping, Refused, pack
 from services.neuron.rendering.process import LostError, RenderProcess
 from services.neuron.settings import TemplateLimits
 
@@ -27,16 +27,38 @@ log = structlog.get_logger()
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
+class Blame:
+    """Who is named where a limit is exceeded.
+
+    Attributes:
+        subject: in words, as the beginning of a sentence.
+        reason: of the error.
+        field: that is to blame.
+    """
+
+    subject: str
+    reason: Reason
+    field: str | None = None
+
+    def error(self, predicate: str) -> FleetError:
+        """The error for what the subject did."""
+        return FleetError(self.reason, f"{self.subject} {predicate}", field=self.field)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
 class _Job:
     question: bytes
     answer: asyncio.Future[Answer]
 
 
 class Lane:
-    """One process at a time, and what waits for it: 1,024 renders at most, a minute at most."""
+    """One process at a time, and what waits for it: 1,024 questions at most, a minute at most."""
 
-    def __init__(self, prepare: bytes, limits: TemplateLimits, faults: Faults, model: str) -> None:
+    def __init__(
+        self, prepare: bytes, *, limits: TemplateLimits, blame: Blame, faults: Faults, model: str
+    ) -> None:
         self._prepare = prepare
+        self._blame = blame
         self._limits = limits
         self._faults = faults
         self._model = model
@@ -67,7 +89,7 @@ class Lane:
         if self._is_closed:
             raise _gone()
         if len(self._jobs) >= _MOST_WAITING:
-            told = "Too many chats wait to be rendered."
+            told = "Too many requests wait to be prepared."
             raise FleetError(Reason.QUEUE_FULL, told, retry_after_seconds=1.0)
         if self._life is None:
             self._life = asyncio.create_task(self._run(), name=f"render-{self._model}")
@@ -78,7 +100,7 @@ class Lane:
             async with timeout(_WAIT_SECONDS):
                 return await job.answer
         except TimeoutError as error:
-            told = "The chat waited too long for those before it to be rendered."
+            told = "The request waited too long for those before it to be prepared."
             raise FleetError(Reason.QUEUE_TIMEOUT, told) from error
 
     def close(self) -> None:
@@ -128,13 +150,12 @@ class Lane:
                 return self._accepted(await process.ask(question, self._limits.seconds))
             except TimeoutError as error:
                 await self._drop()
-                raise _late(self._limits.seconds) from error
+                raise self._late() from error
             except LostError:
                 await self._drop()
                 if self._is_closed:
                     raise _gone() from None
-        told = "The process that renders the model's chat template died of this chat."
-        raise FleetError(Reason.TEMPLATE_FAILED, told)
+        raise self._blame.error("ended the process that it ran in, twice.")
 
     async def _restart(self) -> None:
         """Has a process ready again; where it cannot be, the next question tries."""
@@ -154,17 +175,16 @@ class Lane:
             self._accepted(await process.ask(PING, _START_SECONDS))
         except (TimeoutError, LostError, OSError) as error:
             await self._drop()
-            told = "The process that renders the model's chat template cannot be started."
+            told = "The process that prepares requests cannot be started."
             raise FleetError(Reason.LOAD_FAILED, told) from error
         try:
             self._accepted(await process.ask(self._prepare, self._limits.seconds))
         except TimeoutError as error:
             await self._drop()
-            raise _late(self._limits.seconds) from error
+            raise self._late() from error
         except LostError as error:
             await self._drop()
-            told = "The model's chat template ends the process that compiles it."
-            raise FleetError(Reason.TEMPLATE_FAILED, told) from error
+            raise self._blame.error("ended the process that it ran in.") from error
         except FleetError:
             await self._drop()
             raise
@@ -181,11 +201,16 @@ class Lane:
         match answer:
             case Refused(reason=reason, message=message, field=field):
                 raise FleetError(Reason(reason), message, field=field)
+            case Overrun():
+                raise self._blame.error("takes more memory than it may.")
             case Broken(trace=trace):
                 self._faults.note_remote("render", trace, model=self._model)
                 raise FleetError(Reason.INTERNAL, "The service failed; its log says why.")
             case _:
                 return answer
+
+    def _late(self) -> FleetError:
+        return self._blame.error(f"took more than {self._limits.seconds:g} s; it was ended.")
 
 
 def _settle(job: _Job, result: Answer | FleetError) -> None:
@@ -195,13 +220,6 @@ def _settle(job: _Job, result: Answer | FleetError) -> None:
         job.answer.set_exception(result)
     else:
         job.answer.set_result(result)
-
-
-def _late(seconds: float) -> FleetError:
-    return FleetError(
-        Reason.TEMPLATE_FAILED,
-        f"The model's chat template took more than {seconds:g} s; it was ended.",
-    )
 
 
 def _gone() -> FleetError:

@@ -1,32 +1,48 @@
-"""Renders chats by a model's own templates, in processes that can be ended.
+"""Runs what others wrote in processes that can be ended: a model's templates, clients' constraints.
 
 A template is foreign code: it may run for ever or fill the memory. So every model with one has a
 process that holds it compiled, kept ready; a second one, started at the first need, takes what is
 large, so that short chats do not wait behind it. A render that exceeds its limits fails its own
-request, and its process is replaced; what waits for the process goes to the next one.
+request, and its process is replaced; what waits for the process goes to the next one. A schema, a
+pattern or a grammar is tried in a third process, started at the first need too, before an engine
+compiles it: some take llguidance minutes, which nothing in a worker can cut short.
 """
 
 from __future__ import annotations
 
 import asyncio
+import collections
 from collections.abc import Mapping, Sequence
-from typing import Any, Final
+from typing import Any, Final, TypedDict
+
+import msgspec
 
 from cortex.v1 import conversation_pb2 as conversation
+from services.backplane.errors import Reason
 from services.backplane.process.faults import Faults
 from services.neuron.chat.messages import image_data
 from services.neuron.chat.template import Rendered
+from services.neuron.engine_api.task import Constraint
 from services.neuron.rendering.frames import (
+    Check,
     Prepare,
     Render,
     RenderedChat,
     TemplateSource,
     pack,
 )
-from services.neuron.rendering.lane import PING, Lane
+from services.neuron.rendering.lane import PING, Blame, Lane
 from services.neuron.settings import TemplateLimits
 
 _LARGE_BYTES: Final = 64 << 10
+_MOST_CHECKED: Final = 256
+_TEMPLATE: Final = Blame("The model's chat template", Reason.TEMPLATE_FAILED)
+_CONSTRAINT: Final = Blame("The schema, pattern or grammar", Reason.BAD_CONSTRAINT, "constraint")
+
+
+class _Rest(TypedDict):
+    faults: Faults
+    model: str
 
 
 class Renderer:
@@ -37,22 +53,29 @@ class Renderer:
         templates: Sequence[TemplateSource],
         *,
         limits: TemplateLimits,
+        constraint_seconds: float,
         faults: Faults,
         model: str,
     ) -> None:
         self.templates = tuple(templates)
         self._faults = faults
         prepare = pack(Prepare(self.templates))
-        self._short = Lane(prepare, limits, faults, model)
-        self._large = Lane(prepare, limits, faults, model)
+        rest: _Rest = {"faults": faults, "model": model}
+        self._short = Lane(prepare, limits=limits, blame=_TEMPLATE, **rest)
+        self._large = Lane(prepare, limits=limits, blame=_TEMPLATE, **rest)
+        shorter = msgspec.structs.replace(limits, seconds=constraint_seconds)
+        self._constraints = Lane(PING, limits=shorter, blame=_CONSTRAINT, **rest)
+        self._lanes = (self._short, self._large, self._constraints)
+        self._checked: collections.OrderedDict[bytes, None] = collections.OrderedDict()
 
     async def open(self) -> None:
-        """Has the templates compiled, and keeps a process ready.
+        """Has the templates compiled, and keeps a process ready, where there are any.
 
         Raises:
             FleetError: TEMPLATE_FAILED, they cannot be; LOAD_FAILED, there is no process.
         """
-        await self._short.ask(PING)
+        if self.templates:
+            await self._short.ask(PING)
 
     async def render(
         self, chat: conversation.Chat, variables: Mapping[str, Any], *, template: int = 0
@@ -74,32 +97,52 @@ class Renderer:
         assert isinstance(answer, RenderedChat)
         return answer.rendered
 
+    async def check(self, constraint: Constraint, vocabulary_size: int) -> None:
+        """Sees that a constraint can be compiled in bounded time; the worker says if it is good.
+
+        The last 256 are known, so that the tools of an agent are tried once.
+
+        Raises:
+            FleetError: BAD_CONSTRAINT, it exceeds its limits; QUEUE_FULL, QUEUE_TIMEOUT;
+                INSTANCE_GONE, the model was unloaded.
+        """
+        digest = constraint.digest
+        if digest not in self._checked:
+            await self._constraints.ask(pack(Check(constraint, vocabulary_size)))
+        self._checked[digest] = None
+        self._checked.move_to_end(digest)
+        if len(self._checked) > _MOST_CHECKED:
+            self._checked.popitem(last=False)
+
     @property
     def pids(self) -> list[int]:
         """Ids of the processes that run now."""
-        return [pid for lane in (self._short, self._large) if (pid := lane.pid) is not None]
+        return [pid for lane in self._lanes if (pid := lane.pid) is not None]
 
     def close(self) -> None:
         """Ends the processes; what waits fails."""
-        self._short.close()
-        self._large.close()
+        for lane in self._lanes:
+            lane.close()
 
     @property
     def is_over(self) -> bool:
         """True if nothing is left after `close`."""
-        return self._short.is_over and self._large.is_over
+        return all(lane.is_over for lane in self._lanes)
 
     async def ended(self) -> None:
         """Returns once nothing is left after `close`."""
-        await self._short.ended()
-        await self._large.ended()
+        for lane in self._lanes:
+            await lane.ended()
 
 
 class Renderers:
     """Those of all models of a neuron."""
 
-    def __init__(self, limits: TemplateLimits, faults: Faults) -> None:
+    def __init__(
+        self, limits: TemplateLimits, *, constraint_seconds: float, faults: Faults
+    ) -> None:
         self._limits = limits
+        self._constraint_seconds = constraint_seconds
         self._faults = faults
         self._started: set[Renderer] = set()
 
@@ -109,7 +152,13 @@ class Renderers:
         Raises:
             FleetError: as `Renderer.open`.
         """
-        made = Renderer(templates, limits=self._limits, faults=self._faults, model=model)
+        made = Renderer(
+            templates,
+            limits=self._limits,
+            constraint_seconds=self._constraint_seconds,
+            faults=self._faults,
+            model=model,
+        )
         self._started = {each for each in self._started if not each.is_over} | {made}
         try:
             await made.open()

@@ -58,8 +58,12 @@ async def compose(instance: Instance, request: generation.GenerateRequest) -> Co
     if request.WhichOneof("prompt") == "chat":
         rendered = await render(instance, request.chat, request.reasoning)
     if request.ByteSize() > _LARGE_BYTES:
-        return await asyncio.to_thread(_composed, instance, info, request, rendered)
-    return _composed(instance, info, request, rendered)
+        composed = await asyncio.to_thread(_composed, instance, info, request, rendered)
+    else:
+        composed = _composed(instance, info, request, rendered)
+    if composed.constraint is not None and instance.renderer is not None:
+        await instance.renderer.check(composed.constraint, info.vocabulary_size)
+    return composed
 
 
 def _composed(
@@ -101,7 +105,7 @@ async def render(
         FleetError: TEMPLATE_FAILED, WRONG_MODALITY, BAD_REQUEST; what `Renderer.render` raises.
     """
     renderer = instance.renderer
-    if renderer is None:
+    if renderer is None or not renderer.templates:
         raise instance.template_error or FleetError(
             Reason.TEMPLATE_FAILED, f"{instance.model} has no chat template; it completes text."
         )

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import pathlib
 import signal
 import sys
 from collections.abc import AsyncGenerator
+from string import ascii_lowercase
 from typing import Any
 
 import pytest
@@ -36,7 +38,7 @@ HOSTILE = """
 @pytest.fixture
 async def host(tmp_path: pathlib.Path) -> AsyncGenerator[NeuronHost]:
     limits = TemplateLimits(seconds=1.0, memory_bytes=1 << 30)
-    async with running_neuron(tmp_path, templates=limits) as host:
+    async with running_neuron(tmp_path, templates=limits, constraint_seconds=1.0) as host:
         host.script("bystander", words=WORDS, is_endless=True)
         host.script("hostile", words=WORDS, is_endless=True, chat_template=HOSTILE)
         await host.load("bystander")
@@ -118,6 +120,28 @@ async def test_a_template_that_cannot_be_compiled_within_its_limits_takes_no_cha
     assert error.reason is Reason.TEMPLATE_FAILED
     text = generation.GenerateRequest(model="folded", text="hi", stop=SHORT)
     assert [event async for event in host.stub.Generate(text)]
+
+
+async def test_a_schema_that_takes_too_long_to_compile_fails_its_own_request_alone(host):
+    # each pattern doubles what llguidance looks through to see whether all can hold at once
+    patterns = [{"type": "string", "pattern": f".*{letter}.*"} for letter in ascii_lowercase[:20]]
+    endless = generation.OutputConstraint(json_schema=json.dumps({"allOf": patterns}))
+    simple = generation.OutputConstraint(regex="(la|li)+")
+    async with session_of(host) as session:
+        bystander = session.start(chat(model="bystander"), credit=1)
+        for _ in range(2):
+            start = session.start(chat(model="bystander", constraint=endless))
+            victim = asyncio.create_task(answer(start))
+            for _ in range(5):
+                bystander.grant(1)
+                await next_text(bystander)
+            assert not victim.done()
+            failed = await victim
+            assert failed.error is not None
+            assert failed.error.reason is Reason.BAD_CONSTRAINT
+            assert failed.error.field == "constraint"
+        plain = chat(model="bystander", constraint=simple, stop=SHORT)
+        assert (await answer(session.start(plain))).error is None
 
 
 async def test_a_process_that_is_killed_comes_back_by_itself(host):

@@ -79,9 +79,7 @@ class ConstraintCompiler:
         self._tokenizer: llguidance.LLTokenizer | None = None
         self._unusable = ""
         self._lock = threading.Lock()
-        self._kept: collections.OrderedDict[Constraint, llguidance.LLMatcher] = (
-            collections.OrderedDict()
-        )
+        self._kept: collections.OrderedDict[bytes, llguidance.LLMatcher] = collections.OrderedDict()
         try:
             with _panics_told():
                 self._tokenizer = llguidance.LLTokenizer(
@@ -96,14 +94,15 @@ class ConstraintCompiler:
         Raises:
             BadConstraintError: the schema, regex or grammar is not valid or not supported.
         """
+        digest = constraint.digest
         with self._lock:
-            matcher = self._kept.get(constraint)
+            matcher = self._kept.get(digest)
             if matcher is not None:
-                self._kept.move_to_end(constraint)
+                self._kept.move_to_end(digest)
         if matcher is None:
             matcher = self._compiled(constraint)
             with self._lock:
-                self._kept[constraint] = matcher
+                self._kept[digest] = matcher
                 if len(self._kept) > _MOST_KEPT:
                     self._kept.popitem(last=False)
         assert self._tokenizer is not None
