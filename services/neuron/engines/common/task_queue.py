@@ -80,7 +80,7 @@ class TaskQueue(Generic[Item]):
 
     def peek(self, running: Iterable[Task]) -> Waiting[Item] | None:
         """What `pop` would give, or None."""
-        return self._queue.peek(with_batch=self._may_take_batch(running))
+        return self._queue.peek(with_batch=self.may_take_batch(running))
 
     def pop(self, running: Iterable[Task]) -> Waiting[Item] | None:
         """Takes the next item out, or None where nobody may go.
@@ -90,7 +90,7 @@ class TaskQueue(Generic[Item]):
         Args:
             running: the tasks that have a place now.
         """
-        waiting = self._queue.pop(with_batch=self._may_take_batch(running))
+        waiting = self._queue.pop(with_batch=self.may_take_batch(running))
         self._has_moved |= waiting is not None
         return waiting
 
@@ -122,7 +122,8 @@ class TaskQueue(Generic[Item]):
         """Counts a task that ran so long and ended well; waiting times are estimated from these."""
         self._pace.note(seconds)
 
-    def _may_take_batch(self, running: Iterable[Task]) -> bool:
+    def may_take_batch(self, running: Iterable[Task]) -> bool:
+        """True if batch work may have one more place, beside these."""
         batch = sum(task.work_class is WorkClass.BATCH for task in running)
         return batch < self._most_batch
 

@@ -91,6 +91,26 @@ class Context:
         if self._memory is not None:
             self._library.memory_seq_cp(self._memory, source, target, _ALL, _ALL)
 
+    def save(self, sequence: int, *, most_bytes: int) -> bytes | None:
+        """A copy of a sequence; None where it would be larger, or cannot be made."""
+        wanted: int = self._library.state_seq_get_size(self._context, sequence)
+        if not 0 < wanted <= most_bytes:
+            return None
+        buffer = ctypes.create_string_buffer(wanted)
+        written: int = self._library.state_seq_get_data(
+            self._context, ctypes.addressof(buffer), wanted, sequence
+        )
+        return buffer.raw if written == wanted else None
+
+    def restore(self, sequence: int, state: bytes) -> bool:
+        """Makes a sequence what it was when it was saved; False, and empty, where that failed."""
+        self.cut(sequence, 0)
+        read: int = self._library.state_seq_set_data(self._context, state, len(state), sequence)
+        if read != len(state):
+            self.cut(sequence, 0)
+            return False
+        return True
+
     def clear(self) -> None:
         """Forgets every sequence."""
         if self._memory is not None:

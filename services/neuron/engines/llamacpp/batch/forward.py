@@ -6,6 +6,7 @@ from collections.abc import Collection
 
 from services.neuron.engine_api.events import Event, crashed
 from services.neuron.engine_api.model import EnginePoisoned
+from services.neuron.engine_api.task import WorkClass
 from services.neuron.engines.llamacpp.batch.batch import TokenBatch
 from services.neuron.engines.llamacpp.batch.context import Context
 from services.neuron.engines.llamacpp.batch.prefill import shares
@@ -77,14 +78,23 @@ class Forward:
             self._context.cut(stream.slot.index, len(stream.slot.tokens))
 
     def _counts(self, running: Collection[Stream]) -> list[tuple[Stream, int]]:
-        prompts = {s.slot.index: s.readable for s in running if s.is_prefilling}
-        granted = shares(prompts, budget=self._prefill_tokens)
+        granted = self._prefill_shares(running)
         # llama.cpp takes neighbouring sequences through the model together only in this order.
         ordered = sorted(running, key=lambda stream: stream.slot.index)
         counts = [
             (s, granted.get(s.slot.index, 0) if s.is_prefilling else s.readable) for s in ordered
         ]
         return [(stream, count) for stream, count in counts if count > 0]
+
+    def _prefill_shares(self, running: Collection[Stream]) -> dict[int, int]:
+        """Tokens of prompts to read, by slot: batch prompts get an eighth and what is left."""
+        reading = [stream for stream in running if stream.is_prefilling]
+        batch = {s.slot.index: s.readable for s in reading if s.task.work_class is WorkClass.BATCH}
+        others = {s.slot.index: s.readable for s in reading if s.slot.index not in batch}
+        reserved = self._prefill_tokens // 8 if batch else 0
+        granted = shares(others, budget=self._prefill_tokens - reserved)
+        left = self._prefill_tokens - sum(granted.values())
+        return granted | shares(batch, budget=left)
 
     def _add(self, stream: Stream, count: int) -> int:
         position = len(stream.slot.tokens)

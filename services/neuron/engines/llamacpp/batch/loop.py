@@ -10,7 +10,7 @@ from typing_extensions import override
 from services.neuron.engine_api.engine import Interruptible
 from services.neuron.engine_api.events import crashed
 from services.neuron.engine_api.model import EnginePoisoned, ModelInfo, ModelStats
-from services.neuron.engine_api.task import Constraint, Task
+from services.neuron.engine_api.task import Constraint, Task, WorkClass
 from services.neuron.engines.common.admission import Waiting
 from services.neuron.engines.common.constraint import ConstraintCompiler
 from services.neuron.engines.common.task_checks import start_constraint
@@ -23,6 +23,7 @@ from services.neuron.engines.llamacpp.batch.intake import Prepared, prepare
 from services.neuron.engines.llamacpp.batch.sampling import Sampler
 from services.neuron.engines.llamacpp.batch.slots import CacheSlot, place
 from services.neuron.engines.llamacpp.batch.streams import Stream
+from services.neuron.engines.llamacpp.batch.suspension import Suspension
 from services.neuron.engines.llamacpp.library.library import Library
 from services.neuron.engines.llamacpp.model.tokeniser import GgufTokeniser
 
@@ -55,13 +56,14 @@ class Loop(GeneratingModel[Prepared], Interruptible):
             pieces=tokeniser.pieces,
         )
         self._running: dict[int, Stream] = {}
+        self._suspension = Suspension(context, places=info.max_sequences)
         self._turns = 0
 
     @override
     def cancel(self, task_id: int) -> None:
         if self._queue.remove(task_id):
             return
-        stream = self._running.get(task_id)
+        stream = self._stream(task_id)
         if stream is not None:
             self._release(stream)
 
@@ -75,7 +77,7 @@ class Loop(GeneratingModel[Prepared], Interruptible):
 
     @override
     def credit(self, task_id: int, tokens: int) -> None:
-        stream = self._running.get(task_id)
+        stream = self._stream(task_id)
         if stream is not None:
             stream.transcript.add_credit(tokens)
             return
@@ -88,21 +90,20 @@ class Loop(GeneratingModel[Prepared], Interruptible):
     def has_work(self) -> bool:
         if self._events or any(stream.readable for stream in self._running.values()):
             return True
-        has_place = len(self._running) < len(self._slots)
-        return has_place and self._queue.peek(self._tasks()) is not None
+        return self._may_resume() or self._next_waiting() is not None
 
     @override
     def stats(self) -> ModelStats:
         return ModelStats(
             active=len(self._running),
-            queued=len(self._queue),
+            queued=len(self._queue) + len(self._suspension),
             cache_tokens_used=sum(len(slot.tokens) for slot in self._slots if slot.is_busy),
             steps=self._forward.steps,
         )
 
     @override
     def close(self) -> None:
-        for stream in list(self._running.values()):
+        for stream in [*self._running.values(), *self._suspension]:
             self._release(stream)
         self._context.close()
 
@@ -112,16 +113,66 @@ class Loop(GeneratingModel[Prepared], Interruptible):
 
     @override
     def _admit(self, now: float) -> None:
-        while len(self._running) < len(self._slots):
-            waiting = self._queue.pop(self._tasks())
+        """Gives places to what waits.
+
+        1. A suspended stream that is due goes first; else it goes before other batch work only.
+        2. Where no place is free, a batch stream is suspended for what is not batch work.
+        """
+        while True:
+            if self._may_resume():
+                self._resume()
+                continue
+            waiting = self._next_waiting()
             if waiting is None:
-                break
+                return
+            if len(self._running) == len(self._slots) and not self._make_place():
+                return
+            popped = self._queue.pop(self._tasks())
+            assert popped is not None
+            self._suspension.note_admission()
             try:
-                self._start(waiting, now)
+                self._start(popped, now)
             except (EnginePoisoned, KeyboardInterrupt, SystemExit):
                 raise
             except BaseException as error:  # noqa: BLE001 - it ends this task alone
-                self._events.append(crashed(waiting.key, error))
+                self._events.append(crashed(popped.key, error))
+
+    def _may_resume(self) -> bool:
+        """A suspended stream would get a place now."""
+        if not len(self._suspension) or len(self._running) == len(self._slots):
+            return False
+        waiting = self._queue.peek(self._tasks())
+        if self._suspension.is_due or waiting is None:
+            return self._queue.may_take_batch(self._tasks())
+        return waiting.work_class is WorkClass.BATCH
+
+    def _next_waiting(self) -> Waiting[Prepared] | None:
+        """Who would get a place now, if need be another's."""
+        waiting = self._queue.peek(self._tasks())
+        if waiting is None or len(self._running) < len(self._slots):
+            return waiting
+        is_batch = waiting.work_class is WorkClass.BATCH
+        victim = None if is_batch else self._suspension.victim(self._running.values())
+        return None if victim is None else waiting
+
+    def _make_place(self) -> bool:
+        victim = self._suspension.victim(self._running.values())
+        if victim is None or not self._suspension.suspend(victim):
+            return False
+        del self._running[victim.task.task_id]
+        return True
+
+    def _resume(self) -> None:
+        free = [slot for slot in self._slots if not slot.is_busy]
+        slot = min(free, key=lambda slot: (bool(slot.tokens), slot.used_at))
+        self._turns += 1
+        slot.is_busy, slot.used_at = True, self._turns
+        stream, is_back = self._suspension.resume(slot)
+        self._running[stream.task.task_id] = stream
+        if not is_back:
+            error = RuntimeError("Its cache could not be brought back.")
+            self._events.append(crashed(stream.task.task_id, error))
+            self._release(stream)
 
     @override
     def _run_step(self) -> None:
@@ -150,6 +201,10 @@ class Loop(GeneratingModel[Prepared], Interruptible):
         )
         self._running[task.task_id] = stream
         self._events.append(stream.started)
+
+    def _stream(self, task_id: int) -> Stream | None:
+        """The stream of a task that was admitted, or None."""
+        return self._running.get(task_id) or self._suspension.find(task_id)
 
     def _tasks(self) -> Iterator[Task]:
         return (stream.task for stream in self._running.values())
@@ -185,6 +240,7 @@ class Loop(GeneratingModel[Prepared], Interruptible):
 
     def _release(self, stream: Stream) -> None:
         """Ends a run; what its slot holds stays, for prompts that begin alike."""
-        del self._running[stream.task.task_id]
-        stream.slot.is_busy = False
+        if self._running.pop(stream.task.task_id, None) is not None:
+            stream.slot.is_busy = False
+        self._suspension.forget(stream)
         stream.close()

@@ -63,6 +63,11 @@ class Stream:
         self._prompt_logprobs: list[TokenLogprob] = []
 
     @property
+    def cached_tokens(self) -> int:
+        """How many tokens its first slot held when it began."""
+        return self._cached
+
+    @property
     def readable(self) -> int:
         """How many tokens may be read now: the last one only with credit, for it brings another."""
         is_held = self.transcript.reason is None and not self.transcript.has_credit

@@ -41,6 +41,8 @@ _LONG: Final[Mapping[str, _Signature]] = MappingProxyType(
         "init_from_model": (pointer, (pointer, ContextParams)),
         "free": (None, (pointer,)),
         "decode": (i32, (pointer, Batch)),
+        "state_seq_get_data": (size, (pointer, pointer, size, i32)),
+        "state_seq_set_data": (size, (pointer, _text, size, i32)),
         "tokenize": (i32, (pointer, _text, i32, ctypes.POINTER(i32), i32, boolean, boolean)),
     }
 )
@@ -74,6 +76,7 @@ _SHORT: Final[Mapping[str, _Signature]] = MappingProxyType(
         "memory_seq_rm": (boolean, (pointer, i32, i32, i32)),
         "memory_seq_cp": (None, (pointer, i32, i32, i32, i32)),
         "memory_clear": (None, (pointer, boolean)),
+        "state_seq_get_size": (size, (pointer, i32)),
         "get_logits_ith": (pointer, (pointer, i32)),
         "get_embeddings_seq": (pointer, (pointer, i32)),
         "sampler_chain_init": (pointer, (boolean,)),
