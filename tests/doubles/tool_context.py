@@ -36,6 +36,7 @@ def context(cwd: Path, editor: Any = None, **changes: Any) -> ToolContext:
         "environment": dict(os.environ),
         "output_bytes": 4096,
         "bash_seconds": 30.0,
+        "keep": lambda *_: None,
         "mode": lambda: Mode.DEFAULT,
         "set_mode": progress,
         "choose": progress,

@@ -14,11 +14,13 @@ from typing import Any
 import structlog
 
 from services.agent.core.editor import Editor
-from services.agent.core.history import Turn, call_ids
+from services.agent.core.history import Turn, UserTurn, call_ids
 from services.agent.core.modes import Mode, Places
 from services.agent.core.plan_dir import PlanDirectory, resolve
 from services.agent.core.workspace import Workspace
 from services.agent.session.mcp_servers import McpServers
+from services.agent.storage.checkpoints import Checkpoints
+from services.agent.storage.compaction import Marks
 from services.agent.storage.permission_file import PermissionFile
 from services.agent.storage.store import SessionRecord, SessionStore, SessionStoreError
 from services.backplane.timeouts import timeout
@@ -45,6 +47,7 @@ class AgentSession:
         plans: PlanDirectory,
         mcp: McpServers,
         permissions: PermissionFile,
+        checkpoints: Checkpoints,
     ) -> None:
         self.record = record
         self.editor = editor
@@ -52,6 +55,7 @@ class AgentSession:
         self.plans = plans
         self.mcp = mcp
         self.permissions = permissions
+        self.checkpoints = checkpoints
         self.lock = asyncio.Lock()
         self.granted: set[str] = set()  # what the user allowed for as long as the session is open
         self.text_only: set[str] = set()  # `endpoint:model`s that refuse native tools
@@ -120,6 +124,17 @@ class AgentSession:
                 self.take_ticket()
                 await asyncio.wait({task}, timeout=UNWIND_SECONDS)
             self._running = None
+
+    def prompts(self) -> list[int]:
+        """Returns where in the history each prompt begins."""
+        turns = enumerate(self.record.history)
+        return [index for index, turn in turns if isinstance(turn, UserTurn)]
+
+    def rewind(self, start: int) -> None:
+        """Takes back the history from a prompt on; the caller holds the lock."""
+        del self.record.history[start:]
+        marks = self.record.marks
+        self.record.marks = Marks(min(marks.results, start), min(marks.prose, start))
 
     def extend(self, *turns: Turn) -> None:
         """Adds turns to the history; the caller holds the lock."""

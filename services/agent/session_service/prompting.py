@@ -1,5 +1,6 @@
 """Takes one prompt from the editor's blocks to the protocol's answer."""
 
+import asyncio
 import re
 from collections.abc import Sequence
 
@@ -17,6 +18,7 @@ from services.agent.endpoints.selection import Endpoints, UnknownModelError
 from services.agent.session.session import AgentSession
 from services.agent.session_service.opening import SessionOpening
 from services.agent.storage import commands
+from services.agent.storage.checkpoints import Undone
 from services.agent.tools.tool import Tool
 from services.agent.turn.dispatch import Dispatcher
 from services.agent.turn.turn import PromptTurn
@@ -58,6 +60,9 @@ class Prompting:
         command = commands.command_in(user_text(user))
         if command == commands.INIT:
             user = UserTurn(parts=(TextPart(commands.INIT_PROMPT),))
+        if count := commands.undone_prompts(user_text(user)):
+            await self._undo(session, count)
+            return _response("end_turn", Usage())
         mode = chosen_mode(session.mode, session.record.history, user_text(user))
         session.extend(user)
         is_first = not session.record.title
@@ -80,6 +85,23 @@ class Prompting:
             await session.save()
             log.info("prompt complete", stop_reason=stop)
         return _response(stop, usage)
+
+    async def _undo(self, session: AgentSession, count: int) -> None:
+        """Takes back the last prompts, newest first: files that are as they left them, and turns.
+
+        Neither the command nor what it says becomes part of the conversation.
+        """
+        undone = Undone()
+        starts = session.prompts()[-count:]
+        for start in reversed(starts):
+            one = await asyncio.to_thread(session.checkpoints.undo, start)
+            undone.restored += one.restored
+            undone.left += one.left
+            session.rewind(start)
+        await session.save()
+        log.info("prompts taken back", prompts=len(starts), files=len(undone.restored))
+        text = commands.undone(len(starts), undone.restored, undone.left)
+        await session.editor.update(acp.update_agent_message_text(text))
 
     def _turn(self, session: AgentSession) -> PromptTurn:
         return PromptTurn(

@@ -112,6 +112,7 @@ class OpenSessions:
             await self._end(session_id)
             try:
                 await self._store.delete(session_id)
+                await asyncio.to_thread(self._opening.checkpoints(session_id).forget)
             except SessionNotFoundError as error:
                 raise acp.RequestError.resource_not_found(session_id) from error
             except OSError as error:

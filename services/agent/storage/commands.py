@@ -1,5 +1,8 @@
 """The slash commands that editors offer. Pure."""
 
+import re
+from collections.abc import Sequence
+
 import acp.schema
 
 from services.agent.storage.compaction import Marks, estimate, project
@@ -8,11 +11,15 @@ from services.agent.storage.store import SessionRecord
 INIT = "init"
 STATUS = "status"
 COMPACT = "compact"
+UNDO = "undo"
+REWIND = "rewind"
 
 _DESCRIPTIONS = {
     INIT: "Write or improve the project's AGENTS.md",
     STATUS: "Show the session's model, mode and size",
     COMPACT: "Leave old tool output out of what the model sees",
+    UNDO: "Take back the last prompt: its part of the history, and its writes",
+    REWIND: "Take back as many prompts as you say, such as /rewind 3",
 }
 
 INIT_PROMPT = """\
@@ -36,6 +43,26 @@ def command_in(text: str) -> str:
     """Returns the command that a prompt consists of, empty when it is none of ours."""
     name = text.strip().removeprefix("/") if text.strip().startswith("/") else ""
     return name if name in _DESCRIPTIONS else ""
+
+
+def undone_prompts(text: str) -> int:
+    """Returns how many prompts a text asks to take back, 0 when it does not."""
+    match = re.fullmatch(r"\s*/(undo|rewind)(?:\s+([1-9]\d{0,3}))?\s*", text)
+    return int(match[2] or 1) if match and (match[1] == REWIND or not match[2]) else 0
+
+
+def undone(prompts: int, restored: Sequence[str], left: Sequence[str]) -> str:
+    """Returns the text that /undo and /rewind show."""
+    if not prompts:
+        return "There is nothing to take back."
+    lines = [f"{prompts} prompt{'s' if prompts > 1 else ''} taken back."]
+    if restored:
+        lines.append("As before: " + ", ".join(f"`{name}`" for name in dict.fromkeys(restored)))
+    if left:
+        names = ", ".join(f"`{name}`" for name in dict.fromkeys(left))
+        lines.append(f"Left alone, as others have changed them since: {names}")
+    lines.append("What commands did stays as it is.")
+    return "\n\n".join(lines)
 
 
 def status(record: SessionRecord, selector: str, window: int | None) -> str:

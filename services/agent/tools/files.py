@@ -62,6 +62,16 @@ async def write_text(path: Path, content: str, context: ToolContext) -> None:
         raise ToolError(f"the content is not valid Unicode: {error}") from error
     target = context.permit(path)
     assert target is not None
+    await asyncio.to_thread(context.keep, target, False)
+    if context.permit(path) != target:  # nothing may lie between the permission and the write
+        raise ToolError(f"{path} leads elsewhere by now; try again")
+    await _written(path, target, data, content, context)
+    await asyncio.to_thread(context.keep, target, True)
+
+
+async def _written(
+    path: Path, target: Path, data: bytes, content: str, context: ToolContext
+) -> None:
     if context.editor.offered.writes and _is_in_project(target, context):
         try:
             await context.editor.write(path, content)

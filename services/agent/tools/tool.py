@@ -58,6 +58,8 @@ class ToolContext:
             very moment forbids it.
         progress: shows content on the card while the tool runs.
         environment: of commands.
+        keep: called with the resolved file and False before a write, True after it, so that the
+            write can be taken back; blocks.
         mode: the session's at this very moment.
         set_mode: switches it, for the session and in the editor.
         choose: shows the user content and options; returns the chosen one's id, None if dismissed.
@@ -70,6 +72,7 @@ class ToolContext:
     environment: Mapping[str, str]
     output_bytes: int
     bash_seconds: float
+    keep: Callable[[Path, bool], None]
     mode: Callable[[], Mode]
     set_mode: Callable[[Mode], Awaitable[None]]
     choose: Callable[

@@ -118,10 +118,15 @@ class Dispatcher:
             environment=self._environment,
             output_bytes=self._output_bytes,
             bash_seconds=self._bash_seconds,
+            keep=self._keep,
             mode=lambda: self._session.mode,
             set_mode=self._set_mode,
             choose=call.choose,
         )
+
+    def _keep(self, target: Path, is_written: bool) -> None:  # noqa: FBT001 - as ToolContext has it
+        checkpoints, prompt = self._session.checkpoints, self._session.prompts()[-1]
+        (checkpoints.after if is_written else checkpoints.before)(prompt, target)
 
     @property
     def session(self) -> AgentSession:

@@ -697,3 +697,27 @@ async def test_a_permission_that_lasts_is_asked_for_once_and_can_be_edited(place
     assert "run touch one" == kept[0]
     assert [1, 0, 1] == asked
     assert ["greeting.txt", "one", "two"] == sorted(each.name for each in place.project.iterdir())
+
+
+async def test_undo_and_rewind_take_back_files_and_history(place: Place):
+    new = Call("write_file", {"path": "new.txt", "content": "x"}, "c2")
+    rounds = [Answer(calls=[EDIT]), Answer(text="Edited."), Answer(calls=[new])]
+    answers = [*rounds, Answer(text="Written."), Answer(text="Talked.")]
+    async with (
+        ScriptedEndpoint(*answers) as endpoint,
+        place.agent(endpoint, EditorDouble()) as running,
+    ):
+        session = await running.connection.new_session(str(place.project))
+        for text in ("edit", "write", "talk"):
+            await prompt(running, session.session_id, text)
+        await prompt(running, session.session_id, "/undo")
+        is_kept = (place.project / "new.txt").exists()
+        await prompt(running, session.session_id, "/rewind 2")
+        await prompt(running, session.session_id, "/undo")
+
+    assert is_kept
+    assert ["greeting.txt"] == [each.name for each in place.project.iterdir()]
+    assert "hello world\n" == (place.project / "greeting.txt").read_text()
+    assert [] == place.record(session.session_id)["history"]
+    assert "2 prompts taken back." in running.editor.text()
+    assert running.editor.text().endswith("There is nothing to take back.")
