@@ -9,7 +9,7 @@ import torch
 
 from services.neuron.engine_api.engine import Engine
 from services.neuron.engine_api.events import Ended, Event, Failed
-from services.neuron.engine_api.model import EnginePoisoned
+from services.neuron.engine_api.model import EnginePoisoned, LoadPlan
 from services.neuron.engines import create_engine
 from services.neuron.engines.exllamav2.batch.jobs import SampledJob
 from services.neuron.engines.exllamav2.batch.loop import Loop
@@ -77,6 +77,22 @@ def test_seeded_streams_too(model: Loop) -> None:
     # token by token: a draw that lies on the edge between two tokens may fall on the other side,
     # on one processor and not on the next. Chance drawn anew would agree for no seed.
     assert equal >= 3
+
+
+def test_streams_outlive_an_exception_while_another_model_loads(
+    engine: Engine, model: Loop, tmp_path: Path
+) -> None:
+    plan = LoadPlan("other", "exllamav2", str(folders.build_random(tmp_path / "other", seed=1)))
+    tasks = [task(prompt) for prompt in PROMPTS[:4]]
+    unbroken = said(model, *[task(prompt) for prompt in PROMPTS[:4]])
+    raise_at(model, {5}, assertion)
+    half = engine.load(plan)
+    for _ in range(3):
+        next(half)
+
+    assert not torch.is_inference_mode_enabled()
+    assert said(model, *tasks) == unbroken
+    half.close()
 
 
 def test_only_the_culprit_fails(model: Loop, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -149,9 +149,19 @@ class _Loading:
             else:
                 cache = self._cache if whole is self._model else self._draft_cache
                 steps = whole.load_autosplit_gen(cache, callback_gen=report)
-            # The library ends with a bare yield.
-            yield from (step for step in steps if step is not None)
+            with contextlib.closing(steps):
+                yield from self._suspended(steps)
             before += len(whole.modules)
+
+    def _suspended(self, steps: Iterator[LoadStep | None]) -> Generator[LoadStep, None, None]:
+        """Steps of the library, outside its inference mode, which it never leaves on a yield.
+
+        Whoever has its turn meanwhile would make tensors that threads cannot write to.
+        """
+        for step in steps:
+            if step is not None:  # the library ends with a bare yield
+                with self._library.torch.inference_mode(mode=False):
+                    yield step
 
     def load_adapters(self, paths: tuple[str, ...]) -> None:
         """LoRA adapters, all of them in use for every request.
