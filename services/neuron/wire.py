@@ -32,6 +32,7 @@ from services.backplane.settings import Document
 from services.neuron.access import METHODS
 from services.neuron.daemon import Daemon
 from services.neuron.devices.inventory import Devices, importable_engines, machine_memory_bytes
+from services.neuron.instances.adopt import settled
 from services.neuron.instances.assign import Assignments
 from services.neuron.instances.instances import Instances
 from services.neuron.instances.load import Loader
@@ -221,6 +222,7 @@ def _build(
         default_engine=settings.engine,
         devices=lambda: board.devices,
         measure=measure,
+        settled=lambda spec: settled(spec, settings),
     )
     renderers = Renderers(
         settings.templates, constraint_seconds=settings.constraint_seconds, faults=faults

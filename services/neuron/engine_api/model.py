@@ -18,6 +18,7 @@ class LoadPlan(Value, frozen=True):
         queue_timeout_seconds: longest wait for a place.
         cache_tokens: cache for all sequences; None is what all sequences need at most.
         cache_format: `fp16`, `q8`, `q6`, `q4`.
+        memory_bytes: most that weights, cache and buffers may take; None is all that is free.
         embedding: pooled vectors instead of generation.
         threads: CPU threads; None is the engine's default.
         draft_path: a small model that drafts; None for none.
@@ -34,6 +35,7 @@ class LoadPlan(Value, frozen=True):
     queue_timeout_seconds: float = 120.0
     cache_tokens: int | None = None
     cache_format: str = "fp16"
+    memory_bytes: int | None = None
     embedding: bool = False
     threads: int | None = None
     draft_path: str | None = None

@@ -25,22 +25,31 @@ _FORMATS = {
 }
 
 
+def settled(spec: model.LoadSpec, settings: NeuronSettings) -> model.LoadSpec:
+    """A load's wishes, the settings where it leaves some open, within the settings' caps."""
+    made = model.LoadSpec()
+    made.CopyFrom(spec)
+    caps = [cap for cap in (spec.max_context_tokens, settings.max_context_tokens) if cap]
+    made.max_context_tokens = min(caps, default=0)
+    made.max_sequences = spec.max_sequences or settings.max_sequences or 0
+    made.cache_tokens = spec.cache_tokens or settings.cache_tokens or 0
+    return made
+
+
 def plan_of(
     instance: Instance, engine: str, weights: Weights, settings: NeuronSettings
 ) -> LoadPlan:
     """What the worker is told: the load's wishes, then the settings, within the settings' caps."""
-    spec = instance.spec
-    context = spec.max_context_tokens if spec.HasField("max_context_tokens") else None
-    caps = [cap for cap in (context, settings.max_context_tokens) if cap]
+    spec = settled(instance.spec, settings)
     return LoadPlan(
         instance_id=instance.instance_id,
         engine=engine,
         path=str(weights.path),
-        max_context_tokens=min(caps, default=None),
-        max_sequences=spec.max_sequences or settings.max_sequences,
+        max_context_tokens=spec.max_context_tokens or None,
+        max_sequences=spec.max_sequences or None,
         max_queued=settings.max_queued,
         queue_timeout_seconds=settings.queue_timeout_seconds,
-        cache_tokens=spec.cache_tokens or settings.cache_tokens,
+        cache_tokens=spec.cache_tokens or None,
         cache_format=_FORMATS.get(spec.cache_format, "fp16"),
         embedding=spec.embedding or weights.is_embedder,
         threads=settings.threads,

@@ -9,7 +9,6 @@ from cortex.v1 import model_pb2 as model
 from services.neuron.devices.inventory import copied
 from services.neuron.instances import fit
 from services.neuron.instances.fit import FitResult
-from services.neuron.supervisor.listener import WorkerKey
 from services.neuron.weights.inspect import Weights
 
 
@@ -31,6 +30,7 @@ class Assignments:
         default_engine: str,
         devices: Callable[[], Sequence[model.Device]],
         measure: Callable[[], Awaitable[None]],
+        settled: Callable[[model.LoadSpec], model.LoadSpec],
     ) -> None:
         """Has promised nothing yet.
 
@@ -39,15 +39,17 @@ class Assignments:
             default_engine: used where a load names none; empty chooses by the files.
             devices: as they were measured last.
             measure: measures them anew.
+            settled: fills in the settings where a load leaves something open.
         """
         self._engines = engines
         self._default_engine = default_engine
         self._devices = devices
         self._measure = measure
+        self._settled = settled
         self._promises: dict[str, _Promise] = {}
 
-    async def assign(self, instance_id: str, spec: model.LoadSpec, weights: Weights) -> WorkerKey:
-        """The worker of a load, whose memory is promised until `release`.
+    async def assign(self, instance_id: str, spec: model.LoadSpec, weights: Weights) -> FitResult:
+        """The worker of a load, and its memory, which is promised until `release`.
 
         Raises:
             FleetError: it cannot run here; see `fit.place`.
@@ -55,7 +57,7 @@ class Assignments:
         placement, _ = await self.consider(spec, weights)
         # No await between the choice and the promise: nobody else may choose meanwhile.
         self._promises[instance_id] = _Promise(placement)
-        return placement.key
+        return placement
 
     async def consider(
         self, spec: model.LoadSpec, weights: Weights
@@ -65,6 +67,7 @@ class Assignments:
         Raises:
             FleetError: it cannot run here.
         """
+        spec = self._settled(spec)
         await self._measure()
         devices = [copied(device) for device in self._devices()]
         for promise in self._promises.values():
@@ -92,7 +95,7 @@ class Assignments:
 def _take(promise: _Promise, devices: Sequence[model.Device]) -> None:
     """Subtracts what a promise has still to take, shared among its devices by what is free."""
     ours = [one for one in devices if one.device_id in promise.placement.key.device_ids]
-    to_come = max(0, promise.placement.required_bytes - promise.done_bytes)
+    to_come = max(0, promise.placement.most_bytes - promise.done_bytes)
     free = sum(device.memory_free_bytes for device in ours)
     for device in ours:
         share = to_come * device.memory_free_bytes // free if free else 0

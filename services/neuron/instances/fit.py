@@ -25,6 +25,8 @@ _DEFAULT_CONTEXT: Final = 4096
 # Of what a group holds, so much is lost on each device: no layer is cut in two.
 _LARGEST_LAYER: Final = 1 / 32
 _LEAST_ADVICE_TOKENS: Final = 256
+# As many as llama.cpp's engine takes where nobody says and there is room.
+_MOST_OPEN_SEQUENCES: Final = 4
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -35,11 +37,13 @@ class FitResult:
         key: the worker: the engine and the devices that it owns.
         required_bytes: what the load takes, on all of its devices together.
         fits: as far as can be told before; the engine has the last word.
+        most_bytes: what the engine may take: more sequences than needed, never more than is free.
     """
 
     key: WorkerKey
     required_bytes: int
     fits: bool
+    most_bytes: int = 0
 
 
 def place(
@@ -75,14 +79,30 @@ def place(
     engine = _engine(spec.engine or default_engine, weights.format, engines)
     needed = required_bytes(spec, weights)
     chosen, fits = _devices(spec, engine, devices, needed)
-    return FitResult(WorkerKey(engine, tuple(sorted(chosen))), needed, fits)
+    free = sum(room(device) for device in devices if device.device_id in chosen)
+    open_ = _MOST_OPEN_SEQUENCES if weights.format == "gguf" else 1
+    wanted = required_bytes(spec, weights, sequences=open_)
+    return FitResult(WorkerKey(engine, tuple(sorted(chosen))), needed, fits, min(wanted, free))
 
 
-def required_bytes(spec: model.LoadSpec, weights: Weights) -> int:
-    """Memory that a load will take, estimated from the file and the cache that was asked for."""
-    context = spec.max_context_tokens or min(weights.max_context_tokens, _DEFAULT_CONTEXT)
-    tokens = spec.cache_tokens or context * (spec.max_sequences or 1)
-    width = {model.CACHE_FORMAT_Q8: 0.5, model.CACHE_FORMAT_Q6: 0.4, model.CACHE_FORMAT_Q4: 0.3}
+def required_bytes(spec: model.LoadSpec, weights: Weights, *, sequences: int = 1) -> int:
+    """Memory that a load will take, estimated from the file and the cache that was asked for.
+
+    Args:
+        spec: what was asked for.
+        weights: what is to be loaded.
+        sequences: how many, where the spec leaves that open.
+    """
+    trained = weights.max_context_tokens
+    if weights.format != "gguf":  # llama.cpp takes the whole context where none is asked for
+        trained = min(trained, _DEFAULT_CONTEXT)
+    context = spec.max_context_tokens or trained
+    if weights.format == "gguf" and trained:
+        context = min(context, trained)
+    tokens = context * (spec.max_sequences or sequences)
+    if spec.cache_tokens:
+        tokens = min(tokens, spec.cache_tokens) if tokens else spec.cache_tokens
+    width = {model.CACHE_FORMAT_Q8: 17 / 32, model.CACHE_FORMAT_Q6: 0.4, model.CACHE_FORMAT_Q4: 0.3}
     cache = tokens * weights.cache_bytes_per_token * width.get(spec.cache_format, 1.0)
     return weights.bytes + int(cache) + _OVERHEAD_BYTES
 

@@ -226,11 +226,12 @@ class Loader:
         drafts = [spec.draft_source] if spec.draft_source else []
         draft = [await self._sources.locate(text, "", on_bytes) for text in drafts]
         adapters = [await self._sources.path(text, "", on_bytes) for text in spec.adapters]
-        key = await self._assignments.assign(instance.instance_id, spec, weights)
-        instance.key = key
+        placement = await self._assignments.assign(instance.instance_id, spec, weights)
+        key = instance.key = placement.key
         instance.weights = await asyncio.to_thread(described, spec.model, weights)
         instance.plan = msgspec.structs.replace(
             plan_of(instance, key.engine, weights, self._settings),
+            memory_bytes=placement.most_bytes,
             draft_path=str(draft[0].path) if draft else None,
             adapter_paths=tuple(map(str, adapters)),
         )

@@ -25,6 +25,7 @@ class Machine:
             default_engine="",
             devices=lambda: self.devices,
             measure=self._measure,
+            settled=lambda spec: spec,
         )
 
     async def _measure(self) -> None:
@@ -32,8 +33,8 @@ class Machine:
 
     async def assign(self, name: str, size: int) -> tuple[str, ...]:
         weights = Weights(path=pathlib.Path(name), format="exl2", bytes=size)
-        key = await self.assignments.assign(name, model.LoadSpec(model=name), weights)
-        return key.device_ids
+        placed = await self.assignments.assign(name, model.LoadSpec(model=name), weights)
+        return placed.key.device_ids
 
 
 async def test_two_loads_do_not_count_on_the_same_memory():

@@ -64,6 +64,11 @@ class Metadata:
         return buffer.value.decode("utf-8", "replace")
 
     @property
+    def vocabulary_size(self) -> int:
+        """Number of tokens."""
+        return int(self._library.vocab_n_tokens(self._library.model_get_vocab(self._model)))
+
+    @property
     def is_embedding_model(self) -> bool:
         """An encoder: it pools its input and cannot generate."""
         return self.text(f"{self.architecture}.attention.causal") == "false"

@@ -19,7 +19,11 @@ from services.neuron.engine_api.model import LoadFailed, LoadPlan, LoadStep
 from services.neuron.engines.llamacpp.library.library import Library
 from services.neuron.engines.llamacpp.library.metadata import Metadata
 from services.neuron.engines.llamacpp.library.structs import PROGRESS_CALLBACK, ContextParams
-from services.neuron.engines.llamacpp.model.sizing import CacheShape, cache_shape
+from services.neuron.engines.llamacpp.model.sizing import (
+    DEFAULT_SEQUENCES,
+    CacheShape,
+    cache_shape,
+)
 
 PREFILL_TOKENS: Final = 64
 """Most prompt tokens per step: bounds how long a step keeps other streams and cancels waiting."""
@@ -162,7 +166,7 @@ class _LoadJob:
             self._plan,
             trained_tokens=self._library.model_n_ctx_train(model),
             values_per_token=metadata.values_per_cached_token,
-            free_bytes=int(psutil.virtual_memory().available * _MEMORY_SHARE),
+            free_bytes=self._room(metadata),
         )
         threads = self._plan.threads or max(1, (os.cpu_count() or 1) // 2)
         params = self._context_params(metadata, shape, threads)
@@ -171,6 +175,17 @@ class _LoadJob:
             words = self._library.log.last_words() or "no reason was given"
             raise LoadFailed("OUT_OF_MEMORY", f"llama.cpp cannot make the cache: {words}")
         return Loaded(model, context, shape, threads)
+
+    def _room(self, metadata: Metadata) -> int:
+        """Bytes that the cache may take: what is free, within what the plan leaves it."""
+        free = int(psutil.virtual_memory().available * _MEMORY_SHARE)
+        if self._plan.memory_bytes is None:
+            return free
+        weights = sum(shard.stat().st_size for shard in _shards(self._path))
+        batch = (self._plan.max_sequences or DEFAULT_SEQUENCES) + PREFILL_TOKENS
+        # logits and activations of a step, in floats
+        width = metadata.vocabulary_size + 16 * metadata.of_architecture("embedding_length")
+        return max(0, min(free, self._plan.memory_bytes - weights - 4 * batch * width))
 
     def _refuse_wrong_kind(self, metadata: Metadata) -> None:
         if metadata.is_embedding_model and not self._plan.embedding:

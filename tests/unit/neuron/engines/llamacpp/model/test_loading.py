@@ -109,3 +109,17 @@ def test_a_model_that_misses_a_file_is_refused(load: LoadModel, tmp_path: Path) 
     max(tmp_path.glob("split-*.gguf")).unlink()
 
     assert refuse(load, first).reason == "MODEL_FILE_BAD"
+
+
+def test_a_load_stays_within_the_memory_that_its_plan_leaves_it(
+    load: LoadModel, good: Path
+) -> None:
+    sequence = 4096 * 2 * 128 * 2
+    spare = 2 << 20  # more than logits and activations take, less than they and one sequence
+    rest = good.stat().st_size + spare
+
+    assert load(good, memory_bytes=rest + 2 * sequence).info.max_sequences == 2
+    assert load(good).info.max_sequences == 4
+    with pytest.raises(LoadFailed) as caught:
+        load(good, memory_bytes=rest + 2 * sequence, max_sequences=4)
+    assert caught.value.reason == "OUT_OF_MEMORY"
