@@ -26,7 +26,6 @@ from services.agent.session_service.sessions import (
     plain,
     session_info,
 )
-from services.agent.storage import commands
 from services.agent.storage.store import SessionStore
 from services.agent.tools.builtin import builtin_tools
 
@@ -106,7 +105,7 @@ class CortexAgent:
         session = self._sessions.open(record, mcp_servers)
         await session.save()
         log.info("session created", session_id=record.session_id, cwd=cwd, model=record.model)
-        self._later(session.editor.update(commands.available_commands()))
+        self._later(self._sessions.offer_commands(session))
         return acp.schema.NewSessionResponse(
             session_id=record.session_id,
             modes=options.modes(session.mode),
@@ -142,7 +141,7 @@ class CortexAgent:
         """Opens a stored session without showing its history again."""
         session = await self._sessions.reopen(session_id, cwd, additional_directories, mcp_servers)
         selectors = await self._endpoints.selectors()
-        self._later(session.editor.update(commands.available_commands()))
+        self._later(self._sessions.offer_commands(session))
         return acp.schema.ResumeSessionResponse(
             modes=options.modes(session.mode),
             config_options=options.config_options(session.mode, session.record.model, selectors),
@@ -165,7 +164,7 @@ class CortexAgent:
         session = self._sessions.open(record, mcp_servers)
         await session.save()
         selectors = await self._endpoints.selectors()
-        self._later(session.editor.update(commands.available_commands()))
+        self._later(self._sessions.offer_commands(session))
         return acp.schema.ForkSessionResponse(
             session_id=record.session_id,
             modes=options.modes(session.mode),

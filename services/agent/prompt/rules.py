@@ -48,7 +48,7 @@ def _readable(directories: list[Path], *, within: Path | None) -> Iterator[Rules
     for directory in directories:
         path = directory / FILE_NAME
         try:
-            text = _text(path, within)
+            text = read_bounded(path, within=within)
         except FileNotFoundError:
             continue
         except OSError as error:
@@ -58,8 +58,8 @@ def _readable(directories: list[Path], *, within: Path | None) -> Iterator[Rules
             yield RulesFile(path, text)
 
 
-def _text(path: Path, within: Path | None) -> str:
-    """Reads the beginning of a regular file; raises OSError for anything else."""
+def read_bounded(path: Path, *, within: Path | None) -> str:
+    """Reads the first 32 KiB of a regular file below a directory; raises OSError for others."""
     # O_NONBLOCK: opening a pipe that nobody writes to would wait for ever.
     with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
         if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):

@@ -15,6 +15,7 @@ from services.agent.core.settings import AgentSettings
 from services.agent.core.text import one_line
 from services.agent.endpoints.endpoint import EndpointError, Usage
 from services.agent.endpoints.selection import Endpoints, UnknownModelError
+from services.agent.prompt.project_commands import invoked, project_commands
 from services.agent.session.session import AgentSession
 from services.agent.session_service.opening import SessionOpening
 from services.agent.storage import commands
@@ -60,6 +61,10 @@ class Prompting:
         command = commands.command_in(user_text(user))
         if command == commands.INIT:
             user = UserTurn(parts=(TextPart(commands.INIT_PROMPT),))
+        elif not command and user_text(user).lstrip().startswith("/"):
+            found = await asyncio.to_thread(project_commands, session.workspace.cwd)
+            if (asked := invoked(user_text(user), found)) is not None:
+                user = UserTurn(parts=(TextPart(asked),))
         if count := commands.undone_prompts(user_text(user)):
             await self._undo(session, count)
             return _response("end_turn", Usage())

@@ -13,6 +13,7 @@ import structlog
 
 from services.agent.core.editor import Offered
 from services.agent.core.modes import Mode
+from services.agent.prompt.project_commands import as_available, project_commands
 from services.agent.session.mcp_servers import ServerSpec
 from services.agent.session.replay import replayed
 from services.agent.session.session import AgentSession
@@ -99,7 +100,12 @@ class OpenSessions:
             history = session.record.history
             for update in replayed(history, tools=self._tools, workspace=session.workspace):
                 await session.editor.update(update)
-            await session.editor.update(commands.available_commands())
+            await self.offer_commands(session)
+
+    async def offer_commands(self, session: AgentSession) -> None:
+        """Tells the editor which commands there are, the project's own among them."""
+        found = await asyncio.to_thread(project_commands, session.workspace.cwd)
+        await session.editor.update(commands.available_commands(as_available(found)))
 
     async def close(self, session_id: str) -> None:
         """Cancels what runs in a session and forgets it; its file stays."""

@@ -28,14 +28,17 @@ the project is, how it is laid out, the exact commands to build, test and lint i
 conventions that its code follows. Keep it under a page and state only what you have checked."""
 
 
-def available_commands() -> acp.schema.AvailableCommandsUpdate:
-    """Returns the update that tells an editor about the commands."""
+def available_commands(
+    more: Sequence[acp.schema.AvailableCommand] = (),
+) -> acp.schema.AvailableCommandsUpdate:
+    """Returns the update that tells an editor about our commands and a project's own."""
+    own = [
+        acp.schema.AvailableCommand(name=name, description=description)
+        for name, description in _DESCRIPTIONS.items()
+    ]
     return acp.schema.AvailableCommandsUpdate(
         session_update="available_commands_update",
-        available_commands=[
-            acp.schema.AvailableCommand(name=name, description=description)
-            for name, description in _DESCRIPTIONS.items()
-        ],
+        available_commands=[*own, *(each for each in more if each.name not in _DESCRIPTIONS)],
     )
 
 

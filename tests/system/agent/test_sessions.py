@@ -721,3 +721,20 @@ async def test_undo_and_rewind_take_back_files_and_history(place: Place):
     assert [] == place.record(session.session_id)["history"]
     assert "2 prompts taken back." in running.editor.text()
     assert running.editor.text().endswith("There is nothing to take back.")
+
+
+async def test_a_projects_own_command_is_offered_and_asked(place: Place):
+    (place.project / ".agents/commands").mkdir(parents=True)
+    (place.project / ".agents/commands/greet.md").write_text("Greet $1 warmly.")
+    async with (
+        ScriptedEndpoint(Answer(text="Hi.")) as endpoint,
+        place.agent(endpoint, EditorDouble()) as running,
+    ):
+        session = await running.connection.new_session(str(place.project))
+        offered = await running.editor.seen(
+            lambda u: isinstance(u, acp.schema.AvailableCommandsUpdate)
+        )
+        await prompt(running, session.session_id, "/greet Ann")
+
+    assert "greet" in [each.name for each in offered.available_commands]
+    assert "Greet Ann warmly." == endpoint.requests[0]["messages"][-1]["content"]

@@ -1,0 +1,51 @@
+from pathlib import Path
+
+import pytest
+
+from services.agent.prompt.project_commands import as_available, invoked, project_commands
+
+REVIEW = "---\ndescription: Look at a change\nargument-hint: <file>\n---\nReview $1 for $ARGUMENTS."
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    project = tmp_path / "project"
+    for path, text in {
+        ".agents/commands/review.md": REVIEW,
+        ".claude/commands/review.md": "not this one",
+        ".claude/commands/git/log.md": "# Tell what happened",
+        ".claude/skills/prove/SKILL.md": "Prove it.",
+        ".claude/commands/empty.md": "",
+    }.items():
+        (project / path).parent.mkdir(parents=True, exist_ok=True)
+        (project / path).write_text(text)
+    (tmp_path / "secret").write_text("secret")
+    (project / ".agents/commands/leak.md").symlink_to(tmp_path / "secret")
+    return project
+
+
+def test_commands_and_skills_are_found_and_offered(project: Path):
+    offered = as_available(project_commands(project))
+
+    assert [
+        ("review", "Look at a change", "<file>"),
+        ("git:log", "Tell what happened", "arguments"),
+        ("prove", "Prove it.", "arguments"),
+    ] == [(each.name, each.description, each.input.root.hint) for each in offered if each.input]
+
+
+@pytest.mark.parametrize(
+    ("prompt", "asked"),
+    [
+        ("/review a.py style", "Review a.py for a.py style."),
+        ("/review 'a b' x", "Review a b for 'a b' x."),
+        ("/review", "Review  for ."),
+        ("/prove it all", "Prove it.\n\nit all"),
+        ("/git:log", "# Tell what happened"),
+        ("/leak", None),
+        ("/usr/bin is a path", None),
+        ("say /review", None),
+    ],
+)
+def test_a_command_becomes_what_its_file_says(project: Path, prompt: str, asked: str | None):
+    assert asked == invoked(prompt, project_commands(project))
