@@ -6,6 +6,7 @@ import argparse
 import resource
 import signal
 import socket
+import sys
 from collections.abc import Iterator, Sequence
 
 from cortex.v1 import conversation_pb2 as conversation
@@ -44,7 +45,8 @@ def main() -> None:
     # Only the daemon decides when it ends; the terminal's Ctrl-C goes to the whole group.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    resource.setrlimit(resource.RLIMIT_AS, (arguments.memory_bytes, arguments.memory_bytes))
+    if sys.platform == "linux":  # others refuse it
+        resource.setrlimit(resource.RLIMIT_AS, (arguments.memory_bytes, arguments.memory_bytes))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     templates = _Templates()
     with socket.socket(fileno=arguments.fd) as daemon:
