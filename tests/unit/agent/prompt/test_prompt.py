@@ -3,6 +3,7 @@ from pathlib import Path
 
 import acp
 import acp.schema
+import pytest
 
 from services.agent.core.history import ImagePart, TextPart
 from services.agent.core.modes import Mode
@@ -108,6 +109,33 @@ def test_blocks_are_flattened_in_order():
         ImagePart("Yg==", "image/png"),
         TextPart("[audio was attached, which this agent cannot hear]"),
     ) == parts
+
+
+@pytest.mark.parametrize(
+    ("uri", "link", "tag"),
+    [
+        ("file:///a%20b/%C3%A9.py", "[n](/a b/é.py)", '<file path="/a b/é.py">'),
+        (
+            "file:///x.py#L10:20",
+            "[n](/x.py) (lines 10-20)",
+            '<file path="/x.py" part="lines 10-20">',
+        ),
+        ("file:///x.py#L7-L7", "[n](/x.py) (line 7)", '<file path="/x.py" part="line 7">'),
+        (
+            "file://localhost/x.py?symbol=a%3Cb#L1:2",
+            "[n](/x.py) (symbol a<b, lines 1-2)",
+            '<file path="/x.py" part="symbol a<b, lines 1-2">',
+        ),
+        ("file:///100%/c#1?.md", "[n](/100%/c#1?.md)", '<file path="/100%/c#1?.md">'),
+        ("https://a.b/c%20d#L1", "[n](https://a.b/c%20d#L1)", '<file path="https://a.b/c%20d#L1">'),
+    ],
+)
+def test_links_name_a_path_that_tools_read_and_the_part_in_words(uri: str, link: str, tag: str):
+    resource = acp.schema.TextResourceContents(uri=uri, text="t")
+
+    parts = user_parts([acp.resource_link_block("n", uri), acp.resource_block(resource)])
+
+    assert (TextPart(f"{link}\n{tag}\nt\n</file>\n"),) == parts
 
 
 def test_paths():
