@@ -12,6 +12,7 @@ from exllamav2.attn import ExLlamaV2Attention
 
 from services.neuron.engine_api.engine import Engine
 from services.neuron.engine_api.model import LoadFailed
+from services.neuron.engines.exllamav2.model import loading
 from tests.engines.exllamav2 import folders
 from tests.engines.exllamav2.loading_models import load, said, task
 
@@ -76,3 +77,31 @@ def test_what_no_device_of_the_group_holds_is_out_of_memory(
         load(engine, folders.build_random(tmp_path / "random"), **SIZES)
 
     assert failed.value.reason == "OUT_OF_MEMORY"
+
+
+@pytest.mark.usefixtures("two_devices")
+def test_an_open_cache_that_does_not_fit_is_tried_smaller(
+    engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tried: list[int] = []
+    load_weights = ExLlamaV2Attention.load
+
+    def full_at_first(self: Any, *args: Any, **kwargs: Any) -> Any:
+        if len(tried) == 1:
+            raise torch.cuda.OutOfMemoryError("CUDA out of memory.")
+        return load_weights(self, *args, **kwargs)
+
+    monkeypatch.setattr(ExLlamaV2Attention, "load", full_at_first)
+    open_model = loading._Loading.open_model
+
+    def opened(self: Any, *args: Any) -> None:
+        tried.append(self._shape.cache_tokens)
+        open_model(self, *args)
+
+    monkeypatch.setattr(loading._Loading, "open_model", opened)
+
+    model = load(engine, folders.build_random(tmp_path / "random"), **SIZES)
+
+    assert tried == [2048, 1792]
+    assert model.info.cache_tokens == 1792
+    model.close()

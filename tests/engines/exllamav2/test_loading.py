@@ -172,3 +172,5 @@ def test_the_estimate_is_what_the_library_counts(loaded: Any, tmp_path: Path, ki
     # EXL2: the library also counts an order that it computes itself.
     counted = sum(module.weight_footprint() for module in others)
     assert made.weights <= counted <= 1.01 * made.weights
+    scratch = max(module.scratch_space_fixed() for module in model.modules)
+    assert made.scratch >= (scratch if weights.read(place).quantisation else 0)

@@ -15,6 +15,7 @@ from typing import Any, Final, cast
 
 from services.neuron.engine_api.model import LoadFailed
 from services.neuron.engine_api.task import SamplingParams
+from services.neuron.engines.exllamav2.files.geometry import Geometry
 from services.neuron.engines.exllamav2.files.legacy_config import (
     BAD,
     completed,
@@ -38,28 +39,6 @@ QUANTISATIONS: Final = frozenset({"exl2", "gptq"})
 GPTQ_BITS: Final = 4
 GPTQ_FORMATS: Final = frozenset({"", "gptq", "gptq_v2"})
 """How the checkpoint is packed; older files do not say."""
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Geometry:
-    """Sizes that decide how much memory a model takes.
-
-    Attributes:
-        layers: decoder layers.
-        hidden, intermediate: widths, in elements.
-        heads, kv_heads, head_dim: of the attention.
-        vocabulary: rows of the embedding.
-        context: longest sequence by `config.json`.
-    """
-
-    layers: int
-    hidden: int
-    intermediate: int
-    heads: int
-    kv_heads: int
-    head_dim: int
-    vocabulary: int
-    context: int
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -157,6 +136,7 @@ class ModelFolder:
             head_dim=self._size("head_dim", default=hidden // max(1, heads)),
             vocabulary=self._size("vocab_size"),
             context=self._context,
+            has_softcap=bool(self.text.get("attn_logit_softcapping")),
         )  # fmt: skip
 
     @property

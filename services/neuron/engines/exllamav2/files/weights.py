@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from typing import Final, cast
 
 from services.neuron.engine_api.model import LoadFailed
-from services.neuron.engines.exllamav2.files.configuration import Geometry
+from services.neuron.engines.exllamav2.files.geometry import Geometry
 from services.neuron.engines.exllamav2.files.legacy_config import BAD
 from services.neuron.weights import safetensors
 
@@ -25,7 +25,14 @@ BYTES_PER_ELEMENT: Final = {"fp16": 2.0, "q8": 1 + 1 / 16, "q6": 0.75 + 1 / 16, 
 CONTEXT_BYTES: Final = 550 << 20
 """What a CUDA context with torch's kernels and cuBLAS takes per process."""
 
+GRAPH_BYTES: Final = 64 << 20
+"""What the library's CUDA graphs of quantised layers take per device; an estimate."""
+
 _MAX_DEQUANT_ELEMENTS: Final = 512 << 20
+_HEAD_COLUMNS: Final = 32
+"""The head is padded to a multiple of this."""
+_ALIGNMENT: Final = 128
+"""Added to every slice of the library's scratch."""
 _READABLE: Final = frozenset({"BF16", "F16", "F32", "I16", "I32"})
 """Types that the library's loader knows (`stloader.convert_dtype`)."""
 
@@ -176,12 +183,11 @@ def footprint(
         devices: over how many the model is split.
     """
     on_device = weights.total - (0 if weights.is_head_shared else weights.embedding)
-    widest = max(geometry.hidden, geometry.heads * geometry.head_dim)
     scratch = (
-        2 * max_input_tokens * widest
-        + 8 * max_input_tokens * geometry.intermediate
-        + 2 * min(geometry.hidden * geometry.intermediate, _MAX_DEQUANT_ELEMENTS)
-        + 4 * geometry.head_dim * geometry.context
+        _library_scratch(geometry, max_input_tokens, is_quantised=bool(weights.quantisation))
+        + _activations(geometry, max_input_tokens)
+        + 4 * geometry.head_dim * geometry.context  # tables of the rotary embedding
+        + (GRAPH_BYTES if weights.quantisation else 0)
     )
     return Footprint(
         weights=on_device,
@@ -190,3 +196,31 @@ def footprint(
         scratch=scratch * devices,
         context=CONTEXT_BYTES * devices,
     )
+
+
+def _library_scratch(geometry: Geometry, tokens: int, *, is_quantised: bool) -> int:
+    """The buffer that every module of a device shares: what the greediest of them wants.
+
+    The head is one of them: where it is quantised, so many of its weights are unpacked at once.
+    """
+    width, inner = geometry.hidden, max(geometry.hidden, geometry.intermediate)
+    heads = geometry.heads * geometry.head_dim
+    attention = 2 * tokens * max(heads, width) + _unpacked(width * max(heads, width))
+    feed_forward = 2 * tokens * (2 * width + 2 * inner) + _unpacked(width * inner)
+    padded = -(-geometry.vocabulary // _HEAD_COLUMNS) * _HEAD_COLUMNS
+    head = _unpacked(width * padded) if is_quantised else 0
+    return max(attention, feed_forward, head) + 4 * _ALIGNMENT
+
+
+def _unpacked(elements: int) -> int:
+    return 2 * min(elements, _MAX_DEQUANT_ELEMENTS)
+
+
+def _activations(geometry: Geometry, tokens: int) -> int:
+    """What one pass allocates beside the shared buffer, at its widest place."""
+    attention = 2 * tokens * geometry.head_dim * (2 * geometry.heads + 2 * geometry.kv_heads)
+    if geometry.has_softcap:  # `dense.attention` holds three matrices of scores in float32
+        attention += 3 * 4 * geometry.heads * tokens * tokens
+    feed_forward = 3 * 2 * tokens * geometry.intermediate
+    states = 2 * 2 * tokens * geometry.hidden
+    return states + max(attention, feed_forward)

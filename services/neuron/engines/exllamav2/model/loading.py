@@ -24,6 +24,8 @@ from services.neuron.engines.exllamav2.model.sizing import Shape
 
 _HEAD_ROWS = 16
 """Longest output of the head: tokens of a step with drafts, and pieces of prompt logprobs."""
+_MOST_TRIES = 4
+"""Of one load, each with a smaller cache where its size is left open."""
 _OLD_ATTENTION = (
     "The model needs soft caps or sliding windows, which the installed flash-attn does not have:"
     " update it, or set CORTEX_EXLLAMAV2_ATTENTION=triton."
@@ -39,12 +41,33 @@ _CACHES = {
 def load(library: Library, plan: LoadPlan, folder: ModelFolder) -> Generator[LoadStep, None, Parts]:
     """Loads everything that a plan names. Closing the generator frees what was loaded.
 
+    What runs out of memory with a cache of an open size begins again with a smaller one.
+
     Raises:
         LoadFailed: with the library's own words.
     """
     read = weights.read(folder.path)
     draft = None if plan.draft_path is None else ModelFolder.read(pathlib.Path(plan.draft_path))
     shape = _shape(library, plan, folder, read, draft)
+    for _ in range(_MOST_TRIES - 1):
+        try:
+            return (yield from _try_shape(library, plan, folder, draft, shape, read.quantisation))
+        except LoadFailed as error:
+            less = sizing.smaller(plan, shape)
+            if error.reason != "OUT_OF_MEMORY" or less is None:
+                raise
+        shape = less
+    return (yield from _try_shape(library, plan, folder, draft, shape, read.quantisation))
+
+
+def _try_shape(
+    library: Library,
+    plan: LoadPlan,
+    folder: ModelFolder,
+    draft: ModelFolder | None,
+    shape: Shape,
+    quantisation: str,
+) -> Generator[LoadStep, None, Parts]:
     made = _Loading(library, shape)
     try:
         with contextlib.ExitStack() as places:
@@ -53,7 +76,7 @@ def load(library: Library, plan: LoadPlan, folder: ModelFolder) -> Generator[Loa
                 made.open_draft(places.enter_context(config_folder(draft)), draft)
             yield from made.load_weights()
         made.load_adapters(plan.adapter_paths)
-        return made.parts(read.quantisation)
+        return made.parts(quantisation)
     except LoadFailed:
         made.abandon()
         raise

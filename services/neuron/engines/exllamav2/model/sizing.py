@@ -7,7 +7,7 @@ from typing import Final
 
 from services.neuron.engine_api.model import LoadFailed, LoadPlan
 from services.neuron.engines.exllamav2.files import weights as weight_files
-from services.neuron.engines.exllamav2.files.configuration import Geometry
+from services.neuron.engines.exllamav2.files.geometry import Geometry
 from services.neuron.engines.exllamav2.files.weights import Footprint, Weights
 
 PAGE: Final = 256
@@ -18,8 +18,11 @@ INPUT_TOKENS: Final = 2048
 DRAFT_TOKENS: Final = 4
 FLOOR_TOKENS: Final = 4096
 """Where the cache's size is left open, less than this is not worth loading for."""
-RESERVED_BYTES: Final = 256 << 20
-"""Left free on each device: autosplit's own reserve, and what kernels take at first use."""
+FIRST_RESERVED_BYTES: Final = (192 + 256) << 20
+"""What autosplit holds back on the first device while it loads."""
+RESERVED_BYTES: Final = (64 + 256) << 20
+"""The same on every other device."""
+_RETRY_SHARE: Final = 0.9
 _LOAD_FAILED: Final = "LOAD_FAILED"
 
 
@@ -63,7 +66,7 @@ def settle(
     2. Sequences are what was asked for (`DEFAULT_SEQUENCES` where that is left open), at most
        what the longest input holds with the drafts of a step.
     3. `cache_tokens` that were asked for are rounded down to whole pages, at least one.
-    4. Left open, the cache is what fits beside weights, buffers and `RESERVED_BYTES` a device: at
+    4. Left open, the cache is what fits beside weights, buffers and `reserved_bytes`: at
        most the whole context for every sequence, at least the lesser of `FLOOR_TOKENS` and one
        whole context.
     5. What then does not fit into the free memory is refused with the numbers.
@@ -102,11 +105,11 @@ def settle(
     bound = shape.input_tokens // (1 + drafts)
     shape = dataclasses.replace(shape, sequences=min(shape.sequences, bound))
     fixed = estimate(shape, geometry, weights, devices=devices)
-    room = free_bytes - fixed.weights - fixed.scratch - other_bytes - devices * RESERVED_BYTES
+    room = free_bytes - fixed.weights - fixed.scratch - other_bytes - reserved_bytes(devices)
     per_token = _bytes_per_token(shape, geometry) + other_bytes_per_token
     tokens = _cache_tokens(plan, shape, fitting=_pages_down(int(max(0, room) / per_token)))
     needed = fixed.weights + fixed.scratch + other_bytes + int(tokens * per_token)
-    if needed + devices * RESERVED_BYTES > free_bytes:
+    if needed + reserved_bytes(devices) > free_bytes:
         raise LoadFailed("OUT_OF_MEMORY", _too_big(needed, free_bytes, fixed, tokens))
     return dataclasses.replace(shape, cache_tokens=tokens)
 
@@ -123,12 +126,28 @@ def estimate(shape: Shape, geometry: Geometry, weights: Weights, *, devices: int
     )
 
 
+def reserved_bytes(devices: int) -> int:
+    """What the library holds back on all devices until a load is done."""
+    return FIRST_RESERVED_BYTES + (devices - 1) * RESERVED_BYTES
+
+
+def smaller(plan: LoadPlan, shape: Shape) -> Shape | None:
+    """The next shape to try where this one ran out of memory; None where nothing is left open."""
+    tokens = _pages_down(int(shape.cache_tokens * _RETRY_SHARE))
+    if plan.cache_tokens is not None or tokens < _floor(shape):
+        return None
+    return dataclasses.replace(shape, cache_tokens=tokens)
+
+
+def _floor(shape: Shape) -> int:
+    return min(_pages_up(FLOOR_TOKENS), shape.table_tokens)
+
+
 def _cache_tokens(plan: LoadPlan, shape: Shape, *, fitting: int) -> int:
     if plan.cache_tokens is not None:
         return max(PAGE, _pages_down(plan.cache_tokens))
     most = shape.sequences * _pages_up(shape.context_tokens + shape.draft_tokens)
-    least = min(_pages_up(FLOOR_TOKENS), shape.table_tokens)
-    return max(least, min(most, fitting))
+    return max(_floor(shape), min(most, fitting))
 
 
 def _bytes_per_token(shape: Shape, geometry: Geometry) -> float:

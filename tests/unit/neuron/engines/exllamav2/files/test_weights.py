@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import struct
 from pathlib import Path
@@ -7,7 +8,7 @@ import pytest
 
 from services.neuron.engine_api.model import LoadFailed, LoadPlan
 from services.neuron.engines.exllamav2.files import weights
-from services.neuron.engines.exllamav2.files.configuration import Geometry
+from services.neuron.engines.exllamav2.files.geometry import Geometry
 from services.neuron.engines.exllamav2.files.weights import Weights
 from services.neuron.engines.exllamav2.model import sizing
 
@@ -198,3 +199,23 @@ def test_a_draft_model_takes_its_share() -> None:
     )  # fmt: skip
 
     assert shared.cache_tokens < settle(8 * GIB).cache_tokens
+
+
+def test_a_quantised_head_counts_into_the_scratch() -> None:
+    quantised = Weights({"lm_head.weight": GIB, "x.qweight": 1})
+
+    made = weights.footprint(
+        quantised, GEOMETRY, cache_tokens=0, cache_format="fp16", max_input_tokens=2048
+    )
+
+    assert made.scratch >= 2 * 4096 * 128_256
+
+
+def test_a_softcap_counts_its_scores() -> None:
+    def scratch(*, has_softcap: bool) -> int:
+        capped = dataclasses.replace(GEOMETRY, has_softcap=has_softcap)
+        return weights.footprint(
+            EIGHT_BILLION, capped, cache_tokens=0, cache_format="fp16", max_input_tokens=2048
+        ).scratch
+
+    assert scratch(has_softcap=True) - scratch(has_softcap=False) >= 12 * 32 * 2048**2 * 3 // 4
