@@ -3,7 +3,8 @@
 The `mcp` package is imported only when there is a server: it takes half a second.
 
 Each server has a task of its own, which enters and leaves its connection; calls come from the
-turn. A server that fails is logged and has no tools; nothing else depends on it.
+turn. A server that fails, at its start or later, is logged and has no tools; the call that finds
+it gone says so. Nothing else depends on it.
 """
 
 import asyncio
@@ -42,6 +43,7 @@ _CONNECT_SECONDS = 20.0
 _CALL_SECONDS = 600.0
 _CLOSE_SECONDS = 5.0
 _LONGEST_NAME = 64
+_CONNECTION_CLOSED = -32000  # of the protocol's own client
 
 
 class McpTool(Tool):
@@ -49,12 +51,16 @@ class McpTool(Tool):
 
     kind: acp.schema.ToolKind = "other"
 
-    def __init__(self, server: str, client: "mcp.Client", tool: "mcp.types.Tool") -> None:
+    def __init__(
+        self, server: str, client: "mcp.Client", tool: "mcp.types.Tool", gone: asyncio.Event
+    ) -> None:
         name = re.sub(r"[^A-Za-z0-9_-]", "_", f"mcp__{server}__{tool.name}")[:_LONGEST_NAME]
         self.spec = ToolSpec(name, tool.description or tool.name, tool.input_schema)
         claims_reading = tool.annotations is not None and tool.annotations.read_only_hint is True
         self.effect = Effect.FOREIGN_READ if claims_reading else Effect.FOREIGN
         self._client = client
+        self._server = server
+        self._gone = gone  # set when the server turns out to have ended
         self._name = tool.name
         self._title = f"{server}: {tool.title or tool.name}"
 
@@ -77,7 +83,13 @@ class McpTool(Tool):
                 result = await self._client.call_tool(self._name, arguments)
         except TimeoutError as error:
             raise ToolError(f"{self._title} did not answer in {_CALL_SECONDS:g} s") from error
-        except (mcp.MCPError, RuntimeError, OSError, ValueError) as error:
+        except mcp.MCPError as error:
+            if error.code != _CONNECTION_CLOSED:
+                raise ToolError(f"{self._title} failed: {error}") from error
+            self._gone.set()
+            reason = f"the MCP server {self._server} has ended; its tools are gone in this session"
+            raise ToolError(reason) from error
+        except (RuntimeError, OSError, ValueError) as error:
             raise ToolError(f"{self._title} failed: {error}") from error
         text = "\n".join(_as_text(block) for block in result.content)
         return ToolOutcome(cut_middle(clean(text), context.output_bytes), bool(result.is_error))
@@ -91,12 +103,12 @@ class McpServers:
     ) -> None:
         self._environment = environment
         self._cwd = cwd
-        self._closing = asyncio.Event()
+        self._endings = [asyncio.Event() for _ in servers]  # it was closed, or is gone by itself
         self._tools: dict[str, list[Tool]] = {}
         self._settled = [asyncio.Event() for _ in servers]
         self._tasks = [
-            asyncio.create_task(self._serve(server, settled), name=f"mcp {server.name}")
-            for server, settled in zip(servers, self._settled, strict=True)
+            asyncio.create_task(self._serve(server, settled, ending), name=f"mcp {server.name}")
+            for server, settled, ending in zip(servers, self._settled, self._endings, strict=True)
         ]
 
     async def tools(self) -> list[Tool]:
@@ -107,13 +119,16 @@ class McpServers:
 
     async def close(self) -> None:
         """Disconnects; a server that does not leave in time is abandoned to its task's end."""
-        self._closing.set()
+        for ending in self._endings:
+            ending.set()
         if self._tasks:
             _, left = await asyncio.wait(self._tasks, timeout=_CLOSE_SECONDS)
             for task in left:
                 task.cancel()
 
-    async def _serve(self, server: ServerSpec, settled: asyncio.Event) -> None:
+    async def _serve(
+        self, server: ServerSpec, settled: asyncio.Event, ending: asyncio.Event
+    ) -> None:
         """Holds one connection from its beginning to its end."""
         import mcp
 
@@ -124,12 +139,14 @@ class McpServers:
             ):
                 listed = await client.list_tools()
                 self._tools[server.name] = [
-                    McpTool(server.name, client, tool) for tool in listed.tools
+                    McpTool(server.name, client, tool, ending) for tool in listed.tools
                 ]
                 deadline.reschedule(None)
                 settled.set()
                 log.info("mcp server connected", server=server.name, tools=len(listed.tools))
-                await self._closing.wait()
+                await ending.wait()
+                self._tools.pop(server.name, None)
+                log.info("mcp server disconnected", server=server.name)
         except TimeoutError:
             log.warning("mcp server did not connect in time", server=server.name)
         except Exception as error:  # noqa: BLE001 - a server's failure is only its own

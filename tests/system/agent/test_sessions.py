@@ -500,6 +500,11 @@ def forecast(city: str) -> str:
     return f"{os.environ['MOOD']} in {city}"
 
 
+@server.tool()
+def storm() -> str:
+    os._exit(1)
+
+
 server.run()
 """
 
@@ -738,3 +743,23 @@ async def test_a_projects_own_command_is_offered_and_asked(place: Place):
 
     assert "greet" in [each.name for each in offered.available_commands]
     assert "Greet Ann warmly." == endpoint.requests[0]["messages"][-1]["content"]
+
+
+async def test_a_dead_mcp_servers_tools_disappear_and_the_user_is_told(place: Place):
+    script = place.home / "weather.py"
+    script.write_text(MCP_SERVER)
+    server = acp.schema.McpServerStdio(
+        name="weather", command=sys.executable, args=[str(script)], env=[]
+    )
+    storm = Call("mcp__weather__storm", {}, "c1")
+    async with (
+        ScriptedEndpoint(Answer(calls=[storm]), Answer(text="Done.")) as endpoint,
+        place.agent(endpoint, EditorDouble()) as running,
+    ):
+        session = await running.connection.new_session(str(place.project), mcp_servers=[server])
+        await prompt(running, session.session_id)
+
+    names = [{t["function"]["name"] for t in each["tools"]} for each in endpoint.requests]
+    assert {"mcp__weather__forecast", "mcp__weather__storm"} == names[0] - names[1]
+    shown = json.dumps([u.model_dump(mode="json") for u in running.editor.updates])
+    assert "the MCP server weather has ended" in shown
