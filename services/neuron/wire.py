@@ -32,7 +32,7 @@ from services.backplane.settings import Document
 from services.neuron.access import METHODS
 from services.neuron.daemon import Daemon
 from services.neuron.devices.inventory import Devices, importable_engines, machine_memory_bytes
-from services.neuron.instances.adopt import settled
+from services.neuron.instances.adopt import default_cache_tokens, settled
 from services.neuron.instances.assign import Assignments
 from services.neuron.instances.instances import Instances
 from services.neuron.instances.load import Loader
@@ -212,6 +212,7 @@ def _build(
         },
         named=settings.sources,
         folders=settings.model_folders,
+        cache_tokens=lambda found: default_cache_tokens(found, settings),
     )
 
     async def measure() -> None:

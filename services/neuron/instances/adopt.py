@@ -11,6 +11,7 @@ from services.neuron.chat.thinking_budget import Closing, closing_prompt, closin
 from services.neuron.chat.tool_calls.formats import GENERIC, tool_format
 from services.neuron.engine_api.frames import Loaded
 from services.neuron.engine_api.model import LoadPlan, ModelInfo
+from services.neuron.instances import fit
 from services.neuron.instances.instances import Instance
 from services.neuron.rendering.frames import TemplateSource
 from services.neuron.rendering.renderer import Renderers
@@ -34,6 +35,11 @@ def settled(spec: model.LoadSpec, settings: NeuronSettings) -> model.LoadSpec:
     made.max_sequences = spec.max_sequences or settings.max_sequences or 0
     made.cache_tokens = spec.cache_tokens or settings.cache_tokens or 0
     return made
+
+
+def default_cache_tokens(weights: Weights, settings: NeuronSettings) -> int:
+    """Fewest tokens of cache that a load takes which asks for nothing."""
+    return fit.cache_tokens(settled(model.LoadSpec(), settings), weights)
 
 
 def plan_of(

@@ -93,6 +93,14 @@ def required_bytes(spec: model.LoadSpec, weights: Weights, *, sequences: int = 1
         weights: what is to be loaded.
         sequences: how many, where the spec leaves that open.
     """
+    tokens = cache_tokens(spec, weights, sequences=sequences)
+    width = {model.CACHE_FORMAT_Q8: 17 / 32, model.CACHE_FORMAT_Q6: 0.4, model.CACHE_FORMAT_Q4: 0.3}
+    cache = tokens * weights.cache_bytes_per_token * width.get(spec.cache_format, 1.0)
+    return weights.bytes + int(cache) + _OVERHEAD_BYTES
+
+
+def cache_tokens(spec: model.LoadSpec, weights: Weights, *, sequences: int = 1) -> int:
+    """Tokens of cache that a load takes; arguments as for `required_bytes`."""
     trained = weights.max_context_tokens
     if weights.format != "gguf":  # llama.cpp takes the whole context where none is asked for
         trained = min(trained, _DEFAULT_CONTEXT)
@@ -102,9 +110,7 @@ def required_bytes(spec: model.LoadSpec, weights: Weights, *, sequences: int = 1
     tokens = context * (spec.max_sequences or sequences)
     if spec.cache_tokens:
         tokens = min(tokens, spec.cache_tokens) if tokens else spec.cache_tokens
-    width = {model.CACHE_FORMAT_Q8: 17 / 32, model.CACHE_FORMAT_Q6: 0.4, model.CACHE_FORMAT_Q4: 0.3}
-    cache = tokens * weights.cache_bytes_per_token * width.get(spec.cache_format, 1.0)
-    return weights.bytes + int(cache) + _OVERHEAD_BYTES
+    return tokens
 
 
 def verdict(placement: FitResult, spec: model.LoadSpec, device: model.Device) -> str:

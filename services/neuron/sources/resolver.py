@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from cortex.v1 import model_pb2 as model
 from services.backplane.errors import FleetError, Reason
@@ -28,6 +28,7 @@ class Sources:
         *,
         named: Mapping[str, str],
         folders: tuple[pathlib.Path, ...],
+        cache_tokens: Callable[[Weights], int] = lambda _: 0,
     ) -> None:
         """Chooses among sources.
 
@@ -35,10 +36,12 @@ class Sources:
             schemes: source by scheme.
             named: model name to source, from the settings.
             folders: where files are found by name.
+            cache_tokens: that a load of weights takes where nothing else is asked for.
         """
         self._schemes = schemes
         self._named = named
         self._folders = folders
+        self._cache_tokens = cache_tokens
 
     async def resolve(self, spec: model.LoadSpec, on_bytes: OnBytes) -> Weights:
         """The weights of a load, fetched where they are not here yet.
@@ -120,7 +123,10 @@ class Sources:
                 continue
             if here is not None:
                 found[name] = here
-        return inspect.stored(found), problems
+        listed = inspect.stored(found)
+        for one in listed:
+            one.default_cache_tokens = self._cache_tokens(found[one.model])
+        return listed, problems
 
     def _by_name(self, name: str, quant: str) -> Weights:
         found, problems = inspect.listing(self._folders)

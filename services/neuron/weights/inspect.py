@@ -139,6 +139,7 @@ def described(name: str, weights: Weights) -> model.StoredModel:
         capabilities=capabilities(is_embedder=weights.is_embedder),
         quantization=weights.quantization,
         parameter_size=weights.parameter_size,
+        cache_bytes_per_token=weights.cache_bytes_per_token,
     )
     with contextlib.suppress(OSError, ValueError):
         made.modified_at.FromNanoseconds(max(path.stat().st_mtime_ns for path in weights.files))

@@ -8,12 +8,18 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Final
 
 from services.registry.catalogue.profile import Profile
+from services.registry.fleet.records import StoredModel
 
 # Weights on disk to memory in use: cache, activations and the engine's own buffers come on top.
 _FILE_FACTOR: Final = 1.2
+# Working buffers of a load, beside weights and cache.
+_BUFFER_BYTES: Final = 32 << 20
+# Of a cache, against fp16.
+_CACHE_WIDTHS: Final[Mapping[str, float]] = MappingProxyType({"q8": 17 / 32, "q4": 9 / 32})
 # What a load that ran out of memory says: at least this much more than what was free.
 _SHORTFALL: Final = 1.05
 # Share of the newest load in the learned seconds.
@@ -31,7 +37,7 @@ class Footprint:
 
     Attributes:
         total_bytes: over all devices; 0 where nothing is known.
-        source: `learned`, `catalogue`, `file size` or `unknown`.
+        source: `learned`, `catalogue`, `files and cache`, `file size` or `unknown`.
         most_on_one_device: what the fullest device took, where that was learned; else 0.
         devices: on how many devices that was.
     """
@@ -70,12 +76,12 @@ class Footprints:
     def __init__(self, records: Mapping[str, Learned] | None = None) -> None:
         self._records: dict[str, Learned] = dict(records or {})
 
-    def footprint(self, profile: Profile, file_bytes: int = 0) -> Footprint:
+    def footprint(self, profile: Profile, stored: StoredModel | None = None) -> Footprint:
         """How much memory a model needs, by the best figure there is.
 
         Args:
             profile: the model.
-            file_bytes: size of its weights on some disk of the fleet; 0 if none has it.
+            stored: its weights on some disk of the fleet; None if none has it.
         """
         learned = self._records.get(key_of(profile))
         if learned is not None and learned.total_bytes:
@@ -90,8 +96,10 @@ class Footprints:
                 profile.device_memory_bytes,
                 profile.devices,
             )
-        if file_bytes:
-            return Footprint(round(file_bytes * _FILE_FACTOR), "file size")
+        if stored is not None and (cache := _cache_bytes(profile, stored)):
+            return Footprint(stored.size_bytes + cache + _BUFFER_BYTES, "files and cache")
+        if stored is not None and stored.size_bytes:
+            return Footprint(round(stored.size_bytes * _FILE_FACTOR), "file size")
         return Footprint(0, "unknown")
 
     def seconds(self, profile: Profile, neuron: str, total_bytes: int) -> float:
@@ -155,6 +163,24 @@ class Footprints:
     def _trim(self) -> None:
         while len(self._records) > _MOST_RECORDS:
             del self._records[next(iter(self._records))]
+
+
+def _cache_bytes(profile: Profile, stored: StoredModel) -> int:
+    """Least that the cache of a load takes; 0 where that is not known.
+
+    One sequence where their number is left open: more are made only where there is room.
+    """
+    terms = profile.terms
+    if stored.format != "gguf" or not stored.max_context_tokens:
+        return 0
+    tokens = stored.default_cache_tokens
+    if terms.max_context_tokens or terms.max_sequences:
+        context = terms.max_context_tokens or tokens
+        tokens = min(context, stored.max_context_tokens) * (terms.max_sequences or 1)
+    if terms.cache_tokens:
+        tokens = min(tokens, terms.cache_tokens)
+    width = _CACHE_WIDTHS.get(terms.cache_format, 1.0)
+    return round(tokens * stored.cache_bytes_per_token * width)
 
 
 def key_of(profile: Profile, neuron: str = "") -> str:

@@ -67,6 +67,8 @@ class StoredModel:
 
     Attributes:
         modified: when the newest of them was written, seconds since the epoch; 0: not known.
+        cache_bytes_per_token: in fp16; 0: not known.
+        default_cache_tokens: fewest that a load takes there where nothing is asked for.
     """
 
     model: str
@@ -81,6 +83,8 @@ class StoredModel:
     parameter_size: str = ""
     fingerprint: str = ""
     modified: float = 0.0
+    cache_bytes_per_token: int = 0
+    default_cache_tokens: int = 0
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

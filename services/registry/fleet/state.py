@@ -77,7 +77,8 @@ class FleetState:
     def footprint(self, profile: Profile) -> Footprint:
         """What the model needs, by the best figure there is."""
         stored = self.fleet.stored(profile.model).values()
-        return self.footprints.footprint(profile, max((s.size_bytes for s in stored), default=0))
+        largest = max(stored, key=lambda one: one.size_bytes, default=None)
+        return self.footprints.footprint(profile, largest)
 
     def idle_timeout(self, profile: Profile, record: UsageRecord) -> float:
         """Seconds without work after which an instance goes; infinity for never."""

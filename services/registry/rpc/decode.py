@@ -116,6 +116,8 @@ def _stored(message: model_pb2.StoredModel) -> StoredModel:
         parameter_size=message.parameter_size,
         fingerprint=message.fingerprint,
         modified=protobuf_time.seconds(message.modified_at),
+        cache_bytes_per_token=message.cache_bytes_per_token,
+        default_cache_tokens=message.default_cache_tokens,
     )
 
 

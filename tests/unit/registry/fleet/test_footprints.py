@@ -4,24 +4,25 @@ import dataclasses
 
 import pytest
 
-from services.registry.catalogue.profile import Profile
+from services.registry.catalogue.profile import LoadTerms, Profile
 from services.registry.fleet.footprints import Footprint, Footprints
-from services.registry.fleet.records import LoadProgress
+from services.registry.fleet.records import LoadProgress, StoredModel
 from services.registry.placement import load
 
 MODEL = Profile("m", revision=1)
+FILES = StoredModel("m", "path:/m", 1000)
 
 
 def test_learned_before_catalogue_before_file_size_before_unknown():
     figures = Footprints()
     assert figures.footprint(MODEL) == Footprint(0, "unknown")
-    assert figures.footprint(MODEL, 1000) == Footprint(1200, "file size")
+    assert figures.footprint(MODEL, FILES) == Footprint(1200, "file size")
     configured = dataclasses.replace(MODEL, memory_bytes=500)
-    assert figures.footprint(configured, 1000).source == "catalogue"
+    assert figures.footprint(configured, FILES).source == "catalogue"
 
     figures.observe(configured, "one", {"gpu0": 300, "gpu1": 320}, 4.0)
 
-    learned = figures.footprint(configured, 1000)
+    learned = figures.footprint(configured, FILES)
     assert (learned.total_bytes, learned.source) == (620, "learned")
     assert learned.per_device(2) == 320
     assert learned.per_device(1) == 620
@@ -81,3 +82,28 @@ def test_deadlines_grow_with_bytes_and_extend_on_progress_only():
 
     assert load.extended(50.0, 40.0, one, one, 5.0) == 50.0
     assert load.extended(50.0, 40.0, one, two, 5.0) == 160.0
+
+
+@pytest.mark.parametrize(
+    ("terms", "tokens"),
+    [
+        (LoadTerms(), 4096),
+        (LoadTerms(max_context_tokens=2048), 2048),
+        (LoadTerms(max_context_tokens=1 << 20, max_sequences=2), 2 * 8192),
+        (LoadTerms(max_sequences=4), 4 * 4096),
+        (LoadTerms(max_sequences=4, cache_tokens=8192), 8192),
+        (LoadTerms(cache_format="q8"), 4096 * 17 / 32),
+    ],
+)
+def test_the_first_load_of_a_gguf_file_counts_its_cache(terms: LoadTerms, tokens: float):
+    files = dataclasses.replace(
+        FILES,
+        format="gguf",
+        max_context_tokens=8192,
+        cache_bytes_per_token=1000,
+        default_cache_tokens=4096,
+    )
+
+    found = Footprints().footprint(dataclasses.replace(MODEL, terms=terms), files)
+
+    assert found == Footprint(1000 + round(tokens * 1000) + (32 << 20), "files and cache")
