@@ -3,6 +3,7 @@
 These structs are also the stored form (`store`), so a field is only ever added, with a default.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
@@ -25,9 +26,14 @@ Part = TextPart | ImagePart
 
 
 class UserTurn(msgspec.Struct, tag="user", frozen=True):
-    """What the user sent in one prompt."""
+    """What the user sent in one prompt.
+
+    Attributes:
+        is_refused: the endpoint took no request with it, so that no later one has it.
+    """
 
     parts: tuple[Part, ...]
+    is_refused: bool = False
 
 
 class ToolCall(msgspec.Struct, frozen=True):
@@ -76,6 +82,21 @@ class ResultsTurn(msgspec.Struct, tag="results", frozen=True):
 
 
 Turn = UserTurn | AssistantTurn | ResultsTurn
+
+
+def without_pictures(turns: Sequence[Turn]) -> list[Turn]:
+    """Returns the turns for a model without eyes, which endpoints refuse pictures for."""
+    return [_without_pictures(turn) if isinstance(turn, UserTurn) else turn for turn in turns]
+
+
+def _without_pictures(turn: UserTurn) -> UserTurn:
+    parts = tuple(
+        TextPart("[a picture, left out: this model does not take any]")
+        if isinstance(part, ImagePart)
+        else part
+        for part in turn.parts
+    )
+    return msgspec.structs.replace(turn, parts=parts)
 
 
 def user_text(turn: UserTurn) -> str:

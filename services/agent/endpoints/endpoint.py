@@ -122,10 +122,18 @@ class ModelRequest:
 
 @dataclass(frozen=True, slots=True)
 class EndpointModel:
-    """A model that an endpoint lists; the window is in tokens, None when it does not say."""
+    """A model that an endpoint lists.
+
+    Attributes:
+        context_window: tokens; None where the endpoint does not say.
+        can_chat: False where it says that the model is for something else.
+        can_see: whether it takes pictures; None where the endpoint does not say.
+    """
 
     id: str
     context_window: int | None = None
+    can_chat: bool = True
+    can_see: bool | None = None
 
 
 class EndpointError(Exception):

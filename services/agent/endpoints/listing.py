@@ -1,10 +1,13 @@
-"""What `/v1/models` entries of different servers say about a model's window."""
+"""What `/v1/models` entries of different servers say about a model."""
 
 from collections.abc import Mapping
 from typing import Any
 
 from services.agent.endpoints.endpoint import EndpointModel
 
+_TALKING = frozenset({"chat", "completion", "tools"})
+_SEEING = frozenset({"vision", "multimodal"})
+_OTHER_KINDS = frozenset({"embedding", "embeddings", "embed", "rerank", "reranking"})
 _FLAT_KEYS = ("max_model_len", "context_length", "context_window", "max_context_length")
 
 
@@ -18,4 +21,43 @@ def model_info(model_id: str, extra: Mapping[str, Any] | None) -> EndpointModel:
     found = [fields.get(key) for key in _FLAT_KEYS]
     found += [inner.get(key) for inner, key in nested if isinstance(inner, Mapping)]
     windows = [value for value in found if isinstance(value, int) and value > 0]
-    return EndpointModel(model_id, windows[0] if windows else None)
+    return EndpointModel(
+        model_id,
+        windows[0] if windows else None,
+        can_chat=_can_chat(fields),
+        can_see=_can_see(fields),
+    )
+
+
+def _can_chat(fields: Mapping[str, Any]) -> bool:
+    """False where an entry says that the model is for something else.
+
+    Cortex and llama.cpp list capabilities, Mistral has flags of them, LM Studio says a type.
+    """
+    listed = fields.get("capabilities")
+    if isinstance(listed, Mapping):
+        return listed.get("completion_chat") is not False
+    if fields.get("type") in _OTHER_KINDS:
+        return False
+    words = _words(listed)
+    return not words or bool(words & _TALKING) or not words & _OTHER_KINDS
+
+
+def _can_see(fields: Mapping[str, Any]) -> bool | None:
+    """Whether it takes pictures, as Cortex, llama.cpp and OpenRouter say it; None: not said."""
+    listed = fields.get("capabilities")
+    if isinstance(listed, Mapping):
+        said = listed.get("vision")
+        return said if isinstance(said, bool) else None
+    words = _words(listed)
+    if words & _SEEING:
+        return True
+    architecture = fields.get("architecture")
+    if isinstance(architecture, Mapping) and architecture.get("input_modalities"):
+        return "image" in _words(architecture["input_modalities"])
+    # llama.cpp says `completion` and `multimodal`; `chat` is Cortex's, which names all there is
+    return False if "chat" in words else None
+
+
+def _words(listed: Any) -> set[str]:
+    return {each for each in listed if isinstance(each, str)} if isinstance(listed, list) else set()

@@ -22,12 +22,14 @@ class Selection:
 
     Attributes:
         context_window: tokens; the setting's, else what the endpoint lists, else None.
+        can_see: whether the model takes pictures; None where the endpoint does not say.
     """
 
     endpoint: Endpoint
     settings: EndpointSettings
     model: str
     context_window: int | None
+    can_see: bool | None = None
 
     @property
     def selector(self) -> str:
@@ -60,7 +62,7 @@ class Endpoints:
         self._listed: dict[str, tuple[float, list[EndpointModel]]] = {}
 
     async def selectors(self) -> list[str]:
-        """Returns every `endpoint:model`, configured models first, within five seconds."""
+        """Returns every `endpoint:model` that can chat, configured ones first, within 5 seconds."""
         names = list(self._endpoints)
         listings = await asyncio.gather(*(self._list(name) for name in names))
         found: dict[str, None] = {}
@@ -69,16 +71,20 @@ class Endpoints:
                 found[f"{each.name}:{each.model}"] = None
         for name, models in zip(names, listings, strict=True):
             for model in models:
-                found[f"{name}:{model.id}"] = None
+                if model.can_chat:
+                    found[f"{name}:{model.id}"] = None
         return list(found)
 
     async def default(self) -> str:
-        """Returns the selector to start with, empty when no endpoint names a model."""
+        """Returns the selector to start with: the setting's, else the first that can chat.
+
+        Empty when the endpoint is away or lists none.
+        """
         settings = self._settings.endpoint("")
         assert settings is not None  # the settings were checked
         if settings.model:
             return f"{settings.name}:{settings.model}"
-        models = await self._list(settings.name)
+        models = [each for each in await self._list(settings.name) if each.can_chat]
         return f"{settings.name}:{models[0].id}" if models else ""
 
     def settings_of(self, selector: str) -> tuple[EndpointSettings, str]:
@@ -95,7 +101,11 @@ class Endpoints:
         else:
             settings, model = self._settings.endpoint(""), selector
         if settings is None or not model:
-            raise UnknownModelError("no model is selected and the endpoint lists none")
+            first = self._settings.endpoint("")
+            where = "the endpoint" if first is None else f"{first.name} ({first.base_url})"
+            raise UnknownModelError(
+                f"no model is selected, and {where} lists none that can chat or cannot be reached"
+            )
         return settings, model
 
     async def select(self, selector: str) -> Selection:
@@ -105,11 +115,10 @@ class Endpoints:
             UnknownModelError: nothing is selected and no endpoint names a model.
         """
         settings, model = self.settings_of(selector or await self.default())
-        window = settings.context_window
-        if window is None:
-            models = await self._list(settings.name)
-            window = next((each.context_window for each in models if each.id == model), None)
-        return Selection(self._endpoints[settings.name], settings, model, window)
+        models = await self._list(settings.name)
+        listed = next((each for each in models if each.id == model), EndpointModel(model))
+        window = settings.context_window or listed.context_window
+        return Selection(self._endpoints[settings.name], settings, model, window, listed.can_see)
 
     async def close(self) -> None:
         """Closes every endpoint."""

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import acp
 import acp.schema
+import msgspec
 import structlog
 
 from services.agent import options
@@ -26,6 +27,8 @@ from services.agent.turn.turn import PromptTurn
 
 log = structlog.get_logger(__name__)
 
+# What an endpoint answers to a body that it will never take: an attachment, a paste.
+_REFUSALS = frozenset({400, 413, 422})
 _TITLE_CHARACTERS = 60
 _MENU = {"1": Mode.ACCEPT_EDITS, "2": Mode.DEFAULT}
 
@@ -84,6 +87,8 @@ class Prompting:
                 stop = await session.run(self._started(session, turn, is_first=is_first, mode=mode))
                 usage = turn.usage
         except (EndpointError, UnknownModelError) as error:
+            if isinstance(error, EndpointError) and error.status in _REFUSALS:
+                _mark_refused(session.record.history, user)
             log.warning("prompt failed", reason=str(error))
             raise acp.RequestError(-32603, str(error), {"details": str(error)}) from error
         finally:
@@ -167,6 +172,12 @@ class Prompting:
         await session.editor.update(acp.update_agent_message_text(text))
         session.extend(AssistantTurn(text=text))
         return "end_turn"
+
+
+def _mark_refused(history: list[Turn], user: UserTurn) -> None:
+    """Leaves a turn out of later requests, whose very first one was refused: they would be too."""
+    if history and history[-1] is user:
+        history[-1] = msgspec.structs.replace(user, is_refused=True)
 
 
 def chosen_mode(mode: Mode, history: Sequence[Turn], text: str) -> Mode | None:

@@ -67,8 +67,12 @@ def estimate(turns: Sequence[Turn], overhead_characters: int = 0) -> int:
 
 
 def project(turns: Sequence[Turn], marks: Marks) -> list[Turn]:
-    """Returns the turns as the model sees them."""
-    return [_projected(turn, index, marks) for index, turn in enumerate(turns)]
+    """Returns the turns as the model sees them; those that endpoints refuse are not among them."""
+    return [
+        _projected(turn, index, marks)
+        for index, turn in enumerate(turns)
+        if not (isinstance(turn, UserTurn) and turn.is_refused)
+    ]
 
 
 def _projected(turn: Turn, index: int, marks: Marks) -> Turn:

@@ -11,6 +11,7 @@ import structlog
 
 from services.agent.answer.reply import Reply, Show, ShowCall, ShowText, ShowThought
 from services.agent.answer.text_tool_calls import as_text
+from services.agent.core.history import without_pictures
 from services.agent.endpoints.endpoint import EndpointError, ModelRequest, ToolSpec
 from services.agent.endpoints.selection import Selection
 from services.agent.session.replay import identified
@@ -123,6 +124,8 @@ class Asking:
             budget = prompt_budget(window, self._selection.settings.max_tokens)
             self._compact(budget, self._overhead(system, specs))
         turns = project(record.history, record.marks)
+        if self._selection.can_see is False:
+            turns = without_pictures(turns)
         return ModelRequest(
             model=self._selection.model,
             system=system,

@@ -170,7 +170,7 @@ def chat(answer: Answer) -> Iterator[dict[str, Any]]:
             yield chunk({"tool_calls": [{"index": index, "function": {"arguments": piece}}]})
     if answer.broken:
         return
-    yield chunk({}, "tool_calls" if answer.calls else answer.stop)
+    yield chunk({}, "tool_calls" if answer.calls and answer.stop == "stop" else answer.stop)
     prompt, completion = answer.usage
     usage = {
         "prompt_tokens": prompt,
@@ -256,7 +256,7 @@ def messages(answer: Answer) -> Iterator[dict[str, Any]]:
         yield {"type": "content_block_stop", "index": number}
     if answer.broken:
         return
-    stop = "tool_use" if answer.calls else {"stop": "end_turn", "length": "max_tokens"}[answer.stop]
+    stop = {"stop": "tool_use" if answer.calls else "end_turn", "length": "max_tokens"}[answer.stop]
     yield {"type": "message_delta", "delta": {"stop_reason": stop, "stop_sequence": None},
            "usage": {"output_tokens": answer.usage[1]}}  # fmt: skip
     yield {"type": "message_stop"}

@@ -39,6 +39,42 @@ def is_running(pid: int) -> bool:
         return False
 
 
+@pytest.mark.parametrize("status", [400, 413, 422])
+async def test_a_prompt_that_is_refused_is_in_no_later_request(place: Place, status: int):
+    refusal = Answer(status=status, error={"message": "This picture is no picture."})
+    answers = [Answer(text="First."), refusal, Answer(text="Last.")]
+    async with (
+        ScriptedEndpoint(*answers) as endpoint,
+        place.agent(endpoint, EditorDouble()) as running,
+    ):
+        session = await running.connection.new_session(str(place.project))
+        await prompt(running, session.session_id, "one")
+        with pytest.raises(acp.RequestError, match="no picture"):
+            await prompt(running, session.session_id, "a bad attachment")
+        response = await prompt(running, session.session_id, "three")
+
+    assert response.stop_reason == "end_turn"
+    sent = [json.dumps(request) for request in endpoint.requests]
+    assert ["one" in sent[-1], "bad attachment" in sent[1], "three" in sent[-1]] == [True] * 3
+    assert "bad attachment" not in sent[-1]
+
+
+async def test_a_call_that_the_token_limit_cut_is_not_run_and_the_model_hears_why(place: Place):
+    half = Call("write_file", {"path": "greeting.txt", "content": "half of i"})
+    answers = [Answer(calls=[half], stop="length"), Answer(text="I write less.")]
+    before = (place.project / "greeting.txt").read_text()
+    async with (
+        ScriptedEndpoint(*answers) as endpoint,
+        place.agent(endpoint, EditorDouble()) as running,
+    ):
+        session = await running.connection.new_session(str(place.project))
+        response = await prompt(running, session.session_id)
+
+    assert response.stop_reason == "end_turn"
+    assert before == (place.project / "greeting.txt").read_text()
+    assert "reached its token limit" in json.dumps(endpoint.requests[-1])
+
+
 @pytest.mark.parametrize("wire", WIRES)
 @pytest.mark.parametrize("files", [False, True], ids=["local", "editor"])
 async def test_a_prompt_reads_and_edits_a_file_in_every_dialect(

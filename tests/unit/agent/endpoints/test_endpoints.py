@@ -89,6 +89,30 @@ def test_windows_as_different_servers_list_them(fields: dict[str, object], windo
 
 
 @pytest.mark.parametrize(
+    ("fields", "can_chat", "can_see"),
+    [
+        ({}, True, None),
+        ({"capabilities": ["chat", "completion", "tools"]}, True, False),
+        ({"capabilities": ["chat", "vision"]}, True, True),
+        ({"capabilities": ["embedding"]}, False, None),
+        ({"capabilities": ["completion", "multimodal"]}, True, True),
+        ({"capabilities": ["completion"]}, True, None),
+        ({"capabilities": {"completion_chat": False, "vision": False}}, False, False),
+        ({"type": "embeddings"}, False, None),
+        ({"architecture": {"input_modalities": ["text", "image"]}}, True, True),
+        ({"architecture": {"input_modalities": ["text"]}}, True, False),
+        ({"capabilities": "odd", "architecture": 7}, True, None),
+    ],
+)
+def test_what_a_model_can_do_as_different_servers_list_it(
+    fields: dict[str, object], can_chat: bool, can_see: bool | None
+):
+    found = model_info("m", fields)
+
+    assert (can_chat, can_see) == (found.can_chat, found.can_see)
+
+
+@pytest.mark.parametrize(
     ("error", "context", "tools"),
     [
         (EndpointError("x", status=400, code="context_length_exceeded"), True, False),
@@ -121,7 +145,11 @@ class Listing:
         self.asked += 1
         if self.name == "down":
             raise EndpointError("refused")
-        return [EndpointModel(f"{self.name}-1", 1000), EndpointModel("b:c")]
+        return [
+            EndpointModel("vectors", can_chat=False),
+            EndpointModel(f"{self.name}-1", 1000, can_see=False),
+            EndpointModel("b:c"),
+        ]
 
 
 def endpoints(*names: str, model: str = "", window: int | None = None) -> Endpoints:
@@ -148,6 +176,7 @@ async def test_selectors():
     assert "a:fixed" == await endpoints("a", model="fixed").default()
     selection = await both.select("")
     assert ("a:a-1", 1000) == (selection.selector, selection.context_window)
+    assert selection.can_see is False
     assert (await both.select("a:unlisted")).context_window is None
     assert 5 == (await endpoints("a", window=5).select("a:a-1")).context_window
 
@@ -157,6 +186,6 @@ def both_names(these: Endpoints, selector: str) -> tuple[str, str]:
     return settings.name, model
 
 
-async def test_no_model_anywhere_is_said():
-    with pytest.raises(UnknownModelError):
+async def test_no_model_anywhere_is_said_with_the_address():
+    with pytest.raises(UnknownModelError, match=r"down \(http"):
         await endpoints("down").select("")
