@@ -155,6 +155,21 @@ class SampledJob(ExLlamaV2DynamicJob):  # type: ignore[misc]  # pyright: ignore[
         """How many unused pages it takes now, shared ones not counted; once it is prepared."""
         return int(self.current_new_pages_required())
 
+    @property
+    def unread_tokens(self) -> int:
+        """Prompt tokens that are still to be read, those in the cache not counted."""
+        (sequence,) = self.sequences
+        read = int(sequence.kv_position)
+        if not self.has_started:
+            generator = self.generator
+            for digest in sequence.page_hashes:
+                known = generator.referenced_pages.get(digest)
+                page = known or generator.unreferenced_pages.get(digest)
+                if page is None or page.kv_position != generator.page_size:
+                    break
+                read += generator.page_size
+        return max(0, len(sequence.sequence_ids) - 1 - read)
+
     def _read(self, row: Row) -> LogprobReader | None:
         wish = self._logprobs
         return None if wish is None else LogprobReader(row, top=wish.top, piece=wish.piece)

@@ -1,10 +1,10 @@
 """A loaded generator: admits, steps the library's generator, and survives its exceptions.
 
-The library's own queue is never used: a task enters it only when its pages are free, at most two
-prompts are read at a time, and who is next is decided by our queue. An exception out of `iterate`
-ends that generator; the loop makes another over the same cache and goes on with every stream behind
-the tokens it has. While a stream is under suspicion it re-enters alone, so that the one that makes
-the library raise is found and only it fails.
+The library's own queue is never used: a task enters it only when its pages are free and the step's
+share of prompt tokens has room, and who is next is decided by our queue. An exception out of
+`iterate` ends that generator; the loop makes another over the same cache and goes on with every
+stream behind the tokens it has. While a stream is under suspicion it re-enters alone, so that the
+one that makes the library raise is found and only it fails.
 """
 
 from __future__ import annotations
@@ -22,14 +22,12 @@ from services.neuron.engine_api.task import Constraint, Task
 from services.neuron.engines.common.task_queue import TaskQueue
 from services.neuron.engines.common.token_model import GeneratingModel
 from services.neuron.engines.exllamav2.batch.fault_history import FaultHistory
+from services.neuron.engines.exllamav2.batch.jobs import SampledJob
 from services.neuron.engines.exllamav2.batch.stream_factory import StreamFactory
 from services.neuron.engines.exllamav2.batch.streams import Stream
 from services.neuron.engines.exllamav2.library.faults import Fault, classify, one_line
 from services.neuron.engines.exllamav2.model.generators import Parts
 from services.neuron.engines.exllamav2.text.tokeniser import JsonTokeniser
-
-MOST_PREFILLING = 2
-"""Prompts read at a time: every one of them runs a chunk in every step."""
 
 
 class Loop(GeneratingModel[Stream]):
@@ -143,7 +141,8 @@ class Loop(GeneratingModel[Stream]):
         1. A stream that has ended, or has no credit, leaves the line without a job.
         2. A new stream needs a place: fewer than `max_sequences` are active.
         3. While a stream that ran at an exception is under suspicion, none starts beside it.
-        4. At most `MOST_PREFILLING` prompts are read at a time.
+        4. A step reads few prompt tokens while others talk (`Parts.prefill_budget`), of one prompt
+           at least: every prompt that is being read runs a chunk in every step.
         5. The cache has the unused pages that the job takes.
         """
         stream.push_surplus()
@@ -155,11 +154,13 @@ class Loop(GeneratingModel[Stream]):
         has_place = stream.is_announced or self._active < self._info.max_sequences
         if not has_place or any(other.is_suspect for other in running):
             return False
-        if sum(other.is_prefilling for other in running) >= MOST_PREFILLING:
-            return False
         try:
             job = self._factory.next_job(stream, self._generator)
-            if job.pages_wanted > len(self._generator.unreferenced_pages):
+            if not self._has_prefill_room(job):
+                return False
+            # Those that were queued for the same step take theirs only in it.
+            claimed = sum(other.pages_wanted for other in self._generator.pending_jobs)
+            if job.pages_wanted + claimed > len(self._generator.unreferenced_pages):
                 return False
             self._generator.enqueue(job)
         except Exception as error:  # noqa: BLE001 - likewise; it concerns this stream alone
@@ -170,11 +171,23 @@ class Loop(GeneratingModel[Stream]):
         self._running[stream.task.task_id] = stream
         return True
 
+    def _has_prefill_room(self, job: SampledJob) -> bool:
+        is_busy = self._is_busy
+        chunk = self._parts.chunk_tokens(is_busy=is_busy)
+        reading = [s.job for s in self._running.values() if s.job is not None and s.is_prefilling]
+        begun = sum(min(other.unread_tokens, chunk) for other in reading)
+        wanted = begun + min(job.unread_tokens, chunk)
+        return not begun or wanted <= self._parts.prefill_budget(is_busy=is_busy)
+
+    @property
+    def _is_busy(self) -> bool:
+        return any(stream.is_decoding for stream in self._running.values())
+
     @override
     def _run_step(self) -> None:
         if not self._running:
             return
-        is_busy = any(stream.is_decoding for stream in self._running.values())
+        is_busy = self._is_busy
         self._parts.set_chunk(self._generator, is_busy=is_busy)
         try:
             self._factory.echo_prompts(self._running.values(), is_busy=is_busy)

@@ -14,6 +14,13 @@ BUSY_CHUNK_TOKENS: Final = 512
 """Longest prefill chunk while others stream: what a new prompt may keep them waiting for."""
 CHUNK_TOKENS: Final = 1024
 """Longest prefill chunk at all: what a cancel may have to wait for."""
+IDLE_PREFILL_TOKENS: Final = 8192
+"""Prompt tokens of all streams in one step while nobody waits for it."""
+SAMPLING_THREADS: Final = 1
+"""The library's threads cost more than they bring but for many rows of a large vocabulary."""
+MANY_SAMPLING_THREADS: Final = 16
+MANY_LOGITS: Final = 4 << 20
+"""Logits of a full step from which threads are worth it."""
 _MAX_NGRAM: Final = 4
 
 
@@ -47,6 +54,11 @@ class Parts:
         """Drafts come from the text itself."""
         return self.shape.draft_tokens > 0 and self.draft_model is None
 
+    @property
+    def _sampling_threads(self) -> int:
+        most = self.shape.sequences * int(self.model.config.vocab_size)
+        return MANY_SAMPLING_THREADS if most >= MANY_LOGITS else SAMPLING_THREADS
+
     def make_generator(self) -> Any:
         """A generator with an empty page table over the same cache."""
         shape = self.shape
@@ -68,6 +80,7 @@ class Parts:
             use_ngram_draft=self.has_ngram_draft,
             max_ngram=_MAX_NGRAM,
             paged=True,
+            max_sampling_threads=self._sampling_threads,
         )
         if self.library.torch.cuda.is_available():
             # 0.3.2 leaves this buffer pageable, which halves the speed of the copy of each step.
@@ -94,13 +107,23 @@ class Parts:
         1. `BUSY_CHUNK_TOKENS` while others stream, `CHUNK_TOKENS` while nobody waits.
         2. Never more than one forward pass takes (`shape.input_tokens`).
         """
+        generator.max_chunk_size = self.chunk_tokens(is_busy=is_busy)
+
+    def chunk_tokens(self, *, is_busy: bool) -> int:
+        """Longest prefill chunk; see `set_chunk`."""
         wanted = BUSY_CHUNK_TOKENS if is_busy else CHUNK_TOKENS
-        generator.max_chunk_size = min(wanted, self.shape.input_tokens)
+        return min(wanted, self.shape.input_tokens)
+
+    @staticmethod
+    def prefill_budget(*, is_busy: bool) -> int:
+        """Prompt tokens that a step reads of all streams together, where there is a choice."""
+        return BUSY_CHUNK_TOKENS if is_busy else IDLE_PREFILL_TOKENS
 
     @staticmethod
     def retire(generator: Any) -> None:
         """Ends a generator's threads; its pages are void."""
-        for pool in (generator.sampling_pool, generator.filter_pool):
+        # With one sampling thread it has no pool for it, not even an empty one.
+        for pool in (getattr(generator, "sampling_pool", None), generator.filter_pool):
             if pool is not None:
                 pool.shutdown(wait=False, cancel_futures=True)
 
