@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import uuid
 from collections.abc import Awaitable, Callable, Sequence
 
 import acp
@@ -9,13 +10,16 @@ import acp.schema
 import structlog
 
 from services.agent.core.history import AssistantTurn, ResultsTurn, ToolResult
+from services.agent.core.text import one_line
 from services.agent.endpoints.endpoint import FinishReason, ToolSpec, Usage
 from services.agent.endpoints.selection import Endpoints, Selection
+from services.agent.session.replay import identified
 from services.agent.session.session import AgentSession
 from services.agent.tools.builtin import offered
 from services.agent.tools.tool import Tool
 from services.agent.turn.ask import Asking
 from services.agent.turn.dispatch import CANCELLED, LOST, Dispatcher
+from services.agent.turn.repeats import MOST, Repeats
 from services.backplane.timeouts import timeout
 
 log = structlog.get_logger(__name__)
@@ -27,6 +31,7 @@ _STOPS: dict[FinishReason, acp.schema.StopReason] = {
 }
 
 _LAST_UPDATES_SECONDS = 2.0
+_REASON_CHARACTERS = 200
 
 PromptBuilder = Callable[[Sequence[ToolSpec]], str]
 
@@ -55,6 +60,7 @@ class PromptTurn:
         self._dispatcher = dispatcher
         self._prepare = prepare
         self._max_rounds = max_rounds
+        self._repeats = Repeats()
         self.usage = Usage()
 
     async def run(self) -> acp.schema.StopReason:
@@ -75,7 +81,19 @@ class PromptTurn:
             await self._session.save()
             if stop is not None:
                 return stop
+        await self._say(
+            f"Stopped: this prompt has asked the model {self._max_rounds} times, the most that"
+            " `max_rounds` allows. Send another prompt, such as `go on`, to continue."
+        )
         return "max_turn_requests"
+
+    async def _say(self, text: str) -> None:
+        """Tells the user why a turn ends that the model did not end, and keeps it."""
+        self._session.extend(AssistantTurn(text=text))
+        await self._session.save()
+        await self._session.editor.update(
+            identified(acp.update_agent_message_text(text), str(uuid.uuid4()))
+        )
 
     async def _round(self, number: int) -> acp.schema.StopReason | None:
         """Runs one round; returns why to stop, None to go on."""
@@ -93,13 +111,25 @@ class PromptTurn:
             await self._keep(asking.reply.turn(), [])
             raise
         answer = asking.reply.turn()
-        await self._dispatch(answer, {tool.spec.name: tool for tool in tools})
+        by_name = {tool.spec.name: tool for tool in tools}
+        results = await self._dispatch(answer, by_name)
         finished = asking.reply.finished
         assert finished is not None
         await self._report(selection, finished.usage)
+        for call, result in zip(answer.calls, results, strict=True):
+            if self._repeats.add(call, result, by_name):
+                log.warning("stopped in a loop", tool=call.name, times=MOST)
+                name = call.name or "an unreadable call"
+                await self._say(
+                    f"Stopped: the model made the same failing call `{name}` {MOST} times."
+                    f" It fails with: {one_line(result.text, _REASON_CHARACTERS)}"
+                )
+                return "end_turn"
         return None if answer.calls else _STOPS[finished.stop]
 
-    async def _dispatch(self, answer: AssistantTurn, tools: dict[str, Tool]) -> None:
+    async def _dispatch(
+        self, answer: AssistantTurn, tools: dict[str, Tool]
+    ) -> Sequence[ToolResult]:
         """Runs the calls in order and adds the round to the history, come what may."""
         results: list[ToolResult] = []
         try:
@@ -109,6 +139,7 @@ class PromptTurn:
                 results.append(await self._dispatcher.run(call, tools))
         finally:
             await self._keep(answer, results)
+        return results
 
     async def _keep(self, answer: AssistantTurn, results: list[ToolResult]) -> None:
         """Adds an answer, and for each of its calls a result: endpoints refuse a call without."""

@@ -140,6 +140,37 @@ async def test_the_log_names_every_round_and_tool(place: Place):
     ] == [line for line in seen if line["event"].startswith(("prompt", "dispatch"))]
 
 
+async def test_a_call_that_fails_three_times_ends_the_turn_with_a_word(place: Place):
+    missing = Call("read_file", {"path": "nothing.txt"}, "")
+    async with (
+        ScriptedEndpoint(
+            Answer(calls=[missing]), Answer(calls=[READ]), Answer(calls=[missing])
+        ) as endpoint,
+        place.agent(endpoint, EditorDouble()) as running,
+    ):
+        session = await running.connection.new_session(str(place.project))
+        response = await prompt(running, session.session_id)
+
+    assert ("end_turn", 4) == (response.stop_reason, len(endpoint.requests))
+    assert "the same failing call `read_file` 3 times" in running.editor.text()
+    assert "nothing.txt" in running.editor.text()
+    last = place.record(session.session_id)["history"][-1]
+    assert ("assistant", running.editor.text()) == (last["type"], last["text"])
+
+
+async def test_the_bound_of_rounds_is_named(place: Place):
+    async with (
+        ScriptedEndpoint(Answer(calls=[READ])) as endpoint,
+        place.agent(endpoint, EditorDouble(), CORTEX_ACP_MAX_ROUNDS="2") as running,
+    ):
+        session = await running.connection.new_session(str(place.project))
+        response = await prompt(running, session.session_id)
+
+    assert ("max_turn_requests", 2) == (response.stop_reason, len(endpoint.requests))
+    assert "asked the model 2 times" in running.editor.text()
+    assert "`max_rounds`" in running.editor.text()
+
+
 async def test_a_refused_permission_leaves_the_file_and_tells_the_model(place: Place):
     async with (
         ScriptedEndpoint(Answer(calls=[EDIT]), Answer(text="Then not.")) as endpoint,
