@@ -183,8 +183,8 @@ class _LoadJob:
             return free
         weights = sum(shard.stat().st_size for shard in _shards(self._path))
         batch = (self._plan.max_sequences or DEFAULT_SEQUENCES) + PREFILL_TOKENS
-        # logits and activations of a step, in floats
-        width = metadata.vocabulary_size + 16 * metadata.of_architecture("embedding_length")
+        # logits of a step, which are computed and then copied out, and activations, in floats
+        width = 2 * metadata.vocabulary_size + 16 * metadata.of_architecture("embedding_length")
         return max(0, min(free, self._plan.memory_bytes - weights - 4 * batch * width))
 
     def _refuse_wrong_kind(self, metadata: Metadata) -> None:
