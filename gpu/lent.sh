@@ -20,9 +20,14 @@ mkdir -p "$WORK/results" "$built" "$scratch/model"
 
 # The machine keeps what earlier calls carried, or not: it is taken out of its way at once.
 cp -n .exl/model/part.* "$scratch/model/" 2>/dev/null || true
-[ -d .exl/protos ] && cp -rn .exl/protos/. protos/
-[ -f .exl/extension.tar.xz ] && tar -xJf .exl/extension.tar.xz -C "$built"
-[ -f .exl/results.tar ] && tar -xkf .exl/results.tar -C "$WORK/results"
+# Newer versions of cp call a file that is there already a failure of -n.
+if [ -d .exl/protos ]; then cp -rn .exl/protos/. protos/ || true; fi
+if [ -f .exl/extension.tar.gz ]; then
+  tar -xzf .exl/extension.tar.gz --skip-old-files -C "$built"
+fi
+if [ -f .exl/results.tar ]; then
+  tar -xf .exl/results.tar --skip-old-files -C "$WORK/results"
+fi
 if [ -d .exl/wheels ] && [ ! -d "$scratch/site" ] && [ "${EMU:-0}" != 1 ]; then
   "$python" -m pip install --quiet --no-index --no-deps --no-compile --target "$scratch/site" .exl/wheels/*.whl
 fi
@@ -37,7 +42,9 @@ if [ -z "${CUDA_HOME:-}" ]; then
   done
 fi
 for place in $("$python" -c 'import site, sys; print(*site.getsitepackages())'); do
-  [ -d "$place/nvidia/cu13/include" ] && export CPATH="$place/nvidia/cu13/include${CPATH:+:$CPATH}"
+  if [ -d "$place/nvidia/cu13/include" ]; then
+    export CPATH="$place/nvidia/cu13/include${CPATH:+:$CPATH}"
+  fi
 done
 
 case ${1:?1, 2 or 3} in
@@ -54,10 +61,13 @@ status=0
 export TOTAL_SECONDS=${TOTAL_SECONDS:-$((560 - SECONDS))}
 PARTS=$parts gpu/prove.sh "$out/report.md" || status=$?
 tar -cf "$out/results.tar" -C "$WORK/results" .
-for log in "$WORK"/*.out; do tail -c 20000 "$log" >"$scratch/$(basename "$log").tail"; done
-tar -cJf "$out/logs.tar.xz" -C "$scratch" $(cd "$scratch" && ls -- *.tail)
+mkdir -p "$scratch/logs"
+for log in "$WORK"/*.out; do
+  if [ -f "$log" ]; then tail -c 20000 "$log" >"$scratch/logs/$(basename "$log")"; fi
+done
+tar -czf "$out/logs.tar.gz" -C "$scratch/logs" .
 if [ "$1" = 1 ] && ls "$built"/*/exllamav2_ext.so >/dev/null 2>&1; then
-  tar -cJf "$out/extension.tar.xz" -C "$built" .
+  tar -czf "$out/extension.tar.gz" -C "$built" .
 fi
 ls -l "$out" >&2
 exit $status
