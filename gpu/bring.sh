@@ -14,7 +14,7 @@ wheels=(
   'jinja2>=3.1' markupsafe 'prometheus-client>=0.21' 'grpcio>=1.85.1,<2' 'protobuf>=7.35,<8'
   'grpcio-health-checking>=1.85.1,<2' 'grpcio-reflection>=1.85.1,<2' 'grpcio-status>=1.85.1,<2'
   googleapis-common-protos typing-extensions 'nvidia-ml-py>=12.560'
-  packaging pygments accelerate
+  packaging pygments accelerate 'cryptography>=44' cffi pycparser
 )
 abi=${version/./}
 platforms=()
