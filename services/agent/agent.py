@@ -102,6 +102,7 @@ class CortexAgent:
             cwd=cwd, mode=self._settings.mode.value, model=await self._endpoints.default()
         )
         record.additional_directories = list(additional_directories or ())
+        await self._store.claim(record.session_id)
         session = self._sessions.open(record, mcp_servers)
         await session.save()
         log.info("session created", session_id=record.session_id, cwd=cwd, model=record.model)
@@ -161,6 +162,7 @@ class CortexAgent:
         record = self._store.create(cwd=cwd, mode=origin.mode, model=origin.model)
         record.additional_directories = list(additional_directories or ())
         record.history, record.marks, record.title = [*origin.history], origin.marks, origin.title
+        await self._store.claim(record.session_id)
         session = self._sessions.open(record, mcp_servers)
         await session.save()
         selectors = await self._endpoints.selectors()

@@ -19,6 +19,7 @@ from services.agent.session.replay import replayed
 from services.agent.session.session import AgentSession
 from services.agent.session_service.opening import SessionOpening
 from services.agent.storage import commands
+from services.agent.storage.session_lock import SessionInUseError
 from services.agent.storage.store import (
     SessionHeader,
     SessionNotFoundError,
@@ -84,7 +85,12 @@ class OpenSessions:
         cwd, additional = checked_directories(cwd, additional)
         async with self._turn(session_id):
             await self._end(session_id)
-            record = await self.stored(session_id)
+            await self._claim(session_id)
+            try:
+                record = await self.stored(session_id)
+            except acp.RequestError:
+                await self._store.release(session_id)
+                raise
             record.cwd = cwd
             if additional is not None:
                 record.additional_directories = list(additional)
@@ -116,6 +122,7 @@ class OpenSessions:
         """Cancels what runs in a session and removes its file; one that is gone is no error."""
         async with self._turn(session_id):
             await self._end(session_id)
+            await self._claim(session_id)
             try:
                 await self._store.delete(session_id)
                 await asyncio.to_thread(self._opening.checkpoints(session_id).forget)
@@ -123,6 +130,8 @@ class OpenSessions:
                 raise acp.RequestError.resource_not_found(session_id) from error
             except OSError as error:
                 raise acp.RequestError.internal_error({"reason": str(error)}) from error
+            finally:
+                await self._store.release(session_id)
         log.info("session deleted", session_id=session_id)
 
     def _turn(self, session_id: str) -> asyncio.Lock:
@@ -132,6 +141,15 @@ class OpenSessions:
         session = self._open.pop(session_id, None)
         if session is not None:
             await session.close()
+            await self._store.release(session_id)
+
+    async def _claim(self, session_id: str) -> None:
+        try:
+            await self._store.claim(session_id)
+        except SessionInUseError as error:
+            raise acp.RequestError.invalid_params({"reason": str(error)}) from error
+        except SessionNotFoundError as error:
+            raise acp.RequestError.resource_not_found(session_id) from error
 
     async def close_all(self) -> None:
         """Closes every session."""

@@ -19,6 +19,7 @@ import structlog
 
 from services.agent.core.history import Turn
 from services.agent.storage.compaction import Marks
+from services.agent.storage.session_lock import SessionLocks
 
 log = structlog.get_logger(__name__)
 
@@ -69,6 +70,7 @@ class SessionStore:
 
     def __init__(self, directory: Path, *, executor: Executor, now: Callable[[], float]) -> None:
         self._directory = directory
+        self._locks = SessionLocks(directory)
         self._executor = executor
         self._now = now
 
@@ -83,6 +85,23 @@ class SessionStore:
             created_at=now,
             updated_at=now,
         )
+
+    async def claim(self, session_id: str) -> None:
+        """Keeps other processes from opening a session; without a usable disk nothing is kept.
+
+        Raises:
+            SessionInUseError: another process has it open.
+            SessionNotFoundError: it is no id of ours.
+        """
+        self._path(session_id)
+        try:
+            await self._run(self._locks.claim, session_id)
+        except OSError as error:
+            log.warning("session not locked", session_id=session_id, reason=str(error))
+
+    async def release(self, session_id: str) -> None:
+        """Lets other processes open a session again."""
+        await self._run(self._locks.release, session_id)
 
     async def save(self, record: SessionRecord) -> None:
         """Writes the record as it is now. Cancelling leaves the old file or the new one.

@@ -8,6 +8,7 @@ from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
+import acp
 import pytest
 
 from services.agent.core.settings import AgentSettings
@@ -84,3 +85,25 @@ async def test_an_editor_that_loads_a_session_twice_at_once_has_it_once(store, s
     assert Servers.running == 1
     await sessions.close_all()
     assert Servers.running == 0
+
+
+async def test_a_session_of_another_process_is_refused_with_words(store, sessions, tmp_path):
+    """Two processes would overwrite each other's turns."""
+    record = store.create(cwd=str(tmp_path), mode="default", model="")
+    await store.save(record)
+    with concurrent.futures.ThreadPoolExecutor(1) as executor:
+        other = SessionStore(tmp_path / "sessions", executor=executor, now=lambda: 1.0)
+        await other.claim(record.session_id)
+        for refused in (
+            sessions.reopen(record.session_id, str(tmp_path), None, None),
+            sessions.delete(record.session_id),
+        ):
+            with pytest.raises(acp.RequestError) as caught:
+                await refused
+            assert "open in another process" in str(caught.value.data)
+        await other.release(record.session_id)
+
+        await sessions.reopen(record.session_id, str(tmp_path), None, None)
+        await sessions.close(record.session_id)
+        await other.claim(record.session_id)
+        await other.release(record.session_id)
