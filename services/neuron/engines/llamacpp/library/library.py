@@ -29,6 +29,9 @@ from services.neuron.engines.llamacpp.library.structs import (
 
 PINNED_VERSION: Final = "2026.10.11549"
 
+# llama.cpp has one callback for its log, and calls it as long as the process lives: one that went
+# with its `Library` would leave it a pointer into freed memory.
+_LOG: Final = LogTail()
 _text = ctypes.c_char_p
 _Signature = tuple[Any, tuple[Any, ...]]
 
@@ -103,14 +106,14 @@ class Library:
     """llama.cpp in this process; attributes are its functions without the `llama_` prefix.
 
     Attributes:
-        log: the last lines that llama.cpp wrote.
+        log: the last lines that llama.cpp wrote; all libraries of a process share it.
     """
 
     def __init__(self, path: Path) -> None:
         # One handle that releases the interpreter lock in every call and one that never does.
         self._bind(ctypes.CDLL(str(path)), _LONG)
         self._bind(ctypes.PyDLL(str(path)), _SHORT)
-        self.log = LogTail()
+        self.log = _LOG
         self.log_set(self.log.callback, None)
         check_layouts(self.model_default_params(), self.context_default_params())
         self.backend_init()

@@ -1,3 +1,4 @@
+import gc
 import importlib.metadata
 
 import pytest
@@ -30,3 +31,15 @@ def test_another_build_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_an_unknown_engine_is_named() -> None:
     with pytest.raises(EngineUnavailableError, match="'nope'"):
         create_engine("nope")
+
+
+def test_the_log_outlives_every_library_of_the_process(library: Library) -> None:
+    """llama.cpp has one callback, the newest; freed with its library, the next line would crash."""
+    newest = Library.load()
+    kept = newest.log.callback
+    del newest
+    gc.collect()
+
+    assert kept is library.log.callback
+    assert library.model_load_from_file(b"/nowhere", library.model_default_params()) is None
+    assert library.log.last_words()
