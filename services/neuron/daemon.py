@@ -21,7 +21,6 @@ from services.neuron.instances.unload import Unloader
 from services.neuron.membership.membership import Membership
 from services.neuron.membership.report import StatusBoard
 from services.neuron.rendering.renderer import Renderers
-from services.neuron.servicer import NeuronServicer
 from services.neuron.sources.resolver import Sources
 from services.neuron.supervisor.supervisor import Supervisor
 
@@ -40,7 +39,7 @@ class Daemon:
         self,
         *,
         server: Server,
-        servicer: NeuronServicer,
+        close_sessions: Callable[[], None],
         instances: Instances,
         loader: Loader,
         unloader: Unloader,
@@ -58,7 +57,7 @@ class Daemon:
     ) -> None:
         self._faults = faults
         self._server = server
-        self._servicer = servicer
+        self._close_sessions = close_sessions
         self._instances = instances
         self._loader = loader
         self._unloader = unloader
@@ -129,7 +128,7 @@ class Daemon:
                 with self._faults.contained("drain"):
                     generation.fail(shutting_down())
         await self._membership.leave()
-        self._servicer.close_sessions()
+        self._close_sessions()
         await self._server.stop(_GRACE_SECONDS)
         await self._unloader.stop()
         await self._recovery.stop()

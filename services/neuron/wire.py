@@ -274,7 +274,7 @@ def _build(
     server.add(add_NeuronServiceServicer_to_server, servicer)
     daemon = Daemon(
         server=server,
-        servicer=servicer,
+        close_sessions=servicer.close_sessions,
         instances=instances,
         loader=loader,
         unloader=unloader,

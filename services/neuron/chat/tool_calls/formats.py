@@ -25,8 +25,8 @@ from services.neuron.chat.tool_calls.families import (
     mistral,
     pythonic,
     qwen_xml,
+    tagged_json,
 )
-from services.neuron.chat.tool_calls.parsing import tagged_json
 from services.neuron.chat.tool_calls.parsing.calls import Calls, Tools
 
 Factory = Callable[[Calls, Tools], ChatParser]
