@@ -75,6 +75,7 @@ class CortexAgent:
         self._sessions.offered = Offered.of(client_capabilities)
         name = client_info.name if client_info else "unknown"
         log.info("editor connected", editor=name, offered=str(self._sessions.offered))
+        self._later(self._sessions.tidy(kept=self._settings.sessions_kept))
         return acp.schema.InitializeResponse(
             protocol_version=acp.PROTOCOL_VERSION,
             agent_info=acp.schema.Implementation(

@@ -93,6 +93,8 @@ class AgentSettings(
         log_level: least severity that is logged.
         bash_seconds: longest run of one command unless the model asks for another.
         output_bytes: most of a tool's output that is kept.
+        sessions_kept: most stored sessions; the longest untouched go first, at the agent's start.
+            0 keeps all.
         client_seconds: longest wait for the editor's answer, permissions excepted.
     """
 
@@ -105,6 +107,7 @@ class AgentSettings(
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     bash_seconds: PositiveSeconds = 600.0
     output_bytes: Annotated[int, IN_BYTES, msgspec.Meta(ge=1024)] = 65536
+    sessions_kept: Annotated[int, msgspec.Meta(ge=0)] = 1000
     client_seconds: PositiveSeconds = 30.0
 
     def endpoint(self, name: str) -> EndpointSettings | None:

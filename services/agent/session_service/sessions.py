@@ -134,6 +134,15 @@ class OpenSessions:
                 await self._store.release(session_id)
         log.info("session deleted", session_id=session_id)
 
+    async def tidy(self, *, kept: int) -> None:
+        """Removes what killed agents left, and the oldest stored sessions; a failure is logged."""
+        try:
+            for session_id in await self._store.tidy(kept=kept):
+                await asyncio.to_thread(self._opening.checkpoints(session_id).forget)
+                log.info("session pruned", session_id=session_id, kept=kept)
+        except OSError as error:
+            log.warning("sessions not tidied", reason=str(error))
+
     def _turn(self, session_id: str) -> asyncio.Lock:
         return self._turns.setdefault(session_id, asyncio.Lock())
 

@@ -19,10 +19,13 @@ import structlog
 
 from services.agent.core.history import Turn
 from services.agent.storage.compaction import Marks
-from services.agent.storage.session_lock import SessionLocks
+from services.agent.storage.session_lock import SessionInUseError, SessionLocks
 
 log = structlog.get_logger(__name__)
 
+VERSION = 1
+"""Of the stored form; grows where an older agent would read a session wrongly."""
+_TEMPORARY = re.compile(r"\.[0-9a-f-]{36}\.(\d+)\.tmp")
 _SESSION_ID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _PAGE = 50
 _Args = TypeVarTuple("_Args")
@@ -47,7 +50,11 @@ class SessionRecord(SessionHeader, kw_only=True):
 
     history: list[Turn] = msgspec.field(default_factory=list[Turn])
     marks: Marks = Marks()
-    version: int = 1
+    version: int = VERSION
+
+
+class _Versioned(msgspec.Struct):
+    version: int = VERSION
 
 
 class SessionNotFoundError(Exception):
@@ -129,6 +136,16 @@ class SessionStore:
         """
         await self._run(self._unlink, session_id)
 
+    async def tidy(self, *, kept: int) -> list[str]:
+        """Removes what killed processes left half written, and the oldest sessions.
+
+        Args:
+            kept: most sessions that stay; 0 keeps all. One that is open anywhere stays.
+
+        Returns: ids of the sessions that were removed.
+        """
+        return await self._run(self._tidy, kept)
+
     async def page(
         self, *, cwd: str | None, cursor: str | None
     ) -> tuple[list[SessionHeader], str | None]:
@@ -176,12 +193,41 @@ class SessionStore:
     def _read(self, session_id: str) -> SessionRecord:
         try:
             data = self._path(session_id).read_bytes()
+            version = msgspec.json.decode(data, type=_Versioned).version
+            if version > VERSION:
+                raise SessionNotFoundError(
+                    f"{session_id} was saved by a newer agent (version {version}, this one reads"
+                    f" up to {VERSION})"
+                )
             return msgspec.json.decode(data, type=SessionRecord)
         except (OSError, msgspec.DecodeError) as error:
             raise SessionNotFoundError(f"{session_id}: {error}") from error
 
     def _unlink(self, session_id: str) -> None:
         self._path(session_id).unlink(missing_ok=True)
+        self._locks.release(session_id, is_gone=True)
+
+    def _tidy(self, kept: int) -> list[str]:
+        for path in self._directory.glob(".*.tmp"):
+            match = _TEMPORARY.fullmatch(path.name)
+            if match and not _is_running(int(match[1])):
+                path.unlink(missing_ok=True)
+        found = {path: path.stat().st_mtime for path in self._directory.glob("*.json")}
+        oldest = sorted(found, key=lambda path: found[path])
+        removed: list[str] = []
+        for path in oldest[: max(len(oldest) - kept, 0)] if kept else ():
+            session_id = path.stem
+            if not _SESSION_ID.fullmatch(session_id) or self._locks.holds(session_id):
+                continue
+            try:
+                self._locks.claim(session_id)
+                path.unlink(missing_ok=True)
+                removed.append(session_id)
+            except (SessionInUseError, OSError) as error:
+                log.info("session not pruned", session_id=session_id, reason=str(error))
+            finally:
+                self._locks.release(session_id, is_gone=not path.exists())
+        return removed
 
     def _headers(self) -> list[SessionHeader]:
         headers: list[SessionHeader] = []
@@ -191,6 +237,16 @@ class SessionStore:
             except (OSError, msgspec.DecodeError) as error:
                 log.warning("session skipped", file=path.name, reason=str(error))
         return headers
+
+
+def _is_running(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:  # another user's
+        return True
+    return True
 
 
 def _order(header: SessionHeader) -> tuple[float, str]:

@@ -1,4 +1,6 @@
+import asyncio
 import json
+import os
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -129,3 +131,54 @@ async def test_a_file_from_a_later_version_with_more_fields_loads(
     path.write_text(json.dumps({**json.loads(path.read_text()), "novelty": 1}))
 
     assert record.session_id == (await store.load(record.session_id)).session_id
+
+
+async def test_a_session_of_a_newer_agent_is_not_read_wrongly(store: SessionStore):
+    record = await saved(store)
+    record.version = 2
+    await store.save(record)
+
+    with pytest.raises(SessionNotFoundError, match="newer agent"):
+        await store.load(record.session_id)
+
+
+async def test_what_a_killed_agent_left_half_written_is_swept(store: SessionStore, tmp_path: Path):
+    record = await saved(store)
+    folder = tmp_path / "sessions"
+    gone = await asyncio.create_subprocess_exec("true")
+    await gone.wait()
+    dead = folder / f".{record.session_id}.{gone.pid}.tmp"
+    alive = folder / f".{record.session_id}.{os.getpid()}.tmp"
+    foreign = folder / ".notes.tmp"
+    for path in (dead, alive, foreign):
+        path.write_text("half")
+
+    await store.tidy(kept=0)
+
+    assert [dead.exists(), alive.exists(), foreign.exists()] == [False, True, True]
+    assert await store.load(record.session_id) == record
+
+
+async def test_the_oldest_sessions_go_and_open_ones_stay(store: SessionStore, tmp_path: Path):
+    records = [await saved(store) for _ in range(4)]
+    for age, record in enumerate(records):
+        os.utime(tmp_path / "sessions" / f"{record.session_id}.json", (age, age))
+    await store.claim(records[0].session_id)
+
+    removed = await store.tidy(kept=2)
+
+    assert removed == [records[1].session_id]
+    left = {path.name for path in (tmp_path / "sessions").iterdir()}
+    assert left == {
+        *(f"{records[number].session_id}.json" for number in (0, 2, 3)),
+        f".{records[0].session_id}.lock",
+    }
+
+
+async def test_a_deleted_session_leaves_nothing(store: SessionStore, tmp_path: Path):
+    record = await saved(store)
+    await store.claim(record.session_id)
+
+    await store.delete(record.session_id)
+
+    assert not list((tmp_path / "sessions").iterdir())
