@@ -108,7 +108,7 @@ class SessionStore:
 
     async def release(self, session_id: str) -> None:
         """Lets other processes open a session again."""
-        await self._run(self._locks.release, session_id)
+        await self._run(self._release, session_id)
 
     async def save(self, record: SessionRecord) -> None:
         """Writes the record as it is now. Cancelling leaves the old file or the new one.
@@ -205,7 +205,9 @@ class SessionStore:
 
     def _unlink(self, session_id: str) -> None:
         self._path(session_id).unlink(missing_ok=True)
-        self._locks.release(session_id, is_gone=True)
+
+    def _release(self, session_id: str) -> None:
+        self._locks.release(session_id, is_gone=not self._path(session_id).exists())
 
     def _tidy(self, kept: int) -> list[str]:
         for path in self._directory.glob(".*.tmp"):

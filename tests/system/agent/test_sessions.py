@@ -494,23 +494,23 @@ async def test_a_fork_has_the_history_and_the_commands_of_a_session(place: Place
 
 
 async def test_modes_models_and_options_are_kept(place: Place):
-    async with (
-        ScriptedEndpoint(Answer(text="Hi.")) as endpoint,
-        place.agent(endpoint, EditorDouble()) as running,
-    ):
-        session = await running.connection.new_session(str(place.project))
-        await running.connection.set_config_option(
-            config_id="mode", session_id=session.session_id, value="accept-edits"
-        )
-        await running.connection.set_config_option(
-            config_id="model", session_id=session.session_id, value="cortex:other"
-        )
-        with pytest.raises(acp.RequestError):
-            await running.connection.set_session_mode(session_id=session.session_id, mode_id="yolo")
-        await running.connection._conn.send_request(
-            "session/set_model", {"sessionId": session.session_id, "modelId": "llama3:8b"}
-        )
-        await prompt(running, session.session_id)
+    async with ScriptedEndpoint(Answer(text="Hi.")) as endpoint:
+        async with place.agent(endpoint, EditorDouble()) as running:
+            session = await running.connection.new_session(str(place.project))
+            await running.connection.set_config_option(
+                config_id="mode", session_id=session.session_id, value="accept-edits"
+            )
+            await running.connection.set_config_option(
+                config_id="model", session_id=session.session_id, value="cortex:other"
+            )
+            with pytest.raises(acp.RequestError):
+                await running.connection.set_session_mode(
+                    session_id=session.session_id, mode_id="yolo"
+                )
+            await running.connection._conn.send_request(
+                "session/set_model", {"sessionId": session.session_id, "modelId": "llama3:8b"}
+            )
+            await prompt(running, session.session_id)
         async with place.agent(endpoint, EditorDouble()) as second:
             resumed = await second.connection.resume_session(
                 cwd=str(place.project), session_id=session.session_id

@@ -180,5 +180,6 @@ async def test_a_deleted_session_leaves_nothing(store: SessionStore, tmp_path: P
     await store.claim(record.session_id)
 
     await store.delete(record.session_id)
+    await store.release(record.session_id)
 
     assert not list((tmp_path / "sessions").iterdir())
