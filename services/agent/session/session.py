@@ -20,7 +20,7 @@ from services.agent.core.plan_dir import PlanDirectory, resolve
 from services.agent.core.workspace import Workspace
 from services.agent.session.mcp_servers import McpServers
 from services.agent.storage.checkpoints import Checkpoints
-from services.agent.storage.compaction import Marks
+from services.agent.storage.compaction import CHARACTERS_PER_TOKEN, Marks
 from services.agent.storage.permission_file import PermissionFile
 from services.agent.storage.store import SessionRecord, SessionStore, SessionStoreError
 from services.backplane.timeouts import timeout
@@ -28,6 +28,8 @@ from services.backplane.timeouts import timeout
 log = structlog.get_logger(__name__)
 
 SAVE_SECONDS = 10.0
+_FEWEST_TOKENS = 256  # below, what the template adds weighs too much
+_CHARACTERS_OF_A_TOKEN = (1.0, 6.0)  # Chinese or base64, and plain English
 UNWIND_SECONDS = 20.0  # for a cancelled turn to end its tools; each of its steps has less
 _ID_ALPHABET = string.ascii_letters + string.digits
 _LONGEST_ID = 40  # OpenAI's limit
@@ -59,6 +61,7 @@ class AgentSession:
         self.lock = asyncio.Lock()
         self.granted: set[str] = set()  # what the user allowed for as long as the session is open
         self.text_only: set[str] = set()  # `endpoint:model`s that refuse native tools
+        self.characters_per_token = CHARACTERS_PER_TOKEN
         self._store = store
         self._ticket = 0
         self._running: asyncio.Task[Any] | None = None
@@ -82,6 +85,12 @@ class AgentSession:
             candidate = "".join(secrets.choice(_ID_ALPHABET) for _ in range(_ID_LENGTH))
         self._call_ids.add(candidate)
         return candidate
+
+    def calibrate(self, characters: int, tokens: int) -> None:
+        """Takes in how many tokens the endpoint counted in a prompt of so many characters."""
+        if tokens >= _FEWEST_TOKENS:
+            lowest, highest = _CHARACTERS_OF_A_TOKEN
+            self.characters_per_token = min(max(characters / tokens, lowest), highest)
 
     def take_ticket(self) -> int:
         """Cancels what is in flight or waiting, and returns the number that is current now."""

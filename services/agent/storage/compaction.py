@@ -1,12 +1,13 @@
 """Fits a conversation into a model's window by leaving out the least of it. Pure.
 
-What is left out is a projection: the stored history stays whole. User turns, call ids and the
-last turns are never touched. Two marks only ever move forward, and move well below the budget
-when they must, so that the beginning of the prompt, which caches live on, rarely changes.
+What is left out is a projection: the stored history stays whole. User turns and call ids are never
+touched, the last turns only where nothing else helps, the very last one never. Two marks only ever
+move forward, and move well below the budget when they must, so that the beginning of the prompt,
+which caches live on, rarely changes.
 """
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
@@ -20,7 +21,8 @@ from services.agent.core.history import (
     UserTurn,
 )
 
-_CHARACTERS_PER_TOKEN = 3.5
+CHARACTERS_PER_TOKEN: Final = 3.5
+"""Of a conversation, as long as no endpoint has said how many tokens it had."""
 _TOKENS_PER_TURN = 8
 _TOKENS_PER_IMAGE = 512
 _RESERVE_TOKENS = 512
@@ -48,9 +50,14 @@ def prompt_budget(window: int, max_tokens: int | None) -> int:
     return max(window - answer - _RESERVE_TOKENS, window // 4)
 
 
-def estimate(turns: Sequence[Turn], overhead_characters: int = 0) -> int:
-    """Estimates tokens: 3.5 characters each, and a little for every turn and picture."""
-    tokens = overhead_characters / _CHARACTERS_PER_TOKEN
+def estimate(
+    turns: Sequence[Turn],
+    overhead_characters: int = 0,
+    *,
+    characters_per_token: float = CHARACTERS_PER_TOKEN,
+) -> int:
+    """Estimates tokens by their characters, and a little for every turn and picture."""
+    tokens = overhead_characters / characters_per_token
     for turn in turns:
         tokens += _TOKENS_PER_TURN
         if isinstance(turn, UserTurn):
@@ -58,11 +65,11 @@ def estimate(turns: Sequence[Turn], overhead_characters: int = 0) -> int:
                 if isinstance(part, ImagePart):
                     tokens += _TOKENS_PER_IMAGE
                 else:
-                    tokens += len(part.text) / _CHARACTERS_PER_TOKEN
+                    tokens += len(part.text) / characters_per_token
         elif isinstance(turn, AssistantTurn):
-            tokens += (len(turn.text) + sum(map(_call_length, turn.calls))) / _CHARACTERS_PER_TOKEN
+            tokens += (len(turn.text) + sum(map(_call_length, turn.calls))) / characters_per_token
         else:
-            tokens += sum(len(each.text) for each in turn.results) / _CHARACTERS_PER_TOKEN
+            tokens += sum(len(each.text) for each in turn.results) / characters_per_token
     return int(tokens)
 
 
@@ -82,31 +89,48 @@ def _projected(turn: Turn, index: int, marks: Marks) -> Turn:
 
 
 def advance(
-    turns: Sequence[Turn], marks: Marks, *, budget: int, overhead_characters: int = 0
+    turns: Sequence[Turn],
+    marks: Marks,
+    *,
+    budget: int,
+    overhead_characters: int = 0,
+    characters_per_token: float = CHARACTERS_PER_TOKEN,
 ) -> Marks:
     """Moves the marks until the projection fits three quarters of the budget, as far as it can.
 
-    Returns the same marks when the projection is within the whole budget already. Tool results
-    and long arguments go first, oldest first; the assistant's prose after them.
+    Returns the same marks when the projection is within the whole budget already.
+
+    1. Tool results and long arguments go first, oldest first, the last four turns' excepted.
+    2. The assistant's prose goes after them.
+    3. Where the projection is over the whole budget even so, the results of the last four turns
+       go too, the very last turn's excepted.
     """
-    if estimate(project(turns, marks), overhead_characters) <= budget:
+
+    def size(turns: Sequence[Turn], overhead: int = 0) -> int:
+        return estimate(turns, overhead, characters_per_token=characters_per_token)
+
+    def saving(before: Marks, after: Marks, index: int) -> int:
+        """Returns the tokens, rounded down, that one turn loses when a mark passes it."""
+        larger, smaller = (_projected(turns[index], index, marks) for marks in (before, after))
+        return max(size([larger]) - size([smaller]) - 1, 0)
+
+    if size(project(turns, marks), overhead_characters) <= budget:
         return marks
     end = max(len(turns) - _PROTECTED_TURNS, 0)
-    surplus = estimate(project(turns, marks), overhead_characters) - int(budget * _TARGET)
+    surplus = size(project(turns, marks), overhead_characters) - int(budget * _TARGET)
     results, prose = marks.results, marks.prose
     while surplus > 0 and results < end:
-        surplus -= _saving(turns, Marks(results, prose), Marks(results + 1, prose), results)
+        surplus -= saving(Marks(results, prose), Marks(results + 1, prose), results)
         results += 1
     while surplus > 0 and prose < end:
-        surplus -= _saving(turns, Marks(results, prose), Marks(results, prose + 1), prose)
+        surplus -= saving(Marks(results, prose), Marks(results, prose + 1), prose)
         prose += 1
+    while (
+        results < len(turns) - 1
+        and size(project(turns, Marks(results, prose)), overhead_characters) > budget
+    ):
+        results += 1
     return Marks(results, prose)
-
-
-def _saving(turns: Sequence[Turn], before: Marks, after: Marks, index: int) -> int:
-    """Returns the tokens, rounded down, that one turn loses when a mark passes it."""
-    larger, smaller = (_projected(turns[index], index, marks) for marks in (before, after))
-    return max(estimate([larger]) - estimate([smaller]) - 1, 0)
 
 
 def _call_length(call: ToolCall) -> int:

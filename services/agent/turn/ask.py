@@ -47,6 +47,7 @@ class Asking:
         self._kinds: dict[str, acp.schema.ToolKind] = {tool.spec.name: tool.kind for tool in tools}
         self._notice = ""  # what the user has to know of the next attempt
         self._message = str(uuid.uuid4())
+        self._characters = 0  # of the last request, roughly
         self.reply = self._new_reply()
 
     async def stream(self) -> None:
@@ -75,6 +76,9 @@ class Asking:
                     was_cut = True
                     await self._withdraw(error)
             else:
+                finished = self.reply.finished
+                if finished is not None and finished.usage is not None:
+                    self._session.calibrate(self._characters, finished.usage.input_tokens)
                 return
 
     async def _withdraw(self, error: EndpointError) -> None:
@@ -126,6 +130,8 @@ class Asking:
         turns = project(record.history, record.marks)
         if self._selection.can_see is False:
             turns = without_pictures(turns)
+        overhead = self._overhead(system, specs)
+        self._characters = estimate(turns, overhead, characters_per_token=1.0)
         return ModelRequest(
             model=self._selection.model,
             system=system,
@@ -140,7 +146,13 @@ class Asking:
 
     def _compact(self, budget: int, overhead: int) -> bool:
         record = self._session.record
-        marks = advance(record.history, record.marks, budget=budget, overhead_characters=overhead)
+        marks = advance(
+            record.history,
+            record.marks,
+            budget=budget,
+            overhead_characters=overhead,
+            characters_per_token=self._session.characters_per_token,
+        )
         if marks == record.marks:
             return False
         record.marks = marks
@@ -152,7 +164,10 @@ class Asking:
         settings = self._selection.settings
         if error.is_context_exceeded:
             record = self._session.record
-            now = estimate(project(record.history, record.marks))
+            now = estimate(
+                project(record.history, record.marks),
+                characters_per_token=self._session.characters_per_token,
+            )
             return self._compact(int(now * _SHRINK), 0)
         if error.is_tools_refused and settings.tool_calls == "auto" and not self._is_text:
             self._session.text_only.add(self._selection.selector)

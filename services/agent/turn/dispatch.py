@@ -17,6 +17,7 @@ from services.agent.core.permissions import Action, allows, lasting
 from services.agent.core.plan_dir import resolve
 from services.agent.core.text import one_line
 from services.agent.session.session import AgentSession
+from services.agent.storage.compaction import CHARACTERS_PER_TOKEN
 from services.agent.tools.tool import Tool, ToolContext, ToolError, ToolOutcome
 from services.backplane.timeouts import timeout
 
@@ -25,6 +26,7 @@ log = structlog.get_logger(__name__)
 CANCELLED = "ERROR: cancelled by the user before it finished"
 LOST = "ERROR: the connection was lost before this call could run"
 _LAST_UPDATE_SECONDS = 2.0
+_LEAST_OUTPUT_BYTES = 1024
 
 _ALLOW = acp.schema.PermissionOption(option_id="allow", name="Allow", kind="allow_once")
 _ALWAYS = acp.schema.PermissionOption(
@@ -48,9 +50,15 @@ class Dispatcher:
     ) -> None:
         self._session = session
         self._environment = environment
-        self._output_bytes = output_bytes
+        self._output_bytes = self._most_output_bytes = output_bytes
         self._bash_seconds = bash_seconds
         self._set_mode = set_mode
+
+    def fit(self, window: int | None) -> None:
+        """Caps what a tool prints at a quarter of the window, in tokens; None: it is not known."""
+        if window is not None:
+            cap = max(_LEAST_OUTPUT_BYTES, int(window * CHARACTERS_PER_TOKEN) // 4)
+            self._output_bytes = min(self._most_output_bytes, cap)
 
     async def run(self, call: ToolCall, tools: Mapping[str, Tool]) -> ToolResult:
         """Runs a call and returns its result; only cancellation is raised."""

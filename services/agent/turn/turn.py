@@ -101,6 +101,7 @@ class PromptTurn:
         prompt = await self._prepare()
         tools = (*self._builtin, *await session.mcp.tools())
         selection = await self._endpoints.select(session.record.model)
+        self._dispatcher.fit(selection.context_window)
         turns = len(session.record.history)
         log.info("prompt round: streaming", round=number, of=self._max_rounds, history_turns=turns)
         shown = offered(tools, session.mode)

@@ -39,6 +39,41 @@ def is_running(pid: int) -> bool:
         return False
 
 
+async def test_a_window_of_8k_is_held_whatever_tools_print(place: Place):
+    """By the characters of each request, of an endpoint that counts a token for two of them."""
+    (place.project / "long.txt").write_text("word " * 40_000)
+    reads = [
+        Answer(
+            text=f"Reading, {number}.",
+            calls=[Call("bash", {"command": f"cat long.txt; echo {number}"}, f"c{number}")],
+            usage=(4000, 20),
+        )
+        for number in range(12)
+    ]
+    async with (
+        ScriptedEndpoint(*reads, Answer(text="Done.")) as endpoint,
+        place.agent(
+            endpoint,
+            EditorDouble(),
+            CORTEX_ACP_MODE="bypassPermissions",
+            CORTEX_ACP_CONTEXT_WINDOW="8192",
+        ) as running,
+    ):
+        session = await running.connection.new_session(str(place.project))
+        response = await prompt(running, session.session_id)
+
+    assert response.stop_reason == "end_turn"
+    assert len(endpoint.requests) == 13
+    outputs = [
+        len(message["content"])
+        for request in endpoint.requests
+        for message in request["messages"]
+        if message["role"] == "tool"
+    ]
+    assert max(outputs) < 8192 * 3.5 / 4 + 200
+    assert max(len(json.dumps(request)) for request in endpoint.requests) < 8192 * 5
+
+
 @pytest.mark.parametrize("status", [400, 413, 422])
 async def test_a_prompt_that_is_refused_is_in_no_later_request(place: Place, status: int):
     refusal = Answer(status=status, error={"message": "This picture is no picture."})

@@ -52,18 +52,37 @@ def test_prose_goes_when_results_are_not_enough():
 
     marks = advance(turns, Marks(), budget=100)
 
-    assert (8, 8) == (marks.results, marks.prose)
+    assert (11, 8) == (marks.results, marks.prose)
+
+
+def test_the_last_turns_go_only_where_nothing_else_helps():
+    turns = conversation(4)
+    without = estimate(project(turns, Marks(8, 8)))
+
+    assert advance(turns, Marks(), budget=without) == Marks(8, 8)
+    assert advance(turns, Marks(), budget=without - 1).results > 8
+
+
+def test_an_endpoint_that_counts_more_tokens_gets_less():
+    turns = conversation(8)
+    budget = estimate(turns) + 1
+
+    assert advance(turns, Marks(), budget=budget) == Marks()
+    assert advance(turns, Marks(), budget=budget, characters_per_token=2.0).results > 0
 
 
 @given(st.integers(1, 8), st.integers(1, 40_000), st.integers(0, 30_000))
-def test_user_turns_ids_and_the_last_turns_are_never_touched(rounds, budget, overhead):
+def test_user_turns_ids_and_the_last_turn_are_never_touched(rounds, budget, overhead):
     turns = conversation(rounds)
 
     marks = advance(turns, Marks(), budget=budget, overhead_characters=overhead)
     projected = project(turns, marks)
 
     assert len(turns) == len(projected)
-    assert turns[-4:] == projected[-4:]
+    assert turns[-1] == projected[-1]
+    assert [turn for turn in turns[-4:] if turn in projected] == turns[-4:] or (
+        marks.prose == max(len(turns) - 4, 0)  # all else was left out before
+    )
     for before, after in zip(turns, projected, strict=True):
         if isinstance(before, UserTurn):
             assert before == after
