@@ -171,10 +171,17 @@ def pick(files: Sequence[pathlib.Path], quant: str) -> pathlib.Path:
 
 
 def _candidates(folder: pathlib.Path) -> Iterator[pathlib.Path]:
-    """GGUF files and model folders, links followed, hidden folders not entered."""
+    """GGUF files and model folders, links followed, hidden folders and known ones not entered."""
     seen = 0
+    entered: set[tuple[int, int]] = set()
     for root, folders, files in os.walk(folder, followlinks=True):
         here = pathlib.Path(root)
+        with contextlib.suppress(OSError):
+            facts = here.stat()
+            if (facts.st_dev, facts.st_ino) in entered:  # a link that leads back
+                folders.clear()
+                continue
+            entered.add((facts.st_dev, facts.st_ino))
         if len(here.relative_to(folder).parts) >= _DEEPEST:
             folders.clear()
         folders[:] = sorted(name for name in folders if not name.startswith("."))

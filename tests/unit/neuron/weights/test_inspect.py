@@ -93,6 +93,18 @@ def test_a_projector_is_no_model(tmp_path, projector):
     assert ["tiny-f16"] == list(inspect.listing([tmp_path])[0])
 
 
+def test_links_that_lead_back_list_nothing_twice(tmp_path):
+    (tmp_path / "deep").mkdir()
+    (tmp_path / "deep" / "broken.gguf").write_bytes(b"nothing")
+    for link in (tmp_path / "self", tmp_path / "deep" / "up"):
+        link.symlink_to(tmp_path)
+
+    found, problems = inspect.listing([tmp_path])
+
+    assert found == {}
+    assert len(problems) == 1
+
+
 def test_hidden_folders_are_not_entered_and_missing_ones_are_empty(tmp_path):
     (tmp_path / ".fetch-1").mkdir()
     scripted.build(tmp_path / ".fetch-1" / "half.gguf")
