@@ -34,7 +34,7 @@ _ORDERS_OF_ONE_LIFE = 1_000_000
 _WALL_CLOCK = 1e9
 
 
-@dataclasses.dataclass
+@dataclasses.dataclass(kw_only=True)
 class Result:
     """What happened in one run."""
 
@@ -106,12 +106,12 @@ class SimulatedFleet:
             outcomes=requests.outcomes,
         )
         return Result(
-            world.steps,
-            Counter(requests.outcomes.values()),
-            counts["evicted"],
-            counts["loads"],
-            requests.waits,
-            counts["redirected"],
+            steps=world.steps,
+            outcomes=Counter(requests.outcomes.values()),
+            swaps=counts["evicted"],
+            loads=counts["loads"],
+            waits=requests.waits,
+            redirects=counts["redirected"],
         )
 
     def _restart_registry(self) -> None:

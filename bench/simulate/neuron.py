@@ -23,7 +23,7 @@ from services.registry.placement.orders import LoadOrder, UnloadOrder
 _incarnations = itertools.count(1)
 
 
-@dataclasses.dataclass
+@dataclasses.dataclass(kw_only=True)
 class SimulatedInstance:
     """One loaded model, as it really is."""
 
@@ -32,6 +32,7 @@ class SimulatedInstance:
     memory: dict[str, int]
     revision: int
     state: InstanceState
+    device_ids: tuple[str, ...] = ()
     load_seconds: float = 0.0
     is_detached: bool = False
     active: set[int] = dataclasses.field(default_factory=set)
@@ -125,6 +126,7 @@ class Neuron:
                     config_revision=c.revision,
                     last_used=c.last_used,
                     load_seconds=c.load_seconds,
+                    device_ids=c.device_ids,
                 )
                 for c in self.instances.values()
             ),
@@ -162,12 +164,13 @@ class Neuron:
             memory = {}
         seconds = self._load_seconds(model)
         held = SimulatedInstance(
-            f"{self.name}/{self.incarnation}/{order.order_id}",
-            model,
-            memory,
-            order.profile.revision,
-            InstanceState.LOADING,
-            seconds,
+            instance_id=f"{self.name}/{self.incarnation}/{order.order_id}",
+            model=model,
+            memory=memory,
+            revision=order.profile.revision,
+            state=InstanceState.LOADING,
+            device_ids=order.device_ids,
+            load_seconds=seconds,
             is_detached=order.detach,
         )
         for device in order.device_ids:

@@ -9,6 +9,7 @@ import pathlib
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Mapping
 from typing import Annotated, Any, Final, TypeAlias, TypeVar
 
+import msgspec
 import typer
 from google.protobuf.message import Message
 
@@ -68,7 +69,9 @@ def _credentials(environment: Mapping[str, str]) -> FleetCredentials | None:
     # people need not be able to read the services' file
     path = None if asked or os.access(DEFAULT_PATH, os.R_OK) else pathlib.Path(os.devnull)
     document = load(pathlib.Path(asked) if asked else path, environment)
-    return credentials_of(security_settings.read(document))
+    settings = security_settings.read(document)
+    # which certificates are refused is the servers' business, and their file
+    return credentials_of(msgspec.structs.replace(settings, revoked=""))
 
 
 async def at_leader(

@@ -14,6 +14,7 @@ from services.backplane.process.lifecycle import EX_SOFTWARE, Shutdown, reloadin
 from services.backplane.process.reload import SettingsReload
 from services.backplane.security import settings as security_settings
 from services.backplane.security.credentials import credentials_of
+from services.backplane.security.roles import Role
 from services.backplane.settings import Document
 from services.gateway.server import ListenError
 from services.gateway.settings import read
@@ -40,6 +41,8 @@ async def run(
     """
     settings, auth = read(document)
     credentials = credentials_of(security_settings.read(document))
+    if credentials is not None:
+        credentials.require_own(Role.GATEWAY)
     log_settings = document.section("log", LogSettings)
     if listen_descriptor is not None:
         listen = f"fd://{listen_descriptor}"
@@ -63,7 +66,7 @@ def _reload(document: Document, gateway: Gateway) -> SettingsReload:
     """Keys, levels and certificates are taken in at SIGHUP; all else needs a restart."""
     return SettingsReload(
         document,
-        sections=("gateway", "auth", "log"),
+        sections=("gateway", "auth", "fleet", "log"),
         check=read,
         live={
             "auth": lambda fresh: gateway.use_keys(read(fresh)[1]),

@@ -28,6 +28,7 @@ from services.backplane.rpc.server import Server
 from services.backplane.security import settings as security_settings
 from services.backplane.security.credentials import FleetCredentials, credentials_of
 from services.backplane.security.exposure import CREDENTIALS_REMEDY, refuse_exposed
+from services.backplane.security.roles import Role
 from services.backplane.settings import Document
 from services.neuron.access import METHODS
 from services.neuron.daemon import Daemon
@@ -93,6 +94,8 @@ async def serve(document: Document, shutdown: Shutdown) -> int:
     refuse_exposed(
         document, "neuron", listen, protected=credentials is not None, remedy=CREDENTIALS_REMEDY
     )
+    if credentials is not None:
+        credentials.require_own(Role.NEURON, neuron=settings.name or socket.gethostname())
     with watching(_STALL_SECONDS):
         async with serving(settings, credentials=credentials) as served:
             with reloading(_reload(document)):
@@ -107,7 +110,7 @@ def _reload(document: Document) -> SettingsReload:
     """
     return SettingsReload(
         document,
-        sections=("neuron", "log"),
+        sections=("neuron", "fleet", "log"),
         check=lambda fresh: fresh.section("neuron", NeuronSettings),
         live={"log": lambda fresh: configure(fresh.section("log", LogSettings), service="neuron")},
     )

@@ -22,6 +22,7 @@ from services.backplane.rpc.server import Server
 from services.backplane.security import settings as security_settings
 from services.backplane.security.credentials import credentials_of
 from services.backplane.security.exposure import CREDENTIALS_REMEDY, refuse_exposed
+from services.backplane.security.roles import Role
 from services.backplane.settings import Document
 from services.registry import settings as settings_module
 from services.registry.api.access import METHODS
@@ -72,6 +73,8 @@ async def serve(
     collectors = new_registry("registry")
     holder = LeaderHolder()
     faults = Faults(collectors, "registry")
+    if credentials is not None:
+        credentials.require_own(Role.REGISTRY)
     server = Server(
         service_names=SERVICES,
         metrics=RpcMetrics(collectors, "registry"),
@@ -166,7 +169,7 @@ def _reload(document: Document, holder: LeaderHolder) -> SettingsReload:
 
     return SettingsReload(
         document,
-        sections=("registry", "eviction", "neurons", "log"),
+        sections=("registry", "eviction", "neurons", "fleet", "log"),
         check=settings_module.read,
         live={
             "log": lambda fresh: configure(fresh.section("log", LogSettings), service="registry")

@@ -36,6 +36,9 @@ def fleet(tmp_path):
     (data / "models").mkdir(parents=True)
     model = data / "models" / "friendly.gguf"
     scripted.build(model, scripted.Script(words=WORDS, name="friendly"))
+    (data / "models.toml").write_text(
+        f'[[models]]\nid = "friendly"\nsource = "path:{model}"\n', encoding="utf-8"
+    )
     config = tmp_path / "cortex.toml"
     lines = [f'{key} = "{path}"' for key, path in section(pki, "all").items()]
     config.write_text("[fleet]\n" + "\n".join(lines) + "\n")

@@ -135,9 +135,7 @@ class Editor:
         try:
             answer = await self._ask(asyncio.shield(creation))
         except BaseException:
-            if creation.done():
-                _ = creation.cancelled() or creation.exception()
-            else:
+            if not creation.cancelled():  # it may have been named in this very moment
                 await self._end_late(creation)
             raise
         return Terminal(self._connection, self._session_id, answer.terminal_id, self._seconds)

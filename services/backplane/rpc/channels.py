@@ -8,7 +8,7 @@ import grpc
 
 from services.backplane.address import Address
 from services.backplane.security.credentials import FleetCredentials
-from services.backplane.security.roles import Role
+from services.backplane.security.roles import Role, server_name
 
 MAX_MESSAGE_BYTES: Final = 64 << 20
 # Keep-alive finds dead and frozen peers within seconds; servers must allow it (SERVER_OPTIONS).
@@ -49,6 +49,7 @@ def open_channel(
     credentials: FleetCredentials | None = None,
     *,
     role: Role = Role.REGISTRY,
+    neuron: str = "",
 ) -> grpc.aio.Channel:
     """A channel that connects on first use; close it when done.
 
@@ -56,6 +57,7 @@ def open_channel(
         address: of the server; to a Unix socket everybody speaks plain text.
         credentials: this process's; None speaks plain text.
         role: what the server's certificate has to say of it, whatever its address is.
+        neuron: whose certificate it has to be; empty for any of the role.
     """
     target = str(address)
     if credentials is None or target.startswith("unix:"):
@@ -63,7 +65,10 @@ def open_channel(
     return grpc.aio.secure_channel(
         target,
         credentials.for_channel(),
-        options=[*CHANNEL_OPTIONS, ("grpc.ssl_target_name_override", role.server_name)],
+        options=[
+            *CHANNEL_OPTIONS,
+            ("grpc.ssl_target_name_override", server_name(role, neuron=neuron)),
+        ],
     )
 
 
@@ -86,15 +91,17 @@ class ChannelPool:
         """What it connects with."""
         return self._credentials
 
-    def get(self, address: str, *, role: Role = Role.NEURON) -> grpc.aio.Channel:
-        """The channel to an address, whose server has a role."""
+    def get(self, address: str, *, role: Role = Role.NEURON, neuron: str = "") -> grpc.aio.Channel:
+        """The channel to an address; for the rest see `open_channel`."""
         if self._credentials is not None and self._credentials.generation != self._generation:
             self._generation = self._credentials.generation
             self._outdated += self._channels.values()
             self._channels.clear()
         channel = self._channels.get(address)
         if channel is None:
-            channel = self._channels[address] = open_channel(address, self._credentials, role=role)
+            channel = self._channels[address] = open_channel(
+                address, self._credentials, role=role, neuron=neuron
+            )
         return channel
 
     async def discard(self, address: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import functools
 import pathlib
+import re
 import ssl
 import time
 from typing import Any, Final
@@ -14,12 +15,13 @@ import structlog
 from cryptography import x509
 
 from services.backplane.errors import FleetError, Reason
-from services.backplane.security.roles import Peer, peer_of
+from services.backplane.security.roles import Peer, Role, peer_of, server_name
 from services.backplane.security.settings import FleetSettings
 from services.backplane.settings import SettingsError
 
 _LOOK_SECONDS: Final = 1.0
 _WARN_DAYS: Final = 14
+_SERIAL: Final = re.compile(r"[0-9a-f]{1,40}")
 
 log = structlog.get_logger()
 
@@ -40,7 +42,10 @@ class FleetCredentials:
         self._stamp: tuple[object, ...] = ()
         self._generation = 0
         self._revoked: frozenset[str] = frozenset()
-        self._read()
+        self._own = self._read()
+        if _has_ended(self._own):
+            ended = f"{self._own.not_valid_after_utc:%Y-%m-%d %H:%M} UTC"
+            raise SettingsError(f"fleet.certificate: {settings.certificate} ended at {ended}")
 
     @property
     def generation(self) -> int:
@@ -60,6 +65,21 @@ class FleetCredentials:
         """Serial numbers in hex of certificates that are refused."""
         _ = self.generation
         return self._revoked
+
+    def require_own(self, role: Role, *, neuron: str = "") -> None:
+        """Checks that this process's certificate says what the process is.
+
+        Raises:
+            SettingsError: it does not, so that nobody would speak with it.
+        """
+        peer = _peer_in(self._chain)
+        wanted = server_name(role, neuron=neuron)
+        if role not in peer.roles or (neuron and neuron not in peer.neurons):
+            raise SettingsError(
+                f"fleet.certificate: {self._settings.certificate} is not for {wanted};"
+                f" `cortex pki issue {role.value}{f' --neuron {neuron}' if neuron else ''}`"
+                " makes one that is"
+            )
 
     def for_server(self) -> grpc.ServerCredentials:
         """Asks every client for a certificate, and shows a renewed one from its first second on."""
@@ -111,7 +131,7 @@ class FleetCredentials:
         if serial in self.revoked:
             raise FleetError(Reason.FORBIDDEN, "This certificate was revoked.")
 
-    def _read(self) -> None:
+    def _read(self) -> x509.Certificate:
         settings = self._settings
         stamp = self._files_stamp()
         try:
@@ -119,17 +139,19 @@ class FleetCredentials:
                 pathlib.Path(path).read_bytes()
                 for path in (settings.ca, settings.certificate, settings.key)
             )
-            revoked = pathlib.Path(settings.revoked).read_text() if settings.revoked else ""
+            revoked = pathlib.Path(settings.revoked).read_bytes() if settings.revoked else b""
             own = x509.load_pem_x509_certificate(self._chain)
             self._context = self._made_context()
         except (OSError, ValueError) as error:  # ssl.SSLError is an OSError
-            raise SettingsError(f"fleet: {error}") from error
+            files = f"{settings.certificate}, {settings.key}, {settings.ca}"
+            raise SettingsError(f"fleet: {files}: {error}") from error
         left = own.not_valid_after_utc - dt.datetime.now(dt.UTC)
         if left < dt.timedelta(days=_WARN_DAYS):
             log.warning("certificate.ends_soon", path=settings.certificate, days=left.days)
-        self._revoked = frozenset(_serials(revoked))
+        self._revoked = frozenset(_serials(revoked, settings.revoked))
         self._stamp = stamp
         self._generation += 1
+        return own
 
     def _files_stamp(self) -> tuple[object, ...]:
         settings = self._settings
@@ -157,9 +179,26 @@ class FleetCredentials:
         return context
 
 
-def _serials(text: str) -> list[str]:
-    lines = (line.partition("#")[0].strip().lower() for line in text.splitlines())
-    return [line.removeprefix("0x").replace(":", "").lstrip("0") for line in lines if line]
+def _has_ended(certificate: x509.Certificate) -> bool:
+    return certificate.not_valid_after_utc < dt.datetime.now(dt.UTC)
+
+
+def _serials(data: bytes, path: str) -> list[str]:
+    """Serial numbers as `cortex pki` and `openssl x509 -serial` write them, one a line."""
+    found: list[str] = []
+    for number, line in enumerate(data.decode("utf-8-sig", "replace").splitlines(), 1):
+        word = line.partition("#")[0].strip().lower().removeprefix("serial=").strip()
+        serial = word.removeprefix("0x").replace(":", "").lstrip("0")
+        if _SERIAL.fullmatch(serial):
+            found.append(serial)
+        elif word:
+            log.error("revoked.unreadable", path=path, line=number, revokes="nobody")
+    return found
+
+
+def serial_of(certificate: Any) -> str:
+    """Serial number of a certificate as Python's ssl tells it, as `Peer.serial` has it."""
+    return str((certificate or {}).get("serialNumber", "")).lower().lstrip("0")
 
 
 @functools.lru_cache(maxsize=1024)

@@ -55,7 +55,7 @@ class Peer:
         Raises:
             FleetError: FORBIDDEN: its certificate is for another one.
         """
-        if name.lower() not in self.neurons:
+        if name not in self.neurons:  # exactly: "A" and "a" would be two members
             held = ", ".join(sorted(self.neurons)) or "none"
             raise FleetError(
                 Reason.FORBIDDEN,
@@ -76,11 +76,17 @@ def names_of(role: Role, *, neuron: str = "") -> tuple[str, ...]:
     """
     if role is not Role.NEURON:
         return (role.server_name,)
-    if not _NEURON_NAME.fullmatch(neuron.lower()):
+    if not _NEURON_NAME.fullmatch(neuron):
         raise ValueError(
-            f"{neuron!r} cannot stand in a certificate: letters, digits, '.', '_' and '-' can"
+            f"{neuron!r} cannot stand in a certificate: lower-case letters, digits, '.', '_' and"
+            " '-' can"
         )
-    return (role.server_name, f"{neuron.lower()}.{role.server_name}")
+    return (role.server_name, server_name(role, neuron=neuron))
+
+
+def server_name(role: Role, *, neuron: str = "") -> str:
+    """The name that a server's certificate must have: its role's, or that of one neuron alone."""
+    return f"{neuron.lower()}.{role.server_name}" if neuron else role.server_name
 
 
 def peer_of(names: Iterable[str], serial: str = "") -> Peer:

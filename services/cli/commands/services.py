@@ -101,8 +101,10 @@ async def _gateway(document: Document, shutdown: Shutdown) -> int:
 
 async def _with_registry(document: Document, shutdown: Shutdown) -> int:
     """Both in one process: the gateway ends first, then the registry that it watches."""
+    from services.gateway import settings as gateway_settings
     from services.registry import wire
 
+    gateway_settings.read(document)  # what is wrong with it is told before anything runs
     async with wire.running(document) as address:
         if not document.tables.get("gateway", {}).get("registry"):
             inside = [str(address.dialled_as("127.0.0.1"))]

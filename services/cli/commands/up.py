@@ -19,6 +19,7 @@ from services.backplane.process import lifecycle
 from services.backplane.process.lifecycle import Shutdown
 from services.backplane.security import settings as security_settings
 from services.backplane.security.credentials import credentials_of
+from services.backplane.security.roles import Role
 from services.backplane.settings import load
 from services.cli.children import Child, ChildFailedError
 from services.cli.first_question import DEFAULT_MODEL, Question
@@ -91,6 +92,10 @@ def _fleet(
     settings = choose(document, data_dir, host=host, port=port)
     gateway, auth = gateway_settings.read(settings.document)
     credentials = credentials_of(security_settings.read(document))
+    if credentials is not None:  # one certificate for all that runs here
+        credentials.require_own(Role.NEURON, neuron=settings.document.tables["neuron"]["name"])
+        for role in (Role.REGISTRY, Role.GATEWAY, Role.OPERATOR):
+            credentials.require_own(role)
     fleet = LocalFleet(data_dir, settings, gateway, auth, config, credentials)
     if document.tables:
         sources = sorted(set(document.variables.values())) or [document.source]

@@ -99,7 +99,9 @@ class Dispatch:
         async def attempt(target: InstanceCandidate) -> neuron.CountTokensResponse:
             record.attempt(target)
             request.model, request.instance_id = target.model, target.instance_id
-            return await unary(self._links.to(target.address).stub.CountTokens(request))
+            return await unary(
+                self._links.to(target.address, target.neuron).stub.CountTokens(request)
+            )
 
         return await self._run(WantedModel(request.model, request_id=""), attempt, _UnarySink())
 
@@ -113,7 +115,7 @@ class Dispatch:
         async def attempt(target: InstanceCandidate) -> neuron.EmbedResponse:
             record.attempt(target)
             request.model, request.instance_id = target.model, target.instance_id
-            return await unary(self._links.to(target.address).stub.Embed(request))
+            return await unary(self._links.to(target.address, target.neuron).stub.Embed(request))
 
         wanted = WantedModel(request.model, request.request_id)
         return await self._run(wanted, attempt, _UnarySink())
@@ -131,7 +133,7 @@ class Dispatch:
             request.model, request.instance_id = target.model, target.instance_id
             ended = sink.begin()
             try:
-                sink.attach(self._links.to(target.address).start(request, sink))
+                sink.attach(self._links.to(target.address, target.neuron).start(request, sink))
                 error = await ended
             finally:
                 sink.detach()

@@ -11,7 +11,7 @@ Sources: RFC 9113; gRPC over HTTP/2 (doc/PROTOCOL-HTTP2.md in grpc/grpc).
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Awaitable, Mapping
 from typing import Final, Protocol, cast
 
 from hpack import Decoder, Encoder, HPACKError
@@ -20,8 +20,8 @@ from services.backplane.address import Address, BadAddressError
 from services.backplane.errors import FleetError
 from services.backplane.process.faults import Faults
 from services.backplane.rpc.channels import MAX_MESSAGE_BYTES
-from services.backplane.security.credentials import FleetCredentials
-from services.backplane.security.roles import Role
+from services.backplane.security.credentials import FleetCredentials, serial_of
+from services.backplane.security.roles import Role, server_name
 from services.backplane.timeouts import timeout
 from services.gateway.transports import http2
 from services.gateway.transports.grpc_status import end_of_call, lost
@@ -29,6 +29,7 @@ from services.gateway.transports.http2 import Frame, FrameReader, ProtocolError,
 from services.gateway.transports.keepalive import Keepalive
 
 CONNECT_SECONDS: Final = 2.0
+_RECHECK_SECONDS: Final = 1.0
 # How far the peer may run ahead of us; given back by halves.
 _WINDOW_BYTES: Final = 8 << 20
 _STREAM: Final = 1
@@ -71,10 +72,30 @@ class CallSink(Protocol):
         ...
 
 
+class Connect(Protocol):
+    """Opens a call, as `open_call` does."""
+
+    def __call__(
+        self, address: str, path: str, sink: CallSink, faults: Faults, /
+    ) -> Awaitable[BidiCall]:
+        """Connects; see `open_call`."""
+        ...
+
+
 class BidiCall(asyncio.Protocol):
     """One call and its connection; made by `open_call`."""
 
-    def __init__(self, path: str, authority: str, sink: CallSink, faults: Faults) -> None:
+    def __init__(
+        self,
+        path: str,
+        authority: str,
+        sink: CallSink,
+        faults: Faults,
+        credentials: FleetCredentials | None = None,
+    ) -> None:
+        self._credentials = credentials
+        self._serial = ""
+        self._trusting: asyncio.TimerHandle | None = None
         self._faults = faults
         self._path = path
         self._authority = authority
@@ -131,6 +152,19 @@ class BidiCall(asyncio.Protocol):
         block = Encoder().encode(headers, huffman=False)
         self._write(_HELLO + frame(http2.HEADERS, http2.END_HEADERS, _STREAM, block))
         self._keepalive.start()
+        if (socket := transport.get_extra_info("ssl_object")) is not None:
+            self._serial = serial_of(socket.getpeercert())
+            self._recheck()
+
+    def _recheck(self) -> None:
+        """Ends the call within a second of its neuron's certificate being revoked."""
+        if self._credentials is None or self._is_over:
+            return
+        if self._serial in self._credentials.revoked:
+            self._end(lost("The neuron's certificate was revoked."))
+            return
+        loop = asyncio.get_running_loop()
+        self._trusting = loop.call_later(_RECHECK_SECONDS, self._recheck)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The connection is gone, and the call with it."""
@@ -265,6 +299,8 @@ class BidiCall(asyncio.Protocol):
     def _close(self, *, at_once: bool) -> None:
         self._is_over = True
         self._keepalive.stop()
+        if self._trusting is not None:
+            self._trusting.cancel()
         if self._transport is not None:
             self._transport.abort() if at_once else self._transport.close()
 
@@ -276,6 +312,7 @@ async def open_call(
     faults: Faults,
     *,
     credentials: FleetCredentials | None = None,
+    neuron: str = "",
 ) -> BidiCall:
     """Connects and opens the call.
 
@@ -285,7 +322,8 @@ async def open_call(
         sink: hears what comes, from the connection's first byte on.
         faults: notes what cannot be read and is no breach of the protocol.
         credentials: shown to a neuron that shows its own; None: plain text. A Unix socket is
-            always plain.
+            always plain. The call ends when the neuron's certificate is revoked.
+        neuron: whose certificate that has to be; empty for any neuron's.
 
     Raises:
         FleetError: NEURON_LOST: nobody answers there.
@@ -300,11 +338,13 @@ async def open_call(
                 )
             else:
                 _, call = await loop.create_connection(
-                    lambda: BidiCall(path, str(target), sink, faults),
+                    lambda: BidiCall(path, str(target), sink, faults, credentials),
                     target.host,
                     target.port,
                     ssl=credentials.for_socket() if credentials else None,
-                    server_hostname=Role.NEURON.server_name if credentials else None,
+                    server_hostname=server_name(Role.NEURON, neuron=neuron)
+                    if credentials
+                    else None,
                 )
     except (OSError, BadAddressError) as error:  # TimeoutError is an OSError
         why = str(error) or "no answer"

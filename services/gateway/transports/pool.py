@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Final, Literal
 
 from cortex.v1 import generation_pb2 as generation
@@ -9,6 +10,7 @@ from cortex.v1 import neuron_service_pb2_grpc as neuron_grpc
 from services.backplane.process.faults import Faults
 from services.backplane.rpc.channels import ChannelPool
 from services.gateway.transports.generate import GenerateTransport
+from services.gateway.transports.grpc_call import open_call
 from services.gateway.transports.session import SessionTransport
 from services.gateway.transports.transport import NeuronSequence, NeuronTransport, Sink
 
@@ -24,12 +26,14 @@ class NeuronLink:
         channels: ChannelPool,
         address: str,
         *,
+        neuron: str = "",
         kind: str,
         window_tokens: int,
         faults: Faults,
     ) -> None:
         self._channels = channels
         self._address = address
+        self._neuron = neuron
         self._generate: NeuronTransport = GenerateTransport(
             lambda: self.stub, window_tokens=window_tokens, faults=faults
         )
@@ -39,7 +43,9 @@ class NeuronLink:
                 window_tokens=window_tokens,
                 plain=self._generate,
                 faults=faults,
-                credentials=channels.credentials,
+                connect=functools.partial(
+                    open_call, credentials=channels.credentials, neuron=neuron
+                ),
             )
             if kind == "session"
             else self._generate
@@ -48,7 +54,7 @@ class NeuronLink:
     @property
     def stub(self) -> neuron_grpc.NeuronServiceAsyncStub:
         """For `CountTokens` and `Embed`; on the channel of the newest certificate."""
-        return neuron_grpc.NeuronServiceStub(self._channels.get(self._address))
+        return neuron_grpc.NeuronServiceStub(self._channels.get(self._address, neuron=self._neuron))
 
     def start(self, request: generation.GenerateRequest, sink: Sink) -> NeuronSequence:
         """Begins a generation on the transport that fits its size."""
@@ -85,13 +91,14 @@ class NeuronLinks:
         self._window_tokens = window_tokens
         self._links: dict[str, NeuronLink] = {}
 
-    def to(self, address: str) -> NeuronLink:
-        """The link to a neuron."""
+    def to(self, address: str, neuron: str = "") -> NeuronLink:
+        """The link to a neuron, whose certificate has to be that neuron's."""
         link = self._links.get(address)
         if link is None:
             link = self._links[address] = NeuronLink(
                 self._channels,
                 address,
+                neuron=neuron,
                 kind=self._kind,
                 window_tokens=self._window_tokens,
                 faults=self._faults,

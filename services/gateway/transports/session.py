@@ -18,8 +18,7 @@ from cortex.v1 import neuron_service_pb2 as neuron
 from services.backplane.errors import FleetError, Reason
 from services.backplane.process.faults import Faults
 from services.backplane.rpc.status import unpack
-from services.backplane.security.credentials import FleetCredentials
-from services.gateway.transports.grpc_call import BidiCall, CallSink, open_call
+from services.gateway.transports.grpc_call import BidiCall, CallSink, Connect, open_call
 from services.gateway.transports.session_outbox import SessionOutbox
 from services.gateway.transports.transport import NeuronSequence, NeuronTransport, Sink
 
@@ -39,7 +38,7 @@ class SessionTransport(NeuronTransport):
         window_tokens: how many tokens of one generation the neuron may send ahead of its client.
         plain: what serves a neuron without `Session`.
         faults: notes what a sink raises, which ends its own generation and no other.
-        credentials: what it connects with; None: plain text.
+        connect: opens the call; by default in plain text.
     """
 
     def __init__(
@@ -49,9 +48,9 @@ class SessionTransport(NeuronTransport):
         window_tokens: int,
         plain: NeuronTransport,
         faults: Faults,
-        credentials: FleetCredentials | None = None,
+        connect: Connect = open_call,
     ) -> None:
-        self._credentials = credentials
+        self._connect = connect
         self._faults = faults
         self._address = address
         self._window_tokens = window_tokens
@@ -65,7 +64,7 @@ class SessionTransport(NeuronTransport):
             if stream is not None and stream.is_unknown:
                 return self._plain.start(request, sink)
             stream = self._stream = _SessionStream(
-                self._address, self._window_tokens, self._plain, self._faults, self._credentials
+                self._address, self._window_tokens, self._plain, self._faults, self._connect
             )
         return stream.start(request, sink)
 
@@ -102,9 +101,9 @@ class _SessionStream(CallSink):
         window_tokens: int,
         plain: NeuronTransport,
         faults: Faults,
-        credentials: FleetCredentials | None,
+        connect: Connect,
     ) -> None:
-        self._credentials = credentials
+        self._connect = connect
         self._faults = faults
         self._plain = plain
         # requests that the neuron has not answered yet, until it has shown that it knows Session
@@ -157,9 +156,7 @@ class _SessionStream(CallSink):
 
     async def _open(self, address: str) -> None:
         try:
-            self._call = await open_call(
-                address, _METHOD, self, self._faults, credentials=self._credentials
-            )
+            self._call = await self._connect(address, _METHOD, self, self._faults)
         except FleetError as failure:
             self.ended(failure)
         except Exception as error:  # noqa: BLE001 - the root of a task: nobody must wait for ever

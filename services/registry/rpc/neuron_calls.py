@@ -81,8 +81,8 @@ class NeuronCalls:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    def _channel(self, address: str) -> Any:
-        return open_channel(address, self._credentials, role=Role.NEURON)
+    def _channel(self, order: LoadOrder | UnloadOrder) -> Any:
+        return open_channel(order.address, self._credentials, role=Role.NEURON, neuron=order.neuron)
 
     def _begin(self, order_id: int, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)
@@ -112,7 +112,7 @@ class NeuronCalls:
             spec=encode.load_spec(order), detach=order.detach, leader_epoch=self._epoch
         )
         # a connection of its own: orders are rare, and neurons come back at other addresses
-        async with self._channel(order.address) as channel:
+        async with self._channel(order) as channel:
             stub = neuron_service_pb2_grpc.NeuronServiceStub(channel)
             async with streaming(stub.Load(request)) as responses:
                 async for response in responses:
@@ -143,7 +143,7 @@ class NeuronCalls:
             drain_timeout=protobuf_time.duration(order.drain_seconds),
             leader_epoch=self._epoch,
         )
-        async with self._channel(order.address) as channel:
+        async with self._channel(order) as channel:
             stub = neuron_service_pb2_grpc.NeuronServiceStub(channel)
             async with streaming(stub.Unload(request)) as responses:
                 async for response in responses:

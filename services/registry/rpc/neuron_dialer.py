@@ -84,7 +84,9 @@ async def _watch(name: str, address: str, host: Host) -> bool:
     epoch: int | None = None
     request = neuron_service_pb2.WatchStatusRequest(leader_epoch=host.leader_lease.epoch)
     try:
-        async with open_channel(address, host.credentials, role=Role.NEURON) as channel:
+        async with open_channel(
+            address, host.credentials, role=Role.NEURON, neuron=name
+        ) as channel:
             stub = neuron_service_pb2_grpc.NeuronServiceStub(channel)
             async with streaming(stub.WatchStatus(request)) as responses:
                 async for response in responses:

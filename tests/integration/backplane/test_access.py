@@ -23,7 +23,8 @@ from services.backplane.rpc.server import Server
 from services.backplane.security.credentials import FleetCredentials
 from services.backplane.security.roles import Role
 from services.backplane.security.settings import FleetSettings
-from services.cli.authority import create, issue, revoke
+from services.backplane.settings import SettingsError
+from services.cli.authority import create, issue, revoke, show
 from services.gateway.transports.grpc_call import CallSink, open_call
 from services.neuron.access import METHODS as NEURON_METHODS
 from services.registry.api.access import METHODS as REGISTRY_METHODS
@@ -38,6 +39,9 @@ class Pki:
         self.folder = folder
         create(folder)
         (folder / "revoked").touch()
+
+    def serial(self, name):
+        return show(self.folder / f"{name}.pem").serial
 
     def credentials(self, *roles, neuron="", days=2, ca=None, name=""):
         out = self.folder / (name or "+".join(role.value for role in roles) + neuron)
@@ -140,10 +144,35 @@ async def test_a_stranger_gets_no_connection(pki, served, tmp_path):
         assert caught.value.reason in {Reason.NEURON_LOST, Reason.DEADLINE}
 
 
-async def test_a_certificate_that_has_ended_gets_no_connection(pki, served):
+async def test_a_certificate_that_has_ended_gets_no_connection(pki, served, monkeypatch):
+    monkeypatch.setattr("services.backplane.security.credentials._has_ended", lambda _: False)
     with pytest.raises(FleetError) as caught:
         await get_fleet(served, pki.credentials(Role.OPERATOR, days=0))
     assert caught.value.reason in {Reason.NEURON_LOST, Reason.DEADLINE}
+
+
+def test_a_process_does_not_start_with_a_certificate_that_has_ended(pki):
+    with pytest.raises(SettingsError, match=r"operator\.pem ended at"):
+        pki.credentials(Role.OPERATOR, days=0)
+
+
+def test_a_process_does_not_start_as_what_its_certificate_does_not_say(pki):
+    credentials = pki.credentials(Role.NEURON, neuron="beast")
+
+    credentials.require_own(Role.NEURON, neuron="beast")
+    with pytest.raises(SettingsError, match=r"not for other\.neuron.*--neuron other"):
+        credentials.require_own(Role.NEURON, neuron="other")
+    with pytest.raises(SettingsError, match="not for gateway"):
+        credentials.require_own(Role.GATEWAY)
+
+
+@pytest.mark.parametrize(
+    "line", ["{}", "0x{}\r", "serial={}", "\N{BYTE ORDER MARK}{}", "ä\n{} # why"], ids=range(5)
+)
+def test_serial_numbers_as_other_tools_write_them(pki, line):
+    (pki.folder / "revoked").write_text(line.format("0ABC") + "\n", encoding="utf-8")
+
+    assert pki.credentials(Role.GATEWAY, name="x").revoked == {"abc"}
 
 
 @pytest.mark.parametrize("role", [Role.NEURON, Role.GATEWAY, Role.REGISTRY])
@@ -182,6 +211,27 @@ async def test_a_revoked_certificate_is_refused_and_its_streams_end(pki, served)
         assert caught.value.reason is Reason.FORBIDDEN
     with pytest.raises(FleetError, match="revoked"):
         await get_status(served, credentials)
+
+
+async def test_another_neuron_at_a_neurons_address_is_told_nothing(pki, served):
+    credentials = pki.credentials(Role.GATEWAY)
+    async with open_channel(served, credentials, role=Role.NEURON, neuron="other") as channel:
+        stub = neuron_grpc.NeuronServiceStub(channel)
+        with pytest.raises(FleetError) as caught:
+            await unary(stub.GetStatus(neuron.GetStatusRequest(), timeout=5))
+    assert caught.value.reason in {Reason.NEURON_LOST, Reason.DEADLINE}
+    with pytest.raises(FleetError, match="cannot be reached"):
+        await session(served, Ear(), credentials, neuron="other")
+
+
+async def test_a_session_ends_when_its_neurons_certificate_is_revoked(pki, served):
+    ear = Ear()
+    await session(served, ear, pki.credentials(Role.GATEWAY), neuron="beast")
+    revoke(pki.folder, pki.serial("neuron+registrybeast"))
+
+    async with asyncio.timeout(10):
+        error = await ear.end
+    assert error.reason is Reason.NEURON_LOST
 
 
 async def test_a_server_without_the_role_is_told_nothing(pki):
@@ -242,15 +292,20 @@ class Ear(CallSink):
         self.end.set_result(error)
 
 
-async def test_the_gateways_own_http2_speaks_tls(pki, served):
-    ear = Ear()
-    call = await open_call(
-        served,
+async def session(address, ear, credentials, neuron=""):
+    return await open_call(
+        address,
         "/cortex.v1.NeuronService/Session",
         ear,
         Faults(CollectorRegistry(), "test"),
-        credentials=pki.credentials(Role.GATEWAY),
+        credentials=credentials,
+        neuron=neuron,
     )
+
+
+async def test_the_gateways_own_http2_speaks_tls(pki, served):
+    ear = Ear()
+    call = await session(served, ear, pki.credentials(Role.GATEWAY), neuron="beast")
     call.send(b"")
     async with asyncio.timeout(10):
         await ear.heard.wait()
@@ -260,11 +315,5 @@ async def test_the_gateways_own_http2_speaks_tls(pki, served):
 async def test_the_gateways_own_http2_trusts_no_other_role(pki):
     async with serving(pki.credentials(Role.OPERATOR)) as address:
         with pytest.raises(FleetError, match="cannot be reached") as caught:
-            await open_call(
-                address,
-                "/cortex.v1.NeuronService/Session",
-                Ear(),
-                Faults(CollectorRegistry(), "test"),
-                credentials=pki.credentials(Role.GATEWAY),
-            )
+            await session(address, Ear(), pki.credentials(Role.GATEWAY))
     assert caught.value.reason is Reason.NEURON_LOST

@@ -13,13 +13,13 @@ ALLOWED = {"/s.S/Do": frozenset({Role.GATEWAY, Role.OPERATOR})}
 
 def test_names_of_a_role_are_read_back_as_that_role():
     for role in Role:
-        peer = peer_of(names_of(role, neuron="Beast" if role is Role.NEURON else ""))
+        peer = peer_of(names_of(role, neuron="beast" if role is Role.NEURON else ""))
 
         assert peer.roles == {role}
         assert peer.neurons == ({"beast"} if role is Role.NEURON else frozenset())
 
 
-@pytest.mark.parametrize("name", ["", "a b", "ä", "x" * 200, ".a", "a,b", "*"])
+@pytest.mark.parametrize("name", ["", "a b", "ä", "x" * 200, ".a", "a,b", "*", "Beast"])
 def test_a_name_that_cannot_stand_in_a_certificate_is_refused(name):
     with pytest.raises(ValueError, match="cannot stand in a certificate"):
         names_of(Role.NEURON, neuron=name)
@@ -33,10 +33,11 @@ def test_foreign_names_say_nothing(name):
 def test_a_neuron_speaks_for_its_own_name_alone():
     peer = peer_of(names_of(Role.NEURON, neuron="beast"))
 
-    peer.require_neuron("Beast")
-    with pytest.raises(FleetError) as caught:
-        peer.require_neuron("other")
-    assert (caught.value.reason, caught.value.field) == (Reason.FORBIDDEN, "hello.name")
+    peer.require_neuron("beast")
+    for other in ("other", "BEAST", "beast.", "x.beast", "beast "):
+        with pytest.raises(FleetError) as caught:
+            peer.require_neuron(other)
+        assert (caught.value.reason, caught.value.field) == (Reason.FORBIDDEN, "hello.name")
 
 
 def test_a_method_is_for_its_roles():
