@@ -27,11 +27,9 @@ def body(decoded: DecodedRequest, choices: Sequence[Collected]) -> bytes:
     if detail.only_loads:
         told = payload(detail, text="")
     else:
-        calls, cut = one.tool_calls(), ""
-        if calls and calls[-1].is_cut:
-            last = calls.pop()
-            cut = cut_call(last.name, last.arguments_json)
-        objects = [call_object(call.name, call.arguments_json) for call in calls]
+        calls = one.tool_calls()
+        cut = "".join(cut_call(call.name, call.arguments_json) for call in calls if call.is_cut)
+        objects = [call_object(call.name, call.arguments_json) for call in calls if not call.is_cut]
         told = payload(detail, text=one.text() + cut, thinking=one.reasoning(), calls=objects)
         if detail.logprobs:
             told["logprobs"] = openai_body.logprob_objects(one.logprobs)

@@ -115,9 +115,9 @@ class LineProjector(Projector):
         before = b""
         if self._call != delta.index:
             before = self._end_call()
-            self._call, self._name = delta.index, delta.name
+            self._call, self._name, self._is_cut = delta.index, delta.name, False
         self._arguments.append(delta.arguments_json)
-        self._is_cut = delta.incomplete
+        self._is_cut = self._is_cut or delta.incomplete
         return before
 
     def _end_call(self) -> bytes:

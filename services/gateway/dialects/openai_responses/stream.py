@@ -118,7 +118,8 @@ class ResponseProjector(Projector):
         )
 
     def _begin(self, item: OpenItem) -> bytes:
-        before = self._run() + self._end_item("completed")
+        status = "incomplete" if self._call_is_cut else "completed"
+        before = self._run() + self._end_item(status)
         self._open = item
         self._text = item if isinstance(item, OpenText) else None
         return before + item.begin()
@@ -129,7 +130,7 @@ class ResponseProjector(Projector):
         told, item = self._open.end(status)
         self._output.append(item)
         self._open = self._text = None
-        self._call = -1
+        self._call, self._call_is_cut = -1, False
         return told
 
     def _begin_text(self) -> bytes:
@@ -164,12 +165,12 @@ class ResponseProjector(Projector):
 
     def _tool_call(self, delta: generation.ToolCallDelta) -> bytes:
         before = openai_body.repairs((delta.repair,))
-        self._call_is_cut = delta.incomplete
         if not isinstance(self._open, OpenCall) or self._call != delta.index:
             item = OpenCall(
                 self._events, self._output_items, self._next_index(), delta.call_id, delta.name
             )
             before += self._begin(item)
-            self._call = delta.index
+            self._call, self._call_is_cut = delta.index, delta.incomplete
             return before + item.delta(delta.arguments_json)
+        self._call_is_cut = self._call_is_cut or delta.incomplete
         return before + self._open.delta(delta.arguments_json)

@@ -159,3 +159,41 @@ def test_odd_arguments_leave_a_call_its_shape(arguments: str, meant: dict[str, A
     (call,) = told(decoding.ollama())["message"]["tool_calls"]
     assert call["function"]["arguments"] == meant
     assert legal.lines(stream(*decoding.ollama(), answer, events)).calls[0][2] == meant
+
+
+# The other way round: a call that could not be read, and a whole one behind it.
+TURNED = [
+    piece(0, CUT, "run"),
+    piece(0, "", incomplete=True),
+    piece(1, WHOLE, "get_weather"),
+]
+
+
+def test_ollama_makes_no_call_of_an_earlier_one_that_is_cut() -> None:
+    dialect, decoded = decoding.ollama()
+    answer = Answer((), generation.FINISH_REASON_TOOL_CALLS)
+
+    message = json.loads(dialect.body(decoded, HEAD, [collect(answer, TURNED)]))["message"]
+
+    assert [call["function"]["name"] for call in message["tool_calls"]] == ["get_weather"]
+    assert "rm -rf /srv/a" in message["content"]
+
+
+def test_a_streamed_ollama_makes_no_call_of_it() -> None:
+    made = decoding.ollama()
+    told = stream(*made, Answer((), generation.FINISH_REASON_TOOL_CALLS), TURNED).decode()
+
+    called = [
+        call["function"]["name"]
+        for line in told.splitlines()
+        for call in json.loads(line)["message"].get("tool_calls", ())
+    ]
+    assert called == ["get_weather"]
+
+
+def test_responses_say_which_item_was_cut() -> None:
+    made = decoding.responses(ResponsesStore(None))
+    told = stream(*made, Answer((), generation.FINISH_REASON_TOOL_CALLS), TURNED)
+
+    done = [data["item"] for name, data in legal.sse(told) if name == "response.output_item.done"]
+    assert [item["status"] for item in done] == ["incomplete", "completed"]
