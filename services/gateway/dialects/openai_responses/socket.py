@@ -17,6 +17,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 import msgspec
+import structlog
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from services.backplane.errors import FleetError, Reason
@@ -40,6 +41,15 @@ _TOO_MANY: Final = {
     "message": "This WebSocket connection has reached its stream limit.",
     "param": "stream_id",
 }
+
+_FAILED: Final = {
+    "type": "server_error",
+    "code": "server_error",
+    "message": "The service failed; its log says why.",
+    "param": None,
+}
+
+log = structlog.get_logger()
 
 
 class ResponsesSocket:
@@ -134,10 +144,13 @@ class _Connection:
             # the first has been put in before this task begins
             while not lane.empty():
                 asked = lane.get_nowait()
-                if asked.refusal is None:
-                    await self._turn(asked)
-                else:
-                    await self._refuse(asked.refusal, stream_id)
+                try:
+                    if asked.refusal is None:
+                        await self._turn(asked)
+                    else:
+                        await self._refuse(asked.refusal, stream_id)
+                except Exception as error:  # noqa: BLE001 - those behind it must not end with it
+                    await self._broke(asked, error)
         finally:
             del self._lanes[stream_id]
             self._quiet_since = time.monotonic()
@@ -147,6 +160,15 @@ class _Connection:
         await self._app(self._scope, turn.receive, turn.send)
         if turn.has_failed and asked.previous_id is not None:
             self._kept.evict(asked.previous_id)
+
+    async def _broke(self, asked: _Asked, error: Exception) -> None:
+        """Tells that a turn ended by what nobody foresaw; the socket itself may be what failed."""
+        log.error("fault.contained", place="websocket-turn", exc_info=error)
+        if asked.previous_id is not None:
+            self._kept.evict(asked.previous_id)
+        event = msgspec.json.encode({"type": "error", "status": 500, "error": _FAILED})
+        with contextlib.suppress(Exception):
+            await _tell(self._send, event, asked.stream_id)
 
     async def _refuse(self, refusal: Mapping[str, Any], stream_id: str | None) -> None:
         event = msgspec.json.encode({"type": "error", "status": 400, "error": refusal})
