@@ -15,7 +15,7 @@ from services.gateway.routing.fleet_view import FleetView
 from services.gateway.streaming.stream_sink import StreamSink
 from services.gateway.telemetry.metrics import GatewayMetrics
 from services.gateway.telemetry.request_log import BufferedLog
-from services.gateway.transports import session
+from services.gateway.transports import pool
 from services.gateway.transports.grpc_call import BidiCall
 from services.gateway.transports.pool import NeuronLinks
 from services.gateway.transports.session_outbox import SessionOutbox
@@ -155,7 +155,7 @@ async def test_a_session_that_cannot_be_opened_lets_nobody_wait(
     fleet: Fleet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await fleet.add_neuron("n1")
-    planted = Once(monkeypatch, session, "open_call")
+    planted = Once(monkeypatch, pool, "open_call")
     planted.armed = True
 
     answer = await fleet.chat()

@@ -138,7 +138,8 @@ async def test_a_download_that_was_abandoned_goes_on_in_another_process(hub, sou
     path = await fetch(source)
 
     assert path.read_bytes() == HUGE
-    assert hub.downloads()[-1] == f"bytes={CHUNK}-"
+    resumed = int(hub.downloads()[-1].removeprefix("bytes=").removesuffix("-"))
+    assert 0 < resumed <= CHUNK  # what had been written when the first was ended
     assert "" not in hub.downloads()
 
 

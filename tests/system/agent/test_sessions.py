@@ -485,7 +485,7 @@ async def test_an_endpoint_that_refuses_tools_is_asked_again_in_text(place: Plac
 
 
 async def test_a_conversation_that_is_too_long_is_shortened_and_asked_again(place: Place):
-    (place.project / "long.txt").write_text("x" * 9000)
+    (place.project / "long.txt").write_text("x" * 6000)
     too_long = {"message": "maximum context length is 9 tokens", "code": "context_length_exceeded"}
     read = Call("read_file", {"path": "long.txt"}, "c0")
     answers = [Answer(calls=[read]), Answer(text="Read.")] + [Answer(text="ok")] * 2
@@ -500,9 +500,9 @@ async def test_a_conversation_that_is_too_long_is_shortened_and_asked_again(plac
         response = await prompt(running, session.session_id)
 
     assert "end_turn" == response.stop_reason
-    assert "x" * 9000 in json.dumps(endpoint.requests[4])
-    assert "left out to save room: 9000 characters" in json.dumps(endpoint.requests[5])
-    assert "x" * 9000 in json.dumps(place.record(session.session_id))
+    assert "x" * 6000 in json.dumps(endpoint.requests[4])
+    assert "left out to save room: 6000 characters" in json.dumps(endpoint.requests[5])
+    assert "x" * 6000 in json.dumps(place.record(session.session_id))
 
 
 async def test_a_fork_has_the_history_and_the_commands_of_a_session(place: Place):

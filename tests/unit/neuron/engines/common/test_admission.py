@@ -83,7 +83,7 @@ def test_classes_go_in_their_order() -> None:
 def test_nothing_that_is_next_in_its_class_is_passed_by_more_than_the_bound(
     moves: list[WorkClass | None],
 ) -> None:
-    """The bound of docs/placement.md: four of higher classes, and one of a lower one."""
+    """The bound of docs/placement.md: four of higher classes, and two of a lower one."""
     line = Line()
     waiting: dict[WorkClass, list[int]] = {one: [] for one in WorkClass}
     passed = dict.fromkeys(WorkClass, 0)
@@ -96,7 +96,7 @@ def test_nothing_that_is_next_in_its_class_is_passed_by_more_than_the_bound(
             passed[popped.work_class] = 0
             for other in WorkClass:
                 passed[other] += bool(waiting[other]) and other is not popped.work_class
-                bound = {INTERACTIVE: 2, DEFAULT: MOST_PASSED + 1, BATCH: MOST_PASSED}[other]
+                bound = {INTERACTIVE: 2, DEFAULT: MOST_PASSED + 2, BATCH: MOST_PASSED}[other]
                 assert passed[other] <= bound
 
 
