@@ -197,7 +197,7 @@ COMMANDS: Final = msgspec.msgpack.Decoder(Command)
 REPORTS: Final = msgspec.msgpack.Decoder(Report)
 
 
-def pack(frame: Command | Report) -> bytes:
-    """The frame with its length before it."""
+def pack(frame: Value) -> bytes:
+    """A message between the daemon and a process of its own, with its length before it."""
     body = _ENCODER.encode(frame)
     return HEADER.pack(len(body)) + body

@@ -15,7 +15,7 @@ from services.backplane.process.parent_death import die_with_parent
 from services.neuron.chat.json_values import well_formed
 from services.neuron.chat.template import ChatTemplate, TemplateOverrunError
 from services.neuron.engine_api.events import trace
-from services.neuron.engine_api.frames import HEADER, MAX_FRAME_BYTES
+from services.neuron.engine_api.frames import HEADER, MAX_FRAME_BYTES, pack
 from services.neuron.rendering.checking import check
 from services.neuron.rendering.frames import (
     QUESTIONS,
@@ -31,7 +31,6 @@ from services.neuron.rendering.frames import (
     Render,
     RenderedChat,
     TemplateSource,
-    pack,
 )
 
 

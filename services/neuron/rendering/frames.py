@@ -10,7 +10,6 @@ from typing import Any, Final
 import msgspec
 
 from services.neuron.chat.template import Rendered
-from services.neuron.engine_api.frames import HEADER
 from services.neuron.engine_api.task import Constraint, Value
 
 
@@ -88,12 +87,5 @@ class Broken(Value, frozen=True, tag="broken"):
 Question = Ping | Prepare | Render | Check
 Answer = Done | RenderedChat | Refused | Overrun | Broken
 
-_ENCODER: Final = msgspec.msgpack.Encoder()
 QUESTIONS: Final = msgspec.msgpack.Decoder(Question)
 ANSWERS: Final = msgspec.msgpack.Decoder(Answer)
-
-
-def pack(frame: Question | Answer) -> bytes:
-    """The frame with its length before it."""
-    body = _ENCODER.encode(frame)
-    return HEADER.pack(len(body)) + body

@@ -13,7 +13,8 @@ import structlog
 from services.backplane.errors import FleetError, Reason
 from services.backplane.process.faults import Faults
 from services.backplane.timeouts import timeout
-from services.neuron.rendering.frames import Answer, Broken, Overrun, Ping, Refused, pack
+from services.neuron.engine_api.frames import pack
+from services.neuron.rendering.frames import Answer, Broken, Overrun, Ping, Refused
 from services.neuron.rendering.process import LostError, RenderProcess
 from services.neuron.settings import TemplateLimits
 

@@ -22,6 +22,7 @@ from services.backplane.errors import Reason
 from services.backplane.process.faults import Faults
 from services.neuron.chat.messages import image_data
 from services.neuron.chat.template import Rendered
+from services.neuron.engine_api.frames import pack
 from services.neuron.engine_api.task import Constraint
 from services.neuron.rendering.frames import (
     Check,
@@ -29,7 +30,6 @@ from services.neuron.rendering.frames import (
     Render,
     RenderedChat,
     TemplateSource,
-    pack,
 )
 from services.neuron.rendering.lane import PING, Blame, Lane
 from services.neuron.settings import TemplateLimits
