@@ -166,7 +166,7 @@ class Reply:
         is_at_end = not raw.is_complete or raw.takes_the_rest
         if is_at_end and (self._is_limited or (not raw.takes_the_rest and not is_whole(raw.text))):
             name = named_tool(raw.text) or readings[-1].name
-            readings[-1] = Reading(name, None, error=_cut(is_limited=self._is_limited))
+            readings[-1] = _cut(name, is_limited=self._is_limited)
         if not self._is_text_format and any(each.name not in self._tools for each in readings):
             yield from self._visible(raw.verbatim)
             return
@@ -184,36 +184,28 @@ class Reply:
                 yield from self._called(reading, "")
 
     def _called(self, reading: Reading, raw: str) -> Iterator[Show]:
-        call = _in_band_call(self._new_id(""), raw, reading)
+        call = _call(self._new_id(""), raw, reading)
         self._calls.append(call)
         yield ShowCall(call.id, call.name)
 
 
 def _native_call(native: _Native, *, is_cut: bool) -> ToolCall:
     raw = "".join(native.arguments)
-    reading = read_arguments(native.name, raw)
-    if is_cut:
-        reading = Reading(native.name, None, error=_cut(is_limited=True))
-    if reading.arguments is None:
-        return ToolCall(native.id, native.name, None, clean(raw), _told(reading.error))
-    return ToolCall(native.id, native.name, reading.arguments, note=reading.note)
+    reading = _cut(native.name, is_limited=True) if is_cut else read_arguments(native.name, raw)
+    return _call(native.id, raw, reading)
 
 
-def _in_band_call(call_id: str, raw: str, reading: Reading) -> ToolCall:
+def _call(call_id: str, raw: str, reading: Reading) -> ToolCall:
     if reading.arguments is None:
-        return ToolCall(call_id, reading.name, None, clean(raw), _told(reading.error))
+        return ToolCall(call_id, reading.name, None, clean(raw), reading.told)
     return ToolCall(call_id, reading.name, reading.arguments, note=reading.note)
 
 
-def _cut(*, is_limited: bool) -> str:
-    """Why a call that the answer did not close is never run, and what the model may do instead."""
+def _cut(name: str, *, is_limited: bool) -> Reading:
+    """A call that the answer did not close, which is never run."""
     if is_limited:
-        return (
-            "the answer reached its token limit before the call was complete, so it was not run;"
-            " write less: smaller files or edits, one at a time"
-        )
-    return "the answer ended before the call was closed, so it was not run"
-
-
-def _told(error: str) -> str:
-    return error if "not run" in error else f"{error}. Send the call again, as valid JSON."
+        error = "the answer reached its token limit before the call was complete, so it was not run"
+        advice = "Write less: smaller files or edits, one at a time."
+    else:
+        error, advice = "the answer ended before the call was closed, so it was not run", ""
+    return Reading(name, None, error=error, advice=advice)

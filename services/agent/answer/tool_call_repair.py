@@ -26,12 +26,24 @@ _NAMED = re.compile(r"\s*([A-Za-z_][\w.-]*)(?:\[CALL_ID\]\w*)?(?:\[ARGS\])?\s*(?
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """A call as far as it could be read; `arguments` is None exactly when `error` is set."""
+    """A call as far as it could be read; `arguments` is None exactly when `error` is set.
+
+    Attributes:
+        note: what was mended, for people.
+        error: what is wrong with it, for the model.
+        advice: what the model is told to do about an error.
+    """
 
     name: str
     arguments: dict[str, Any] | None
     note: str = ""
     error: str = ""
+    advice: str = "Send the call again, as valid JSON."
+
+    @property
+    def told(self) -> str:
+        """What the model is told of the error."""
+        return f"{self.error}. {self.advice}" if self.advice else self.error
 
 
 def read_arguments(name: str, text: str) -> Reading:

@@ -122,15 +122,15 @@ class Asking:
     def _ask(self) -> ModelRequest:
         specs = [tool.spec for tool in self._tools]
         system = self._prompt(specs if self._is_text else ())
+        overhead = self._overhead(system, specs)
         record = self._session.record
         window = self._selection.context_window
         if window is not None:
             budget = prompt_budget(window, self._selection.settings.max_tokens)
-            self._compact(budget, self._overhead(system, specs))
+            self._compact(budget, overhead)
         turns = project(record.history, record.marks)
         if self._selection.can_see is False:
             turns = without_pictures(turns)
-        overhead = self._overhead(system, specs)
         self._characters = estimate(turns, overhead, characters_per_token=1.0)
         return ModelRequest(
             model=self._selection.model,

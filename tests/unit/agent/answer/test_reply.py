@@ -169,4 +169,4 @@ def test_the_last_native_call_is_not_run_where_the_limit_ended_it(arguments: str
 
     assert first.arguments == {"command": "ls"}
     assert last.arguments is None
-    assert "write less" in last.note
+    assert "Write less" in last.note
