@@ -17,6 +17,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
+from services.backplane.security.certificates import dns_names, read_serial, serial_of
 from services.backplane.security.roles import Role, names_of
 
 CA_CERTIFICATE: Final = "ca.pem"
@@ -163,9 +164,11 @@ def revoke(folder: pathlib.Path, certificate: str) -> str:
     if pathlib.Path(certificate).is_file():
         serial = show(pathlib.Path(certificate)).serial
     else:
-        serial = certificate.lower().removeprefix("0x").replace(":", "").lstrip("0")
-        if not serial or set(serial) - set("0123456789abcdef"):
-            raise AuthorityError(f"{certificate!r} is neither a file nor a serial number in hex")
+        try:
+            serial = read_serial(certificate)
+        except ValueError as error:
+            message = f"{certificate!r} is neither a file nor a serial number in hex"
+            raise AuthorityError(message) from error
     path = folder / REVOKED
     known = path.read_text().splitlines() if path.exists() else []
     if serial not in known:
@@ -199,14 +202,9 @@ def _authority(folder: pathlib.Path) -> tuple[x509.Certificate, ec.EllipticCurve
 
 
 def _facts(certificate: x509.Certificate) -> CertificateFacts:
-    try:
-        extension = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName)
-        names = tuple(extension.value.get_values_for_type(x509.DNSName))
-    except x509.ExtensionNotFound:
-        names = ()
     return CertificateFacts(
-        names=names,
-        serial=f"{certificate.serial_number:x}",
+        names=dns_names(certificate),
+        serial=serial_of(certificate),
         until=certificate.not_valid_after_utc,
         fingerprint=certificate.fingerprint(hashes.SHA256()).hex(),
     )

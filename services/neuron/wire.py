@@ -23,9 +23,9 @@ from services.backplane.process.faults import Faults
 from services.backplane.process.lifecycle import EX_SOFTWARE, Shutdown, reloading
 from services.backplane.process.reload import SettingsReload
 from services.backplane.process.watchdog import watching
-from services.backplane.rpc.interceptors import Access
 from services.backplane.rpc.server import Server
 from services.backplane.security import settings as security_settings
+from services.backplane.security.access import Access
 from services.backplane.security.credentials import FleetCredentials, credentials_of
 from services.backplane.security.exposure import CREDENTIALS_REMEDY, refuse_exposed
 from services.backplane.security.roles import Role

@@ -17,9 +17,9 @@ from services.backplane.metrics import RpcMetrics, exposition, new_registry
 from services.backplane.process.faults import Faults
 from services.backplane.process.lifecycle import EX_SOFTWARE, Shutdown, reloading
 from services.backplane.process.reload import SettingsReload
-from services.backplane.rpc.interceptors import Access
 from services.backplane.rpc.server import Server
 from services.backplane.security import settings as security_settings
+from services.backplane.security.access import Access
 from services.backplane.security.credentials import credentials_of
 from services.backplane.security.exposure import CREDENTIALS_REMEDY, refuse_exposed
 from services.backplane.security.roles import Role
@@ -75,14 +75,13 @@ async def serve(
     faults = Faults(collectors, "registry")
     if credentials is not None:
         credentials.require_own(Role.REGISTRY)
+    access = Access(credentials, METHODS)
     server = Server(
-        service_names=SERVICES,
-        metrics=RpcMetrics(collectors, "registry"),
-        access=Access(credentials, METHODS),
+        service_names=SERVICES, metrics=RpcMetrics(collectors, "registry"), access=access
     )
     server.add(
         registry_service_pb2_grpc.add_RegistryServiceServicer_to_server,
-        RegistryServicer(holder, None if listen.is_unix else credentials),
+        RegistryServicer(holder, access),
     )
     server.add(
         operator_service_pb2_grpc.add_OperatorServiceServicer_to_server, OperatorServicer(holder)

@@ -10,8 +10,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from typing import Any, Final, Self, TypeAlias
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any, Self, TypeAlias
 
 import grpc
 import structlog
@@ -20,63 +20,16 @@ from grpc_status import rpc_status
 from services.backplane.errors import FleetError, Reason
 from services.backplane.metrics import RpcMetrics
 from services.backplane.rpc.status import to_status
-from services.backplane.security.credentials import FleetCredentials
-from services.backplane.security.roles import Role, require_role
+from services.backplane.security.access import Access
 
 REQUEST_ID = "x-request-id"
 # Called by tools every few seconds; a line each would drown the rest.
 _QUIET = ("/grpc.health.v1.Health/", "/grpc.reflection.")
 
-# What anyone with a certificate of the fleet may ask: whether it lives, and what there is to call.
-_OPEN_TO_ALL: Final = _QUIET
-
 log = structlog.get_logger()
 
 Reader: TypeAlias = "Callable[[bytes], Any]"
 Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"  # not subscriptable at run time
-
-
-class Access:
-    """Who may call what on one server.
-
-    Args:
-        credentials: the fleet's; None lets everybody call everything.
-        allowed: roles by method, `/package.Service/Method`.
-
-    Attributes:
-        is_enforced: whether callers are asked for a certificate, as on every port but a Unix
-            socket, which the file system guards.
-    """
-
-    def __init__(
-        self,
-        credentials: FleetCredentials | None = None,
-        allowed: Mapping[str, frozenset[Role]] | None = None,
-    ) -> None:
-        self.credentials = credentials
-        self._allowed = allowed or {}
-        self.is_enforced = credentials is not None
-
-    def admit(self, method: str, context: Any) -> str:
-        """Checks that the caller may call the method; returns its certificate's serial number.
-
-        Raises:
-            FleetError: FORBIDDEN: it may not, or its certificate was revoked.
-        """
-        if self.credentials is None or not self.is_enforced:
-            return ""
-        peer = self.credentials.peer(context)
-        require_role(peer, method, self._allowed, open_to_all=_OPEN_TO_ALL)
-        return peer.serial
-
-    def recheck(self, serial: str) -> None:
-        """Ends a call that goes on after its caller's certificate was revoked.
-
-        Raises:
-            FleetError: FORBIDDEN: it was.
-        """
-        if serial and self.credentials is not None:
-            self.credentials.refuse_revoked(serial)
 
 
 class ServerInterceptor(grpc.aio.ServerInterceptor):
@@ -138,7 +91,7 @@ class ServerInterceptor(grpc.aio.ServerInterceptor):
             request: Any, context: grpc.aio.ServicerContext[Any, Any]
         ) -> AsyncIterator[Any]:
             async with _Observed(self._metrics, method, context):
-                serial = self._access.admit(method, context)
+                peer = self._access.admit(method, context)
                 if isinstance(request, bytes):
                     request = read(request)
                     _bind_request_id(request)
@@ -147,7 +100,7 @@ class ServerInterceptor(grpc.aio.ServerInterceptor):
                     # a caller that leaves ends this generator; the servicer's must end with it
                     async with contextlib.aclosing(produced):
                         async for item in produced:
-                            self._access.recheck(serial)
+                            self._access.recheck(peer)
                             yield item
                 else:
                     await produced

@@ -14,7 +14,8 @@ from grpc_reflection.v1alpha import reflection_pb2_grpc as reflection_grpc
 from services.backplane.address import Address, PortTakenError
 from services.backplane.metrics import RpcMetrics
 from services.backplane.rpc.channels import SERVER_OPTIONS
-from services.backplane.rpc.interceptors import Access, ServerInterceptor
+from services.backplane.rpc.interceptors import ServerInterceptor
+from services.backplane.security.access import OPEN_TO_ALL, Access
 
 _REFLECTION_V1: Final = "grpc.reflection.v1.ServerReflection"
 SERVING: Final = health_pb2.HealthCheckResponse.SERVING
@@ -77,16 +78,16 @@ class Server:
         *,
         service_names: Sequence[str],
         metrics: RpcMetrics,
-        access: Access | None = None,
+        access: Access = OPEN_TO_ALL,
     ) -> None:
         """Builds it.
 
         Args:
             service_names: of what it serves, as reflection and health tell them.
             metrics: counts every call.
-            access: who may call what; None lets everybody in.
+            access: who may call what.
         """
-        self._access = access or Access()
+        self._access = access
         self._server = grpc.aio.server(
             interceptors=[ServerInterceptor(metrics, self._access)], options=SERVER_OPTIONS
         )
@@ -129,11 +130,10 @@ class Server:
         return listen if listen.is_unix else Address(listen.host, port)
 
     def _add_port(self, listen: Address) -> int:
-        credentials = self._access.credentials
-        self._access.is_enforced = credentials is not None and not listen.is_unix
-        if credentials is None or listen.is_unix:
+        credentials = self._access.to_serve(listen)
+        if credentials is None:
             return self._server.add_insecure_port(str(listen))
-        return self._server.add_secure_port(str(listen), credentials.for_server())
+        return self._server.add_secure_port(str(listen), credentials)
 
     async def set_health(self, name: str, *, serving: bool | None) -> None:
         """Sets what health says of a name; None makes it unknown again."""

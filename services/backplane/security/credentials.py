@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
-import functools
 import pathlib
-import re
 import ssl
 import time
 from typing import Any, Final
@@ -14,14 +12,13 @@ import grpc
 import structlog
 from cryptography import x509
 
-from services.backplane.errors import FleetError, Reason
-from services.backplane.security.roles import Peer, Role, peer_of, server_name
+from services.backplane.security.certificates import peer_in, read_serial
+from services.backplane.security.roles import Role, server_name
 from services.backplane.security.settings import FleetSettings
 from services.backplane.settings import SettingsError
 
 _LOOK_SECONDS: Final = 1.0
 _WARN_DAYS: Final = 14
-_SERIAL: Final = re.compile(r"[0-9a-f]{1,40}")
 
 log = structlog.get_logger()
 
@@ -72,7 +69,7 @@ class FleetCredentials:
         Raises:
             SettingsError: it does not, so that nobody would speak with it.
         """
-        peer = _peer_in(self._chain)
+        peer = peer_in(self._chain)
         wanted = server_name(role, neuron=neuron)
         if role not in peer.roles or (neuron and neuron not in peer.neurons):
             raise SettingsError(
@@ -107,29 +104,6 @@ class FleetCredentials:
         """As `for_channel`, for asyncio; speaks HTTP/2."""
         _ = self.generation
         return self._context
-
-    def peer(self, context: Any) -> Peer:
-        """Who is at the other end of a call.
-
-        Args:
-            context: of the call, as gRPC hands it to a servicer.
-
-        Raises:
-            FleetError: FORBIDDEN: its certificate was revoked.
-        """
-        chain = context.auth_context().get("x509_pem_cert", [b""])
-        peer = _peer_in(bytes(chain[0]))
-        self.refuse_revoked(peer.serial)
-        return peer
-
-    def refuse_revoked(self, serial: str) -> None:
-        """Checks a certificate that was good before.
-
-        Raises:
-            FleetError: FORBIDDEN: it was revoked.
-        """
-        if serial in self.revoked:
-            raise FleetError(Reason.FORBIDDEN, "This certificate was revoked.")
 
     def _read(self) -> x509.Certificate:
         settings = self._settings
@@ -184,34 +158,19 @@ def _has_ended(certificate: x509.Certificate) -> bool:
 
 
 def _serials(data: bytes, path: str) -> list[str]:
-    """Serial numbers as `cortex pki` and `openssl x509 -serial` write them, one a line."""
+    """Serial numbers, one a line; what stands behind `#` says why."""
     found: list[str] = []
+    unreadable: list[int] = []
     for number, line in enumerate(data.decode("utf-8-sig", "replace").splitlines(), 1):
-        word = line.partition("#")[0].strip().lower().removeprefix("serial=").strip()
-        serial = word.removeprefix("0x").replace(":", "").lstrip("0")
-        if _SERIAL.fullmatch(serial):
-            found.append(serial)
-        elif word:
-            log.error("revoked.unreadable", path=path, line=number, revokes="nobody")
+        word = line.partition("#")[0]
+        try:
+            found.append(read_serial(word))
+        except ValueError:
+            if word.strip():
+                unreadable.append(number)
+    for number in unreadable:
+        log.error("revoked.unreadable", path=path, line=number, revokes="nobody")
     return found
-
-
-def serial_of(certificate: Any) -> str:
-    """Serial number of a certificate as Python's ssl tells it, as `Peer.serial` has it."""
-    return str((certificate or {}).get("serialNumber", "")).lower().lstrip("0")
-
-
-@functools.lru_cache(maxsize=1024)
-def _peer_in(certificate: bytes) -> Peer:
-    """What a certificate says; gRPC has verified it. One without any says nothing."""
-    if not certificate:
-        return Peer(frozenset())
-    read = x509.load_pem_x509_certificate(certificate)
-    try:
-        names = read.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-    except x509.ExtensionNotFound:
-        return Peer(frozenset(), serial=f"{read.serial_number:x}")
-    return peer_of(names.get_values_for_type(x509.DNSName), f"{read.serial_number:x}")
 
 
 def credentials_of(settings: FleetSettings) -> FleetCredentials | None:

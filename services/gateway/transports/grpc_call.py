@@ -14,13 +14,15 @@ import asyncio
 from collections.abc import Awaitable, Mapping
 from typing import Final, Protocol, cast
 
+from cryptography import x509
 from hpack import Decoder, Encoder, HPACKError
 
 from services.backplane.address import Address, BadAddressError
 from services.backplane.errors import FleetError
 from services.backplane.process.faults import Faults
 from services.backplane.rpc.channels import MAX_MESSAGE_BYTES
-from services.backplane.security.credentials import FleetCredentials, serial_of
+from services.backplane.security.certificates import serial_of
+from services.backplane.security.credentials import FleetCredentials
 from services.backplane.security.roles import Role, server_name
 from services.backplane.timeouts import timeout
 from services.gateway.transports import http2
@@ -153,7 +155,8 @@ class BidiCall(asyncio.Protocol):
         self._write(_HELLO + frame(http2.HEADERS, http2.END_HEADERS, _STREAM, block))
         self._keepalive.start()
         if (socket := transport.get_extra_info("ssl_object")) is not None:
-            self._serial = serial_of(socket.getpeercert())
+            shown = socket.getpeercert(binary_form=True)
+            self._serial = serial_of(x509.load_der_x509_certificate(shown))
             self._recheck()
 
     def _recheck(self) -> None:

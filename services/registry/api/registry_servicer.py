@@ -13,7 +13,7 @@ from cortex.v1 import neuron_service_pb2, registry_service_pb2, registry_service
 from services.backplane import protobuf_time
 from services.backplane.errors import FleetError, Reason
 from services.backplane.first_ended import first_ended
-from services.backplane.security.credentials import FleetCredentials
+from services.backplane.security.access import OPEN_TO_ALL, Access
 from services.backplane.security.roles import Peer
 from services.backplane.timeouts import timeout
 from services.registry.api.step_stream import StepStream
@@ -36,13 +36,13 @@ class RegistryServicer(registry_service_pb2_grpc.RegistryServiceServicer):
 
     Args:
         holder: says whether this registry leads.
-        credentials: the fleet's: a neuron speaks only under the name of its certificate. None
-            believes every name.
+        access: says who calls: a neuron speaks only under the name of its certificate. Where
+            nobody is asked who he is, every name is believed.
     """
 
-    def __init__(self, holder: LeaderHolder, credentials: FleetCredentials | None = None) -> None:
+    def __init__(self, holder: LeaderHolder, access: Access = OPEN_TO_ALL) -> None:
         self._holder = holder
-        self._credentials = credentials
+        self._access = access
 
     async def Attach(
         self, request_iterator: Requests, context: Context
@@ -53,7 +53,7 @@ class RegistryServicer(registry_service_pb2_grpc.RegistryServiceServicer):
             yield registry_service_pb2.AttachResponse(leader_address=self._holder.leader_address)
             return
         requests = aiter(request_iterator)
-        peer = self._peer(context)
+        peer = self._access.peer(context)
         hello = await _hello(requests)
         if peer is not None:
             peer.require_neuron(hello.name)
@@ -126,17 +126,11 @@ class RegistryServicer(registry_service_pb2_grpc.RegistryServiceServicer):
             with term.faults.contained("reports", neuron_id=name):
                 control.membership.report(name, epoch, decode.report(request.report), status)
             term.wake()
-            if peer is not None and self._credentials is not None:
-                self._credentials.refuse_revoked(peer.serial)
+            self._access.recheck(peer)
             member = control.fleet_state.fleet.members.get(name)
             if member is None or member.epoch != epoch:
                 message = f"A newer stream speaks for {name}."
                 raise FleetError(Reason.FORBIDDEN, message, retry_after_seconds=1.0)
-
-    def _peer(self, context: Context) -> Peer | None:
-        if self._credentials is None:
-            return None
-        return self._credentials.peer(context)
 
 
 async def _hello(requests: Requests) -> neuron_service_pb2.NeuronIdentity:

@@ -18,8 +18,8 @@ from services.backplane.metrics import RpcMetrics
 from services.backplane.process.faults import Faults
 from services.backplane.rpc.calls import streaming, unary
 from services.backplane.rpc.channels import ChannelPool, open_channel
-from services.backplane.rpc.interceptors import Access
 from services.backplane.rpc.server import Server
+from services.backplane.security.access import Access
 from services.backplane.security.credentials import FleetCredentials
 from services.backplane.security.roles import Role
 from services.backplane.security.settings import FleetSettings
