@@ -42,7 +42,10 @@ def build_app(
         *openai_chat(mount),
         *anthropic_messages(mount),
         *openai_responses(
-            mount, responses, socket_idle_seconds=services.settings.socket_idle_seconds
+            mount,
+            responses,
+            socket_idle_seconds=services.settings.socket_idle_seconds,
+            faults=services.faults,
         ),
         *openai_completions(mount),
         *openai_embeddings(mount),

@@ -10,6 +10,7 @@ from starlette.routing import Route, WebSocketRoute
 from typing_extensions import override
 
 from services.backplane.errors import FleetError
+from services.backplane.process.faults import Faults
 from services.gateway.dialects.common import openai_body
 from services.gateway.dialects.common.json_body import unsupported
 from services.gateway.dialects.dialect import (
@@ -23,11 +24,11 @@ from services.gateway.dialects.dialect import (
 from services.gateway.dialects.openai_responses import decode, encode, stored
 from services.gateway.dialects.openai_responses.background import BackgroundRuns
 from services.gateway.dialects.openai_responses.compaction import Compaction
-from services.gateway.dialects.openai_responses.socket import ResponsesSocket
 from services.gateway.dialects.openai_responses.store.history import History
 from services.gateway.dialects.openai_responses.store.responses import Responses
 from services.gateway.dialects.openai_responses.store.store import ResponsesStore
 from services.gateway.dialects.openai_responses.stream import ResponseProjector
+from services.gateway.dialects.openai_responses.websocket.socket import ResponsesSocket
 
 
 def new_response_id() -> str:
@@ -77,7 +78,7 @@ class OpenAIResponses(Dialect):
 
 
 def routes(
-    mount: Mount, store: ResponsesStore, *, socket_idle_seconds: float
+    mount: Mount, store: ResponsesStore, *, socket_idle_seconds: float, faults: Faults
 ) -> list[Route | WebSocketRoute]:
     """Routes to make, stream, look up, delete, cancel, list and count."""
     runs = BackgroundRuns(store)
@@ -87,6 +88,7 @@ def routes(
         store,
         lambda kept: mount.generation(OpenAIResponses(kept)),
         idle_seconds=socket_idle_seconds,
+        faults=faults,
     )
     one = "/v1/responses/{response_id}"
     return [

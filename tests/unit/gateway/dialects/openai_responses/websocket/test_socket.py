@@ -6,8 +6,11 @@ import asyncio
 import json
 from typing import Any
 
-from services.gateway.dialects.openai_responses.socket import ResponsesSocket
+from prometheus_client import CollectorRegistry
+
+from services.backplane.process.faults import Faults
 from services.gateway.dialects.openai_responses.store.store import ResponsesStore
+from services.gateway.dialects.openai_responses.websocket.socket import ResponsesSocket
 
 
 async def test_a_turn_that_breaks_ends_alone_and_says_so():
@@ -32,7 +35,9 @@ async def test_a_turn_that_breaks_ends_alone_and_says_so():
                 answered.set()
 
     store = ResponsesStore(None)
-    socket = ResponsesSocket(store, lambda _: app, idle_seconds=60)
+    metrics = CollectorRegistry()
+    faults = Faults(metrics, "gateway")
+    socket = ResponsesSocket(store, lambda _: app, idle_seconds=60, faults=faults)
     messages.put_nowait({"type": "websocket.connect"})
     for _ in range(2):
         text = json.dumps({"type": "response.create", "input": "Hi"})
@@ -54,5 +59,9 @@ async def test_a_turn_that_breaks_ends_alone_and_says_so():
         store.close()
 
     assert [each["type"] for each in told] == ["error", "response.completed"]
-    assert told[0]["status"] == 500
+    assert (told[0]["status"], told[0]["error"]["code"]) == (500, "internal_error")
     assert "prompt" not in json.dumps(told[0])
+    count = metrics.get_sample_value(
+        "cortex_gateway_unforeseen_errors_total", {"place": "websocket-turn"}
+    )
+    assert count == 1
