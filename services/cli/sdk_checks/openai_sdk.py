@@ -1,4 +1,4 @@
-"""The openai SDK against a gateway, with any model that chats."""
+"""The openai SDK against a gateway, with any model that chats: all checks of the SDK together."""
 
 from __future__ import annotations
 
@@ -6,43 +6,13 @@ import json
 from typing import Any, Final
 
 import openai
-from openai.types.chat import ChatCompletionMessageParam, ChatCompletionToolParam
-from openai.types.responses import FunctionToolParam
-from pydantic import BaseModel, ConfigDict
 
+from services.cli.sdk_checks import openai_responses
+from services.cli.sdk_checks.openai_client import ASK, TOOLS, Sum, client, expect_sum
 from services.cli.sdk_checks.suite import Suite, Target
 
 suite: Final = Suite("openai (Python)", package="openai")
-
-ASK: Final[list[ChatCompletionMessageParam]] = [{"role": "user", "content": "Say hello."}]
-PARAMETERS: Final[dict[str, object]] = {
-    "type": "object",
-    "properties": {"a": {"type": "integer"}, "b": {"type": "integer"}},
-    "required": ["a", "b"],
-    "additionalProperties": False,
-}
-TOOLS: Final[list[ChatCompletionToolParam]] = [
-    {"type": "function", "function": {"name": "add", "parameters": PARAMETERS, "strict": True}}
-]
-RESPONSE_TOOL: Final[FunctionToolParam] = {
-    "type": "function",
-    "name": "add",
-    "parameters": PARAMETERS,
-    "strict": True,
-}
-
-
-class Sum(BaseModel):
-    """A shape to be filled."""
-
-    model_config = ConfigDict(extra="forbid")
-    a: int
-    b: int
-
-
-def client(target: Target) -> openai.OpenAI:
-    """One that hides no failure behind a retry."""
-    return openai.OpenAI(base_url=f"{target.url}/v1", api_key="none", max_retries=0, timeout=120)
+suite.extend(openai_responses.suite)
 
 
 @suite.check("basics")
@@ -96,25 +66,6 @@ def models(target: Target) -> None:
 
 
 @suite.check("basics")
-def response(target: Target) -> None:
-    """A whole response, and the next one that stands on it."""
-    with client(target) as gateway:
-        first = gateway.responses.create(
-            model=target.model, input="My name is Ann.", max_output_tokens=16
-        )
-        second = gateway.responses.create(
-            model=target.model,
-            input="Who am I?",
-            previous_response_id=first.id,
-            max_output_tokens=16,
-        )
-        found = gateway.responses.retrieve(second.id)
-        gateway.responses.delete(first.id)
-    assert first.output_text
-    assert (second.id, second.output_text) == (found.id, found.output_text)
-
-
-@suite.check("basics")
 def embeddings(target: Target) -> None:
     """As base64, which the SDK asks for by itself, and as numbers."""
     if not target.embedding:
@@ -159,20 +110,6 @@ def chat_stream_helper(target: Target) -> None:
 
 
 @suite.check("stream")
-def response_stream_helper(target: Target) -> None:
-    """`responses.stream`, which indexes by output and content."""
-    # the helper raises where the limit ends the answer
-    with client(target).responses.stream(
-        model=target.model, input="Say hello.", extra_body={"stop": [".", "!", "?", "\n"]}
-    ) as stream:
-        events = list(stream)
-        final = stream.get_final_response()
-    assert [event.sequence_number for event in events] == list(range(len(events)))
-    text = "".join(event.delta for event in events if event.type == "response.output_text.delta")
-    assert final.output_text == text
-
-
-@suite.check("stream")
 async def asynchronous_stream(target: Target) -> None:
     """`AsyncOpenAI`."""
     async with openai.AsyncOpenAI(
@@ -200,7 +137,7 @@ def required_tool(target: Target) -> None:
     answer = client(target).chat.completions.create(
         model=target.model, messages=ASK, tools=TOOLS, tool_choice="required", temperature=0
     )
-    _is_sum(answer.choices[0].message.tool_calls)
+    expect_sum(answer.choices[0].message.tool_calls)
     assert answer.choices[0].finish_reason == "tool_calls"
 
 
@@ -217,25 +154,7 @@ def named_tool_streamed(target: Target) -> None:
         for _ in stream:
             pass
         final = stream.get_final_completion()
-    _is_sum(final.choices[0].message.tool_calls)
-
-
-@suite.check("tools")
-def response_with_required_tool(target: Target) -> None:
-    """The same of the Responses API, through its stream helper."""
-    with client(target).responses.stream(
-        model=target.model,
-        input="Add 1 and 2.",
-        tools=[RESPONSE_TOOL],
-        tool_choice="required",
-        temperature=0,
-    ) as stream:
-        for _ in stream:
-            pass
-        final = stream.get_final_response()
-    call = final.output[-1]
-    assert call.type == "function_call"
-    Sum.model_validate_json(call.arguments)
+    expect_sum(final.choices[0].message.tool_calls)
 
 
 @suite.check("structured output")
@@ -245,15 +164,6 @@ def chat_parse(target: Target) -> None:
         model=target.model, messages=ASK, response_format=Sum, temperature=0
     )
     assert isinstance(answer.choices[0].message.parsed, Sum)
-
-
-@suite.check("structured output")
-def response_parse(target: Target) -> None:
-    """`responses.parse` into a pydantic model."""
-    answer = client(target).responses.parse(
-        model=target.model, input="Add 1 and 2.", text_format=Sum, temperature=0
-    )
-    assert isinstance(answer.output_parsed, Sum)
 
 
 @suite.check("structured output")
@@ -332,9 +242,3 @@ def leaving_a_stream(target: Target) -> None:
             stream.close()
         answer = gateway.chat.completions.create(model=target.model, messages=ASK, max_tokens=4)
     assert answer.choices
-
-
-def _is_sum(calls: Any) -> None:
-    assert calls
-    assert calls[0].function.name == "add"
-    Sum.model_validate_json(calls[0].function.arguments)

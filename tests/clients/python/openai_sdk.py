@@ -6,7 +6,7 @@ import time
 import openai
 
 from services.cli.sdk_checks import openai_sdk
-from services.cli.sdk_checks.openai_sdk import RESPONSE_TOOL, TOOLS, client
+from services.cli.sdk_checks.openai_client import RESPONSE_TOOL, TOOLS, client
 from services.cli.sdk_checks.suite import Suite
 
 suite = Suite("openai (Python)", package="openai")
