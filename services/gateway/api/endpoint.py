@@ -30,9 +30,9 @@ from services.gateway.dialects.dialect import (
     Dialect,
     Envelope,
     Head,
-    Lookup,
-    Mount,
 )
+from services.gateway.dialects.lookup import Lookup
+from services.gateway.dialects.mount import Mount
 from services.gateway.http1.direct import DirectResponse
 from services.gateway.http1.pumped import direct_response
 from services.gateway.streaming.choice import ChoiceSink

@@ -17,7 +17,8 @@ from services.gateway.api.background import DetachedTasks
 from services.gateway.api.body import IncomingBody
 from services.gateway.api.decoding import Decoding
 from services.gateway.api.doors import Doors
-from services.gateway.dialects.dialect import FleetQueries, Head, ListedModel
+from services.gateway.dialects.dialect import Head
+from services.gateway.dialects.lookup import FleetQueries, ListedModel
 from services.gateway.http1.budget import BodyBudget, Pace
 from services.gateway.routing.dispatch import Dispatch
 from services.gateway.routing.fleet_view import FleetView

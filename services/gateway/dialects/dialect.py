@@ -10,17 +10,10 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol, TypeVar
-
-from starlette.types import ASGIApp
+from typing import Any, Protocol
 
 from cortex.v1 import generation_pb2 as generation
-from cortex.v1 import model_pb2
-from cortex.v1 import neuron_service_pb2 as neuron
-from cortex.v1 import registry_service_pb2 as registry
 from services.backplane.errors import FleetError
-
-T = TypeVar("T")
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -217,106 +210,4 @@ class Dialect(Envelope, Protocol):
 
     def body(self, decoded: DecodedRequest, head: Head, choices: Sequence[Collected]) -> bytes:
         """The body of a response that is not streamed."""
-        ...
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class ListedModel:
-    """One model that clients may name, and what the fleet knows of it.
-
-    Attributes:
-        model: its name.
-        aliases: other names for it.
-        created_unix_seconds: when the registry first knew of it; 0: not known.
-        description: for people; may be empty.
-        capabilities: what it can do.
-        max_context_tokens: the least of its loaded instances, else as configured; None: not known.
-        max_output_tokens: None: no limit but the context.
-        price: None: not known.
-        is_loaded: some instance is READY.
-        locations: neuron and state of every instance, sorted by neuron.
-        feasible_neurons: names of the neurons that could run it.
-        weights: its files, as a neuron has described them; None: none has yet.
-        memory_bytes: of the instance that takes most: in all, and on GPUs.
-    """
-
-    model: str
-    aliases: tuple[str, ...] = ()
-    created_unix_seconds: int = 0
-    description: str = ""
-    capabilities: tuple[model_pb2.Capability.ValueType, ...] = ()
-    max_context_tokens: int | None = None
-    max_output_tokens: int | None = None
-    price: registry.Price | None = None
-    is_loaded: bool = False
-    locations: tuple[tuple[str, model_pb2.InstanceState.ValueType], ...] = ()
-    feasible_neurons: tuple[str, ...] = ()
-    weights: model_pb2.StoredModel | None = None
-    memory_bytes: tuple[int, int] = (0, 0)
-
-
-class FleetQueries(Protocol):
-    """What look-ups may ask of the fleet. Calls are routed, placed and retried like generations.
-
-    The coroutines raise FleetError: MODEL_UNKNOWN and whatever a generation may fail with.
-    """
-
-    async def decoded(self, read: Callable[[bytes, Head], T], body: bytes, head: Head) -> T:
-        """What `read` makes of a body; of a large one in a thread, so that nobody waits for it.
-
-        Raises:
-            FleetError: BODY_TOO_LARGE: too many items; or what `read` raises.
-        """
-        ...
-
-    async def count_tokens(self, request: neuron.CountTokensRequest) -> neuron.CountTokensResponse:
-        """Counts a prompt's tokens. `model` is a name or an alias; the instance is chosen here."""
-        ...
-
-    async def embed(self, request: neuron.EmbedRequest) -> neuron.EmbedResponse:
-        """Embeds texts. `model` is a name or an alias; the instance is chosen here."""
-        ...
-
-    def models(self) -> Sequence[ListedModel]:
-        """Every model that clients may name, sorted by name, those that can chat first.
-
-        Raises:
-            FleetError: REGISTRY_UNAVAILABLE: no registry has been reached yet.
-        """
-        ...
-
-
-class Lookup(Envelope, Protocol):
-    """One request that is no generation: a listing, a count, embeddings.
-
-    Attributes:
-        name: for logs and metrics: `openai_embeddings`.
-    """
-
-    name: str
-
-    async def answer(self, body: bytes, head: Head, fleet: FleetQueries) -> bytes:
-        """The JSON body of the answer.
-
-        Raises:
-            FleetError: as from `Dialect.decode` or `fleet`.
-        """
-        ...
-
-
-class Mount(Protocol):
-    """Makes ASGI apps of dialects and look-ups. Every `routes.py` has a function `routes(mount)`.
-
-    ```
-    def routes(mount: Mount) -> list[Route]:
-        return [Route("/v1/messages", mount.generation(AnthropicMessages()), methods=["POST"])]
-    ```
-    """
-
-    def generation(self, dialect: Dialect) -> ASGIApp:
-        """The app that serves a dialect."""
-        ...
-
-    def lookup(self, lookup: Lookup) -> ASGIApp:
-        """The app that serves a look-up."""
         ...

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from cortex.v1 import model_pb2
 from cortex.v1 import registry_service_pb2 as registry
-from services.gateway.dialects.dialect import ListedModel
+from services.gateway.dialects.lookup import ListedModel
 
 _Placed = tuple[str, registry.Neuron, model_pb2.Instance]
 

@@ -11,16 +11,9 @@ from services.backplane.errors import FleetError
 from services.gateway.dialects.anthropic_messages import decode, encode
 from services.gateway.dialects.anthropic_messages.stream import MessagesProjector, PrefillProjector
 from services.gateway.dialects.common.anthropic_body import envelope
-from services.gateway.dialects.dialect import (
-    Collected,
-    DecodedRequest,
-    Dialect,
-    FleetQueries,
-    Head,
-    Lookup,
-    Mount,
-    Projector,
-)
+from services.gateway.dialects.dialect import Collected, DecodedRequest, Dialect, Head, Projector
+from services.gateway.dialects.lookup import FleetQueries, Lookup
+from services.gateway.dialects.mount import Mount
 
 
 class AnthropicMessages(Dialect):

@@ -8,7 +8,7 @@ from types import MappingProxyType
 from typing import Final
 
 from cortex.v1 import model_pb2
-from services.gateway.dialects.dialect import ListedModel
+from services.gateway.dialects.lookup import ListedModel
 
 _CAPABILITIES: Final[Mapping[int, str]] = MappingProxyType(
     {

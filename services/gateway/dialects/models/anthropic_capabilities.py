@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from cortex.v1 import model_pb2
-from services.gateway.dialects.dialect import ListedModel
+from services.gateway.dialects.lookup import ListedModel
 
 
 def capabilities(one: ListedModel) -> dict[str, Any] | None:

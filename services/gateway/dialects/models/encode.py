@@ -15,7 +15,7 @@ from cortex.v1 import registry_service_pb2 as registry
 from services.gateway.dialects.common.json_body import bad
 from services.gateway.dialects.common.listed_models import capabilities_of
 from services.gateway.dialects.common.paging import page_limit
-from services.gateway.dialects.dialect import ListedModel
+from services.gateway.dialects.lookup import ListedModel
 from services.gateway.dialects.models.anthropic_capabilities import capabilities
 
 _LONGEST_PAGE: Final = 1000

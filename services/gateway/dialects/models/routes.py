@@ -10,8 +10,10 @@ from services.gateway.dialects.common import openai_body
 from services.gateway.dialects.common.anthropic_body import envelope
 from services.gateway.dialects.common.json_body import encode as to_json
 from services.gateway.dialects.common.listed_models import with_aliases
-from services.gateway.dialects.dialect import FleetQueries, Head, Lookup, Mount
+from services.gateway.dialects.dialect import Head
+from services.gateway.dialects.lookup import FleetQueries, Lookup
 from services.gateway.dialects.models import encode
+from services.gateway.dialects.mount import Mount
 
 
 def _is_anthropic(head: Head | None) -> bool:

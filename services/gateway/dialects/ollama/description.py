@@ -9,7 +9,7 @@ import datetime as dt
 import hashlib
 from typing import Any, Final
 
-from services.gateway.dialects.dialect import ListedModel
+from services.gateway.dialects.lookup import ListedModel
 
 # Class names of Hugging Face models end in one of these; families are called as what is before.
 _HEADS: Final = ("ForCausalLM", "ForConditionalGeneration", "ForMaskedLM", "LMHeadModel", "Model")

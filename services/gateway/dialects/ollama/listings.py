@@ -10,7 +10,8 @@ from typing_extensions import override
 from services.backplane.errors import FleetError, Reason
 from services.gateway.dialects.common.json_body import encode as to_json
 from services.gateway.dialects.common.listed_models import capabilities_of, with_aliases
-from services.gateway.dialects.dialect import FleetQueries, Head, ListedModel, Lookup
+from services.gateway.dialects.dialect import Head
+from services.gateway.dialects.lookup import FleetQueries, ListedModel, Lookup
 from services.gateway.dialects.ollama import description, embeddings, encode
 from services.gateway.dialects.ollama.decode import model_name
 from services.gateway.dialects.ollama.fields import NAME, NameRequest

@@ -8,14 +8,8 @@ from starlette.routing import Route
 from typing_extensions import override
 
 from services.backplane.errors import FleetError
-from services.gateway.dialects.dialect import (
-    Collected,
-    DecodedRequest,
-    Dialect,
-    Head,
-    Mount,
-    Projector,
-)
+from services.gateway.dialects.dialect import Collected, DecodedRequest, Dialect, Head, Projector
+from services.gateway.dialects.mount import Mount
 from services.gateway.dialects.ollama import decode, encode, listings
 from services.gateway.dialects.ollama.stream import LineProjector
 

@@ -10,14 +10,8 @@ from typing_extensions import override
 
 from services.backplane.errors import FleetError
 from services.gateway.dialects.common import openai_body
-from services.gateway.dialects.dialect import (
-    Collected,
-    DecodedRequest,
-    Dialect,
-    Head,
-    Mount,
-    Projector,
-)
+from services.gateway.dialects.dialect import Collected, DecodedRequest, Dialect, Head, Projector
+from services.gateway.dialects.mount import Mount
 from services.gateway.dialects.openai_chat import decode, encode
 from services.gateway.dialects.openai_chat.stream import ChatProjector
 

@@ -7,7 +7,9 @@ from typing_extensions import override
 
 from services.backplane.errors import FleetError
 from services.gateway.dialects.common import openai_body
-from services.gateway.dialects.dialect import FleetQueries, Head, Lookup, Mount
+from services.gateway.dialects.dialect import Head
+from services.gateway.dialects.lookup import FleetQueries, Lookup
+from services.gateway.dialects.mount import Mount
 from services.gateway.dialects.openai_embeddings import decode, encode
 
 

@@ -13,14 +13,8 @@ from services.backplane.errors import FleetError
 from services.backplane.process.faults import Faults
 from services.gateway.dialects.common import openai_body
 from services.gateway.dialects.common.json_body import unsupported
-from services.gateway.dialects.dialect import (
-    Collected,
-    DecodedRequest,
-    Dialect,
-    Head,
-    Mount,
-    Projector,
-)
+from services.gateway.dialects.dialect import Collected, DecodedRequest, Dialect, Head, Projector
+from services.gateway.dialects.mount import Mount
 from services.gateway.dialects.openai_responses import decode, encode, stored
 from services.gateway.dialects.openai_responses.background import BackgroundRuns
 from services.gateway.dialects.openai_responses.compaction import Compaction

@@ -13,7 +13,8 @@ from services.backplane.errors import FleetError, Reason
 from services.gateway.dialects.common import openai_body
 from services.gateway.dialects.common.json_body import bad, encode, unsupported
 from services.gateway.dialects.common.paging import page_limit
-from services.gateway.dialects.dialect import FleetQueries, Head, Lookup
+from services.gateway.dialects.dialect import Head
+from services.gateway.dialects.lookup import FleetQueries, Lookup
 from services.gateway.dialects.openai_responses.background import BackgroundRuns
 from services.gateway.dialects.openai_responses.decode import decode_count
 from services.gateway.dialects.openai_responses.store.history import History

@@ -9,7 +9,8 @@ from typing import Any
 from cortex.v1 import model_pb2
 from cortex.v1 import neuron_service_pb2 as neuron
 from cortex.v1 import registry_service_pb2 as registry
-from services.gateway.dialects.dialect import Head, ListedModel, Lookup
+from services.gateway.dialects.dialect import Head
+from services.gateway.dialects.lookup import ListedModel, Lookup
 from tests.unit.gateway.dialects.answers import HEAD
 
 MODELS = [

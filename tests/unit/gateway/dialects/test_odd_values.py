@@ -13,7 +13,8 @@ from google.protobuf.json_format import MessageToDict
 
 from services.backplane.errors import FleetError
 from services.gateway.dialects.anthropic_messages.routes import AnthropicCount, AnthropicMessages
-from services.gateway.dialects.dialect import DecodedRequest, Dialect, Lookup
+from services.gateway.dialects.dialect import DecodedRequest, Dialect
+from services.gateway.dialects.lookup import Lookup
 from services.gateway.dialects.ollama.listings import OllamaEmbed, OllamaEmbedOne, OllamaShow
 from services.gateway.dialects.ollama.routes import OllamaChat, OllamaGenerate
 from services.gateway.dialects.openai_chat.routes import OpenAIChat

@@ -18,7 +18,7 @@ from pydantic import TypeAdapter
 from cortex.v1 import model_pb2
 from cortex.v1 import neuron_service_pb2 as neuron
 from services.backplane.errors import FleetError, Reason
-from services.gateway.dialects.dialect import ListedModel
+from services.gateway.dialects.lookup import ListedModel
 from services.gateway.dialects.models import encode as models
 from services.gateway.dialects.openai_embeddings import decode as embeddings
 from services.gateway.dialects.openai_embeddings import encode as vectors

@@ -7,7 +7,7 @@ import datetime as dt
 import pytest
 
 from cortex.v1 import model_pb2
-from services.gateway.dialects.dialect import ListedModel
+from services.gateway.dialects.lookup import ListedModel
 from services.gateway.dialects.ollama import description
 
 WRITTEN = dt.datetime(2026, 1, 2, 3, 4, 5, tzinfo=dt.UTC)
