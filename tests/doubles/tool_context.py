@@ -8,6 +8,7 @@ from typing import Any
 from services.agent.core.editor import EditorError, Offered
 from services.agent.core.modes import Mode
 from services.agent.core.workspace import Workspace
+from services.agent.tools.shell.background import BackgroundCommands
 from services.agent.tools.tool import ToolContext, ToolError
 
 
@@ -33,6 +34,8 @@ def context(cwd: Path, editor: Any = None, **changes: Any) -> ToolContext:
         "editor": editor or NoEditor(),
         "permit": _permitted,
         "progress": progress,
+        "finish": progress,
+        "background": BackgroundCommands(),
         "environment": dict(os.environ),
         "output_bytes": 4096,
         "bash_seconds": 30.0,

@@ -23,6 +23,7 @@ from services.agent.storage.checkpoints import Checkpoints
 from services.agent.storage.compaction import CHARACTERS_PER_TOKEN, Marks
 from services.agent.storage.permission_file import PermissionFile
 from services.agent.storage.store import SessionRecord, SessionStore, SessionStoreError
+from services.agent.tools.shell.background import BackgroundCommands
 from services.backplane.timeouts import timeout
 
 log = structlog.get_logger(__name__)
@@ -58,6 +59,7 @@ class AgentSession:
         self.mcp = mcp
         self.permissions = permissions
         self.checkpoints = checkpoints
+        self.background = BackgroundCommands()
         self.lock = asyncio.Lock()
         self.granted: set[str] = set()  # what the user allowed for as long as the session is open
         self.text_only: set[str] = set()  # `endpoint:model`s that refuse native tools
@@ -161,7 +163,8 @@ class AgentSession:
         return True
 
     async def close(self) -> None:
-        """Ends the turn in flight and the session's servers."""
+        """Ends the turn in flight, the commands in the background and the session's servers."""
         self.take_ticket()
         async with self.lock:
+            await self.background.close()
             await self.mcp.close()

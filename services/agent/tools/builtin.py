@@ -3,13 +3,14 @@
 from collections.abc import Sequence
 
 from services.agent.core.modes import Effect, Mode
-from services.agent.tools.bash import Bash
 from services.agent.tools.edit_file import EditFile
 from services.agent.tools.exit_plan_mode import ExitPlanMode
 from services.agent.tools.glob import Glob
 from services.agent.tools.grep import Grep
 from services.agent.tools.list_dir import ListDir
 from services.agent.tools.read_file import ReadFile
+from services.agent.tools.shell.bash import Bash
+from services.agent.tools.shell.bash_output import BashKill, BashOutput
 from services.agent.tools.tool import Tool
 from services.agent.tools.update_plan import UpdatePlan
 from services.agent.tools.write_file import WriteFile
@@ -32,6 +33,8 @@ def builtin_tools() -> tuple[Tool, ...]:
         Grep(),
         Glob(),
         Bash(),
+        BashOutput(),
+        BashKill(),
         UpdatePlan(),
         ExitPlanMode(),
     )

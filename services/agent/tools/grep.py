@@ -16,7 +16,7 @@ from services.agent.core.plan_dir import resolve
 from services.agent.core.text import one_line
 from services.agent.core.workspace import Workspace
 from services.agent.tools.glob import SKIPPED
-from services.agent.tools.process import CappedOutput, run_command
+from services.agent.tools.shell.process import CappedOutput, run_command
 from services.agent.tools.tool import BuiltinTool, Preview, ToolContext, ToolError, ToolOutcome
 from services.backplane.timeouts import timeout
 

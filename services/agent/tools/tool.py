@@ -14,6 +14,7 @@ from services.agent.core.editor import Content, Editor
 from services.agent.core.modes import Effect, Mode
 from services.agent.core.workspace import Workspace
 from services.agent.endpoints.endpoint import ToolSpec
+from services.agent.tools.shell.background import BackgroundCommands
 
 
 class ToolError(Exception):
@@ -41,11 +42,13 @@ class ToolOutcome:
 
     Attributes:
         content: for the card, None to show the text.
+        is_going_on: what was started goes on; the card stays open until `ToolContext.finish`.
     """
 
     text: str
     is_error: bool = False
     content: Sequence[Content] | None = None
+    is_going_on: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +60,8 @@ class ToolContext:
             effects; returns the resolved path, or raises ToolError because the mode at this
             very moment forbids it.
         progress: shows content on the card while the tool runs.
+        finish: closes the card of a call whose outcome goes on, when that has ended.
+        background: the session's commands in the background.
         environment: of commands.
         keep: called with the resolved file and False before a write, True after it, so that the
             write can be taken back; blocks.
@@ -69,6 +74,8 @@ class ToolContext:
     editor: Editor
     permit: Callable[[Path | None], Path | None]
     progress: Callable[[Sequence[Content]], Awaitable[None]]
+    finish: Callable[[ToolOutcome], Awaitable[None]]
+    background: BackgroundCommands
     environment: Mapping[str, str]
     output_bytes: int
     bash_seconds: float

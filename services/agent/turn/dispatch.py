@@ -67,7 +67,7 @@ class Dispatcher:
         try:
             outcome = await self._outcome(call, tools)
             is_error = outcome.is_error
-            await self._finish(call, outcome)
+            await self.finish(call, outcome)
         except asyncio.CancelledError:
             await self._last_update(call)
             raise
@@ -93,7 +93,10 @@ class Dispatcher:
             log.exception("tool failed", tool=call.name, tool_call_id=call.id)
             return ToolOutcome(f"{call.name} failed: {type(error).__name__}", is_error=True)
 
-    async def _finish(self, call: ToolCall, outcome: ToolOutcome) -> None:
+    async def finish(self, call: ToolCall, outcome: ToolOutcome) -> None:
+        """Closes a call's card, or leaves it open where what was started goes on."""
+        if outcome.is_going_on:
+            return
         content = outcome.content
         if content is None:
             content = (acp.tool_content(acp.text_block(outcome.text)),)
@@ -123,6 +126,8 @@ class Dispatcher:
             editor=self._session.editor,
             permit=call.permit,
             progress=call.progress,
+            finish=call.finish,
+            background=self._session.background,
             environment=self._environment,
             output_bytes=self._output_bytes,
             bash_seconds=self._bash_seconds,
@@ -148,6 +153,7 @@ class _RunningCall:
     def __init__(
         self, dispatcher: Dispatcher, call: ToolCall, tool: Tool, arguments: dict[str, Any]
     ) -> None:
+        self._dispatcher = dispatcher
         self._session = dispatcher.session
         self._call = call
         self._tool = tool
@@ -264,6 +270,10 @@ class _RunningCall:
     async def progress(self, content: Sequence[Content]) -> None:
         """Shows content on the call's card while the tool runs."""
         await self._update(content=[*_repair_note(self._call), *content])
+
+    async def finish(self, outcome: ToolOutcome) -> None:
+        """Closes the call's card after the call."""
+        await self._dispatcher.finish(self._call, outcome)
 
     async def _update(self, **changes: Any) -> None:
         await self._session.editor.update(acp.update_tool_call(self._call.id, **changes))

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from services.agent.tools.bash import Bash
+from services.agent.tools.shell.bash import Bash
 from services.agent.tools.tool import ToolError
 from tests.doubles.processes import is_running
 from tests.doubles.tool_context import context

@@ -12,12 +12,14 @@ from services.agent.core.editor import EditorError, EditorRefusedError, Terminal
 from services.agent.core.modes import Effect
 from services.agent.core.text import cut_middle, one_line
 from services.agent.core.workspace import Workspace
-from services.agent.tools.process import CappedOutput, run_command
+from services.agent.tools.shell.background import BackgroundError, News, Watching
+from services.agent.tools.shell.process import CappedOutput, run_command
 from services.agent.tools.tool import BuiltinTool, Preview, ToolContext, ToolError, ToolOutcome
 from services.backplane.timeouts import timeout
 
 log = structlog.get_logger(__name__)
 
+_Card = tuple[acp.schema.TerminalToolCallContent, ...]
 _QUIET = {"PAGER": "cat", "GIT_PAGER": "cat", "TERM": "dumb"}  # nothing that waits for a key
 
 
@@ -31,6 +33,9 @@ class BashArguments(msgspec.Struct):
     timeout_seconds: Annotated[
         float | None, msgspec.Meta(description="When to give up and kill it.")
     ] = None
+    run_in_background: Annotated[
+        bool, msgspec.Meta(description="For servers and watchers: go on at once; see bash_output.")
+    ] = False
 
 
 class Bash(BuiltinTool[BashArguments]):
@@ -39,7 +44,8 @@ class Bash(BuiltinTool[BashArguments]):
     name = "bash"
     description = (
         "Runs a shell command and returns its output and exit code. It gets no input. "
-        "Whatever it leaves in the background is ended with it."
+        "Whatever it leaves in the background is ended with it; to keep something running, set "
+        "run_in_background."
     )
     effect = Effect.EXECUTE
 
@@ -53,6 +59,8 @@ class Bash(BuiltinTool[BashArguments]):
     @override
     async def execute(self, arguments: BashArguments, context: ToolContext) -> ToolOutcome:
         cwd = context.workspace.absolute(arguments.cwd or ".")
+        if arguments.run_in_background:
+            return await _in_background(arguments, cwd, context)
         seconds = context.bash_seconds
         if arguments.timeout_seconds is not None and arguments.timeout_seconds > 0:
             seconds = arguments.timeout_seconds
@@ -68,6 +76,35 @@ class Bash(BuiltinTool[BashArguments]):
             else:
                 return await _in_terminal(terminal, seconds, context)
         return await _locally(arguments.command, cwd, seconds, context)
+
+
+async def _in_background(arguments: BashArguments, cwd: Path, context: ToolContext) -> ToolOutcome:
+    """Starts a command of the session, never in the editor's terminal, which outlives the agent."""
+
+    async def show(text: str) -> None:
+        await context.progress((acp.tool_content(acp.text_block(text)),))
+
+    async def ended(news: News) -> None:
+        await context.finish(outcome_of(news))
+
+    seconds = arguments.timeout_seconds
+    context.permit(None)
+    try:
+        command = await context.background.start(
+            arguments.command,
+            cwd=cwd,
+            environment={**context.environment, **_QUIET},
+            seconds=seconds if seconds and seconds > 0 else None,
+            output_bytes=context.output_bytes,
+            watching=Watching(shown=show, ended=ended),
+        )
+    except BackgroundError as error:
+        raise ToolError(str(error)) from error
+    news = await command.news(0)
+    if not command.is_running:
+        return outcome_of(news)
+    going_on = f"it goes on in the background as {command.name}; bash_output tells more"
+    return ToolOutcome(with_ending(news.text, going_on), is_going_on=True)
 
 
 async def _in_terminal(terminal: Terminal, seconds: float, context: ToolContext) -> ToolOutcome:
@@ -94,7 +131,7 @@ async def _in_terminal(terminal: Terminal, seconds: float, context: ToolContext)
             await terminal.end()
     if truncated:
         note = f"{note}; the beginning was cut".removeprefix("; ")
-    return _outcome(cut_middle(output, context.output_bytes), exit_code, note, card)
+    return _ended(cut_middle(output, context.output_bytes), exit_code, note, card)
 
 
 async def _released(terminal: Terminal) -> None:
@@ -121,19 +158,23 @@ async def _locally(command: str, cwd: Path, seconds: float, context: ToolContext
                 shown=show,
             )
     except TimeoutError:
-        return _outcome(output.text(), None, f"killed after {seconds:g} s", None)
+        return _ended(output.text(), None, f"killed after {seconds:g} s", None)
     except (OSError, ValueError) as error:
         raise ToolError(f"the command could not be started: {error}") from error
-    return _outcome(output.text(), exit_code, "", None)
+    return _ended(output.text(), exit_code, "", None)
 
 
-def _outcome(
-    output: str,
-    exit_code: int | None,
-    note: str,
-    card: tuple[acp.schema.TerminalToolCallContent, ...] | None,
-) -> ToolOutcome:
+def outcome_of(news: News) -> ToolOutcome:
+    """Returns what a background command printed lately, and how it is, as the model reads it."""
+    return ToolOutcome(with_ending(news.text, news.ending), is_error=news.is_failure)
+
+
+def _ended(output: str, exit_code: int | None, note: str, card: _Card | None) -> ToolOutcome:
     ending = note or ("" if exit_code == 0 else f"exit code {exit_code}")
+    return ToolOutcome(with_ending(output, ending), is_error=exit_code != 0, content=card)
+
+
+def with_ending(output: str, ending: str) -> str:
+    """Returns what a command printed as the model reads it, its ending in brackets if any."""
     body = output.rstrip("\n") or "[no output]"
-    text = f"{body}\n[{ending}]" if ending else body
-    return ToolOutcome(text, is_error=exit_code != 0, content=card)
+    return f"{body}\n[{ending}]" if ending else body

@@ -8,7 +8,7 @@ from uuid import uuid4
 
 import pytest
 
-from services.agent.tools.process import CappedOutput, run_command
+from services.agent.tools.shell.process import CappedOutput, run_command
 from services.backplane.timeouts import timeout
 from tests.doubles.processes import is_running
 
@@ -59,7 +59,7 @@ async def test_what_a_command_leaves_behind_is_ended(tmp_path: Path):
 
 KILLED = """
 import asyncio, os, pathlib, sys
-from services.agent.tools.process import CappedOutput, run_command
+from services.agent.tools.shell.process import CappedOutput, run_command
 
 command = ["sh", "-c", "sleep 600 & echo $! $$ > pids.new; mv pids.new pids; wait"]
 asyncio.run(

@@ -1,0 +1,1 @@
+"""Commands: run, watched in the background, and ended for certain."""
