@@ -11,6 +11,7 @@ from services.neuron.engine_api.engine import Engine, LoadedModel
 from services.neuron.engine_api.model import LoadFailed, LoadPlan, LoadStep, ModelInfo
 from services.neuron.engines.common.constraint import ConstraintCompiler
 from services.neuron.engines.common.task_queue import TaskQueue
+from services.neuron.engines.llamacpp.batch.checkpoints import MOST_BYTES
 from services.neuron.engines.llamacpp.batch.context import Context
 from services.neuron.engines.llamacpp.batch.loop import Loop
 from services.neuron.engines.llamacpp.embedder import Embedder
@@ -77,6 +78,7 @@ class LlamaCppEngine(Engine):
             ),
             queue=TaskQueue.of_plan(plan, places=info.max_sequences),
             prefill_tokens=loading.PREFILL_TOKENS,
+            checkpoint_bytes=_checkpoint_bytes(plan, loaded),
         )
 
     def _info(self, plan: LoadPlan, loaded: loading.Loaded, tokeniser: GgufTokeniser) -> ModelInfo:
@@ -101,3 +103,10 @@ class LlamaCppEngine(Engine):
             embedding_size=width,
             facts={"model": metadata.description, "threads": str(loaded.threads)},
         )
+
+
+def _checkpoint_bytes(plan: LoadPlan, loaded: loading.Loaded) -> int:
+    """Most that states of the cache may take: within what the plan leaves beside the load."""
+    if plan.memory_bytes is None:
+        return MOST_BYTES
+    return max(0, min(MOST_BYTES, plan.memory_bytes - loaded.held_bytes))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ctypes
-from typing import Any, Final
+from typing import Any, Final, NoReturn
 
 import numpy as np
 
@@ -15,6 +15,8 @@ from services.neuron.engines.llamacpp.library.library import Library
 
 _ALL: Final = -1
 _ABORTED: Final = 2
+_WHOLE: Final = 0
+_PARTIAL_ONLY: Final = 1  # LLAMA_STATE_SEQ_FLAGS_PARTIAL_ONLY
 
 
 class Context:
@@ -28,7 +30,9 @@ class Context:
         vocabulary_size: int = library.vocab_n_tokens(library.model_get_vocab(model))
         self._row_type: Any = ctypes.c_float * vocabulary_size
         self._interruption = Interruption(library, context)
-        self._is_seekable = not (
+        self._window: int = library.model_n_swa(model)
+        self._copied_to: int | None = None
+        self._is_recurrent = bool(
             library.model_is_recurrent(model) or library.model_is_hybrid(model)
         )
 
@@ -38,13 +42,18 @@ class Context:
         return self._context
 
     @property
-    def can_share_prefixes(self) -> bool:
-        """True if a sequence's cache can be cut back and copied (not so for recurrent models)."""
-        return self._is_seekable and self._memory is not None
+    def needs_checkpoints(self) -> bool:
+        """True if a sequence's cache cannot be cut back to any length: see `can_cut`."""
+        return self._memory is not None and (self._is_recurrent or self._window > 0)
+
+    @property
+    def has_copies_to_make(self) -> bool:
+        """True from a `copy` to the next pass, which moves the data: neither may be restored."""
+        return self._copied_to is not None
 
     def interrupt(self) -> None:
         """Cuts a running `decode` short; safe to call from another thread."""
-        if self.can_share_prefixes:  # otherwise what was read of the batch could not be taken back
+        if not self._is_recurrent:  # else what was read of the batch could not be taken back
             self._interruption.set()
 
     def decode(self, batch: TokenBatch) -> bool:
@@ -56,12 +65,11 @@ class Context:
             EnginePoisoned: llama.cpp failed; with its own words.
         """
         self._interruption.clear()
-        code: int = self._library.decode(self._context, batch.struct)
+        code = self._decode(batch)
         if code == _ABORTED:
             return False
         if code != 0:
-            words = self._library.log.last_words()
-            raise EnginePoisoned(f"llama_decode returned {code}. {words}".rstrip())
+            self._fail(code)
         return True
 
     def logits(self, place: int) -> Row:
@@ -80,6 +88,14 @@ class Context:
         values: Any = (ctypes.c_float * width).from_address(address)
         return np.frombuffer(values, dtype=np.float32).copy()
 
+    def can_cut(self, sequence: int, length: int) -> bool:
+        """True if what `cut` leaves of a sequence is all that its next token looks at."""
+        if self._memory is None or length <= 0:
+            return True
+        # a recurrent layer holds its last position alone, a window the last so many
+        first: int = self._library.memory_seq_pos_min(self._memory, sequence)
+        return first == 0 or first < length - self._window
+
     def cut(self, sequence: int, length: int) -> bool:
         """Forgets all but the first tokens of a sequence; False where that cannot be done."""
         if self._memory is None:
@@ -89,23 +105,72 @@ class Context:
     def copy(self, source: int, target: int) -> None:
         """Makes a sequence's cache equal to another's."""
         if self._memory is not None:
+            self._copied_to = target
             self._library.memory_seq_cp(self._memory, source, target, _ALL, _ALL)
 
     def save(self, sequence: int, *, most_bytes: int) -> bytes | None:
         """A copy of a sequence; None where it would be larger, or cannot be made."""
-        wanted: int = self._library.state_seq_get_size(self._context, sequence)
+        return self._save(sequence, most_bytes, _WHOLE)
+
+    def save_part(self, sequence: int, *, most_bytes: int) -> bytes | None:
+        """As `save`, without what can be had by cutting a longer one."""
+        return self._save(sequence, most_bytes, _PARTIAL_ONLY)
+
+    def restore(self, sequence: int, state: bytes) -> bool:
+        """Makes a sequence what it was when it was saved; False, and empty, where that failed.
+
+        Only while there are no copies to make.
+        """
+        self.cut(sequence, 0)
+        return self._restore(sequence, state, _WHOLE)
+
+    def restore_part(self, sequence: int, state: bytes) -> bool:
+        """Gives a sequence the part that `save_part` kept; False, and empty, where that failed.
+
+        The rest must still be there, and is to be cut to the same length.
+        """
+        if self._window and not self._make_copies():
+            return False
+        return self._restore(sequence, state, _PARTIAL_ONLY)
+
+    def _make_copies(self) -> bool:
+        """Moves the data of copies now, as a restored window would be overwritten by it later."""
+        target = self._copied_to
+        if target is None:
+            return True
+        if self._is_recurrent:  # its state would have to be taken back
+            return False
+        length: int = self._library.memory_seq_pos_max(self._memory, target) + 1
+        batch = TokenBatch(1)
+        batch.add([0], sequence=target, position=length, want=False)
+        code = self._decode(batch)  # any pass begins with it, also one without room for its token
+        if code < 0:
+            self._fail(code)
+        return self.cut(target, length)
+
+    def _decode(self, batch: TokenBatch) -> int:
+        self._copied_to = None
+        code: int = self._library.decode(self._context, batch.struct)
+        return code
+
+    def _fail(self, code: int) -> NoReturn:
+        words = self._library.log.last_words()
+        raise EnginePoisoned(f"llama_decode returned {code}. {words}".rstrip())
+
+    def _save(self, sequence: int, most_bytes: int, flags: int) -> bytes | None:
+        wanted: int = self._library.state_seq_get_size_ext(self._context, sequence, flags)
         if not 0 < wanted <= most_bytes:
             return None
         buffer = ctypes.create_string_buffer(wanted)
-        written: int = self._library.state_seq_get_data(
-            self._context, ctypes.addressof(buffer), wanted, sequence
+        written: int = self._library.state_seq_get_data_ext(
+            self._context, ctypes.addressof(buffer), wanted, sequence, flags
         )
         return buffer.raw if written == wanted else None
 
-    def restore(self, sequence: int, state: bytes) -> bool:
-        """Makes a sequence what it was when it was saved; False, and empty, where that failed."""
-        self.cut(sequence, 0)
-        read: int = self._library.state_seq_set_data(self._context, state, len(state), sequence)
+    def _restore(self, sequence: int, state: bytes, flags: int) -> bool:
+        read: int = self._library.state_seq_set_data_ext(
+            self._context, state, len(state), sequence, flags
+        )
         if read != len(state):
             self.cut(sequence, 0)
             return False

@@ -8,6 +8,7 @@ from services.neuron.engine_api.events import Event, crashed
 from services.neuron.engine_api.model import EnginePoisoned
 from services.neuron.engine_api.task import WorkClass
 from services.neuron.engines.llamacpp.batch.batch import TokenBatch
+from services.neuron.engines.llamacpp.batch.checkpoints import Checkpoints
 from services.neuron.engines.llamacpp.batch.context import Context
 from services.neuron.engines.llamacpp.batch.prefill import shares
 from services.neuron.engines.llamacpp.batch.streams import Stream
@@ -20,17 +21,25 @@ class Forward:
     """
 
     def __init__(
-        self, context: Context, *, sequences: int, prefill_tokens: int, pieces: list[bytes]
+        self,
+        context: Context,
+        *,
+        checkpoints: Checkpoints,
+        sequences: int,
+        prefill_tokens: int,
+        pieces: list[bytes],
     ) -> None:
         """Makes the batch.
 
         Args:
             context: whose batch size is `sequences + prefill_tokens`.
+            checkpoints: keeps states of the cache where streams want them kept.
             sequences: most that run together.
             prefill_tokens: most prompt tokens of a step.
             pieces: every token's bytes.
         """
         self._context = context
+        self._checkpoints = checkpoints
         self._prefill_tokens = prefill_tokens
         self._pieces = pieces
         self._batch = TokenBatch(sequences + prefill_tokens)
@@ -111,6 +120,9 @@ class Forward:
                 at = place - count + 1 + row
                 stream.note_prompt_row(self._context.logits(at), row, self._pieces)
         stream.read(count)
+        if stream.checkpoint_at and stream.checkpoint_at[0] == len(stream.slot.tokens):
+            del stream.checkpoint_at[0]
+            self._checkpoints.take(stream.slot)
         if stream.unread:
             events.append(stream.prefilled)
             return

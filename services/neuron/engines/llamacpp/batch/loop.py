@@ -17,6 +17,7 @@ from services.neuron.engines.common.task_checks import start_constraint
 from services.neuron.engines.common.task_queue import TaskQueue
 from services.neuron.engines.common.token_model import GeneratingModel
 from services.neuron.engines.common.transcript import Transcript
+from services.neuron.engines.llamacpp.batch.checkpoints import Checkpoints, places
 from services.neuron.engines.llamacpp.batch.context import Context
 from services.neuron.engines.llamacpp.batch.forward import Forward
 from services.neuron.engines.llamacpp.batch.intake import Prepared, prepare
@@ -41,6 +42,7 @@ class Loop(GeneratingModel[Prepared], Interruptible):
         compiler: ConstraintCompiler,
         queue: TaskQueue[Prepared],
         prefill_tokens: int,
+        checkpoint_bytes: int,
     ) -> None:
         super().__init__(tokeniser, info, queue)
         self._library = library
@@ -49,8 +51,11 @@ class Loop(GeneratingModel[Prepared], Interruptible):
         self._pieces = tokeniser.pieces
         self._compiler = compiler
         self._slots = [CacheSlot(index) for index in range(info.max_sequences)]
+        self._checkpoints = Checkpoints(context, self._slots, most_bytes=checkpoint_bytes)
+        self._control_ids = frozenset(tokeniser.control_tokens.values())
         self._forward = Forward(
             context,
+            checkpoints=self._checkpoints,
             sequences=info.max_sequences,
             prefill_tokens=prefill_tokens,
             pieces=tokeniser.pieces,
@@ -141,6 +146,8 @@ class Loop(GeneratingModel[Prepared], Interruptible):
         """A suspended stream would get a place now."""
         if not len(self._suspension) or len(self._running) == len(self._slots):
             return False
+        if self._context.has_copies_to_make:
+            return False
         waiting = self._queue.peek(self._tasks())
         if self._suspension.is_due or waiting is None:
             return self._queue.may_take_batch(self._tasks())
@@ -192,12 +199,14 @@ class Loop(GeneratingModel[Prepared], Interruptible):
         )
         transcript.add_credit(prepared.extra_credit)
         sampler = self._new_sampler(prepared)  # before the slot: it may raise
+        slot = self._take_slot(prepared)
         stream = Stream(
             prepared,
-            slot=self._take_slot(prepared),
+            slot=slot,
             transcript=transcript,
             sampler=sampler,
             queued_seconds=now - waiting.since,
+            checkpoint_at=self._checkpoint_places(prepared, len(slot.tokens)),
         )
         self._running[task.task_id] = stream
         self._events.append(stream.started)
@@ -223,20 +232,23 @@ class Loop(GeneratingModel[Prepared], Interruptible):
 
     def _take_slot(self, prepared: Prepared) -> CacheSlot:
         # Log probabilities of the prompt come only from reading it.
-        can_share = self._context.can_share_prefixes and not prepared.is_echoed
-        placement = place(self._slots, prepared.tokens, can_share=can_share)
+        reusable = None if prepared.is_echoed else self._checkpoints.reusable
+        placement = place(self._slots, prepared.tokens, reusable=reusable)
         assert placement is not None
-        slot, source, keep = placement.slot, placement.source, placement.cached_tokens
+        slot, source = placement.slot, placement.source
         if source is not None:
             self._context.copy(source.index, slot.index)
-            slot.tokens = source.tokens[:keep]
-        if not self._context.cut(slot.index, keep):
-            self._context.cut(slot.index, 0)
-            keep = 0
-        del slot.tokens[keep:]
+            slot.become(source)
+        self._checkpoints.cut(slot, placement.cached_tokens)
         self._turns += 1
         slot.is_busy, slot.used_at = True, self._turns
         return slot
+
+    def _checkpoint_places(self, prepared: Prepared, cached: int) -> list[int]:
+        if not self._context.needs_checkpoints:
+            return []
+        prompt = prepared.tokens[: prepared.prompt_tokens]
+        return places(prompt, self._control_ids, after=cached)
 
     def _release(self, stream: Stream) -> None:
         """Ends a run; what its slot holds stays, for prompts that begin alike."""

@@ -7,13 +7,26 @@ goes on in the same slot, or copies from it.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final
 
 import numpy as np
 
 COPY_WORTH_TOKENS: Final = 32
 """A copy moves the source's whole cache, which takes about as long as reading so many tokens."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """What a sequence's cache was after its first tokens.
+
+    Attributes:
+        length: how many.
+        state: what cannot be had by cutting a longer one.
+    """
+
+    length: int
+    state: bytes = dataclasses.field(repr=False)
 
 
 @dataclasses.dataclass(slots=True)
@@ -25,12 +38,24 @@ class CacheSlot:
         tokens: what the cache holds, in order.
         is_busy: a task runs in it.
         used_at: when it was last given out, in turns.
+        checkpoints: of its first tokens, rising; several slots may share one.
     """
 
     index: int
     tokens: list[int] = dataclasses.field(default_factory=list[int])
     is_busy: bool = False
     used_at: int = 0
+    checkpoints: list[Checkpoint] = dataclasses.field(default_factory=list[Checkpoint])
+
+    def cut(self, length: int) -> None:
+        """Forgets all but its first tokens."""
+        del self.tokens[length:]
+        self.checkpoints = [one for one in self.checkpoints if one.length <= length]
+
+    def become(self, other: CacheSlot) -> None:
+        """Holds what another one holds."""
+        self.tokens = list(other.tokens)
+        self.checkpoints = list(other.checkpoints)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -48,14 +73,18 @@ class SlotChoice:
     source: CacheSlot | None
 
 
+Reusable = Callable[[CacheSlot, int], int]
+"""How many of a slot's first tokens can be reused, where so many are the prompt's."""
+
+
 def place(
-    slots: Sequence[CacheSlot], prompt: Sequence[int], *, can_share: bool
+    slots: Sequence[CacheSlot], prompt: Sequence[int], *, reusable: Reusable | None
 ) -> SlotChoice | None:
     """Chooses a free slot for a prompt, or None where all are busy.
 
     1. The victim is the free slot worth least: an empty one, else the one used longest ago.
     2. Where prefixes cannot be shared, the prompt is read anew in the victim.
-    3. The source is the slot, busy or free, that holds most of the prompt's beginning.
+    3. The source is the slot, busy or free, with most of the prompt's beginning to reuse.
     4. A free source is continued in place if at least half of what it holds is of use, or if it
        is the victim anyway.
     5. Else the victim gets a copy of the source's prefix, if that spares at least
@@ -65,16 +94,18 @@ def place(
     Args:
         slots: all of them.
         prompt: the whole prompt; its last token is always read again, for its logits.
-        can_share: prefixes may be reused at all.
+        reusable: what a slot's cache can be cut back to; None where nothing may be reused.
     """
     free = [slot for slot in slots if not slot.is_busy]
     if not free:
         return None
     victim = min(free, key=lambda slot: (bool(slot.tokens), slot.used_at, slot.index))
-    if not can_share:
+    if reusable is None:
         return SlotChoice(victim, 0, None)
-    reusable = len(prompt) - 1
-    lengths = {slot.index: min(common_prefix(slot.tokens, prompt), reusable) for slot in slots}
+    most = len(prompt) - 1
+    lengths = {
+        slot.index: reusable(slot, min(common_prefix(slot.tokens, prompt), most)) for slot in slots
+    }
     source = max(slots, key=lambda slot: (lengths[slot.index], not slot.is_busy, -slot.index))
     common = lengths[source.index]
     is_continued = common * 2 >= len(source.tokens) or source is victim

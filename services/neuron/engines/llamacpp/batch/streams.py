@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 
 from services.neuron.engine_api.events import (
     Delta,
@@ -33,6 +34,7 @@ class Stream:
         is_prefilling: the prompt is not read yet.
         was_chunked: the prompt took more than one step.
         is_done: its last event was made.
+        checkpoint_at: after how many tokens of its prompt the cache's state is to be kept, rising.
         started_at: when it was admitted, monotonic seconds.
     """
 
@@ -44,6 +46,7 @@ class Stream:
         transcript: Transcript,
         sampler: Sampler,
         queued_seconds: float,
+        checkpoint_at: Sequence[int] = (),
     ) -> None:
         """Starts behind what the slot holds of the prompt already."""
         self.task = prepared.task
@@ -54,6 +57,7 @@ class Stream:
         self.is_prefilling = True
         self.was_chunked = False
         self.is_done = False
+        self.checkpoint_at = list(checkpoint_at)
         self._prepared = prepared
         self._cached = len(slot.tokens)
         self._sampler = sampler
@@ -69,9 +73,15 @@ class Stream:
 
     @property
     def readable(self) -> int:
-        """How many tokens may be read now: the last one only with credit, for it brings another."""
+        """How many tokens may be read now, none beyond the next checkpoint.
+
+        The last one only with credit, for it brings another.
+        """
         is_held = self.transcript.reason is None and not self.transcript.has_credit
-        return len(self.unread) - is_held
+        most = len(self.unread) - is_held
+        if self.checkpoint_at:
+            return min(most, self.checkpoint_at[0] - len(self.slot.tokens))
+        return most
 
     @property
     def started(self) -> Started:

@@ -104,6 +104,7 @@ class Suspension:
         """
         one = self._held.pop(0)
         is_back = self._context.restore(slot.index, one.state)
+        slot.cut(0)
         slot.tokens = one.tokens if is_back else []
         one.stream.slot = slot
         self._resumed_at[one.stream.task.task_id] = len(one.tokens)

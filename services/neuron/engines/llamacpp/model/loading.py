@@ -203,6 +203,8 @@ class _LoadJob:
         params.n_batch = params.n_ubatch = shape.sequences + PREFILL_TOKENS
         # Own room for every sequence: with shared room an overflow fails all of them.
         params.kv_unified = False
+        # A layer with a window keeps that alone; checkpoints bring back what was cut.
+        params.swa_full = False
         if self._plan.embedding:
             params.embeddings = True
             params.kv_unified = True

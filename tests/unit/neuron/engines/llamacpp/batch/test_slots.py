@@ -14,6 +14,10 @@ A = [1] * 100
 B = [2] * 100
 
 
+def whole(_: CacheSlot, common: int) -> int:
+    return common
+
+
 def slots(*contents: list[int], busy: tuple[int, ...] = ()) -> list[CacheSlot]:
     return [
         CacheSlot(index, list(tokens), is_busy=index in busy, used_at=index)
@@ -24,14 +28,14 @@ def slots(*contents: list[int], busy: tuple[int, ...] = ()) -> list[CacheSlot]:
 def test_a_conversation_goes_on_in_its_own_slot() -> None:
     ours = slots([], A, B)
 
-    placement = place(ours, [*B, 3], can_share=True)
+    placement = place(ours, [*B, 3], reusable=whole)
 
     assert placement is not None
     assert (placement.slot.index, placement.cached_tokens, placement.source) == (2, 100, None)
 
 
 def test_the_last_token_is_always_read_again() -> None:
-    placement = place(slots(A), A, can_share=True)
+    placement = place(slots(A), A, reusable=whole)
 
     assert placement is not None
     assert placement.cached_tokens == 99
@@ -41,7 +45,7 @@ def test_a_common_beginning_is_copied_where_the_source_is_worth_keeping() -> Non
     donor = [*A[:50], *B, *B]
     ours = slots(donor, [])
 
-    placement = place(ours, [*A[:50], 7, 7], can_share=True)
+    placement = place(ours, [*A[:50], 7, 7], reusable=whole)
 
     assert placement is not None
     assert placement.slot is ours[1]
@@ -51,7 +55,7 @@ def test_a_common_beginning_is_copied_where_the_source_is_worth_keeping() -> Non
 def test_a_busy_source_is_copied() -> None:
     ours = slots(A, [], busy=(0,))
 
-    placement = place(ours, [*A, 5], can_share=True)
+    placement = place(ours, [*A, 5], reusable=whole)
 
     assert placement is not None
     assert (placement.slot, placement.source) == (ours[1], ours[0])
@@ -61,7 +65,7 @@ def test_a_short_common_beginning_is_not_worth_a_copy() -> None:
     few = COPY_WORTH_TOKENS - 1
     ours = slots([*A[:few], *B], [])
 
-    placement = place(ours, [*A[:few], 9, 9], can_share=True)
+    placement = place(ours, [*A[:few], 9, 9], reusable=whole)
 
     assert placement is not None
     assert (placement.slot, placement.cached_tokens, placement.source) == (ours[1], 0, None)
@@ -70,18 +74,18 @@ def test_a_short_common_beginning_is_not_worth_a_copy() -> None:
 def test_the_oldest_donor_is_given_up_first() -> None:
     ours = slots(A, B, [3] * 100)
 
-    placement = place(ours, [9, 9], can_share=True)
+    placement = place(ours, [9, 9], reusable=whole)
 
     assert placement is not None
     assert placement.slot.index == 0
 
 
 def test_without_a_free_slot_there_is_no_place() -> None:
-    assert place(slots(A, busy=(0,)), A, can_share=True) is None
+    assert place(slots(A, busy=(0,)), A, reusable=whole) is None
 
 
 def test_models_that_cannot_be_cut_share_nothing() -> None:
-    placement = place(slots(A), A, can_share=False)
+    placement = place(slots(A), A, reusable=None)
 
     assert placement is not None
     assert placement.cached_tokens == 0
@@ -108,7 +112,7 @@ def test_a_placement_never_promises_what_no_slot_holds(
 ) -> None:
     ours = [CacheSlot(i, tokens, is_busy=busy, used_at=i) for i, (tokens, busy) in enumerate(held)]
 
-    placement = place(ours, prompt, can_share=True)
+    placement = place(ours, prompt, reusable=whole)
 
     if placement is None:
         assert all(slot.is_busy for slot in ours)
