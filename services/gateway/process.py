@@ -12,8 +12,7 @@ from services.backplane.logs import LogSettings
 from services.backplane.metrics import exposition
 from services.backplane.process.lifecycle import EX_SOFTWARE, Shutdown, reloading
 from services.backplane.process.reload import SettingsReload
-from services.backplane.security import settings as security_settings
-from services.backplane.security.credentials import credentials_of
+from services.backplane.security.credentials import own_credentials
 from services.backplane.security.roles import Role
 from services.backplane.settings import Document
 from services.gateway.server import ListenError
@@ -40,9 +39,7 @@ async def run(
         PortTakenError: an address cannot be listened on.
     """
     settings, auth = read(document)
-    credentials = credentials_of(security_settings.read(document))
-    if credentials is not None:
-        credentials.require_own(Role.GATEWAY)
+    credentials = own_credentials(document, Role.GATEWAY)
     log_settings = document.section("log", LogSettings)
     if listen_descriptor is not None:
         listen = f"fd://{listen_descriptor}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pathlib
+import socket
 from typing import Annotated, Final
 
 import msgspec
@@ -114,6 +115,11 @@ class NeuronSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
     templates: TemplateLimits = TemplateLimits()
     constraint_seconds: Seconds = 5.0
     workers: WorkerLimits = WorkerLimits()
+
+    @property
+    def own_name(self) -> str:
+        """What this neuron is called in the fleet."""
+        return self.name or socket.gethostname()
 
     @property
     def model_folders(self) -> tuple[pathlib.Path, ...]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
-import socket
 import uuid
 from collections.abc import AsyncGenerator
 
@@ -24,9 +23,8 @@ from services.backplane.process.lifecycle import EX_SOFTWARE, Shutdown, reloadin
 from services.backplane.process.reload import SettingsReload
 from services.backplane.process.watchdog import watching
 from services.backplane.rpc.server import Server
-from services.backplane.security import settings as security_settings
 from services.backplane.security.access import Access
-from services.backplane.security.credentials import FleetCredentials, credentials_of
+from services.backplane.security.credentials import FleetCredentials, own_credentials
 from services.backplane.security.exposure import CREDENTIALS_REMEDY, refuse_exposed
 from services.backplane.security.roles import Role
 from services.backplane.settings import Document
@@ -89,13 +87,11 @@ async def serve(document: Document, shutdown: Shutdown) -> int:
         PortTakenError: it cannot listen where it should.
     """
     settings = document.section("neuron", NeuronSettings)
-    credentials = credentials_of(security_settings.read(document))
+    credentials = own_credentials(document, Role.NEURON, neuron=settings.own_name)
     listen = Address.parse(settings.listen)
     refuse_exposed(
         document, "neuron", listen, protected=credentials is not None, remedy=CREDENTIALS_REMEDY
     )
-    if credentials is not None:
-        credentials.require_own(Role.NEURON, neuron=settings.name or socket.gethostname())
     with watching(_STALL_SECONDS):
         async with serving(settings, credentials=credentials) as served:
             with reloading(_reload(document)):
@@ -140,7 +136,7 @@ async def serving(
     devices = await asyncio.to_thread(Devices, reserved_bytes=settings.reserved_memory_bytes)
     engines, problems = importable_engines(has_gpu=devices.has_gpu)
     identity = neuron.NeuronIdentity(
-        name=settings.name or socket.gethostname(),
+        name=settings.own_name,
         incarnation_id=uuid.uuid4().hex,
         labels=settings.labels,
         version=services.__version__,

@@ -18,9 +18,8 @@ from services.backplane.process.faults import Faults
 from services.backplane.process.lifecycle import EX_SOFTWARE, Shutdown, reloading
 from services.backplane.process.reload import SettingsReload
 from services.backplane.rpc.server import Server
-from services.backplane.security import settings as security_settings
 from services.backplane.security.access import Access
-from services.backplane.security.credentials import credentials_of
+from services.backplane.security.credentials import own_credentials
 from services.backplane.security.exposure import CREDENTIALS_REMEDY, refuse_exposed
 from services.backplane.security.roles import Role
 from services.backplane.settings import Document
@@ -65,7 +64,7 @@ async def serve(
     """
     settings = settings_module.read(document)
     listen = listen or Address.parse(settings.registry.listen)
-    credentials = credentials_of(security_settings.read(document))
+    credentials = own_credentials(document, Role.REGISTRY)
     refuse_exposed(
         document, "registry", listen, protected=credentials is not None, remedy=CREDENTIALS_REMEDY
     )
@@ -73,8 +72,6 @@ async def serve(
     collectors = new_registry("registry")
     holder = LeaderHolder()
     faults = Faults(collectors, "registry")
-    if credentials is not None:
-        credentials.require_own(Role.REGISTRY)
     access = Access(credentials, METHODS)
     server = Server(
         service_names=SERVICES, metrics=RpcMetrics(collectors, "registry"), access=access

@@ -84,7 +84,7 @@ class ChannelPool:
         self._credentials = credentials
         self._generation = 0
         self._channels: dict[str, grpc.aio.Channel] = {}
-        self._outdated: list[grpc.aio.Channel] = []
+        self._outdated: dict[str, list[grpc.aio.Channel]] = {}
 
     @property
     def credentials(self) -> FleetCredentials | None:
@@ -95,7 +95,8 @@ class ChannelPool:
         """The channel to an address; for the rest see `open_channel`."""
         if self._credentials is not None and self._credentials.generation != self._generation:
             self._generation = self._credentials.generation
-            self._outdated += self._channels.values()
+            for held, outdated in self._channels.items():
+                self._outdated.setdefault(held, []).append(outdated)
             self._channels.clear()
         channel = self._channels.get(address)
         if channel is None:
@@ -105,14 +106,12 @@ class ChannelPool:
         return channel
 
     async def discard(self, address: str) -> None:
-        """Closes the channel to an address that has left; unknown ones are ignored."""
+        """Closes the channels to an address that has left; unknown ones are ignored."""
         channel = self._channels.pop(address, None)
-        if channel is not None:
-            await channel.close()
+        for each in (*self._outdated.pop(address, ()), *([channel] if channel else ())):
+            await each.close()
 
     async def close(self) -> None:
         """Closes all; calls in flight on them end with CANCELLED."""
-        channels = [*self._channels.values(), *self._outdated]
-        self._channels, self._outdated = {}, []
-        for channel in channels:
-            await channel.close()
+        for address in {*self._channels, *self._outdated}:
+            await self.discard(address)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import datetime as dt
+import math
 import pathlib
 import ssl
 import time
@@ -11,16 +13,40 @@ from typing import Any, Final
 import grpc
 import structlog
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives import serialization
 
+from services.backplane.security import settings as security_settings
 from services.backplane.security.certificates import peer_in, read_serial
 from services.backplane.security.roles import Role, server_name
 from services.backplane.security.settings import FleetSettings
-from services.backplane.settings import SettingsError
+from services.backplane.settings import Document, SettingsError
 
 _LOOK_SECONDS: Final = 1.0
 _WARN_DAYS: Final = 14
+_WARN_SECONDS: Final = 86_400.0
 
 log = structlog.get_logger()
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Files:
+    """One certificate with all that goes with it, read and found to fit.
+
+    Attributes:
+        ca, chain, key: as they are in their files, PEM.
+        own: the first of the chain.
+        context: for asyncio.
+    """
+
+    ca: bytes
+    chain: bytes
+    key: bytes
+    own: x509.Certificate
+    context: ssl.SSLContext
+
+    def is_same(self, other: _Files) -> bool:
+        return (self.ca, self.chain, self.key) == (other.ca, other.chain, other.key)
 
 
 class FleetCredentials:
@@ -36,31 +62,26 @@ class FleetCredentials:
     def __init__(self, settings: FleetSettings) -> None:
         self._settings = settings
         self._looked_at = 0.0
-        self._stamp: tuple[object, ...] = ()
-        self._generation = 0
-        self._revoked: frozenset[str] = frozenset()
-        self._own = self._read()
-        if _has_ended(self._own):
-            ended = f"{self._own.not_valid_after_utc:%Y-%m-%d %H:%M} UTC"
+        self._stamp = self._files_stamp()
+        self._complained_of: tuple[object, ...] = ()
+        self._warned_at = -math.inf
+        self._generation = 1
+        self._files, self._revoked = self._read()
+        if _has_ended(self._files.own):
+            ended = f"{self._files.own.not_valid_after_utc:%Y-%m-%d %H:%M} UTC"
             raise SettingsError(f"fleet.certificate: {settings.certificate} ended at {ended}")
+        self._warn_of_the_end()
 
     @property
     def generation(self) -> int:
-        """Grows whenever the files have changed; looks at them once a second at most."""
-        now = time.monotonic()
-        if now - self._looked_at >= _LOOK_SECONDS:
-            self._looked_at = now
-            if self._files_stamp() != self._stamp:
-                try:
-                    self._read()
-                except SettingsError as error:  # half written: the old ones stay until it is whole
-                    log.warning("certificate.unusable", detail=str(error))
+        """Grows whenever the certificate was renewed; looks once a second at most."""
+        self._look()
         return self._generation
 
     @property
     def revoked(self) -> frozenset[str]:
         """Serial numbers in hex of certificates that are refused."""
-        _ = self.generation
+        self._look()
         return self._revoked
 
     def require_own(self, role: Role, *, neuron: str = "") -> None:
@@ -69,7 +90,7 @@ class FleetCredentials:
         Raises:
             SettingsError: it does not, so that nobody would speak with it.
         """
-        peer = peer_in(self._chain)
+        peer = peer_in(self._files.chain)
         wanted = server_name(role, neuron=neuron)
         if role not in peer.roles or (neuron and neuron not in peer.neurons):
             raise SettingsError(
@@ -95,42 +116,80 @@ class FleetCredentials:
 
     def for_channel(self) -> grpc.ChannelCredentials:
         """Shows this process's certificate to a server."""
-        _ = self.generation
+        self._look()
+        files = self._files
         return grpc.ssl_channel_credentials(
-            root_certificates=self._ca, private_key=self._key, certificate_chain=self._chain
+            root_certificates=files.ca, private_key=files.key, certificate_chain=files.chain
         )
 
     def for_socket(self) -> ssl.SSLContext:
         """As `for_channel`, for asyncio; speaks HTTP/2."""
-        _ = self.generation
-        return self._context
+        self._look()
+        return self._files.context
 
-    def _read(self) -> x509.Certificate:
-        settings = self._settings
+    def _look(self) -> None:
+        """Takes in what has changed. What cannot be used leaves everything as it was."""
+        now = time.monotonic()
+        if now - self._looked_at < _LOOK_SECONDS:
+            return
+        self._looked_at = now
+        self._warn_of_the_end()
         stamp = self._files_stamp()
+        if stamp == self._stamp:
+            return
         try:
-            self._ca, self._chain, self._key = (
+            files, revoked = self._read()
+        except SettingsError as error:  # half written: the old ones stay until it is whole
+            if stamp != self._complained_of:
+                self._complained_of = stamp
+                log.warning("certificate.unusable", detail=str(error))
+            return
+        self._stamp, self._revoked = stamp, revoked
+        if not files.is_same(self._files):
+            self._files = files
+            self._generation += 1
+            self._warned_at = -math.inf
+            self._warn_of_the_end()
+
+    def _read(self) -> tuple[_Files, frozenset[str]]:
+        settings = self._settings
+        try:
+            ca, chain, key = (
                 pathlib.Path(path).read_bytes()
                 for path in (settings.ca, settings.certificate, settings.key)
             )
             revoked = pathlib.Path(settings.revoked).read_bytes() if settings.revoked else b""
-            own = x509.load_pem_x509_certificate(self._chain)
-            self._context = self._made_context()
-        except (OSError, ValueError) as error:  # ssl.SSLError is an OSError
+            own = x509.load_pem_x509_certificate(chain)
+            private = serialization.load_pem_private_key(key, password=None)
+            if private.public_key() != own.public_key():
+                raise SettingsError(
+                    f"fleet: {settings.key} is not the key of {settings.certificate}"
+                )
+            context = self._made_context(ca)
+        except (OSError, ValueError, TypeError, UnsupportedAlgorithm) as error:
             files = f"{settings.certificate}, {settings.key}, {settings.ca}"
             raise SettingsError(f"fleet: {files}: {error}") from error
-        left = own.not_valid_after_utc - dt.datetime.now(dt.UTC)
+        return (
+            _Files(ca=ca, chain=chain, key=key, own=own, context=context),
+            frozenset(_serials(revoked, settings.revoked)),
+        )
+
+    def _warn_of_the_end(self) -> None:
+        """Says once a day that the certificate ends soon."""
+        now = time.monotonic()
+        if now - self._warned_at < _WARN_SECONDS:
+            return
+        left = self._files.own.not_valid_after_utc - dt.datetime.now(dt.UTC)
         if left < dt.timedelta(days=_WARN_DAYS):
-            log.warning("certificate.ends_soon", path=settings.certificate, days=left.days)
-        self._revoked = frozenset(_serials(revoked, settings.revoked))
-        self._stamp = stamp
-        self._generation += 1
-        return own
+            self._warned_at = now
+            log.warning("certificate.ends_soon", path=self._settings.certificate, days=left.days)
 
     def _files_stamp(self) -> tuple[object, ...]:
         settings = self._settings
         found: list[object] = []
         for path in (settings.ca, settings.certificate, settings.key, settings.revoked):
+            if not path:
+                continue
             try:
                 facts = pathlib.Path(path).stat()
             except OSError:
@@ -140,14 +199,15 @@ class FleetCredentials:
         return tuple(found)
 
     def _server_configuration(self) -> Any:
+        files = self._files
         return grpc.ssl_server_certificate_configuration(
-            [(self._key, self._chain)], root_certificates=self._ca
+            [(files.key, files.chain)], root_certificates=files.ca
         )
 
-    def _made_context(self) -> ssl.SSLContext:
+    def _made_context(self, ca: bytes) -> ssl.SSLContext:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         context.minimum_version = ssl.TLSVersion.TLSv1_2
-        context.load_verify_locations(cadata=self._ca.decode())
+        context.load_verify_locations(cadata=ca.decode())
         context.load_cert_chain(self._settings.certificate, self._settings.key)
         context.set_alpn_protocols(["h2"])
         return context
@@ -180,3 +240,20 @@ def credentials_of(settings: FleetSettings) -> FleetCredentials | None:
         SettingsError: they cannot be used.
     """
     return FleetCredentials(settings) if settings.is_set else None
+
+
+def own_credentials(document: Document, role: Role, *, neuron: str = "") -> FleetCredentials | None:
+    """A service's own credentials, by `[fleet]`; None where that has none.
+
+    Args:
+        document: all settings.
+        role: what the service is.
+        neuron: its name, where it is a neuron.
+
+    Raises:
+        SettingsError: they cannot be used, or the certificate does not say what the service is.
+    """
+    credentials = credentials_of(security_settings.read(document))
+    if credentials is not None:
+        credentials.require_own(role, neuron=neuron)
+    return credentials

@@ -17,8 +17,7 @@ from services.backplane.address import Address, PortTakenError
 from services.backplane.first_ended import first_ended
 from services.backplane.process import lifecycle
 from services.backplane.process.lifecycle import Shutdown
-from services.backplane.security import settings as security_settings
-from services.backplane.security.credentials import credentials_of
+from services.backplane.security.credentials import own_credentials
 from services.backplane.security.roles import Role
 from services.backplane.settings import load
 from services.cli.children import Child, ChildFailedError
@@ -91,9 +90,9 @@ def _fleet(
     document = load(config, os.environ)
     settings = choose(document, data_dir, host=host, port=port)
     gateway, auth = gateway_settings.read(settings.document)
-    credentials = credentials_of(security_settings.read(document))
+    neuron = settings.document.tables["neuron"]["name"]
+    credentials = own_credentials(document, Role.NEURON, neuron=neuron)
     if credentials is not None:  # one certificate for all that runs here
-        credentials.require_own(Role.NEURON, neuron=settings.document.tables["neuron"]["name"])
         for role in (Role.REGISTRY, Role.GATEWAY, Role.OPERATOR):
             credentials.require_own(role)
     fleet = LocalFleet(data_dir, settings, gateway, auth, config, credentials)

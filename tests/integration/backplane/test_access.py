@@ -5,6 +5,7 @@ import contextlib
 import shutil
 from typing import Any
 
+import grpc
 import pytest
 from prometheus_client import CollectorRegistry
 
@@ -263,6 +264,36 @@ async def test_a_renewed_certificate_is_taken_in_without_a_restart(pki, tmp_path
         while server.generation == before == first:
             await asyncio.sleep(0.05)
         await unary(_status(pool, address))
+    await pool.close()
+
+
+async def test_half_a_renewal_disturbs_nobody(pki, monkeypatch):
+    monkeypatch.setattr("services.backplane.security.credentials._LOOK_SECONDS", 0.0)
+    server = pki.credentials(Role.NEURON, neuron="beast", name="server")
+    client = pki.credentials(Role.GATEWAY, name="client")
+    async with serving(server) as address:
+        for name in ("server", "client"):
+            issue(pki.folder, [Role.OPERATOR], out=pki.folder / "next", days=2)
+            (pki.folder / "next.key").replace(pki.folder / f"{name}.key")
+        await get_status(address, client)
+        (await session(address, Ear(), client, neuron="beast")).cancel()
+
+
+async def test_an_address_that_has_left_keeps_no_channel_of_an_older_certificate(pki, monkeypatch):
+    monkeypatch.setattr("services.backplane.security.credentials._LOOK_SECONDS", 0.0)
+    pool = ChannelPool(pki.credentials(Role.GATEWAY, name="client"))
+    async with serving(pki.credentials(Role.NEURON, neuron="beast", name="server")) as address:
+        before = pool.get(address)
+        stub = neuron_grpc.NeuronServiceStub(before)
+        call = stub.WatchStatus(neuron.WatchStatusRequest(), timeout=30)
+        await call.read()
+        issue(pki.folder, [Role.GATEWAY], out=pki.folder / "client", days=2)
+        assert pool.get(address) is not before
+        await call.read()
+
+        await pool.discard(address)
+        async with asyncio.timeout(10):
+            assert await call.code() is grpc.StatusCode.CANCELLED
     await pool.close()
 
 
