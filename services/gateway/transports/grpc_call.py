@@ -11,26 +11,22 @@ Sources: RFC 9113; gRPC over HTTP/2 (doc/PROTOCOL-HTTP2.md in grpc/grpc).
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Mapping
+from collections.abc import Mapping
 from typing import Final, Protocol, cast
 
 from cryptography import x509
 from hpack import Decoder, Encoder, HPACKError
 
-from services.backplane.address import Address, BadAddressError
 from services.backplane.errors import FleetError
 from services.backplane.process.faults import Faults
 from services.backplane.rpc.channels import MAX_MESSAGE_BYTES
 from services.backplane.security.certificates import serial_of
 from services.backplane.security.credentials import FleetCredentials
-from services.backplane.security.roles import Role, server_name
-from services.backplane.timeouts import timeout
 from services.gateway.transports import http2
 from services.gateway.transports.grpc_status import end_of_call, lost
 from services.gateway.transports.http2 import Frame, FrameReader, ProtocolError, frame
 from services.gateway.transports.keepalive import Keepalive
 
-CONNECT_SECONDS: Final = 2.0
 _RECHECK_SECONDS: Final = 1.0
 # How far the peer may run ahead of us; given back by halves.
 _WINDOW_BYTES: Final = 8 << 20
@@ -74,18 +70,8 @@ class CallSink(Protocol):
         ...
 
 
-class Connect(Protocol):
-    """Opens a call, as `open_call` does."""
-
-    def __call__(
-        self, address: str, path: str, sink: CallSink, faults: Faults, /
-    ) -> Awaitable[BidiCall]:
-        """Connects; see `open_call`."""
-        ...
-
-
 class BidiCall(asyncio.Protocol):
-    """One call and its connection; made by `open_call`."""
+    """One call and its connection; made by `open_call` in transports/connect.py."""
 
     def __init__(
         self,
@@ -306,50 +292,3 @@ class BidiCall(asyncio.Protocol):
             self._trusting.cancel()
         if self._transport is not None:
             self._transport.abort() if at_once else self._transport.close()
-
-
-async def open_call(
-    address: str,
-    path: str,
-    sink: CallSink,
-    faults: Faults,
-    *,
-    credentials: FleetCredentials | None = None,
-    neuron: str = "",
-) -> BidiCall:
-    """Connects and opens the call.
-
-    Args:
-        address: `host:port` or `unix:path`.
-        path: `/package.Service/Method`.
-        sink: hears what comes, from the connection's first byte on.
-        faults: notes what cannot be read and is no breach of the protocol.
-        credentials: shown to a neuron that shows its own; None: plain text. A Unix socket is
-            always plain. The call ends when the neuron's certificate is revoked.
-        neuron: whose certificate that has to be; empty for any neuron's.
-
-    Raises:
-        FleetError: NEURON_LOST: nobody answers there.
-    """
-    loop = asyncio.get_running_loop()
-    try:
-        target = Address.parse(address)
-        async with timeout(CONNECT_SECONDS):
-            if target.port is None:
-                _, call = await loop.create_unix_connection(
-                    lambda: BidiCall(path, "localhost", sink, faults), target.host
-                )
-            else:
-                _, call = await loop.create_connection(
-                    lambda: BidiCall(path, str(target), sink, faults, credentials),
-                    target.host,
-                    target.port,
-                    ssl=credentials.for_socket() if credentials else None,
-                    server_hostname=server_name(Role.NEURON, neuron=neuron)
-                    if credentials
-                    else None,
-                )
-    except (OSError, BadAddressError) as error:  # TimeoutError is an OSError
-        why = str(error) or "no answer"
-        raise lost(f"The neuron at {address} cannot be reached: {why}.") from error
-    return call

@@ -5,12 +5,14 @@ from __future__ import annotations
 import functools
 from typing import Final, Literal
 
+import grpc
+
 from cortex.v1 import generation_pb2 as generation
 from cortex.v1 import neuron_service_pb2_grpc as neuron_grpc
 from services.backplane.process.faults import Faults
 from services.backplane.rpc.channels import ChannelPool
+from services.gateway.transports.connect import open_call
 from services.gateway.transports.generate import GenerateTransport
-from services.gateway.transports.grpc_call import open_call
 from services.gateway.transports.session import SessionTransport
 from services.gateway.transports.transport import NeuronSequence, NeuronTransport, Sink
 
@@ -34,6 +36,8 @@ class NeuronLink:
         self._channels = channels
         self._address = address
         self._neuron = neuron
+        self._channel: grpc.aio.Channel | None = None
+        self._stub: neuron_grpc.NeuronServiceAsyncStub
         self._generate: NeuronTransport = GenerateTransport(
             lambda: self.stub, window_tokens=window_tokens, faults=faults
         )
@@ -54,7 +58,10 @@ class NeuronLink:
     @property
     def stub(self) -> neuron_grpc.NeuronServiceAsyncStub:
         """For `CountTokens` and `Embed`; on the channel of the newest certificate."""
-        return neuron_grpc.NeuronServiceStub(self._channels.get(self._address, neuron=self._neuron))
+        channel = self._channels.get(self._address, neuron=self._neuron)
+        if channel is not self._channel:  # a stub takes longer to make than many a call
+            self._channel, self._stub = channel, neuron_grpc.NeuronServiceStub(channel)
+        return self._stub
 
     def start(self, request: generation.GenerateRequest, sink: Sink) -> NeuronSequence:
         """Begins a generation on the transport that fits its size."""

@@ -18,7 +18,8 @@ from cortex.v1 import neuron_service_pb2 as neuron
 from services.backplane.errors import FleetError, Reason
 from services.backplane.process.faults import Faults
 from services.backplane.rpc.status import unpack
-from services.gateway.transports.grpc_call import BidiCall, CallSink, Connect, open_call
+from services.gateway.transports.connect import Connect, open_call
+from services.gateway.transports.grpc_call import BidiCall, CallSink
 from services.gateway.transports.session_outbox import SessionOutbox
 from services.gateway.transports.transport import NeuronSequence, NeuronTransport, Sink
 

@@ -26,7 +26,8 @@ from services.backplane.security.roles import Role
 from services.backplane.security.settings import FleetSettings
 from services.backplane.settings import SettingsError
 from services.cli.authority import create, issue, revoke, show
-from services.gateway.transports.grpc_call import CallSink, open_call
+from services.gateway.transports.connect import open_call
+from services.gateway.transports.grpc_call import CallSink
 from services.neuron.access import METHODS as NEURON_METHODS
 from services.registry.api.access import METHODS as REGISTRY_METHODS
 

@@ -15,7 +15,8 @@ from services.backplane.errors import FleetError, Reason
 from services.backplane.process.faults import Faults
 from services.backplane.rpc.channels import SERVER_OPTIONS
 from services.gateway.transports import http2, keepalive
-from services.gateway.transports.grpc_call import BidiCall, open_call
+from services.gateway.transports.connect import open_call
+from services.gateway.transports.grpc_call import BidiCall
 from services.gateway.transports.http2 import Frame, FrameReader, frame
 
 PATH = "/test.Echo/Session"

@@ -264,6 +264,16 @@ async def test_a_large_request_does_not_travel_on_the_shared_stream(rig: Rig) ->
     assert rig.neuron.sessions == 0
 
 
+async def test_a_stub_is_made_once_per_channel(rig: Rig) -> None:
+    stub = rig.link.stub
+    assert rig.link.stub is stub
+
+    await rig.channels.discard(rig.neuron.address)
+    assert rig.link.stub is not stub
+    sink, _ = rig.start(prompt="x" * (LARGE_REQUEST_BYTES + 1))
+    assert isinstance(await sink.ended(), generation.GenerationFinished)
+
+
 async def test_requests_that_wait_leave_as_one_message() -> None:
     channels = ChannelPool()
     rig = Rig("session", channels)
