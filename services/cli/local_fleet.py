@@ -82,8 +82,7 @@ class LocalFleet:
             given: by the user; empty for none.
         """
         known = [each.key for each in self.auth.keys if each.key]
-        required = bool(self.auth.keys) if self.auth.required is None else self.auth.required
-        return given or next(iter(known), None if required else "")
+        return given or next(iter(known), None if self.auth.asks_for_keys else "")
 
     def prepare(self) -> None:
         """Makes the folders, and the catalogue where none is named and there is none yet."""

@@ -1,7 +1,6 @@
 """Serves an ASGI app: sockets, TLS, HTTP codec, and a shutdown that lets answers finish."""
 
 import asyncio
-import ipaddress
 import logging
 import os
 import socket
@@ -15,6 +14,7 @@ from hypercorn.config import Config, Sockets
 from hypercorn.utils import wrap_app
 
 from services.backplane.address import Address, own_host_name
+from services.backplane.security.exposure import is_loopback
 from services.backplane.settings import SettingsError
 from services.gateway.http1.budget import Shares
 from services.gateway.http1.hypercorn.codec import CodecConfig
@@ -195,18 +195,16 @@ def own_names(listen: str, allowed: Sequence[str]) -> Sequence[str] | None:
 
 
 def _is_on_loopback(listen: str) -> bool:
-    """True if nothing but this machine can connect there."""
-    if listen.startswith("fd://"):
+    """True for a TCP address that nothing but this machine reaches."""
+    if not listen.startswith("fd://"):
+        address = Address.parse(listen)
+    else:
         with socket.socket(fileno=os.dup(int(listen.removeprefix("fd://")))) as listener:
             name = listener.getsockname()
-        host = name[0] if isinstance(name, tuple) else ""
-    else:
-        address = Address.parse(listen)
-        host = "" if address.is_unix else address.host
-    try:
-        return host == "localhost" or ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
+        if not isinstance(name, tuple):
+            return False
+        address = Address(name[0], name[1])
+    return not address.is_unix and is_loopback(address)
 
 
 def new_event_loop() -> asyncio.AbstractEventLoop:

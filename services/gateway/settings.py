@@ -138,6 +138,11 @@ class AuthSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     required: bool | None = None
     keys: tuple[ApiKey, ...] = ()
 
+    @property
+    def asks_for_keys(self) -> bool:
+        """Whether a request without a known key is refused."""
+        return bool(self.keys) if self.required is None else self.required
+
 
 def read(document: Document) -> tuple[GatewaySettings, AuthSettings]:
     """Both sections, checked as far as types cannot.
@@ -156,7 +161,7 @@ def read(document: Document) -> tuple[GatewaySettings, AuthSettings]:
         document,
         "gateway",
         Address.parse(gateway.listen),
-        protected=bool(auth.keys) if auth.required is None else auth.required,
+        is_meant=auth.asks_for_keys or gateway.insecure,
         remedy="Add a key: `[[auth.keys]]` with `name` and `key`",
     )
     return gateway, auth

@@ -90,7 +90,11 @@ async def serve(document: Document, shutdown: Shutdown) -> int:
     credentials = own_credentials(document, Role.NEURON, neuron=settings.own_name)
     listen = Address.parse(settings.listen)
     refuse_exposed(
-        document, "neuron", listen, protected=credentials is not None, remedy=CREDENTIALS_REMEDY
+        document,
+        "neuron",
+        listen,
+        is_meant=credentials is not None or settings.insecure,
+        remedy=CREDENTIALS_REMEDY,
     )
     with watching(_STALL_SECONDS):
         async with serving(settings, credentials=credentials) as served:

@@ -66,7 +66,11 @@ async def serve(
     listen = listen or Address.parse(settings.registry.listen)
     credentials = own_credentials(document, Role.REGISTRY)
     refuse_exposed(
-        document, "registry", listen, protected=credentials is not None, remedy=CREDENTIALS_REMEDY
+        document,
+        "registry",
+        listen,
+        is_meant=credentials is not None or settings.registry.insecure,
+        remedy=CREDENTIALS_REMEDY,
     )
     catalogue = _catalogue(settings)
     collectors = new_registry("registry")

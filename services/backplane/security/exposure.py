@@ -25,22 +25,21 @@ def is_loopback(address: Address) -> bool:
 
 
 def refuse_exposed(
-    document: Document, section: str, address: Address, *, protected: bool, remedy: str
+    document: Document, section: str, address: Address, *, is_meant: bool, remedy: str
 ) -> None:
-    """Refuses to listen where strangers are let in, unless the settings say `insecure`.
+    """Refuses to listen where strangers are let in, unless that is meant.
 
     Args:
-        document: all settings.
+        document: all settings; says where the address is from.
         section: the service's own, with the keys `listen` and `insecure`.
         address: what it is about to listen on.
-        protected: whether it asks those who come in for credentials.
+        is_meant: those who come in are asked for credentials, or the settings say `insecure`.
         remedy: the lines to add, in words.
 
     Raises:
         SettingsError: nobody would be asked, and the settings do not say that this is meant.
     """
-    insecure = document.tables.get(section, {}).get("insecure", False)
-    if protected or is_loopback(address) or str(insecure).lower() in {"true", "1"}:
+    if is_meant or is_loopback(address):
         return
     raise SettingsError(
         f"{document.place(f'{section}.listen')} = {str(address)!r}: other machines reach this"

@@ -33,7 +33,7 @@ class Auth:
             digest = bytes.fromhex(key.sha256) if key.sha256 else _digest(key.key or "")
             self._names[digest] = key.name
             self._terms[key.name] = ClassTerms(key.usual_class, key.highest_class)
-        self.is_required = bool(self._names) if settings.required is None else settings.required
+        self.is_required = settings.asks_for_keys
 
     def class_terms(self, principal: str) -> ClassTerms:
         """What a principal's key says of classes; of several keys of one name, the last."""

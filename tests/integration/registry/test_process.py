@@ -5,8 +5,14 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import pathlib
 import signal
 import sys
+
+import pytest
+
+from services.backplane.settings import SettingsError, load
+from services.registry.wire import running
 
 SECONDS = 30.0
 ONE = '[[models]]\nid = "a"\nsource = "path:/a"\nmemory = "10MiB"\n'
@@ -51,3 +57,16 @@ async def test_a_hangup_reads_catalogue_and_settings_and_ends_nothing(tmp_path):
     assert settings_line["needs_restart"] == ["registry.lease_seconds"]
     assert "registry.listen" in refused["detail"]
     assert registry.returncode == 0
+
+
+async def test_an_address_that_others_reach_is_served_on_somebodys_word_alone():
+    values = {"LISTEN": "0.0.0.0:0", "METRICS_LISTEN": "", "STORE": "sqlite::memory:"}
+    environment = {f"CORTEX_REGISTRY__{key}": value for key, value in values.items()}
+    nothing = pathlib.Path(os.devnull)
+
+    with pytest.raises(SettingsError, match="insecure = true"):
+        async with running(load(nothing, environment)):
+            pass
+    environment["CORTEX_REGISTRY__INSECURE"] = "true"
+    async with running(load(nothing, environment)) as address:
+        assert address.port

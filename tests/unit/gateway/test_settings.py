@@ -86,3 +86,27 @@ def test_an_origin_is_what_browsers_send(tmp_path: pathlib.Path, origin: str) ->
 def test_what_no_browser_sends_is_refused(tmp_path: pathlib.Path, origin: str) -> None:
     with pytest.raises(SettingsError, match="cors_origins"):
         parse(tmp_path, f'[gateway]\ncors_origins = ["{origin}"]')
+
+
+@pytest.mark.parametrize(
+    ("rest", "asks"),
+    [
+        ('[[auth.keys]]\nname = "a"\nkey = "k"', True),
+        ("[auth]\nrequired = true", True),
+        ("insecure = true", False),
+    ],
+)
+def test_an_address_that_others_reach_is_served_by_keys_or_on_somebodys_word(
+    tmp_path: pathlib.Path, rest: str, *, asks: bool
+) -> None:
+    _, auth = parse(tmp_path, f'[gateway]\nlisten = "0.0.0.0:1"\n{rest}')
+
+    assert auth.asks_for_keys is asks
+
+
+@pytest.mark.parametrize("rest", ["", '[auth]\nrequired = false\nkeys = [{name = "a", key = "k"}]'])
+def test_an_address_that_others_reach_is_not_served_to_everybody(
+    tmp_path: pathlib.Path, rest: str
+) -> None:
+    with pytest.raises(SettingsError, match="nobody who comes in is asked who he is"):
+        parse(tmp_path, f'[gateway]\nlisten = "0.0.0.0:1"\n{rest}')

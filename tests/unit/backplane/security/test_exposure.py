@@ -7,10 +7,10 @@ from services.backplane.security.exposure import is_loopback, refuse_exposed
 from services.backplane.settings import SettingsError, load
 
 
-def refuse(listen, *, protected=False, environment=None):
-    document = load(None, {"CORTEX_REGISTRY__LISTEN": listen, **(environment or {})})
+def refuse(listen, *, is_meant=False):
+    document = load(None, {"CORTEX_REGISTRY__LISTEN": listen})
     refuse_exposed(
-        document, "registry", Address.parse(listen), protected=protected, remedy="Add a key"
+        document, "registry", Address.parse(listen), is_meant=is_meant, remedy="Add a key"
     )
 
 
@@ -40,7 +40,6 @@ def test_an_open_address_is_refused_with_what_to_do():
         assert part in str(caught.value)
 
 
-def test_credentials_loopback_or_somebodys_word_let_it_be_served():
-    refuse("0.0.0.0:1", protected=True)
+def test_loopback_is_served_and_so_is_what_is_meant():
+    refuse("0.0.0.0:1", is_meant=True)
     refuse("127.0.0.1:1")
-    refuse("0.0.0.0:1", environment={"CORTEX_REGISTRY__INSECURE": "true"})
