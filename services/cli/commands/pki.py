@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import pathlib
+from collections.abc import Generator
 from typing import Annotated
 
 import typer
@@ -23,13 +25,20 @@ FolderOption = Annotated[
 _FOLDER = pathlib.Path("cortex-pki")
 
 
+@contextlib.contextmanager
+def _failing() -> Generator[None]:
+    """Ends the command with one line where the authority cannot do its part."""
+    try:
+        yield
+    except AuthorityError as error:
+        fail(str(error))
+
+
 @app.command()
 def init(folder: FolderOption = _FOLDER) -> None:
     """Make an authority. Its key stays where you run this; no service needs it."""
-    try:
+    with _failing():
         facts = create(folder)
-    except AuthorityError as error:
-        fail(str(error))
     out.print(
         f"{folder}/ca.pem goes to every host; {folder}/ca.key stays here.\n"
         f"SHA-256 {facts.fingerprint}",
@@ -53,11 +62,9 @@ def issue(
     if neuron and Role.NEURON not in roles:
         fail("--neuron names a neuron, but `neuron` is not among the roles")
     where = to or folder / (neuron or "+".join(role.value for role in roles))
-    try:
+    with _failing():
         issued = issue_certificate(folder, roles, neuron=neuron, out=where, days=days)
         facts = show(issued.certificate)
-    except AuthorityError as error:
-        fail(str(error))
     out.print(
         f"{issued.certificate} and {issued.key}: {', '.join(facts.names)},"
         f" until {facts.until:%Y-%m-%d}, serial {facts.serial}",
@@ -71,20 +78,16 @@ def revoke_certificate(
     folder: FolderOption = _FOLDER,
 ) -> None:
     """Put a certificate on the list that `[fleet] revoked` names on each host."""
-    try:
+    with _failing():
         serial = revoke(folder, certificate)
-    except AuthorityError as error:
-        fail(str(error))
     out.print(f"{folder}/revoked now has {serial}", soft_wrap=True)
 
 
 @app.command("show")
 def show_certificate(path: pathlib.Path) -> None:
     """Say what a certificate is for, and until when."""
-    try:
+    with _failing():
         facts = show(path)
-    except AuthorityError as error:
-        fail(str(error))
     out.print(
         f"names    {', '.join(facts.names) or 'none: an authority'}\nserial   {facts.serial}\n"
         f"until    {facts.until:%Y-%m-%d %H:%M} UTC\nSHA-256  {facts.fingerprint}",
