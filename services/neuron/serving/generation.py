@@ -8,7 +8,6 @@ died, or past the end of its reasoning when that took too long.
 
 from __future__ import annotations
 
-import asyncio
 from typing import assert_never
 
 import msgspec
@@ -34,9 +33,11 @@ from services.neuron.metrics import NeuronMetrics
 from services.neuron.serving import convert
 from services.neuron.serving.accounting import Account
 from services.neuron.serving.delivery import Delivery
+from services.neuron.serving.end_timers import EndTimers
 from services.neuron.serving.event_sink import EventSink
 from services.neuron.serving.stall_limits import StallLimits
-from services.neuron.supervisor.link import WorkerLink, failed_task
+from services.neuron.supervisor.failures import failed_task
+from services.neuron.supervisor.link import WorkerLink
 from services.neuron.supervisor.task_listener import TaskListener
 
 
@@ -82,9 +83,7 @@ class Generation(TaskListener, RunningGeneration):
         self._is_told = False
         self._is_resumed = False
         self._started: Started | None = None
-        self._loop = asyncio.get_running_loop()
-        self._deadline: asyncio.TimerHandle | None = None
-        self._stall: asyncio.TimerHandle | None = None
+        self._timers = EndTimers(self.fail)
 
     # What its caller does.
 
@@ -102,8 +101,7 @@ class Generation(TaskListener, RunningGeneration):
         link.submit(self._task, self)
         self._instances.begin(self._instance, self)
         if deadline_seconds is not None:
-            late = FleetError(Reason.DEADLINE, "The request's deadline has passed.")
-            self._deadline = self._loop.call_later(deadline_seconds, self.fail, late)
+            self._timers.set_deadline(deadline_seconds)
         self._mind_credit()
 
     def grant(self, tokens: int) -> None:
@@ -176,14 +174,14 @@ class Generation(TaskListener, RunningGeneration):
             self.fail(error)
             return
         # Until it goes on, only the end of this wait can end it.
-        self._set_stall(self._limits.recovery_seconds, error)
+        self._timers.stands_still(self._limits.recovery_seconds, error)
 
     @override
     def resume(self, link: WorkerLink) -> None:
         """Goes on behind the tokens made so far, on a new worker."""
         if self._is_over or self._link is not None:
             return
-        self._set_stall(None)
+        self._timers.goes_on()
         self._is_resumed = True
         self._account.note_resumed()
         self._submit_again(link)
@@ -266,10 +264,7 @@ class Generation(TaskListener, RunningGeneration):
 
     def _close(self, outcome: str, error: FleetError | None) -> None:
         self._is_over = True
-        for timer in (self._deadline, self._stall):
-            if timer is not None:
-                timer.cancel()
-        self._deadline = self._stall = None
+        self._timers.stop()
         self._instances.end(self._instance, self)
         usage = self._usage()
         self._account.close(outcome, usage, error=error, resumed=self._is_resumed)
@@ -280,10 +275,10 @@ class Generation(TaskListener, RunningGeneration):
         if credit is None or self._is_over or self._link is None:
             return
         if credit > 0:
-            self._set_stall(None)
-        elif self._stall is None:
+            self._timers.goes_on()
+        elif not self._timers.is_standing_still:
             slow = FleetError(Reason.SLOW_READER, "The answer was not read for too long.")
-            self._set_stall(self._limits.slow_reader_seconds, slow)
+            self._timers.stands_still(self._limits.slow_reader_seconds, slow)
 
     def _mind_budget(self) -> None:
         """Ends reasoning that took too long by writing its end, behind which the model goes on."""
@@ -295,10 +290,3 @@ class Generation(TaskListener, RunningGeneration):
             link.cancel(self._task.task_id)
             self._delivery.insert(budget.closing.text, budget.closing.token_ids)
             self._submit_again(link)
-
-    def _set_stall(self, seconds: float | None, error: FleetError | None = None) -> None:
-        if self._stall is not None:
-            self._stall.cancel()
-            self._stall = None
-        if seconds is not None and error is not None:
-            self._stall = self._loop.call_later(seconds, self.fail, error)

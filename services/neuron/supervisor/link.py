@@ -11,7 +11,7 @@ import itertools
 from collections.abc import Callable
 from typing import Any, TypeVar, assert_never
 
-from services.backplane.errors import FleetError, Reason
+from services.backplane.errors import FleetError
 from services.backplane.process.faults import Faults
 from services.neuron.engine_api.events import Ended, Event, Failed
 from services.neuron.engine_api.frames import (
@@ -39,6 +39,7 @@ from services.neuron.engine_api.frames import (
 )
 from services.neuron.engine_api.model import LoadPlan, ModelStats
 from services.neuron.engine_api.task import Prompt, Task
+from services.neuron.supervisor.failures import worker_failure
 from services.neuron.supervisor.task_listener import TaskListener
 
 T = TypeVar("T")
@@ -204,7 +205,7 @@ class WorkerLink:
                 if report.error is None:
                     _settle(call, report)
                 else:
-                    _fail(call, _failure(*report.error))
+                    _fail(call, worker_failure(*report.error))
             case LoadAdvanced():
                 if report.instance_id in self._loads:
                     with self._faults.contained("worker.progress"):
@@ -216,7 +217,7 @@ class WorkerLink:
                     self._send(Unload(report.instance_id))
             case LoadAborted():
                 if report.instance_id in self._loads:
-                    error = _failure(report.reason, report.message)
+                    error = worker_failure(report.reason, report.message)
                     _fail(self._loads[report.instance_id][0], error)
             case Unloaded():
                 _settle(self._unloads.get(report.instance_id), report.freed_bytes)
@@ -289,16 +290,3 @@ def _fail(future: asyncio.Future[Any] | None, error: FleetError) -> None:
     if future is not None and not future.done():
         future.set_exception(error)
         future.exception()  # nobody may be waiting, and that is no mistake
-
-
-def failed_task(event: Failed) -> FleetError:
-    """A task's failure as an error."""
-    error = _failure(event.reason, event.message)
-    error.field, error.facts = event.field, dict(event.facts)
-    error.retry_after_seconds = event.retry_after_seconds
-    return error
-
-
-def _failure(reason: str, message: str) -> FleetError:
-    """A worker's failure as an error; reasons that the table lacks are INTERNAL."""
-    return FleetError(Reason.__members__.get(reason, Reason.INTERNAL), message)
