@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import itertools
 from collections.abc import Callable
 
+from bench.simulate.instance import SimulatedInstance
 from bench.simulate.world import Broken, World
 from services.backplane.errors import FleetError, Reason
 from services.registry.fleet.records import (
@@ -21,23 +21,6 @@ from services.registry.fleet.records import (
 from services.registry.placement.orders import LoadOrder, UnloadOrder
 
 _incarnations = itertools.count(1)
-
-
-@dataclasses.dataclass(kw_only=True)
-class SimulatedInstance:
-    """One loaded model, as it really is."""
-
-    instance_id: str
-    model: str
-    memory: dict[str, int]
-    revision: int
-    state: InstanceState
-    device_ids: tuple[str, ...] = ()
-    load_seconds: float = 0.0
-    is_detached: bool = False
-    active: set[int] = dataclasses.field(default_factory=set)
-    last_used: float = 0.0
-    on_idle: Callable[[], None] | None = None
 
 
 class Neuron:
@@ -116,20 +99,7 @@ class Neuron:
                 Device(d, "cuda", capacity, max(0, self.free(d)))
                 for d, capacity in self.devices.items()
             ),
-            instances=tuple(
-                Instance(
-                    c.instance_id,
-                    c.model,
-                    c.state,
-                    dict(c.memory),
-                    active_requests=len(c.active),
-                    config_revision=c.revision,
-                    last_used=c.last_used,
-                    load_seconds=c.load_seconds,
-                    device_ids=c.device_ids,
-                )
-                for c in self.instances.values()
-            ),
+            instances=tuple(held.report() for held in self.instances.values()),
             workers=(Worker(tuple(self.devices), self.cycles),),
         )
 
@@ -214,7 +184,7 @@ class Neuron:
         held.state = InstanceState.READY
         held.last_used = self.world.now
         self.cycles += 1
-        instance = next(i for i in self.report().instances if i.instance_id == held.instance_id)
+        instance = held.report()
         self.on_change()
         ready(instance)
 

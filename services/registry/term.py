@@ -22,7 +22,7 @@ from services.registry.control.control_plane import ControlPlane
 from services.registry.control.returning import neurons_to_wait_for
 from services.registry.fleet.footprints import Footprints
 from services.registry.fleet.leases import Leases
-from services.registry.fleet.policy import Policy, Strategy
+from services.registry.fleet.policy import policy_of
 from services.registry.fleet.state import FleetState
 from services.registry.metrics import RegistryMetrics
 from services.registry.placement import errors
@@ -245,25 +245,6 @@ def _restored(settings: Settings, catalogue: Catalogue, facts: Facts) -> FleetSt
     for name in facts[FactKind.CORDON]:
         fleet_state.fleet.cordon(name, cordoned=True)
     return fleet_state
-
-
-def policy_of(settings: Settings) -> Policy:
-    """The settings as placement uses them."""
-    eviction, registry = settings.eviction, settings.registry
-    return Policy(
-        strategy=Strategy(eviction.strategy),
-        minimum_residency=eviction.minimum_residency_seconds,
-        patience=eviction.patience_seconds,
-        drain_timeout=eviction.drain_timeout_seconds,
-        handover=eviction.handover_seconds,
-        idle_timeout=eviction.idle_timeout_seconds,
-        defrag_after_cycles=eviction.defrag_after_cycles,
-        abandoned_loads=eviction.abandoned_loads,
-        scale_up_after=eviction.scale_up_after_seconds,
-        max_wait=registry.max_wait_seconds,
-        max_waiters=registry.max_waiters,
-        settle=registry.settle_seconds,
-    )
 
 
 class LeaderHolder:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 import enum
 
+from services.registry.settings import Settings
+
 
 class Strategy(enum.Enum):
     """Which instance is evicted first."""
@@ -31,3 +33,22 @@ class Policy:
     max_wait: float = 600.0
     max_waiters: int = 10_000
     settle: float = 5.0
+
+
+def policy_of(settings: Settings) -> Policy:
+    """The policy that the `[eviction]` and `[registry]` sections ask for."""
+    eviction, registry = settings.eviction, settings.registry
+    return Policy(
+        strategy=Strategy(eviction.strategy),
+        minimum_residency=eviction.minimum_residency_seconds,
+        patience=eviction.patience_seconds,
+        drain_timeout=eviction.drain_timeout_seconds,
+        handover=eviction.handover_seconds,
+        idle_timeout=eviction.idle_timeout_seconds,
+        defrag_after_cycles=eviction.defrag_after_cycles,
+        abandoned_loads=eviction.abandoned_loads,
+        scale_up_after=eviction.scale_up_after_seconds,
+        max_wait=registry.max_wait_seconds,
+        max_waiters=registry.max_waiters,
+        settle=registry.settle_seconds,
+    )
