@@ -33,6 +33,7 @@ from services.agent.session_service.opening import AgentEnvironment
 from services.agent.storage.store import SessionStore
 from services.agent.transport import LINE_BYTES, LineTransport
 from services.backplane.log_stream import unblock_standard_error
+from services.backplane.process.lifecycle import tell_defect
 from services.backplane.settings import SettingsError
 from services.backplane.timeouts import timeout
 
@@ -92,6 +93,7 @@ async def run_stdio(
         acp.run_agent(agent, LineTransport(reader, writer), use_unstable_protocol=True)
     )
     loop = asyncio.get_running_loop()
+    loop.set_exception_handler(tell_defect)
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, serving.cancel)
     # the settings hold as long as the editor's connection

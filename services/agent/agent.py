@@ -290,4 +290,4 @@ class CortexAgent:
     def _background_done(self, task: "asyncio.Task[None]") -> None:
         self._background.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
-            log.warning("update not sent", reason=repr(error))
+            log.warning("update not sent", exc_info=error)

@@ -9,6 +9,9 @@ from pathlib import Path
 
 import structlog
 
+from services.backplane.logs import EXCEPTIONS, library_handler, name_event
+from services.backplane.tracebacks import write_unforeseen
+
 _ROTATE_BYTES = 10 * 1024 * 1024
 
 
@@ -18,21 +21,22 @@ def configure(path: Path, level: str) -> None:
     A file above 10 MiB is set aside as `<name>.1` first. Where the file cannot be opened,
     lines go to stderr instead: a log must not keep the agent from starting.
     """
-    handler = _file_handler(path) or logging.StreamHandler()
+    write_unforeseen()
     shared: list[structlog.typing.Processor] = [
         structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True, key="time"),
-        structlog.processors.format_exc_info,
+        EXCEPTIONS,
     ]
-    handler.setFormatter(
+    handler = library_handler(
+        _file_handler(path) or logging.StreamHandler(),
         structlog.stdlib.ProcessorFormatter(
-            foreign_pre_chain=shared,
+            foreign_pre_chain=[*shared, name_event],
             processors=[
                 structlog.stdlib.ProcessorFormatter.remove_processors_meta,
                 structlog.processors.JSONRenderer(),
             ],
-        )
+        ),
     )
     root = logging.getLogger()
     root.handlers[:] = [handler]

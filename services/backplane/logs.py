@@ -1,7 +1,8 @@
 """Sets structlog up: JSON lines in production, colours on a terminal.
 
 One canonical line per request and per RPC, at its end. Events are constants (`neuron.attached`),
-facts are keys. Prompts, outputs and keys are never logged, so no traceback has local variables.
+facts are keys. Prompts, outputs and keys are never logged, so exceptions are told by their type and
+their frames alone (`tracebacks`).
 Writing a line neither blocks nor raises (`log_stream`).
 """
 
@@ -13,14 +14,18 @@ from typing import Final, Literal, TextIO
 
 import msgspec
 import structlog
-from structlog.tracebacks import ExceptionDictTransformer
 
 from services.backplane.excerpt import excerpt
 from services.backplane.log_stream import unblock_standard_error
+from services.backplane.tracebacks import describe, write_unforeseen
 
 # What a line quotes of others' texts; in bytes of UTF-8, for each of its fields.
 _MOST_FIELD_BYTES: Final = 4_000
 _ENCODER = msgspec.json.Encoder(enc_hook=str)
+
+
+# A structlog processor: an event's exception as text.
+EXCEPTIONS: Final = structlog.processors.ExceptionRenderer(lambda exc_info: describe(exc_info[1]))
 
 
 class LogSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -44,6 +49,7 @@ def configure(settings: LogSettings, *, service: str, stream: TextIO | None = No
         stream: where lines go; standard error by default.
     """
     unblock_standard_error()
+    write_unforeseen()
     out = stream or sys.stderr
     console = settings.format == "console" or (settings.format == "auto" and out.isatty())
     level = logging.getLevelNamesMapping()[settings.level.upper()]
@@ -54,20 +60,20 @@ def configure(settings: LogSettings, *, service: str, stream: TextIO | None = No
         _shorten,
     ]
     last: list[structlog.typing.Processor] = (
-        [structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)]
+        [structlog.dev.ConsoleRenderer(exception_formatter=_write_exception)]
         if console
         else [
-            structlog.processors.ExceptionRenderer(ExceptionDictTransformer(show_locals=False)),
+            EXCEPTIONS,
             structlog.processors.JSONRenderer(serializer=_dump),
         ]
     )
     # what libraries say through `logging` is told in the same form
-    handler = logging.StreamHandler(out)
-    handler.setFormatter(
+    handler = library_handler(
+        logging.StreamHandler(out),
         structlog.stdlib.ProcessorFormatter(
-            foreign_pre_chain=[*shared, _name_event],
+            foreign_pre_chain=[*shared, name_event],
             processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *last],
-        )
+        ),
     )
     logging.basicConfig(handlers=[handler], level=max(level, logging.WARNING), force=True)
     structlog.configure(
@@ -81,7 +87,29 @@ def configure(settings: LogSettings, *, service: str, stream: TextIO | None = No
     structlog.contextvars.bind_contextvars(service=service)
 
 
-def _name_event(
+def library_handler(handler: logging.Handler, formatter: logging.Formatter) -> logging.Handler:
+    """Has a handler write what libraries say in our form, and without what exceptions say."""
+    handler.addFilter(_quote_no_exception)
+    handler.setFormatter(formatter)
+    return handler
+
+
+def _quote_no_exception(record: logging.LogRecord) -> bool:
+    """A filter of `logging`: where a sentence quotes an exception, its type stands for that.
+
+    What asyncio says of a task or a callback ends before it quotes them, with their arguments.
+    """
+    if isinstance(record.args, tuple):
+        record.args = tuple(
+            type(each).__name__ if isinstance(each, BaseException) else each for each in record.args
+        )
+    if record.name == "asyncio" and record.exc_info:
+        record.msg = record.getMessage().partition("\n")[0].partition("(")[0]
+        record.args = ()
+    return True
+
+
+def name_event(
     logger: object, method: str, event: structlog.typing.EventDict
 ) -> structlog.typing.EventDict:
     """A structlog processor: a library's sentence is a fact of the event `library.said`."""
@@ -101,6 +129,10 @@ def _shorten(
         if isinstance(value, str):
             event[key] = excerpt(value, _MOST_FIELD_BYTES)
     return event
+
+
+def _write_exception(out: TextIO, info: structlog.typing.ExcInfo) -> None:
+    out.write(f"\n{describe(info[1])}")
 
 
 def _dump(event: object, **_: object) -> str:

@@ -6,14 +6,15 @@ import difflib
 import os
 import sys
 from collections.abc import Mapping
-from typing import Annotated, Final
+from typing import Annotated, Final, NoReturn
 
 import typer
 
 from services import __version__
 from services.backplane.logs import LogSettings, configure
-from services.backplane.process.lifecycle import EX_UNAVAILABLE
+from services.backplane.process.lifecycle import EX_SOFTWARE, EX_UNAVAILABLE
 from services.backplane.settings import COMMAND_VARIABLES, PREFIX
+from services.backplane.tracebacks import describe
 from services.cli.commands import (
     bench,
     chat,
@@ -136,10 +137,17 @@ def main() -> None:
         package = (error.name or "").partition(".")[0]
         extra = next((name for name, packages in _EXTRAS.items() if package in packages), None)
         if extra is None:
-            raise
+            _end_of(error)
         hint = _HINTS.get(extra, "")
         complain(f"{package} is not installed here: pip install 'cortex-fleet[{extra}]'{hint}")
         sys.exit(EX_UNAVAILABLE)
+    except Exception as error:  # noqa: BLE001 - what it says may be a key, a prompt or an answer
+        _end_of(error)
+
+
+def _end_of(error: Exception) -> NoReturn:
+    complain(f"this is a mistake of ours; please report it with what is below\n{describe(error)}")
+    sys.exit(EX_SOFTWARE)
 
 
 if __name__ == "__main__":

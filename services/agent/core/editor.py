@@ -198,7 +198,7 @@ class Terminal:
             try:
                 await step()
             except EditorError as error:
-                log.warning("terminal not ended", terminal_id=self.id, reason=str(error))
+                log.warning("terminal not ended", terminal_id=self.id, exc_info=error)
 
 
 async def answered(question: Awaitable[_Answer], seconds: float | None) -> _Answer:

@@ -133,7 +133,7 @@ class Endpoints:
             async with timeout(_LISTING_SECONDS):
                 models = await self._endpoints[name].models()
         except (EndpointError, TimeoutError) as error:
-            log.warning("models not listed", endpoint=name, reason=str(error) or "timed out")
+            log.warning("models not listed", endpoint=name, exc_info=error)
         # A failure is remembered too, shortly: every round asks, and must not wait each time.
         fresh = _FRESH_SECONDS if models else _LISTING_SECONDS
         self._listed[name] = (self._clock() - _FRESH_SECONDS + fresh, models)

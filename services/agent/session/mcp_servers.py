@@ -149,8 +149,8 @@ class McpServers:
                 log.info("mcp server disconnected", server=server.name)
         except TimeoutError:
             log.warning("mcp server did not connect in time", server=server.name)
-        except Exception as error:  # noqa: BLE001 - a server's failure is only its own
-            log.warning("mcp server failed", server=server.name, reason=repr(error))
+        except Exception as error:  # a server's failure is only its own
+            log.warning("mcp server failed", server=server.name, exc_info=error)
         finally:
             self._tools.pop(server.name, None)
             settled.set()

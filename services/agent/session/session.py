@@ -157,8 +157,7 @@ class AgentSession:
             async with timeout(SAVE_SECONDS):
                 await self._store.save(self.record)
         except (SessionStoreError, TimeoutError) as error:
-            reason = str(error) or "timed out"
-            log.warning("session not saved", session_id=self.record.session_id, reason=reason)
+            log.warning("session not saved", session_id=self.record.session_id, exc_info=error)
             return False
         return True
 

@@ -89,7 +89,8 @@ class Prompting:
         except (EndpointError, UnknownModelError) as error:
             if isinstance(error, EndpointError) and error.status in _REFUSALS:
                 _mark_refused(session.record.history, user)
-            log.warning("prompt failed", reason=str(error))
+            status = error.status if isinstance(error, EndpointError) else None
+            log.warning("prompt failed", status=status, exc_info=error)
             raise acp.RequestError(-32603, str(error), {"details": str(error)}) from error
         finally:
             await session.save()

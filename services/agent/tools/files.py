@@ -32,7 +32,7 @@ async def read_text(path: Path, context: ToolContext, *, permitted: Path | None 
             return await context.editor.read(path)
         except EditorError as error:
             refusal = f" ({error})"
-            log.warning("read locally instead", path=str(path), reason=str(error))
+            log.warning("read locally instead", path=str(path), exc_info=error)
     try:
         return await asyncio.to_thread(_read_locally, permitted or path)
     except ToolError as error:

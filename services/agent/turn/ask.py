@@ -83,7 +83,7 @@ class Asking:
 
     async def _withdraw(self, error: EndpointError) -> None:
         """Ends the cards of a cut answer, which is asked for again."""
-        log.warning("answer cut, asked again", reason=str(error))
+        log.warning("answer cut, asked again", exc_info=error)
         for call in self.reply.turn().calls:
             await self._session.editor.update(acp.update_tool_call(call.id, status="failed"))
         self._notice = f"({error}: asked again)\n\n"
@@ -171,7 +171,7 @@ class Asking:
             return self._compact(int(now * _SHRINK), 0)
         if error.is_tools_refused and settings.tool_calls == "auto" and not self._is_text:
             self._session.text_only.add(self._selection.selector)
-            log.warning("tools asked for in text", endpoint=settings.name, reason=str(error))
+            log.warning("tools asked for in text", endpoint=settings.name, status=error.status)
             self._notice = f"({error}: tools are described in the text instead)\n\n"
             return True
         return False

@@ -62,7 +62,8 @@ class Dispatcher:
 
     async def run(self, call: ToolCall, tools: Mapping[str, Tool]) -> ToolResult:
         """Runs a call and returns its result; only cancellation is raised."""
-        log.info("dispatch tool", tool=call.name, tool_call_id=call.id)
+        known = call.name if call.name in tools else "unknown"  # any other is the model's words
+        log.info("dispatch tool", tool=known, tool_call_id=call.id)
         is_error = True
         try:
             outcome = await self._outcome(call, tools)

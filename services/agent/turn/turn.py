@@ -119,7 +119,8 @@ class PromptTurn:
         await self._report(selection, finished.usage)
         for call, result in zip(answer.calls, results, strict=True):
             if self._repeats.add(call, result, by_name):
-                log.warning("stopped in a loop", tool=call.name, times=MOST)
+                known = call.name if call.name in by_name else "unknown"
+                log.warning("stopped in a loop", tool=known, times=MOST)
                 name = call.name or "an unreadable call"
                 await self._say(
                     f"Stopped: the model made the same failing call `{name}` {MOST} times."

@@ -1,7 +1,7 @@
 """Exceptions that nobody foresaw.
 
 In a loop that serves many, such an exception ends the one request that it came from: it is logged
-once, with its traceback, and counted, and the loop goes on. A loop that ends all the same takes its
+once, by type and frames, and counted, and the loop goes on. A loop that ends all the same takes its
 process with it, for a process that is alive and does nothing helps nobody.
 """
 
@@ -57,7 +57,7 @@ class Faults:
         return FleetError(Reason.INTERNAL, "The service failed; its log says why.")
 
     def note_remote(self, place: str, trace: str, **facts: object) -> None:
-        """Logs and counts an exception of a process of ours, with its traceback as text."""
+        """Logs and counts an exception of a process of ours, as `tracebacks.describe` has it."""
         self._seen.labels(place).inc()
         log.error("fault.contained", place=place, **({"trace": trace} if trace else {}), **facts)
 
@@ -87,7 +87,7 @@ class Faults:
             # The arguments of the callback, which hold user data, stand behind the bracket.
             said = str(context.get("message", "")).partition("(")[0]
             error = context.get("exception") or RuntimeError(said)
-            self.note("event-loop", error)
+            self.note("event-loop", error, detail=said)
 
         before = loop.get_exception_handler()
         loop.set_exception_handler(on_error)
@@ -108,15 +108,14 @@ class Faults:
         """
 
         def on_end(ended: asyncio.Task[None]) -> None:
-            error: BaseException | None
             # A cancellation that nobody asked for is an end by itself too.
             if ended.cancelled():
-                error = None if ended.cancelling() else RuntimeError(f"{name} was cancelled")
+                is_asked, how, error = ended.cancelling() > 0, "cancelled", None
             else:
-                end = None if may_end else RuntimeError(f"{name} has ended by itself")
-                error = ended.exception() or end
-            if error is not None:
-                self.note(name, error)
+                error = ended.exception()
+                is_asked, how = may_end and error is None, "failed" if error else "returned"
+            if not is_asked:
+                self.note(name, error or RuntimeError(how), end=how)
                 self.broken.set()
 
         task = asyncio.create_task(work, name=name)

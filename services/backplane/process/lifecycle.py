@@ -19,6 +19,7 @@ import structlog
 
 from services.backplane.address import BadAddressError, PortTakenError
 from services.backplane.log_stream import unblock_standard_error
+from services.backplane.logs import LogSettings, configure
 from services.backplane.process.parent_death import die_with_parent
 from services.backplane.settings import SettingsError
 
@@ -87,6 +88,8 @@ def run(
     Returns: the exit code.
     """
     unblock_standard_error()
+    if not structlog.is_configured():  # its own form would quote whatever is at hand
+        configure(LogSettings(), service="cortex")
     _ignore_hangups()
     if os.environ.get(DIE_WITH_PARENT):
         die_with_parent()
@@ -111,7 +114,7 @@ async def _guarded(main: Callable[[Shutdown], Awaitable[int]]) -> int:
             os._exit(128 + number)
         shutdown.request(number.name)
 
-    loop.set_exception_handler(_tell_defect)
+    loop.set_exception_handler(tell_defect)
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, on_signal, number)
     loop.add_signal_handler(signal.SIGHUP, _reload_all)
@@ -139,7 +142,10 @@ def _reload_all() -> None:
             log.exception("reload.crashed")
 
 
-def _tell_defect(_: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-    """Logs what nobody caught; without the arguments of the callback, which hold user data."""
+def tell_defect(_: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """An event loop's exception handler: logs what nobody caught.
+
+    Without the arguments of the callback, which hold user data.
+    """
     said = str(context.get("message", "")).partition("(")[0]
     log.error("loop.defect", detail=said, exc_info=context.get("exception"))

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import enum
-import traceback
 from typing import Final
 
 from services.backplane.errors import FleetError, Reason
+from services.backplane.tracebacks import describe
 from services.neuron.engine_api.task import Value
 
 _LONGEST_TRACE: Final = 8_000
@@ -104,8 +104,8 @@ def crashed(task_id: int, error: BaseException) -> Failed:
 
 
 def trace(error: BaseException) -> str:
-    """A traceback as text, without local variables, which may hold prompts and outputs."""
-    return "".join(traceback.format_exception(error))[-_LONGEST_TRACE:]
+    """An exception as text for a frame: types and frames alone, the end of it where it is long."""
+    return describe(error)[-_LONGEST_TRACE:]
 
 
 def failed(task_id: int, error: FleetError) -> Failed:

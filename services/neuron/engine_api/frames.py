@@ -172,7 +172,7 @@ class Crashed(Value, frozen=True, tag="crashed"):
 
     Attributes:
         place: where it was contained; a constant.
-        trace: the traceback, without local variables.
+        trace: types and frames of it.
     """
 
     place: str

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from cortex.v1 import conversation_pb2 as conversation
 from services.backplane.errors import FleetError
 from services.backplane.process.parent_death import die_with_parent
+from services.backplane.tracebacks import write_unforeseen
 from services.neuron.chat.json_values import well_formed
 from services.neuron.chat.template import ChatTemplate, TemplateOverrunError
 from services.neuron.engine_api.events import trace
@@ -41,6 +42,7 @@ def main() -> None:
     parser.add_argument("--memory-bytes", required=True, type=int)
     arguments = parser.parse_args()
     die_with_parent(signal.SIGKILL)
+    write_unforeseen()
     # Only the daemon decides when it ends; the terminal's Ctrl-C goes to the whole group.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)

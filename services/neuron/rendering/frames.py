@@ -79,7 +79,7 @@ class Overrun(Value, frozen=True, tag="overrun"):
 
 
 class Broken(Value, frozen=True, tag="broken"):
-    """An exception that nobody foresaw, its traceback without local variables."""
+    """An exception that nobody foresaw, told by types and frames."""
 
     trace: str
 

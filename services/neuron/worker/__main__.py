@@ -11,6 +11,7 @@ import sys
 from typing import Final
 
 from services.backplane.process.parent_death import die_with_parent
+from services.backplane.tracebacks import write_unforeseen
 from services.neuron.engine_api.model import EnginePoisoned
 from services.neuron.engines import EngineUnavailableError, create_engine
 from services.neuron.worker.link import DaemonLink
@@ -33,6 +34,7 @@ def main() -> int:
     parser.add_argument("--fd", required=True, type=int)
     arguments = parser.parse_args()
     die_with_parent(signal.SIGKILL)  # so that no device stays taken
+    write_unforeseen()
     faulthandler.enable()
     faulthandler.register(signal.SIGUSR1)
     # The terminal's Ctrl-C goes to the whole group; only the daemon decides when a worker ends.

@@ -5,14 +5,15 @@ from __future__ import annotations
 import os
 import queue
 import socket
+import sys
 import threading
-import traceback
 from collections.abc import Callable
 from typing import Final
 
 import msgspec
 
 from services.backplane.process.lifecycle import EX_SOFTWARE
+from services.backplane.tracebacks import describe
 from services.neuron.engine_api.frames import (
     COMMANDS,
     HEADER,
@@ -34,7 +35,7 @@ class DaemonLink:
     daemon reads again.
 
     Attributes:
-        fault: what was wrong with the daemon's frames, or None.
+        fault: why no more frames are read, in words, or None.
     """
 
     def __init__(self, daemon: socket.socket) -> None:
@@ -84,8 +85,8 @@ class DaemonLink:
             except OSError:
                 self._is_broken.set()
                 return
-            except BaseException:  # noqa: BLE001 - a worker that cannot answer is of no use
-                traceback.print_exc()
+            except BaseException as error:  # noqa: BLE001 - a worker that cannot answer is useless
+                sys.stderr.write(f"{describe(error)}\n")
                 os._exit(EX_SOFTWARE)
             if None in reports:
                 return
@@ -95,6 +96,9 @@ class DaemonLink:
             self._receive(on_command)
         except (msgspec.MsgspecError, ValueError) as error:
             self.fault = f"The daemon sent what is no frame: {error}"
+        except BaseException as error:  # noqa: BLE001 - the process ends of it, and has to say why
+            sys.stderr.write(f"{describe(error)}\n")
+            self.fault = "The thread that reads has failed."
         finally:
             on_closed()
 

@@ -25,7 +25,9 @@ from tests.integration.gateway.fleet import Fleet, chat_body
     ],
     ids=["key", "body", "dispatch", "answer", "stream"],
 )
-async def test_a_crash_tells_no_key_prompt_or_output(fleet: Fleet, owner, name, form, monkeypatch):
+async def test_a_crash_tells_no_key_prompt_or_output(
+    fleet: Fleet, owner, name, form, monkeypatch, capfd
+):
     await fleet.add_neuron("n1", Script([text(OUTPUT)]))
     monkeypatch.setattr(owner, name, crash)
     body = chat_body(messages=[{"role": "user", "content": PROMPT}], stream=owner is ChatProjector)
@@ -34,4 +36,4 @@ async def test_a_crash_tells_no_key_prompt_or_output(fleet: Fleet, owner, name, 
     with logged(form, "gateway") as log:
         await fleet.client.post("/v1/chat/completions", json=body, headers=headers)
 
-    assert_crash_tells_nothing(log.getvalue())
+    assert_crash_tells_nothing(log.getvalue() + "".join(capfd.readouterr()))

@@ -13,7 +13,7 @@ from tests.doubles.registry_stand_ins import document, running_fleet
 
 
 @pytest.mark.parametrize("form", ["json", "console"])
-async def test_a_crash_tells_nothing_of_the_call(tmp_path, form, monkeypatch):
+async def test_a_crash_tells_nothing_of_the_call(tmp_path, form, monkeypatch, capfd):
     monkeypatch.setattr(ControlPlane, "ensure", crash)
     request = registry_service_pb2.EnsureModelRequest(model=PROMPT, principal=KEY)
 
@@ -25,4 +25,4 @@ async def test_a_crash_tells_nothing_of_the_call(tmp_path, form, monkeypatch):
                 pass
         await channel.close()
 
-    assert_crash_tells_nothing(log.getvalue())
+    assert_crash_tells_nothing(log.getvalue() + "".join(capfd.readouterr()))

@@ -1,3 +1,5 @@
+import asyncio
+import gc
 import io
 import json
 import logging
@@ -6,6 +8,7 @@ import pytest
 import structlog
 
 from services.backplane.logs import LogSettings, configure
+from tests.doubles.planted import BODY, assert_crash_tells_nothing, crash
 
 
 def test_a_line_is_json_with_service_level_and_facts():
@@ -42,7 +45,8 @@ def test_an_exception_is_part_of_the_line():
     except ValueError:
         structlog.get_logger().exception("rpc.crashed")
 
-    assert "boom" == json.loads(out.getvalue())["exception"][0]["exc_value"]
+    told = json.loads(out.getvalue())["exception"]
+    assert told.endswith("in test_an_exception_is_part_of_the_line\nValueError")
 
 
 @pytest.mark.parametrize("format_", ["json", "console"])
@@ -92,4 +96,26 @@ def test_what_a_library_says_is_a_line_like_all_others(format_):
             line["level"],
             line["service"],
         )
-        assert "boom" == line["exception"][0]["exc_value"]
+        assert line["exception"].endswith("\nValueError")
+
+
+def test_a_library_that_quotes_an_exception_is_told_by_its_type():
+    out = io.StringIO()
+    configure(LogSettings(format="json"), service="x", stream=out)
+
+    logging.getLogger("lib").error("%s: it failed: %s", "task 1", ValueError(BODY))
+
+    assert "task 1: it failed: ValueError" == json.loads(out.getvalue())["detail"]
+
+
+async def test_what_asyncio_says_of_a_task_quotes_none_of_it():
+    out = io.StringIO()
+    configure(LogSettings(format="json"), service="x", stream=out)
+
+    task = asyncio.create_task(asyncio.to_thread(crash))
+    await asyncio.sleep(0.05)
+    del task  # nobody has asked for its end
+    gc.collect()
+
+    assert_crash_tells_nothing(out.getvalue())
+    assert "Task exception was never retrieved" == json.loads(out.getvalue())["detail"]

@@ -6,6 +6,7 @@ from typer.testing import CliRunner
 
 from services import __version__
 from services.cli import __main__ as command_line
+from tests.doubles.planted import KEY, PROMPT, assert_crash_tells_nothing
 
 
 def test_the_version_is_printed():
@@ -57,3 +58,23 @@ def test_a_mistyped_variable_of_a_command_is_named(capsys):
 
     (line,) = capsys.readouterr().err.splitlines()
     assert "cortex: CORTEX_REGISTRY_ADRESS is not read; CORTEX_REGISTRY_ADDRESS is" == line
+
+
+def test_a_crash_of_a_command_tells_no_key_or_prompt():
+    program = (
+        "from services.cli.sse import GatewayClient; from tests.doubles.planted import crash;"
+        "GatewayClient.chat = crash;"
+        "from services.cli.__main__ import main; main()"
+    )
+
+    done = subprocess.run(
+        [sys.executable, "-c", program, "chat", PROMPT, "--model", "m", "--api-key", KEY],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+    assert_crash_tells_nothing(done.stdout + done.stderr)
+    assert "a mistake of ours" in done.stderr
+    assert 70 == done.returncode

@@ -70,7 +70,7 @@ class Bash(BuiltinTool[BashArguments]):
                 command = ["sh", "-c", arguments.command]
                 terminal = await context.editor.open_terminal(command, cwd, context.output_bytes)
             except EditorRefusedError as error:
-                log.warning("no terminal, run locally instead", reason=str(error))
+                log.warning("no terminal, run locally instead", exc_info=error)
             except EditorError as error:  # it may have started: do not run it twice
                 raise ToolError(f"the editor opened no terminal: {error}") from error
             else:
@@ -138,7 +138,7 @@ async def _released(terminal: Terminal) -> None:
     try:
         await terminal.release()
     except EditorError as error:
-        log.warning("terminal not released", terminal_id=terminal.id, reason=str(error))
+        log.warning("terminal not released", terminal_id=terminal.id, exc_info=error)
 
 
 async def _locally(command: str, cwd: Path, seconds: float, context: ToolContext) -> ToolOutcome:
