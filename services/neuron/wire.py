@@ -145,7 +145,7 @@ async def serving(
         labels=settings.labels,
         version=services.__version__,
         engines=engines,
-        features=["session"],
+        features=["session", "resume"],
     )
     daemon, board = _build(
         settings,

@@ -77,6 +77,7 @@ class ScriptedNeuron(neuron_grpc.NeuronServiceServicer):
 
     def __init__(self, name: str, models: Sequence[str] = ("tiny",)) -> None:
         self.name = name
+        self.resumes = True  # goes on behind tokens of others, and tells its own
         self.models = list(models)
         self.state = model_pb2.INSTANCE_STATE_READY
         self.reports = 0
@@ -119,6 +120,7 @@ class ScriptedNeuron(neuron_grpc.NeuronServiceServicer):
         made.identity.name = self.name
         made.identity.incarnation_id = "1"
         made.identity.address = self.address
+        made.identity.features.extend(["session", "resume"] if self.resumes else ["session"])
         made.report.sequence = self.reports
         made.report.draining = draining
         for model in self.models:
@@ -169,11 +171,14 @@ class ScriptedNeuron(neuron_grpc.NeuronServiceServicer):
         if script.refuse is not None:
             raise script.refuse
         started = generation.GenerationStarted(
-            instance_id=request.instance_id, prompt_tokens=7, cached_prompt_tokens=3
+            instance_id=request.instance_id,
+            prompt_tokens=7,
+            cached_prompt_tokens=3,
+            fingerprint="f1",
         )
         yield Event(started=started)
-        tokens = 0
-        for index, event in enumerate(script.events):
+        tokens = len(request.resume_from.ids)
+        for index, event in list(enumerate(script.events))[tokens:]:
             self._maybe_fail(script, index)
             if script.die_after == index:
                 await self._die()
@@ -302,6 +307,8 @@ class _Session:
             self._batch.text_sequence_ids.append(sequence_id)
             self._batch.texts.append(event.text.text)
             self._batch.text_token_counts.append(len(event.text.token_ids))
+            if self._owner.resumes:
+                self._batch.text_token_ids.extend(event.text.token_ids)
         else:
             self._move_texts(sequence_id)
             self._batch.events.add(sequence_id=sequence_id, event=event)
@@ -327,6 +334,7 @@ class _Session:
         del self._batch.text_sequence_ids[:]
         del self._batch.texts[:]
         del self._batch.text_token_counts[:]
+        del self._batch.text_token_ids[:]
         for other, piece, tokens in columns:
             if other == sequence_id:
                 self._batch.events.add(sequence_id=other, event=text(piece, tokens))
@@ -334,3 +342,5 @@ class _Session:
                 self._batch.text_sequence_ids.append(other)
                 self._batch.texts.append(piece)
                 self._batch.text_token_counts.append(tokens)
+                if self._owner.resumes:
+                    self._batch.text_token_ids.extend(range(tokens))

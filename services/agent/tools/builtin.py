@@ -13,7 +13,6 @@ from services.agent.tools.shell.bash import Bash
 from services.agent.tools.shell.bash_output import BashKill, BashOutput
 from services.agent.tools.tool import Tool
 from services.agent.tools.update_plan import UpdatePlan
-from services.agent.tools.web.web_fetch import WebFetch
 from services.agent.tools.write_file import WriteFile
 
 
@@ -36,7 +35,6 @@ def builtin_tools() -> tuple[Tool, ...]:
         Bash(),
         BashOutput(),
         BashKill(),
-        WebFetch(),
         UpdatePlan(),
         ExitPlanMode(),
     )

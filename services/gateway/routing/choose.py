@@ -48,6 +48,7 @@ class InstanceCandidate:
         report: incarnation of the neuron and number of its last report; equal values: no news.
         max_context_tokens: most tokens of prompt and answer together; 0: not known.
         places: most requests that it runs side by side; 0: not known.
+        resumes: its neuron can go on behind tokens that another one has made.
     """
 
     instance_id: str
@@ -59,6 +60,7 @@ class InstanceCandidate:
     report: tuple[str, int] = ("", 0)
     max_context_tokens: int = 0
     places: int = 0
+    resumes: bool = False
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

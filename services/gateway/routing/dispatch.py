@@ -26,10 +26,16 @@ Result = TypeVar("Result")
 
 
 class _RestartableSink(PlacementSink, Protocol):
-    """What `Dispatch` asks of a request besides: may it run a second time."""
+    """What `Dispatch` asks of a request besides: may it run a second time, and from where."""
 
     @property
     def may_restart(self) -> bool: ...
+
+    @property
+    def may_go_on(self) -> bool: ...
+
+    @property
+    def made(self) -> Sequence[int]: ...
 
 
 class Dispatch:
@@ -131,7 +137,9 @@ class Dispatch:
         async def attempt(target: InstanceCandidate) -> None:
             record.attempt(target)
             request.model, request.instance_id = target.model, target.instance_id
-            ended = sink.begin()
+            goes_on = sink.may_go_on and target.resumes
+            _resume(request, sink) if goes_on else request.ClearField("resume_from")
+            ended = sink.begin(goes_on=goes_on)
             try:
                 sink.attach(self._links.to(target.address, target.neuron).start(request, sink))
                 error = await ended
@@ -169,13 +177,18 @@ class Dispatch:
             if target is None:
                 retry = retry or RetryState(self._attempts)
                 target = await self._placer.place(wanted, retry, sink)
+            if retry is not None and retry.last is not None and not _may_take(target, sink):
+                raise retry.last
+            made = len(sink.made)
             self._outstanding.take(target.instance_id)
             try:
                 return await attempt(target)
             except FleetError as error:
                 retry = retry or RetryState(self._attempts)
-                retry.note(target.instance_id, target.report, error)
-                if not sink.may_restart or not retry.may_go_on(error):
+                retry.note(
+                    target.instance_id, target.report, error, made_tokens=len(sink.made) > made
+                )
+                if not (sink.may_restart or sink.may_go_on) or not retry.may_go_on(error):
                     raise
             finally:
                 self._outstanding.give_back(target.instance_id)
@@ -186,10 +199,24 @@ class _UnarySink(PlacementSink):
     """Of a call with one answer: nobody is told what it waits for, and it may always restart."""
 
     may_restart = True
+    may_go_on = False
+    made = ()
 
     @override
     def waiting(self, step: registry.EnsureModelResponse) -> None:
         del step
+
+
+def _may_take(target: InstanceCandidate, sink: _RestartableSink) -> bool:
+    """True where a request that has failed elsewhere may be tried there."""
+    return sink.may_restart or (sink.may_go_on and target.resumes)
+
+
+def _resume(request: generation.GenerateRequest, sink: ChoiceSink) -> None:
+    """Has a request go on behind what the client was told."""
+    request.resume_from.ids[:] = sink.made
+    if sink.started_event is not None:
+        request.resume_fingerprint = sink.started_event.fingerprint
 
 
 def _first(failures: BaseExceptionGroup[BaseException]) -> BaseException:

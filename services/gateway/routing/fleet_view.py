@@ -17,6 +17,7 @@ from services.gateway.routing.choose import Availability, InstanceCandidate
 # After its restart a registry knows no neuron before that has attached again: for so long, those
 # that it knew before are kept.
 RETAINED_SECONDS: Final = 20.0
+_RESUME: Final = "resume"
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -136,6 +137,11 @@ class FleetView:
             self._resolved[name] = resolved
         return resolved
 
+    def resumes(self, neuron: str) -> bool:
+        """True if a neuron can go on behind tokens that another one has made."""
+        known = self._neurons.get(neuron)
+        return known is not None and _RESUME in known.identity.features
+
     def model_named(self, name: str) -> str | None:
         """The own name of the model behind a name or alias; None where nobody knows it."""
         try:
@@ -173,6 +179,7 @@ class FleetView:
                 report=(neuron.identity.incarnation_id, neuron.report.sequence),
                 max_context_tokens=instance.max_context_tokens,
                 places=instance.max_active_requests,
+                resumes=_RESUME in neuron.identity.features,
             )
             for neuron in self._neurons.values()
             for instance in neuron.report.instances

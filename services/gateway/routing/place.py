@@ -226,7 +226,8 @@ class Placer:
             if kind == "placed":
                 if is_cold:
                     self._metrics.cold_start(step.placed.model or wanted.name)
-                return _candidate(step.placed, wanted.name)
+                resumes = self._view.resumes(step.placed.neuron)
+                return _candidate(step.placed, wanted.name, resumes=resumes)
             is_cold = is_cold or kind in {"loading", "evicting"}
             if kind == "evicting":
                 self._metrics.evicted(step.evicting.victim_models)
@@ -269,11 +270,12 @@ def _request(wanted: WantedModel) -> registry.EnsureModelRequest:
     return request
 
 
-def _candidate(placed: registry.Placement, name: str) -> InstanceCandidate:
+def _candidate(placed: registry.Placement, name: str, *, resumes: bool) -> InstanceCandidate:
     return InstanceCandidate(
         instance_id=placed.instance_id,
         model=placed.model or name,
         neuron=placed.neuron,
         address=placed.address,
         availability=Availability.SERVING,
+        resumes=resumes,
     )

@@ -21,17 +21,25 @@ _LOST = frozenset(
 )
 
 
+# The instance was told to go, and ended what ran there.
+_TOLD_TO_GO = frozenset({Reason.INSTANCE_GONE, Reason.INSTANCE_DRAINING, Reason.SHUTTING_DOWN})
+
+
 @dataclasses.dataclass(slots=True)
 class RetryState:
     """What went wrong with one request so far.
 
     The rules of a retry:
 
-    1. Nothing that the client has seen is repeated: a stream of which a delta has been written
-       ends with its error (`ChoiceSink.may_restart`; an answer that is not streamed may restart).
+    1. Nothing that the client has seen is repeated. An answer of which all tokens are known goes on
+       behind them, on an instance whose neuron can do that (`ChoiceSink.may_go_on`). One that the
+       client has seen nothing of begins anew (`ChoiceSink.may_restart`). Else it ends with its
+       error.
     2. The error has to be one that another instance may not share: `Retry.ELSEWHERE` in the table
        of errors. A bad request fails everywhere and is not tried again.
-    3. At most `gateway.attempts` instances are tried (`may_go_on`).
+    3. At most `gateway.attempts` instances are tried (`may_go_on`). One that was told to go and
+       ended the answer after some tokens of it does not count, so that a long answer outlives any
+       number of drains.
     4. An instance that has failed is not tried again (`excluded`), unless its worker or neuron was
        lost and a later report says that it serves.
     5. Where no loaded instance is left, the model is placed anew if the last failure was the loss
@@ -48,15 +56,24 @@ class RetryState:
         default_factory=dict[str, tuple[str, int]]
     )
 
-    def note(self, instance_id: str, report: tuple[str, int], error: FleetError) -> None:
+    def note(
+        self,
+        instance_id: str,
+        report: tuple[str, int],
+        error: FleetError,
+        *,
+        made_tokens: bool = False,
+    ) -> None:
         """Records a failed attempt.
 
         Args:
             instance_id: where it failed.
             report: what was the last report of that instance then (`InstanceCandidate.report`).
             error: why it failed.
+            made_tokens: some tokens of the answer came from there, and are kept.
         """
-        self.attempts_left -= 1
+        if not (made_tokens and error.reason in _TOLD_TO_GO):
+            self.attempts_left -= 1
         self.last = error
         self._failed_at[instance_id] = report
 

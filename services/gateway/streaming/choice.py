@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import array
 import asyncio
 import time
+from collections.abc import Sequence
 
 from typing_extensions import override
 
@@ -11,9 +13,11 @@ from cortex.v1 import generation_pb2 as generation
 from cortex.v1 import registry_service_pb2 as registry
 from services.backplane.errors import FleetError, Reason
 from services.gateway.streaming.placement_status import PlacementSink
-from services.gateway.transports.transport import NeuronSequence, Sink, token_count
+from services.gateway.transports.transport import NeuronSequence, Sink, token_ids
 
 _DELTAS = frozenset({"text", "reasoning", "tool_call"})
+# What comes before the first delta; the client of an answer that goes on has heard it.
+_PRELUDE = frozenset({"queued", "started", "prefill"})
 
 
 class ChoiceSink(Sink, PlacementSink):
@@ -33,21 +37,25 @@ class ChoiceSink(Sink, PlacementSink):
             before.
         first_visible_at: when the first text or tool call came, likewise.
         queue_seconds: from the start of the attempt to its admission.
+        made: ids of the tokens behind what was passed on, as far as the neurons have told them.
     """
 
     __slots__ = (
         "_attempt_began_at",
         "_credit_step",
         "_ended",
+        "_goes_on",
         "_heard",
         "_quiet_since",
         "_sequence",
         "_stirred",
+        "_told_tokens",
         "_used_tokens",
         "choice",
         "finished_event",
         "first_token_at",
         "first_visible_at",
+        "made",
         "queue_seconds",
         "started_event",
     )
@@ -61,6 +69,9 @@ class ChoiceSink(Sink, PlacementSink):
         self.queue_seconds = 0.0
         self._credit_step = max(1, window_tokens // 2)
         self._used_tokens = 0
+        self.made = array.array("I")
+        self._told_tokens = 0
+        self._goes_on = False
         self._ended: asyncio.Future[FleetError | None] | None = None
         self._sequence: NeuronSequence | None = None
         self._stirred = False
@@ -85,8 +96,21 @@ class ChoiceSink(Sink, PlacementSink):
         """True while the client has seen nothing that another attempt would repeat."""
         raise NotImplementedError
 
-    def begin(self) -> asyncio.Future[FleetError | None]:
-        """Prepares for an attempt. The future's result is its end: None, or the error."""
+    @property
+    def may_go_on(self) -> bool:
+        """True where another instance can go on behind what was passed on: all tokens are known."""
+        return bool(self.made) and len(self.made) == self._told_tokens
+
+    def begin(self, *, goes_on: bool = False) -> asyncio.Future[FleetError | None]:
+        """Prepares for an attempt. The future's result is its end: None, or the error.
+
+        Args:
+            goes_on: it goes on behind the tokens of the last one, instead of from the beginning.
+        """
+        self._goes_on = goes_on
+        if not goes_on:
+            self.made = array.array("I")
+            self._told_tokens = 0
         self._ended = asyncio.get_running_loop().create_future()
         self._attempt_began_at = self._quiet_since = time.monotonic()
         self._heard = False
@@ -137,7 +161,7 @@ class ChoiceSink(Sink, PlacementSink):
     # The transport's side.
 
     @override
-    def text(self, text: str, tokens: int) -> None:
+    def text(self, text: str, tokens: int, token_ids: Sequence[int] = ()) -> None:
         raise NotImplementedError
 
     @override
@@ -147,7 +171,12 @@ class ChoiceSink(Sink, PlacementSink):
         self._heard = True
         if kind in _DELTAS:
             self._note_delta(visible=kind != "reasoning")
-            self._used_tokens += token_count(event)
+            tokens = token_ids(event)
+            self._used_tokens += len(tokens)
+            self._told_tokens += len(tokens)
+            self.made.extend(tokens)
+        elif self._goes_on and kind in _PRELUDE:
+            return
         elif kind == "started":
             self.started_event = event.started
             self.queue_seconds = time.monotonic() - self._attempt_began_at

@@ -47,14 +47,17 @@ class CollectSink(ChoiceSink):
         return True
 
     @override
-    def begin(self) -> asyncio.Future[FleetError | None]:
-        """Drops what an earlier attempt has brought."""
-        self._reset()
-        return super().begin()
+    def begin(self, *, goes_on: bool = False) -> asyncio.Future[FleetError | None]:
+        """Drops what an earlier attempt has brought, unless this one goes on behind it."""
+        if not goes_on:
+            self._reset()
+        return super().begin(goes_on=goes_on)
 
     @override
-    def text(self, text: str, tokens: int) -> None:
+    def text(self, text: str, tokens: int, token_ids: Sequence[int] = ()) -> None:
         self._stirred = self._heard = True
+        self._told_tokens += tokens
+        self.made.extend(token_ids)
         if not self.first_visible_at:
             self._note_delta(visible=True)
         self._used_tokens += tokens

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 
 from typing_extensions import override
 
@@ -40,8 +41,10 @@ class StreamSink(ChoiceSink):
         self._stream.waiting(step)
 
     @override
-    def text(self, text: str, tokens: int) -> None:
+    def text(self, text: str, tokens: int, token_ids: Sequence[int] = ()) -> None:
         self._stirred = self._heard = True
+        self._told_tokens += tokens
+        self.made.extend(token_ids)
         if not self.first_visible_at:
             self._note_delta(visible=True)
         self._texts.append(text)

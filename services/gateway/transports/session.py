@@ -259,14 +259,17 @@ class _SessionStream(CallSink):
                     sink.event(item.event)
                 except Exception as error:  # noqa: BLE001 - likewise
                     self._give_up(item.sequence_id, sink, error)
+        token_ids = list(batch.text_token_ids)
+        behind = 0
         for sequence_id, text, tokens in zip(
             batch.text_sequence_ids, batch.texts, batch.text_token_counts, strict=True
         ):
+            before, behind = behind, behind + tokens
             sink = sinks.get(sequence_id)
             if sink is not None:
                 touched[sequence_id] = sink
                 try:
-                    sink.text(text, tokens)
+                    sink.text(text, tokens, token_ids[before:behind])
                 except Exception as error:  # noqa: BLE001 - likewise
                     self._give_up(sequence_id, sink, error)
 
@@ -311,5 +314,8 @@ class _SessionStream(CallSink):
 
 
 def _is_even(batch: neuron.SessionResponse) -> bool:
-    """True where each text of a batch has its sequence and its number of tokens."""
-    return len(batch.text_sequence_ids) == len(batch.texts) == len(batch.text_token_counts)
+    """True where each text of a batch has its sequence, its number of tokens, and these tokens."""
+    counts = batch.text_token_counts
+    if not len(batch.text_sequence_ids) == len(batch.texts) == len(counts):
+        return False
+    return not batch.text_token_ids or len(batch.text_token_ids) == sum(counts)

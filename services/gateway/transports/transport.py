@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Protocol
 
 from cortex.v1 import generation_pb2 as generation
@@ -18,8 +19,15 @@ class Sink(Protocol):
 
     __slots__ = ()
 
-    def text(self, text: str, tokens: int) -> None:
-        """Plain text without log probabilities, and how many tokens it is made of."""
+    def text(self, text: str, tokens: int, token_ids: Sequence[int] = ()) -> None:
+        """Plain text without log probabilities.
+
+        Args:
+            text: the text.
+            tokens: how many tokens it is made of.
+            token_ids: these tokens; empty where the neuron does not tell them, or where they may
+                come apart from what was told with them.
+        """
         ...
 
     def event(self, event: generation.GenerateResponse) -> None:
@@ -70,13 +78,18 @@ class NeuronTransport(Protocol):
         ...
 
 
-def token_count(event: generation.GenerateResponse) -> int:
-    """How many tokens an event carries, which is how much of the credit it uses up."""
+def token_ids(event: generation.GenerateResponse) -> Sequence[int]:
+    """The tokens that an event carries, none for what is no delta."""
     kind = event.WhichOneof("event")
     if kind == "text":
-        return len(event.text.token_ids)
+        return event.text.token_ids
     if kind == "reasoning":
-        return len(event.reasoning.token_ids)
+        return event.reasoning.token_ids
     if kind == "tool_call":
-        return len(event.tool_call.token_ids)
-    return 0
+        return event.tool_call.token_ids
+    return ()
+
+
+def token_count(event: generation.GenerateResponse) -> int:
+    """How many tokens an event carries, which is how much of the credit it uses up."""
+    return len(token_ids(event))

@@ -30,11 +30,15 @@ class EndReason(enum.Enum):
 
 
 class Started(Value, frozen=True, tag="started", array_like=True):
-    """The task was admitted and its prompt measured."""
+    """The task was admitted and its prompt measured.
+
+    `resumed_texts` has the text that came with each resumed token, where `Task.tells_resumed`.
+    """
 
     task_id: int
     prompt_tokens: int
     cached_tokens: int
+    resumed_texts: tuple[str, ...] = ()
 
 
 class Queued(Value, frozen=True, tag="queued", array_like=True):

@@ -121,6 +121,7 @@ class Task(Value, frozen=True):
         top_logprobs: None for no logprobs; 0 for the chosen token's alone.
         echo_prompt_logprobs: report the prompt's own logprobs first.
         resume_token_ids: output made before, to go on behind; not sent again.
+        tells_resumed: `Started` has the text of each of them, for a daemon that did not see it.
         principal: who asks, for fairness.
         work_class: who goes first in the queue.
         credit_tokens: tokens that may be sent before more credit comes; None is no limit.
@@ -136,6 +137,7 @@ class Task(Value, frozen=True):
     top_logprobs: int | None = None
     echo_prompt_logprobs: bool = False
     resume_token_ids: tuple[int, ...] = ()
+    tells_resumed: bool = False
     principal: str = ""
     work_class: WorkClass = WorkClass.DEFAULT
     credit_tokens: int | None = None

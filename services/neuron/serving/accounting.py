@@ -15,11 +15,26 @@ log = structlog.get_logger()
 
 
 class Account:
-    """Measures one generation; writes its log line and metrics once, at its end."""
+    """Measures one generation; writes its log line and metrics once, at its end.
+
+    Args:
+        request_id: the gateway's.
+        model: the model's own name.
+        instance_id: where it runs.
+        metrics: where the figures go.
+        moved_tokens: tokens of the answer that another neuron has made, and counted.
+    """
 
     def __init__(
-        self, *, request_id: str, model: str, instance_id: str, metrics: NeuronMetrics
+        self,
+        *,
+        request_id: str,
+        model: str,
+        instance_id: str,
+        metrics: NeuronMetrics,
+        moved_tokens: int,
     ) -> None:
+        self._moved_tokens = moved_tokens
         self._request_id = request_id
         self._model = model
         self._instance_id = instance_id
@@ -43,8 +58,9 @@ class Account:
         metrics = self._metrics
         metrics.queued.labels(self._model).observe(event.queued_seconds)
         metrics.prefill.labels(self._model).observe(event.prefill_seconds)
-        if event.decode_seconds > 0 and completion_tokens > 1:
-            metrics.rate.labels(self._model).observe(completion_tokens / event.decode_seconds)
+        own_tokens = completion_tokens - self._moved_tokens
+        if event.decode_seconds > 0 and own_tokens > 1:
+            metrics.rate.labels(self._model).observe(own_tokens / event.decode_seconds)
 
     def close(
         self, outcome: str, usage: generation.Usage, *, error: FleetError | None, resumed: bool
@@ -54,7 +70,9 @@ class Account:
         metrics.generations.labels(self._model, outcome).inc()
         metrics.prompt_tokens.labels(self._model).inc(usage.prompt_tokens)
         metrics.cached_tokens.labels(self._model).inc(usage.cached_prompt_tokens)
-        metrics.completion_tokens.labels(self._model).inc(usage.completion_tokens)
+        metrics.completion_tokens.labels(self._model).inc(
+            usage.completion_tokens - self._moved_tokens
+        )
         log.info(
             "generation.ended",
             request_id=self._request_id,
@@ -66,5 +84,6 @@ class Account:
             cached_prompt_tokens=usage.cached_prompt_tokens,
             completion_tokens=usage.completion_tokens,
             resumed=resumed,
+            moved_tokens=self._moved_tokens,
             elapsed_ms=round((time.monotonic() - self._begun_at) * 1000, 1),
         )

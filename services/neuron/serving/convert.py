@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
 from cortex.v1 import generation_pb2 as generation
+from cortex.v1 import model_pb2 as model
 from services.backplane.errors import FleetError, Reason
 from services.backplane.protobuf_time import duration
 from services.neuron.engine_api.events import (
@@ -148,13 +149,16 @@ def queued(event: Queued) -> generation.GenerateResponse:
     return generation.GenerateResponse(queued=made)
 
 
-def started(event: Started, instance_id: str) -> generation.GenerateResponse:
-    """The request was admitted."""
+def started(
+    event: Started, instance_id: str, weights: model.StoredModel | None
+) -> generation.GenerateResponse:
+    """The request was admitted, by an instance of these files."""
     return generation.GenerateResponse(
         started=generation.GenerationStarted(
             instance_id=instance_id,
             prompt_tokens=event.prompt_tokens,
             cached_prompt_tokens=event.cached_tokens,
+            fingerprint="" if weights is None else weights.fingerprint,
         )
     )
 

@@ -76,7 +76,9 @@ class Generation(TaskListener, RunningGeneration):
             model=instance.model,
             instance_id=instance.instance_id,
             metrics=metrics,
+            moved_tokens=len(task.resume_token_ids),
         )
+        self._is_moved = bool(task.resume_token_ids)
         self.caller = task.principal or f"task {task.task_id}"
         self._link: WorkerLink | None = None
         self._is_over = False
@@ -193,6 +195,7 @@ class Generation(TaskListener, RunningGeneration):
             self._task,
             task_id=link.new_task_id(),
             resume_token_ids=tuple(self._delivery.made),
+            tells_resumed=self._started is None and self._task.tells_resumed,
             credit_tokens=None if credit is None else max(0, credit),
         )
         try:
@@ -208,7 +211,9 @@ class Generation(TaskListener, RunningGeneration):
     def _on_started(self, event: Started) -> None:
         if self._started is None:
             self._started = event
-            self._sink.event(convert.started(event, self._instance.instance_id))
+            self._delivery.replay(event.resumed_texts)
+            instance = self._instance
+            self._sink.event(convert.started(event, instance.instance_id, instance.weights))
 
     def _on_delta(self, event: Delta) -> None:
         self._account.note_output()
@@ -240,7 +245,7 @@ class Generation(TaskListener, RunningGeneration):
             stop_string=stop_string,
             usage=self._usage(),
             timings=timings,
-            resumed=self._is_resumed,
+            resumed=self._is_resumed or self._is_moved,
         )
         self._close("finished", None)
         self._sink.finished(finished)

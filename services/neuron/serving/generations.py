@@ -53,6 +53,7 @@ class Generations:
         seconds = _earliest(request, deadline_seconds)
         begun = time.monotonic()
         instance = self._instances.admit(request.model, request.instance_id)
+        _check_origin(instance, request)
         try:
             async with timeout(seconds):
                 composed = await compose(instance, request)
@@ -82,6 +83,21 @@ class Generations:
         )
         made.start(link, None if seconds is None else seconds - (time.monotonic() - begun))
         return made
+
+
+def _check_origin(instance: Instance, request: generation.GenerateRequest) -> None:
+    """Refuses tokens that other files than this instance's have made.
+
+    Raises:
+        FleetError: INSTANCE_MISMATCH.
+    """
+    wanted, weights = request.resume_fingerprint, instance.weights
+    if wanted and weights is not None and weights.fingerprint != wanted:
+        raise FleetError(
+            Reason.INSTANCE_MISMATCH,
+            f"The answer was begun by another version of {instance.model} than is loaded here.",
+            field="resume_fingerprint",
+        )
 
 
 def _most_calls(chat: conversation.Chat) -> int | None:
@@ -116,6 +132,7 @@ def _task(
         top_logprobs=convert.top_logprobs(request),
         echo_prompt_logprobs=request.echo_prompt,
         resume_token_ids=tuple(request.resume_from.ids),
+        tells_resumed=bool(request.resume_from.ids),
         principal=request.principal,
         work_class=convert.work_class(request.work_class),
         credit_tokens=credit_tokens,

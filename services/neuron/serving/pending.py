@@ -70,6 +70,7 @@ class Pending:
             text_sequence_ids=texts,
             texts=["".join(parts) for parts, _ in texts.values()],
             text_token_counts=[len(ids) for _, ids in texts.values()],
+            text_token_ids=[token_id for _, ids in texts.values() for token_id in ids],
             ends=self._ends,
         )
         self._events, self._texts, self._ends = [], {}, []

@@ -8,7 +8,7 @@ import pytest
 
 from cortex.v1 import model_pb2
 from services.backplane.errors import FleetError, Reason
-from tests.doubles.scripted_neuron import Script, text
+from tests.doubles.scripted_neuron import Script, reasoning, text
 from tests.doubles.stand_in_registry import placed
 from tests.integration.gateway.fleet import Fleet, contents
 
@@ -50,16 +50,86 @@ async def test_an_unstreamed_answer_is_begun_anew_after_any_delta(fleet: Fleet) 
     assert response.json()["choices"][0]["message"]["content"] == "Hello world"
 
 
-@pytest.mark.parametrize(
+BREAKS = pytest.mark.parametrize(
     "script",
-    [Script(fail_after=1), Script(die_after=1)],
-    ids=["engine fails", "neuron dies"],
+    [
+        Script(fail_after=1),
+        Script(die_after=1),
+        Script(fail_after=1, fail=FleetError(Reason.SHUTTING_DOWN, "Bye.")),
+    ],
+    ids=["engine fails", "neuron dies", "neuron is drained"],
 )
-async def test_a_failure_after_the_first_delta_is_an_error_frame(
-    fleet: Fleet, script: Script
+
+
+@BREAKS
+@pytest.mark.parametrize("stream", [True, False])
+async def test_an_answer_that_breaks_off_goes_on_elsewhere(
+    fleet: Fleet, script: Script, stream: bool
 ) -> None:
     await fleet.add_neuron("a", script)
     spare = await fleet.add_neuron("b")
+    fleet.gateway.services.dispatch._outstanding["b/tiny"] = 1
+
+    if stream:
+        body = await fleet.stream_text()
+        said = "".join(contents(body))
+        assert '"error"' not in body
+        assert body.count('"finish_reason":"stop"') == 1
+    else:
+        answer = (await fleet.chat()).json()
+        said = answer["choices"][0]["message"]["content"]
+        assert answer["usage"]["completion_tokens"] == 2
+
+    assert said == "Hello world"
+    assert list(spare.requests[0].resume_from.ids) == [0]
+    assert spare.requests[0].resume_fingerprint == "f1"
+
+
+async def test_a_moved_answer_begins_once_in_its_dialect(fleet: Fleet) -> None:
+    await fleet.add_neuron("a", Script([reasoning("Hm"), text("Hi")], die_after=1))
+    await fleet.add_neuron("b", Script([reasoning("Hm"), text("Hi")]))
+    fleet.gateway.services.dispatch._outstanding["b/tiny"] = 1
+
+    response = await fleet.client.post(
+        "/v1/messages",
+        json={
+            "model": "tiny",
+            "max_tokens": 5,
+            "stream": True,
+            "messages": [{"role": "user", "content": "Hi"}],
+        },
+    )
+
+    events = [line[7:] for line in response.text.splitlines() if line.startswith("event: ")]
+    assert events.count("message_start") == events.count("message_stop") == 1
+    assert events.count("content_block_start") == 2
+    assert '"thinking":"Hm"' in response.text
+    assert '"text":"Hi"' in response.text
+
+
+async def test_any_number_of_drains_is_outlived(bare: Fleet) -> None:
+    await bare.start(attempts=2)
+    words = [text(word) for word in ["One", "answer", "over", "five", "instances."]]
+    drained = FleetError(Reason.INSTANCE_GONE, "Its time was over.")
+    turns = [Script(words, fail_after=count, fail=drained) for count in range(1, 5)]
+    turns.append(Script(words))
+    for name in "abcde":
+        (await bare.add_neuron(name)).scripts = turns  # whoever comes next takes the next one
+
+    assert "".join(contents(await bare.stream_text())) == "Oneansweroverfiveinstances."
+    assert [len(neuron.requests) for neuron in bare.neurons] == [1] * 5
+
+
+@BREAKS
+@pytest.mark.parametrize("old", ["a", "b"])
+async def test_where_a_neuron_cannot_resume_it_is_an_error_frame(
+    fleet: Fleet, script: Script, old: str
+) -> None:
+    for name in ("a", "b"):
+        neuron = await fleet.add_neuron(name, script if name == "a" else Script())
+        neuron.resumes = name != old
+        await fleet.announce(neuron)
+    spare = fleet.neurons[1]
     fleet.gateway.services.dispatch._outstanding["b/tiny"] = 1
 
     body = await fleet.stream_text()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from typing import Literal
 
 import grpc
@@ -42,7 +42,7 @@ class Recorder:
         self.end: asyncio.Future[object] = asyncio.get_running_loop().create_future()
         self.news = asyncio.Event()
 
-    def text(self, text: str, tokens: int) -> None:
+    def text(self, text: str, tokens: int, token_ids: Sequence[int] = ()) -> None:
         self.heard.append((text, tokens))
         self.news.set()
 

@@ -27,6 +27,7 @@ class Answer:
 
     Attributes:
         started, first_text, ended: seconds on the monotonic clock.
+        longest_gap: seconds between two texts.
         error: of the response or of a frame in it; empty for none.
     """
 
@@ -35,10 +36,12 @@ class Answer:
     started: float = 0.0
     first_text: float = 0.0
     ended: float = 0.0
+    longest_gap: float = 0.0
     status: int = 0
     text: str = ""
     finish: str = ""
     error: str = ""
+    last_text: float = 0.0
 
     @property
     def is_whole(self) -> bool:
@@ -134,7 +137,10 @@ def _take(answer: Answer, line: str) -> None:
         answer.error = json.dumps(event["error"])
     for choice in event.get("choices", ()):
         text = choice["delta"].get("content") or ""
-        if text and not answer.text:
-            answer.first_text = time.monotonic()
+        if text:
+            now = time.monotonic()
+            answer.first_text = answer.first_text or now
+            answer.longest_gap = max(answer.longest_gap, now - (answer.last_text or now))
+            answer.last_text = now
         answer.text += text
         answer.finish = choice.get("finish_reason") or answer.finish

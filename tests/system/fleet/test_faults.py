@@ -62,7 +62,7 @@ async def test_a_killed_registry_cuts_nothing_and_rebuilds_its_picture(pair, mea
     )
 
 
-async def test_a_killed_neuron_costs_its_own_streams_alone(pair, measured):
+async def test_a_killed_neuron_costs_its_own_streams_a_pause(pair, measured):
     async with Clients(pair.url) as clients:
         first, second, _ = await two_loaded(pair, clients)
         (lost, lost_stream), (kept, kept_stream) = (
@@ -75,23 +75,20 @@ async def test_a_killed_neuron_costs_its_own_streams_alone(pair, measured):
         pair["left"].kill()
         killed = time.monotonic()
 
-        await lost_stream
-        told = time.monotonic()
-        assert lost.error, "a cut stream is told, not ended silently"
-        assert lost.expected.startswith(lost.text)
         again, placing = clients.begin(first, 30)  # where there is room, once there is
         pair["left"].start()
         started = time.monotonic()
         await seconds_until(lambda: pair.live() == {"left", "right"})
         back = time.monotonic()
-        await asyncio.gather(placing, kept_stream)
+        await asyncio.gather(placing, kept_stream, lost_stream)
 
     assert kept.is_whole, kept
     assert again.is_whole, again
+    assert lost.is_whole, lost
     measured(
-        f"neuron killed: its streams were told after {told - killed:.2f} s; it was back"
-        f" {back - started:.1f} s after its restart; its model answered"
-        f" {again.first_text - killed:.1f} s after the kill"
+        f"neuron killed: it was back {back - started:.1f} s after its restart; its model answered"
+        f" {again.first_text - killed:.1f} s after the kill; its stream paused"
+        f" {lost.longest_gap:.1f} s"
     )
 
 

@@ -53,9 +53,8 @@ class Transcript:
         self._text: list[str] = []
         self._token_ids: list[int] = []
         self._logprobs: list[TokenLogprob] = []
-        for token_id in task.resume_token_ids:
-            self._read(self._bytes_of(token_id))
-        self._text.clear()
+        self.resumed_texts = self._read_resumed(task)
+        """What came with each resumed token, where the task wants it told."""
         self._end_if_full()
 
     @property
@@ -109,6 +108,14 @@ class Transcript:
         self._token_ids.clear()
         self._logprobs.clear()
         return delta
+
+    def _read_resumed(self, task: Task) -> tuple[str, ...]:
+        texts: list[str] = []
+        for token_id in task.resume_token_ids:
+            self._read(self._bytes_of(token_id))
+            texts.append("".join(self._text))
+            self._text.clear()
+        return tuple(texts) if task.tells_resumed else ()
 
     def _bytes_of(self, token_id: int) -> bytes:
         # Reached only where ignore_eos or min_tokens goes past it: an end token is never text.

@@ -230,7 +230,8 @@ class Loop(GeneratingModel[Stream]):
         transcript = stream.transcript
         if transcript.reason is not None and not stream.is_announced:
             # Nothing was to be generated at all.
-            self._events.append(Started(stream.task.task_id, len(stream.prompt), 0))
+            texts = transcript.resumed_texts
+            self._events.append(Started(stream.task.task_id, len(stream.prompt), 0, texts))
         delta = transcript.take()
         if delta is not None:
             self._events.append(delta)

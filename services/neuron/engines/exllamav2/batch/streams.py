@@ -104,7 +104,8 @@ class Stream:
         done, total = job.prefilled_tokens, len(self.prompt)
         if not self.is_announced:
             self.is_announced = True
-            yield Started(task_id, total, min(job.reused_tokens, total))
+            reused = min(job.reused_tokens, total)
+            yield Started(task_id, total, reused, self.transcript.resumed_texts)
             if self.echo is not None:
                 yield Delta(task_id, "", (), self.echo.entries)
                 self.echo = None

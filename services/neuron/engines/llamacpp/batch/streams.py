@@ -87,7 +87,8 @@ class Stream:
     def started(self) -> Started:
         """The event that it was admitted."""
         prompt = self._prepared.prompt_tokens
-        return Started(self.task.task_id, prompt, min(self._cached, prompt))
+        texts = self.transcript.resumed_texts
+        return Started(self.task.task_id, prompt, min(self._cached, prompt), texts)
 
     @property
     def prefilled(self) -> Prefilled:

@@ -1,1 +1,0 @@
-"""Pages of the web: which may be asked for, and their text."""

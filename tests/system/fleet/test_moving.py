@@ -1,0 +1,60 @@
+"""Streams that move: whatever becomes of their neuron, the client sees one answer."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from tests.system.fleet.clients import Clients, has_text
+from tests.system.fleet.processes import until
+
+STREAMS = 16
+TOKENS = 800
+
+
+@pytest.fixture
+def pair_with_room(fleet):
+    """Two neurons that could each hold the model, which one of them does."""
+    fleet.add_registry()
+    for name in ("left", "right"):
+        fleet.add_neuron(name, settings="drain_seconds = 0.2")
+    fleet.add_gateway()
+    fleet.wait("left", "right")
+    return fleet
+
+
+def kill(fleet, name):
+    """As the kernel does when memory is short."""
+    fleet[name].kill()
+
+
+def terminate(fleet, name):
+    """As systemd does at an upgrade; its streams may run on for `drain_seconds`."""
+    assert fleet[name].end() == 0
+
+
+def drain(fleet, name):
+    """As an operator does before he opens the host."""
+    assert fleet.cli("drain", name, "--timeout", "0.2").returncode == 0
+
+
+@pytest.mark.parametrize("leave", [kill, terminate, drain])
+async def test_sixteen_streams_outlive_their_neuron(pair_with_room, measured, leave):
+    fleet = pair_with_room
+    async with Clients(fleet.url) as clients:
+        assert (await clients.stream("alpha", 1)).is_whole
+        home = until(lambda: [name for name, models in fleet.placed().items() if models])[0]
+        started = [clients.begin("alpha", TOKENS) for _ in range(STREAMS)]
+        await has_text(started[0][0])  # some have places, the others wait
+
+        await asyncio.to_thread(leave, fleet, home)
+        answers = await asyncio.gather(*(task for _, task in started))
+
+    assert [str(answer) for answer in answers if not answer.is_whole] == []
+    other = ({"left", "right"} - {home}).pop()
+    until(lambda: fleet.placed()[other] == ["alpha"])
+    moved = [line for line in fleet[other].lines("generation.ended") if line["moved_tokens"]]
+    assert moved
+    longest = max(answer.longest_gap for answer in answers)
+    measured(f"{leave.__name__}: {len(moved)} streams moved, longest pause {longest:.2f} s")
