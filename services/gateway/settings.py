@@ -118,6 +118,8 @@ class ApiKey(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         sha256: its SHA-256 in hex, for files that others may read.
         usual_class: the class of its requests that name none: who goes first where requests wait.
         highest_class: a request that asks for a higher class gets this one.
+        console: what it may do at `/ui`: nothing, look at the fleet and at who asks what, or also
+            load, unload and drain.
     """
 
     name: Annotated[str, msgspec.Meta(min_length=1)]
@@ -125,6 +127,7 @@ class ApiKey(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     sha256: Annotated[str, msgspec.Meta(pattern="^[0-9a-fA-F]{64}$")] | None = None
     usual_class: Literal["interactive", "default", "batch"] = "default"
     highest_class: Literal["interactive", "default", "batch"] = "interactive"
+    console: Literal["none", "view", "operate"] = "none"
 
 
 class AuthSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

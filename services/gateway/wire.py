@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
 from pathlib import Path
 from typing import Final
 
+import msgspec
 import structlog
 from prometheus_client import CollectorRegistry
 
@@ -19,19 +20,18 @@ from services.backplane.process.faults import Faults
 from services.backplane.process.lifecycle import Shutdown
 from services.backplane.rpc.channels import ChannelPool
 from services.backplane.security.credentials import FleetCredentials
-from services.gateway.api.access_log import AccessLog
-from services.gateway.api.app import build_app
+from services.gateway.api.access_log import AccessLog, RequestRecord
+from services.gateway.api.app import build_app, error_wording
 from services.gateway.api.auth import Auth
 from services.gateway.api.background import DetachedTasks
 from services.gateway.api.cors import Cors, Origins
 from services.gateway.api.decoding import Decoding
 from services.gateway.api.doors import Doors
-from services.gateway.api.error_responses import ErrorResponses
 from services.gateway.api.health import Readiness
+from services.gateway.api.request import RequestScope
 from services.gateway.api.services import GatewayServices
-from services.gateway.dialects.anthropic_messages.routes import AnthropicMessages
-from services.gateway.dialects.ollama.routes import OllamaChat
-from services.gateway.dialects.openai_chat.routes import OpenAIChat
+from services.gateway.console.console import REFRESH_SECONDS, SECOND, Console
+from services.gateway.console.registry_operator import RegistryOperator
 from services.gateway.dialects.openai_responses.store.store import ResponsesStore
 from services.gateway.http1.budget import BodyBudget, ConnectionCounts, Pace, Shares
 from services.gateway.http1.limits import Http1Limits
@@ -130,6 +130,13 @@ class Gateway:
             decoding=Decoding(most_items=settings.max_body_items),
             faults=self.faults,
         )
+        self._console = Console(
+            self.services,
+            RegistryOperator(self._channels, self._registry_client),
+            self._running,
+            self.faults,
+        )
+        self.services.access_log.tell(self._console)
         self.readiness = Readiness(self._view, self.faults)
         self._responses = ResponsesStore(
             Path(settings.responses_file) if settings.responses_file else None,
@@ -194,6 +201,9 @@ class Gateway:
             self.faults.vital(self._ticker.run(), name="ticker"),
             self._keep("members", self._follow_members, _FOLLOW_SECONDS),
             self._keep("settling", self._settle, _SETTLE_SECONDS),
+            self._keep("console", self._console.refresh, REFRESH_SECONDS),
+            self._keep("console-rates", self._console.count, SECOND),
+            self._keep("console-pending", self._console.ask, SECOND),
         ]
         try:
             async with self.faults.watching_loop():
@@ -240,6 +250,7 @@ class Gateway:
         error = FleetError(
             Reason.SHUTTING_DOWN, "The gateway is shutting down.", retry_after_seconds=5
         )
+        self._console.close(error)
         self._ticker.end_unread(error)
         await asyncio.sleep(max(0.0, self._settings.drain_seconds - _FAREWELL_SECONDS))
         self._ticker.end_all(error)
@@ -253,19 +264,13 @@ class Gateway:
         self._members = members
         self._metrics.view_revision.set(self._view.revision or 0)
 
+    def _running(self) -> Iterable[RequestRecord]:
+        """The records of all requests under way."""
+        return [one.record for one in self._ticker.watched() if isinstance(one, RequestScope)]
+
     def _build_server(self, origins: Origins) -> HttpServer:
         settings = self._settings
-        error_responses = ErrorResponses(
-            default=OpenAIChat(),
-            metrics=self._metrics,
-            pages=origins,
-            by_prefix={
-                "/v1/messages": AnthropicMessages(),
-                "/messages": AnthropicMessages(),
-                "/api/": OllamaChat(),
-                "anthropic-version": AnthropicMessages(),
-            },
-        )
+        error_responses = error_wording(self._metrics, origins)
         tls = settings.tls
         options = ServerOptions(
             listen=settings.listen,
@@ -279,14 +284,13 @@ class Gateway:
                 pace=self.services.pace,
                 connections=ConnectionCounts(settings.connections_per_address),
             ),
-            tls=None
-            if tls is None
-            else TlsOptions(
-                certificate=tls.certificate,
-                key=tls.key,
-                key_password=tls.key_password,
-                client_ca=tls.client_ca,
-            ),
+            tls=None if tls is None else TlsOptions(**msgspec.structs.asdict(tls)),
         )
-        app = build_app(self.services, self.readiness, error_responses, self._responses)
+        app = build_app(
+            self.services,
+            self.readiness,
+            error_responses,
+            self._responses,
+            console=self._console.routes(error_responses),
+        )
         return HttpServer(Cors(app, origins) if settings.cors_origins else app, options)

@@ -84,6 +84,12 @@ class FleetCredentials:
         self._look()
         return self._revoked
 
+    @property
+    def own_roles(self) -> frozenset[Role]:
+        """What this process's certificate says that it is."""
+        self._look()
+        return peer_in(self._files.chain).roles
+
     def require_own(self, role: Role, *, neuron: str = "") -> None:
         """Checks that this process's certificate says what the process is.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from types import MappingProxyType
-from typing import Final
+from typing import Final, Protocol
 
 from cortex.v1 import generation_pb2 as generation
 from services.backplane.errors import FleetError, Reason
@@ -64,6 +64,20 @@ class RequestRecord:
         return None if self.error is None else self.error.reason
 
 
+class RequestListener(Protocol):
+    """Hears of every request at its end."""
+
+    def ended(self, record: RequestRecord, line: RequestLine, model: str) -> None:
+        """One request has ended.
+
+        Args:
+            record: of the request.
+            line: what is logged of it; not to be changed or kept.
+            model: the own name of its model; UNKNOWN_MODEL where nobody knows it.
+        """
+        ...
+
+
 class AccessLog:
     """Writes the line of each request, and counts it.
 
@@ -82,6 +96,11 @@ class AccessLog:
         self._metrics = metrics
         self._log = log
         self._model_named = model_named
+        self._listener: RequestListener | None = None
+
+    def tell(self, listener: RequestListener) -> None:
+        """Tells it of every request from now on."""
+        self._listener = listener
 
     def use(self, log: RequestLog) -> None:
         """Writes lines there from now on."""
@@ -119,6 +138,8 @@ class AccessLog:
             line.detail = record.error.message
         self._metrics.ended(outcome)
         self._log.write(line)
+        if self._listener is not None:
+            self._listener.ended(record, line, outcome.model)
 
 
 def _add_times(record: RequestRecord, outcome: RequestOutcome, line: RequestLine) -> None:

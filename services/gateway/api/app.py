@@ -13,19 +13,24 @@ from starlette.routing import BaseRoute, Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from services.gateway.api import health
+from services.gateway.api.cors import Origins
 from services.gateway.api.doors import SocketDoor
 from services.gateway.api.endpoint import Endpoints, GenerationEndpoint
 from services.gateway.api.error_responses import ErrorResponses
 from services.gateway.api.services import GatewayServices
 from services.gateway.conformance.routes import routes as conformance
+from services.gateway.dialects.anthropic_messages.routes import AnthropicMessages
 from services.gateway.dialects.anthropic_messages.routes import routes as anthropic_messages
 from services.gateway.dialects.models.routes import routes as models
+from services.gateway.dialects.ollama.routes import OllamaChat
 from services.gateway.dialects.ollama.routes import routes as ollama
+from services.gateway.dialects.openai_chat.routes import OpenAIChat
 from services.gateway.dialects.openai_chat.routes import routes as openai_chat
 from services.gateway.dialects.openai_completions.routes import routes as openai_completions
 from services.gateway.dialects.openai_embeddings.routes import routes as openai_embeddings
 from services.gateway.dialects.openai_responses.routes import routes as openai_responses
 from services.gateway.dialects.openai_responses.store.store import ResponsesStore
+from services.gateway.telemetry.metrics import GatewayMetrics
 
 _SLASHES: Final = re.compile("/{2,}")
 
@@ -35,8 +40,10 @@ def build_app(
     readiness: health.Readiness,
     error_responses: ErrorResponses,
     responses: ResponsesStore,
+    *,
+    console: Sequence[BaseRoute],
 ) -> ASGIApp:
-    """The app with every route. Generations skip Starlette's layers (`HotRoutes`)."""
+    """The app with every route, also the console's. Generations skip Starlette's layers."""
     mount = Endpoints(services)
     routes: list[BaseRoute] = [
         *openai_chat(mount),
@@ -53,6 +60,7 @@ def build_app(
         *ollama(mount),
         *conformance(mount),
         *health.routes(readiness),
+        *console,
     ]
     app = Starlette(
         routes=routes,
@@ -67,6 +75,26 @@ def build_app(
     return HotRoutes(app, routes, socket_door)
 
 
+def error_wording(metrics: GatewayMetrics, pages: Origins) -> ErrorResponses:
+    """Words what reaches no endpoint as the API does that the client is likely to speak.
+
+    Args:
+        metrics: counts the errors.
+        pages: the origins whose pages may read the answers.
+    """
+    return ErrorResponses(
+        default=OpenAIChat(),
+        metrics=metrics,
+        pages=pages,
+        by_prefix={
+            "/v1/messages": AnthropicMessages(),
+            "/messages": AnthropicMessages(),
+            "/api/": OllamaChat(),
+            "anthropic-version": AnthropicMessages(),
+        },
+    )
+
+
 class HotRoutes:
     """Takes requests for generations to their endpoints without Starlette's layers in between.
 
@@ -77,6 +105,11 @@ class HotRoutes:
     def __init__(self, app: ASGIApp, routes: Sequence[BaseRoute], socket_door: SocketDoor) -> None:
         self._app = app
         self._socket_door = socket_door
+        self._exact = frozenset(
+            route.path
+            for route in routes
+            if isinstance(route, Route) and not route.param_convertors
+        )
         self._posts = {
             route.path: route.endpoint
             for route in routes
@@ -97,7 +130,7 @@ class HotRoutes:
         if kind == "lifespan":
             await self._app(scope, receive, send)
             return
-        path = _tidied(scope["path"])
+        path = scope["path"] if scope["path"] in self._exact else _tidied(scope["path"])
         if path != scope["path"]:
             await self({**scope, "path": path, "raw_path": quote(path).encode()}, receive, send)
         elif kind == "websocket":

@@ -20,6 +20,7 @@ from services.gateway.http1.direct import EXTENSION
 # What clients read besides the body: ids for complaints, and when to come again.
 _EXPOSED: Final = ("x-request-id", "request-id", "retry-after", "www-authenticate")
 _ALL: Final = "*"
+CONSOLE_PATH: Final = "/ui"
 
 
 class Origins:
@@ -77,7 +78,12 @@ class Cors:
         """Serves one connection."""
         found = (value for name, value in scope.get("headers", ()) if name == b"origin")
         # a page's WebSocket needs no leave to read; whether it may ask, `Doors` knows
-        if next(found, None) is None or scope["type"] != "http":
+        # the console is for the gateway's own pages alone
+        if (
+            next(found, None) is None
+            or scope["type"] != "http"
+            or scope["path"].startswith(CONSOLE_PATH)
+        ):
             await self._app(scope, receive, send)
         else:
             # the short way to the socket knows nothing of what is added to the head here

@@ -50,8 +50,8 @@ class Doors:
                 name that is not its own.
         """
         origin = headers.get("origin")
-        host = headers.get("host", "")
         if origin is not None:
+            host = headers.get("host", "")
             if not (self._origins.allows(origin) or _is_own(origin, host)):
                 raise FleetError(
                     Reason.FORBIDDEN,
@@ -64,6 +64,34 @@ class Doors:
                 "A page of another site has made this request; gateway.cors_origins lists the"
                 " sites that may.",
             )
+        self.check_host(headers)
+
+    def check_own(self, headers: Mapping[str, str]) -> None:
+        """Lets in what programs and the gateway's own pages ask, whatever sites are allowed.
+
+        Raises:
+            FleetError: FORBIDDEN: as from `check`.
+        """
+        origin = headers.get("origin")
+        site = headers.get("sec-fetch-site", "none")
+        is_own = site in {"none", "same-origin"}
+        if origin is not None:
+            is_own = _is_own(origin, headers.get("host", ""))
+        if not is_own:
+            raise FleetError(
+                Reason.FORBIDDEN,
+                f"Pages of {origin or 'another site'} may not ask here: only the gateway's own may,"
+                " whatever gateway.cors_origins lists.",
+            )
+        self.check_host(headers)
+
+    def check_host(self, headers: Mapping[str, str]) -> None:
+        """Lets a request in by the name that it calls the gateway by.
+
+        Raises:
+            FleetError: FORBIDDEN: it is not the gateway's own.
+        """
+        host = headers.get("host", "")
         if self._hosts is not None and host and not self._is_known(host):
             raise FleetError(
                 Reason.FORBIDDEN,
@@ -72,7 +100,7 @@ class Doors:
             )
 
     def _find(self, host: str) -> bool:
-        name = _name_of(host)
+        name = host_name(host)
         if name in _LOCAL or name.endswith(".localhost") or name in (self._hosts or ()):
             return True
         try:
@@ -115,7 +143,7 @@ class SocketDoor:
         await self._app(scope, receive, send)
 
 
-def _name_of(host: str) -> str:
+def host_name(host: str) -> str:
     """The name in a `Host` header, without its port."""
     if host.startswith("["):
         return host[1:].partition("]")[0]

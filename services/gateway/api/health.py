@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from starlette.requests import Request
-from starlette.responses import JSONResponse, PlainTextResponse, Response
+from starlette.responses import JSONResponse, PlainTextResponse, RedirectResponse, Response
 from starlette.routing import Route
 
 from services.backplane.process.faults import Faults
@@ -42,11 +42,15 @@ class Readiness:
 def routes(readiness: Readiness) -> list[Route]:
     """`/healthz` answers while the process lives; `/readyz` while it should get work.
 
-    `/` is what clients of Ollama look at first to see whether anything is there.
+    `/` is what clients of Ollama look at first to see whether anything is there; it leads a browser
+    to the console.
     """
 
-    async def root(_: Request) -> Response:
-        return PlainTextResponse("Cortex is running", headers=_ids())
+    async def root(request: Request) -> Response:
+        headers = {"vary": "accept", **_ids()}
+        if "text/html" in request.headers.get("accept", ""):  # a browser
+            return RedirectResponse("ui/", status_code=302, headers=headers)
+        return PlainTextResponse("Cortex is running", headers=headers)
 
     async def healthz(_: Request) -> Response:
         return JSONResponse({"status": "ok"}, headers=_ids())

@@ -46,6 +46,7 @@ class FleetView:
     Attributes:
         revision: of the last change; None before the first snapshot.
         registry_incarnation_id: which start of the registry it came from.
+        is_followed: the registry is there, and tells of its changes.
     """
 
     def __init__(
@@ -68,6 +69,7 @@ class FleetView:
         self._changes = Changes()
         self.revision: int | None = None
         self.registry_incarnation_id = ""
+        self.is_followed = False
 
     @property
     def is_known(self) -> bool:
@@ -101,6 +103,7 @@ class FleetView:
             self._remove(change.neuron_removed)
         elif kind == "catalogue":
             self._keep_catalogue(change.catalogue)
+        self.is_followed = True
         self.revision = change.revision
         self.registry_incarnation_id = change.registry_incarnation_id
         if kind != "progress":

@@ -33,6 +33,10 @@ class RegistryClient:
         """Address of the registry that is called now."""
         return self._addresses[self._current]
 
+    def candidates(self) -> list[str]:
+        """All addresses, the current one first."""
+        return [*self._addresses[self._current :], *self._addresses[: self._current]]
+
     def turn_to_next(self) -> None:
         """Calls the next address from now on: the current one is away, or does not lead."""
         self._current = (self._current + 1) % len(self._addresses)
@@ -100,6 +104,7 @@ async def keep_watching(client: RegistryClient, view: FleetView, faults: Faults)
             faults.note("fleet-watch", error)
             view.distrust()
         is_away = True
+        view.is_followed = False
         if view.revision != before:
             pauses = delays(first=0.05, cap=1.0)
         client.turn_to_next()

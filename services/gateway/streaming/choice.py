@@ -89,6 +89,11 @@ class ChoiceSink(Sink, PlacementSink):
         """When the running attempt began, monotonic seconds; None once an event of it has come."""
         return None if self._heard or self._sequence is None else self._attempt_began_at
 
+    @property
+    def tokens_so_far(self) -> int:
+        """Tokens that the generation has brought, on whatever instances."""
+        return self._told_tokens
+
     # Dispatch's side.
 
     @property

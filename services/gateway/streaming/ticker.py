@@ -49,6 +49,10 @@ class Ticker:
     def __len__(self) -> int:
         return len(self._watched)
 
+    def watched(self) -> tuple[Watched, ...]:
+        """All that is ticked now."""
+        return tuple(self._watched)
+
     def watch(self, watched: Watched) -> None:
         """Begins to tick it."""
         self._watched.add(watched)

@@ -9,6 +9,8 @@ from cortex.v1 import operator_service_pb2
 from services.backplane.security.roles import Role
 
 _REGISTRY: Final = "/cortex.v1.RegistryService"
+# They show and change nothing; a gateway's console tells by them what waits for what, and why.
+_LOOKS: Final = frozenset({"GetFleet", "ExplainPlacement"})
 _OPERATOR: Final = operator_service_pb2.DESCRIPTOR.services_by_name["OperatorService"]
 
 METHODS: Final[Mapping[str, frozenset[Role]]] = {
@@ -16,7 +18,9 @@ METHODS: Final[Mapping[str, frozenset[Role]]] = {
     f"{_REGISTRY}/WatchFleet": frozenset({Role.GATEWAY, Role.OPERATOR}),
     f"{_REGISTRY}/EnsureModel": frozenset({Role.GATEWAY, Role.OPERATOR}),
     **{
-        f"/{_OPERATOR.full_name}/{method.name}": frozenset({Role.OPERATOR})
+        f"/{_OPERATOR.full_name}/{method.name}": frozenset(
+            {Role.OPERATOR, Role.GATEWAY} if method.name in _LOOKS else {Role.OPERATOR}
+        )
         for method in _OPERATOR.methods
     },
 }

@@ -179,9 +179,21 @@ def test_serial_numbers_as_other_tools_write_them(pki, line):
 
 @pytest.mark.parametrize("role", [Role.NEURON, Role.GATEWAY, Role.REGISTRY])
 async def test_only_an_operator_operates(pki, served, role):
-    with pytest.raises(FleetError, match="GetFleet is for operator") as caught:
-        await get_fleet(served, pki.credentials(role, neuron="x" if role is Role.NEURON else ""))
+    credentials = pki.credentials(role, neuron="x" if role is Role.NEURON else "")
+    async with open_channel(served, credentials) as channel:
+        stub = op_grpc.OperatorServiceStub(channel)
+        with pytest.raises(FleetError, match="PinModel is for operator;") as caught:
+            await unary(stub.PinModel(op.PinModelRequest(model="a"), timeout=5))
     assert caught.value.reason is Reason.FORBIDDEN
+
+
+async def test_a_gateway_may_look_at_the_fleet_and_others_may_not(pki, served):
+    assert (await get_fleet(served, pki.credentials(Role.GATEWAY))).revision == 7
+    for role in (Role.NEURON, Role.REGISTRY):
+        credentials = pki.credentials(role, neuron="x" if role is Role.NEURON else "")
+        with pytest.raises(FleetError, match="GetFleet is for gateway or operator") as caught:
+            await get_fleet(served, credentials)
+        assert caught.value.reason is Reason.FORBIDDEN
 
 
 async def test_a_gateway_loads_nothing(pki, served):

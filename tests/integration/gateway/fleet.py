@@ -13,6 +13,7 @@ import msgspec
 from prometheus_client import CollectorRegistry, generate_latest
 
 from services.backplane.process.lifecycle import Shutdown
+from services.backplane.security.credentials import FleetCredentials
 from services.gateway.settings import AuthSettings, GatewaySettings
 from services.gateway.wire import Gateway
 from tests.doubles.scripted_neuron import Script, ScriptedNeuron
@@ -41,11 +42,18 @@ class Fleet:
         await self.start_gateway(auth, **settings)
 
     async def start_gateway(
-        self, auth: AuthSettings | None = None, *, is_early: bool = False, **settings: Any
+        self,
+        auth: AuthSettings | None = None,
+        *,
+        is_early: bool = False,
+        credentials: FleetCredentials | None = None,
+        **settings: Any,
     ) -> None:
         """Starts the gateway; `is_early`: returns before that has reached the registry."""
         made = msgspec.structs.replace(DEFAULTS, registry=(self.registry.address,), **settings)
-        self.gateway = Gateway(made, auth or AuthSettings(), registry=CollectorRegistry())
+        self.gateway = Gateway(
+            made, auth or AuthSettings(), registry=CollectorRegistry(), credentials=credentials
+        )
         self._serving = asyncio.create_task(self.gateway.serve(self.shutdown))
         self.client = httpx.AsyncClient(
             base_url=f"http://{self.gateway.address}", timeout=SECONDS, trust_env=False

@@ -1,0 +1,1 @@
+"""The console: the fleet as a page for people, and what the page and programs ask and order."""

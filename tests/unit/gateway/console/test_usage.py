@@ -1,0 +1,75 @@
+"""Usage by key, model and neuron."""
+
+import pytest
+
+from services.gateway.console.usage import Usage
+from tests.unit.gateway.console.lines import seen
+
+
+class Clock:
+    now = 600_000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+def test_tokens_are_added_up_by_what_is_asked_for(clock):
+    usage = Usage(clock)
+    usage.note(seen(principal="ann", prompt_tokens=10, cached_tokens=4, completion_tokens=2))
+    usage.note(seen(principal="ann", model="big", prompt_tokens=1, completion_tokens=1))
+    usage.note(seen(principal="bob", prompt_tokens=5, completion_tokens=5))
+
+    by_key, by_model = usage.table("key", "1h"), usage.table("model", "1h")
+
+    assert [(row["name"], row["prompt_tokens"]) for row in by_key["rows"]] == [
+        ("ann", 11),
+        ("bob", 5),
+    ]
+    assert [(row["name"], row["requests"]) for row in by_model["rows"]] == [("tiny", 2), ("big", 1)]
+    assert by_key["total"] == by_model["total"]
+    assert by_key["total"]["cached_tokens"] == 4
+
+
+def test_failures_and_those_who_left_are_told_apart(clock):
+    usage = Usage(clock)
+    usage.note(seen(event="request.failed", reason="NO_ROOM", status=503))
+    usage.note(seen(client_gone=True, status=499))
+
+    (row,) = usage.table("model", "15m")["rows"]
+
+    assert (row["requests"], row["failed"], row["cancelled"]) == (2, 1, 1)
+
+
+def test_what_is_older_than_the_window_is_left_out(clock):
+    usage = Usage(clock)
+    usage.note(seen(principal="old"))
+    clock.now += 20 * 60
+    usage.note(seen(principal="new"))
+
+    assert [row["name"] for row in usage.table("key", "15m")["rows"]] == ["new"]
+    assert {row["name"] for row in usage.table("key", "1h")["rows"]} == {"old", "new"}
+
+
+def test_it_tells_since_when_it_has_counted(clock):
+    usage = Usage(clock)
+    began = clock.now
+    clock.now += 120
+
+    assert usage.table("key", "1h")["since"] == began
+
+
+def test_a_minute_has_only_so_many_rows_and_loses_nothing(clock):
+    usage = Usage(clock)
+    for number in range(300):
+        usage.note(seen(principal=f"key {number}", prompt_tokens=1))
+
+    table = usage.table("key", "15m")
+
+    assert table["total"]["prompt_tokens"] == 300
+    assert len(table["rows"]) == 257
+    assert table["rows"][0]["name"] == "(others)"
