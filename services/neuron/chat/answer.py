@@ -18,10 +18,11 @@ from services.neuron.engine_api.task import Constraint, ConstraintKind
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Answer:
-    """How to read an answer, and the shape that it must take."""
+    """How to read an answer, the shape that it must take, and the call that it must be, if any."""
 
     parser: ChatParser
     constraint: Constraint | None
+    call: forced.ForcedCall | None = None
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -45,6 +46,7 @@ class ChatStyle:
         tail: str,
         constraint: Constraint | None,
         new_id: Callable[[], str],
+        loosened: Mapping[str, frozenset[str]] = forced.UNCHANGED,
     ) -> Answer:
         """The reading of one answer.
 
@@ -53,6 +55,7 @@ class ChatStyle:
             tail: the end of the rendered prompt, behind its last control token.
             constraint: asked for by the request itself.
             new_id: makes ids of tool calls.
+            loosened: of a call that must be made; see `forced_call`.
 
         Raises:
             FleetError: BAD_REQUEST, a call is required that cannot be made; BAD_CONSTRAINT, its
@@ -63,8 +66,9 @@ class ChatStyle:
         has_tools = bool(tools.parameters) and chat.tool_choice.WhichOneof("mode") != "none"
         parser: ChatParser = PlainParser()
         openings: Sequence[str] = ()
+        call: forced.ForcedCall | None = None
         if forced.is_forced(chat):
-            call = forced.forced_call(chat, tools)
+            call = forced.forced_call(chat, tools, loosened)
             constraint = Constraint(ConstraintKind.JSON_SCHEMA, call.schema)
             parser = call.parser(Calls(new_id), tools)
         elif has_tools or (constraint is None and self.tool_format in formats.ALWAYS_READ):
@@ -75,11 +79,12 @@ class ChatStyle:
                 openings = parser.openings
                 parser = ShapedParser(parser)
         if self.markers is None or isinstance(parser, harmony.HarmonyParser):
-            return Answer(parser, self._around(constraint, "", openings))
+            return Answer(parser, self._around(constraint, "", openings), call)
         if not opened and constraint is not None:  # its first character is the shape's own
-            return Answer(parser, self._around(constraint, "", openings))
+            return Answer(parser, self._around(constraint, "", openings), call)
         constraint = self._around(constraint, self.markers.closing, openings)
-        return Answer(ReasoningParser(self.markers, opened=opened, answer=parser), constraint)
+        parser = ReasoningParser(self.markers, opened=opened, answer=parser)
+        return Answer(parser, constraint, call)
 
     def _around(
         self, constraint: Constraint | None, closing: str, openings: Sequence[str]

@@ -66,7 +66,7 @@ class _Templates:
             case Ping():
                 return Done()
             case Check():
-                check(question.constraint, question.vocabulary_size)
+                check(question)
                 return Done()
             case Prepare(templates=sources):
                 self._compiled = [_compiled(each) for each in sources]

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
 from typing import TYPE_CHECKING, Final
 
-from services.neuron.engine_api.task import Constraint
+from services.backplane.errors import FleetError, Reason
+from services.neuron.rendering.frames import Check
 
 if TYPE_CHECKING:
     from services.neuron.engines.common.constraint import ConstraintCompiler
@@ -14,16 +14,23 @@ if TYPE_CHECKING:
 _BYTES: Final = 256
 
 
-def check(constraint: Constraint, vocabulary_size: int) -> None:
+def check(asked: Check) -> None:
     """Returns once it is compiled, or is known not to compile.
 
     What costs much does not depend on the vocabulary (whether patterns exclude each other), so one
     of single bytes does; the ids of control tokens that a grammar names have to be in it.
+
+    Raises:
+        FleetError: BAD_CONSTRAINT, it has to hold and cannot be enforced.
     """
     from services.neuron.engines.common.constraint import BadConstraintError
 
-    with contextlib.suppress(BadConstraintError):  # the worker says it in its own words
-        _compiler(vocabulary_size).compile(constraint)
+    try:
+        _compiler(asked.vocabulary_size).compile(asked.constraint)
+    except BadConstraintError as error:
+        if asked.has_to_hold:
+            raise FleetError(Reason.BAD_CONSTRAINT, str(error), field="constraint") from error
+        # else the worker says it in its own words
 
 
 @functools.lru_cache(maxsize=1)

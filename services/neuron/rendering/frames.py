@@ -27,13 +27,17 @@ class Ping(Value, frozen=True, tag="ping"):
 
 
 class Check(Value, frozen=True, tag="check"):
-    """Compile a constraint. Answered by Done, whether it can be enforced or not.
+    """Compile a constraint. Answered by Done, or by Refused where it has to hold and cannot.
 
-    What is asked is only whether it ends: the worker's own vocabulary has the last word.
+    Else what is asked is only whether it ends: the worker's own vocabulary has the last word.
+
+    Attributes:
+        has_to_hold: it names no token of the vocabulary, so that what holds here holds there.
     """
 
     constraint: Constraint
     vocabulary_size: int
+    has_to_hold: bool = False
 
 
 class Prepare(Value, frozen=True, tag="prepare"):

@@ -13,17 +13,17 @@ from __future__ import annotations
 import asyncio
 import collections
 from collections.abc import Mapping, Sequence
-from typing import Any, Final, TypedDict
+from typing import Any, Final, TypedDict, TypeVar
 
 import msgspec
 
 from cortex.v1 import conversation_pb2 as conversation
-from services.backplane.errors import Reason
+from services.backplane.errors import FleetError, Reason
 from services.backplane.process.faults import Faults
 from services.neuron.chat.messages import image_data
 from services.neuron.chat.template import Rendered
 from services.neuron.engine_api.frames import pack
-from services.neuron.engine_api.task import Constraint
+from services.neuron.engine_api.task import Constraint, ConstraintKind
 from services.neuron.rendering.frames import (
     Check,
     Prepare,
@@ -34,6 +34,7 @@ from services.neuron.rendering.frames import (
 from services.neuron.rendering.lane import PING, Blame, Lane
 from services.neuron.settings import TemplateLimits
 
+T = TypeVar("T")
 _LARGE_BYTES: Final = 64 << 10
 _MOST_CHECKED: Final = 256
 _TEMPLATE: Final = Blame("The model's chat template", Reason.TEMPLATE_FAILED)
@@ -43,6 +44,16 @@ _CONSTRAINT: Final = Blame("The schema, pattern or grammar", Reason.BAD_CONSTRAI
 class _Rest(TypedDict):
     faults: Faults
     model: str
+
+
+class _Known(collections.OrderedDict[bytes, T]):
+    """What is known of the 256 constraints that came last, by their digests."""
+
+    def know(self, digest: bytes, answer: T) -> None:
+        self[digest] = answer
+        self.move_to_end(digest)
+        if len(self) > _MOST_CHECKED:
+            self.popitem(last=False)
 
 
 class Renderer:
@@ -66,7 +77,8 @@ class Renderer:
         shorter = msgspec.structs.replace(limits, seconds=constraint_seconds)
         self._constraints = Lane(PING, limits=shorter, blame=_CONSTRAINT, **rest)
         self._lanes = (self._short, self._large, self._constraints)
-        self._checked: collections.OrderedDict[bytes, None] = collections.OrderedDict()
+        self._checked: _Known[None] = _Known()
+        self._holding: _Known[bool] = _Known()
 
     async def open(self) -> None:
         """Has the templates compiled, and keeps a process ready, where there are any.
@@ -109,10 +121,31 @@ class Renderer:
         digest = constraint.digest
         if digest not in self._checked:
             await self._constraints.ask(pack(Check(constraint, vocabulary_size)))
-        self._checked[digest] = None
-        self._checked.move_to_end(digest)
-        if len(self._checked) > _MOST_CHECKED:
-            self._checked.popitem(last=False)
+        self._checked.know(digest, None)
+
+    async def holds(self, schema: str, vocabulary_size: int) -> bool:
+        """Whether a JSON Schema can be enforced within the limits, and something satisfies it.
+
+        The last 256 answers are known.
+
+        Raises:
+            FleetError: QUEUE_FULL, QUEUE_TIMEOUT; INSTANCE_GONE, the model was unloaded.
+        """
+        constraint = Constraint(ConstraintKind.JSON_SCHEMA, schema)
+        digest = constraint.digest
+        if digest in self._holding:
+            holds = self._holding[digest]
+        else:
+            asked = Check(constraint, vocabulary_size, has_to_hold=True)
+            try:
+                await self._constraints.ask(pack(asked))
+                holds = True
+            except FleetError as error:
+                if error.reason is not Reason.BAD_CONSTRAINT:
+                    raise
+                holds = False
+        self._holding.know(digest, holds)
+        return holds
 
     @property
     def pids(self) -> list[int]:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import functools
 import secrets
 import string
+from collections.abc import Mapping
 
 from cortex.v1 import conversation_pb2 as conversation
 from cortex.v1 import generation_pb2 as generation
@@ -13,10 +15,12 @@ from services.backplane.errors import FleetError, Reason
 from services.neuron.chat.messages import image_data
 from services.neuron.chat.stream import ChatParser, PlainParser
 from services.neuron.chat.template import Rendered, raw_prompt
+from services.neuron.chat.tool_calls.forced import UNCHANGED, ForcedCall
 from services.neuron.engine_api.model import ModelInfo
 from services.neuron.engine_api.task import Constraint, Prompt
 from services.neuron.instances.instances import Instance
 from services.neuron.serving import convert
+from services.neuron.serving.loosening import loosen
 
 # What is this long takes milliseconds to look through; the other streams should not wait for it.
 _LARGE_BYTES = 64 << 10
@@ -33,12 +37,14 @@ class Composed:
         parser: reads the answer; made for this one.
         constraint: the shape that the answer must take.
         images: for the prompt's image markers.
+        call: that the answer must be.
     """
 
     prompt: Prompt
     parser: ChatParser
     constraint: Constraint | None = None
     images: tuple[bytes, ...] = ()
+    call: ForcedCall | None = None
 
 
 async def compose(instance: Instance, request: generation.GenerateRequest) -> Composed:
@@ -57,13 +63,27 @@ async def compose(instance: Instance, request: generation.GenerateRequest) -> Co
     rendered = None
     if request.WhichOneof("prompt") == "chat":
         rendered = await render(instance, request.chat, request.reasoning)
-    if request.ByteSize() > _LARGE_BYTES:
-        composed = await asyncio.to_thread(_composed, instance, info, request, rendered)
-    else:
-        composed = _composed(instance, info, request, rendered)
-    if composed.constraint is not None and instance.renderer is not None:
-        await instance.renderer.check(composed.constraint, info.vocabulary_size)
+    composed = await _composed_aside(instance, info, request, rendered)
+    renderer = instance.renderer
+    if renderer is not None and composed.call is not None:
+        holds = functools.partial(renderer.holds, vocabulary_size=info.vocabulary_size)
+        if loosened := await loosen(request.chat, composed.call, holds):
+            composed = await _composed_aside(instance, info, request, rendered, loosened)
+    if renderer is not None and composed.constraint is not None:
+        await renderer.check(composed.constraint, info.vocabulary_size)
     return composed
+
+
+async def _composed_aside(
+    instance: Instance,
+    info: ModelInfo,
+    request: generation.GenerateRequest,
+    rendered: Rendered | None,
+    loosened: Mapping[str, frozenset[str]] = UNCHANGED,
+) -> Composed:
+    if request.ByteSize() > _LARGE_BYTES:
+        return await asyncio.to_thread(_composed, instance, info, request, rendered, loosened)
+    return _composed(instance, info, request, rendered, loosened)
 
 
 def _composed(
@@ -71,14 +91,19 @@ def _composed(
     info: ModelInfo,
     request: generation.GenerateRequest,
     rendered: Rendered | None,
+    loosened: Mapping[str, frozenset[str]],
 ) -> Composed:
     constraint = convert.constraint(request.constraint)
     if rendered is not None:
         answer = instance.style.answer(
-            request.chat, tail=rendered.tail, constraint=constraint, new_id=_new_call_id
+            request.chat,
+            tail=rendered.tail,
+            constraint=constraint,
+            new_id=_new_call_id,
+            loosened=loosened,
         )
         images = image_data(request.chat)
-        return Composed(rendered.prompt, answer.parser, answer.constraint, images)
+        return Composed(rendered.prompt, answer.parser, answer.constraint, images, answer.call)
     match request.WhichOneof("prompt"):
         case "text":
             prompt = raw_prompt(request.text, instance.control_tokens)

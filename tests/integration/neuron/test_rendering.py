@@ -144,6 +144,43 @@ async def test_a_schema_that_takes_too_long_to_compile_fails_its_own_request_alo
         assert (await answer(session.start(plain))).error is None
 
 
+def forced(parameters: dict[str, Any], *, strict: bool) -> generation.GenerateRequest:
+    request = chat(model="bystander", stop=generation.StopRules(max_tokens=60))
+    request.chat.tools.add(
+        name="culprit", parameters_schema_json=json.dumps(parameters), strict=strict
+    )
+    request.chat.tool_choice.required.SetInParent()
+    return request
+
+
+@pytest.mark.parametrize(
+    ("keyword", "value"),
+    [
+        ("const", {"type": "string", "const": 5}),
+        (
+            "pattern",
+            {"allOf": [{"type": "string", "pattern": f".*{c}.*"} for c in ascii_lowercase]},
+        ),
+    ],
+    ids=["impossible", "slow"],
+)
+async def test_what_a_worker_cannot_enforce_of_a_forced_call_is_named(host, keyword, value):
+    """Where the tool is strict; another is held to the rest, and its calls say so."""
+    parameters = {"type": "object", "properties": {"a": value}, "required": ["a"]}
+    async with session_of(host) as session:
+        refused = await answer(session.start(forced(parameters, strict=True)))
+        served = await answer(session.start(forced(parameters, strict=False)))
+
+    assert refused.error is not None
+    assert refused.error.reason is Reason.BAD_CONSTRAINT
+    assert refused.error.field == "tools.0.parameters_schema_json"
+    assert "'culprit'" in refused.error.message
+    assert f"'{keyword}'" in refused.error.message
+    assert served.error is None
+    told = {each.tool_call.repair for each in served.events} - {""}
+    assert told == {f"not held to {keyword} of the tool's schema"}
+
+
 async def test_a_process_that_is_killed_comes_back_by_itself(host):
     before = children()
     assert len(before) == 2

@@ -21,20 +21,31 @@ class SchemaWriter:
     Attributes:
         definitions: what the written schema refers to, by name.
         left_out: keywords that could not be enforced, in the order in which they were met.
+        held: keywords that were written, likewise.
     """
 
-    def __init__(self, document: SchemaDocument, *, prefix: str, may_relax: bool) -> None:
+    def __init__(
+        self,
+        document: SchemaDocument,
+        *,
+        prefix: str,
+        may_relax: bool,
+        without: frozenset[str] = frozenset(),
+    ) -> None:
         """Writes nothing yet.
 
         Args:
             document: the tool's schema.
             prefix: of the names of definitions, which keeps them apart from other tools'.
             may_relax: what parts of a whole forbid one another may be allowed all the same.
+            without: keywords that are known to make it unenforceable; they are left out.
         """
         self._document, self._prefix, self._may_relax = document, prefix, may_relax
+        self._without = without
         self._names: dict[tuple[int, bool], str] = {}
         self.definitions: dict[str, Any] = {}
         self.left_out: list[str] = []
+        self.held: list[str] = []
 
     def write(self, schema: Any, *, is_part: bool = False) -> Any:
         """A schema as it can be enforced.
@@ -48,11 +59,14 @@ class SchemaWriter:
         own = regular(schema)
         written: dict[str, Any] = {}
         for key, value in own.items():
-            part = self._written(key, value, own, is_part=is_part)
+            is_lost = key in self._without
+            part = None if is_lost else self._written(key, value, own, is_part=is_part)
             if part is None:
                 self._leave_out(key)
-            else:
-                written.update(part)
+                continue
+            if part and key not in self.held:
+                self.held.append(key)
+            written.update(part)
         self._mind_properties(written, is_part=is_part)
         for key in impossible_bounds(written):
             self._leave_out(key, written)

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, Final
 
 from cortex.v1 import conversation_pb2 as conversation
@@ -29,6 +30,10 @@ _OPENING: Final = frozenset(
     }
 )  # fmt: skip
 
+UNCHANGED: Final[Mapping[str, frozenset[str]]] = MappingProxyType({})
+WHOLE: Final = frozenset({"*"})
+ANY_ARGUMENTS: Final = MappingProxyType({"type": "object", "additionalProperties": True})
+
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class ForcedCall:
@@ -36,11 +41,16 @@ class ForcedCall:
 
     Attributes:
         schema: JSON Schema of the call object.
+        all_schema: of an object with the arguments of every tool: nothing satisfies it where one
+            of the tools can never be called, which `schema` alone does not show.
         repairs: tool name to what its calls are not held to; only tools with something to say.
+        held: by tool name, the keywords that its calls are held to.
     """
 
     schema: str
+    all_schema: str
     repairs: Mapping[str, str]
+    held: Mapping[str, Sequence[str]]
 
     def parser(self, calls: Calls, tools: Tools) -> ChatParser:
         """Reads the one call."""
@@ -56,8 +66,16 @@ def is_forced(chat: conversation.Chat) -> bool:
     return chat.tool_choice.WhichOneof("mode") in {"required", "named"}
 
 
-def forced_call(chat: conversation.Chat, tools: Tools) -> ForcedCall:
+def forced_call(
+    chat: conversation.Chat, tools: Tools, loosened: Mapping[str, frozenset[str]] = UNCHANGED
+) -> ForcedCall:
     """The call that must be made.
+
+    Args:
+        chat: whose answer it is.
+        tools: of the chat.
+        loosened: by tool name, keywords that were found to make its schema unenforceable;
+            `WHOLE` where it is not one of them alone.
 
     Raises:
         FleetError: BAD_REQUEST, there is no tool to call, or none of that name; BAD_CONSTRAINT, a
@@ -72,35 +90,47 @@ def forced_call(chat: conversation.Chat, tools: Tools) -> ForcedCall:
         raise FleetError(
             Reason.BAD_REQUEST, "A call is required, but there are no tools.", field="tool_choice"
         )
-    alternatives: list[dict[str, Any]] = []
+    written: dict[str, Any] = {}
     definitions: dict[str, Any] = {}
     repairs: dict[str, str] = {}
+    held: dict[str, Sequence[str]] = {}
     for index, tool in enumerate(chat.tools):
         if named and tool.name != named:
             continue
         try:
-            arguments, writer = _arguments(tools.parameters[tool.name], index, tool.strict)
+            without = loosened.get(tool.name, frozenset())
+            own = dict(ANY_ARGUMENTS) if without is WHOLE else tools.parameters[tool.name]
+            arguments, writer = _arguments(own, index, may_relax=not tool.strict, without=without)
         except RecursionError as error:
             raise _refused(tool, index, "its schema is nested too deeply") from error
+        if without is WHOLE:
+            if tool.strict:
+                raise _refused(tool, index, "nothing can satisfy its schema, or it takes too long")
+            repairs[tool.name] = "not held to the tool's schema"
         if writer.left_out and tool.strict:
             raise _refused(tool, index, f"{writer.left_out[0]!r} cannot be enforced")
         if writer.left_out:
             repairs[tool.name] = f"not held to {', '.join(writer.left_out)} of the tool's schema"
+        held[tool.name] = writer.held
         definitions |= writer.definitions
-        alternatives.append(_call(tool.name, arguments))
+        written[tool.name] = arguments
+    alternatives = [_call(name, arguments) for name, arguments in written.items()]
     whole = {"anyOf": alternatives} if len(alternatives) > 1 else alternatives[0]
-    text = json.dumps(whole | ({"$defs": definitions} if definitions else {}))
-    return ForcedCall(text, repairs)
+    every = {"type": "object", "properties": written, "required": list(written)}
+    more = {"$defs": definitions} if definitions else {}
+    return ForcedCall(json.dumps(whole | more), json.dumps(every | more), repairs, held)
 
 
 def _arguments(
     parameters: Mapping[str, Any],
     index: int,
-    strict: bool,  # noqa: FBT001 - of one caller
+    *,
+    may_relax: bool,
+    without: frozenset[str],
 ) -> tuple[dict[str, Any], SchemaWriter]:
     """The schema of a tool's arguments, with everything that it refers to beside it."""
     document = SchemaDocument(parameters)
-    writer = SchemaWriter(document, prefix=f"t{index}_", may_relax=not strict)
+    writer = SchemaWriter(document, prefix=f"t{index}_", may_relax=may_relax, without=without)
     try:
         own = document.followed(document.root)
     except LookupError:
