@@ -33,6 +33,7 @@ def context(cwd: Path, editor: Any = None, **changes: Any) -> ToolContext:
         "workspace": Workspace(str(cwd), [], environment={"HOME": str(cwd)}),
         "editor": editor or NoEditor(),
         "permit": _permitted,
+        "permit_private": lambda _: None,
         "progress": progress,
         "finish": progress,
         "background": BackgroundCommands(),

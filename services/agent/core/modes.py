@@ -31,6 +31,7 @@ class Effect(enum.Enum):
     READ = "read"
     WRITE = "write"
     EXECUTE = "execute"
+    FETCH = "fetch"  # a page of the web
     FOREIGN = "foreign"  # an MCP server's tool: only that server knows
     FOREIGN_READ = "foreign-read"  # one that its server declares read-only; a claim, not a proof
 
@@ -117,7 +118,7 @@ def _decide_in_plan(
 ) -> Decision:
     if in_plans:
         return Decision(Verdict.ALLOW)
-    if effect is Effect.FOREIGN_READ:
+    if effect in {Effect.FOREIGN_READ, Effect.FETCH}:
         return Decision(Verdict.ASK)
     if effect is Effect.WRITE:
         allowed = places.plan_directory or "(no plan directory can be used on this machine)"

@@ -1,7 +1,9 @@
 """Permission rules that last: what a user has allowed in a project for good. Pure.
 
 One rule a line, to be read and edited by people: `run git status`, `write docs`,
-`read /usr/include`, `call mcp__weather__forecast`. A path stands for everything below it.
+`read /usr/include`, `fetch docs.python.org`, `call mcp__weather__forecast`. A path stands for
+everything below it. `fetch-private localhost:8080` is never offered, only written by people: it
+also permits what is not of the public internet.
 """
 
 import re
@@ -12,10 +14,17 @@ from pathlib import Path, PurePath
 from typing import Any
 
 from services.agent.core.modes import Effect, Places, is_plain_edit
+from services.agent.core.web_site import site
 
 # With one of these a command is more than its first words say.
 _SHELL = re.compile(r"[;&|<>`$(){}\n\r\\#*?\[\]~!]")
-_WORDS = {Effect.READ: "read", Effect.WRITE: "write", Effect.EXECUTE: "run"}
+_WORDS = {
+    Effect.READ: "read",
+    Effect.WRITE: "write",
+    Effect.EXECUTE: "run",
+    Effect.FETCH: "fetch",
+}
+_PRIVATE = "fetch-private"
 _OPTION = "-"
 
 
@@ -40,11 +49,16 @@ def allows(rules: Iterable[str], action: Action, places: Places) -> bool:
     itself only where a rule names the very file.
     """
     verb = _WORDS.get(action.effect, "call")
+    if verb == "fetch" and allows_private(rules, _url(action)):
+        return True
     bodies = [
         body.strip() for each in rules for word, _, body in [each.partition(" ")] if word == verb
     ]
     if verb == "run":
         return any(_begins(action, body) for body in bodies)
+    if verb == "fetch":
+        wanted = site(_url(action))
+        return bool(wanted) and wanted in bodies
     if action.target is None:
         return action.tool in bodies
     return any(_covers(places, body, action) for body in bodies)
@@ -57,11 +71,42 @@ def lasting(action: Action, places: Places) -> str:
         words = _words(action)
         plain = [word for word in words[:2] if not word.startswith(_OPTION)]
         return shlex.join(["run", *plain]) if words and plain[:1] == words[:1] else ""
+    if verb == "fetch":
+        return f"fetch {site(_url(action))}"
     if action.target is None:
         return f"call {action.tool}"
     if verb == "read":
         return _line(verb, action.target)
     return _line(verb, action.target.parent) if is_plain_edit(action.target, places) else ""
+
+
+def grant(action: Action, places: Places) -> str:
+    """Names what "for this session" covers.
+
+    All plain edits in the project, one other file, one path outside the project to read, one
+    command, one site, or one server's tool.
+    """
+    target = action.target
+    if action.effect is Effect.WRITE and target is not None:
+        return "write" if is_plain_edit(target, places) else f"write {target}"
+    if action.effect is Effect.READ:
+        return f"read {target}"
+    if action.effect is Effect.EXECUTE:
+        return f"execute {action.arguments.get('command')!r} {action.arguments.get('cwd')!r}"
+    if action.effect is Effect.FETCH:
+        return f"fetch {site(_url(action))}"
+    return f"call {action.tool}"
+
+
+def allows_private(rules: Iterable[str], url: str) -> bool:
+    """Says whether a rule permits a URL's site even where its address is a private one."""
+    wanted = site(url)
+    return bool(wanted) and any(rule.split() == [_PRIVATE, wanted] for rule in rules)
+
+
+def _url(action: Action) -> str:
+    url = action.arguments.get("url")
+    return url if isinstance(url, str) else ""
 
 
 def _line(verb: str, path: PurePath) -> str:

@@ -13,6 +13,7 @@ from services.agent.tools.shell.bash import Bash
 from services.agent.tools.shell.bash_output import BashKill, BashOutput
 from services.agent.tools.tool import Tool
 from services.agent.tools.update_plan import UpdatePlan
+from services.agent.tools.web.web_fetch import WebFetch
 from services.agent.tools.write_file import WriteFile
 
 
@@ -35,6 +36,7 @@ def builtin_tools() -> tuple[Tool, ...]:
         Bash(),
         BashOutput(),
         BashKill(),
+        WebFetch(),
         UpdatePlan(),
         ExitPlanMode(),
     )

@@ -59,6 +59,8 @@ class ToolContext:
         permit: called right before each effect with what is read or written, or None for other
             effects; returns the resolved path, or raises ToolError because the mode at this
             very moment forbids it.
+        permit_private: called with a URL whose address is not a public one; raises ToolError
+            unless a rule of the project permits it.
         progress: shows content on the card while the tool runs.
         finish: closes the card of a call whose outcome goes on, when that has ended.
         background: the session's commands in the background.
@@ -73,6 +75,7 @@ class ToolContext:
     workspace: Workspace
     editor: Editor
     permit: Callable[[Path | None], Path | None]
+    permit_private: Callable[[str], None]
     progress: Callable[[Sequence[Content]], Awaitable[None]]
     finish: Callable[[ToolOutcome], Awaitable[None]]
     background: BackgroundCommands

@@ -12,10 +12,11 @@ import structlog
 
 from services.agent.core.editor import Content, EditorError
 from services.agent.core.history import ToolCall, ToolResult
-from services.agent.core.modes import Effect, Mode, Verdict, decide, is_plain_edit
-from services.agent.core.permissions import Action, allows, lasting
+from services.agent.core.modes import Mode, Verdict, decide
+from services.agent.core.permissions import Action, allows, allows_private, grant, lasting
 from services.agent.core.plan_dir import resolve
 from services.agent.core.text import one_line
+from services.agent.core.web_site import site
 from services.agent.session.session import AgentSession
 from services.agent.storage.compaction import CHARACTERS_PER_TOKEN
 from services.agent.tools.tool import Tool, ToolContext, ToolError, ToolOutcome
@@ -126,6 +127,7 @@ class Dispatcher:
             workspace=self._session.workspace,
             editor=self._session.editor,
             permit=call.permit,
+            permit_private=call.permit_private,
             progress=call.progress,
             finish=call.finish,
             background=self._session.background,
@@ -217,6 +219,15 @@ class _RunningCall:
             raise ToolError("the mode or the path changed in the meantime; try again")
         return target
 
+    def permit_private(self, url: str) -> None:
+        """Raises ToolError unless a rule permits a URL whose address is not a public one."""
+        permissions = self._session.permissions
+        if not allows_private(permissions.rules(), url):
+            raise ToolError(
+                f"{site(url)} has a private address, which is fetched only where the user has"
+                f" written the line `fetch-private {site(url)}` into {permissions.path}"
+            )
+
     async def _ask(self, target: Path | None) -> None:
         content = await self._tool.diff(self._arguments, self._context)
         rule = lasting(self._action(target), self._session.places())
@@ -254,19 +265,7 @@ class _RunningCall:
         return Action(self._tool.effect, self._tool.spec.name, self._arguments, target)
 
     def _grant(self, target: Path | None) -> str:
-        """Names what "for this session" covers.
-
-        All plain edits in the project, one other file, one path outside the project to read,
-        one command, or one server's tool.
-        """
-        if self._tool.effect is Effect.WRITE and target is not None:
-            is_plain = is_plain_edit(target, self._session.places())
-            return "write" if is_plain else f"write {target}"
-        if self._tool.effect is Effect.READ:
-            return f"read {target}"
-        if self._tool.effect is Effect.EXECUTE:
-            return f"execute {self._arguments.get('command')!r} {self._arguments.get('cwd')!r}"
-        return f"call {self._tool.spec.name}"
+        return grant(self._action(target), self._session.places())
 
     async def progress(self, content: Sequence[Content]) -> None:
         """Shows content on the call's card while the tool runs."""

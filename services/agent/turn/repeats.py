@@ -7,7 +7,7 @@ from services.agent.core.modes import Effect
 from services.agent.tools.tool import Tool
 
 MOST = 3
-_HARMLESS = {Effect.NOTHING, Effect.READ, Effect.FOREIGN_READ}
+_HARMLESS = {Effect.NOTHING, Effect.READ, Effect.FOREIGN_READ, Effect.FETCH}
 
 
 class Repeats:

@@ -88,5 +88,10 @@ def test_a_refusal_names_the_path_and_the_allowed_directory():
     assert str(PLANS) in decision.reason
 
 
+@pytest.mark.parametrize("mode", Mode)
+def test_the_web_is_asked_for_in_every_mode_that_asks(mode: Mode):
+    assert verdict(mode, Effect.FETCH) == (ALLOW if mode is Mode.BYPASS else ASK)
+
+
 def test_a_server_that_claims_to_only_read_is_asked_about_in_plan_mode():
     assert ASK == verdict(Mode.PLAN, Effect.FOREIGN_READ)

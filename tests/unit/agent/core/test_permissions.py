@@ -4,7 +4,7 @@ from typing import Any
 import pytest
 
 from services.agent.core.modes import Effect, Places
-from services.agent.core.permissions import Action, allows, lasting
+from services.agent.core.permissions import Action, allows, allows_private, grant, lasting
 
 PLACES = Places((PurePath("/proj"),), None)
 
@@ -15,6 +15,10 @@ def run(command: str, **more: Any) -> Action:
 
 def file(effect: Effect, path: str) -> Action:
     return Action(effect, "t", {"path": path}, PurePath(path))
+
+
+def page(url: object) -> Action:
+    return Action(Effect.FETCH, "web_fetch", {"url": url}, None)
 
 
 @pytest.mark.parametrize(
@@ -42,6 +46,15 @@ def file(effect: Effect, path: str) -> Action:
         ("read /usr/include", file(Effect.READ, "/usr/lib/a"), False),
         ("call mcp__a__b", Action(Effect.FOREIGN, "mcp__a__b", {}, None), True),
         ("call mcp__a__b", Action(Effect.FOREIGN, "mcp__a__c", {}, None), False),
+        ("fetch docs.test", page("https://docs.test/a?b"), True),
+        ("fetch docs.test", page("https://Docs.Test:443"), True),
+        ("fetch docs.test", page("https://docs.test:8443/"), False),
+        ("fetch docs.test", page("https://evil.test/docs.test"), False),
+        ("fetch docs.test", page("https://docs.test@evil.test/"), False),
+        ("fetch docs.test", page("https://a.docs.test/"), False),
+        ("fetch", page(7), False),
+        ("call web_fetch", page("https://docs.test/"), False),
+        ("fetch-private h:1", page("http://h:1/"), True),
     ],
 )
 def test_what_a_rule_covers(rule: str, action: Action, is_covered: bool):
@@ -62,8 +75,28 @@ def test_what_a_rule_covers(rule: str, action: Action, is_covered: bool):
         (file(Effect.READ, "/usr/include"), "read /usr/include"),
         (file(Effect.READ, "/tmp/a\nrun rm"), ""),
         (Action(Effect.FOREIGN, "mcp__a__b", {}, None), "call mcp__a__b"),
+        (page("https://docs.test/a"), "fetch docs.test"),
     ],
 )
 def test_the_rule_that_is_offered_covers_the_call(action: Action, rule: str):
     assert rule == lasting(action, PLACES)
     assert bool(rule) == (bool(rule) and allows([rule], action, PLACES))
+
+
+def test_a_private_address_needs_a_rule_of_its_own():
+    assert allows_private(["fetch-private h:1"], "http://h:1/x")
+    assert not allows_private(["fetch h:1"], "http://h:1/x")
+    assert not allows_private(["fetch-private h"], "http://h:1/x")
+    assert not allows_private(["fetch-private "], "file:///x")
+
+
+def test_what_a_grant_of_the_session_covers():
+    plain = [grant(file(Effect.WRITE, path), PLACES) for path in ("/proj/a", "/proj/b/c")]
+
+    assert ["write", "write"] == plain
+    assert "write /proj/.envrc" == grant(file(Effect.WRITE, "/proj/.envrc"), PLACES)
+    assert "write /etc/a" == grant(file(Effect.WRITE, "/etc/a"), PLACES)
+    assert "read /etc/a" == grant(file(Effect.READ, "/etc/a"), PLACES)
+    assert grant(run("a"), PLACES) != grant(run("a", cwd="/b"), PLACES)
+    assert grant(page("https://a.test/x"), PLACES) == grant(page("https://a.test/y"), PLACES)
+    assert grant(page("https://a.test/x"), PLACES) != grant(page("https://b.test/x"), PLACES)
