@@ -44,6 +44,7 @@ def context(cwd: Path, editor: Any = None, **changes: Any) -> ToolContext:
         "mode": lambda: Mode.DEFAULT,
         "set_mode": progress,
         "choose": progress,
+        "search": progress,
     }
     return ToolContext(**{**given, **changes})
 

@@ -5,7 +5,7 @@ what the editor does not offer, or fails to do, is reported as such and done loc
 """
 
 import asyncio
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -14,6 +14,7 @@ import acp
 import acp.interfaces
 import acp.schema
 import structlog
+from typing_extensions import override
 
 from services.backplane.timeouts import timeout
 
@@ -81,6 +82,22 @@ class Editor:
     async def update(self, update: Any) -> None:
         """Sends one session update; waits while the editor does not read."""
         await self._connection.session_update(session_id=self._session_id, update=update)
+
+    def only_cards(self, call_id: str, said: Callable[[str], Awaitable[None]]) -> "Editor":
+        """Returns this link for work inside one call: of its updates only cards are passed on.
+
+        Args:
+            call_id: the call; each card names it, in its `_meta`.
+            said: gets the text of messages instead of the editor.
+        """
+        return _InnerEditor(
+            self._connection,
+            session_id=self._session_id,
+            offered=self.offered,
+            seconds=self._seconds,
+            call_id=call_id,
+            said=said,
+        )
 
     async def read(self, path: Path) -> str:
         """Returns a file's text with unsaved changes; raises EditorError."""
@@ -154,6 +171,34 @@ class Editor:
 
     async def _ask(self, question: Awaitable[_Answer]) -> _Answer:
         return await answered(question, self._seconds)
+
+
+class _InnerEditor(Editor):
+    """See `Editor.only_cards`."""
+
+    def __init__(
+        self,
+        connection: acp.interfaces.Client,
+        *,
+        session_id: str,
+        offered: Offered,
+        seconds: float,
+        call_id: str,
+        said: Callable[[str], Awaitable[None]],
+    ) -> None:
+        super().__init__(connection, session_id=session_id, offered=offered, seconds=seconds)
+        self._call_id = call_id
+        self._said = said
+
+    @override
+    async def update(self, update: Any) -> None:
+        if isinstance(update, acp.schema.ToolCallStart | acp.schema.ToolCallProgress):
+            update.field_meta = {"cortex": {"parentToolCallId": self._call_id}}
+            await super().update(update)
+        elif isinstance(update, acp.schema.AgentMessageChunk) and isinstance(
+            update.content, acp.schema.TextContentBlock
+        ):
+            await self._said(update.content.text)
 
 
 class Terminal:

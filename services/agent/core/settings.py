@@ -95,6 +95,9 @@ class AgentSettings(
         output_bytes: most of a tool's output that is kept.
         sessions_kept: most stored sessions; the longest untouched go first, at the agent's start.
             0 keeps all.
+        search_rounds: model calls in one search of `search_agent` before it has to answer.
+        search_tokens: tokens, read and written, of all calls of one search before it has to
+            answer; as the endpoint counts them.
         client_seconds: longest wait for the editor's answer, permissions excepted.
     """
 
@@ -108,6 +111,8 @@ class AgentSettings(
     bash_seconds: PositiveSeconds = 600.0
     output_bytes: Annotated[int, IN_BYTES, msgspec.Meta(ge=1024)] = 65536
     sessions_kept: Annotated[int, msgspec.Meta(ge=0)] = 1000
+    search_rounds: Positive = 20
+    search_tokens: Positive = 500_000
     client_seconds: PositiveSeconds = 30.0
 
     def endpoint(self, name: str) -> EndpointSettings | None:

@@ -98,15 +98,9 @@ class SessionOpening:
 
     async def prepare(self, session: AgentSession) -> PromptBuilder:
         """Reads what the next round's system prompt depends on, apart from the tools' format."""
-        cwd = session.workspace.cwd
         rules, plans = await asyncio.to_thread(self._read, session)
         mode = session.mode
-        surroundings = prompt.PromptFacts(
-            cwd=cwd,
-            additional=session.workspace.roots[1:],
-            platform=f"{platform.system()} {platform.machine()}",
-            today=self._surroundings.today(),
-        )
+        surroundings = self._facts(session)
 
         def build(text_tools: Sequence[ToolSpec]) -> str:
             return prompt.system_prompt(
@@ -119,6 +113,23 @@ class SessionOpening:
             )
 
         return build
+
+    async def prepare_search(self, session: AgentSession) -> PromptBuilder:
+        """Does the same for a search on behalf of a session."""
+        surroundings = self._facts(session)
+
+        def build(text_tools: Sequence[ToolSpec]) -> str:
+            return prompt.search_prompt(surroundings, text_tools)
+
+        return build
+
+    def _facts(self, session: AgentSession) -> prompt.PromptFacts:
+        return prompt.PromptFacts(
+            cwd=session.workspace.cwd,
+            additional=session.workspace.roots[1:],
+            platform=f"{platform.system()} {platform.machine()}",
+            today=self._surroundings.today(),
+        )
 
     def _read(self, session: AgentSession) -> tuple[Sequence[RulesFile], Path | None]:
         rules = read_rules(session.workspace.cwd, self._surroundings.config)

@@ -19,9 +19,10 @@ from services.agent.endpoints.selection import Endpoints, UnknownModelError
 from services.agent.prompt.project_commands import invoked, project_commands
 from services.agent.session.session import AgentSession
 from services.agent.session_service.opening import SessionOpening
+from services.agent.session_service.searching import Progress, Searching
 from services.agent.storage import commands
 from services.agent.storage.checkpoints import Undone
-from services.agent.tools.tool import Tool
+from services.agent.tools.tool import Tool, ToolOutcome
 from services.agent.turn.dispatch import Dispatcher
 from services.agent.turn.turn import PromptTurn
 
@@ -48,6 +49,9 @@ class Prompting:
         self._endpoints = endpoints
         self._opening = opening
         self._tools = tools
+        self._searching = Searching(
+            settings=settings, endpoints=endpoints, opening=opening, tools=tools
+        )
 
     async def run(
         self, session: AgentSession, ticket: int, parts: tuple[Part, ...]
@@ -115,7 +119,14 @@ class Prompting:
         await session.editor.update(acp.update_agent_message_text(text))
 
     def _turn(self, session: AgentSession) -> PromptTurn:
-        return PromptTurn(
+        async def search(task: str, call_id: str, progress: Progress) -> ToolOutcome:
+            outcome, usage = await self._searching.run(
+                session, task, call_id=call_id, progress=progress
+            )
+            turn.usage += usage
+            return outcome
+
+        turn = PromptTurn(
             session=session,
             endpoints=self._endpoints,
             tools=self._tools,
@@ -125,10 +136,12 @@ class Prompting:
                 output_bytes=self._settings.output_bytes,
                 bash_seconds=self._settings.bash_seconds,
                 set_mode=lambda mode: self._set_mode(session, mode),
+                search=search,
             ),
             prepare=lambda: self._opening.prepare(session),
             max_rounds=self._settings.max_rounds,
         )
+        return turn
 
     async def _set_mode(self, session: AgentSession, mode: Mode) -> None:
         """Switches the mode and tells the editor, in both ways in which editors listen."""

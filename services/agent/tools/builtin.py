@@ -9,6 +9,7 @@ from services.agent.tools.glob import Glob
 from services.agent.tools.grep import Grep
 from services.agent.tools.list_dir import ListDir
 from services.agent.tools.read_file import ReadFile
+from services.agent.tools.search_agent import SearchAgent
 from services.agent.tools.shell.bash import Bash
 from services.agent.tools.shell.bash_output import BashKill, BashOutput
 from services.agent.tools.tool import Tool
@@ -33,6 +34,7 @@ def builtin_tools() -> tuple[Tool, ...]:
         ListDir(),
         Grep(),
         Glob(),
+        SearchAgent(),
         Bash(),
         BashOutput(),
         BashKill(),

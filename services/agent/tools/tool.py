@@ -69,6 +69,7 @@ class ToolContext:
             write can be taken back; blocks.
         mode: the session's at this very moment.
         set_mode: switches it, for the session and in the editor.
+        search: has a second agent answer a question; raises ToolError.
         choose: shows the user content and options; returns the chosen one's id, None if dismissed.
     """
 
@@ -84,7 +85,8 @@ class ToolContext:
     bash_seconds: float
     keep: Callable[[Path, bool], None]
     mode: Callable[[], Mode]
-    set_mode: Callable[[Mode], Awaitable[None]]
+    set_mode: Callable[[Mode], Awaitable[object]]
+    search: Callable[[str], Awaitable[ToolOutcome]]
     choose: Callable[
         [Sequence[acp.schema.PermissionOption], Sequence[Content]], Awaitable[str | None]
     ]

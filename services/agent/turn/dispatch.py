@@ -20,6 +20,7 @@ from services.agent.core.web_site import site
 from services.agent.session.session import AgentSession
 from services.agent.storage.compaction import CHARACTERS_PER_TOKEN
 from services.agent.tools.tool import Tool, ToolContext, ToolError, ToolOutcome
+from services.agent.turn.permission_options import ALLOW, ALWAYS, LASTING, permission_options
 from services.backplane.timeouts import timeout
 
 log = structlog.get_logger(__name__)
@@ -29,16 +30,18 @@ LOST = "ERROR: the connection was lost before this call could run"
 _LAST_UPDATE_SECONDS = 2.0
 _LEAST_OUTPUT_BYTES = 1024
 
-_ALLOW = acp.schema.PermissionOption(option_id="allow", name="Allow", kind="allow_once")
-_ALWAYS = acp.schema.PermissionOption(
-    option_id="allow-always", name="Allow for this session", kind="allow_always"
-)
-_KEPT = "allow-lasting"
-_REJECT = acp.schema.PermissionOption(option_id="reject", name="Reject", kind="reject_once")
+
+Search = Callable[
+    [str, str, Callable[[Sequence[Content]], Awaitable[None]]], Awaitable[ToolOutcome]
+]
 
 
 class Dispatcher:
-    """Runs the calls of one session, one after another."""
+    """Runs the calls of one session, one after another.
+
+    Args:
+        search: answers a question, on behalf of the call of an id, whose card it may fill.
+    """
 
     def __init__(
         self,
@@ -47,13 +50,15 @@ class Dispatcher:
         environment: Mapping[str, str],
         output_bytes: int,
         bash_seconds: float,
-        set_mode: Callable[[Mode], Awaitable[None]],
+        set_mode: Callable[[Mode], Awaitable[object]],
+        search: Search,
     ) -> None:
         self._session = session
         self._environment = environment
         self._output_bytes = self._most_output_bytes = output_bytes
         self._bash_seconds = bash_seconds
         self._set_mode = set_mode
+        self._search = search
 
     def fit(self, window: int | None) -> None:
         """Caps what a tool prints at a quarter of the window, in tokens; None: it is not known."""
@@ -138,6 +143,7 @@ class Dispatcher:
             mode=lambda: self._session.mode,
             set_mode=self._set_mode,
             choose=call.choose,
+            search=lambda task: self._search(task, call.id, call.progress),
         )
 
     def _keep(self, target: Path, is_written: bool) -> None:  # noqa: FBT001 - as ToolContext has it
@@ -156,6 +162,7 @@ class _RunningCall:
     def __init__(
         self, dispatcher: Dispatcher, call: ToolCall, tool: Tool, arguments: dict[str, Any]
     ) -> None:
+        self.id = call.id
         self._dispatcher = dispatcher
         self._session = dispatcher.session
         self._call = call
@@ -231,14 +238,13 @@ class _RunningCall:
     async def _ask(self, target: Path | None) -> None:
         content = await self._tool.diff(self._arguments, self._context)
         rule = lasting(self._action(target), self._session.places())
-        kept = (_kept(rule),) if rule else ()
-        choice = await self.choose((_ALLOW, _ALWAYS, *kept, _REJECT), content)
-        if choice == _ALWAYS.option_id:
+        choice = await self.choose(permission_options(rule), content)
+        if choice == ALWAYS.option_id:
             self._session.granted.add(self._grant(target))
-        elif choice == _KEPT and rule:
+        elif choice == LASTING and rule:
             self._session.permissions.add(rule)
             self._session.granted.add(self._grant(target))
-        elif choice != _ALLOW.option_id:
+        elif choice != ALLOW.option_id:
             raise ToolError("the user refused this call")
         self._approved.add(target)
 
@@ -277,11 +283,6 @@ class _RunningCall:
 
     async def _update(self, **changes: Any) -> None:
         await self._session.editor.update(acp.update_tool_call(self._call.id, **changes))
-
-
-def _kept(rule: str) -> acp.schema.PermissionOption:
-    name = f"Always in this project: {one_line(rule, 80)}"
-    return acp.schema.PermissionOption(option_id=_KEPT, name=name, kind="allow_always")
 
 
 def _repair_note(call: ToolCall) -> tuple[Content, ...]:

@@ -42,6 +42,7 @@ class PromptTurn:
     Args:
         prepare: called at the top of every round; returns what builds that round's system
             prompt from the mode and the rules files of that moment.
+        max_tokens: read and written in all rounds, after which there is no further one.
     """
 
     def __init__(
@@ -53,6 +54,7 @@ class PromptTurn:
         dispatcher: Dispatcher,
         prepare: Callable[[], Awaitable[PromptBuilder]],
         max_rounds: int,
+        max_tokens: int | None = None,
     ) -> None:
         self._session = session
         self._endpoints = endpoints
@@ -60,8 +62,10 @@ class PromptTurn:
         self._dispatcher = dispatcher
         self._prepare = prepare
         self._max_rounds = max_rounds
+        self._max_tokens = max_tokens
         self._repeats = Repeats()
         self.usage = Usage()
+        self.said = ""  # by the model, in its last answer
 
     async def run(self) -> acp.schema.StopReason:
         """Saves the user's turn, then goes round until the model calls no more tools.
@@ -81,11 +85,18 @@ class PromptTurn:
             await self._session.save()
             if stop is not None:
                 return stop
+            if self._is_spent:
+                return "max_turn_requests"
         await self._say(
             f"Stopped: this prompt has asked the model {self._max_rounds} times, the most that"
             " `max_rounds` allows. Send another prompt, such as `go on`, to continue."
         )
         return "max_turn_requests"
+
+    @property
+    def _is_spent(self) -> bool:
+        used = self.usage.input_tokens + self.usage.output_tokens
+        return self._max_tokens is not None and used >= self._max_tokens
 
     async def _say(self, text: str) -> None:
         """Tells the user why a turn ends that the model did not end, and keeps it."""
@@ -112,6 +123,7 @@ class PromptTurn:
             await self._keep(asking.reply.turn(), [])
             raise
         answer = asking.reply.turn()
+        self.said = answer.text
         by_name = {tool.spec.name: tool for tool in tools}
         results = await self._dispatch(answer, by_name)
         finished = asking.reply.finished
