@@ -25,7 +25,7 @@ from tests.system.agent.scripted_endpoint import Answer, Call, ScriptedEndpoint
     [
         ("services.agent.turn.turn", "PromptTurn", "run"),
         ("services.agent.session_service.prompting", "Prompting", "run"),
-        ("services.agent.tools.bash", "Bash", "execute"),
+        ("services.agent.tools.shell.bash", "Bash", "execute"),
         ("services.agent.storage.store", "SessionStore", "_tidy"),
         ("services.agent.transport", "LineTransport", "_routed"),
     ],
