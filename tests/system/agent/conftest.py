@@ -13,6 +13,7 @@ import acp
 import acp.schema
 import pytest
 
+from tests.contract.acp.messages import Messages
 from tests.system.agent.editor_double import EditorDouble
 from tests.system.agent.scripted_endpoint import ScriptedEndpoint
 
@@ -28,6 +29,7 @@ class Running:
     process: asyncio.subprocess.Process
     editor: EditorDouble
     initialized: acp.InitializeResponse
+    messages: Messages
 
 
 @dataclass
@@ -79,12 +81,15 @@ class Place:
             transport_kwargs={"limit": 2**24, "stderr": None, "shutdown_timeout": 20},
             use_unstable_protocol=True,
         ) as (connection, process):
+            messages = Messages()
+            connection._conn.add_observer(messages.observe)
             capabilities = acp.schema.ClientCapabilities(
                 fs=acp.schema.FileSystemCapabilities(read_text_file=files, write_text_file=files),
                 terminal=terminals,
             )
             initialized = await connection.initialize(1, capabilities)
-            yield Running(connection, process, editor, initialized)
+            yield Running(connection, process, editor, initialized, messages)
+        assert [] == messages.problems
 
 
 @pytest.fixture
