@@ -8,8 +8,9 @@ from typing import Any
 
 import hypercorn.protocol
 import pytest
+from hypercorn.asyncio.task_group import TaskGroup
 from hypercorn.asyncio.tcp_server import TCPServer
-from hypercorn.asyncio.worker_context import WorkerContext
+from hypercorn.asyncio.worker_context import AsyncioSingleTask, WorkerContext
 from hypercorn.config import Config
 from hypercorn.protocol import ProtocolWrapper
 from hypercorn.protocol.h11 import H11Protocol
@@ -48,6 +49,8 @@ def test_the_names_that_the_seam_touches_are_there() -> None:
     ]
 
     assert [line for line in used if line not in source] == []
+    assert "self._handle.cancel()" in inspect.getsource(AsyncioSingleTask.stop)
+    assert "self._task_group.create_task" in inspect.getsource(TaskGroup.spawn)
     loop = asyncio.new_event_loop()
     reader: Any = asyncio.StreamReader(loop=loop)
     assert reader._buffer == b""

@@ -65,7 +65,13 @@ class TcpSeam:
         server.writer.transport.set_protocol(self._streams)
         if write_paused:
             self._streams.pause_writing()
-        server.reader.feed_data(data)
         del server._idle_timeout  # noqa: SLF001 - the class's own method shows again
-        group = server._task_group  # noqa: SLF001
-        group.spawn(server.idle_task.restart, group, server._idle_timeout)  # noqa: SLF001
+        watch = server.idle_task._handle  # noqa: SLF001
+        # Without a watch the server is about to start its idle task. In its place it is started
+        # now, not by a task: the request that is fed below stops it, and may do so first.
+        if watch is not None:
+            watch.cancel()
+            group = server._task_group._task_group  # noqa: SLF001
+            idle = group.create_task(server._idle_timeout())  # noqa: SLF001
+            server.idle_task._handle = idle  # noqa: SLF001
+        server.reader.feed_data(data)
