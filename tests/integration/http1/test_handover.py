@@ -2,7 +2,7 @@
 
 import contextlib
 import socket
-from collections.abc import Iterator
+from collections.abc import Generator
 
 import httpx
 import pytest
@@ -42,6 +42,24 @@ def test_a_client_that_leaves_in_its_handshake_is_let_go(serve: Serve, is_early:
         client.read_all()  # to its end
 
 
+def test_a_message_before_the_handshake_is_answered_is_refused(serve: Serve) -> None:
+    server = serve()
+    with connected(server, is_early=True, behind=b"\x81\x80abcd") as (client, _):
+        assert client.reply().status == 400
+        assert client.read_all() == b""
+    server.shut_down()
+    server.join()  # nothing waits for the client
+
+
+def test_an_idle_connection_is_let_go_when_its_client_leaves(serve: Serve) -> None:
+    with Client(serve().port) as client:
+        client.send(b"CONNECT where HTTP/1.1\r\nhost: t\r\n\r\n")
+        assert client.reply().status == 200
+        client.socket.shutdown(socket.SHUT_WR)
+
+        assert client.read_all() == b""
+
+
 def test_a_handed_over_connection_ends_at_shutdown(serve: Serve) -> None:
     server = serve()
     with Client(server.port) as client:
@@ -78,14 +96,14 @@ def test_h2_with_prior_knowledge_is_handed_over(serve: Serve) -> None:
 
 @contextlib.contextmanager
 def connected(
-    server: Served, *, is_early: bool, leaves: bool = False
-) -> Iterator[tuple[Client, wsproto.WSConnection]]:
+    server: Served, *, is_early: bool, leaves: bool = False, behind: bytes = b""
+) -> Generator[tuple[Client, wsproto.WSConnection]]:
     """A connection that has sent its handshake; early: before the server has taken it."""
     ws = wsproto.WSConnection(wsproto.ConnectionType.CLIENT)
 
     def connect() -> Client:
         client = Client(server.port)
-        client.send(ws.send(wsproto.events.Request(host="test", target="/socket")))
+        client.send(ws.send(wsproto.events.Request(host="test", target="/socket")) + behind)
         if leaves:
             client.socket.shutdown(socket.SHUT_WR)
         return client

@@ -46,6 +46,8 @@ def test_the_names_that_the_seam_touches_are_there() -> None:
             "                await self.idle_task.restart(task_group, self._idle_timeout)"
         ),
         "await self.protocol.handle(Closed())",
+        "async def _read_data(self)",
+        "async def protocol_send(self, event",
     ]
 
     assert [line for line in used if line not in source] == []

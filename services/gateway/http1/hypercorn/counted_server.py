@@ -1,4 +1,4 @@
-"""Hypercorn's server of one connection, which counts the connections of each address."""
+"""Hypercorn's server of one connection, which counts those of each address, and lets them go."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import contextlib
 from typing import Final
 
 from hypercorn.asyncio.tcp_server import TCPServer
+from hypercorn.events import Event, Updated
 from typing_extensions import override
 
 from services.backplane.timeouts import timeout
@@ -21,6 +22,8 @@ _READ_BYTES: Final = 1 << 16
 class CountedServer(TCPServer):
     """Serves a connection, or refuses it where its address has too many."""
 
+    _has_ended = False
+
     @override
     async def run(self) -> None:
         config, peer = self.config, self.writer.get_extra_info("peername")
@@ -34,6 +37,18 @@ class CountedServer(TCPServer):
                 await super().run()
             else:
                 await self._refuse(config)
+
+    @override
+    async def _read_data(self) -> None:
+        await super()._read_data()
+        # the client has left: `run` would wait for the idle task's time to be up
+        self._has_ended = True
+        await self.idle_task.stop()
+
+    @override
+    async def protocol_send(self, event: Event) -> None:
+        if not (self._has_ended and isinstance(event, Updated)):
+            await super().protocol_send(event)
 
     async def _refuse(self, config: CodecConfig) -> None:
         with contextlib.suppress(OSError, RuntimeError, TimeoutError):

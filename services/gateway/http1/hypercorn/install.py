@@ -15,6 +15,7 @@ from hypercorn.protocol.h11 import H11Protocol
 from services.gateway.http1.hypercorn.codec import CodecConfig, HttptoolsCodec
 from services.gateway.http1.hypercorn.counted_server import CountedServer
 from services.gateway.http1.hypercorn.stock import SharingWSStream, StockH11
+from services.gateway.http1.hypercorn.stock_h2 import StockH2
 
 log = structlog.get_logger()
 
@@ -33,7 +34,7 @@ def choose_codec(app: Any, config: Config, *rest: Any) -> HttptoolsCodec | Stock
 
 
 def install() -> bool:
-    """Makes Hypercorn ask `choose_codec` and use the parts in `stock`; idempotent.
+    """Makes Hypercorn ask `choose_codec` and use the parts in `stock` and `stock_h2`; idempotent.
 
     Returns:
         False, with a warning in the log, where the installed Hypercorn is not the release that
@@ -46,6 +47,7 @@ def install() -> bool:
         return False
     # setattr, because these are names of types
     setattr(hypercorn.protocol, "H11Protocol", choose_codec)  # noqa: B010
+    setattr(hypercorn.protocol, "H2Protocol", StockH2)  # noqa: B010
     setattr(hypercorn.protocol.h11, "WSStream", SharingWSStream)  # noqa: B010
     setattr(hypercorn.protocol.h2, "WSStream", SharingWSStream)  # noqa: B010
     setattr(hypercorn.asyncio.run, "TCPServer", CountedServer)  # noqa: B010

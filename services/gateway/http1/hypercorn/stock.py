@@ -6,7 +6,7 @@ import asyncio
 from typing import Any, Final
 
 import h11
-from hypercorn.protocol.events import Event, StreamClosed
+from hypercorn.protocol.events import Body, Data, Event, StreamClosed
 from hypercorn.protocol.h11 import H11Protocol
 from hypercorn.protocol.ws_stream import FrameTooLargeError, WebsocketBuffer, WSStream
 from typing_extensions import override
@@ -14,6 +14,7 @@ from wsproto.events import CloseConnection, Message, TextMessage
 
 from services.gateway.http1.budget import OverBudgetError, Shares
 
+_ABNORMAL: Final = 1006
 _POLICY_VIOLATION: Final = 1008
 
 
@@ -89,8 +90,13 @@ class SharingWSStream(WSStream):
 
     @override
     async def handle(self, event: Event) -> None:
-        had_begun = self.buffer.length > 0
+        had_begun, was_closed = self.buffer.length > 0, self.closed
         await super().handle(event)
+        if self.closed and not was_closed and isinstance(event, Body | Data):
+            # refused for what came before the handshake was answered; nobody has told the app
+            await self.send(StreamClosed(stream_id=self.stream_id))
+            if self.app_put is not None:
+                await self.app_put({"type": "websocket.disconnect", "code": _ABNORMAL})
         if self.closed or isinstance(event, StreamClosed):
             self._stop()
         elif self.buffer.length == 0:
