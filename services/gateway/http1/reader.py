@@ -52,7 +52,7 @@ class RequestSink(Protocol):
 
 
 class Upgrade(Exception):  # noqa: N818 - a turn of the connection, not an error
-    """The client asks for another protocol (or CONNECT).
+    """The client asks for another protocol.
 
     Attributes:
         head: the request as bytes, for another parser.
@@ -112,6 +112,8 @@ class RequestReader:
             self._parser.feed_data(data)
         except httptools.HttpParserUpgrade as upgrade:
             head, consumed = self._asked_head(), upgrade.args[0]
+            if head.method == "CONNECT":
+                raise Refused(501, "CONNECT is for proxies, and this is none") from None
             if _turns_over(head):
                 raise Upgrade(_encoded(head), consumed) from None
             # the parser takes nothing behind such a head: another one reads it without the wish
@@ -264,4 +266,4 @@ def _turns_over(head: RequestHead) -> bool:
     A proxy that does not know h2c would pass on, past its own rules, whatever comes behind it.
     """
     asked = (value.strip().lower() for name, value in head.headers if name == b"upgrade")
-    return head.method == "CONNECT" or b"websocket" in asked
+    return b"websocket" in asked

@@ -125,3 +125,11 @@ def test_a_client_that_leaves_unread_what_it_asked_for_is_let_go(client: H2Clien
     client.client.socket.shutdown(socket.SHUT_WR)
 
     client.client.read_all()  # to its end
+
+
+def test_a_connection_on_which_nothing_runs_ends_with_its_client(client: H2Client) -> None:
+    client.ask(1)
+    client.until(h2.events.StreamEnded, 1)
+    client.client.socket.shutdown(socket.SHUT_WR)
+
+    client.client.read_all()  # to its end

@@ -55,7 +55,7 @@ class HttptoolsCodec:
     """Serves one of Hypercorn's connections with our `Connection`; hands other protocols over.
 
     The stock codec takes the connection at the first request that asks for another protocol
-    (WebSocket, h2c, CONNECT, an HTTP/2 preface) and keeps it.
+    (WebSocket, an HTTP/2 preface) and keeps it.
     """
 
     def __init__(
