@@ -51,6 +51,21 @@ def test_a_message_before_the_handshake_is_answered_is_refused(serve: Serve) -> 
     server.join()  # nothing waits for the client
 
 
+@pytest.mark.parametrize(
+    "changed",
+    [(b"Version: 13", b"Version: 12"), (b"/socket", b"/\xe4"), (b"Protocol: a", b"Protocol: \xe4")],
+)
+def test_a_handshake_that_is_none_ends_its_connection(
+    client: Client, changed: tuple[bytes, bytes]
+) -> None:
+    ws = wsproto.WSConnection(wsproto.ConnectionType.CLIENT)
+    asked = wsproto.events.Request(host="test", target="/socket", subprotocols=["a"])
+    client.send(ws.send(asked).replace(*changed))
+
+    assert client.reply().status == 400
+    assert client.read_all() == b""
+
+
 def test_connect_is_refused(client: Client) -> None:
     client.send(b"CONNECT test:1 HTTP/1.1\r\nhost: test:1\r\n\r\n")
 

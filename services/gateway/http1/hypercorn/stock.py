@@ -6,7 +6,7 @@ import asyncio
 from typing import Any, Final
 
 import h11
-from hypercorn.protocol.events import Body, Data, Event, StreamClosed
+from hypercorn.protocol.events import EndBody, Event, Request, Response, StreamClosed
 from hypercorn.protocol.h11 import H11Protocol
 from hypercorn.protocol.ws_stream import FrameTooLargeError, WebsocketBuffer, WSStream
 from typing_extensions import override
@@ -14,6 +14,8 @@ from wsproto.events import CloseConnection, Message, TextMessage
 
 from services.gateway.http1.budget import OverBudgetError, Shares
 
+_READ: Final = (b"connection", b"sec-websocket-extensions", b"sec-websocket-protocol")
+_BAD_REQUEST: Final = 400
 _ABNORMAL: Final = 1006
 _POLICY_VIOLATION: Final = 1008
 
@@ -91,9 +93,12 @@ class SharingWSStream(WSStream):
     @override
     async def handle(self, event: Event) -> None:
         had_begun, was_closed = self.buffer.length > 0, self.closed
-        await super().handle(event)
-        if self.closed and not was_closed and isinstance(event, Body | Data):
-            # refused for what came before the handshake was answered; nobody has told the app
+        if isinstance(event, Request) and not _is_ascii(event):
+            await self._refuse_handshake()
+        else:
+            await super().handle(event)
+        if self.closed and not (was_closed or isinstance(event, StreamClosed)):
+            # refused at its handshake, or for what came before that was answered
             await self.send(StreamClosed(stream_id=self.stream_id))
             if self.app_put is not None:
                 await self.app_put({"type": "websocket.disconnect", "code": _ABNORMAL})
@@ -104,6 +109,13 @@ class SharingWSStream(WSStream):
         elif not had_begun:
             self._began_at = asyncio.get_running_loop().time()
             self._look()
+
+    async def _refuse_handshake(self) -> None:
+        self.closed = True
+        headers = [(b"content-length", b"0"), (b"connection", b"close")]
+        stream_id = self.stream_id
+        await self.send(Response(stream_id=stream_id, status_code=_BAD_REQUEST, headers=headers))
+        await self.send(EndBody(stream_id=stream_id))
 
     def _look(self) -> None:
         """Cuts a client whose message comes too slowly; else looks again when it would be late."""
@@ -131,3 +143,9 @@ class SharingWSStream(WSStream):
     def _stop(self) -> None:
         self._rest()
         self.buffer.clear()
+
+
+def _is_ascii(handshake: Request) -> bool:
+    """True if Hypercorn can read what it reads of a handshake."""
+    values = [value for name, value in handshake.headers if name.lower() in _READ]
+    return all(value.isascii() for value in (handshake.raw_path, *values))
