@@ -120,7 +120,7 @@ def _change(random: Random, made: dict[str, Any], others: Sequence[Any]) -> None
     elif kind < 0.65:
         holder[key] = [holder[key]]
     else:
-        holder[key] = random.choice(_ODD)
+        holder[key] = copy.deepcopy(random.choice(_ODD))
 
 
 def _places(holder: Any) -> Iterator[tuple[Any, Any]]:

@@ -14,7 +14,7 @@ import psutil
 
 from tests.system.local_fleet import RunningFleet
 
-SECONDS: Final = float(os.environ.get("CORTEX_FUZZ_SECONDS", "30")) / 3
+SECONDS: Final = float(os.environ.get("CORTEX_FUZZ_SECONDS", "30")) / 5
 SEED: Final = os.environ.get("CORTEX_FUZZ_SEED", "1")
 _MOST_FINDINGS: Final = 5
 _SMALLER_SECONDS: Final = 10.0
@@ -91,7 +91,10 @@ class Watch:
 
     def check_memory(self) -> None:
         """Fails where a process has grown since by more than it may."""
-        for name, size in self._memory().items():
+        sizes = self._memory()
+        told = [f"{name} {self._sizes.get(name, 0) >> 20} → {sizes[name] >> 20}" for name in sizes]
+        sys.stderr.write(f"resident MiB: {', '.join(told)}\n")
+        for name, size in sizes.items():
             grown = size - self._sizes.get(name, size)
             assert grown < _MOST_GROWTH_BYTES, f"{name} has grown by {grown / 2**20:.0f} MiB"
 
