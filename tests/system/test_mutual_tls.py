@@ -12,10 +12,10 @@ from cortex.v1 import registry_service_pb2_grpc as registry_grpc
 from services.backplane.errors import FleetError, Reason
 from services.backplane.rpc.calls import streaming
 from services.backplane.rpc.channels import open_channel
+from services.backplane.security.authority import create, issue
 from services.backplane.security.credentials import FleetCredentials
 from services.backplane.security.roles import Role
 from services.backplane.security.settings import FleetSettings
-from services.cli.authority import create, issue
 from tests.doubles import scripted
 from tests.system import local_fleet as running
 

@@ -14,8 +14,8 @@ from services.backplane.security.roles import Peer, peer_of
 _SERIAL: Final = re.compile(r"[0-9a-f]{1,40}")
 
 
-def dns_names(certificate: x509.Certificate) -> tuple[str, ...]:
-    """Its DNS names; none where it has no such extension."""
+def dns_names(certificate: x509.Certificate | x509.CertificateSigningRequest) -> tuple[str, ...]:
+    """The DNS names of a certificate, or of a request for one; none without that extension."""
     try:
         names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
     except x509.ExtensionNotFound:

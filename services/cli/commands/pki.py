@@ -9,9 +9,9 @@ from typing import Annotated
 
 import typer
 
+from services.backplane.security.authority import AuthorityError, create, revoke, show
+from services.backplane.security.authority import issue as issue_certificate
 from services.backplane.security.roles import Role
-from services.cli.authority import AuthorityError, create, revoke, show
-from services.cli.authority import issue as issue_certificate
 from services.cli.terminal import fail, out
 
 app = typer.Typer(

@@ -21,11 +21,11 @@ from services.backplane.rpc.calls import streaming, unary
 from services.backplane.rpc.channels import ChannelPool, open_channel
 from services.backplane.rpc.server import Server
 from services.backplane.security.access import Access
+from services.backplane.security.authority import create, issue, revoke, show
 from services.backplane.security.credentials import FleetCredentials
 from services.backplane.security.roles import Role
 from services.backplane.security.settings import FleetSettings
 from services.backplane.settings import SettingsError
-from services.cli.authority import create, issue, revoke, show
 from services.gateway.transports.connect import open_call
 from services.gateway.transports.grpc_call import CallSink
 from services.neuron.access import METHODS as NEURON_METHODS

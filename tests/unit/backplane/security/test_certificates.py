@@ -3,9 +3,9 @@
 import pytest
 from cryptography import x509
 
+from services.backplane.security.authority import create, issue
 from services.backplane.security.certificates import dns_names, peer_in, read_serial, serial_of
 from services.backplane.security.roles import Role
-from services.cli.authority import create, issue
 
 
 @pytest.fixture

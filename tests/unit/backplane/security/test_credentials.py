@@ -4,11 +4,11 @@ import pytest
 from structlog.testing import capture_logs
 
 from services.backplane.security import credentials as module
+from services.backplane.security.authority import create, issue
 from services.backplane.security.credentials import FleetCredentials, own_credentials
 from services.backplane.security.roles import Role
 from services.backplane.security.settings import FleetSettings
 from services.backplane.settings import SettingsError, load
-from services.cli.authority import create, issue
 
 
 @pytest.fixture(autouse=True)

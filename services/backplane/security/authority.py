@@ -7,17 +7,18 @@ from __future__ import annotations
 
 import dataclasses
 import datetime as dt
-import os
 import pathlib
 from collections.abc import Sequence
 from typing import Final
 
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from services.backplane.security.certificates import dns_names, read_serial, serial_of
+from services.backplane.security.key_files import new_key, pem_of_key, write_whole
 from services.backplane.security.roles import Role, names_of
 
 CA_CERTIFICATE: Final = "ca.pem"
@@ -30,6 +31,10 @@ _LEEWAY: Final = dt.timedelta(minutes=5)
 
 class AuthorityError(Exception):
     """Something about the folder or a certificate cannot be done; the message is for people."""
+
+
+class BadRequestError(Exception):
+    """A request for a certificate that is not granted; the message says why."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -63,7 +68,7 @@ def create(folder: pathlib.Path) -> CertificateFacts:
     """
     if (folder / CA_KEY).exists():
         raise AuthorityError(f"{folder / CA_KEY} exists: an authority is never replaced in silence")
-    key = ec.generate_private_key(ec.SECP256R1())
+    key = new_key()
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "Cortex fleet")])
     now = dt.datetime.now(dt.UTC)
     certificate = (
@@ -81,8 +86,8 @@ def create(folder: pathlib.Path) -> CertificateFacts:
     )
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        _write(folder / CA_KEY, _pem_of(key), mode=0o600)
-        _write(folder / CA_CERTIFICATE, _pem(certificate), mode=0o644)
+        write_whole(folder / CA_KEY, pem_of_key(key), mode=0o600)
+        write_whole(folder / CA_CERTIFICATE, _pem(certificate), mode=0o644)
     except OSError as error:
         raise AuthorityError(f"{folder}: cannot be written: {error.strerror}") from error
     return _facts(certificate)
@@ -108,47 +113,59 @@ def issue(
     Raises:
         AuthorityError: there is no authority, the name cannot be used, or a file not written.
     """
-    authority, signing_key = _authority(folder)
-    try:
-        names = [name for role in roles for name in names_of(role, neuron=neuron)]
-    except ValueError as error:
-        raise AuthorityError(str(error)) from error
-    key = ec.generate_private_key(ec.SECP256R1())
-    now = dt.datetime.now(dt.UTC)
-    until = min(now + dt.timedelta(days=days), authority.not_valid_after_utc)
-    label = neuron or "+".join(role.value for role in roles)
-    certificate = (
-        x509.CertificateBuilder()
-        .subject_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, label[:64])]))
-        .issuer_name(authority.subject)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - _LEEWAY)
-        .not_valid_after(until)
-        .add_extension(
-            x509.SubjectAlternativeName([x509.DNSName(name) for name in names]), critical=False
-        )
-        .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
-        .add_extension(_usage(signs=False), critical=True)
-        .add_extension(
-            x509.ExtendedKeyUsage(
-                [ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH]
-            ),
-            critical=False,
-        )
-        .add_extension(
-            x509.AuthorityKeyIdentifier.from_issuer_public_key(signing_key.public_key()),
-            critical=False,
-        )
-        .sign(signing_key, hashes.SHA256())
-    )
+    names = _names(roles, neuron)
+    key = new_key()
+    certificate = _signed(folder, key.public_key(), names, dt.timedelta(days=days))
     issued = Issued(pathlib.Path(f"{out}.pem"), pathlib.Path(f"{out}.key"))
     try:
-        _write(issued.key, _pem_of(key), mode=0o600)
-        _write(issued.certificate, _pem(certificate), mode=0o644)
+        write_whole(issued.key, pem_of_key(key), mode=0o600)
+        write_whole(issued.certificate, _pem(certificate), mode=0o644)
     except OSError as error:
         raise AuthorityError(f"{out}: cannot be written: {error.strerror}") from error
     return issued
+
+
+def sign(
+    folder: pathlib.Path, request: bytes, roles: Sequence[Role], *, neuron: str = "", seconds: float
+) -> bytes:
+    """Signs the key of a host that keeps it to itself; returns the certificate in PEM.
+
+    Args:
+        folder: of the authority.
+        request: PKCS #10 in PEM; any names in it have to be the holder's.
+        roles: what the holder is.
+        neuron: the neuron's name, where one of them is a neuron's.
+        seconds: how long it is good.
+
+    Raises:
+        BadRequestError: it is no such request, or asks for something else.
+        AuthorityError: there is no authority, or the name cannot be used.
+    """
+    names = _names(roles, neuron)
+    try:
+        read = x509.load_pem_x509_csr(request)
+        is_signed = read.is_signature_valid
+        public_key = read.public_key()
+        asked = dns_names(read)
+    except (ValueError, UnsupportedAlgorithm) as error:
+        raise BadRequestError(f"it is no PKCS #10 request in PEM: {error}") from error
+    if not is_signed:
+        raise BadRequestError("it is not signed by the key that it is for")
+    if not isinstance(public_key, ec.EllipticCurvePublicKey):
+        raise BadRequestError("its key is none of an elliptic curve")
+    if surplus := sorted(set(asked) - set(names)):
+        raise BadRequestError(f"it asks for {', '.join(surplus)}, which its holder is not")
+    certificate = _signed(folder, public_key, names, dt.timedelta(seconds=seconds))
+    return _pem(certificate)
+
+
+def certificate_of(folder: pathlib.Path) -> bytes:
+    """The authority's own certificate in PEM, if its key is there too.
+
+    Raises:
+        AuthorityError: the folder holds no authority.
+    """
+    return _pem(_authority(folder)[0])
 
 
 def revoke(folder: pathlib.Path, certificate: str) -> str:
@@ -172,7 +189,7 @@ def revoke(folder: pathlib.Path, certificate: str) -> str:
     path = folder / REVOKED
     known = path.read_text().splitlines() if path.exists() else []
     if serial not in known:
-        _write(path, "".join(f"{line}\n" for line in [*known, serial]).encode(), mode=0o644)
+        write_whole(path, "".join(f"{line}\n" for line in [*known, serial]).encode(), mode=0o644)
     return serial
 
 
@@ -186,6 +203,50 @@ def show(path: pathlib.Path) -> CertificateFacts:
         return _facts(x509.load_pem_x509_certificate(path.read_bytes()))
     except (OSError, ValueError) as error:
         raise AuthorityError(f"{path}: cannot be read: {error}") from error
+
+
+def _names(roles: Sequence[Role], neuron: str) -> list[str]:
+    try:
+        return [name for role in roles for name in names_of(role, neuron=neuron)]
+    except ValueError as error:
+        raise AuthorityError(str(error)) from error
+
+
+def _signed(
+    folder: pathlib.Path,
+    public_key: ec.EllipticCurvePublicKey,
+    names: Sequence[str],
+    life: dt.timedelta,
+) -> x509.Certificate:
+    authority, signing_key = _authority(folder)
+    now = dt.datetime.now(dt.UTC)
+    # for people, in lists
+    label = "+".join(name.partition(".")[0] for name in names if name != Role.NEURON.server_name)
+    return (
+        x509.CertificateBuilder()
+        .subject_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, label[:64])]))
+        .issuer_name(authority.subject)
+        .public_key(public_key)
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - _LEEWAY)
+        .not_valid_after(min(now + life, authority.not_valid_after_utc))
+        .add_extension(
+            x509.SubjectAlternativeName([x509.DNSName(name) for name in names]), critical=False
+        )
+        .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+        .add_extension(_usage(signs=False), critical=True)
+        .add_extension(
+            x509.ExtendedKeyUsage(
+                [ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH]
+            ),
+            critical=False,
+        )
+        .add_extension(
+            x509.AuthorityKeyIdentifier.from_issuer_public_key(signing_key.public_key()),
+            critical=False,
+        )
+        .sign(signing_key, hashes.SHA256())
+    )
 
 
 def _authority(folder: pathlib.Path) -> tuple[x509.Certificate, ec.EllipticCurvePrivateKey]:
@@ -226,24 +287,3 @@ def _usage(*, signs: bool) -> x509.KeyUsage:
 
 def _pem(certificate: x509.Certificate) -> bytes:
     return certificate.public_bytes(serialization.Encoding.PEM)
-
-
-def _pem_of(key: ec.EllipticCurvePrivateKey) -> bytes:
-    return key.private_bytes(
-        serialization.Encoding.PEM,
-        serialization.PrivateFormat.PKCS8,
-        serialization.NoEncryption(),
-    )
-
-
-def _write(path: pathlib.Path, data: bytes, *, mode: int) -> None:
-    """Writes a file as a whole, so that a service that reads it never finds half."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.new")
-    beside.unlink(missing_ok=True)
-    descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    beside.replace(path)
