@@ -87,6 +87,18 @@ class StubRegistry(registry_service_pb2_grpc.RegistryServiceServicer):
                 progress=registry_service_pb2.WatchProgress(),
             )
 
+    async def RenewCertificate(
+        self,
+        request: registry_service_pb2.RenewCertificateRequest,
+        context: grpc.aio.ServicerContext[
+            registry_service_pb2.RenewCertificateRequest,
+            registry_service_pb2.RenewCertificateResponse,
+        ],
+    ) -> registry_service_pb2.RenewCertificateResponse:
+        """Nobody has a certificate in this fleet."""
+        await context.abort(grpc.StatusCode.UNIMPLEMENTED, "the bench's fleet is fixed")
+        raise AssertionError  # abort has raised
+
     async def EnsureModel(
         self,
         request: registry_service_pb2.EnsureModelRequest,

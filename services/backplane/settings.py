@@ -24,7 +24,13 @@ DEFAULT_PATH: Final = pathlib.Path("/etc/cortex/cortex.toml")
 PREFIX: Final = "CORTEX_"
 # Read by commands, not by services; none is a setting.
 COMMAND_VARIABLES: Final = frozenset(
-    {"CORTEX_API_KEY", "CORTEX_CONFIG", "CORTEX_GATEWAY_URL", "CORTEX_REGISTRY_ADDRESS"}
+    {
+        "CORTEX_API_KEY",
+        "CORTEX_CONFIG",
+        "CORTEX_GATEWAY_URL",
+        "CORTEX_JOIN_TOKEN",
+        "CORTEX_REGISTRY_ADDRESS",
+    }
 )
 # Every section that some service reads; anything else in the file is a mistake worth stopping for.
 SECTIONS: Final = frozenset(

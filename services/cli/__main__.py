@@ -22,7 +22,9 @@ from services.cli.commands import (
     conformance,
     doctor,
     fleet,
+    join,
     neuron,
+    neurons,
     pki,
     placement,
     services,
@@ -92,7 +94,7 @@ _OPERATE = "Operate it"
 for panel, commands in (
     (
         _RUN,
-        (up.up, services.serve, services.gateway, services.registry, services.acp),
+        (up.up, services.serve, services.gateway, services.registry, services.acp, join.join),
     ),
     (
         _SEE,
@@ -123,6 +125,7 @@ for panel, commands in (
     for command in commands:
         app.command(rich_help_panel=panel)(command)
 app.add_typer(neuron.app, name="neuron", rich_help_panel=_RUN)
+app.add_typer(neurons.app, name="neurons", rich_help_panel=_OPERATE)
 app.add_typer(pki.app, name="pki", rich_help_panel=_OPERATE)
 app.add_typer(config.app, name="config", rich_help_panel=_OPERATE)
 

@@ -86,7 +86,11 @@ class Gateway:
         self.faults = Faults(self.registry, "gateway")
         self._channels = ChannelPool(credentials)
         outstanding = Outstanding()
-        self._view = FleetView(outstanding, on_models=self._metrics.expect)
+        self._view = FleetView(
+            outstanding,
+            on_models=self._metrics.expect,
+            on_revoked=(lambda _: None) if credentials is None else credentials.refuse,
+        )
         self._registry_client = RegistryClient(self._channels, settings.registry)
         self._request_log = request_log(log_settings or LogSettings())
         self._links = NeuronLinks(

@@ -16,13 +16,14 @@ from services.backplane.settings import SettingsError
 from services.backplane.timeouts import timeout
 from services.registry.catalogue import catalogue as catalogues
 from services.registry.catalogue.catalogue import Catalogue
+from services.registry.holder import LeaderHolder
 from services.registry.metrics import RegistryMetrics
 from services.registry.settings import Settings
 from services.registry.store.health import StoreHealth
 from services.registry.store.leader_lease import LeaderLease
 from services.registry.store.store import Store, StoreError
 from services.registry.store.write_behind import FactWriter
-from services.registry.term import LeaderHolder, LeaderTerm
+from services.registry.term import LeaderTerm
 
 # How soon a standby notices that nobody leads.
 _CAMPAIGN_SECONDS: Final = 0.25

@@ -42,6 +42,12 @@ class RegistrySettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             were in the fleet before, before they are placed.
         max_wait_seconds: longest wait for a placement where the model sets none.
         max_waiters: most callers that wait for placements at once.
+        authority: the folder that `cortex pki init` has made, with the authority's key: this
+            registry then renews the certificates of neurons and gives new ones by token. Needs
+            credentials in [fleet], and a store that outlives a restart. Empty: it gives none.
+        join_listen: where hosts without a certificate join (`cortex join`), in TLS; needs
+            `authority`. Empty: nobody can.
+        certificate_seconds: how long a certificate is good that this registry gives.
     """
 
     listen: AddressText = "127.0.0.1:31315"
@@ -56,6 +62,9 @@ class RegistrySettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     settle_seconds: Seconds = 5.0
     max_wait_seconds: PositiveSeconds = 600.0
     max_waiters: Annotated[int, msgspec.Meta(ge=1)] = 10_000
+    authority: str = ""
+    join_listen: OptionalAddressText = ""
+    certificate_seconds: Annotated[float, IN_SECONDS, msgspec.Meta(ge=60)] = 30 * 86_400.0
 
 
 class EvictionSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -134,6 +143,7 @@ def read(document: Document) -> Settings:
         log=document.section("log", LogSettings),
     )
     _check_names(document.source, settings.neurons)
+    _check_joining(document, settings.registry)
     return settings
 
 
@@ -142,3 +152,13 @@ def _check_names(source: str, neurons: Sequence[NeuronEntry]) -> None:
     for index, name in enumerate(names):
         if name in names[:index]:
             raise SettingsError(f"{source}: neurons[{index}].name: {name!r} is there twice")
+
+
+def _check_joining(document: Document, registry: RegistrySettings) -> None:
+    if registry.join_listen and not registry.authority:
+        raise SettingsError(
+            f"{document.place('registry.join_listen')}: needs `authority` beside it"
+        )
+    if registry.authority and registry.store == "sqlite::memory:":
+        place = document.place("registry.authority")
+        raise SettingsError(f"{place}: what was revoked has to outlive a restart; set `store`")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import pathlib
 import time
 import uuid
 from collections.abc import AsyncGenerator
@@ -12,7 +13,6 @@ from typing import Final
 import structlog
 
 from services.backplane.changes import Changes
-from services.backplane.errors import FleetError, Reason
 from services.backplane.process.faults import Faults
 from services.backplane.security.credentials import FleetCredentials
 from services.backplane.timeouts import timeout
@@ -24,6 +24,8 @@ from services.registry.fleet.footprints import Footprints
 from services.registry.fleet.leases import Leases
 from services.registry.fleet.policy import policy_of
 from services.registry.fleet.state import FleetState
+from services.registry.joining.joining import Joining
+from services.registry.joining.revocations import Revocations
 from services.registry.metrics import RegistryMetrics
 from services.registry.placement import errors
 from services.registry.placement.orders import Event, LoadEnded
@@ -55,6 +57,7 @@ class LeaderTerm:
         metrics: count across terms.
         faults: what nobody foresaw; a task of the term that ends by itself breaks the process.
         leader_lease: the right to lead, as it was granted first.
+        credentials: the fleet's; None: plain text.
 
     Attributes:
         incarnation_id: of this term; what watchers have seen of another one means nothing here.
@@ -65,6 +68,8 @@ class LeaderTerm:
         model_list: what models there are.
         watchers: the streams of changes to gateways.
         credentials: what neurons are dialled with; None: plain text.
+        revocations: which certificates are refused.
+        joining: who gets one.
     """
 
     def __init__(
@@ -122,8 +127,22 @@ class LeaderTerm:
             int(self.started_at),
             on_new=lambda model, at: fact_writer.write_later(FactKind.MODEL, model, str(at)),
         )
+        self.revocations = Revocations(credentials, self.changes.bump)
+        authority = settings.registry.authority
+        self.joining = Joining(
+            folder=pathlib.Path(authority) if authority else None,
+            lifetime_seconds=settings.registry.certificate_seconds,
+            facts=facts,
+            fact_writer=fact_writer,
+            revocations=self.revocations,
+        )
         self.watchers = Watchers(
-            self.control, self.model_list, self.changes, self.incarnation_id, faults
+            self.control,
+            self.model_list,
+            self.changes,
+            incarnation_id=self.incarnation_id,
+            revocations=self.revocations,
+            faults=faults,
         )
         metrics.observe(self.control, lambda: self.watchers.count)
 
@@ -193,6 +212,7 @@ class LeaderTerm:
         tasks = [
             self.faults.vital(self._drive(), name="control"),
             self.faults.vital(self._calls.run(), name="orders"),
+            self.faults.vital(self.revocations.watch(), name="revocations"),
         ]
         tasks += [
             self.faults.vital(keep_dialling(entry, self), name="dialling")
@@ -245,40 +265,3 @@ def _restored(settings: Settings, catalogue: Catalogue, facts: Facts) -> FleetSt
     for name in facts[FactKind.CORDON]:
         fleet_state.fleet.cordon(name, cordoned=True)
     return fleet_state
-
-
-class LeaderHolder:
-    """Says whether this registry leads; the election sets it, and the servicers ask.
-
-    Attributes:
-        leader_address: where the registry that leads is reached; empty where that is not known.
-    """
-
-    def __init__(self) -> None:
-        self._term: LeaderTerm | None = None
-        self.leader_address = ""
-
-    @property
-    def term(self) -> LeaderTerm | None:
-        """The term under way, or None on a standby."""
-        return self._term
-
-    def take(self, term: LeaderTerm | None, leader_address: str = "") -> None:
-        """Begins or ends a term, or names another leader."""
-        self._term, self.leader_address = term, leader_address
-
-    def leading_term(self) -> LeaderTerm:
-        """The term under way.
-
-        Raises:
-            FleetError: NOT_LEADER, with the leader's address among its facts where it is known.
-        """
-        if self._term is not None and not self._term.leads:
-            message = "This registry does not know any more whether it leads."
-            raise FleetError(Reason.NOT_LEADER, message, retry_after_seconds=1.0)
-        if self._term is None:
-            where = self.leader_address
-            message = f"Another registry leads: {where}." if where else "No registry leads yet."
-            facts = {"leader_address": where} if where else {}
-            raise FleetError(Reason.NOT_LEADER, message, retry_after_seconds=1.0, facts=facts)
-        return self._term

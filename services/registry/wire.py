@@ -5,11 +5,16 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
+import pathlib
 from collections.abc import AsyncGenerator, Callable
 
 import structlog
 
-from cortex.v1 import operator_service_pb2_grpc, registry_service_pb2_grpc
+from cortex.v1 import (
+    join_service_pb2_grpc,
+    operator_service_pb2_grpc,
+    registry_service_pb2_grpc,
+)
 from services.backplane.address import Address
 from services.backplane.first_ended import first_ended
 from services.backplane.logs import LogSettings, configure
@@ -18,21 +23,23 @@ from services.backplane.process.faults import Faults
 from services.backplane.process.lifecycle import EX_SOFTWARE, Shutdown, reloading
 from services.backplane.process.reload import SettingsReload
 from services.backplane.rpc.server import Server
-from services.backplane.security.access import Access
-from services.backplane.security.credentials import own_credentials
+from services.backplane.security.access import Access, StrangersAccess
+from services.backplane.security.authority import AuthorityError, certificate_of
+from services.backplane.security.credentials import FleetCredentials, own_credentials
 from services.backplane.security.exposure import CREDENTIALS_REMEDY, refuse_exposed
 from services.backplane.security.roles import Role
-from services.backplane.settings import Document
+from services.backplane.settings import Document, SettingsError
 from services.registry import settings as settings_module
-from services.registry.api.access import METHODS
+from services.registry.api.access import METHODS, STRANGERS_METHODS
+from services.registry.api.join_servicer import BOUNDS, JOIN_SERVICE, JoinServicer
 from services.registry.api.operator_servicer import OperatorServicer
 from services.registry.api.registry_servicer import RegistryServicer
 from services.registry.catalogue import catalogue as catalogues
 from services.registry.election import Election, own_address
+from services.registry.holder import LeaderHolder
 from services.registry.metrics import RegistryMetrics
 from services.registry.settings import Settings
 from services.registry.store.open import open_store
-from services.registry.term import LeaderHolder
 
 SERVICES = ("cortex.v1.RegistryService", "cortex.v1.OperatorService")
 # Streams that are open at the end are told at once; this is for answers that are under way.
@@ -77,9 +84,8 @@ async def serve(
     holder = LeaderHolder()
     faults = Faults(collectors, "registry")
     access = Access(credentials, METHODS)
-    server = Server(
-        service_names=SERVICES, metrics=RpcMetrics(collectors, "registry"), access=access
-    )
+    metrics = RpcMetrics(collectors, "registry")
+    server = Server(service_names=SERVICES, metrics=metrics, access=access)
     server.add(
         registry_service_pb2_grpc.add_RegistryServiceServicer_to_server,
         RegistryServicer(holder, access),
@@ -94,6 +100,10 @@ async def serve(
         )
         address = await server.start(listen)
         stack.push_async_callback(server.stop, _GRACE_SECONDS)
+        if settings.registry.authority:
+            await _serve_joining(
+                stack, document, settings, holder=holder, metrics=metrics, credentials=credentials
+            )
         store = await stack.enter_async_context(
             open_store(
                 settings.registry.store,
@@ -120,6 +130,37 @@ async def serve(
             ended.result()
     log.info("registry.stopped")
     return EX_SOFTWARE if faults.broken.is_set() else 0
+
+
+async def _serve_joining(
+    stack: contextlib.AsyncExitStack,
+    document: Document,
+    settings: Settings,
+    *,
+    holder: LeaderHolder,
+    metrics: RpcMetrics,
+    credentials: FleetCredentials | None,
+) -> None:
+    """Lets hosts without a certificate in, on a port of its own, until the stack is left."""
+    place = document.place("registry.authority")
+    if credentials is None:
+        raise SettingsError(f"{place}: needs this registry's own certificate in [fleet]")
+    try:
+        certificate_of(pathlib.Path(settings.registry.authority))
+    except AuthorityError as error:
+        raise SettingsError(f"{place}: {error}") from error
+    if not settings.registry.join_listen:
+        return
+    server = Server(
+        service_names=[JOIN_SERVICE],
+        metrics=metrics,
+        access=StrangersAccess(credentials, STRANGERS_METHODS),
+        bounds=BOUNDS,
+    )
+    server.add(join_service_pb2_grpc.add_JoinServiceServicer_to_server, JoinServicer(holder))
+    address = await server.start(Address.parse(settings.registry.join_listen))
+    stack.push_async_callback(server.stop, _GRACE_SECONDS)
+    log.info("registry.joining", address=str(address))
 
 
 async def _told_when_broken(faults: Faults, server: Server) -> None:

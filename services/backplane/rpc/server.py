@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
@@ -66,6 +67,32 @@ def _file_of(descriptor: Any) -> descriptor_pb2.FileDescriptorProto:
     return file
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class Bounds:
+    """What strangers together may take of a server.
+
+    Attributes:
+        calls: under way at a time; more are refused with RESOURCE_EXHAUSTED.
+        message_bytes: largest request.
+        connection_seconds: a connection is ended after it, so that none is held for ever.
+    """
+
+    calls: int
+    message_bytes: int
+    connection_seconds: float
+
+    @property
+    def options(self) -> dict[str, int]:
+        """As gRPC has them."""
+        milliseconds = round(self.connection_seconds * 1000)
+        return {
+            "grpc.max_receive_message_length": self.message_bytes,
+            "grpc.max_connection_age_ms": milliseconds,
+            "grpc.max_connection_age_grace_ms": milliseconds,
+            "grpc.max_concurrent_streams": self.calls,
+        }
+
+
 class Server:
     """One listening gRPC server.
 
@@ -79,6 +106,7 @@ class Server:
         service_names: Sequence[str],
         metrics: RpcMetrics,
         access: Access = OPEN_TO_ALL,
+        bounds: Bounds | None = None,
     ) -> None:
         """Builds it.
 
@@ -86,10 +114,13 @@ class Server:
             service_names: of what it serves, as reflection and health tell them.
             metrics: counts every call.
             access: who may call what.
+            bounds: of what all callers together may take; None trusts them.
         """
         self._access = access
         self._server = grpc.aio.server(
-            interceptors=[ServerInterceptor(metrics, self._access)], options=SERVER_OPTIONS
+            interceptors=[ServerInterceptor(metrics, self._access)],
+            options=list({**dict(SERVER_OPTIONS), **(bounds.options if bounds else {})}.items()),
+            maximum_concurrent_rpcs=bounds.calls if bounds else None,
         )
         self._health = _Health()
         self._names = tuple(service_names)

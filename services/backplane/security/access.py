@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, Final
 
 import grpc
+from typing_extensions import override
 
 from services.backplane.address import Address
 from services.backplane.errors import FleetError, Reason
@@ -80,6 +81,31 @@ class Access:
             return
         if peer.serial in self._credentials.revoked:
             raise FleetError(Reason.FORBIDDEN, "This certificate was revoked.")
+
+
+class StrangersAccess(Access):
+    """For those who have no certificate yet: they are shown one, and asked for none.
+
+    Args:
+        credentials: whose certificate is shown.
+        methods: all that they may call, `/package.Service/Method`.
+    """
+
+    def __init__(self, credentials: FleetCredentials, methods: Collection[str]) -> None:
+        super().__init__()
+        self._shown = credentials
+        self._methods = frozenset(methods)
+
+    @override
+    def to_serve(self, listen: Address) -> grpc.ServerCredentials | None:
+        return self._shown.for_server(asks=False)
+
+    @override
+    def admit(self, method: str, context: Any) -> Peer | None:
+        if method not in self._methods:
+            message = f"{method.rpartition('/')[2]} is not for those without a certificate."
+            raise FleetError(Reason.FORBIDDEN, message)
+        return None
 
 
 OPEN_TO_ALL: Final = Access()

@@ -8,6 +8,7 @@ import math
 import pathlib
 import ssl
 import time
+from collections.abc import Iterable
 from typing import Any, Final
 
 import grpc
@@ -66,7 +67,9 @@ class FleetCredentials:
         self._complained_of: tuple[object, ...] = ()
         self._warned_at = -math.inf
         self._generation = 1
-        self._files, self._revoked = self._read()
+        self._told_revoked: frozenset[str] = frozenset()
+        self._files, self._listed_revoked = self._read()
+        self._revoked = self._listed_revoked
         if _has_ended(self._files.own):
             ended = f"{self._files.own.not_valid_after_utc:%Y-%m-%d %H:%M} UTC"
             raise SettingsError(f"fleet.certificate: {settings.certificate} ended at {ended}")
@@ -90,6 +93,15 @@ class FleetCredentials:
         self._look()
         return peer_in(self._files.chain).roles
 
+    def refuse(self, serials: Iterable[str]) -> None:
+        """Refuses these certificates too, besides those of the file.
+
+        Args:
+            serials: in hex, as the registry tells them; in place of those that it told before.
+        """
+        self._told_revoked = frozenset(serials)
+        self._revoked = self._listed_revoked | self._told_revoked
+
     def require_own(self, role: Role, *, neuron: str = "") -> None:
         """Checks that this process's certificate says what the process is.
 
@@ -105,8 +117,12 @@ class FleetCredentials:
                 " makes one that is"
             )
 
-    def for_server(self) -> grpc.ServerCredentials:
-        """Asks every client for a certificate, and shows a renewed one from its first second on."""
+    def for_server(self, *, asks: bool = True) -> grpc.ServerCredentials:
+        """Shows this process's certificate, a renewed one from its first second on.
+
+        Args:
+            asks: lets nobody in who shows none.
+        """
         told = self._generation
 
         def fetch() -> Any:
@@ -117,7 +133,7 @@ class FleetCredentials:
             return self._server_configuration()
 
         return grpc.dynamic_ssl_server_credentials(
-            self._server_configuration(), fetch, require_client_authentication=True
+            self._server_configuration(), fetch, require_client_authentication=asks
         )
 
     def for_channel(self) -> grpc.ChannelCredentials:
@@ -150,7 +166,8 @@ class FleetCredentials:
                 self._complained_of = stamp
                 log.warning("certificate.unusable", detail=str(error))
             return
-        self._stamp, self._revoked = stamp, revoked
+        self._stamp, self._listed_revoked = stamp, revoked
+        self._revoked = revoked | self._told_revoked
         if not files.is_same(self._files):
             self._files = files
             self._generation += 1

@@ -41,6 +41,8 @@ class FleetView:
     Args:
         outstanding: this gateway's running requests per instance id.
         on_models: called with the names of all models whenever the catalogue has changed.
+        on_revoked: called with the serial numbers of all certificates that are refused, whenever
+            there are others.
         clock: seconds, monotonic.
 
     Attributes:
@@ -54,10 +56,12 @@ class FleetView:
         outstanding: Mapping[str, int],
         *,
         on_models: Callable[[Iterable[str]], None] = lambda _: None,
+        on_revoked: Callable[[Iterable[str]], None] = lambda _: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._outstanding = outstanding
         self._on_models = on_models
+        self._on_revoked = on_revoked
         self._clock = clock
         self._retained: dict[str, float] = {}
         self._neurons: dict[str, registry.Neuron] = {}
@@ -93,6 +97,8 @@ class FleetView:
 
     def apply(self, change: registry.WatchFleetResponse) -> None:
         """Applies one change."""
+        if change.HasField("revoked"):
+            self._on_revoked(change.revoked.serials)
         kind = change.WhichOneof("event")
         if kind == "snapshot":
             restarted = change.registry_incarnation_id != self.registry_incarnation_id

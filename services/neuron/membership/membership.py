@@ -141,6 +141,8 @@ class Membership:
                         self._leader = answer.leader_address
                         return
                     self._leader_epoch.admit(answer.leader_epoch)
+                    if self._credentials is not None and answer.HasField("revoked"):
+                        self._credentials.refuse(answer.revoked.serials)
                     if answer.HasField("lease"):
                         reports.set_lease(protobuf_time.seconds(answer.lease))
                     if not self.is_attached:

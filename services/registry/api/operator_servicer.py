@@ -19,11 +19,14 @@ from services.registry.api import explain
 from services.registry.api.drains import DrainTracker
 from services.registry.api.step_stream import StepStream
 from services.registry.fleet.records import Member
+from services.registry.holder import LeaderHolder
+from services.registry.joining.joining import USUAL_SECONDS
 from services.registry.placement import errors
 from services.registry.placement.orders import UnloadReason
 from services.registry.rpc import encode
-from services.registry.store.store import FactKind, StoreError
-from services.registry.term import LeaderHolder, LeaderTerm
+from services.registry.store.store import FactKind
+from services.registry.store.write_behind import durably
+from services.registry.term import LeaderTerm
 
 Context = grpc.aio.ServicerContext[Any, Any]
 _DRAIN_SECONDS: Final = 300.0
@@ -118,7 +121,7 @@ class OperatorServicer(operator_service_pb2_grpc.OperatorServiceServicer):
         """Keeps a model loaded; written before the answer."""
         term = self._holder.leading_term()
         model = _model(term, request.model)
-        await _durably(term.fact_writer.write(FactKind.PIN, model, request.neuron))
+        await durably(term.fact_writer.write(FactKind.PIN, model, request.neuron))
         term.control.pin(model, request.neuron)
         term.wake()
         log.info("model.pinned", model=model, neuron_id=request.neuron)
@@ -134,7 +137,7 @@ class OperatorServicer(operator_service_pb2_grpc.OperatorServiceServicer):
         if profile is not None and profile.pinned:
             message = f"{model!r} is pinned by the catalogue; change `pin` there and reload."
             raise FleetError(Reason.BAD_REQUEST, message, field="model")
-        await _durably(term.fact_writer.delete(FactKind.PIN, model))
+        await durably(term.fact_writer.delete(FactKind.PIN, model))
         term.control.unpin(model)
         term.wake()
         log.info("model.unpinned", model=model)
@@ -190,11 +193,36 @@ class OperatorServicer(operator_service_pb2_grpc.OperatorServiceServicer):
             changed=changes.changed,
         )
 
+    async def CreateJoinToken(
+        self, request: pb.CreateJoinTokenRequest, context: Context
+    ) -> pb.CreateJoinTokenResponse:
+        """Makes a token by which one host joins, once."""
+        given = request.HasField("lifetime")
+        seconds = protobuf_time.seconds(request.lifetime) if given else USUAL_SECONDS
+        term = self._holder.leading_term()
+        token, until = await term.joining.new_token(request.neuron, seconds)
+        response = pb.CreateJoinTokenResponse(token=str(token))
+        response.expires_at.FromMilliseconds(round(until * 1000))
+        return response
+
+    async def RevokeNeuron(
+        self, request: pb.RevokeNeuronRequest, context: Context
+    ) -> pb.RevokeNeuronResponse:
+        """Refuses a neuron's certificates everywhere, and takes it out of the fleet."""
+        term = self._holder.leading_term()
+        serials = await term.joining.revoke(request.neuron)
+        member = term.control.fleet_state.fleet.members.get(request.neuron)
+        if member is not None:
+            term.control.membership.farewell(member.name, member.epoch)
+        term.forget_neuron(request.neuron)
+        term.wake()
+        return pb.RevokeNeuronResponse(serials=serials)
+
     async def _cordon(self, name: str, *, cordoned: bool) -> registry_service_pb2.Neuron:
         term = self._holder.leading_term()
         _member(term, name)
         written = term.fact_writer.write if cordoned else term.fact_writer.delete
-        await _durably(written(FactKind.CORDON, name))
+        await durably(written(FactKind.CORDON, name))
         term.control.cordon(name, cordoned=cordoned)
         term.wake()
         log.info("neuron.cordoned" if cordoned else "neuron.uncordoned", neuron_id=name)
@@ -219,14 +247,6 @@ async def _watched(term: LeaderTerm, tracker: DrainTracker) -> AsyncIterator[Any
         if term.ended.is_set():
             raise errors.stopped_leading()
         await term.changes.after(version)
-
-
-async def _durably(writing: Any) -> None:
-    try:
-        await writing
-    except StoreError as error:
-        message = f"It could not be written, so nothing was changed: {error}"
-        raise FleetError(Reason.REGISTRY_UNAVAILABLE, message, retry_after_seconds=1.0) from error
 
 
 def _member(term: LeaderTerm, name: str) -> Member:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+import contextlib
+from collections.abc import AsyncGenerator, AsyncIterator
 from typing import Any, Final
 
 import grpc
@@ -19,8 +20,9 @@ from services.backplane.timeouts import timeout
 from services.registry.api.step_stream import StepStream
 from services.registry.fleet.members import NameTakenError
 from services.registry.fleet.records import NeuronIdentity
+from services.registry.holder import LeaderHolder
 from services.registry.rpc import decode, encode
-from services.registry.term import LeaderHolder, LeaderTerm
+from services.registry.term import LeaderTerm
 
 # A stream that does not say who it is within this time is not a neuron.
 _HELLO_SECONDS: Final = 10.0
@@ -57,15 +59,17 @@ class RegistryServicer(registry_service_pb2_grpc.RegistryServiceServicer):
         hello = await _hello(requests)
         if peer is not None:
             peer.require_neuron(hello.name)
+            term.joining.note(hello.name, peer.serial)
         identity = decode.identity(hello)
         epoch = _admit(term, identity)
+        listening = asyncio.ensure_future(self._listen(term, hello, epoch, requests, peer=peer))
         try:
-            yield registry_service_pb2.AttachResponse(
-                lease=protobuf_time.duration(term.lease_seconds),
-                leader_epoch=term.leader_lease.epoch,
-            )
-            await _until_ended(term, self._listen(term, hello, epoch, requests, peer=peer))
+            async with contextlib.aclosing(_news(term, listening)) as news:
+                async for answer in news:
+                    yield answer
         finally:
+            listening.cancel()
+            await asyncio.gather(listening, return_exceptions=True)
             term.control.membership.stream_broke(identity.name, epoch)
             term.wake()
             log.info("neuron.detached", neuron_id=identity.name, epoch=epoch)
@@ -101,6 +105,17 @@ class RegistryServicer(registry_service_pb2_grpc.RegistryServiceServicer):
         finally:
             term.control.leave(ticket)
             term.wake()
+
+    async def RenewCertificate(
+        self, request: registry_service_pb2.RenewCertificateRequest, context: Context
+    ) -> registry_service_pb2.RenewCertificateResponse:
+        """A new certificate for a neuron that has one."""
+        term = self._holder.leading_term()
+        peer = self._access.peer(context)
+        if peer is None:
+            raise FleetError(Reason.NOT_SUPPORTED, "Nobody has a certificate here.")
+        certificate = await term.joining.renew(peer, request.certificate_request)
+        return registry_service_pb2.RenewCertificateResponse(certificate=certificate)
 
     async def _listen(
         self,
@@ -169,11 +184,26 @@ def _admit(term: LeaderTerm, identity: NeuronIdentity) -> int:
     return epoch
 
 
-async def _until_ended(term: LeaderTerm, work: Any) -> None:
-    """Runs the work, but not beyond the term."""
-    ended = await first_ended(work, term.ended.wait())
-    if ended is not None:
-        ended.result()
+async def _news(
+    term: LeaderTerm, listening: asyncio.Future[None]
+) -> AsyncGenerator[registry_service_pb2.AttachResponse]:
+    """What a neuron is told while it is listened to, but not beyond the term."""
+    answer = registry_service_pb2.AttachResponse(
+        lease=protobuf_time.duration(term.lease_seconds), leader_epoch=term.leader_lease.epoch
+    )
+    ending = asyncio.ensure_future(term.ended.wait())
+    changes = term.revocations.changes
+    try:
+        while not (listening.done() or ending.done()):
+            version = changes.version
+            if term.revocations.are_kept:
+                answer.revoked.CopyFrom(encode.revoked_message(term.revocations.serials))
+            yield answer
+            await first_ended(changes.after(version), kept=(listening, ending))
+    finally:
+        ending.cancel()
+    if listening.done():
+        listening.result()
 
 
 async def _while_leading(

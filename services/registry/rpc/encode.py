@@ -168,3 +168,8 @@ def instance_message(member: Member, value: Instance) -> model_pb2.Instance:
     for device_id, count in value.memory.items():
         message.memory.add(device_id=device_id, bytes=count)
     return message
+
+
+def revoked_message(serials: Iterable[str]) -> registry_service_pb2.RevokedCertificates:
+    """All certificates that are refused."""
+    return registry_service_pb2.RevokedCertificates(serials=serials)

@@ -18,6 +18,7 @@ from services.backplane.first_ended import first_ended
 from services.backplane.process.faults import Faults
 from services.registry.control.control_plane import ControlPlane
 from services.registry.fleet.records import Member
+from services.registry.joining.revocations import Revocations
 from services.registry.rpc import encode
 from services.registry.rpc.model_list import ModelDirectory
 
@@ -40,6 +41,7 @@ class Watchers:
         model_list: makes the list of models.
         changes: moves on with every change that watchers want to hear of.
         incarnation_id: of this term; a revision of another one means nothing here.
+        revocations: which certificates are refused.
         faults: what nobody foresaw; a member that cannot be told of is left out.
 
     Attributes:
@@ -51,9 +53,12 @@ class Watchers:
         control: ControlPlane,
         model_list: ModelDirectory,
         changes: Changes,
+        *,
         incarnation_id: str,
+        revocations: Revocations,
         faults: Faults,
     ) -> None:
+        self._revocations = revocations
         self._control = control
         self._model_list = model_list
         self._changes = changes
@@ -75,6 +80,7 @@ class Watchers:
             incarnation_id: whose revision that is; another registry's means nothing here.
         """
         seen = after_revision if incarnation_id == self._incarnation_id else None
+        revoked_version = -1 if self._revocations.are_kept else 0
         self.count += 1
         try:
             while True:
@@ -82,6 +88,9 @@ class Watchers:
                 for response in self._since(seen):
                     yield response
                     seen = response.revision
+                if revoked_version != self._revocations.changes.version:
+                    revoked_version = self._revocations.changes.version
+                    yield self._revoked(seen or 0)
                 if await first_ended(self._changes.after(version), seconds=_PROGRESS_SECONDS):
                     await asyncio.sleep(_GATHER_SECONDS)
                 else:
@@ -89,6 +98,13 @@ class Watchers:
                     yield self._response(seen, progress=registry_service_pb2.WatchProgress())
         finally:
             self.count -= 1
+
+    def _revoked(self, seen: int) -> Response:
+        return self._response(
+            seen,
+            progress=registry_service_pb2.WatchProgress(),
+            revoked=encode.revoked_message(self._revocations.serials),
+        )
 
     def _since(self, seen: int | None) -> list[Response]:
         """All that a watcher does not know yet, in order of revision."""

@@ -11,6 +11,7 @@ from cortex.v1 import neuron_service_pb2, neuron_service_pb2_grpc
 from services.backplane.address import Address
 from services.backplane.backoff import delays
 from services.backplane.errors import FleetError
+from services.backplane.first_ended import first_ended
 from services.backplane.process.faults import Faults
 from services.backplane.rpc.calls import streaming
 from services.backplane.rpc.channels import open_channel
@@ -18,7 +19,10 @@ from services.backplane.security.credentials import FleetCredentials
 from services.backplane.security.roles import Role
 from services.registry.control.control_plane import ControlPlane
 from services.registry.fleet.members import NameTakenError
+from services.registry.joining.joining import Joining
+from services.registry.joining.revocations import Revocations
 from services.registry.rpc import decode
+from services.registry.rpc.shown_certificate import shown_serial
 from services.registry.settings import NeuronEntry
 from services.registry.store.leader_lease import LeaderLease
 
@@ -44,6 +48,16 @@ class Host(Protocol):
     @property
     def credentials(self) -> FleetCredentials | None:
         """What it dials with; None: plain text."""
+        ...
+
+    @property
+    def revocations(self) -> Revocations:
+        """Which certificates are refused."""
+        ...
+
+    @property
+    def joining(self) -> Joining:
+        """Is told with which certificate a neuron is in the fleet."""
         ...
 
     @property
@@ -80,24 +94,51 @@ async def keep_dialling(entry: NeuronEntry, host: Host) -> None:
 
 async def _watch(name: str, address: str, host: Host) -> bool:
     """One stream of states. Returns True if any came."""
-    control = host.control
-    epoch: int | None = None
-    request = neuron_service_pb2.WatchStatusRequest(leader_epoch=host.leader_lease.epoch)
+    serial = await shown_serial(address, host.credentials, neuron=name)
+    host.revocations.require(serial)
+    host.joining.note(name, serial)
+    stream = _Stream(name, address, host)
     try:
+        ended = await first_ended(stream.run(serial), host.revocations.until_revoked(serial))
+        if ended is not None:
+            ended.result()
+    finally:
+        stream.close()
+    return stream.epoch is not None
+
+
+class _Stream:
+    """One stream of states of one neuron.
+
+    Attributes:
+        epoch: under which they count; None before the first.
+    """
+
+    def __init__(self, name: str, address: str, host: Host) -> None:
+        self._name, self._address, self._host = name, address, host
+        self._control = host.control
+        self.epoch: int | None = None
+
+    async def run(self, serial: str) -> None:
+        """Takes states in until the stream ends, or its certificate is revoked."""
+        host, name, address = self._host, self._name, self._address
+        request = neuron_service_pb2.WatchStatusRequest(leader_epoch=host.leader_lease.epoch)
         async with open_channel(
             address, host.credentials, role=Role.NEURON, neuron=name
         ) as channel:
             stub = neuron_service_pb2_grpc.NeuronServiceStub(channel)
             async with streaming(stub.WatchStatus(request)) as responses:
                 async for response in responses:
+                    host.revocations.require(serial)  # one that was taken out must not come back
                     status = response.status
                     status.identity.name, status.identity.address = name, address
-                    epoch = _take(status, epoch, host)
-    finally:
-        if epoch is not None:
-            control.membership.stream_broke(name, epoch)
-            host.wake()
-    return epoch is not None
+                    self.epoch = _take(status, self.epoch, host)
+
+    def close(self) -> None:
+        """The stream is over: what it said is not believed any more."""
+        if self.epoch is not None:
+            self._control.membership.stream_broke(self._name, self.epoch)
+            self._host.wake()
 
 
 def _take(status: neuron_service_pb2.NeuronStatus, epoch: int | None, host: Host) -> int | None:

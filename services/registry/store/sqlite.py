@@ -63,7 +63,8 @@ class SqliteStore(Store):
         # a second registry on the same file would overwrite what this one knows
         database.execute("PRAGMA locking_mode = EXCLUSIVE")
         database.execute("PRAGMA journal_mode = WAL")
-        database.execute("PRAGMA synchronous = NORMAL")
+        # what was revoked is not believed again after a power cut
+        database.execute("PRAGMA synchronous = FULL")
         database.execute(_TABLE)
         return database
 

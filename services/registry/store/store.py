@@ -1,4 +1,4 @@
-"""Durable facts: pins, cordons, what loads have taught, which neurons there were.
+"""Durable facts: pins, cordons, what loads have taught, which neurons there were, who may join.
 
 Nothing about live instances is kept: that is believed from neurons only.
 """
@@ -25,6 +25,12 @@ class FactKind(enum.Enum):
     """Key: neuron; value: its address when it was last attached."""
     MODEL = "model"
     """Key: model; value: when it was first known, seconds since the epoch."""
+    JOIN_TICKET = "join_ticket"
+    """Key: digest of the secret; value: a Ticket as JSON."""
+    CERTIFICATE = "certificate"
+    """Key: serial number; value: a Given as JSON."""
+    REVOKED = "revoked"
+    """Key: serial number; value: a Refusal as JSON."""
 
 
 Facts = dict[FactKind, dict[str, str]]

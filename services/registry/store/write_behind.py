@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Mapping
 from typing import Any, Final
 
 import msgspec
 import structlog
 
+from services.backplane.errors import FleetError, Reason
 from services.backplane.process.faults import Faults
 from services.backplane.timeouts import timeout
 from services.registry.fleet.footprints import Learned
@@ -104,6 +105,19 @@ class FactWriter:
             self._health.worked()
             if self._pending.get(fact) == value:
                 del self._pending[fact]
+
+
+async def durably(writing: Awaitable[None]) -> None:
+    """Waits for a write of what somebody has asked for.
+
+    Raises:
+        FleetError: REGISTRY_UNAVAILABLE: it could not be written.
+    """
+    try:
+        await writing
+    except StoreError as error:
+        message = f"It could not be written, so nothing was changed: {error}"
+        raise FleetError(Reason.REGISTRY_UNAVAILABLE, message, retry_after_seconds=1.0) from error
 
 
 def learned_of(facts: Facts) -> dict[str, Learned]:

@@ -19,7 +19,7 @@ from services.backplane.metrics import RpcMetrics, new_registry
 from services.backplane.rpc.server import Server
 from services.cli.registry_client import ask
 from services.registry.api.operator_servicer import OperatorServicer
-from services.registry.term import LeaderHolder
+from services.registry.holder import LeaderHolder
 from tests.doubles.registry_stand_ins import (
     LOOPBACK,
     Fleet,

@@ -12,11 +12,11 @@ import msgspec
 import pytest
 import structlog.testing
 
+from services.backplane.security.authority import create, issue
 from services.backplane.security.credentials import FleetCredentials
 from services.backplane.security.roles import Role
 from services.backplane.security.settings import FleetSettings
 from services.backplane.settings import Document
-from services.cli.authority import create, issue
 from services.gateway.settings import AuthSettings
 from tests.doubles.registry_stand_ins import (
     MIB,

@@ -23,12 +23,14 @@ from services.backplane.rpc.status import from_rpc_error
 from services.registry import settings as registry_settings
 from services.registry.catalogue.catalogue import EMPTY
 from services.registry.election import Election
+from services.registry.holder import LeaderHolder
+from services.registry.joining.joining import Joining
+from services.registry.joining.revocations import Revocations
 from services.registry.metrics import RegistryMetrics
 from services.registry.rpc.neuron_dialer import keep_dialling
 from services.registry.store.leader_lease import LeaderLease
 from services.registry.store.sqlite import SqliteStore
-from services.registry.store.store import FactKind
-from services.registry.term import LeaderHolder
+from services.registry.store.store import FactKind, facts_of
 from tests.doubles.registry_stand_ins import (
     MIB,
     Fleet,
@@ -142,6 +144,15 @@ class Stumbling:
     def __init__(self) -> None:
         self.leader_lease = LeaderLease()
         self.credentials = None
+        self.revocations = Revocations(None, lambda: None)
+        nothing: Any = None
+        self.joining = Joining(
+            folder=None,
+            lifetime_seconds=60.0,
+            facts=facts_of([]),
+            fact_writer=nothing,
+            revocations=self.revocations,
+        )
         self.woken = asyncio.Event()
         self.stumbled = False
 

@@ -124,6 +124,8 @@ class Fleet:
         services: all of them, in the order of their start.
         registries: addresses, the first one first.
         url: of the gateway.
+        environment: of commands, besides the tests' own.
+        channel: how a test reaches a registry.
     """
 
     folder: pathlib.Path
@@ -131,6 +133,8 @@ class Fleet:
     services: dict[str, Service] = dataclasses.field(default_factory=dict)
     registries: list[str] = dataclasses.field(default_factory=list)
     url: str = ""
+    environment: dict[str, str] = dataclasses.field(default_factory=dict)
+    channel: Callable[[str], grpc.Channel] = grpc.insecure_channel
 
     def __getitem__(self, name: str) -> Service:
         return self.services[name]
@@ -245,7 +249,7 @@ metrics_listen = ""
     @contextlib.contextmanager
     def operator(self) -> Iterator[op_grpc.OperatorServiceStub]:
         """The operators' RPCs of the first registry."""
-        with grpc.insecure_channel(self.registries[0]) as channel:
+        with self.channel(self.registries[0]) as channel:
             yield op_grpc.OperatorServiceStub(channel)
 
     def cli(self, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
@@ -257,7 +261,7 @@ metrics_listen = ""
             text=True,
             timeout=PATIENCE_SECONDS,
             check=False,
-            env={**os.environ, "COLUMNS": "240", "NO_COLOR": "1"},
+            env={**os.environ, "COLUMNS": "240", "NO_COLOR": "1", **self.environment},
         )
         assert not check or done.returncode == 0, done.stdout + done.stderr
         return done
@@ -281,7 +285,7 @@ metrics_listen = ""
 
     def _states(self) -> Iterator[op.GetFleetResponse]:
         for address in self.registries:
-            with grpc.insecure_channel(address) as channel:
+            with self.channel(address) as channel:
                 stub = op_grpc.OperatorServiceStub(channel)
                 with contextlib.suppress(grpc.RpcError):
                     yield stub.GetFleet(op.GetFleetRequest(), timeout=2)

@@ -1,0 +1,1 @@
+"""Hosts that join: tokens, the certificates given for them, and those that are refused."""

@@ -1,0 +1,245 @@
+"""Gives certificates to hosts, by token; renews them; revokes them.
+
+Everything that decides is written to the store before the answer, so that a token is good once
+whichever registry leads.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import pathlib
+import time
+from collections.abc import Callable
+from typing import Any, Final
+
+import structlog
+from cryptography import x509
+
+from services.backplane.errors import FleetError, Reason
+from services.backplane.security.authority import (
+    AuthorityError,
+    BadRequestError,
+    certificate_of,
+    sign,
+)
+from services.backplane.security.certificates import serial_of
+from services.backplane.security.join_token import JoinToken, digest_of
+from services.backplane.security.roles import Peer, Role, names_of
+from services.registry.joining import records
+from services.registry.joining.records import Given, Refusal, Ticket, text_of
+from services.registry.joining.revocations import Revocations
+from services.registry.store.store import FactKind, Facts
+from services.registry.store.write_behind import FactWriter, durably
+
+MOST_SECONDS: Final = 86_400.0
+"""A token that lies around longer would be found by others."""
+USUAL_SECONDS: Final = 900.0
+_MOST_TICKETS: Final = 1_000
+# A neuron renews once in its certificate's time; one that asks more often fills no store.
+_MOST_PER_NEURON: Final = 16
+
+log = structlog.get_logger()
+
+
+class Joining:
+    """The registry's part in who has a certificate.
+
+    Args:
+        folder: of the fleet's authority; None: this registry gives no certificates.
+        lifetime_seconds: of the certificates that it gives.
+        facts: all that the store knew when the leadership was taken.
+        fact_writer: writes to the store.
+        revocations: who is refused.
+        clock: seconds since the epoch.
+    """
+
+    def __init__(
+        self,
+        *,
+        folder: pathlib.Path | None,
+        lifetime_seconds: float,
+        facts: Facts,
+        fact_writer: FactWriter,
+        revocations: Revocations,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._folder = folder
+        self._lifetime_seconds = lifetime_seconds
+        self._fact_writer = fact_writer
+        self._revocations = revocations
+        self._clock = clock
+        self._tickets = records.read(facts, FactKind.JOIN_TICKET, Ticket)
+        self._given = records.read(facts, FactKind.CERTIFICATE, Given)
+        self._refused = records.read(facts, FactKind.REVOKED, Refusal)
+        self._attached_with: dict[str, str] = {}
+        revocations.refuse(frozenset(self._refused))
+
+    def authority(self) -> bytes:
+        """The authority's certificate in PEM.
+
+        Raises:
+            FleetError: NOT_SUPPORTED: this registry gives no certificates.
+        """
+        try:
+            return certificate_of(self._required_folder())
+        except AuthorityError as error:
+            raise _broken(error) from error
+
+    def note(self, neuron: str, serial: str) -> None:
+        """Remembers with which certificate a neuron is in the fleet, whoever has issued it."""
+        if serial:
+            self._attached_with[neuron] = serial
+
+    async def new_token(self, neuron: str, seconds: float) -> tuple[JoinToken, float]:
+        """Makes a token by which one host gets the certificate of one neuron, once.
+
+        Returns: the token, and when it ends, in seconds since the epoch.
+
+        Raises:
+            FleetError: the name cannot be used, the time is too long, or too many tokens wait.
+        """
+        try:
+            names_of(Role.NEURON, neuron=neuron)
+        except ValueError as error:
+            raise FleetError(Reason.BAD_REQUEST, f"{error}.", field="neuron") from error
+        if not 0 < seconds <= MOST_SECONDS:
+            message = f"A token is good for at most {MOST_SECONDS / 3600:.0f} hours."
+            raise FleetError(Reason.BAD_REQUEST, message, field="lifetime")
+        token = JoinToken.new(self.authority())
+        await self._drop_ended()
+        if len(self._tickets) >= _MOST_TICKETS:
+            message = f"{_MOST_TICKETS} tokens have not been used yet."
+            raise FleetError(Reason.QUEUE_FULL, message)
+        ticket = Ticket(neuron, self._clock() + seconds)
+        digest = digest_of(token.secret)
+        await durably(self._fact_writer.write(FactKind.JOIN_TICKET, digest, text_of(ticket)))
+        self._tickets[digest] = ticket
+        log.info("join.token_made", neuron_id=neuron, seconds=seconds)
+        return token, ticket.until
+
+    async def join(self, secret: str, request: bytes, *, neuron: str = "") -> tuple[str, bytes]:
+        """Gives a host its certificate.
+
+        Args:
+            secret: of its token.
+            request: PKCS #10 in PEM.
+            neuron: the name that it expects; empty for any.
+
+        Returns: the neuron's name, and the certificate in PEM.
+
+        Raises:
+            FleetError: FORBIDDEN: no such token, or for another name; BAD_REQUEST: the request.
+        """
+        folder = self._required_folder()
+        digest = digest_of(secret)
+        ticket = self._tickets.get(digest)
+        if ticket is None or ticket.until <= self._clock():
+            message = "This token is not known here: it was used, its time is over, or it is wrong."
+            raise FleetError(Reason.FORBIDDEN, message, field="secret")
+        if neuron not in {"", ticket.neuron}:
+            message = f"This token is for {ticket.neuron!r}, not for {neuron!r}."
+            raise FleetError(Reason.FORBIDDEN, message, field="neuron")
+        del self._tickets[digest]  # before anything is waited for: nobody else may use it
+        try:
+            certificate = await self._sign(folder, request, ticket.neuron)
+            await durably(self._fact_writer.delete(FactKind.JOIN_TICKET, digest))
+            await self._record(certificate, ticket.neuron)
+        except BaseException:
+            self._tickets[digest] = ticket  # nobody has got anything for it
+            raise
+        log.info("join.joined", neuron_id=ticket.neuron)
+        return ticket.neuron, certificate
+
+    async def renew(self, peer: Peer, request: bytes) -> bytes:
+        """Gives a neuron a new certificate, of the names that it has; returns it in PEM.
+
+        Raises:
+            FleetError: FORBIDDEN: it is no neuron, or more than that; BAD_REQUEST: the request.
+        """
+        folder = self._required_folder()
+        if peer.roles != frozenset({Role.NEURON}) or len(peer.neurons) != 1:
+            message = "Only certificates of one neuron and nothing else are renewed here."
+            raise FleetError(Reason.FORBIDDEN, message)
+        (neuron,) = peer.neurons
+        await self._drop_ended()
+        if sum(each.neuron == neuron for each in self._given.values()) >= _MOST_PER_NEURON:
+            message = f"{neuron} has {_MOST_PER_NEURON} certificates that have not ended."
+            raise FleetError(Reason.RATE_LIMITED, message)
+        certificate = await self._sign(folder, request, neuron)
+        await self._record(certificate, neuron)
+        log.info("join.renewed", neuron_id=neuron)
+        return certificate
+
+    async def revoke(self, neuron: str) -> list[str]:
+        """Refuses all certificates of a neuron that are known here; returns their serial numbers.
+
+        Raises:
+            FleetError: NOT_FOUND: none is known.
+        """
+        await self._drop_ended()
+        serials = {key: each.until for key, each in self._given.items() if each.neuron == neuron}
+        attached_with = self._attached_with.get(neuron)
+        known: dict[str, float | None] = {**serials}
+        if attached_with:
+            known.setdefault(attached_with, None)
+        tickets = [key for key, each in self._tickets.items() if each.neuron == neuron]
+        if not known and not tickets:
+            message = (
+                f"No certificate of {neuron!r} is known here (`cortex pki revoke` takes a file)."
+            )
+            raise FleetError(Reason.NOT_FOUND, message, field="neuron")
+        for digest in tickets:
+            await durably(self._fact_writer.delete(FactKind.JOIN_TICKET, digest))
+            self._tickets.pop(digest, None)
+        for serial, until in known.items():
+            refusal = Refusal(until)
+            await durably(self._fact_writer.write(FactKind.REVOKED, serial, text_of(refusal)))
+            self._refused[serial] = refusal
+        self._revocations.refuse(frozenset(self._refused))
+        log.warning("neuron.revoked", neuron_id=neuron, serials=sorted(known))
+        return sorted(known)
+
+    async def _sign(self, folder: pathlib.Path, request: bytes, neuron: str) -> bytes:
+        def signed() -> bytes:
+            return sign(
+                folder, request, [Role.NEURON], neuron=neuron, seconds=self._lifetime_seconds
+            )
+
+        try:
+            return await asyncio.to_thread(signed)
+        except BadRequestError as error:
+            message = f"The request for a certificate is refused: {error}."
+            raise FleetError(Reason.BAD_REQUEST, message, field="certificate_request") from error
+        except AuthorityError as error:
+            raise _broken(error) from error
+
+    async def _record(self, certificate: bytes, neuron: str) -> None:
+        read = x509.load_pem_x509_certificate(certificate)
+        given = Given(neuron, read.not_valid_after_utc.timestamp())
+        serial = serial_of(read)
+        await durably(self._fact_writer.write(FactKind.CERTIFICATE, serial, text_of(given)))
+        self._given[serial] = given
+
+    async def _drop_ended(self) -> None:
+        """Forgets what has ended by itself."""
+        kinds: list[tuple[FactKind, dict[str, Any]]] = [
+            (FactKind.JOIN_TICKET, self._tickets),
+            (FactKind.CERTIFICATE, self._given),
+            (FactKind.REVOKED, self._refused),
+        ]
+        for kind, known in kinds:
+            for key in records.ended(known, self._clock()):
+                await durably(self._fact_writer.delete(kind, key))
+                known.pop(key, None)
+
+    def _required_folder(self) -> pathlib.Path:
+        if self._folder is None:
+            message = "This registry gives no certificates: `registry.authority` names no folder."
+            raise FleetError(Reason.NOT_SUPPORTED, message)
+        return self._folder
+
+
+def _broken(error: AuthorityError) -> FleetError:
+    log.error("authority.unusable", detail=str(error))
+    message = "The fleet's authority cannot be used; the registry's log says why."
+    return FleetError(Reason.INTERNAL, message)

@@ -1,0 +1,287 @@
+"""Attacker by port for those without a certificate: who gets one, and who does not."""
+
+import asyncio
+import contextlib
+import pathlib
+import socket
+
+import grpc
+import pytest
+
+from cortex.v1 import join_service_pb2 as pb
+from cortex.v1 import join_service_pb2_grpc as join_grpc
+from cortex.v1 import operator_service_pb2 as op
+from cortex.v1 import operator_service_pb2_grpc as op_grpc
+from cortex.v1 import registry_service_pb2 as registry
+from cortex.v1 import registry_service_pb2_grpc as registry_grpc
+from services.backplane.address import Address
+from services.backplane.errors import FleetError, Reason
+from services.backplane.rpc.calls import unary
+from services.backplane.rpc.channels import open_channel
+from services.backplane.security.authority import create, issue
+from services.backplane.security.certificates import peer_in
+from services.backplane.security.credentials import FleetCredentials
+from services.backplane.security.join_token import JoinToken
+from services.backplane.security.key_files import new_key, request_for
+from services.backplane.security.roles import Role
+from services.backplane.security.settings import FleetSettings
+from services.backplane.settings import load
+from services.cli.joining import join
+from services.registry.wire import running
+
+ALL = [Role.REGISTRY, Role.OPERATOR, Role.GATEWAY]
+
+
+class Fleet:
+    """A registry that gives certificates, and an operator."""
+
+    def __init__(self, folder: pathlib.Path) -> None:
+        self.folder = folder
+        self.address = ""
+        self.door = Address("127.0.0.1", 0)
+        create(folder / "pki")
+        issue(folder / "pki", ALL, out=folder / "pki" / "own", days=2)
+        (folder / "pki" / "revoked").touch()
+
+    @property
+    def environment(self) -> dict[str, str]:
+        pki = self.folder / "pki"
+        return {
+            "CORTEX_FLEET__CA": str(pki / "ca.pem"),
+            "CORTEX_FLEET__CERTIFICATE": str(pki / "own.pem"),
+            "CORTEX_FLEET__KEY": str(pki / "own.key"),
+            "CORTEX_FLEET__REVOKED": str(pki / "revoked"),
+            "CORTEX_REGISTRY__LISTEN": "127.0.0.1:0",
+            "CORTEX_REGISTRY__METRICS_LISTEN": "",
+            "CORTEX_REGISTRY__STORE": f"sqlite:{self.folder / 'registry.sqlite'}",
+            "CORTEX_REGISTRY__AUTHORITY": str(pki),
+            "CORTEX_REGISTRY__JOIN_LISTEN": str(self.door),
+        }
+
+    @property
+    def credentials(self) -> FleetCredentials:
+        pki = self.folder / "pki"
+        paths = {"ca": "ca.pem", "certificate": "own.pem", "key": "own.key"}
+        return FleetCredentials(FleetSettings(**{key: str(pki / to) for key, to in paths.items()}))
+
+    def of(self, joined) -> FleetCredentials:
+        """The credentials of a host that has joined."""
+        folder = self.folder / "joined" / joined.neuron
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, data in (("ca", joined.ca), ("c", joined.certificate), ("k", joined.key)):
+            (folder / name).write_bytes(data)
+        return FleetCredentials(
+            FleetSettings(
+                ca=str(folder / "ca"), certificate=str(folder / "c"), key=str(folder / "k")
+            )
+        )
+
+    @contextlib.asynccontextmanager
+    async def serving(self):
+        with socket.create_server(("127.0.0.1", 0)) as probe:
+            self.door = Address("127.0.0.1", probe.getsockname()[1])
+        async with running(load(pathlib.Path("/dev/null"), self.environment)) as address:
+            self.address = str(address)
+            yield self
+
+    async def operate(self, method: str, request):
+        async with open_channel(self.address, self.credentials) as channel:
+            stub = op_grpc.OperatorServiceStub(channel)
+            return await unary(getattr(stub, method)(request, timeout=10))
+
+    async def token(self, neuron: str, *, seconds: float = 60.0) -> JoinToken:
+        request = op.CreateJoinTokenRequest(neuron=neuron)
+        request.lifetime.FromMilliseconds(round(seconds * 1000))
+        return JoinToken.parse((await self.operate("CreateJoinToken", request)).token)
+
+
+@pytest.fixture
+async def fleet(tmp_path):
+    async with Fleet(tmp_path).serving() as fleet:
+        yield fleet
+
+
+async def test_a_token_gets_one_host_the_certificate_of_one_neuron(fleet):
+    joined = await join(fleet.door, await fleet.token("beast"), neuron="beast")
+
+    peer = peer_in(joined.certificate)
+    assert (peer.roles, peer.neurons) == (frozenset({Role.NEURON}), frozenset({"beast"}))
+    assert joined.registry_address.endswith(fleet.address.rpartition(":")[2])
+    credentials = fleet.of(joined)
+    credentials.require_own(Role.NEURON, neuron="beast")
+    with pytest.raises(FleetError, match="GetFleet is for gateway or operator"):
+        async with open_channel(fleet.address, credentials) as channel:
+            await unary(op_grpc.OperatorServiceStub(channel).GetFleet(op.GetFleetRequest()))
+
+
+@pytest.mark.parametrize("case", ["used", "ended", "made up", "of another name", "none"])
+async def test_who_has_no_good_token_gets_no_certificate(fleet, case):
+    token, neuron = await fleet.token("beast", seconds=0.2 if case == "ended" else 60.0), ""
+    if case == "used":
+        await join(fleet.door, token)
+    elif case == "ended":
+        await asyncio.sleep(0.25)
+    elif case == "made up":
+        token = JoinToken(token.fingerprint, "x" * 43)
+    elif case == "of another name":
+        neuron = "other"
+    else:
+        token = JoinToken(token.fingerprint, "")
+
+    with pytest.raises(FleetError) as caught:
+        await join(fleet.door, token, neuron=neuron)
+    assert caught.value.reason is Reason.FORBIDDEN
+
+
+async def test_a_token_is_good_once_for_many_who_use_it_together(fleet):
+    token = await fleet.token("beast")
+
+    ends = await asyncio.gather(
+        *(join(fleet.door, token) for _ in range(8)), return_exceptions=True
+    )
+
+    assert sum(not isinstance(end, BaseException) for end in ends) == 1
+
+
+async def test_a_token_survives_a_restart_and_so_does_its_use(tmp_path):
+    fleet = Fleet(tmp_path)
+    async with fleet.serving():
+        used, unused = await fleet.token("beast"), await fleet.token("other")
+        await join(fleet.door, used)
+    async with fleet.serving():
+        assert (await join(fleet.door, unused)).neuron == "other"
+        with pytest.raises(FleetError, match="was used"):
+            await join(fleet.door, used)
+    kept = (tmp_path / "registry.sqlite").read_bytes()
+    assert used.secret.encode() not in kept
+
+
+async def test_a_refused_request_does_not_use_the_token_up(fleet):
+    token = await fleet.token("beast")
+    async with door(fleet) as stub:
+        with pytest.raises(FleetError, match="PKCS #10") as caught:
+            await unary(stub.Join(pb.JoinRequest(secret=token.secret, certificate_request=b"x")))
+    assert (caught.value.reason, caught.value.field) == (Reason.BAD_REQUEST, "certificate_request")
+    assert (await join(fleet.door, token)).neuron == "beast"
+
+
+async def test_another_fleet_is_told_nothing(fleet, tmp_path):
+    other = Fleet(tmp_path / "other")
+    token = await fleet.token("beast")
+    async with other.serving():
+        with pytest.raises(FleetError, match="another authority") as caught:
+            await join(other.door, token)
+    assert caught.value.reason is Reason.FORBIDDEN
+    assert (await join(fleet.door, token)).neuron == "beast"
+
+
+async def test_a_server_that_shows_our_authority_and_is_not_of_it_is_told_nothing(fleet, tmp_path):
+    """Whoever stands between hands the authority on; it has no certificate that is signed by it."""
+    impostor = Fleet(tmp_path / "impostor")
+    token = await fleet.token("beast")
+    asked = []
+    original = (fleet.folder / "pki" / "ca.pem").read_bytes()
+    async with impostor.serving():
+        (impostor.folder / "pki" / "ca.pem").write_bytes(original)
+        with pytest.raises(FleetError) as caught:
+            await join(impostor.door, token)
+        asked.append(caught.value.reason)
+    assert asked == [Reason.REGISTRY_UNAVAILABLE]
+    assert (await join(fleet.door, token)).neuron == "beast"
+
+
+async def test_strangers_may_call_nothing_but_joining(fleet):
+    async with door(fleet, raw=True) as channel:
+        for method in (
+            "/grpc.health.v1.Health/Watch",
+            "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo",
+            "/cortex.v1.OperatorService/GetFleet",
+        ):
+            call = channel.stream_stream(method)(iter([b""]), timeout=10)
+            with pytest.raises(grpc.aio.AioRpcError) as caught:
+                await call.read()
+            assert caught.value.code() in {
+                grpc.StatusCode.PERMISSION_DENIED,
+                grpc.StatusCode.UNIMPLEMENTED,
+            }
+
+
+async def test_a_flood_neither_gets_in_nor_keeps_others_out(fleet):
+    token = await fleet.token("beast")
+    fake = pb.JoinRequest(secret="x" * 43, certificate_request=b"x" * 10_000)
+    large = pb.JoinRequest(secret="x" * 43, certificate_request=b"x" * 1_000_000)
+
+    async def one(request):
+        async with door(fleet) as stub:
+            with pytest.raises(FleetError) as caught:
+                await unary(stub.Join(request, timeout=30))
+            return caught.value.reason
+
+    flood = [asyncio.create_task(one(each)) for each in (fake, large) * 100]
+    joined = await join(fleet.door, token)
+    reasons = set(await asyncio.gather(*flood))
+
+    assert joined.neuron == "beast"
+    assert reasons <= {Reason.FORBIDDEN, Reason.QUEUE_FULL}
+    assert Reason.FORBIDDEN in reasons
+    await fleet.operate("GetFleet", op.GetFleetRequest())
+
+
+async def test_only_an_operator_makes_tokens_and_only_for_names_that_can_be(fleet):
+    for name in ("", "a b", "*", "Beast"):
+        with pytest.raises(FleetError, match="cannot stand in a certificate") as caught:
+            await fleet.token(name)
+        assert (caught.value.reason, caught.value.field) == (Reason.BAD_REQUEST, "neuron")
+    with pytest.raises(FleetError, match="at most 24 hours"):
+        await fleet.token("beast", seconds=1e6)
+
+
+@contextlib.asynccontextmanager
+async def door(fleet, *, raw=False):
+    """The port for joining, as one who knows the authority reaches it."""
+    root = (fleet.folder / "pki" / "ca.pem").read_bytes()
+    override = ("grpc.ssl_target_name_override", "registry.cortex.internal")
+    async with grpc.aio.secure_channel(
+        str(fleet.door), grpc.ssl_channel_credentials(root), options=[override]
+    ) as channel:
+        yield channel if raw else join_grpc.JoinServiceStub(channel)
+
+
+async def renew(fleet, credentials, request):
+    async with open_channel(fleet.address, credentials) as channel:
+        stub = registry_grpc.RegistryServiceStub(channel)
+        asked = registry.RenewCertificateRequest(certificate_request=request)
+        return (await unary(stub.RenewCertificate(asked, timeout=10))).certificate
+
+
+async def test_a_neuron_renews_its_own_names_alone(fleet):
+    credentials = fleet.of(await join(fleet.door, await fleet.token("beast")))
+    key = new_key()
+
+    fresh = await renew(fleet, credentials, request_for(key))
+
+    assert peer_in(fresh).neurons == {"beast"}
+    with pytest.raises(FleetError, match="RenewCertificate is for neuron"):
+        await renew(fleet, fleet.credentials, request_for(key))
+    issue(
+        fleet.folder / "pki",
+        [Role.NEURON, Role.GATEWAY],
+        neuron="x",
+        out=fleet.folder / "two",
+        days=2,
+    )
+    two = FleetCredentials(
+        FleetSettings(
+            ca=str(fleet.folder / "pki" / "ca.pem"),
+            certificate=str(fleet.folder / "two.pem"),
+            key=str(fleet.folder / "two.key"),
+        )
+    )
+    with pytest.raises(FleetError, match="one neuron and nothing else"):
+        await renew(fleet, two, request_for(key))
+    for _ in range(20):
+        with contextlib.suppress(FleetError):
+            await renew(fleet, credentials, request_for(key))
+    with pytest.raises(FleetError, match="16 certificates") as caught:
+        await renew(fleet, credentials, request_for(key))
+    assert caught.value.reason is Reason.RATE_LIMITED
