@@ -75,9 +75,11 @@ async def run_stdio(
     agent = CortexAgent(
         settings=settings,
         surroundings=AgentEnvironment(
-            # The agent's own settings, a key among them, are none of a command's business.
+            # The agent's own settings and an operator's key are none of a command's business.
             environment={
-                key: value for key, value in environment.items() if not key.startswith(PREFIX)
+                key: value
+                for key, value in environment.items()
+                if not key.startswith(PREFIX) and key != settings.fleet.api_key_env
             },
             data=data_home(environment),
             config=config_home(environment),

@@ -53,7 +53,7 @@ class CortexAgent:
         opening = SessionOpening(
             settings=settings, surroundings=surroundings, store=store, base=base_prompt
         )
-        tools = builtin_tools()
+        tools = builtin_tools(settings.fleet)
         self._prompting = Prompting(
             settings=settings, endpoints=endpoints, opening=opening, tools=tools
         )

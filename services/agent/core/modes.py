@@ -31,6 +31,7 @@ class Effect(enum.Enum):
     READ = "read"
     WRITE = "write"
     EXECUTE = "execute"
+    OPERATE = "operate"  # an order to the fleet, which others use too
     FETCH = "fetch"  # a page of the web
     FOREIGN = "foreign"  # an MCP server's tool: only that server knows
     FOREIGN_READ = "foreign-read"  # one that its server declares read-only; a claim, not a proof

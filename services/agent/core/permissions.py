@@ -73,6 +73,8 @@ def lasting(action: Action, places: Places) -> str:
         return shlex.join(["run", *plain]) if words and plain[:1] == words[:1] else ""
     if verb == "fetch":
         return f"fetch {site(_url(action))}"
+    if action.effect is Effect.OPERATE:  # others' work depends on it: asked for one by one
+        return ""
     if action.target is None:
         return f"call {action.tool}"
     if verb == "read":
@@ -84,7 +86,7 @@ def grant(action: Action, places: Places) -> str:
     """Names what "for this session" covers.
 
     All plain edits in the project, one other file, one path outside the project to read, one
-    command, one site, or one server's tool.
+    command, one site, one order to the fleet, or one server's tool.
     """
     target = action.target
     if action.effect is Effect.WRITE and target is not None:
@@ -95,6 +97,8 @@ def grant(action: Action, places: Places) -> str:
         return f"execute {action.arguments.get('command')!r} {action.arguments.get('cwd')!r}"
     if action.effect is Effect.FETCH:
         return f"fetch {site(_url(action))}"
+    if action.effect is Effect.OPERATE:
+        return f"call {action.tool} {sorted(action.arguments.items())}"
     return f"call {action.tool}"
 
 

@@ -78,6 +78,26 @@ class EndpointSettings(
         return f"EndpointSettings({self.name!r}, {self.base_url!r}, {self.wire_api!r})"
 
 
+class FleetSettings(
+    msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, kw_only=True
+):
+    """`[fleet]`: tools for operators of a Cortex fleet, each of which asks for permission.
+
+    Attributes:
+        url: of the gateway, without a path; empty: the tools are not there.
+        api_key: an operator's key; not needed by a gateway without keys on this machine.
+        api_key_env: the variable that holds the key; wins over `api_key`.
+    """
+
+    url: Annotated[str, msgspec.Meta(pattern=r"^(https?://[^\s/]+/?)?$")] = ""
+    api_key: str = ""
+    api_key_env: str = ""
+
+    def __repr__(self) -> str:
+        """Leaves the key out, so that no log can show it."""
+        return f"FleetSettings({self.url!r})"
+
+
 class AgentSettings(
     msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, kw_only=True
 ):
@@ -98,6 +118,7 @@ class AgentSettings(
         search_rounds: model calls in one search of `search_agent` before it has to answer.
         search_tokens: tokens, read and written, of all calls of one search before it has to
             answer; as the endpoint counts them.
+        fleet: tools for operators.
         client_seconds: longest wait for the editor's answer, permissions excepted.
     """
 
@@ -114,6 +135,7 @@ class AgentSettings(
     search_rounds: Positive = 20
     search_tokens: Positive = 500_000
     client_seconds: PositiveSeconds = 30.0
+    fleet: FleetSettings = FleetSettings()
 
     def endpoint(self, name: str) -> EndpointSettings | None:
         """Returns the endpoint of that name, the default one for an empty name."""
@@ -206,4 +228,10 @@ def _with_keys(settings: AgentSettings, environment: Mapping[str, str]) -> Agent
         if endpoint.api_key_env and not key:
             raise SettingsError(f"endpoint {endpoint.name}: {endpoint.api_key_env} is not set")
         endpoints.append(msgspec.structs.replace(endpoint, api_key=key or endpoint.api_key))
-    return msgspec.structs.replace(settings, endpoints=tuple(endpoints))
+    fleet = settings.fleet
+    if fleet.api_key_env:
+        key = environment.get(fleet.api_key_env, "")
+        if not key:
+            raise SettingsError(f"fleet: {fleet.api_key_env} is not set")
+        fleet = msgspec.structs.replace(fleet, api_key=key)
+    return msgspec.structs.replace(settings, endpoints=tuple(endpoints), fleet=fleet)

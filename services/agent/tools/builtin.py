@@ -3,8 +3,10 @@
 from collections.abc import Sequence
 
 from services.agent.core.modes import Effect, Mode
+from services.agent.core.settings import FleetSettings
 from services.agent.tools.edit_file import EditFile
 from services.agent.tools.exit_plan_mode import ExitPlanMode
+from services.agent.tools.fleet.operating import fleet_tools
 from services.agent.tools.glob import Glob
 from services.agent.tools.grep import Grep
 from services.agent.tools.list_dir import ListDir
@@ -17,16 +19,22 @@ from services.agent.tools.update_plan import UpdatePlan
 from services.agent.tools.web.web_fetch import WebFetch
 from services.agent.tools.write_file import WriteFile
 
+_NOT_TO_PLAN_WITH = frozenset({Effect.EXECUTE, Effect.OPERATE})
+
 
 def offered(tools: Sequence[Tool], mode: Mode) -> tuple[Tool, ...]:
     """Returns those that a model is shown in a mode: no commands to plan with, no plan to leave."""
     if mode is Mode.PLAN:
-        return tuple(tool for tool in tools if tool.effect is not Effect.EXECUTE)
+        return tuple(tool for tool in tools if tool.effect not in _NOT_TO_PLAN_WITH)
     return tuple(tool for tool in tools if tool.spec.name != ExitPlanMode.name)
 
 
-def builtin_tools() -> tuple[Tool, ...]:
-    """Returns one of each, in the order in which models see them."""
+def builtin_tools(fleet: FleetSettings) -> tuple[Tool, ...]:
+    """Returns one of each, in the order in which models see them.
+
+    Args:
+        fleet: whether, and of which fleet, there are operators' tools.
+    """
     return (
         ReadFile(),
         WriteFile(),
@@ -41,4 +49,5 @@ def builtin_tools() -> tuple[Tool, ...]:
         WebFetch(),
         UpdatePlan(),
         ExitPlanMode(),
+        *fleet_tools(fleet),
     )

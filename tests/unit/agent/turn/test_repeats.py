@@ -1,8 +1,9 @@
 from services.agent.core.history import ToolCall, ToolResult
+from services.agent.core.settings import FleetSettings
 from services.agent.tools.builtin import builtin_tools
 from services.agent.turn.repeats import Repeats
 
-TOOLS = {tool.spec.name: tool for tool in builtin_tools()}
+TOOLS = {tool.spec.name: tool for tool in builtin_tools(FleetSettings())}
 
 
 def add(repeats: Repeats, name: str, argument: str, *, text: str = "no", is_error: bool = True):
