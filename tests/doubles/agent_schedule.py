@@ -17,6 +17,7 @@ from services.agent.core.modes import Mode
 from services.agent.core.plan_dir import PlanDirectory
 from services.agent.endpoints import endpoint as events
 from services.agent.session_service import sessions
+from services.agent.storage import summary
 from services.agent.storage.store import SessionStore
 from tests.doubles.virtual_time import SlowExecutor, VirtualTimeLoop
 
@@ -127,7 +128,9 @@ class RandomEndpoint:
         try:
             if world.streaming > 1:
                 world.violations.append("two turns at once")
-            for event in self.answer(world.random):
+            is_summary = ask.system == summary.SYSTEM
+            answer = self.summary if is_summary else self.answer
+            for event in answer(world.random):
                 delay = world.random.choices([0, 0.01, 1, SILENCE + 1], [60, 30, 9, 1])[0]
                 await asyncio.sleep(min(delay, SILENCE))
                 if delay > SILENCE:
@@ -142,6 +145,10 @@ class RandomEndpoint:
         stored = json.loads(path.read_text())
         if len(stored["history"]) != len(record.history):
             world.violations.append("asked before the disk had everything")
+
+    def summary(self, rng: random.Random) -> Iterator[events.StreamEvent]:
+        yield events.TextDelta(rng.choice(["", "We did this and that.", "word " * 5000]))
+        yield events.Finished(rng.choice(list(events.FinishReason)), events.Usage(5, 5))
 
     def answer(self, rng: random.Random) -> Iterator[events.StreamEvent]:
         number = next(self.world.numbers)

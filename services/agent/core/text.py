@@ -45,4 +45,4 @@ def cut_middle(text: str, limit: int) -> str:
         return text
     half = limit // 2
     dropped = len(text) - 2 * half
-    return f"{text[:half]}\n[... {dropped} characters left out ...]\n{text[-half:]}"
+    return f"{text[:half]}\n[... {dropped} characters left out ...]\n{text[len(text) - half :]}"

@@ -12,6 +12,8 @@ from pathlib import Path
 
 import structlog
 
+from services.agent.core.text import cut_middle
+
 log = structlog.get_logger(__name__)
 
 FILE_NAME = "AGENTS.md"
@@ -35,6 +37,17 @@ def read_rules(cwd: Path, user_directory: Path) -> tuple[RulesFile, ...]:
     project = _project_directories(cwd)
     users = _readable([user_directory], within=None)
     return (*users, *_readable(project, within=Path(os.path.realpath(project[0]))))
+
+
+def fitted(rules: tuple[RulesFile, ...], limit: int) -> tuple[RulesFile, ...]:
+    """Cuts the files until they have `limit` characters together, the closest file last."""
+    kept: list[RulesFile] = []
+    for number, each in enumerate(reversed(rules)):
+        share = limit // (len(rules) - number) if number else limit
+        text = cut_middle(each.text, max(share, 0))
+        limit -= len(text)
+        kept.append(RulesFile(each.path, text))
+    return tuple(reversed(kept))
 
 
 def _project_directories(cwd: Path) -> list[Path]:

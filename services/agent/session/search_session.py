@@ -7,7 +7,7 @@ from services.agent.core.editor import Editor
 from services.agent.core.modes import Mode
 from services.agent.session.mcp_servers import McpServers
 from services.agent.session.session import AgentSession
-from services.agent.storage.compaction import Marks
+from services.agent.storage.projection import Marks
 
 
 class SearchSession(AgentSession):

@@ -20,7 +20,7 @@ from services.agent.core.plan_dir import PlanDirectory, resolve
 from services.agent.core.workspace import Workspace
 from services.agent.session.mcp_servers import McpServers
 from services.agent.storage.checkpoints import Checkpoints
-from services.agent.storage.compaction import CHARACTERS_PER_TOKEN, Marks
+from services.agent.storage.compaction import CHARACTERS_PER_TOKEN
 from services.agent.storage.permission_file import PermissionFile
 from services.agent.storage.store import SessionRecord, SessionStore, SessionStoreError
 from services.agent.tools.shell.background import BackgroundCommands
@@ -64,6 +64,8 @@ class AgentSession:
         self.granted: set[str] = set()  # what the user allowed for as long as the session is open
         self.text_only: set[str] = set()  # `endpoint:model`s that refuse native tools
         self.characters_per_token = CHARACTERS_PER_TOKEN
+        self.summary_tried_at = -len(record.history)  # the turns that there were
+        self._notices: dict[str, bool] = {}  # what the user has to know: whether it was told
         self._store = store
         self._ticket = 0
         self._running: asyncio.Task[Any] | None = None
@@ -88,11 +90,26 @@ class AgentSession:
         self._call_ids.add(candidate)
         return candidate
 
+    def tell_once(self, text: str) -> None:
+        """Has the user told something before the next answer, unless they were told already."""
+        self._notices.setdefault(text, False)
+
+    def take_notices(self) -> list[str]:
+        """Returns what is to be told now."""
+        due = [text for text, is_told in self._notices.items() if not is_told]
+        self._notices.update(dict.fromkeys(due, True))
+        return due
+
     def calibrate(self, characters: int, tokens: int) -> None:
         """Takes in how many tokens the endpoint counted in a prompt of so many characters."""
         if tokens >= _FEWEST_TOKENS:
             lowest, highest = _CHARACTERS_OF_A_TOKEN
             self.characters_per_token = min(max(characters / tokens, lowest), highest)
+
+    @property
+    def steady_characters(self) -> int:
+        """Characters of a token, whole: what is cut by it is cut alike in the next round."""
+        return int(self.characters_per_token)
 
     def take_ticket(self) -> int:
         """Cancels what is in flight or waiting, and returns the number that is current now."""
@@ -141,11 +158,15 @@ class AgentSession:
         turns = enumerate(self.record.history)
         return [index for index, turn in turns if isinstance(turn, UserTurn)]
 
+    def last_prompt(self) -> UserTurn:
+        """Returns what the user wrote last; an empty turn if nothing."""
+        turns = reversed(self.record.history)
+        return next((turn for turn in turns if isinstance(turn, UserTurn)), UserTurn(()))
+
     def rewind(self, start: int) -> None:
         """Takes back the history from a prompt on; the caller holds the lock."""
         del self.record.history[start:]
-        marks = self.record.marks
-        self.record.marks = Marks(min(marks.results, start), min(marks.prose, start))
+        self.record.marks = self.record.marks.rewound(start)
 
     def extend(self, *turns: Turn) -> None:
         """Adds turns to the history; the caller holds the lock."""

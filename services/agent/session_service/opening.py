@@ -15,13 +15,13 @@ from services.agent.core.settings import AgentSettings
 from services.agent.core.workspace import Workspace
 from services.agent.endpoints.endpoint import ToolSpec
 from services.agent.prompt import prompt
-from services.agent.prompt.rules import RulesFile, read_rules
+from services.agent.prompt.rules import RulesFile, fitted, read_rules
 from services.agent.session.mcp_servers import McpServers, ServerSpec
 from services.agent.session.session import AgentSession
 from services.agent.storage.checkpoints import Checkpoints
 from services.agent.storage.permission_file import PermissionFile
 from services.agent.storage.store import SessionRecord, SessionStore
-from services.agent.turn.turn import PromptBuilder
+from services.agent.turn.ask import PromptBuilder
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,11 +102,14 @@ class SessionOpening:
         mode = session.mode
         surroundings = self._facts(session)
 
-        def build(text_tools: Sequence[ToolSpec]) -> str:
+        def build(text_tools: Sequence[ToolSpec], longest_rules: int | None) -> str:
+            shown = rules if longest_rules is None else fitted(rules, longest_rules)
+            if shown != rules:
+                session.tell_once("The AGENTS.md files are too long for the model's window: cut.")
             return prompt.system_prompt(
                 base=self._base,
                 surroundings=surroundings,
-                rules=rules,
+                rules=shown,
                 mode=mode,
                 plan_directory=plans,
                 text_tools=text_tools,
@@ -118,7 +121,7 @@ class SessionOpening:
         """Does the same for a search on behalf of a session."""
         surroundings = self._facts(session)
 
-        def build(text_tools: Sequence[ToolSpec]) -> str:
+        def build(text_tools: Sequence[ToolSpec], _: int | None) -> str:
             return prompt.search_prompt(surroundings, text_tools)
 
         return build
@@ -131,7 +134,7 @@ class SessionOpening:
             today=self._surroundings.today(),
         )
 
-    def _read(self, session: AgentSession) -> tuple[Sequence[RulesFile], Path | None]:
+    def _read(self, session: AgentSession) -> tuple[tuple[RulesFile, ...], Path | None]:
         rules = read_rules(session.workspace.cwd, self._surroundings.config)
         is_plan = session.mode is Mode.PLAN
         return rules, session.plans.create() if is_plan else session.plans.resolved()

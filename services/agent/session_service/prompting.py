@@ -3,6 +3,7 @@
 import asyncio
 import re
 from collections.abc import Sequence
+from pathlib import Path
 
 import acp
 import acp.schema
@@ -23,6 +24,7 @@ from services.agent.session_service.searching import Progress, Searching
 from services.agent.storage import commands
 from services.agent.storage.checkpoints import Undone
 from services.agent.tools.tool import Tool, ToolOutcome
+from services.agent.turn.compacting import Compacting
 from services.agent.turn.dispatch import Dispatcher
 from services.agent.turn.turn import PromptTurn
 
@@ -66,12 +68,8 @@ class Prompting:
         """
         user = UserTurn(parts=parts)
         command = commands.command_in(user_text(user))
-        if command == commands.INIT:
-            user = UserTurn(parts=(TextPart(commands.INIT_PROMPT),))
-        elif not command and user_text(user).lstrip().startswith("/"):
-            found = await asyncio.to_thread(project_commands, session.workspace.cwd)
-            if (asked := invoked(user_text(user), found)) is not None:
-                user = UserTurn(parts=(TextPart(asked),))
+        if not command or command == commands.INIT:
+            user = await _expanded(user, command, session.workspace.cwd)
         if count := commands.undone_prompts(user_text(user)):
             await self._undo(session, count)
             return _response("end_turn", Usage())
@@ -84,8 +82,14 @@ class Prompting:
         try:
             if not session.is_current(ticket):
                 stop = "cancelled"
-            elif command in {commands.STATUS, commands.COMPACT}:
-                stop = await session.run(self._command(session, command))
+            elif command == commands.STATUS:
+                stop = await session.run(self._status(session))
+            elif command == commands.COMPACT:
+                selection = await self._endpoints.select(session.record.model)
+                compacting = Compacting(session, selection)
+                focus = commands.focus_of(user_text(user))
+                stop = await session.run(self._compact(session, compacting, focus))
+                usage = compacting.usage
             else:
                 turn = self._turn(session)
                 stop = await session.run(self._started(session, turn, is_first=is_first, mode=mode))
@@ -174,18 +178,34 @@ class Prompting:
             )
         return await turn.run()
 
-    async def _command(self, session: AgentSession, command: str) -> str:
+    async def _status(self, session: AgentSession) -> str:
         record = session.record
-        if command == commands.COMPACT:
-            record.marks = commands.compacted(record)
         try:
             selection = await self._endpoints.select(record.model)
             text = commands.status(record, selection.selector, selection.context_window)
         except UnknownModelError:
             text = commands.status(record, "", None)
+        return await self._say(session, text)
+
+    async def _compact(self, session: AgentSession, compacting: Compacting, focus: str) -> str:
+        return await self._say(session, await compacting.now(focus))
+
+    async def _say(self, session: AgentSession, text: str) -> str:
+        """Answers a command and keeps the answer in the history."""
         await session.editor.update(acp.update_agent_message_text(text))
         session.extend(AssistantTurn(text=text))
         return "end_turn"
+
+
+async def _expanded(user: UserTurn, command: str, cwd: Path) -> UserTurn:
+    """Returns what a prompt asks the model that is /init or one of the project's own commands."""
+    text = user_text(user)
+    if command == commands.INIT:
+        return UserTurn(parts=(TextPart(commands.INIT_PROMPT),))
+    if not text.lstrip().startswith("/"):
+        return user
+    asked = invoked(text, await asyncio.to_thread(project_commands, cwd))
+    return user if asked is None else UserTurn(parts=(TextPart(asked),))
 
 
 def _mark_refused(history: list[Turn], user: UserTurn) -> None:

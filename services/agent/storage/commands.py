@@ -5,7 +5,8 @@ from collections.abc import Sequence
 
 import acp.schema
 
-from services.agent.storage.compaction import Marks, estimate, project
+from services.agent.storage.compaction import estimate
+from services.agent.storage.projection import project
 from services.agent.storage.store import SessionRecord
 
 INIT = "init"
@@ -17,7 +18,7 @@ REWIND = "rewind"
 _DESCRIPTIONS = {
     INIT: "Write or improve the project's AGENTS.md",
     STATUS: "Show the session's model, mode and size",
-    COMPACT: "Leave old tool output out of what the model sees",
+    COMPACT: "Summarise the conversation, keeping what you name, such as /compact the failing test",
     UNDO: "Take back the last prompt: its part of the history, and its writes",
     REWIND: "Take back as many prompts as you say, such as /rewind 3",
 }
@@ -44,8 +45,14 @@ def available_commands(
 
 def command_in(text: str) -> str:
     """Returns the command that a prompt consists of, empty when it is none of ours."""
-    name = text.strip().removeprefix("/") if text.strip().startswith("/") else ""
-    return name if name in _DESCRIPTIONS else ""
+    match = re.fullmatch(r"/(\w+)(\s.*)?", text.strip(), re.DOTALL)
+    is_known = match is not None and match[1] in _DESCRIPTIONS
+    return match[1] if match and is_known and (match[1] == COMPACT or not match[2]) else ""
+
+
+def focus_of(text: str) -> str:
+    """Returns what follows /compact."""
+    return text.strip().removeprefix(f"/{COMPACT}").strip()
 
 
 def undone_prompts(text: str) -> int:
@@ -79,9 +86,3 @@ def status(record: SessionRecord, selector: str, window: int | None) -> str:
         f"Directory `{record.cwd}`",
     ]
     return "\n\n".join(lines)
-
-
-def compacted(record: SessionRecord) -> Marks:
-    """Returns marks that leave out all tool output so far, the last four turns' excepted."""
-    end = max(len(record.history) - 4, record.marks.results)
-    return Marks(results=end, prose=record.marks.prose)

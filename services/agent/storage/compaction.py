@@ -1,12 +1,14 @@
 """Fits a conversation into a model's window by leaving out the least of it. Pure.
 
-What is left out is a projection: the stored history stays whole. User turns and call ids are never
-touched, the last turns only where nothing else helps, the very last one never. Two marks only ever
-move forward, and move well below the budget when they must, so that the beginning of the prompt,
-which caches live on, rarely changes.
+What is left out is a projection: the stored history stays whole. A summary stands for the oldest
+turns; of the others call ids are never touched, the last turns only where nothing else helps, and
+of what the user wrote only what one window cannot hold. Marks only ever move forward, and move
+well below the budget when they must, so that the beginning of the prompt, which caches live on,
+rarely changes.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, Final
 
 import msgspec
@@ -16,10 +18,11 @@ from services.agent.core.history import (
     ImagePart,
     ResultsTurn,
     ToolCall,
-    ToolResult,
     Turn,
     UserTurn,
 )
+from services.agent.core.text import cut_middle
+from services.agent.storage.projection import SHORTEST_ELIDED, Marks, project, projected
 
 CHARACTERS_PER_TOKEN: Final = 3.5
 """Of a conversation, as long as no endpoint has said how many tokens it had."""
@@ -28,20 +31,73 @@ _TOKENS_PER_IMAGE = 512
 _RESERVE_TOKENS = 512
 _DEFAULT_ANSWER_TOKENS = 2048
 _PROTECTED_TURNS = 4
-_SHORTEST_ELIDED = 256  # characters
 _TARGET = 0.75  # of the budget, once it is exceeded
 
 
-class Marks(msgspec.Struct, frozen=True):
-    """Up to which turn something is left out.
+@dataclass(frozen=True, slots=True)
+class Room:
+    """What a model's window leaves for a conversation.
 
     Attributes:
-        results: tool results and long arguments of turns before this index.
-        prose: the assistant's own text of turns before this index.
+        budget: tokens of a whole prompt.
+        overhead: characters of what is sent beside the turns.
+        characters_per_token: as the endpoint counts.
+        longest_text: characters of one user turn that are sent; None: all of it.
     """
 
-    results: int = 0
-    prose: int = 0
+    budget: int
+    overhead: int = 0
+    characters_per_token: float = CHARACTERS_PER_TOKEN
+    longest_text: int | None = None
+
+    @classmethod
+    def of(
+        cls, window: int, max_tokens: int | None, *, overhead: int, characters_per_token: float
+    ) -> "Room":
+        """Returns the room in a window of so many tokens; of it a prompt takes a quarter."""
+        budget = prompt_budget(window, max_tokens)
+        room = cls(budget, overhead, characters_per_token)
+        longest = min(window // 4, room.tokens // 2)
+        return cls(budget, overhead, characters_per_token, int(longest * room.steady))
+
+    @property
+    def tokens(self) -> int:
+        """Tokens that are left for the turns."""
+        return max(self.budget - int(self.overhead / self.characters_per_token), _RESERVE_TOKENS)
+
+    @property
+    def steady(self) -> float:
+        """Characters per token in halves: what is cut by it is cut alike in the next round."""
+        return int(self.characters_per_token * 2) / 2
+
+    def size(self, turns: Sequence[Turn], marks: Marks) -> int:
+        """Returns the tokens of a request with these turns."""
+        return estimate(
+            project(turns, marks, self.longest_text),
+            self.overhead,
+            characters_per_token=self.characters_per_token,
+        )
+
+    def holds(self, turns: Sequence[Turn], marks: Marks) -> bool:
+        """Says whether a request with these turns fits."""
+        return self.size(turns, marks) <= self.budget
+
+    def squeezed(self, turns: Sequence[Turn]) -> list[Turn]:
+        """Returns projected turns with the last results cut until they fit, the last of means."""
+        last = turns[-1] if turns else None
+        if not isinstance(last, ResultsTurn):
+            return list(turns)
+        size = estimate(turns, self.overhead, characters_per_token=self.characters_per_token)
+        if size <= self.budget:
+            return list(turns)
+        others = size - estimate([last], characters_per_token=self.characters_per_token)
+        left = max(self.budget - others - _TOKENS_PER_TURN, 0) * self.characters_per_token
+        share = max(int(left / len(last.results)) - SHORTEST_ELIDED // 4, SHORTEST_ELIDED)
+        results = tuple(
+            msgspec.structs.replace(each, text=cut_middle(each.text, share))
+            for each in last.results
+        )
+        return [*turns[:-1], ResultsTurn(results=results)]
 
 
 def prompt_budget(window: int, max_tokens: int | None) -> int:
@@ -56,10 +112,17 @@ def estimate(
     *,
     characters_per_token: float = CHARACTERS_PER_TOKEN,
 ) -> int:
-    """Estimates tokens by their characters, and a little for every turn and picture."""
+    """Estimates tokens by their characters, and a little for every turn and picture.
+
+    Reasoning counts behind the last prompt: before it endpoints are not sent any.
+    """
     tokens = overhead_characters / characters_per_token
-    for turn in turns:
+    users = (index for index, turn in enumerate(turns) if isinstance(turn, UserTurn))
+    last_user = max(users, default=-1)
+    for index, turn in enumerate(turns):
         tokens += _TOKENS_PER_TURN
+        if isinstance(turn, AssistantTurn) and index > last_user:
+            tokens += sum(len(each.text) for each in turn.thoughts) / characters_per_token
         if isinstance(turn, UserTurn):
             for part in turn.parts:
                 if isinstance(part, ImagePart):
@@ -73,28 +136,8 @@ def estimate(
     return int(tokens)
 
 
-def project(turns: Sequence[Turn], marks: Marks) -> list[Turn]:
-    """Returns the turns as the model sees them; those that endpoints refuse are not among them."""
-    return [
-        _projected(turn, index, marks)
-        for index, turn in enumerate(turns)
-        if not (isinstance(turn, UserTurn) and turn.is_refused)
-    ]
-
-
-def _projected(turn: Turn, index: int, marks: Marks) -> Turn:
-    if index < marks.results:
-        turn = _without_results(turn)
-    return _without_prose(turn) if index < marks.prose else turn
-
-
 def advance(
-    turns: Sequence[Turn],
-    marks: Marks,
-    *,
-    budget: int,
-    overhead_characters: int = 0,
-    characters_per_token: float = CHARACTERS_PER_TOKEN,
+    turns: Sequence[Turn], marks: Marks, room: Room, *, is_only_results: bool = False
 ) -> Marks:
     """Moves the marks until the projection fits three quarters of the budget, as far as it can.
 
@@ -102,35 +145,47 @@ def advance(
 
     1. Tool results and long arguments go first, oldest first, the last four turns' excepted.
     2. The assistant's prose goes after them.
-    3. Where the projection is over the whole budget even so, the results of the last four turns
-       go too, the very last turn's excepted.
-    """
+    3. Where the projection is over the whole budget even so, the last four turns lose both too,
+       the very last turn excepted.
 
-    def size(turns: Sequence[Turn], overhead: int = 0) -> int:
-        return estimate(turns, overhead, characters_per_token=characters_per_token)
+    Args:
+        turns: the whole history.
+        marks: as they are.
+        room: that the projection has to fit.
+        is_only_results: stop after the first step.
+    """
 
     def saving(before: Marks, after: Marks, index: int) -> int:
         """Returns the tokens, rounded down, that one turn loses when a mark passes it."""
-        larger, smaller = (_projected(turns[index], index, marks) for marks in (before, after))
-        return max(size([larger]) - size([smaller]) - 1, 0)
+        larger, smaller = (
+            estimate(
+                [projected(turns[index], index, each)],
+                characters_per_token=room.characters_per_token,
+            )
+            for each in (before, after)
+        )
+        return max(larger - smaller - 1, 0)
 
-    if size(project(turns, marks), overhead_characters) <= budget:
+    size = room.size(turns, marks)
+    if size <= room.budget:
         return marks
     end = max(len(turns) - _PROTECTED_TURNS, 0)
-    surplus = size(project(turns, marks), overhead_characters) - int(budget * _TARGET)
-    results, prose = marks.results, marks.prose
+    surplus = size - int(room.budget * _TARGET)
+    results, prose, summary = marks.results, marks.prose, marks.summary
     while surplus > 0 and results < end:
         surplus -= saving(Marks(results, prose), Marks(results + 1, prose), results)
         results += 1
+    if is_only_results:
+        return Marks(results, prose, summary)
     while surplus > 0 and prose < end:
         surplus -= saving(Marks(results, prose), Marks(results, prose + 1), prose)
         prose += 1
-    while (
-        results < len(turns) - 1
-        and size(project(turns, Marks(results, prose)), overhead_characters) > budget
-    ):
+    last = len(turns) - 1
+    while results < last and not room.holds(turns, Marks(results, prose, summary)):
         results += 1
-    return Marks(results, prose)
+    while prose < last and not room.holds(turns, Marks(results, prose, summary)):
+        prose += 1
+    return Marks(results, prose, summary)
 
 
 def _call_length(call: ToolCall) -> int:
@@ -145,40 +200,3 @@ def _length(value: Any) -> int:
     if isinstance(value, list):
         return sum(_length(item) for item in value)
     return 4
-
-
-def _without_results(turn: Turn) -> Turn:
-    if isinstance(turn, ResultsTurn):
-        return ResultsTurn(results=tuple(_elided(result) for result in turn.results))
-    if isinstance(turn, AssistantTurn) and turn.calls:
-        calls = tuple(
-            msgspec.structs.replace(call, arguments=_short_arguments(call.arguments))
-            for call in turn.calls
-        )
-        return msgspec.structs.replace(turn, calls=calls)
-    return turn
-
-
-def _elided(result: ToolResult) -> ToolResult:
-    if len(result.text) < _SHORTEST_ELIDED:
-        return result
-    marker = f"[left out to save room: {len(result.text)} characters of {result.name}'s output]"
-    return msgspec.structs.replace(result, text=marker)
-
-
-def _short_arguments(arguments: dict[str, Any] | None) -> dict[str, Any] | None:
-    if arguments is None:
-        return None
-    return {
-        key: f"[left out to save room: {len(value)} characters]"
-        if isinstance(value, str) and len(value) >= _SHORTEST_ELIDED
-        else value
-        for key, value in arguments.items()
-    }
-
-
-def _without_prose(turn: Turn) -> Turn:
-    if not isinstance(turn, AssistantTurn) or len(turn.text) < _SHORTEST_ELIDED:
-        return turn
-    marker = f"[left out to save room: {len(turn.text)} characters of an earlier answer]"
-    return msgspec.structs.replace(turn, text=marker)

@@ -18,7 +18,7 @@ import msgspec
 import structlog
 
 from services.agent.core.history import Turn
-from services.agent.storage.compaction import Marks
+from services.agent.storage.projection import Marks
 from services.agent.storage.session_lock import SessionInUseError, SessionLocks
 
 log = structlog.get_logger(__name__)

@@ -3,7 +3,8 @@
 import asyncio
 import contextlib
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from typing import Protocol
 
 import acp
 import acp.schema
@@ -11,13 +12,15 @@ import structlog
 
 from services.agent.answer.reply import Reply, Show, ShowCall, ShowText, ShowThought
 from services.agent.answer.text_tool_calls import as_text
-from services.agent.core.history import without_pictures
-from services.agent.endpoints.endpoint import EndpointError, ModelRequest, ToolSpec
+from services.agent.core.history import user_text, without_pictures
+from services.agent.endpoints.endpoint import EndpointError, ModelRequest, ToolSpec, Usage
 from services.agent.endpoints.selection import Selection
 from services.agent.session.replay import identified
 from services.agent.session.session import AgentSession
-from services.agent.storage.compaction import advance, estimate, project, prompt_budget
+from services.agent.storage.compaction import Room, estimate
+from services.agent.storage.projection import project
 from services.agent.tools.tool import Tool
+from services.agent.turn.compacting import Compacting
 
 log = structlog.get_logger(__name__)
 
@@ -25,11 +28,24 @@ _MOST_ATTEMPTS = 4
 _SHRINK = 0.7  # of the estimate, when an endpoint says that the conversation is too long
 
 
+class PromptBuilder(Protocol):
+    """Builds one round's system prompt from the mode and the rules files of that moment."""
+
+    def __call__(self, text_tools: Sequence[ToolSpec], longest_rules: int | None, /) -> str:
+        """Returns the prompt.
+
+        Args:
+            text_tools: the tools to describe in it.
+            longest_rules: most characters of all rules files; None: there is no such limit.
+        """
+        ...
+
+
 class Asking:
     """One round's request to the model, asked again another way where an endpoint refuses it.
 
     Args:
-        prompt: builds the system prompt for the tools that must be described in it.
+        prompt: builds the system prompt.
     """
 
     def __init__(
@@ -38,7 +54,7 @@ class Asking:
         session: AgentSession,
         selection: Selection,
         tools: Sequence[Tool],
-        prompt: Callable[[Sequence[ToolSpec]], str],
+        prompt: PromptBuilder,
     ) -> None:
         self._session = session
         self._selection = selection
@@ -48,6 +64,8 @@ class Asking:
         self._notice = ""  # what the user has to know of the next attempt
         self._message = str(uuid.uuid4())
         self._characters = 0  # of the last request, roughly
+        self._longest_text: int | None = None  # of a user turn, where no window is known
+        self._compacting = Compacting(session, selection)
         self.reply = self._new_reply()
 
     async def stream(self) -> None:
@@ -65,12 +83,13 @@ class Asking:
             self.reply = self._new_reply()
             self._message = str(uuid.uuid4())
             try:
-                await self._tell()
                 await self._once()
             except EndpointError as error:
                 is_again = error.is_cut and not was_cut
-                is_coped = is_again or (self.reply.is_empty and self._coped(error))
-                if attempt + 1 == _MOST_ATTEMPTS or not is_coped:
+                if attempt + 1 == _MOST_ATTEMPTS:
+                    raise
+                is_coped = is_again or (self.reply.is_empty and await self._coped(error))
+                if not is_coped:
                     raise
                 if is_again:
                     was_cut = True
@@ -88,9 +107,17 @@ class Asking:
             await self._session.editor.update(acp.update_tool_call(call.id, status="failed"))
         self._notice = f"({error}: asked again)\n\n"
 
+    @property
+    def summaries(self) -> Usage:
+        """Tokens of the summaries that were needed for the answer."""
+        return self._compacting.usage
+
     async def _tell(self) -> None:
+        notices = [f"({text})\n\n" for text in self._session.take_notices()]
         if self._notice:
-            notice, self._notice = self._notice, ""
+            notices.append(self._notice)
+            self._notice = ""
+        for notice in notices:
             await self._session.editor.update(acp.update_agent_thought_text(notice))
 
     @property
@@ -111,24 +138,31 @@ class Asking:
         )
 
     async def _once(self) -> None:
-        endpoint = self._selection.endpoint
-        async with contextlib.aclosing(endpoint.stream(self._ask())) as events:
+        request = await self._request()
+        await self._tell()
+        async with contextlib.aclosing(self._selection.endpoint.stream(request)) as events:
             async for event in events:
                 if self._session.is_cancelled:  # even if a library swallowed the exception
                     raise asyncio.CancelledError
                 for show in self.reply.take(event):
                     await self._show(show)
 
-    def _ask(self) -> ModelRequest:
+    async def _request(self) -> ModelRequest:
+        """Builds the request, having made room for it where the window is known."""
         specs = [tool.spec for tool in self._tools]
-        system = self._prompt(specs if self._is_text else ())
-        overhead = self._overhead(system, specs)
-        record = self._session.record
-        window = self._selection.context_window
-        if window is not None:
-            budget = prompt_budget(window, self._selection.settings.max_tokens)
-            self._compact(budget, overhead)
-        turns = project(record.history, record.marks)
+        record, window = self._session.record, self._selection.context_window
+        longest_rules = None if window is None else window // 4 * self._session.steady_characters
+        system = self._prompt(specs if self._is_text else (), longest_rules)
+        described = 0 if self._is_text else sum(len(str(spec)) for spec in specs)
+        overhead = len(system) + described
+        room = None if window is None else self._compacting.room(overhead=overhead)
+        if room is not None:
+            await self._compacting.make_room(room)
+        longest = room.longest_text if room else self._longest_text
+        turns = project(record.history, record.marks, longest)
+        if room is not None:
+            turns = room.squeezed(turns)
+        self._tell_of_cut(longest)
         if self._selection.can_see is False:
             turns = without_pictures(turns)
         self._characters = estimate(turns, overhead, characters_per_token=1.0)
@@ -140,41 +174,36 @@ class Asking:
             max_tokens=self._selection.settings.max_tokens,
         )
 
-    def _overhead(self, system: str, specs: Sequence[ToolSpec]) -> int:
-        described = 0 if self._is_text else sum(len(str(spec)) for spec in specs)
-        return len(system) + described
+    def _tell_of_cut(self, longest: int | None) -> None:
+        """Lets the user know that the model does not see all of what they wrote last."""
+        length = len(user_text(self._session.last_prompt()))
+        if longest is not None and length > longest:
+            self._session.tell_once(
+                f"Your prompt of {length} characters is too long for the model's window:"
+                f" of its middle {length - longest} are left out."
+            )
 
-    def _compact(self, budget: int, overhead: int) -> bool:
-        record = self._session.record
-        marks = advance(
-            record.history,
-            record.marks,
-            budget=budget,
-            overhead_characters=overhead,
-            characters_per_token=self._session.characters_per_token,
-        )
-        if marks == record.marks:
-            return False
-        record.marks = marks
-        log.info("compaction applied", results=marks.results, prose=marks.prose, budget=budget)
-        return True
-
-    def _coped(self, error: EndpointError) -> bool:
+    async def _coped(self, error: EndpointError) -> bool:
         """Prepares another attempt, shorter or with tools as text; False where neither helps."""
         settings = self._selection.settings
         if error.is_context_exceeded:
-            record = self._session.record
-            now = estimate(
-                project(record.history, record.marks),
-                characters_per_token=self._session.characters_per_token,
-            )
-            return self._compact(int(now * _SHRINK), 0)
+            return await self._shortened()
         if error.is_tools_refused and settings.tool_calls == "auto" and not self._is_text:
             self._session.text_only.add(self._selection.selector)
             log.warning("tools asked for in text", endpoint=settings.name, status=error.status)
             self._notice = f"({error}: tools are described in the text instead)\n\n"
             return True
         return False
+
+    async def _shortened(self) -> bool:
+        """Shortens what an endpoint found too long; False where nothing could be left out."""
+        record, characters = self._session.record, self._session.characters_per_token
+        shown = project(record.history, record.marks, self._longest_text)
+        now = estimate(shown, characters_per_token=characters)
+        room = Room(int(now * _SHRINK), characters_per_token=characters)
+        self._longest_text = int(room.tokens // 2 * characters)
+        await self._compacting.make_room(room)
+        return project(record.history, record.marks, self._longest_text) != shown
 
     async def _show(self, show: Show) -> None:
         editor = self._session.editor

@@ -18,7 +18,6 @@ from services.agent.core.plan_dir import resolve
 from services.agent.core.text import one_line
 from services.agent.core.web_site import site
 from services.agent.session.session import AgentSession
-from services.agent.storage.compaction import CHARACTERS_PER_TOKEN
 from services.agent.tools.tool import Tool, ToolContext, ToolError, ToolOutcome
 from services.agent.turn.permission_options import ALLOW, ALWAYS, LASTING, permission_options
 from services.backplane.timeouts import timeout
@@ -60,10 +59,10 @@ class Dispatcher:
         self._set_mode = set_mode
         self._search = search
 
-    def fit(self, window: int | None) -> None:
+    def fit(self, window: int | None, characters_per_token: float) -> None:
         """Caps what a tool prints at a quarter of the window, in tokens; None: it is not known."""
         if window is not None:
-            cap = max(_LEAST_OUTPUT_BYTES, int(window * CHARACTERS_PER_TOKEN) // 4)
+            cap = max(_LEAST_OUTPUT_BYTES, int(window * characters_per_token) // 4)
             self._output_bytes = min(self._most_output_bytes, cap)
 
     async def run(self, call: ToolCall, tools: Mapping[str, Tool]) -> ToolResult:

@@ -11,13 +11,13 @@ import structlog
 
 from services.agent.core.history import AssistantTurn, ResultsTurn, ToolResult
 from services.agent.core.text import one_line
-from services.agent.endpoints.endpoint import FinishReason, ToolSpec, Usage
+from services.agent.endpoints.endpoint import FinishReason, Usage
 from services.agent.endpoints.selection import Endpoints, Selection
 from services.agent.session.replay import identified
 from services.agent.session.session import AgentSession
 from services.agent.tools.builtin import offered
 from services.agent.tools.tool import Tool
-from services.agent.turn.ask import Asking
+from services.agent.turn.ask import Asking, PromptBuilder
 from services.agent.turn.dispatch import CANCELLED, LOST, Dispatcher
 from services.agent.turn.repeats import MOST, Repeats
 from services.backplane.timeouts import timeout
@@ -32,8 +32,6 @@ _STOPS: dict[FinishReason, acp.schema.StopReason] = {
 
 _LAST_UPDATES_SECONDS = 2.0
 _REASON_CHARACTERS = 200
-
-PromptBuilder = Callable[[Sequence[ToolSpec]], str]
 
 
 class PromptTurn:
@@ -112,7 +110,7 @@ class PromptTurn:
         prompt = await self._prepare()
         tools = (*self._builtin, *await session.mcp.tools())
         selection = await self._endpoints.select(session.record.model)
-        self._dispatcher.fit(selection.context_window)
+        self._dispatcher.fit(selection.context_window, session.characters_per_token)
         turns = len(session.record.history)
         log.info("prompt round: streaming", round=number, of=self._max_rounds, history_turns=turns)
         shown = offered(tools, session.mode)
@@ -128,6 +126,7 @@ class PromptTurn:
         results = await self._dispatch(answer, by_name)
         finished = asking.reply.finished
         assert finished is not None
+        self.usage += asking.summaries
         await self._report(selection, finished.usage)
         for call, result in zip(answer.calls, results, strict=True):
             if self._repeats.add(call, result, by_name):

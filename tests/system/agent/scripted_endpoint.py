@@ -24,7 +24,7 @@ class Answer:
     """One scripted answer.
 
     `hold_before` is waited for before the headers, `hold` after the text; `broken` ends the
-    stream without its end.
+    stream without its end. `piece` is how many characters come at once.
     """
 
     text: str = ""
@@ -37,6 +37,7 @@ class Answer:
     hold: asyncio.Event | None = None
     broken: bool = False
     usage: tuple[int, int] = (100, 20)
+    piece: int = 7
 
 
 class ScriptedEndpoint:
@@ -68,6 +69,10 @@ class ScriptedEndpoint:
         async with asyncio.timeout(20), self.arrived:
             await self.arrived.wait_for(lambda: len(self.requests) >= count)
 
+    def answer_to(self, request: dict[str, Any]) -> Answer:
+        """Chooses the answer to a request that is not among `requests` yet."""
+        return self.answers[min(len(self.requests), len(self.answers) - 1)]
+
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError):
             await self._answer(reader, writer)
@@ -88,8 +93,9 @@ class ScriptedEndpoint:
             await writer.drain()
             return
         async with self.arrived:
-            answer = self.answers[min(len(self.requests), len(self.answers) - 1)]
-            self.requests.append(json.loads(body))
+            request = json.loads(body)
+            answer = self.answer_to(request)
+            self.requests.append(request)
             self.headers.append(headers)
             self.paths.append(path)
             self.arrived.notify_all()
@@ -140,7 +146,7 @@ class ScriptedEndpoint:
 HOLD: dict[str, Any] = {}
 
 
-def pieces(text: str, size: int = 7) -> Iterator[str]:
+def pieces(text: str, size: int) -> Iterator[str]:
     for start in range(0, len(text), size):
         yield text[start : start + size]
 
@@ -152,9 +158,9 @@ def chat(answer: Answer) -> Iterator[dict[str, Any]]:
                 "choices": [choice]}  # fmt: skip
 
     yield chunk({"role": "assistant", "content": ""})
-    for piece in pieces(answer.thought):
+    for piece in pieces(answer.thought, answer.piece):
         yield chunk({"reasoning_content": piece})
-    for piece in pieces(answer.text):
+    for piece in pieces(answer.text, answer.piece):
         yield chunk({"content": piece})
     yield HOLD
     for index, call in enumerate(answer.calls):
@@ -166,7 +172,7 @@ def chat(answer: Answer) -> Iterator[dict[str, Any]]:
                 ]
             }
         )
-        for piece in pieces(call.json):
+        for piece in pieces(call.json, answer.piece):
             yield chunk({"tool_calls": [{"index": index, "function": {"arguments": piece}}]})
     if answer.broken:
         return
@@ -188,12 +194,12 @@ def responses(answer: Answer) -> Iterator[dict[str, Any]]:
     if answer.thought:
         item = {"type": "reasoning", "id": "rs_1", "summary": []}
         yield {"type": "response.output_item.added", "output_index": 0, "item": item}
-        for piece in pieces(answer.thought):
+        for piece in pieces(answer.thought, answer.piece):
             yield {"type": "response.reasoning_text.delta", "item_id": "rs_1", "output_index": 0,
                    "content_index": 0, "delta": piece}  # fmt: skip
         done = {**item, "encrypted_content": "sealed"}
         yield {"type": "response.output_item.done", "output_index": 0, "item": done}
-    for piece in pieces(answer.text):
+    for piece in pieces(answer.text, answer.piece):
         yield {"type": "response.output_text.delta", "item_id": "m", "output_index": 1,
                "content_index": 0, "delta": piece, "logprobs": []}  # fmt: skip
     yield HOLD
@@ -201,7 +207,7 @@ def responses(answer: Answer) -> Iterator[dict[str, Any]]:
         item = {"type": "function_call", "id": f"fc_{call.id}", "call_id": call.id,
                 "name": call.name, "arguments": "", "status": "in_progress"}  # fmt: skip
         yield {"type": "response.output_item.added", "output_index": index, "item": item}
-        for piece in pieces(call.json):
+        for piece in pieces(call.json, answer.piece):
             yield {"type": "response.function_call_arguments.delta", "item_id": item["id"],
                    "output_index": index, "delta": piece}  # fmt: skip
         done = {**item, "arguments": call.json, "status": "completed"}
@@ -227,7 +233,7 @@ def messages(answer: Answer) -> Iterator[dict[str, Any]]:
     if answer.thought:
         yield {"type": "content_block_start", "index": 0,
                "content_block": {"type": "thinking", "thinking": "", "signature": ""}}  # fmt: skip
-        for piece in pieces(answer.thought):
+        for piece in pieces(answer.thought, answer.piece):
             yield {"type": "content_block_delta", "index": 0,
                    "delta": {"type": "thinking_delta", "thinking": piece}}  # fmt: skip
         yield {"type": "content_block_delta", "index": 0,
@@ -239,7 +245,7 @@ def messages(answer: Answer) -> Iterator[dict[str, Any]]:
         "index": index,
         "content_block": {"type": "text", "text": ""},
     }
-    for piece in pieces(answer.text):
+    for piece in pieces(answer.text, answer.piece):
         yield {
             "type": "content_block_delta",
             "index": index,
@@ -250,7 +256,7 @@ def messages(answer: Answer) -> Iterator[dict[str, Any]]:
     for number, call in enumerate(answer.calls, index + 1):
         block = {"type": "tool_use", "id": call.id, "name": call.name, "input": {}}
         yield {"type": "content_block_start", "index": number, "content_block": block}
-        for piece in pieces(call.json):
+        for piece in pieces(call.json, answer.piece):
             yield {"type": "content_block_delta", "index": number,
                    "delta": {"type": "input_json_delta", "partial_json": piece}}  # fmt: skip
         yield {"type": "content_block_stop", "index": number}
