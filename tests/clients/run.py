@@ -72,7 +72,7 @@ def main() -> int:
     with _fleet() as target:
         for name, command, environment in _suites(options.only):
             print(f"--- {name}", flush=True)
-            clients.append(_run(name, command, {**target, **environment}))
+            clients.append(run_suite(name, command, {**target, **environment}))
     report = ConformanceReport(
         cortex=__version__,
         commit=commit,
@@ -161,7 +161,7 @@ def _program(name: str) -> dict[str, str] | None:
             return {"CORTEX_PROGRAMS": str(environments.packages("programs"))}
 
 
-def _run(name: str, command: list[str], own: dict[str, str]) -> Client:
+def run_suite(name: str, command: list[str], own: dict[str, str]) -> Client:
     """One suite, in a process of its own; a suite that breaks off has failed too."""
     inherited = {key: value for key, value in os.environ.items() if not key.startswith("PYTHON")}
     process = subprocess.Popen(
