@@ -19,6 +19,7 @@ from services.neuron.engine_api.model import LoadPlan
 from services.neuron.engine_api.task import Prompt, SamplingParams, StopParams, Task, WorkClass
 from services.neuron.engines.llamacpp.engine import LlamaCppEngine
 from services.neuron.engines.llamacpp.library.library import Library
+from services.neuron.engines.llamacpp.library.locate import locate
 
 _PROMPT_TOKENS = 64
 _IDS = itertools.count(1)
@@ -80,7 +81,7 @@ def _load(asked: argparse.Namespace) -> LoadedModel:
         max_queued=asked.batch + 8,
         queue_timeout_seconds=3600.0,
     )
-    steps = LlamaCppEngine(Library.load()).load(plan)
+    steps = LlamaCppEngine(Library(locate(""))).load(plan)
     while True:
         try:
             next(steps)

@@ -10,13 +10,6 @@ import pathlib
 import sys
 
 
-def llamacpp() -> None:
-    """Loads the library and checks itself."""
-    from services.neuron.engines.llamacpp import create_engine
-
-    create_engine()
-
-
 def exllamav2() -> None:
     """Says what it would run on; exits with a sentence about what is missing."""
     from services.neuron.engines.exllamav2.library import build, probe

@@ -52,6 +52,18 @@ class TemplateLimits(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
     memory_bytes: PositiveBytes = 2 << 30
 
 
+class LlamaCppSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """`[neuron.llamacpp]`: which llama.cpp runs GGUF models, and what of a model goes to GPUs.
+
+    Attributes:
+        library: a shared library of llama.cpp, or a folder that holds one: an unpacked official
+            build, or an unpacked wheel of `xllamacpp`; its backends lie beside it. Empty takes a
+            build in `~/.local/share/cortex/llama.cpp`, else the wheel that is installed.
+    """
+
+    library: str = ""
+
+
 class NeuronSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """Who this neuron is, where it listens, and how it runs models.
 
@@ -84,6 +96,7 @@ class NeuronSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
         memory_budget_bytes: most that all models together may hold on each device; unset is
             all that the device has.
         templates: limits of chat templates.
+        llamacpp: the engine of GGUF models.
         constraint_seconds: longest time to compile a request's schema, pattern or grammar.
         workers: limits of worker processes.
     """
@@ -113,6 +126,7 @@ class NeuronSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
     reserved_memory_bytes: Bytes = 0
     memory_budget_bytes: PositiveBytes | None = None
     templates: TemplateLimits = TemplateLimits()
+    llamacpp: LlamaCppSettings = LlamaCppSettings()
     constraint_seconds: Seconds = 5.0
     workers: WorkerLimits = WorkerLimits()
 

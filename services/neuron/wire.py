@@ -30,6 +30,7 @@ from services.backplane.security.roles import Role
 from services.backplane.settings import Document
 from services.neuron.access import METHODS
 from services.neuron.daemon import Daemon
+from services.neuron.devices.ggml import LIBRARY_VARIABLE
 from services.neuron.devices.inventory import Devices, importable_engines, machine_memory_bytes
 from services.neuron.instances.adopt import default_cache_tokens, settled
 from services.neuron.instances.assign import Assignments
@@ -196,6 +197,7 @@ def _build(
         device_faults=devices,
         faults=faults,
         command=worker_command,
+        environment={LIBRARY_VARIABLE: settings.llamacpp.library},
     )
     board = StatusBoard(
         identity=identity,

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
+import os
+import pathlib
 import platform
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Final, NamedTuple
 
 import typer
@@ -17,10 +20,17 @@ from services.cli.options import DEFAULT_GATEWAY, GatewayOption
 from services.cli.sse import GatewayClient
 from services.cli.tables import table_of
 from services.cli.terminal import show
+from services.neuron.devices import ggml
 
 _PROBE_SECONDS: Final = 90.0
 _OK: Final = 200
 _GIB: Final = 1 << 30
+_VENDORS: Final = {"0x10de": "NVIDIA", "0x1002": "AMD", "0x8086": "Intel"}
+_BACKENDS: Final = {
+    "NVIDIA": "CUDA or Vulkan",
+    "AMD": "ROCm or Vulkan",
+    "Intel": "Vulkan or SYCL",
+}
 
 
 class Finding(NamedTuple):
@@ -77,7 +87,48 @@ def _gateway_stack() -> Iterator[Finding]:
 
 
 def _llamacpp() -> Iterator[Finding]:
-    yield _engine("llamacpp", "xllamacpp")
+    chosen = os.environ.get(ggml.LIBRARY_VARIABLE, "")
+    if importlib.util.find_spec("xllamacpp") is None and not chosen:
+        yield Finding("llamacpp", None, "not installed: pip install 'cortex-fleet[llamacpp]'")
+        return
+    yield from llamacpp_findings(ggml.ask(chosen, even_without_cards=True), cards())
+
+
+def llamacpp_findings(listing: ggml.GgmlListing, makers: Collection[str]) -> Iterator[Finding]:
+    """What llama.cpp's library says, and what the cards here lack.
+
+    Args:
+        listing: of the library that would be used.
+        makers: of the graphics cards that are here, as `_BACKENDS` has them.
+    """
+    if listing.problem:
+        yield Finding("llamacpp", False, listing.problem)
+        return
+    backends = ", ".join(dict.fromkeys(device.backend for device in listing.devices))
+    words = f"llama.cpp {listing.version}, {listing.library}; backends: {backends}"
+    yield Finding("llamacpp", True, words)
+    for device in listing.gpus:
+        free, total = device.memory_free_bytes / _GIB, device.memory_total_bytes / _GIB
+        words = f"{device.name}, {device.description}: {free:.1f} of {total:.1f} GiB free"
+        yield Finding("llamacpp gpu", True, words)
+    for maker in () if listing.gpus else sorted(makers):
+        words = (
+            f"a card by {maker} is not used for GGUF models: unpack a build of llama.cpp"
+            f" {listing.usable} for {_BACKENDS[maker]} into {ggml.OWN_FOLDER}, or name it as"
+            " library in [neuron.llamacpp]"
+        )
+        yield Finding("llamacpp gpu", None, words)
+
+
+def cards(folder: pathlib.Path = pathlib.Path("/sys/class/drm")) -> set[str]:
+    """Who made the graphics cards here, of those that llama.cpp has a backend for."""
+    found = set[str]()
+    for path in folder.glob("card*/device/vendor"):
+        with contextlib.suppress(OSError):
+            found.add(_VENDORS.get(path.read_text(encoding="ascii").strip(), ""))
+    if pathlib.Path("/dev/nvidiactl").exists():  # a container may show no more of it
+        found.add("NVIDIA")
+    return found - {""}
 
 
 def _exllamav2() -> Iterator[Finding]:

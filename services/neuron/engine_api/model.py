@@ -5,6 +5,24 @@ from __future__ import annotations
 from services.neuron.engine_api.task import SamplingParams, Value
 
 
+class Offload(Value, frozen=True):
+    """How a model is divided between GPUs and the host; what an engine does not know it refuses.
+
+    Attributes:
+        device_ids: GPUs as the engine's library calls them; empty loads on the CPU alone.
+        gpu_layers: most layers on the GPUs, the output counted as one; None is all.
+        cpu_experts: of so many first layers the experts of a mixture stay with the CPU.
+        by_rows: each layer is cut over all GPUs, instead of whole layers being dealt out.
+        flash_attention: None is the library's own choice.
+    """
+
+    device_ids: tuple[str, ...] = ()
+    gpu_layers: int | None = None
+    cpu_experts: int = 0
+    by_rows: bool = False
+    flash_attention: bool | None = None
+
+
 class LoadPlan(Value, frozen=True):
     """What to load, with every choice made by the daemon.
 
@@ -21,6 +39,7 @@ class LoadPlan(Value, frozen=True):
         memory_bytes: most that weights, cache and buffers may take; None is all that is free.
         embedding: pooled vectors instead of generation.
         threads: CPU threads; None is the engine's default.
+        offload: which GPUs take how much, where the engine leaves that open.
         draft_path: a small model that drafts; None for none.
         ngram_draft: draft by n-grams.
         adapter_paths: LoRA adapters.
@@ -38,6 +57,7 @@ class LoadPlan(Value, frozen=True):
     memory_bytes: int | None = None
     embedding: bool = False
     threads: int | None = None
+    offload: Offload = Offload()
     draft_path: str | None = None
     ngram_draft: bool = False
     adapter_paths: tuple[str, ...] = ()

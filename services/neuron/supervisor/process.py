@@ -18,6 +18,7 @@ import socket
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Final, Protocol, cast
 
 import msgspec
@@ -42,6 +43,9 @@ _EXIT_SECONDS: Final = 5.0
 _INHERITED: Final = (
     "PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "LD_LIBRARY_PATH", "PYTHONPATH", "VIRTUAL_ENV",
     "XDG_CACHE_HOME", "CUDA_HOME", "COVERAGE_PROCESS_START", "CORTEX_EXLLAMAV2_ATTENTION",
+    # which driver and which of its devices ggml is to see
+    "VK_DRIVER_FILES", "VK_ICD_FILENAMES", "MESA_SHADER_CACHE_DIR", "GGML_VK_VISIBLE_DEVICES",
+    "HIP_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES", "ONEAPI_DEVICE_SELECTOR",
 )  # fmt: skip
 
 # Lines of tracebacks and of faulthandler's dumps.
@@ -88,10 +92,21 @@ def python_worker(*, engine: str, fd: int) -> Sequence[str]:
     return [sys.executable, "-m", module, "--engine", engine, "--fd", str(fd)]
 
 
-def environment(inherited: Mapping[str, str], *, device_ids: Sequence[str]) -> dict[str, str]:
-    """The fixed environment of a worker that owns the given devices."""
-    made = {name: inherited[name] for name in _INHERITED if name in inherited}
-    gpus = [device for device in device_ids if device != "cpu"]
+def environment(
+    inherited: Mapping[str, str],
+    *,
+    device_ids: Sequence[str],
+    settings: Mapping[str, str] = MappingProxyType({}),
+) -> dict[str, str]:
+    """The fixed environment of a worker that owns the given devices.
+
+    Args:
+        inherited: of the daemon.
+        device_ids: GPUs by NVML's id are shown to CUDA; of other drivers' the engine is told.
+        settings: variables that hand the neuron's settings on.
+    """
+    made = {name: inherited[name] for name in _INHERITED if name in inherited} | dict(settings)
+    gpus = [device for device in device_ids if device.startswith(("GPU-", "MIG-"))]
     return made | {
         "CUDA_VISIBLE_DEVICES": ",".join(gpus),
         "CUDA_DEVICE_ORDER": "PCI_BUS_ID",

@@ -13,6 +13,7 @@ import dataclasses
 import itertools
 import os
 import time
+from collections.abc import Mapping
 
 import structlog
 
@@ -44,6 +45,7 @@ class WorkerSlot:
         limits: WorkerLimits,
         memory_bytes: int,
         command: WorkerCommand,
+        environment: Mapping[str, str],
         task_ids: itertools.count[int],
         device_watch: DeviceWatch,
         faults: Faults,
@@ -57,6 +59,7 @@ class WorkerSlot:
             limits.stall_seconds, limits.load_stall_seconds, memory_bytes
         )
         self._command = command
+        self._environment = environment
         self._task_ids = task_ids
         self._restart_policy = RestartPolicy(
             limits.deaths, limits.deaths_within_seconds, limits.first_pause_seconds
@@ -229,7 +232,7 @@ class WorkerSlot:
             task_ids=self._task_ids,
             faults=self._faults,
         )
-        env = environment(os.environ, device_ids=self.key.device_ids)
+        env = environment(os.environ, device_ids=self.key.device_ids, settings=self._environment)
         try:
             process = await WorkerProcess.spawn(
                 self._command,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 from collections.abc import Mapping
+from types import MappingProxyType
 
 from services.backplane.process.faults import Faults
 from services.neuron.devices.watch import DeviceWatch, FaultReader
@@ -26,6 +27,7 @@ class Supervisor:
         device_faults: FaultReader,
         faults: Faults,
         command: WorkerCommand = python_worker,
+        environment: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
         """Starts no process yet.
 
@@ -35,12 +37,14 @@ class Supervisor:
             device_faults: asks the devices' driver.
             faults: told of exceptions.
             command: command line of a worker.
+            environment: variables that hand settings on to a worker.
         """
         self._device_watch = DeviceWatch(device_faults, on_lasting=self._on_lasting_fault)
         self._limits = limits
         self._faults = faults
         self._memory_bytes = memory_bytes
         self._command = command
+        self._environment = environment
         self._task_ids = itertools.count(1)
         self._slots: dict[WorkerKey, WorkerSlot] = {}
 
@@ -54,6 +58,7 @@ class Supervisor:
                 limits=self._limits,
                 memory_bytes=self._memory_bytes,
                 command=self._command,
+                environment=self._environment,
                 task_ids=self._task_ids,
                 device_watch=self._device_watch,
                 faults=self._faults,

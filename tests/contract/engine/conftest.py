@@ -9,7 +9,7 @@ from tests.contract.engine.driving import Driver
 from tests.contract.engine.subjects import SUBJECTS, Subject
 
 
-@pytest.fixture(params=SUBJECTS, ids=lambda subject: subject.engine, scope="session")
+@pytest.fixture(params=SUBJECTS, ids=lambda subject: subject.name, scope="session")
 def subject(request: pytest.FixtureRequest) -> Subject:
     chosen: Subject = request.param
     missing = chosen.is_missing()
@@ -19,8 +19,11 @@ def subject(request: pytest.FixtureRequest) -> Subject:
 
 
 @pytest.fixture(scope="session")
-def engine(subject: Subject) -> Engine:
-    return create_engine(subject.engine)
+def engine(subject: Subject) -> Iterator[Engine]:
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in subject.environment.items():
+            patch.setenv(name, value)
+        yield create_engine(subject.engine)
 
 
 @pytest.fixture

@@ -31,13 +31,13 @@ class Driver:
     def load(self, script: Script | None = None, **plan: Any) -> LoadedModel:
         path = self._subject.build(self._folder, script or Script())
         plan.setdefault("max_context_tokens", 1024)
-        model = self.finish(
-            self.engine.load(
-                LoadPlan(instance_id="i", engine=self.engine.name, path=str(path), **plan)
-            )
-        )
+        model = self.finish(self.engine.load(self.plan(path, **plan)))
         self._models.append(model)
         return model
+
+    def plan(self, path: Path, **fields: Any) -> LoadPlan:
+        settled = {**self._subject.plan, **fields}
+        return LoadPlan(instance_id="i", engine=self.engine.name, path=str(path), **settled)
 
     def finish(self, steps: Any) -> LoadedModel:
         while True:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import importlib.util
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
-from tests.doubles import scripted
+from services.neuron.engine_api.model import Offload
+from tests.doubles import scripted, vulkan_library
 from tests.doubles.scripted import Script
 
 
@@ -16,14 +18,20 @@ class Subject:
     """One engine under the contract.
 
     Attributes:
+        name: of the subject.
         engine: its name for `create_engine`.
         build: writes a scripted model under a folder and returns what `LoadPlan.path` names.
         is_missing: why it cannot run on this machine, or None.
+        environment: what its process needs.
+        plan: fields of every `LoadPlan`.
     """
 
+    name: str
     engine: str
     build: Callable[[Path, Script], Path]
     is_missing: Callable[[], str | None]
+    environment: Mapping[str, str] = dataclasses.field(default_factory=dict[str, str])
+    plan: Mapping[str, Any] = dataclasses.field(default_factory=dict[str, Any])
 
 
 def _llamacpp_missing() -> str | None:
@@ -49,7 +57,21 @@ def _build_folder(folder: Path, script: Script) -> Path:
     return folders.build(folder, script)
 
 
+def _on_vulkan(name: str, **offload: Any) -> Subject:
+    return Subject(
+        name,
+        "llamacpp",
+        _build_gguf,
+        vulkan_library.missing,
+        environment=vulkan_library.environment(),
+        plan={"offload": Offload(device_ids=(vulkan_library.DEVICE_ID,), **offload)},
+    )
+
+
 SUBJECTS = [
-    Subject("llamacpp", _build_gguf, _llamacpp_missing),
-    Subject("exllamav2", _build_folder, _exllamav2_missing),
+    Subject("llamacpp", "llamacpp", _build_gguf, _llamacpp_missing),
+    _on_vulkan("llamacpp-vulkan"),
+    # the output on the GPU, the layer on the CPU
+    _on_vulkan("llamacpp-vulkan-partial", gpu_layers=1),
+    Subject("exllamav2", "exllamav2", _build_folder, _exllamav2_missing),
 ]

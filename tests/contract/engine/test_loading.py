@@ -11,7 +11,7 @@ from tests.doubles.scripted import Script
 
 
 def plan(driver: Driver, path: Path) -> LoadPlan:
-    return LoadPlan("i", driver.engine.name, str(path), max_context_tokens=512)
+    return driver.plan(path, max_context_tokens=512)
 
 
 def test_a_missing_model_is_named(driver: Driver, tmp_path: Path) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Generator
-from typing import Final
 
 from typing_extensions import override
 
@@ -15,16 +14,14 @@ from services.neuron.engines.llamacpp.batch.checkpoints import MOST_BYTES
 from services.neuron.engines.llamacpp.batch.context import Context
 from services.neuron.engines.llamacpp.batch.loop import Loop
 from services.neuron.engines.llamacpp.embedder import Embedder
-from services.neuron.engines.llamacpp.library.library import PINNED_VERSION, Library
+from services.neuron.engines.llamacpp.library.library import Library
 from services.neuron.engines.llamacpp.library.metadata import Metadata
 from services.neuron.engines.llamacpp.model import loading
 from services.neuron.engines.llamacpp.model.tokeniser import GgufTokeniser
 
-DEVICE_ID: Final = "cpu"
-
 
 class LlamaCppEngine(Engine):
-    """Loads GGUF files, and folders with a BERT encoder, on the CPU."""
+    """Loads GGUF files, and folders with a BERT encoder, on the CPU and on GPUs."""
 
     def __init__(self, library: Library) -> None:
         self._library = library
@@ -39,7 +36,11 @@ class LlamaCppEngine(Engine):
     def facts(self) -> dict[str, str]:
         """The library's build and what it uses of the CPU."""
         raw: bytes = self._library.print_system_info()
-        return {"xllamacpp": PINNED_VERSION, "cpu": raw.decode("utf-8", "replace").strip(" |")}
+        return {
+            "llama.cpp": self._library.version,
+            "library": f"{self._library.found.path.name} {self._library.found.origin}",
+            "cpu": raw.decode("utf-8", "replace").strip(" |"),
+        }
 
     @override
     def load(self, plan: LoadPlan) -> Generator[LoadStep, None, LoadedModel]:
@@ -99,9 +100,13 @@ class LlamaCppEngine(Engine):
             eos_token=tokeniser.text(tokeniser.eos_id),
             eos_token_ids=tuple(sorted(tokeniser.end_ids)),
             default_sampling=metadata.default_sampling,
-            memory_bytes={DEVICE_ID: loaded.held_bytes},
+            memory_bytes=dict(loaded.held_bytes),
             embedding_size=width,
-            facts={"model": metadata.description, "threads": str(loaded.threads)},
+            facts={
+                "model": metadata.description,
+                "threads": str(loaded.threads),
+                **loaded.facts,
+            },
         )
 
 
@@ -109,4 +114,4 @@ def _checkpoint_bytes(plan: LoadPlan, loaded: loading.Loaded) -> int:
     """Most that states of the cache may take: within what the plan leaves beside the load."""
     if plan.memory_bytes is None:
         return MOST_BYTES
-    return max(0, min(MOST_BYTES, plan.memory_bytes - loaded.held_bytes))
+    return max(0, min(MOST_BYTES, plan.memory_bytes - sum(loaded.held_bytes.values())))

@@ -30,7 +30,7 @@ def test_hello_comes_first(worker: WorkerProcess) -> None:
     hello = worker.receive()
 
     assert getattr(hello, "pid", None) == worker.process.pid
-    assert getattr(hello, "facts", {})["xllamacpp"]
+    assert getattr(hello, "facts", {})["llama.cpp"]
 
 
 def test_stop_ends_it(worker: WorkerProcess) -> None:

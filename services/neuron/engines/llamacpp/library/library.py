@@ -1,24 +1,23 @@
-"""The llama.h functions that we call, loaded from the xllamacpp wheel through ctypes."""
+"""The functions of llama.h and ggml-backend.h that we call, through ctypes."""
 
 from __future__ import annotations
 
 import ctypes
-import importlib.metadata
-import importlib.util
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final
 
+from services.neuron.engines.llamacpp.library.builds import build_of, known
+from services.neuron.engines.llamacpp.library.locate import Found
 from services.neuron.engines.llamacpp.library.log_tail import LogTail
 from services.neuron.engines.llamacpp.library.self_check import check_layouts
 from services.neuron.engines.llamacpp.library.structs import (
     LOG_CALLBACK,
     Batch,
-    ContextParams,
+    DeviceProps,
     LogitBias,
-    ModelParams,
     boolean,
     f32,
     i32,
@@ -26,8 +25,6 @@ from services.neuron.engines.llamacpp.library.structs import (
     size,
     u32,
 )
-
-PINNED_VERSION: Final = "2026.10.11549"
 
 # llama.cpp has one callback for its log, and calls it as long as the process lives: one that went
 # with its `Library` would leave it a pointer into freed memory.
@@ -39,9 +36,7 @@ _Signature = tuple[Any, tuple[Any, ...]]
 _LONG: Final[Mapping[str, _Signature]] = MappingProxyType(
     {
         "backend_init": (None, ()),
-        "model_load_from_file": (pointer, (_text, ModelParams)),
         "model_free": (None, (pointer,)),
-        "init_from_model": (pointer, (pointer, ContextParams)),
         "free": (None, (pointer,)),
         "decode": (i32, (pointer, Batch)),
         "state_seq_get_data_ext": (size, (pointer, pointer, size, i32, u32)),
@@ -53,8 +48,6 @@ _LONG: Final[Mapping[str, _Signature]] = MappingProxyType(
 # The others keep it: giving it up and getting it back costs more than the call itself.
 _SHORT: Final[Mapping[str, _Signature]] = MappingProxyType(
     {
-        "model_default_params": (ModelParams, ()),
-        "context_default_params": (ContextParams, ()),
         "print_system_info": (_text, ()),
         "log_set": (None, (LOG_CALLBACK, pointer)),
         "model_get_vocab": (pointer, (pointer,)),
@@ -104,54 +97,113 @@ _SHORT: Final[Mapping[str, _Signature]] = MappingProxyType(
     }
 )
 
+# ggml's own, with its prefix `ggml_`. Asking a driver may take long.
+_GGML: Final[Mapping[str, _Signature]] = MappingProxyType(
+    {
+        "backend_load_all_from_path": (None, (_text,)),
+        "backend_dev_count": (size, ()),
+        "backend_dev_get": (pointer, (size,)),
+        "backend_dev_name": (_text, (pointer,)),
+        "backend_dev_type": (i32, (pointer,)),
+        "backend_dev_get_props": (None, (pointer, ctypes.POINTER(DeviceProps))),
+        "backend_dev_backend_reg": (pointer, (pointer,)),
+        "backend_reg_name": (_text, (pointer,)),
+        "backend_dev_by_type": (pointer, (i32,)),
+        "backend_dev_buffer_type": (pointer, (pointer,)),
+    }
+)
+
 
 class Library:
-    """llama.cpp in this process; attributes are its functions without the `llama_` prefix.
+    """llama.cpp in this process; attributes are its functions without `llama_` or `ggml_`.
 
     Attributes:
+        found: where it lies, and why this one.
+        version: of llama.cpp and of ggml, as it tells them.
         log: the last lines that llama.cpp wrote; all libraries of a process share it.
     """
 
-    def __init__(self, path: Path) -> None:
-        # One handle that releases the interpreter lock in every call and one that never does.
-        self._bind(ctypes.CDLL(str(path)), _LONG)
-        self._bind(ctypes.PyDLL(str(path)), _SHORT)
-        self.log = _LOG
-        self.log_set(self.log.callback, None)
-        check_layouts(self.model_default_params(), self.context_default_params())
-        self.backend_init()
-
-    @classmethod
-    def load(cls) -> Library:
-        """Finds the wheel's library, loads and checks it.
+    def __init__(self, found: Found) -> None:
+        """Loads and checks it, and the backends in its own folder.
 
         Raises:
-            ImportError: the wheel is missing or is another build.
-            OSError: the library cannot be loaded.
+            ImportError: it is no build that can be used; the message names both versions.
+            OSError: it cannot be loaded.
         """
         # Spinning OpenMP barriers collapse as soon as one other process wants a core.
         os.environ.setdefault("OMP_WAIT_POLICY", "passive")
         # A failed assertion would start a debugger on this process to print a backtrace.
         os.environ.setdefault("GGML_NO_BACKTRACE", "1")
-        spec = importlib.util.find_spec("xllamacpp")
-        if spec is None or spec.origin is None:
-            raise ImportError("xllamacpp is not installed; install cortex-fleet[llamacpp].")
-        version = importlib.metadata.version("xllamacpp")
-        if version != PINNED_VERSION:
+        # It names one more backend to load, from anywhere.
+        os.environ.pop("GGML_BACKEND_PATH", None)
+        self.found = found
+        try:
+            self._load(found.path)
+        except (ImportError, AttributeError) as error:
             raise ImportError(
-                f"xllamacpp is {version}; the struct layouts are those of {PINNED_VERSION}."
-            )
-        found = sorted(Path(spec.origin).parent.glob("*.abi3.so"))
-        if not found:
-            raise ImportError("The xllamacpp package holds no library.")
-        return cls(found[0])
+                f"{found.path.name} ({found.origin}) cannot be used: {error}"
+            ) from error
+
+    def new_device_props(self) -> Any:
+        """An empty `struct ggml_backend_dev_props`."""
+        return DeviceProps()
 
     def __getattr__(self, name: str) -> Callable[..., Any]:
         # Only for the type checkers: every bound function is an instance attribute.
         raise AttributeError(name)
 
-    def _bind(self, handle: ctypes.CDLL, signatures: Mapping[str, _Signature]) -> None:
+    def _load(self, path: Path) -> None:
+        # One handle that releases the interpreter lock in every call and one that never does.
+        handle = ctypes.CDLL(str(path))
+        self.version = _version(handle)
+        build = build_of(self.version)
+        self._bind(handle, _LONG)
+        self._bind(
+            handle,
+            {
+                "model_load_from_file": (pointer, (_text, build.model_params)),
+                "init_from_model": (pointer, (pointer, build.context_params)),
+            },
+        )
+        self._bind(handle, _GGML, prefix="ggml_")
+        short = ctypes.PyDLL(str(path))
+        self._bind(short, _SHORT)
+        self._bind(
+            short,
+            {
+                "model_default_params": (build.model_params, ()),
+                "context_default_params": (build.context_params, ()),
+            },
+        )
+        self.log = _LOG
+        self.log_set(self.log.callback, None)
+        try:
+            check_layouts(self.model_default_params(), self.context_default_params())
+        except ImportError as error:
+            raise ImportError(
+                f"It calls itself llama.cpp {self.version} and is not laid out as {build.version}:"
+                f" {error}."
+            ) from error
+        self.backend_init()
+        if any(path.parent.glob("libggml-*")):  # else its backends are in it
+            self.backend_load_all_from_path(os.fsencode(path.parent))
+
+    def _bind(
+        self, handle: ctypes.CDLL, signatures: Mapping[str, _Signature], prefix: str = "llama_"
+    ) -> None:
         for name, (result, arguments) in signatures.items():
-            function = getattr(handle, f"llama_{name}")
+            function = getattr(handle, f"{prefix}{name}")
             function.restype, function.argtypes = result, list(arguments)
             setattr(self, name, function)
+
+
+def _version(handle: ctypes.CDLL) -> str:
+    try:
+        function = handle.llama_version
+    except AttributeError as error:
+        raise ImportError(
+            f"It does not tell its version, so it is older than what can be used ({known()})."
+        ) from error
+    function.restype, function.argtypes = _text, []
+    told: bytes = function()
+    return told.decode("utf-8", "replace")

@@ -1,12 +1,10 @@
-"""Compares what llama.cpp returns through our struct layouts with what this build must return."""
+"""Compares what llama.cpp returns through our struct layouts with what a build must return."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Final
-
-from services.neuron.engines.llamacpp.library.structs import ContextParams, ModelParams
+from typing import Any, Final
 
 _MODEL_DEFAULTS: Final[Mapping[str, object]] = MappingProxyType({
     "devices": None, "tensor_buft_overrides": None, "n_gpu_layers": -1, "split_mode": 1,
@@ -24,8 +22,8 @@ _CONTEXT_DEFAULTS: Final[Mapping[str, object]] = MappingProxyType({
 })  # fmt: skip
 
 
-def check_layouts(model: ModelParams, context: ContextParams) -> None:
-    """Checks the default parameters, read through our layouts.
+def check_layouts(model: Any, context: Any) -> None:
+    """Checks the default parameters, read through a build's layouts.
 
     Raises:
         ImportError: a field reads differently, so the layouts are not those of this library.
@@ -35,6 +33,5 @@ def check_layouts(model: ModelParams, context: ContextParams) -> None:
             found = getattr(params, name)
             if found != expected:
                 raise ImportError(
-                    f"llama.cpp's {type(params).__name__}.{name} reads {found!r} and not"
-                    f" {expected!r}: its structs are not laid out as in the pinned build."
+                    f"{type(params).__name__}.{name} reads {found!r}, not {expected!r}"
                 )

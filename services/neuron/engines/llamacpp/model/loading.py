@@ -8,9 +8,9 @@ import os
 import re
 import tempfile
 import threading
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Mapping
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import psutil
 
@@ -18,7 +18,8 @@ from services.neuron.engine_api.engine import LoadedModel
 from services.neuron.engine_api.model import LoadFailed, LoadPlan, LoadStep
 from services.neuron.engines.llamacpp.library.library import Library
 from services.neuron.engines.llamacpp.library.metadata import Metadata
-from services.neuron.engines.llamacpp.library.structs import PROGRESS_CALLBACK, ContextParams
+from services.neuron.engines.llamacpp.library.structs import PROGRESS_CALLBACK
+from services.neuron.engines.llamacpp.model import offload
 from services.neuron.engines.llamacpp.model.sizing import (
     DEFAULT_SEQUENCES,
     CacheShape,
@@ -43,14 +44,16 @@ class Loaded:
         model, context: `llama_model *` and `llama_context *`.
         shape: of the cache.
         threads: that compute.
-        held_bytes: memory that the load took, measured.
+        held_bytes: memory that the load took, by device id, measured.
+        facts: how it is divided between devices.
     """
 
     model: int
     context: int
     shape: CacheShape
     threads: int
-    held_bytes: int = 0
+    held_bytes: Mapping[str, int] = dataclasses.field(default_factory=dict[str, int])
+    facts: Mapping[str, str] = dataclasses.field(default_factory=dict[str, str])
 
 
 Assemble = Callable[[Loaded], LoadedModel]
@@ -94,6 +97,7 @@ class _LoadJob:
         self._plan = plan
         self._path = path
         self._assemble = assemble
+        self._placement = offload.Placement(library, plan.offload)
         self._is_abandoned = threading.Event()
         self._outcome: LoadedModel | BaseException | None = None
         self._thread = threading.Thread(target=self._run, name=f"load {plan.instance_id}")
@@ -122,9 +126,15 @@ class _LoadJob:
     def _run(self) -> None:
         before = psutil.Process().memory_info().rss
         try:
+            self._library.log.clear()
             loaded = self._load()
-            held = psutil.Process().memory_info().rss - before
-            self._outcome = self._assemble(dataclasses.replace(loaded, held_bytes=max(0, held)))
+            grown = psutil.Process().memory_info().rss - before
+            held = self._placement.held_bytes(
+                self._library.log.buffers(),
+                resident_bytes=max(0, grown),
+                file_bytes=sum(shard.stat().st_size for shard in _shards(self._path)),
+            )
+            self._outcome = self._assemble(dataclasses.replace(loaded, held_bytes=held))
         except BaseException as error:  # noqa: BLE001 - carried to the main thread, which raises it
             self._outcome = error
 
@@ -144,15 +154,16 @@ class _LoadJob:
 
     def _load_file(self, path: Path) -> Loaded:
         library = self._library
-        library.log.clear()
         params = library.model_default_params()
+        self._placement.fill(params)
         params.check_tensors = True  # NaN weights load silently otherwise, and babble
         callback = PROGRESS_CALLBACK(self._on_progress)
         params.progress_callback = ctypes.cast(callback, ctypes.c_void_p)
         model: int | None = library.model_load_from_file(os.fsencode(path), params)
         if model is None:
             words = library.log.last_words() or "no reason was given"
-            raise LoadFailed("MODEL_FILE_BAD", f"llama.cpp cannot load {self._path.name}: {words}")
+            reason = "OUT_OF_MEMORY" if _is_room_lacking(words) else "MODEL_FILE_BAD"
+            raise LoadFailed(reason, f"llama.cpp cannot load {self._path.name}: {words}")
         try:
             return self._make_context(model)
         except BaseException:
@@ -174,11 +185,15 @@ class _LoadJob:
         if context is None:
             words = self._library.log.last_words() or "no reason was given"
             raise LoadFailed("OUT_OF_MEMORY", f"llama.cpp cannot make the cache: {words}")
-        return Loaded(model, context, shape, threads)
+        layers = metadata.of_architecture("block_count") + 1
+        facts = offload.described(self._plan.offload, self._placement.devices, layers=layers)
+        return Loaded(model, context, shape, threads, facts=facts)
 
     def _room(self, metadata: Metadata) -> int:
         """Bytes that the cache may take: what is free, within what the plan leaves it."""
-        free = int(psutil.virtual_memory().available * _MEMORY_SHARE)
+        layers = metadata.of_architecture("block_count") + 1
+        told = self._library.log.buffers()
+        free = int(self._placement.free_bytes(told, layers=layers) * _MEMORY_SHARE)
         if self._plan.memory_bytes is None:
             return free
         weights = sum(shard.stat().st_size for shard in _shards(self._path))
@@ -194,11 +209,13 @@ class _LoadJob:
                 f"{self._path.name} is an embedding model and cannot generate; load it as one.",
             )
 
-    def _context_params(self, metadata: Metadata, shape: CacheShape, threads: int) -> ContextParams:
-        params: ContextParams = self._library.context_default_params()
+    def _context_params(self, metadata: Metadata, shape: CacheShape, threads: int) -> Any:
+        params: Any = self._library.context_default_params()
         params.n_ctx = shape.total_tokens
         params.n_seq_max = shape.sequences
         params.n_threads = params.n_threads_batch = threads
+        if self._plan.offload.flash_attention is not None:
+            params.flash_attn_type = int(self._plan.offload.flash_attention)
         params.type_k = params.type_v = shape.ggml_type
         params.n_batch = params.n_ubatch = shape.sequences + PREFILL_TOKENS
         # Own room for every sequence: with shared room an overflow fails all of them.
@@ -212,6 +229,11 @@ class _LoadJob:
             if metadata.text(f"{metadata.architecture}.pooling_type") is None:
                 params.pooling_type = _MEAN_POOLING
         return params
+
+
+def _is_room_lacking(words: str) -> bool:
+    """llama.cpp tells a device without room only in words."""
+    return any(each in words.lower() for each in ("out of memory", "unable to allocate", "alloc"))
 
 
 def _checked_path(plan: LoadPlan) -> Path:

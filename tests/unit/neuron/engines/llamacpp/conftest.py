@@ -7,13 +7,14 @@ from services.neuron.engine_api.engine import LoadedModel
 from services.neuron.engine_api.model import LoadPlan
 from services.neuron.engines.llamacpp.engine import LlamaCppEngine
 from services.neuron.engines.llamacpp.library.library import Library
+from services.neuron.engines.llamacpp.library.locate import locate
 
 LoadModel = Callable[..., LoadedModel]
 
 
 @pytest.fixture(scope="session")
 def library() -> Library:
-    return Library.load()
+    return Library(locate(""))
 
 
 @pytest.fixture(scope="session")
