@@ -27,6 +27,7 @@ class WorkerLimits(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
         deaths: so many within `deaths_within_seconds` quarantine its devices.
         deaths_within_seconds: how long a death counts.
         first_pause_seconds: pause before the first restart; doubles with each death up to a minute.
+        stop_seconds: how long it may take to save its caches and end, when it is told to.
         recovery_seconds: longest time that a running request waits for its worker to come back.
     """
 
@@ -37,6 +38,7 @@ class WorkerLimits(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
     deaths: Count = 5
     deaths_within_seconds: Seconds = 600.0
     first_pause_seconds: Seconds = 1.0
+    stop_seconds: Seconds = 10.0
     recovery_seconds: Seconds = 60.0
 
 
@@ -62,6 +64,26 @@ class LlamaCppSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, 
     """
 
     library: str = ""
+
+
+class KvStoreSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """`[neuron.kv_store]`: caches of models that were unloaded, so that no prompt is read twice.
+
+    Attributes:
+        memory_bytes: most that they take of the host's memory; 0 keeps none there.
+        memory_folder: a file system in memory.
+        folder: where on disk they go when memory is full, and when the neuron stops; empty keeps
+            none there, and what is in memory is gone when the neuron stops.
+        folder_bytes: most that they take there.
+        keep_named: also keep what callers with a key have sent. The files can be read by this
+            neuron's user alone, and are not encrypted.
+    """
+
+    memory_bytes: Bytes = 1 << 30
+    memory_folder: str = "/dev/shm"  # noqa: S108 - a folder of its own is made in it
+    folder: str = ""
+    folder_bytes: Bytes = 20 << 30
+    keep_named: bool = False
 
 
 class NeuronSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -98,6 +120,7 @@ class NeuronSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
         templates: limits of chat templates.
         llamacpp: the engine of GGUF models.
         constraint_seconds: longest time to compile a request's schema, pattern or grammar.
+        kv_store: where the caches of models that were unloaded are kept.
         workers: limits of worker processes.
     """
 
@@ -128,6 +151,7 @@ class NeuronSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
     templates: TemplateLimits = TemplateLimits()
     llamacpp: LlamaCppSettings = LlamaCppSettings()
     constraint_seconds: Seconds = 5.0
+    kv_store: KvStoreSettings = KvStoreSettings()
     workers: WorkerLimits = WorkerLimits()
 
     @property

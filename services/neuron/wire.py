@@ -32,6 +32,7 @@ from services.neuron.access import METHODS
 from services.neuron.daemon import Daemon
 from services.neuron.devices.ggml import LIBRARY_VARIABLE
 from services.neuron.devices.inventory import Devices, importable_engines, machine_memory_bytes
+from services.neuron.engine_api.model import KvTier
 from services.neuron.instances.adopt import default_cache_tokens, settled
 from services.neuron.instances.assign import Assignments
 from services.neuron.instances.instances import Instances
@@ -40,6 +41,7 @@ from services.neuron.instances.reclaim import MemoryReader, Reclaiming
 from services.neuron.instances.recover import Recovery
 from services.neuron.instances.unload import Unloader
 from services.neuron.instances.worker_loads import WorkerLoads
+from services.neuron.kv_store import folders
 from services.neuron.membership.leader_epoch import LeaderEpoch
 from services.neuron.membership.membership import Membership
 from services.neuron.membership.report import StatusBoard
@@ -148,18 +150,6 @@ async def serving(
         engines=engines,
         features=["session", "resume"],
     )
-    daemon, board = _build(
-        settings,
-        identity=identity,
-        registry=registry,
-        devices=devices,
-        problems=[*devices.problems, *problems],
-        worker_command=worker_command,
-        memory=memory or devices,
-        faults=faults,
-        credentials=credentials,
-    )
-    registry.register(StatusCollector(board.report))
     listen = Address.parse(settings.metrics_listen) if settings.metrics_listen else None
 
     def advertised(address: Address) -> str:
@@ -168,12 +158,26 @@ async def serving(
         told = Address.parse(settings.advertise)
         return str(told if told.port else dataclasses.replace(told, port=address.port))
 
-    async with (
-        exposition(registry, listen) as port,
-        faults.watching_loop(),
-        daemon.serving(Address.parse(settings.listen), advertised) as address,
-    ):
-        yield ServedNeuron(address, port, identity, registry, faults.broken)
+    with folders.opened(settings.kv_store) as kv_tiers:
+        daemon, board = _build(
+            settings,
+            identity=identity,
+            registry=registry,
+            devices=devices,
+            problems=[*devices.problems, *problems],
+            worker_command=worker_command,
+            memory=memory or devices,
+            faults=faults,
+            credentials=credentials,
+            kv_tiers=kv_tiers,
+        )
+        registry.register(StatusCollector(board.report))
+        async with (
+            exposition(registry, listen) as port,
+            faults.watching_loop(),
+            daemon.serving(Address.parse(settings.listen), advertised) as address,
+        ):
+            yield ServedNeuron(address, port, identity, registry, faults.broken)
 
 
 def _build(
@@ -187,6 +191,7 @@ def _build(
     memory: MemoryReader,
     faults: Faults,
     credentials: FleetCredentials | None,
+    kv_tiers: tuple[KvTier, ...],
 ) -> tuple[Daemon, StatusBoard]:
     metrics = NeuronMetrics(registry)
     changes = Changes()
@@ -251,6 +256,7 @@ def _build(
         worker_loads=worker_loads,
         measure=measure,
         metrics=metrics,
+        kv_tiers=kv_tiers,
     )
     unloader = Unloader(
         instances=instances,

@@ -102,6 +102,21 @@ class Interruptible(Protocol):
         ...
 
 
+@runtime_checkable
+class Hibernating(Protocol):
+    """A `LoadedModel` that can save what its cache holds, for when it is loaded again."""
+
+    def hibernate(self) -> tuple[int, int]:
+        """Saves it in the store of its plan, within seconds. The next call is `close`.
+
+        Returns: how many sequences were saved, and their bytes.
+
+        Raises:
+            OSError: the store cannot be written.
+        """
+        ...
+
+
 class Engine(Protocol):
     """A library that loads models into this process."""
 

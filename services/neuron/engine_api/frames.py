@@ -129,10 +129,17 @@ class LoadAborted(Value, frozen=True, tag="load_aborted"):
 
 
 class Unloaded(Value, frozen=True, tag="unloaded"):
-    """The model's memory is free. `freed_bytes` is measured."""
+    """The model's memory is free.
+
+    Attributes:
+        freed_bytes: measured.
+        saved_sequences, saved_bytes: of its cache, for when it is loaded again.
+    """
 
     instance_id: str
     freed_bytes: int
+    saved_sequences: int = 0
+    saved_bytes: int = 0
 
 
 class Stepped(Value, frozen=True, tag="stepped"):

@@ -23,6 +23,27 @@ class Offload(Value, frozen=True):
     flash_attention: bool | None = None
 
 
+class KvTier(Value, frozen=True):
+    """A folder where caches are saved, and the most bytes that all files in it may have."""
+
+    folder: str
+    most_bytes: int
+
+
+class KvStorePlan(Value, frozen=True):
+    """Where the cache of a model is saved when it goes.
+
+    Attributes:
+        tiers: the fastest first.
+        fingerprint: of the model's files; a cache of others is never restored.
+        keeps_named: also what callers with a name have sent, not only anonymous ones.
+    """
+
+    tiers: tuple[KvTier, ...]
+    fingerprint: str
+    keeps_named: bool = False
+
+
 class LoadPlan(Value, frozen=True):
     """What to load, with every choice made by the daemon.
 
@@ -43,6 +64,7 @@ class LoadPlan(Value, frozen=True):
         draft_path: a small model that drafts; None for none.
         ngram_draft: draft by n-grams.
         adapter_paths: LoRA adapters.
+        kv_store: where its cache is saved when it goes; None: nowhere.
     """
 
     instance_id: str
@@ -61,6 +83,7 @@ class LoadPlan(Value, frozen=True):
     draft_path: str | None = None
     ngram_draft: bool = False
     adapter_paths: tuple[str, ...] = ()
+    kv_store: KvStorePlan | None = None
 
 
 class LoadStep(Value, frozen=True):

@@ -20,6 +20,7 @@ from cortex.v1 import model_pb2 as model
 from services.backplane.errors import FleetError, Reason
 from services.backplane.first_ended import first_ended
 from services.backplane.timeouts import timeout
+from services.neuron.engine_api.model import KvStorePlan, KvTier
 from services.neuron.instances.adopt import plan_of
 from services.neuron.instances.assign import Assignments
 from services.neuron.instances.instances import (
@@ -64,7 +65,9 @@ class Loader:
         worker_loads: WorkerLoads,
         measure: Callable[[], Awaitable[None]],
         metrics: NeuronMetrics,
+        kv_tiers: tuple[KvTier, ...],
     ) -> None:
+        self._kv_tiers = kv_tiers
         self._instances = instances
         self._sources = sources
         self._supervisor = supervisor
@@ -234,6 +237,7 @@ class Loader:
             memory_bytes=placement.most_bytes,
             draft_path=str(draft[0].path) if draft else None,
             adapter_paths=tuple(map(str, adapters)),
+            kv_store=self._kv_store(instance.weights.fingerprint),
         )
         self._instances.note_progress(
             instance,
@@ -241,6 +245,13 @@ class Loader:
         )
         slot = self._supervisor.slot(key, self._listener)
         await self._worker_loads.load(slot, instance)
+
+    def _kv_store(self, fingerprint: str) -> KvStorePlan | None:
+        """Where the cache of files of this fingerprint is saved; nowhere if they have none."""
+        if not fingerprint or not self._kv_tiers:
+            return None
+        keeps_named = self._settings.kv_store.keep_named
+        return KvStorePlan(self._kv_tiers, fingerprint, keeps_named)
 
 
 @contextlib.asynccontextmanager

@@ -11,6 +11,8 @@ import itertools
 from collections.abc import Callable
 from typing import Any, TypeVar, assert_never
 
+import structlog
+
 from services.backplane.errors import FleetError
 from services.backplane.process.faults import Faults
 from services.neuron.engine_api.events import Ended, Event, Failed
@@ -44,6 +46,9 @@ from services.neuron.supervisor.task_listener import TaskListener
 
 T = TypeVar("T")
 K = TypeVar("K", int, str)
+
+
+log = structlog.get_logger()
 
 
 class WorkerLink:
@@ -220,6 +225,13 @@ class WorkerLink:
                     error = worker_failure(report.reason, report.message)
                     _fail(self._loads[report.instance_id][0], error)
             case Unloaded():
+                if report.saved_sequences:
+                    log.info(
+                        "model.cache_saved",
+                        instance_id=report.instance_id,
+                        sequences=report.saved_sequences,
+                        bytes=report.saved_bytes,
+                    )
                 _settle(self._unloads.get(report.instance_id), report.freed_bytes)
             case Hello():
                 _settle(self.hello, report)

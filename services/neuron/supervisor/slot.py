@@ -28,7 +28,6 @@ from services.neuron.supervisor.listener import SlotView, WorkerKey, WorkerListe
 from services.neuron.supervisor.process import Death, WorkerCommand, WorkerProcess, environment
 from services.neuron.supervisor.restart_policy import HealthLimits, RestartPolicy, WorkerHealth
 
-_STOP_SECONDS = 2.0
 _GLANCE_SECONDS = 0.5
 
 log = structlog.get_logger()
@@ -117,8 +116,7 @@ class WorkerSlot:
             process = self._process
             if process is not None and self._state == "running":
                 self._replaced_because = why
-                process.kill(f"it was replaced: {why}")
-                await process.ended()
+                await self._end(process, f"it was replaced: {why}")
 
     def condemn(self, why: str) -> None:
         """Ends the process, and no other will come: its device is of no use.
@@ -135,12 +133,17 @@ class WorkerSlot:
         self._stopping.set()
         process = self._process
         if process is not None:
-            process.send(StopWorker())
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(process.ended(), _STOP_SECONDS)
-            process.kill("the daemon ended it")
+            await self._end(process, "the daemon ended it")
         # One that is being started is ended as soon as it can be.
         await self._life
+
+    async def _end(self, process: WorkerProcess, why: str) -> None:
+        """Lets a process save its caches and end by itself; kills it where that takes too long."""
+        process.send(StopWorker())
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(asyncio.shield(process.ended()), self._limits.stop_seconds)
+        process.kill(why)
+        await process.ended()
 
     async def _live(self) -> None:
         while not self._stopping.is_set():

@@ -7,7 +7,7 @@ import time
 from typing import Final
 
 from services.backplane.errors import FleetError, Reason
-from services.neuron.engine_api.engine import Engine
+from services.neuron.engine_api.engine import Engine, Hibernating
 from services.neuron.engine_api.events import Ended, Failed, crashed, failed, trace
 from services.neuron.engine_api.frames import (
     AbandonCall,
@@ -63,6 +63,8 @@ class EngineLoop:
         try:
             while not self._is_stopping:
                 self._turn()
+            for instance in self._instances.all():
+                self._hibernate(instance)
         finally:
             self._link.flush()
 
@@ -177,11 +179,24 @@ class EngineLoop:
 
     def _free(self, instance: WorkerInstance) -> None:
         before = resident_bytes()
+        sequences, saved_bytes = self._hibernate(instance)
         instance.model.close()
         instance_id = instance.instance_id
         del instance  # the last reference
         give_memory_back()
-        self._link.send(Unloaded(instance_id, max(0, before - resident_bytes())))
+        freed_bytes = max(0, before - resident_bytes())
+        self._link.send(Unloaded(instance_id, freed_bytes, sequences, saved_bytes))
+
+    def _hibernate(self, instance: WorkerInstance) -> tuple[int, int]:
+        """Saves a model's cache; where that fails, its prompts are read again some day."""
+        model = instance.model
+        try:
+            return model.hibernate() if isinstance(model, Hibernating) else (0, 0)
+        except (EnginePoisoned, KeyboardInterrupt, SystemExit):
+            raise
+        except BaseException as error:  # noqa: BLE001 - the model goes all the same
+            self._link.send(Crashed("worker.hibernate", trace(error)))
+            return 0, 0
 
     def _end_tasks(self, instance: WorkerInstance) -> None:
         events = tuple(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Generator
+from pathlib import Path
 
 from typing_extensions import override
 
@@ -12,12 +13,14 @@ from services.neuron.engines.common.constraint import ConstraintCompiler
 from services.neuron.engines.common.task_queue import TaskQueue
 from services.neuron.engines.llamacpp.batch.checkpoints import MOST_BYTES
 from services.neuron.engines.llamacpp.batch.context import Context
+from services.neuron.engines.llamacpp.batch.hibernation import Hibernation
 from services.neuron.engines.llamacpp.batch.loop import Loop
 from services.neuron.engines.llamacpp.embedder import Embedder
 from services.neuron.engines.llamacpp.library.library import Library
 from services.neuron.engines.llamacpp.library.metadata import Metadata
 from services.neuron.engines.llamacpp.model import loading
 from services.neuron.engines.llamacpp.model.tokeniser import GgufTokeniser
+from services.neuron.kv_store.store import KvStore, Tier
 
 
 class LlamaCppEngine(Engine):
@@ -80,6 +83,21 @@ class LlamaCppEngine(Engine):
             queue=TaskQueue.of_plan(plan, places=info.max_sequences),
             prefill_tokens=loading.PREFILL_TOKENS,
             checkpoint_bytes=_checkpoint_bytes(plan, loaded),
+            hibernation=self._hibernation(plan, context, info),
+        )
+
+    def _hibernation(self, plan: LoadPlan, context: Context, info: ModelInfo) -> Hibernation:
+        wanted = plan.kv_store
+        if wanted is None:
+            return Hibernation(context, None, keeps_named=False, most_bytes=0)
+        tiers = [Tier(Path(tier.folder), tier.most_bytes) for tier in wanted.tiers]
+        made_by = {**self.facts, "cache": plan.cache_format, "architecture": info.architecture}
+        identity = f"{self.name} {wanted.fingerprint} {sorted(made_by.items())}"
+        return Hibernation(
+            context,
+            KvStore(tiers, identity=identity),
+            keeps_named=wanted.keeps_named,
+            most_bytes=max((tier.most_bytes for tier in tiers), default=0),
         )
 
     def _info(self, plan: LoadPlan, loaded: loading.Loaded, tokeniser: GgufTokeniser) -> ModelInfo:

@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterator, Sequence
 
 from typing_extensions import override
 
-from services.neuron.engine_api.engine import Interruptible
+from services.neuron.engine_api.engine import Hibernating, Interruptible
 from services.neuron.engine_api.events import crashed
 from services.neuron.engine_api.model import EnginePoisoned, ModelInfo, ModelStats
 from services.neuron.engine_api.task import Constraint, Task, WorkClass
@@ -20,16 +20,18 @@ from services.neuron.engines.common.transcript import Transcript
 from services.neuron.engines.llamacpp.batch.checkpoints import Checkpoints, places
 from services.neuron.engines.llamacpp.batch.context import Context
 from services.neuron.engines.llamacpp.batch.forward import Forward
+from services.neuron.engines.llamacpp.batch.hibernation import Hibernation
 from services.neuron.engines.llamacpp.batch.intake import Prepared, prepare
 from services.neuron.engines.llamacpp.batch.sampling import Sampler
-from services.neuron.engines.llamacpp.batch.slots import CacheSlot, place
+from services.neuron.engines.llamacpp.batch.slot_table import SlotTable
+from services.neuron.engines.llamacpp.batch.slots import CacheSlot
 from services.neuron.engines.llamacpp.batch.streams import Stream
 from services.neuron.engines.llamacpp.batch.suspension import Suspension
 from services.neuron.engines.llamacpp.library.library import Library
 from services.neuron.engines.llamacpp.model.tokeniser import GgufTokeniser
 
 
-class Loop(GeneratingModel[Prepared], Interruptible):
+class Loop(GeneratingModel[Prepared], Interruptible, Hibernating):
     """Generates over one llama.cpp context."""
 
     def __init__(
@@ -43,6 +45,7 @@ class Loop(GeneratingModel[Prepared], Interruptible):
         queue: TaskQueue[Prepared],
         prefill_tokens: int,
         checkpoint_bytes: int,
+        hibernation: Hibernation,
     ) -> None:
         super().__init__(tokeniser, info, queue)
         self._library = library
@@ -50,19 +53,20 @@ class Loop(GeneratingModel[Prepared], Interruptible):
         self._end_ids = tokeniser.end_ids
         self._pieces = tokeniser.pieces
         self._compiler = compiler
-        self._slots = [CacheSlot(index) for index in range(info.max_sequences)]
-        self._checkpoints = Checkpoints(context, self._slots, most_bytes=checkpoint_bytes)
+        slots = [CacheSlot(index) for index in range(info.max_sequences)]
+        checkpoints = Checkpoints(context, slots, most_bytes=checkpoint_bytes)
+        self._hibernation = hibernation
+        self._slots = SlotTable(context, slots, checkpoints=checkpoints, hibernation=hibernation)
         self._control_ids = frozenset(tokeniser.control_tokens.values())
         self._forward = Forward(
             context,
-            checkpoints=self._checkpoints,
+            checkpoints=checkpoints,
             sequences=info.max_sequences,
             prefill_tokens=prefill_tokens,
             pieces=tokeniser.pieces,
         )
         self._running: dict[int, Stream] = {}
         self._suspension = Suspension(context, places=info.max_sequences)
-        self._turns = 0
 
     @override
     def cancel(self, task_id: int) -> None:
@@ -102,9 +106,13 @@ class Loop(GeneratingModel[Prepared], Interruptible):
         return ModelStats(
             active=len(self._running),
             queued=len(self._queue) + len(self._suspension),
-            cache_tokens_used=sum(len(slot.tokens) for slot in self._slots if slot.is_busy),
+            cache_tokens_used=self._slots.used_tokens,
             steps=self._forward.steps,
         )
+
+    @override
+    def hibernate(self) -> tuple[int, int]:
+        return self._slots.hibernate()
 
     @override
     def close(self) -> None:
@@ -170,11 +178,7 @@ class Loop(GeneratingModel[Prepared], Interruptible):
         return True
 
     def _resume(self) -> None:
-        free = [slot for slot in self._slots if not slot.is_busy]
-        slot = min(free, key=lambda slot: (bool(slot.tokens), slot.used_at))
-        self._turns += 1
-        slot.is_busy, slot.used_at = True, self._turns
-        stream, is_back = self._suspension.resume(slot)
+        stream, is_back = self._suspension.resume(self._slots.take_any())
         self._running[stream.task.task_id] = stream
         if not is_back:
             error = RuntimeError("Its cache could not be brought back.")
@@ -186,6 +190,7 @@ class Loop(GeneratingModel[Prepared], Interruptible):
         self._events += self._forward.run(self._running.values())
         for stream in [s for s in self._running.values() if s.is_done]:
             self._queue.note_end(time.monotonic() - stream.started_at)
+            self._hibernation.note_reading(*stream.reading)
             self._release(stream)
 
     def _start(self, waiting: Waiting[Prepared], now: float) -> None:
@@ -199,7 +204,7 @@ class Loop(GeneratingModel[Prepared], Interruptible):
         )
         transcript.add_credit(prepared.extra_credit)
         sampler = self._new_sampler(prepared)  # before the slot: it may raise
-        slot = self._take_slot(prepared)
+        slot = self._slots.take(prepared)
         stream = Stream(
             prepared,
             slot=slot,
@@ -229,20 +234,6 @@ class Loop(GeneratingModel[Prepared], Interruptible):
         sampler.observe_prompt(prepared.tokens[: prepared.prompt_tokens])
         sampler.observe_output(prepared.task.resume_token_ids)
         return sampler
-
-    def _take_slot(self, prepared: Prepared) -> CacheSlot:
-        # Log probabilities of the prompt come only from reading it.
-        reusable = None if prepared.is_echoed else self._checkpoints.reusable
-        placement = place(self._slots, prepared.tokens, reusable=reusable)
-        assert placement is not None
-        slot, source = placement.slot, placement.source
-        if source is not None:
-            self._context.copy(source.index, slot.index)
-            slot.become(source)
-        self._checkpoints.cut(slot, placement.cached_tokens)
-        self._turns += 1
-        slot.is_busy, slot.used_at = True, self._turns
-        return slot
 
     def _checkpoint_places(self, prepared: Prepared, cached: int) -> list[int]:
         if not self._context.needs_checkpoints:

@@ -12,6 +12,9 @@ from typing import Final
 
 import numpy as np
 
+from services.neuron.kv_store.prefix import common_prefix
+from services.neuron.kv_store.sequence_file import SavedSequence
+
 COPY_WORTH_TOKENS: Final = 32
 """A copy moves the source's whole cache, which takes about as long as reading so many tokens."""
 
@@ -38,6 +41,7 @@ class CacheSlot:
         tokens: what the cache holds, in order.
         is_busy: a task runs in it.
         used_at: when it was last given out, in turns.
+        scope: whose tokens they are; nobody else's prompt reuses them.
         checkpoints: of its first tokens, rising; several slots may share one.
     """
 
@@ -45,12 +49,20 @@ class CacheSlot:
     tokens: list[int] = dataclasses.field(default_factory=list[int])
     is_busy: bool = False
     used_at: int = 0
+    scope: str = ""
     checkpoints: list[Checkpoint] = dataclasses.field(default_factory=list[Checkpoint])
 
     def cut(self, length: int) -> None:
         """Forgets all but its first tokens."""
         del self.tokens[length:]
         self.checkpoints = [one for one in self.checkpoints if one.length <= length]
+
+    def saved(self, state: bytes | None) -> SavedSequence | None:
+        """What it holds, for the store; None without the copy of its sequence."""
+        if state is None:
+            return None
+        checkpoints = tuple((one.length, one.state) for one in self.checkpoints)
+        return SavedSequence(np.asarray(self.tokens, dtype=np.int32), state, checkpoints)
 
     def become(self, other: CacheSlot) -> None:
         """Holds what another one holds."""
@@ -114,13 +126,3 @@ def place(
     if common - lengths[victim.index] >= COPY_WORTH_TOKENS:
         return SlotChoice(victim, common, source)
     return SlotChoice(victim, lengths[victim.index], None)
-
-
-def common_prefix(left: Sequence[int], right: Sequence[int]) -> int:
-    """How many first tokens are the same."""
-    length = min(len(left), len(right))
-    if not length or left[0] != right[0]:
-        return 0
-    differs = np.asarray(left[:length]) != np.asarray(right[:length])
-    first = int(differs.argmax())
-    return first if differs[first] else length

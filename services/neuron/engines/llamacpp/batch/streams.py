@@ -95,6 +95,12 @@ class Stream:
         """The event that tells how far the prompt was read."""
         return Prefilled(self.task.task_id, len(self.slot.tokens), len(self._prepared.tokens))
 
+    @property
+    def reading(self) -> tuple[int, float]:
+        """Tokens that were read before the first was sampled, and the seconds that it took."""
+        until = self._sampled_at or time.monotonic()
+        return len(self._prepared.tokens) - self._cached, until - self.started_at
+
     def read(self, count: int) -> None:
         """Notes that so many more tokens are in the cache now."""
         self.slot.tokens += self.unread[:count]

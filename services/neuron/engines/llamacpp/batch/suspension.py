@@ -106,6 +106,7 @@ class Suspension:
         is_back = self._context.restore(slot.index, one.state)
         slot.cut(0)
         slot.tokens = one.tokens if is_back else []
+        slot.scope = one.stream.task.principal
         one.stream.slot = slot
         self._resumed_at[one.stream.task.task_id] = len(one.tokens)
         return one.stream, is_back

@@ -1,14 +1,7 @@
-import itertools
-
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.neuron.engines.llamacpp.batch.slots import (
-    COPY_WORTH_TOKENS,
-    CacheSlot,
-    common_prefix,
-    place,
-)
+from services.neuron.engines.llamacpp.batch.slots import COPY_WORTH_TOKENS, CacheSlot, place
 
 A = [1] * 100
 B = [2] * 100
@@ -92,15 +85,6 @@ def test_models_that_cannot_be_cut_share_nothing() -> None:
 
 
 TOKENS = st.lists(st.integers(0, 2), max_size=12)
-
-
-@given(TOKENS, TOKENS)
-def test_the_common_prefix_is_the_longest_one(left: list[int], right: list[int]) -> None:
-    plain = sum(
-        1 for _ in itertools.takewhile(lambda p: p[0] == p[1], zip(left, right, strict=False))
-    )
-
-    assert common_prefix(left, right) == plain
 
 
 @given(

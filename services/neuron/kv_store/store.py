@@ -1,0 +1,268 @@
+"""Saved sequences of one model, in tiers: a folder in memory, and one on disk behind it.
+
+Several processes share the folders. Whoever writes holds a lock, so that the bounds hold for all of
+them together; who reads needs none, since a file is there whole or not at all.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import fcntl
+import hashlib
+import os
+import pathlib
+import shutil
+import uuid
+from collections.abc import Generator, Sequence
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+from services.neuron.kv_store import sequence_file
+from services.neuron.kv_store.prefix import common_prefix
+from services.neuron.kv_store.sequence_file import BadSequenceFileError, SavedSequence
+
+SUFFIX: Final = ".kv"
+MOST_FILES: Final = 256
+"""Of one model and scope, in all tiers: each is compared with every prompt."""
+_LOCK: Final = ".lock"
+_SPARE_SHARE: Final = 0.5
+"""Of what the file system of a tier has free, at most so much is taken by one file."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Tier:
+    """A folder and its bound.
+
+    Attributes:
+        folder: holds files of all models.
+        most_bytes: of all of them together.
+    """
+
+    folder: pathlib.Path
+    most_bytes: int
+
+
+@dataclasses.dataclass(frozen=True, slots=True, eq=False)
+class SavedEntry:
+    """A saved sequence, as far as it is kept in memory.
+
+    Attributes:
+        path: its file, which may be gone.
+        tokens: (count,) int32.
+        checkpoint_lengths: after how many tokens it can be cut, where the engine needs checkpoints.
+    """
+
+    path: pathlib.Path
+    tokens: npt.NDArray[np.int32] = dataclasses.field(repr=False)
+    checkpoint_lengths: tuple[int, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class _File:
+    path: pathlib.Path
+    size_bytes: int
+    seconds: float
+
+    @property
+    def worth(self) -> float:
+        """Seconds of reading that it saves per byte."""
+        return self.seconds / max(1, self.size_bytes)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Listing:
+    """What was in the folders of a scope when they were last changed."""
+
+    state: tuple[int, ...]
+    entries: list[SavedEntry]
+
+
+class KvStore:
+    """The saved sequences of one model.
+
+    A sequence is found only by who has the same identity and the same scope: both are names of
+    folders, by their digests.
+
+    Args:
+        tiers: the fastest first.
+        identity: what a state depends on: the files of the model, the build of the engine, the
+            format of the cache, adapters.
+    """
+
+    def __init__(self, tiers: Sequence[Tier], *, identity: str) -> None:
+        self._tiers = [tier for tier in tiers if tier.most_bytes > 0]
+        self._identity = _digest(identity)
+        self._seen: dict[str, _Listing] = {}
+
+    def entries(self, scope: str) -> Sequence[SavedEntry]:
+        """What is saved of a scope; read again only where a folder has changed."""
+        folders = [self._folder(tier, scope) for tier in self._tiers]
+        state = tuple(_changed_at(folder) for folder in folders)
+        seen = self._seen.get(scope)
+        if seen is None or seen.state != state:
+            before = {} if seen is None else {entry.path: entry for entry in seen.entries}
+            paths = [file.path for folder in folders for file in _files(folder)]
+            read = (before.get(path) or _entry(path) for path in paths)
+            seen = _Listing(state, [entry for entry in read if entry is not None])
+            self._seen[scope] = seen
+        return seen.entries
+
+    def read(self, entry: SavedEntry) -> SavedSequence | None:
+        """The whole of it; None where it is gone, or was damaged and is gone now."""
+        try:
+            return sequence_file.read(entry.path)
+        except BadSequenceFileError:
+            entry.path.unlink(missing_ok=True)
+        except OSError:
+            pass
+        return None
+
+    def put(self, scope: str, sequence: SavedSequence, *, seconds: float) -> bool:
+        """Saves a sequence.
+
+        1. One that is the beginning of another of its scope is not saved, and those that are
+           beginnings of it go.
+        2. Where a tier is full, what saves the fewest seconds per byte leaves it for the next one,
+           if need be this sequence itself. The last tier forgets.
+        3. At most `MOST_FILES` of a scope are kept, likewise.
+
+        Args:
+            scope: who may have it again.
+            sequence: what was in the cache.
+            seconds: how long reading its tokens took, or would take.
+
+        Returns: True if it is kept.
+
+        Raises:
+            OSError: a folder cannot be written.
+        """
+        if not self._tiers:
+            return False
+        for tier in self._tiers:
+            _make_folder(self._folder(tier, scope))
+        with self._locked():
+            for other in self.entries(scope):
+                common = common_prefix(other.tokens, sequence.tokens)
+                if common == len(sequence.tokens):
+                    return True
+                if common == len(other.tokens):
+                    other.path.unlink(missing_ok=True)
+            return self._place(scope, sequence, seconds)
+
+    def _place(self, scope: str, sequence: SavedSequence, seconds: float) -> bool:
+        name = f"{uuid.uuid4().hex[:16]}-{int(seconds * 1000)}{SUFFIX}"
+        worth = seconds / max(1, sequence.size_bytes)
+        for level, tier in enumerate(self._tiers):
+            if self._make_room(level, sequence.size_bytes, worth):
+                path = self._folder(tier, scope) / name
+                sequence_file.write(path, sequence)
+                self._thin_out(scope)
+                return path.exists()
+        return False
+
+    def _make_room(self, level: int, size_bytes: int, worth: float) -> bool:
+        """Frees so many bytes of a tier from what is worth less; False, and nothing, if too few."""
+        tier = self._tiers[level]
+        files = sorted(_all_files(tier.folder), key=lambda file: file.worth)
+        used = sum(file.size_bytes for file in files)
+        spare = shutil.disk_usage(tier.folder).free * _SPARE_SHARE
+        going: list[_File] = []
+        while used + size_bytes > tier.most_bytes or size_bytes > spare:
+            if not files or files[0].worth >= worth:
+                return False
+            victim = files.pop(0)
+            going.append(victim)
+            used -= victim.size_bytes
+            spare += victim.size_bytes * _SPARE_SHARE
+        for victim in going:
+            self._demote(level, victim)
+        return True
+
+    def _demote(self, level: int, file: _File) -> None:
+        """Moves a file to the next tier that has room for it, or forgets it."""
+        for below in range(level + 1, len(self._tiers)):
+            if self._make_room(below, file.size_bytes, file.worth):
+                old, new = self._tiers[level].folder, self._tiers[below].folder
+                move(file.path, new / file.path.relative_to(old))
+                return
+        file.path.unlink(missing_ok=True)
+
+    def _thin_out(self, scope: str) -> None:
+        files = [f for tier in self._tiers for f in _files(self._folder(tier, scope))]
+        files.sort(key=lambda file: file.worth, reverse=True)
+        for file in files[MOST_FILES:]:
+            file.path.unlink(missing_ok=True)
+
+    @contextlib.contextmanager
+    def _locked(self) -> Generator[None]:
+        """Nobody else writes meanwhile."""
+        with contextlib.ExitStack() as held:
+            for tier in self._tiers:
+                lock = held.enter_context((tier.folder / _LOCK).open("ab"))
+                fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
+
+    def _folder(self, tier: Tier, scope: str) -> pathlib.Path:
+        return tier.folder / self._identity / _digest(scope)
+
+
+def move(path: pathlib.Path, target: pathlib.Path) -> None:
+    """Moves a saved sequence to another file system, whole or not at all; drops it if it cannot.
+
+    Raises:
+        OSError: the target's folder cannot be made.
+    """
+    _make_folder(target.parent)
+    part = target.with_name(f"{target.name}.part-{os.getpid()}")
+    try:
+        shutil.copyfile(path, part)
+        part.chmod(0o600)
+        part.rename(target)
+    except OSError:
+        part.unlink(missing_ok=True)
+    path.unlink(missing_ok=True)
+
+
+def _entry(path: pathlib.Path) -> SavedEntry | None:
+    """What a file holds; None where it cannot be read."""
+    try:
+        head = sequence_file.read_head(path)
+    except (BadSequenceFileError, OSError):
+        return None
+    return SavedEntry(path, head.token_ids, head.lengths)
+
+
+def _all_files(folder: pathlib.Path) -> list[_File]:
+    return [file for scope in folder.glob("*/*") for file in _files(scope)]
+
+
+def _files(folder: pathlib.Path) -> list[_File]:
+    found: list[_File] = []
+    with contextlib.suppress(OSError), os.scandir(folder) as listing:
+        for one in listing:
+            if not one.name.endswith(SUFFIX):
+                continue
+            with contextlib.suppress(OSError, ValueError):
+                milliseconds = int(one.name.removesuffix(SUFFIX).rpartition("-")[2])
+                size = one.stat(follow_symlinks=False).st_size
+                found.append(_File(pathlib.Path(one.path), size, milliseconds / 1000))
+    return sorted(found, key=lambda file: file.path)
+
+
+def _make_folder(folder: pathlib.Path) -> None:
+    for one in (folder.parent, folder):
+        one.mkdir(mode=0o700, parents=True, exist_ok=True)
+
+
+def _changed_at(folder: pathlib.Path) -> int:
+    try:
+        return folder.stat().st_mtime_ns
+    except OSError:
+        return 0
+
+
+def _digest(text: str) -> str:
+    return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()

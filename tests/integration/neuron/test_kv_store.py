@@ -1,0 +1,81 @@
+"""Caches that outlive their model, in real workers."""
+
+from __future__ import annotations
+
+import pathlib
+
+import pytest
+
+from cortex.v1 import generation_pb2 as generation
+from cortex.v1 import neuron_service_pb2 as neuron
+from services.neuron.settings import KvStoreSettings
+from tests.doubles import random_llama
+from tests.doubles.neuron_host import NeuronHost, running_neuron
+
+PROMPT = [3 + (i * 37) % 256 for i in range(500)]
+
+
+async def ask(host: NeuronHost, principal: str = "") -> tuple[int, list[int]]:
+    """Cached tokens and greedy output."""
+    request = generation.GenerateRequest(
+        model="m",
+        token_ids=generation.TokenIds(ids=PROMPT),
+        sampling=generation.Sampling(temperature=0),
+        stop=generation.StopRules(max_tokens=8, ignore_eos=True),
+        principal=principal,
+    )
+    events = [event async for event in host.stub.Generate(request)]
+    output = [t for event in events for t in event.text.token_ids]
+    return events[-1].finished.usage.cached_prompt_tokens, output
+
+
+async def unload(host: NeuronHost) -> None:
+    async for _ in host.stub.Unload(neuron.UnloadRequest(model="m")):
+        pass
+
+
+@pytest.fixture
+def folder(tmp_path: pathlib.Path) -> pathlib.Path:
+    (tmp_path / "memory").mkdir()
+    random_llama.build(tmp_path / "m.gguf")
+    return tmp_path
+
+
+def kept(below: pathlib.Path, *, folder: str = "") -> KvStoreSettings:
+    return KvStoreSettings(memory_folder=str(below / "memory"), folder=folder)
+
+
+def files(folder: pathlib.Path) -> list[pathlib.Path]:
+    return list(folder.rglob("*.kv"))
+
+
+async def test_a_model_that_comes_back_reads_no_prompt_twice(folder: pathlib.Path) -> None:
+    async with running_neuron(folder, kv_store=kept(folder)) as host:
+        await host.load("m")
+        _, expected = await ask(host)
+        await unload(host)
+        await host.load("m")
+
+        assert await ask(host) == (len(PROMPT) - 1, expected)
+
+
+async def test_with_a_folder_a_restart_of_the_neuron_keeps_it_too(folder: pathlib.Path) -> None:
+    settings = kept(folder, folder=str(folder / "disk"))
+    async with running_neuron(folder, kv_store=settings) as host:
+        await host.load("m")
+        _, expected = await ask(host)
+
+    assert not files(folder / "memory")
+    assert files(folder / "disk")
+    async with running_neuron(folder, kv_store=settings) as host:
+        await host.load("m")
+        assert await ask(host) == (len(PROMPT) - 1, expected)
+
+
+async def test_a_caller_with_a_key_leaves_no_file(folder: pathlib.Path) -> None:
+    async with running_neuron(folder, kv_store=kept(folder)) as host:
+        await host.load("m")
+        await ask(host, "alice")
+        await unload(host)
+
+        assert not files(folder)

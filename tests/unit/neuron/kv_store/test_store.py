@@ -1,0 +1,142 @@
+import itertools
+import os
+import pathlib
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from services.neuron.kv_store.sequence_file import SavedSequence
+from services.neuron.kv_store.store import MOST_FILES, SUFFIX, KvStore, Tier
+
+KIB = 1 << 10
+
+
+def sequence(*tokens: int, size: int = KIB) -> SavedSequence:
+    return SavedSequence(np.asarray(tokens, dtype=np.int32), os.urandom(size))
+
+
+def store(folder: pathlib.Path, *bounds: int, identity: str = "model") -> KvStore:
+    tiers = [Tier(folder / str(level), bound) for level, bound in enumerate(bounds)]
+    for tier in tiers:
+        tier.folder.mkdir(exist_ok=True)
+    return KvStore(tiers, identity=identity)
+
+
+def held(made: KvStore, scope: str = "") -> list[list[int]]:
+    return sorted(entry.tokens.tolist() for entry in made.entries(scope))
+
+
+def used(folder: pathlib.Path, level: int = 0) -> int:
+    files = (folder / str(level)).rglob(f"*{SUFFIX}")
+    return sum(path.stat().st_size for path in files)
+
+
+def test_what_was_put_is_found_again_by_another_process(tmp_path: pathlib.Path) -> None:
+    saved = sequence(1, 2, 3)
+    assert store(tmp_path, 8 * KIB).put("", saved, seconds=1.0)
+
+    other = store(tmp_path, 8 * KIB)
+    (entry,) = other.entries("")
+    read = other.read(entry)
+
+    assert read is not None
+    assert read.state == saved.state
+
+
+def test_a_longer_sequence_takes_the_place_of_its_beginnings(tmp_path: pathlib.Path) -> None:
+    made = store(tmp_path, 64 * KIB)
+    made.put("", sequence(1, 2), seconds=1.0)
+    made.put("", sequence(7, 8), seconds=1.0)
+    made.put("", sequence(1, 2, 3), seconds=1.0)
+    made.put("", sequence(1, 2), seconds=1.0)
+
+    assert held(made) == [[1, 2, 3], [7, 8]]
+
+
+def test_what_saves_least_per_byte_goes_to_disk_and_then_for_good(tmp_path: pathlib.Path) -> None:
+    made = store(tmp_path, 3 * KIB, 3 * KIB)
+
+    for token, seconds in enumerate([5.0, 1.0, 4.0, 2.0, 3.0]):
+        made.put("", sequence(token), seconds=seconds)
+
+    assert held(made) == [[0], [2], [3], [4]]  # 1.0 is gone
+    fast = [e.tokens[0] for e in made.entries("") if e.path.is_relative_to(tmp_path / "0")]
+    assert sorted(fast) == [0, 2]
+
+
+def test_what_is_worth_less_than_all_is_not_kept(tmp_path: pathlib.Path) -> None:
+    made = store(tmp_path, 3 * KIB)
+    made.put("", sequence(1), seconds=2.0)
+    made.put("", sequence(2), seconds=2.0)
+
+    assert not made.put("", sequence(3), seconds=1.0)
+    assert not made.put("", sequence(4, size=9 * KIB), seconds=900.0)
+    assert held(made) == [[1], [2]]
+
+
+def test_a_damaged_file_is_dropped(tmp_path: pathlib.Path) -> None:
+    made = store(tmp_path, 8 * KIB)
+    made.put("", sequence(1), seconds=1.0)
+    (entry,) = made.entries("")
+    entry.path.write_bytes(entry.path.read_bytes()[:-1])
+
+    assert made.read(entry) is None
+    assert held(made) == []
+
+
+def test_the_number_of_files_is_bounded(tmp_path: pathlib.Path) -> None:
+    made = store(tmp_path, 1 << 30)
+    for token in range(MOST_FILES + 3):
+        made.put("", sequence(token, size=8), seconds=float(token))
+
+    assert len(held(made)) == MOST_FILES
+    assert [0] not in held(made)
+
+
+@pytest.mark.parametrize("bounds", [(0,), (0, 0), ()])
+def test_without_room_nothing_is_kept(tmp_path: pathlib.Path, bounds: tuple[int, ...]) -> None:
+    made = store(tmp_path, *bounds)
+
+    assert not made.put("", sequence(1), seconds=1.0)
+    assert held(made) == []
+
+
+KEYS = list(
+    itertools.product(["model", "another", "model "], ["", "alice", "bob", "../alice", "a/b"])
+)
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60)
+@given(
+    puts=st.lists(
+        st.tuples(
+            st.sampled_from(KEYS),
+            st.lists(st.integers(0, 1), min_size=1, max_size=4),
+            st.integers(1, 3000),
+            st.floats(0, 9),
+        ),
+        max_size=30,
+    )
+)
+def test_nobody_finds_what_is_anothers_and_the_bounds_hold(
+    tmp_path_factory: pytest.TempPathFactory,
+    puts: list[tuple[tuple[str, str], list[int], int, float]],
+) -> None:
+    folder = tmp_path_factory.mktemp("kv")
+    stores = {name: store(folder, 6 * KIB, 9 * KIB, identity=name) for name, _ in KEYS}
+    mine: dict[tuple[str, str], set[bytes]] = {key: set() for key in KEYS}
+    for key, tokens, size, seconds in puts:
+        saved = sequence(*tokens, size=size)
+        mine[key].add(saved.state)
+        stores[key[0]].put(key[1], saved, seconds=seconds)
+
+        assert used(folder) <= 6 * KIB
+        assert used(folder, 1) <= 9 * KIB
+    for identity, scope in KEYS:
+        for entry in stores[identity].entries(scope):
+            read = stores[identity].read(entry)
+            assert read is not None
+            assert read.state in mine[identity, scope]
+    assert all(path.resolve().is_relative_to(folder) for path in folder.rglob("*"))
