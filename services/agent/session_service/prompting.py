@@ -185,6 +185,8 @@ class Prompting:
             text = commands.status(record, selection.selector, selection.context_window)
         except UnknownModelError:
             text = commands.status(record, "", None)
+        for each in session.background.running():
+            text += f"\n\nIn the background: {each.name}, `{one_line(each.command, 100)}`"
         return await self._say(session, text)
 
     async def _compact(self, session: AgentSession, compacting: Compacting, focus: str) -> str:

@@ -17,11 +17,9 @@ ASK = Call("bash_output", {"id": "b1"}, "c2")
 KILL = Call("bash_kill", {"id": "b1"}, "c3")
 
 
-async def prompt(running: Any, session_id: str) -> Any:
+async def prompt(running: Any, session_id: str, text: str = "serve it") -> Any:
     async with asyncio.timeout(30):
-        return await running.connection.prompt(
-            session_id=session_id, prompt=[acp.text_block("serve it")]
-        )
+        return await running.connection.prompt(session_id=session_id, prompt=[acp.text_block(text)])
 
 
 def pids(place: Place) -> list[int]:
@@ -46,10 +44,12 @@ async def test_a_server_outlives_its_prompt_and_its_card_is_open_until_it_ends(p
         processes = pids(place)
         runs = all(map(is_running, processes))
         first = running.editor.statuses("c1")
+        await prompt(running, session.session_id, "/status")
         await prompt(running, session.session_id)
         await gone(processes)
 
     assert runs
+    assert "In the background: b1, `echo listening;" in running.editor.text()
     assert "in_progress" == first[-1]
     assert "failed" == running.editor.statuses("c1")[-1]
     assert ["c1"] == [each.tool_call_id for each in running.editor.asked]
