@@ -19,7 +19,7 @@ CALLS = [
     Call("update_plan", {"steps": [{"content": "look", "status": "completed"}]}, "c4"),
     Call("search_agent", {"task": "look"}, "c5"),
 ]
-SLOW = Call("bash", {"command": "sleep 600"}, "c6")
+SLOW = Call("bash", {"command": "exec sleep 600"}, "c6")
 ASKED = {
     "initialize", "session/new", "session/load", "session/list", "session/fork",
     "session/resume", "session/close", "session/delete", "session/set_mode",
@@ -87,3 +87,43 @@ def test_what_is_not_in_the_schema_is_a_problem(message: dict[str, Any], problem
     messages.add({"jsonrpc": "2.0", **message}, is_agents=True)
 
     assert any(problem in each for each in messages.problems)
+
+
+@pytest.mark.parametrize("version", [0, 2, 65535])
+async def test_another_version_is_answered_with_the_one_that_is_spoken(place: Place, version: int):
+    async with (
+        ScriptedEndpoint(Answer()) as endpoint,
+        place.agent(endpoint, EditorDouble()) as running,
+    ):
+        answer = await running.connection.initialize(version)
+
+    assert 1 == answer.protocol_version
+
+
+async def test_a_client_that_offers_nothing_is_asked_for_nothing_but_permission(place: Place):
+    async with (
+        ScriptedEndpoint(Answer(calls=CALLS), Answer(text="Done.")) as endpoint,
+        place.agent(endpoint, EditorDouble()) as running,
+    ):
+        session = await running.connection.new_session(str(place.project))
+        prompt = [acp.text_block("go")]
+        await running.connection.prompt(session_id=session.session_id, prompt=prompt)
+
+    asked = {method for method, kind in running.messages.seen if kind == "Request"}
+    assert {"initialize", "session/new", "session/prompt", "session/request_permission"} == asked
+
+
+async def test_a_method_of_somebodys_own_is_answered_and_the_session_goes_on(place: Place):
+    async with (
+        ScriptedEndpoint(Answer(text="Hi.")) as endpoint,
+        place.agent(endpoint, EditorDouble()) as running,
+    ):
+        session = await running.connection.new_session(str(place.project))
+        with pytest.raises(acp.RequestError) as refused:
+            await running.connection._conn.send_request("_example/sing", {})
+        await running.connection._conn.send_notification("_example/hum", {})
+        prompt = [acp.text_block("hi")]
+        response = await running.connection.prompt(session_id=session.session_id, prompt=prompt)
+
+    assert -32601 == refused.value.code
+    assert "end_turn" == response.stop_reason
