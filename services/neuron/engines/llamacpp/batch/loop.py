@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import time
 from collections.abc import Collection, Iterator, Sequence
 
@@ -128,8 +129,8 @@ class Loop(GeneratingModel[Prepared], Interruptible, Hibernating):
     def _admit(self, now: float) -> None:
         """Gives places to what waits.
 
-        1. A suspended stream that is due goes first; else it goes before other batch work only.
-        2. Where no place is free, a batch stream is suspended for what is not batch work.
+        1. A suspended stream that is due goes first; else see `_yields_to`.
+        2. Where no place is free, a stream may have to make one: see `Suspension.victim`.
         """
         while True:
             if self._may_resume():
@@ -138,7 +139,7 @@ class Loop(GeneratingModel[Prepared], Interruptible, Hibernating):
             waiting = self._next_waiting()
             if waiting is None:
                 return
-            if len(self._running) == len(self._slots) and not self._make_place():
+            if len(self._running) == len(self._slots) and not self._make_place(waiting, now):
                 return
             popped = self._queue.pop(self._tasks())
             assert popped is not None
@@ -156,22 +157,33 @@ class Loop(GeneratingModel[Prepared], Interruptible, Hibernating):
             return False
         if self._context.has_copies_to_make:
             return False
+        first = self._suspension.first
+        assert first is not None
         waiting = self._queue.peek(self._tasks())
-        if self._suspension.is_due or waiting is None:
-            return self._queue.may_take_batch(self._tasks())
-        return waiting.work_class is WorkClass.BATCH
+        if not self._suspension.is_due and waiting is not None and self._yields_to(first, waiting):
+            return False
+        return first.work_class is not WorkClass.BATCH or self._queue.may_take_batch(self._tasks())
+
+    def _yields_to(self, first: Task, waiting: Waiting[Prepared]) -> bool:
+        """Whether a suspended task lets a request go first.
+
+        That is one of a higher class, or of a principal that has fewer places.
+        """
+        if first.work_class is not waiting.work_class:
+            return first.work_class > waiting.work_class
+        held = collections.Counter(task.principal for task in self._tasks())
+        return held[waiting.principal] < held[first.principal]
 
     def _next_waiting(self) -> Waiting[Prepared] | None:
         """Who would get a place now, if need be another's."""
         waiting = self._queue.peek(self._tasks())
         if waiting is None or len(self._running) < len(self._slots):
             return waiting
-        is_batch = waiting.work_class is WorkClass.BATCH
-        victim = None if is_batch else self._suspension.victim(self._running.values())
+        victim = self._suspension.victim(self._running.values(), waiting, time.monotonic())
         return None if victim is None else waiting
 
-    def _make_place(self) -> bool:
-        victim = self._suspension.victim(self._running.values())
+    def _make_place(self, waiting: Waiting[Prepared], now: float) -> bool:
+        victim = self._suspension.victim(self._running.values(), waiting, now)
         if victim is None or not self._suspension.suspend(victim):
             return False
         del self._running[victim.task.task_id]

@@ -1,16 +1,21 @@
-"""Batch streams that gave their place to others: their cache is kept in the host's memory."""
+"""Streams that gave their place to others: their cache is kept in the host's memory.
+
+Batch streams give it to other work, and streams of one principal to another that has less.
+"""
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 import math
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterator
 from typing import Final
 
-from services.neuron.engine_api.task import WorkClass
-from services.neuron.engines.common.admission import MOST_PASSED
+from services.neuron.engine_api.task import Task, WorkClass
+from services.neuron.engines.common.admission import MOST_PASSED, Waiting
 from services.neuron.engines.llamacpp.batch.context import Context
+from services.neuron.engines.llamacpp.batch.intake import Prepared
 from services.neuron.engines.llamacpp.batch.slots import CacheSlot
 from services.neuron.engines.llamacpp.batch.streams import Stream
 
@@ -18,6 +23,11 @@ LEAST_TOKENS: Final = 8
 """A stream reads at least so many tokens in its place before it may lose it: it gets on."""
 MOST_SECONDS: Final = 60.0
 """A stream that waited so long has the next place, whoever else waits."""
+PATIENCE_SECONDS: Final = 1.0
+"""So long a request waits for a place to become free before another principal's stream yields:
+where answers are short, no cache is copied."""
+LONG_SECONDS: Final = 30.0
+"""A principal without any place that waited so long gets one, were it the only one of another."""
 MOST_BYTES: Final = 1 << 30
 """Of all states of one model together."""
 
@@ -41,7 +51,7 @@ class _Suspended:
 
 
 class Suspension:
-    """Takes places from batch streams, and gives them back.
+    """Takes places from streams, and gives them back.
 
     Bounds: `MOST_BYTES`, and as many streams as there are places.
     """
@@ -67,19 +77,42 @@ class Suspension:
         first = self._held[0]
         return first.passed >= MOST_PASSED or time.monotonic() - first.since >= MOST_SECONDS
 
-    def victim(self, running: Iterable[Stream]) -> Stream | None:
-        """The batch stream that would give its place now: the one that began last; or None."""
-        if self.is_due or len(self._held) >= self._places:
+    @property
+    def first(self) -> Task | None:
+        """Of the stream that has waited longest, or None."""
+        return self._held[0].stream.task if self._held else None
+
+    def victim(
+        self, running: Collection[Stream], waiting: Waiting[Prepared], now: float
+    ) -> Stream | None:
+        """The stream that would give its place to what waits, or None.
+
+        1. A batch stream, the one that began last, gives it to work of the other classes.
+        2. The principal that has most places gives one, of the same class or a lower one, to a
+           principal that then has no more than it, once that has waited for `PATIENCE_SECONDS`;
+           to one that has none after `LONG_SECONDS` in any case.
+        """
+        if self.is_due or len(self._held) >= self._places or waiting.work_class is WorkClass.BATCH:
+            return None
+        batch = [one for one in running if one.task.work_class is WorkClass.BATCH]
+        found = max(filter(self._may_yield, batch), key=_started_at, default=None)
+        waited = now - waiting.since
+        if found is not None or waited < PATIENCE_SECONDS:
+            return found
+        held = collections.Counter(one.task.principal for one in running)
+        heaviest = max(held, key=held.__getitem__, default=waiting.principal)
+        own = held[waiting.principal]
+        has_long_none = own == 0 and waited >= LONG_SECONDS
+        if held[heaviest] - 1 < own + 1 and not has_long_none:
             return None
         able = [
-            stream
-            for stream in running
-            if stream.task.work_class is WorkClass.BATCH
-            and not stream.is_done
-            and stream.transcript.reason is None
-            and len(stream.slot.tokens) - self._began_at(stream) >= LEAST_TOKENS
+            one
+            for one in running
+            if one.task.principal == heaviest
+            and one.task.work_class >= waiting.work_class
+            and self._may_yield(one)
         ]
-        return max(able, key=lambda stream: stream.started_at, default=None)
+        return max(able, key=_started_at, default=None)
 
     def suspend(self, stream: Stream) -> bool:
         """Keeps a stream's sequence; its slot is free then. False: there is no room for it."""
@@ -120,6 +153,16 @@ class Suspension:
         self._held = [one for one in self._held if one.stream is not stream]
         self._resumed_at.pop(stream.task.task_id, None)
 
+    def _may_yield(self, stream: Stream) -> bool:
+        """It is not at its end, and has got on in its place."""
+        if stream.is_done or stream.transcript.reason is not None:
+            return False
+        return len(stream.slot.tokens) - self._began_at(stream) >= LEAST_TOKENS
+
     def _began_at(self, stream: Stream) -> float:
         """How many tokens its slot held when it got it."""
         return self._resumed_at.get(stream.task.task_id, stream.cached_tokens)
+
+
+def _started_at(stream: Stream) -> float:
+    return stream.started_at

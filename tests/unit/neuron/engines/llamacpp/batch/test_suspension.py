@@ -1,4 +1,4 @@
-"""Batch streams that lose their place and get it back, over a model that sees its whole context."""
+"""Streams that lose their place and get it back, over a model that sees its whole context."""
 
 from __future__ import annotations
 
@@ -32,9 +32,10 @@ def submit(
     *,
     sampling: SamplingParams = GREEDY,
     tokens: int = 60,
+    principal: str = "",
 ) -> None:
     stop = StopParams(max_tokens=tokens, ignore_eos=True)
-    task = Task(task_id, "i", Prompt(), sampling, stop, work_class=kind)
+    task = Task(task_id, "i", Prompt(), sampling, stop, principal=principal, work_class=kind)
     model.submit(task, PROMPT if kind is BATCH else OTHER)
 
 
@@ -159,3 +160,89 @@ def test_what_would_be_too_large_to_keep_is_not_suspended(
 
     assert ended(events) == [1, 2]
     assert not any(isinstance(event, Failed) for event in events)
+
+
+@pytest.fixture
+def two_places(load: LoadModel, tmp_path: Path) -> LoadedModel:
+    return load(random_llama.build(tmp_path / "r.gguf"), max_sequences=2, max_context_tokens=1024)
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(suspension, "PATIENCE_SECONDS", 0.0)
+
+
+@pytest.mark.usefixtures("impatient")
+@pytest.mark.parametrize("kind", [URGENT, WorkClass.DEFAULT])
+def test_a_principal_with_all_places_gives_one_to_another(
+    two_places: LoadedModel, kind: WorkClass
+) -> None:
+    model = two_places
+    submit(model, 1, kind, principal="ann")
+    alone = made(run(model), 1)
+    for task_id in (1, 3, 4):
+        submit(model, task_id, kind, principal="ann")
+    events = step_until_made(model, 20)
+
+    submit(model, 2, kind, tokens=5, principal="bob")
+    events += run(model)
+
+    assert ended(events)[0] == 2
+    assert sorted(ended(events)) == [1, 2, 3, 4]
+    assert made(events, 1) == made(events, 3) == alone
+
+
+@pytest.mark.usefixtures("impatient")
+def test_one_place_for_each_of_two_principals_is_left_as_it_is(two_places: LoadedModel) -> None:
+    model = two_places
+    submit(model, 1, URGENT, principal="ann")
+    submit(model, 2, URGENT, principal="bob")
+    events = step_until_made(model, 20)
+
+    submit(model, 3, URGENT, principal="bob")
+    submit(model, 4, URGENT, principal="cid")
+    events += run(model)
+
+    assert set(ended(events)[:2]) == {1, 2}
+
+
+@pytest.mark.usefixtures("impatient")
+def test_a_higher_class_of_a_heavy_principal_yields_to_no_lower_one(
+    two_places: LoadedModel,
+) -> None:
+    model = two_places
+    submit(model, 1, URGENT, principal="ann")
+    submit(model, 3, URGENT, principal="ann")
+    events = step_until_made(model, 20)
+
+    submit(model, 2, WorkClass.DEFAULT, tokens=5, principal="bob")
+    events += run(model)
+
+    assert ended(events)[-1] == 2
+
+
+def test_others_are_waited_for_a_moment_before_a_stream_yields(two_places: LoadedModel) -> None:
+    model = two_places
+    submit(model, 1, URGENT, principal="ann")
+    submit(model, 3, URGENT, principal="ann")
+    events = step_until_made(model, 20)
+
+    submit(model, 2, URGENT, tokens=5, principal="bob")
+    events += model.step()
+
+    assert model.stats().queued == 1
+    assert not made(events, 2)
+
+
+@pytest.mark.usefixtures("impatient")
+def test_who_has_no_place_for_long_gets_the_only_one_of_another(
+    model: LoadedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(suspension, "LONG_SECONDS", 0.0)
+    submit(model, 1, URGENT, principal="ann")
+    events = step_until_made(model, 20)
+
+    submit(model, 2, URGENT, tokens=5, principal="bob")
+    events += run(model)
+
+    assert ended(events) == [2, 1]
