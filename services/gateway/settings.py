@@ -44,10 +44,11 @@ class GatewaySettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         http1_codec: `fast` is ours on httptools, `stock` is Hypercorn's own.
         transport: `session` batches all generations of a neuron on one stream, `generate` makes
             one call each, for neurons that know nothing else.
-        max_body_bytes: largest request body.
+        max_body_bytes: largest request body, the stored conversation that it goes on from included.
         max_body_items: most entries of lists and fields of objects in a body, at any depth.
         bodies_bytes: most bytes of the bodies and WebSocket messages of all clients together, from
-            their first byte until their requests are answered; requests beyond it get 429.
+            their first byte until their requests are answered, with the stored conversations that
+            they go on from; requests beyond it get 429.
         body_seconds: how long a body may take, besides what its size takes at the least rate.
         body_bytes_per_second: the least rate; a body or a WebSocket message that comes more slowly
             is ended with 408.

@@ -53,6 +53,8 @@ def build_app(
             responses,
             socket_idle_seconds=services.settings.socket_idle_seconds,
             faults=services.faults,
+            budget=services.bodies,
+            most_items=services.settings.max_body_items,
         ),
         *openai_completions(mount),
         *openai_embeddings(mount),

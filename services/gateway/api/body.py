@@ -1,36 +1,66 @@
-"""Reads the body of a request, within a budget that all bodies share, and at a least rate."""
+"""Reads the body of a request, within a budget that all bodies share, and at a least rate.
+
+What a request has read besides, a stored conversation, counts as part of it.
+"""
 
 from __future__ import annotations
 
+import threading
 import time
 from typing import Final
 
 from starlette.types import Receive
+from typing_extensions import override
 
 from services.backplane.errors import FleetError, Reason
+from services.gateway.dialects.common.item_count import count_items
+from services.gateway.dialects.dialect import Allowance, TooMuchHereError
 from services.gateway.http1.budget import BodyBudget, OverBudgetError, Pace
 
 _BOM: Final = b"\xef\xbb\xbf"
 _RETRY_SECONDS: Final = 5.0
+# What may be read beside a body without a thread: a hop to one costs as much.
+_HERE_BYTES: Final = 128 << 10
+# What is stored of an item has more fields than what was sent.
+_STORED_FIELDS: Final = 4
+_STORED_FIELD: Final = "previous_response_id"
 
 
 class ClientGoneError(Exception):
     """The client has left before its whole request was read."""
 
 
-class IncomingBody:
+class IncomingBody(Allowance):
     """One body, from its first byte until its request is over.
 
     Args:
-        max_bytes: of this body.
+        max_bytes: of this body and of what is read besides.
+        most_items: of what is read besides.
         budget: what all bodies together may have.
         pace: how slowly it may come.
     """
 
-    __slots__ = ("_began_at", "_budget", "_max_bytes", "_pace", "_size")
+    __slots__ = (
+        "_began_at",
+        "_budget",
+        "_is_over",
+        "_items",
+        "_max_bytes",
+        "_most_items",
+        "_pace",
+        "_read_here",
+        "_size",
+        "_thread",
+    )
 
-    def __init__(self, *, max_bytes: int, budget: BodyBudget, pace: Pace) -> None:
+    def __init__(
+        self, *, max_bytes: int, most_items: int = 0, budget: BodyBudget, pace: Pace
+    ) -> None:
         self._max_bytes = max_bytes
+        self._most_items = most_items
+        self._items = self._read_here = 0
+        self._thread = threading.get_ident()
+        self._is_over = False
         self._budget = budget
         self._pace = pace
         self._size = 0
@@ -61,9 +91,38 @@ class IncomingBody:
         return now - self._began_at > self._pace.seconds(self._size)
 
     def release(self) -> None:
-        """Gives its bytes back to the budget."""
-        self._budget.give_back(self._size)
-        self._size = 0
+        """Gives its bytes back to the budget; no more are taken."""
+        with self._budget.lock:
+            self._is_over = True
+            self._budget.give_back(self._size)
+            self._size = 0
+
+    @override
+    def take(self, size: int) -> None:
+        if threading.get_ident() == self._thread:
+            self._read_here += size
+            if self._read_here > _HERE_BYTES:
+                raise TooMuchHereError
+        if self._size + size > self._max_bytes:
+            raise FleetError(
+                Reason.BODY_TOO_LARGE,
+                f"{_STORED_FIELD}: With the responses that it goes on from, the request is larger"
+                f" than {self._max_bytes} bytes (gateway.max_body_bytes).",
+                field=_STORED_FIELD,
+            )
+        self._take(size)
+
+    @override
+    def take_items(self, text: bytes) -> None:
+        most = self._most_items * _STORED_FIELDS
+        self._items += 1 + count_items(text, most)
+        if self._items > most:
+            raise FleetError(
+                Reason.BODY_TOO_LARGE,
+                f"{_STORED_FIELD}: The responses that it goes on from have more than"
+                f" {most} items, which is the most that gateway.max_body_items allows.",
+                field=_STORED_FIELD,
+            )
 
     def _take(self, size: int) -> None:
         if self._size + size > self._max_bytes:
@@ -71,13 +130,21 @@ class IncomingBody:
                 Reason.BODY_TOO_LARGE,
                 f"The body is larger than {self._max_bytes} bytes (gateway.max_body_bytes).",
             )
-        try:
-            self._budget.take(size)
-        except OverBudgetError:
-            raise FleetError(
-                Reason.QUEUE_FULL,
-                "The bodies of other requests take all the memory that there is for them"
-                " (gateway.bodies_bytes).",
-                retry_after_seconds=_RETRY_SECONDS,
-            ) from None
-        self._size += size
+        with self._budget.lock:
+            if self._is_over:  # a thread still reads for it
+                raise FleetError(Reason.CANCELLED, "The client has gone.")
+            try:
+                self._budget.take(size)
+            except OverBudgetError:
+                raise no_room() from None
+            self._size += size
+
+
+def no_room() -> FleetError:
+    """QUEUE_FULL, for bytes that the budget of all bodies has not left."""
+    return FleetError(
+        Reason.QUEUE_FULL,
+        "The bodies of other requests take all the memory that there is for them"
+        " (gateway.bodies_bytes).",
+        retry_after_seconds=_RETRY_SECONDS,
+    )

@@ -74,9 +74,9 @@ class _Endpoint:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serves one request; never raises for anything that the client did."""
-        head = read_head(scope)
-        record = RequestRecord(self._name, head.request_id)
         incoming = self._services.incoming_body()
+        head = read_head(scope, incoming)
+        record = RequestRecord(self._name, head.request_id)
         request_scope = RequestScope(self._services.settings, record, incoming)
         self._services.metrics.requests_open.rise()
         self._services.ticker.watch(request_scope)

@@ -13,7 +13,7 @@ import msgspec
 from starlette.types import Scope
 
 from services.backplane.errors import FleetError, Reason
-from services.gateway.dialects.dialect import Head
+from services.gateway.dialects.dialect import Allowance, Head
 
 _LONGEST_ID: Final = 128
 # What curl sends when nobody tells it that the body is JSON, and what scripts send.
@@ -41,8 +41,8 @@ def lone_head(headers: Mapping[str, str]) -> Head:
     )
 
 
-def read_head(scope: Scope) -> Head:
-    """What a dialect may see of a request besides its body."""
+def read_head(scope: Scope, allowance: Allowance | None = None) -> Head:
+    """What a dialect may see of a request besides its body, and what it may read besides it."""
     headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
     query = scope["query_string"]
     return Head(
@@ -51,6 +51,7 @@ def read_head(scope: Scope) -> Head:
         query=dict(parse_qsl(query.decode("latin-1"), keep_blank_values=True)) if query else {},
         created_unix_seconds=int(time.time()),
         path=scope.get("path_params") or {},
+        allowance=allowance,
     )
 
 

@@ -67,7 +67,10 @@ class GatewayServices:
     def incoming_body(self) -> IncomingBody:
         """A body that is about to be read."""
         return IncomingBody(
-            max_bytes=self.settings.max_body_bytes, budget=self.bodies, pace=self.pace
+            max_bytes=self.settings.max_body_bytes,
+            most_items=self.settings.max_body_items,
+            budget=self.bodies,
+            pace=self.pace,
         )
 
 

@@ -16,6 +16,48 @@ from cortex.v1 import generation_pb2 as generation
 from services.backplane.errors import FleetError
 
 
+class HeldBytes(Protocol):
+    """Bytes of one thing that is kept."""
+
+    def give_back(self) -> None:
+        """Gives them back to the budget, once."""
+        ...
+
+
+class Budget(Protocol):
+    """The bytes that all clients' bodies may have together."""
+
+    def hold(self, size: int) -> HeldBytes | None:
+        """Takes bytes for one thing that is kept; None where there are not so many left."""
+        ...
+
+
+class TooMuchHereError(Exception):
+    """Decoding has to read more than may hold up other requests: it begins anew in a thread."""
+
+
+class Allowance(Protocol):
+    """What may be read for a request besides its own body, as stored conversations are."""
+
+    def take(self, size: int) -> None:
+        """Counts bytes before they are read.
+
+        Raises:
+            FleetError: BODY_TOO_LARGE: more than a body may have; QUEUE_FULL: more than is left for
+                all bodies; CANCELLED: the client has left.
+            TooMuchHereError: not in this thread.
+        """
+        ...
+
+    def take_items(self, text: bytes) -> None:
+        """Counts the items of JSON that is about to be decoded.
+
+        Raises:
+            FleetError: BODY_TOO_LARGE: more than a body may have.
+        """
+        ...
+
+
 @dataclasses.dataclass(frozen=True, slots=True)
 class Head:
     """What a dialect may read of a request besides its body.
@@ -28,6 +70,7 @@ class Head:
         path: the route's parameters (`/v1/models/{model:path}`).
         principal: name of the API key; empty for anonymous. Stored responses are found only by the
             principal that made them.
+        allowance: counts what else is read; None where nobody does.
     """
 
     request_id: str
@@ -36,6 +79,7 @@ class Head:
     created_unix_seconds: int
     path: Mapping[str, str] = dataclasses.field(default_factory=dict[str, str])
     principal: str = ""
+    allowance: Allowance | None = None
 
 
 @dataclasses.dataclass(slots=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import threading
 from collections import Counter
 from collections.abc import Generator
 from dataclasses import dataclass
@@ -13,16 +14,18 @@ class OverBudgetError(Exception):
 
 
 class BodyBudget:
-    """The bytes of all bodies and WebSocket messages that are held at one time.
+    """The bytes of all bodies and WebSocket messages that are held at one time. For any thread.
 
     Attributes:
         most_bytes: the most.
         held_bytes: how many there are.
+        lock: held while they change; who counts a part of them on its own takes it too.
     """
 
     def __init__(self, most_bytes: int) -> None:
         self.most_bytes = most_bytes
         self.held_bytes = 0
+        self.lock = threading.RLock()
 
     def take(self, size: int) -> None:
         """Takes bytes out of the budget.
@@ -30,14 +33,43 @@ class BodyBudget:
         Raises:
             OverBudgetError: there are not so many left; none are taken.
         """
-        held = self.held_bytes + size
-        if held > self.most_bytes:
-            raise OverBudgetError
-        self.held_bytes = held
+        with self.lock:
+            held = self.held_bytes + size
+            if held > self.most_bytes:
+                raise OverBudgetError
+            self.held_bytes = held
 
     def give_back(self, size: int) -> None:
         """Gives back what `take` has taken."""
-        self.held_bytes -= size
+        with self.lock:
+            self.held_bytes -= size
+
+    def hold(self, size: int) -> Held | None:
+        """Takes bytes for one thing that is kept; None where there are not so many left."""
+        try:
+            self.take(size)
+        except OverBudgetError:
+            return None
+        return Held(self, size)
+
+
+class Held:
+    """Bytes of one thing that is kept, taken out of the budget and given back once."""
+
+    __slots__ = ("_budget", "_size")
+
+    def __init__(self, budget: BodyBudget, size: int) -> None:
+        self._budget, self._size = budget, size
+
+    @property
+    def is_over(self) -> bool:
+        """True once they were given back."""
+        return self._size == 0
+
+    def give_back(self) -> None:
+        """Gives them back, unless that was done."""
+        size, self._size = self._size, 0
+        self._budget.give_back(size)
 
 
 class ConnectionCounts:

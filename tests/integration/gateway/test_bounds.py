@@ -10,6 +10,7 @@ import httpx
 import pytest
 from wsproto.events import CloseConnection, TextMessage
 
+from tests.doubles.scripted_neuron import Script, text
 from tests.integration.gateway.fleet import Fleet, chat_body
 from tests.integration.gateway.responses_socket import connected
 
@@ -116,6 +117,103 @@ async def test_a_socket_s_message_is_whole_again(bare: Fleet) -> None:
         await one.piece(said[500:], is_last=True)
 
         assert (await one.told())[-1]["type"] == "response.completed"
+    await until_held(bare, 0)
+
+
+async def test_turns_of_a_socket_that_wait_count_until_they_have_run(bare: Fleet) -> None:
+    await bare.start(bodies_bytes=500_000)
+    gate = asyncio.Event()
+    neuron = await bare.add_neuron("n1", Script([text("a"), text("b")], gate=gate), Script())
+    ask = {"type": "response.create", "model": "tiny", "input": "x" * 100_000}
+    large = json.dumps(chat_body(user="x" * 200_000))
+    async with connected(bare.gateway.address) as one:
+        await one.open("localhost")
+        await one.say(ask)
+        await neuron.until(lambda: neuron.active == 1)
+        for _ in range(3):
+            await one.say(ask)
+        async with asyncio.timeout(10):
+            while bare.gateway.services.bodies.held_bytes < 400_000:
+                await asyncio.sleep(0.01)
+        refused = await bare.client.post("/v1/chat/completions", content=large)
+        gate.set()
+        for _ in range(4):
+            assert (await one.told())[-1]["type"] == "response.completed"
+        await until_held(bare, 0)
+
+        assert refused.status_code == 429
+        assert (await bare.client.post("/v1/chat/completions", content=large)).status_code == 200
+
+
+async def test_turns_that_wait_are_given_back_where_their_client_leaves(bare: Fleet) -> None:
+    await bare.start()
+    gate = asyncio.Event()
+    neuron = await bare.add_neuron("n1", Script([text("a"), text("b")], gate=gate), Script())
+    ask = {"type": "response.create", "model": "tiny", "input": "x" * 100_000}
+    async with connected(bare.gateway.address) as one:
+        await one.open("localhost")
+        await one.say(ask)
+        await neuron.until(lambda: neuron.active == 1)
+        for _ in range(10):
+            await one.say(ask)
+        async with asyncio.timeout(10):
+            while bare.gateway.services.bodies.held_bytes < 1_000_000:
+                await asyncio.sleep(0.01)
+
+    await until_held(bare, 0)
+
+
+async def test_responses_that_a_socket_keeps_count_as_long_as_it_lives(bare: Fleet) -> None:
+    await bare.start()
+    await bare.add_neuron("n1")
+    async with connected(bare.gateway.address) as one:
+        await one.open("localhost")
+        for _ in range(2):
+            await one.turn(input="x" * 100_000, store=False)
+        assert bare.gateway.services.bodies.held_bytes > 200_000
+
+    await until_held(bare, 0)
+
+
+async def test_a_message_of_very_many_items_is_refused_before_it_is_decoded(bare: Fleet) -> None:
+    await bare.start(max_body_items=1000)
+    async with connected(bare.gateway.address) as one:
+        await one.open("localhost")
+        (refused,) = await one.turn(input=[{"role": "user", "content": "x"}] * 501)
+
+    assert refused["status"] == 413
+    assert "gateway.max_body_items" in refused["error"]["message"]
+    await until_held(bare, 0)
+
+
+async def test_a_stored_conversation_counts_as_a_part_of_the_request(bare: Fleet) -> None:
+    await bare.start(max_body_bytes=500_000, max_body_items=1000)
+    neuron = await bare.add_neuron("n1")
+
+    async def turn(**fields: Any) -> httpx.Response:
+        return await bare.client.post("/v1/responses", json={"model": "tiny", **fields})
+
+    first = (await turn(input="x" * 200_000)).json()
+    second = (await turn(input="x" * 200_000, previous_response_id=first["id"])).json()
+    third = await turn(input="x" * 200_000, previous_response_id=second["id"])
+    many = (await turn(input=[{"role": "user", "content": "x"}] * 300)).json()
+    more = await turn(
+        input=[{"role": "user", "content": "x"}] * 300, previous_response_id=many["id"]
+    )
+    last = await turn(
+        input=[{"role": "user", "content": "x"}] * 300, previous_response_id=more.json()["id"]
+    )
+    named = {"type": "item_reference", "id": first["output"][0]["id"]}
+    repeated = await turn(input=[named] * 400)
+
+    assert third.status_code == 413
+    assert third.json()["error"]["param"] == "previous_response_id"
+    assert "gateway.max_body_bytes" in third.json()["error"]["message"]
+    assert [one.status_code for one in (more, last, repeated)] == [200] * 3
+    even_more = await turn(input="x", previous_response_id=last.json()["id"])
+    assert even_more.status_code == 413
+    assert "gateway.max_body_items" in even_more.json()["error"]["message"]
+    assert len(neuron.requests) == 6
     await until_held(bare, 0)
 
 

@@ -80,7 +80,8 @@ def decode(body: bytes, head: Head, history: History, response_id: str) -> Decod
     wire: ResponsesRequest = READER.read(body)
     _refuse_what_nobody_does(wire)
     tools = toolbox_of(wire.tools, wire.tool_choice)
-    items = history.resolve(listed_items(wire.input, response_id), owner=head.principal)
+    named = listed_items(wire.input, response_id)
+    items = history.resolve(named, owner=head.principal, allowance=head.allowance)
     detail = ResponseDetail(wire, tools, response_id, items, head.principal)
     request = generation.GenerateRequest(
         request_id=head.request_id,
@@ -116,7 +117,8 @@ def chat_of(wire: PromptFields, history: History, head: Head) -> conversation.Ch
         FleetError: as `decode`.
     """
     tools = toolbox_of(wire.tools, wire.tool_choice)
-    items = history.resolve(listed_items(wire.input, "resp_"), owner=head.principal)
+    named = listed_items(wire.input, "resp_")
+    items = history.resolve(named, owner=head.principal, allowance=head.allowance)
     return _chat(wire, tools, items, history, head)
 
 
@@ -141,7 +143,9 @@ def _chat(
     builder = TurnBuilder()
     _instruct(builder, wire.instructions)
     if wire.previous_response_id is not None:
-        earlier = history.before(wire.previous_response_id, owner=head.principal)
+        earlier = history.before(
+            wire.previous_response_id, owner=head.principal, allowance=head.allowance
+        )
         builder.add(earlier, "previous_response_id")
     builder.add(items, "input")
     if wire.previous_response_id is not None and builder.orphan is not None:

@@ -13,7 +13,14 @@ from services.backplane.errors import FleetError
 from services.backplane.process.faults import Faults
 from services.gateway.dialects.common import openai_body
 from services.gateway.dialects.common.json_body import unsupported
-from services.gateway.dialects.dialect import Collected, DecodedRequest, Dialect, Head, Projector
+from services.gateway.dialects.dialect import (
+    Budget,
+    Collected,
+    DecodedRequest,
+    Dialect,
+    Head,
+    Projector,
+)
 from services.gateway.dialects.mount import Mount
 from services.gateway.dialects.openai_responses import decode, encode, stored
 from services.gateway.dialects.openai_responses.background import BackgroundRuns
@@ -72,7 +79,13 @@ class OpenAIResponses(Dialect):
 
 
 def routes(
-    mount: Mount, store: ResponsesStore, *, socket_idle_seconds: float, faults: Faults
+    mount: Mount,
+    store: ResponsesStore,
+    *,
+    socket_idle_seconds: float,
+    faults: Faults,
+    budget: Budget,
+    most_items: int,
 ) -> list[Route | WebSocketRoute]:
     """Routes to make, stream, look up, delete, cancel, list and count."""
     runs = BackgroundRuns(store)
@@ -83,6 +96,8 @@ def routes(
         lambda kept: mount.generation(OpenAIResponses(kept)),
         idle_seconds=socket_idle_seconds,
         faults=faults,
+        budget=budget,
+        most_items=most_items,
     )
     one = "/v1/responses/{response_id}"
     return [

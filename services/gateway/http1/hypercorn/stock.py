@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from typing import Any, Final
 
 import h11
@@ -12,7 +13,7 @@ from hypercorn.protocol.ws_stream import FrameTooLargeError, WebsocketBuffer, WS
 from typing_extensions import override
 from wsproto.events import CloseConnection, Message, TextMessage
 
-from services.gateway.http1.budget import OverBudgetError, Shares
+from services.gateway.http1.budget import Held, OverBudgetError, Shares
 
 _READ: Final = (b"connection", b"sec-websocket-extensions", b"sec-websocket-protocol")
 _BAD_REQUEST: Final = 400
@@ -33,8 +34,14 @@ class StockH11(H11Protocol):
             await super()._check_protocol(event)
 
 
+# Of a message: what it holds of the budget, for whoever takes it to give back.
+HELD: Final = "cortex.held"
+
+
 class MessageBuffer(WebsocketBuffer):
     """The pieces of one WebSocket message, counted in the budget of all bodies.
+
+    A whole one goes on counting until the app gives its bytes back, or the connection ends.
 
     Args:
         max_length: characters or bytes of one message.
@@ -46,10 +53,11 @@ class MessageBuffer(WebsocketBuffer):
         self._shares = shares
         self._pieces: list[str | bytes] = []
         self._is_text = False
+        self._whole: list[Held] = []
 
     @override
     def extend(self, event: Message[Any]) -> None:
-        size = len(event.data)
+        size = _memory(event.data)
         is_too_large = self.length + size > self.max_length
         try:
             self._shares.bodies.take(0 if is_too_large else size)
@@ -71,11 +79,26 @@ class MessageBuffer(WebsocketBuffer):
     @override
     def to_message(self) -> dict[str, Any]:
         whole: Any = ("" if self._is_text else b"").join(self._pieces)  # type: ignore[arg-type]
+        held, self.length = Held(self._shares.bodies, self.length), 0
+        self._whole = [each for each in self._whole if not each.is_over] + [held]
         return {
             "type": "websocket.receive",
+            HELD: held,
             "bytes": None if self._is_text else whole,
             "text": whole if self._is_text else None,
         }
+
+    def close(self) -> None:
+        """Gives back what pieces and whole messages hold: nobody takes them any more."""
+        self.clear()
+        for each in self._whole:
+            each.give_back()
+        self._whole.clear()
+
+
+def _memory(data: str | bytes) -> int:
+    """The bytes that a piece takes here; text takes up to four for each character."""
+    return sys.getsizeof(data) if isinstance(data, str) and not data.isascii() else len(data)
 
 
 class SharingWSStream(WSStream):
@@ -87,8 +110,10 @@ class SharingWSStream(WSStream):
         self._shares = shares
         self._began_at = 0.0
         self._timer: asyncio.TimerHandle | None = None
+        self._messages: MessageBuffer | None = None
         if shares is not None:
-            self.buffer = MessageBuffer(config.websocket_max_message_size, shares)
+            self._messages = MessageBuffer(config.websocket_max_message_size, shares)
+            self.buffer = self._messages
 
     @override
     async def handle(self, event: Event) -> None:
@@ -142,7 +167,8 @@ class SharingWSStream(WSStream):
 
     def _stop(self) -> None:
         self._rest()
-        self.buffer.clear()
+        if self._messages is not None:
+            self._messages.close()
 
 
 def _is_ascii(handshake: Request) -> bool:

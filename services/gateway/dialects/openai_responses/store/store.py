@@ -19,7 +19,11 @@ from typing_extensions import override
 
 from services.backplane.settings import SettingsError
 from services.gateway.dialects.openai_responses.store.owner import ProcessOwner
-from services.gateway.dialects.openai_responses.store.responses import Responses, StoredResponse
+from services.gateway.dialects.openai_responses.store.responses import (
+    Link,
+    Responses,
+    StoredResponse,
+)
 
 _SCHEMA: Final = """
 CREATE TABLE IF NOT EXISTS responses (
@@ -132,6 +136,15 @@ class ResponsesStore(Responses):
             (response_id, owner),
         ).fetchone()
         return StoredResponse(*row) if row else None
+
+    @override
+    def link(self, response_id: str, *, owner: str) -> Link | None:
+        """What a response of this owner went on from, and its size; None if there is none."""
+        row = self._connection.execute(
+            "SELECT previous_id, bytes FROM responses WHERE response_id = ? AND owner = ?",
+            (response_id, owner),
+        ).fetchone()
+        return Link(*row) if row else None
 
     def delete(self, response_id: str, *, owner: str) -> bool:
         """Deletes a response; False if this owner has none with that id."""

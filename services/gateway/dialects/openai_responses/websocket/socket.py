@@ -10,15 +10,18 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
+import functools
 import time
-from collections.abc import Callable, Mapping
-from typing import Any, Final
+from collections.abc import Callable
+from typing import Final
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from services.backplane.process.faults import Faults
 from services.backplane.timeouts import timeout
 from services.gateway.dialects.common.openai_body import error_object
+from services.gateway.dialects.dialect import Budget, HeldBytes
 from services.gateway.dialects.openai_responses.store.responses import (
     ConnectionResponses,
     Responses,
@@ -31,6 +34,9 @@ from services.gateway.dialects.openai_responses.websocket.turn import (
     tell_error,
 )
 
+# Of a message, as the server that takes it has it: what it holds of the budget of all bodies.
+HELD: Final = "cortex.held"
+_AT_ONCE_BYTES: Final = 128 << 10
 # Turns that a client may ask for while one of the same lane runs.
 _WAITING: Final = 16
 # Lanes of one connection on which turns run at once.
@@ -53,6 +59,9 @@ class ResponsesSocket:
         make: the HTTP endpoint of one connection, over what that connection keeps.
         idle_seconds: a connection is closed on which nothing has run or come for this long.
         faults: notes what nobody foresaw in a turn, which ends that turn alone.
+        budget: what all bodies may have together; turns that wait and responses that are kept for
+            their connection are part of it.
+        most_items: of one message, `gateway.max_body_items`.
     """
 
     def __init__(
@@ -62,7 +71,11 @@ class ResponsesSocket:
         *,
         idle_seconds: float,
         faults: Faults,
+        budget: Budget,
+        most_items: int,
     ) -> None:
+        self._budget = budget
+        self._most_items = most_items
         self._store = store
         self._make = make
         self._idle_seconds = idle_seconds
@@ -72,8 +85,10 @@ class ResponsesSocket:
         """Serves one connection until the client leaves."""
         await receive()
         await send({"type": "websocket.accept"})
-        kept = ConnectionResponses(self._store)
-        connection = _Connection(self._make(kept), kept, scope, send, self._faults)
+        kept = ConnectionResponses(self._store, self._budget)
+        connection = _Connection(
+            self._make(kept), kept, scope, send, faults=self._faults, most_items=self._most_items
+        )
         try:
             while (message := await self._next(connection, receive)) is not None:
                 if message["type"] != "websocket.receive":
@@ -83,6 +98,7 @@ class ResponsesSocket:
             await send({"type": "websocket.close", "code": _GOING_AWAY, "reason": told})
         finally:
             await connection.close()
+            kept.close()
 
     async def _next(self, connection: _Connection, receive: Receive) -> Message | None:
         """The next message; None once the connection has been idle for too long."""
@@ -104,8 +120,11 @@ class _Connection:
         kept: ConnectionResponses,
         scope: Scope,
         send: Send,
+        *,
         faults: Faults,
+        most_items: int,
     ) -> None:
+        self._most_items = most_items
         self._app = app
         self._kept = kept
         self._scope = http_scope(scope)
@@ -122,18 +141,32 @@ class _Connection:
 
     async def take(self, message: Message) -> None:
         """Queues a turn; does not return while the queue of its lane is full."""
-        text = message.get("text")
-        asked = read_message(text.encode() if text is not None else message.get("bytes") or b"")
+        asked = await self._read(message)
         lane = self._lanes.get(asked.stream_id)
         if lane is None:
             if len(self._lanes) >= _LANES:
-                await self._refuse(_TOO_MANY, asked.stream_id)
+                if asked.held is not None:
+                    asked.held.give_back()
+                await self._refuse(TurnRequest(refusal=_TOO_MANY), asked.stream_id)
                 return
             lane = self._lanes[asked.stream_id] = asyncio.Queue(_WAITING)
             task = asyncio.create_task(self._run(asked.stream_id, lane))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
         await lane.put(asked)
+
+    async def _read(self, message: Message) -> TurnRequest:
+        text = message.pop("text", None)
+        data: bytes = text.encode() if text is not None else message.pop("bytes", None) or b""
+        del text
+        held: HeldBytes | None = message.get(HELD)
+        # What is large takes long to decode, and others must not wait for it.
+        is_large = len(data) > _AT_ONCE_BYTES
+        read = functools.partial(read_message, data, self._most_items)
+        asked = await asyncio.to_thread(read) if is_large else read()
+        if held is not None and asked.refusal is not None:
+            held.give_back()
+        return dataclasses.replace(asked, held=held)
 
     async def close(self) -> None:
         """Ends what runs."""
@@ -152,7 +185,7 @@ class _Connection:
                     if asked.refusal is None:
                         await self._turn(asked)
                     else:
-                        await self._refuse(asked.refusal, stream_id)
+                        await self._refuse(asked, stream_id)
                 except Exception as error:  # noqa: BLE001 - those behind it must not end with it
                     await self._broke(asked, error)
         finally:
@@ -160,7 +193,7 @@ class _Connection:
             self._quiet_since = time.monotonic()
 
     async def _turn(self, asked: TurnRequest) -> None:
-        turn = Turn(asked.body, self._send, asked.stream_id)
+        turn = Turn(asked, self._send)
         await self._app(self._scope, turn.receive, turn.send)
         if turn.has_failed and asked.previous_id is not None:
             self._kept.evict(asked.previous_id)
@@ -175,5 +208,6 @@ class _Connection:
                 self._send, error_object(told), asked.stream_id, status=told.reason.row.http
             )
 
-    async def _refuse(self, refusal: Mapping[str, Any], stream_id: str | None) -> None:
-        await tell_error(self._send, refusal, stream_id, status=400)
+    async def _refuse(self, asked: TurnRequest, stream_id: str | None) -> None:
+        assert asked.refusal is not None
+        await tell_error(self._send, asked.refusal, stream_id, status=asked.status)

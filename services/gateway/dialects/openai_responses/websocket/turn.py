@@ -16,7 +16,9 @@ import msgspec
 from starlette.types import Message, Scope, Send
 
 from services.backplane.errors import FleetError, Reason
+from services.gateway.dialects.common.item_count import count_items
 from services.gateway.dialects.common.openai_body import error_object
+from services.gateway.dialects.dialect import HeldBytes
 
 # What may be the name of a lane.
 _LANE: Final = re.compile(r"[A-Za-z0-9_.-]{1,256}")
@@ -32,16 +34,30 @@ class TurnRequest:
         previous_id: the response that it goes on from.
         stream_id: the lane, which every event of the turn repeats.
         refusal: the `error` object of a message that asks for nothing that can be run.
+        status: HTTP's, of the refusal.
+        held: what its message holds of the budget of all bodies until the turn runs.
     """
 
     body: bytes = b""
     previous_id: str | None = None
     stream_id: str | None = None
     refusal: Mapping[str, Any] | None = None
+    status: int = 400
+    held: HeldBytes | None = None
 
 
-def read_message(message: bytes) -> TurnRequest:
-    """Reads one message; one that is no `response.create` is returned with its refusal."""
+def read_message(message: bytes, most_items: int) -> TurnRequest:
+    """Reads one message; one that is no `response.create` is returned with its refusal.
+
+    So is one that has more items than a body may have, before it is decoded.
+    """
+    if count_items(message, most_items) >= most_items:
+        told = (
+            f"The message has more than {most_items} items, which is the most that"
+            " gateway.max_body_items allows."
+        )
+        row = Reason.BODY_TOO_LARGE
+        return TurnRequest(refusal=error_object(FleetError(row, told)), status=row.row.http)
     try:
         return _asked(msgspec.json.decode(message, type=dict[str, Any]))
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
@@ -80,10 +96,11 @@ class Turn:
         has_failed: it was refused, or ended with `response.failed`.
     """
 
-    def __init__(self, body: bytes, send: Send, stream_id: str | None) -> None:
-        self._body: bytes | None = body
+    def __init__(self, asked: TurnRequest, send: Send) -> None:
+        self._body: bytes | None = asked.body
+        self._held = asked.held
         self._send = send
-        self._stream_id = stream_id
+        self._stream_id = asked.stream_id
         self._status = 0
         self._buffer = b""
         self.has_failed = False
@@ -93,6 +110,8 @@ class Turn:
         if self._body is None:
             await asyncio.Event().wait()
         body, self._body = self._body, None
+        if self._held is not None:  # who reads it counts it from now on
+            self._held.give_back()
         return {"type": "http.request", "body": body, "more_body": False}
 
     async def send(self, message: Message) -> None:

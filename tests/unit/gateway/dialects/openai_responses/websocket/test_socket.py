@@ -11,6 +11,7 @@ from prometheus_client import CollectorRegistry
 from services.backplane.process.faults import Faults
 from services.gateway.dialects.openai_responses.store.store import ResponsesStore
 from services.gateway.dialects.openai_responses.websocket.socket import ResponsesSocket
+from services.gateway.http1.budget import BodyBudget
 
 
 async def test_a_turn_that_breaks_ends_alone_and_says_so():
@@ -37,7 +38,14 @@ async def test_a_turn_that_breaks_ends_alone_and_says_so():
     store = ResponsesStore(None)
     metrics = CollectorRegistry()
     faults = Faults(metrics, "gateway")
-    socket = ResponsesSocket(store, lambda _: app, idle_seconds=60, faults=faults)
+    socket = ResponsesSocket(
+        store,
+        lambda _: app,
+        idle_seconds=60,
+        faults=faults,
+        budget=BodyBudget(1 << 20),
+        most_items=100,
+    )
     messages.put_nowait({"type": "websocket.connect"})
     for _ in range(2):
         text = json.dumps({"type": "response.create", "input": "Hi"})
