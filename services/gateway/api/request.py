@@ -36,6 +36,7 @@ class RequestScope(Watched):
     """
 
     __slots__ = (
+        "_longest",
         "_settings",
         "_task",
         "body",
@@ -56,6 +57,7 @@ class RequestScope(Watched):
         self.record = record
         self.requests: Sequence[generation.GenerateRequest] = ()
         self.stream: ResponseStream | None = None
+        self._longest: int | None = None
         self.is_unread = True
         self.is_over = False
         self.ended_by: FleetError | None = None
@@ -121,5 +123,6 @@ class RequestScope(Watched):
         since = [one for sink in stream.sinks if (one := sink.unanswered_since) is not None]
         if not since or now - min(since) > _COUNTING_SECONDS:
             return False
-        longest = max(request.ByteSize() for request in self.requests)
-        return longest + _TEMPLATE_BYTES > target.max_context_tokens
+        if self._longest is None:  # which costs as much as writing it
+            self._longest = max(request.ByteSize() for request in self.requests)
+        return self._longest + _TEMPLATE_BYTES > target.max_context_tokens

@@ -50,8 +50,19 @@ def to_tools(chat: conversation.Chat) -> list[dict[str, Any]] | None:
     return [_tool(index, tool) for index, tool in enumerate(chat.tools)]
 
 
+def has_images(chat: conversation.Chat) -> bool:
+    """True if a turn has a picture, or a tool has answered with one."""
+    return any(
+        part.HasField("image") or any(each.HasField("image") for each in part.tool_result.parts)
+        for turn in chat.messages
+        for part in turn.parts
+    )
+
+
 def image_data(chat: conversation.Chat) -> tuple[bytes, ...]:
     """The pictures of a chat, in order."""
+    if not has_images(chat):
+        return ()
     parts: list[conversation.Part] = []
     for turn in _parts_of_turns(chat):
         for part in turn:

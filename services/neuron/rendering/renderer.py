@@ -20,10 +20,11 @@ import msgspec
 from cortex.v1 import conversation_pb2 as conversation
 from services.backplane.errors import FleetError, Reason
 from services.backplane.process.faults import Faults
-from services.neuron.chat.messages import image_data
+from services.neuron.chat.messages import has_images
 from services.neuron.chat.template import Rendered
 from services.neuron.engine_api.frames import pack
 from services.neuron.engine_api.task import Constraint, ConstraintKind
+from services.neuron.rendering.aside import LARGE_BYTES, aside
 from services.neuron.rendering.frames import (
     Check,
     Prepare,
@@ -35,7 +36,6 @@ from services.neuron.rendering.lane import PING, Blame, Lane
 from services.neuron.settings import TemplateLimits
 
 T = TypeVar("T")
-_LARGE_BYTES: Final = 64 << 10
 _MOST_CHECKED: Final = 256
 _TEMPLATE: Final = Blame("The model's chat template", Reason.TEMPLATE_FAILED)
 _CONSTRAINT: Final = Blame("The schema, pattern or grammar", Reason.BAD_CONSTRAINT, "constraint")
@@ -90,7 +90,12 @@ class Renderer:
             await self._short.ask(PING)
 
     async def render(
-        self, chat: conversation.Chat, variables: Mapping[str, Any], *, template: int = 0
+        self,
+        chat: conversation.Chat,
+        variables: Mapping[str, Any],
+        *,
+        template: int = 0,
+        size: int = 0,
     ) -> Rendered:
         """The prompt of a chat; see `ChatTemplate.render`.
 
@@ -98,13 +103,14 @@ class Renderer:
             chat: the conversation.
             variables: more for the template.
             template: which, by its place in `templates`.
+            size: of the chat in bytes, pictures and all.
 
         Raises:
             FleetError: as there; TEMPLATE_FAILED also where it exceeds its limits; QUEUE_FULL,
                 QUEUE_TIMEOUT; INSTANCE_GONE, the model was unloaded.
         """
-        chat_bytes = without_pictures(chat).SerializeToString()
-        lane = self._large if len(chat_bytes) > _LARGE_BYTES else self._short
+        chat_bytes = await aside(size, _shown, chat)
+        lane = self._large if len(chat_bytes) > LARGE_BYTES else self._short
         answer = await lane.ask(pack(Render(template, chat_bytes, dict(variables))))
         assert isinstance(answer, RenderedChat)
         return answer.rendered
@@ -207,10 +213,10 @@ class Renderers:
         await asyncio.gather(*(each.ended() for each in self._started))
 
 
-def without_pictures(chat: conversation.Chat) -> conversation.Chat:
-    """The chat with the data of its pictures left out; templates see only where they stand."""
-    if not image_data(chat):
-        return chat
+def _shown(chat: conversation.Chat) -> bytes:
+    """The chat without the data of its pictures; templates see only where they stand."""
+    if not has_images(chat):
+        return chat.SerializeToString()
     kept = conversation.Chat()
     kept.CopyFrom(chat)
     for message in kept.messages:
@@ -218,4 +224,4 @@ def without_pictures(chat: conversation.Chat) -> conversation.Chat:
             for each in (part, *part.tool_result.parts):
                 if each.HasField("image"):
                     each.image.data = b""
-    return kept
+    return kept.SerializeToString()

@@ -144,11 +144,15 @@ def _earliest(request: generation.GenerateRequest, deadline_seconds: float | Non
     """Seconds until the first of both deadlines.
 
     Raises:
-        FleetError: DEADLINE, it has passed already.
+        FleetError: DEADLINE, it has passed already; BAD_REQUEST, it is no time.
     """
     seconds = [] if deadline_seconds is None else [deadline_seconds]
     if request.HasField("deadline"):
-        seconds.append(protobuf_time.seconds(request.deadline) - time.time())
+        try:
+            seconds.append(protobuf_time.seconds(request.deadline) - time.time())
+        except ValueError as error:  # a protobuf's seconds may be any number
+            told = f"The deadline is no time: {error}"
+            raise FleetError(Reason.BAD_REQUEST, told, field="deadline") from None
     if not seconds:
         return None
     if min(seconds) <= 0:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import dataclasses
 import functools
 import secrets
@@ -12,18 +11,16 @@ from collections.abc import Mapping
 from cortex.v1 import conversation_pb2 as conversation
 from cortex.v1 import generation_pb2 as generation
 from services.backplane.errors import FleetError, Reason
-from services.neuron.chat.messages import image_data
+from services.neuron.chat.messages import has_images, image_data
 from services.neuron.chat.stream import ChatParser, PlainParser
 from services.neuron.chat.template import Rendered, raw_prompt
 from services.neuron.chat.tool_calls.forced import UNCHANGED, ForcedCall
 from services.neuron.engine_api.model import ModelInfo
 from services.neuron.engine_api.task import Constraint, Prompt
 from services.neuron.instances.instances import Instance
+from services.neuron.rendering.aside import aside
 from services.neuron.serving import convert
 from services.neuron.serving.loosening import loosen
-
-# What is this long takes milliseconds to look through; the other streams should not wait for it.
-_LARGE_BYTES = 64 << 10
 
 _ID_LETTERS = string.ascii_letters + string.digits
 
@@ -60,30 +57,18 @@ async def compose(instance: Instance, request: generation.GenerateRequest) -> Co
         raise FleetError(
             Reason.WRONG_MODALITY, f"{instance.model} makes vectors, not text.", field="model"
         )
-    rendered = None
+    rendered, size = None, request.ByteSize()
     if request.WhichOneof("prompt") == "chat":
-        rendered = await render(instance, request.chat, request.reasoning)
-    composed = await _composed_aside(instance, info, request, rendered)
+        rendered = await render(instance, request.chat, request.reasoning, size=size)
+    composed = await aside(size, _composed, instance, info, request, rendered)
     renderer = instance.renderer
     if renderer is not None and composed.call is not None:
         holds = functools.partial(renderer.holds, vocabulary_size=info.vocabulary_size)
         if loosened := await loosen(request.chat, composed.call, holds):
-            composed = await _composed_aside(instance, info, request, rendered, loosened)
+            composed = await aside(size, _composed, instance, info, request, rendered, loosened)
     if renderer is not None and composed.constraint is not None:
         await renderer.check(composed.constraint, info.vocabulary_size)
     return composed
-
-
-async def _composed_aside(
-    instance: Instance,
-    info: ModelInfo,
-    request: generation.GenerateRequest,
-    rendered: Rendered | None,
-    loosened: Mapping[str, frozenset[str]] = UNCHANGED,
-) -> Composed:
-    if request.ByteSize() > _LARGE_BYTES:
-        return await asyncio.to_thread(_composed, instance, info, request, rendered, loosened)
-    return _composed(instance, info, request, rendered, loosened)
 
 
 def _composed(
@@ -91,7 +76,7 @@ def _composed(
     info: ModelInfo,
     request: generation.GenerateRequest,
     rendered: Rendered | None,
-    loosened: Mapping[str, frozenset[str]],
+    loosened: Mapping[str, frozenset[str]] = UNCHANGED,
 ) -> Composed:
     constraint = convert.constraint(request.constraint)
     if rendered is not None:
@@ -122,9 +107,13 @@ def _composed(
 
 
 async def render(
-    instance: Instance, chat: conversation.Chat, reasoning: generation.Reasoning
+    instance: Instance,
+    chat: conversation.Chat,
+    reasoning: generation.Reasoning,
+    *,
+    size: int,
 ) -> Rendered:
-    """A chat as the instance's template writes it.
+    """A chat as the instance's template writes it; `size` is of the request in bytes.
 
     Raises:
         FleetError: TEMPLATE_FAILED, WRONG_MODALITY, BAD_REQUEST; what `Renderer.render` raises.
@@ -135,17 +124,25 @@ async def render(
             Reason.TEMPLATE_FAILED, f"{instance.model} has no chat template; it completes text."
         )
     info = instance.info
-    if image_data(chat) and not (info and info.supports_images):
+    images, tools = await aside(size, _kinds, chat)
+    if images and not (info and info.supports_images):
         raise FleetError(
             Reason.WRONG_MODALITY, f"{instance.model} does not see images.", field="messages"
         )
-    has_tools = chat.tools or any(
+    template = len(renderer.templates) - 1 if tools else 0
+    return await renderer.render(
+        chat, _reasoning_variables(reasoning), template=template, size=size
+    )
+
+
+def _kinds(chat: conversation.Chat) -> tuple[bool, bool]:
+    """Whether a chat has pictures, and whether it has tools, their calls or results."""
+    tools = chat.tools or any(
         part.HasField("tool_call") or part.HasField("tool_result")
         for turn in chat.messages
         for part in turn.parts
     )
-    template = len(renderer.templates) - 1 if has_tools else 0
-    return await renderer.render(chat, _reasoning_variables(reasoning), template=template)
+    return has_images(chat), bool(tools)
 
 
 def _new_call_id() -> str:

@@ -51,7 +51,8 @@ class Measures:
         match request.WhichOneof("prompt"):
             case "chat":
                 nothing = generation.Reasoning()
-                prompt = (await render(instance, request.chat, nothing)).prompt
+                size = request.ByteSize()
+                prompt = (await render(instance, request.chat, nothing, size=size)).prompt
             case "text":
                 prompt = raw_prompt(request.text, instance.control_tokens)
             case _:

@@ -169,6 +169,11 @@ async def test_an_answer_that_was_begun_elsewhere_goes_on(transport):
             "constraint",
         ),
         (
+            {"model": "bravo", "deadline": timestamp_pb2.Timestamp(seconds=2**62)},
+            Reason.BAD_REQUEST,
+            "deadline",
+        ),
+        (
             {"model": "bravo", "deadline": timestamp_pb2.Timestamp(seconds=1)},
             Reason.DEADLINE,
             None,

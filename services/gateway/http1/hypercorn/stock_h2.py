@@ -6,15 +6,18 @@ fault for all of them.
 
 from __future__ import annotations
 
+import asyncio
 from typing import Final
 
 from h2.errors import ErrorCodes
 from h2.events import DataReceived, Event, PriorityUpdated, RequestReceived, StreamReset
-from hypercorn.events import Closed, Updated
+from hypercorn.events import Closed, RawData, Updated
 from hypercorn.events import Event as SocketEvent
 from hypercorn.protocol.h2 import H2Protocol
 from typing_extensions import override
 
+# What is read without a pause.
+_PIECE_BYTES: Final = 4 << 10
 _WANTED: Final = (b":method", b":path")
 
 
@@ -40,6 +43,13 @@ class StockH2(H2Protocol):
 
     @override
     async def handle(self, event: SocketEvent) -> None:
+        if isinstance(event, RawData):
+            # thousands of frames may come at once, and their senders are not the only clients
+            for start in range(0, len(event.data), _PIECE_BYTES):
+                piece = event.data[start : start + _PIECE_BYTES]
+                await super().handle(RawData(data=piece))
+                await asyncio.sleep(0)
+            return
         await super().handle(event)
         if isinstance(event, Closed):
             # an answer would wait for its last piece to be sent, and the connection for the answer
