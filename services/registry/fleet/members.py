@@ -150,10 +150,16 @@ class Fleet:
     # -- news that arrives before the neuron's next report -------------------------------------
 
     def announce(self, name: str, incarnation_id: str, instance: Instance, now: float) -> None:
-        """Lists an instance that a load has just finished; reports may be a moment behind."""
+        """Lists an instance that a load has just finished; reports may be a moment behind.
+
+        One that has told what became of it since is ahead, and stands.
+        """
         old = self.members.get(name)
         if old is None or old.identity.incarnation_id != incarnation_id:
             return
+        for told in old.report.instances:
+            if told.instance_id == instance.instance_id and told.state is not InstanceState.LOADING:
+                return
         until = now + _ANNOUNCED_SECONDS
         self._announced.setdefault(name, {})[instance.instance_id] = (instance, until)
         others = tuple(i for i in old.report.instances if i.instance_id != instance.instance_id)

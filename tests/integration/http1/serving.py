@@ -16,7 +16,7 @@ from starlette.types import ASGIApp
 
 from services.gateway.server import HttpServer, ServerOptions, new_event_loop
 
-DEADLINE_SECONDS = 20
+DEADLINE_SECONDS = 60
 LOOPS: dict[str, Callable[[], asyncio.AbstractEventLoop]] = {
     "asyncio": asyncio.new_event_loop,
     "uvloop": new_event_loop,

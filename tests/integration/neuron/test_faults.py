@@ -196,8 +196,10 @@ async def test_a_worker_that_cannot_load_says_why_and_leaves_nothing(tmp_path, f
 
 @pytest.mark.parametrize("fault", ["glutton", "stalled", "dies at once"])
 async def test_a_worker_that_fails_again_and_again_is_quarantined(tmp_path, fault):
+    # on a busy machine any worker is silent for half a second
+    stall_seconds = 0.5 if fault == "stalled" else 20.0
     limits = WorkerLimits(
-        deaths=2, first_pause_seconds=0.05, stall_seconds=0.5, memory_bytes=1 << 40
+        deaths=2, first_pause_seconds=0.05, stall_seconds=stall_seconds, memory_bytes=1 << 40
     )
     async with running_neuron(tmp_path, worker_command=faulty(fault), workers=limits) as host:
         host.script("bravo")

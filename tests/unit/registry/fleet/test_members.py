@@ -142,6 +142,16 @@ def test_an_announced_instance_is_believed_until_a_report_lists_it():
     assert list(fleet.instances_of("m")) == []
 
 
+def test_a_report_that_is_ahead_of_a_loads_answer_stands():
+    fleet, epoch = attached()
+    recovering = dataclasses.replace(READY, state=InstanceState.RECOVERING)
+    fleet.report("one", epoch, NeuronReport(2, instances=(recovering,)), 1.0, None)
+
+    fleet.announce("one", "i1", READY, 1.0)
+
+    assert [i.state for _, i in fleet.instances_of("m")] == [InstanceState.RECOVERING]
+
+
 def test_a_late_report_does_not_bring_a_freed_instance_back():
     fleet, epoch = attached(READY)
     fleet.depart("one", "i1", "x")
