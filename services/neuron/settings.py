@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pathlib
 import socket
-from typing import Annotated, Final
+from typing import Annotated, Final, Literal
 
 import msgspec
 
@@ -61,9 +61,18 @@ class LlamaCppSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, 
         library: a shared library of llama.cpp, or a folder that holds one: an unpacked official
             build, or an unpacked wheel of `xllamacpp`; its backends lie beside it. Empty takes a
             build in `~/.local/share/cortex/llama.cpp`, else the wheel that is installed.
+        gpu_layers: most layers of a model on GPUs, the output counted as one; unset is as many as
+            fit, 0 none.
+        cpu_experts: of so many first layers of a mixture the experts stay with the CPU.
+        split: how a model is divided between several GPUs: whole `layers`, or every layer's `rows`.
+        flash_attention: unset is the library's own choice.
     """
 
     library: str = ""
+    gpu_layers: Whole | None = None
+    cpu_experts: Whole = 0
+    split: Literal["layers", "rows"] = "layers"
+    flash_attention: bool | None = None
 
 
 class KvStoreSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):

@@ -30,7 +30,7 @@ from services.backplane.security.roles import Role
 from services.backplane.settings import Document
 from services.neuron.access import METHODS
 from services.neuron.daemon import Daemon
-from services.neuron.devices.ggml import LIBRARY_VARIABLE
+from services.neuron.devices.ggml import LIBRARY_VARIABLE, ask
 from services.neuron.devices.inventory import Devices, importable_engines, machine_memory_bytes
 from services.neuron.engine_api.model import KvTier
 from services.neuron.instances.adopt import default_cache_tokens, settled
@@ -140,7 +140,10 @@ async def serving(
     """
     registry = new_registry("neuron")
     faults = Faults(registry, "neuron")
-    devices = await asyncio.to_thread(Devices, reserved_bytes=settings.reserved_memory_bytes)
+    ggml = await asyncio.to_thread(ask, settings.llamacpp.library)
+    devices = await asyncio.to_thread(
+        Devices, reserved_bytes=settings.reserved_memory_bytes, ggml=ggml
+    )
     engines, problems = importable_engines(has_gpu=devices.has_gpu)
     identity = neuron.NeuronIdentity(
         name=settings.own_name,
@@ -234,6 +237,8 @@ def _build(
         devices=lambda: board.devices,
         measure=measure,
         settled=lambda spec: settled(spec, settings),
+        gguf_gpus=devices.ggml_ids,
+        most_layers=settings.llamacpp.gpu_layers,
     )
     renderers = Renderers(
         settings.templates, constraint_seconds=settings.constraint_seconds, faults=faults
@@ -257,6 +262,7 @@ def _build(
         measure=measure,
         metrics=metrics,
         kv_tiers=kv_tiers,
+        ggml_ids=devices.ggml_ids,
     )
     unloader = Unloader(
         instances=instances,

@@ -84,6 +84,9 @@ class Driver:
             raise NVMLError("Not Found")
         return self.nvmlDeviceGetHandleByIndex(index)
 
+    def nvmlDeviceGetPciInfo(self, handle):
+        return types.SimpleNamespace(busId=f"00000000:{handle + 1:02X}:00.0")
+
     def nvmlDeviceGetUUID(self, handle: int) -> str:
         self._answer(handle)
         return f"GPU-{handle}"

@@ -6,6 +6,7 @@ GPU context. Everything here may block; the daemon calls it from a thread.
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import platform
 from collections.abc import Mapping, Sequence
@@ -15,6 +16,7 @@ import psutil
 from typing_extensions import override
 
 from cortex.v1 import model_pb2 as model
+from services.neuron.devices.ggml import GgmlListing, pci_id
 from services.neuron.devices.nvml_events import DeviceEvents
 from services.neuron.devices.watch import FaultReader
 from services.neuron.devices.xid_faults import DeviceFault
@@ -30,12 +32,14 @@ _ENGINES: Final = {
 class Devices(FaultReader):
     """The devices of this machine. NVML is opened once, where there is a driver."""
 
-    def __init__(self, *, reserved_bytes: int) -> None:
+    def __init__(self, *, reserved_bytes: int, ggml: GgmlListing | None = None) -> None:
         """Opens NVML.
 
         Args:
             reserved_bytes: of each device, what no placement may use.
+            ggml: the devices that llama.cpp sees.
         """
+        self._ggml = ggml or GgmlListing()
         self._reserved = reserved_bytes
         self.problems: list[str] = []
         self._nvml: Any = self._open_nvml()
@@ -43,10 +47,12 @@ class Devices(FaultReader):
         self._known: dict[int, str] = {}
         self._events = DeviceEvents(self._nvml) if self._nvml is not None else None
         self._spoilt: dict[str, str] = {}
+        self.problems += [self._ggml.problem] if self._ggml.problem else []
+        self.ggml_ids: Mapping[str, str] = self._matched()
 
     def read(self) -> list[model.Device]:
         """All devices, measured now."""
-        return [*self._gpus(), self._cpu()]
+        return [*self._gpus(), *self._other_gpus(), self._cpu()]
 
     @property
     def has_gpu(self) -> bool:
@@ -109,6 +115,33 @@ class Devices(FaultReader):
             self.problems.append(f"The GPU driver does not answer: {error}.")
             return None
         return pynvml
+
+    def _matched(self) -> dict[str, str]:
+        """Device id to llama.cpp's own, of GPUs that it sees: NVML's id where both see one."""
+        matched = {device.device_id: device.device_id for device in self._ggml.gpus}
+        nvml = self._nvml
+        for index in range(nvml.nvmlDeviceGetCount()) if matched and nvml is not None else ():
+            with contextlib.suppress(nvml.NVMLError):
+                handle = nvml.nvmlDeviceGetHandleByIndex(index)
+                address = pci_id(str(nvml.nvmlDeviceGetPciInfo(handle).busId))
+                if matched.pop(address or "", None):
+                    matched[nvml.nvmlDeviceGetUUID(handle)] = address or ""
+        return matched
+
+    def _other_gpus(self) -> list[model.Device]:
+        """GPUs that llama.cpp sees and NVML does not: what was free when it was asked."""
+        return [
+            model.Device(
+                device_id=device.device_id,
+                name=device.description,
+                kind=model.DEVICE_KIND_GPU,
+                memory_total_bytes=device.memory_total_bytes,
+                memory_free_bytes=device.memory_free_bytes,
+                memory_reserved_bytes=self._reserved,
+            )
+            for device in self._ggml.gpus
+            if device.device_id in self.ggml_ids
+        ]
 
     def _cpu(self) -> model.Device:
         memory = psutil.virtual_memory()
@@ -176,10 +209,17 @@ def within_budget(device: model.Device, budget_bytes: int, held_bytes: int) -> m
         budget_bytes: most that all models together may hold on it.
         held_bytes: what they hold now.
     """
-    capped = copied(device)
+    capped = unheld(device, held_bytes) if device.kind == model.DEVICE_KIND_GPU else copied(device)
     capped.memory_total_bytes = min(device.memory_total_bytes, budget_bytes)
-    capped.memory_free_bytes = min(device.memory_free_bytes, max(0, budget_bytes - held_bytes))
+    capped.memory_free_bytes = min(capped.memory_free_bytes, max(0, budget_bytes - held_bytes))
     return capped
+
+
+def unheld(device: model.Device, held_bytes: int) -> model.Device:
+    """A device that nobody measures, less what our models hold there."""
+    made = copied(device)
+    made.memory_free_bytes = max(0, device.memory_free_bytes - held_bytes)
+    return made
 
 
 def machine_memory_bytes() -> int:

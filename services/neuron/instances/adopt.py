@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from cortex.v1 import model_pb2 as model
 from services.backplane.errors import FleetError, Reason
 from services.neuron.chat.answer import ChatStyle
@@ -10,12 +12,13 @@ from services.neuron.chat.segments import ControlTokens
 from services.neuron.chat.thinking_budget import Closing, closing_prompt, closing_text
 from services.neuron.chat.tool_calls.formats import GENERIC, tool_format
 from services.neuron.engine_api.frames import Loaded
-from services.neuron.engine_api.model import LoadPlan, ModelInfo
+from services.neuron.engine_api.model import LoadPlan, ModelInfo, Offload
 from services.neuron.instances import fit
+from services.neuron.instances.division import Division
 from services.neuron.instances.instances import Instance
 from services.neuron.rendering.frames import TemplateSource
 from services.neuron.rendering.renderer import Renderers
-from services.neuron.settings import NeuronSettings
+from services.neuron.settings import LlamaCppSettings, NeuronSettings
 from services.neuron.supervisor.link import WorkerLink
 from services.neuron.weights.inspect import Weights
 
@@ -40,6 +43,22 @@ def settled(spec: model.LoadSpec, settings: NeuronSettings) -> model.LoadSpec:
 def default_cache_tokens(weights: Weights, settings: NeuronSettings) -> int:
     """Fewest tokens of cache that a load takes which asks for nothing."""
     return fit.cache_tokens(settled(model.LoadSpec(), settings), weights)
+
+
+def offload_of(
+    division: Division | None, ggml_ids: Mapping[str, str], settings: LlamaCppSettings
+) -> Offload:
+    """What llama.cpp is told of a division: its own ids of the GPUs, and the settings' wishes."""
+    if division is None or division.gpu_layers == 0:
+        return Offload()
+    gpus = [ggml_ids[name] for name in division.device_ids if name in ggml_ids]
+    return Offload(
+        device_ids=tuple(gpus),
+        gpu_layers=division.gpu_layers,
+        cpu_experts=settings.cpu_experts,
+        by_rows=settings.split == "rows",
+        flash_attention=settings.flash_attention,
+    )
 
 
 def plan_of(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 
 from cortex.v1 import model_pb2 as model
 from services.neuron.devices.inventory import copied
@@ -31,6 +31,8 @@ class Assignments:
         devices: Callable[[], Sequence[model.Device]],
         measure: Callable[[], Awaitable[None]],
         settled: Callable[[model.LoadSpec], model.LoadSpec],
+        gguf_gpus: Collection[str] = (),
+        most_layers: int | None = None,
     ) -> None:
         """Has promised nothing yet.
 
@@ -40,7 +42,11 @@ class Assignments:
             devices: as they were measured last.
             measure: measures them anew.
             settled: fills in the settings where a load leaves something open.
+            gguf_gpus: ids of devices that llama.cpp can put layers on.
+            most_layers: cap on a GGUF model's layers on GPUs; None is as many as fit.
         """
+        self._gguf_gpus = gguf_gpus
+        self._most_layers = most_layers
         self._engines = engines
         self._default_engine = default_engine
         self._devices = devices
@@ -78,6 +84,8 @@ class Assignments:
             engines=self._engines,
             devices=devices,
             default_engine=self._default_engine,
+            gguf_gpus=self._gguf_gpus,
+            most_layers=self._most_layers,
         )
         return placement, devices
 
@@ -93,10 +101,14 @@ class Assignments:
 
 
 def _take(promise: _Promise, devices: Sequence[model.Device]) -> None:
-    """Subtracts what a promise has still to take, shared among its devices by what is free."""
+    """Subtracts what a promise has still to take, by its division, else by what is free."""
     ours = [one for one in devices if one.device_id in promise.placement.key.device_ids]
     to_come = max(0, promise.placement.most_bytes - promise.done_bytes)
-    free = sum(device.memory_free_bytes for device in ours)
+    division = promise.placement.division
+    shares = {device.device_id: device.memory_free_bytes for device in ours}
+    if division is not None and division.shares:
+        shares = {name: division.shares.get(name, 0) for name in shares}
+    total = sum(shares.values())
     for device in ours:
-        share = to_come * device.memory_free_bytes // free if free else 0
+        share = to_come * shares[device.device_id] // total if total else 0
         device.memory_free_bytes -= min(share, device.memory_free_bytes)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Final
 
 from cortex.v1 import model_pb2 as model
 from services.backplane.errors import FleetError, Reason
 from services.neuron.devices.inventory import CPU
+from services.neuron.instances.division import Division, divide, held, room
 from services.neuron.supervisor.listener import WorkerKey
 from services.neuron.weights.inspect import Weights
 
@@ -19,11 +20,7 @@ _READS: Final = {
 }
 # Room for what an engine holds besides weights and cache.
 _OVERHEAD_BYTES: Final = 64 << 20
-# A process's context on a GPU, and what its kernels and its allocator take there.
-_GPU_OVERHEAD_BYTES: Final = 768 << 20
 _DEFAULT_CONTEXT: Final = 4096
-# Of what a group holds, so much is lost on each device: no layer is cut in two.
-_LARGEST_LAYER: Final = 1 / 32
 _LEAST_ADVICE_TOKENS: Final = 256
 # As many as llama.cpp's engine takes where nobody says and there is room.
 _MOST_OPEN_SEQUENCES: Final = 4
@@ -38,12 +35,14 @@ class FitResult:
         required_bytes: what the load takes, on all of its devices together.
         fits: as far as can be told before; the engine has the last word.
         most_bytes: what the engine may take: more sequences than needed, never more than is free.
+        division: of a GGUF model between GPUs and the host; None for other models.
     """
 
     key: WorkerKey
     required_bytes: int
     fits: bool
     most_bytes: int = 0
+    division: Division | None = None
 
 
 def place(
@@ -53,17 +52,21 @@ def place(
     engines: Sequence[str],
     devices: Sequence[model.Device],
     default_engine: str = "",
+    gguf_gpus: Collection[str] = (),
+    most_layers: int | None = None,
 ) -> FitResult:
     """The worker that a load goes to.
 
     1. Engine: the one that the spec names, else the settings' own, else the first that is here and
        reads the files' format.
     2. Devices that the spec names are taken as they are.
-    3. An engine that runs without a GPU gets the CPU.
-    4. Otherwise GPUs that are not quarantined: the one with the most room if the model fits there;
+    3. A GGUF model is divided between the GPUs that llama.cpp sees and the CPU, see `divide`;
+       named GPUs take it with or without the CPU, named CPU takes it alone.
+    4. An encoder goes to the CPU.
+    5. Otherwise GPUs that are not quarantined: the one with the most room if the model fits there;
        else the fewest, most room first, that hold it together; else all of them, so that the engine
        can say with numbers what is missing.
-    5. A group of several loses 1/32 of the load on each device, as no layer is cut in two.
+    6. A group of several loses 1/32 of the load on each device, as no layer is cut in two.
 
     Args:
         spec: what was asked for.
@@ -71,6 +74,8 @@ def place(
         engines: those that are here.
         devices: those that are here.
         default_engine: used where the spec names none; empty chooses by the files.
+        gguf_gpus: ids of devices that llama.cpp can put layers on.
+        most_layers: cap on a GGUF model's layers on GPUs; None is as many as fit.
 
     Raises:
         FleetError: NOT_SUPPORTED or BAD_REQUEST, no engine here reads the files, or a device that
@@ -78,11 +83,19 @@ def place(
     """
     engine = _engine(spec.engine or default_engine, weights.format, engines)
     needed = required_bytes(spec, weights)
-    chosen, fits = _devices(spec, engine, devices, needed)
+    division = None
+    if weights.format == "gguf":
+        division = _division(
+            spec, weights, devices, needed, gpus=gguf_gpus, most_layers=most_layers
+        )
+        chosen, fits = list(division.device_ids), division.fits
+    else:
+        chosen, fits = _devices(spec, engine, devices, needed)
     free = sum(room(device) for device in devices if device.device_id in chosen)
     open_ = _MOST_OPEN_SEQUENCES if weights.format == "gguf" else 1
     wanted = required_bytes(spec, weights, sequences=open_)
-    return FitResult(WorkerKey(engine, tuple(sorted(chosen))), needed, fits, min(wanted, free))
+    key = WorkerKey(engine, tuple(sorted(chosen)))
+    return FitResult(key, needed, fits, min(wanted, free), division)
 
 
 def required_bytes(spec: model.LoadSpec, weights: Weights, *, sequences: int = 1) -> int:
@@ -119,7 +132,8 @@ def verdict(placement: FitResult, spec: model.LoadSpec, device: model.Device) ->
         return "It was not asked for."
     if device.quarantine_reason:
         return f"It is out of use: {device.quarantine_reason}"
-    if (device.device_id == CPU) != (CPU in placement.key.device_ids):
+    takes_both = placement.division is not None and placement.division.gpu_layers != 0
+    if (device.device_id == CPU) != (CPU in placement.key.device_ids) and not takes_both:
         return f"The engine {placement.key.engine} does not load there."
     if placement.fits and device.device_id in placement.key.device_ids:
         return ""
@@ -137,14 +151,6 @@ def advice(spec: model.LoadSpec, weights: Weights, most_free: int) -> str:
         if tokens >= _LEAST_ADVICE_TOKENS:
             return f"It would fit with a context of {tokens // 256 * 256} tokens."
     return "It would fit after another model is unloaded." if rest <= 0 else ""
-
-
-def room(device: model.Device) -> int:
-    """Bytes that a load may take on a device."""
-    free = device.memory_free_bytes - device.memory_reserved_bytes
-    if device.kind == model.DEVICE_KIND_CUDA:
-        free -= _GPU_OVERHEAD_BYTES
-    return max(0, free)
 
 
 def _engine(wanted: str, weights_format: str, engines: Sequence[str]) -> str:
@@ -169,12 +175,7 @@ def _devices(
     spec: model.LoadSpec, engine: str, devices: Sequence[model.Device], needed: int
 ) -> tuple[list[str], bool]:
     """The devices' ids, and whether the load will fit there."""
-    known = {device.device_id: device for device in devices}
-    unknown = [name for name in spec.device_ids if name not in known]
-    if unknown:
-        raise FleetError(
-            Reason.BAD_REQUEST, f"There is no device {unknown[0]} here.", field="spec.device_ids"
-        )
+    known = _known(spec, devices)
     _, runs_without_gpu = _READS[engine]
     if spec.device_ids:
         named = list(dict.fromkeys(spec.device_ids))
@@ -196,6 +197,36 @@ def _devices(
     return [device.device_id for device in usable], False
 
 
+def _known(spec: model.LoadSpec, devices: Sequence[model.Device]) -> dict[str, model.Device]:
+    known = {device.device_id: device for device in devices}
+    unknown = [name for name in spec.device_ids if name not in known]
+    if unknown:
+        raise FleetError(
+            Reason.BAD_REQUEST, f"There is no device {unknown[0]} here.", field="spec.device_ids"
+        )
+    return known
+
+
+def _division(
+    spec: model.LoadSpec,
+    weights: Weights,
+    devices: Sequence[model.Device],
+    needed: int,
+    *,
+    gpus: Collection[str],
+    most_layers: int | None,
+) -> Division:
+    known = _known(spec, devices)
+    named = set(spec.device_ids)
+    is_embedder = spec.embedding or weights.is_embedder
+    usable = [
+        device
+        for name, device in known.items()
+        if name in gpus and (not named or name in named) and not is_embedder
+    ]
+    # a named GPU that llama.cpp does not see leaves the CPU
+    return divide(weights, needed, gpus=usable, host=known.get(CPU), most_layers=most_layers)
+
+
 def _holds(group: Sequence[model.Device], needed: int) -> bool:
-    lost = needed * _LARGEST_LAYER * len(group) if len(group) > 1 else 0
-    return sum(room(device) for device in group) - lost >= needed
+    return held(group) >= needed

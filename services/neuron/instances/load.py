@@ -11,7 +11,7 @@ import contextlib
 import dataclasses
 import time
 import uuid
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 
 import msgspec
 import structlog
@@ -21,7 +21,7 @@ from services.backplane.errors import FleetError, Reason
 from services.backplane.first_ended import first_ended
 from services.backplane.timeouts import timeout
 from services.neuron.engine_api.model import KvStorePlan, KvTier
-from services.neuron.instances.adopt import plan_of
+from services.neuron.instances.adopt import offload_of, plan_of
 from services.neuron.instances.assign import Assignments
 from services.neuron.instances.instances import (
     Instance,
@@ -66,6 +66,7 @@ class Loader:
         measure: Callable[[], Awaitable[None]],
         metrics: NeuronMetrics,
         kv_tiers: tuple[KvTier, ...],
+        ggml_ids: Mapping[str, str],
     ) -> None:
         self._kv_tiers = kv_tiers
         self._instances = instances
@@ -77,6 +78,7 @@ class Loader:
         self._worker_loads = worker_loads
         self._measure = measure
         self._metrics = metrics
+        self._ggml_ids = ggml_ids
         self._loads: dict[str, _Load] = {}
 
     async def load(
@@ -235,6 +237,7 @@ class Loader:
         instance.plan = msgspec.structs.replace(
             plan_of(instance, key.engine, weights, self._settings),
             memory_bytes=placement.most_bytes,
+            offload=offload_of(placement.division, self._ggml_ids, self._settings.llamacpp),
             draft_path=str(draft[0].path) if draft else None,
             adapter_paths=tuple(map(str, adapters)),
             kv_store=self._kv_store(instance.weights.fingerprint),

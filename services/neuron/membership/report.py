@@ -9,7 +9,7 @@ from typing import Final
 from cortex.v1 import model_pb2 as model
 from cortex.v1 import neuron_service_pb2 as neuron
 from services.backplane.protobuf_time import duration, timestamp
-from services.neuron.devices.inventory import copied, within_budget
+from services.neuron.devices.inventory import copied, unheld, within_budget
 from services.neuron.instances.instances import Instance, Instances, State
 from services.neuron.supervisor.listener import SlotView, WorkerKey
 from services.neuron.weights.inspect import capabilities
@@ -69,17 +69,20 @@ class StatusBoard:
         return judged
 
     def _budgeted(self) -> Sequence[model.Device]:
-        if self._budget is None:
-            return self._devices
         held: dict[str, int] = {}
         for instance in self._instances:
             memory = instance.info.memory_bytes if instance.info else {}
             for device_id, count in memory.items():
                 held[device_id] = held.get(device_id, 0) + count
-        return [
-            within_budget(device, self._budget, held.get(device.device_id, 0))
-            for device in self._devices
-        ]
+        made: list[model.Device] = []
+        for device in self._devices:
+            count = held.get(device.device_id, 0)
+            if self._budget is not None:
+                made.append(within_budget(device, self._budget, count))
+            else:
+                is_measured = device.kind != model.DEVICE_KIND_GPU
+                made.append(device if is_measured else unheld(device, count))
+        return made
 
     def note_address(self, address: str) -> None:
         """The neuron listens: the `host:port` that others are told."""

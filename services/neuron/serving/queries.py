@@ -14,6 +14,7 @@ from services.neuron.chat.template import raw_prompt, text_prompt
 from services.neuron.engine_api.task import Prompt
 from services.neuron.instances import fit
 from services.neuron.instances.assign import Assignments
+from services.neuron.instances.division import room
 from services.neuron.instances.instances import Instances
 from services.neuron.serving.prompt import render
 from services.neuron.sources.resolver import Sources
@@ -107,7 +108,7 @@ class Measures:
             neuron.DeviceVerdict(
                 device_id=device.device_id,
                 fits=not (reason := fit.verdict(placed, spec, device)),
-                free_bytes=fit.room(device),
+                free_bytes=room(device),
                 reason=reason,
             )
             for device in devices
@@ -118,6 +119,7 @@ class Measures:
             fits=placed.fits,
             required_bytes=placed.required_bytes,
             devices=verdicts,
+            plan="" if placed.division is None else placed.division.why,
             advice="" if placed.fits else fit.advice(spec, weights, together),
         )
 

@@ -106,7 +106,7 @@ def environment(
         settings: variables that hand the neuron's settings on.
     """
     made = {name: inherited[name] for name in _INHERITED if name in inherited} | dict(settings)
-    gpus = [device for device in device_ids if device.startswith(("GPU-", "MIG-"))]
+    gpus = [device for device in device_ids if device.lower().startswith(("gpu-", "mig-"))]
     return made | {
         "CUDA_VISIBLE_DEVICES": ",".join(gpus),
         "CUDA_DEVICE_ORDER": "PCI_BUS_ID",

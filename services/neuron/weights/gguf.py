@@ -40,6 +40,7 @@ class GgufHeader:
         architecture: `llama`, `qwen2`, …
         max_context_tokens: as trained; 0 where it does not say.
         cache_bytes_per_token: of keys and values in fp16; 0 where it cannot be told.
+        layers: blocks; 0 where it does not say.
         is_embedder: it pools; it does not generate.
         quantization: `Q4_K_M`; empty where it does not say.
         parameter_size: as it calls it, `135M`, `8x7B`; empty where it does not.
@@ -49,6 +50,7 @@ class GgufHeader:
     max_context_tokens: int
     cache_bytes_per_token: int
     is_embedder: bool
+    layers: int = 0
     quantization: str = ""
     parameter_size: str = ""
 
@@ -111,6 +113,7 @@ def _header(facts: dict[str, Any]) -> GgufHeader:
         architecture=architecture,
         max_context_tokens=fact("context_length"),
         cache_bytes_per_token=distrust.whole("its cache", cache, most=distrust.MOST_BYTES),
+        layers=fact("block_count"),
         is_embedder=f"{architecture}.pooling_type" in facts,
         quantization=labels.of_gguf(facts.get("general.file_type", -1)),
         parameter_size=distrust.word(facts.get("general.size_label")),

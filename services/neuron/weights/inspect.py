@@ -38,6 +38,7 @@ class Weights:
         architecture: empty where it cannot be told.
         max_context_tokens: as trained; 0 where it cannot be told.
         cache_bytes_per_token: of keys and values in fp16; 0 where it cannot be told.
+        layers: of a GGUF model; 0 where it cannot be told.
         is_embedder: it makes vectors instead of text.
         files: what the weights themselves lie in.
         quantization: `Q4_K_M`, `BF16`, `4bit`; empty where it cannot be told.
@@ -50,6 +51,7 @@ class Weights:
     architecture: str = ""
     max_context_tokens: int = 0
     cache_bytes_per_token: int = 0
+    layers: int = 0
     is_embedder: bool = False
     files: tuple[pathlib.Path, ...] = ()
     quantization: str = ""
@@ -215,6 +217,7 @@ def _gguf(path: pathlib.Path) -> Weights:
         architecture=header.architecture,
         max_context_tokens=header.max_context_tokens,
         cache_bytes_per_token=header.cache_bytes_per_token,
+        layers=header.layers,
         is_embedder=header.is_embedder,
         files=tuple(parts),
         quantization=header.quantization,

@@ -40,13 +40,13 @@ class DevicesEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         max: most devices; unset means as many as `count`. Fewer are preferred.
         memory: what it takes on each device until a load has taught better; 0 spreads the model's
             `memory` evenly.
-        kind: `cuda`, `cpu`, or empty for either.
+        kind: `cuda`, `gpu` (one that NVML does not know), `cpu`, or empty for any.
     """
 
     count: Count = 1
     max: Count | None = None
     memory: Bytes = 0
-    kind: Literal["", "cpu", "cuda"] = ""
+    kind: Literal["", "cpu", "cuda", "gpu"] = ""
 
 
 class ReplicasEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

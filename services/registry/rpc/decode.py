@@ -26,7 +26,11 @@ STATES: Final = {
     model_pb2.INSTANCE_STATE_RECOVERING: InstanceState.RECOVERING,
     model_pb2.INSTANCE_STATE_FAILED: InstanceState.FAILED,
 }
-_KINDS: Final = {model_pb2.DEVICE_KIND_CUDA: "cuda", model_pb2.DEVICE_KIND_CPU: "cpu"}
+_KINDS: Final = {
+    model_pb2.DEVICE_KIND_CUDA: "cuda",
+    model_pb2.DEVICE_KIND_GPU: "gpu",
+    model_pb2.DEVICE_KIND_CPU: "cpu",
+}
 CAPABILITIES: Final = {
     name: model_pb2.Capability.Value(f"CAPABILITY_{name.upper()}")
     for name in ("chat", "completion", "embedding", "tools", "reasoning", "vision")

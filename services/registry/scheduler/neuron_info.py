@@ -9,7 +9,7 @@ from typing import Final
 from services.registry.fleet.records import InstanceState
 
 # What a model may ask of its devices; empty is any.
-KINDS: Final = ("", "cuda", "cpu")
+KINDS: Final = ("", "cuda", "gpu", "cpu")
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -102,9 +102,11 @@ class NeuronInfo:
 
     def devices_of(self, kind: str) -> tuple[DeviceInfo, ...]:
         """The devices that a model of a kind may use. Two kinds never share one model."""
-        wanted = kind or "cuda"
-        devices = tuple(d for d in self.devices if d.kind == wanted)
-        return devices if devices or kind else self.devices
+        for wanted in (kind,) if kind else ("cuda", "gpu"):
+            devices = tuple(d for d in self.devices if d.kind == wanted)
+            if devices or kind:
+                return devices
+        return self.devices
 
 
 def _largest_first(figures: Iterable[int]) -> tuple[int, ...]:

@@ -4,7 +4,9 @@ import sys
 
 import pytest
 
-from services.neuron.devices.inventory import CPU, Devices
+from cortex.v1 import model_pb2 as model
+from services.neuron.devices.ggml import GgmlDevice, GgmlListing
+from services.neuron.devices.inventory import CPU, Devices, within_budget
 from services.neuron.devices.xid_faults import DeviceFault
 from tests.doubles.nvml import GIB, Driver, LibraryNotFoundError, NVMLError
 
@@ -137,3 +139,45 @@ def test_a_processs_memory_is_looked_for_on_its_devices(driver):
     assert not devices.is_held(["GPU-1"], 78)
     driver.lost.add(1)
     assert not devices.is_held(["GPU-1"], 77)
+
+
+def seen(device_id: str, kind: str = "gpu") -> GgmlDevice:
+    return GgmlDevice(device_id, "X0", "a card", "X", kind, 8 * GIB, 7 * GIB)
+
+
+@pytest.mark.usefixtures("driver")
+def test_a_gpu_that_llama_cpp_sees_too_is_one_device():
+    listing = GgmlListing(devices=(seen("pci-0000:02:00.0"), seen("cpu", "cpu")))
+
+    devices = Devices(reserved_bytes=0, ggml=listing)
+
+    assert [one.device_id for one in devices.read()] == ["GPU-0", "GPU-1", CPU]
+    assert devices.ggml_ids == {"GPU-1": "pci-0000:02:00.0"}
+
+
+@pytest.mark.usefixtures("driver")
+def test_a_gpu_that_llama_cpp_alone_sees_is_a_device_too():
+    devices = Devices(reserved_bytes=GIB, ggml=GgmlListing(devices=(seen("vulkan0"),)))
+
+    *_, other, cpu = devices.read()
+
+    assert (other.device_id, other.kind) == ("vulkan0", model.DEVICE_KIND_GPU)
+    assert (other.memory_total_bytes, other.memory_free_bytes) == (8 * GIB, 7 * GIB)
+    assert devices.ggml_ids == {"vulkan0": "vulkan0"}
+    assert cpu.device_id == CPU
+
+
+def test_a_device_that_nobody_measures_has_less_by_what_our_models_hold():
+    other = model.Device(
+        device_id="v", kind=model.DEVICE_KIND_GPU, memory_total_bytes=8, memory_free_bytes=7
+    )
+
+    assert within_budget(other, 6, 2).memory_free_bytes == 4
+    assert within_budget(other, 8, 2).memory_free_bytes == 5
+
+
+@pytest.mark.usefixtures("driver")
+def test_a_library_that_cannot_be_asked_is_a_problem_that_is_told():
+    devices = Devices(reserved_bytes=0, ggml=GgmlListing(problem="It is broken."))
+
+    assert devices.problems == ["It is broken."]

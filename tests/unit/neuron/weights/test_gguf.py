@@ -26,6 +26,7 @@ def test_a_real_file_tells_its_facts(model):
         max_context_tokens=777,
         cache_bytes_per_token=cache,
         is_embedder=False,
+        layers=1,
         quantization="F16",
     )
 
