@@ -84,6 +84,7 @@ class ScriptedNeuron(neuron_grpc.NeuronServiceServicer):
         self.scripts: list[Script] = [Script()]
         self.requests: list[generation.GenerateRequest] = []
         self.counted: list[neuron.CountTokensRequest] = []
+        self.embedded: list[neuron.EmbedRequest] = []
         self.unary_refusals: list[FleetError] = []
         self.cancelled: list[str] = []
         self.sessions = 0
@@ -233,6 +234,7 @@ class ScriptedNeuron(neuron_grpc.NeuronServiceServicer):
         return neuron.CountTokensResponse(tokens=11, max_context_tokens=2048)
 
     async def Embed(self, request, context):
+        self.embedded.append(request)
         if self.unary_refusals:
             raise self.unary_refusals.pop(0)
         vectors = [neuron.Embedding(values=[0.5, 0.25]) for _ in request.inputs]

@@ -88,11 +88,13 @@ class RequestQueries(FleetQueries):
     @override
     async def count_tokens(self, request: neuron.CountTokensRequest) -> neuron.CountTokensResponse:
         self.record.name = request.model
+        request.principal = self.record.principal
         return await self.services.dispatch.count_tokens(request, self.record.served_by)
 
     @override
     async def embed(self, request: neuron.EmbedRequest) -> neuron.EmbedResponse:
         self.record.name = request.model
+        request.principal = self.record.principal
         return await self.services.dispatch.embed(request, self.record.served_by)
 
     @override

@@ -61,6 +61,7 @@ class CountTokens(Value, frozen=True, tag="count_tokens"):
     call_id: int
     instance_id: str
     prompt: Prompt
+    principal: str = ""
 
 
 class EmbedTexts(Value, frozen=True, tag="embed_texts"):
@@ -70,6 +71,7 @@ class EmbedTexts(Value, frozen=True, tag="embed_texts"):
     instance_id: str
     inputs: tuple[Prompt, ...]
     truncate: bool = False
+    principal: str = ""
 
 
 class AbandonCall(Value, frozen=True, tag="abandon_call"):

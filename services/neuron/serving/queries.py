@@ -17,10 +17,11 @@ from services.neuron.instances.assign import Assignments
 from services.neuron.instances.division import room
 from services.neuron.instances.instances import Instances
 from services.neuron.serving.prompt import render
+from services.neuron.serving.waiting_calls import WaitingCalls
 from services.neuron.sources.resolver import Sources
 
 _ANSWER_SECONDS = 120.0
-# Calls that wait for workers; the workers themselves queue without a bound.
+# Calls that wait for workers.
 _MOST_CALLS = 128
 
 
@@ -44,7 +45,7 @@ class Measures:
         self._instances = instances
         self._sources = sources
         self._assignments = assignments
-        self._calls = 0
+        self._waiting = WaitingCalls(_MOST_CALLS)
 
     async def count(self, request: neuron.CountTokensRequest) -> neuron.CountTokensResponse:
         """The tokens that a prompt would take, chat template included."""
@@ -62,8 +63,8 @@ class Measures:
         assert info is not None
         if link is None:
             raise FleetError(Reason.INSTANCE_RECOVERING, "Its worker was lost.")
-        async with self._answer_in_time():
-            ids = await link.count(instance.instance_id, prompt)
+        async with self._answer_in_time(request.principal):
+            ids = await link.count(instance.instance_id, prompt, principal=request.principal)
         answer = neuron.CountTokensResponse(
             tokens=len(ids), max_context_tokens=info.max_context_tokens
         )
@@ -91,8 +92,13 @@ class Measures:
                 field="dimensions",
             )
         inputs = tuple(_input(index, one) for index, one in enumerate(request.inputs))
-        async with self._answer_in_time():
-            answer = await link.embed(instance.instance_id, inputs, truncate=request.truncate)
+        async with self._answer_in_time(request.principal):
+            answer = await link.embed(
+                instance.instance_id,
+                inputs,
+                truncate=request.truncate,
+                principal=request.principal,
+            )
         return neuron.EmbedResponse(
             embeddings=[neuron.Embedding(values=_cut(each, size)) for each in answer.vectors],
             prompt_tokens=answer.prompt_tokens,
@@ -124,20 +130,13 @@ class Measures:
         )
 
     @contextlib.asynccontextmanager
-    async def _answer_in_time(self) -> AsyncGenerator[None]:
+    async def _answer_in_time(self, principal: str) -> AsyncGenerator[None]:
         """Bounds a call: DEADLINE after two minutes, QUEUE_FULL where 128 calls wait already."""
-        if self._calls >= _MOST_CALLS:
-            raise FleetError(
-                Reason.QUEUE_FULL, "Too many calls wait for an answer.", retry_after_seconds=1.0
-            )
-        self._calls += 1
         try:
-            async with timeout(_ANSWER_SECONDS):
+            async with self._waiting.one(principal), timeout(_ANSWER_SECONDS):
                 yield
         except TimeoutError as late:
             raise FleetError(Reason.DEADLINE, "The engine did not answer in time.") from late
-        finally:
-            self._calls -= 1
 
 
 def _input(index: int, one: neuron.EmbedInput) -> Prompt:

@@ -151,25 +151,28 @@ class WorkerLink:
         """
         return await self._until(self._unloads, instance_id, Unload(instance_id))
 
-    async def count(self, instance_id: str, prompt: Prompt) -> tuple[int, ...]:
-        """Token ids of a prompt.
+    async def count(
+        self, instance_id: str, prompt: Prompt, *, principal: str = ""
+    ) -> tuple[int, ...]:
+        """Token ids of a prompt, for a principal.
 
         Raises:
             FleetError: with the engine's reason, or WORKER_LOST.
         """
-        answer = await self._call(CountTokens(next(self._call_ids), instance_id, prompt))
+        command = CountTokens(next(self._call_ids), instance_id, prompt, principal)
+        answer = await self._call(command)
         assert isinstance(answer, Counted)
         return answer.token_ids
 
     async def embed(
-        self, instance_id: str, inputs: tuple[Prompt, ...], *, truncate: bool
+        self, instance_id: str, inputs: tuple[Prompt, ...], *, truncate: bool, principal: str = ""
     ) -> Embedded:
-        """One vector per input.
+        """One vector per input, for a principal.
 
         Raises:
             FleetError: with the engine's reason, or WORKER_LOST.
         """
-        command = EmbedTexts(next(self._call_ids), instance_id, inputs, truncate)
+        command = EmbedTexts(next(self._call_ids), instance_id, inputs, truncate, principal)
         answer = await self._call(command)
         assert isinstance(answer, Embedded)
         return answer

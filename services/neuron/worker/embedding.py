@@ -36,10 +36,11 @@ class _Job:
 
 
 class Embeddings:
-    """The embedding calls in progress, a slice of each in turn.
+    """The embedding calls in progress: principals take turns, and a slice of each call in turn.
 
-    So a small call does not wait for the whole of a large one. Beside generations they take half of
-    the time at most: as long as a slice took, the models that generate are alone after it.
+    So a small call does not wait for the whole of a large one, nor for all of another principal's.
+    Beside generations they take half of the time at most: as long as a slice took, the models that
+    generate are alone after it.
     The daemon bounds how many calls there are.
     """
 
@@ -47,6 +48,8 @@ class Embeddings:
         self._instances = instances
         self._link = link
         self._jobs: deque[_Job] = deque()
+        self._turns = 0
+        self._last_turn: dict[str, int] = {}
         self._pause_until = 0.0
 
     @property
@@ -79,28 +82,38 @@ class Embeddings:
         started = time.monotonic()
         if not self._jobs or (beside_others and started < self._pause_until):
             return
-        job = self._jobs[0]
+        job = self._take_turn()
         try:
             part = self._model(job.call).embed(job.next_slice())
         except FleetError as error:
-            self._jobs.popleft()
+            self._jobs.remove(job)
             self.refuse(job.call, error)
             return
         except (EnginePoisoned, KeyboardInterrupt, SystemExit):
             raise
         except BaseException as error:  # noqa: BLE001 - it ends this call alone
-            self._jobs.popleft()
+            self._jobs.remove(job)
             self.refuse(job.call, FleetError(Reason.INTERNAL, "The engine failed at this."))
             self._link.send(Crashed("worker.embed", trace(error)))
             return
         ended = time.monotonic()
         self._pause_until = ended + (ended - started)
-        self._jobs.rotate(-1)
+        self._jobs.remove(job)
         job.vectors += [tuple(vector) for vector in part]
-        if len(job.vectors) == len(job.inputs):
-            self._jobs.remove(job)
+        if len(job.vectors) < len(job.inputs):
+            self._jobs.append(job)
+        else:
             tokens = sum(len(tokens) for tokens in job.inputs)
             self._link.send(Embedded(job.call.call_id, tuple(job.vectors), tokens))
+
+    def _take_turn(self) -> _Job:
+        """The first call of the principal whose last turn is longest ago."""
+        job = min(self._jobs, key=lambda one: self._last_turn.get(one.call.principal, 0))
+        self._turns += 1
+        present = {one.call.principal for one in self._jobs}
+        self._last_turn = {p: t for p, t in self._last_turn.items() if p in present}
+        self._last_turn[job.call.principal] = self._turns
+        return job
 
     def _fitted(self, call: EmbedTexts, inputs: list[list[int]]) -> list[list[int]]:
         limit = self._model(call).info.max_context_tokens

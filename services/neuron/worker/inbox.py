@@ -168,9 +168,14 @@ class Inbox:
             self._tokenise_task(task)
             return
         try:
-            self._prompts.put(task)
+            displaced = self._prompts.put(
+                task, principal=task.principal, work_class=task.work_class
+            )
         except FleetError as error:
             self._hand_over(task, error)
+        else:
+            if displaced is not None:
+                self._hand_over(displaced, self._prompts.full())
 
     def _put_texts(self, call: CountTokens | EmbedTexts, prompts: tuple[Prompt, ...]) -> None:
         with self._lock:
@@ -179,9 +184,12 @@ class Inbox:
             self._tokenise_texts(call)
             return
         try:
-            self._texts.put(call)
+            displaced = self._texts.put(call, principal=call.principal)
         except FleetError as error:
             self._answer_waiting(call, error)
+        else:
+            if displaced is not None:
+                self._answer_waiting(displaced, self._texts.full())
 
     def _put_cancel(self, command: Cancel) -> None:
         with self._lock:
@@ -209,7 +217,11 @@ class Inbox:
             if task.constraint is None:
                 self._hand_over(task, ids)
             else:
-                self._constraints.put(TokenisedTask(task, ids))
+                displaced = self._constraints.put(
+                    TokenisedTask(task, ids), principal=task.principal, work_class=task.work_class
+                )
+                if displaced is not None:
+                    self._hand_over(displaced.task, self._constraints.full())
         except FleetError as error:
             self._hand_over(task, error)
         except Abandoned:

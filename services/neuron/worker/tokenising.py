@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-import queue
+import itertools
+import math
 import threading
+import time
 from collections.abc import Callable, Sequence
 from typing import Final, Generic, TypeVar
 
 from services.backplane.errors import FleetError, Reason, context_too_long
-from services.neuron.engine_api.task import Prompt
+from services.neuron.engine_api.task import Prompt, WorkClass
+from services.neuron.engines.common.admission import AdmissionQueue, QueueFullError
 from services.neuron.worker.models import WorkerInstance, WorkerInstances, gone
 
 LONG_CHARACTERS: Final = 64 << 10
@@ -84,9 +87,9 @@ def _size(prompt: Prompt) -> int:
 
 
 class Lane(Generic[Item]):
-    """A thread that does long work in the order in which it came, beside the reader thread.
+    """A thread that does long work beside the reader thread, in the order of an `AdmissionQueue`.
 
-    Bound: 32 items wait, or as many as it is made for.
+    Bound: 32 items wait, or as many as it is made for; where they do, principals share the places.
     """
 
     def __init__(
@@ -107,31 +110,55 @@ class Lane(Generic[Item]):
         """
         self._do = do
         self._on_broken = on_broken
-        self._items: queue.Queue[Item] = queue.Queue(most_waiting)
-        self._starting = threading.Lock()
+        self._most_waiting = most_waiting
+        self._items = AdmissionQueue[Item](max_queued=most_waiting, timeout_seconds=math.inf)
+        self._keys = itertools.count()
+        self._changed = threading.Condition()
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
 
-    def put(self, item: Item) -> None:
+    def put(
+        self, item: Item, *, principal: str, work_class: WorkClass = WorkClass.DEFAULT
+    ) -> Item | None:
         """Queues an item.
+
+        Returns: what had to make room for it; see `AdmissionQueue.push`. It is not done then.
 
         Raises:
             FleetError: QUEUE_FULL.
         """
-        with self._starting:
+        with self._changed:
             if not self._thread.ident:
                 self._thread.start()
-        try:
-            self._items.put_nowait(item)
-        except queue.Full:
-            raise FleetError(
-                Reason.QUEUE_FULL,
-                f"{self._items.maxsize} {self._thread.name} wait for the engine already.",
-                retry_after_seconds=_RETRY_SECONDS,
-            ) from None
+            try:
+                displaced = self._items.push(
+                    item,
+                    key=next(self._keys),
+                    principal=principal,
+                    work_class=work_class,
+                    now=time.monotonic(),
+                )
+            except QueueFullError:
+                raise self.full() from None
+            self._changed.notify()
+        return None if displaced is None else displaced.item
+
+    def full(self) -> FleetError:
+        """QUEUE_FULL, for what has no place here."""
+        return FleetError(
+            Reason.QUEUE_FULL,
+            f"{self._most_waiting} {self._thread.name} wait for the engine already.",
+            retry_after_seconds=_RETRY_SECONDS,
+        )
 
     def _run(self) -> None:
         try:
             while True:
-                self._do(self._items.get())
+                self._do(self._next())
         finally:
             self._on_broken()
+
+    def _next(self) -> Item:
+        with self._changed:
+            while (waiting := self._items.pop()) is None:
+                self._changed.wait()
+            return waiting.item

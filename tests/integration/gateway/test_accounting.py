@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from services.backplane.errors import FleetError, Reason
+from services.gateway.settings import ApiKey, AuthSettings
 from services.gateway.telemetry.request_log import RequestLine, RequestLog
 from tests.integration.gateway.fleet import Fleet
 
@@ -99,3 +100,17 @@ async def test_a_model_that_nobody_knows_makes_no_series_of_its_own(
     assert status == (404 if model == "nobody" else 400)
     assert counted(fleet, "unknown", "openai_chat", status) == 1
     assert lines.kept[0].model == ("nobody" if model == "nobody" else "")
+
+
+@pytest.mark.parametrize("dialect", LOOKUPS)
+async def test_a_lookup_names_its_principal_to_the_neuron(bare: Fleet, dialect: str) -> None:
+    await bare.start(AuthSettings(keys=(ApiKey(name="ann", key="sk-ann"),)))
+    neuron = await bare.add_neuron("n1")
+    path, body = LOOKUPS[dialect]
+    headers = {"authorization": "Bearer sk-ann"}
+
+    answer = await bare.client.post(path, json={"model": "tiny", **body}, headers=headers)
+
+    assert answer.status_code == 200
+    asked: list[Any] = [*neuron.counted, *neuron.embedded]
+    assert {each.principal for each in asked} == {"ann"}

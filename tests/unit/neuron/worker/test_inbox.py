@@ -105,8 +105,8 @@ def inbox(instances: WorkerInstances, model: Gated) -> Iterator[Inbox]:
             time.sleep(0.01)
 
 
-def task(task_id: int, text: str = "Hi\n") -> Task:
-    return Task(task_id, "i", Prompt((Segment(text),)))
+def task(task_id: int, text: str = "Hi\n", principal: str = "") -> Task:
+    return Task(task_id, "i", Prompt((Segment(text),)), principal=principal)
 
 
 def next_work(inbox: Inbox, count: int = 1) -> list[Work]:
@@ -224,6 +224,60 @@ def test_no_more_long_prompts_wait_than_may(inbox: Inbox, model: Gated) -> None:
     assert error.reason.value == "QUEUE_FULL"
     inbox.put_command(Cancel(tuple(range(1, 35))))
     model.gate.release(100)
+
+
+def test_places_of_long_prompts_are_shared_by_principal(inbox: Inbox, model: Gated) -> None:
+    inbox.put_command(Submit(task(1, LONG, "ann")))
+    model.wait_at_gate()
+    for number in range(2, 34):  # as many as may wait
+        inbox.put_command(Submit(task(number, LONG, "ann")))
+    inbox.put_command(Submit(task(50, LONG, "bob")))
+
+    (displaced,) = next_work(inbox)
+    assert isinstance(displaced, TokenisedTask)
+    assert displaced.task.task_id == 33
+    assert refusal(displaced).reason is Reason.QUEUE_FULL
+    inbox.put_command(Cancel(tuple(range(1, 34))))
+    assert isinstance(next_work(inbox)[0], Cancel)
+    model.gate.release(1000)
+    (next_one,) = next_work(inbox)
+    assert isinstance(next_one, TokenisedTask)
+    assert next_one.task.task_id == 50
+
+
+def test_places_of_long_texts_are_shared_by_principal(
+    inbox: Inbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sent: list[Any] = []
+    answered = threading.Semaphore(0)
+    tokenising, go_on = threading.Event(), threading.Event()
+
+    def send(_: DaemonLink, report: Any) -> None:
+        sent.append(report)
+        answered.release()
+
+    def tokenize(_: Gated, prompt: Prompt) -> list[int]:
+        tokenising.set()
+        assert go_on.wait(DEADLINE_SECONDS)
+        return [len(prompt.segments)]
+
+    monkeypatch.setattr(DaemonLink, "send", send)
+    monkeypatch.setattr(Gated, "tokenize", tokenize)
+    long = Prompt((Segment(LONG),))
+    inbox.put_command(CountTokens(1, "i", long, "ann"))
+    assert tokenising.wait(DEADLINE_SECONDS)
+    for number in range(2, 34):
+        inbox.put_command(CountTokens(number, "i", long, "ann"))
+    inbox.put_command(CountTokens(50, "i", long, "bob"))
+    assert answered.acquire(timeout=DEADLINE_SECONDS)
+    go_on.set()
+    for _ in range(33):
+        assert answered.acquire(timeout=DEADLINE_SECONDS)
+
+    assert (sent[0].call_id, sent[0].error[0]) == (33, "QUEUE_FULL")
+    # behind the one that was at it, another of ann's, whose turn had not been yet, or bob's
+    assert 50 in [report.call_id for report in sent[1:4]]
+    assert all(report.error is None for report in sent[1:])
 
 
 def test_a_count_is_exact_and_holds_up_nobody(inbox: Inbox, model: Gated) -> None:

@@ -119,6 +119,17 @@ def test_a_small_call_does_not_wait_for_a_large_one(worker: WorkerProcess, tmp_p
     assert calls_answered(worker, 1) == [2, 1]
 
 
+def test_a_principal_does_not_wait_for_all_calls_of_another(
+    worker: WorkerProcess, tmp_path: Path
+) -> None:
+    worker.load(plan(embedder(tmp_path), embedding=True))
+    many = [EmbedTexts(n, "i", (_CAT,) * 400, principal="ann") for n in range(1, 9)]
+
+    worker.send(*many, EmbedTexts(20, "i", (_CAT,) * 400, principal="bob"))
+
+    assert calls_answered(worker, 20) == [20]
+
+
 def test_an_abandoned_call_is_dropped(worker: WorkerProcess, tmp_path: Path) -> None:
     worker.load(plan(embedder(tmp_path), embedding=True))
     short, long = (_CAT,) * 2000, (Prompt((Segment("the cat is a pet " * 100),)),) * 100
