@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import functools
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Protocol, TypeVar
+from typing import Final, Protocol, TypeVar
 
 from typing_extensions import override
 
@@ -23,6 +23,9 @@ from services.gateway.streaming.placement_status import PlacementSink
 from services.gateway.transports.pool import NeuronLinks
 
 Result = TypeVar("Result")
+
+# Generations of one request that run or wait on neurons at one time; half of a queue there.
+_AT_ONCE: Final = 32
 
 
 class _RestartableSink(PlacementSink, Protocol):
@@ -65,7 +68,7 @@ class Dispatch:
         *,
         keep_alive_seconds: float | None = None,
     ) -> None:
-        """Runs every choice of a request to its end.
+        """Runs every choice of a request to its end, no more than some of them at once.
 
         Cancelling it cancels every generation on its neuron.
 
@@ -83,12 +86,15 @@ class Dispatch:
         if len(requests) == 1:
             await self._generate(name, requests[0], sinks[0], record, keep_alive_seconds)
             return
+        places = asyncio.Semaphore(_AT_ONCE)
         try:
             async with asyncio.TaskGroup() as group:
                 for request, sink in zip(requests, sinks, strict=True):
-                    group.create_task(
+                    await places.acquire()
+                    task = group.create_task(
                         self._generate(name, request, sink, record, keep_alive_seconds)
                     )
+                    task.add_done_callback(lambda _: places.release())
         except BaseExceptionGroup as failures:
             # `except*` would put what is raised here into a group again before Python 3.11.4
             raise _first(failures) from None

@@ -285,3 +285,16 @@ async def test_a_message_is_text_or_bytes(bare: Fleet) -> None:
 
         event = await one.event()
         assert isinstance(event, TextMessage)
+
+
+async def test_a_request_runs_only_some_of_its_choices_at_once(fleet: Fleet) -> None:
+    gate = asyncio.Event()
+    neuron = await fleet.add_neuron("n1", Script([text("one"), text(" two")], gate=gate))
+    asked = asyncio.create_task(fleet.chat(n=40))
+    await neuron.until(lambda: neuron.active == 32)
+    begun = len(neuron.requests)
+    gate.set()
+    answer = await asked
+
+    assert (32, 40) == (begun, len(neuron.requests))
+    assert ["one two"] * 40 == [one["message"]["content"] for one in answer.json()["choices"]]
