@@ -20,14 +20,8 @@ from services.backplane.rpc.server import Server
 from services.cli.registry_client import ask
 from services.registry.api.operator_servicer import OperatorServicer
 from services.registry.holder import LeaderHolder
-from tests.doubles.registry_stand_ins import (
-    LOOPBACK,
-    Fleet,
-    ScriptedNeuron,
-    document,
-    eventually,
-    running_fleet,
-)
+from tests.doubles.registry_neuron import LOOPBACK, ScriptedNeuron, eventually
+from tests.doubles.registry_stand_ins import Fleet, document, running_fleet
 
 NOBODY = "127.0.0.1:1"
 ONE = '[[models]]\nid = "a"\nsource = "path:/a"\nmemory = "10MiB"\n'

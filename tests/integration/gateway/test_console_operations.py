@@ -18,14 +18,9 @@ from services.backplane.security.roles import Role
 from services.backplane.security.settings import FleetSettings
 from services.backplane.settings import Document
 from services.gateway.settings import AuthSettings
-from tests.doubles.registry_stand_ins import (
-    MIB,
-    ScriptedNeuron,
-    document,
-    eventually,
-    running_fleet,
-)
+from tests.doubles.registry_neuron import MIB, ScriptedNeuron, eventually
 from tests.doubles.registry_stand_ins import Fleet as RegistryFleet
+from tests.doubles.registry_stand_ins import document, running_fleet
 from tests.integration.gateway.event_reader import events
 from tests.integration.gateway.fleet import Fleet
 

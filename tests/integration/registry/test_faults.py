@@ -21,14 +21,8 @@ from services.registry.rpc.neuron_calls import NeuronCalls
 from services.registry.store.write_behind import FactWriter
 from services.registry.term import LeaderTerm
 from services.registry.wire import serve
-from tests.doubles.registry_stand_ins import (
-    LOOPBACK,
-    Fleet,
-    ScriptedNeuron,
-    document,
-    eventually,
-    running_fleet,
-)
+from tests.doubles.registry_neuron import LOOPBACK, ScriptedNeuron, eventually
+from tests.doubles.registry_stand_ins import Fleet, document, running_fleet
 
 TWO = """
 [[models]]

@@ -11,14 +11,8 @@ import pytest
 from cortex.v1 import operator_service_pb2 as op
 from services.backplane.errors import FleetError, Reason
 from services.backplane.rpc.status import from_rpc_error
-from tests.doubles.registry_stand_ins import (
-    MIB,
-    Fleet,
-    ScriptedNeuron,
-    document,
-    eventually,
-    running_fleet,
-)
+from tests.doubles.registry_neuron import MIB, ScriptedNeuron, eventually
+from tests.doubles.registry_stand_ins import Fleet, document, running_fleet
 
 TWO = """
 [[models]]

@@ -9,13 +9,8 @@ import pytest
 
 from cortex.v1 import operator_service_pb2 as op
 from services.backplane.errors import FleetError, Reason
-from tests.doubles.registry_stand_ins import (
-    MIB,
-    ScriptedNeuron,
-    document,
-    eventually,
-    running_fleet,
-)
+from tests.doubles.registry_neuron import MIB, ScriptedNeuron, eventually
+from tests.doubles.registry_stand_ins import document, running_fleet
 
 THREE = """
 [[models]]

@@ -11,8 +11,12 @@ import sys
 
 import pytest
 
+from services.backplane.rpc.channels import open_channel
 from services.backplane.settings import SettingsError, load
 from services.registry.wire import running
+from tests.doubles.registry_neuron import LOOPBACK
+from tests.doubles.registry_stand_ins import document, running_fleet
+from tests.integration.registry.two_models import TWO
 
 SECONDS = 30.0
 ONE = '[[models]]\nid = "a"\nsource = "path:/a"\nmemory = "10MiB"\n'
@@ -70,3 +74,40 @@ async def test_an_address_that_others_reach_is_served_on_somebodys_word_alone():
     environment["CORTEX_REGISTRY__INSECURE"] = "true"
     async with running(load(nothing, environment)) as address:
         assert address.port
+
+
+async def test_a_port_in_use_and_a_bad_catalogue_are_said_in_one_sentence(tmp_path):
+    from services.backplane.address import PortTakenError
+    from services.backplane.settings import SettingsError
+    from services.registry.wire import running
+
+    settings = document(tmp_path, TWO)
+    async with running(settings, listen=LOOPBACK) as address:
+        with pytest.raises(PortTakenError, match="in use"):
+            async with running(settings, listen=address):
+                pass
+    (tmp_path / "models.toml").write_text('[[models]]\nid = "a"\nmemory = "lots"\n')
+    with pytest.raises(SettingsError, match=r"models\.toml: models\[0\]\.memory: 'lots'"):
+        async with running(settings, listen=LOOPBACK):
+            pass
+
+
+async def test_health_and_reflection_name_both_services(tmp_path):
+    from grpc_health.v1 import health_pb2, health_pb2_grpc
+    from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
+
+    async with running_fleet(document(tmp_path, TWO)) as fleet:
+        channel = open_channel(fleet.address)
+        health = health_pb2_grpc.HealthStub(channel)
+        answer = await health.Check(
+            health_pb2.HealthCheckRequest(service="cortex.v1.OperatorService")
+        )
+        assert answer.status == health_pb2.HealthCheckResponse.SERVING
+        reflection = reflection_pb2_grpc.ServerReflectionStub(channel)
+        call = reflection.ServerReflectionInfo(
+            iter([reflection_pb2.ServerReflectionRequest(list_services="")])
+        )
+        async for listed in call:
+            names = {s.name for s in listed.list_services_response.service}
+            assert {"cortex.v1.RegistryService", "cortex.v1.OperatorService"} <= names
+        await channel.close()

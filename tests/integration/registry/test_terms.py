@@ -31,14 +31,8 @@ from services.registry.rpc.neuron_dialer import keep_dialling
 from services.registry.store.leader_lease import LeaderLease
 from services.registry.store.sqlite import SqliteStore
 from services.registry.store.store import FactKind, facts_of
-from tests.doubles.registry_stand_ins import (
-    MIB,
-    Fleet,
-    ScriptedNeuron,
-    document,
-    eventually,
-    running_fleet,
-)
+from tests.doubles.registry_neuron import MIB, ScriptedNeuron, eventually
+from tests.doubles.registry_stand_ins import Fleet, document, running_fleet
 
 ONE = '[[models]]\nid = "a"\nsource = "path:/a"\nmemory = "10MiB"\n'
 

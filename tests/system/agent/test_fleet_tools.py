@@ -9,13 +9,8 @@ import acp.schema
 import pytest
 
 from services.gateway.settings import AuthSettings
-from tests.doubles.registry_stand_ins import (
-    MIB,
-    ScriptedNeuron,
-    document,
-    eventually,
-    running_fleet,
-)
+from tests.doubles.registry_neuron import MIB, ScriptedNeuron, eventually
+from tests.doubles.registry_stand_ins import document, running_fleet
 from tests.integration.gateway.fleet import Fleet
 from tests.system.agent.conftest import Place
 from tests.system.agent.editor_double import EditorDouble
