@@ -14,7 +14,7 @@ class Changes:
 
     @property
     def version(self) -> int:
-        """How many changes there were."""
+        """The number of changes so far; it only grows."""
         return self._version
 
     def bump(self) -> None:

@@ -37,7 +37,7 @@ class Retry(enum.Enum):
 
 
 class Row(NamedTuple):
-    """How one reason is told to each party."""
+    """What one reason is to gRPC, HTTP, retries, OpenAI's API and Anthropic's."""
 
     grpc: grpc.StatusCode
     http: int

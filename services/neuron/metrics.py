@@ -64,7 +64,7 @@ class StatusCollector(Collector):
 
     @override
     def collect(self) -> Iterable[Metric]:
-        """The gauges; called in the exposition's thread."""
+        """The gauges of devices and instances; Prometheus calls it from a thread of its own."""
         report = self._report()
         yield from _instances(report.instances)
         yield from _devices(report.devices)

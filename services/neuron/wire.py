@@ -65,7 +65,7 @@ _STALL_SECONDS = 30.0
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class ServedNeuron:
-    """A neuron that serves.
+    """A running neuron, as tests and `cortex up` see it.
 
     Attributes:
         address: where it listens, with its real port.

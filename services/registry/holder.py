@@ -19,7 +19,7 @@ class LeaderHolder:
 
     @property
     def term(self) -> LeaderTerm | None:
-        """The term under way, or None on a standby."""
+        """The term while this registry leads; None while it stands by."""
         return self._term
 
     def take(self, term: LeaderTerm | None, leader_address: str = "") -> None:

@@ -157,7 +157,7 @@ class LeaderTerm:
         return self._leader_lease
 
     def renew(self, leader_lease: LeaderLease) -> None:
-        """Takes in that the leadership was renewed."""
+        """Takes the renewed lease over from the election."""
         self._leader_lease = leader_lease
         self.wake()
 

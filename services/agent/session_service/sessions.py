@@ -185,7 +185,7 @@ def plain(path: str) -> str:
 
 
 def session_info(header: SessionHeader) -> acp.schema.SessionInfo:
-    """A stored session as a list shows it."""
+    """A stored session as the editor's list of sessions shows it."""
     updated = dt.datetime.fromtimestamp(header.updated_at, tz=dt.UTC)
     return acp.schema.SessionInfo(
         session_id=header.session_id,

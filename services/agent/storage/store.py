@@ -46,7 +46,7 @@ class SessionHeader(msgspec.Struct, kw_only=True):
 
 
 class SessionRecord(SessionHeader, kw_only=True):
-    """A whole session."""
+    """All that is stored of a session: its header, the history, and how far that is compacted."""
 
     history: list[Turn] = msgspec.field(default_factory=list[Turn])
     marks: Marks = Marks()

@@ -88,7 +88,7 @@ class ChannelPool:
 
     @property
     def credentials(self) -> FleetCredentials | None:
-        """What it connects with."""
+        """The certificates that channels are opened with; None: plain text."""
         return self._credentials
 
     def get(self, address: str, *, role: Role = Role.NEURON, neuron: str = "") -> grpc.aio.Channel:

@@ -33,7 +33,7 @@ Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"  # not subscriptable at r
 
 
 class ServerInterceptor(grpc.aio.ServerInterceptor):
-    """Wraps each handler once per call."""
+    """Wraps every handler: who may call it, errors as statuses, counts and times."""
 
     def __init__(self, metrics: RpcMetrics, access: Access) -> None:
         self._metrics = metrics

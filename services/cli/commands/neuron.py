@@ -13,7 +13,7 @@ app = typer.Typer(help="Run the daemon of a GPU host, or get the host ready for 
 
 
 class BuiltEngine(StrEnum):
-    """Engines with something to compile."""
+    """The engines whose libraries are compiled on this machine."""
 
     EXLLAMAV2 = "exllamav2"
 

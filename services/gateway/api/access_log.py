@@ -65,7 +65,7 @@ class RequestRecord:
 
 
 class RequestListener(Protocol):
-    """Hears of every request at its end."""
+    """Is told of every request when it ends: the console, for one."""
 
     def ended(self, record: RequestRecord, line: RequestLine, model: str) -> None:
         """One request has ended.
@@ -99,11 +99,11 @@ class AccessLog:
         self._listener: RequestListener | None = None
 
     def tell(self, listener: RequestListener) -> None:
-        """Tells it of every request from now on."""
+        """Lets a listener be told of every request from now on."""
         self._listener = listener
 
     def use(self, log: RequestLog) -> None:
-        """Writes lines there from now on."""
+        """Writes log lines to another logger from now on, after a reload of the settings."""
         self._log = log
 
     def write(self, record: RequestRecord) -> None:

@@ -40,7 +40,7 @@ class Auth:
         self.use(settings)
 
     def use(self, settings: AuthSettings) -> None:
-        """Checks by these keys from now on."""
+        """Takes in the keys of newly read settings."""
         self._names: dict[bytes, str] = {}
         self._terms: dict[str, ClassTerms] = {}
         self._console: dict[bytes, ConsoleLevel] = {}

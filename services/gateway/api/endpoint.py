@@ -162,7 +162,7 @@ class LookupEndpoint(_Endpoint):
 
 
 class GenerationEndpoint(_Endpoint):
-    """Serves one dialect."""
+    """The ASGI app that serves generations of one dialect."""
 
     def __init__(self, services: GatewayServices, dialect: Dialect) -> None:
         super().__init__(services, dialect.name, dialect)

@@ -65,12 +65,12 @@ class RequestScope(Watched):
     def begin_stream(
         self, stream: ResponseStream, requests: Sequence[generation.GenerateRequest]
     ) -> None:
-        """Watches a streamed answer from now on."""
+        """Has the ticker watch a streamed answer: keep-alives, and an end when it must."""
         self.stream = stream
         self.requests = requests
 
     def close(self) -> None:
-        """Ends the watch: the request is over."""
+        """Ends the ticker's watch: the request is over."""
         self.is_over = True
         if self.body is not None:
             self.body.release()

@@ -14,7 +14,7 @@ from services.gateway.dialects.mount import Mount
 
 
 class Conformance(Lookup):
-    """The report that ships with this build."""
+    """Serves the report of which clients this build passed with."""
 
     name: str = "conformance"
 
@@ -23,7 +23,7 @@ class Conformance(Lookup):
 
     @override
     async def answer(self, body: bytes, head: Head, fleet: FleetQueries) -> bytes:
-        """The report."""
+        """The report as JSON."""
         return self._report
 
     @override
@@ -32,5 +32,5 @@ class Conformance(Lookup):
 
 
 def routes(mount: Mount) -> list[Route]:
-    """One page."""
+    """`GET /v1/conformance`."""
     return [Route("/v1/conformance", mount.lookup(Conformance()), methods=["GET"])]

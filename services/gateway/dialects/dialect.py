@@ -193,7 +193,7 @@ class Projector(Protocol):
     __slots__ = ()
 
     def open(self) -> bytes:
-        """The stream's first bytes."""
+        """The bytes with which the stream begins; empty where it has no opening."""
         ...
 
     def text(self, choice: int, text: str, tokens: int) -> bytes:
@@ -222,7 +222,7 @@ class Projector(Protocol):
 
 
 class Envelope(Protocol):
-    """Words errors as one API does."""
+    """Writes an error as one HTTP API does."""
 
     def error(self, error: FleetError, head: Head | None) -> bytes:
         """The body of an error response; `head` is the request's, where it was read."""

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 
 class OverBudgetError(Exception):
-    """More is held already than may be."""
+    """More bytes are held already than all bodies together may have."""
 
 
 class BodyBudget:

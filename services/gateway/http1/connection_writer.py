@@ -91,11 +91,11 @@ class ConnectionWriter:
             self._transport.abort()
 
     def pause(self) -> None:
-        """The transport is full."""
+        """The transport's buffer is full: nothing more is written for now."""
         self.write_paused = True
 
     def resume(self) -> None:
-        """The transport takes more, or is gone."""
+        """The transport takes bytes again, or is gone."""
         self.write_paused = False
         if self._writable is not None:
             self._writable.set()

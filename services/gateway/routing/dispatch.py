@@ -237,7 +237,7 @@ class Outstanding(dict[str, int]):
     """This gateway's running requests by instance id; an instance without any is absent."""
 
     def take(self, instance_id: str) -> None:
-        """Counts a request that begins there."""
+        """Counts a request that is sent to an instance, until it ends."""
         self[instance_id] = self.get(instance_id, 0) + 1
 
     def give_back(self, instance_id: str) -> None:

@@ -77,7 +77,7 @@ class FleetView:
 
     @property
     def is_known(self) -> bool:
-        """True once a snapshot has come."""
+        """True once the registry has sent a first snapshot of the fleet."""
         return self.revision is not None
 
     @property
@@ -96,7 +96,7 @@ class FleetView:
         return self._catalogue
 
     def apply(self, change: registry.WatchFleetResponse) -> None:
-        """Applies one change."""
+        """Takes one message of `WatchFleet` in: a snapshot or a change."""
         if change.HasField("revoked"):
             self._on_revoked(change.revoked.serials)
         kind = change.WhichOneof("event")
@@ -131,7 +131,7 @@ class FleetView:
             self._tell()
 
     async def changed(self) -> None:
-        """Returns after the next change."""
+        """Waits until the view changes."""
         await self._changes.after(self._changes.version)
 
     def resolve(self, name: str) -> ResolvedModel:

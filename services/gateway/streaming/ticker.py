@@ -54,11 +54,11 @@ class Ticker:
         return tuple(self._watched)
 
     def watch(self, watched: Watched) -> None:
-        """Begins to tick it."""
+        """Watches an answer: it is ticked at every turn of `run`, until `forget`."""
         self._watched.add(watched)
 
     def forget(self, watched: Watched) -> None:
-        """Stops ticking it."""
+        """Stops watching an answer that has ended."""
         self._watched.discard(watched)
 
     def end_unread(self, error: FleetError) -> None:

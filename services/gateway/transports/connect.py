@@ -18,7 +18,7 @@ CONNECT_SECONDS: Final = 2.0
 
 
 class Connect(Protocol):
-    """Opens a call, as `open_call` does."""
+    """The signature of `open_call`, for those who are given it."""
 
     def __call__(
         self, address: str, path: str, sink: CallSink, faults: Faults, /

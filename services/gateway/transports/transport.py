@@ -48,7 +48,7 @@ class Sink(Protocol):
 
 
 class NeuronSequence(Protocol):
-    """One generation that runs on a neuron."""
+    """One generation that runs on a neuron, as the gateway steers it."""
 
     __slots__ = ()
 

@@ -48,7 +48,7 @@ class ChatStyle:
         new_id: Callable[[], str],
         loosened: Mapping[str, frozenset[str]] = forced.UNCHANGED,
     ) -> Answer:
-        """The reading of one answer.
+        """The parser of one answer, with what the prompt already holds of it.
 
         Args:
             chat: what is answered.

@@ -26,7 +26,7 @@ rest: /(?s:.*)/ <[*]>*"""
 
 
 class Spelling:
-    """Writes texts into a grammar, control tokens as such."""
+    """Writes text as terms of a Lark grammar; control tokens as token ids, which no text can be."""
 
     def __init__(self, control_tokens: Mapping[str, int]) -> None:
         self._ids = control_tokens

@@ -61,7 +61,7 @@ def one_a_turn(messages: Sequence[Message]) -> list[Message]:
 
 
 def text_apart(messages: Sequence[Message]) -> list[Message]:
-    """Text beside calls as a turn before them."""
+    """Splits turns that have text and tool calls in two, for templates that refuse both."""
     made: list[Message] = []
     for message in messages:
         if message.get("tool_calls") and message["content"]:

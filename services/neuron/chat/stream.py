@@ -22,7 +22,7 @@ class TextPiece:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class ReasoningPiece:
-    """Text of the model's private reasoning."""
+    """A piece of the model's reasoning, which clients see apart from the answer."""
 
     text: str
 

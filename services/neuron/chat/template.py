@@ -32,7 +32,7 @@ _EACH_CALL: Final = re.compile(r"""\bin\s+[\w.\[\]'"]*tool_calls""")
 
 
 class TemplateOverrunError(Exception):
-    """A template writes without an end."""
+    """The template wrote more than is allowed; it may be in an endless loop."""
 
 
 class Rendered(Value, frozen=True):
@@ -49,7 +49,7 @@ class Rendered(Value, frozen=True):
 
 
 class ChatTemplate:
-    """One model's template, compiled once."""
+    """One model's chat template (Jinja), compiled once, run in a sandbox."""
 
     def __init__(
         self,

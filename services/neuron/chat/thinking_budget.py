@@ -10,7 +10,7 @@ from services.neuron.engine_api.task import Prompt, Segment
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Closing:
-    """What ends a model's reasoning, as text and as its tokens."""
+    """The text that ends a model's reasoning, and its tokens."""
 
     text: str
     token_ids: tuple[int, ...]
@@ -18,7 +18,7 @@ class Closing:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class ThinkingBudget:
-    """One request's limit.
+    """How many tokens one request's reasoning may have, and how it is ended then.
 
     Attributes:
         tokens: reasoning is closed after so many.
@@ -35,7 +35,7 @@ def closing_text(markers: ReasoningMarkers) -> str:
 
 
 def closing_prompt(markers: ReasoningMarkers, control_tokens: dict[str, int]) -> Prompt:
-    """That text as a prompt, to be tokenised."""
+    """The closing text as a prompt to be tokenised: its markers as control tokens."""
     is_control = markers.closing in control_tokens
     marker = Segment(markers.closing, control=is_control)
     return Prompt(segments=(Segment("\n"), marker, Segment("\n\n")))

@@ -56,7 +56,7 @@ class Devices(FaultReader):
 
     @property
     def has_gpu(self) -> bool:
-        """True if there is a driver that answers."""
+        """True if NVML, the GPU driver's library, was found and answers."""
         return self._nvml is not None
 
     def used_bytes(self, device_ids: Sequence[str]) -> Mapping[str, int]:
@@ -195,14 +195,14 @@ class Devices(FaultReader):
 
 
 def copied(device: model.Device) -> model.Device:
-    """A message of its own, equal to the device's."""
+    """A copy of a device's message, which may be changed without changing the original."""
     made = model.Device()
     made.CopyFrom(device)
     return made
 
 
 def within_budget(device: model.Device, budget_bytes: int, held_bytes: int) -> model.Device:
-    """The device as if it had no more memory than a budget.
+    """The device as it is reported where the neuron may use only a part of its memory.
 
     Args:
         device: as it was measured.

@@ -12,7 +12,11 @@ _MOST_AT_ONCE: Final = 64
 
 
 class DeviceEvents:
-    """One event set per device, so that an event needs no asking whose it is."""
+    """Critical events (Xid) of all GPUs, fetched from NVML.
+
+    Every device has an event set of its own in the driver, so that the set says which device an
+    event is of.
+    """
 
     def __init__(self, nvml: Any) -> None:
         """Registers with every device that reports events.
@@ -27,14 +31,14 @@ class DeviceEvents:
             self._register(index)
 
     def fetch(self) -> list[DeviceFault]:
-        """What has happened since the last call. May block where the driver does."""
+        """The critical events since the last call. Blocks as long as the driver takes to answer."""
         found: list[DeviceFault] = []
         for device_id, events in self._sets.items():
             found += self._of(device_id, events)
         return found
 
     def close(self) -> None:
-        """Frees the event sets."""
+        """Frees what the driver holds for these events."""
         for events in self._sets.values():
             with contextlib.suppress(self._nvml.NVMLError):
                 self._nvml.nvmlEventSetFree(events)

@@ -23,7 +23,7 @@ log = structlog.get_logger()
 
 
 class FaultReader(Protocol):
-    """Faults and memory as the GPUs' driver knows them. Both calls may block."""
+    """The two questions that are put to the GPUs' driver. Both block until it answers."""
 
     def faults(self) -> list[DeviceFault]:
         """Critical events since the last call."""
@@ -35,7 +35,10 @@ class FaultReader(Protocol):
 
 
 class DeviceWatch:
-    """Keeps each device's last fault, and tells of those that no new process would mend."""
+    """Remembers each device's last fault, so that a worker's death can be explained by it.
+
+    Reports the faults that a new process would not cure, after which a device takes no work.
+    """
 
     def __init__(
         self, reader: FaultReader, *, on_lasting: Callable[[DeviceFault], None] = lambda _: None
@@ -51,7 +54,7 @@ class DeviceWatch:
         self._on_lasting = on_lasting
 
     async def look(self) -> None:
-        """Fetches what has happened since the last look, and tells it."""
+        """Reads the faults since the last look from the driver; logs and remembers each of them."""
         for fault in await asyncio.to_thread(self._reader.faults):
             self._last[fault.device_id] = (time.monotonic(), fault)
             log.error(
@@ -61,7 +64,10 @@ class DeviceWatch:
                 self._on_lasting(fault)
 
     async def cause(self, device_ids: Sequence[str]) -> str:
-        """What the driver said of a worker's devices just now; empty where it said nothing."""
+        """What the driver reported of a worker's devices just now, for the words of an error.
+
+        Empty where it reported nothing, or does not answer in time.
+        """
         try:
             async with timeout(_ANSWER_SECONDS):
                 await self.look()

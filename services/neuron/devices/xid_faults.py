@@ -55,7 +55,7 @@ class DeviceFault:
 
     @property
     def is_lasting(self) -> bool:
-        """No process can work there before somebody has reset the device.
+        """True if no process can use the device before an administrator has reset it.
 
         The other kinds are a process's own: it hears of them through its library or dies, and the
         event does not say which one it was.

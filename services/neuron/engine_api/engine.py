@@ -24,7 +24,7 @@ class LoadedModel(Protocol):
 
     @property
     def info(self) -> ModelInfo:
-        """What it says about itself; constant."""
+        """Facts of the model that never change: sizes, templates, control tokens, limits."""
         ...
 
     def tokenize(self, prompt: Prompt) -> list[int]:
@@ -82,7 +82,7 @@ class LoadedModel(Protocol):
         ...
 
     def stats(self) -> ModelStats:
-        """How busy it is; cheap."""
+        """How many tasks run and wait, and how full the cache is; costs next to nothing to ask."""
         ...
 
     def close(self) -> None:
@@ -127,7 +127,7 @@ class Engine(Protocol):
 
     @property
     def facts(self) -> dict[str, str]:
-        """Versions and what it found on this machine, for `Hello`."""
+        """The library's version and what it found on this machine, for `Hello`."""
         ...
 
     def load(self, plan: LoadPlan) -> Generator[LoadStep, None, LoadedModel]:

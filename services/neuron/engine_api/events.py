@@ -22,7 +22,7 @@ class TokenLogprob(Value, frozen=True, array_like=True):
 
 
 class EndReason(enum.Enum):
-    """Why a generation ended well."""
+    """Why a generation ended without an error."""
 
     END_OF_TURN = "end_of_turn"
     STOP_STRING = "stop_string"
@@ -103,7 +103,7 @@ Event = Started | Queued | Prefilled | Delta | Ended | Failed
 
 
 def crashed(task_id: int, error: BaseException) -> Failed:
-    """The event that tells of an exception that nobody foresaw."""
+    """The event (INTERNAL) of a task that an unforeseen exception ended, with its frames."""
     return Failed(task_id, Reason.INTERNAL.value, "The engine failed at this.", trace=trace(error))
 
 
@@ -113,7 +113,7 @@ def trace(error: BaseException) -> str:
 
 
 def failed(task_id: int, error: FleetError) -> Failed:
-    """The event that tells an error."""
+    """The `Failed` event of a task that an error of the fleet ended."""
     return Failed(
         task_id,
         error.reason.value,

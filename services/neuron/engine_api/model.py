@@ -87,7 +87,7 @@ class LoadPlan(Value, frozen=True):
 
 
 class LoadStep(Value, frozen=True):
-    """How far a load has come; zero totals are unknown."""
+    """How far a load has come: bytes read and to be read; a total of 0 is not known."""
 
     bytes_done: int = 0
     bytes_total: int = 0
@@ -161,4 +161,4 @@ class LoadFailed(Exception):  # noqa: N818 - the field's word for it
 
 
 class EnginePoisoned(Exception):  # noqa: N818 - the field's word for it
-    """The device or the library is in a state that only a new process mends."""
+    """This process can no longer use the device or the library; only a new process can."""

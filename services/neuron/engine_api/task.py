@@ -9,7 +9,7 @@ import msgspec
 
 
 class Value(msgspec.Struct, frozen=True, omit_defaults=True):
-    """A value that crosses the pipe."""
+    """Base of all values that daemon and worker send each other: immutable, packed by msgpack."""
 
 
 class WorkClass(enum.IntEnum):
@@ -103,7 +103,7 @@ class Constraint(Value, frozen=True):
 
     @property
     def digest(self) -> bytes:
-        """What tells it from all others, in a few bytes."""
+        """16 bytes of BLAKE2b over kind and text, by which equal constraints are found again."""
         told = f"{self.kind.value}:{self.text}".encode("utf-8", "surrogatepass")
         return hashlib.blake2b(told, digest_size=16).digest()
 

@@ -30,7 +30,10 @@ _FORMATS = {
 
 
 def settled(spec: model.LoadSpec, settings: NeuronSettings) -> model.LoadSpec:
-    """A load's wishes, the settings where it leaves some open, within the settings' caps."""
+    """A copy of a load's spec in which the neuron's settings fill what the caller left open.
+
+    The context is the lesser of both, where both name one.
+    """
     made = model.LoadSpec()
     made.CopyFrom(spec)
     caps = [cap for cap in (spec.max_context_tokens, settings.max_context_tokens) if cap]
@@ -41,7 +44,7 @@ def settled(spec: model.LoadSpec, settings: NeuronSettings) -> model.LoadSpec:
 
 
 def default_cache_tokens(weights: Weights, settings: NeuronSettings) -> int:
-    """Fewest tokens of cache that a load takes which asks for nothing."""
+    """Tokens of cache for a load of these weights where the caller asks for nothing."""
     return fit.cache_tokens(settled(model.LoadSpec(), settings), weights)
 
 
@@ -64,7 +67,10 @@ def offload_of(
 def plan_of(
     instance: Instance, engine: str, weights: Weights, settings: NeuronSettings
 ) -> LoadPlan:
-    """What the worker is told: the load's wishes, then the settings, within the settings' caps."""
+    """The order for the worker: files, devices and sizes, every choice made.
+
+    What the caller asked for counts first, then the settings; their upper limits hold for both.
+    """
     spec = settled(instance.spec, settings)
     return LoadPlan(
         instance_id=instance.instance_id,

@@ -21,7 +21,7 @@ class _Promise:
 
 
 class Assignments:
-    """Gives each load a worker, and promises it memory that no other load may count on."""
+    """Chooses a worker for each load, and reserves the memory that the load will take."""
 
     def __init__(
         self,
@@ -96,7 +96,7 @@ class Assignments:
             promise.done_bytes = max(promise.done_bytes, done_bytes)
 
     def release(self, instance_id: str) -> None:
-        """Drops an ended load's promise: what it took is in the measurements from now on."""
+        """Ends a load's reservation; what it took shows in the devices' figures."""
         self._promises.pop(instance_id, None)
 
 

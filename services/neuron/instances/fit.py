@@ -28,7 +28,7 @@ _MOST_OPEN_SEQUENCES: Final = 4
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class FitResult:
-    """Where a load goes.
+    """The worker that a load goes to, or why there is none.
 
     Attributes:
         key: the worker: the engine and the devices that it owns.

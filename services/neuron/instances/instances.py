@@ -27,7 +27,7 @@ log = structlog.get_logger()
 
 
 class State(enum.Enum):
-    """Where an instance stands; meanings as in cortex.v1.InstanceState."""
+    """State of an instance, as cortex.v1.InstanceState defines it."""
 
     LOADING = "loading"
     READY = "ready"
@@ -48,7 +48,7 @@ _NEXT: Final[Mapping[State, frozenset[State]]] = {
 
 
 class RunningGeneration(Protocol):
-    """A generation that has not ended, as its instance uses it."""
+    """What an instance does with its generations: resume them on a new worker, or end them."""
 
     def resume(self, link: WorkerLink) -> None:
         """Goes on in the worker's new process, behind the tokens made so far."""
@@ -150,11 +150,11 @@ class Instances:
 
     @property
     def is_closed(self) -> bool:
-        """True once nothing is admitted any more."""
+        """True once shutdown has begun: no request and no load is admitted any more."""
         return self._is_closed
 
     def close(self) -> None:
-        """Admits nothing from now on."""
+        """Refuses all requests and loads from now on; shutdown has begun."""
         self._is_closed = True
         self.changes.bump()
 
@@ -208,13 +208,13 @@ class Instances:
             self.changes.bump()
 
     def begin(self, instance: Instance, generation: RunningGeneration) -> None:
-        """A generation runs on the instance."""
+        """Counts a generation that runs on the instance."""
         instance.running.add(generation)
         instance.last_used_at = time.time()
         self.changes.bump()
 
     def end(self, instance: Instance, generation: RunningGeneration) -> None:
-        """A generation has ended."""
+        """Takes back the count of a generation that has ended."""
         instance.running.discard(generation)
         instance.last_used_at = time.time()
         self.changes.bump()

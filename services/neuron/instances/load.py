@@ -115,7 +115,7 @@ class Loader:
                     yield step
 
     async def abandon(self, instance: Instance) -> None:
-        """Ends a load, whoever waits for it."""
+        """Cancels a load, even if callers still wait for it; they get CANCELLED."""
         load = self._loads.get(instance.instance_id)
         if load is not None:
             load.task.cancel()

@@ -25,7 +25,7 @@ log = structlog.get_logger()
 
 
 class MemoryReader(Protocol):
-    """Asks the driver of the devices."""
+    """Asks the GPUs' driver how much memory is in use."""
 
     def used_bytes(self, device_ids: Sequence[str]) -> Mapping[str, int]:
         """Memory in use now, by whomever; only of devices whose driver tells. May block."""
@@ -33,7 +33,7 @@ class MemoryReader(Protocol):
 
 
 class Reclaimed(NamedTuple):
-    """What an unload has brought.
+    """How much memory an unload has freed.
 
     Attributes:
         freed_bytes: by which the use of all devices has sunk; None where no driver tells.
@@ -70,7 +70,7 @@ class Reclaiming:
         self._recycling: dict[WorkerKey, asyncio.Task[None]] = {}
 
     async def used(self, key: WorkerKey) -> Mapping[str, int]:
-        """Memory in use on a worker's devices, before its model goes."""
+        """Bytes in use on a worker's devices, measured before its model is unloaded."""
         return await asyncio.to_thread(self._reader.used_bytes, key.device_ids)
 
     async def reclaimed(

@@ -28,7 +28,7 @@ log = structlog.get_logger()
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Draining:
-    """Waiting for requests that still run.
+    """Step of an unload: nothing new is admitted, requests that run go on.
 
     Attributes:
         active: how many.
@@ -39,12 +39,12 @@ class Draining:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Releasing:
-    """The memory is being given back."""
+    """Step of an unload: nothing runs any more, the worker frees the memory."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Freed:
-    """The instance is gone.
+    """Last step of an unload: the instance is gone.
 
     Attributes:
         instance_id: which it was.
@@ -85,7 +85,7 @@ class Unloader:
         self._tasks: dict[str, asyncio.Task[int]] = {}
 
     def targets(self, *, instance_id: str, name: str) -> list[Instance]:
-        """The instances that an unload is about.
+        """The instances that an unload order names, by instance id or by model.
 
         Raises:
             FleetError: INSTANCE_GONE or NOT_FOUND, there is none.
@@ -131,7 +131,7 @@ class Unloader:
         yield Freed(instance.instance_id, task.result())
 
     async def stop(self) -> None:
-        """Ends all unloads where they are."""
+        """Abandons all unloads where they are; the process is about to end."""
         for task in list(self._tasks.values()):
             task.cancel()
         await asyncio.gather(*self._tasks.values(), return_exceptions=True)

@@ -6,7 +6,7 @@ from services.backplane.errors import FleetError, Reason
 
 
 class LeaderEpoch:
-    """The newest epoch, from whoever told it.
+    """The newest epoch (number of a leadership) that any registry has named to this neuron.
 
     A registry that was frozen while another took over may wake up with orders half sent. Its epoch
     is older than its successor's, and so nobody obeys it.

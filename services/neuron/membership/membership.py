@@ -39,7 +39,7 @@ log = structlog.get_logger()
 
 
 class Membership:
-    """One neuron's place in the fleet."""
+    """Keeps this neuron attached to a registry, and sends its reports."""
 
     def __init__(
         self,
@@ -73,7 +73,7 @@ class Membership:
         self.is_attached = False
 
     def start(self) -> None:
-        """Attaches, and again whenever that ends, until `leave`."""
+        """Attaches, and attaches again whenever the stream ends, until `leave`."""
         if self._registries:
             self._task = self._faults.vital(self._live(), name="membership", may_end=True)
 

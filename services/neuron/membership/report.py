@@ -85,15 +85,15 @@ class StatusBoard:
         return made
 
     def note_address(self, address: str) -> None:
-        """The neuron listens: the `host:port` that others are told."""
+        """Sets the `host:port` under which others reach this neuron."""
         self.identity.address = address
 
     def note_draining(self) -> None:
-        """The neuron ends; reports say so from now on."""
+        """Marks the neuron as draining in all reports from now on."""
         self._is_draining = True
 
     def note_devices(self, devices: Sequence[model.Device]) -> None:
-        """New measurements of the devices."""
+        """Replaces the devices' figures by newer ones."""
         self._devices = tuple(devices)
 
     def note_stored(self, stored: Sequence[model.StoredModel], problems: Sequence[str]) -> None:
@@ -103,7 +103,7 @@ class StatusBoard:
             self._instances.changes.bump()
 
     def status(self) -> neuron.NeuronStatus:
-        """Who this neuron is and what it holds."""
+        """The neuron's identity and its newest report, as GetStatus answers."""
         return neuron.NeuronStatus(identity=self.identity, report=self.report())
 
     def report(self) -> neuron.NeuronReport:

@@ -15,7 +15,7 @@ _BYTES: Final = 256
 
 
 def check(asked: Check) -> None:
-    """Returns once it is compiled, or is known not to compile.
+    """Compiles a constraint, and returns once it is compiled or known not to compile.
 
     What costs much does not depend on the vocabulary (whether patterns exclude each other), so one
     of single bytes does; the ids of control tokens that a grammar names have to be in it.

@@ -23,7 +23,7 @@ class TemplateSource(Value, frozen=True):
 
 
 class Ping(Value, frozen=True, tag="ping"):
-    """Are you there? Answered by Done."""
+    """Asks whether the process has started. Answered by Done."""
 
 
 class Check(Value, frozen=True, tag="check"):
@@ -61,11 +61,11 @@ class Render(Value, frozen=True, tag="render"):
 
 
 class Done(Value, frozen=True, tag="done"):
-    """It was done."""
+    """Answer to Ping, Check and Prepare: finished, without a result."""
 
 
 class RenderedChat(Value, frozen=True, tag="rendered"):
-    """A prompt."""
+    """Answer to Render: the prompt."""
 
     rendered: Rendered
 
@@ -79,11 +79,11 @@ class Refused(Value, frozen=True, tag="refused"):
 
 
 class Overrun(Value, frozen=True, tag="overrun"):
-    """It takes more memory, or writes more, than it may."""
+    """Answer to any question that took more memory, or wrote more, than is allowed."""
 
 
 class Broken(Value, frozen=True, tag="broken"):
-    """An exception that nobody foresaw, told by types and frames."""
+    """Answer to a question during which an unforeseen exception came: its types and frames."""
 
     trace: str
 

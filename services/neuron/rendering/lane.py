@@ -29,7 +29,7 @@ log = structlog.get_logger()
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Blame:
-    """Who is named where a limit is exceeded.
+    """How the error for an exceeded limit is worded: what exceeded it, and which request field.
 
     Attributes:
         subject: in words, as the beginning of a sentence.
@@ -42,7 +42,7 @@ class Blame:
     field: str | None = None
 
     def error(self, predicate: str) -> FleetError:
-        """The error for what the subject did."""
+        """The error. `predicate` ends its sentence: "takes more memory than it may."."""
         return FleetError(self.reason, f"{self.subject} {predicate}", field=self.field)
 
 
@@ -53,7 +53,11 @@ class _Job:
 
 
 class Lane:
-    """One process at a time, and what waits for it: 1,024 questions at most, a minute at most."""
+    """A queue of questions in front of one process that answers them, one after another.
+
+    A process that dies or exceeds its limits is replaced. At most 1,024 questions wait, each for a
+    minute at most.
+    """
 
     def __init__(
         self, prepare: bytes, *, limits: TemplateLimits, blame: Blame, faults: Faults, model: str
@@ -72,17 +76,17 @@ class Lane:
 
     @property
     def pid(self) -> int | None:
-        """Of its process, while one runs."""
+        """Id of the process, None while there is none."""
         process = self._process
         return None if process is None or process.is_lost else process.pid
 
     @property
     def is_over(self) -> bool:
-        """True if nothing is left after `close`."""
+        """True once the lane is closed and its process has ended."""
         return self._is_closed and (self._life is None or self._life.done())
 
     async def ask(self, question: bytes) -> Answer:
-        """The answer to a packed question.
+        """Waits for the process's answer to a packed question.
 
         Raises:
             FleetError: why there is none.
@@ -105,7 +109,7 @@ class Lane:
             raise FleetError(Reason.QUEUE_TIMEOUT, told) from error
 
     def close(self) -> None:
-        """Ends the process; what waits fails."""
+        """Kills the process; whoever waits for an answer gets INSTANCE_GONE."""
         self._is_closed = True
         if self._process is not None:
             self._process.kill()
@@ -115,7 +119,7 @@ class Lane:
         self._wake.set()
 
     async def ended(self) -> None:
-        """Returns once nothing is left after `close`."""
+        """Waits until the process of a closed lane has ended."""
         if self._life is not None:
             await asyncio.wait({self._life})
 

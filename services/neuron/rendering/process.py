@@ -22,7 +22,7 @@ _READ_BYTES: Final = 1 << 20
 
 
 class LostError(Exception):
-    """The process ended, or does not speak as it should."""
+    """The process ended, or sent what is no answer."""
 
 
 class RenderProcess:
@@ -43,7 +43,7 @@ class RenderProcess:
 
     @classmethod
     async def start(cls, *, memory_bytes: int, on_end: Callable[[], None]) -> RenderProcess:
-        """Starts one.
+        """Starts a rendering process.
 
         Args:
             memory_bytes: most address space that it may have.
@@ -78,7 +78,7 @@ class RenderProcess:
         return self._process.pid
 
     async def ask(self, question: bytes, seconds: float) -> Answer:
-        """The answer to a packed question; none other may be open.
+        """Sends a packed question and waits for its answer; one question at a time.
 
         Raises:
             TimeoutError: it took longer. The process is of no use then, nor after a cancellation.
@@ -95,7 +95,7 @@ class RenderProcess:
         return answer
 
     def kill(self) -> None:
-        """Ends it; nothing of it is left a moment later."""
+        """Kills the process; `ended` tells when it is gone."""
         self.is_lost = True
         # While the process is not yet waited for, its id cannot be another's.
         if self._process.returncode is None:
@@ -104,7 +104,7 @@ class RenderProcess:
         self._writer.close()
 
     async def ended(self) -> None:
-        """Returns once it has been seen to end."""
+        """Waits until the process is gone."""
         await asyncio.shield(self._waiting)
 
     async def _wait(self, on_end: Callable[[], None]) -> None:

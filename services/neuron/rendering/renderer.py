@@ -57,7 +57,10 @@ class _Known(collections.OrderedDict[bytes, T]):
 
 
 class Renderer:
-    """The templates of one model. Made by `Renderers.start`."""
+    """Renders one model's chat templates and tries clients' constraints. Made by `Renderers.start`.
+
+    Both happen in processes of its own, which are killed where they exceed their limits.
+    """
 
     def __init__(
         self,
@@ -155,27 +158,27 @@ class Renderer:
 
     @property
     def pids(self) -> list[int]:
-        """Ids of the processes that run now."""
+        """Ids of its processes."""
         return [pid for lane in self._lanes if (pid := lane.pid) is not None]
 
     def close(self) -> None:
-        """Ends the processes; what waits fails."""
+        """Kills the processes; whoever waits for a prompt gets INSTANCE_GONE."""
         for lane in self._lanes:
             lane.close()
 
     @property
     def is_over(self) -> bool:
-        """True if nothing is left after `close`."""
+        """True once it is closed and its processes have ended."""
         return all(lane.is_over for lane in self._lanes)
 
     async def ended(self) -> None:
-        """Returns once nothing is left after `close`."""
+        """Waits until the processes of a closed renderer have ended."""
         for lane in self._lanes:
             await lane.ended()
 
 
 class Renderers:
-    """Those of all models of a neuron."""
+    """The renderers of all models of a neuron."""
 
     def __init__(
         self, limits: TemplateLimits, *, constraint_seconds: float, faults: Faults
@@ -186,7 +189,7 @@ class Renderers:
         self._started: set[Renderer] = set()
 
     async def start(self, templates: Sequence[TemplateSource], model: str) -> Renderer:
-        """A model's renderer, ready. Whoever gets it closes it.
+        """A renderer for a model, its templates compiled. The caller closes it.
 
         Raises:
             FleetError: as `Renderer.open`.
@@ -207,7 +210,7 @@ class Renderers:
         return made
 
     async def stop(self) -> None:
-        """Ends all of them."""
+        """Closes all renderers and waits until their processes have ended."""
         for each in self._started:
             each.close()
         await asyncio.gather(*(each.ended() for each in self._started))

@@ -43,18 +43,18 @@ class Account:
         self.has_output = False
 
     def note_output(self) -> None:
-        """Tokens came; the first ones count."""
+        """Output has come; the first call fixes the time to the first token."""
         if not self.has_output:
             self.has_output = True
             waited = time.monotonic() - self._begun_at
             self._metrics.first_token.labels(self._model).observe(waited)
 
     def note_resumed(self) -> None:
-        """It goes on after its worker died."""
+        """The generation goes on after its worker died."""
         self._metrics.resumed.labels(self._model).inc()
 
     def note_times(self, event: Ended, completion_tokens: int) -> None:
-        """The worker's own times of a generation that ended well."""
+        """Counts the times and tokens that the worker reports of a generation that ended well."""
         metrics = self._metrics
         metrics.queued.labels(self._model).observe(event.queued_seconds)
         metrics.prefill.labels(self._model).observe(event.prefill_seconds)

@@ -57,7 +57,7 @@ _CLASSES: Final = {
 
 
 def work_class(asked: generation.WorkClass.ValueType) -> WorkClass:
-    """DEFAULT for what is unset or not known here."""
+    """The class of a request as engines know it; DEFAULT where it is unset or not known here."""
     return _CLASSES.get(asked, WorkClass.DEFAULT)
 
 
@@ -81,7 +81,7 @@ def sampling(asked: generation.Sampling, own: SamplingParams | None) -> Sampling
 
 
 def stop(rules: generation.StopRules) -> StopParams:
-    """Stop rules.
+    """The request's stop rules as engines know them.
 
     Raises:
         FleetError: BAD_REQUEST, they allow nothing, or the stop strings are too many, too long or
@@ -142,7 +142,7 @@ def top_logprobs(request: generation.GenerateRequest) -> int | None:
 
 
 def queued(event: Queued) -> generation.GenerateResponse:
-    """The request waits."""
+    """The event for the client that its request waits, and at which place."""
     made = generation.GenerationQueued(position=event.position)
     if event.eta_seconds is not None:
         made.eta.CopyFrom(duration(event.eta_seconds))
@@ -152,7 +152,7 @@ def queued(event: Queued) -> generation.GenerateResponse:
 def started(
     event: Started, instance_id: str, weights: model.StoredModel | None
 ) -> generation.GenerateResponse:
-    """The request was admitted, by an instance of these files."""
+    """The event for the client that its request was admitted, and by which instance and files."""
     return generation.GenerateResponse(
         started=generation.GenerationStarted(
             instance_id=instance_id,
@@ -164,7 +164,7 @@ def started(
 
 
 def prefilled(event: Prefilled) -> generation.GenerateResponse:
-    """The prompt has been read so far."""
+    """The event for the client that says how much of its prompt has been read."""
     return generation.GenerateResponse(
         prefill=generation.PrefillProgress(tokens_done=event.done, tokens_total=event.total)
     )
@@ -173,14 +173,14 @@ def prefilled(event: Prefilled) -> generation.GenerateResponse:
 def text_delta(
     text: str, token_ids: Sequence[int], logprobs: Iterable[TokenLogprob]
 ) -> generation.TextDelta:
-    """New text."""
+    """The event for the client that brings new text."""
     return generation.TextDelta(
         text=text, token_ids=token_ids, logprobs=[logprob(each) for each in logprobs]
     )
 
 
 def logprob(value: TokenLogprob) -> generation.TokenLogprob:
-    """Log probability of one token and its rivals."""
+    """The log probability of one token and of its most likely alternatives."""
     return generation.TokenLogprob(
         token_id=value.token_id,
         text=value.text,
@@ -190,12 +190,12 @@ def logprob(value: TokenLogprob) -> generation.TokenLogprob:
 
 
 def finish_reason(reason: EndReason) -> generation.FinishReason.ValueType:
-    """Why it ended."""
+    """The contract's name for why a generation ended."""
     return _FINISH[reason]
 
 
 def timings(event: Ended) -> generation.Timings:
-    """Where the time went."""
+    """Seconds spent in the queue, reading the prompt, and generating."""
     return generation.Timings(
         queued=duration(event.queued_seconds),
         prefill=duration(event.prefill_seconds),

@@ -58,7 +58,7 @@ class Delivery:
         return self._parser.is_reasoning
 
     def take(self, delta: Delta) -> None:
-        """Sends what is certain with a delta."""
+        """Parses a delta, and sends what later output cannot change: text, reasoning, calls."""
         count = len(delta.token_ids)
         self.made += delta.token_ids
         if self._parser.is_reasoning:

@@ -27,11 +27,11 @@ class EventSink(Protocol):
         ...
 
     def finished(self, event: generation.GenerationFinished) -> None:
-        """It ended well; nothing follows."""
+        """The generation ended well; this is the last event."""
         ...
 
     def failed(self, error: FleetError) -> None:
-        """It failed; nothing follows."""
+        """The generation failed; this is the last event."""
         ...
 
 

@@ -90,7 +90,7 @@ class Generation(TaskListener, RunningGeneration):
     # What its caller does.
 
     def start(self, link: WorkerLink, deadline_seconds: float | None) -> None:
-        """Submits it.
+        """Submits the generation to a worker.
 
         Args:
             link: to the worker that holds the instance.
@@ -107,7 +107,7 @@ class Generation(TaskListener, RunningGeneration):
         self._mind_credit()
 
     def grant(self, tokens: int) -> None:
-        """Lets it send more tokens."""
+        """Lets the generation send so many more tokens to its reader."""
         if self._is_over or self._delivery.credit is None:
             return
         self._delivery.credit += tokens
@@ -138,7 +138,7 @@ class Generation(TaskListener, RunningGeneration):
 
     @override
     def on_event(self, event: Event) -> None:
-        """Turns the worker's news into the caller's."""
+        """Passes an event of the worker on to the caller, in the contract's form."""
         match event:
             case Delta():
                 self._on_delta(event)

@@ -22,7 +22,7 @@ from services.neuron.settings import NeuronSettings
 
 
 class Generations:
-    """Where every generation of this neuron begins."""
+    """Begins the generations of this neuron: finds the instance, composes the prompt, submits."""
 
     def __init__(
         self, *, instances: Instances, settings: NeuronSettings, metrics: NeuronMetrics

@@ -27,7 +27,7 @@ class Pending:
         return bool(self._events or self._texts or self._ends)
 
     def event(self, sequence_id: int, event: generation.GenerateResponse) -> None:
-        """Adds an event."""
+        """Adds an event to what the next message will carry."""
         if event.WhichOneof("event") in _DELTAS:
             self._deltas_as_events(sequence_id)
         self._events.append(neuron.SequenceEvent(sequence_id=sequence_id, event=event))
@@ -53,7 +53,7 @@ class Pending:
             waiting[1].extend(token_ids)
 
     def end(self, end: neuron.SequenceEnd) -> None:
-        """Adds the end of a sequence."""
+        """Adds the end of a sequence to what the next message will carry."""
         self._ends.append(end)
 
     def forget(self, sequence_id: int) -> None:

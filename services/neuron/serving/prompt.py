@@ -27,7 +27,7 @@ _ID_LETTERS = string.ascii_letters + string.digits
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Composed:
-    """What a request comes to, before it runs.
+    """A request made ready for its engine: prompt, parser of the answer, constraint.
 
     Attributes:
         prompt: what to continue.

@@ -26,7 +26,7 @@ _MOST_CALLS = 128
 
 
 class Measures:
-    """Answers about prompts and models."""
+    """Answers what is no generation: token counts, embeddings, and whether a model would fit."""
 
     def __init__(
         self,

@@ -46,7 +46,7 @@ class _Beginning:
 
 
 class SessionStream:
-    """One caller's stream."""
+    """One `Session` call of a gateway: many generations over one stream, in batches."""
 
     def __init__(self, generations: Generations, faults: Faults) -> None:
         self._generations = generations

@@ -44,7 +44,7 @@ async def check(
     expected: str,
     on_bytes: Callable[[int, int], None],
 ) -> None:
-    """Reads files whole.
+    """Compares the SHA-256 of all files with the digest that is expected of them.
 
     Args:
         path: what they are files of; a folder, or the first of them.

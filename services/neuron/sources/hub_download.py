@@ -57,7 +57,7 @@ class HubJob(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class HubProgress(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """One line of the answer.
+    """One line that the downloading process writes: bytes so far, the end, or an error.
 
     Attributes:
         done: bytes that are here, in all.
@@ -169,7 +169,7 @@ def bring(job: HubJob, folder: pathlib.Path, tell: Callable[[HubProgress], None]
 
 
 def failure(job: HubJob, error: Exception) -> FleetError:
-    """The library's error in the fleet's terms."""
+    """The error of the fleet for an exception of huggingface_hub."""
     words = " ".join(str(error).split())[:300]
     names = {kind.__name__ for kind in type(error).__mro__}
     if isinstance(error, OSError) and error.errno == errno.ENOSPC:

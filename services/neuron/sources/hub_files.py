@@ -89,7 +89,7 @@ class HubModel(msgspec.Struct, frozen=True):
         return f"{self.repository}@{self.revision}"
 
     def choose(self, files: Sequence[HubFile], quant: str) -> list[HubFile]:
-        """The files to fetch.
+        """The files of the repository that make the model.
 
         With a glob, what it matches. Otherwise the GGUF file that `quant` names; without a `quant`
         the model in safetensors where there is one, else the only GGUF file.

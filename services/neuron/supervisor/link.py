@@ -52,7 +52,7 @@ log = structlog.get_logger()
 
 
 class WorkerLink:
-    """Calls to one worker process, and the reports that answer them."""
+    """The daemon's end of one worker process: commands go out, reports find whoever waits."""
 
     def __init__(
         self,
@@ -96,7 +96,7 @@ class WorkerLink:
 
     @property
     def callers(self) -> frozenset[str]:
-        """Who has a task in the process."""
+        """Names of the callers whose tasks are in the process: suspects if it dies."""
         return frozenset(listener.caller for listener in self._tasks.values())
 
     # What the daemon asks.
@@ -121,7 +121,7 @@ class WorkerLink:
             self._send(Cancel((task_id,)))
 
     def credit(self, task_id: int, tokens: int) -> None:
-        """Lets a task send more."""
+        """Lets a task send so many more tokens; ignored where the task has ended."""
         if task_id in self._tasks:
             self._send(Credit(((task_id, tokens),)))
 

@@ -20,7 +20,7 @@ class WorkerKey:
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class SlotView:
-    """A slot's state, for the status.
+    """State of a worker as the neuron's status shows it.
 
     Attributes:
         key: which one.

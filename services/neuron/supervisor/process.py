@@ -256,17 +256,17 @@ class WorkerProcess(asyncio.Protocol):
 
     @override
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """The socket is ours."""
+        """asyncio: the socket to the worker is open."""
         self._transport = cast("asyncio.WriteTransport", transport)
 
     @override
     def connection_lost(self, exc: Exception | None) -> None:
-        """The worker closed its end."""
+        """asyncio: the worker has closed its end of the socket."""
         self._closed.set()
 
     @override
     def data_received(self, data: bytes) -> None:
-        """Cuts the bytes into frames and hands them on."""
+        """asyncio: bytes from the worker, cut into frames and handed on."""
         self.last_heard = time.monotonic()
         buffer = self._buffer
         buffer += data

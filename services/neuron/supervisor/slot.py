@@ -34,7 +34,10 @@ log = structlog.get_logger()
 
 
 class WorkerSlot:
-    """One device set's worker, over all of its processes."""
+    """One device set with its engine, over all the worker processes that it has.
+
+    It starts the process, watches it, and starts another when it dies, while the policy allows.
+    """
 
     def __init__(
         self,
@@ -119,7 +122,7 @@ class WorkerSlot:
                 await self._end(process, f"it was replaced: {why}")
 
     def condemn(self, why: str) -> None:
-        """Ends the process, and no other will come: its device is of no use.
+        """Ends the process for good, because its device cannot be used any more.
 
         Args:
             why: in words.

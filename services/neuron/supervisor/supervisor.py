@@ -17,7 +17,7 @@ from services.neuron.supervisor.slot import WorkerSlot
 
 
 class Supervisor:
-    """All slots of the daemon."""
+    """All workers of the neuron, one for each device set that is in use."""
 
     def __init__(
         self,
@@ -95,7 +95,7 @@ class Supervisor:
             await slot.recycle(why)
 
     async def look_at_devices(self) -> None:
-        """Fetches the devices' faults since the last look, and acts on those that last."""
+        """Reads the devices' faults since the last call; ends workers on devices lost for good."""
         await self._device_watch.look()
 
     def _on_lasting_fault(self, fault: DeviceFault) -> None:

@@ -18,11 +18,11 @@ class TaskListener(Protocol):
     caller: str
 
     def fail(self, error: FleetError) -> None:
-        """Ends it."""
+        """Ends the task with an error that the daemon found."""
         ...
 
     def on_event(self, event: Event) -> None:
-        """Something happened; `Ended` and `Failed` are the last."""
+        """An event of the worker; after `Ended` or `Failed` none follows."""
         ...
 
     def on_worker_lost(self, error: FleetError) -> None:

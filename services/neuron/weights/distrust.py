@@ -28,7 +28,7 @@ class DistrustedError(ValueError):
 
 @contextlib.contextmanager
 def opened(path: pathlib.Path) -> Generator[BinaryIO]:
-    """A regular file for reading; whatever else has the name is not waited for.
+    """Opens a regular file for reading. Pipes, devices and the like are refused without waiting.
 
     Raises:
         DistrustedError: it is a pipe, a device or a socket.
@@ -42,7 +42,7 @@ def opened(path: pathlib.Path) -> Generator[BinaryIO]:
 
 
 def text_of(path: pathlib.Path, *, most_bytes: int) -> str:
-    """A small text file.
+    """The text of a small file.
 
     Raises:
         DistrustedError: it is no regular file, or larger.
@@ -71,12 +71,12 @@ def whole(name: str, value: Any, *, most: int = MOST_TOKENS) -> int:
 
 
 def word(value: Any) -> str:
-    """A name that a file tells; empty where it is none that could be shown to people."""
+    """A short printable name out of a file; empty where the file has something else there."""
     return value if isinstance(value, str) and _WORD.fullmatch(value) else ""
 
 
 def shown(text: str) -> str:
-    """A text for a line of the status: a file's name may hold anything but a slash and a zero."""
+    """A file's name or words, made safe to be printed in a line of the status."""
     clean = "".join(
         letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in text
     )
@@ -84,14 +84,14 @@ def shown(text: str) -> str:
 
 
 class Patience:
-    """The time that one file has."""
+    """The seconds that reading one file may take, so that a hostile file holds up nobody."""
 
     def __init__(self, seconds: float = READ_SECONDS) -> None:
         """Begins now."""
         self._ends_at = time.monotonic() + seconds
 
     def check(self) -> None:
-        """Does nothing while there is time left.
+        """Returns while there is time left.
 
         Raises:
             DistrustedError: the time is over.

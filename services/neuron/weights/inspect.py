@@ -29,7 +29,7 @@ _LARGEST_CONFIG_BYTES: Final = 8 << 20
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class Weights:
-    """The weights of one model.
+    """What is known of one model's files without an engine: format, sizes, trained context.
 
     Attributes:
         path: a GGUF file, or a folder with safetensors and a config.json.
@@ -96,7 +96,7 @@ def is_model_file(name: str) -> bool:
 
 
 def listing(folders: Sequence[pathlib.Path]) -> tuple[dict[str, Weights], list[str]]:
-    """The models under some folders by name, and what looks like one and is none.
+    """All models below some folders by name, and a line for each file that cannot be loaded.
 
     A GGUF file's model is called as the file without its ending, a folder's as the folder. Of two
     with one name the first counts.
@@ -150,7 +150,7 @@ def described(name: str, weights: Weights) -> model.StoredModel:
 
 
 def capabilities(*, is_embedder: bool) -> list[model.Capability.ValueType]:
-    """What can be said of a model before it is loaded."""
+    """What a model can do as far as its files tell: embed, else complete and chat."""
     if is_embedder:
         return [model.CAPABILITY_EMBEDDING]
     return [model.CAPABILITY_CHAT, model.CAPABILITY_COMPLETION]

@@ -40,7 +40,7 @@ from services.neuron.worker.tokenising import Abandoned, Lane, is_long, token_id
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class TokenisedTask:
-    """A task, ready to be submitted, or why it is not."""
+    """A task with its token ids, or with the error that ended it before it began."""
 
     task: Task
     token_ids: Sequence[int] | FleetError
@@ -48,7 +48,7 @@ class TokenisedTask:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class TokenisedTexts:
-    """Texts to embed, or why they cannot be."""
+    """Texts to embed with their token ids, or the error that ended the call."""
 
     call: EmbedTexts
     inputs: list[list[int]] | FleetError

@@ -22,7 +22,7 @@ _WARM_UP_TASK: Final = -1
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Ready:
-    """A load that ended well, and how long it took."""
+    """A load that has succeeded: the model, and the seconds that it took."""
 
     plan: LoadPlan
     model: LoadedModel

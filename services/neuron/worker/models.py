@@ -44,11 +44,11 @@ class WorkerInstance:
 
     @property
     def is_leaving(self) -> bool:
-        """True from `leave` on."""
+        """True once `leave` was called: the model is being unloaded."""
         return self._is_leaving
 
     def leave(self) -> None:
-        """Lets nobody hold it any more."""
+        """Begins the unload: no thread may take hold of the model any more."""
         with self._lock:
             self._is_leaving = True
 
@@ -60,7 +60,7 @@ class WorkerInstance:
 
 
 class WorkerInstances:
-    """By name. Only the engine loop adds and removes."""
+    """The loaded models by instance id. Only the engine loop adds and removes them."""
 
     def __init__(self) -> None:
         self._by_id: dict[str, WorkerInstance] = {}
@@ -69,7 +69,7 @@ class WorkerInstances:
         return len(self._by_id)
 
     def all(self) -> list[WorkerInstance]:
-        """Those that are loaded now."""
+        """All loaded models."""
         return list(self._by_id.values())
 
     def get(self, instance_id: str) -> WorkerInstance | None:
@@ -104,5 +104,5 @@ class WorkerInstances:
 
 
 def gone(instance_id: str) -> FleetError:
-    """No such instance is loaded."""
+    """The error INSTANCE_GONE for an id that names no loaded model."""
     return FleetError(Reason.INSTANCE_GONE, f"{instance_id} is not loaded here.")

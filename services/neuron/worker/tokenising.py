@@ -28,7 +28,7 @@ Item = TypeVar("Item")
 
 
 class Abandoned(Exception):  # noqa: N818 - the field's word for it
-    """Nobody waits for the token ids any more."""
+    """Raised where tokenising stops because nobody wants the result any more."""
 
 
 def is_long(prompts: Sequence[Prompt]) -> bool:

@@ -128,5 +128,5 @@ class Profile:
         return config_revision in {0, self.revision} or self.revision == 0
 
     def content(self) -> dict[str, Any]:
-        """All fields, for comparing two catalogues."""
+        """All fields as values, by which two catalogues are compared."""
         return dataclasses.asdict(self)

@@ -263,7 +263,7 @@ class ControlPlane(OrderListener):
     # -- time ---------------------------------------------------------------------------------
 
     def advance(self) -> None:
-        """Lets time and news take effect."""
+        """Does what is due by now, and what news since the last call asks for."""
         now = self.fleet_state.clock()
         self.membership.lapse(now)
         self._settle(now)

@@ -58,7 +58,7 @@ class PlacementController:
 
     @property
     def demands(self) -> list[Demand]:
-        """All of them, oldest first."""
+        """What is waited for, the oldest first."""
         return self._queue.all()
 
     def problems(self) -> Mapping[str, FleetError]:
@@ -175,7 +175,7 @@ class PlacementController:
         self._queue.look_again()
 
     def advance(self) -> None:
-        """Lets time and news take effect."""
+        """Decides and orders what is due by now, or has become possible."""
         now = self._fleet_state.clock()
         if self._executor.advance(now):
             self._queue.look_again()

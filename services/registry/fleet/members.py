@@ -27,7 +27,7 @@ _TOMBSTONES: Final = 1024
 
 
 class ReportOutcome(enum.Enum):
-    """What taking in a report has changed."""
+    """What has changed with a member's new report."""
 
     STALE = "stale"
     """Older than what is known; it changed nothing."""

@@ -42,7 +42,7 @@ class Ticket:
 
 
 class Phase(enum.Enum):
-    """How far a job has come."""
+    """How far a placement job has come."""
 
     EVICTING = "evicting"
     SETTLING = "settling"

@@ -21,7 +21,7 @@ _MOST_REPLANS: Final = 3
 
 
 class PlanCheck(enum.Enum):
-    """What fresh figures say of a job's plan."""
+    """Whether a job's plan still holds by the neuron's newest report."""
 
     CLEAR = "clear"
     """There is room: the load may begin."""

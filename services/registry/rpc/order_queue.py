@@ -13,7 +13,7 @@ from services.registry.placement.orders import Effects, Event, LoadOrder, Unload
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class CancelLoad:
-    """Abandon a load that was ordered before."""
+    """The order to abandon a load that was ordered before."""
 
     order_id: int
 

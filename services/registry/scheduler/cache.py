@@ -44,7 +44,7 @@ class SchedulerCache:
         return self._index
 
     def of(self, name: str) -> NeuronInfo:
-        """What the scheduler sees of one member."""
+        """What the scheduler knows of one neuron."""
         neuron_info = self._index.get(name)
         if neuron_info is None or name in self._stale:
             self._stale.pop(name, None)
@@ -57,7 +57,7 @@ class SchedulerCache:
         self._stale[name] = None
 
     def forget_all(self) -> None:
-        """Pins, catalogue or policy have changed."""
+        """Drops all that was computed: pins, catalogue or policy have changed."""
         self._stale.update(dict.fromkeys(self._fleet_state.fleet.members))
 
     def occupy(self, name: str, device_ids: tuple[str, ...], why: str) -> None:
@@ -66,7 +66,7 @@ class SchedulerCache:
         self.forget(name)
 
     def release(self, name: str, device_ids: tuple[str, ...]) -> None:
-        """Lets loads begin on these devices again."""
+        """Frees devices that a load had reserved."""
         busy = self._busy.get(name, {})
         for device in device_ids:
             busy.pop(device, None)

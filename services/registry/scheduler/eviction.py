@@ -126,7 +126,7 @@ class Turn(NamedTuple):
 
 
 def turn(instance: InstanceInfo, strategy: Strategy) -> Turn:
-    """The sort key of an instance."""
+    """The key by which victims are sorted: the least is evicted first."""
     rank = instance.residency_class if strategy is Strategy.PRIORITY else 0
     return Turn(not instance.is_surplus, instance.in_flight > 0, rank, instance.last_used)
 

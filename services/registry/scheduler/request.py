@@ -16,7 +16,7 @@ from services.registry.scheduler.neuron_info import InstanceInfo
 
 
 class PlacementOutcome(enum.IntEnum):
-    """What a neuron offers, best first."""
+    """Answer of one neuron to a placement request, from the best kind to the worst."""
 
     FREE_FIT = 1
     EVICT = 2

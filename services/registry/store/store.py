@@ -13,7 +13,7 @@ from services.registry.store.leader_lease import LeaderLease
 
 
 class FactKind(enum.Enum):
-    """What a fact is about; the key says which."""
+    """The kinds of facts; the key of a fact names the model or neuron."""
 
     PIN = "pin"
     """Key: model; value: neuron, or empty for any."""

@@ -37,7 +37,7 @@ ANY_ARGUMENTS: Final = MappingProxyType({"type": "object", "additionalProperties
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class ForcedCall:
-    """A call that must be made.
+    """A tool call that the answer must be, because the client asked for one (`tool_choice`).
 
     Attributes:
         schema: JSON Schema of the call object.

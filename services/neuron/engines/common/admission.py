@@ -26,7 +26,7 @@ _LEAST_SECONDS: Final = 1.0
 
 
 class QueueFullError(Exception):
-    """The queue holds as many as it may."""
+    """`max_queued` items wait already, and none has to make room."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -212,7 +212,7 @@ class Pace:
         self._seconds: float | None = None
 
     def note(self, seconds: float) -> None:
-        """Counts a task that ended well after so many seconds."""
+        """Takes the seconds that a task ran into the average."""
         before = seconds if self._seconds is None else self._seconds
         self._seconds = before + _WEIGHT * (seconds - before)
 

@@ -130,7 +130,7 @@ class ConstraintCompiler:
 
 
 class OutputConstraint:
-    """One output's position in its grammar."""
+    """Where one output stands in the grammar that it is held to."""
 
     def __init__(self, matcher: llguidance.LLMatcher, vocabulary_size: int) -> None:
         self._matcher = matcher
@@ -165,7 +165,7 @@ class OutputConstraint:
         logits[known:] = -np.inf
 
     def accept(self, token_id: int) -> None:
-        """Moves on behind a token.
+        """Takes a token that was chosen into the output.
 
         Raises:
             BadConstraintError: the token may not come here, or the grammar grew too complex, or it

@@ -25,7 +25,7 @@ _TOKENS: Final = ("<|tool_calls|>", "<|/tool_calls|>")
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class CallMarkers:
-    """What stands around the calls.
+    """The markers that a family writes around its calls.
 
     Attributes:
         opening: before them.

@@ -17,7 +17,7 @@ CUT_OFF: Final = "closed: the output ended inside the call"
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Tools:
-    """The tools of one request, as readers need them.
+    """The tools of one request, as the readers of calls look them up.
 
     Attributes:
         parameters: tool name to the JSON Schema of its arguments.
@@ -160,7 +160,7 @@ class Calls:
 
 
 class CallProgress(enum.Enum):
-    """What a character was to a reader."""
+    """What a reader made of the character that it was given."""
 
     MORE = enum.auto()
     """It was read; the call goes on."""

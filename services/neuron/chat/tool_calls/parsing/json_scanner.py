@@ -35,7 +35,7 @@ _FINAL_NUMBERS: Final = frozenset({"zero", "int", "fraction", "power"})
 
 
 class Expect(enum.Enum):
-    """What may come next, spaces apart."""
+    """What JSON's grammar allows next, white space apart."""
 
     VALUE = enum.auto()
     FIRST_KEY = enum.auto()

@@ -22,7 +22,7 @@ _SURPLUS: Final = "}] \t\r\n"
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class RegionOpening:
-    """How a region may begin.
+    """A marker behind which tool calls stand, and the reader for what follows it.
 
     Attributes:
         marker: text that begins it.

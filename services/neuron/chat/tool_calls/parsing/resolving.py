@@ -21,7 +21,7 @@ CALL_KEYS: Final = NAME_KEYS | ARGUMENT_KEYS | _ABOUT
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class ResolvedCall:
-    """A call.
+    """A tool call found in a JSON object that the model wrote.
 
     Attributes:
         name: of the tool.

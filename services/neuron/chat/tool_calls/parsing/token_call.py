@@ -120,7 +120,7 @@ _FIRST_HALF, _LAST_HALF = "\ud800", "\udfff"
 
 
 class StringEscape:
-    """Stands before whoever reads what a string holds."""
+    """Decodes the escapes of a JSON string, character by character."""
 
     def __init__(self) -> None:
         self._held = ""

@@ -50,7 +50,7 @@ def places(prompt: Sequence[int], control_ids: Collection[int], *, after: int) -
 
 
 class Checkpoints:
-    """Keeps states for the slots of one context.
+    """Copies of a sequence's state at earlier lengths, for models whose cache cannot be cut back.
 
     Bound: `most_bytes`. Beyond it, the slot used longest ago gives up the state that leaves the
     smallest gap, its last one after all others.

@@ -34,7 +34,7 @@ class Checkpoint:
 
 @dataclasses.dataclass(slots=True)
 class CacheSlot:
-    """One sequence of the cache.
+    """What one sequence of the KV cache holds, and since when it is free.
 
     Attributes:
         index: the sequence id.
@@ -53,7 +53,7 @@ class CacheSlot:
     checkpoints: list[Checkpoint] = dataclasses.field(default_factory=list[Checkpoint])
 
     def cut(self, length: int) -> None:
-        """Forgets all but its first tokens."""
+        """Forgets all tokens but the first `length`."""
         del self.tokens[length:]
         self.checkpoints = [one for one in self.checkpoints if one.length <= length]
 
@@ -65,14 +65,14 @@ class CacheSlot:
         return SavedSequence(np.asarray(self.tokens, dtype=np.int32), state, checkpoints)
 
     def become(self, other: CacheSlot) -> None:
-        """Holds what another one holds."""
+        """Takes over what another slot holds, whose cache was copied into this one."""
         self.tokens = list(other.tokens)
         self.checkpoints = list(other.checkpoints)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class SlotChoice:
-    """Where a task goes.
+    """The slot that a task gets, and how much of its prompt is in there already.
 
     Attributes:
         slot: the free slot that it gets.

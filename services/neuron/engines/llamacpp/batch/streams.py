@@ -23,7 +23,7 @@ from services.neuron.engines.llamacpp.batch.slots import CacheSlot
 
 
 class Stream:
-    """A running task.
+    """One task while it runs: its slot, sampler and output.
 
     Attributes:
         task: what was asked for.

@@ -126,7 +126,7 @@ class Suspension:
         return True
 
     def note_admission(self) -> None:
-        """Counts a request that got a place while these wait."""
+        """Counts a request that was admitted while batch streams are suspended."""
         for one in self._held:
             one.passed += 1
 

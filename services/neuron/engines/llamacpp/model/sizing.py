@@ -28,7 +28,7 @@ CACHE_TYPES: Final[Mapping[str, tuple[int, float]]] = MappingProxyType(
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class CacheShape:
-    """The cache of a load.
+    """How large the KV cache of a load is: context, sequences, tokens in all.
 
     Attributes:
         sequences: how many run together.
