@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.neuron.weights import gguf
-from tests.doubles import scripted
+from services.neuron.weights import distrust, gguf
+from tests.doubles import hostile_models, scripted
 
 
 @pytest.fixture
@@ -77,4 +77,23 @@ def test_noise_is_never_a_crash(tmp_path_factory, noise):
     path.write_bytes(b"GGUF\x03\0\0\0" + noise)
 
     with pytest.raises(gguf.BadGgufError):
+        gguf.read(path)
+
+
+@pytest.mark.parametrize("name", hostile_models.GGUFS)
+def test_a_hostile_gguf_file_is_bad(tmp_path: pathlib.Path, name: str) -> None:
+    path = tmp_path / f"{name}.gguf"
+    path.write_bytes(hostile_models.GGUFS[name])
+
+    with pytest.raises(gguf.BadGgufError):
+        gguf.read(path)
+
+
+def test_reading_a_file_has_a_time_limit(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = scripted.build(tmp_path / "slow.gguf")
+    monkeypatch.setattr(distrust.Patience, "__init__", lambda self: setattr(self, "_ends_at", 0.0))
+
+    with pytest.raises(gguf.BadGgufError, match="takes too long"):
         gguf.read(path)

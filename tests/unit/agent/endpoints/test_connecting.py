@@ -1,14 +1,11 @@
 import asyncio
-import json
-from types import SimpleNamespace
 from typing import Any, get_args
 
 import pytest
 
 from services.agent.core.settings import EndpointSettings, WireApi
-from services.agent.endpoints.chat import ChatReader
 from services.agent.endpoints.connecting import connect
-from services.agent.endpoints.endpoint import CallDelta, CallStarted, EndpointError, ModelRequest
+from services.agent.endpoints.endpoint import EndpointError, ModelRequest
 
 
 @pytest.mark.parametrize("wire", get_args(WireApi))
@@ -28,22 +25,3 @@ async def test_a_stream_that_is_cut_is_not_an_endpoint_that_cannot_be_reached(wi
             async for _ in endpoint.stream(ModelRequest("m", "s", [])):
                 pass
         await endpoint.close()
-
-
-def test_parallel_calls_that_share_an_index_are_told_apart_by_their_ids():
-    def chunk(call_id: str | None, name: str | None, arguments: str) -> Any:
-        function = SimpleNamespace(name=name, arguments=arguments)
-        call = SimpleNamespace(index=0, id=call_id, function=function)
-        delta = SimpleNamespace(content=None, refusal=None, tool_calls=[call])
-        choice = SimpleNamespace(delta=delta, finish_reason=None)
-        return SimpleNamespace(usage=None, choices=[choice])
-
-    reading = ChatReader()
-    chunks = [chunk("a", "bash", "{"), chunk(None, None, "}"), chunk("b", "grep", json.dumps({}))]
-
-    events = [event for each in chunks for event in reading.events(each)]
-
-    assert [
-        CallStarted(0, "a", "bash"), CallDelta(0, "{"), CallDelta(0, "}"),
-        CallStarted(1, "b", "grep"), CallDelta(1, "{}"),
-    ] == events  # fmt: skip

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[6]
+ROOT = Path(__file__).parents[3]
 PROOF = """#!/usr/bin/env bash
 set -e
 echo "$PARTS" > "$1"; echo said > "$WORK/part.out"; echo 1 > "$WORK/results/part.json"
