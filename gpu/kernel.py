@@ -12,11 +12,11 @@ from gpu.bench_setting import DEVICE, EMULATED, keep
 if EMULATED:
     os.environ["TRITON_INTERPRET"] = "1"
 
-SPEED_CASES = (  # batch, queries, heads, kv heads, dim, tokens in the cache
-    (1, 1, 32, 8, 128, 4096),
-    (16, 1, 32, 8, 128, 4096),
-    (64, 1, 32, 8, 128, 1024),
-    (1, 1024, 32, 8, 128, 4096),
+SPEED_CASES = (  # tokens: in the cache
+    {"batch": 1, "queries": 1, "heads": 32, "kv": 8, "dim": 128, "tokens": 4096},
+    {"batch": 16, "queries": 1, "heads": 32, "kv": 8, "dim": 128, "tokens": 4096},
+    {"batch": 64, "queries": 1, "heads": 32, "kv": 8, "dim": 128, "tokens": 1024},
+    {"batch": 1, "queries": 1024, "heads": 32, "kv": 8, "dim": 128, "tokens": 4096},
 )
 
 
@@ -40,12 +40,12 @@ def main() -> None:
     }
     if not EMULATED:
         with torch.inference_mode():
-            result["speed"] = [_speed(torch, kernel, *case) for case in SPEED_CASES]
+            result["speed"] = [_speed(torch, kernel, **case) for case in SPEED_CASES]
     keep("kernel", result)
 
 
 def _speed(
-    torch: Any, kernel: Any, batch: int, queries: int, heads: int, kv: int, dim: int, tokens: int
+    torch: Any, kernel: Any, *, batch: int, queries: int, heads: int, kv: int, dim: int, tokens: int
 ) -> dict[str, Any]:
     def half(*shape: int) -> Any:
         return torch.randn(*shape, device="cuda", dtype=torch.float16)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import pathlib
 import socket
 from typing import Annotated, Final, Literal
 
 import msgspec
 
-from services.backplane.address import AddressText, OptionalAddressText
+from services.backplane.address import Address, AddressText, OptionalAddressText, own_host_name
 from services.backplane.units import Bytes, PositiveBytes, Seconds
 
 DEFAULT_MODELS_DIR: Final = "~/.local/share/cortex/models"
@@ -167,6 +168,13 @@ class NeuronSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
     def own_name(self) -> str:
         """What this neuron is called in the fleet."""
         return self.name or socket.gethostname()
+
+    def advertised(self, listening: Address) -> str:
+        """The `host:port` that others are told, given where the neuron really listens."""
+        if not self.advertise:
+            return str(listening.dialled_as(own_host_name()))
+        told = Address.parse(self.advertise)
+        return str(told if told.port else dataclasses.replace(told, port=listening.port))
 
     @property
     def model_folders(self) -> tuple[pathlib.Path, ...]:

@@ -13,7 +13,7 @@ from prometheus_client import CollectorRegistry
 import services
 from cortex.v1 import neuron_service_pb2 as neuron
 from cortex.v1.neuron_service_pb2_grpc import add_NeuronServiceServicer_to_server
-from services.backplane.address import Address, own_host_name
+from services.backplane.address import Address
 from services.backplane.changes import Changes
 from services.backplane.first_ended import first_ended
 from services.backplane.logs import LogSettings, configure
@@ -155,12 +155,6 @@ async def serving(
     )
     listen = Address.parse(settings.metrics_listen) if settings.metrics_listen else None
 
-    def advertised(address: Address) -> str:
-        if not settings.advertise:
-            return str(address.dialled_as(own_host_name()))
-        told = Address.parse(settings.advertise)
-        return str(told if told.port else dataclasses.replace(told, port=address.port))
-
     with folders.opened(settings.kv_store) as kv_tiers:
         daemon, board = _build(
             settings,
@@ -178,7 +172,7 @@ async def serving(
         async with (
             exposition(registry, listen) as port,
             faults.watching_loop(),
-            daemon.serving(Address.parse(settings.listen), advertised) as address,
+            daemon.serving(Address.parse(settings.listen), settings.advertised) as address,
         ):
             yield ServedNeuron(address, port, identity, registry, faults.broken)
 
