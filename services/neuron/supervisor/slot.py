@@ -34,10 +34,7 @@ log = structlog.get_logger()
 
 
 class WorkerSlot:
-    """One device set with its engine, over all the worker processes that it has.
-
-    It starts the process, watches it, and starts another when it dies, while the policy allows.
-    """
+    """Starts the worker of one device set, watches it, starts another when it dies."""
 
     def __init__(
         self,
