@@ -51,10 +51,7 @@ from services.neuron.servicer import NeuronServicer
 from services.neuron.serving.generations import Generations
 from services.neuron.serving.queries import Measures
 from services.neuron.settings import NeuronSettings
-from services.neuron.sources.hub import HubSource
-from services.neuron.sources.package import PackageSource
-from services.neuron.sources.resolver import Sources
-from services.neuron.sources.source import PathSource
+from services.neuron.sources.schemes import sources_of
 from services.neuron.supervisor.process import WorkerCommand, python_worker
 from services.neuron.supervisor.supervisor import Supervisor
 
@@ -207,20 +204,7 @@ def _build(
         slots=lambda: supervisor.view,
         memory_budget_bytes=settings.memory_budget_bytes,
     )
-    sources = Sources(
-        {
-            "path": PathSource(),
-            "package": PackageSource(settings.store, stall_seconds=settings.download_stall_seconds),
-            "hf": HubSource(
-                settings.store,
-                stall_seconds=settings.download_stall_seconds,
-                endpoint=settings.hf_endpoint,
-            ),
-        },
-        named=settings.sources,
-        folders=settings.model_folders,
-        cache_tokens=lambda found: default_cache_tokens(found, settings),
-    )
+    sources = sources_of(settings, lambda found: default_cache_tokens(found, settings))
 
     async def measure() -> None:
         board.note_devices(await asyncio.to_thread(devices.read))

@@ -14,6 +14,7 @@ from typing import Any, TypeVar, assert_never
 import structlog
 
 from services.backplane.errors import FleetError
+from services.backplane.futures import fail, settle
 from services.backplane.process.faults import Faults
 from services.neuron.engine_api.events import Ended, Event, Failed
 from services.neuron.engine_api.frames import (
@@ -186,7 +187,7 @@ class WorkerLink:
         except Exception as error:  # noqa: BLE001 - it concerns those alone who wait for this one
             failure = self._faults.note("worker.report", error)
             for future in self._waiting_for(report):
-                _fail(future, failure)
+                fail(future, failure)
 
     def _waiting_for(self, report: Report) -> list[asyncio.Future[Any]]:
         match report:
@@ -211,22 +212,22 @@ class WorkerLink:
             case Counted() | Embedded():
                 call = self._calls.get(report.call_id)
                 if report.error is None:
-                    _settle(call, report)
+                    settle(call, report)
                 else:
-                    _fail(call, worker_failure(*report.error))
+                    fail(call, worker_failure(*report.error))
             case LoadAdvanced():
                 if report.instance_id in self._loads:
                     with self._faults.contained("worker.progress"):
                         self._loads[report.instance_id][1](report)
             case Loaded():
                 if report.instance_id in self._loads:
-                    _settle(self._loads[report.instance_id][0], report)
+                    settle(self._loads[report.instance_id][0], report)
                 else:  # it became ready while being abandoned
                     self._send(Unload(report.instance_id))
             case LoadAborted():
                 if report.instance_id in self._loads:
                     error = worker_failure(report.reason, report.message)
-                    _fail(self._loads[report.instance_id][0], error)
+                    fail(self._loads[report.instance_id][0], error)
             case Unloaded():
                 if report.saved_sequences:
                     log.info(
@@ -235,9 +236,9 @@ class WorkerLink:
                         sequences=report.saved_sequences,
                         bytes=report.saved_bytes,
                     )
-                _settle(self._unloads.get(report.instance_id), report.freed_bytes)
+                settle(self._unloads.get(report.instance_id), report.freed_bytes)
             case Hello():
-                _settle(self.hello, report)
+                settle(self.hello, report)
             case Crashed():
                 self._faults.note_remote(report.place, report.trace)
             case _:
@@ -250,7 +251,7 @@ class WorkerLink:
         loads = [future for future, _ in self._loads.values()]
         waiting: list[asyncio.Future[Any]] = [self.hello, *loads]
         for future in [*waiting, *self._unloads.values(), *self._calls.values()]:
-            _fail(future, error)
+            fail(future, error)
         for listener in tasks.values():
             with self._faults.contained("worker.lost"):
                 listener.on_worker_lost(error)
@@ -294,14 +295,3 @@ class WorkerLink:
     def _check(self) -> None:
         if self._lost is not None:
             raise self._lost
-
-
-def _settle(future: asyncio.Future[T] | None, value: T) -> None:
-    if future is not None and not future.done():
-        future.set_result(value)
-
-
-def _fail(future: asyncio.Future[Any] | None, error: FleetError) -> None:
-    if future is not None and not future.done():
-        future.set_exception(error)
-        future.exception()  # nobody may be waiting, and that is no mistake

@@ -119,11 +119,7 @@ class WorkerSlot:
                 await self._end(process, f"it was replaced: {why}")
 
     def condemn(self, why: str) -> None:
-        """Ends the process for good, because its device cannot be used any more.
-
-        Args:
-            why: in words.
-        """
+        """Ends the process for good: its device cannot be used any more. `why` is in words."""
         self._is_condemned = True
         if self._process is not None:
             self._process.kill(why)
