@@ -136,9 +136,19 @@ class AdmissionQueue(Generic[Item]):
         found = self._next_class(with_batch=with_batch)
         if found is None:
             return None
-        line = self._lines[found]
-        chosen = self._next_of(line)
-        line.remove(chosen)
+        return self._take(self._next_of(self._lines[found]))
+
+    def take(self, waiting: Waiting[Item]) -> None:
+        """Takes an item out that others go before: its principal has had a turn then."""
+        self._take(waiting)
+
+    def waiting(self) -> list[Waiting[Item]]:
+        """All items, the highest class first, each class in order of arrival."""
+        return list(self._all())
+
+    def _take(self, chosen: Waiting[Item]) -> Waiting[Item]:
+        found = chosen.work_class
+        self._lines[found].remove(chosen)
         for other, waits in self._lines.items():
             if other <= found:
                 continue

@@ -94,6 +94,15 @@ class TaskQueue(Generic[Item]):
         self._has_moved |= waiting is not None
         return waiting
 
+    def take(self, waiting: Waiting[Item]) -> None:
+        """Takes out what has been given another's place."""
+        self._queue.take(waiting)
+        self._has_moved = True
+
+    def waiting(self) -> list[Waiting[Item]]:
+        """All that wait, the highest class first, each class in order of arrival."""
+        return self._queue.waiting()
+
     def get(self, task_id: int) -> Item | None:
         """The item of a task that waits, or None."""
         return self._queue.get(task_id)

@@ -100,7 +100,7 @@ class Loop(GeneratingModel[Prepared], Interruptible, Hibernating):
     def has_work(self) -> bool:
         if self._events or any(stream.readable for stream in self._running.values()):
             return True
-        return self._may_resume() or self._next_waiting() is not None
+        return self._may_resume() or self._may_admit()
 
     @override
     def stats(self) -> ModelStats:
@@ -136,13 +136,10 @@ class Loop(GeneratingModel[Prepared], Interruptible, Hibernating):
             if self._may_resume():
                 self._resume()
                 continue
-            waiting = self._next_waiting()
-            if waiting is None:
+            is_full = len(self._running) == len(self._slots)
+            popped = self._displacing(now) if is_full else self._queue.pop(self._tasks())
+            if popped is None:
                 return
-            if len(self._running) == len(self._slots) and not self._make_place(waiting, now):
-                return
-            popped = self._queue.pop(self._tasks())
-            assert popped is not None
             self._suspension.note_admission()
             try:
                 self._start(popped, now)
@@ -174,20 +171,36 @@ class Loop(GeneratingModel[Prepared], Interruptible, Hibernating):
         held = collections.Counter(task.principal for task in self._tasks())
         return held[waiting.principal] < held[first.principal]
 
-    def _next_waiting(self) -> Waiting[Prepared] | None:
-        """Who would get a place now, if need be another's."""
-        waiting = self._queue.peek(self._tasks())
-        if waiting is None or len(self._running) < len(self._slots):
-            return waiting
-        victim = self._suspension.victim(self._running.values(), waiting, time.monotonic())
-        return None if victim is None else waiting
+    def _may_admit(self) -> bool:
+        """Somebody would get a place now, if need be another's."""
+        if len(self._running) < len(self._slots):
+            return self._queue.peek(self._tasks()) is not None
+        return self._yielding(time.monotonic()) is not None
 
-    def _make_place(self, waiting: Waiting[Prepared], now: float) -> bool:
-        victim = self._suspension.victim(self._running.values(), waiting, now)
-        if victim is None or not self._suspension.suspend(victim):
-            return False
+    def _displacing(self, now: float) -> Waiting[Prepared] | None:
+        """Gives a running stream's place to what waits; None where none has to yield."""
+        found = self._yielding(now)
+        if found is None or not self._suspension.suspend(found[1]):
+            return None
+        waiting, victim = found
         del self._running[victim.task.task_id]
-        return True
+        self._queue.take(waiting)
+        return waiting
+
+    def _yielding(self, now: float) -> tuple[Waiting[Prepared], Stream] | None:
+        """Who would get whose place: whose turn it is, else the first of each principal."""
+        first = self._queue.peek(self._tasks())
+        if first is None:
+            return None
+        candidates = {first.principal: first}
+        for waiting in self._queue.waiting():
+            candidates.setdefault(waiting.principal, waiting)
+        running = self._running.values()
+        for waiting in candidates.values():
+            victim = self._suspension.victim(running, waiting, now)
+            if victim is not None:
+                return waiting, victim
+        return None
 
     def _resume(self) -> None:
         stream, is_back = self._suspension.resume(self._slots.take_any())

@@ -246,3 +246,21 @@ def test_who_has_no_place_for_long_gets_the_only_one_of_another(
     events += run(model)
 
     assert ended(events) == [2, 1]
+
+
+@pytest.mark.usefixtures("impatient")
+def test_requests_of_one_principal_in_a_row_need_not_wait_for_another_s_turn(
+    two_places: LoadedModel,
+) -> None:
+    """Of another that has both places, and more that wait."""
+    model = two_places
+    for task_id in (1, 3, 4, 5):
+        submit(model, task_id, URGENT, tokens=200, principal="ann")
+    events = step_until_made(model, 20)
+
+    for task_id in (10, 11, 12):
+        submit(model, task_id, URGENT, tokens=5, principal="bob")
+        events += run(model, until=task_id)
+
+    assert ended(events) == [10, 11, 12]
+    assert sorted(ended([*events, *run(model)])) == [1, 3, 4, 5, 10, 11, 12]
