@@ -54,7 +54,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments.listen_descriptor is not None:
         return lifecycle.run(
             lambda shutdown: as_worker(
-                _run(document, shutdown, listen_descriptor=arguments.listen_descriptor),
+                run(document, shutdown, listen_descriptor=arguments.listen_descriptor),
                 shutdown,
                 keeper=arguments.keeper,
             ),
@@ -63,7 +63,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if gateway.workers > 1:
         keeper = Keeper(gateway, sys.argv[1:] if argv is None else argv)
         return lifecycle.run(keeper.run)
-    return lifecycle.run(lambda shutdown: _run(document, shutdown), loop_factory=new_event_loop)
+    return lifecycle.run(lambda shutdown: run(document, shutdown), loop_factory=new_event_loop)
 
 
 def check_protobuf() -> None:
@@ -80,7 +80,7 @@ def check_protobuf() -> None:
         )
 
 
-async def _run(
+async def run(
     document: Document, shutdown: Shutdown, *, listen_descriptor: int | None = None
 ) -> int:
     """Runs a gateway with its metrics endpoint; the exit code.

@@ -89,14 +89,14 @@ def _has_registry_inside(document: Document) -> bool:
 
 
 async def _gateway(document: Document, shutdown: Shutdown) -> int:
-    from services.gateway import process
+    from services.gateway.__main__ import run
     from services.gateway.settings import GatewaySettings
 
     if document.section("gateway", GatewaySettings).workers > 1:
         raise SettingsError(
             f"{document.source}: gateway.workers: `cortex serve` runs one; use `cortex gateway`"
         )
-    return await process.run(document, shutdown)
+    return await run(document, shutdown)
 
 
 async def _with_registry(document: Document, shutdown: Shutdown) -> int:
