@@ -127,7 +127,7 @@ def settings_of(joined: Joined, folder: pathlib.Path) -> str:
     where = folder.resolve()
     return (
         f'[fleet]\nca = "{where / _CA}"\ncertificate = "{where / _CERTIFICATE}"\n'
-        f'key = "{where / _KEY}"\n\n'
+        f'key = "{where / _KEY}"\nrenew = true\n\n'
         f'[neuron]\nname = "{joined.neuron}"\nregistry = ["{joined.registry_address}"]\n'
     )
 

@@ -88,6 +88,17 @@ class FleetCredentials:
         return self._revoked
 
     @property
+    def settings(self) -> FleetSettings:
+        """Where the files are."""
+        return self._settings
+
+    @property
+    def own(self) -> x509.Certificate:
+        """This process's certificate."""
+        self._look()
+        return self._files.own
+
+    @property
     def own_roles(self) -> frozenset[Role]:
         """What this process's certificate says that it is."""
         self._look()

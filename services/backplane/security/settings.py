@@ -21,12 +21,15 @@ class FleetSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         key: its private key, PEM without a passphrase.
         revoked: a file of serial numbers in hex, one a line, whose certificates are refused;
             looked at every second. Empty: none are.
+        renew: a neuron has the registry renew its certificate when a third of its time is left,
+            and writes the new one in place of `certificate`, for the same key.
     """
 
     ca: str = ""
     certificate: str = ""
     key: str = ""
     revoked: str = ""
+    renew: bool = False
 
     @property
     def is_set(self) -> bool:
@@ -42,9 +45,10 @@ def read(document: Document) -> FleetSettings:
     """
     settings = document.section("fleet", FleetSettings)
     if not (settings.ca or settings.certificate or settings.key):
-        if settings.revoked:
-            message = "needs `ca`, `certificate` and `key` beside it"
-            raise SettingsError(f"{document.place('fleet.revoked')}: {message}")
+        for name in ("revoked", "renew"):
+            if getattr(settings, name):
+                message = "needs `ca`, `certificate` and `key` beside it"
+                raise SettingsError(f"{document.place(f'fleet.{name}')}: {message}")
         return settings
     for name in ("ca", "certificate", "key"):
         path = getattr(settings, name)

@@ -25,6 +25,7 @@ from services.backplane.rpc.channels import open_channel
 from services.backplane.security.credentials import FleetCredentials
 from services.backplane.timeouts import timeout
 from services.neuron.membership.leader_epoch import LeaderEpoch
+from services.neuron.membership.renewal import keep_renewed
 from services.neuron.membership.report import StatusBoard
 
 _REPORT_SECONDS: Final = 2.0
@@ -70,16 +71,22 @@ class Membership:
         self._leader = ""
         self._leaving = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
+        self._renewing: asyncio.Task[None] | None = None
         self.is_attached = False
 
     def start(self) -> None:
         """Attaches, and attaches again whenever the stream ends, until `leave`."""
         if self._registries:
             self._task = self._faults.vital(self._live(), name="membership", may_end=True)
+            if self._credentials is not None and self._credentials.settings.renew:
+                renewing = keep_renewed(self._credentials, self._registries, self._faults)
+                self._renewing = self._faults.vital(renewing, name="renewal")
 
     async def leave(self) -> None:
         """Says farewell and stops attaching."""
         self._leaving.set()
+        if self._renewing is not None:
+            self._renewing.cancel()
         if self._task is None:
             return
         await asyncio.wait({self._task}, timeout=_FAREWELL_SECONDS)

@@ -6,7 +6,10 @@ import pathlib
 import socket
 
 import grpc
+import msgspec
 import pytest
+from prometheus_client import CollectorRegistry
+from structlog.testing import capture_logs
 
 from cortex.v1 import join_service_pb2 as pb
 from cortex.v1 import join_service_pb2_grpc as join_grpc
@@ -16,10 +19,11 @@ from cortex.v1 import registry_service_pb2 as registry
 from cortex.v1 import registry_service_pb2_grpc as registry_grpc
 from services.backplane.address import Address
 from services.backplane.errors import FleetError, Reason
+from services.backplane.process.faults import Faults
 from services.backplane.rpc.calls import unary
 from services.backplane.rpc.channels import open_channel
-from services.backplane.security.authority import create, issue
-from services.backplane.security.certificates import peer_in
+from services.backplane.security.authority import create, issue, revoke
+from services.backplane.security.certificates import dns_names, peer_in
 from services.backplane.security.credentials import FleetCredentials
 from services.backplane.security.join_token import JoinToken
 from services.backplane.security.key_files import new_key, request_for
@@ -27,6 +31,7 @@ from services.backplane.security.roles import Role
 from services.backplane.security.settings import FleetSettings
 from services.backplane.settings import load
 from services.cli.joining import join
+from services.neuron.membership.renewal import keep_renewed
 from services.registry.wire import running
 
 ALL = [Role.REGISTRY, Role.OPERATOR, Role.GATEWAY]
@@ -56,13 +61,16 @@ class Fleet:
             "CORTEX_REGISTRY__STORE": f"sqlite:{self.folder / 'registry.sqlite'}",
             "CORTEX_REGISTRY__AUTHORITY": str(pki),
             "CORTEX_REGISTRY__JOIN_LISTEN": str(self.door),
+            "CORTEX_REGISTRY__CERTIFICATE_SECONDS": "120",
         }
 
     @property
     def credentials(self) -> FleetCredentials:
         pki = self.folder / "pki"
         paths = {"ca": "ca.pem", "certificate": "own.pem", "key": "own.key"}
-        return FleetCredentials(FleetSettings(**{key: str(pki / to) for key, to in paths.items()}))
+        return FleetCredentials(
+            msgspec.convert({key: str(pki / to) for key, to in paths.items()}, FleetSettings)
+        )
 
     def of(self, joined) -> FleetCredentials:
         """The credentials of a host that has joined."""
@@ -72,7 +80,10 @@ class Fleet:
             (folder / name).write_bytes(data)
         return FleetCredentials(
             FleetSettings(
-                ca=str(folder / "ca"), certificate=str(folder / "c"), key=str(folder / "k")
+                ca=str(folder / "ca"),
+                certificate=str(folder / "c"),
+                key=str(folder / "k"),
+                renew=True,
             )
         )
 
@@ -285,3 +296,48 @@ async def test_a_neuron_renews_its_own_names_alone(fleet):
     with pytest.raises(FleetError, match="16 certificates") as caught:
         await renew(fleet, credentials, request_for(key))
     assert caught.value.reason is Reason.RATE_LIMITED
+
+
+async def test_a_certificate_is_renewed_in_time_for_the_same_key(fleet, monkeypatch):
+    monkeypatch.setattr("services.backplane.security.credentials._LOOK_SECONDS", 0.0)
+    joined = await join(fleet.door, await fleet.token("beast"))
+    credentials = fleet.of(joined)
+    before = credentials.own
+    faults = Faults(CollectorRegistry(), "test")
+
+    with capture_logs() as told:
+        renewing = asyncio.create_task(
+            keep_renewed(credentials, ["127.0.0.1:1", fleet.address], faults)
+        )
+        async with asyncio.timeout(20):
+            while credentials.own.serial_number == before.serial_number:
+                await asyncio.sleep(0.01)
+        renewing.cancel()
+
+    assert credentials.own.public_key() == before.public_key()
+    assert dns_names(credentials.own) == dns_names(before)
+    assert mode(credentials.settings.certificate) == mode(credentials.settings.key)
+    assert "certificate.renewed" in [each["event"] for each in told]
+    await fleet.operate("RevokeNeuron", op.RevokeNeuronRequest(neuron="beast"))
+    with pytest.raises(FleetError, match="revoked"):
+        await renew(fleet, credentials, request_for(new_key()))
+
+
+async def test_a_registry_that_gives_none_leaves_the_certificate_as_it_is(fleet, monkeypatch):
+    monkeypatch.setattr("services.backplane.security.credentials._LOOK_SECONDS", 0.0)
+    credentials = fleet.of(await join(fleet.door, await fleet.token("beast")))
+    before = credentials.own
+    revoke(fleet.folder / "pki", f"{credentials.own.serial_number:x}")
+    with capture_logs() as told:
+        renewing = asyncio.create_task(
+            keep_renewed(credentials, [fleet.address], Faults(CollectorRegistry(), "test"))
+        )
+        async with asyncio.timeout(20):
+            while "certificate.not_renewed" not in {each["event"] for each in told}:
+                await asyncio.sleep(0.01)
+        renewing.cancel()
+    assert credentials.own == before
+
+
+def mode(path):
+    return pathlib.Path(path).stat().st_mode
