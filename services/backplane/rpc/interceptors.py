@@ -23,8 +23,8 @@ from services.backplane.rpc.status import to_status
 from services.backplane.security.access import Access
 
 REQUEST_ID = "x-request-id"
-# Called by tools every few seconds; a line each would drown the rest.
-_QUIET = ("/grpc.health.v1.Health/", "/grpc.reflection.")
+# Called by tools every few seconds, or by strangers at will; a line each would drown the rest.
+_QUIET = ("/grpc.health.v1.Health/", "/grpc.reflection.", "/cortex.v1.JoinService/")
 
 log = structlog.get_logger()
 

@@ -228,13 +228,15 @@ async def test_a_flood_neither_gets_in_nor_keeps_others_out(fleet):
                 await unary(stub.Join(request, timeout=30))
             return caught.value.reason
 
-    flood = [asyncio.create_task(one(each)) for each in (fake, large) * 100]
-    joined = await join(fleet.door, token)
-    reasons = set(await asyncio.gather(*flood))
+    with capture_logs() as told:
+        flood = [asyncio.create_task(one(each)) for each in (fake, large) * 100]
+        joined = await join(fleet.door, token)
+        reasons = set(await asyncio.gather(*flood))
 
     assert joined.neuron == "beast"
     assert reasons <= {Reason.FORBIDDEN, Reason.QUEUE_FULL}
     assert Reason.FORBIDDEN in reasons
+    assert 0 < len([each for each in told if each["event"] != "join.joined"]) < 50
     await fleet.operate("GetFleet", op.GetFleetRequest())
 
 
