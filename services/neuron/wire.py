@@ -33,6 +33,7 @@ from services.neuron.daemon import Daemon
 from services.neuron.devices.ggml import LIBRARY_VARIABLE, ask
 from services.neuron.devices.inventory import Devices, importable_engines, machine_memory_bytes
 from services.neuron.engine_api.model import KvTier
+from services.neuron.engines.common.kv_store import folders
 from services.neuron.instances.adopt import default_cache_tokens, settled
 from services.neuron.instances.assign import Assignments
 from services.neuron.instances.instances import Instances
@@ -41,7 +42,6 @@ from services.neuron.instances.reclaim import MemoryReader, Reclaiming
 from services.neuron.instances.recover import Recovery
 from services.neuron.instances.unload import Unloader
 from services.neuron.instances.worker_loads import WorkerLoads
-from services.neuron.kv_store import folders
 from services.neuron.membership.leader_epoch import LeaderEpoch
 from services.neuron.membership.membership import Membership
 from services.neuron.membership.report import StatusBoard

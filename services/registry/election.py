@@ -55,7 +55,7 @@ class Election:
     settings: Settings
     catalogue: Catalogue
     store: Store
-    holder: LeaderHolder
+    holder: LeaderHolder[LeaderTerm]
     metrics: RegistryMetrics
     faults: Faults
     shutdown: Shutdown

@@ -2,11 +2,24 @@
 
 from __future__ import annotations
 
+from typing import Generic, Protocol, TypeVar
+
 from services.backplane.errors import FleetError, Reason
-from services.registry.term import LeaderTerm
 
 
-class LeaderHolder:
+class Leading(Protocol):
+    """A leadership under way, as far as its holder has to know it."""
+
+    @property
+    def leads(self) -> bool:
+        """False where another registry may have taken over unseen."""
+        ...
+
+
+TermT = TypeVar("TermT", bound=Leading)
+
+
+class LeaderHolder(Generic[TermT]):
     """Says whether this registry leads; the election sets it, and the servicers ask.
 
     Attributes:
@@ -14,19 +27,19 @@ class LeaderHolder:
     """
 
     def __init__(self) -> None:
-        self._term: LeaderTerm | None = None
+        self._term: TermT | None = None
         self.leader_address = ""
 
     @property
-    def term(self) -> LeaderTerm | None:
+    def term(self) -> TermT | None:
         """The term while this registry leads; None while it stands by."""
         return self._term
 
-    def take(self, term: LeaderTerm | None, leader_address: str = "") -> None:
+    def take(self, term: TermT | None, leader_address: str = "") -> None:
         """Begins or ends a term, or names another leader."""
         self._term, self.leader_address = term, leader_address
 
-    def leading_term(self) -> LeaderTerm:
+    def leading_term(self) -> TermT:
         """The term under way.
 
         Raises:

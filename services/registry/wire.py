@@ -40,6 +40,7 @@ from services.registry.holder import LeaderHolder
 from services.registry.metrics import RegistryMetrics
 from services.registry.settings import Settings
 from services.registry.store.open import open_store
+from services.registry.term import LeaderTerm
 
 SERVICES = ("cortex.v1.RegistryService", "cortex.v1.OperatorService")
 # Streams that are open at the end are told at once; this is for answers that are under way.
@@ -81,7 +82,7 @@ async def serve(
     )
     catalogue = _catalogue(settings)
     collectors = new_registry("registry")
-    holder = LeaderHolder()
+    holder = LeaderHolder[LeaderTerm]()
     faults = Faults(collectors, "registry")
     access = Access(credentials, METHODS)
     metrics = RpcMetrics(collectors, "registry")
@@ -137,7 +138,7 @@ async def _serve_joining(
     document: Document,
     settings: Settings,
     *,
-    holder: LeaderHolder,
+    holder: LeaderHolder[LeaderTerm],
     metrics: RpcMetrics,
     credentials: FleetCredentials | None,
 ) -> None:
@@ -201,7 +202,7 @@ def _catalogue(settings: Settings) -> catalogues.Catalogue:
     return catalogue
 
 
-def _reload(document: Document, holder: LeaderHolder) -> SettingsReload:
+def _reload(document: Document, holder: LeaderHolder[LeaderTerm]) -> SettingsReload:
     """SIGHUP reads settings and catalogue; a standby reads the latter when it takes over."""
 
     def reload_catalogue() -> None:

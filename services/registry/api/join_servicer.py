@@ -14,6 +14,7 @@ from cortex.v1 import join_service_pb2_grpc
 from services.backplane.errors import FleetError
 from services.backplane.rpc.server import Bounds
 from services.registry.holder import LeaderHolder
+from services.registry.term import LeaderTerm
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -34,7 +35,7 @@ class JoinServicer(join_service_pb2_grpc.JoinServiceServicer):
         holder: says whether this registry leads.
     """
 
-    def __init__(self, holder: LeaderHolder) -> None:
+    def __init__(self, holder: LeaderHolder[LeaderTerm]) -> None:
         self._holder = holder
         self._refused = 0
         self._told_at = -math.inf

@@ -37,7 +37,7 @@ log = structlog.get_logger()
 class OperatorServicer(operator_service_pb2_grpc.OperatorServiceServicer):
     """Decodes requests, calls the control plane of the term under way, encodes answers."""
 
-    def __init__(self, holder: LeaderHolder) -> None:
+    def __init__(self, holder: LeaderHolder[LeaderTerm]) -> None:
         self._holder = holder
 
     async def GetFleet(self, request: pb.GetFleetRequest, context: Context) -> pb.GetFleetResponse:

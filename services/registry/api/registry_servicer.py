@@ -42,7 +42,7 @@ class RegistryServicer(registry_service_pb2_grpc.RegistryServiceServicer):
             nobody is asked who he is, every name is believed.
     """
 
-    def __init__(self, holder: LeaderHolder, access: Access = OPEN_TO_ALL) -> None:
+    def __init__(self, holder: LeaderHolder[LeaderTerm], access: Access = OPEN_TO_ALL) -> None:
         self._holder = holder
         self._access = access
 

@@ -20,6 +20,7 @@ from services.backplane.rpc.server import Server
 from services.cli.registry_client import ask
 from services.registry.api.operator_servicer import OperatorServicer
 from services.registry.holder import LeaderHolder
+from services.registry.term import LeaderTerm
 from tests.doubles.registry_neuron import LOOPBACK, ScriptedNeuron, eventually
 from tests.doubles.registry_stand_ins import Fleet, document, running_fleet
 
@@ -36,7 +37,7 @@ async def fleet(tmp_path) -> AsyncIterator[Fleet]:
 @contextlib.asynccontextmanager
 async def standing_by(leader: str) -> AsyncGenerator[str]:
     """A registry's own servicer, without a term."""
-    holder = LeaderHolder()
+    holder = LeaderHolder[LeaderTerm]()
     holder.take(None, leader)
     server = Server(service_names=(), metrics=RpcMetrics(new_registry("registry"), "registry"))
     server.add(

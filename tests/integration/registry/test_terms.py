@@ -31,6 +31,7 @@ from services.registry.rpc.neuron_dialer import keep_dialling
 from services.registry.store.leader_lease import LeaderLease
 from services.registry.store.sqlite import SqliteStore
 from services.registry.store.store import FactKind, facts_of
+from services.registry.term import LeaderTerm
 from tests.doubles.registry_neuron import MIB, ScriptedNeuron, eventually
 from tests.doubles.registry_stand_ins import Fleet, document, running_fleet
 
@@ -67,7 +68,7 @@ class Deposing(SqliteStore):
 async def test_who_asks_while_a_leadership_ends_is_sent_away_and_not_kept(tmp_path: pathlib.Path):
     """The last writes may take seconds; nobody may begin to wait for what has ended."""
     settings = registry_settings.read(document(tmp_path, ONE, leader_lease_seconds=1.0))
-    store, holder, shutdown = Deposing(), LeaderHolder(), Shutdown()
+    store, holder, shutdown = Deposing(), LeaderHolder[LeaderTerm](), Shutdown()
     await store.open()
     collectors = new_registry("registry")
     metrics = RegistryMetrics(collectors)

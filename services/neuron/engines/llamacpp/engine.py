@@ -10,6 +10,7 @@ from typing_extensions import override
 from services.neuron.engine_api.engine import Engine, LoadedModel
 from services.neuron.engine_api.model import LoadFailed, LoadPlan, LoadStep, ModelInfo
 from services.neuron.engines.common.constraint import ConstraintCompiler
+from services.neuron.engines.common.kv_store.store import KvStore, Tier
 from services.neuron.engines.common.task_queue import TaskQueue
 from services.neuron.engines.llamacpp.batch.checkpoints import MOST_BYTES
 from services.neuron.engines.llamacpp.batch.context import Context
@@ -20,7 +21,6 @@ from services.neuron.engines.llamacpp.library.library import Library
 from services.neuron.engines.llamacpp.library.metadata import Metadata
 from services.neuron.engines.llamacpp.model import loading
 from services.neuron.engines.llamacpp.model.tokeniser import GgufTokeniser
-from services.neuron.kv_store.store import KvStore, Tier
 
 
 class LlamaCppEngine(Engine):

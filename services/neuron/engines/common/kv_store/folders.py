@@ -14,7 +14,7 @@ from typing import Final
 import structlog
 
 from services.neuron.engine_api.model import KvTier
-from services.neuron.kv_store.store import SUFFIX, move
+from services.neuron.engines.common.kv_store.store import SUFFIX, move
 from services.neuron.settings import KvStoreSettings
 
 _PREFIX: Final = "cortex-kv-"

@@ -20,9 +20,12 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from services.neuron.kv_store import sequence_file
-from services.neuron.kv_store.prefix import common_prefix
-from services.neuron.kv_store.sequence_file import BadSequenceFileError, SavedSequence
+from services.neuron.engines.common.kv_store import sequence_file
+from services.neuron.engines.common.kv_store.prefix import common_prefix
+from services.neuron.engines.common.kv_store.sequence_file import (
+    BadSequenceFileError,
+    SavedSequence,
+)
 
 SUFFIX: Final = ".kv"
 MOST_FILES: Final = 256

@@ -8,10 +8,10 @@ from typing import Final
 
 import numpy as np
 
+from services.neuron.engines.common.kv_store.prefix import common_prefix
+from services.neuron.engines.common.kv_store.store import KvStore, SavedEntry
 from services.neuron.engines.llamacpp.batch.context import Context
 from services.neuron.engines.llamacpp.batch.slots import COPY_WORTH_TOKENS, CacheSlot, Checkpoint
-from services.neuron.kv_store.prefix import common_prefix
-from services.neuron.kv_store.store import KvStore, SavedEntry
 
 LEAST_TOKENS: Final = 128
 """Shorter sequences are read about as fast as they are restored."""

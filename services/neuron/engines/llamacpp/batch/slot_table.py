@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+from services.neuron.engines.common.kv_store.prefix import common_prefix
 from services.neuron.engines.llamacpp.batch.checkpoints import Checkpoints
 from services.neuron.engines.llamacpp.batch.context import Context
 from services.neuron.engines.llamacpp.batch.hibernation import Hibernation
 from services.neuron.engines.llamacpp.batch.intake import Prepared
 from services.neuron.engines.llamacpp.batch.slots import CacheSlot, place
-from services.neuron.kv_store.prefix import common_prefix
 
 
 class SlotTable:

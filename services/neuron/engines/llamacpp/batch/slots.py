@@ -12,8 +12,8 @@ from typing import Final
 
 import numpy as np
 
-from services.neuron.kv_store.prefix import common_prefix
-from services.neuron.kv_store.sequence_file import SavedSequence
+from services.neuron.engines.common.kv_store.prefix import common_prefix
+from services.neuron.engines.common.kv_store.sequence_file import SavedSequence
 
 COPY_WORTH_TOKENS: Final = 32
 """A copy moves the source's whole cache, which takes about as long as reading so many tokens."""

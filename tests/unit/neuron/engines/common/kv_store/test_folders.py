@@ -4,9 +4,9 @@ import pathlib
 
 import numpy as np
 
-from services.neuron.kv_store import folders
-from services.neuron.kv_store.sequence_file import SavedSequence
-from services.neuron.kv_store.store import KvStore, Tier
+from services.neuron.engines.common.kv_store import folders
+from services.neuron.engines.common.kv_store.sequence_file import SavedSequence
+from services.neuron.engines.common.kv_store.store import KvStore, Tier
 from services.neuron.settings import KvStoreSettings
 
 SEQUENCE = SavedSequence(np.arange(9, dtype=np.int32), b"state")

@@ -3,7 +3,7 @@ import itertools
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.neuron.kv_store.prefix import common_prefix
+from services.neuron.engines.common.kv_store.prefix import common_prefix
 
 TOKENS = st.lists(st.integers(0, 2), max_size=12)
 

@@ -5,8 +5,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from services.neuron.kv_store import sequence_file
-from services.neuron.kv_store.sequence_file import BadSequenceFileError, SavedSequence
+from services.neuron.engines.common.kv_store import sequence_file
+from services.neuron.engines.common.kv_store.sequence_file import (
+    BadSequenceFileError,
+    SavedSequence,
+)
 
 SEQUENCE = SavedSequence(
     np.arange(40, dtype=np.int32), b"the state" * 9, ((8, b"early"), (24, b"later"))

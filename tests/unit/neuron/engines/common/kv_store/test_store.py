@@ -7,8 +7,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from services.neuron.kv_store.sequence_file import SavedSequence
-from services.neuron.kv_store.store import MOST_FILES, SUFFIX, KvStore, Tier
+from services.neuron.engines.common.kv_store.sequence_file import SavedSequence
+from services.neuron.engines.common.kv_store.store import MOST_FILES, SUFFIX, KvStore, Tier
 
 KIB = 1 << 10
 
