@@ -8,7 +8,6 @@ its socket closes, so it never outlives the daemon.
 from __future__ import annotations
 
 import asyncio
-import collections
 import contextlib
 import dataclasses
 import os
@@ -35,9 +34,8 @@ from services.neuron.engine_api.frames import (
     Report,
     pack,
 )
+from services.neuron.supervisor.last_words import LastWords
 
-_LAST_WORDS_LINES: Final = 40
-_LAST_WORDS_CHARACTERS: Final = 4_000
 _EXIT_SECONDS: Final = 5.0
 # What a worker may know of the daemon's environment; the rest is set for it.
 _INHERITED: Final = (
@@ -128,7 +126,7 @@ class WorkerProcess(asyncio.Protocol):
         self._buffer = bytearray()
         self._transport: asyncio.WriteTransport | None = None
         self._process: asyncio.subprocess.Process
-        self._tail: collections.deque[str] = collections.deque(maxlen=_LAST_WORDS_LINES)
+        self._last_words = LastWords()
         self._kill_cause: str | None = None
         self._closed = asyncio.Event()
         self._life: asyncio.Task[Death]
@@ -228,7 +226,7 @@ class WorkerProcess(asyncio.Protocol):
             self._signal(signal.SIGKILL)
             if self._transport is not None:
                 self._transport.abort()
-        return Death(code, self._kill_cause or _cause(code), self._words(), self.pid)
+        return Death(code, self._kill_cause or _cause(code), str(self._last_words), self.pid)
 
     async def _listen(self, stderr: asyncio.StreamReader) -> None:
         while True:
@@ -238,13 +236,11 @@ class WorkerProcess(asyncio.Protocol):
                 continue
             if not line:
                 return
-            text = line.decode("utf-8", "replace").rstrip()
-            self._tail.append(text)
+            text = self._last_words.take(line)
+            if text is None:
+                continue
             with self._faults.contained("worker.stderr"):
                 log.debug("worker.wrote", pid=self.pid, text=text)
-
-    def _words(self) -> str:
-        return "\n".join(self._tail)[-_LAST_WORDS_CHARACTERS:]
 
     def _signal(self, number: signal.Signals) -> None:
         # While the process is not yet waited for, its id cannot be another's.
