@@ -150,20 +150,18 @@ class Fleet:
     # -- news that arrives before the neuron's next report -------------------------------------
 
     def announce(self, name: str, incarnation_id: str, instance: Instance, now: float) -> None:
-        """Lists an instance that a load has just finished; reports may be a moment behind.
-
-        One that has told what became of it since is ahead, and stands.
-        """
+        """Lists an instance that a load has just finished, unless a report is ahead of that."""
         old = self.members.get(name)
         if old is None or old.identity.incarnation_id != incarnation_id:
             return
-        for told in old.report.instances:
-            if told.instance_id == instance.instance_id and told.state is not InstanceState.LOADING:
-                return
+        instances = {i.instance_id: i for i in old.report.instances}
+        told = instances.get(instance.instance_id)
+        if told is not None and told.state is not InstanceState.LOADING:
+            return
         until = now + _ANNOUNCED_SECONDS
         self._announced.setdefault(name, {})[instance.instance_id] = (instance, until)
-        others = tuple(i for i in old.report.instances if i.instance_id != instance.instance_id)
-        report = dataclasses.replace(old.report, instances=(*others, instance))
+        instances[instance.instance_id] = instance
+        report = dataclasses.replace(old.report, instances=tuple(instances.values()))
         self._put(dataclasses.replace(old, report=report))
 
     def depart(self, name: str, incarnation_id: str, instance_id: str) -> None:
