@@ -1,4 +1,4 @@
-"""`python -m bench.hibernation MODEL.gguf`: the first token after a swap, with a saved cache or not.
+"""`python -m bench.hibernation MODEL.gguf`: first tokens after a swap, with its cache and without.
 
 The llama.cpp engine in this process, as a worker has it. Each conversation is read once; then the
 model is unloaded (which saves its cache) and loaded again before each one's next turn, in turn.

@@ -20,10 +20,8 @@ from services.registry.fleet.records import (
     StoredModel,
 )
 
-# How long an instance that a load announced is believed before a report has to list it.
-_ANNOUNCED_SECONDS: Final = 5.0
-# Removed members that resuming watchers can still be told of.
-_TOMBSTONES: Final = 1024
+_ANNOUNCED_SECONDS: Final = 5.0  # an instance that a load announced is believed without a report
+_TOMBSTONES: Final = 1024  # removed members that resuming watchers can still be told of
 
 
 class ReportOutcome(enum.Enum):
@@ -158,8 +156,8 @@ class Fleet:
         told = instances.get(instance.instance_id)
         if told is not None and told.state is not InstanceState.LOADING:
             return
-        until = now + _ANNOUNCED_SECONDS
-        self._announced.setdefault(name, {})[instance.instance_id] = (instance, until)
+        announced = self._announced.setdefault(name, {})
+        announced[instance.instance_id] = (instance, now + _ANNOUNCED_SECONDS)
         instances[instance.instance_id] = instance
         report = dataclasses.replace(old.report, instances=tuple(instances.values()))
         self._put(dataclasses.replace(old, report=report))
@@ -171,7 +169,7 @@ class Fleet:
             return
         self._announced.get(name, {}).pop(instance_id, None)
         left = tuple(i for i in old.report.instances if i.instance_id != instance_id)
-        if len(left) != len(old.report.instances):
+        if left != old.report.instances:
             self._departed.setdefault(name, set()).add(instance_id)
             report = dataclasses.replace(old.report, instances=left)
             self._put(dataclasses.replace(old, report=report))
