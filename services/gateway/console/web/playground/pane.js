@@ -102,6 +102,6 @@ function Figures({ turn }) {
     <span>${told.prompt === null ? NONE : `${whole(told.prompt)} prompt${cached}`}</span>
     <span>${told.completion === null ? NONE : `${whole(told.completion)} answer`}</span>
     ${words && html`<span class="tone-caution text">${words}</span>`}
-    <button class="plain" onClick=${() => copy(turn.text.peek())}>Copy</button>
+    <button class="link small" onClick=${() => copy(turn.text.peek())}>Copy</button>
   </footer>`;
 }

@@ -96,7 +96,7 @@ function Instance({ held, neuron }) {
   return html`<div class="instance" data-row tabindex="0" data-kind="instance" data-model=${held.model} data-neuron=${neuron.name} data-name=${held.id}
     aria-label="${held.model}, ${state}, ${plural(held.active, "request")}">
     <div class="who">
-      <${State} of=${state} word=${state === "ready" ? "" : null} /><span class="hidden">${state}</span>
+      <${State} of=${state} word=${state === "ready" || state === "loading" ? "" : null} /><span class="hidden">${state}</span>
       <button class="link cut" onClick=${open} tabindex="-1" title=${held.model}>${held.model}</button>
       ${held.quantization && html`<span class="tag wide">${held.quantization}</span>`}
       ${held.memory.length > 1 && html`<span class="tag">${held.memory.length} devices</span>`}
