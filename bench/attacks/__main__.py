@@ -100,13 +100,23 @@ def _measure(fleet: local_fleet.RunningFleet, only: str, seconds: float) -> list
         time.sleep(_REST_SECONDS)
         with listening(target) as beside:
             run_valid(target, connections(name), seconds)
-        rows.append(_row(name, quiet, attacked, beside, memory, answers))
+        rows.append(
+            _row(
+                name,
+                quiet=quiet,
+                attacked=attacked,
+                beside=beside,
+                memory=memory,
+                answers=answers,
+            )
+        )
         print(rows[-1], flush=True)
     return rows
 
 
 def _row(
     name: str,
+    *,
     quiet: Heard,
     attacked: Heard,
     beside: Heard,

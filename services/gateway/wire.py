@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
+from collections.abc import AsyncGenerator, Iterable
 from pathlib import Path
 from typing import Final
 
@@ -203,11 +203,11 @@ class Gateway:
         tasks = [
             self.faults.vital(watch, name="fleet-watch"),
             self.faults.vital(self._ticker.run(), name="ticker"),
-            self._keep("members", self._follow_members, _FOLLOW_SECONDS),
-            self._keep("settling", self._settle, _SETTLE_SECONDS),
-            self._keep("console", self._console.refresh, REFRESH_SECONDS),
-            self._keep("console-rates", self._console.count, SECOND),
-            self._keep("console-pending", self._console.ask, SECOND),
+            self.faults.repeat("members", self._follow_members, _FOLLOW_SECONDS),
+            self.faults.repeat("settling", self._settle, _SETTLE_SECONDS),
+            self.faults.repeat("console", self._console.refresh, REFRESH_SECONDS),
+            self.faults.repeat("console-rates", self._console.count, SECOND),
+            self.faults.repeat("console-pending", self._console.ask, SECOND),
         ]
         try:
             async with self.faults.watching_loop():
@@ -221,19 +221,6 @@ class Gateway:
             await self._links.close()
             await self._channels.close()
             self._request_log.drain()
-
-    def _keep(
-        self, name: str, work: Callable[[], Awaitable[None]], seconds: float
-    ) -> asyncio.Task[None]:
-        """Repeats some work; a failure is told, and the next turn tries again."""
-
-        async def again() -> None:
-            while True:
-                await asyncio.sleep(seconds)
-                with self.faults.contained(name):
-                    await work()
-
-        return self.faults.vital(again(), name=name)
 
     async def _end_if_broken(self, shutdown: Shutdown) -> None:
         await self.faults.broken.wait()

@@ -93,9 +93,9 @@ class Daemon:
         address = await self._server.start(listen)
         self._board.note_address(advertised(address))
         keeping = [
-            self._keep("measure", self._measure, _MEASURE_SECONDS),
-            self._keep("device-watch", self._supervisor.look_at_devices, _LOOK_SECONDS),
-            self._keep("list", self._list, _LIST_SECONDS),
+            self._faults.repeat("measure", self._measure, _MEASURE_SECONDS),
+            self._faults.repeat("device-watch", self._supervisor.look_at_devices, _LOOK_SECONDS),
+            self._faults.repeat("list", self._list, _LIST_SECONDS),
             self._faults.vital(self._tell_health(), name="health"),
         ]
         self._membership.start()
@@ -157,16 +157,3 @@ class Daemon:
             if now.get(name) != self._healthy.get(name):
                 await self._server.set_health(name, serving=now.get(name))
         self._healthy = now
-
-    def _keep(
-        self, name: str, work: Callable[[], Awaitable[None]], seconds: float
-    ) -> asyncio.Task[None]:
-        """Repeats some work; a failure is told and the next turn tries again."""
-
-        async def again() -> None:
-            while True:
-                await asyncio.sleep(seconds)
-                with self._faults.contained(name):
-                    await work()
-
-        return self._faults.vital(again(), name=name)

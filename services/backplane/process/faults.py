@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, Coroutine, Generator
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Generator
 from typing import Any
 
 import structlog
@@ -95,6 +95,25 @@ class Faults:
             yield
         finally:
             loop.set_exception_handler(before)
+
+    def repeat(
+        self, name: str, work: Callable[[], Awaitable[None]], seconds: float
+    ) -> asyncio.Task[None]:
+        """Repeats some work for as long as the process lives; one that fails is tried again.
+
+        Args:
+            name: of the task, and of the place where its exceptions are counted.
+            work: what is done each time.
+            seconds: between the end of one time and the beginning of the next.
+        """
+
+        async def again() -> None:
+            while True:
+                await asyncio.sleep(seconds)
+                with self.contained(name):
+                    await work()
+
+        return self.vital(again(), name=name)
 
     def vital(
         self, work: Coroutine[Any, Any, None], *, name: str, may_end: bool = False

@@ -11,6 +11,7 @@ import enum
 from collections.abc import Iterator
 from typing import Final
 
+from services.registry.fleet.model_index import ModelIndex
 from services.registry.fleet.records import (
     Instance,
     InstanceState,
@@ -45,8 +46,7 @@ class Fleet:
     def __init__(self) -> None:
         self.revision = 0
         self.members: dict[str, Member] = {}
-        self._holders: dict[str, dict[str, None]] = {}
-        self._stored: dict[str, dict[str, StoredModel]] = {}
+        self._index = ModelIndex()
         self._changed: dict[str, int] = {}
         self._removed: dict[str, int] = {}
         self._floor = 0
@@ -128,7 +128,7 @@ class Fleet:
         if old is None or (epoch is not None and old.epoch != epoch):
             return False
         del self.members[name]
-        self._index(old, None)
+        self._index.update(old, None)
         self._announced.pop(name, None)
         self._departed.pop(name, None)
         self._changed.pop(name, None)
@@ -182,7 +182,7 @@ class Fleet:
 
     def instances_of(self, model: str) -> Iterator[tuple[Member, Instance]]:
         """Every instance of a model anywhere, in whatever state, lost members included."""
-        for name in self._holders.get(model, ()):
+        for name in self._index.holders.get(model, ()):
             member = self.members[name]
             for instance in member.report.instances:
                 if instance.model == model:
@@ -190,19 +190,19 @@ class Fleet:
 
     def has_instances(self, model: str) -> bool:
         """True if any instance of a model exists, in whatever state."""
-        return model in self._holders
+        return model in self._index.holders
 
     def stored(self, model: str) -> dict[str, StoredModel]:
         """Which neurons have a model's files on disk."""
-        return self._stored.get(model, {})
+        return self._index.stored.get(model, {})
 
     def stored_models(self) -> Iterator[str]:
         """The names of all models on any disk."""
-        return iter(self._stored)
+        return iter(self._index.stored)
 
     def loaded_models(self) -> Iterator[str]:
         """The names of all models of which an instance exists."""
-        return iter(self._holders)
+        return iter(self._index.holders)
 
     def changed_since(self, revision: int) -> list[tuple[int, str, bool]] | None:
         """What changed after a revision, oldest first, each member once.
@@ -224,37 +224,12 @@ class Fleet:
     # -- inside -------------------------------------------------------------------------------
 
     def _put(self, member: Member) -> None:
-        self._index(self.members.get(member.name), member)
+        self._index.update(self.members.get(member.name), member)
         self.members[member.name] = member
         self.revision += 1
         self._removed.pop(member.name, None)
         self._changed.pop(member.name, None)
         self._changed[member.name] = self.revision
-
-    def _index(self, old: Member | None, new: Member | None) -> None:
-        before = _models(old)
-        after = _models(new)
-        member = new or old
-        assert member is not None
-        name = member.name
-        for model in before - after:
-            holders = self._holders[model]
-            del holders[name]
-            if not holders:
-                del self._holders[model]
-        for model in after - before:
-            self._holders.setdefault(model, {})[name] = None
-
-        before_stored = old.report.stored if old else ()
-        after_stored = new.report.stored if new else ()
-        if before_stored != after_stored:
-            for stored in before_stored:
-                places = self._stored.get(stored.model, {})
-                places.pop(name, None)
-                if not places:
-                    self._stored.pop(stored.model, None)
-            for stored in after_stored:
-                self._stored.setdefault(stored.model, {})[name] = stored
 
     def _reconciled(self, name: str, report: NeuronReport, now: float) -> NeuronReport:
         """The report, with what is known better than it until a later report agrees."""
@@ -278,10 +253,6 @@ class Fleet:
             else:
                 del announced[instance_id]
         return dataclasses.replace(report, instances=tuple(instances.values()))
-
-
-def _models(member: Member | None) -> set[str]:
-    return {i.model for i in member.report.instances} if member else set()
 
 
 def _refuse_namesake(old: NeuronIdentity, new: NeuronIdentity) -> None:

@@ -1,0 +1,98 @@
+"""The house rules of CONTRIBUTING.md that no linter knows: sizes, and where a test stands."""
+
+import ast
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+MOST_LINES, MOST_TEST_LINES, MOST_MODULES, MOST_POSITIONAL = 300, 400, 16, 5
+
+# One file a family of models, however many there are.
+ANY_NUMBER = {"services/neuron/chat/tool_calls/families"}
+LONGER = {
+    "services/neuron/engines/exllamav2/attention/paged_triton.py": "three kernels, one layout",
+}
+# Functions whose parameters somebody else has set, or that typer reads.
+POSITIONAL = {
+    "services/cli/commands/bench.py:bench": "typer makes options of them",
+    "services/cli/commands/up.py:up": "typer makes options of them",
+    "services/gateway/http1/hypercorn/codec.py:__init__": "Hypercorn's constructor",
+    "services/neuron/engines/exllamav2/attention/paged_triton.py": "Triton kernels",
+    "services/neuron/engines/exllamav2/attention/stand_in.py": "flash-attn's functions",
+    "services/neuron/engines/exllamav2/model/loading.py:_try_shape": "one step, called twice",
+}
+# What has no one module: promises of a whole folder.
+OF_A_FOLDER = {
+    "tests/unit/cli/test_main.py": "of `__main__`",
+    "tests/unit/gateway/dialects/test_cut_calls.py": "every dialect",
+    "tests/unit/gateway/dialects/test_odd_values.py": "every dialect",
+    "tests/unit/gateway/dialects/test_published_types.py": "every dialect",
+    "tests/unit/gateway/dialects/test_sdk_parsers.py": "every dialect",
+    "tests/unit/gateway/dialects/test_streams.py": "every dialect",
+    "tests/unit/gateway/dialects/test_translation.py": "every dialect",
+    "tests/unit/neuron/chat/test_odd_requests.py": "template, parsers and formats together",
+    "tests/unit/neuron/chat/tool_calls/test_cut.py": "every family",
+    "tests/unit/neuron/chat/tool_calls/test_unreadable.py": "every family",
+    "tests/unit/neuron/engines/exllamav2/test_importing.py": "the package without its libraries",
+    "tests/unit/neuron/worker/test_contained.py": "an exception anywhere in the worker",
+    "tests/unit/registry/control/test_faults.py": "an exception anywhere in a placement",
+}
+
+
+def modules(*folders: str) -> Iterator[Path]:
+    for folder in folders:
+        yield from sorted((ROOT / folder).rglob("*.py"))
+
+
+def named(path: Path) -> str:
+    return path.relative_to(ROOT).as_posix()
+
+
+def lines(path: Path) -> int:
+    return path.read_text().count("\n")
+
+
+def test_modules_are_short():
+    long = {named(path) for path in modules("services", "bench", "gpu") if lines(path) > MOST_LINES}
+
+    assert long <= LONGER.keys()
+
+
+def test_test_files_are_short():
+    assert not {named(path) for path in modules("tests") if lines(path) > MOST_TEST_LINES}
+
+
+def test_folders_are_small():
+    found = Counter(path.parent for path in modules("services") if path.name != "__init__.py")
+    large = {named(folder) for folder, count in found.items() if count > MOST_MODULES}
+
+    assert large <= ANY_NUMBER
+
+
+@pytest.mark.parametrize("folder", ["services", "bench", "gpu"])
+def test_what_takes_many_arguments_takes_them_by_name(folder: str):
+    found: set[str] = set()
+    for path in modules(folder):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                given = [each.arg for each in (*node.args.posonlyargs, *node.args.args)]
+                if len(given) - (given[:1] in (["self"], ["cls"])) > MOST_POSITIONAL:
+                    found.add(f"{named(path)}:{node.name}")
+
+    assert not {one for one in found if not {one, one.partition(":")[0]} & POSITIONAL.keys()}
+
+
+def test_unit_tests_stand_where_their_module_does():
+    lost: set[str] = set()
+    for path in modules("tests/unit"):
+        if path.name.startswith("test_"):
+            inside = path.relative_to(ROOT / "tests/unit").parent / path.stem.removeprefix("test_")
+            places = (ROOT / "services" / inside, ROOT / inside)
+            kinds = (".py", ".sh", "/__init__.py")
+            if not any(Path(f"{place}{kind}").exists() for place in places for kind in kinds):
+                lost.add(named(path))
+
+    assert lost <= OF_A_FOLDER.keys()
