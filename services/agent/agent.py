@@ -12,14 +12,13 @@ import structlog
 import services
 from services.agent import options
 from services.agent.core.editor import Offered
-from services.agent.core.modes import Mode
 from services.agent.core.settings import AgentSettings
-from services.agent.endpoints.selection import Endpoints, UnknownModelError
+from services.agent.endpoints.selection import Endpoints
 from services.agent.prompt.prompt_input import Block, user_parts
 from services.agent.session.mcp_servers import ServerSpec
-from services.agent.session.session import AgentSession
 from services.agent.session_service.opening import AgentEnvironment, SessionOpening
 from services.agent.session_service.prompting import Prompting
+from services.agent.session_service.session_options import SessionOptions
 from services.agent.session_service.sessions import (
     OpenSessions,
     checked_directories,
@@ -54,8 +53,13 @@ class CortexAgent:
             settings=settings, surroundings=surroundings, store=store, base=base_prompt
         )
         tools = builtin_tools(settings.fleet)
+        self._options = SessionOptions(endpoints)
         self._prompting = Prompting(
-            settings=settings, endpoints=endpoints, opening=opening, tools=tools
+            settings=settings,
+            endpoints=endpoints,
+            opening=opening,
+            options=self._options,
+            tools=tools,
         )
         self._sessions = OpenSessions(store=store, opening=opening, tools=tools)
         self._background: set[asyncio.Task[None]] = set()
@@ -98,7 +102,6 @@ class CortexAgent:
     ) -> acp.schema.NewSessionResponse:
         """Starts a session with the default model and mode."""
         cwd, additional_directories = checked_directories(cwd, additional_directories)
-        selectors = await self._endpoints.selectors()
         record = self._store.create(
             cwd=cwd, mode=self._settings.mode.value, model=await self._endpoints.default()
         )
@@ -111,7 +114,7 @@ class CortexAgent:
         return acp.schema.NewSessionResponse(
             session_id=record.session_id,
             modes=options.modes(session.mode),
-            config_options=options.config_options(session.mode, record.model, selectors),
+            config_options=await self._options.shown(session),
         )
 
     async def load_session(
@@ -124,12 +127,10 @@ class CortexAgent:
     ) -> acp.schema.LoadSessionResponse:
         """Opens a stored session; its history is shown before the response."""
         session = await self._sessions.reopen(session_id, cwd, additional_directories, mcp_servers)
-        selectors = await self._endpoints.selectors()
         await self._sessions.replay(session)
-        record = session.record
         return acp.schema.LoadSessionResponse(
             modes=options.modes(session.mode),
-            config_options=options.config_options(session.mode, record.model, selectors),
+            config_options=await self._options.shown(session),
         )
 
     async def resume_session(
@@ -142,11 +143,10 @@ class CortexAgent:
     ) -> acp.schema.ResumeSessionResponse:
         """Opens a stored session without showing its history again."""
         session = await self._sessions.reopen(session_id, cwd, additional_directories, mcp_servers)
-        selectors = await self._endpoints.selectors()
         self._later(self._sessions.offer_commands(session))
         return acp.schema.ResumeSessionResponse(
             modes=options.modes(session.mode),
-            config_options=options.config_options(session.mode, session.record.model, selectors),
+            config_options=await self._options.shown(session),
         )
 
     async def fork_session(
@@ -163,15 +163,15 @@ class CortexAgent:
         record = self._store.create(cwd=cwd, mode=origin.mode, model=origin.model)
         record.additional_directories = list(additional_directories or ())
         record.history, record.marks, record.title = [*origin.history], origin.marks, origin.title
+        record.model_options = origin.model_options
         await self._store.claim(record.session_id)
         session = self._sessions.open(record, mcp_servers)
         await session.save()
-        selectors = await self._endpoints.selectors()
         self._later(self._sessions.offer_commands(session))
         return acp.schema.ForkSessionResponse(
             session_id=record.session_id,
             modes=options.modes(session.mode),
-            config_options=options.config_options(session.mode, record.model, selectors),
+            config_options=await self._options.shown(session),
         )
 
     async def list_sessions(
@@ -193,8 +193,8 @@ class CortexAgent:
     async def set_session_mode(self, session_id: str, mode_id: str, **kwargs: Any) -> None:
         """Switches the mode, which counts for the next tool call and the next round."""
         session = self._sessions.get(session_id)
-        await self._set_mode(session, mode_id)
-        await session.editor.update(await self._options_update(session))
+        await self._options.set_mode(session, mode_id)
+        await self._options.tell(session)
 
     async def set_config_option(
         self,
@@ -203,23 +203,9 @@ class CortexAgent:
         value: str | bool,  # noqa: FBT001 - the SDK passes it by name
         **kwargs: Any,
     ) -> acp.schema.SetSessionConfigOptionResponse:
-        """Switches the mode or the model."""
-        session = self._sessions.get(session_id)
-        if not isinstance(value, str):
-            raise acp.RequestError.invalid_params({"reason": f"{config_id} takes a text"})
-        if config_id == options.MODE_OPTION:
-            await self._set_mode(session, value)
-            await session.editor.update(
-                acp.schema.CurrentModeUpdate(
-                    session_update="current_mode_update", current_mode_id=session.mode.value
-                )
-            )
-        elif config_id == options.MODEL_OPTION:
-            await self._set_model(session, value)
-        else:
-            raise acp.RequestError.invalid_params({"reason": f"no option {config_id}"})
-        update = await self._options_update(session)
-        return acp.schema.SetSessionConfigOptionResponse(config_options=update.config_options)
+        """Switches the mode or the model, or how the model is asked."""
+        changed = await self._options.change(self._sessions.get(session_id), config_id, value)
+        return acp.schema.SetSessionConfigOptionResponse(config_options=changed)
 
     async def cancel(self, session_id: str, **kwargs: Any) -> None:
         """Cancels the prompt in flight and those that wait."""
@@ -253,33 +239,6 @@ class CortexAgent:
             task.cancel()
         await self._sessions.close_all()
         await self._endpoints.close()
-
-    async def _set_mode(self, session: AgentSession, mode_id: str) -> None:
-        try:
-            session.record.mode = Mode(mode_id).value
-        except ValueError as error:
-            known = ", ".join(Mode)
-            reason = f"no mode {mode_id!r}; there are {known}"
-            raise acp.RequestError.invalid_params({"reason": reason}) from error
-        log.info("mode changed", session_id=session.record.session_id, mode=mode_id)
-        await session.save()
-
-    async def _set_model(self, session: AgentSession, selector: str) -> None:
-        try:
-            settings, model = self._endpoints.settings_of(selector)
-        except UnknownModelError as error:
-            raise acp.RequestError.invalid_params({"reason": str(error)}) from error
-        session.record.model = f"{settings.name}:{model}"
-        log.info("model changed", session_id=session.record.session_id, model=session.record.model)
-        await session.save()
-
-    async def _options_update(self, session: AgentSession) -> acp.schema.ConfigOptionUpdate:
-        selectors = await self._endpoints.selectors()
-        record = session.record
-        return acp.schema.ConfigOptionUpdate(
-            session_update="config_option_update",
-            config_options=options.config_options(session.mode, record.model, selectors),
-        )
 
     def _later(self, work: Coroutine[Any, Any, None]) -> None:
         """Runs what must follow the response of the current request."""

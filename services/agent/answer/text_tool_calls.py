@@ -6,8 +6,7 @@ or behind a backtick is quoted, and text.
 `instructions` and `as_text` put tools and past calls into the text that the model reads.
 Pure: no I/O, no clock.
 
-The neuron's own readers of tool calls work on a model's tokens and its template, and stand on its
-schemas and protos: they are not shared, as their larger part has nothing to do here.
+The neuron's own readers of tool calls are not shared: docs/decisions/0020 says why.
 
 Source: the Hermes function-calling prompt format and Qwen's chat templates.
 """
@@ -234,7 +233,8 @@ def _as_text(turn: Turn) -> Turn:
         return AssistantTurn(text="\n".join(blocks))
     if isinstance(turn, ResultsTurn):
         text = "\n".join(_response(result) for result in turn.results)
-        return UserTurn(parts=(TextPart(text),))
+        pictures = [picture for result in turn.results for picture in result.pictures]
+        return UserTurn(parts=(TextPart(text), *pictures))
     return turn
 
 

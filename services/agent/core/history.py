@@ -67,12 +67,13 @@ class AssistantTurn(msgspec.Struct, tag="assistant", frozen=True):
 
 
 class ToolResult(msgspec.Struct, frozen=True):
-    """What one call gave; `text` is what the model reads."""
+    """What one call gave: the text that the model reads, and pictures."""
 
     call_id: str
     name: str
     text: str
     is_error: bool = False
+    pictures: tuple[ImagePart, ...] = ()
 
 
 class ResultsTurn(msgspec.Struct, tag="results", frozen=True):
@@ -86,17 +87,26 @@ Turn = UserTurn | AssistantTurn | ResultsTurn
 
 def without_pictures(turns: Sequence[Turn]) -> list[Turn]:
     """Returns the turns for a model without eyes, which endpoints refuse pictures for."""
-    return [_without_pictures(turn) if isinstance(turn, UserTurn) else turn for turn in turns]
+    return [_without_pictures(turn) for turn in turns]
 
 
-def _without_pictures(turn: UserTurn) -> UserTurn:
-    parts = tuple(
-        TextPart("[a picture, left out: this model does not take any]")
-        if isinstance(part, ImagePart)
-        else part
-        for part in turn.parts
-    )
+_UNSEEN = "[a picture, left out: this model does not take any]"
+
+
+def _without_pictures(turn: Turn) -> Turn:
+    if isinstance(turn, ResultsTurn):
+        return ResultsTurn(results=tuple(map(_blind, turn.results)))
+    if not isinstance(turn, UserTurn):
+        return turn
+    parts = tuple(TextPart(_UNSEEN) if isinstance(part, ImagePart) else part for part in turn.parts)
     return msgspec.structs.replace(turn, parts=parts)
+
+
+def _blind(result: ToolResult) -> ToolResult:
+    if not result.pictures:
+        return result
+    text = "\n".join([result.text, *[_UNSEEN] * len(result.pictures)]).strip()
+    return msgspec.structs.replace(result, text=text, pictures=())
 
 
 def user_text(turn: UserTurn) -> str:

@@ -8,7 +8,14 @@ from typing import Any
 import openai
 from typing_extensions import override
 
-from services.agent.core.history import AssistantTurn, ImagePart, Turn, UserTurn
+from services.agent.core.history import (
+    AssistantTurn,
+    ImagePart,
+    ResultsTurn,
+    TextPart,
+    Turn,
+    UserTurn,
+)
 from services.agent.endpoints.endpoint import (
     CallDelta,
     CallStarted,
@@ -26,7 +33,7 @@ from services.agent.endpoints.endpoint import (
 )
 from services.agent.endpoints.failures import translated
 from services.agent.endpoints.listing import model_info
-from services.agent.endpoints.merging import merged
+from services.agent.endpoints.merging import merged, sampling
 
 DIALECT = "openai-chat"
 _STOPS = {"length": FinishReason.MAX_TOKENS, "content_filter": FinishReason.REFUSAL}
@@ -135,7 +142,10 @@ def request(ask: ModelRequest) -> dict[str, Any]:
         ]
     if ask.max_tokens is not None:
         body["max_tokens"] = ask.max_tokens
-    return body
+    options = ask.options
+    if options.effort:
+        body["reasoning_effort"] = "xhigh" if options.effort == "max" else options.effort
+    return body | sampling(options)
 
 
 def _messages(turns: Sequence[Turn]) -> Iterator[dict[str, Any]]:
@@ -149,6 +159,15 @@ def _messages(turns: Sequence[Turn]) -> Iterator[dict[str, Any]]:
         else:
             for result in turn.results:
                 yield {"role": "tool", "tool_call_id": result.call_id, "content": result.text}
+            yield from _pictures(turn)
+
+
+def _pictures(turn: ResultsTurn) -> Iterator[dict[str, Any]]:
+    """Encodes what tools showed: in this dialect only a user's message can have pictures."""
+    for result in turn.results:
+        if result.pictures:
+            said = TextPart(f"[pictures that {result.name} gave for {result.call_id}]")
+            yield {"role": "user", "content": _content(UserTurn((said, *result.pictures)))}
 
 
 def _content(turn: UserTurn) -> str | list[dict[str, Any]]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
 
 from services.agent.core.history import Turn
+from services.agent.core.model_options import ModelOptions
 
 # Words of llama-server, vLLM, Ollama, OpenRouter, LiteLLM, Groq, OpenAI and their kin. A tool that
 # is wrong, or a result that fits no call, is refused in others: asking in the text mends neither.
@@ -118,6 +119,7 @@ class ModelRequest:
     turns: Sequence[Turn]
     tools: Sequence[ToolSpec] = field(default_factory=tuple[ToolSpec, ...])
     max_tokens: int | None = None
+    options: ModelOptions = field(default_factory=ModelOptions)
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,12 +130,16 @@ class EndpointModel:
         context_window: tokens; None where the endpoint does not say.
         can_chat: False where it says that the model is for something else.
         can_see: whether it takes pictures; None where the endpoint does not say.
+        can_call: whether it takes tools; None where the endpoint does not say.
+        aliases: other names of it.
     """
 
     id: str
     context_window: int | None = None
     can_chat: bool = True
     can_see: bool | None = None
+    can_call: bool | None = None
+    aliases: tuple[str, ...] = ()
 
 
 class EndpointError(Exception):

@@ -8,7 +8,14 @@ from services.agent.endpoints.endpoint import EndpointModel
 _TALKING = frozenset({"chat", "completion", "tools"})
 _SEEING = frozenset({"vision", "multimodal"})
 _OTHER_KINDS = frozenset({"embedding", "embeddings", "embed", "rerank", "reranking"})
-_FLAT_KEYS = ("max_model_len", "context_length", "context_window", "max_context_length")
+_CALLING = frozenset({"tools", "tool_use"})
+_FLAT_KEYS = (
+    "max_model_len",
+    "context_length",
+    "context_window",
+    "max_context_length",
+    "max_input_tokens",
+)
 
 
 def model_info(model_id: str, extra: Mapping[str, Any] | None) -> EndpointModel:
@@ -26,6 +33,8 @@ def model_info(model_id: str, extra: Mapping[str, Any] | None) -> EndpointModel:
         windows[0] if windows else None,
         can_chat=_can_chat(fields),
         can_see=_can_see(fields),
+        can_call=_can_call(fields),
+        aliases=tuple(sorted(_words(fields.get("aliases")))),
     )
 
 
@@ -47,8 +56,7 @@ def _can_see(fields: Mapping[str, Any]) -> bool | None:
     """Whether it takes pictures, as Cortex, llama.cpp and OpenRouter say it; None: not said."""
     listed = fields.get("capabilities")
     if isinstance(listed, Mapping):
-        said = listed.get("vision")
-        return said if isinstance(said, bool) else None
+        return _said(listed.get("vision", listed.get("image_input")))
     words = _words(listed)
     if words & _SEEING:
         return True
@@ -57,6 +65,25 @@ def _can_see(fields: Mapping[str, Any]) -> bool | None:
         return "image" in _words(architecture["input_modalities"])
     # llama.cpp says `completion` and `multimodal`; `chat` is Cortex's, which names all there is
     return False if "chat" in words else None
+
+
+def _can_call(fields: Mapping[str, Any]) -> bool | None:
+    """Whether it takes tools, as Cortex, LM Studio, Mistral and OpenRouter say it; None: unsaid."""
+    listed = fields.get("capabilities")
+    if isinstance(listed, Mapping):
+        return _said(listed.get("function_calling"))
+    words = _words(listed)
+    if words & _CALLING:
+        return True
+    if parameters := _words(fields.get("supported_parameters")):
+        return "tools" in parameters
+    return False if "chat" in words else None
+
+
+def _said(value: Any) -> bool | None:
+    """Reads a flag; Anthropic's are objects."""
+    said = value.get("supported") if isinstance(value, Mapping) else value
+    return said if isinstance(said, bool) else None
 
 
 def _words(listed: Any) -> set[str]:

@@ -1,8 +1,16 @@
-"""Neighbouring turns of one role made one, as strict chat templates and APIs demand."""
+"""What the dialects have in common: turns of one role made one, and how a model samples."""
 
 from collections.abc import Iterable
+from typing import Any
 
 from services.agent.core.history import AssistantTurn, ResultsTurn, Turn, UserTurn
+from services.agent.core.model_options import ModelOptions
+
+
+def sampling(options: ModelOptions) -> dict[str, Any]:
+    """Returns the fields of a body that say how tokens are chosen; none for what is not set."""
+    fields = {"temperature": options.temperature, "top_p": options.top_p}
+    return {name: value for name, value in fields.items() if value is not None}
 
 
 def merged(turns: Iterable[Turn]) -> list[Turn]:

@@ -6,7 +6,15 @@ from typing import Any
 import anthropic
 from typing_extensions import override
 
-from services.agent.core.history import AssistantTurn, ImagePart, ResultsTurn, Turn, UserTurn
+from services.agent.core.history import (
+    AssistantTurn,
+    ImagePart,
+    ResultsTurn,
+    ToolResult,
+    Turn,
+    UserTurn,
+)
+from services.agent.core.model_options import ModelOptions
 from services.agent.endpoints.endpoint import (
     CallDelta,
     CallStarted,
@@ -24,7 +32,7 @@ from services.agent.endpoints.endpoint import (
 )
 from services.agent.endpoints.failures import translated
 from services.agent.endpoints.listing import model_info
-from services.agent.endpoints.merging import merged
+from services.agent.endpoints.merging import merged, sampling
 
 DIALECT = "anthropic-messages"
 _DEFAULT_MAX_TOKENS = 8192  # the dialect demands a number
@@ -131,7 +139,19 @@ def request(ask: ModelRequest) -> dict[str, Any]:
             {"name": each.name, "description": each.description, "input_schema": each.parameters}
             for each in ask.tools
         ]
+    if more := _more(ask.options):
+        body["extra_body"] = more
     return body
+
+
+def _more(options: ModelOptions) -> dict[str, Any]:
+    """Returns the fields that the client takes in no other way."""
+    if options.effort == "none":
+        return {"thinking": {"type": "disabled"}} | sampling(options)
+    if options.effort:
+        effort = {"effort": options.effort}
+        return {"thinking": {"type": "adaptive"}, "output_config": effort} | sampling(options)
+    return sampling(options)
 
 
 def _messages(turns: Sequence[Turn]) -> list[dict[str, Any]]:
@@ -151,8 +171,7 @@ def _blocks(turn: Turn) -> Iterator[dict[str, Any]]:
     if isinstance(turn, UserTurn):
         for part in turn.parts:
             if isinstance(part, ImagePart):
-                source = {"type": "base64", "media_type": part.mime_type, "data": part.data}
-                yield {"type": "image", "source": source}
+                yield _picture(part)
             else:
                 yield {"type": "text", "text": part.text}
     elif isinstance(turn, ResultsTurn):
@@ -160,11 +179,23 @@ def _blocks(turn: Turn) -> Iterator[dict[str, Any]]:
             yield {
                 "type": "tool_result",
                 "tool_use_id": result.call_id,
-                "content": result.text,
+                "content": _result(result),
                 "is_error": result.is_error,
             }
     else:
         yield from _assistant(turn)
+
+
+def _result(result: ToolResult) -> str | list[dict[str, Any]]:
+    if not result.pictures:
+        return result.text
+    text = [{"type": "text", "text": result.text}] if result.text else []
+    return [*text, *map(_picture, result.pictures)]
+
+
+def _picture(part: ImagePart) -> dict[str, Any]:
+    source = {"type": "base64", "media_type": part.mime_type, "data": part.data}
+    return {"type": "image", "source": source}
 
 
 def _assistant(turn: AssistantTurn) -> Iterator[dict[str, Any]]:

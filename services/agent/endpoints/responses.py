@@ -7,7 +7,14 @@ from typing import Any
 import openai
 from typing_extensions import override
 
-from services.agent.core.history import AssistantTurn, ImagePart, Turn, UserTurn
+from services.agent.core.history import (
+    AssistantTurn,
+    ImagePart,
+    TextPart,
+    ToolResult,
+    Turn,
+    UserTurn,
+)
 from services.agent.endpoints.endpoint import (
     CallDelta,
     CallStarted,
@@ -25,7 +32,7 @@ from services.agent.endpoints.endpoint import (
 )
 from services.agent.endpoints.failures import translated
 from services.agent.endpoints.listing import model_info
-from services.agent.endpoints.merging import merged
+from services.agent.endpoints.merging import merged, sampling
 
 DIALECT = "openai-responses"
 _THOUGHTS = {"response.reasoning_summary_text.delta", "response.reasoning_text.delta"}
@@ -162,7 +169,10 @@ def request(ask: ModelRequest) -> dict[str, Any]:
         ]
     if ask.max_tokens is not None:
         body["max_output_tokens"] = ask.max_tokens
-    return body
+    options = ask.options
+    if options.effort:
+        body["reasoning"] = {"effort": "xhigh" if options.effort == "max" else options.effort}
+    return body | sampling(options)
 
 
 def _items(turns: Sequence[Turn]) -> Iterator[dict[str, Any]]:
@@ -176,8 +186,14 @@ def _items(turns: Sequence[Turn]) -> Iterator[dict[str, Any]]:
                 yield {
                     "type": "function_call_output",
                     "call_id": result.call_id,
-                    "output": result.text,
+                    "output": _output(result),
                 }
+
+
+def _output(result: ToolResult) -> str | list[dict[str, Any]]:
+    if not result.pictures:
+        return result.text
+    return list(_parts(UserTurn((TextPart(result.text), *result.pictures))))
 
 
 def _parts(turn: UserTurn) -> Iterator[dict[str, Any]]:

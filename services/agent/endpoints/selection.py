@@ -1,7 +1,7 @@
 """Which models there are, and which endpoint a selector such as `cortex:qwen3-8b` means."""
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import structlog
@@ -23,6 +23,7 @@ class Selection:
     Attributes:
         context_window: tokens; the setting's, else what the endpoint lists, else None.
         can_see: whether the model takes pictures; None where the endpoint does not say.
+        can_call: whether it takes tools; None where the endpoint does not say.
     """
 
     endpoint: Endpoint
@@ -30,6 +31,7 @@ class Selection:
     model: str
     context_window: int | None
     can_see: bool | None = None
+    can_call: bool | None = None
 
     @property
     def selector(self) -> str:
@@ -116,9 +118,27 @@ class Endpoints:
         """
         settings, model = self.settings_of(selector or await self.default())
         models = await self._list(settings.name)
-        listed = next((each for each in models if each.id == model), EndpointModel(model))
-        window = settings.context_window or listed.context_window
-        return Selection(self._endpoints[settings.name], settings, model, window, listed.can_see)
+        listed = _named(model, models) or EndpointModel(model)
+        return Selection(
+            endpoint=self._endpoints[settings.name],
+            settings=settings,
+            model=model,
+            context_window=settings.context_window or listed.context_window,
+            can_see=listed.can_see,
+            can_call=listed.can_call,
+        )
+
+    async def checked(self, selector: str) -> str:
+        """Returns the `endpoint:model` that a selector means.
+
+        Raises:
+            UnknownModelError: it is empty, or the endpoint lists its models and not this one.
+        """
+        settings, model = self.settings_of(selector)
+        models = [each for each in await self._list(settings.name) if each.can_chat]
+        if models and model != settings.model and _named(model, models) is None:
+            raise UnknownModelError(f"{settings.name} lists no model {model!r} that can chat")
+        return f"{settings.name}:{model}"
 
     async def close(self) -> None:
         """Closes every endpoint."""
@@ -138,3 +158,9 @@ class Endpoints:
         fresh = _FRESH_SECONDS if models else _LISTING_SECONDS
         self._listed[name] = (self._clock() - _FRESH_SECONDS + fresh, models)
         return models
+
+
+def _named(name: str, models: Sequence[EndpointModel]) -> EndpointModel | None:
+    """Returns the model of a name or an alias; Ollama's `latest` goes without saying."""
+    names = {name, f"{name}:latest"}
+    return next((each for each in models if names & {each.id, *each.aliases}), None)

@@ -19,6 +19,7 @@ import structlog
 from typing_extensions import override
 
 from services.agent.core.editor import Content
+from services.agent.core.history import ImagePart
 from services.agent.core.modes import Effect
 from services.agent.core.text import clean, cut_middle, one_line
 from services.agent.core.workspace import Workspace
@@ -43,6 +44,8 @@ _CONNECT_SECONDS = 20.0
 _CALL_SECONDS = 600.0
 _CLOSE_SECONDS = 5.0
 _LONGEST_NAME = 64
+_MOST_PICTURES = 8  # of one result
+_MOST_PICTURE_CHARACTERS = 8 * 1024 * 1024  # base64, of one result
 _CONNECTION_CLOSED = -32000  # of the protocol's own client
 
 
@@ -91,8 +94,9 @@ class McpTool(Tool):
             raise ToolError(reason) from error
         except (RuntimeError, OSError, ValueError) as error:
             raise ToolError(f"{self._title} failed: {error}") from error
-        text = "\n".join(_as_text(block) for block in result.content)
-        return ToolOutcome(cut_middle(clean(text), context.output_bytes), bool(result.is_error))
+        shown, pictures = _read(result.content)
+        text = cut_middle(clean(shown), context.output_bytes)
+        return ToolOutcome(text, bool(result.is_error), pictures=pictures)
 
 
 class McpServers:
@@ -105,6 +109,7 @@ class McpServers:
         self._cwd = cwd
         self._endings = [asyncio.Event() for _ in servers]  # it was closed, or is gone by itself
         self._tools: dict[str, list[Tool]] = {}
+        self._failed: list[str] = []
         self._settled = [asyncio.Event() for _ in servers]
         self._tasks = [
             asyncio.create_task(self._serve(server, settled, ending), name=f"mcp {server.name}")
@@ -116,6 +121,11 @@ class McpServers:
         for settled in self._settled:
             await settled.wait()
         return [tool for tools in self._tools.values() for tool in tools]
+
+    def take_failed(self) -> list[str]:
+        """Returns the names of the servers that could not be reached, each once."""
+        failed, self._failed = self._failed, []
+        return failed
 
     async def close(self) -> None:
         """Disconnects; a server that does not leave in time is abandoned to its task's end."""
@@ -148,8 +158,11 @@ class McpServers:
                 self._tools.pop(server.name, None)
                 log.info("mcp server disconnected", server=server.name)
         except TimeoutError:
+            self._failed.append(server.name)
             log.warning("mcp server did not connect in time", server=server.name)
         except Exception as error:  # a server's failure is only its own
+            if not settled.is_set():
+                self._failed.append(server.name)
             log.warning("mcp server failed", server=server.name, exc_info=error)
         finally:
             self._tools.pop(server.name, None)
@@ -177,6 +190,22 @@ class McpServers:
         limits = httpx2.Timeout(30.0, read=_CALL_SECONDS)
         client = httpx2.AsyncClient(headers=headers, timeout=limits)
         return streamable_http_client(server.url, http_client=client)
+
+
+def _read(blocks: Sequence[Any]) -> tuple[str, tuple[ImagePart, ...]]:
+    """Returns what a model reads of a result, and the pictures, as many as one request carries."""
+    lines: list[str] = []
+    pictures: list[ImagePart] = []
+    room = _MOST_PICTURE_CHARACTERS
+    for block in blocks:
+        if block.type != "image":
+            lines.append(_as_text(block))
+        elif len(pictures) < _MOST_PICTURES and len(block.data) <= room:
+            room -= len(block.data)
+            pictures.append(ImagePart(block.data, block.mime_type))
+        else:
+            lines.append("[a picture, left out: too many or too large]")
+    return "\n".join(lines), tuple(pictures)
 
 
 def _as_text(block: Any) -> str:

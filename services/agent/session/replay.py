@@ -120,4 +120,5 @@ def _content(result: ToolResult) -> list[acp.schema.ContentToolCallContent] | No
     """Leaves a diff on the card as it is; shows the text of everything else."""
     if result.name in {"write_file", "edit_file"} and not result.is_error:
         return None
-    return [acp.tool_content(acp.text_block(result.text))]
+    pictures = (acp.image_block(each.data, each.mime_type) for each in result.pictures)
+    return [acp.tool_content(acp.text_block(result.text)), *map(acp.tool_content, pictures)]

@@ -10,7 +10,6 @@ import acp.schema
 import msgspec
 import structlog
 
-from services.agent import options
 from services.agent.core.history import AssistantTurn, Part, TextPart, Turn, UserTurn, user_text
 from services.agent.core.modes import Mode
 from services.agent.core.settings import AgentSettings
@@ -21,6 +20,7 @@ from services.agent.prompt.project_commands import invoked, project_commands
 from services.agent.session.session import AgentSession
 from services.agent.session_service.opening import SessionOpening
 from services.agent.session_service.searching import Progress, Searching
+from services.agent.session_service.session_options import SessionOptions
 from services.agent.storage import commands
 from services.agent.storage.checkpoints import Undone
 from services.agent.tools.tool import Tool, ToolOutcome
@@ -45,11 +45,13 @@ class Prompting:
         settings: AgentSettings,
         endpoints: Endpoints,
         opening: SessionOpening,
+        options: SessionOptions,
         tools: tuple[Tool, ...],
     ) -> None:
         self._settings = settings
         self._endpoints = endpoints
         self._opening = opening
+        self._options = options
         self._tools = tools
         self._searching = Searching(
             settings=settings, endpoints=endpoints, opening=opening, tools=tools
@@ -139,7 +141,7 @@ class Prompting:
                 environment=self._opening.environment,
                 output_bytes=self._settings.output_bytes,
                 bash_seconds=self._settings.bash_seconds,
-                set_mode=lambda mode: self._set_mode(session, mode),
+                set_mode=lambda mode: self._options.switch_mode(session, mode),
                 search=search,
             ),
             prepare=lambda: self._opening.prepare(session),
@@ -147,29 +149,11 @@ class Prompting:
         )
         return turn
 
-    async def _set_mode(self, session: AgentSession, mode: Mode) -> None:
-        """Switches the mode and tells the editor, in both ways in which editors listen."""
-        session.record.mode = mode.value
-        log.info("mode changed", mode=mode.value)
-        await session.save()
-        selectors = await self._endpoints.selectors()
-        await session.editor.update(
-            acp.schema.CurrentModeUpdate(
-                session_update="current_mode_update", current_mode_id=mode.value
-            )
-        )
-        await session.editor.update(
-            acp.schema.ConfigOptionUpdate(
-                session_update="config_option_update",
-                config_options=options.config_options(mode, session.record.model, selectors),
-            )
-        )
-
     async def _started(
         self, session: AgentSession, turn: PromptTurn, *, is_first: bool, mode: Mode | None
     ) -> str:
         if mode is not None:
-            await self._set_mode(session, mode)
+            await self._options.switch_mode(session, mode)
         if is_first:
             await session.editor.update(
                 acp.schema.SessionInfoUpdate(

@@ -133,6 +133,7 @@ def estimate(
             tokens += (len(turn.text) + sum(map(_call_length, turn.calls))) / characters_per_token
         else:
             tokens += sum(len(each.text) for each in turn.results) / characters_per_token
+            tokens += sum(len(each.pictures) for each in turn.results) * _TOKENS_PER_IMAGE
     return int(tokens)
 
 

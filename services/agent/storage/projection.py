@@ -131,10 +131,12 @@ def _without_results(turn: Turn) -> Turn:
 
 
 def _elided(result: ToolResult) -> ToolResult:
-    if len(result.text) < SHORTEST_ELIDED:
-        return result
-    marker = f"[left out to save room: {len(result.text)} characters of {result.name}'s output]"
-    return msgspec.structs.replace(result, text=marker)
+    text = result.text
+    if len(text) >= SHORTEST_ELIDED:
+        text = f"[left out to save room: {len(text)} characters of {result.name}'s output]"
+    if result.pictures:
+        text += f"\n[left out to save room: {len(result.pictures)} pictures]"
+    return msgspec.structs.replace(result, text=text, pictures=())
 
 
 def _short_arguments(arguments: dict[str, Any] | None) -> dict[str, Any] | None:

@@ -18,6 +18,7 @@ import msgspec
 import structlog
 
 from services.agent.core.history import Turn
+from services.agent.core.model_options import ModelOptions
 from services.agent.storage.projection import Marks
 from services.agent.storage.session_lock import SessionInUseError, SessionLocks
 
@@ -50,6 +51,7 @@ class SessionRecord(SessionHeader, kw_only=True):
 
     history: list[Turn] = msgspec.field(default_factory=list[Turn])
     marks: Marks = Marks()
+    model_options: ModelOptions = ModelOptions()
     version: int = VERSION
 
 

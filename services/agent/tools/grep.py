@@ -3,8 +3,10 @@
 A process of its own, because a regular expression can run for ever and a process can be killed.
 """
 
+import re
 import shutil
 from collections.abc import Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Annotated
 
@@ -23,6 +25,8 @@ from services.backplane.timeouts import timeout
 _SECONDS = 60.0
 _NO_MATCH = 1  # the exit code of both programs when nothing matches
 _LONGEST_LINE = 400
+_MOST_LOCATIONS = 20
+_HIT = re.compile(r"^(/.+?):(\d+):", re.MULTILINE)
 
 
 class GrepArguments(msgspec.Struct):
@@ -78,7 +82,14 @@ class Grep(BuiltinTool[GrepArguments]):
         prefix = f"{resolve(context.workspace.cwd)}/"
         lines = [line.removeprefix(prefix) for line in text.splitlines()]
         is_error = exit_code not in {0, _NO_MATCH} and not lines
-        return ToolOutcome("\n".join(line[:_LONGEST_LINE] for line in lines), is_error=is_error)
+        shown = "\n".join(line[:_LONGEST_LINE] for line in lines)
+        return ToolOutcome(shown, is_error=is_error, locations=_found(text))
+
+
+def _found(text: str) -> tuple[tuple[Path, int | None], ...]:
+    """Returns the first places that an output names."""
+    hits = islice(_HIT.finditer(text), _MOST_LOCATIONS)
+    return tuple((Path(hit[1]), int(hit[2])) for hit in hits)
 
 
 def _command(arguments: GrepArguments, path: Path) -> Sequence[str]:

@@ -11,6 +11,7 @@ import msgspec
 from typing_extensions import override
 
 from services.agent.core.editor import Content, Editor
+from services.agent.core.history import ImagePart
 from services.agent.core.modes import Effect, Mode
 from services.agent.core.workspace import Workspace
 from services.agent.endpoints.endpoint import ToolSpec
@@ -42,6 +43,8 @@ class ToolOutcome:
 
     Attributes:
         content: for the card, None to show the text.
+        pictures: for a model that sees, beside the text.
+        locations: what was found, to follow along; instead of the preview's where there are any.
         is_going_on: what was started goes on; the card stays open until `ToolContext.finish`.
     """
 
@@ -49,6 +52,8 @@ class ToolOutcome:
     is_error: bool = False
     content: Sequence[Content] | None = None
     is_going_on: bool = False
+    pictures: tuple[ImagePart, ...] = ()
+    locations: tuple[tuple[Path, int | None], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

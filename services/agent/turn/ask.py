@@ -124,7 +124,8 @@ class Asking:
     def _is_text(self) -> bool:
         settings = self._selection.settings
         if settings.tool_calls == "auto":
-            return self._selection.selector in self._session.text_only
+            is_refused = self._selection.selector in self._session.text_only
+            return is_refused or self._selection.can_call is False
         return settings.tool_calls == "text"
 
     def _new_reply(self) -> Reply:
@@ -163,6 +164,11 @@ class Asking:
         if room is not None:
             turns = room.squeezed(turns)
         self._tell_of_cut(longest)
+        if self._is_text and self._selection.can_call is False and specs:
+            self._session.tell_once(
+                f"{self._selection.selector} takes no tools, as its endpoint says:"
+                " they are described in the text instead."
+            )
         if self._selection.can_see is False:
             turns = without_pictures(turns)
         self._characters = estimate(turns, overhead, characters_per_token=1.0)
@@ -172,6 +178,7 @@ class Asking:
             turns=as_text(turns) if self._is_text else turns,
             tools=() if self._is_text else specs,
             max_tokens=self._selection.settings.max_tokens,
+            options=record.model_options,
         )
 
     def _tell_of_cut(self, longest: int | None) -> None:

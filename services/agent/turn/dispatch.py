@@ -80,7 +80,7 @@ class Dispatcher:
         finally:
             log.info("dispatch tool complete", tool_call_id=call.id, is_error=is_error)
         text = f"ERROR: {outcome.text}" if outcome.is_error else outcome.text
-        return ToolResult(call.id, call.name, text, outcome.is_error)
+        return ToolResult(call.id, call.name, text, outcome.is_error, outcome.pictures)
 
     async def _outcome(self, call: ToolCall, tools: Mapping[str, Tool]) -> ToolOutcome:
         if call.arguments is None:
@@ -105,7 +105,9 @@ class Dispatcher:
             return
         content = outcome.content
         if content is None:
-            content = (acp.tool_content(acp.text_block(outcome.text)),)
+            pictures = (acp.image_block(each.data, each.mime_type) for each in outcome.pictures)
+            text = acp.tool_content(acp.text_block(outcome.text))
+            content = (text, *map(acp.tool_content, pictures))
         elif outcome.is_error:
             content = (*content, acp.tool_content(acp.text_block(outcome.text)))
         await self._session.editor.update(
@@ -114,6 +116,7 @@ class Dispatcher:
                 title=f"{call.name or 'unreadable tool call'}" if call.arguments is None else None,
                 status="failed" if outcome.is_error else "completed",
                 content=[*_repair_note(call), *content],
+                locations=_locations(outcome.locations) or None,
                 raw_output=outcome.text,
             )
         )
@@ -174,10 +177,7 @@ class _RunningCall:
         preview = self._tool.preview(self._arguments, self._session.workspace)
         await self._update(
             title=preview.title,
-            locations=[
-                acp.schema.ToolCallLocation(path=str(path), line=line)
-                for path, line in preview.locations
-            ],
+            locations=_locations(preview.locations),
             raw_input=self._arguments,
             content=list(_repair_note(self._call)) or None,
         )
@@ -258,7 +258,7 @@ class _RunningCall:
             kind=self._tool.kind,
             status="pending",
             content=list(content) or None,
-            locations=[acp.schema.ToolCallLocation(path=str(p)) for p, _ in preview.locations],
+            locations=_locations(preview.locations),
             raw_input=self._arguments,
         )
         try:
@@ -282,6 +282,12 @@ class _RunningCall:
 
     async def _update(self, **changes: Any) -> None:
         await self._session.editor.update(acp.update_tool_call(self._call.id, **changes))
+
+
+def _locations(
+    places: Sequence[tuple[Path, int | None]],
+) -> list[acp.schema.ToolCallLocation]:
+    return [acp.schema.ToolCallLocation(path=str(path), line=line) for path, line in places]
 
 
 def _repair_note(call: ToolCall) -> tuple[Content, ...]:

@@ -109,6 +109,8 @@ class PromptTurn:
         session = self._session
         prompt = await self._prepare()
         tools = (*self._builtin, *await session.mcp.tools())
+        for name in session.mcp.take_failed():
+            session.tell_once(f"The MCP server {name} could not be reached: it lends no tools.")
         selection = await self._endpoints.select(session.record.model)
         self._dispatcher.fit(selection.context_window, session.characters_per_token)
         turns = len(session.record.history)

@@ -50,6 +50,7 @@ class ScriptedEndpoint:
         self.paths: list[str] = []
         self.arrived = asyncio.Condition()
         self.closed_early = 0
+        self.capabilities: list[str] | None = None  # of the first model listed
         self._server: asyncio.Server | None = None
 
     async def __aenter__(self) -> Self:
@@ -86,9 +87,11 @@ class ScriptedEndpoint:
         body = await reader.readexactly(int(headers.get("content-length", 0)))
         path = target.split("?")[0]
         if method == "GET":
-            models = [{"id": "scripted", "object": "model", "type": "model", "created": 0,
-                       "owned_by": "test", "display_name": "x", "created_at": "2025-01-01T00:00:00Z",
-                       "max_model_len": 8192}]  # fmt: skip
+            model = {"id": "scripted", "object": "model", "type": "model", "created": 0,
+                     "owned_by": "test", "display_name": "x", "created_at": "2025-01-01T00:00:00Z",
+                     "max_model_len": 8192}  # fmt: skip
+            models = [{**model, "capabilities": self.capabilities}]
+            models += [{**model, "id": name} for name in ("other", "llama3:8b")]
             self._respond(writer, 200, {"object": "list", "data": models, "has_more": False})
             await writer.drain()
             return

@@ -5,6 +5,7 @@ import sys
 
 import acp
 import acp.schema
+import pytest
 
 from tests.system.agent.asking import prompt
 from tests.system.agent.conftest import Place
@@ -14,6 +15,7 @@ from tests.system.agent.scripted_endpoint import Answer, Call, ScriptedEndpoint
 MCP_SERVER = """
 import os
 from mcp.server import MCPServer
+from mcp.types import ImageContent
 
 server = MCPServer("weather")
 
@@ -21,6 +23,11 @@ server = MCPServer("weather")
 @server.tool()
 def forecast(city: str) -> str:
     return f"{os.environ['MOOD']} in {city}"
+
+
+@server.tool()
+def radar() -> ImageContent:
+    return ImageContent(type="image", data="aGk=", mimeType="image/png")
 
 
 @server.tool()
@@ -76,6 +83,49 @@ async def test_a_dead_mcp_servers_tools_disappear_and_the_user_is_told(place: Pl
         await prompt(running, session.session_id)
 
     names = [{t["function"]["name"] for t in each["tools"]} for each in endpoint.requests]
-    assert {"mcp__weather__forecast", "mcp__weather__storm"} == names[0] - names[1]
+    lent = {"mcp__weather__forecast", "mcp__weather__radar", "mcp__weather__storm"}
+    assert lent == names[0] - names[1]
     shown = json.dumps([u.model_dump(mode="json") for u in running.editor.updates])
     assert "the MCP server weather has ended" in shown
+
+
+@pytest.mark.parametrize(
+    ("capabilities", "is_seen"), [(["chat", "tools", "vision"], True), (["chat", "tools"], False)]
+)
+async def test_a_tools_picture_reaches_models_that_see(
+    place: Place, capabilities: list[str], is_seen: bool
+):
+    script = place.home / "weather.py"
+    script.write_text(MCP_SERVER)
+    server = acp.schema.McpServerStdio(
+        name="weather", command=sys.executable, args=[str(script)], env=[]
+    )
+    radar = Call("mcp__weather__radar", {}, "c1")
+    async with ScriptedEndpoint(Answer(calls=[radar]), Answer(text="Done.")) as endpoint:
+        endpoint.capabilities = capabilities
+        async with place.agent(endpoint, EditorDouble()) as running:
+            session = await running.connection.new_session(str(place.project), mcp_servers=[server])
+            await prompt(running, session.session_id)
+        async with place.agent(endpoint, EditorDouble()) as second:
+            await second.connection.load_session(str(place.project), session.session_id)
+
+    sent = json.dumps(endpoint.requests[1])
+    assert is_seen == ("data:image/png;base64,aGk=" in sent)
+    assert is_seen != ("a picture, left out" in sent)
+    for editor in (running.editor, second.editor):
+        contents = [c for u in editor.updates for c in getattr(u, "content", None) or () if u]
+        assert "aGk=" in [getattr(getattr(c, "content", None), "data", "") for c in contents]
+
+
+async def test_the_user_is_told_of_a_server_that_cannot_be_reached(place: Place):
+    broken = acp.schema.McpServerStdio(name="broken", command="/nonexistent", args=[], env=[])
+    async with (
+        ScriptedEndpoint(Answer(text="Hi.")) as endpoint,
+        place.agent(endpoint, EditorDouble()) as running,
+    ):
+        session = await running.connection.new_session(str(place.project), mcp_servers=[broken])
+        await prompt(running, session.session_id)
+        await prompt(running, session.session_id)
+
+    shown = json.dumps([u.model_dump(mode="json") for u in running.editor.updates])
+    assert shown.count("The MCP server broken could not be reached") == 1

@@ -58,3 +58,14 @@ async def test_cancelling_a_request_cancels_the_prompt_that_it_was():
     received, _ = await exchanged(prompt, cancel(4), cancel("4"), cancel(5))
 
     assert [{"method": "session/cancel", "params": {"sessionId": "s"}}] == received[1:]
+
+
+async def test_the_model_is_switched_by_the_method_of_older_editors_too():
+    params = {"sessionId": "s", "modelId": "llama3:8b"}
+
+    received, _ = await exchanged(
+        json.dumps({"id": 1, "method": "session/set_model", "params": params})
+    )
+
+    option = {"sessionId": "s", "configId": "model", "value": "llama3:8b"}
+    assert [{"id": 1, "method": "session/set_config_option", "params": option}] == received

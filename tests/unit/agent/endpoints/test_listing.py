@@ -9,6 +9,7 @@ from services.agent.endpoints.listing import model_info
     [
         ({}, None),
         ({"max_model_len": 4096}, 4096),
+        ({"max_input_tokens": 4096}, 4096),
         ({"limit": {"context": 8192}}, 8192),
         ({"meta": {"n_ctx": 2048}}, 2048),
         ({"max_model_len": 0, "context_length": 5}, 5),
@@ -30,6 +31,8 @@ def test_windows_as_different_servers_list_them(fields: dict[str, object], windo
         ({"capabilities": ["completion"]}, True, None),
         ({"capabilities": {"completion_chat": False, "vision": False}}, False, False),
         ({"type": "embeddings"}, False, None),
+        ({"capabilities": {"image_input": {"supported": True}}}, True, True),
+        ({"capabilities": {"image_input": {"supported": False}}}, True, False),
         ({"architecture": {"input_modalities": ["text", "image"]}}, True, True),
         ({"architecture": {"input_modalities": ["text"]}}, True, False),
         ({"capabilities": "odd", "architecture": 7}, True, None),
@@ -41,3 +44,23 @@ def test_what_a_model_can_do_as_different_servers_list_it(
     found = model_info("m", fields)
 
     assert (can_chat, can_see) == (found.can_chat, found.can_see)
+
+
+@pytest.mark.parametrize(
+    ("fields", "can_call"),
+    [
+        ({}, None),
+        ({"capabilities": ["chat", "completion", "tools"]}, True),
+        ({"capabilities": ["chat", "completion"]}, False),
+        ({"capabilities": ["completion"]}, None),
+        ({"capabilities": ["tool_use"]}, True),
+        ({"capabilities": {"function_calling": False}}, False),
+        ({"capabilities": {"image_input": {"supported": True}}}, None),
+        ({"supported_parameters": ["tools", "top_p"]}, True),
+        ({"supported_parameters": ["top_p"]}, False),
+    ],
+)
+def test_whether_a_model_takes_tools_as_different_servers_list_it(
+    fields: dict[str, object], can_call: bool | None
+):
+    assert can_call is model_info("m", fields).can_call

@@ -19,7 +19,8 @@ class Listing:
         return [
             EndpointModel("vectors", can_chat=False),
             EndpointModel(f"{self.name}-1", 1000, can_see=False),
-            EndpointModel("b:c"),
+            EndpointModel("b:c", aliases=("nick",)),
+            EndpointModel("tagged:latest"),
         ]
 
 
@@ -33,7 +34,7 @@ def endpoints(*names: str, model: str = "", window: int | None = None) -> Endpoi
 
 
 async def test_a_failing_endpoint_does_not_hide_the_others():
-    assert ["a:a-1", "a:b:c"] == await endpoints("down", "a").selectors()
+    assert ["a:a-1", "a:b:c", "a:tagged:latest"] == await endpoints("down", "a").selectors()
 
 
 async def test_selectors():
@@ -55,6 +56,20 @@ async def test_selectors():
 def both_names(these: Endpoints, selector: str) -> tuple[str, str]:
     settings, model = these.settings_of(selector)
     return settings.name, model
+
+
+async def test_a_model_that_an_endpoint_does_not_list_is_refused_by_name():
+    both = endpoints("a", "down")
+
+    assert "a:a-1" == await both.checked("a-1")
+    assert "a:b:c" == await both.checked("a:b:c")
+    assert "a:nick" == await both.checked("nick")
+    assert "a:tagged" == await both.checked("a:tagged")
+    assert "down:anything" == await both.checked("down:anything")
+    assert "a:fixed" == await endpoints("a", model="fixed").checked("a:fixed")
+    for wrong in ("a:vectors", "other", ""):
+        with pytest.raises(UnknownModelError):
+            await both.checked(wrong)
 
 
 async def test_no_model_anywhere_is_said_with_the_address():

@@ -1,4 +1,7 @@
+from pathlib import Path
+
 from services.agent.core.settings import FleetSettings
+from services.agent.core.workspace import Workspace
 from services.agent.tools.builtin import builtin_tools
 
 
@@ -9,3 +12,12 @@ def test_names_are_unique_and_schemas_are_plain():
     for spec in specs:
         assert "object" == spec.parameters["type"]
         assert "$ref" not in str(spec.parameters)
+
+
+def test_every_read_says_which_file_to_follow():
+    workspace = Workspace("/project", (), environment={})
+    tools = {tool.spec.name: tool for tool in builtin_tools(FleetSettings(url="http://h:1"))}
+
+    for name in ("read_file", "list_dir", "grep", "glob"):
+        preview = tools[name].preview({"path": "a", "pattern": "b"}, workspace)
+        assert ((Path("/project/a"), None),) == preview.locations
