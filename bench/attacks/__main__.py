@@ -127,13 +127,13 @@ def _row(
         print(f"{name}: the bystander was told {failure}", file=sys.stderr)
     return Row(
         name,
-        connections(name),
-        quiet.longest,
-        attacked.longest,
-        beside.longest,
-        memory,
-        answers,
-        attacked.failures,
+        connections=connections(name),
+        quiet=quiet.longest,
+        attacked=attacked.longest,
+        beside=beside.longest,
+        memory=memory,
+        answers=answers,
+        failures=attacked.failures,
     )
 
 

@@ -43,7 +43,7 @@ class Gateway:
                 f"neuron-{name}",
                 "host:1",
                 Availability.SERVING,
-                max(0, all_requests - self.outstanding.get(name, 0)),
+                foreign_requests=max(0, all_requests - self.outstanding.get(name, 0)),
                 places=PLACES,
             )
             for name, all_requests in running.items()

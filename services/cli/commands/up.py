@@ -95,7 +95,14 @@ def _fleet(
     if credentials is not None:  # one certificate for all that runs here
         for role in (Role.REGISTRY, Role.GATEWAY, Role.OPERATOR):
             credentials.require_own(role)
-    fleet = LocalFleet(data_dir, settings, gateway, auth, config, credentials)
+    fleet = LocalFleet(
+        data_dir,
+        settings,
+        gateway=gateway,
+        auth=auth,
+        config=config,
+        credentials=credentials,
+    )
     if document.tables:
         sources = sorted(set(document.variables.values())) or [document.source]
         if document.variables and document.source != "environment":
