@@ -120,7 +120,9 @@ class Devices(FaultReader):
         """Device id to llama.cpp's own, of GPUs that it sees: NVML's id where both see one."""
         matched = {device.device_id: device.device_id for device in self._ggml.gpus}
         nvml = self._nvml
-        for index in range(nvml.nvmlDeviceGetCount()) if matched and nvml is not None else ():
+        if nvml is None or not matched:
+            return matched
+        for index in range(nvml.nvmlDeviceGetCount()):
             with contextlib.suppress(nvml.NVMLError):
                 handle = nvml.nvmlDeviceGetHandleByIndex(index)
                 address = pci_id(str(nvml.nvmlDeviceGetPciInfo(handle).busId))
