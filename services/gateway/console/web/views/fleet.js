@@ -65,11 +65,11 @@ function Attention() {
 }
 
 function Speed() {
-  const points = history.value;
   const told = rates.value ?? { first_token_ms: {} };
+  const points = [...history.value, [now.value, told.tokens_per_second, told.first_token_ms.p50]];
   return html`<section class="panel" aria-labelledby="speed">
     <header><h2 id="speed">Speed, 15 minutes</h2>${severalProcesses() && html`<span class="count">of this gateway process</span>`}</header>
-    ${points.length < 2
+    ${history.value.length < 2
       ? html`<${Empty} words="Nothing has been measured yet." />`
       : html`<div class="chart">
           <${Line} title="Tokens per second" points=${points.map(([t, v]) => [t, v])} end=${now.value} value=${rate(told.tokens_per_second)} format=${rate} />
