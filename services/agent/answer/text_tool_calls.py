@@ -6,7 +6,8 @@ or behind a backtick is quoted, and text.
 `instructions` and `as_text` put tools and past calls into the text that the model reads.
 Pure: no I/O, no clock.
 
-The neuron's own readers of tool calls are not shared: docs/decisions/0020 says why.
+The neuron's own readers of tool calls are not shared; why, says
+docs/decisions/0020-the-agent-reads-calls-itself.md.
 
 Source: the Hermes function-calling prompt format and Qwen's chat templates.
 """
