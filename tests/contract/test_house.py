@@ -26,7 +26,6 @@ POSITIONAL = {
 }
 # What has no one module: promises of a whole folder.
 OF_A_FOLDER = {
-    "tests/unit/agent/endpoints/test_endpoints.py": "every dialect of endpoints",
     "tests/unit/cli/test_main.py": "of `__main__`",
     "tests/unit/gateway/dialects/test_cut_calls.py": "every dialect",
     "tests/unit/gateway/dialects/test_odd_values.py": "every dialect",
