@@ -224,7 +224,12 @@ def _division(
         for name, device in known.items()
         if name in gpus and (not named or name in named) and not is_embedder
     ]
-    # a named GPU that llama.cpp does not see leaves the CPU
+    unusable = [device for name, device in known.items() if name in named - {CPU, *gpus}]
+    if unusable and not usable:
+        # the named devices' worker, which computes on the CPU: nothing else was asked for
+        names = tuple(dict.fromkeys(spec.device_ids))
+        why = f"llama.cpp sees no {unusable[0].device_id}: it runs on the CPU."
+        return Division(names, 0, {}, fits=_holds(unusable, needed), why=why)
     return divide(weights, needed, gpus=usable, host=known.get(CPU), most_layers=most_layers)
 
 

@@ -5,12 +5,15 @@ from __future__ import annotations
 import asyncio
 
 import pytest
+from google.protobuf.duration_pb2 import Duration
 
+from cortex.v1 import operator_service_pb2 as op
 from tests.system.fleet.clients import Clients, has_text
 from tests.system.fleet.processes import until
 
 STREAMS = 16
-TOKENS = 800
+AT_ONCE = Duration()
+TOKENS = 1500
 
 
 @pytest.fixture
@@ -18,7 +21,7 @@ def pair_with_room(fleet):
     """Two neurons that could each hold the model, which one of them does."""
     fleet.add_registry()
     for name in ("left", "right"):
-        fleet.add_neuron(name, settings="drain_seconds = 0.2")
+        fleet.add_neuron(name, settings="drain_seconds = 0.0")
     fleet.add_gateway()
     fleet.wait("left", "right")
     return fleet
@@ -30,13 +33,15 @@ def kill(fleet, name):
 
 
 def terminate(fleet, name):
-    """As systemd does at an upgrade; its streams may run on for `drain_seconds`."""
+    """As systemd does at an upgrade."""
     assert fleet[name].end() == 0
 
 
 def drain(fleet, name):
     """As an operator does before he opens the host."""
-    assert fleet.cli("drain", name, "--timeout", "0.2").returncode == 0
+    with fleet.operator() as stub:
+        for _ in stub.DrainNeuron(op.DrainNeuronRequest(neuron=name, timeout=AT_ONCE)):
+            pass
 
 
 @pytest.mark.parametrize("leave", [kill, terminate, drain])

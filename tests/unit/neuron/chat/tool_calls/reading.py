@@ -30,7 +30,10 @@ OPEN, CLOSE = "<tool_call>", "</tool_call>"
 
 
 def read(name, chunks, tools=TOOLS):
-    """(text, reasoning, calls, repairs) of an output; calls as (id, name, parsed arguments)."""
+    """(text, reasoning, calls, repairs) of an output; calls as (id, name, parsed arguments).
+
+    Arguments that cannot be read as JSON, and are marked so, stay text.
+    """
     numbers = itertools.count()
     parser = formats.tool_parser(name, tools, lambda: f"call_{next(numbers)}")
     pieces = [piece for chunk in chunks for piece in parser.feed(chunk)]
@@ -38,6 +41,7 @@ def read(name, chunks, tools=TOOLS):
     for piece in pieces:
         assert any(dataclasses.astuple(piece)[isinstance(piece, ToolCallPiece) :])
     calls: dict[int, list[str]] = {}
+    unread: set[int] = set()
     repairs: list[str] = []
     for piece in pieces:
         if isinstance(piece, ToolCallPiece):
@@ -45,11 +49,15 @@ def read(name, chunks, tools=TOOLS):
             call[0] += piece.call_id
             call[1] += piece.name
             call[2] += piece.arguments_json
+            unread |= {piece.index} if piece.incomplete else set()
             repairs += filter(None, [piece.repair])
     return (
         "".join(piece.text for piece in pieces if isinstance(piece, TextPiece)),
         "".join(piece.text for piece in pieces if isinstance(piece, ReasoningPiece)),
-        [(one[0], one[1], json.loads(one[2])) for one in calls.values()],
+        [
+            (one[0], one[1], one[2] if index in unread else json.loads(one[2]))
+            for index, one in calls.items()
+        ],
         repairs,
     )
 
