@@ -37,7 +37,7 @@ class Transcript:
         stop = task.stop
         wanted = room_tokens if stop.max_tokens is None else stop.max_tokens
         self.limit = min(wanted, room_tokens)
-        self.token_count = len(task.resume_token_ids)
+        self.token_count = 0
         self.reason: EndReason | None = None
         self.stop_string = ""
         self._task_id = task.task_id
@@ -112,6 +112,7 @@ class Transcript:
     def _read_resumed(self, task: Task) -> tuple[str, ...]:
         texts: list[str] = []
         for token_id in task.resume_token_ids:
+            self.token_count += 1  # one by one: stop strings count only behind `min_tokens`
             self._read(self._bytes_of(token_id))
             texts.append("".join(self._text))
             self._text.clear()

@@ -116,6 +116,16 @@ def test_resumed_text_is_not_sent_again_but_what_was_held_back_is() -> None:
     assert ours.token_count == 3
 
 
+def test_a_stop_string_before_min_tokens_ends_no_resumed_output() -> None:
+    ours = transcript(
+        StopParams(strings=("one",), min_tokens=2), resume_token_ids=(1, 3, 3), tells_resumed=True
+    )
+
+    assert ours.reason is None
+    assert ours.token_count == 3
+    assert ours.resumed_texts == ("one", " three", " three")
+
+
 def test_logprobs_travel_with_their_tokens() -> None:
     ours = transcript()
     entry = TokenLogprob(1, b"one", -0.5)
