@@ -12,7 +12,7 @@ from typing_extensions import override
 from cortex.v1 import generation_pb2 as generation
 from cortex.v1 import neuron_service_pb2 as neuron
 from cortex.v1 import registry_service_pb2 as registry
-from services.backplane.errors import FleetError
+from services.backplane.errors import FleetError, Reason
 from services.backplane.rpc.calls import unary
 from services.gateway.routing.choose import InstanceCandidate
 from services.gateway.routing.place import Placer, WantedModel
@@ -144,13 +144,9 @@ class Dispatch:
             record.attempt(target)
             request.model, request.instance_id = target.model, target.instance_id
             goes_on = sink.may_go_on and target.resumes
-            _resume(request, sink) if goes_on else request.ClearField("resume_from")
-            ended = sink.begin(goes_on=goes_on)
-            try:
-                sink.attach(self._links.to(target.address, target.neuron).start(request, sink))
-                error = await ended
-            finally:
-                sink.detach()
+            error = await self._try(target, request, sink, goes_on=goes_on)
+            if error is not None and _may_begin_anew(error, sink, went_on=goes_on):
+                error = await self._try(target, request, sink, goes_on=False)
             if error is not None:
                 raise error
 
@@ -162,6 +158,27 @@ class Dispatch:
             keep_alive_seconds,
         )
         await self._run(wanted, attempt, sink)
+
+    async def _try(
+        self,
+        target: InstanceCandidate,
+        request: generation.GenerateRequest,
+        sink: ChoiceSink,
+        *,
+        goes_on: bool,
+    ) -> FleetError | None:
+        """Runs a generation on one instance; returns why it failed there, or None."""
+        if goes_on:
+            _resume(request, sink)
+        else:
+            request.ClearField("resume_from")
+            request.ClearField("resume_fingerprint")
+        ended = sink.begin(goes_on=goes_on)
+        try:
+            sink.attach(self._links.to(target.address, target.neuron).start(request, sink))
+            return await ended
+        finally:
+            sink.detach()
 
     async def _run(
         self,
@@ -216,6 +233,14 @@ class _UnarySink(PlacementSink):
 def _may_take(target: InstanceCandidate, sink: _RestartableSink) -> bool:
     """True where a request that has failed elsewhere may be tried there."""
     return sink.may_restart or (sink.may_go_on and target.resumes)
+
+
+def _may_begin_anew(error: FleetError, sink: ChoiceSink, *, went_on: bool) -> bool:
+    """True where an instance refused the tokens of another, and the client has seen none of them.
+
+    It has other files of the model, as all have behind an update: it can give an answer of its own.
+    """
+    return went_on and error.reason is Reason.INSTANCE_MISMATCH and sink.may_restart
 
 
 def _resume(request: generation.GenerateRequest, sink: ChoiceSink) -> None:

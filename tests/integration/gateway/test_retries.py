@@ -85,6 +85,21 @@ async def test_an_answer_that_breaks_off_goes_on_elsewhere(
     assert spare.requests[0].resume_fingerprint == "f1"
 
 
+async def test_an_unstreamed_answer_is_begun_anew_where_the_files_are_others(fleet: Fleet) -> None:
+    gone = FleetError(Reason.SHUTTING_DOWN, "Bye.")
+    await fleet.add_neuron("a", Script(fail_after=1, fail=gone))
+    updated = await fleet.add_neuron("b")
+    refused = FleetError(Reason.INSTANCE_MISMATCH, "Other files.")
+    updated.scripts = [Script(refuse=refused), Script([text("Good"), text(" day")])]
+    fleet.gateway.services.dispatch._outstanding["b/tiny"] = 1
+
+    answer = (await fleet.chat()).json()
+
+    assert answer["choices"][0]["message"]["content"] == "Good day"
+    assert not updated.requests[-1].HasField("resume_from")
+    assert not updated.requests[-1].resume_fingerprint
+
+
 async def test_a_moved_answer_begins_once_in_its_dialect(fleet: Fleet) -> None:
     await fleet.add_neuron("a", Script([reasoning("Hm"), text("Hi")], die_after=1))
     await fleet.add_neuron("b", Script([reasoning("Hm"), text("Hi")]))
