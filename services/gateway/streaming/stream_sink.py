@@ -9,6 +9,7 @@ from typing_extensions import override
 
 from cortex.v1 import generation_pb2 as generation
 from cortex.v1 import registry_service_pb2 as registry
+from services.backplane.errors import FleetError
 from services.gateway.dialects.dialect import Projector
 from services.gateway.streaming.choice import ChoiceSink
 from services.gateway.streaming.stream import ResponseStream
@@ -35,6 +36,12 @@ class StreamSink(ChoiceSink):
     @override
     def may_restart(self) -> bool:
         return not self.first_token_at
+
+    @override
+    def begin(self, *, goes_on: bool = False) -> asyncio.Future[FleetError | None]:
+        if goes_on:
+            self._stream.arrived()  # its second `started` is not passed on
+        return super().begin(goes_on=goes_on)
 
     @override
     def waiting(self, step: registry.EnsureModelResponse) -> None:

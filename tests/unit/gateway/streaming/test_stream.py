@@ -265,6 +265,17 @@ async def test_the_comment_says_what_is_waited_for_until_it_has_come(rig: Rig) -
     assert rig.socket.writes[-1].endswith(b": k\n\n")
 
 
+async def test_an_answer_that_goes_on_elsewhere_waits_for_nothing_any_more(rig: Rig) -> None:
+    rig.batch("a")
+    rig.sink.waiting(registry.EnsureModelResponse(queued=registry.PlacementQueued(position=2)))
+
+    rig.sink.begin(goes_on=True)
+    rig.sink.event(STARTED)
+    rig.tick(0.0, 0.5, 2.0)
+
+    assert rig.socket.writes[-1] == b": k\n\n"
+
+
 async def test_a_failure_ends_the_answer_behind_what_was_said(rig: Rig) -> None:
     rig.batch("a")
 
