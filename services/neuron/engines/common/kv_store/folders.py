@@ -7,6 +7,7 @@ import fcntl
 import os
 import pathlib
 import shutil
+import stat
 import tempfile
 from collections.abc import Generator
 from typing import Final
@@ -14,7 +15,7 @@ from typing import Final
 import structlog
 
 from services.neuron.engine_api.model import KvTier
-from services.neuron.engines.common.kv_store.store import SUFFIX, move
+from services.neuron.engines.common.kv_store.tier_files import all_files, locked, move
 from services.neuron.settings import KvStoreSettings
 
 _PREFIX: Final = "cortex-kv-"
@@ -43,8 +44,8 @@ def opened(settings: KvStoreSettings) -> Generator[tuple[KvTier, ...]]:
                 disk = pathlib.Path(settings.folder).expanduser()
                 disk.mkdir(mode=0o700, parents=True, exist_ok=True)
                 disk.chmod(0o700)
-                for part in disk.glob(f"*/*/*{SUFFIX}.part-*"):
-                    part.unlink(missing_ok=True)
+                with contextlib.suppress(TimeoutError), locked(disk):
+                    pass  # what was left half written is gone
                 tiers.append(KvTier(str(disk), settings.folder_bytes))
         try:
             yield tuple(tiers)
@@ -58,22 +59,33 @@ def opened(settings: KvStoreSettings) -> Generator[tuple[KvTier, ...]]:
 def _memory_folder(parent: pathlib.Path) -> Generator[pathlib.Path]:
     """A folder of this process alone, removed at its end; those of dead ones are removed now."""
     for left in parent.glob(f"{_PREFIX}{os.getuid()}-*"):
-        if not _is_held(left):
+        if _is_ours(left) and not _is_held(left):
             shutil.rmtree(left, ignore_errors=True)
-    folder = pathlib.Path(tempfile.mkdtemp(prefix=f"{_PREFIX}{os.getuid()}-", dir=parent))
-    with (folder / _ALIVE).open("ab") as alive:
+    made = pathlib.Path(tempfile.mkdtemp(prefix=f".{_PREFIX}", dir=parent))
+    with (made / _ALIVE).open("ab") as alive:
         fcntl.flock(alive, fcntl.LOCK_EX)
+        # Under its name only now: another daemon that starts would take it for a dead one's.
+        folder = made.rename(parent / f"{_PREFIX}{os.getuid()}-{made.name.rpartition('-')[2]}")
         try:
             yield folder
         finally:
             shutil.rmtree(folder, ignore_errors=True)
 
 
+def _is_ours(folder: pathlib.Path) -> bool:
+    """Whether this user made it: in a folder of all users anybody can make one of any name."""
+    try:
+        found = folder.lstat()
+    except FileNotFoundError:
+        return False
+    return stat.S_ISDIR(found.st_mode) and found.st_uid == os.getuid()
+
+
 def _is_held(folder: pathlib.Path) -> bool:
     try:
         with (folder / _ALIVE).open("rb") as alive:
             fcntl.flock(alive, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except FileNotFoundError:  # it is being made, or being removed
+    except FileNotFoundError:  # it is being removed, or its daemon was killed while it was made
         return False
     except OSError:
         return True
@@ -83,17 +95,12 @@ def _is_held(folder: pathlib.Path) -> bool:
 def _keep(memory: pathlib.Path, disk: KvTier) -> None:
     """Moves what is in memory to disk, what saves most per byte first, within the bound."""
     target = pathlib.Path(disk.folder)
-    used = sum(path.stat().st_size for path in target.glob(f"*/*/*{SUFFIX}"))
-    for path in sorted(memory.glob(f"*/*/*{SUFFIX}"), key=_worth, reverse=True):
-        size = path.stat().st_size
-        if used + size <= disk.most_bytes:
-            used += size
-            move(path, target / path.relative_to(memory))
-
-
-def _worth(path: pathlib.Path) -> float:
-    milliseconds = path.name.removesuffix(SUFFIX).rpartition("-")[2]
-    return int(milliseconds) / max(1, path.stat().st_size)
+    with locked(target):  # another neuron may share it
+        used = sum(file.size_bytes for file in all_files(target))
+        for file in sorted(all_files(memory), key=lambda file: file.worth, reverse=True):
+            if used + file.size_bytes <= disk.most_bytes:
+                used += file.size_bytes
+                move(file.path, target / file.path.relative_to(memory))
 
 
 @contextlib.contextmanager

@@ -8,13 +8,11 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import fcntl
 import hashlib
-import os
 import pathlib
 import shutil
 import uuid
-from collections.abc import Generator, Sequence
+from collections.abc import Collection, Generator, Sequence
 from typing import Final
 
 import numpy as np
@@ -26,11 +24,18 @@ from services.neuron.engines.common.kv_store.sequence_file import (
     BadSequenceFileError,
     SavedSequence,
 )
+from services.neuron.engines.common.kv_store.tier_files import (
+    SUFFIX,
+    SavedFile,
+    all_files,
+    files_of,
+    locked,
+    make_folder,
+    move,
+)
 
-SUFFIX: Final = ".kv"
 MOST_FILES: Final = 256
 """Of one model and scope, in all tiers: each is compared with every prompt."""
-_LOCK: Final = ".lock"
 _SPARE_SHARE: Final = 0.5
 """Of what the file system of a tier has free, at most so much is taken by one file."""
 
@@ -61,18 +66,6 @@ class SavedEntry:
     path: pathlib.Path
     tokens: npt.NDArray[np.int32] = dataclasses.field(repr=False)
     checkpoint_lengths: tuple[int, ...] = ()
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class _File:
-    path: pathlib.Path
-    size_bytes: int
-    seconds: float
-
-    @property
-    def worth(self) -> float:
-        """Seconds of reading that it saves per byte."""
-        return self.seconds / max(1, self.size_bytes)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -107,7 +100,7 @@ class KvStore:
         seen = self._seen.get(scope)
         if seen is None or seen.state != state:
             before = {} if seen is None else {entry.path: entry for entry in seen.entries}
-            paths = [file.path for folder in folders for file in _files(folder)]
+            paths = [file.path for folder in folders for file in files_of(folder)]
             read = (before.get(path) or _entry(path) for path in paths)
             seen = _Listing(state, [entry for entry in read if entry is not None])
             self._seen[scope] = seen
@@ -127,7 +120,7 @@ class KvStore:
         """Saves a sequence.
 
         1. One that is the beginning of another of its scope is not saved, and those that are
-           beginnings of it go.
+           beginnings of it go once it is kept.
         2. Where a tier is full, what saves the fewest seconds per byte leaves it for the next one,
            if need be this sequence itself. The last tier forgets.
         3. At most `MOST_FILES` of a scope are kept, likewise.
@@ -140,51 +133,77 @@ class KvStore:
         Returns: True if it is kept.
 
         Raises:
-            OSError: a folder cannot be written.
+            OSError: a folder cannot be written, or others write for too long.
         """
         if not self._tiers:
             return False
         for tier in self._tiers:
-            _make_folder(self._folder(tier, scope))
+            make_folder(self._folder(tier, scope))
         with self._locked():
+            beginnings: set[pathlib.Path] = set()
             for other in self.entries(scope):
                 common = common_prefix(other.tokens, sequence.tokens)
                 if common == len(sequence.tokens):
                     return True
                 if common == len(other.tokens):
-                    other.path.unlink(missing_ok=True)
-            return self._place(scope, sequence, seconds)
+                    beginnings.add(other.path)
+            return self._place(scope, sequence, seconds, beginnings)
 
-    def _place(self, scope: str, sequence: SavedSequence, seconds: float) -> bool:
+    def _place(
+        self, scope: str, sequence: SavedSequence, seconds: float, beginnings: set[pathlib.Path]
+    ) -> bool:
         name = f"{uuid.uuid4().hex[:16]}-{int(seconds * 1000)}{SUFFIX}"
         worth = seconds / max(1, sequence.size_bytes)
+        failure: OSError | None = None
         for level, tier in enumerate(self._tiers):
-            if self._make_room(level, sequence.size_bytes, worth):
-                path = self._folder(tier, scope) / name
+            if not self._make_room(level, sequence.size_bytes, worth, beginnings):
+                continue
+            path = self._folder(tier, scope) / name
+            try:
                 sequence_file.write(path, sequence)
-                self._thin_out(scope)
-                return path.exists()
+            except OSError as error:  # it may be full, whatever it says: the next one may have room
+                failure = error
+                continue
+            for beginning in beginnings:
+                beginning.unlink(missing_ok=True)
+            self._thin_out(scope)
+            return path.exists()
+        if failure is not None:
+            raise failure
         return False
 
-    def _make_room(self, level: int, size_bytes: int, worth: float) -> bool:
-        """Frees so many bytes of a tier from what is worth less; False, and nothing, if too few."""
+    def _make_room(
+        self,
+        level: int,
+        size_bytes: int,
+        worth: float,
+        replaced: Collection[pathlib.Path] = (),
+    ) -> bool:
+        """Frees so many bytes of a tier from what is worth less; False, and nothing, if too few.
+
+        What is `replaced` is worth nothing.
+        """
         tier = self._tiers[level]
-        files = sorted(_all_files(tier.folder), key=lambda file: file.worth)
+        files = all_files(tier.folder)
+        files.sort(key=lambda file: (file.path not in replaced, file.worth))
         used = sum(file.size_bytes for file in files)
         spare = shutil.disk_usage(tier.folder).free * _SPARE_SHARE
-        going: list[_File] = []
+        going: list[SavedFile] = []
         while used + size_bytes > tier.most_bytes or size_bytes > spare:
-            if not files or files[0].worth >= worth:
+            if not files or (files[0].path not in replaced and files[0].worth >= worth):
                 return False
             victim = files.pop(0)
             going.append(victim)
             used -= victim.size_bytes
             spare += victim.size_bytes * _SPARE_SHARE
         for victim in going:
-            self._demote(level, victim)
+            if victim.path in replaced:
+                victim.path.unlink(missing_ok=True)
+            else:
+                self._demote(level, victim)
         return True
 
-    def _demote(self, level: int, file: _File) -> None:
+    def _demote(self, level: int, file: SavedFile) -> None:
         """Moves a file to the next tier that has room for it, or forgets it."""
         for below in range(level + 1, len(self._tiers)):
             if self._make_room(below, file.size_bytes, file.worth):
@@ -194,7 +213,7 @@ class KvStore:
         file.path.unlink(missing_ok=True)
 
     def _thin_out(self, scope: str) -> None:
-        files = [f for tier in self._tiers for f in _files(self._folder(tier, scope))]
+        files = [f for tier in self._tiers for f in files_of(self._folder(tier, scope))]
         files.sort(key=lambda file: file.worth, reverse=True)
         for file in files[MOST_FILES:]:
             file.path.unlink(missing_ok=True)
@@ -204,29 +223,11 @@ class KvStore:
         """Nobody else writes meanwhile."""
         with contextlib.ExitStack() as held:
             for tier in self._tiers:
-                lock = held.enter_context((tier.folder / _LOCK).open("ab"))
-                fcntl.flock(lock, fcntl.LOCK_EX)
+                held.enter_context(locked(tier.folder))
             yield
 
     def _folder(self, tier: Tier, scope: str) -> pathlib.Path:
         return tier.folder / self._identity / _digest(scope)
-
-
-def move(path: pathlib.Path, target: pathlib.Path) -> None:
-    """Moves a saved sequence to another file system, whole or not at all; drops it if it cannot.
-
-    Raises:
-        OSError: the target's folder cannot be made.
-    """
-    _make_folder(target.parent)
-    part = target.with_name(f"{target.name}.part-{os.getpid()}")
-    try:
-        shutil.copyfile(path, part)
-        part.chmod(0o600)
-        part.rename(target)
-    except OSError:
-        part.unlink(missing_ok=True)
-    path.unlink(missing_ok=True)
 
 
 def _entry(path: pathlib.Path) -> SavedEntry | None:
@@ -236,28 +237,6 @@ def _entry(path: pathlib.Path) -> SavedEntry | None:
     except (BadSequenceFileError, OSError):
         return None
     return SavedEntry(path, head.token_ids, head.lengths)
-
-
-def _all_files(folder: pathlib.Path) -> list[_File]:
-    return [file for scope in folder.glob("*/*") for file in _files(scope)]
-
-
-def _files(folder: pathlib.Path) -> list[_File]:
-    found: list[_File] = []
-    with contextlib.suppress(OSError), os.scandir(folder) as listing:
-        for one in listing:
-            if not one.name.endswith(SUFFIX):
-                continue
-            with contextlib.suppress(OSError, ValueError):
-                milliseconds = int(one.name.removesuffix(SUFFIX).rpartition("-")[2])
-                size = one.stat(follow_symlinks=False).st_size
-                found.append(_File(pathlib.Path(one.path), size, milliseconds / 1000))
-    return sorted(found, key=lambda file: file.path)
-
-
-def _make_folder(folder: pathlib.Path) -> None:
-    for one in (folder.parent, folder):
-        one.mkdir(mode=0o700, parents=True, exist_ok=True)
 
 
 def _changed_at(folder: pathlib.Path) -> int:

@@ -1,10 +1,12 @@
 import fcntl
 import os
 import pathlib
+from typing import IO
 
 import numpy as np
+import pytest
 
-from services.neuron.engines.common.kv_store import folders
+from services.neuron.engines.common.kv_store import folders, tier_files
 from services.neuron.engines.common.kv_store.sequence_file import SavedSequence
 from services.neuron.engines.common.kv_store.store import KvStore, Tier
 from services.neuron.settings import KvStoreSettings
@@ -61,6 +63,43 @@ def test_folders_of_dead_daemons_are_swept_and_those_of_living_ones_stay(
         with folders.opened(settings):
             assert not dead.exists()
             assert alive.exists()
+
+
+def test_a_daemon_that_starts_beside_another_leaves_its_folder(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings, flock = chosen(tmp_path), fcntl.flock
+
+    def start_another(file: IO[bytes], how: int) -> None:
+        monkeypatch.setattr(fcntl, "flock", flock)
+        with folders.opened(settings):
+            flock(file, how)
+
+    monkeypatch.setattr(fcntl, "flock", start_another)
+    with folders.opened(settings) as (tier,), folders.opened(settings):
+        assert pathlib.Path(tier.folder).is_dir()
+
+
+def test_what_is_no_folder_of_this_user_is_not_looked_into(tmp_path: pathlib.Path) -> None:
+    settings = chosen(tmp_path)
+    (tmp_path / "trap").mkdir()
+    os.mkfifo(tmp_path / "trap" / ".alive")  # whoever opens it waits for ever
+    (tmp_path / "memory" / f"cortex-kv-{os.getuid()}-trap").symlink_to(tmp_path / "trap")
+
+    with folders.opened(settings) as tiers:
+        assert len(tiers) == 1
+
+
+def test_a_folder_that_others_write_to_keeps_what_it_has(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tier_files, "MOST_WAIT_SECONDS", 0.0)
+    settings = chosen(tmp_path, folder=str(tmp_path / "disk"))
+    (tmp_path / "disk").mkdir()
+    with tier_files.locked(tmp_path / "disk"), folders.opened(settings) as (memory, disk):
+        made = KvStore([Tier(pathlib.Path(memory.folder), 4096)], identity="m")
+        assert made.put("", SEQUENCE, seconds=1)
+    assert not list(pathlib.Path(disk.folder).rglob("*.kv"))
 
 
 def test_a_folder_that_cannot_be_made_costs_its_tier_alone(tmp_path: pathlib.Path) -> None:

@@ -1,3 +1,4 @@
+import errno
 import itertools
 import os
 import pathlib
@@ -7,8 +8,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from services.neuron.engines.common.kv_store import sequence_file, tier_files
 from services.neuron.engines.common.kv_store.sequence_file import SavedSequence
-from services.neuron.engines.common.kv_store.store import MOST_FILES, SUFFIX, KvStore, Tier
+from services.neuron.engines.common.kv_store.store import MOST_FILES, KvStore, Tier
+from services.neuron.engines.common.kv_store.tier_files import SUFFIX
 
 KIB = 1 << 10
 
@@ -53,6 +56,60 @@ def test_a_longer_sequence_takes_the_place_of_its_beginnings(tmp_path: pathlib.P
     made.put("", sequence(1, 2), seconds=1.0)
 
     assert held(made) == [[1, 2, 3], [7, 8]]
+
+
+def test_a_beginning_stays_where_the_longer_one_is_not_kept(tmp_path: pathlib.Path) -> None:
+    made = store(tmp_path, 3 * KIB)
+    made.put("", sequence(1, 2), seconds=1.0)
+
+    assert not made.put("", sequence(1, 2, 3, size=9 * KIB), seconds=9.0)
+    assert held(made) == [[1, 2]]
+
+
+def test_a_beginning_makes_room_for_the_longer_one(tmp_path: pathlib.Path) -> None:
+    made = store(tmp_path, 2 * KIB)
+    made.put("", sequence(1, 2), seconds=1.0)
+
+    assert made.put("", sequence(1, 2, 3, size=KIB + 9), seconds=1.0)  # less per byte
+    assert held(made) == [[1, 2, 3]]
+
+
+def test_what_cannot_be_written_in_memory_goes_to_disk(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made, write = store(tmp_path, 8 * KIB, 8 * KIB), sequence_file.write
+
+    def full(path: pathlib.Path, saved: SavedSequence) -> None:
+        if path.is_relative_to(tmp_path / "0"):
+            raise OSError(errno.ENOSPC, "No space left on device")
+        write(path, saved)
+
+    monkeypatch.setattr(sequence_file, "write", full)
+
+    assert made.put("", sequence(1, 2), seconds=1.0)
+    assert held(made) == [[1, 2]]
+
+
+def test_what_a_killed_writer_left_is_swept_by_the_next(tmp_path: pathlib.Path) -> None:
+    made = store(tmp_path, 64 * KIB)
+    made.put("", sequence(1), seconds=1.0)
+    (entry,) = made.entries("")
+    part = entry.path.with_name(f"0-1{SUFFIX}.part-1")
+    part.write_bytes(b"half")
+
+    made.put("", sequence(2), seconds=1.0)
+
+    assert not part.exists()
+
+
+def test_nobody_waits_long_for_others_that_write(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tier_files, "MOST_WAIT_SECONDS", 0.0)
+    made = store(tmp_path, 8 * KIB)
+
+    with tier_files.locked(tmp_path / "0"), pytest.raises(TimeoutError):
+        made.put("", sequence(1), seconds=1.0)
 
 
 def test_what_saves_least_per_byte_goes_to_disk_and_then_for_good(tmp_path: pathlib.Path) -> None:
