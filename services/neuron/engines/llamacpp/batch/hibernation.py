@@ -81,11 +81,15 @@ class Hibernation:
         """
         if self._store is None or self._context.has_copies_to_make:
             return None
+        if scope and not self._keeps_named:
+            return None
         if len(prompt) <= max(than + COPY_WORTH_TOKENS, LEAST_TOKENS):
             return None
         best, most = None, than + COPY_WORTH_TOKENS
+        # Once, not for each entry: every other stream of the model waits meanwhile.
+        wanted = np.asarray(prompt, dtype=np.int32)
         for entry in self._store.entries(scope):
-            useful = self._useful(entry, min(common_prefix(entry.tokens, prompt), len(prompt) - 1))
+            useful = self._useful(entry, min(common_prefix(entry.tokens, wanted), len(prompt) - 1))
             if useful > most:
                 best, most = entry, useful
         return best

@@ -112,6 +112,17 @@ def test_nothing_is_restored_across(
     assert cached == 0
 
 
+def test_what_was_kept_of_a_caller_with_a_name_is_let_alone_once_that_is_forbidden(
+    fresh: Fresh,
+) -> None:
+    first = fresh(keeps_named=True)
+    prompt = text(LENGTH, 1)
+    run(first, prompt, "alice")
+    assert hibernate(first)[0] == 1
+
+    assert run(fresh(keeps_named=False), prompt, "alice")[0] == 0
+
+
 def test_what_a_caller_with_a_name_has_sent_is_not_kept_unless_allowed(fresh: Fresh) -> None:
     model = fresh()
     run(model, text(LENGTH, 1), "alice")
