@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Final
 
 import numpy as np
+import psutil
 
 from services.neuron.engines.common.kv_store.prefix import common_prefix
 from services.neuron.engines.common.kv_store.store import KvStore, SavedEntry
@@ -17,6 +18,9 @@ LEAST_TOKENS: Final = 128
 """Shorter sequences are read about as fast as they are restored."""
 MOST_SECONDS: Final = 5.0
 """An unload waits no longer for what is saved before it."""
+_SPARE_SHARE: Final = 0.25
+"""Of the host's free memory, the largest sequence that is saved: there are two copies of it, and a
+third where its file is in memory."""
 _GUESSED_RATE: Final = 200.0
 """Tokens read per second, of a model that has read nothing yet."""
 
@@ -63,7 +67,9 @@ class Hibernation:
                 break
             if slot.scope and not self._keeps_named:
                 continue
-            sequence = slot.saved(self._context.save(slot.index, most_bytes=self._most_bytes))
+            spare = int(psutil.virtual_memory().available * _SPARE_SHARE)
+            most_bytes = min(self._most_bytes, spare)
+            sequence = slot.saved(self._context.save(slot.index, most_bytes=most_bytes))
             if sequence is None:
                 continue
             seconds = len(slot.tokens) / self._tokens_per_second

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from pathlib import Path
 
+import psutil
 import pytest
 
 from services.neuron.engine_api.engine import Hibernating, LoadedModel
@@ -121,6 +122,17 @@ def test_what_was_kept_of_a_caller_with_a_name_is_let_alone_once_that_is_forbidd
     assert hibernate(first)[0] == 1
 
     assert run(fresh(keeps_named=False), prompt, "alice")[0] == 0
+
+
+def test_what_the_host_has_no_memory_to_copy_is_not_saved(
+    fresh: Fresh, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = fresh()
+    run(model, text(LENGTH, 1))
+    left = psutil.virtual_memory()._replace(available=4096)
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: left)
+
+    assert hibernate(model) == (0, 0)
 
 
 def test_what_a_caller_with_a_name_has_sent_is_not_kept_unless_allowed(fresh: Fresh) -> None:
