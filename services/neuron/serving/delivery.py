@@ -9,10 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import assert_never
 
-from typing_extensions import override
-
 from cortex.v1 import generation_pb2 as generation
-from services.backplane.errors import FleetError
 from services.neuron.chat.stream import ChatParser, Piece, ReasoningPiece, TextPiece, ToolCallPiece
 from services.neuron.engine_api.events import Delta, TokenLogprob
 from services.neuron.serving.event_sink import EventSink
@@ -79,11 +76,11 @@ class Delivery:
             texts: what came with each token of `made`. They are read one by one, as they came, so
                 that what is held back now is what was held back there.
         """
-        sink, self._sink = self._sink, _Unheard()
         for text in texts:
             self.reasoning_tokens += self._parser.is_reasoning
-            self._emit(self._parser.feed(text), (), ())
-        self._sink = sink
+            for piece in self._allowed(self._parser.feed(text)):
+                if isinstance(piece, ToolCallPiece):
+                    self.has_called = not piece.incomplete
 
     def finish(self, *, is_cut: bool) -> None:
         """Sends what was held back; `is_cut` as in `ChatParser.finish`."""
@@ -151,23 +148,3 @@ class Delivery:
                 self._sink.event(event, len(token_ids))
             case _:
                 assert_never(piece)
-
-
-class _Unheard(EventSink):
-    """Takes what a client has been told already."""
-
-    @override
-    def event(self, event: generation.GenerateResponse, tokens: int = 0) -> None:
-        """Drops it."""
-
-    @override
-    def text(self, text: str, token_ids: Sequence[int], logprobs: Sequence[TokenLogprob]) -> None:
-        """Drops it."""
-
-    @override
-    def finished(self, event: generation.GenerationFinished) -> None:
-        """Cannot come: an output that has ended is not resumed."""
-
-    @override
-    def failed(self, error: FleetError) -> None:
-        """Likewise."""
