@@ -151,9 +151,10 @@ class TaggedCall(CallReader):
         elif self._is_string or self._kinds == _OPTIONAL:
             keep = max(held_back(text, tags.end_pair), self._ending(text))
             certain = self._unpadded_end(text[: len(text) - keep])
-            # what may be null too is a string as soon as it cannot become that any more
-            seen = certain.strip().lower()
-            self._is_string = self._is_string or not any(each.startswith(seen) for each in _NULLS)
+            if not self._is_string:
+                # what may be null too is a string as soon as it cannot become that any more
+                seen = certain.strip().lower()
+                self._is_string = not any(each.startswith(seen) for each in _NULLS)
             if self._is_string:
                 self._send_string(certain)
         return CallProgress.MORE
