@@ -174,6 +174,7 @@ class Dispatch:
             request.ClearField("resume_from")
             request.ClearField("resume_fingerprint")
         ended = sink.begin(goes_on=goes_on)
+        sink.tells_tokens = target.resumes
         try:
             sink.attach(self._links.to(target.address, target.neuron).start(request, sink))
             return await ended

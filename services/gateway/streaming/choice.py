@@ -37,6 +37,7 @@ class ChoiceSink(Sink, PlacementSink):
             before.
         first_visible_at: when the first text or tool call came, likewise.
         queue_seconds: from the start of the attempt to its admission.
+        tells_tokens: the neuron of the last attempt tells the tokens of all that it sends, with it.
         made: ids of the tokens behind what was passed on, as far as the neurons have told them.
     """
 
@@ -58,6 +59,7 @@ class ChoiceSink(Sink, PlacementSink):
         "made",
         "queue_seconds",
         "started_event",
+        "tells_tokens",
     )
 
     def __init__(self, choice: int, *, window_tokens: int) -> None:
@@ -69,6 +71,7 @@ class ChoiceSink(Sink, PlacementSink):
         self.queue_seconds = 0.0
         self._credit_step = max(1, window_tokens // 2)
         self._used_tokens = 0
+        self.tells_tokens = True
         self.made = array.array("I")
         self._told_tokens = 0
         self._goes_on = False
@@ -104,7 +107,8 @@ class ChoiceSink(Sink, PlacementSink):
     @property
     def may_go_on(self) -> bool:
         """True where another instance can go on behind what was passed on: all tokens are known."""
-        return bool(self.made) and len(self.made) == self._told_tokens
+        is_known = self.tells_tokens and len(self.made) == self._told_tokens
+        return is_known and bool(self.made)
 
     def begin(self, *, goes_on: bool = False) -> asyncio.Future[FleetError | None]:
         """Prepares for an attempt. The future's result is its end: None, or the error.

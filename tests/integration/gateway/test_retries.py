@@ -155,6 +155,19 @@ async def test_where_a_neuron_cannot_resume_it_is_an_error_frame(
     assert not spare.requests
 
 
+async def test_what_a_neuron_that_cannot_resume_has_told_is_not_gone_on_behind(
+    fleet: Fleet,
+) -> None:
+    old = await fleet.add_neuron("a", Script([reasoning("Hm"), text("Hi")], die_after=1))
+    old.resumes = False  # it tells tokens of reasoning, but not of which files they are
+    await fleet.announce(old)
+    spare = await fleet.add_neuron("b")
+    fleet.gateway.services.dispatch._outstanding["b/tiny"] = 1
+
+    assert '"error"' in await fleet.stream_text()
+    assert not spare.requests
+
+
 async def test_an_anthropic_stream_ends_with_its_own_error_event(fleet: Fleet) -> None:
     await fleet.add_neuron("a", Script(fail_after=1))
 
