@@ -37,6 +37,8 @@ USUAL_SECONDS: Final = 900.0
 _MOST_TICKETS: Final = 1_000
 # A neuron renews once in its certificate's time; one that asks more often fills no store.
 _MOST_PER_NEURON: Final = 16
+# Certificates of others' making that a neuron is seen with; the oldest are forgotten.
+_MOST_SEEN: Final = 64
 
 log = structlog.get_logger()
 
@@ -71,7 +73,10 @@ class Joining:
         self._tickets = records.read(facts, FactKind.JOIN_TICKET, Ticket)
         self._given = records.read(facts, FactKind.CERTIFICATE, Given)
         self._refused = records.read(facts, FactKind.REVOKED, Refusal)
-        self._attached_with: dict[str, str] = {}
+        self._attached_with: dict[str, dict[str, None]] = {}
+        # One gives or takes at a time: what is signed while its holder is revoked is refused too.
+        self._changing = asyncio.Lock()
+        self._renewing: set[str] = set()
         revocations.refuse(frozenset(self._refused))
 
     def authority(self) -> bytes:
@@ -87,8 +92,12 @@ class Joining:
 
     def note(self, neuron: str, serial: str) -> None:
         """Remembers with which certificate a neuron is in the fleet, whoever has issued it."""
-        if serial:
-            self._attached_with[neuron] = serial
+        if not serial or serial in self._given:
+            return
+        seen = self._attached_with.setdefault(neuron, {})
+        seen[serial] = None
+        while len(seen) > _MOST_SEEN:
+            del seen[next(iter(seen))]
 
     async def new_token(self, neuron: str, seconds: float) -> tuple[JoinToken, float]:
         """Makes a token by which one host gets the certificate of one neuron, once.
@@ -106,14 +115,15 @@ class Joining:
             message = f"A token is good for at most {MOST_SECONDS / 3600:.0f} hours."
             raise FleetError(Reason.BAD_REQUEST, message, field="lifetime")
         token = JoinToken.new(self.authority())
-        await self._drop_ended()
-        if len(self._tickets) >= _MOST_TICKETS:
-            message = f"{_MOST_TICKETS} tokens have not been used yet."
-            raise FleetError(Reason.QUEUE_FULL, message)
-        ticket = Ticket(neuron, self._clock() + seconds)
-        digest = digest_of(token.secret)
-        await durably(self._fact_writer.write(FactKind.JOIN_TICKET, digest, text_of(ticket)))
-        self._tickets[digest] = ticket
+        async with self._changing:
+            await self._drop_ended()
+            if len(self._tickets) >= _MOST_TICKETS:
+                message = f"{_MOST_TICKETS} tokens have not been used yet."
+                raise FleetError(Reason.QUEUE_FULL, message)
+            ticket = Ticket(neuron, self._clock() + seconds)
+            digest = digest_of(token.secret)
+            await durably(self._fact_writer.write(FactKind.JOIN_TICKET, digest, text_of(ticket)))
+            self._tickets[digest] = ticket
         log.info("join.token_made", neuron_id=neuron, seconds=seconds)
         return token, ticket.until
 
@@ -132,21 +142,13 @@ class Joining:
         """
         folder = self._required_folder()
         digest = digest_of(secret)
-        ticket = self._tickets.get(digest)
-        if ticket is None or ticket.until <= self._clock():
-            message = "This token is not known here: it was used, its time is over, or it is wrong."
-            raise FleetError(Reason.FORBIDDEN, message, field="secret")
-        if neuron not in {"", ticket.neuron}:
-            message = f"This token is for {ticket.neuron!r}, not for {neuron!r}."
-            raise FleetError(Reason.FORBIDDEN, message, field="neuron")
-        del self._tickets[digest]  # before anything is waited for: nobody else may use it
-        try:
+        self._ticket(digest, neuron)  # strangers wait for nothing
+        async with self._changing:
+            ticket = self._ticket(digest, neuron)
             certificate = await self._sign(folder, request, ticket.neuron)
             await durably(self._fact_writer.delete(FactKind.JOIN_TICKET, digest))
             await self._record(certificate, ticket.neuron)
-        except BaseException:
-            self._tickets[digest] = ticket  # nobody has got anything for it
-            raise
+            del self._tickets[digest]  # last: whom a failure before this gave nothing asks again
         log.info("join.joined", neuron_id=ticket.neuron)
         return ticket.neuron, certificate
 
@@ -161,14 +163,15 @@ class Joining:
             message = "Only certificates of one neuron and nothing else are renewed here."
             raise FleetError(Reason.FORBIDDEN, message)
         (neuron,) = peer.neurons
-        await self._drop_ended()
-        if sum(each.neuron == neuron for each in self._given.values()) >= _MOST_PER_NEURON:
-            message = f"{neuron} has {_MOST_PER_NEURON} certificates that have not ended."
-            raise FleetError(Reason.RATE_LIMITED, message)
-        certificate = await self._sign(folder, request, neuron)
-        await self._record(certificate, neuron)
-        log.info("join.renewed", neuron_id=neuron)
-        return certificate
+        if neuron in self._renewing:
+            raise FleetError(Reason.RATE_LIMITED, f"A certificate of {neuron} is being renewed.")
+        self._renewing.add(neuron)
+        try:
+            async with self._changing:
+                self._revocations.require(peer.serial)  # it may have been revoked meanwhile
+                return await self._renewed(folder, neuron, request)
+        finally:
+            self._renewing.discard(neuron)
 
     async def revoke(self, neuron: str) -> list[str]:
         """Refuses all certificates of a neuron that are known here; returns their serial numbers.
@@ -176,12 +179,16 @@ class Joining:
         Raises:
             FleetError: NOT_FOUND: none is known.
         """
+        async with self._changing:
+            return await self._revoke(neuron)
+
+    async def _revoke(self, neuron: str) -> list[str]:
         await self._drop_ended()
         serials = {key: each.until for key, each in self._given.items() if each.neuron == neuron}
-        attached_with = self._attached_with.get(neuron)
-        known: dict[str, float | None] = {**serials}
-        if attached_with:
-            known.setdefault(attached_with, None)
+        known: dict[str, float | None] = {
+            **dict.fromkeys(self._attached_with.get(neuron, ())),
+            **serials,
+        }
         tickets = [key for key, each in self._tickets.items() if each.neuron == neuron]
         if not known and not tickets:
             message = (
@@ -198,6 +205,26 @@ class Joining:
         self._revocations.refuse(frozenset(self._refused))
         log.warning("neuron.revoked", neuron_id=neuron, serials=sorted(known))
         return sorted(known)
+
+    def _ticket(self, digest: str, neuron: str) -> Ticket:
+        ticket = self._tickets.get(digest)
+        if ticket is None or ticket.until <= self._clock():
+            message = "This token is not known here: it was used, its time is over, or it is wrong."
+            raise FleetError(Reason.FORBIDDEN, message, field="secret")
+        if neuron not in {"", ticket.neuron}:
+            message = f"This token is for {ticket.neuron!r}, not for {neuron!r}."
+            raise FleetError(Reason.FORBIDDEN, message, field="neuron")
+        return ticket
+
+    async def _renewed(self, folder: pathlib.Path, neuron: str, request: bytes) -> bytes:
+        await self._drop_ended()
+        if sum(each.neuron == neuron for each in self._given.values()) >= _MOST_PER_NEURON:
+            message = f"{neuron} has {_MOST_PER_NEURON} certificates that have not ended."
+            raise FleetError(Reason.RATE_LIMITED, message)
+        certificate = await self._sign(folder, request, neuron)
+        await self._record(certificate, neuron)
+        log.info("join.renewed", neuron_id=neuron)
+        return certificate
 
     async def _sign(self, folder: pathlib.Path, request: bytes, neuron: str) -> bytes:
         def signed() -> bytes:
