@@ -12,11 +12,11 @@ from collections.abc import Sequence
 from typing import Final
 
 from cryptography import x509
-from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
+from services.backplane.security.certificate_request import key_of
 from services.backplane.security.certificates import dns_names, read_serial, serial_of
 from services.backplane.security.key_files import new_key, pem_of_key, write_whole
 from services.backplane.security.roles import Role, names_of
@@ -31,10 +31,6 @@ _LEEWAY: Final = dt.timedelta(minutes=5)
 
 class AuthorityError(Exception):
     """Something about the folder or a certificate cannot be done; the message is for people."""
-
-
-class BadRequestError(Exception):
-    """A request for a certificate that is not granted; the message says why."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -142,19 +138,7 @@ def sign(
         AuthorityError: there is no authority, or the name cannot be used.
     """
     names = _names(roles, neuron)
-    try:
-        read = x509.load_pem_x509_csr(request)
-        is_signed = read.is_signature_valid
-        public_key = read.public_key()
-        asked = dns_names(read)
-    except (ValueError, UnsupportedAlgorithm) as error:
-        raise BadRequestError(f"it is no PKCS #10 request in PEM: {error}") from error
-    if not is_signed:
-        raise BadRequestError("it is not signed by the key that it is for")
-    if not isinstance(public_key, ec.EllipticCurvePublicKey):
-        raise BadRequestError("its key is none of an elliptic curve")
-    if surplus := sorted(set(asked) - set(names)):
-        raise BadRequestError(f"it asks for {', '.join(surplus)}, which its holder is not")
+    public_key = key_of(request, names)
     certificate = _signed(folder, public_key, names, dt.timedelta(seconds=seconds))
     return _pem(certificate)
 

@@ -18,10 +18,10 @@ from cryptography import x509
 from services.backplane.errors import FleetError, Reason
 from services.backplane.security.authority import (
     AuthorityError,
-    BadRequestError,
     certificate_of,
     sign,
 )
+from services.backplane.security.certificate_request import BadRequestError
 from services.backplane.security.certificates import serial_of
 from services.backplane.security.join_token import JoinToken, digest_of
 from services.backplane.security.roles import Peer, Role, names_of

@@ -10,7 +10,6 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 
 from services.backplane.security.authority import (
     AuthorityError,
-    BadRequestError,
     certificate_of,
     create,
     issue,
@@ -18,6 +17,7 @@ from services.backplane.security.authority import (
     show,
     sign,
 )
+from services.backplane.security.certificate_request import BadRequestError
 from services.backplane.security.certificates import peer_in
 from services.backplane.security.key_files import new_key, request_for
 from services.backplane.security.roles import Role
