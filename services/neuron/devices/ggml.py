@@ -71,8 +71,12 @@ class GgmlListing(msgspec.Struct, frozen=True):
 
     @property
     def gpus(self) -> tuple[GgmlDevice, ...]:
-        """Those that layers can be put on."""
-        return tuple(device for device in self.devices if device.is_gpu)
+        """Those that layers can be put on; of a card that two backends see, the first."""
+        found: dict[str, GgmlDevice] = {}
+        for device in self.devices:
+            if device.is_gpu:
+                found.setdefault(device.device_id, device)
+        return tuple(found.values())
 
 
 def ask(setting: str, *, even_without_cards: bool = False) -> GgmlListing:

@@ -167,6 +167,16 @@ def test_a_gpu_that_llama_cpp_alone_sees_is_a_device_too():
     assert cpu.device_id == CPU
 
 
+@pytest.mark.usefixtures("driver")
+def test_a_card_that_two_backends_see_is_one_device():
+    """A build with ROCm and Vulkan: its memory is there once."""
+    first, second = seen("pci-0000:05:00.0"), seen("pci-0000:05:00.0")
+
+    devices = Devices(reserved_bytes=0, ggml=GgmlListing(devices=(first, second)))
+
+    assert [one.device_id for one in devices.read()].count("pci-0000:05:00.0") == 1
+
+
 def test_a_device_that_nobody_measures_has_less_by_what_our_models_hold():
     other = model.Device(
         device_id="v", kind=model.DEVICE_KIND_GPU, memory_total_bytes=8, memory_free_bytes=7

@@ -27,7 +27,8 @@ def chosen(library: Library, device_ids: Sequence[str]) -> list[GgmlDevice]:
     """The devices of these ids, in this order; one that is not here is left out."""
     if not device_ids:
         return []
-    here = {device.device_id: device for device in listed(library)}
+    # of a card that two backends see the first, as the daemon has counted it
+    here = {device.device_id: device for device in reversed(listed(library))}
     return [here[device_id] for device_id in device_ids if device_id in here]
 
 

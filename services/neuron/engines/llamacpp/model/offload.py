@@ -17,6 +17,8 @@ from services.neuron.engines.llamacpp.library.structs import TensorOverride, poi
 HOST: Final = "cpu"
 _CPU_DEVICE: Final = 0  # GGML_BACKEND_DEVICE_TYPE_CPU
 _ALL: Final = -1
+# No model has more; of millions the library's regular expression would crash the worker.
+_MOST_LAYERS: Final = 1024
 # enum llama_split_mode
 _BY_LAYERS, _BY_ROWS = 1, 2
 _EXPERTS: Final = r"blk\.({})\.ffn_(up|down|gate|gate_up)_(ch|)exps"
@@ -87,13 +89,15 @@ class Placement:
         """
         if not self.devices:
             return {HOST: resident_bytes}
-        now = {device.device_id: device for device in devices.listed(self._library)}
+        seen = devices.chosen(self._library, self._offload.device_ids)
+        now = {device.device_id: device.memory_free_bytes for device in seen}
         held = dict[str, int]()
         offloaded = 0
         for device in self.devices:
             ours = {name: count for name, count in told.items() if _is_of(name, device)}
             offloaded += sum(count for name, count in ours.items() if " model" in name)
-            shown = device.memory_free_bytes - now[device.device_id].memory_free_bytes
+            free = now.get(device.device_id, device.memory_free_bytes)  # it may be lost by now
+            shown = device.memory_free_bytes - free
             held[device.device_id] = max(sum(ours.values()), shown)
         others = sum(
             count
@@ -108,7 +112,8 @@ class Placement:
     def _make_overrides(self) -> Any:
         if not self._offload.cpu_experts:
             return None
-        layers = "|".join(str(layer) for layer in range(self._offload.cpu_experts))
+        count = min(self._offload.cpu_experts, _MOST_LAYERS)
+        layers = "|".join(str(layer) for layer in range(count))
         host = self._library.backend_dev_buffer_type(self._library.backend_dev_by_type(_CPU_DEVICE))
         pattern = _EXPERTS.format(layers).encode()
         return (TensorOverride * 2)(TensorOverride(pattern, host), TensorOverride(None, None))
