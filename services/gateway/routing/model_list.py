@@ -70,7 +70,7 @@ def _memory(neuron: registry.Neuron, instance: model_pb2.Instance) -> tuple[int,
     gpus = {
         device.device_id
         for device in neuron.report.devices
-        if device.kind == model_pb2.DEVICE_KIND_CUDA
+        if device.kind in {model_pb2.DEVICE_KIND_CUDA, model_pb2.DEVICE_KIND_GPU}
     }
     return (
         sum(held.bytes for held in instance.memory),

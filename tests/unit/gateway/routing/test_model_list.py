@@ -81,6 +81,16 @@ def test_a_loaded_copys_files_win_over_what_the_registry_heard_last() -> None:
     assert [one.fingerprint for one in told if one is not None] == ["old", "new"]
 
 
+def test_memory_on_every_kind_of_gpu_counts_as_a_gpus() -> None:
+    one = neuron(READY, 1)
+    one.report.devices.add(device_id="vulkan0", kind=model_pb2.DEVICE_KIND_GPU)
+    one.report.instances[0].memory.add(device_id="vulkan0", bytes=7)
+
+    (told,) = list_models({}, {"a": one})
+
+    assert told.memory_bytes == (7, 7)
+
+
 def test_memory_is_that_of_the_copy_that_holds_most() -> None:
     small, large = neuron(READY, 1), neuron(READY, 1)
     small.report.instances[0].memory.add(device_id="cpu", bytes=5)
