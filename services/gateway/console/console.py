@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
+import re
 import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final
@@ -122,7 +123,8 @@ class Console(RequestListener):
     async def _requests(self, call: Call) -> None:
         query = _query(call, "limit", "model", "key")
         given = query.get("limit", str(MOST_REQUESTS))
-        if not given.isascii() or not given.isdigit() or not 1 <= int(given) <= MOST_REQUESTS:
+        # the length first: Python reads no number of thousands of digits
+        if not re.fullmatch(r"[0-9]{1,9}", given) or not 1 <= int(given) <= MOST_REQUESTS:
             raise bad("limit", f"Expected a whole number from 1 to {MOST_REQUESTS}.")
         found = self._ledger.newest(
             int(given), model=query.get("model", ""), principal=query.get("key", "")

@@ -11,7 +11,11 @@ from cortex.v1 import operator_service_pb2 as op
 from cortex.v1 import registry_service_pb2 as registry
 from services.backplane import protobuf_time
 
-_DEVICE_KINDS: Final = {model_pb2.DEVICE_KIND_CPU: "cpu", model_pb2.DEVICE_KIND_CUDA: "cuda"}
+_DEVICE_KINDS: Final = {
+    model_pb2.DEVICE_KIND_CPU: "cpu",
+    model_pb2.DEVICE_KIND_CUDA: "cuda",
+    model_pb2.DEVICE_KIND_GPU: "gpu",
+}
 
 
 def neuron(message: registry.Neuron) -> dict[str, Any]:

@@ -126,6 +126,7 @@ async def test_requests_can_be_narrowed(fleet: Fleet) -> None:
     [
         ("/ui/requests?limit=0", "limit"),
         ("/ui/requests?limit=501", "limit"),
+        ("/ui/requests?limit=" + "1" * 5000, "limit"),
         ("/ui/requests?state=x", "state"),
         ("/ui/usage?by=moon", "by"),
         ("/ui/usage?window=1y", "window"),
