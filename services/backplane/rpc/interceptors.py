@@ -21,6 +21,7 @@ from services.backplane.errors import FleetError, Reason
 from services.backplane.metrics import RpcMetrics
 from services.backplane.rpc.status import to_status
 from services.backplane.security.access import Access
+from services.backplane.timeouts import timeout
 
 REQUEST_ID = "x-request-id"
 # Called by tools every few seconds, or by strangers at will; a line each would drown the rest.
@@ -33,11 +34,21 @@ Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"  # not subscriptable at r
 
 
 class ServerInterceptor(grpc.aio.ServerInterceptor):
-    """Wraps every handler: who may call it, errors as statuses, counts and times."""
+    """Wraps every handler: who may call it, errors as statuses, counts and times.
 
-    def __init__(self, metrics: RpcMetrics, access: Access) -> None:
+    Args:
+        metrics: counts every call.
+        access: who may call what.
+        patience_seconds: within it the one request of a call has to come; None waits as long as
+            the caller does.
+    """
+
+    def __init__(
+        self, metrics: RpcMetrics, access: Access, *, patience_seconds: float | None = None
+    ) -> None:
         self._metrics = metrics
         self._access = access
+        self._patience_seconds = patience_seconds
 
     async def intercept_service(
         self,
@@ -50,22 +61,27 @@ class ServerInterceptor(grpc.aio.ServerInterceptor):
             return None
         method = handler_call_details.method
         read = _reader(handler.request_deserializer, method)
+        # gRPC waits for a single request without an end, before anybody is asked who he is; one
+        # that is taken as a stream is waited for here.
+        as_stream = handler.request_streaming or self._patience_seconds is not None
         if handler.response_streaming:
             factory = (
                 grpc.stream_stream_rpc_method_handler
-                if handler.request_streaming
+                if as_stream
                 else grpc.unary_stream_rpc_method_handler
             )
             behaviour = handler.stream_stream or handler.unary_stream
-            wrapped: Any = self._stream(behaviour, method, read)
+            wrapped: Any = self._stream(
+                behaviour, method, read, is_single=not handler.request_streaming
+            )
         else:
             factory = (
                 grpc.stream_unary_rpc_method_handler
-                if handler.request_streaming
+                if as_stream
                 else grpc.unary_unary_rpc_method_handler
             )
             behaviour = handler.stream_unary or handler.unary_unary
-            wrapped = self._unary(behaviour, method, read)
+            wrapped = self._unary(behaviour, method, read, is_single=not handler.request_streaming)
         made: Any = factory(
             wrapped,
             # A single request is read where its errors are told; those of a stream are read while
@@ -75,10 +91,27 @@ class ServerInterceptor(grpc.aio.ServerInterceptor):
         )
         return made  # type: ignore[no-any-return]
 
-    def _unary(self, behaviour: Any, method: str, read: Reader) -> Any:
+    async def _single(self, request: Any) -> Any:
+        """The one request of a call, in bytes.
+
+        Raises:
+            FleetError: BAD_REQUEST: it did not come.
+        """
+        if self._patience_seconds is None:
+            return request
+        with contextlib.suppress(TimeoutError):
+            async with timeout(self._patience_seconds):
+                async for data in request:
+                    return data
+        message = f"No request came within {self._patience_seconds:g} seconds."
+        raise FleetError(Reason.BAD_REQUEST, message)
+
+    def _unary(self, behaviour: Any, method: str, read: Reader, *, is_single: bool) -> Any:
         async def call(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
             async with _Observed(self._metrics, method, context):
                 self._access.admit(method, context)
+                if is_single:
+                    request = await self._single(request)
                 if isinstance(request, bytes):
                     request = read(request)
                     _bind_request_id(request)
@@ -86,12 +119,14 @@ class ServerInterceptor(grpc.aio.ServerInterceptor):
 
         return call
 
-    def _stream(self, behaviour: Any, method: str, read: Reader) -> Any:
+    def _stream(self, behaviour: Any, method: str, read: Reader, *, is_single: bool) -> Any:
         async def call(
             request: Any, context: grpc.aio.ServicerContext[Any, Any]
         ) -> AsyncIterator[Any]:
             async with _Observed(self._metrics, method, context):
                 peer = self._access.admit(method, context)
+                if is_single:
+                    request = await self._single(request)
                 if isinstance(request, bytes):
                     request = read(request)
                     _bind_request_id(request)

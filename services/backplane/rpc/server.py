@@ -73,12 +73,16 @@ class Bounds:
 
     Attributes:
         calls: under way at a time; more are refused with RESOURCE_EXHAUSTED.
+        calls_each: of them on one connection; more wait at their client.
         message_bytes: largest request.
+        patience_seconds: within it a handshake ends, and a call's one request comes.
         connection_seconds: a connection is ended after it, so that none is held for ever.
     """
 
     calls: int
+    calls_each: int
     message_bytes: int
+    patience_seconds: float
     connection_seconds: float
 
     @property
@@ -89,7 +93,8 @@ class Bounds:
             "grpc.max_receive_message_length": self.message_bytes,
             "grpc.max_connection_age_ms": milliseconds,
             "grpc.max_connection_age_grace_ms": milliseconds,
-            "grpc.max_concurrent_streams": self.calls,
+            "grpc.max_concurrent_streams": self.calls_each,
+            "grpc.server_handshake_timeout_ms": round(self.patience_seconds * 1000),
         }
 
 
@@ -118,7 +123,13 @@ class Server:
         """
         self._access = access
         self._server = grpc.aio.server(
-            interceptors=[ServerInterceptor(metrics, self._access)],
+            interceptors=[
+                ServerInterceptor(
+                    metrics,
+                    self._access,
+                    patience_seconds=bounds.patience_seconds if bounds else None,
+                )
+            ],
             options=list({**dict(SERVER_OPTIONS), **(bounds.options if bounds else {})}.items()),
             maximum_concurrent_rpcs=bounds.calls if bounds else None,
         )

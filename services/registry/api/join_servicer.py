@@ -19,8 +19,15 @@ from services.registry.term import LeaderTerm
 Context = grpc.aio.ServicerContext[Any, Any]
 
 JOIN_SERVICE: Final = "cortex.v1.JoinService"
-# A request is two kilobytes, and is answered within milliseconds.
-BOUNDS: Final = Bounds(calls=32, message_bytes=16 << 10, connection_seconds=20.0)
+# A request is two kilobytes, and is answered within milliseconds. Who opens calls and says nothing
+# needs many connections, and new ones all the time, to take all the places.
+BOUNDS: Final = Bounds(
+    calls=256,
+    calls_each=8,
+    message_bytes=16 << 10,
+    patience_seconds=5.0,
+    connection_seconds=20.0,
+)
 
 
 _TELL_SECONDS: Final = 1.0
