@@ -17,7 +17,7 @@ from services.neuron.engines.llamacpp.library.structs import TensorOverride, poi
 HOST: Final = "cpu"
 _CPU_DEVICE: Final = 0  # GGML_BACKEND_DEVICE_TYPE_CPU
 _ALL: Final = -1
-# No model has more; of millions the library's regular expression would crash the worker.
+# No model has more; of ten thousands the library's regular expression cannot be compiled.
 _MOST_LAYERS: Final = 1024
 # enum llama_split_mode
 _BY_LAYERS, _BY_ROWS = 1, 2
