@@ -28,6 +28,8 @@ MOST_BODY_BYTES: Final = 64 << 10
 _BODY_SECONDS: Final = 10.0
 # Answers that go on: events, and operations that are watched.
 MOST_STREAMS: Final = 64
+# Of them those that only operators get: who may only look keeps nobody from draining a neuron.
+FOR_OPERATORS: Final = 16
 
 _NOT_KEPT: Final = (b"cache-control", b"no-store")
 SAFE_HEADERS: Final = (
@@ -150,10 +152,12 @@ class OpenCalls:
         refusal = refusal or self._closed_by
         if refusal is not None:
             raise refusal
-        if len(self._calls) >= MOST_STREAMS:
+        operates = call.visitor.level >= ConsoleLevel.OPERATE
+        most = MOST_STREAMS if operates else MOST_STREAMS - FOR_OPERATORS
+        if len(self._calls) >= most:
             raise FleetError(
                 Reason.RATE_LIMITED,
-                f"{MOST_STREAMS} requests of consoles are open already; close some pages.",
+                f"{most} requests of consoles are open already; close some pages.",
                 retry_after_seconds=10,
             )
         self._calls.add(call)

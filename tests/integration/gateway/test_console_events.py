@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 
 import httpx
 import pytest
 
 from services.backplane.errors import FleetError, Reason
-from services.gateway.console.endpoint import MOST_STREAMS
+from services.gateway.console.endpoint import FOR_OPERATORS, MOST_STREAMS
 from services.gateway.settings import ApiKey, AuthSettings
 from tests.doubles.scripted_neuron import Script, text
 from tests.integration.gateway.event_reader import EventReader, events
@@ -188,6 +189,32 @@ async def test_a_gateway_that_stops_ends_its_streams_at_once(fleet: Fleet) -> No
 
     assert name == "error"
     assert "shutting down" in told["error"]["message"]
+
+
+async def test_who_only_looks_leaves_room_for_operators(bare: Fleet) -> None:
+    await bare.start(
+        AuthSettings(
+            keys=(
+                ApiKey(name="viewer", key="view-key", console="view"),
+                ApiKey(name="ops", key="ops-key", console="operate"),
+            )
+        )
+    )
+    viewer, operator = {"x-api-key": "view-key"}, {"x-api-key": "ops-key"}
+    limits = httpx.Limits(max_connections=None)
+    address = f"http://{bare.gateway.address}"
+    async with (
+        httpx.AsyncClient(base_url=address, limits=limits, trust_env=False) as client,
+        contextlib.AsyncExitStack() as stack,
+    ):
+        for _ in range(MOST_STREAMS - FOR_OPERATORS):
+            page = await stack.enter_async_context(
+                client.stream("GET", "/ui/events", headers=viewer)
+            )
+            assert page.status_code == 200
+
+        assert (await client.get("/ui/requests", headers=viewer)).status_code == 429
+        assert (await client.get("/ui/requests", headers=operator)).status_code == 200
 
 
 async def test_only_so_many_streams_are_open(fleet: Fleet) -> None:
