@@ -39,6 +39,8 @@ _MOST_TICKETS: Final = 1_000
 _MOST_PER_NEURON: Final = 16
 # Certificates of others' making that a neuron is seen with; the oldest are forgotten.
 _MOST_SEEN: Final = 64
+# What was revoked is refused so long beyond its end: for a host whose clock is behind it is good.
+_CLOCKS_APART_SECONDS: Final = 86_400.0
 
 log = structlog.get_logger()
 
@@ -249,13 +251,14 @@ class Joining:
 
     async def _drop_ended(self) -> None:
         """Forgets what has ended by itself."""
-        kinds: list[tuple[FactKind, dict[str, Any]]] = [
-            (FactKind.JOIN_TICKET, self._tickets),
-            (FactKind.CERTIFICATE, self._given),
-            (FactKind.REVOKED, self._refused),
+        now = self._clock()
+        kinds: list[tuple[FactKind, dict[str, Any], float]] = [
+            (FactKind.JOIN_TICKET, self._tickets, now),
+            (FactKind.CERTIFICATE, self._given, now),
+            (FactKind.REVOKED, self._refused, now - _CLOCKS_APART_SECONDS),
         ]
-        for kind, known in kinds:
-            for key in records.ended(known, self._clock()):
+        for kind, known, at in kinds:
+            for key in records.ended(known, at):
                 await durably(self._fact_writer.delete(kind, key))
                 known.pop(key, None)
 

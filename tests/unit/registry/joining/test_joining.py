@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 
 import pytest
 from prometheus_client import CollectorRegistry
@@ -32,7 +33,13 @@ async def credentials(tmp_path):
 
 
 @pytest.fixture
-async def joining(tmp_path, credentials):
+def now():
+    """Seconds since the epoch, which a test moves on."""
+    return [time.time()]
+
+
+@pytest.fixture
+async def joining(tmp_path, credentials, now):
     async with open_store("sqlite::memory:", lease_seconds=5) as store:
         yield Joining(
             folder=tmp_path,
@@ -40,6 +47,7 @@ async def joining(tmp_path, credentials):
             facts=await store.load(),
             fact_writer=FactWriter(store, Faults(CollectorRegistry(), "test")),
             revocations=Revocations(credentials, lambda: None),
+            clock=lambda: now[0],
         )
 
 
@@ -130,3 +138,20 @@ async def test_every_certificate_that_a_neuron_was_seen_with_is_revoked(joining)
     joining.note("beast", "aaa2")
 
     assert await joining.revoke("beast") == ["aaa1", "aaa2"]
+
+
+async def test_what_was_revoked_is_refused_beyond_its_end_where_clocks_differ(
+    joining, credentials, now
+):
+    first = await joined(joining)
+    await joining.revoke("beast")
+    now[0] += 3600.0
+
+    joining.note("beast", "aaa1")
+    await joining.revoke("beast")
+
+    assert credentials.revoked == {first.serial, "aaa1"}
+    now[0] += 2 * 86_400.0
+    joining.note("beast", "aaa2")
+    await joining.revoke("beast")
+    assert credentials.revoked == {"aaa1", "aaa2"}
