@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Any, Final
 
@@ -46,6 +47,7 @@ class Call:
         head: of the request.
         body: the whole of it; empty for GET.
         response: its answer.
+        recheck: raises what the visitor is refused with now, where keys have changed meanwhile.
         is_started: the head of the answer was given.
     """
 
@@ -56,15 +58,24 @@ class Call:
         "body",
         "head",
         "is_started",
+        "recheck",
         "response",
         "visitor",
     )
 
-    def __init__(self, visitor: Visitor, head: Head, body: bytes, response: DirectResponse) -> None:
+    def __init__(
+        self,
+        visitor: Visitor,
+        head: Head,
+        body: bytes,
+        response: DirectResponse,
+        recheck: Callable[[], object],
+    ) -> None:
         self.visitor = visitor
         self.head = head
         self.body = body
         self.response = response
+        self.recheck = recheck
         self._task = asyncio.current_task()
         self._ended_by: FleetError | None = None
         self._is_gone = False
@@ -201,9 +212,10 @@ class ConsoleEndpoint:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serves one request."""
         head = read_head(scope)
+        admit = functools.partial(self._access.visitor, scope, head.headers, self._needs)
         body, visitor, refusal = b"", Visitor("", ConsoleLevel.NONE), None
         try:
-            visitor = self._access.visitor(scope, head.headers, self._needs)
+            visitor = admit()
             if scope["method"] == "POST":
                 body = await _read(head, receive)
         except FleetError as error:
@@ -211,7 +223,7 @@ class ConsoleEndpoint:
         except ClientGoneError:
             return
         response = direct_response(scope, receive, send)
-        call = Call(visitor, head, body, response)
+        call = Call(visitor, head, body, response, admit)
         response.on_close(call.leave)
         try:
             self._calls.begin(call, refusal)

@@ -57,6 +57,7 @@ class EventStreams:
         behind_since: float | None = None
         while True:
             version = self._feed.changes.version
+            call.recheck()  # a key that was taken back ends the streams that it has opened
             if call.response.buffered() > _BEHIND_BYTES:
                 number = -1
                 behind_since = behind_since or time.monotonic()

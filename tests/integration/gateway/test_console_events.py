@@ -191,6 +191,24 @@ async def test_a_gateway_that_stops_ends_its_streams_at_once(fleet: Fleet) -> No
     assert "shutting down" in told["error"]["message"]
 
 
+async def test_a_key_that_is_taken_back_ends_its_streams(
+    bare: Fleet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("services.gateway.console.events.BEAT_SECONDS", 0.05)
+    viewer = ApiKey(name="viewer", key="view-key", console="view")
+    other = ApiKey(name="other", key="other-key", console="view")
+    await bare.start(AuthSettings(keys=(viewer, other)))
+
+    async with events(bare.client, headers={"x-api-key": "view-key"}) as page:
+        await page.until("snapshot")
+        bare.gateway.services.auth.use(AuthSettings(keys=(other,)))
+
+        name, told = (await page.rest())[-1]
+
+    assert name == "error"
+    assert "not known here" in told["error"]["message"]
+
+
 async def test_who_only_looks_leaves_room_for_operators(bare: Fleet) -> None:
     await bare.start(
         AuthSettings(
