@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import importlib.metadata
 import importlib.util
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
@@ -50,12 +51,12 @@ def locate(setting: str) -> Found:
         ImportError: there is none.
     """
     if setting:
-        path = Path(setting).expanduser()
+        path = _at_home(setting)
         found = path if path.is_file() else next(_within(path), None)
         if found is None:
             raise ImportError(f"neuron.llamacpp.library is {setting}: there is no libllama.so.")
         return Found(found.resolve(), "named by neuron.llamacpp.library")
-    own = next(_within(Path(OWN_FOLDER).expanduser()), None)
+    own = next(_within(_at_home(OWN_FOLDER)), None)
     if own is not None:
         return Found(own.resolve(), f"in {OWN_FOLDER}")
     spec = importlib.util.find_spec(_WHEEL)
@@ -64,6 +65,11 @@ def locate(setting: str) -> Found:
     if inside is None:
         raise ImportError(f"{_WHEEL} is not installed; install cortex-fleet[llamacpp].")
     return Found(inside, f"of {_WHEEL} {importlib.metadata.version(_WHEEL)}")
+
+
+def _at_home(text: str) -> Path:
+    """A path whose `~` is the user's; as it stands for a user who has no home, as in containers."""
+    return Path(os.path.expanduser(text))  # noqa: PTH111 - pathlib's raises where there is no home
 
 
 def _within(folder: Path) -> Iterator[Path]:

@@ -54,3 +54,15 @@ def test_a_build_in_its_own_folder_goes_before_the_wheel(own_folder: Path) -> No
 
     assert wheel.path.parent.name == "xllamacpp"
     assert locate("").path == library
+
+
+def test_a_user_without_a_home_has_the_wheel(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A container that runs under a number that nobody has, without HOME."""
+    monkeypatch.setattr(module, "OWN_FOLDER", "~nobody-of-this-name/llama.cpp")
+
+    assert "xllamacpp" in locate("").origin
+
+
+def test_a_folder_of_nobody_s_home_is_named() -> None:
+    with pytest.raises(ImportError, match="there is no libllama"):
+        locate("~nobody-of-this-name/llama.cpp")
