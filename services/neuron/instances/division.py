@@ -71,7 +71,9 @@ def divide(
                 why = f"All {layers} layers fit on {', '.join(names)}."
                 return Division(names, None, _spread(group, needed), fits=True, why=why)
     layer = max(1, needed // layers)
-    fitting = min(wanted, held(usable) // layer)
+    # not always all of them: one that is nearly full adds less than is lost on it
+    most = max((held(usable[:n]) for n in range(1, len(usable) + 1)), default=0)
+    fitting = min(wanted, most // layer)
     rest = needed - fitting * layer
     if fitting and host is not None and host_room >= rest:
         # the fewest, as each adds a hop

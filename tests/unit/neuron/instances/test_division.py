@@ -55,6 +55,12 @@ def test_what_the_gpus_do_not_hold_stays_with_the_cpu() -> None:
     assert found.why == "4 of 10 layers are on a, as no more fit."
 
 
+def test_gpus_that_are_full_take_no_layers_from_those_that_are_not() -> None:
+    found = divided(gpu("a", 950), gpu("b", 0), gpu("c", 0), gpu("d", 0))
+
+    assert (found.device_ids, found.gpu_layers) == (("a", "cpu"), 9)
+
+
 def test_a_cap_on_layers_holds() -> None:
     found = divided(gpu("a", 5000), most_layers=3)
 
