@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Callable
 from typing import Any, Final
@@ -18,6 +19,8 @@ BEAT_SECONDS: Final = 10.0
 _BEHIND_BYTES: Final = 64 << 10
 # A reader that stays behind for so long is given up.
 _MOST_SECONDS_BEHIND: Final = 60.0
+# Between looks at whether it has read a piece.
+_GLANCE_SECONDS: Final = 0.01
 
 _BEAT: Final = event_bytes("beat", b"{}")
 
@@ -69,7 +72,22 @@ class EventStreams:
                 if data is None:
                     data = self._feed.snapshot(self._visitor(call))
                 number, requests = self._feed.number, self._ledger.count
-                call.response.write(data)
+                await _write(call, data)
             moved = await first_ended(self._feed.changes.after(version), seconds=BEAT_SECONDS)
             if moved is None and behind_since is None:
                 call.response.write(_BEAT)
+
+
+async def _write(call: Call, data: bytes) -> None:
+    """Writes in pieces as they are read: a large fleet's snapshot is more than may lie unread.
+
+    Raises:
+        FleetError: SLOW_READER: a piece was not read in time.
+    """
+    for at in range(0, len(data), _BEHIND_BYTES):
+        until = time.monotonic() + _MOST_SECONDS_BEHIND
+        while call.response.buffered() > _BEHIND_BYTES:
+            if time.monotonic() > until:
+                raise FleetError(Reason.SLOW_READER, "The page reads nothing.")
+            await asyncio.sleep(_GLANCE_SECONDS)
+        call.response.write(data[at : at + _BEHIND_BYTES])

@@ -8,6 +8,7 @@ import contextlib
 import httpx
 import pytest
 
+from cortex.v1 import registry_service_pb2 as registry
 from services.backplane.errors import FleetError, Reason
 from services.gateway.console.endpoint import FOR_OPERATORS, MOST_STREAMS
 from services.gateway.settings import ApiKey, AuthSettings
@@ -207,6 +208,30 @@ async def test_a_key_that_is_taken_back_ends_its_streams(
 
     assert name == "error"
     assert "not known here" in told["error"]["message"]
+
+
+async def test_a_large_fleet_is_shown(fleet: Fleet) -> None:
+    """What waits unread for a client is bounded, and a snapshot may be larger than that."""
+    view = fleet.gateway.services.view
+    large = registry.Neuron()
+    large.identity.name = "large"
+    large.identity.labels["notes"] = "x" * (16 << 20)
+    view.apply(
+        registry.WatchFleetResponse(
+            revision=(view.revision or 0) + 1,
+            registry_incarnation_id=view.registry_incarnation_id,
+            neuron_changed=large,
+        )
+    )
+
+    async with fleet.client.stream("GET", "/ui/events") as page:
+        count = 0
+        async for piece in page.aiter_raw():
+            count += len(piece)
+            if count > 16 << 20:
+                break
+
+    assert count > 16 << 20
 
 
 async def test_who_only_looks_leaves_room_for_operators(bare: Fleet) -> None:
