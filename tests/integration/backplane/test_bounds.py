@@ -33,8 +33,11 @@ class Servicer(join_grpc.JoinServiceServicer):
 async def port(tmp_path):
     create(tmp_path)
     issue(tmp_path, [Role.REGISTRY], out=tmp_path / "own", days=30)
-    paths = {"ca": "ca.pem", "certificate": "own.pem", "key": "own.key"}
-    settings = FleetSettings(**{key: str(tmp_path / to) for key, to in paths.items()})
+    settings = FleetSettings(
+        ca=str(tmp_path / "ca.pem"),
+        certificate=str(tmp_path / "own.pem"),
+        key=str(tmp_path / "own.key"),
+    )
     server = Server(
         service_names=["cortex.v1.JoinService"],
         metrics=RpcMetrics(CollectorRegistry(), "test"),

@@ -28,8 +28,13 @@ from services.registry.store.write_behind import FactWriter
 async def credentials(tmp_path):
     authority.create(tmp_path)
     authority.issue(tmp_path, [Role.REGISTRY], out=tmp_path / "own", days=2)
-    paths = {"ca": "ca.pem", "certificate": "own.pem", "key": "own.key"}
-    return FleetCredentials(FleetSettings(**{key: str(tmp_path / to) for key, to in paths.items()}))
+    return FleetCredentials(
+        FleetSettings(
+            ca=str(tmp_path / "ca.pem"),
+            certificate=str(tmp_path / "own.pem"),
+            key=str(tmp_path / "own.key"),
+        )
+    )
 
 
 @pytest.fixture
@@ -56,7 +61,7 @@ class Gate:
 
     def __init__(self, monkeypatch) -> None:
         self._is_reached, self._goes_on = threading.Event(), threading.Event()
-        signed = module.sign
+        signed = authority.sign
 
         def held(*given, **named):
             self._is_reached.set()
