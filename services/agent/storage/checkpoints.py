@@ -9,6 +9,7 @@ import hashlib
 import os
 import shutil
 import stat
+import uuid
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -46,12 +47,19 @@ class Checkpoints:
         self._directory = directory
 
     def before(self, prompt: int, target: Path) -> None:
-        """Keeps a file as it is, before its first write in a prompt; failing is logged."""
+        """Keeps a file as it is, before a prompt's first write; failing is logged.
+
+        Kept anew where somebody else has written it since the prompt's last write.
+        """
         files = self._read(prompt)
-        if self._directory is None or str(target) in files:
+        if self._directory is None:
             return
         try:
-            files[str(target)] = Replaced(_content(target))
+            now = _content(target)
+            known = files.get(str(target))
+            if known is not None and known.after in {"", _hash(now)}:
+                return
+            files[str(target)] = Replaced(now)
             self._write(prompt, files)
         except OSError as error:
             log.warning("no checkpoint", path=str(target), reason=str(error))
@@ -108,6 +116,8 @@ class Checkpoints:
 def _content(target: Path) -> bytes | None:
     """Returns a file's bytes, None if there is none; raises OSError where it cannot be kept."""
     try:
+        if Path(os.path.realpath(target.parent)) != target.parent:
+            raise OSError("it lies behind a link")
         status = target.lstat()
         if not stat.S_ISREG(status.st_mode) or status.st_size > _MOST_BYTES:
             raise OSError("not a regular file, or too large")
@@ -131,12 +141,21 @@ def _restored(target: Path, replaced: Replaced) -> bool:
         if replaced.before is None:
             target.unlink()
         else:
-            mode = stat.S_IMODE(target.lstat().st_mode)
-            temporary = target.with_name(f".{target.name[:100]}.undo.tmp")
-            temporary.write_bytes(replaced.before)
-            temporary.chmod(mode)
-            temporary.replace(target)
+            _replace(target, replaced.before)
     except OSError as error:
         log.warning("not restored", path=str(target), reason=str(error))
         return False
     return True
+
+
+def _replace(target: Path, content: bytes) -> None:
+    """Replaces a file and keeps its permissions; follows no link that lies there already."""
+    mode = stat.S_IMODE(target.lstat().st_mode)
+    temporary = target.with_name(f".{target.name[:100]}.{uuid.uuid4().hex[:8]}.tmp")
+    try:
+        with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as f:
+            f.write(content)
+        temporary.chmod(mode)
+        temporary.replace(target)
+    finally:
+        temporary.unlink(missing_ok=True)

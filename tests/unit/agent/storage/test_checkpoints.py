@@ -49,3 +49,41 @@ def test_only_the_last_fifty_prompts_are_kept(tmp_path: Path):
     assert 50 == len(list((tmp_path / "kept").iterdir()))
     kept.forget()
     assert not (tmp_path / "kept").exists()
+
+
+def test_links_of_a_project_lead_no_restored_file_out_of_it(tmp_path: Path):
+    kept = Checkpoints(tmp_path / "kept")
+    project, outside = tmp_path / "project", tmp_path / "outside"
+    (project / "src").mkdir(parents=True)
+    outside.mkdir()
+    mine = tmp_path / ".bashrc"
+    mine.write_text("mine")
+    names = (project / "a.py", project / "src/b.py")
+    for path in names:
+        path.write_text("run me")
+        write(kept, 0, path, "written")
+    (project / ".a.py.undo.tmp").symlink_to(mine)  # any repository may bring one
+    (project / "src/b.py").rename(outside / "b.py")
+    (project / "src").rmdir()
+    (project / "src").symlink_to(outside)
+
+    undone = kept.undo(0)
+
+    assert "mine" == mine.read_text()
+    assert "run me" == names[0].read_text()
+    assert not names[0].is_symlink()
+    assert "written" == (outside / "b.py").read_text()
+    assert ([str(names[0])], [str(names[1])]) == (undone.restored, undone.left)
+
+
+def test_what_somebody_wrote_between_two_writes_of_a_prompt_is_not_lost(tmp_path: Path):
+    kept = Checkpoints(tmp_path / "kept")
+    path = tmp_path / "file"
+    path.write_text("before")
+    write(kept, 0, path, "first")
+    path.write_text("first, and the user's own")
+    write(kept, 0, path, "second")
+
+    kept.undo(0)
+
+    assert "first, and the user's own" == path.read_text()
