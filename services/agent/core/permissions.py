@@ -26,6 +26,22 @@ _WORDS = {
 }
 _PRIVATE = "fetch-private"
 _OPTION = "-"
+LONGEST_RULE = 200  # that is offered; all of it is shown
+_ASSIGNMENT = re.compile(r"\w+\+?=")
+# Their first words say nothing: they run what follows, or do to any further file what they do.
+_NO_PREFIX = frozenset(
+    {
+        "sudo", "doas", "su", "env", "timeout", "nice", "ionice", "nohup", "setsid", "stdbuf",
+        "time", "watch", "strace", "ltrace", "chroot", "unshare", "xargs", "parallel", "command",
+        "builtin", "exec", "eval", "source", ".", "ssh", "busybox", "flock", "script",
+        "rm", "rmdir", "mv", "cp", "ln", "dd", "tee", "install", "truncate", "shred",
+        "chmod", "chown", "chgrp", "rsync", "scp", "curl", "wget", "sed", "find", "fd", "sort",
+        "tar", "zip", "unzip", "kill", "pkill", "killall",
+        "cat", "head", "tail", "less", "more", "grep", "egrep", "fgrep", "rg", "diff", "od", "xxd",
+        "strings", "base64",
+    }
+)  # fmt: skip
+_RUNS_NEXT = frozenset({"run", "exec", "x", "dlx", "run-script", "tool", "compose"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,12 +64,13 @@ def allows(rules: Iterable[str], action: Action, places: Places) -> bool:
     A command counts only in the project's directory and as plain words; a file that runs by
     itself only where a rule names the very file.
     """
+    if action.effect is Effect.OPERATE:
+        return False
     verb = _WORDS.get(action.effect, "call")
     if verb == "fetch" and allows_private(rules, _url(action)):
         return True
-    bodies = [
-        body.strip() for each in rules for word, _, body in [each.partition(" ")] if word == verb
-    ]
+    split = (each.partition(" ") for each in rules)
+    bodies = [body.strip() for word, _, body in split if word == verb and body.strip()]
     if verb == "run":
         return any(_begins(action, body) for body in bodies)
     if verb == "fetch":
@@ -65,12 +82,19 @@ def allows(rules: Iterable[str], action: Action, places: Places) -> bool:
 
 
 def lasting(action: Action, places: Places) -> str:
-    """Returns the rule that would cover a call and its like, empty where there is none to offer."""
+    """Returns the rule that would cover a call and its like, empty where there is none to offer.
+
+    One that cannot be shown whole, on one line, is not offered.
+    """
+    rule = _rule(action, places)
+    return rule if rule.isprintable() and len(rule) <= LONGEST_RULE else ""
+
+
+def _rule(action: Action, places: Places) -> str:
     verb = _WORDS.get(action.effect, "call")
     if verb == "run":
-        words = _words(action)
-        plain = [word for word in words[:2] if not word.startswith(_OPTION)]
-        return shlex.join(["run", *plain]) if words and plain[:1] == words[:1] else ""
+        words = _beginning(_words(action))
+        return shlex.join(["run", *words]) if words else ""
     if verb == "fetch":
         return f"fetch {site(_url(action))}"
     if action.effect is Effect.OPERATE:  # others' work depends on it: asked for one by one
@@ -78,8 +102,8 @@ def lasting(action: Action, places: Places) -> str:
     if action.target is None:
         return f"call {action.tool}"
     if verb == "read":
-        return _line(verb, action.target)
-    return _line(verb, action.target.parent) if is_plain_edit(action.target, places) else ""
+        return f"{verb} {action.target}"
+    return f"{verb} {action.target.parent}" if is_plain_edit(action.target, places) else ""
 
 
 def grant(action: Action, places: Places) -> str:
@@ -113,9 +137,17 @@ def _url(action: Action) -> str:
     return url if isinstance(url, str) else ""
 
 
-def _line(verb: str, path: PurePath) -> str:
-    """Returns a rule for a path; a name with a line end would be two rules."""
-    return f"{verb} {path}" if str(path).isprintable() else ""
+def _beginning(words: list[str]) -> list[str]:
+    """Returns the words by which a command's like may be known, none where there are none.
+
+    Two as a rule; all where the second is an option or runs what comes behind it.
+    """
+    if not words or words[0].startswith(_OPTION) or _ASSIGNMENT.match(words[0]):
+        return []
+    if PurePath(words[0]).name in _NO_PREFIX:
+        return []
+    is_vague = any(word.startswith(_OPTION) or word in _RUNS_NEXT for word in words[1:2])
+    return words if is_vague else words[:2]
 
 
 def _words(action: Action) -> list[str]:

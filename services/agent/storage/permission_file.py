@@ -30,7 +30,7 @@ class PermissionFile:
         except OSError as error:
             log.warning("permissions not read", path=str(self.path), reason=str(error))
             return []
-        lines = (line.strip() for line in text.splitlines())
+        lines = (line.strip() for line in text.split("\n"))
         return [line for line in lines if line and not line.startswith("#")]
 
     def add(self, rule: str) -> None:

@@ -2,6 +2,7 @@
 
 import acp.schema
 
+from services.agent.core.permissions import LONGEST_RULE
 from services.agent.core.text import one_line
 
 ALLOW = acp.schema.PermissionOption(option_id="allow", name="Allow", kind="allow_once")
@@ -16,6 +17,6 @@ def permission_options(rule: str) -> tuple[acp.schema.PermissionOption, ...]:
     """Returns the options, with one that keeps a rule where there is one to keep."""
     if not rule:
         return (ALLOW, ALWAYS, REJECT)
-    name = f"Always in this project: {one_line(rule, 80)}"
+    name = f"Always in this project: {one_line(rule, LONGEST_RULE)}"
     lasting = acp.schema.PermissionOption(option_id=LASTING, name=name, kind="allow_always")
     return (ALLOW, ALWAYS, lasting, REJECT)
