@@ -19,7 +19,19 @@ _SHOW_SECONDS = 0.5
 _CHUNK = 16384
 # Its input ends when the agent does, even by SIGKILL; a parent-death signal would reach the
 # command alone and not what that has started.
-_GUARD = 'read -r _; kill -s KILL -- "-$1"'
+# Groups beside the command's own (`timeout` makes one) are found by their session, the sixth word
+# of `stat`, where the system has that; a process's name in it may hold spaces.
+_GUARD = """
+read -r _
+kill -s KILL -- "-$1"
+for file in /proc/[0-9]*/stat; do
+    { read -r line < "$file"; } 2>/dev/null || continue
+    pid=${file#/proc/}
+    session=${line##*) }; session=${session#* * * }; session=${session%% *}
+    [ "$session" != "$1" ] || kill -s KILL "${pid%/stat}"
+done
+"""
+_MOST_SWEEPS = 5  # what forks while it is being killed is found by the next one
 
 
 class CappedOutput:
@@ -191,6 +203,39 @@ async def _end(starting: "asyncio.Task[asyncio.subprocess.Process]") -> None:
                 await process.wait()
 
 
-def _signal_group(group: int, number: signal.Signals) -> None:
+def _signal_group(leader: int, number: signal.Signals) -> None:
+    """Signals a command's process group, then all else that it has started and can be found."""
+    started = _started_by(leader)
     with contextlib.suppress(ProcessLookupError, PermissionError):
-        os.killpg(group, number)
+        os.killpg(leader, number)
+    signalled: set[int] = set()
+    for _ in range(_MOST_SWEEPS):
+        found = (started | _started_by(leader)) - signalled
+        for pid in found:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.kill(pid, number)
+        signalled |= found
+        if not found:
+            return
+
+
+def _started_by(leader: int) -> set[int]:
+    """Returns the processes of a command's session and their children, in whatever group.
+
+    Empty where the system has no `/proc`.
+    """
+    found: set[int] = set()
+    children: dict[int, list[int]] = {}
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError, ValueError):
+            after_name = path.read_text(errors="replace").rpartition(")")[2].split()
+            parent, session = int(after_name[1]), int(after_name[3])
+            children.setdefault(parent, []).append(int(path.parent.name))
+            if session == leader:
+                found.add(int(path.parent.name))
+    left = [leader, *found]
+    while left:
+        new = set(children.get(left.pop(), ())) - found
+        found |= new
+        left += new
+    return found

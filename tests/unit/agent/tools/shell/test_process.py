@@ -57,11 +57,36 @@ async def test_what_a_command_leaves_behind_is_ended(tmp_path: Path):
             await asyncio.sleep(0.01)
 
 
+# `timeout` makes a process group of its own, `setsid` a session
+GROUPS = ["true && timeout 600 sleep {mark}; true", "true && setsid sleep {mark}; true"]
+
+
+@pytest.mark.parametrize("command", GROUPS)
+async def test_groups_that_a_command_makes_are_ended_with_it(tmp_path: Path, command: str):
+    mark = f"6{uuid4().int % 10**12}"
+    running = asyncio.create_task(
+        run_command(
+            ["sh", "-c", command.format(mark=mark)],
+            cwd=tmp_path,
+            environment=os.environ,
+            output=CappedOutput(1024),
+        )
+    )
+    async with asyncio.timeout(20):
+        while not any(each == f"sleep\0{mark}\0" for each in commands()):
+            await asyncio.sleep(0.01)
+        running.cancel()
+        await asyncio.wait({running})
+        while any(mark in each for each in commands()):
+            await asyncio.sleep(0.01)
+
+
 KILLED = """
 import asyncio, os, pathlib, sys
 from services.agent.tools.shell.process import CappedOutput, run_command
 
-command = ["sh", "-c", "sleep 600 & echo $! $$ > pids.new; mv pids.new pids; wait"]
+script = "sleep 600 & a=$!; timeout 600 sleep 600 & echo $a $! $$ > pids.new; mv pids.new pids; wait"
+command = ["sh", "-c", script]
 asyncio.run(
     run_command(command, cwd=pathlib.Path(sys.argv[1]), environment=os.environ,
                 output=CappedOutput(99))
