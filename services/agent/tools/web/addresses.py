@@ -21,6 +21,8 @@ def is_public(address: str) -> bool:
         if ip in _NAT64:
             return is_public(str(ipaddress.IPv4Address(int(ip) & 0xFFFFFFFF)))
         inner = ip.sixtofour or (ip.teredo[1] if ip.teredo else None)
+        if ip.is_site_local:  # given up, and yet in use
+            return False
         if inner is not None and not is_public(str(inner)):
             return False
     return ip.is_global and not (ip.is_multicast or ip.is_reserved or ip.is_unspecified)

@@ -6,6 +6,7 @@ Through a proxy only the proxy connects; what this machine itself knows of a nam
 """
 
 import asyncio
+import codecs
 import socket
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
@@ -26,7 +27,11 @@ _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _HEADERS = {
     "user-agent": f"cortex-acp/{services.__version__}",
     "accept": "text/html, text/markdown, text/plain, application/json, */*;q=0.1",
+    "accept-encoding": "gzip, deflate",
 }
+_PACKINGS = frozenset({"", "identity", "gzip", "deflate"})  # which are unpacked piece by piece
+# Python's own, which no page is written in; a few take the square of a page's length.
+_NO_CHARSETS = frozenset({"punycode", "idna", "unicode_escape", "raw_unicode_escape", "undefined"})
 
 Resolve = Callable[[str, int], Awaitable[list[str]]]
 Check = Callable[[str], None]
@@ -147,6 +152,9 @@ async def _ask(url: str, address: str | None, proxy: str) -> Page | str:
         content_type = response.headers.get("content-type", "").partition(";")[0].strip().lower()
         if not _is_text(content_type):
             raise FetchError(f"it is {content_type}, not text")
+        packing = response.headers.get("content-encoding", "").strip().lower()
+        if packing not in _PACKINGS:
+            raise FetchError(f"it is packed as {packing:.50}, which nobody asked for")
         data = bytearray()
         async for piece in response.aiter_bytes():
             data += piece
@@ -178,6 +186,7 @@ def _is_text(content_type: str) -> bool:
 
 def _decoded(data: bytes, charset: str | None) -> str:
     try:
-        return data.decode(charset or "utf-8", errors="replace")
-    except LookupError:
+        known = codecs.lookup(charset or "utf-8").name.replace("-", "_")
+        return data.decode("utf-8" if known in _NO_CHARSETS else known, errors="replace")
+    except (LookupError, ValueError):
         return data.decode(errors="replace")

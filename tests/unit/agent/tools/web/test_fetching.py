@@ -139,6 +139,27 @@ async def test_size_is_bounded_after_unpacking_and_pictures_are_no_text(
     assert (100_000, True) == (len(page.text), page.is_cut)
 
 
+@pytest.mark.parametrize("packing", ["gzip, gzip", "br"])
+async def test_what_is_packed_twice_or_unasked_is_refused(packing: str):
+    async with serving() as server:
+        server.answers["/"] = answer(
+            gzip.compress(gzip.compress(b"a")),
+            "content-type: text/plain",
+            f"content-encoding: {packing}",
+        )
+        with pytest.raises(FetchError, match="packed"):
+            await get(f"http://site.test:{server.port}/", Names(["127.0.0.1"]))
+
+
+@pytest.mark.parametrize("charset", ["punycode", "idna", "unicode_escape", "bz2", "nonsense"])
+async def test_no_page_chooses_how_it_is_decoded_but_by_a_charset(charset: str):
+    async with serving() as server:
+        server.answers["/"] = answer(b"\\x41-a", f"content-type: text/plain; charset={charset}")
+        page = await get(f"http://site.test:{server.port}/", Names(["127.0.0.1"]))
+
+    assert "\\x41-a" == page.text
+
+
 async def test_a_server_that_never_ends_is_left(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(fetching, "SECONDS", 0.3)
     async with serving() as server:
