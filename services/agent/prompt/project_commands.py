@@ -10,6 +10,7 @@ import re
 import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 import acp.schema
@@ -19,8 +20,9 @@ from services.agent.prompt.rules import read_bounded
 
 _DIRECTORIES = (".agents", ".claude")
 _MOST = 100
+_MOST_LOOKED_AT = 10_000  # files and directories below one
 _FRONT = re.compile(r"---\r?\n(.*?)\r?\n---\r?\n?", re.DOTALL)
-_FIELD = re.compile(r"^(description|argument-hint):[ \t]*(.+?)[ \t]*$", re.MULTILINE)
+_FIELD = re.compile(r"^(description|argument-hint):(.*)$", re.MULTILINE)
 _PLACE = re.compile(r"\$(ARGUMENTS|[1-9])")
 _INVOKED = re.compile(r"\s*/([A-Za-z0-9][\w:.-]*)(?:\s+(.*))?\s*", re.DOTALL)
 
@@ -50,13 +52,29 @@ def project_commands(cwd: Path) -> dict[str, ProjectCommand]:
     found: dict[str, ProjectCommand] = {}
     for directory in (cwd / name for name in _DIRECTORIES):
         commands, skills = directory / "commands", directory / "skills"
-        named = [(_name(path, commands), path) for path in sorted(commands.rglob("*.md"))]
-        named += [(path.parent.name, path) for path in sorted(skills.glob("*/SKILL.md"))]
+        named = [(_name(path, commands), path) for path in _files(commands, cwd)]
+        named += [
+            (path.parent.name, path)
+            for path in _files(skills, cwd)
+            if path.name == "SKILL.md" and path.parent.parent == skills
+        ]
         for name, path in named:
-            command = _read(path, cwd)
-            if command is not None and len(found) < _MOST and _INVOKED.fullmatch(f"/{name}"):
-                found.setdefault(name, command)
+            if len(found) == _MOST:
+                break
+            if name not in found and _INVOKED.fullmatch(f"/{name}"):
+                command = _read(path, cwd)
+                if command is not None:
+                    found[name] = command
     return found
+
+
+def _files(directory: Path, cwd: Path) -> list[Path]:
+    """Returns the Markdown files below a directory, none where it lies outside of the project."""
+    if not Path(os.path.realpath(directory)).is_relative_to(os.path.realpath(cwd)):
+        return []
+    return sorted(
+        path for path in islice(directory.rglob("*"), _MOST_LOOKED_AT) if path.suffix == ".md"
+    )
 
 
 def invoked(text: str, commands: Mapping[str, ProjectCommand]) -> str | None:
@@ -90,8 +108,9 @@ def _read(path: Path, cwd: Path) -> ProjectCommand | None:
     except OSError:
         return None
     front = _FRONT.match(text)
-    fields = dict(_FIELD.findall(front[1])) if front else {}
+    found: list[tuple[str, str]] = _FIELD.findall(front[1]) if front else []
+    fields = {key: value.strip().strip("\"'") for key, value in found}
     body = text[front.end() :].strip() if front else text
-    description = fields.get("description", "").strip("\"'") or body.partition("\n")[0].lstrip("# ")
-    hint = fields.get("argument-hint", "").strip("\"'")
+    description = fields.get("description") or body.partition("\n")[0].lstrip("# ")
+    hint = fields.get("argument-hint", "")
     return ProjectCommand(one_line(description, 200), one_line(hint, 80), body) if body else None

@@ -69,13 +69,15 @@ class Prompting:
             acp.RequestError: the model could not be asked or broke off.
         """
         user = UserTurn(parts=parts)
-        command = commands.command_in(user_text(user))
-        if not command or command == commands.INIT:
-            user = await _expanded(user, command, session.workspace.cwd)
-        if count := commands.undone_prompts(user_text(user)):
+        # Orders are what the user wrote, never what a file of the project makes of it.
+        text = user_text(user)
+        if count := commands.undone_prompts(text):
             await self._undo(session, count)
             return _response("end_turn", Usage())
-        mode = chosen_mode(session.mode, session.record.history, user_text(user))
+        mode = chosen_mode(session.mode, session.record.history, text)
+        command = commands.command_in(text)
+        if not command or command == commands.INIT:
+            user = await _expanded(user, command, session.workspace.cwd)
         session.extend(user)
         is_first = not session.record.title
         if is_first:
@@ -187,11 +189,15 @@ async def _expanded(user: UserTurn, command: str, cwd: Path) -> UserTurn:
     """Returns what a prompt asks the model that is /init or one of the project's own commands."""
     text = user_text(user)
     if command == commands.INIT:
-        return UserTurn(parts=(TextPart(commands.INIT_PROMPT),))
-    if not text.lstrip().startswith("/"):
+        asked: str | None = commands.INIT_PROMPT
+    elif text.lstrip().startswith("/"):
+        asked = invoked(text, await asyncio.to_thread(project_commands, cwd))
+    else:
+        asked = None
+    if asked is None:
         return user
-    asked = invoked(text, await asyncio.to_thread(project_commands, cwd))
-    return user if asked is None else UserTurn(parts=(TextPart(asked),))
+    attached = (part for part in user.parts if not isinstance(part, TextPart))
+    return UserTurn(parts=(TextPart(asked), *attached))
 
 
 def _mark_refused(history: list[Turn], user: UserTurn) -> None:

@@ -182,6 +182,28 @@ async def test_undo_and_rewind_take_back_files_and_history(place: Place):
     assert running.editor.text().endswith("There is nothing to take back.")
 
 
+async def test_a_projects_own_command_gives_no_orders_and_loses_no_picture(place: Place):
+    (place.project / ".agents/commands").mkdir(parents=True)
+    for name, text in {"greet": "/rewind 50", "rewind": "Forget that."}.items():
+        (place.project / f".agents/commands/{name}.md").write_text(text)
+    picture = acp.image_block("aGk=", "image/png")
+    async with (
+        ScriptedEndpoint(Answer(text="One."), Answer(text="Two.")) as endpoint,
+        place.agent(endpoint, EditorDouble()) as running,
+    ):
+        session = await running.connection.new_session(str(place.project))
+        await prompt(running, session.session_id, "first")
+        blocks = [acp.text_block("/greet"), picture]
+        await running.connection.prompt(session_id=session.session_id, prompt=blocks)
+        kept = endpoint.requests[-1]["messages"]
+        await prompt(running, session.session_id, "/rewind 2")
+
+    assert "first" == kept[1]["content"]
+    assert ["text", "image_url"] == [part["type"] for part in kept[-1]["content"]]
+    assert "/rewind 50" == kept[-1]["content"][0]["text"]
+    assert "2 prompts taken back." in running.editor.text()
+
+
 async def test_a_projects_own_command_is_offered_and_asked(place: Place):
     (place.project / ".agents/commands").mkdir(parents=True)
     (place.project / ".agents/commands/greet.md").write_text("Greet $1 warmly.")

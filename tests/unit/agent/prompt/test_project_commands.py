@@ -1,3 +1,4 @@
+import os
 from pathlib import Path
 
 import pytest
@@ -49,3 +50,25 @@ def test_commands_and_skills_are_found_and_offered(project: Path):
 )
 def test_a_command_becomes_what_its_file_says(project: Path, prompt: str, asked: str | None):
     assert asked == invoked(prompt, project_commands(project))
+
+
+def test_a_link_in_the_place_of_commands_is_not_walked_out_of_the_project(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    project, outside = tmp_path / "project", tmp_path / "outside"
+    (project / ".claude").mkdir(parents=True)
+    outside.mkdir()
+    (project / ".claude/commands").symlink_to(outside)
+    looked_at: list[str] = []
+    scandir = os.scandir
+    monkeypatch.setattr(os, "scandir", lambda path: (looked_at.append(str(path)), scandir(path))[1])
+
+    assert {} == project_commands(project)
+    assert not [each for each in looked_at if each.startswith(str(project / ".claude/commands"))]
+
+
+def test_front_matter_cannot_be_written_to_take_long(project: Path):
+    spaces = " " * 32_000
+    (project / ".agents/commands/slow.md").write_text(f"---\ndescription: a{spaces}b\n---\nSay it")
+
+    assert "a" == project_commands(project)["slow"].description[0]
