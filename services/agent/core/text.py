@@ -39,6 +39,20 @@ def one_line(text: str, limit: int) -> str:
     return line[: limit - 1].rstrip() + "…"
 
 
+def visible(text: str) -> str:
+    """Returns a text with every sign that does not print but line ends written out."""
+    return "".join(
+        sign if sign.isprintable() or sign == "\n" else ascii(sign)[1:-1] for sign in clean(text)
+    )
+
+
+def quoted(text: str) -> str:
+    """Returns a text as a code block of Markdown, which nothing in it can end."""
+    longest = max(map(len, re.findall("`+", text)), default=0)
+    fence = "`" * max(longest + 1, 3)
+    return f"{fence}\n{text}\n{fence}"
+
+
 def cut_middle(text: str, limit: int) -> str:
     """Keeps the first and the last half of `limit` characters and says what was left out."""
     if len(text) <= limit:

@@ -245,6 +245,8 @@ class _RunningCall:
             self._session.granted.add(self._grant(target))
         elif choice != ALLOW.option_id:
             raise ToolError("the user refused this call")
+        if await self._tool.diff(self._arguments, self._context) != content:
+            raise ToolError("what it would change has changed while the user was asked; look anew")
         self._approved.add(target)
 
     async def choose(

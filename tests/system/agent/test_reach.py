@@ -99,3 +99,22 @@ async def test_a_search_shows_where_it_found_something(place: Place):
     found = {(each.path, each.line) for each in last.locations}
     root = place.project.resolve()
     assert {(f"{root}/greeting.txt", 1), (f"{root}/more.txt", 2)} == found
+
+
+async def test_what_changes_while_the_user_is_asked_is_not_overwritten(place: Place):
+    path = place.project / "greeting.txt"
+
+    async def slow(_: object) -> str | None:
+        path.write_text("the user's own\n")
+        return "allow"
+
+    call = Call("write_file", {"path": "greeting.txt", "content": "the model's\n"}, "c1")
+    async with (
+        ScriptedEndpoint(Answer(calls=[call]), Answer(text="Oh.")) as endpoint,
+        place.agent(endpoint, EditorDouble(slow)) as running,
+    ):
+        session = await running.connection.new_session(str(place.project))
+        await prompt(running, session.session_id)
+
+    assert "the user's own\n" == path.read_text()
+    assert "while the user was asked" in endpoint.requests[1]["messages"][-1]["content"]

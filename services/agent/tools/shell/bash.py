@@ -1,5 +1,6 @@
 """The tool that runs a shell command, in the editor's terminal where there is one."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -8,9 +9,9 @@ import msgspec
 import structlog
 from typing_extensions import override
 
-from services.agent.core.editor import EditorError, EditorRefusedError, Terminal
+from services.agent.core.editor import Content, EditorError, EditorRefusedError, Terminal
 from services.agent.core.modes import Effect
-from services.agent.core.text import cut_middle, one_line
+from services.agent.core.text import cut_middle, one_line, quoted, visible
 from services.agent.core.workspace import Workspace
 from services.agent.tools.shell.background import BackgroundError, News, Watching
 from services.agent.tools.shell.process import CappedOutput, run_command
@@ -20,6 +21,7 @@ from services.backplane.timeouts import timeout
 log = structlog.get_logger(__name__)
 
 _Card = tuple[acp.schema.TerminalToolCallContent, ...]
+_TITLE_CHARACTERS = 100
 _QUIET = {"PAGER": "cat", "GIT_PAGER": "cat", "TERM": "dumb"}  # nothing that waits for a key
 
 
@@ -54,7 +56,17 @@ class Bash(BuiltinTool[BashArguments]):
 
     @override
     def describe(self, arguments: BashArguments, workspace: Workspace) -> Preview:
-        return Preview(one_line(arguments.command, 100) or "(empty command)")
+        return Preview(one_line(arguments.command, _TITLE_CHARACTERS) or "(empty command)")
+
+    @override
+    async def changes(self, arguments: BashArguments, context: ToolContext) -> Sequence[Content]:
+        """Returns all of a command that its title does not show, for whoever has to allow it."""
+        lines = [f"in {visible(arguments.cwd)}"] if arguments.cwd else []
+        lines += ["in the background"] if arguments.run_in_background else []
+        command = visible(arguments.command)
+        if command != one_line(arguments.command, _TITLE_CHARACTERS):
+            lines.insert(0, quoted(command))
+        return (acp.tool_content(acp.text_block("\n".join(lines))),) if lines else ()
 
     @override
     async def execute(self, arguments: BashArguments, context: ToolContext) -> ToolOutcome:

@@ -65,3 +65,21 @@ async def test_endless_output_is_capped(tmp_path: Path):
     assert outcome.text.startswith("1\n2\n")
     assert outcome.text.endswith("199999\n200000")
     assert "bytes left out" in outcome.text
+
+
+@pytest.mark.parametrize(
+    ("arguments", "shown"),
+    [
+        ({"command": "ls"}, ""),
+        ({"command": "ls", "cwd": "/etc", "run_in_background": True}, "in /etc\nin the background"),
+        ({"command": f"echo {'a' * 100}; rm x"}, f"```\necho {'a' * 100}; rm x\n```"),
+        ({"command": "a\nb ``` c"}, "````\na\nb ``` c\n````"),
+        ({"command": "ls \u202egnp"}, "```\nls \\u202egnp\n```"),
+    ],
+)
+async def test_who_allows_a_command_sees_all_of_it(
+    tmp_path: Path, arguments: dict[str, Any], shown: str
+):
+    content = await Bash().diff(arguments, context(tmp_path))
+
+    assert shown == "".join(each.content.text for each in content)
