@@ -13,6 +13,8 @@ _DIRECTORIES = frozenset(
         ".github", ".gitlab", ".gitea", ".forgejo", ".circleci", ".buildkite", ".woodpecker",
         ".teamcity", ".ci", ".cargo", ".yarn", ".direnv", ".mise", ".config",
         ".claude", ".cursor", ".agents", ".codex", ".gemini", ".continue", ".ssh",
+        ".opencode", ".roo", ".windsurf", ".kiro", ".amazonq", ".junie", ".goose", ".trae",
+        ".venv", "venv", "node_modules", ".local",
     }
 )  # fmt: skip
 _FILES = frozenset(
@@ -25,7 +27,11 @@ _FILES = frozenset(
         ".gitlab-ci.yml", ".travis.yml", ".drone.yml", ".cirrus.yml", ".woodpecker.yml",
         "jenkinsfile", "azure-pipelines.yml", "bitbucket-pipelines.yml", "appveyor.yml",
         "sitecustomize.py", "usercustomize.py", ".mcp.json", "mcp.json",
-        "agents.md", "claude.md", "gemini.md", ".cursorrules", ".windsurfrules", ".clinerules",
+        ".devcontainer.json", ".bazelrc", ".dir-locals.el", ".rprofile", ".irbrc", ".pryrc",
+        ".psqlrc", ".sqliterc", ".tmux.conf", ".screenrc", ".xprofile", ".xsession", ".xinitrc",
+        ".pam_environment", ".aider.conf.yml", "opencode.json", ".goosehints", ".rules",
+        "head",  # by which git takes a directory for a repository, with a `config` that runs
+        "agents.md", "agents.override.md", "claude.md", "claude.local.md", "gemini.md", ".cursorrules", ".windsurfrules", ".clinerules",
     }
 )  # fmt: skip
 _SHELLS = ("bash", "zsh", "ksh", "csh", "tcsh", "fish")

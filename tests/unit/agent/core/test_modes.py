@@ -29,6 +29,7 @@ def test_reading_is_free_in_the_project_and_asked_for_elsewhere(mode: Mode):
     "path",
     [
         ".git/config", ".git", "sub/.git/hooks/pre-commit", ".GIT/config", ".vscode/tasks.json",
+        "HEAD", ".devcontainer.json", ".venv/bin/python", "opencode.json", ".Rprofile",
         ".envrc", "sub/.bashrc", ".zshenv", ".github/workflows/ci.yml", ".gitlab-ci.yml",
         "AGENTS.md", "docs/agents.md", ".claude/settings.json", "venv/lib/x.pth",
     ],
