@@ -31,7 +31,8 @@ _FILES = frozenset(
         ".psqlrc", ".sqliterc", ".tmux.conf", ".screenrc", ".xprofile", ".xsession", ".xinitrc",
         ".pam_environment", ".aider.conf.yml", "opencode.json", ".goosehints", ".rules",
         "head",  # by which git takes a directory for a repository, with a `config` that runs
-        "agents.md", "agents.override.md", "claude.md", "claude.local.md", "gemini.md", ".cursorrules", ".windsurfrules", ".clinerules",
+        "agents.md", "agents.override.md", "claude.md", "claude.local.md", "gemini.md",
+        ".cursorrules", ".windsurfrules", ".clinerules",
     }
 )  # fmt: skip
 _SHELLS = ("bash", "zsh", "ksh", "csh", "tcsh", "fish")

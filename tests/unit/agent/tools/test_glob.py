@@ -2,8 +2,9 @@ from pathlib import Path
 
 import pytest
 
-from services.agent.tools.glob import Glob, compiled
+from services.agent.tools.glob import Glob, Globbed
 from services.agent.tools.grep import Grep
+from services.agent.tools.tool import ToolError
 from tests.doubles.tool_context import context
 
 
@@ -16,11 +17,21 @@ from tests.doubles.tool_context import context
         ("**", ["a", "x/y"], []),
         ("a.{ts,tsx}", ["a.ts", "q/a.tsx"], ["a.tsxx"]),
         ("a?.[x]", ["ab.[x]"], ["ab.x"]),
+        ("a*b*c", ["abc", "x/a-b-c", "abbcc"], ["acb", "a/bc"]),
+        ("{src/*,docs/**}/a", ["src/x/a", "docs/a", "docs/x/y/a"], ["src/a", "src/x/y/a"]),
+        ("**/x/**/*.{p*,md}", ["x/a.py", "q/x/y/z/a.md"], ["x.py", "y/a.py"]),
+        ("*a" * 40 + "*b", ["a" * 40 + "b"], ["a" * 250]),
+        ("**/a/" * 20 + "b", ["a/" * 30 + "b"], ["a/" * 100 + "c"]),
     ],
 )
 def test_glob_patterns(pattern: str, matching: list[str], other: list[str]):
-    assert all(compiled(pattern).fullmatch(name) for name in matching)
-    assert not any(compiled(pattern).fullmatch(name) for name in other)
+    assert all(Globbed(pattern).matches(name) for name in matching)
+    assert not any(Globbed(pattern).matches(name) for name in other)
+
+
+def test_a_pattern_for_too_many_patterns_is_refused():
+    with pytest.raises(ToolError, match="narrow"):
+        Globbed("{a,b}" * 10)
 
 
 async def test_globbing_and_searching_skip_what_nobody_wants(tmp_path: Path):
