@@ -12,7 +12,7 @@ from services.agent.core.editor import Content
 from services.agent.core.modes import Effect
 from services.agent.core.text import one_line
 from services.agent.core.workspace import Workspace
-from services.agent.tools.files import read_text, write_text
+from services.agent.tools.files import read_text, refuse_left_out, write_text
 from services.agent.tools.tool import BuiltinTool, Preview, ToolContext, ToolError, ToolOutcome
 
 
@@ -66,7 +66,9 @@ class EditFile(BuiltinTool[EditFileArguments]):
     ) -> tuple[Path, str, str]:
         path = context.workspace.absolute(arguments.path)
         before = await read_text(path, context)
-        return path, before, edited(before, arguments)
+        after = edited(before, arguments)
+        refuse_left_out(before, after)
+        return path, before, after
 
 
 def edited(text: str, arguments: EditFileArguments) -> str:

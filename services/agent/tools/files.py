@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import os
+import re
 import stat
 import uuid
 from pathlib import Path
@@ -15,6 +16,24 @@ from services.agent.tools.tool import ToolContext, ToolError
 log = structlog.get_logger(__name__)
 
 _MOST_BYTES = 10 * 1024 * 1024
+
+
+# What stands in a model's view for what it is not shown: of results, its own calls, and files.
+_LEFT_OUT = re.compile(
+    r"\[left out to save room: \d+ "
+    r"|\[\.\.\. \d+ (?:bytes|characters) left out \.\.\.\]"
+    r"|\[cut here; go on with line=\d+ of \d+\]"
+)
+
+
+def refuse_left_out(before: str | None, after: str) -> None:
+    """Raises ToolError where a text would be replaced by the words that say it was left out."""
+    known = set(_LEFT_OUT.findall(before or ""))
+    if new := set(_LEFT_OUT.findall(after)) - known:
+        raise ToolError(
+            f"the text holds {min(new)!r}, which stands for what you were not shown; "
+            "read that again, and change it by edit_file"
+        )
 
 
 async def read_text(path: Path, context: ToolContext, *, permitted: Path | None = None) -> str:

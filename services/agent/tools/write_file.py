@@ -11,7 +11,7 @@ from services.agent.core.editor import Content
 from services.agent.core.modes import Effect
 from services.agent.core.text import one_line
 from services.agent.core.workspace import Workspace
-from services.agent.tools.files import read_if_any, write_text
+from services.agent.tools.files import read_if_any, refuse_left_out, write_text
 from services.agent.tools.tool import BuiltinTool, Preview, ToolContext, ToolOutcome
 
 
@@ -44,6 +44,7 @@ class WriteFile(BuiltinTool[WriteFileArguments]):
     ) -> Sequence[Content]:
         path = context.workspace.absolute(arguments.path)
         before = await read_if_any(path, context)
+        refuse_left_out(before, arguments.content)
         return (acp.tool_diff_content(str(path), arguments.content, before),)
 
     @override
