@@ -17,6 +17,9 @@ _FUNCTION = re.compile(r"<function=([^>\s]+)>(.*?)(?:</function>|\Z)", re.DOTALL
 _PARAMETER = re.compile(
     r"<parameter=([^>\s]+)>\n?(.*?)\n?(?:</parameter>|(?=<parameter=)|\Z)", re.DOTALL
 )
+_END = re.compile(r"</(?:parameter|function)>")
+_UNCLEAR = "it is not clear where the call's parameters begin and end, so it was not run"
+_AS_JSON = 'Send it as JSON: {"name": "...", "arguments": {...}}.'
 _DECODER = json.JSONDecoder(strict=False)
 _NAME = re.compile(r'"name"\s*:\s*"([^"\\]+)"')
 _MARKERS = re.compile(r"</?tool_call>|\[TOOL_CALLS\]|<\|python_tag\|>|<\|eot_id\|>")
@@ -69,7 +72,10 @@ def read_calls(text: str, tools: Mapping[str, Iterable[str]]) -> list[Reading]:
     """
     values = json_values(text)
     if values is None and (matches := list(_FUNCTION.finditer(text))):
-        return [read_call(match[0], tools) for match in matches]
+        readings = [_from_function(match, tools) for match in matches]
+        if _END.search(_FUNCTION.sub("", text[matches[0].start() :])):
+            return [Reading(each.name, None, error=_UNCLEAR, advice=_AS_JSON) for each in readings]
+        return readings
     if values is None:
         inner = _MARKERS.sub("\n", text)
         values = json_values(inner) or _named(inner)
@@ -129,8 +135,7 @@ def read_call(text: str, tools: Mapping[str, Iterable[str]]) -> Reading:
         tools: the names of the tools on offer and of their parameters.
     """
     if match := _FUNCTION.search(text):
-        # Values stay text: the tool's schema coerces them.
-        return Reading(match[1], clean_json(dict(_PARAMETER.findall(match[2]))))
+        return _from_function(match, tools)
     try:
         value, note = _loads(text)
     except ValueError as error:
@@ -138,6 +143,26 @@ def read_call(text: str, tools: Mapping[str, Iterable[str]]) -> Reading:
     if not isinstance(value, dict):
         return Reading("", None, error="the tool call must be a JSON object")
     return _from_object(clean_json(value), note, tools)
+
+
+def _from_function(match: re.Match[str], tools: Mapping[str, Iterable[str]]) -> Reading:
+    """Reads Qwen's notation, in which nothing tells a marker from a value that holds one.
+
+    What could be either is an error: half of a file would be written, or another.
+    """
+    name, body = match[1], match[2]
+    found: list[tuple[str, str]] = _PARAMETER.findall(body)
+    arguments = dict(found)
+    known = frozenset(tools.get(name, ()))
+    is_open = not match[0].endswith("</function>") and not body.rstrip().endswith("</parameter>")
+    if (
+        _PARAMETER.sub("", body).strip()
+        or len(arguments) < len(found)
+        or (known and not known.issuperset(arguments))
+        or (found and is_open)
+    ):
+        return Reading(name, None, error=_UNCLEAR, advice=_AS_JSON)
+    return Reading(name, clean_json(arguments))  # values stay text: the tool's schema coerces them
 
 
 def _from_object(value: dict[str, Any], note: str, tools: Mapping[str, Iterable[str]]) -> Reading:

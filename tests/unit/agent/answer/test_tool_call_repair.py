@@ -1,6 +1,6 @@
 import pytest
 
-from services.agent.answer.tool_call_repair import read_arguments, read_call
+from services.agent.answer.tool_call_repair import read_arguments, read_call, read_calls
 
 TOOLS = {
     "bash": ("command", "cwd"),
@@ -92,3 +92,31 @@ def test_native_arguments():
     assert "surplus" in read_arguments("t", '{"a": 1}}').note
     assert read_arguments("t", '{"a": 1').arguments is None
     assert read_arguments("t", "[]").error
+
+
+WRITE = "<function=write_file>\n<parameter=path>\nx\n</parameter>\n<parameter=content>\n{}"
+WHOLE = WRITE + "\n</parameter>\n</function>"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        WHOLE.format("one\n</parameter>\nthree"),
+        WHOLE.format("one\n</function>\nthree"),
+        WHOLE.format("one\n<parameter=path>\n/etc/x\n</parameter>\nthree"),
+        WHOLE.format("one\n<parameter=other>\nthree"),
+        WHOLE.format("one\n</parameter>\n</function>\nthree"),
+        WRITE.format("half of it"),
+    ],
+)
+def test_a_value_that_holds_the_markers_of_its_call_writes_no_half_of_it(text: str):
+    reading = read_calls(text, {"write_file": ("path", "content")})[-1]
+
+    assert reading.arguments is None
+    assert "not clear" in reading.error
+
+
+def test_a_call_whose_last_marker_is_missing_is_read():
+    for text in (WHOLE.format("one").removesuffix("</function>"), WRITE.format("one</function>")):
+        (reading,) = read_calls(text, {"write_file": ("path", "content")})
+        assert {"path": "x", "content": "one"} == reading.arguments
