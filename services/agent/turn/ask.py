@@ -13,7 +13,15 @@ import structlog
 from services.agent.answer.reply import Reply, Show, ShowCall, ShowText, ShowThought
 from services.agent.answer.text_tool_calls import as_text
 from services.agent.core.history import user_text, without_pictures
-from services.agent.endpoints.endpoint import EndpointError, ModelRequest, ToolSpec, Usage
+from services.agent.endpoints.endpoint import (
+    CallDelta,
+    EndpointError,
+    ModelRequest,
+    TextDelta,
+    ThoughtDelta,
+    ToolSpec,
+    Usage,
+)
 from services.agent.endpoints.selection import Selection
 from services.agent.session.replay import identified
 from services.agent.session.session import AgentSession
@@ -25,6 +33,7 @@ from services.agent.turn.compacting import Compacting
 log = structlog.get_logger(__name__)
 
 _MOST_ATTEMPTS = 4
+_LONGEST_ANSWER = 4 * 1024 * 1024  # characters, its thoughts and calls included
 _SHRINK = 0.7  # of the estimate, when an endpoint says that the conversation is too long
 
 
@@ -141,10 +150,17 @@ class Asking:
     async def _once(self) -> None:
         request = await self._request()
         await self._tell()
+        left = _LONGEST_ANSWER
         async with contextlib.aclosing(self._selection.endpoint.stream(request)) as events:
             async for event in events:
                 if self._session.is_cancelled:  # even if a library swallowed the exception
                     raise asyncio.CancelledError
+                if isinstance(event, TextDelta | ThoughtDelta):
+                    left -= len(event.text)
+                elif isinstance(event, CallDelta):
+                    left -= len(event.arguments)
+                if left < 0:
+                    raise EndpointError(f"the answer goes on beyond {_LONGEST_ANSWER} characters")
                 for show in self.reply.take(event):
                     await self._show(show)
 

@@ -101,6 +101,19 @@ async def test_an_answer_that_is_cut_once_is_asked_for_again(place: Place):
     assert "hello world\n" == (place.project / "greeting.txt").read_text()
 
 
+async def test_an_answer_without_an_end_is_left(place: Place):
+    endless = Answer(text="and so on\n" * 500_000, piece=65_536)
+    async with (
+        ScriptedEndpoint(endless) as endpoint,
+        place.agent(endpoint, EditorDouble()) as running,
+    ):
+        session = await running.connection.new_session(str(place.project))
+        with pytest.raises(acp.RequestError, match="goes on beyond"):
+            await prompt(running, session.session_id)
+
+    assert 1 == len(endpoint.requests)
+
+
 async def test_an_endpoint_that_refuses_tools_is_asked_again_in_text(place: Place):
     refusal = {"message": "tools param requires --jinja flag", "type": "invalid_request_error"}
     in_text = (
