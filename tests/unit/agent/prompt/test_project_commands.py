@@ -1,5 +1,6 @@
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -61,7 +62,12 @@ def test_a_link_in_the_place_of_commands_is_not_walked_out_of_the_project(
     (project / ".claude/commands").symlink_to(outside)
     looked_at: list[str] = []
     scandir = os.scandir
-    monkeypatch.setattr(os, "scandir", lambda path: (looked_at.append(str(path)), scandir(path))[1])
+
+    def watched(path: Any) -> Any:
+        looked_at.append(str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", watched)
 
     assert {} == project_commands(project)
     assert not [each for each in looked_at if each.startswith(str(project / ".claude/commands"))]
