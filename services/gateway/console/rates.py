@@ -136,7 +136,10 @@ class Rates:
         served = record.served_by.last
         if served is None:
             return None
-        return self._instances.setdefault(served.instance_id, _new_pace())
+        pace = self._instances.get(served.instance_id)
+        if pace is None:  # one is dear to make, and this is asked for every request
+            pace = self._instances[served.instance_id] = _new_pace()
+        return pace
 
     def _count(self, record: RequestRecord, tokens: int) -> None:
         more = tokens - self._counted.get(id(record), 0)

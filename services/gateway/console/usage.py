@@ -79,7 +79,10 @@ class Usage:
         key = (seen.principal, seen.model, seen.neuron)
         if key not in rows and len(rows) >= _MOST_ROWS:
             key = _OTHERS
-        rows.setdefault(key, Tally()).note(seen)
+        tally = rows.get(key)
+        if tally is None:
+            tally = rows[key] = Tally()
+        tally.note(seen)
 
     def table(self, by: str, window: str) -> dict[str, Any]:
         """Rows by use, the heaviest first.
