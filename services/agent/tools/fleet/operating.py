@@ -1,8 +1,10 @@
 """The tools by which an operator's model looks at the fleet and orders it about, each asking."""
 
-from collections.abc import AsyncGenerator
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import acp
 import msgspec
@@ -22,6 +24,9 @@ from services.agent.tools.tool import (
     ToolOutcome,
 )
 from services.backplane.timeouts import timeout
+
+if TYPE_CHECKING:
+    from services.agent.tools.fleet.gateway import FleetGateway
 
 _Model = Annotated[str, msgspec.Meta(description="The model's name.", min_length=1)]
 
@@ -69,13 +74,8 @@ class FleetStatus(BuiltinTool[FleetStatusArguments]):
 
     @override
     async def execute(self, arguments: FleetStatusArguments, context: ToolContext) -> ToolOutcome:
-        from services.agent.tools.fleet.gateway import FleetGateway, FleetGatewayError
-
         context.permit(None)
-        try:
-            snapshot = await FleetGateway(self._settings).snapshot()
-        except FleetGatewayError as error:
-            raise ToolError(str(error)) from error
+        snapshot = await _asked(self._settings, lambda gateway: gateway.snapshot())
         return _told(wording.status(snapshot), context)
 
 
@@ -96,13 +96,8 @@ class Explain(BuiltinTool[ExplainArguments]):
 
     @override
     async def execute(self, arguments: ExplainArguments, context: ToolContext) -> ToolOutcome:
-        from services.agent.tools.fleet.gateway import FleetGateway, FleetGatewayError
-
         context.permit(None)
-        try:
-            told = await FleetGateway(self._settings).explanation(arguments.model)
-        except FleetGatewayError as error:
-            raise ToolError(str(error)) from error
+        told = await _asked(self._settings, lambda gateway: gateway.explanation(arguments.model))
         return _told(wording.explanation(told), context)
 
 
@@ -159,6 +154,18 @@ def fleet_tools(settings: FleetSettings) -> tuple[Tool, ...]:
     if not settings.url:
         return ()
     return (FleetStatus(settings), Explain(settings), Load(settings), Drain(settings))
+
+
+async def _asked(
+    settings: FleetSettings, ask: Callable[[FleetGateway], Awaitable[dict[str, Any]]]
+) -> dict[str, Any]:
+    """What the gateway answers; its refusals are the tool's."""
+    from services.agent.tools.fleet.gateway import FleetGateway, FleetGatewayError
+
+    try:
+        return await ask(FleetGateway(settings))
+    except FleetGatewayError as error:
+        raise ToolError(str(error)) from error
 
 
 async def _ordered(
