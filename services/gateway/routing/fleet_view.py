@@ -188,7 +188,7 @@ class FleetView:
                 report=(neuron.identity.incarnation_id, neuron.report.sequence),
                 max_context_tokens=instance.max_context_tokens,
                 places=instance.max_active_requests,
-                resumes=_RESUME in neuron.identity.features,
+                resumes=self.resumes(neuron.identity.name),
             )
             for neuron in self._neurons.values()
             for instance in neuron.report.instances
