@@ -13,18 +13,7 @@ from services.backplane.errors import FleetError, Reason
 from services.backplane.rpc.status import from_rpc_error
 from tests.doubles.registry_neuron import MIB, ScriptedNeuron, eventually
 from tests.doubles.registry_stand_ins import Fleet, document, running_fleet
-
-TWO = """
-[[models]]
-id = "a"
-source = "path:/a"
-memory = "10MiB"
-aliases = ["first"]
-[[models]]
-id = "b"
-source = "path:/b"
-memory = "10MiB"
-"""
+from tests.integration.registry.two_models import TWO
 
 
 async def collected(call: Any) -> list[Any]:

@@ -11,17 +11,9 @@ from cortex.v1 import operator_service_pb2 as op
 from services.backplane.errors import FleetError, Reason
 from tests.doubles.registry_neuron import MIB, ScriptedNeuron, eventually
 from tests.doubles.registry_stand_ins import document, running_fleet
+from tests.integration.registry.two_models import TWO
 
-THREE = """
-[[models]]
-id = "a"
-source = "path:/a"
-memory = "10MiB"
-aliases = ["first"]
-[[models]]
-id = "b"
-source = "path:/b"
-memory = "10MiB"
+THREE = f"""{TWO}
 [[models]]
 id = "c"
 source = "path:/c"
