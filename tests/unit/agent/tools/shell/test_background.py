@@ -1,6 +1,5 @@
 import asyncio
 import os
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ from services.agent.tools.shell.background import (
     Watching,
 )
 from tests.doubles.processes import is_running
+from tests.unit.agent.tools.shell.killed_agent import kill_beside_a_command
 
 
 async def nobody(_: Any) -> None:
@@ -137,20 +137,5 @@ asyncio.run(main())
 """
 
 
-def children(pid: int) -> list[str]:
-    return Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-
-
 async def test_they_end_with_an_agent_that_is_killed(tmp_path: Path):
-    agent = await asyncio.create_subprocess_exec(sys.executable, "-c", AGENT, str(tmp_path))
-    async with asyncio.timeout(20):
-        # the command and its guard, which starts a moment later
-        while not ((tmp_path / "pids").exists() and len(children(agent.pid)) > 1):
-            await asyncio.sleep(0.01)
-
-        agent.kill()
-        await agent.wait()
-
-        for pid in map(int, (tmp_path / "pids").read_text().split()):
-            while is_running(pid):
-                await asyncio.sleep(0.01)
+    await kill_beside_a_command(AGENT, tmp_path)

@@ -1,7 +1,6 @@
 import asyncio
 import contextlib
 import os
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from uuid import uuid4
@@ -11,6 +10,7 @@ import pytest
 from services.agent.tools.shell.process import CappedOutput, run_command
 from services.backplane.timeouts import timeout
 from tests.doubles.processes import is_running
+from tests.unit.agent.tools.shell.killed_agent import kill_beside_a_command
 
 
 @pytest.mark.parametrize("seconds", [0, 0.001, 0.003, 0.01, 0.03])
@@ -94,23 +94,8 @@ asyncio.run(
 """
 
 
-def children(pid: int) -> list[str]:
-    return Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-
-
 async def test_a_command_and_its_children_end_with_an_agent_that_is_killed(tmp_path: Path):
-    agent = await asyncio.create_subprocess_exec(sys.executable, "-c", KILLED, str(tmp_path))
-    async with asyncio.timeout(20):
-        # the command and its guard, which starts a moment later
-        while not ((tmp_path / "pids").exists() and len(children(agent.pid)) > 1):
-            await asyncio.sleep(0.01)
-
-        agent.kill()
-        await agent.wait()
-
-        for pid in map(int, (tmp_path / "pids").read_text().split()):
-            while is_running(pid):
-                await asyncio.sleep(0.01)
+    await kill_beside_a_command(KILLED, tmp_path)
 
 
 @pytest.mark.parametrize("size", [1, 3, 64, 1000])
