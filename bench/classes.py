@@ -3,7 +3,9 @@
 The llama.cpp engine in this process. Measured in CPU time of the process, which neighbours on the
 machine hardly change. First each interactive request runs alone; then
 beside so many batch requests, all of which are there before it. Time to first token, as whoever
-steps the engine sees it. `--as default` gives the batch requests the class of those that say
+steps the engine sees it. They come in the middle of a step, as in a worker, where another thread
+hears of them. Idle is the time outside the model's passes, while batch work waits. `--as default`
+gives the batch requests the class of those that say
 nothing: then only the order of the queue helps.
 """
 
@@ -11,12 +13,16 @@ from __future__ import annotations
 
 import argparse
 import itertools
+import random
+import threading
 import time
 
 from services.neuron.engine_api.engine import LoadedModel
 from services.neuron.engine_api.events import Delta, Ended, Event, Failed
 from services.neuron.engine_api.model import LoadPlan
 from services.neuron.engine_api.task import Prompt, SamplingParams, StopParams, Task, WorkClass
+from services.neuron.engines.llamacpp.batch.batch import TokenBatch
+from services.neuron.engines.llamacpp.batch.loop import Loop
 from services.neuron.engines.llamacpp.engine import LlamaCppEngine
 from services.neuron.engines.llamacpp.library.library import Library
 from services.neuron.engines.llamacpp.library.locate import locate
@@ -38,17 +44,20 @@ def main() -> None:
     model = _load(asked)
     alone = sorted(_first_token(model, number) for number in range(asked.interactive))
     kind = WorkClass.BATCH if asked.kind == "batch" else WorkClass.DEFAULT
+    dice = random.Random(1)
     waiting = set[int]()
     made = 0
     beside: list[float] = []
-    began = time.process_time()
+    watch = _PassWatch(model)
+    began, began_wall = time.process_time(), time.perf_counter()
     for number in range(asked.interactive):
         while len(waiting) < asked.batch:
             waiting.add(_submit(model, len(waiting) + made, asked.tokens, kind))
         # so that all places are taken
-        for _ in range(25):
+        for _ in range(dice.randint(8, 40)):
             made += _note(model.step(), waiting)
-        since = time.process_time()
+        since, events = watch.step_with_arrival(dice.random())
+        made += _note(events, waiting)
         task_id = _submit(model, 10_000 + number, 8, WorkClass.INTERACTIVE)
         is_first = True
         while True:
@@ -61,6 +70,7 @@ def main() -> None:
             if any(isinstance(event, (Ended, Failed)) for event in mine):
                 break
     seconds = time.process_time() - began
+    idle = 1 - watch.pass_seconds / (time.perf_counter() - began_wall)
     beside.sort()
     print(f"alone    p50 {_at(alone, 50) * 1e3:8.1f} ms   p99 {_at(alone, 99) * 1e3:8.1f} ms")
     print(f"beside   p50 {_at(beside, 50) * 1e3:8.1f} ms   p99 {_at(beside, 99) * 1e3:8.1f} ms")
@@ -68,7 +78,51 @@ def main() -> None:
         f"ratio    p50 {_at(beside, 50) / _at(alone, 50):8.2f}      p99"
         f" {_at(beside, 99) / _at(alone, 99):8.2f}"
     )
+    print(f"idle     {idle:.1%} of the time, beside batch work that waits")
     print(f"batch    {made / seconds:.1f} tokens/s beside {len(beside)} interactive requests")
+
+
+class _PassWatch:
+    """Measures a model's passes, and has somebody arrive in the middle of one."""
+
+    def __init__(self, model: LoadedModel) -> None:
+        assert isinstance(model, Loop)
+        self._model = model
+        self._context = model._context  # noqa: SLF001 - its passes are what is measured
+        self._decode = self._context.decode
+        self._context.decode = self._measured  # type: ignore[method-assign]
+        self._usual = 0.1
+        self._arrives_after: float | None = None
+        self._since = 0.0
+        self.pass_seconds = 0.0
+
+    def step_with_arrival(self, share: float) -> tuple[float, list[Event]]:
+        """One step, into which somebody comes. Returns: when, in CPU time, and its events."""
+        self._arrives_after = share * self._usual
+        events = self._model.step()
+        if self._arrives_after is not None:  # the pass was over sooner
+            self._arrives_after, self._since = None, time.process_time()
+        return self._since, events
+
+    def _measured(self, batch: TokenBatch) -> bool:
+        timer = None
+        if self._arrives_after is not None:
+            timer = threading.Timer(self._arrives_after, self._arrive)
+            timer.start()
+        began = time.perf_counter()
+        is_complete = self._decode(batch)
+        seconds = time.perf_counter() - began
+        if timer is not None:
+            timer.cancel()
+            timer.join()
+        elif is_complete:
+            self._usual += (seconds - self._usual) * 0.2
+        self.pass_seconds += seconds
+        return is_complete
+
+    def _arrive(self) -> None:
+        self._since, self._arrives_after = time.process_time(), None
+        self._model.hurry()
 
 
 def _load(asked: argparse.Namespace) -> LoadedModel:

@@ -15,9 +15,10 @@ from pathlib import Path
 from starlette.types import Receive, Scope, Send
 
 from bench.load import LoadGenerator
-from bench.processes import TARGET_CPU, Process, ending, free_port
+from bench.processes import TARGET_CPU, Process, ending
 from bench.workloads import WORKLOADS
 from services.gateway.server import Http1Codec, HttpServer, ServerOptions, new_event_loop
+from tests.doubles.processes import free_port
 
 _BODY = b'{"id":"chatcmpl-0","choices":[{"message":{"content":"' + b" tok" * 16 + b'"}}]}'
 _HEADERS = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(_BODY))]

@@ -1,14 +1,17 @@
-"""`python -m bench.hibernation MODEL.gguf`: first tokens after a swap, with its cache and without.
+"""`python -m bench.hibernation MODEL`: first tokens after a swap, with its cache and without.
 
-The llama.cpp engine in this process, as a worker has it. Each conversation is read once; then the
-model is unloaded (which saves its cache) and loaded again before each one's next turn, in turn.
-Times are CPU seconds of this process, which neighbours on the machine hardly change; one thread.
+The engine in this process, as a worker has it: llama.cpp for a file, ExLlamaV2 for a folder, on a
+GPU or, with `--emulated`, on the device that its tests emulate (in their environment). Each
+conversation is read once; then the model is unloaded (which saves its cache) and loaded again
+before each one's next turn, in turn. Times are CPU seconds of this process, which neighbours on
+the machine hardly change; one thread.
 """
 
 from __future__ import annotations
 
 import argparse
 import itertools
+import pathlib
 import statistics
 import tempfile
 import time
@@ -17,9 +20,8 @@ from services.neuron.engine_api.engine import Hibernating, LoadedModel
 from services.neuron.engine_api.events import Delta, Started
 from services.neuron.engine_api.model import KvStorePlan, KvTier, LoadPlan
 from services.neuron.engine_api.task import Prompt, SamplingParams, StopParams, Task
-from services.neuron.engines.llamacpp.engine import LlamaCppEngine
-from services.neuron.engines.llamacpp.library.library import Library
-from services.neuron.engines.llamacpp.library.locate import locate
+from services.neuron.engines import create_engine
+from services.neuron.engines.common.kv_store.sealing import make_key
 
 _IDS = itertools.count(1)
 _TURN_TOKENS = 32
@@ -32,7 +34,7 @@ class Swaps:
     def __init__(self, asked: argparse.Namespace, store: KvStorePlan | None) -> None:
         self._asked = asked
         self._store = store
-        self._engine = LlamaCppEngine(Library(locate("")))
+        self._engine = create_engine(_engine_of(asked.model))
         self.loads: list[float] = []
         self.saves: list[float] = []
         self.first_tokens: list[float] = []
@@ -57,11 +59,11 @@ class Swaps:
     def _load(self) -> LoadedModel:
         plan = LoadPlan(
             "i",
-            "llamacpp",
+            self._engine.name,
             self._asked.model,
             max_sequences=self._asked.conversations,
             max_context_tokens=self._asked.tokens + 1024,
-            threads=1,
+            threads=1 if self._engine.name == "llamacpp" else None,
             kv_store=self._store,
         )
         since = time.process_time()
@@ -106,12 +108,26 @@ def main() -> None:
     parser.add_argument("--tokens", type=int, default=4000, help="of each conversation")
     parser.add_argument("--conversations", type=int, default=4)
     parser.add_argument("--swaps", type=int, default=8)
+    parser.add_argument("--emulated", action="store_true", help="ExLlamaV2 without a GPU")
     asked = parser.parse_args()
+    if asked.emulated:
+        from tests.engines.exllamav2 import emulation
+
+        emulation.install()
     print("               load   save   first token (median, worst)   tokens not read")
     _tell("none saved", asked, None)
     with tempfile.TemporaryDirectory(dir="/dev/shm") as folder:
         tier = KvTier(folder, 4 << 30)
         _tell("saved", asked, KvStorePlan((tier,), "bench"))
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as folder:
+        key = pathlib.Path(folder, "key")
+        make_key(key)
+        tier = KvTier(folder, 4 << 30)
+        _tell("encrypted", asked, KvStorePlan((tier,), "bench", key_file=str(key)))
+
+
+def _engine_of(model: str) -> str:
+    return "exllamav2" if pathlib.Path(model).is_dir() else "llamacpp"
 
 
 def _tell(name: str, asked: argparse.Namespace, store: KvStorePlan | None) -> None:

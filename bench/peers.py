@@ -16,8 +16,9 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Final
 
-from bench.processes import TARGET_CPU, Process, free_port
+from bench.processes import TARGET_CPU, Process
 from bench.targets import Launch, Mock, Skipped, Starting, Target
+from tests.doubles.processes import free_port
 
 PINNED: Final = MappingProxyType(
     {"litellm": "litellm[proxy]==1.106.2", "vllm-router": "vllm-router==0.1.17"}

@@ -18,12 +18,6 @@ class StartError(Exception):
     """A process that did not come up; the message holds its last words."""
 
 
-def free_port() -> int:
-    """Finds a port that nobody listens on."""
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        return int(probe.getsockname()[1])
-
-
 def pinned(cpu: int, command: Sequence[str]) -> list[str]:
     """Prefixes a command so that it and its children run on one core."""
     return ["taskset", "-c", str(cpu % (os.cpu_count() or 1)), *command]

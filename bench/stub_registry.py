@@ -40,7 +40,12 @@ def _instance() -> model_pb2.Instance:
 def _snapshot(neuron_address: str) -> registry_service_pb2.FleetSnapshot:
     neuron = registry_service_pb2.Neuron(
         identity=neuron_service_pb2.NeuronIdentity(
-            name=NEURON, incarnation_id="1", address=neuron_address, version="0", engines=["mock"]
+            name=NEURON,
+            incarnation_id="1",
+            address=neuron_address,
+            version="0",
+            engines=["mock"],
+            features=["resume"],  # it tells its tokens, as every neuron does
         ),
         report=neuron_service_pb2.NeuronReport(sequence=1, instances=[_instance()]),
     )

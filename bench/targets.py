@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Protocol, TypeAlias
 
 from bench.load import built
-from bench.processes import LOAD_CPU, TARGET_CPU, Process, free_port
+from bench.processes import LOAD_CPU, TARGET_CPU, Process
 from bench.workloads import INTERVAL_US, PHASES
+from tests.doubles.processes import free_port
 
 # Puts a process on the list of those that end with the benchmark.
 Starting: TypeAlias = Callable[[Process], Process]

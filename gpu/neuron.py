@@ -95,14 +95,14 @@ def _process(name: str) -> Iterator[int]:
     config = WORK / f"{name}.toml"
     config.write_text(
         f'[neuron]\nname = "{name}"\nlisten = "127.0.0.1:{port}"\nmetrics_listen = ""\n'
-        f'registry = []\nmodels_dirs = ["{MODELS}"]\n'
+        f'registry = []\nmodels_dirs = ["{MODELS}"]\nallowed = {{ folders = ["/"] }}\n'
         "[neuron.workers]\nstart_seconds = 120.0\nstall_seconds = 10.0\n"
         "first_pause_seconds = 0.2\n",
         encoding="utf-8",
     )
     paths = [str(ROOT), str(ROOT / "protos"), os.environ.get("PYTHONPATH", "")]
     if EMULATED:
-        paths.insert(0, str(ROOT / "tests/engines/exllamav2/emulated"))
+        paths.insert(0, str(ROOT / "tests/engines/exllamav2/emulated_noise"))
     environment = {**os.environ, "PYTHONPATH": ":".join(filter(None, paths))}
     with (WORK / f"{name}.log").open("wb") as log:
         process = subprocess.Popen(

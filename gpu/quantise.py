@@ -43,7 +43,6 @@ def gptq_copy(source: pathlib.Path, target: pathlib.Path, *, group: int = 32) ->
 
 def random_llama(
     target: pathlib.Path,
-    tokenizer: pathlib.Path,
     *,
     layers: int,
     hidden: int,
@@ -54,7 +53,7 @@ def random_llama(
     device: str,
     group: int = 128,
 ) -> None:
-    """Writes a random 4-bit Llama with another model's tokeniser."""
+    """Writes a random 4-bit Llama with a tokeniser of bytes, filled up to the vocabulary."""
     target.mkdir(parents=True, exist_ok=True)
     random = torch.Generator(device).manual_seed(0)
     dim = hidden // heads
@@ -94,7 +93,7 @@ def random_llama(
         for name in ("input_layernorm", "post_attention_layernorm"):
             made[f"{at}{name}.weight"] = torch.ones(hidden).half()
     save_file({k: v.cpu().contiguous() for k, v in made.items()}, target / "model.safetensors")
-    _copy_small(tokenizer, target)
+    _write_tokenizer(target, vocabulary)
     config = {
         "architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_size": hidden,
         "intermediate_size": inner, "num_hidden_layers": layers, "num_attention_heads": heads,
@@ -132,6 +131,17 @@ def _rounded(weight: Any, group: int) -> dict[str, Any]:
 def _as_int32(bits: Any) -> Any:
     low = bits & 0xFFFFFFFF
     return low.where((low & 0x80000000) == 0, low - 2**32).to(torch.int32).contiguous()
+
+
+def _write_tokenizer(target: pathlib.Path, size: int) -> None:
+    from tests.doubles.vocabulary import TURN_END, TURN_START, Vocabulary
+    from tests.engines.exllamav2.folders import tokenizer
+
+    known = Vocabulary()
+    known.tokens += [f"filler{n}" for n in range(size - len(known.tokens))]
+    settings = {"bos_token": TURN_START, "eos_token": TURN_END, "add_bos_token": False}
+    (target / "tokenizer.json").write_text(json.dumps(tokenizer(known)))
+    (target / "tokenizer_config.json").write_text(json.dumps(settings))
 
 
 def _copy_small(source: pathlib.Path, target: pathlib.Path) -> None:

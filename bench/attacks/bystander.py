@@ -1,4 +1,7 @@
-"""One who streams through the same gateway, and how long it hears nothing."""
+"""One who streams through the same gateway, and how long it hears nothing.
+
+What it waits for a processor itself is taken off: it is the instrument, and shares the machine.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from multiprocessing.synchronize import Event
+from pathlib import Path
 
 from bench.attacks.target import Target
 
@@ -24,7 +28,8 @@ class Heard:
     """What one bystander has seen.
 
     Attributes:
-        gaps: seconds from asking to the first token, and from each read to the next.
+        gaps: seconds from asking to the first token, and from each read to the next, without those
+            in which the bystander itself had no processor.
         failures: how its requests ended that did not end well.
     """
 
@@ -62,11 +67,11 @@ def _listen(target: Target, stop: Event, ready: Event, told: Connection[object, 
     gaps: list[float] = []
     failures: list[str] = []
     while not stop.is_set():
-        since = time.monotonic()
+        since = _seconds()
         try:
             gaps += _stream(target)
         except (OSError, http.client.HTTPException) as error:
-            gaps.append(time.monotonic() - since)
+            gaps.append(_seconds() - since)
             failures.append(f"{type(error).__name__}: {error}")
             time.sleep(0.1)
         if not ready.is_set():  # the first answer loads the model
@@ -80,7 +85,7 @@ def _stream(target: Target) -> list[float]:
     connection = http.client.HTTPConnection(target.host, target.port, timeout=_PATIENCE_SECONDS)
     body = json.dumps(target.chat("Hello", max_tokens=_TOKENS, stream=True, ignore_eos=True))
     gaps: list[float] = []
-    last = time.monotonic()
+    last = _seconds()
     try:
         connection.request("POST", target.path, body, target.headers("bystander"))
         response = connection.getresponse()
@@ -88,7 +93,7 @@ def _stream(target: Target) -> list[float]:
             raise http.client.HTTPException(f"{response.status} {response.read(200)!r}")
         while chunk := response.read1(65536):
             if b'"content":' in chunk:  # a keep-alive is no token
-                now = time.monotonic()
+                now = _seconds()
                 gaps.append(now - last)
                 last = now
             if b'"error"' in chunk:
@@ -96,3 +101,9 @@ def _stream(target: Target) -> list[float]:
     finally:
         connection.close()
     return gaps
+
+
+def _seconds() -> float:
+    """A clock that stands still while this thread waits for a processor."""
+    waited = Path("/proc/thread-self/schedstat").read_text().split()[1]
+    return time.monotonic() - int(waited) / 1e9

@@ -9,6 +9,7 @@ enum { END_STREAM = 1, ACK = 1, END_HEADERS = 4, PADDED = 8 };
 enum { FRAME_SIZE = 16384, RECEIVE_WINDOW = 1 << 24, MESSAGE_SIZE = 1 << 20 };
 enum { UNIMPLEMENTED = 12 };
 enum { FINISH_REASON_MAX_TOKENS = 3, PROMPT_TOKENS = 12 };
+enum { FIRST_TOKEN_ID = 20000, TOKEN_IDS = 65536, TOKEN_ID_SIZE = 3 };  // bytes of each on the wire
 
 static const char INSTANCE[] = "bench-0";
 
@@ -189,14 +190,19 @@ static void build_finished(Buffer *finished, u32 tokens) {
   put_message(finished, 3, &usage);
 }
 
+// The ids of a sequence's next tokens, as every neuron tells them.
+static void put_token_ids(Buffer *ids, const Sequence *s, u32 tokens) {
+  for (u32 i = 0; i < tokens; i++) put_varint(ids, FIRST_TOKEN_ID + (s->total - s->left + i) % TOKEN_IDS);
+}
+
 // SessionResponse, column by column.
 typedef struct {
-  Buffer events, ids, texts, counts, ends;
+  Buffer events, ids, texts, counts, token_ids, ends;
 } Columns;
 
 static size_t columns_size(const Columns *c) {
   return buffer_size(&c->events) + buffer_size(&c->ids) + buffer_size(&c->texts) +
-         buffer_size(&c->counts) + buffer_size(&c->ends);
+         buffer_size(&c->counts) + buffer_size(&c->token_ids) + buffer_size(&c->ends);
 }
 
 static void add_started(Columns *c, u64 id) {
@@ -214,6 +220,7 @@ static void add_text(Columns *c, const Sequence *s, u32 tokens) {
   put_varint(&c->ids, s->id);
   put_bytes(&c->texts, 3, text, sequence_text(s, tokens, text));
   put_varint(&c->counts, tokens);
+  put_token_ids(&c->token_ids, s, tokens);
 }
 
 static void add_end(Columns *c, const Sequence *s) {
@@ -250,7 +257,7 @@ static void write_session(Stream *stream) {
   if (room > MESSAGE_SIZE / 2) room = MESSAGE_SIZE / 2;
   for (Sequence *s = stream->sequences, *next; s; s = next) {
     next = s->next;
-    size_t most = (size_t)sequence_sendable(s) * STAMPED_TOKEN_SIZE + 128;
+    size_t most = (size_t)sequence_sendable(s) * (STAMPED_TOKEN_SIZE + TOKEN_ID_SIZE) + 128;
     if ((int64_t)(columns_size(&columns) + most) > room) break;
     add_sequence(&columns, s);
   }
@@ -260,6 +267,7 @@ static void write_session(Stream *stream) {
     put_message(&message, 2, &columns.ids);
     buffer_put(&message, buffer_head(&columns.texts), buffer_size(&columns.texts));
     put_message(&message, 4, &columns.counts);
+    put_message(&message, 6, &columns.token_ids);
   }
   buffer_put(&message, buffer_head(&columns.ends), buffer_size(&columns.ends));
   put_grpc_message(stream, &message);
@@ -267,16 +275,18 @@ static void write_session(Stream *stream) {
   buffer_clear(&columns.ids);
   buffer_clear(&columns.texts);
   buffer_clear(&columns.counts);
+  buffer_clear(&columns.token_ids);
   buffer_clear(&columns.ends);
   buffer_clear(&message);
 }
 
 static void write_generate(Stream *stream) {
-  static Buffer message, part;
+  static Buffer message, part, token_ids;
   static char text[MESSAGE_SIZE];
   Sequence *s = stream->sequences;
   u32 tokens = s ? sequence_sendable(s) : 0;
-  if (tokens == 0 || send_window(stream) < (int64_t)tokens * STAMPED_TOKEN_SIZE + 512) return;
+  if (tokens == 0 || send_window(stream) < (int64_t)tokens * (STAMPED_TOKEN_SIZE + TOKEN_ID_SIZE) + 512)
+    return;
   if (!s->announced) {
     s->announced = true;
     build_started(&message);
@@ -284,10 +294,13 @@ static void write_generate(Stream *stream) {
     buffer_clear(&message);
   }
   put_bytes(&part, 1, text, sequence_text(s, tokens, text));
+  put_token_ids(&token_ids, s, tokens);
+  put_message(&part, 2, &token_ids);
   put_message(&message, 4, &part);  // GenerateResponse.text
   put_grpc_message(stream, &message);
   buffer_clear(&message);
   buffer_clear(&part);
+  buffer_clear(&token_ids);
   s->left -= tokens;
   s->due -= tokens;
   if (s->left > 0) return;

@@ -9,6 +9,8 @@ from collections import OrderedDict, deque
 from collections.abc import Callable
 
 from bench.routing.traffic import Turn
+from cortex.v1 import neuron_service_pb2 as neuron
+from services.gateway.routing.prefix import trail_of
 
 PLACES = 8
 READ_TOKENS_PER_SECOND = 5_000.0
@@ -65,6 +67,9 @@ class PrefixCache:
             self._tokens -= self._held.popitem(last=False)[1]
         return reused
 
+    def __contains__(self, name: int) -> bool:
+        return name in self._held
+
 
 @dataclasses.dataclass(slots=True)
 class Instance:
@@ -85,6 +90,11 @@ class Instance:
     work_seconds: float = 0.0
     reused_tokens: int = 0
     waits: list[float] = dataclasses.field(default_factory=list[float])
+    _marks: dict[bytes, tuple[int, int]] = dataclasses.field(
+        default_factory=dict[bytes, tuple[int, int]]
+    )
+    _told: dict[bytes, int] = dataclasses.field(default_factory=dict[bytes, int])
+    _held_seconds: float = 0.0
     _running: int = 0
     _reads_until: float = 0.0
     _queue: deque[tuple[Turn, float, Callable[[], None]]] = dataclasses.field(
@@ -97,11 +107,37 @@ class Instance:
         self._queue.append((turn, self.clock.now, done))
         self._admit()
 
+    def tell(self) -> neuron.CacheChange:
+        """What it holds, as far as it has changed since it last told: as a neuron does."""
+        self._marks = {d: mark for d, mark in self._marks.items() if mark[0] in self.cache}
+        now = {digest: tokens for digest, (_, tokens) in self._marks.items()}
+        held = [
+            neuron.HeldPrefix(digest=digest, tokens=tokens)
+            for digest, tokens in now.items()
+            if self._told.get(digest) != tokens
+        ]
+        dropped = self._told.keys() - now.keys()
+        self._told = now
+        return neuron.CacheChange(
+            instance_id=self.name,
+            held=held,
+            dropped=dropped,
+            seconds_per_token=1 / READ_TOKENS_PER_SECOND,
+            seconds_per_request=self._held_seconds / max(1, self.served) / PLACES,
+        )
+
+    def _mark(self, turn: Turn) -> None:
+        trail = trail_of(turn.request, "m")
+        self._marks[trail.head] = turn.segments[0]
+        whole = sum(tokens for _, tokens in turn.segments)
+        self._marks[trail.turns[-1]] = (turn.segments[-1][0], whole)
+
     def _admit(self) -> None:
         while self._queue and self._running < PLACES:
             turn, came_at, done = self._queue.popleft()
             self._running += 1
             reused = self.cache.read(turn.segments)
+            self._mark(turn)
             self.reused_tokens += reused
             unread = sum(tokens for _, tokens in turn.segments) - reused
             reading = unread / READ_TOKENS_PER_SECOND
@@ -111,6 +147,7 @@ class Instance:
             self._reads_until = max(self._reads_until, self.clock.now) + reading
             self.waits.append(self._reads_until - came_at)
             ends_in = self._reads_until + writing - self.clock.now
+            self._held_seconds += ends_in
             self.clock.after(ends_in, functools.partial(self._end, done))
 
     def _end(self, done: Callable[[], None]) -> None:

@@ -33,6 +33,10 @@ def main() -> int:
     print(f"{len(runs)} seeds of {asked.scenario}, {len(broken)} broken, {seconds:.1f} s")
     turned = sum(r.result.redirects for r in runs if r.result)
     print(f"{steps} steps, {loads} loads, {swaps} evictions, {turned} drains not waited for")
+    charged = sum(sum(r.result.charged.values()) for r in runs if r.result)
+    busy = sum(r.result.busy_seconds for r in runs if r.result)
+    share = f" ({charged / busy:.2%})" if busy else ""
+    print(f"devices worked for {busy:.2f} s, of which {charged:.2f} s are charged to keys{share}")
     print(dict(outcomes.most_common()))
     return 1 if broken else 0
 

@@ -25,7 +25,7 @@ from services.registry.fleet.records import (
 )
 from services.registry.fleet.state import FleetState
 from services.registry.placement.demand import Demand, DemandKey
-from services.registry.placement.orders import Event, LoadOrder, UnloadOrder
+from services.registry.placement.orders import Event, LoadOrder, UnloadOrder, UpdateOrder
 from services.registry.scheduler import select
 
 _GIB = 1 << 30
@@ -35,6 +35,7 @@ class _NoEffects:
     def load(self, order: LoadOrder) -> None: ...
     def cancel_load(self, order_id: int) -> None: ...
     def unload(self, order: UnloadOrder) -> None: ...
+    def update(self, order: UpdateOrder) -> None: ...
     def record(self, event: Event) -> None: ...
 
 

@@ -49,6 +49,7 @@ class FaultInjector:
         link, world = self._some_link(), self._run.world
         if not link.neuron.is_up:
             return
+        self._run.counts["killed"] += 1
         self._requests.died(link.neuron.die())
         # a killed process closes its connections; a killed host does not
         noticed = world.random.choice((0.002, 0.002, KEEPALIVE_SECONDS))

@@ -18,6 +18,7 @@ from services.backplane.errors import FleetError, Reason
 from services.registry.control.control_plane import ControlPlane
 from services.registry.control.returning import neurons_to_wait_for
 from services.registry.fleet.leases import Leases
+from services.registry.fleet.records import CPU
 from services.registry.fleet.state import FleetState
 from services.registry.placement.orders import (
     Event,
@@ -26,6 +27,7 @@ from services.registry.placement.orders import (
     Redirected,
     UnloadOrder,
     UnloadReason,
+    UpdateOrder,
 )
 
 _LEASE_SECONDS = 9.0
@@ -44,6 +46,8 @@ class Result:
     loads: int
     waits: list[float]
     redirects: int
+    charged: dict[str, float]
+    busy_seconds: float
 
 
 class SimulatedFleet:
@@ -55,7 +59,7 @@ class SimulatedFleet:
         fleet_state = FleetState(
             world.clock,
             scenario.policy,
-            catalogue=scenarios.catalogue(dice, scenario.models, scenario.neurons),
+            catalogue=scenarios.catalogue_of(dice, scenario),
         )
         self._life = 0
         self._run = Run(world, scenario, fleet_state, ControlPlane(fleet_state, self, _leases()))
@@ -64,6 +68,7 @@ class SimulatedFleet:
             m: dice.uniform(1.1, 1.4) if dice.random() < scenario.faults.short else 1.0
             for m in fleet_state.catalogue.profiles
         }
+        self._files = scenarios.files(dice, fleet_state.catalogue)
         self._links: dict[str, Link] = {}
         for index in range(scenario.neurons):
             self._add(f"n{index}", dice.choice("abc"))
@@ -76,7 +81,8 @@ class SimulatedFleet:
             name,
             scenarios.devices(world.random),
             labels={"zone": zone},
-            true_bytes=self._true_bytes,
+            stored=self._files.values(),
+            true_memory=self._true_memory,
             load_seconds=self._load_seconds,
             load_fault=self._load_fault,
         )
@@ -94,12 +100,18 @@ class SimulatedFleet:
         requests = self._requests
         requests.schedule()
         FaultInjector(self._run, requests, self._links, self._restart_registry).schedule()
+        self._keep_books()
         world.run(
             scenario.seconds + scenario.quiet_seconds,
             next_due=self._next_due,
             advance=self._advance,
             is_over=lambda: requests.is_over and world.now > scenario.seconds,
         )
+        for link in self._links.values():
+            link.tell_all()
+        self._run.bookkeeping.write()
+        busy = sum(link.neuron.works.busy_seconds for link in self._links.values())
+        self._invariants.charged(charged := self._run.bookkeeping.stored.seconds, busy)
         self._invariants.at_the_end(
             is_over=requests.is_over,
             left=[r.model for r in requests.open.values()],
@@ -112,7 +124,14 @@ class SimulatedFleet:
             loads=counts["loads"],
             waits=requests.waits,
             redirects=counts["redirected"],
+            charged=dict(charged),
+            busy_seconds=busy,
         )
+
+    def _keep_books(self) -> None:
+        """What neurons have told of the devices' time is written every so often."""
+        self._run.bookkeeping.write()
+        self._run.world.after(1.0, self._keep_books)
 
     def _restart_registry(self) -> None:
         """The registry's process ends, and another begins that knows what its store says.
@@ -136,6 +155,7 @@ class SimulatedFleet:
             run.world.clock, old.policy, catalogue=old.catalogue, footprints=old.footprints
         )
         run.control = ControlPlane(run.fleet_state, self, _leases(), expected=expected)
+        run.bookkeeping.registry_restarted()
         self._invariants.registry_restarted([self._links[name].neuron for name in sorted(expected)])
         for link in self._links.values():
             link.registry_restarted()
@@ -148,14 +168,33 @@ class SimulatedFleet:
         self._run.control.advance()
         self._invariants.after_advance()
 
-    # -- what is true -------------------------------------------------------------------------
+    def _true_memory(
+        self, order: LoadOrder, free: Callable[[str], int]
+    ) -> tuple[dict[str, int], int]:
+        """What a load takes: a GGUF model puts as many layers on the GPU as have room there."""
+        model, excess = order.profile.model, self._excess[order.profile.model]
+        file = self._files.get(model)
+        if file is None or file.gpu_layers is None:
+            each = round(self._size(model) * excess / len(order.device_ids))
+            return dict.fromkeys(order.device_ids, each), 0
+        cache = file.cache_bytes_per_token * file.default_cache_tokens
+        layers, gpu = file.gpu_layers.most, order.device_ids[0]
+        layer = round((file.gpu_layers.gpu_bytes + cache) * excess / layers)
+        fitting = min(layers, free(gpu) // layer)
+        left = layers - fitting
+        host = round(file.gpu_layers.host_bytes * excess) + left * layer
+        return {gpu: fitting * layer, CPU: host}, left
 
-    def _true_bytes(self, model: str, devices: int) -> int:
-        profile = self._run.fleet_state.catalogue.profiles[model]
-        return round(profile.memory_bytes * self._excess[model] / devices)
+    def _size(self, model: str) -> int:
+        file = self._files.get(model)
+        return (
+            file.size_bytes
+            if file
+            else self._run.fleet_state.catalogue.profiles[model].memory_bytes
+        )
 
     def _load_seconds(self, model: str) -> float:
-        size = self._run.fleet_state.catalogue.profiles[model].memory_bytes / scenarios.GIB
+        size = self._size(model) / scenarios.GIB
         slow = 10 if self._run.world.random.random() < self._run.scenario.faults.slow else 1
         return (0.5 + size * 0.1) * self._run.world.random.uniform(0.8, 1.2) * slow
 
@@ -163,8 +202,6 @@ class SimulatedFleet:
         if self._run.world.random.random() < self._run.scenario.faults.fail:
             return FleetError(Reason.LOAD_FAILED, f"{model} failed to load.")
         return None
-
-    # -- effects ------------------------------------------------------------------------------
 
     def load(self, order: LoadOrder) -> None:
         """Carries a load over the simulated network."""
@@ -232,6 +269,9 @@ class SimulatedFleet:
             )
 
         tell(self._run.world.latency(), begin)
+
+    def update(self, order: UpdateOrder) -> None:
+        """Neurons of the simulation sample nothing."""
 
     def record(self, event: Event) -> None:
         """Counts."""

@@ -5,10 +5,8 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 
-from services.registry.fleet.records import (
-    Instance,
-    InstanceState,
-)
+from bench.simulate.device_time import Work
+from services.registry.fleet.records import CPU, Instance, InstanceState
 
 
 @dataclasses.dataclass(kw_only=True)
@@ -22,10 +20,34 @@ class SimulatedInstance:
     state: InstanceState
     device_ids: tuple[str, ...] = ()
     load_seconds: float = 0.0
+    loaded_for: str = ""
+    unloaded_for: str = ""
     is_detached: bool = False
-    active: set[int] = dataclasses.field(default_factory=set)
+    layers_left: int = 0
+    work: Work
+    active: dict[int, str] = dataclasses.field(default_factory=dict[int, str])
+    """The requests that run, and whose they are."""
     last_used: float = 0.0
     on_idle: Callable[[], None] | None = None
+
+    @property
+    def computed_on(self) -> frozenset[str]:
+        """The devices that compute it: the host among GPUs only where it has layers."""
+        device_ids = set(self.device_ids)
+        if self.layers_left:
+            device_ids.add(CPU)
+        elif len(device_ids) > 1 and self.state is not InstanceState.LOADING:
+            device_ids.discard(CPU)
+        return frozenset(device_ids)
+
+    def measure(self, now: float) -> None:
+        """Charges what it has done until now."""
+        if self.state is InstanceState.LOADING:
+            self.work.loaded_for(self.loaded_for, now)
+        elif self.state is InstanceState.UNLOADING:
+            self.work.unloaded_for(self.unloaded_for, now)
+        else:
+            self.work.answered_for(list(self.active.values()), now)
 
     def report(self) -> Instance:
         """What its neuron tells the registry of it."""
@@ -39,4 +61,5 @@ class SimulatedInstance:
             last_used=self.last_used,
             load_seconds=self.load_seconds,
             device_ids=self.device_ids,
+            layers_left=self.layers_left,
         )

@@ -7,6 +7,7 @@ from typing import Protocol
 
 from bench.simulate.neuron import Neuron
 from bench.simulate.world import Broken, Run
+from services.backplane.security.principals import SYSTEM
 from services.registry.fleet.records import InstanceState, NeuronIdentity, NeuronReport
 from services.registry.placement.orders import LoadOrder, UnloadOrder, UnloadReason
 
@@ -15,6 +16,10 @@ _CHORES = frozenset(
 )
 # The control acts when something is due; a waiter may be overdue by the length of one message.
 _SLACK = 0.1
+# The bound of docs/limits.md.
+_MOST_UNTOLD = 0.02
+# Of each killed neuron, all of its devices, where a run is too short for the share to mean much.
+_UNTOLD_SECONDS = 2 * 3.0
 
 
 class Waiting(Protocol):
@@ -37,10 +42,12 @@ class Invariants:
     def __init__(self, run: Run) -> None:
         self._run = run
         self._waiting: dict[Waiting, float] = {}
+        self._askers: dict[str, set[str]] = {}
         self._newest: dict[tuple[str, str], int] = {}
         self._incarnations: dict[str, str] = {}
         self._returning: dict[str, Neuron] = {}
         self._settles_at = 0.0
+        self._planned: dict[str, dict[str, Mapping[str, int]]] = {}
 
     def registry_restarted(self, returning: Iterable[Neuron]) -> None:
         """A new registry runs, and has been told that these neurons were there before."""
@@ -48,8 +55,25 @@ class Invariants:
         self._returning = {n.name: n for n in returning}
         self._settles_at = self._run.world.now + self._run.fleet_state.policy.settle
 
+    def asks(self, model: str, principal: str) -> None:
+        """Somebody wants a model that he cannot be sent to."""
+        self._askers.setdefault(model, {SYSTEM}).add(principal)
+
+    def charged(self, seconds: Mapping[str, float], busy: float) -> None:
+        """All that devices did is somebody's, once; but for what the killed had not told."""
+        total = sum(seconds.values())
+        if total > busy * 1.0001 + 0.01:
+            self._fail(f"{total:.3f} s are charged, and devices have worked for {busy:.3f} s")
+        if total < busy * (1 - _MOST_UNTOLD) - self._run.counts["killed"] * _UNTOLD_SECONDS:
+            self._fail(f"only {total:.3f} s of {busy:.3f} s of devices are charged")
+
     def load_ordered(self, order: LoadOrder) -> None:
-        """No load of what a returning neuron holds, before the settling time is over."""
+        """No load of what a returning neuron holds, before the settling time is over.
+
+        And whoever is charged for it has asked for it.
+        """
+        if order.principal not in self._askers.get(order.profile.model, {SYSTEM}):
+            self._fail(f"{order.principal} is charged for {order.profile.model}, and never asked")
         if self._run.world.now >= self._settles_at:
             return
         for neuron in self._returning.values():
@@ -79,15 +103,40 @@ class Invariants:
             self._newest[key] = report.sequence
 
     def load_begins(self, order: LoadOrder, neuron: Neuron) -> None:
-        """No device is over-committed, by the registry's own figure of the model."""
-        footprint = self._run.fleet_state.footprint(order.profile)
-        need = footprint.per_device(len(order.device_ids))
-        for device in order.device_ids:
-            held = sum(c.memory.get(device, 0) for c in neuron.instances.values())
+        """No device is over-committed, nor the host's memory, by what the registry has planned.
+
+        Of a load that goes on this is what was planned for it: that it takes more nobody knows yet.
+        And no model is loaded beside one that it is kept apart from.
+        """
+        self._is_apart(order, neuron)
+        planned = self._planned.setdefault(neuron.name, {})
+        for device, need in order.needs.items():
+            held = sum(
+                (
+                    planned[each.model]
+                    if each.state is InstanceState.LOADING and each.model in planned
+                    else each.memory
+                ).get(device, 0)
+                for each in neuron.instances.values()
+            )
             if held + need > neuron.devices[device]:
                 self._fail(
                     f"{neuron.name}/{device} is over-committed by {order.profile.model}: "
                     f"{held} held, {need} more, {neuron.devices[device]} in all"
+                )
+        planned[order.profile.model] = order.needs
+
+    def _is_apart(self, order: LoadOrder, neuron: Neuron) -> None:
+        """No two of an exclusive group are on one device, no two kept apart on one neuron."""
+        profile = order.profile
+        for instance in neuron.instances.values():
+            if instance.model in profile.apart_from:
+                self._fail(f"{profile.model} and {instance.model} are both on {neuron.name}")
+            shared = instance.computed_on.intersection(order.device_ids)
+            if instance.model in profile.exclusive_with and shared:
+                self._fail(
+                    f"{profile.model} and {instance.model} of the exclusive group "
+                    f"{profile.exclusive_group} are both on {neuron.name}/{min(shared)}"
                 )
 
     def unload_ordered(self, order: UnloadOrder) -> None:

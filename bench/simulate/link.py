@@ -23,6 +23,7 @@ class Link:
         self.epoch: int | None = None
         self.cut_until = 0.0
         self._round = 0
+        self._told_use = 0  # the version of the neuron's totals that this stream has told
 
     @property
     def is_cut(self) -> bool:
@@ -38,6 +39,7 @@ class Link:
             world.after(1.0, self.attach)
             return
         self._round += 1
+        self._told_use = 0
         self.epoch = self._run.control.membership.attach(self.neuron.identity)
         self._invariants.attached(self.neuron)
         self.report()
@@ -56,12 +58,16 @@ class Link:
         identity, report, epoch = self.neuron.identity, self.neuron.report(), self.epoch
         if world.random.random() < faults.lost:
             return
+        self.neuron.measure()
+        use = self.neuron.works.use
+        rows, self._told_use = use.since(self._told_use), use.version
         late = world.random.random() < faults.late
         delay = world.random.uniform(0.05, 2.0) if late else world.latency()
         control = self._run.control
 
         def arrive() -> None:
             if self._run.control is control:  # else the registry that it was sent to is gone
+                self._run.bookkeeping.take(identity.incarnation_id, rows)
                 self._arrive(identity, epoch, report)
 
         world.after(delay, arrive)
@@ -70,6 +76,14 @@ class Link:
         taken = self._run.control.membership.report(identity.name, epoch, report)
         self._invariants.reported(identity, epoch, report, taken=taken)
         self._run.control.placements.advance()
+
+    def tell_all(self) -> None:
+        """The neuron ends well: it tells whom its devices have worked for."""
+        if self.neuron.is_up:
+            self.neuron.measure()
+            identity = self.neuron.identity
+            rows = self.neuron.works.use.since(0)
+            self._run.bookkeeping.take(identity.incarnation_id, rows)
 
     def registry_restarted(self) -> None:
         """The stream ended with the registry; the neuron tries again after a pause."""

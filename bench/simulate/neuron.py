@@ -4,22 +4,28 @@ from __future__ import annotations
 
 import functools
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from typing import TypeAlias
 
+from bench.simulate.device_time import Work, Works
 from bench.simulate.instance import SimulatedInstance
 from bench.simulate.world import Broken, World
 from services.backplane.errors import FleetError, Reason
+from services.neuron.supervisor.device_use import DeviceUse
 from services.registry.fleet.records import (
+    CPU,
     Device,
     Instance,
     InstanceState,
     LoadProgress,
     NeuronIdentity,
     NeuronReport,
+    StoredModel,
     Worker,
 )
 from services.registry.placement.orders import LoadOrder, UnloadOrder
 
+TrueMemory: TypeAlias = Callable[[LoadOrder, Callable[[str], int]], tuple[dict[str, int], int]]
 _incarnations = itertools.count(1)
 
 
@@ -30,7 +36,9 @@ class Neuron:
         world: time and chance.
         name: unique.
         devices: capacity in bytes by device id.
-        true_bytes: what each model really takes on each device it uses.
+        stored: files on its disk.
+        true_memory: what a load really takes, by device, and how many layers found no room on a
+            GPU; it is told what is free.
         load_seconds: how long its load takes here.
     """
 
@@ -41,7 +49,8 @@ class Neuron:
         devices: dict[str, int],
         *,
         labels: dict[str, str],
-        true_bytes: Callable[[str, int], int],
+        stored: Iterable[StoredModel],
+        true_memory: TrueMemory,
         load_seconds: Callable[[str], float],
         load_fault: Callable[[str], FleetError | None],
     ) -> None:
@@ -55,21 +64,22 @@ class Neuron:
         self.instances: dict[str, SimulatedInstance] = {}
         self.cycles = 0
         self.on_change: Callable[[], None] = lambda: None
-        self._true_bytes = true_bytes
+        self._stored = tuple(stored)
+        self._true_memory = true_memory
         self._load_seconds = load_seconds
         self._load_fault = load_fault
         self._sequence = 0
         self._loading: dict[str, int] = {}
         self._orders: dict[int, SimulatedInstance] = {}
         self._cancelled: set[int] = set()
+        self.works = Works()
         self.boot()
-
-    # -- life ---------------------------------------------------------------------------------
 
     def boot(self) -> None:
         """Starts a new process, which holds nothing."""
         self.is_up = True
         self.incarnation = next(_incarnations)
+        self.works.use = DeviceUse()
         self.instances = {}
         self._loading, self._orders = {}, {}
         self._sequence = 0
@@ -80,10 +90,20 @@ class Neuron:
 
         Returns: the requests that die with it.
         """
+        self.measure()
         self.is_up = False
         lost = [r for held in self.instances.values() for r in held.active]
         self.instances = {}
         return lost
+
+    def measure(self) -> None:
+        """Charges what was done until now; a worker does that every half a second."""
+        for held in self.instances.values():
+            held.measure(self.world.now)
+
+    def _drop(self, held: SimulatedInstance) -> None:
+        held.measure(self.world.now)
+        self.instances.pop(held.instance_id, None)
 
     @property
     def identity(self) -> NeuronIdentity:
@@ -96,10 +116,11 @@ class Neuron:
         return NeuronReport(
             self._sequence,
             devices=tuple(
-                Device(d, "cuda", capacity, max(0, self.free(d)))
+                Device(d, "cpu" if d == CPU else "cuda", capacity, max(0, self.free(d)))
                 for d, capacity in self.devices.items()
             ),
             instances=tuple(held.report() for held in self.instances.values()),
+            stored=self._stored,
             workers=(Worker(tuple(self.devices), self.cycles),),
         )
 
@@ -107,8 +128,6 @@ class Neuron:
         """Bytes that are free."""
         used = sum(c.memory.get(device, 0) for c in self.instances.values())
         return self.devices[device] - used - self.squeezed[device]
-
-    # -- orders -------------------------------------------------------------------------------
 
     def load(
         self,
@@ -128,7 +147,7 @@ class Neuron:
         if any(c.model == model for c in self.instances.values()):
             raise Broken(f"{model} is loaded twice on {self.name}")
         fault = self._load_fault(model)
-        memory = {d: self._true_bytes(model, len(order.device_ids)) for d in order.device_ids}
+        memory, left = self._true_memory(order, self.free)
         if any(self.free(d) < need for d, need in memory.items()):
             fault = FleetError(Reason.OUT_OF_MEMORY, f"{model} does not fit on {self.name}.")
             memory = {}
@@ -142,6 +161,9 @@ class Neuron:
             device_ids=order.device_ids,
             load_seconds=seconds,
             is_detached=order.detach,
+            layers_left=left,
+            loaded_for=order.principal,
+            work=Work(self.works, model, len(order.device_ids), self.world.now),
         )
         for device in order.device_ids:
             self._loading[device] = order.order_id
@@ -177,10 +199,11 @@ class Neuron:
     ) -> None:
         self._end_load(order.order_id)
         if fault is not None:
-            del self.instances[held.instance_id]
+            self._drop(held)
             self.on_change()
             failed(fault)
             return
+        held.measure(self.world.now)
         held.state = InstanceState.READY
         held.last_used = self.world.now
         self.cycles += 1
@@ -199,7 +222,7 @@ class Neuron:
         def freed() -> None:
             if self.is_up and self.incarnation == incarnation and order_id in self._orders:
                 self._end_load(order_id)
-                self.instances.pop(held.instance_id, None)
+                self._drop(held)
                 self.on_change()
 
         self.world.after(self.world.random.uniform(0.01, 0.5), freed)
@@ -225,18 +248,20 @@ class Neuron:
         if held is None:
             failed(FleetError(Reason.INSTANCE_GONE, "It is gone."))
             return
-        held.state = InstanceState.DRAINING
+        held.measure(self.world.now)
+        held.state, held.unloaded_for = InstanceState.DRAINING, order.principal
         self.on_change()
         incarnation = self.incarnation
 
         def released() -> None:
             if self.is_up and self.incarnation == incarnation:
-                self.instances.pop(held.instance_id, None)
+                self._drop(held)
                 self.cycles += 1
                 self.on_change()
                 done(sum(held.memory.values()))
 
         def idle() -> None:
+            held.measure(self.world.now)
             held.state, held.on_idle = InstanceState.UNLOADING, None
             self.on_change()
             self.world.after(self.world.random.uniform(0.02, 0.3), released)
@@ -246,16 +271,15 @@ class Neuron:
         else:
             idle()
 
-    # -- work ---------------------------------------------------------------------------------
-
-    def admit(self, instance_id: str, model: str, request: int) -> bool:
+    def admit(self, instance_id: str, model: str, request: int, principal: str = "") -> bool:
         """Takes a request, unless the instance is not ready: the neuron is authoritative."""
         held = self.instances.get(instance_id)
         if not self.is_up or held is None or held.state is not InstanceState.READY:
             return False
         if held.model != model:
             raise Broken(f"{instance_id} is {held.model}, and {model} was sent there")
-        held.active.add(request)
+        held.measure(self.world.now)
+        held.active[request] = principal
         held.last_used = self.world.now
         self.on_change()
         return True
@@ -265,7 +289,8 @@ class Neuron:
         held = self.instances.get(instance_id)
         if held is None or request not in held.active:
             return False
-        held.active.discard(request)
+        held.measure(self.world.now)
+        del held.active[request]
         held.last_used = self.world.now
         self.on_change()
         if not held.active and held.on_idle is not None:

@@ -25,7 +25,7 @@ from services.registry.control.control_plane import ControlPlane
 from services.registry.fleet.leases import Leases
 from services.registry.fleet.policy import Policy, Strategy
 from services.registry.fleet.state import FleetState
-from services.registry.placement.orders import Event, LoadOrder, UnloadOrder
+from services.registry.placement.orders import Event, LoadOrder, UnloadOrder, UpdateOrder
 from services.registry.placement.progress import Placed, Step
 
 Trace = list[tuple[float, str]]
@@ -95,7 +95,8 @@ class _Replay:
             "n",
             {"gpu": slots * _SIZE},
             labels={},
-            true_bytes=lambda _model, _devices: _SIZE,
+            stored=(),
+            true_memory=lambda order, _free: (dict.fromkeys(order.device_ids, _SIZE), 0),
             load_seconds=lambda _: LOAD_SECONDS,
             load_fault=lambda _: None,
         )
@@ -162,6 +163,9 @@ class _Replay:
             done=lambda freed: self.control.on_unloaded(order.order_id, freed),
             failed=lambda e: self.control.on_unload_failed(order.order_id, e),
         )
+
+    def update(self, order: UpdateOrder) -> None:
+        """Neurons of the simulation sample nothing."""
 
     def record(self, event: Event) -> None:
         """Nothing is recorded."""

@@ -15,6 +15,7 @@ from services.registry.placement.demand import Ticket
 from services.registry.placement.progress import Placed, Step
 
 _MOST_TRIES = 8
+_KEYS = 7
 # Seconds that a long answer takes.
 _LONG = (20.0, 40.0)
 
@@ -27,6 +28,7 @@ class Request:
     number: int
     model: str
     seconds: float
+    principal: str = ""
     came_at: float = 0.0
     tries: int = 0
     waiting_since: float | None = None
@@ -68,7 +70,8 @@ class Requests:
             model = world.random.choice(popular if world.random.random() < 0.6 else models)
             is_long = world.random.random() < scenario.long
             seconds = world.random.uniform(*_LONG) if is_long else world.random.expovariate(1 / 3)
-            request = Request(self, number, model, seconds)
+            principal = f"key {world.random.randrange(_KEYS)}"
+            request = Request(self, number, model, seconds, principal)
             world.after(at, functools.partial(self._come, request))
 
     def _come(self, request: Request) -> None:
@@ -97,9 +100,13 @@ class Requests:
     def ask(self, request: Request) -> None:
         """Waits for a placement."""
         request.waiting_since = self._run.world.now
+        self._invariants.asks(request.model, request.principal)
         try:
             ticket = self._run.control.ensure(
-                request.model, request, excluded=frozenset(request.excluded)
+                request.model,
+                request,
+                excluded=frozenset(request.excluded),
+                principal=request.principal,
             )
         except FleetError as error:
             self.refused(request, error)
@@ -144,7 +151,9 @@ class Requests:
 
     def _send(self, request: Request, neuron_name: str, instance_id: str) -> None:
         link = self._links[neuron_name]
-        if link.is_cut or not link.neuron.admit(instance_id, request.model, request.number):
+        if link.is_cut or not link.neuron.admit(
+            instance_id, request.model, request.number, request.principal
+        ):
             self._again(request, instance_id)
             return
 

@@ -6,10 +6,10 @@ import multiprocessing
 from typing import NamedTuple
 
 from bench.simulate.fleet import Result, SimulatedFleet
-from bench.simulate.scenario import FIFTY, SMALL, Scenario
+from bench.simulate.scenario import APART, FIFTY, SMALL, WEEK, Scenario
 from bench.simulate.world import Broken
 
-SCENARIOS = {"fifty": FIFTY, "small": SMALL}
+SCENARIOS = {"apart": APART, "fifty": FIFTY, "small": SMALL, "week": WEEK}
 
 
 class SeedResult(NamedTuple):

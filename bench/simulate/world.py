@@ -9,6 +9,7 @@ import random
 from collections import Counter
 from collections.abc import Callable
 
+from bench.simulate.device_time import Bookkeeping
 from bench.simulate.scenario import Scenario
 from services.registry.control.control_plane import ControlPlane
 from services.registry.fleet.state import FleetState
@@ -80,6 +81,7 @@ class Run:
         scenario: what is simulated.
         fleet_state: what the registry believes.
         control: the registry's own control plane, which is what is tested.
+        bookkeeping: what the registry makes of the devices' time; its tables outlive it.
         counts: how often each thing happened, by a name of its own.
     """
 
@@ -87,4 +89,5 @@ class Run:
     scenario: Scenario
     fleet_state: FleetState
     control: ControlPlane
+    bookkeeping: Bookkeeping = dataclasses.field(default_factory=Bookkeeping)
     counts: Counter[str] = dataclasses.field(default_factory=Counter[str])

@@ -1,6 +1,7 @@
 """The agent's side of the Agent Client Protocol: each method, and the sessions it acts on."""
 
 import asyncio
+import functools
 from collections.abc import Coroutine
 from typing import Any
 
@@ -16,6 +17,7 @@ from services.agent.core.settings import AgentSettings
 from services.agent.endpoints.selection import Endpoints
 from services.agent.prompt.prompt_input import Block, user_parts
 from services.agent.session.mcp_servers import ServerSpec
+from services.agent.session.session import AgentSession
 from services.agent.session_service.opening import AgentEnvironment, SessionOpening
 from services.agent.session_service.prompting import Prompting
 from services.agent.session_service.session_options import SessionOptions
@@ -85,7 +87,7 @@ class CortexAgent:
             agent_info=acp.schema.Implementation(
                 name="cortex-acp", title="Cortex", version=services.__version__
             ),
-            agent_capabilities=options.capabilities(),
+            agent_capabilities=options.capabilities(can_see=await self._endpoints.can_see()),
             auth_methods=[],
         )
 
@@ -114,7 +116,7 @@ class CortexAgent:
         return acp.schema.NewSessionResponse(
             session_id=record.session_id,
             modes=options.modes(session.mode),
-            config_options=await self._options.shown(session),
+            config_options=await self._offered(session),
         )
 
     async def load_session(
@@ -130,7 +132,7 @@ class CortexAgent:
         await self._sessions.replay(session)
         return acp.schema.LoadSessionResponse(
             modes=options.modes(session.mode),
-            config_options=await self._options.shown(session),
+            config_options=await self._offered(session),
         )
 
     async def resume_session(
@@ -146,7 +148,7 @@ class CortexAgent:
         self._later(self._sessions.offer_commands(session))
         return acp.schema.ResumeSessionResponse(
             modes=options.modes(session.mode),
-            config_options=await self._options.shown(session),
+            config_options=await self._offered(session),
         )
 
     async def fork_session(
@@ -171,7 +173,7 @@ class CortexAgent:
         return acp.schema.ForkSessionResponse(
             session_id=record.session_id,
             modes=options.modes(session.mode),
-            config_options=await self._options.shown(session),
+            config_options=await self._offered(session),
         )
 
     async def list_sessions(
@@ -239,6 +241,13 @@ class CortexAgent:
             task.cancel()
         await self._sessions.close_all()
         await self._endpoints.close()
+
+    async def _offered(self, session: AgentSession) -> list[options.ConfigOption]:
+        """Returns the options of a session that opens, and sees to the models of later."""
+        shown = await self._options.shown(session)
+        is_open = functools.partial(self._sessions.holds, session)
+        self._later(self._options.offer_models(session, shown, is_open))
+        return shown
 
     def _later(self, work: Coroutine[Any, Any, None]) -> None:
         """Runs what must follow the response of the current request."""

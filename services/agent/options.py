@@ -43,12 +43,12 @@ _OFFERED: Final[Mapping[str, _Offered]] = {
 DELETE_EXTENSION = "session/delete"  # the SDK passes on only what it knows, and extensions
 
 
-def capabilities() -> acp.schema.AgentCapabilities:
-    """Returns what an editor may ask of this agent."""
+def capabilities(*, can_see: bool) -> acp.schema.AgentCapabilities:
+    """Returns what an editor may ask of this agent; pictures where a model may see them."""
     return acp.schema.AgentCapabilities(
         load_session=True,
         prompt_capabilities=acp.schema.PromptCapabilities(
-            image=True, audio=False, embedded_context=True
+            image=can_see, audio=False, embedded_context=True
         ),
         mcp_capabilities=acp.schema.McpCapabilities(http=True, sse=True),
         session_capabilities=acp.schema.SessionCapabilities(

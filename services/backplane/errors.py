@@ -89,6 +89,7 @@ class Reason(enum.Enum):
     MODEL_FILE_BAD = "MODEL_FILE_BAD"
     OUT_OF_MEMORY = "OUT_OF_MEMORY"
     SOURCE_UNAVAILABLE = "SOURCE_UNAVAILABLE"
+    SOURCE_FORBIDDEN = "SOURCE_FORBIDDEN"
     # The fleet.
     ENGINE_FAILED = "ENGINE_FAILED"
     WORKER_LOST = "WORKER_LOST"
@@ -186,6 +187,9 @@ TABLE: Mapping[Reason, Row] = {
     Reason.SOURCE_UNAVAILABLE: Row(
         _C.UNAVAILABLE, 502, _E, "server_error", "source_unavailable", "api_error"
     ),
+    Reason.SOURCE_FORBIDDEN: Row(
+        _C.PERMISSION_DENIED, 502, _E, "server_error", "source_forbidden", "api_error"
+    ),
     Reason.ENGINE_FAILED: Row(
         _C.INTERNAL, 500, _E, "server_error", "engine_failed", "api_error"
     ),
@@ -243,6 +247,29 @@ class FleetError(Exception):
 
     def __str__(self) -> str:
         return f"{self.reason.value}: {self.message}"
+
+    def anew(self) -> FleetError:
+        """A copy, to be raised in place of an error that is kept and raised again and again.
+
+        An exception collects the stack frames of each `raise`: raised itself, the kept one would
+        hold the memory of every request that it has ended.
+        """
+        return dataclasses.replace(self)
+
+    def without_frames(self) -> FleetError:
+        """Drops its traceback and its causes, so that keeping it holds no request's memory.
+
+        A frame that has the error among its variables would otherwise be kept by the error too: a
+        circle that only the garbage collector ends, perhaps minutes later.
+
+        Returns: itself.
+        """
+        error: BaseException | None = self
+        while error is not None:
+            behind = error.__cause__ or error.__context__
+            error.__traceback__ = error.__cause__ = error.__context__ = None
+            error = behind
+        return self
 
 
 def context_too_long(

@@ -88,7 +88,7 @@ def configure(settings: LogSettings, *, service: str, stream: TextIO | None = No
 
 
 def library_handler(handler: logging.Handler, formatter: logging.Formatter) -> logging.Handler:
-    """Has a handler write what libraries say in our form, and without what exceptions say."""
+    """Makes a handler write what libraries log in our form, without the text of exceptions."""
     handler.addFilter(_quote_no_exception)
     handler.setFormatter(formatter)
     return handler

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator
-from typing import Final
+from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
+from types import MappingProxyType
+from typing import Any, Final
 from wsgiref.simple_server import WSGIServer
 
 import prometheus_client
@@ -24,6 +25,7 @@ RATE_BUCKETS: Final = (1.0, 2.5, 5.0, 10.0, 20.0, 30.0, 40.0, 60.0, 80.0, 120.0,
 
 def new_registry(service: str) -> CollectorRegistry:
     """A registry that already tells the build and the process's own figures."""
+    prometheus_client.disable_created_metrics()  # type: ignore[no-untyped-call]  # half of all lines
     registry = CollectorRegistry()
     prometheus_client.ProcessCollector(registry=registry)
     prometheus_client.PlatformCollector(registry=registry)
@@ -56,13 +58,22 @@ class RpcMetrics:
         )
 
 
+# A page in JSON; None: not now, ask again.
+Page = Callable[[], bytes | None]
+
+
 @contextlib.asynccontextmanager
-async def exposition(registry: CollectorRegistry, listen: Address | None) -> AsyncGenerator[int]:
+async def exposition(
+    registry: CollectorRegistry,
+    listen: Address | None,
+    pages: Mapping[str, Page] = MappingProxyType({}),
+) -> AsyncGenerator[int]:
     """Serves `/metrics` from a thread of its own while the context is open.
 
     Args:
         registry: what is exposed.
         listen: where; port 0 asks the system for one; None serves nothing.
+        pages: what else is served there, by path; called in threads of their own.
 
     Yields: the port, or 0 where nothing is served.
 
@@ -79,9 +90,26 @@ async def exposition(registry: CollectorRegistry, listen: Address | None) -> Asy
         )
     except OSError as error:
         raise PortTakenError(f"cannot serve metrics on {listen}: {error.strerror}") from error
+    server.set_app(_with_pages(server.get_app(), pages))
     try:
         yield server.server_port
     finally:
         await asyncio.to_thread(server.shutdown)
         server.server_close()
         await asyncio.to_thread(thread.join, 2.0)
+
+
+def _with_pages(metrics: Any, pages: Mapping[str, Page]) -> Any:
+    """The WSGI app of the metrics, with other pages besides."""
+
+    def app(environment: Mapping[str, Any], start_response: Any) -> Iterable[bytes]:
+        page = pages.get(environment.get("PATH_INFO", ""))
+        if page is None:
+            answer: Iterable[bytes] = metrics(environment, start_response)
+            return answer
+        body = page()
+        status = "200 OK" if body is not None else "503 Service Unavailable"
+        start_response(status, [("Content-Type", "application/json")])
+        return [body if body is not None else b"[]"]
+
+    return app

@@ -14,7 +14,7 @@ import re
 import tomllib
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
-from typing import Any, Final, TypeVar, cast
+from typing import Annotated, Any, Final, TypeVar, cast
 
 import msgspec
 
@@ -34,12 +34,26 @@ COMMAND_VARIABLES: Final = frozenset(
 )
 # Every section that some service reads; anything else in the file is a mistake worth stopping for.
 SECTIONS: Final = frozenset(
-    {"gateway", "registry", "eviction", "neurons", "neuron", "auth", "fleet", "log"}
+    {
+        "gateway",
+        "registry",
+        "eviction",
+        "neurons",
+        "neuron",
+        "auth",
+        "fleet",
+        "log",
+        "audit",
+        "telemetry",
+    }
 )
 # `[acp]` is no section, but `CORTEX_ACP_` begins what the agent reads.
 _AGENT_PREFIX: Final = "CORTEX_ACP_"
 _UNKNOWN_FIELD: Final = re.compile(r"unknown field `(?P<field>.*)`$")
 _AT = re.compile(r"^(?P<reason>.*?)(?: - at `(?P<where>.*)`)?$", re.DOTALL)
+
+# A value that is not shown to those who look at settings: `writeOnly` in JSON Schema.
+Secret = Annotated[str, msgspec.Meta(extra_json_schema={"writeOnly": True})]
 
 Section = TypeVar("Section", bound=msgspec.Struct)
 
@@ -211,7 +225,7 @@ def read_toml(path: pathlib.Path) -> dict[str, Any]:
     """A TOML file as a dictionary.
 
     Raises:
-        SettingsError: it is missing, unreadable, not UTF-8 or no TOML.
+        SettingsError: it is missing, unreadable, not UTF-8, no TOML or nested too deep.
     """
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
@@ -221,6 +235,8 @@ def read_toml(path: pathlib.Path) -> dict[str, Any]:
         raise SettingsError(f"{path}: not UTF-8: {error.reason}") from error
     except tomllib.TOMLDecodeError as error:
         raise SettingsError(f"{path}: not TOML: {error}") from error
+    except RecursionError as error:
+        raise SettingsError(f"{path}: is nested too deep") from error
 
 
 def _override(tables: dict[str, Any], keys: tuple[str, ...], value: str, variable: str) -> None:
@@ -237,6 +253,6 @@ def _value(text: str) -> Any:
     if text[:1] in {"[", "{"}:
         try:
             return tomllib.loads(f"value = {text}")["value"]
-        except tomllib.TOMLDecodeError:
+        except (tomllib.TOMLDecodeError, RecursionError):
             return text
     return text

@@ -33,7 +33,7 @@ def describe(error: BaseException) -> str:
 
 
 def write_unforeseen() -> None:
-    """Has this process write what nobody caught in the same form, whichever thread it ends."""
+    """Makes this process write uncaught exceptions of any thread in the same form."""
     sys.excepthook = _on_exception
     threading.excepthook = lambda ended: _write(f"thread {_name(ended.thread)}", ended.exc_value)
     sys.unraisablehook = _on_unraisable

@@ -18,25 +18,29 @@ from services.backplane.tracebacks import describe
 from services.cli.commands import (
     bench,
     chat,
-    config,
     conformance,
     doctor,
     fleet,
     join,
+    keys,
     neuron,
     neurons,
     pki,
     placement,
+    reload,
     services,
+    storage,
     up,
 )
+from services.cli.commands.setup import config, init
+from services.cli.commands.watching import events, logs, top
 from services.cli.terminal import complain
 
 app = typer.Typer(
     name="cortex",
     help="One address for all your GPUs: a serving fleet for open-weight language models.",
     no_args_is_help=True,
-    add_completion=False,
+    add_completion=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
@@ -44,7 +48,17 @@ app = typer.Typer(
 
 # What an extra brings, for those who run a part without it.
 _EXTRAS: Final = {
-    "gateway": ("starlette", "hypercorn", "hpack", "httptools", "uvloop", "wsproto", "h2", "h11"),
+    "gateway": (
+        "jwt",
+        "starlette",
+        "hypercorn",
+        "hpack",
+        "httptools",
+        "uvloop",
+        "wsproto",
+        "h2",
+        "h11",
+    ),
     "llamacpp": ("jinja2", "llguidance", "numpy", "psutil", "pynvml", "xllamacpp", "gguf"),
     "agent": ("acp", "anthropic", "httpx2", "mcp", "openai", "pydantic"),
     "postgres": ("psycopg",),
@@ -94,7 +108,15 @@ _OPERATE = "Operate it"
 for panel, commands in (
     (
         _RUN,
-        (up.up, services.serve, services.gateway, services.registry, services.acp, join.join),
+        (
+            up.up,
+            init.init,
+            services.serve,
+            services.gateway,
+            services.registry,
+            services.acp,
+            join.join,
+        ),
     ),
     (
         _SEE,
@@ -105,6 +127,10 @@ for panel, commands in (
             bench.bench,
             doctor.doctor,
             conformance.conformance,
+            fleet.usage,
+            logs.logs,
+            events.events,
+            top.top,
         ),
     ),
     (
@@ -118,14 +144,17 @@ for panel, commands in (
             placement.uncordon,
             placement.drain,
             placement.explain,
-            placement.reload,
+            reload.reload,
+            storage.pull,
         ),
     ),
 ):
     for command in commands:
         app.command(rich_help_panel=panel)(command)
+app.command("rm", rich_help_panel=_OPERATE)(storage.remove)
 app.add_typer(neuron.app, name="neuron", rich_help_panel=_RUN)
 app.add_typer(neurons.app, name="neurons", rich_help_panel=_OPERATE)
+app.add_typer(keys.app, name="keys", rich_help_panel=_OPERATE)
 app.add_typer(pki.app, name="pki", rich_help_panel=_OPERATE)
 app.add_typer(config.app, name="config", rich_help_panel=_OPERATE)
 

@@ -7,7 +7,7 @@ import contextlib
 from rich.status import Status
 
 from services.cli.sse import ChatFailedError, ChatUsage, GatewayClient, Piece
-from services.cli.terminal import err, keep_waiting, out, waiting
+from services.cli.terminal import err, keep_waiting, out, printable, waiting
 
 
 def first_model(client: GatewayClient) -> str:
@@ -93,13 +93,13 @@ class _Printed:
     def add(self, piece: Piece) -> None:
         """Shows the next piece of the stream."""
         if piece.kind == "waiting":
-            keep_waiting(self._status, piece.text)
+            keep_waiting(self._status, printable(piece.text))
             return
         self._status.stop()
         if self._last is not None and self._last.kind != piece.kind:
             out.print("\n")
         style = "dim" if piece.kind == "reasoning" else None
-        out.print(piece.text, end="", style=style, soft_wrap=True)
+        out.print(printable(piece.text, keep="\n\t"), end="", style=style, soft_wrap=True)
         if piece.kind == "text":
             self._text.append(piece.text)
         self._last = piece

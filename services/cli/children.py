@@ -75,7 +75,7 @@ class Child:
             await asyncio.sleep(next(pauses))
 
     def reload(self) -> None:
-        """Has the running process read its settings again."""
+        """Makes the running process read its settings again."""
         if self._process is not None:
             _signal(self._process, signal.SIGHUP)
 

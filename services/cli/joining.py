@@ -29,6 +29,7 @@ from services.backplane.backoff import delays
 from services.backplane.errors import FleetError, Reason
 from services.backplane.rpc.calls import unary
 from services.backplane.rpc.channels import CHANNEL_OPTIONS
+from services.backplane.security.certificate_request import key_fingerprint
 from services.backplane.security.certificates import dns_names
 from services.backplane.security.join_token import JoinToken, fingerprint_of
 from services.backplane.security.key_files import (
@@ -44,6 +45,9 @@ _CA, _CERTIFICATE, _KEY = "ca.pem", "host.pem", "host.key"
 _ANSWER_SECONDS: Final = 10.0
 # While others hold all places of the port for joining.
 _BUSY_SECONDS: Final = 30.0
+# While an operator has not approved.
+_LONGEST_PAUSE_SECONDS: Final = 5.0
+_PASSING: Final = frozenset({Reason.REGISTRY_UNAVAILABLE, Reason.NOT_LEADER})
 
 Answer = TypeVar("Answer")
 
@@ -64,13 +68,20 @@ class Joined:
     key: bytes
 
 
-async def join(address: Address, token: JoinToken, *, neuron: str = "") -> Joined:
-    """Gets this host its certificate.
+async def join(
+    address: Address,
+    token: JoinToken,
+    *,
+    neuron: str = "",
+    on_waiting: Callable[[str, str], None] = lambda _neuron, _key: None,
+) -> Joined:
+    """Gets this host its certificate; waits for its approval where the fleet asks for that.
 
     Args:
         address: of the registry's port for joining.
         token: whom to believe, and the secret.
         neuron: the name that the host expects; empty: the token's.
+        on_waiting: told once, where it has to be approved, its name and its key's fingerprint.
 
     Raises:
         FleetError: the registry cannot be reached, is not the token's, or refuses.
@@ -88,6 +99,9 @@ async def join(address: Address, token: JoinToken, *, neuron: str = "") -> Joine
     )
     async with _channel(address, ca) as stub:
         given = await _patiently(lambda: stub.Join(request, timeout=_ANSWER_SECONDS))
+        if not given.certificate:
+            on_waiting(given.neuron, key_fingerprint(key.public_key()))
+            given = await _approved(stub, request)
     _require_fitting(given.certificate, ca, key, given.neuron)
     return Joined(
         neuron=given.neuron,
@@ -96,6 +110,23 @@ async def join(address: Address, token: JoinToken, *, neuron: str = "") -> Joine
         certificate=given.certificate,
         key=pem_of_key(key),
     )
+
+
+async def _approved(
+    stub: join_grpc.JoinServiceAsyncStub, request: pb.JoinRequest
+) -> pb.JoinResponse:
+    """Asks until an operator has approved; the registry refuses when the time for that is over."""
+    pauses = delays(cap=_LONGEST_PAUSE_SECONDS)
+    while True:
+        await asyncio.sleep(next(pauses))
+        try:
+            given = await _patiently(lambda: stub.Join(request, timeout=_ANSWER_SECONDS))
+        except FleetError as error:
+            if error.reason not in _PASSING:  # it may be away for a while
+                raise
+        else:
+            if given.certificate:
+                return given
 
 
 def prepare(folder: pathlib.Path, *, replace: bool) -> None:

@@ -13,6 +13,7 @@ import msgspec
 import typer
 from google.protobuf.message import Message
 
+from cortex.v1 import operator_service_pb2 as op
 from cortex.v1 import operator_service_pb2_grpc as operator_grpc
 from services.backplane.address import BadAddressError
 from services.backplane.errors import FleetError, Reason
@@ -44,17 +45,20 @@ Operator: TypeAlias = "operator_grpc.OperatorServiceAsyncStub"
 
 @contextlib.asynccontextmanager
 async def operator(
-    address: str, credentials: FleetCredentials | None = None
-) -> AsyncGenerator[operator_grpc.OperatorServiceAsyncStub]:
+    address: str,
+    credentials: FleetCredentials | None = None,
+    service: Callable[[Any], Any] = operator_grpc.OperatorServiceStub,
+) -> AsyncGenerator[Any]:
     """The operator's RPCs of the registry at an address.
 
     Args:
         address: of the registry.
         credentials: the operator's; None: those of the settings, where they have any.
+        service: the stub of the RPCs.
     """
     channel = open_channel(address, credentials or _credentials(os.environ))
     try:
-        yield operator_grpc.OperatorServiceStub(channel)
+        yield service(channel)
     finally:
         await channel.close()
 
@@ -78,6 +82,7 @@ async def at_leader(
     registry: str,
     work: Callable[[Operator], Awaitable[Answer]],
     credentials: FleetCredentials | None = None,
+    service: Callable[[Any], Any] = operator_grpc.OperatorServiceStub,
 ) -> Answer:
     """Does some work at the registry that leads: a stand-by refuses and says which one does.
 
@@ -85,6 +90,7 @@ async def at_leader(
         registry: addresses, in the order in which they are tried.
         work: begins with an RPC, so that a refusal leaves nothing half done.
         credentials: as for `operator`.
+        service: as for `operator`.
 
     Raises:
         FleetError: as the leader said it; as the last one said it where none leads.
@@ -98,7 +104,7 @@ async def at_leader(
             continue
         tried.add(address)
         try:
-            async with operator(address, credentials) as stub:
+            async with operator(address, credentials, service) as stub:
                 return await work(stub)
         except FleetError as error:
             if error.reason not in {Reason.NOT_LEADER, Reason.REGISTRY_UNAVAILABLE}:
@@ -110,9 +116,13 @@ async def at_leader(
 
 
 async def ask(
-    registry: str, method: str, request: Message, credentials: FleetCredentials | None = None
+    registry: str,
+    method: str,
+    request: Message,
+    credentials: FleetCredentials | None = None,
+    service: Callable[[Any], Any] = operator_grpc.OperatorServiceStub,
 ) -> Any:
-    """One answer of the registry that leads; for `credentials` see `operator`.
+    """One answer of the registry that leads; for `credentials` and `service` see `operator`.
 
     Raises:
         FleetError: as it said it.
@@ -122,7 +132,28 @@ async def ask(
         call = getattr(stub, method)(request, timeout=ANSWER_SECONDS)
         return await unary(call, unavailable=Reason.REGISTRY_UNAVAILABLE)
 
-    return await at_leader(registry, work, credentials)
+    return await at_leader(registry, work, credentials, service)
+
+
+async def fleet(registry: str) -> op.GetFleetResponse:
+    """The fleet as the leader has it; a stand-by has none, and says who leads.
+
+    Raises:
+        FleetError: as the registry said it; NOT_LEADER where none leads.
+    """
+
+    async def work(stub: Operator) -> op.GetFleetResponse:
+        found = await unary(
+            stub.GetFleet(op.GetFleetRequest(), timeout=ANSWER_SECONDS),
+            unavailable=Reason.REGISTRY_UNAVAILABLE,
+        )
+        if found.registry.role == "standby":
+            leader = found.registry.leader_address
+            facts = {"leader_address": leader} if leader else {}
+            raise FleetError(Reason.NOT_LEADER, "No registry leads yet.", facts=facts)
+        return found
+
+    return await at_leader(registry, work)
 
 
 def run(main: Callable[[], Coroutine[Any, Any, None]], *, interrupted: str = "") -> None:

@@ -76,13 +76,61 @@ class GatewayClient:
         Raises:
             OSError: nobody answers.
         """
+        return self.ask("GET", path, timeout=timeout)
+
+    def ask(
+        self, method: str, path: str, body: bytes | None = None, *, timeout: float = 10.0
+    ) -> tuple[int, Any]:
+        """Status and JSON of a request; the JSON is None where there is none.
+
+        Args:
+            method: of HTTP.
+            path: with its query.
+            body: JSON; None for none.
+            timeout: in seconds, of each step.
+
+        Raises:
+            OSError: nobody answers.
+        """
         connection = self._connect(timeout)
         try:
-            connection.request("GET", path, headers=self._headers)
+            connection.request(method, path, body, headers=self._headers)
             response = connection.getresponse()
             return response.status, _json(response.read())
         finally:
             connection.close()
+
+    def first_event(self, path: str, *, timeout: float = 10.0) -> Any:
+        """The JSON of the first event of a stream, which is then left.
+
+        Raises:
+            ChatFailedError: with the gateway's words.
+            OSError: nobody answers, or no event came in time.
+        """
+        connection = self._connect(timeout)
+        try:
+            connection.request("GET", path, headers=self._headers)
+            response = connection.getresponse()
+            if response.status != _OK:
+                raise ChatFailedError(words_of(_json(response.read()), response.status))
+            for line in response:
+                if line.startswith(b"data: "):
+                    return _json(line[6:])
+        finally:
+            connection.close()
+        raise ChatFailedError("the gateway ended the stream without an event")
+
+    def post(self, path: str, body: bytes, *, timeout: float = SILENCE_SECONDS) -> Any:
+        """The JSON of a POST's answer.
+
+        Raises:
+            ChatFailedError: with the gateway's words.
+            OSError: nobody answers.
+        """
+        status, answer = self.ask("POST", path, body, timeout=timeout)
+        if status != _OK:
+            raise ChatFailedError(words_of(answer, status))
+        return answer
 
     def models(self) -> list[dict[str, Any]]:
         """The listed models.
@@ -93,7 +141,7 @@ class GatewayClient:
         """
         status, body = self.get("/v1/models")
         if status != _OK:
-            raise ChatFailedError(_words(body, status))
+            raise ChatFailedError(words_of(body, status))
         return list((body or {}).get("data", []))
 
     def chat(
@@ -122,7 +170,7 @@ class GatewayClient:
             )
             response = connection.getresponse()
             if response.status != _OK:
-                raise ChatFailedError(_words(_json(response.read()), response.status))
+                raise ChatFailedError(words_of(_json(response.read()), response.status))
             for line in response:
                 if line.startswith(b"data: {"):
                     yield from _pieces(json.loads(line[6:]), usage, started)
@@ -145,7 +193,7 @@ class GatewayClient:
 
 def _pieces(event: Any, usage: ChatUsage, started: float) -> Generator[Piece]:
     if "error" in event:
-        raise ChatFailedError(_words(event, 0))
+        raise ChatFailedError(words_of(event, 0))
     counts = event.get("usage")
     if counts:
         usage.prompt_tokens = counts["prompt_tokens"]
@@ -168,7 +216,8 @@ def _json(body: bytes) -> Any:
         return None
 
 
-def _words(body: Any, status: int) -> str:
+def words_of(body: Any, status: int) -> str:
+    """What a gateway says of an error."""
     try:
         return str(body["error"]["message"])
     except (KeyError, TypeError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 from collections.abc import Iterable, Sequence
 from typing import Final
 
@@ -81,7 +82,7 @@ def fleet_tables(fleet: op.GetFleetResponse) -> Iterable[Table]:
     yield _neurons(fleet.neurons)
     yield _instances(fleet.neurons)
     if fleet.pending:
-        yield _pending(fleet.pending)
+        yield pending_table(fleet.pending)
 
 
 def _neurons(neurons: Sequence[reg.Neuron]) -> Table:
@@ -118,7 +119,8 @@ def _instances(neurons: Sequence[reg.Neuron]) -> Table:
     return table
 
 
-def _pending(pending: Sequence[op.PendingPlacement]) -> Table:
+def pending_table(pending: Sequence[op.PendingPlacement]) -> Table:
+    """What is being placed, and how many wait for it."""
     table = table_of("placing", "waiting clients", "step")
     for placement in pending:
         words = Text(placement.problem, "red") if placement.problem else step_words(placement.step)
@@ -192,6 +194,25 @@ def models_table(models: Sequence[op.ModelStatus]) -> Table:
             "yes" if entry.pinned else "",
         )
     return table
+
+
+def waiting_table(hosts: Iterable[op.WaitingHost]) -> Table:
+    """Hosts that wait to be approved, one a line."""
+    table = table_of("neuron", "key", "from", "waits", "state")
+    for host in hosts:
+        since, until = (protobuf_time.seconds(at) for at in (host.since, host.expires_at))
+        table.add_row(
+            host.neuron,
+            host.key,
+            host.source,
+            f"since {_clock(since)}, until {_clock(until)}",
+            Text("approved", style="green") if host.approved else Text("waits", style="yellow"),
+        )
+    return table
+
+
+def _clock(seconds: float) -> str:
+    return dt.datetime.fromtimestamp(seconds, dt.UTC).strftime("%Y-%m-%d %H:%M UTC")
 
 
 def _size(weights: model.StoredModel) -> str:

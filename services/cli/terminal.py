@@ -5,12 +5,10 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Iterable
-from typing import Any, Final, NoReturn, TextIO
+import unicodedata
+from typing import Final, NoReturn, TextIO
 
 import typer
-from google.protobuf import json_format
-from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import Message
 from rich.console import Console
 from rich.measure import Measurement
@@ -18,14 +16,14 @@ from rich.status import Status
 from rich.table import Table
 from rich.text import Text
 
+from services.backplane.rpc.protobuf_json import json_fields
+
+# Of Unicode: what moves the cursor, ends a line, turns text around, or is half a character. But for
+# the two that join the parts of one sign.
+_UNSEEN: Final = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
+_JOINERS: Final = "\u200c\u200d"
 # Pipes and files have no right edge.
 _NO_EDGE: Final = 10_000
-_LONG: Final = frozenset(
-    {
-        *(FieldDescriptor.TYPE_INT64, FieldDescriptor.TYPE_UINT64, FieldDescriptor.TYPE_SINT64),
-        *(FieldDescriptor.TYPE_FIXED64, FieldDescriptor.TYPE_SFIXED64),
-    }
-)
 
 
 def _console(stream: TextIO, *, stderr: bool = False) -> Console:
@@ -64,9 +62,26 @@ def keep_waiting(status: Status, words: str) -> None:
     status.update(Text(words))
 
 
+def printable(words: str, *, keep: str = "") -> str:
+    """Words of others: what would do something to the terminal is written as Python escapes it.
+
+    Args:
+        words: such as a client's, or a file's.
+        keep: signs that may do what they do.
+    """
+    if words.isprintable():
+        return words
+    kept = _JOINERS + keep
+    return "".join(
+        sign if sign in kept or unicodedata.category(sign) not in _UNSEEN else ascii(sign)[1:-1]
+        for sign in words
+    )
+
+
 def complain(message: str) -> None:
     """One line on standard error."""
-    err.print(Text.assemble(("cortex:", "red"), " ", message), soft_wrap=True)
+    words = printable(message, keep="\n\t")
+    err.print(Text.assemble(("cortex:", "red"), " ", words), soft_wrap=True)
 
 
 def fail(message: str) -> NoReturn:
@@ -81,44 +96,5 @@ def print_json(message: Message) -> None:
 
 
 def print_json_line(message: Message) -> None:
-    """Likewise as one line, for commands that print several."""
+    """Prints a value as one line of JSON, for commands that print several."""
     out.print(json.dumps(json_fields(message)), soft_wrap=True)
-
-
-def json_fields(message: Message) -> dict[str, Any]:
-    """A message as JSON with the contract's own field names.
-
-    Empty lists and zeroes are there, and 64-bit numbers are numbers, so that nobody who reads it
-    has to know the contract. A message that is unset is absent.
-    """
-    fields: dict[str, Any] = json_format.MessageToDict(
-        message, preserving_proto_field_name=True, always_print_fields_with_no_presence=True
-    )
-    _turn_to_numbers(fields, message.DESCRIPTOR.fields)
-    return fields
-
-
-def _turn_to_numbers(fields: dict[str, Any], descriptors: Iterable[Any]) -> None:
-    for descriptor in descriptors:
-        value = fields.get(descriptor.name)
-        if value is None:
-            continue
-        if descriptor.type in _LONG:
-            fields[descriptor.name] = (
-                [int(each) for each in value] if isinstance(value, list) else int(value)
-            )
-        elif descriptor.message_type is not None:
-            _turn_within(value, descriptor.message_type)
-
-
-def _turn_within(value: Any, kind: Any) -> None:
-    if kind.GetOptions().map_entry:
-        within = kind.fields_by_name["value"]
-        for each in value:
-            entry = {"value": value[each]}
-            _turn_to_numbers(entry, [within])
-            value[each] = entry["value"]
-        return
-    for each in value if isinstance(value, list) else [value]:
-        if isinstance(each, dict):  # durations and times are texts
-            _turn_to_numbers(each, kind.fields)

@@ -17,6 +17,7 @@ LOOPBACK: Final = "127.0.0.1"
 DEFAULT_PORT: Final = 31313
 # The highest gateway port that has room for the ports of the other services behind it.
 LAST_PORT: Final = 65_530
+_SOURCES: Final = ("path", "hf", "package")
 _LISTENS: Final = {
     "gateway": "gateway.listen",
     "gateway metrics": "gateway.metrics_listen",
@@ -92,8 +93,21 @@ class UpSettings:
             f"CORTEX_{key.replace('.', '__')}".upper(): value
             if isinstance(value, str)
             else json.dumps(value, ensure_ascii=False)  # a list of texts is the same in TOML
-            for key, value in self.chosen.items()
+            for key, value in self.values()
         }
+
+    def values(self) -> Iterator[tuple[str, str | list[str]]]:
+        """What was chosen, each value that is no table behind its dotted key."""
+        return _flat(self.chosen)
+
+
+def _flat(values: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """Each value that is no table, behind its dotted key."""
+    for key, value in values.items():
+        if isinstance(value, dict):
+            yield from ((f"{key}.{name}", each) for name, each in _flat(value))
+        else:
+            yield key, value
 
 
 def choose(
@@ -133,6 +147,15 @@ def choose(
     add("neuron.listen", f"{LOOPBACK}:{ports.neuron}")
     add("neuron.metrics_listen", f"{LOOPBACK}:{ports.neuron_metrics}")
     add("neuron.models_dirs", [str(data_dir / "models")])
+    # the catalogue is the user's own file: what it names is loaded wherever it lies
+    add(
+        "neuron.allowed",
+        {
+            "sources": list(_SOURCES),
+            "folders": [str(pathlib.Path.home())],
+            "catalogues": [document.with_values(chosen).tables["registry"]["models"]],
+        },
+    )
     so_far = UpSettings(document.with_values(chosen), chosen)
     registry = so_far.address("registry.listen")
     _check_fixed(document, so_far)

@@ -6,9 +6,11 @@ A process serves by itself, as one of several workers, or keeps the workers aliv
 from __future__ import annotations
 
 import argparse
+import functools
 import gc
 import os
 import pathlib
+import signal
 import sys
 from collections.abc import Sequence
 from typing import Final
@@ -22,11 +24,17 @@ from services.backplane.logs import LogSettings
 from services.backplane.metrics import exposition
 from services.backplane.process import lifecycle
 from services.backplane.process.lifecycle import EX_SOFTWARE, Shutdown, reloading
-from services.backplane.process.reload import SettingsReload
+from services.backplane.process.memory import return_large_blocks
+from services.backplane.process.reload import Reloaded
+from services.backplane.process.service_manager import notify, take_listener
+from services.backplane.security.audit import AuditSettings
 from services.backplane.security.credentials import own_credentials
 from services.backplane.security.roles import Role
 from services.backplane.settings import Document, SettingsError
-from services.gateway.server import ListenError, new_event_loop
+from services.backplane.tracing.settings import tracing
+from services.backplane.tracing.spans import Tracer
+from services.gateway.handover import Handover, WorkerHandover
+from services.gateway.server import ListenError, address_of, new_event_loop
 from services.gateway.settings import read
 from services.gateway.wire import Gateway
 from services.gateway.workers import Keeper, as_worker
@@ -39,31 +47,48 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs the gateway; the exit code."""
     parser = argparse.ArgumentParser(prog="cortex-gateway", description="Serves HTTP clients.")
     parser.add_argument("--config", type=pathlib.Path, help="cortex.toml")
-    # what a keeper of several workers tells each of them
+    # what a keeper of several workers tells each of them, and a gateway its successor
     parser.add_argument("--listen-descriptor", type=int, help=argparse.SUPPRESS)
     parser.add_argument("--keeper", type=int, default=0, help=argparse.SUPPRESS)
+    parser.add_argument("--ready-descriptor", type=int, help=argparse.SUPPRESS)
     arguments = parser.parse_args(argv)
+    config = arguments.config
     try:
         document = settings.load(arguments.config, os.environ)
-        gateway, _ = read(document)
+        listener = arguments.listen_descriptor or take_listener()
+        gateway, _ = read(document, listens=None if listener is None else address_of(listener))
         logs.configure(document.section("log", logs.LogSettings), service="gateway")
         check_protobuf()
-    except (SettingsError, ValueError) as error:
+    except (SettingsError, ValueError, OSError) as error:
         lifecycle.complain(error)
         return lifecycle.EX_CONFIG
-    if arguments.listen_descriptor is not None:
+    return_large_blocks()
+    if arguments.keeper:
         return lifecycle.run(
             lambda shutdown: as_worker(
-                run(document, shutdown, listen_descriptor=arguments.listen_descriptor),
+                run(
+                    document,
+                    shutdown,
+                    handover=WorkerHandover(
+                        ready_descriptor=arguments.ready_descriptor,
+                        take_socket=arguments.listen_descriptor,
+                    ),
+                ),
                 shutdown,
                 keeper=arguments.keeper,
             ),
             loop_factory=new_event_loop,
         )
+    handover = Handover(
+        [] if config is None else ["--config", str(config)],
+        ready_descriptor=arguments.ready_descriptor,
+        take_socket=listener,
+    )
     if gateway.workers > 1:
-        keeper = Keeper(gateway, sys.argv[1:] if argv is None else argv)
-        return lifecycle.run(keeper.run)
-    return lifecycle.run(lambda shutdown: run(document, shutdown), loop_factory=new_event_loop)
+        return lifecycle.run(Keeper(gateway, handover).run)
+    return lifecycle.run(
+        lambda shutdown: run(document, shutdown, handover=handover), loop_factory=new_event_loop
+    )
 
 
 def check_protobuf() -> None:
@@ -81,53 +106,81 @@ def check_protobuf() -> None:
 
 
 async def run(
-    document: Document, shutdown: Shutdown, *, listen_descriptor: int | None = None
+    document: Document,
+    shutdown: Shutdown,
+    *,
+    handover: Handover | WorkerHandover | None = None,
 ) -> int:
     """Runs a gateway with its metrics endpoint; the exit code.
 
     Args:
         document: all settings; read again at SIGHUP.
         shutdown: ends it.
-        listen_descriptor: a worker of several accepts from this socket, and its keeper tells its
-            metrics.
+        handover: from whom it takes its socket, and how it gives it to a successor; None where
+            neither can be.
 
     Raises:
         SettingsError: the settings cannot be used.
         PortTakenError: an address cannot be listened on.
     """
+    with tracing(document, "gateway") as tracer:
+        return await _run(document, shutdown, handover=handover, tracer=tracer)
+
+
+async def _run(
+    document: Document,
+    shutdown: Shutdown,
+    *,
+    handover: Handover | WorkerHandover | None,
+    tracer: Tracer | None,
+) -> int:
     settings, auth = read(document)
     credentials = own_credentials(document, Role.GATEWAY)
     log_settings = document.section("log", LogSettings)
-    if listen_descriptor is not None:
-        listen = f"fd://{listen_descriptor}"
-        settings = msgspec.structs.replace(settings, listen=listen, metrics_listen="")
+    if isinstance(handover, WorkerHandover):  # its keeper tells its metrics
+        settings = msgspec.structs.replace(settings, metrics_listen="")
+    if handover is not None and handover.take_socket is not None:
+        settings = msgspec.structs.replace(settings, listen=f"fd://{handover.take_socket}")
     try:
-        gateway = Gateway(settings, auth, log_settings=log_settings, credentials=credentials)
+        gateway = Gateway(
+            settings,
+            auth,
+            log_settings=log_settings,
+            credentials=credentials,
+            audit=document.section("audit", AuditSettings),
+            document=document,
+            tracer=tracer,
+            reload_all=_pass_to_keeper if isinstance(handover, WorkerHandover) else None,
+        )
     except ListenError as error:
         raise PortTakenError(str(error)) from error
     _spare_the_collector()
     metrics_listen = Address.parse(settings.metrics_listen) if settings.metrics_listen else None
     try:
-        async with exposition(gateway.registry, metrics_listen):
-            with reloading(_reload(document, gateway)):
-                await gateway.serve(shutdown)
+        if handover is None:
+            notify("READY=1")
+            async with exposition(gateway.registry, metrics_listen):
+                with reloading(gateway.reload):
+                    await gateway.serve(shutdown)
+        else:
+            async with handover.following(
+                functools.partial(exposition, gateway.registry, metrics_listen),
+                is_ready=lambda: gateway.readiness.problem() is None,
+                listener=gateway.server.listener,
+                shutdown=shutdown,
+                leave=gateway.draining.be_patient,
+            ):
+                with reloading(gateway.reload):
+                    await gateway.serve(shutdown)
     finally:
         gateway.close()
     return EX_SOFTWARE if gateway.faults.broken.is_set() else 0
 
 
-def _reload(document: Document, gateway: Gateway) -> SettingsReload:
-    """Keys, levels and certificates are taken in at SIGHUP; all else needs a restart."""
-    return SettingsReload(
-        document,
-        sections=("gateway", "auth", "fleet", "log"),
-        check=read,
-        live={
-            "auth": lambda fresh: gateway.use_keys(read(fresh)[1]),
-            "log": lambda fresh: gateway.use_log(fresh.section("log", LogSettings)),
-        },
-        always=(gateway.reload_certificate,),
-    )
+def _pass_to_keeper() -> Reloaded:
+    """Has the keeper tell all workers, of which this is one."""
+    os.kill(os.getppid(), signal.SIGHUP)
+    return Reloaded()
 
 
 def _spare_the_collector() -> None:

@@ -1,13 +1,17 @@
 """Serves an ASGI app: sockets, TLS, HTTP codec, and a shutdown that lets answers finish."""
 
+from __future__ import annotations
+
 import asyncio
 import logging
 import os
+import pathlib
 import socket
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
 
+import msgspec
 import structlog
 from hypercorn.asyncio.run import worker_serve
 from hypercorn.config import Config, Sockets
@@ -21,10 +25,12 @@ from services.gateway.http1.hypercorn.codec import CodecConfig
 from services.gateway.http1.hypercorn.install import install
 from services.gateway.http1.limits import ErrorBody, Http1Limits, plain_error
 from services.gateway.http1.settings import Http1Settings
+from services.gateway.settings import GatewaySettings
 
 log = structlog.get_logger()
 
 Http1Codec: TypeAlias = Literal["fast", "stock"]
+Stamps: TypeAlias = tuple[tuple[int, int, int], ...]
 
 # The default of 100 makes a burst of 256 connections wait for retransmitted SYNs, 1 to 2 s.
 BACKLOG = 4096
@@ -74,6 +80,21 @@ class ServerOptions:
     max_streams: int = 100
     shares: Shares | None = None
     tls: TlsOptions | None = None
+
+    @classmethod
+    def of(cls, settings: GatewaySettings, shares: Shares, error_body: ErrorBody) -> ServerOptions:
+        """The options that the settings ask for."""
+        tls = settings.tls
+        return cls(
+            listen=settings.listen,
+            http1_codec=settings.http1_codec,
+            # the app words a body that is too large in its own envelope; this is the backstop
+            limits=Http1Limits(body_bytes=settings.max_body_bytes),
+            error_body=error_body,
+            drain_seconds=settings.drain_seconds,
+            shares=shares,
+            tls=None if tls is None else TlsOptions(**msgspec.structs.asdict(tls)),
+        )
 
 
 def build_config(options: ServerOptions) -> CodecConfig:
@@ -126,7 +147,10 @@ class HttpServer:
                 TLS file cannot be read.
         """
         self._app = app
+        self._options = options
         self._config = build_config(options)
+        self._stamps = () if options.tls is None else _stamps(options.tls)
+        self._refused: Stamps = ()
         try:
             self._config.create_ssl_context()
             self._sockets: Sockets = self._config.create_sockets()
@@ -149,6 +173,20 @@ class HttpServer:
         return f"{host}:{name[1]}"
 
     @property
+    def listener(self) -> int:
+        """File descriptor of the listening socket."""
+        return self._listeners[0].fileno()
+
+    @property
+    def drain_seconds(self) -> float:
+        """How long running answers may go on from the shutdown on."""
+        return self._config.graceful_timeout
+
+    @drain_seconds.setter
+    def drain_seconds(self, seconds: float) -> None:
+        self._config.graceful_timeout = seconds
+
+    @property
     def http1_codec(self) -> Literal["direct", "stock"]:
         """Which codec serves HTTP/1.1: ours (`direct`), or Hypercorn's own (`stock`)."""
         return "stock" if self._config.http1 is None else "direct"
@@ -163,6 +201,28 @@ class HttpServer:
             self._config.reload_certificate()
         except (OSError, ValueError) as error:
             raise SettingsError(f"gateway.tls: {self._config.certfile}: {error}") from error
+
+    async def follow_certificate(self) -> None:
+        """Shows new clients another certificate when its files have changed.
+
+        Files that do not belong together, as while one of them is being replaced, are looked at
+        again the next time.
+        """
+        tls = self._options.tls
+        if tls is None:
+            return
+        seen = _stamps(tls)
+        if seen == self._stamps:
+            return
+        try:
+            self.reload_certificate()
+        except SettingsError as error:
+            if seen != self._refused:
+                log.warning("certificate.refused", detail=f"{error}. The old one is shown.")
+            self._refused = seen
+            return
+        self._stamps = seen
+        log.info("certificate.reloaded", path=tls.certificate)
 
     async def serve(self, shutdown: Callable[[], Awaitable[object]]) -> None:
         """Serves until `shutdown` returns, then drains.
@@ -187,6 +247,19 @@ class HttpServer:
             listener.close()
 
 
+def _stamps(tls: TlsOptions) -> Stamps:
+    """What tells a file of the certificate from the one that was there before."""
+    found: list[tuple[int, int, int]] = []
+    for name in (tls.certificate, tls.key):
+        try:
+            told = pathlib.Path(name).stat()
+        except OSError:
+            found.append((0, 0, 0))
+        else:
+            found.append((told.st_ino, told.st_mtime_ns, told.st_size))
+    return tuple(found)
+
+
 def own_names(listen: str, allowed: Sequence[str]) -> Sequence[str] | None:
     """The names by which what listens there may be called; None: by any."""
     if allowed or _is_on_loopback(listen):
@@ -196,15 +269,22 @@ def own_names(listen: str, allowed: Sequence[str]) -> Sequence[str] | None:
 
 def _is_on_loopback(listen: str) -> bool:
     """True for a TCP address that nothing but this machine reaches."""
-    if not listen.startswith("fd://"):
-        address = Address.parse(listen)
+    if listen.startswith("fd://"):
+        address = address_of(int(listen.removeprefix("fd://")))
     else:
-        with socket.socket(fileno=os.dup(int(listen.removeprefix("fd://")))) as listener:
-            name = listener.getsockname()
-        if not isinstance(name, tuple):
-            return False
-        address = Address(name[0], name[1])
+        address = Address.parse(listen)
     return not address.is_unix and is_loopback(address)
+
+
+def address_of(descriptor: int) -> Address:
+    """Where an open socket listens.
+
+    Raises:
+        OSError: it is no socket.
+    """
+    with socket.socket(fileno=os.dup(descriptor)) as listener:
+        name = listener.getsockname()
+    return Address(name[0], name[1]) if isinstance(name, tuple) else Address(str(name), None)
 
 
 def new_event_loop() -> asyncio.AbstractEventLoop:

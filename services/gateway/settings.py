@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 from typing import Annotated, Literal
+from urllib.parse import urlsplit
 
 import msgspec
 
 from services.backplane.address import Address, AddressText, OptionalAddressText
-from services.backplane.security.exposure import refuse_exposed
-from services.backplane.settings import Document, SettingsError
+from services.backplane.security.exposure import is_loopback, refuse_exposed
+from services.backplane.settings import Document, Secret, SettingsError
 from services.backplane.units import IN_SECONDS, PositiveBytes, PositiveSeconds
+from services.gateway.limits.settings import KeyLimits
 
 Count = Annotated[int, msgspec.Meta(ge=1)]
 # As browsers send it: scheme, host and port, and nothing behind them.
 Origin = Annotated[str, msgspec.Meta(pattern=r"^(\*|null|[a-zA-Z][a-zA-Z0-9+.*-]*://[^/\s]+)$")]
+# Whoever has it can try out the weak keys that it may be of.
+Digest = Annotated[Secret, msgspec.Meta(pattern="^[0-9a-fA-F]{64}$")]
 
 
 class TlsSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -28,7 +32,7 @@ class TlsSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     certificate: str
     key: str
-    key_password: str | None = None
+    key_password: Secret | None = None
     client_ca: str | None = None
 
 
@@ -66,11 +70,14 @@ class GatewaySettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         slow_reader_bytes: likewise when this much waits for it.
         socket_idle_seconds: a WebSocket on which nothing runs or is asked for this long is closed.
         drain_seconds: how long running answers may go on after SIGTERM.
+        handover_seconds: how long they may go on after SIGUSR2, when a successor has the new ones.
         cors_origins: sites whose pages may ask from a browser: `https://chat.example`, `*` for all,
             or with an asterisk inside, `http://localhost:*`. None unless set.
         allowed_hosts: names by which a gateway that listens on loopback may be called, besides
             localhost, addresses and its own host name: against pages whose name leads to this
             machine. `*` for all. On other addresses every name is served unless some are set here.
+        limits_away_seconds: how long limits of keys are held to by this gateway alone while the
+            registry, by which gateways share them, is away; then requests that have limits get 503.
         responses_file: where stored responses are kept; empty keeps them in memory.
         responses_kept: most of them; the oldest go first.
         responses_bytes: likewise, most bytes of their contents.
@@ -102,8 +109,10 @@ class GatewaySettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     slow_reader_bytes: PositiveBytes = 1 << 20
     socket_idle_seconds: PositiveSeconds = 600.0
     drain_seconds: PositiveSeconds = 30.0
+    handover_seconds: PositiveSeconds = 600.0
     cors_origins: tuple[Origin, ...] = ()
     allowed_hosts: tuple[str, ...] = ()
+    limits_away_seconds: Annotated[float, IN_SECONDS, msgspec.Meta(ge=0)] = 60.0
     responses_file: str = ""
     responses_kept: Count = 10_000
     responses_bytes: PositiveBytes = 512 << 20
@@ -119,37 +128,84 @@ class ApiKey(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         sha256: its SHA-256 in hex, for files that others may read.
         usual_class: the class of its requests that name none: who goes first where requests wait.
         highest_class: a request that asks for a higher class gets this one.
-        console: what it may do at `/ui`: nothing, look at the fleet and at who asks what, or also
-            load, unload and drain.
+        console: what it may do at `/ui`: nothing, look at the fleet and at who asks what, also
+            load, unload and drain, or also make keys, at `/admin/keys`.
+        limits: how much its principal may ask for; of several keys of one name, the last that has
+            limits.
     """
 
     name: Annotated[str, msgspec.Meta(min_length=1)]
-    key: str | None = None
-    sha256: Annotated[str, msgspec.Meta(pattern="^[0-9a-fA-F]{64}$")] | None = None
+    key: Secret | None = None
+    sha256: Digest | None = None
     usual_class: Literal["interactive", "default", "batch"] = "default"
     highest_class: Literal["interactive", "default", "batch"] = "interactive"
-    console: Literal["none", "view", "operate"] = "none"
+    console: Literal["none", "view", "operate", "admin"] = "none"
+    limits: KeyLimits | None = None
+
+
+class OidcSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """`[auth.oidc]`: an identity provider whose tokens (JWT) are let in like keys.
+
+    Attributes:
+        issuer: its URL, as tokens name it in `iss`; https, unless it is on this machine.
+        audience: as tokens for this gateway name it in `aud`.
+        mapping: what a token's `group_claim` may have, and the group of the store (`cortex keys
+            groups`) that its holder is then in; of several the first that is named here. A holder
+            of no group is refused.
+        group_claim: a claim, or a path to it: `realm_access.roles`.
+        principal_claim: the claim that says who the holder is; his principal is `oidc:` and this.
+        algorithms: of signatures that are believed.
+        jwks_uri: where its signing keys are published; empty: where the issuer's
+            `.well-known/openid-configuration` says.
+    """
+
+    issuer: str
+    audience: Annotated[str, msgspec.Meta(min_length=1)]
+    mapping: dict[str, str]
+    group_claim: str = "groups"
+    principal_claim: str = "sub"
+    algorithms: tuple[
+        Literal[
+            "RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA"
+        ],
+        ...,
+    ] = ("RS256", "ES256")
+    jwks_uri: str = ""
 
 
 class AuthSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """`[auth]`: who may come in.
 
     Attributes:
-        required: refuse requests without a known key. Unset: as soon as there are keys.
-        keys: who may come in.
+        required: refuse requests without a known key. Unset: as soon as there are keys, here or in
+            the registry's store (`cortex keys`).
+        keys: who may come in besides those who have a key of the store.
+        keys_max_age: how long keys of the store are believed while no registry is heard of. They
+            are kept in memory alone, and not beyond a restart.
+        oidc: whose tokens are let in besides; unset: nobody's.
     """
 
     required: bool | None = None
     keys: tuple[ApiKey, ...] = ()
+    keys_max_age: PositiveSeconds = 86_400.0
+    oidc: OidcSettings | None = None
 
     @property
     def asks_for_keys(self) -> bool:
-        """Whether a request without a known key is refused."""
-        return bool(self.keys) if self.required is None else self.required
+        """Whether a request without a known key is refused, whatever the store has."""
+        has_any = bool(self.keys) or self.oidc is not None
+        return has_any if self.required is None else self.required
 
 
-def read(document: Document) -> tuple[GatewaySettings, AuthSettings]:
+def read(
+    document: Document, *, listens: Address | None = None
+) -> tuple[GatewaySettings, AuthSettings]:
     """Both sections, checked as far as types cannot.
+
+    Args:
+        document: all settings.
+        listens: where a socket listens that was passed to the process, in place of
+            `gateway.listen`.
 
     Raises:
         SettingsError: with file, key and reason.
@@ -161,11 +217,39 @@ def read(document: Document) -> tuple[GatewaySettings, AuthSettings]:
     for index, key in enumerate(auth.keys):
         if not (key.key or key.sha256):
             raise SettingsError(f"{document.source}: auth.keys[{index}]: needs `key` or `sha256`")
+    if auth.oidc is not None:
+        for name in ("issuer", "jwks_uri"):
+            url = getattr(auth.oidc, name)
+            if url and not is_safe_url(url):  # not repeated: a password may stand in it
+                told = "expected a URL of https or of this machine, without a user in it"
+                raise SettingsError(f"{document.place(f'auth.oidc.{name}')}: {told}")
     refuse_exposed(
         document,
         "gateway",
-        Address.parse(gateway.listen),
+        listens or Address.parse(gateway.listen),
         is_meant=auth.asks_for_keys or gateway.insecure,
-        remedy="Add a key: `[[auth.keys]]` with `name` and `key`",
+        remedy=(
+            "Add a key: `[[auth.keys]]` with `name` and `key`, or `required = true` in [auth] where"
+            " all keys are in the registry's store"
+        ),
     )
     return gateway, auth
+
+
+def is_safe_url(url: str) -> bool:
+    """Whether a URL names no user, and nobody on the way to it can change what is read there."""
+    try:
+        names_user = "@" in urlsplit(url).netloc
+    except ValueError:
+        return False
+    return not names_user and (url.startswith("https://") or is_local_url(url))
+
+
+def is_local_url(url: str) -> bool:
+    """Whether a URL of plain HTTP leads nowhere but to this machine."""
+    try:
+        parts = urlsplit(url)
+        host, port = parts.hostname or "", parts.port or 80
+    except ValueError:
+        return False
+    return parts.scheme == "http" and is_loopback(Address(host, port))

@@ -16,7 +16,7 @@ import signal
 import socket
 import sys
 import tempfile
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, Final
 
 import structlog
@@ -29,6 +29,7 @@ from services.backplane.metrics import exposition
 from services.backplane.process.faults import Faults
 from services.backplane.process.lifecycle import EX_CONFIG, Shutdown, reloading
 from services.backplane.timeouts import timeout
+from services.gateway.handover import Handover, read_byte
 from services.gateway.server import BACKLOG
 from services.gateway.settings import GatewaySettings
 
@@ -45,17 +46,20 @@ log = structlog.get_logger()
 class Keeper:
     """Starts the workers, replaces those that die, and ends all of them."""
 
-    def __init__(self, settings: GatewaySettings, arguments: Sequence[str]) -> None:
+    def __init__(self, settings: GatewaySettings, handover: Handover) -> None:
         """Prepares; nothing is started.
 
         Args:
             settings: where to listen, and how many.
-            arguments: of the command line, which every worker gets as well.
+            handover: whose command line every worker gets as well.
         """
         self._settings = settings
-        self._arguments = tuple(arguments)
+        self._handover = handover
+        self._ending = signal.SIGTERM
+        self._grace_seconds = settings.drain_seconds + _GRACE_SECONDS
         self._exit_code = 0
         self._processes: dict[int, asyncio.subprocess.Process] = {}
+        self._serving: set[int] = set()  # indices of workers that have said that they serve
 
     async def run(self, shutdown: Shutdown) -> int:
         """Keeps the workers running until the shutdown is requested; returns the exit code.
@@ -69,11 +73,18 @@ class Keeper:
         faults = Faults(registry, "gateway_keeper")
         with (
             tempfile.TemporaryDirectory(prefix="cortex-metrics-") as folder,
-            _bind(settings.listen) as listener,
+            self._listener() as listener,
             contextlib.ExitStack() as following,
         ):
             multiprocess.MultiProcessCollector(registry, path=folder)  # type: ignore[no-untyped-call]
-            async with exposition(registry, metrics), asyncio.TaskGroup() as group:
+            following_on = self._handover.following(
+                functools.partial(exposition, registry, metrics),
+                is_ready=lambda: len(self._serving) == settings.workers,
+                listener=listener.fileno(),
+                shutdown=shutdown,
+                leave=self._be_patient,
+            )
+            async with following_on, asyncio.TaskGroup() as group:
                 following.enter_context(reloading(self._pass_on_hangup))
                 for index in range(settings.workers):
                     life = functools.partial(
@@ -115,29 +126,58 @@ class Keeper:
             with contextlib.suppress(ProcessLookupError):
                 process.send_signal(signal.SIGHUP)
 
+    def _be_patient(self) -> None:
+        """Has the workers' coming end wait for all requests under way."""
+        self._ending = signal.SIGUSR2
+        self._grace_seconds = self._settings.handover_seconds + _GRACE_SECONDS
+
+    def _listener(self) -> socket.socket:
+        """Opens the listening socket, or takes the one that was passed to this process."""
+        if self._handover.take_socket is not None:
+            return socket.socket(fileno=self._handover.take_socket)
+        return _bind(self._settings.listen)
+
     async def _live(
         self, index: int, listener: socket.socket, folder: pathlib.Path, shutdown: Shutdown
     ) -> int:
         """Runs one worker until its end; its exit code."""
-        process = self._processes[index] = await self._start(listener, folder)
+        ready, theirs = os.pipe()
+        try:
+            process = self._processes[index] = await self._start(listener, folder, theirs)
+        except BaseException:
+            os.close(ready)
+            raise
+        finally:
+            os.close(theirs)
         log.info("worker.started", worker=index, pid=process.pid)
+        announced = asyncio.create_task(read_byte(ready))
+
+        def note(said: asyncio.Task[bool]) -> None:
+            if not said.cancelled() and said.result():  # else it has ended without a word
+                self._serving.add(index)
+
+        announced.add_done_callback(note)
         try:
             return await self._outlive(process, shutdown)
         finally:
+            announced.cancel()
+            self._serving.discard(index)
             multiprocess.mark_process_dead(process.pid, path=str(folder))  # type: ignore[no-untyped-call]
 
     async def _start(
-        self, listener: socket.socket, folder: pathlib.Path
+        self, listener: socket.socket, folder: pathlib.Path, ready: int
     ) -> asyncio.subprocess.Process:
         descriptor = listener.fileno()
-        command = [sys.executable, "-m", "services.gateway", *self._arguments]
+        command = [sys.executable, "-m", "services.gateway", *self._handover.arguments]
         return await asyncio.create_subprocess_exec(
             *command,
             "--listen-descriptor",
             str(descriptor),
             "--keeper",
             str(os.getpid()),
-            pass_fds=(descriptor,),
+            "--ready-descriptor",
+            str(ready),
+            pass_fds=(descriptor, ready),
             env=os.environ | {"PROMETHEUS_MULTIPROC_DIR": str(folder)},
             # a Ctrl-C on the terminal is the keeper's to pass on
             start_new_session=True,
@@ -148,9 +188,8 @@ class Keeper:
         try:
             await first_ended(shutdown.wait(), kept=(ended,))
             if not ended.done():
-                process.send_signal(signal.SIGTERM)
-                grace = self._settings.drain_seconds + _GRACE_SECONDS
-                await asyncio.wait({ended}, timeout=grace)
+                process.send_signal(self._ending)
+                await asyncio.wait({ended}, timeout=self._grace_seconds)
         finally:
             if process.returncode is None:
                 with contextlib.suppress(ProcessLookupError):

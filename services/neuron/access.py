@@ -9,13 +9,26 @@ from services.backplane.security.roles import Role
 
 _SERVICE: Final = "/cortex.v1.NeuronService"
 _WORK: Final = frozenset({Role.GATEWAY, Role.OPERATOR})
+_WORK_NAMES: Final = (
+    "Generate",
+    "Session",
+    "Embed",
+    "CountTokens",
+    "WatchCache",
+    "ComparePrompt",
+)
+_STORAGE: Final = "/cortex.v1.StorageService"
+_NEIGHBOURS: Final = frozenset({Role.NEURON, Role.OPERATOR})
 _PLACEMENT: Final = frozenset({Role.REGISTRY, Role.OPERATOR})
 
 METHODS: Final[Mapping[str, frozenset[Role]]] = {
+    **dict.fromkeys([f"{_SERVICE}/{name}" for name in _WORK_NAMES], _WORK),
     **dict.fromkeys(
-        [f"{_SERVICE}/{name}" for name in ("Generate", "Session", "Embed", "CountTokens")], _WORK
+        [f"{_SERVICE}/{name}" for name in ("Load", "Unload", "UpdateInstance", "CanFit")],
+        _PLACEMENT,
     ),
-    **dict.fromkeys([f"{_SERVICE}/{name}" for name in ("Load", "Unload", "CanFit")], _PLACEMENT),
+    **dict.fromkeys([f"{_STORAGE}/{name}" for name in ("Fetch", "RemoveStored")], _PLACEMENT),
+    **dict.fromkeys([f"{_STORAGE}/{name}" for name in ("DescribeFiles", "ReadFile")], _NEIGHBOURS),
     **dict.fromkeys(
         [f"{_SERVICE}/{name}" for name in ("GetStatus", "WatchStatus")], _WORK | _PLACEMENT
     ),

@@ -11,6 +11,7 @@ import structlog
 
 from services.backplane.address import Address
 from services.backplane.process.faults import Faults
+from services.backplane.process.service_manager import notify
 from services.backplane.rpc.server import Server
 from services.backplane.timeouts import timeout
 from services.neuron.devices.inventory import Devices
@@ -21,12 +22,14 @@ from services.neuron.instances.unload import Unloader
 from services.neuron.membership.membership import Membership
 from services.neuron.membership.report import StatusBoard
 from services.neuron.rendering.renderer import Renderers
-from services.neuron.sources.resolver import Sources
+from services.neuron.storage.fetches import Fetches
+from services.neuron.storage.listing import DiskListing
+from services.neuron.storage.servicer import STORAGE_SERVICE
 from services.neuron.supervisor.supervisor import Supervisor
 
 _MEASURE_SECONDS: Final = 2.0
 _LOOK_SECONDS: Final = 1.0
-_LIST_SECONDS: Final = 30.0
+_LIST_SECONDS: Final = 2.0
 _GRACE_SECONDS: Final = 1.0
 
 log = structlog.get_logger()
@@ -49,8 +52,8 @@ class Daemon:
         membership: Membership,
         board: StatusBoard,
         devices: Devices,
-        sources: Sources,
-        problems: list[str],
+        listing: DiskListing,
+        fetches: Fetches,
         measure: Callable[[], Awaitable[None]],
         drain_seconds: float,
         faults: Faults,
@@ -67,8 +70,8 @@ class Daemon:
         self._membership = membership
         self._board = board
         self._devices = devices
-        self._sources = sources
-        self._problems = problems
+        self._listing = listing
+        self._fetches = fetches
         self._measure = measure
         self._drain_seconds = drain_seconds
         self._healthy: dict[str, bool] = {}
@@ -89,17 +92,18 @@ class Daemon:
             PortTakenError: it cannot listen there.
         """
         await self._measure()
-        await self._list()
+        await self._listing.look()
         address = await self._server.start(listen)
         self._board.note_address(advertised(address))
         keeping = [
             self._faults.repeat("measure", self._measure, _MEASURE_SECONDS),
             self._faults.repeat("device-watch", self._supervisor.look_at_devices, _LOOK_SECONDS),
-            self._faults.repeat("list", self._list, _LIST_SECONDS),
+            self._faults.repeat("list", self._listing.look_in_turn, _LIST_SECONDS),
             self._faults.vital(self._tell_health(), name="health"),
         ]
         self._membership.start()
         log.info("neuron.serving", address=str(address), name=self._board.identity.name)
+        notify("READY=1")
         try:
             yield address
         finally:
@@ -116,9 +120,10 @@ class Daemon:
         log.info("neuron.draining", running=self._instances.running)
         self._board.note_draining()
         self._instances.close()
-        for name in ("", "cortex.v1.NeuronService", *self._healthy):
+        for name in ("", "cortex.v1.NeuronService", STORAGE_SERVICE, *self._healthy):
             await self._server.set_health(name, serving=False)
         await self._loader.stop()
+        await self._fetches.stop()
         with contextlib.suppress(TimeoutError):
             async with timeout(self._drain_seconds):
                 while self._instances.running:
@@ -135,10 +140,6 @@ class Daemon:
         await self._supervisor.stop()
         await self._renderers.stop()
         log.info("neuron.stopped")
-
-    async def _list(self) -> None:
-        stored, broken = await asyncio.to_thread(self._sources.listing)
-        self._board.note_stored(stored, [*self._problems, *broken])
 
     async def _tell_health(self) -> None:
         """Keeps one health entry per model: SERVING while an instance of it is READY."""

@@ -94,9 +94,16 @@ def _devices(devices: Iterable[model.Device]) -> Iterable[Metric]:
     total = _gauge("device_memory_total_bytes", "Memory of a device.", "device")
     free = _gauge("device_memory_free_bytes", "Free memory of a device.", "device")
     busy = _gauge("device_utilization_ratio", "How busy a device is.", "device")
+    heat = _gauge("device_temperature_celsius", "Temperature of a device.", "device")
+    quarantined = _gauge(
+        "device_quarantined", "1 while a device takes no work, after deaths of workers.", "device"
+    )
     for device in devices:
         total.add_metric([device.device_id], device.memory_total_bytes)
         free.add_metric([device.device_id], device.memory_free_bytes)
         if device.HasField("utilization_ratio"):
             busy.add_metric([device.device_id], device.utilization_ratio)
-    return (total, free, busy)
+        if device.HasField("temperature_celsius"):
+            heat.add_metric([device.device_id], device.temperature_celsius)
+        quarantined.add_metric([device.device_id], bool(device.quarantine_reason))
+    return (total, free, busy, heat, quarantined)

@@ -16,15 +16,20 @@ from services.backplane import protobuf_time
 from services.backplane.changes import Changes
 from services.backplane.errors import FleetError, Reason
 from services.backplane.process.faults import Faults
-from services.neuron.instances.instances import Instance
+from services.backplane.security.principals import SYSTEM
+from services.backplane.tracing.rpc import told_traceparent
+from services.neuron.instances.cache_board import CacheBoard
+from services.neuron.instances.instances import Instance, Instances
 from services.neuron.instances.load import Loader
+from services.neuron.instances.read_ahead import ReadAhead
 from services.neuron.instances.unload import Draining, Freed, Releasing, Unloader
-from services.neuron.membership.leader_epoch import LeaderEpoch
+from services.neuron.leader_epoch import LeaderEpoch
 from services.neuron.membership.report import StatusBoard, to_instance
 from services.neuron.serving.event_sink import ReaderSink
 from services.neuron.serving.generations import Generations
 from services.neuron.serving.queries import Measures
 from services.neuron.serving.session import SessionStream
+from services.neuron.sources.neighbour import neighbours_of
 
 # Tokens that a reader of Generate may be behind before its generation pauses.
 _READER_CREDIT_TOKENS: Final = 256
@@ -40,21 +45,27 @@ class NeuronServicer(NeuronServiceServicer):
     def __init__(
         self,
         *,
+        instances: Instances,
         loader: Loader,
         unloader: Unloader,
         generations: Generations,
         measures: Measures,
         board: StatusBoard,
+        caches: CacheBoard,
+        read_ahead: ReadAhead,
         changes: Changes,
         leader_epoch: LeaderEpoch,
         drain_seconds: float,
         faults: Faults,
     ) -> None:
+        self._instances = instances
         self._loader = loader
         self._unloader = unloader
         self._generations = generations
         self._measures = measures
         self._board = board
+        self._caches = caches
+        self._read_ahead = read_ahead
         self._changes = changes
         self._leader_epoch = leader_epoch
         self._drain_seconds = drain_seconds
@@ -65,6 +76,7 @@ class NeuronServicer(NeuronServiceServicer):
     def close_sessions(self) -> None:
         """Ends every stream that would stay open for ever."""
         self._closing.set()
+        self._caches.close()
         for session in self._sessions:
             session.close()
 
@@ -73,7 +85,12 @@ class NeuronServicer(NeuronServiceServicer):
     ) -> AsyncIterator[neuron.LoadResponse]:
         """Loads a model; see the contract."""
         self._leader_epoch.admit(request.leader_epoch)
-        steps = self._loader.load(request.spec, detach=request.detach)
+        steps = self._loader.load(
+            request.spec,
+            detach=request.detach,
+            neighbours=neighbours_of(request.neighbours),
+            principal=request.principal if request.HasField("principal") else SYSTEM,
+        )
         async with contextlib.aclosing(steps):
             async for step in steps:
                 if isinstance(step, Instance):
@@ -89,19 +106,32 @@ class NeuronServicer(NeuronServiceServicer):
         if not request.WhichOneof("target"):
             raise FleetError(Reason.BAD_REQUEST, "No target is named.", field="target")
         seconds = self._drain_seconds
+        if request.HasField("following"):
+            self._read_ahead.begin(request.following)
         if request.HasField("drain_timeout"):
             seconds = max(0.0, protobuf_time.seconds(request.drain_timeout))
+        principal = request.principal if request.HasField("principal") else SYSTEM
         targets = self._unloader.targets(instance_id=request.instance_id, name=request.model)
         for instance in targets:
-            steps = self._unloader.unload(instance, seconds)
+            steps = self._unloader.unload(instance, seconds, principal=principal)
             async with contextlib.aclosing(steps):
                 async for step in steps:
                     yield _unload_step(step)
+
+    async def UpdateInstance(
+        self, request: neuron.UpdateInstanceRequest, context: Context
+    ) -> neuron.UpdateInstanceResponse:
+        """Changes what requests get that set nothing; see the contract."""
+        self._leader_epoch.admit(request.leader_epoch)
+        instance = self._instances.of_id(request.instance_id)
+        self._instances.note_sampling(instance, request.default_sampling)
+        return neuron.UpdateInstanceResponse(instance=to_instance(instance))
 
     async def Generate(
         self, request: generation.GenerateRequest, context: Context
     ) -> AsyncIterator[generation.GenerateResponse]:
         """Runs one generation; see the contract."""
+        request.traceparent = request.traceparent or told_traceparent(context)
         sink = ReaderSink()
         running = await self._generations.begin(
             request,
@@ -143,6 +173,12 @@ class NeuronServicer(NeuronServiceServicer):
         """Counts tokens; see the contract."""
         return await self._measures.count(request)
 
+    async def ComparePrompt(
+        self, request: neuron.ComparePromptRequest, context: Context
+    ) -> neuron.ComparePromptResponse:
+        """Compares a prompt with what is held of it; see the contract."""
+        return await self._measures.compare(request.request)
+
     async def CanFit(
         self, request: neuron.CanFitRequest, context: Context
     ) -> neuron.CanFitResponse:
@@ -160,13 +196,23 @@ class NeuronServicer(NeuronServiceServicer):
     ) -> AsyncIterator[neuron.WatchStatusResponse]:
         """Streams the status at every change and at least every few seconds."""
         self._leader_epoch.admit(request.leader_epoch)
+        report = self._board.reports()
         while not self._closing.is_set():
             version = self._changes.version
-            yield neuron.WatchStatusResponse(status=self._board.status())
+            status = neuron.NeuronStatus(identity=self._board.identity, report=report())
+            yield neuron.WatchStatusResponse(status=status)
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._changes.after(version), _WATCH_SECONDS)
                 # Changes that come together travel together.
                 await asyncio.wait_for(self._closing.wait(), _SETTLE_SECONDS)
+
+    async def WatchCache(
+        self, request: neuron.WatchCacheRequest, context: Context
+    ) -> AsyncIterator[neuron.WatchCacheResponse]:
+        """Streams what the caches hold, as differences."""
+        async with contextlib.aclosing(self._caches.follow()) as answers:
+            async for answer in answers:
+                yield answer
 
 
 def _unload_step(step: Draining | Releasing | Freed) -> neuron.UnloadResponse:

@@ -10,6 +10,10 @@ from typing import Annotated, Final, Literal
 import msgspec
 
 from services.backplane.address import Address, AddressText, OptionalAddressText, own_host_name
+from services.backplane.security.credentials import FleetCredentials, own_credentials
+from services.backplane.security.exposure import CREDENTIALS_REMEDY, is_loopback, refuse_exposed
+from services.backplane.security.roles import Role
+from services.backplane.settings import Document
 from services.backplane.units import Bytes, PositiveBytes, Seconds
 
 DEFAULT_MODELS_DIR: Final = "~/.local/share/cortex/models"
@@ -65,7 +69,8 @@ class LlamaCppSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, 
         gpu_layers: most layers of a model on GPUs, the output counted as one; unset is as many as
             fit, 0 none.
         cpu_experts: of so many first layers of a mixture the experts stay with the CPU.
-        split: how a model is divided between several GPUs: whole `layers`, or every layer's `rows`.
+        split: how a model is divided between several GPUs: whole `layers`, or every layer's `rows`
+            where the backend divides rows (CUDA, ROCm, SYCL), else its layers.
         flash_attention: unset is the library's own choice.
     """
 
@@ -85,15 +90,50 @@ class KvStoreSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, k
         folder: where on disk they go when memory is full, and when the neuron stops; empty keeps
             none there, and what is in memory is gone when the neuron stops.
         folder_bytes: most that they take there.
-        keep_named: also keep what callers with a key have sent. The files can be read by this
-            neuron's user alone, and are not encrypted.
+        key_file: a file with the key that they are encrypted with (AES-256-GCM), made at the first
+            start, readable by this neuron's user alone; what callers with a key have sent is kept
+            too then. Files of another key are dropped. Empty does not encrypt.
+        keep_named: also keep what callers with a key have sent where they are not encrypted. The
+            files can be read by this neuron's user alone.
     """
 
     memory_bytes: Bytes = 1 << 30
     memory_folder: str = "/dev/shm"  # noqa: S108 - a folder of its own is made in it
     folder: str = ""
     folder_bytes: Bytes = 20 << 30
+    key_file: str = ""
     keep_named: bool = False
+
+
+class SharingSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """`[neuron.sharing]`: files of `hf:` sources that other neurons get here instead of at the hub.
+
+    Attributes:
+        streams: files that are sent at one time; others wait their turn. 0 shares nothing.
+        bytes_per_second: most that is sent, to all neurons together; 0 is no bound.
+    """
+
+    streams: Whole = 2
+    bytes_per_second: Bytes = 0
+
+
+class AllowedSources(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """`[neuron.allowed]`: what this neuron loads and fetches, whoever asks for it.
+
+    What `[neuron] sources` names is allowed besides.
+
+    Attributes:
+        sources: of `path`, `hf` and `package`. The last has pip download from its package index.
+        folders: below which `path:` may name files, beside `models_dirs` and `store_dir`.
+        owners: of the hub's repositories that may be fetched; empty allows all.
+        catalogues: files of this host such as the registry's `models.toml`; what they name is
+            allowed besides, as it stands there.
+    """
+
+    sources: tuple[Literal["path", "hf", "package"], ...] = ("path", "hf")
+    folders: tuple[str, ...] = ()
+    owners: tuple[str, ...] = ()
+    catalogues: tuple[str, ...] = ()
 
 
 class NeuronSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -112,6 +152,7 @@ class NeuronSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
         store_dir: where downloaded models are kept; empty is the first of `models_dirs`.
         hf_endpoint: the hub of `hf:` sources; empty is huggingface_hub's own choice.
         sources: model name to source, for names that no file has.
+        allowed: which sources others may name.
         engine: engine for all models; empty chooses by the files and the devices.
         threads: CPU threads of an engine; unset is the engine's own choice.
         max_sequences: most sequences decoded together, unless a load says otherwise.
@@ -131,6 +172,7 @@ class NeuronSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
         llamacpp: the engine of GGUF models.
         constraint_seconds: longest time to compile a request's schema, pattern or grammar.
         kv_store: where the caches of models that were unloaded are kept.
+        sharing: what other neurons may fetch here.
         workers: limits of worker processes.
     """
 
@@ -145,6 +187,7 @@ class NeuronSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
     store_dir: str = ""
     hf_endpoint: str = ""
     sources: dict[str, str] = {}
+    allowed: AllowedSources = AllowedSources()
     engine: str = ""
     threads: Count | None = None
     max_sequences: Count | None = None
@@ -162,6 +205,7 @@ class NeuronSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
     llamacpp: LlamaCppSettings = LlamaCppSettings()
     constraint_seconds: Seconds = 5.0
     kv_store: KvStoreSettings = KvStoreSettings()
+    sharing: SharingSettings = SharingSettings()
     workers: WorkerLimits = WorkerLimits()
 
     @property
@@ -177,6 +221,22 @@ class NeuronSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
         return str(told if told.port else dataclasses.replace(told, port=listening.port))
 
     @property
+    def metrics_at(self) -> Address | None:
+        """Where `/metrics` is served; None: nowhere."""
+        return Address.parse(self.metrics_listen) if self.metrics_listen else None
+
+    def advertised_metrics(self, port: int) -> str:
+        """Where others scrape `/metrics`, given its real port; empty where they cannot."""
+        listening = self.metrics_at
+        if listening is None or not port:
+            return ""
+        own = Address.parse(self.advertise or self.listen).dialled_as(own_host_name())
+        if is_loopback(listening) and not is_loopback(own):
+            return ""
+        host = own_host_name() if own.is_unix else own.host
+        return str(dataclasses.replace(listening, port=port).dialled_as(host))
+
+    @property
     def model_folders(self) -> tuple[pathlib.Path, ...]:
         """`models_dirs` with `~` expanded, the store among them."""
         folders = [pathlib.Path(folder).expanduser() for folder in self.models_dirs]
@@ -187,3 +247,21 @@ class NeuronSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
         """Where downloads are kept."""
         chosen = self.store_dir or next(iter(self.models_dirs), DEFAULT_MODELS_DIR)
         return pathlib.Path(chosen).expanduser()
+
+
+def read(document: Document) -> tuple[NeuronSettings, FleetCredentials | None]:
+    """The section, and the certificate that the neuron shows; None where it has none.
+
+    Raises:
+        SettingsError: they cannot be used, or strangers would be let in.
+    """
+    settings = document.section("neuron", NeuronSettings)
+    credentials = own_credentials(document, Role.NEURON, neuron=settings.own_name)
+    refuse_exposed(
+        document,
+        "neuron",
+        Address.parse(settings.listen),
+        is_meant=credentials is not None or settings.insecure,
+        remedy=CREDENTIALS_REMEDY,
+    )
+    return settings, credentials

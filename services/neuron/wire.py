@@ -5,59 +5,61 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
-import uuid
 from collections.abc import AsyncGenerator
 
 from prometheus_client import CollectorRegistry
 
-import services
 from cortex.v1 import neuron_service_pb2 as neuron
 from cortex.v1.neuron_service_pb2_grpc import add_NeuronServiceServicer_to_server
+from cortex.v1.storage_service_pb2_grpc import add_StorageServiceServicer_to_server
 from services.backplane.address import Address
 from services.backplane.changes import Changes
-from services.backplane.first_ended import first_ended
-from services.backplane.logs import LogSettings, configure
 from services.backplane.metrics import RpcMetrics, exposition, new_registry
 from services.backplane.process.faults import Faults
-from services.backplane.process.lifecycle import EX_SOFTWARE, Shutdown, reloading
-from services.backplane.process.reload import SettingsReload
-from services.backplane.process.watchdog import watching
 from services.backplane.rpc.server import Server
 from services.backplane.security.access import Access
-from services.backplane.security.credentials import FleetCredentials, own_credentials
-from services.backplane.security.exposure import CREDENTIALS_REMEDY, refuse_exposed
-from services.backplane.security.roles import Role
-from services.backplane.settings import Document
+from services.backplane.security.credentials import FleetCredentials
+from services.backplane.tracing.spans import Tracer
 from services.neuron.access import METHODS
 from services.neuron.daemon import Daemon
 from services.neuron.devices.ggml import LIBRARY_VARIABLE, ask
 from services.neuron.devices.inventory import Devices, importable_engines, machine_memory_bytes
 from services.neuron.engine_api.model import KvTier
 from services.neuron.engines.common.kv_store import folders
-from services.neuron.instances.adopt import default_cache_tokens, settled
+from services.neuron.instances import adopt
 from services.neuron.instances.assign import Assignments
+from services.neuron.instances.cache_board import CacheBoard
 from services.neuron.instances.instances import Instances
 from services.neuron.instances.load import Loader
+from services.neuron.instances.quantisation import preferred
+from services.neuron.instances.read_ahead import ReadAhead
 from services.neuron.instances.reclaim import MemoryReader, Reclaiming
 from services.neuron.instances.recover import Recovery
 from services.neuron.instances.unload import Unloader
 from services.neuron.instances.worker_loads import WorkerLoads
-from services.neuron.membership.leader_epoch import LeaderEpoch
+from services.neuron.leader_epoch import LeaderEpoch
 from services.neuron.membership.membership import Membership
-from services.neuron.membership.report import StatusBoard
+from services.neuron.membership.report import StatusBoard, new_identity
 from services.neuron.metrics import NeuronMetrics, StatusCollector
 from services.neuron.rendering.renderer import Renderers
 from services.neuron.servicer import NeuronServicer
+from services.neuron.serving.generation_trace import GenerationTraces
 from services.neuron.serving.generations import Generations
 from services.neuron.serving.queries import Measures
 from services.neuron.settings import NeuronSettings
-from services.neuron.sources.schemes import sources_of
+from services.neuron.sources.disk_space import store_problems
+from services.neuron.sources.schemes import hub_of, sources_of
+from services.neuron.storage.fetches import Fetches
+from services.neuron.storage.last_use import LastUse
+from services.neuron.storage.listing import DiskListing
+from services.neuron.storage.removal import Removal
+from services.neuron.storage.residency import Residency
+from services.neuron.storage.servicer import STORAGE_SERVICE, StorageServicer
+from services.neuron.storage.sharing import Sharing
 from services.neuron.supervisor.process import WorkerCommand, python_worker
 from services.neuron.supervisor.supervisor import Supervisor
 
 _SERVICE = "cortex.v1.NeuronService"
-_STALL_SECONDS = 30.0
-"""A daemon whose loop stood still for so long ends; its workers end with it."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -79,43 +81,6 @@ class ServedNeuron:
     broken: asyncio.Event
 
 
-async def serve(document: Document, shutdown: Shutdown) -> int:
-    """Serves until the end is asked for. Returns the exit code.
-
-    Raises:
-        SettingsError: the `[neuron]` section cannot be used, or strangers would be let in.
-        PortTakenError: it cannot listen where it should.
-    """
-    settings = document.section("neuron", NeuronSettings)
-    credentials = own_credentials(document, Role.NEURON, neuron=settings.own_name)
-    listen = Address.parse(settings.listen)
-    refuse_exposed(
-        document,
-        "neuron",
-        listen,
-        is_meant=credentials is not None or settings.insecure,
-        remedy=CREDENTIALS_REMEDY,
-    )
-    with watching(_STALL_SECONDS):
-        async with serving(settings, credentials=credentials) as served:
-            with reloading(_reload(document)):
-                await first_ended(shutdown.wait(), served.broken.wait())
-    return EX_SOFTWARE if served.broken.is_set() else 0
-
-
-def _reload(document: Document) -> SettingsReload:
-    """SIGHUP takes in `[log]`; model folders are looked at all the time; all else needs a restart.
-
-    A neuron that is told to restart drains first, so its other settings hold as long as it lives.
-    """
-    return SettingsReload(
-        document,
-        sections=("neuron", "fleet", "log"),
-        check=lambda fresh: fresh.section("neuron", NeuronSettings),
-        live={"log": lambda fresh: configure(fresh.section("log", LogSettings), service="neuron")},
-    )
-
-
 @contextlib.asynccontextmanager
 async def serving(
     settings: NeuronSettings,
@@ -123,6 +88,7 @@ async def serving(
     worker_command: WorkerCommand = python_worker,
     memory: MemoryReader | None = None,
     credentials: FleetCredentials | None = None,
+    tracer: Tracer | None = None,
 ) -> AsyncGenerator[ServedNeuron]:
     """A neuron in this process; leaving the context drains and stops it.
 
@@ -131,6 +97,7 @@ async def serving(
         worker_command: command line of its workers.
         memory: who is asked what an unload has freed; None is the GPUs' driver.
         credentials: the fleet's; None speaks plain text and lets everybody in.
+        tracer: takes the spans of what is served; None traces nothing.
 
     Raises:
         PortTakenError: it cannot listen where it should.
@@ -142,15 +109,8 @@ async def serving(
         Devices, reserved_bytes=settings.reserved_memory_bytes, ggml=ggml
     )
     engines, problems = importable_engines(has_gpu=devices.has_gpu)
-    identity = neuron.NeuronIdentity(
-        name=settings.own_name,
-        incarnation_id=uuid.uuid4().hex,
-        labels=settings.labels,
-        version=services.__version__,
-        engines=engines,
-        features=["session", "resume"],
-    )
-    listen = Address.parse(settings.metrics_listen) if settings.metrics_listen else None
+    problems += await asyncio.to_thread(store_problems, settings.store)
+    identity = new_identity(settings, engines)
 
     with folders.opened(settings.kv_store) as kv_tiers:
         daemon, board = _build(
@@ -164,14 +124,14 @@ async def serving(
             faults=faults,
             credentials=credentials,
             kv_tiers=kv_tiers,
+            tracer=tracer,
         )
         registry.register(StatusCollector(board.report))
-        async with (
-            exposition(registry, listen) as port,
-            faults.watching_loop(),
-            daemon.serving(Address.parse(settings.listen), settings.advertised) as address,
-        ):
-            yield ServedNeuron(address, port, identity, registry, faults.broken)
+        async with exposition(registry, settings.metrics_at) as port, faults.watching_loop():
+            identity.metrics_address = settings.advertised_metrics(port)
+            listen = Address.parse(settings.listen)
+            async with daemon.serving(listen, settings.advertised) as address:
+                yield ServedNeuron(address, port, identity, registry, faults.broken)
 
 
 def _build(
@@ -186,6 +146,7 @@ def _build(
     faults: Faults,
     credentials: FleetCredentials | None,
     kv_tiers: tuple[KvTier, ...],
+    tracer: Tracer | None,
 ) -> tuple[Daemon, StatusBoard]:
     metrics = NeuronMetrics(registry)
     changes = Changes()
@@ -201,10 +162,20 @@ def _build(
     board = StatusBoard(
         identity=identity,
         instances=instances,
-        slots=lambda: supervisor.view,
+        workers=supervisor,
         memory_budget_bytes=settings.memory_budget_bytes,
     )
-    sources = sources_of(settings, lambda found: default_cache_tokens(found, settings))
+    gguf = adopt.gguf_rules(settings, devices.ggml_ids, has_gpu=devices.has_gpu)
+    hub = hub_of(settings, credentials)
+    residency = Residency()
+    sources = sources_of(
+        settings,
+        hub=hub,
+        cache_tokens=lambda found: adopt.default_cache_tokens(found, settings),
+        gpu_layers=gguf.gpu_layers_of,
+        preferred=lambda several: preferred(several, board.devices, adopt.default_bytes(settings)),
+        resident=residency.of,
+    )
 
     async def measure() -> None:
         board.note_devices(await asyncio.to_thread(devices.read))
@@ -214,16 +185,17 @@ def _build(
         default_engine=settings.engine,
         devices=lambda: board.devices,
         measure=measure,
-        settled=lambda spec: settled(spec, settings),
-        gguf_gpus=devices.ggml_ids,
-        most_layers=settings.llamacpp.gpu_layers,
+        settled=lambda spec: adopt.settled(spec, settings),
+        gguf=gguf,
     )
     renderers = Renderers(
         settings.templates, constraint_seconds=settings.constraint_seconds, faults=faults
     )
     worker_loads = WorkerLoads(instances=instances, assignments=assignments, renderers=renderers)
+    caches = CacheBoard(instances)
     recovery = Recovery(
         instances=instances,
+        caches=caches,
         supervisor=supervisor,
         worker_loads=worker_loads,
         metrics=metrics,
@@ -250,23 +222,54 @@ def _build(
         measure=measure,
     )
     leader_epoch = LeaderEpoch()
+    listing = DiskListing(
+        sources,
+        instances,
+        LastUse(settings.store),
+        residency=residency,
+        on_listed=lambda stored, broken: board.note_stored(stored, [*problems, *broken]),
+    )
+    fetches = Fetches(sources, listing.offer_at_once)
+    storage = StorageServicer(
+        fetches=fetches,
+        removal=Removal(sources=sources, instances=instances, relist=listing.offer_at_once),
+        sharing=Sharing(hub.store, settings.sharing),
+        leader_epoch=leader_epoch,
+    )
     servicer = NeuronServicer(
+        instances=instances,
         loader=loader,
         unloader=unloader,
-        generations=Generations(instances=instances, settings=settings, metrics=metrics),
+        generations=Generations(
+            instances=instances,
+            settings=settings,
+            metrics=metrics,
+            faults=faults,
+            traces=GenerationTraces(tracer),
+        ),
         measures=Measures(instances=instances, sources=sources, assignments=assignments),
         board=board,
+        caches=caches,
+        read_ahead=ReadAhead(
+            sources=sources,
+            assignments=assignments,
+            supervisor=supervisor,
+            listener=recovery,
+            faults=faults,
+        ),
         changes=changes,
         leader_epoch=leader_epoch,
         drain_seconds=settings.drain_seconds,
         faults=faults,
     )
     server = Server(
-        service_names=[_SERVICE],
+        service_names=[_SERVICE, STORAGE_SERVICE],
         metrics=RpcMetrics(registry, "neuron"),
         access=Access(credentials, METHODS),
+        tracer=tracer,
     )
     server.add(add_NeuronServiceServicer_to_server, servicer)
+    server.add(add_StorageServiceServicer_to_server, storage)
     daemon = Daemon(
         server=server,
         close_sessions=servicer.close_sessions,
@@ -286,8 +289,8 @@ def _build(
         ),
         board=board,
         devices=devices,
-        sources=sources,
-        problems=problems,
+        listing=listing,
+        fetches=fetches,
         measure=measure,
         drain_seconds=settings.drain_seconds,
         faults=faults,

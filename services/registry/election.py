@@ -72,6 +72,10 @@ class Election:
            takes too long it stops leading, even if nobody else leads yet.
         3. At shutdown the leader gives its lease back, so that another one leads at once.
         """
+        self.metrics.observe_election(
+            leads=lambda: self.holder.term is not None,
+            store_is_well=lambda: self._health.is_well,
+        )
         while not self.shutdown.requested:
             try:
                 leader_lease = await self.store.try_lead(self.address)
@@ -88,6 +92,8 @@ class Election:
 
     def _take(self, term: LeaderTerm | None, leader_address: str = "") -> None:
         self.holder.take(term, leader_address)
+        if term is None:
+            self.metrics.stand_by()
         if self.on_decided is not None:
             decided, self.on_decided = self.on_decided, None
             decided()

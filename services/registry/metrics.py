@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterable
 
+import msgspec
 import structlog
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+from typing_extensions import override
 
+from services.registry.accounting.device_metrics import DeviceUseMetrics
 from services.registry.control.control_plane import ControlPlane
+from services.registry.fleet.scrape_targets import scrape_targets
 from services.registry.placement.orders import (
     Event,
     LoadEnded,
     LoadOrder,
+    NeuronLost,
     Redirected,
     UnloadEnded,
     UnloadOrder,
     UnloadReason,
+    UpdateOrder,
     WaitEnded,
 )
 
@@ -30,6 +38,7 @@ class RegistryMetrics:
     Attributes:
         total_loads: loads that ended well since the process started.
         total_evictions: instances evicted since then.
+        device_use: whom the devices worked for.
     """
 
     def __init__(self, registry: CollectorRegistry) -> None:
@@ -65,6 +74,17 @@ class RegistryMetrics:
             buckets=_SECONDS,
             registry=registry,
         )
+        self._leads = Gauge(
+            "cortex_registry_leader", "1 while this registry leads.", registry=registry
+        )
+        self._store_up = Gauge(
+            "cortex_registry_store_up",
+            "1 while the store answers: as the last attempt of the election found it.",
+            registry=registry,
+        )
+        self.device_use = DeviceUseMetrics(registry)
+        self._neurons = _NeuronCollector()
+        registry.register(self._neurons)
         self.total_loads = 0
         self.total_evictions = 0
         self._registry = registry
@@ -74,13 +94,24 @@ class RegistryMetrics:
         for outcome in ("placed", "left"):
             self.placement_seconds.labels(outcome)
 
-    def observe(self, control: ControlPlane, watchers: Callable[[], int]) -> None:
+    def observe_election(
+        self, *, leads: Callable[[], bool], store_is_well: Callable[[], bool]
+    ) -> None:
+        """Exposes whether this registry leads and whether its store answers, term or no term."""
+        self._leads.set_function(leads)
+        self._store_up.set_function(store_is_well)
+
+    def observe(
+        self, control: ControlPlane, watchers: Callable[[], int], *, named: Collection[str] = ()
+    ) -> None:
         """Exposes the state of a registry that leads, in the place of the term before.
 
         Args:
             control: has the state.
             watchers: counts the gateways that watch the fleet.
+            named: neurons that the settings name; they stay visible as long as they do.
         """
+        self._neurons.control, self._neurons.named = control, named
         fleet, placements = control.fleet_state.fleet, control.placements
         states: dict[str, Callable[[], float]] = {
             "attached": lambda: sum(not m.is_lost for m in tuple(fleet.members.values())),
@@ -98,6 +129,21 @@ class RegistryMetrics:
         )
         for name, text, count in figures:
             self._gauge(f"cortex_registry_{name}", text, []).set_function(count)
+
+    def targets(self) -> bytes | None:
+        """Where neurons are scraped (`scrape_targets`), as JSON; None while another one leads.
+
+        Prometheus keeps the targets that it has where it gets none.
+        """
+        control = self._neurons.control
+        if control is None:
+            return None
+        members = dict(control.fleet_state.fleet.members)
+        return msgspec.json.encode(scrape_targets(members.values()))
+
+    def stand_by(self) -> None:
+        """Exposes no neurons any more: another registry tells of them."""
+        self._neurons.control = None
 
     def _gauge(self, name: str, text: str, labels: list[str]) -> Gauge:
         existing = self._made.get(name)
@@ -117,6 +163,13 @@ class RegistryMetrics:
                 )
             case UnloadOrder():
                 self._unload_ordered(event)
+            case UpdateOrder():
+                log.info(
+                    "update.ordered",
+                    model=event.profile.model,
+                    instance_id=event.instance_id,
+                    neuron_id=event.neuron,
+                )
             case LoadEnded():
                 self._load_ended(event)
             case UnloadEnded():
@@ -139,6 +192,8 @@ class RegistryMetrics:
                     elapsed_ms=round(event.seconds * 1000),
                     reason=event.reason,
                 )
+            case NeuronLost():
+                log.warning("neuron.lost", neuron_id=event.neuron)
             case WaitEnded():
                 self.placement_seconds.labels(event.outcome).observe(event.seconds)
                 log.debug(
@@ -181,3 +236,24 @@ class RegistryMetrics:
             neuron_id=event.neuron,
             elapsed_ms=round(event.seconds * 1000),
         )
+
+
+class _NeuronCollector(Collector):
+    """Whether each neuron is attached, read from the fleet at every scrape."""
+
+    def __init__(self) -> None:
+        self.control: ControlPlane | None = None
+        self.named: Collection[str] = ()
+
+    @override
+    def collect(self) -> Iterable[Metric]:
+        up = GaugeMetricFamily(
+            "cortex_registry_neuron_up",
+            "1 for a neuron that is attached, 0 for one that is lost or has never come.",
+            labels=["neuron"],
+        )
+        if self.control is not None:
+            members = dict(self.control.fleet_state.fleet.members)
+            for name in sorted({*members, *self.named}):
+                up.add_metric([name], name in members and not members[name].is_lost)
+        return (up,)

@@ -9,8 +9,12 @@ from typing import Annotated, Final, Literal
 
 import msgspec
 
-from services.backplane.address import AddressText, OptionalAddressText
+from services.backplane.address import Address, AddressText, OptionalAddressText
 from services.backplane.logs import LogSettings
+from services.backplane.security.audit import AuditSettings
+from services.backplane.security.credentials import FleetCredentials, own_credentials
+from services.backplane.security.exposure import CREDENTIALS_REMEDY, refuse_exposed
+from services.backplane.security.roles import Role
 from services.backplane.settings import Document, SettingsError
 from services.backplane.units import IN_SECONDS, PositiveSeconds, Seconds
 
@@ -47,7 +51,10 @@ class RegistrySettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             credentials in [fleet], and a store that outlives a restart. Empty: it gives none.
         join_listen: where hosts without a certificate join (`cortex join`), in TLS; needs
             `authority`. Empty: nobody can.
+        join_approval: a host that joins gets its certificate only when an operator has approved it
+            besides (`cortex neurons approve`).
         certificate_seconds: how long a certificate is good that this registry gives.
+        usage_days: how long the store keeps what keys have used, by hour and model.
     """
 
     listen: AddressText = "127.0.0.1:31315"
@@ -64,7 +71,9 @@ class RegistrySettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     max_waiters: Annotated[int, msgspec.Meta(ge=1)] = 10_000
     authority: str = ""
     join_listen: OptionalAddressText = ""
+    join_approval: bool = False
     certificate_seconds: Annotated[float, IN_SECONDS, msgspec.Meta(ge=60)] = 30 * 86_400.0
+    usage_days: Annotated[int, msgspec.Meta(ge=32)] = 400
 
 
 class EvictionSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -121,6 +130,7 @@ class Settings:
     eviction: EvictionSettings = dataclasses.field(default_factory=EvictionSettings)
     neurons: tuple[NeuronEntry, ...] = ()
     log: LogSettings = dataclasses.field(default_factory=LogSettings)
+    audit: AuditSettings = dataclasses.field(default_factory=AuditSettings)
 
     @property
     def models_path(self) -> pathlib.Path | None:
@@ -141,10 +151,35 @@ def read(document: Document) -> Settings:
         eviction=document.section("eviction", EvictionSettings),
         neurons=document.entries("neurons", NeuronEntry),
         log=document.section("log", LogSettings),
+        audit=document.section("audit", AuditSettings),
     )
     _check_names(document.source, settings.neurons)
     _check_joining(document, settings.registry)
     return settings
+
+
+def credentials_of(
+    document: Document, settings: Settings, *, listens: Address | None = None
+) -> FleetCredentials | None:
+    """The certificate that the registry shows; None where it has none.
+
+    Args:
+        document: all settings.
+        settings: read from them.
+        listens: where, in place of `registry.listen`.
+
+    Raises:
+        SettingsError: it cannot be used, or strangers would be let in.
+    """
+    credentials = own_credentials(document, Role.REGISTRY)
+    refuse_exposed(
+        document,
+        "registry",
+        listens or Address.parse(settings.registry.listen),
+        is_meant=credentials is not None or settings.registry.insecure,
+        remedy=CREDENTIALS_REMEDY,
+    )
+    return credentials
 
 
 def _check_names(source: str, neurons: Sequence[NeuronEntry]) -> None:

@@ -16,6 +16,9 @@ from services.backplane.changes import Changes
 from services.backplane.process.faults import Faults
 from services.backplane.security.credentials import FleetCredentials
 from services.backplane.timeouts import timeout
+from services.registry.accounting.allowances import Allowances
+from services.registry.accounting.device_use import DeviceUseIntake
+from services.registry.accounting.usage import UsageLedger
 from services.registry.catalogue import catalogue as catalogues
 from services.registry.catalogue.catalogue import Catalogue, Difference
 from services.registry.control.control_plane import ControlPlane
@@ -26,10 +29,12 @@ from services.registry.fleet.policy import policy_of
 from services.registry.fleet.state import FleetState
 from services.registry.joining.joining import Joining
 from services.registry.joining.revocations import Revocations
+from services.registry.keys.directory import KeyDirectory
 from services.registry.metrics import RegistryMetrics
 from services.registry.placement import errors
 from services.registry.placement.orders import Event, LoadEnded
 from services.registry.rpc.fleet_watch import Watchers
+from services.registry.rpc.history import History
 from services.registry.rpc.model_list import ModelDirectory
 from services.registry.rpc.neuron_calls import NeuronCalls
 from services.registry.rpc.neuron_dialer import keep_dialling
@@ -64,12 +69,17 @@ class LeaderTerm:
         started_at: seconds since the epoch.
         ended: set when the leadership is over.
         changes: moves on with every change of the fleet, and when the leadership is over.
+        history: what has happened lately.
         control: all that is decided.
         model_list: what models there are.
         watchers: the streams of changes to gateways.
         credentials: what neurons are dialled with; None: plain text.
         revocations: which certificates are refused.
         joining: who gets one.
+        keys: which clients may ask.
+        allowances: how much they may still ask for.
+        usage: what they have used.
+        device_use: whom the devices have worked for.
     """
 
     def __init__(
@@ -95,8 +105,8 @@ class LeaderTerm:
         self.started_at = time.time()
         self.ended = asyncio.Event()
         self.changes = Changes()
-        fleet_state = _restored(settings, catalogue, facts)
-        fleet_state.note_fault = faults.note
+        fleet_state = _restored(settings, catalogue, facts, faults)
+        self.history = History()
         orders = OrderQueue(self._record)
         self.control = ControlPlane(
             fleet_state,
@@ -132,10 +142,19 @@ class LeaderTerm:
         self.joining = Joining(
             folder=pathlib.Path(authority) if authority else None,
             lifetime_seconds=settings.registry.certificate_seconds,
+            asks_approval=settings.registry.join_approval,
             facts=facts,
             fact_writer=fact_writer,
             revocations=self.revocations,
         )
+        self.keys = KeyDirectory(facts, fact_writer)
+        self.allowances = Allowances(fact_writer.ledger)
+        self.usage = UsageLedger(
+            fact_writer.ledger,
+            kept_days=settings.registry.usage_days,
+            grown=metrics.device_use.note,
+        )
+        self.device_use = DeviceUseIntake(self.usage)
         self.watchers = Watchers(
             self.control,
             self.model_list,
@@ -144,7 +163,11 @@ class LeaderTerm:
             revocations=self.revocations,
             faults=faults,
         )
-        metrics.observe(self.control, lambda: self.watchers.count)
+        metrics.observe(
+            self.control,
+            lambda: self.watchers.count,
+            named=[entry.name for entry in settings.neurons],
+        )
 
     @property
     def lease_seconds(self) -> float:
@@ -196,6 +219,8 @@ class LeaderTerm:
         fresh = catalogues.EMPTY if path is None else catalogues.load(path)
         changes = self.control.use(fresh)
         self.wake()
+        named = ", ".join((*changes.added, *changes.removed, *changes.changed))
+        self.history.note("catalogue.reloaded", detail=named)
         log.info(
             "catalogue.reloaded",
             added=changes.added,
@@ -213,6 +238,7 @@ class LeaderTerm:
             self.faults.vital(self._drive(), name="control"),
             self.faults.vital(self._calls.run(), name="orders"),
             self.faults.vital(self.revocations.watch(), name="revocations"),
+            self.faults.vital(self.device_use.run(self.faults), name="device-use"),
         ]
         tasks += [
             self.faults.vital(keep_dialling(entry, self), name="dialling")
@@ -224,11 +250,13 @@ class LeaderTerm:
             finally:
                 self.ended.set()
                 self.changes.bump()
+                self.history.close()
                 self.control.placements.fail_all(errors.stopped_leading())
                 for task in tasks:
                     task.cancel()
                 await asyncio.gather(*tasks, return_exceptions=True)
                 await self._calls.close()
+                await self.device_use.write()
 
     async def _drive(self) -> None:
         """Lets time pass for `control`; it never waits longer than until the next thing is due."""
@@ -249,11 +277,12 @@ class LeaderTerm:
 
     def _record(self, event: Event) -> None:
         self._metrics.record(event)
+        self.history.record(event)
         if isinstance(event, LoadEnded):
             self.fact_writer.write_learned_later(event.learned)
 
 
-def _restored(settings: Settings, catalogue: Catalogue, facts: Facts) -> FleetState:
+def _restored(settings: Settings, catalogue: Catalogue, facts: Facts, faults: Faults) -> FleetState:
     """The state of a fleet without members, with all that outlives a leader."""
     fleet_state = FleetState(
         clock=time.monotonic,
@@ -261,6 +290,7 @@ def _restored(settings: Settings, catalogue: Catalogue, facts: Facts) -> FleetSt
         catalogue=catalogue,
         footprints=Footprints(write_behind.learned_of(facts)),
         pins=dict(facts[FactKind.PIN]),
+        note_fault=faults.note,
     )
     for name in facts[FactKind.CORDON]:
         fleet_state.fleet.cordon(name, cordoned=True)

@@ -9,8 +9,9 @@ import pytest
 import typer.testing
 
 from services.cli.__main__ import app
-from services.cli.settings_page import page
-from services.cli.settings_schema import SettingsFile, schema
+from services.cli.settings_files.page import page
+from services.cli.settings_files.schema import schema
+from services.cli.settings_files.sections import SettingsFile
 
 ROOT = pathlib.Path(__file__).parents[2]
 FILES = list(SettingsFile)

@@ -4,11 +4,14 @@ import pathlib
 import re
 import tomllib
 
+import jsonschema
 import pytest
 
 from services.agent.core.settings import load_settings
-from services.backplane.settings import load
+from services.backplane.settings import SECTIONS, load
 from services.cli.local_fleet import LocalFleet
+from services.cli.settings_files.schema import schema
+from services.cli.settings_files.sections import SettingsFile
 from services.cli.up_settings import catalogue_path, choose
 from services.gateway import settings as gateway_settings
 from services.neuron.settings import NeuronSettings
@@ -17,6 +20,7 @@ from services.registry.catalogue import catalogue
 
 ROOT = pathlib.Path(__file__).parents[2]
 EXAMPLES = ROOT / "examples"
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
 
 def test_cortex_toml_is_read_by_gateway_and_registry():
@@ -62,10 +66,16 @@ def test_agent_toml_is_read_by_the_agent():
     assert load_settings(variables, EXAMPLES / "agent.toml").endpoints
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/operating.md", "docs/placement.md"])
-def test_toml_in_the_documentation_is_toml(page):
-    for block in re.findall(r"```toml\n(.*?)```", (ROOT / page).read_text(), re.DOTALL):
-        tomllib.loads(block)
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_toml_in_the_documentation_is_what_the_services_read(page):
+    for block in re.findall(r"```toml\n(.*?)```", page.read_text(), re.DOTALL):
+        told = tomllib.loads(block.replace('"…"', f'"{"ab" * 32}"'))  # a digest
+        if told.keys() <= SECTIONS and "url" not in told.get("fleet", {}):
+            jsonschema.validate(told, schema(SettingsFile.CORTEX))
+        elif told.keys() <= {"models", "aliases"}:
+            jsonschema.validate(told, schema(SettingsFile.MODELS))
+        else:
+            assert page.parent.name == "clients" or page.name == "agent.md"
 
 
 def test_the_readmes_settings_are_those_of_the_example():

@@ -1,4 +1,4 @@
-"""The house rules of CONTRIBUTING.md that no linter knows: sizes, and where a test stands."""
+"""The house rules of CONTRIBUTING.md that no linter knows: sizes, floors, where a test stands."""
 
 import ast
 from collections import Counter
@@ -7,22 +7,24 @@ from pathlib import Path
 
 import pytest
 
+from tests.contract.structure import circles, floors_of, parts_of
+
 ROOT = Path(__file__).parents[2]
 MOST_LINES, MOST_TEST_LINES, MOST_MODULES, MOST_POSITIONAL = 300, 400, 16, 5
 
+# Floors of a service; docs/architecture.md names them. Who needs one more says there what it is for.
+MOST_FLOORS = {"registry": 10, "neuron": 8, "gateway": 7}
+
 # One file a family of models, however many there are.
 ANY_NUMBER = {"services/neuron/chat/tool_calls/families"}
-LONGER = {
-    "services/neuron/engines/exllamav2/attention/paged_triton.py": "three kernels, one layout",
-}
+LONGER: dict[str, str] = {}
 # Functions whose parameters somebody else has set, or that typer reads.
 POSITIONAL = {
     "services/cli/commands/bench.py:bench": "typer makes options of them",
     "services/cli/commands/up.py:up": "typer makes options of them",
     "services/gateway/http1/hypercorn/codec.py:__init__": "Hypercorn's constructor",
-    "services/neuron/engines/exllamav2/attention/paged_triton.py": "Triton kernels",
+    "services/neuron/engines/exllamav2/attention/kernels.py": "Triton kernels",
     "services/neuron/engines/exllamav2/attention/stand_in.py": "flash-attn's functions",
-    "services/neuron/engines/exllamav2/model/loading.py:_try_shape": "one step, called twice",
 }
 # What has no one module: promises of a whole folder.
 OF_A_FOLDER = {
@@ -70,6 +72,23 @@ def test_folders_are_small():
     large = {named(folder) for folder, count in found.items() if count > MOST_MODULES}
 
     assert large <= ANY_NUMBER
+
+
+@pytest.mark.parametrize(("service", "most"), MOST_FLOORS.items())
+def test_services_have_few_floors(service: str, most: int):
+    floors = floors_of(parts_of(service))
+
+    assert max(floors.values()) <= most, sorted(floors.items(), key=lambda one: -one[1])
+
+
+def test_nothing_imports_in_a_circle():
+    assert set() == circles()
+
+
+def test_the_bounds_of_floors_are_told():
+    told = ", ".join(f"{name} {most}" for name, most in MOST_FLOORS.items())
+
+    assert told in (ROOT / "docs/architecture.md").read_text().replace(" floors", "")
 
 
 @pytest.mark.parametrize("folder", ["services", "bench", "gpu"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import select
 import socket
 import sys
 import time
@@ -49,11 +50,13 @@ def serve(daemon: socket.socket, fault: str, instance_id: str) -> None:
     daemon.sendall(pack(LoadAdvanced(instance_id, LoadStep(1, 1), warming=True)))
     info = ModelInfo("llamacpp", "llama", 100, 1, 1, 100, 300, chat_template="{{ messages }}")
     daemon.sendall(pack(Loaded(instance_id, info, 0.1)))
+    while not select.select([daemon], [], [], 0.1)[0]:
+        daemon.sendall(pack(Beat("", 1)))
+    receive(daemon)  # so that it fails once it is READY
     if fault == "glutton":
         daemon.sendall(pack(Beat("", 1 << 50)))
-    if fault == "stalled":
+    if fault in {"glutton", "stalled"}:
         time.sleep(3600)
-    receive(daemon)
     sys.stderr.write("a kernel went wrong\n")
     os._exit(70)
 

@@ -11,6 +11,7 @@ import socket
 from collections.abc import Generator
 
 from services.neuron.engine_api.engine import Engine, LoadedModel
+from services.neuron.engine_api.fair_shares import FairShares
 from services.neuron.engine_api.model import LoadPlan, LoadStep
 from services.neuron.engines import create_engine
 from services.neuron.worker.link import DaemonLink
@@ -22,6 +23,10 @@ class GatedEngine:
 
     def __init__(self, inner: Engine) -> None:
         self._inner = inner
+
+    @property
+    def shares(self) -> FairShares:
+        return self._inner.shares
 
     @property
     def name(self) -> str:

@@ -10,9 +10,11 @@ import argparse
 import os
 import pathlib
 import socket
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Collection, Generator, Iterator, Sequence
 
+from services.neuron.engine_api.device_time import StepTimes
 from services.neuron.engine_api.events import Delta, Ended, EndReason, Event, Started
+from services.neuron.engine_api.fair_shares import FairShares
 from services.neuron.engine_api.model import LoadPlan, LoadStep, ModelInfo, ModelStats
 from services.neuron.engine_api.task import Constraint, Prompt, Task
 from services.neuron.worker.link import DaemonLink
@@ -70,6 +72,9 @@ class HoldingModel:
     def embed(self, inputs: Sequence[Sequence[int]]) -> list[list[float]]:
         raise NotImplementedError
 
+    def take_times(self, ended: Collection[int] | None = None) -> StepTimes:
+        return StepTimes((), 0)
+
     def stats(self) -> ModelStats:
         return ModelStats()
 
@@ -82,6 +87,7 @@ class HoldingEngine:
 
     name = "exllamav2"
     facts: dict[str, str] = {}
+    shares = FairShares()
 
     def load(self, plan: LoadPlan) -> Generator[LoadStep, None, HoldingModel]:
         size = sum(file.stat().st_size for file in pathlib.Path(plan.path).glob("*.safetensors"))

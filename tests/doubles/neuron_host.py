@@ -15,16 +15,17 @@ from cortex.v1 import generation_pb2 as generation
 from cortex.v1 import model_pb2 as model
 from cortex.v1 import neuron_service_pb2 as neuron
 from cortex.v1.neuron_service_pb2_grpc import NeuronServiceStub
+from cortex.v1.storage_service_pb2_grpc import StorageServiceStub
 from services.backplane.errors import FleetError
 from services.backplane.rpc.channels import open_channel
 from services.backplane.rpc.status import from_rpc_error
 from services.neuron.instances.reclaim import MemoryReader
-from services.neuron.settings import NeuronSettings, WorkerLimits
+from services.neuron.settings import AllowedSources, NeuronSettings, WorkerLimits
 from services.neuron.supervisor.process import WorkerCommand, python_worker
 from services.neuron.wire import ServedNeuron, serving
 from tests.doubles import scripted
 
-PATIENCE_SECONDS = 30.0
+PATIENCE_SECONDS = 60.0
 QUICK = WorkerLimits(first_pause_seconds=0.05, start_seconds=20.0)
 
 
@@ -36,6 +37,7 @@ class NeuronHost:
         self.folder = folder
         self.channel = open_channel(served.address)
         self.stub: Any = NeuronServiceStub(self.channel)
+        self.storage: Any = StorageServiceStub(self.channel)
 
     def script(self, name: str, **choices: Any) -> None:
         """Puts a scripted model on the neuron's disk."""
@@ -111,6 +113,7 @@ async def running_neuron(
         "metrics_listen": "127.0.0.1:0",
         "registry": (),
         "models_dirs": (str(folder),),
+        "allowed": AllowedSources(sources=("path", "hf", "package"), folders=("/",)),
         "drain_seconds": 5.0,
         "workers": QUICK,
     }

@@ -24,6 +24,12 @@ class NotSupportedError(NVMLError):
     value = 3
 
 
+class NotFoundError(NVMLError):
+    """There is no such thing."""
+
+    value = 6
+
+
 class NothingYetError(NVMLError):
     """Nothing has happened."""
 
@@ -46,11 +52,14 @@ class Driver:
         processes: ids of those that hold memory, by device.
         asked_for_processes: so often somebody wanted to know them.
         has_events: this driver tells critical events.
+        has_event_sets: it makes sets for them.
+        divided: instances of GPUs in MIG mode, by GPU, with gaps; their handles are their names.
     """
 
     NVMLError = NVMLError
     NVMLError_LibraryNotFound = LibraryNotFoundError
     NVMLError_NotSupported = NotSupportedError
+    NVMLError_NotFound = NotFoundError
     NVMLError_Timeout = NothingYetError
     NVMLError_GpuIsLost = GpuIsLostError
     nvmlEventTypeXidCriticalError = 8  # noqa: N815 - as pynvml calls it
@@ -63,6 +72,8 @@ class Driver:
         self.asked_for_processes = 0
         self.is_open = False
         self.has_events = True
+        self.has_event_sets = True
+        self.divided: dict[int, tuple[str | None, ...]] = {}
         self.open_sets = 0
 
     def nvmlInit(self) -> None:
@@ -87,14 +98,32 @@ class Driver:
     def nvmlDeviceGetPciInfo(self, handle):
         return types.SimpleNamespace(busId=f"00000000:{handle + 1:02X}:00.0")
 
-    def nvmlDeviceGetUUID(self, handle: int) -> str:
+    def nvmlDeviceGetUUID(self, handle: int | str) -> str:
+        if isinstance(handle, str):
+            return handle
         self._answer(handle)
         return f"GPU-{handle}"
+
+    def nvmlDeviceGetMigMode(self, handle: int) -> list[int]:
+        if not self.divided:
+            raise NotSupportedError("Not Supported")
+        return [int(handle in self.divided)] * 2
+
+    def nvmlDeviceGetMaxMigDeviceCount(self, handle: int) -> int:
+        return len(self.divided[handle])
+
+    def nvmlDeviceGetMigDeviceHandleByIndex(self, handle: int, index: int) -> str:
+        found = self.divided[handle][index]
+        if found is None:
+            raise NotFoundError("Not Found")
+        return found
 
     def nvmlDeviceGetName(self, _: int) -> str:
         return "RTX"
 
-    def nvmlDeviceGetMemoryInfo(self, handle: int) -> types.SimpleNamespace:
+    def nvmlDeviceGetMemoryInfo(self, handle: int | str) -> types.SimpleNamespace:
+        if isinstance(handle, str):
+            return types.SimpleNamespace(total=10 * GIB, free=9 * GIB, used=GIB)
         self._answer(handle)
         used = self.used[handle]
         return types.SimpleNamespace(total=24 * GIB, free=24 * GIB - used, used=used)
@@ -108,6 +137,8 @@ class Driver:
         return [types.SimpleNamespace(pid=pid) for pid in self.processes[handle]]
 
     def nvmlEventSetCreate(self) -> list[int]:
+        if not self.has_event_sets:
+            raise NVMLError("Insufficient Resources")
         self.open_sets += 1
         return []
 

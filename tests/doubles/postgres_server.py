@@ -7,13 +7,14 @@ import os
 import pathlib
 import pwd
 import shutil
-import socket
 import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Generator
 
 import pytest
+
+from tests.doubles.processes import free_port
 
 _USER = "postgres"
 
@@ -63,7 +64,7 @@ def postgres() -> Generator[str]:
             )  # fmt: skip
 
         run(str(tools / "initdb"), "-D", str(data), "-A", "trust", "-U", "cortex", "-N")
-        port = _free_port()
+        port = free_port()
         options = f"-p {port} -c listen_addresses=127.0.0.1 -c unix_socket_directories={root}"
         log = root / "log"
         run(
@@ -74,12 +75,6 @@ def postgres() -> Generator[str]:
             yield f"postgresql://cortex@127.0.0.1:{port}/postgres"
         finally:
             run(str(tools / "pg_ctl"), "-D", str(data), "-m", "immediate", "-w", "stop")
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def wait_until(holds: Callable[[], bool], seconds: float = 10.0) -> None:

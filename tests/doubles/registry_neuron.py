@@ -69,6 +69,8 @@ class ScriptedNeuron(neuron_service_pb2_grpc.NeuronServiceServicer):
         self.loads: list[model_pb2.LoadSpec] = []
         self.cancelled_loads: list[str] = []
         self.unloads: list[str] = []
+        self.principals: list[str] = []  # who is charged for the loads
+        self.device_use: list[neuron_service_pb2.DeviceUse] = []
         self.epochs: list[int] = []  # of those who ordered all this
         self.cut: list[str] = []
         self.overlaps: list[str] = []
@@ -152,6 +154,7 @@ class ScriptedNeuron(neuron_service_pb2_grpc.NeuronServiceServicer):
             ],
             instances=self.instances.values(),
             stored_models=self.stored,
+            device_use=self.device_use,
             draining=self.draining,
             workers=[
                 neuron_service_pb2.Worker(
@@ -213,6 +216,7 @@ class ScriptedNeuron(neuron_service_pb2_grpc.NeuronServiceServicer):
     ) -> AsyncIterator[neuron_service_pb2.LoadResponse]:
         spec = request.spec
         self.loads.append(spec)
+        self.principals.append(request.principal)
         self.epochs.append(request.leader_epoch)
         devices = list(spec.device_ids) or self.device_ids[:1]
         for other in self._loading:
@@ -280,6 +284,15 @@ class ScriptedNeuron(neuron_service_pb2_grpc.NeuronServiceServicer):
         yield neuron_service_pb2.UnloadResponse(
             unloaded=neuron_service_pb2.Unloaded(instance_id=request.instance_id, freed_bytes=freed)
         )
+
+    async def UpdateInstance(
+        self, request: neuron_service_pb2.UpdateInstanceRequest, context: Any
+    ) -> neuron_service_pb2.UpdateInstanceResponse:
+        instance = self.instances[request.instance_id]
+        instance.spec.default_sampling.CopyFrom(request.default_sampling)
+        self.epochs.append(request.leader_epoch)
+        self.changed()
+        return neuron_service_pb2.UpdateInstanceResponse(instance=instance)
 
     @contextlib.asynccontextmanager
     async def served(self) -> AsyncGenerator[None]:

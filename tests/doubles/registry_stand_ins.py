@@ -10,9 +10,12 @@ from typing import Any
 import grpc
 
 from cortex.v1 import (
+    accounting_service_pb2_grpc,
+    key_service_pb2_grpc,
     operator_service_pb2_grpc,
     registry_service_pb2,
     registry_service_pb2_grpc,
+    storage_service_pb2_grpc,
 )
 from services.backplane.rpc.channels import open_channel
 from services.backplane.rpc.status import from_rpc_error
@@ -30,6 +33,9 @@ class Fleet:
         self._channel = open_channel(address)
         self.registry: Any = registry_service_pb2_grpc.RegistryServiceStub(self._channel)
         self.operator: Any = operator_service_pb2_grpc.OperatorServiceStub(self._channel)
+        self.accounting: Any = accounting_service_pb2_grpc.AccountingServiceStub(self._channel)
+        self.storage: Any = storage_service_pb2_grpc.FleetStorageServiceStub(self._channel)
+        self.keys: Any = key_service_pb2_grpc.KeyServiceStub(self._channel)
         stack.push_async_callback(self._channel.close)
 
     async def add(self, neuron: ScriptedNeuron) -> asyncio.Task[None]:

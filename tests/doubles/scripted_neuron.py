@@ -79,6 +79,7 @@ class ScriptedNeuron(neuron_grpc.NeuronServiceServicer):
         self.name = name
         self.resumes = True  # goes on behind tokens of others, and tells its own
         self.models = list(models)
+        self.longest_token_bytes = 0  # not known
         self.state = model_pb2.INSTANCE_STATE_READY
         self.reports = 0
         self.scripts: list[Script] = [Script()]
@@ -87,6 +88,8 @@ class ScriptedNeuron(neuron_grpc.NeuronServiceServicer):
         self.embedded: list[neuron.EmbedRequest] = []
         self.unary_refusals: list[FleetError] = []
         self.cancelled: list[str] = []
+        self.tells_cache = False
+        self.cache_news: asyncio.Queue[neuron.CacheChange] = asyncio.Queue()
         self.sessions = 0
         self.messages_in = 0
         self.credits: list[int] = []
@@ -122,11 +125,16 @@ class ScriptedNeuron(neuron_grpc.NeuronServiceServicer):
         made.identity.incarnation_id = "1"
         made.identity.address = self.address
         made.identity.features.extend(["session", "resume"] if self.resumes else ["session"])
+        if self.tells_cache:
+            made.identity.features.append("cache")
         made.report.sequence = self.reports
         made.report.draining = draining
         for model in self.models:
             instance = made.report.instances.add(
-                instance_id=self.instance_id(model), state=self.state, max_context_tokens=2048
+                instance_id=self.instance_id(model),
+                state=self.state,
+                max_context_tokens=2048,
+                longest_token_bytes=self.longest_token_bytes,
             )
             instance.spec.model = model
         return made
@@ -226,6 +234,10 @@ class ScriptedNeuron(neuron_grpc.NeuronServiceServicer):
         finally:
             reading.cancel()
             await session.close()
+
+    async def WatchCache(self, request, context):
+        while True:
+            yield neuron.WatchCacheResponse(changes=[await self.cache_news.get()])
 
     async def CountTokens(self, request, context):
         self.counted.append(request)

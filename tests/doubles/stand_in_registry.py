@@ -4,21 +4,61 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from typing import Any
 
 from prometheus_client import CollectorRegistry
 
+from cortex.v1 import accounting_service_pb2_grpc as accounting_grpc
+from cortex.v1 import key_service_pb2_grpc as key_grpc
 from cortex.v1 import registry_service_pb2 as registry
 from cortex.v1 import registry_service_pb2_grpc as registry_grpc
 from services.backplane.address import Address
 from services.backplane.errors import FleetError, Reason
 from services.backplane.metrics import RpcMetrics
+from services.backplane.process.faults import Faults
 from services.backplane.rpc.server import Server
+from services.registry.api.key_servicer import KeyServicer
+from services.registry.holder import LeaderHolder
+from services.registry.keys.directory import KeyDirectory
+from services.registry.store.sqlite import SqliteStore
+from services.registry.store.store import Facts, Store
+from services.registry.store.write_behind import FactWriter
+from tests.doubles.stand_in_accounting import StandInLessor
 
 Step = registry.EnsureModelResponse | FleetError | asyncio.Event
 
 
+class KeyTerm:
+    """A term of which only the keys are there, with a store in memory."""
+
+    leads = True
+
+    def __init__(self, store: Store, facts: Facts) -> None:
+        self.store = store
+        self.keys = KeyDirectory(facts, FactWriter(store, Faults(CollectorRegistry(), "test")))
+        self.incarnation_id = "keys"
+        self.ended = asyncio.Event()
+
+    @classmethod
+    async def made(cls) -> KeyTerm:
+        store = SqliteStore(":memory:")
+        await store.open()
+        return cls(store, await store.load())
+
+
+class _Accounting(accounting_grpc.AccountingServiceServicer):
+    def __init__(self, lessor: StandInLessor) -> None:
+        self._lessor = lessor
+
+    async def LeaseAllowances(self, request, context):
+        return await self._lessor.lease(request)
+
+    async def ReportUsage(self, request, context):
+        return await self._lessor.report(request)
+
+
 class StandInRegistry(registry_grpc.RegistryServiceServicer):
-    """WatchFleet from a list of changes, EnsureModel from a list of steps."""
+    """WatchFleet from a list of changes, EnsureModel from a list of steps; limits are shared."""
 
     def __init__(self) -> None:
         self.incarnation = "first"
@@ -27,7 +67,9 @@ class StandInRegistry(registry_grpc.RegistryServiceServicer):
         self.steps: list[Step] = []
         self.ensured: list[registry.EnsureModelRequest] = []
         self.watched: list[registry.WatchFleetRequest] = []
+        self.lessor = StandInLessor()
         self.address = ""
+        self.term: KeyTerm | None = None
         self._revision = 0
         self._watchers: set[asyncio.Queue[registry.WatchFleetResponse]] = set()
         self._server: Server | None = None
@@ -36,6 +78,13 @@ class StandInRegistry(registry_grpc.RegistryServiceServicer):
         metrics = RpcMetrics(CollectorRegistry(), "registry")
         self._server = Server(service_names=["cortex.v1.RegistryService"], metrics=metrics)
         self._server.add(registry_grpc.add_RegistryServiceServicer_to_server, self)
+        if self.term is not None:
+            holder = LeaderHolder[Any]()
+            holder.take(self.term)
+            self._server.add(key_grpc.add_KeyServiceServicer_to_server, KeyServicer(holder))
+        self._server.add(
+            accounting_grpc.add_AccountingServiceServicer_to_server, _Accounting(self.lessor)
+        )
         self.address = str(await self._server.start(Address.parse(address)))
         return self.address
 

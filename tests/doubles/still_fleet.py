@@ -18,7 +18,7 @@ from services.registry.fleet.records import (
     NeuronReport,
 )
 from services.registry.fleet.state import FleetState
-from services.registry.placement.orders import Event, LoadOrder, UnloadOrder
+from services.registry.placement.orders import Event, LoadOrder, UnloadOrder, UpdateOrder
 from services.registry.placement.progress import Placed, Queued, Step
 
 SIZE = 10
@@ -72,6 +72,7 @@ class StillFleet:
         self.now = 1000.0
         self.loads: list[LoadOrder] = []
         self.unloads: list[UnloadOrder] = []
+        self.updates: list[UpdateOrder] = []
         self.cancelled: list[int] = []
         self.events: list[Event] = []
         models = {p.model: p for p in profiles}
@@ -104,6 +105,9 @@ class StillFleet:
 
     def unload(self, order: UnloadOrder) -> None:
         self.unloads.append(order)
+
+    def update(self, order: UpdateOrder) -> None:
+        self.updates.append(order)
 
     def record(self, event: Event) -> None:
         self.events.append(event)

@@ -8,7 +8,7 @@ from typing import Any
 from services.agent.core.editor import EditorError, Offered
 from services.agent.core.modes import Mode
 from services.agent.core.workspace import Workspace
-from services.agent.tools.shell.background import BackgroundCommands
+from services.agent.tools.processes.background import BackgroundCommands
 from services.agent.tools.tool import ToolContext, ToolError
 
 

@@ -29,7 +29,7 @@ from services.neuron.engine_api.frames import (
 from services.neuron.engine_api.model import LoadPlan
 from services.neuron.engine_api.task import Prompt, SamplingParams, Segment, Task
 
-DEADLINE_SECONDS = 30.0
+DEADLINE_SECONDS = 60.0
 R = TypeVar("R", bound=Report)
 
 

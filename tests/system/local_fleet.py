@@ -16,6 +16,8 @@ from collections.abc import Callable
 
 import psutil
 
+from tests.doubles.processes import workers_below
+
 READY_SECONDS = 180.0
 
 
@@ -40,11 +42,7 @@ class RunningFleet:
 
     def workers(self) -> list[psutil.Process]:
         """The engine processes below the neuron."""
-        return [
-            process
-            for process in self.child("neuron").children(recursive=True)
-            if any("services.neuron.worker" in word for word in process.cmdline())
-        ]
+        return workers_below(self.child("neuron").pid)
 
     def log(self, name: str) -> str:
         """What one service wrote."""

@@ -136,7 +136,7 @@ def run_cortex(*arguments, **options):
         [sys.executable, "-m", "services.cli", *arguments],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=110,
         check=False,
         **options,
     )

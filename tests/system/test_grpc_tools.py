@@ -13,7 +13,7 @@ from tests.system.reflection import Curl
 @pytest.fixture
 def neuron_address(scripted_fleet):
     with grpc.insecure_channel(scripted_fleet.registry) as channel:
-        fleet = op_grpc.OperatorServiceStub(channel).GetFleet(op.GetFleetRequest(), timeout=10)
+        fleet = op_grpc.OperatorServiceStub(channel).GetFleet(op.GetFleetRequest(), timeout=60)
     return fleet.neurons[0].identity.address
 
 
@@ -26,7 +26,7 @@ def curl(neuron_address):
 
 def health(curl, name):
     stub = health_pb2_grpc.HealthStub(curl.channel)
-    return stub.Check(health_pb2.HealthCheckRequest(service=name), timeout=10).status
+    return stub.Check(health_pb2.HealthCheckRequest(service=name), timeout=60).status
 
 
 def test_services_are_listed(curl, scripted_fleet):

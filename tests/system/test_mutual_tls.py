@@ -71,6 +71,6 @@ async def attach(address, credentials, name):
     hello = neuron.NeuronIdentity(name=name, incarnation_id="x", address="127.0.0.1:1")
     async with open_channel(address, credentials) as channel:
         stub = registry_grpc.RegistryServiceStub(channel)
-        call = stub.Attach(iter([registry.AttachRequest(hello=hello)]), timeout=10)
+        call = stub.Attach(iter([registry.AttachRequest(hello=hello)]), timeout=60)
         async with streaming(call) as answers:
             return [each async for each in answers]

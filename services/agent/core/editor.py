@@ -174,7 +174,7 @@ class Editor:
 
 
 class _InnerEditor(Editor):
-    """See `Editor.only_cards`."""
+    """The link for work inside one call; made by `Editor.only_cards`."""
 
     def __init__(
         self,

@@ -74,9 +74,25 @@ def is_within(path: PurePath, directory: PurePath) -> bool:
 def decide(
     *, mode: Mode, effect: Effect, tool: str, target: PurePath | None, places: Places
 ) -> Decision:
-    """Decides one call.
+    """Whether a call may run, has to be asked about, or is refused.
 
-    `target` is what would be read or written, with every link and `..` resolved.
+    The first rule that applies:
+
+    1. What has no effect is allowed, and in `Mode.BYPASS` everything is.
+    2. Reading is allowed below the project's directories and the plan directory; elsewhere the
+       user is asked.
+    3. Writing below the plan directory is allowed in every mode.
+    4. In `Mode.PLAN` the user is asked before a fetch or a foreign server's read; all else is
+       refused.
+    5. In `Mode.ACCEPT_EDITS` a plain edit (see `is_plain_edit`) is allowed.
+    6. The user is asked.
+
+    Args:
+        mode: of the session.
+        effect: what the tool does.
+        tool: its name, for the words of a refusal.
+        target: what would be read or written, with every link and `..` resolved.
+        places: the directories that count.
     """
     if effect is Effect.NOTHING or mode is Mode.BYPASS:
         return Decision(Verdict.ALLOW)

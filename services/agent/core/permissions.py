@@ -2,8 +2,10 @@
 
 One rule a line, to be read and edited by people: `run git status`, `write docs`,
 `read /usr/include`, `fetch docs.python.org`, `call mcp__weather__forecast`. A path stands for
-everything below it. `fetch-private localhost:8080` is never offered, only written by people: it
-also permits what is not of the public internet.
+everything below it. Behind a command's words only plain words are covered: an option may write a
+file or run a program (`git diff --output=F`, `go test -exec X`), so may `NAME=VALUE`. Two rules
+are never offered, only written by people: `run git log -*` covers any words behind `git log`, and
+`fetch-private localhost:8080` permits what is not of the public internet.
 """
 
 import re
@@ -26,6 +28,7 @@ _WORDS = {
 }
 _PRIVATE = "fetch-private"
 _OPTION = "-"
+_ANY_OPTION = "-*"  # no command that counts has a `*`
 LONGEST_RULE = 200  # that is offered; all of it is shown
 _ASSIGNMENT = re.compile(r"\w+\+?=")
 # Their first words say nothing: they run what follows, or do to any further file what they do.
@@ -41,7 +44,17 @@ _NO_PREFIX = frozenset(
         "strings", "base64",
     }
 )  # fmt: skip
-_RUNS_NEXT = frozenset({"run", "exec", "x", "dlx", "run-script", "tool", "compose"})
+_RUNS_NEXT = frozenset({"run", "exec", "x", "dlx", "run-script", "tool", "compose", "foreach"})
+# As second words: what they do is said by the third, be it `git config core.fsmonitor`.
+_VAGUE = _RUNS_NEXT | {
+    "config", "submodule", "bisect", "remote", "worktree", "stash", "difftool", "mergetool",
+    "container", "image", "pkg", "set", "alias", "api", "create", "init",
+}  # fmt: skip
+# Alone they say nothing: their first argument is the program, or the order.
+_SAYS_NOTHING_ALONE = re.compile(
+    r"(?:ba|z|k|c|tc|fi|da|a)?sh|python[\d.]*|pypy[\d.]*|node|deno|bun|ruby|perl|php|lua|Rscript|java"
+    r"|git|docker|podman|kubectl|npm|npx|pnpm|yarn|uv|uvx|pipx?|cargo|go|gh|aws|helm|systemctl"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,14 +153,22 @@ def _url(action: Action) -> str:
 def _beginning(words: list[str]) -> list[str]:
     """Returns the words by which a command's like may be known, none where there are none.
 
-    Two as a rule; all where the second is an option or runs what comes behind it.
+    Two as a rule; all where the second does not say what is done, or a later one is not plain.
     """
     if not words or words[0].startswith(_OPTION) or _ASSIGNMENT.match(words[0]):
         return []
-    if PurePath(words[0]).name in _NO_PREFIX:
+    name = PurePath(words[0]).name
+    if name in _NO_PREFIX or (len(words) == 1 and _SAYS_NOTHING_ALONE.fullmatch(name)):
         return []
-    is_vague = any(word.startswith(_OPTION) or word in _RUNS_NEXT for word in words[1:2])
-    return words if is_vague else words[:2]
+    is_vague = any(word.startswith(_OPTION) or word in _VAGUE for word in words[1:2])
+    return words[:2] if not is_vague and all(map(_is_plain, words[2:])) else words
+
+
+def _is_plain(word: str) -> bool:
+    """Says whether a word is an operand: no option, no file of options, nothing that runs."""
+    if word == "--":
+        return True
+    return word[:1] not in {"-", "+", "@"} and "=" not in word and word not in _RUNS_NEXT
 
 
 def _words(action: Action) -> list[str]:
@@ -166,7 +187,11 @@ def _begins(action: Action, body: str) -> bool:
         wanted = shlex.split(body)
     except ValueError:
         return False
-    return bool(wanted) and _words(action)[: len(wanted)] == wanted
+    is_any = wanted[-1:] == [_ANY_OPTION]
+    wanted = wanted[:-1] if is_any else wanted
+    words = _words(action)
+    is_begun = bool(wanted) and words[: len(wanted)] == wanted
+    return is_begun and (is_any or all(map(_is_plain, words[len(wanted) :])))
 
 
 def _covers(places: Places, body: str, action: Action) -> bool:

@@ -3,7 +3,10 @@
 from collections.abc import Mapping
 from typing import Any
 
+import openai
+
 from services.agent.endpoints.endpoint import EndpointModel
+from services.agent.endpoints.failures import translated
 
 _TALKING = frozenset({"chat", "completion", "tools"})
 _SEEING = frozenset({"vision", "multimodal"})
@@ -16,6 +19,21 @@ _FLAT_KEYS = (
     "max_context_length",
     "max_input_tokens",
 )
+
+
+async def openai_models(client: openai.AsyncOpenAI, endpoint: str) -> list[EndpointModel]:
+    """Every model that an OpenAI-compatible endpoint lists.
+
+    Args:
+        client: asks it.
+        endpoint: its name, for errors.
+
+    Raises:
+        EndpointError: it cannot be reached, or refuses.
+    """
+    with translated(endpoint, openai):
+        page = await client.models.list()
+        return [model_info(model.id, model.model_extra) for model in page.data]
 
 
 def model_info(model_id: str, extra: Mapping[str, Any] | None) -> EndpointModel:

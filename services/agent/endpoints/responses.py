@@ -31,7 +31,7 @@ from services.agent.endpoints.endpoint import (
     Usage,
 )
 from services.agent.endpoints.failures import translated
-from services.agent.endpoints.listing import model_info
+from services.agent.endpoints.listing import openai_models
 from services.agent.endpoints.merging import merged, sampling
 
 DIALECT = "openai-responses"
@@ -60,9 +60,7 @@ class ResponsesEndpoint(Endpoint):
 
     @override
     async def models(self) -> list[EndpointModel]:
-        with translated(self._name, openai):
-            page = await self._client.models.list()
-            return [model_info(model.id, model.model_extra) for model in page.data]
+        return await openai_models(self._client, self._name)
 
     @override
     async def close(self) -> None:

@@ -77,6 +77,14 @@ class Endpoints:
                     found[f"{name}:{model.id}"] = None
         return list(found)
 
+    async def can_see(self) -> bool:
+        """Says whether a model may take pictures: one says so, or of one it is not known."""
+        listings = await asyncio.gather(*(self._list(each) for each in self._endpoints))
+        known = [model for models in listings for model in models if model.can_chat]
+        names = [each.model for each in self._settings.endpoints if each.model]
+        is_unknown = not known or any(_named(name, known) is None for name in names)
+        return is_unknown or any(model.can_see is not False for model in known)
+
     async def default(self) -> str:
         """Returns the selector to start with: the setting's, else the first that can chat.
 

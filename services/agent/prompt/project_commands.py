@@ -72,9 +72,13 @@ def _files(directory: Path, cwd: Path) -> list[Path]:
     """Returns the Markdown files below a directory, none where it lies outside of the project."""
     if not Path(os.path.realpath(directory)).is_relative_to(os.path.realpath(cwd)):
         return []
-    return sorted(
-        path for path in islice(directory.rglob("*"), _MOST_LOOKED_AT) if path.suffix == ".md"
+    # Not `rglob`, which raises where a folder goes away between being found and being read.
+    found = (
+        Path(inside, name)
+        for inside, folders, names in os.walk(directory)
+        for name in (*folders, *names)
     )
+    return sorted(path for path in islice(found, _MOST_LOOKED_AT) if path.suffix == ".md")
 
 
 def invoked(text: str, commands: Mapping[str, ProjectCommand]) -> str | None:
@@ -104,7 +108,7 @@ def _name(path: Path, directory: Path) -> str:
 
 def _read(path: Path, cwd: Path) -> ProjectCommand | None:
     try:
-        text = read_bounded(path, within=Path(os.path.realpath(cwd)))
+        text = read_bounded(path, within=Path(os.path.realpath(cwd))).removeprefix("\ufeff")
     except OSError:
         return None
     front = _FRONT.match(text)

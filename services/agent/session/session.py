@@ -23,7 +23,7 @@ from services.agent.storage.checkpoints import Checkpoints
 from services.agent.storage.compaction import CHARACTERS_PER_TOKEN
 from services.agent.storage.permission_file import PermissionFile
 from services.agent.storage.store import SessionRecord, SessionStore, SessionStoreError
-from services.agent.tools.shell.background import BackgroundCommands
+from services.agent.tools.processes.background import BackgroundCommands
 from services.backplane.timeouts import timeout
 
 log = structlog.get_logger(__name__)
@@ -91,7 +91,7 @@ class AgentSession:
         return candidate
 
     def tell_once(self, text: str) -> None:
-        """Has the user told something before the next answer, unless they were told already."""
+        """Tells the user something before the next answer, unless it was told before."""
         self._notices.setdefault(text, False)
 
     def take_notices(self) -> list[str]:

@@ -1,5 +1,8 @@
 """What an editor may set in a session: its mode, its model, and how that is asked."""
 
+import asyncio
+from collections.abc import Callable, Sequence
+
 import acp
 import acp.schema
 import structlog
@@ -10,6 +13,9 @@ from services.agent.endpoints.selection import Endpoints, UnknownModelError
 from services.agent.session.session import AgentSession
 
 log = structlog.get_logger(__name__)
+
+_FIRST_SECONDS = 5.0  # from one look for models to the next, twice as long each time
+_MOST_SECONDS = 60.0
 
 
 class SessionOptions:
@@ -23,6 +29,28 @@ class SessionOptions:
         selectors = await self._endpoints.selectors()
         record = session.record
         return options.config_options(session.mode, record.model, selectors, record.model_options)
+
+    async def offer_models(
+        self,
+        session: AgentSession,
+        shown: Sequence[options.ConfigOption],
+        is_open: Callable[[], bool],
+    ) -> None:
+        """Shows the models once an endpoint lists any, where none did when the session opened.
+
+        Args:
+            session: the one that has opened.
+            shown: what the editor was told then.
+            is_open: whether the session is still open; ends the wait.
+        """
+        seconds = _FIRST_SECONDS
+        while not await self._endpoints.selectors():
+            await asyncio.sleep(seconds)
+            seconds = min(2 * seconds, _MOST_SECONDS)
+            if not is_open():
+                return
+        if list(shown) != await self.shown(session):
+            await self.tell(session)
 
     async def change(
         self,

@@ -57,6 +57,10 @@ class OpenSessions:
             raise acp.RequestError.invalid_params({"reason": f"no open session {session_id}"})
         return session
 
+    def holds(self, session: AgentSession) -> bool:
+        """Whether a session is open still."""
+        return self._open.get(session.record.session_id) is session
+
     def open(self, record: SessionRecord, servers: Sequence[ServerSpec] | None) -> AgentSession:
         """Makes a record's session the open one of its id."""
         if self.connection is None:

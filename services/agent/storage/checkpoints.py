@@ -151,7 +151,7 @@ def _restored(target: Path, replaced: Replaced) -> bool:
 def _replace(target: Path, content: bytes) -> None:
     """Replaces a file and keeps its permissions; follows no link that lies there already."""
     mode = stat.S_IMODE(target.lstat().st_mode)
-    temporary = target.with_name(f".{target.name[:100]}.{uuid.uuid4().hex[:8]}.tmp")
+    temporary = target.with_name(f".{uuid.uuid4().hex}.tmp")
     try:
         with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as f:
             f.write(content)

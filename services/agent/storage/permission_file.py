@@ -24,7 +24,7 @@ class PermissionFile:
         """Returns the rules; none when there is no file or it cannot be read."""
         try:
             with self.path.open("rb") as file:
-                text = file.read(_MOST_BYTES).decode(errors="replace")
+                text = file.read(_MOST_BYTES).decode("utf-8-sig", errors="replace")
         except FileNotFoundError:
             return []
         except OSError as error:

@@ -1,6 +1,9 @@
 """The tool that replaces a piece of a file."""
 
+import re
+import unicodedata
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
@@ -57,7 +60,7 @@ class EditFile(BuiltinTool[EditFileArguments]):
     async def execute(self, arguments: EditFileArguments, context: ToolContext) -> ToolOutcome:
         path, before, after = await self._edited(arguments, context)
         await write_text(path, after, context)
-        line = before[: before.find(arguments.old_text)].count("\n") + 1
+        line = before.count("\n", 0, _search(before, arguments).at) + 1
         content = (acp.tool_diff_content(str(path), after, before),)
         return ToolOutcome(f"edited {path} at line {line}", content=content)
 
@@ -71,26 +74,63 @@ class EditFile(BuiltinTool[EditFileArguments]):
         return path, before, after
 
 
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """Where a text occurs first, what matches it everywhere, and what is to stand there."""
+
+    at: int
+    pattern: re.Pattern[str]
+    new: str
+    is_exact: bool  # line ends included
+
+
 def edited(text: str, arguments: EditFileArguments) -> str:
     """Returns the text after the edit.
 
-    A model writes plain line ends; in a file with CRLF they are taken as those.
+    A model writes plain line ends; where the file has others, they are taken as those, line by
+    line. It also writes composed letters, where a file may have decomposed ones.
 
     Raises:
         ToolError: the old text is empty, absent or ambiguous.
     """
+    found = _search(text, arguments)
+    count = sum(1 for _ in found.pattern.finditer(text))
+    if count > 1 and not arguments.replace_all:
+        raise ToolError(f"old_text occurs {count} times; give more of the text around it")
+
+    def placed(match: re.Match[str]) -> str:
+        if found.is_exact and "\r" in arguments.old_text:  # it is about the line ends themselves
+            return found.new
+        if _is_crlf_at(text, match.start()):
+            return found.new.replace("\r\n", "\n").replace("\n", "\r\n")
+        return found.new if found.is_exact else found.new.replace("\r\n", "\n")
+
+    return found.pattern.sub(placed, text)
+
+
+def _search(text: str, arguments: EditFileArguments) -> _Found:
+    """Finds the old text as it is, then with other line ends, then with other forms of letters."""
     old, new = arguments.old_text, arguments.new_text
     if not old:
         raise ToolError("old_text is empty; use write_file to write a whole file")
-    if old not in text and "\r\n" in text:
-        old, new = _with_crlf(old), _with_crlf(new)
-    count = text.count(old)
-    if count == 0:
-        raise ToolError("old_text does not occur in the file; read the file and copy it exactly")
-    if count > 1 and not arguments.replace_all:
-        raise ToolError(f"old_text occurs {count} times; give more of the text around it")
-    return text.replace(old, new)
+    for form in (None, "NFC", "NFD"):
+        wanted, put = (
+            (old, new)
+            if form is None
+            else (unicodedata.normalize(form, old), unicodedata.normalize(form, new))
+        )
+        if (at := text.find(wanted)) >= 0:
+            return _Found(at, re.compile(re.escape(wanted)), put, is_exact=True)
+        lines = wanted.replace("\r\n", "\n").split("\n")
+        pattern = re.compile("\r?\n".join(map(re.escape, lines)))
+        if match := pattern.search(text):
+            return _Found(match.start(), pattern, put, is_exact=False)
+    raise ToolError("old_text does not occur in the file; read the file and copy it exactly")
 
 
-def _with_crlf(text: str) -> str:
-    return text.replace("\r\n", "\n").replace("\n", "\r\n")
+def _is_crlf_at(text: str, at: int) -> bool:
+    """Says whether the line of a place ends with CRLF; the last line is taken as the one before."""
+    end = text.find("\n", at)
+    if end < 0:
+        end = text.rfind("\n", 0, at)
+    return end > 0 and text[end - 1] == "\r"

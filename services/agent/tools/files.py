@@ -16,13 +16,14 @@ from services.agent.tools.tool import ToolContext, ToolError
 log = structlog.get_logger(__name__)
 
 _MOST_BYTES = 10 * 1024 * 1024
-
+_BYTE_ORDER_MARK = "\ufeff"
 
 # What stands in a model's view for what it is not shown: of results, its own calls, and files.
 _LEFT_OUT = re.compile(
     r"\[left out to save room: \d+ "
     r"|\[\.\.\. \d+ (?:bytes|characters) left out \.\.\.\]"
     r"|\[cut here; go on with line=\d+ of \d+\]"
+    r"|\[the line was cut here\]"
 )
 
 
@@ -59,11 +60,31 @@ async def read_text(path: Path, context: ToolContext, *, permitted: Path | None 
 
 
 async def read_if_any(path: Path, context: ToolContext) -> str | None:
-    """Returns a file's text, None when there is none or it cannot be read as text."""
+    """Returns a file's text, None when there is none.
+
+    Raises:
+        ToolError: there is one that cannot be read as text, and so not be shown before it goes.
+    """
     try:
         return await read_text(path, context)
     except ToolError:
+        if await asyncio.to_thread(os.path.exists, path):
+            raise
         return None
+
+
+def in_form_of(before: str | None, text: str) -> str:
+    """Returns a text with the byte order mark and the CRLF line ends of what it replaces.
+
+    A model sees neither, and writes neither; a file of mixed line ends has none to keep.
+    """
+    if not before:
+        return text
+    if "\r" not in text and "\r\n" in before and "\n" not in before.replace("\r\n", ""):
+        text = text.replace("\n", "\r\n")
+    if before.startswith(_BYTE_ORDER_MARK) and not text.startswith(_BYTE_ORDER_MARK):
+        text = _BYTE_ORDER_MARK + text
+    return text
 
 
 async def write_text(path: Path, content: str, context: ToolContext) -> None:
@@ -114,7 +135,7 @@ def replace_file(target: Path, data: bytes) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
     if Path(os.path.realpath(target.parent)) != target.parent:
         raise OSError(f"{target.parent} has become a link")
-    temporary = target.with_name(f".{target.name[:100]}.{uuid.uuid4().hex[:8]}.tmp")
+    temporary = target.with_name(f".{uuid.uuid4().hex}.tmp")
     try:
         with os.fdopen(
             os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666), "wb"
@@ -125,6 +146,8 @@ def replace_file(target: Path, data: bytes) -> None:
             if stat.S_ISDIR(before.st_mode):
                 raise IsADirectoryError(0, "it is a directory", str(target))
             if stat.S_ISREG(before.st_mode):
+                if not before.st_mode & 0o222:
+                    raise PermissionError(0, "it is read-only", str(target))
                 temporary.chmod(stat.S_IMODE(before.st_mode))
         temporary.replace(target)
     finally:

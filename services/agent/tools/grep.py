@@ -18,7 +18,7 @@ from services.agent.core.plan_dir import resolve
 from services.agent.core.text import one_line
 from services.agent.core.workspace import Workspace
 from services.agent.tools.glob import SKIPPED
-from services.agent.tools.shell.process import CappedOutput, run_command
+from services.agent.tools.processes.process import CappedOutput, run_command
 from services.agent.tools.tool import BuiltinTool, Preview, ToolContext, ToolError, ToolOutcome
 from services.backplane.timeouts import timeout
 
@@ -80,7 +80,7 @@ class Grep(BuiltinTool[GrepArguments]):
         if exit_code == _NO_MATCH and not text:
             return ToolOutcome("[nothing matches]")
         prefix = f"{resolve(context.workspace.cwd)}/"
-        lines = [line.removeprefix(prefix) for line in text.splitlines()]
+        lines = [line.removeprefix(prefix).rstrip("\r") for line in text.rstrip("\n").split("\n")]
         is_error = exit_code not in {0, _NO_MATCH} and not lines
         shown = "\n".join(line[:_LONGEST_LINE] for line in lines)
         return ToolOutcome(shown, is_error=is_error, locations=_found(text))

@@ -1,5 +1,6 @@
 """The tool that reads a file."""
 
+import re
 from typing import Annotated
 
 import msgspec
@@ -40,7 +41,8 @@ class ReadFile(BuiltinTool[ReadFileArguments]):
     async def execute(self, arguments: ReadFileArguments, context: ToolContext) -> ToolOutcome:
         path = context.workspace.absolute(arguments.path)
         text = await read_text(path, context, permitted=context.permit(path))
-        lines = text.splitlines(keepends=True)
+        # As editors and grep count them: a form feed or U+2028 ends no line.
+        lines = re.findall(r"[^\n]*\n|[^\n]+", text)
         first = max((arguments.line or 1) - 1, 0)
         if lines and first >= len(lines):
             raise ToolError(f"the file has only {len(lines)} lines")

@@ -15,7 +15,7 @@ from services.agent.core.history import ImagePart
 from services.agent.core.modes import Effect, Mode
 from services.agent.core.workspace import Workspace
 from services.agent.endpoints.endpoint import ToolSpec
-from services.agent.tools.shell.background import BackgroundCommands
+from services.agent.tools.processes.background import BackgroundCommands
 
 
 class ToolError(Exception):

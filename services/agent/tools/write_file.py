@@ -1,6 +1,7 @@
 """The tool that writes a whole file."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Annotated
 
 import acp
@@ -11,7 +12,7 @@ from services.agent.core.editor import Content
 from services.agent.core.modes import Effect
 from services.agent.core.text import one_line
 from services.agent.core.workspace import Workspace
-from services.agent.tools.files import read_if_any, refuse_left_out, write_text
+from services.agent.tools.files import in_form_of, read_if_any, refuse_left_out, write_text
 from services.agent.tools.tool import BuiltinTool, Preview, ToolContext, ToolOutcome
 
 
@@ -42,15 +43,22 @@ class WriteFile(BuiltinTool[WriteFileArguments]):
     async def changes(
         self, arguments: WriteFileArguments, context: ToolContext
     ) -> Sequence[Content]:
-        path = context.workspace.absolute(arguments.path)
-        before = await read_if_any(path, context)
-        refuse_left_out(before, arguments.content)
-        return (acp.tool_diff_content(str(path), arguments.content, before),)
+        path, before, after = await self._written(arguments, context)
+        return (acp.tool_diff_content(str(path), after, before),)
 
     @override
     async def execute(self, arguments: WriteFileArguments, context: ToolContext) -> ToolOutcome:
+        path, before, after = await self._written(arguments, context)
+        await write_text(path, after, context)
+        size = len(after.encode())
+        kept = "" if after == arguments.content else ", its byte order mark and line ends kept"
+        content = (acp.tool_diff_content(str(path), after, before),)
+        return ToolOutcome(f"wrote {size} bytes to {path}{kept}", content=content)
+
+    async def _written(
+        self, arguments: WriteFileArguments, context: ToolContext
+    ) -> tuple[Path, str | None, str]:
         path = context.workspace.absolute(arguments.path)
-        content = await self.changes(arguments, context)
-        await write_text(path, arguments.content, context)
-        size = len(arguments.content.encode())
-        return ToolOutcome(f"wrote {size} bytes to {path}", content=content)
+        before = await read_if_any(path, context)
+        refuse_left_out(before, arguments.content)
+        return path, before, in_form_of(before, arguments.content)

@@ -50,7 +50,7 @@ class PromptBuilder(Protocol):
         ...
 
 
-class Asking:
+class RoundRequest:
     """One round's request to the model, asked again another way where an endpoint refuses it.
 
     Args:

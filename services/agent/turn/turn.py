@@ -17,7 +17,7 @@ from services.agent.session.replay import identified
 from services.agent.session.session import AgentSession
 from services.agent.tools.builtin import offered
 from services.agent.tools.tool import Tool
-from services.agent.turn.ask import Asking, PromptBuilder
+from services.agent.turn.ask import PromptBuilder, RoundRequest
 from services.agent.turn.dispatch import CANCELLED, LOST, Dispatcher
 from services.agent.turn.repeats import MOST, Repeats
 from services.backplane.timeouts import timeout
@@ -111,24 +111,26 @@ class PromptTurn:
         tools = (*self._builtin, *await session.mcp.tools())
         for name in session.mcp.take_failed():
             session.tell_once(f"The MCP server {name} could not be reached: it lends no tools.")
+        for name in session.mcp.take_ended():
+            session.tell_once(f"The MCP server {name} has ended: its tools are gone.")
         selection = await self._endpoints.select(session.record.model)
         self._dispatcher.fit(selection.context_window, session.characters_per_token)
         turns = len(session.record.history)
         log.info("prompt round: streaming", round=number, of=self._max_rounds, history_turns=turns)
         shown = offered(tools, session.mode)
-        asking = Asking(session=session, selection=selection, tools=shown, prompt=prompt)
+        asked = RoundRequest(session=session, selection=selection, tools=shown, prompt=prompt)
         try:
-            await asking.stream()
+            await asked.stream()
         except BaseException:
-            await self._keep(asking.reply.turn(), [])
+            await self._keep(asked.reply.turn(), [])
             raise
-        answer = asking.reply.turn()
+        answer = asked.reply.turn()
         self.said = answer.text
         by_name = {tool.spec.name: tool for tool in tools}
         results = await self._dispatch(answer, by_name)
-        finished = asking.reply.finished
+        finished = asked.reply.finished
         assert finished is not None
-        self.usage += asking.summaries
+        self.usage += asked.summaries
         await self._report(selection, finished.usage)
         for call, result in zip(answer.calls, results, strict=True):
             if self._repeats.add(call, result, by_name):

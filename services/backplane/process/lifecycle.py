@@ -1,7 +1,8 @@
 """From the first signal to the exit code.
 
 SIGTERM and SIGINT ask for an orderly end; a second one ends the process at once. SIGHUP never ends
-it: whoever can take something in anew does (`reloading`).
+it: whoever can take something in anew does (`reloading`). Nor does SIGUSR2: whoever can hand its
+work to a new process of the same kind does (`succeeding`).
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Awaitable, Callable, Generator
+from collections.abc import Awaitable, Callable, Generator, Sequence
 from typing import Any, Final
 
 import structlog
@@ -21,15 +22,18 @@ from services.backplane.address import BadAddressError, PortTakenError
 from services.backplane.log_stream import unblock_standard_error
 from services.backplane.logs import LogSettings, configure
 from services.backplane.process.parent_death import die_with_parent
+from services.backplane.process.service_manager import notify
 from services.backplane.settings import SettingsError
 
 EX_CONFIG: Final = 78  # sysexits.h
 EX_UNAVAILABLE: Final = 69
 EX_SOFTWARE: Final = 70
 DIE_WITH_PARENT: Final = "CORTEX_DIE_WITH_PARENT"
+_HARMLESS: Final = (signal.SIGHUP, signal.SIGUSR2)
 
 # Signals belong to the process, and so does the list of those who follow one.
-_reloads: list[Callable[[], None]] = []
+_reloads: list[Callable[[], object]] = []
+_successions: list[Callable[[], None]] = []
 
 log = structlog.get_logger()
 
@@ -49,6 +53,7 @@ class Shutdown:
         """Asks for the end; later requests change nothing."""
         if not self._event.is_set():
             log.info("shutdown.requested", reason=reason)
+            notify("STOPPING=1")
             self._event.set()
 
     async def wait(self) -> None:
@@ -57,13 +62,23 @@ class Shutdown:
 
 
 @contextlib.contextmanager
-def reloading(reload: Callable[[], None]) -> Generator[None]:
+def reloading(reload: Callable[[], object]) -> Generator[None]:
     """Calls `reload` in the event loop at every SIGHUP while the context is open."""
     _reloads.append(reload)
     try:
         yield
     finally:
         _reloads.remove(reload)
+
+
+@contextlib.contextmanager
+def succeeding(hand_over: Callable[[], None]) -> Generator[None]:
+    """Calls `hand_over` in the event loop at every SIGUSR2 while the context is open."""
+    _successions.append(hand_over)
+    try:
+        yield
+    finally:
+        _successions.remove(hand_over)
 
 
 def complain(words: object) -> None:
@@ -90,7 +105,7 @@ def run(
     unblock_standard_error()
     if not structlog.is_configured():  # its own form would quote whatever is at hand
         configure(LogSettings(), service="cortex")
-    _ignore_hangups()
+    _ignore_harmless()
     if os.environ.get(DIE_WITH_PARENT):
         die_with_parent()
     try:
@@ -118,28 +133,40 @@ async def _guarded(main: Callable[[Shutdown], Awaitable[int]]) -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, on_signal, number)
     loop.add_signal_handler(signal.SIGHUP, _reload_all)
+    loop.add_signal_handler(signal.SIGUSR2, _hand_over)
     try:
         return await main(shutdown)
     finally:
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        for number in (signal.SIGTERM, signal.SIGINT, *_HARMLESS):
             loop.remove_signal_handler(number)
-        _ignore_hangups()
+        _ignore_harmless()
 
 
-def _ignore_hangups() -> None:
-    """While no loop follows it: what is started or ended then must not die of a reload."""
+def _ignore_harmless() -> None:
+    """While no loop follows them: what is started or ended then must not die of a reload."""
     if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        for number in _HARMLESS:
+            signal.signal(number, signal.SIG_IGN)
 
 
 def _reload_all() -> None:
     if not _reloads:
         log.warning("reload.nothing", detail="Nothing here is read again without a restart.")
-    for reload in tuple(_reloads):
+    _call_all(_reloads, "reload.crashed")
+
+
+def _hand_over() -> None:
+    if not _successions:
+        log.warning("handover.refused", detail="This service hands nothing over; restart it.")
+    _call_all(_successions, "handover.crashed")
+
+
+def _call_all(followers: Sequence[Callable[[], object]], event: str) -> None:
+    for follow in tuple(followers):
         try:
-            reload()
-        except Exception:  # a defect in a reload must not end what runs
-            log.exception("reload.crashed")
+            follow()
+        except Exception:  # a defect in one of these must not end what runs
+            log.exception(event)
 
 
 def tell_defect(_: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:

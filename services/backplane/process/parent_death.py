@@ -12,7 +12,7 @@ _PR_SET_PDEATHSIG: Final = 1  # linux/prctl.h
 
 
 def die_with_parent(number: signal.Signals = signal.SIGTERM) -> None:
-    """Has the kernel send this process a signal when its parent dies, where it can (Linux)."""
+    """Makes the kernel send this process a signal when its parent dies; on Linux alone."""
     if sys.platform != "linux":
         return
     parent = os.getppid()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
@@ -11,6 +12,21 @@ from services.backplane.address import BadAddressError
 from services.backplane.settings import Document, SettingsError
 
 log = structlog.get_logger()
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Reloaded:
+    """What came of reading settings again.
+
+    Attributes:
+        changed: keys whose new values hold now.
+        needs_restart: keys whose new values do not yet.
+        refused: why not all was taken in, in words; empty where it was.
+    """
+
+    changed: tuple[str, ...] = ()
+    needs_restart: tuple[str, ...] = ()
+    refused: str = ""
 
 
 class SettingsReload:
@@ -45,15 +61,16 @@ class SettingsReload:
         self._always = always
         self._running = self._keys(document)
 
-    def __call__(self) -> None:
+    def __call__(self) -> Reloaded:
         """Reads again and takes in what can be; the log says what was, and what needs a restart."""
         reread = self._document.reread
         try:
             document = self._document if reread is None else reread()
             self._check(document)
         except (SettingsError, BadAddressError) as error:
-            log.warning("settings.refused", detail=f"{error}. Nothing was changed.")
-            return
+            told = f"{error}. Nothing was changed."
+            log.warning("settings.refused", detail=told)
+            return Reloaded(refused=told)
         fresh = self._keys(document)
         changed = sorted(k for k in {*self._running, *fresh} if self._differs(k, fresh))
         taken = [key for key in changed if self._part_of(key) is not None]
@@ -62,16 +79,16 @@ class SettingsReload:
                 self._live[part](document)
         for key in taken:
             self._running[key] = fresh.get(key)
+        refused = ""
         for take in self._always:
             try:
                 take()
             except SettingsError as error:
-                log.warning("settings.refused", detail=f"{error}. The rest was taken in.")
-        log.info(
-            "settings.reloaded",
-            changed=taken,
-            needs_restart=[key for key in changed if key not in taken],
-        )
+                refused = f"{error}. The rest was taken in."
+                log.warning("settings.refused", detail=refused)
+        left = [key for key in changed if key not in taken]
+        log.info("settings.reloaded", changed=taken, needs_restart=left)
+        return Reloaded(tuple(taken), tuple(left), refused)
 
     def _differs(self, key: str, fresh: Mapping[str, Any]) -> bool:
         return self._running.get(key) != fresh.get(key)

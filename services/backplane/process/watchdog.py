@@ -10,7 +10,6 @@ import asyncio
 import contextlib
 import faulthandler
 import os
-import socket
 import sys
 import threading
 import time
@@ -18,6 +17,7 @@ from collections.abc import Callable, Generator
 from typing import Final
 
 from services.backplane.process.lifecycle import EX_SOFTWARE
+from services.backplane.process.service_manager import notify
 
 _GLANCE_SECONDS: Final = 0.5
 
@@ -89,14 +89,3 @@ class _Watchdog:
                 return
             if silent < 2 * _GLANCE_SECONDS + 1:
                 notify("WATCHDOG=1")
-
-
-def notify(state: str) -> None:
-    """Tells the service manager something; does nothing where there is none."""
-    path = os.environ.get("NOTIFY_SOCKET", "")
-    if not path:
-        return
-    address = f"\0{path[1:]}" if path.startswith("@") else path
-    with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as told:
-        told.setblocking(False)
-        told.sendto(state.encode(), address)

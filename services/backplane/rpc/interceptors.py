@@ -19,9 +19,13 @@ from grpc_status import rpc_status
 
 from services.backplane.errors import FleetError, Reason
 from services.backplane.metrics import RpcMetrics
+from services.backplane.rpc.audited import RpcAudit
 from services.backplane.rpc.status import to_status
 from services.backplane.security.access import Access
+from services.backplane.security.audit import AuditEntry
 from services.backplane.timeouts import timeout
+from services.backplane.tracing.rpc import end_rpc_span, rpc_span
+from services.backplane.tracing.spans import Span, Tracer
 
 REQUEST_ID = "x-request-id"
 # Called by tools every few seconds, or by strangers at will; a line each would drown the rest.
@@ -41,11 +45,21 @@ class ServerInterceptor(grpc.aio.ServerInterceptor):
         access: who may call what.
         patience_seconds: within it the one request of a call has to come; None waits as long as
             the caller does.
+        audit: tells the audit log of operations; None: this server has none.
+        tracer: makes a span of each call whose caller traces it; None traces nothing.
     """
 
     def __init__(
-        self, metrics: RpcMetrics, access: Access, *, patience_seconds: float | None = None
+        self,
+        metrics: RpcMetrics,
+        access: Access,
+        *,
+        patience_seconds: float | None = None,
+        audit: RpcAudit | None = None,
+        tracer: Tracer | None = None,
     ) -> None:
+        self._audit = audit
+        self._tracer = tracer
         self._metrics = metrics
         self._access = access
         self._patience_seconds = patience_seconds
@@ -106,16 +120,20 @@ class ServerInterceptor(grpc.aio.ServerInterceptor):
         message = f"No request came within {self._patience_seconds:g} seconds."
         raise FleetError(Reason.BAD_REQUEST, message)
 
+    def _observed(self, method: str, context: grpc.aio.ServicerContext[Any, Any]) -> _Observed:
+        return _Observed(self._metrics, method, context, audit=self._audit, tracer=self._tracer)
+
     def _unary(self, behaviour: Any, method: str, read: Reader, *, is_single: bool) -> Any:
         async def call(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
-            async with _Observed(self._metrics, method, context):
+            async with self._observed(method, context) as observed:
                 self._access.admit(method, context)
                 if is_single:
                     request = await self._single(request)
                 if isinstance(request, bytes):
-                    request = read(request)
+                    request = observed.request = read(request)
                     _bind_request_id(request)
-                return await behaviour(request, context)
+                answer = observed.answer = await behaviour(request, context)
+                return answer
 
         return call
 
@@ -123,12 +141,12 @@ class ServerInterceptor(grpc.aio.ServerInterceptor):
         async def call(
             request: Any, context: grpc.aio.ServicerContext[Any, Any]
         ) -> AsyncIterator[Any]:
-            async with _Observed(self._metrics, method, context):
+            async with self._observed(method, context) as observed:
                 peer = self._access.admit(method, context)
                 if is_single:
                     request = await self._single(request)
                 if isinstance(request, bytes):
-                    request = read(request)
+                    request = observed.request = read(request)
                     _bind_request_id(request)
                 produced = behaviour(request, context)
                 if hasattr(produced, "__aiter__"):
@@ -144,11 +162,29 @@ class ServerInterceptor(grpc.aio.ServerInterceptor):
 
 
 class _Observed:
-    """One RPC from its first byte to its end."""
+    """One RPC from its first byte to its end.
+
+    Attributes:
+        request: its request, once it was read.
+        answer: its answer, where it has one.
+    """
 
     def __init__(
-        self, metrics: RpcMetrics, method: str, context: grpc.aio.ServicerContext[Any, Any]
+        self,
+        metrics: RpcMetrics,
+        method: str,
+        context: grpc.aio.ServicerContext[Any, Any],
+        *,
+        audit: RpcAudit | None,
+        tracer: Tracer | None,
     ) -> None:
+        self._audit = audit
+        self._tracer = tracer
+        self._span: Span | None = None
+        self._entry: AuditEntry | None = None
+        self._reason: Reason | None = None
+        self.request: Any = None
+        self.answer: Any = None
         self._metrics, self._method, self._context = metrics, method, context
         self._started = 0.0
         self._peer = ""
@@ -158,6 +194,10 @@ class _Observed:
         self._started = time.monotonic()
         # asked for now: behind the end of a call that was cut, grpc crashes the process over it
         self._peer = self._context.peer()
+        if self._audit is not None:
+            self._entry = self._audit.begun(self._method, self._context, self._peer)
+        if self._tracer is not None:
+            self._span = rpc_span(self._tracer, self._method, self._context)
         self._metrics.open.labels(self._method).inc()
         structlog.contextvars.bind_contextvars(request_id=_request_id(self._context))
         return self
@@ -168,6 +208,10 @@ class _Observed:
         try:
             await self._end(error)
         finally:
+            if self._audit is not None and self._entry is not None:
+                self._audit.ended(self._entry, self.request, self.answer, self._reason)
+            if self._tracer is not None and self._span is not None:
+                end_rpc_span(self._tracer, self._span, self.request, self._code)
             self._metrics.open.labels(self._method).dec()
             self._metrics.handled.labels(self._method, self._code).inc()
             elapsed = time.monotonic() - self._started
@@ -185,7 +229,7 @@ class _Observed:
         if error is None:
             return
         if isinstance(error, asyncio.CancelledError | GeneratorExit):
-            self._code = grpc.StatusCode.CANCELLED.name
+            self._code, self._reason = grpc.StatusCode.CANCELLED.name, Reason.CANCELLED
             return
         if isinstance(error, grpc.aio.AbortError):
             code: Any = self._context.code()
@@ -194,7 +238,7 @@ class _Observed:
         if not isinstance(error, FleetError):
             log.error("rpc.crashed", method=self._method, exc_info=error)
             error = FleetError(Reason.INTERNAL, "The service failed; its log says why.")
-        self._code = error.reason.row.grpc.name
+        self._code, self._reason = error.reason.row.grpc.name, error.reason
         await self._context.abort_with_status(rpc_status.to_status(to_status(error)))
 
 

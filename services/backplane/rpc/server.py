@@ -14,9 +14,11 @@ from grpc_reflection.v1alpha import reflection_pb2_grpc as reflection_grpc
 
 from services.backplane.address import Address, PortTakenError
 from services.backplane.metrics import RpcMetrics
+from services.backplane.rpc.audited import RpcAudit
 from services.backplane.rpc.channels import SERVER_OPTIONS
 from services.backplane.rpc.interceptors import ServerInterceptor
 from services.backplane.security.access import OPEN_TO_ALL, Access
+from services.backplane.tracing.spans import Tracer
 
 _REFLECTION_V1: Final = "grpc.reflection.v1.ServerReflection"
 SERVING: Final = health_pb2.HealthCheckResponse.SERVING
@@ -87,7 +89,7 @@ class Bounds:
 
     @property
     def options(self) -> dict[str, int]:
-        """As gRPC has them."""
+        """The bounds as options of a gRPC server."""
         milliseconds = round(self.connection_seconds * 1000)
         return {
             "grpc.max_receive_message_length": self.message_bytes,
@@ -112,6 +114,8 @@ class Server:
         metrics: RpcMetrics,
         access: Access = OPEN_TO_ALL,
         bounds: Bounds | None = None,
+        audit: RpcAudit | None = None,
+        tracer: Tracer | None = None,
     ) -> None:
         """Builds it.
 
@@ -120,6 +124,8 @@ class Server:
             metrics: counts every call.
             access: who may call what.
             bounds: of what all callers together may take; None trusts them.
+            audit: tells the audit log of operations; None: there are none here.
+            tracer: makes a span of each call whose caller traces it; None traces nothing.
         """
         self._access = access
         self._server = grpc.aio.server(
@@ -128,6 +134,8 @@ class Server:
                     metrics,
                     self._access,
                     patience_seconds=bounds.patience_seconds if bounds else None,
+                    audit=audit,
+                    tracer=tracer,
                 )
             ],
             options=list({**dict(SERVER_OPTIONS), **(bounds.options if bounds else {})}.items()),

@@ -13,6 +13,7 @@ from google.protobuf import any_pb2, message
 from google.rpc import code_pb2, error_details_pb2, status_pb2
 from grpc_status import rpc_status
 
+from services.backplane import protobuf_time
 from services.backplane.errors import FleetError, Reason
 
 DOMAIN: Final = "cortex"
@@ -27,6 +28,9 @@ _BY_CODE: Final = {
     grpc.StatusCode.RESOURCE_EXHAUSTED: Reason.QUEUE_FULL,
     grpc.StatusCode.UNIMPLEMENTED: Reason.NOT_SUPPORTED,
 }
+# What gRPC itself says of a connection. Whoever of us fails says INTERNAL with details; without
+# them it is a write that met the end of its call ("Internal error from Core") or broken HTTP/2.
+_CONNECTION_LOST: Final = frozenset((grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.INTERNAL))
 
 
 def to_status(error: FleetError) -> status_pb2.Status:
@@ -36,9 +40,8 @@ def to_status(error: FleetError) -> status_pb2.Status:
     )
     details: list[message.Message] = [info]
     if error.retry_after_seconds is not None:
-        retry = error_details_pb2.RetryInfo()
-        retry.retry_delay.FromMilliseconds(round(error.retry_after_seconds * 1000))
-        details.append(retry)
+        delay = protobuf_time.duration(error.retry_after_seconds)
+        details.append(error_details_pb2.RetryInfo(retry_delay=delay))
     if error.field is not None:
         bad = error_details_pb2.BadRequest()
         bad.field_violations.add(field=error.field, description=error.message)
@@ -64,7 +67,7 @@ def from_status(status: status_pb2.Status) -> FleetError:
             error.reason = Reason.__members__.get(info.reason, error.reason)
             error.facts = dict(info.metadata)
         elif packed.Unpack(retry):
-            error.retry_after_seconds = retry.retry_delay.ToMilliseconds() / 1000
+            error.retry_after_seconds = protobuf_time.seconds(retry.retry_delay)
         elif packed.Unpack(bad) and bad.field_violations:
             error.field = bad.field_violations[0].field
     return error
@@ -98,7 +101,7 @@ def from_rpc_error(
     if status is not None:
         return from_status(status)
     reason = _BY_CODE.get(error.code(), Reason.INTERNAL)
-    if error.code() is grpc.StatusCode.UNAVAILABLE:
+    if error.code() in _CONNECTION_LOST:
         reason = unavailable
     return FleetError(reason, error.details() or error.code().name)
 

@@ -35,10 +35,12 @@ class Access:
         self._allowed = allowed or {}
 
     def to_serve(self, listen: Address) -> grpc.ServerCredentials | None:
-        """What an address is served with, from now on.
+        """The TLS credentials of a server that listens there.
 
-        Returns: None for plain text: without credentials, and on a Unix socket, which the file
-            system guards. Nobody is asked who he is there.
+        Called once, before serving: on a Unix socket, which the file system guards, nobody is asked
+        who he is from then on.
+
+        Returns: None for plain text: without credentials, or on a Unix socket.
         """
         if listen.is_unix:
             self._credentials = None
@@ -53,12 +55,16 @@ class Access:
         Raises:
             FleetError: FORBIDDEN: its certificate was revoked.
         """
+        peer = self.shown(context)
+        self.recheck(peer)
+        return peer
+
+    def shown(self, context: Any) -> Peer | None:
+        """Who is at the other end of a call, whether it was let in or not; for the audit log."""
         if self._credentials is None:
             return None
         chain = context.auth_context().get("x509_pem_cert", [b""])
-        peer = peer_in(bytes(chain[0]))
-        self.recheck(peer)
-        return peer
+        return peer_in(bytes(chain[0]))
 
     def admit(self, method: str, context: Any) -> Peer | None:
         """Checks that the caller may call the method; returns who it is, as `peer` does.

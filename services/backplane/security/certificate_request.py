@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Collection
 from typing import Final
 
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 # Those of TLS 1.2 and 1.3 that are not weak: with a key of another one nobody could connect.
 _CURVES: Final = (ec.SECP256R1, ec.SECP384R1, ec.SECP521R1)
@@ -52,6 +54,12 @@ def key_of(request: bytes, names: Collection[str]) -> ec.EllipticCurvePublicKey:
     if surplus := sorted(set(asked) - set(names)):
         raise BadRequestError(f"it asks for {', '.join(surplus)}, which its holder is not")
     return public_key
+
+
+def key_fingerprint(key: ec.EllipticCurvePublicKey) -> str:
+    """By what people tell a key from others: SHA-256 of it in DER, in hex."""
+    encoded = key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+    return hashlib.sha256(encoded).hexdigest()
 
 
 def _names_asked_for(request: x509.CertificateSigningRequest) -> list[str]:

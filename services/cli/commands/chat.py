@@ -11,7 +11,7 @@ import typer
 from services.cli.answers import StoppedError, answer, first_model
 from services.cli.options import DEFAULT_GATEWAY, GatewayOption, KeyOption
 from services.cli.sse import ChatFailedError, GatewayClient
-from services.cli.terminal import err, fail, out
+from services.cli.terminal import err, fail, out, printable
 
 # What a shell expects of a program that Ctrl-C has ended.
 _INTERRUPTED: Final = 130
@@ -44,7 +44,9 @@ def chat(
 def _dialogue(client: GatewayClient, model: str, messages: list[dict[str, str]]) -> None:
     with contextlib.suppress(ImportError):  # lines can be edited and come again
         importlib.import_module("readline")
-    err.print(f"{model}: an empty line or Ctrl-D ends it, Ctrl-C stops an answer", style="dim")
+    err.print(
+        f"{printable(model)}: an empty line or Ctrl-D ends it, Ctrl-C stops an answer", style="dim"
+    )
     while True:
         try:
             line = input("> ").strip()

@@ -10,9 +10,11 @@ import typer
 from services.backplane.address import Address, BadAddressError
 from services.backplane.security.join_token import JoinToken
 from services.cli.registry_client import run
-from services.cli.terminal import fail, out
+from services.cli.terminal import err, fail, out
 
 _PORT: Final = 31317
+# Of a fingerprint, as an operator types it.
+_SHOWN: Final = 16
 
 
 def join(
@@ -47,7 +49,7 @@ def join(
         fail(str(error))
 
     async def main() -> None:
-        joined = await joining.join(address, read, neuron=neuron)
+        joined = await joining.join(address, read, neuron=neuron, on_waiting=_tell)
         try:
             joining.write(joined, folder)
         except OSError as error:
@@ -58,6 +60,14 @@ def join(
         out.print(joining.settings_of(joined, folder), soft_wrap=True)
 
     run(main)
+
+
+def _tell(neuron: str, key: str) -> None:
+    err.print(
+        f"This host waits to be {neuron}; its key is {key}. An operator lets it join:"
+        f" cortex neurons approve {neuron} --key {key[:_SHOWN]}",
+        soft_wrap=True,
+    )
 
 
 def _address(text: str) -> Address:

@@ -1,7 +1,8 @@
-"""`cortex load`, `unload`, `pin`, `cordon`, `drain`, `explain`, `reload`: what an operator does."""
+"""`cortex load`, `unload`, `pin`, `cordon`, `drain`, `explain`: what an operator does."""
 
 from __future__ import annotations
 
+import pathlib
 from typing import Annotated, Any
 
 import typer
@@ -11,6 +12,8 @@ from cortex.v1 import operator_service_pb2 as op
 from services.backplane import protobuf_time
 from services.backplane.errors import Reason
 from services.backplane.rpc.calls import streaming
+from services.cli.options import DEFAULT_GATEWAY, GatewayOption, KeyOption
+from services.cli.prompts.explained import explained, prompt_table
 from services.cli.registry_client import (
     DEFAULT_REGISTRY,
     JsonOption,
@@ -20,8 +23,17 @@ from services.cli.registry_client import (
     at_leader,
     run,
 )
+from services.cli.sse import GatewayClient
 from services.cli.tables import bar_of, explanation, gib, step_words
-from services.cli.terminal import keep_waiting, out, print_json, print_json_line, show, waiting
+from services.cli.terminal import (
+    fail,
+    keep_waiting,
+    out,
+    print_json,
+    print_json_line,
+    show,
+    waiting,
+)
 
 ModelArgument = Annotated[str, typer.Argument(help="Name or alias, as in `cortex models`.")]
 NeuronArgument = Annotated[str, typer.Argument(help="Name, as in `cortex status`.")]
@@ -181,31 +193,38 @@ def drain(
 
 
 def explain(
-    model: ModelArgument,
+    model: Annotated[
+        str, typer.Argument(help="Name or alias, as in `cortex models`; none with --request.")
+    ] = "",
     registry: RegistryOption = DEFAULT_REGISTRY,
     *,
+    request: Annotated[
+        pathlib.Path | None,
+        typer.Option(
+            "--request",
+            help="Body of a chat (OpenAI or Anthropic): what of it each instance would have to "
+            "read, and which bytes part it from what is held.",
+        ),
+    ] = None,
+    gateway: GatewayOption = DEFAULT_GATEWAY,
+    api_key: KeyOption = "",
     as_json: JsonOption = False,
 ) -> None:
-    """Say where a model would go now, and why; changes nothing."""
+    """Say where a model would go now, and why; or what of a request was read. Changes nothing."""
+    if request is not None:
+        told = explained(request, GatewayClient(gateway, api_key=api_key), gateway)
+        if as_json:
+            out.print_json(data=told)
+        else:
+            show(prompt_table(told))
+        return
+    if not model:
+        fail("name a model, or a file with --request")
     answer = _ask(registry, "ExplainPlacement", op.ExplainPlacementRequest(model=model))
     if as_json:
         print_json(answer)
     else:
         show(explanation(answer))
-
-
-def reload(registry: RegistryOption = DEFAULT_REGISTRY, *, as_json: JsonOption = False) -> None:
-    """Read the catalogue again; nothing changes if it has an error."""
-    answer = _ask(registry, "ReloadCatalogue", op.ReloadCatalogueRequest())
-    if as_json:
-        print_json(answer)
-        return
-    for word, names in (
-        ("added", answer.added),
-        ("removed", answer.removed),
-        ("changed", answer.changed),
-    ):
-        out.print(f"{word}: {', '.join(names) or 'nothing'}")
 
 
 def _tell(answer: Any, words: str, *, as_json: bool) -> None:

@@ -6,7 +6,10 @@ import asyncio
 import contextlib
 import os
 import pathlib
+import shlex
+import shutil
 import socket
+import sys
 import time
 from collections.abc import AsyncGenerator, Sequence
 from typing import Annotated
@@ -23,6 +26,7 @@ from services.backplane.settings import load
 from services.cli.children import Child, ChildFailedError
 from services.cli.first_question import DEFAULT_MODEL, Question
 from services.cli.local_fleet import LocalFleet, default_data_dir
+from services.cli.logs.rotation import keep_bounded
 from services.cli.options import KeyOption
 from services.cli.terminal import complain, out
 from services.cli.up_settings import DEFAULT_PORT, LAST_PORT, LOOPBACK, choose
@@ -109,7 +113,7 @@ def _fleet(
             sources.insert(0, document.source)
         chosen = ", ".join(
             f"{key} = {value if isinstance(value, str) else ', '.join(value)}"
-            for key, value in settings.chosen.items()
+            for key, value in settings.values()
         )
         out.print(
             f"set by `cortex up`: {chosen or 'nothing'}; the rest: {', '.join(sources)}",
@@ -145,6 +149,7 @@ async def _running(children: Sequence[Child]) -> AsyncGenerator[asyncio.Task[Non
     """Keeps children running; yields what ends, with its error, when one of them cannot go on."""
     tasks = [asyncio.create_task(child.keep_running()) for child in children]
     died = asyncio.create_task(_first_failure(tasks))
+    bounding = asyncio.create_task(keep_bounded([child.log_path for child in children]))
 
     def reload() -> None:
         for child in children:
@@ -155,11 +160,12 @@ async def _running(children: Sequence[Child]) -> AsyncGenerator[asyncio.Task[Non
             yield died
     finally:
         died.cancel()
+        bounding.cancel()
         for child in reversed(children):
             await child.end()
         for task in tasks:
             task.cancel()
-        await asyncio.gather(died, *tasks, return_exceptions=True)
+        await asyncio.gather(died, bounding, *tasks, return_exceptions=True)
 
 
 async def _first_failure(tasks: Sequence[asyncio.Task[None]]) -> None:
@@ -182,16 +188,25 @@ async def _greet(fleet: LocalFleet, question: Question, started: float, *, once:
     return 0
 
 
+def _program() -> str:
+    """This program as a shell finds it: in a checkout it is on nobody's path."""
+    return (
+        "cortex"
+        if shutil.which("cortex")
+        else shlex.quote(str(pathlib.Path(sys.executable).with_name("cortex")))
+    )
+
+
 def _say_where(fleet: LocalFleet, model: str, seconds: float, *, failed: bool) -> None:
-    url = fleet.gateway_url
+    url, cortex = fleet.gateway_url, _program()
     key = "KEY" if fleet.key("") != "" else "none"
     lines = [
         f"\nready after {seconds:.1f} s; Ctrl-C ends it\n",
         f"  OpenAI clients     OPENAI_BASE_URL={url}/v1 OPENAI_API_KEY={key}",
         f"  Anthropic clients  ANTHROPIC_BASE_URL={url} ANTHROPIC_AUTH_TOKEN={key}",
         f"  metrics            {fleet.metrics_url or 'nowhere'}",
-        f"  operate it         cortex status --registry {fleet.registry_address}",
-        f"  logs               {fleet.log_dir}\n",
+        f"  operate it         {cortex} status --registry {fleet.registry_address}",
+        f"  logs               {cortex} logs --data-dir {shlex.quote(str(fleet.data_dir))}\n",
     ]
     if model and not failed:
         body = f'{{"model": "{model}", "messages": [{{"role": "user", "content": "Hi"}}]}}'

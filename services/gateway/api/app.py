@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from typing import Final
 from urllib.parse import quote
 
@@ -12,11 +12,11 @@ from starlette.exceptions import HTTPException
 from starlette.routing import BaseRoute, Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from services.gateway.api import health
+from services.gateway.api import health, openapi
 from services.gateway.api.cors import Origins
 from services.gateway.api.doors import SocketDoor
-from services.gateway.api.endpoint import Endpoints, GenerationEndpoint
 from services.gateway.api.error_responses import ErrorResponses
+from services.gateway.api.generation_endpoint import Endpoints, GenerationEndpoint
 from services.gateway.api.services import GatewayServices
 from services.gateway.conformance.routes import routes as conformance
 from services.gateway.dialects.anthropic_messages.routes import AnthropicMessages
@@ -41,9 +41,9 @@ def build_app(
     error_responses: ErrorResponses,
     responses: ResponsesStore,
     *,
-    console: Sequence[BaseRoute],
+    operating: Sequence[BaseRoute],
 ) -> ASGIApp:
-    """The app with every route, also the console's. Generations skip Starlette's layers."""
+    """The app with every route, operators' too. Generations skip Starlette's layers."""
     mount = Endpoints(services)
     routes: list[BaseRoute] = [
         *openai_chat(mount),
@@ -62,8 +62,9 @@ def build_app(
         *ollama(mount),
         *conformance(mount),
         *health.routes(readiness),
-        *console,
+        *operating,
     ]
+    routes.append(openapi.route_of(routes))
     app = Starlette(
         routes=routes,
         exception_handlers={
@@ -121,24 +122,21 @@ class HotRoutes:
             and "POST" in (route.methods or ())
         }
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         """Serves one connection."""
         kind = scope["type"]
         if kind == "http" and scope["method"] == "POST" and not scope["root_path"]:
             endpoint = self._posts.get(scope["path"])
             if endpoint is not None:
-                await endpoint(scope, receive, send)
-                return
+                return endpoint(scope, receive, send)
         if kind == "lifespan":
-            await self._app(scope, receive, send)
-            return
+            return self._app(scope, receive, send)
         path = scope["path"] if scope["path"] in self._exact else _tidied(scope["path"])
         if path != scope["path"]:
-            await self({**scope, "path": path, "raw_path": quote(path).encode()}, receive, send)
-        elif kind == "websocket":
-            await self._socket_door(scope, receive, send)
-        else:
-            await self._app(scope, receive, send)
+            return self({**scope, "path": path, "raw_path": quote(path).encode()}, receive, send)
+        if kind == "websocket":
+            return self._socket_door(scope, receive, send)
+        return self._app(scope, receive, send)
 
 
 def _tidied(path: str) -> str:

@@ -7,15 +7,15 @@ from __future__ import annotations
 
 import threading
 import time
-from typing import Final
+from typing import Final, cast
 
 from starlette.types import Receive
 from typing_extensions import override
 
 from services.backplane.errors import FleetError, Reason
 from services.gateway.dialects.common.item_count import count_items
-from services.gateway.dialects.dialect import Allowance, TooMuchHereError
-from services.gateway.http1.budget import BodyBudget, OverBudgetError, Pace
+from services.gateway.dialects.dialect import ReadAllowance, TooMuchHereError
+from services.gateway.http1.budget import BodyBudget, Pace
 
 _BOM: Final = b"\xef\xbb\xbf"
 _RETRY_SECONDS: Final = 5.0
@@ -23,6 +23,7 @@ _RETRY_SECONDS: Final = 5.0
 _HERE_BYTES: Final = 128 << 10
 # What is stored of an item has more fields than what was sent.
 _STORED_FIELDS: Final = 4
+_COPIED_BYTES: Final = 1 << 20
 _STORED_FIELD: Final = "previous_response_id"
 
 
@@ -30,7 +31,7 @@ class ClientGoneError(Exception):
     """The client has left before its whole request was read."""
 
 
-class IncomingBody(Allowance):
+class IncomingBody(ReadAllowance):
     """One body, from its first byte until its request is over.
 
     Args:
@@ -74,17 +75,21 @@ class IncomingBody(Allowance):
                 The rest is not read.
             ClientGoneError: it never came to its end.
         """
-        pieces: list[bytes] = []
+        whole: bytearray | None = None
         while True:
             message = await receive()
             if message["type"] == "http.disconnect":
                 raise ClientGoneError
             piece: bytes = message.get("body", b"")
             self._take(len(piece))
+            if whole is not None:
+                whole += piece
+            elif message.get("more_body", False):
+                whole = bytearray(piece)
+            else:
+                return piece.removeprefix(_BOM)
             if not message.get("more_body", False):
-                body = b"".join([*pieces, piece]) if pieces else piece
-                return body.removeprefix(_BOM)
-            pieces.append(piece)
+                return _without_mark(whole)
 
     def is_late(self, now: float) -> bool:
         """True if less of it has come than the pace asks for."""
@@ -92,9 +97,10 @@ class IncomingBody(Allowance):
 
     def release(self) -> None:
         """Gives its bytes back to the budget; no more are taken."""
-        with self._budget.lock:
+        budget = self._budget
+        with budget.lock:
             self._is_over = True
-            self._budget.give_back(self._size)
+            budget.held_bytes -= self._size
             self._size = 0
 
     @override
@@ -130,18 +136,26 @@ class IncomingBody(Allowance):
                 Reason.BODY_TOO_LARGE,
                 f"The body is larger than {self._max_bytes} bytes (gateway.max_body_bytes).",
             )
-        with self._budget.lock:
+        budget = self._budget
+        with budget.lock:
             if self._is_over:  # a thread still reads for it
                 raise FleetError(Reason.CANCELLED, "The client has gone.")
-            try:
-                self._budget.take(size)
-            except OverBudgetError:
-                raise no_room() from None
+            held = budget.held_bytes + size
+            if held > budget.most_bytes:
+                raise no_room()
+            budget.held_bytes = held
             self._size += size
 
 
+def _without_mark(body: bytearray) -> bytes:
+    if body.startswith(_BOM):
+        del body[: len(_BOM)]
+    # Readers take it for bytes; a copy of a large one would take as much again.
+    return bytes(body) if len(body) <= _COPIED_BYTES else cast("bytes", body)
+
+
 def no_room() -> FleetError:
-    """QUEUE_FULL, for bytes that the budget of all bodies has not left."""
+    """The error for a body that the budget of all bodies has no room for: QUEUE_FULL."""
     return FleetError(
         Reason.QUEUE_FULL,
         "The bodies of other requests take all the memory that there is for them"

@@ -9,7 +9,7 @@ Source: the Fetch standard, section "CORS protocol".
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Mapping, Sequence
 from typing import Final
 
 from starlette.middleware.cors import CORSMiddleware
@@ -20,14 +20,30 @@ from services.gateway.http1.direct import EXTENSION
 # What clients read besides the body: ids for complaints, and when to come again.
 _EXPOSED: Final = ("x-request-id", "request-id", "retry-after", "www-authenticate")
 _ALL: Final = "*"
-CONSOLE_PATH: Final = "/ui"
+# For the gateway's own pages alone, and for no others' whatever the settings allow elsewhere.
+_OWN_PATHS: Final = ("/ui", "/admin")
 
 
 class Origins:
-    """The origins whose pages may send requests (`gateway.cors_origins`)."""
+    """The origins whose pages may send requests (`gateway.cors_origins`).
+
+    Attributes:
+        version: grows when there are others.
+        are_any: pages of some origins may.
+        exact: those that are written out.
+        pattern: what the others match.
+        allows_all: pages of all origins may.
+    """
 
     def __init__(self, origins: Sequence[str]) -> None:
         """Reads `GatewaySettings.cors_origins`."""
+        self.version = 0
+        self.use(origins)
+
+    def use(self, origins: Sequence[str]) -> None:
+        """Allows these from now on, in place of those before."""
+        self.version += 1
+        self.are_any = bool(origins)
         patterns = [_pattern(one) for one in origins if _ALL in one and one != _ALL]
         self.exact = [one for one in origins if _ALL not in one or one == _ALL]
         self.pattern = "|".join(patterns) or None
@@ -63,10 +79,15 @@ class Cors:
 
     def __init__(self, app: ASGIApp, origins: Origins) -> None:
         self._app = app
-        self._rules = CORSMiddleware(
-            app,
-            allow_origins=origins.exact,
-            allow_origin_regex=origins.pattern,
+        self._origins = origins
+        self._version = 0
+
+    def _made(self) -> CORSMiddleware:
+        """The rules of the origins that are allowed now."""
+        return CORSMiddleware(
+            self._app,
+            allow_origins=self._origins.exact,
+            allow_origin_regex=self._origins.pattern,
             allow_methods=("GET", "POST", "DELETE"),
             allow_headers=(_ALL,),
             expose_headers=_EXPOSED,
@@ -74,15 +95,21 @@ class Cors:
             allow_private_network=True,
         )
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         """Serves one connection."""
+        if not self._origins.are_any:
+            return self._app(scope, receive, send)
+        return self._serve(scope, receive, send)
+
+    async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if self._version != self._origins.version:
+            self._version, self._rules = self._origins.version, self._made()
         found = (value for name, value in scope.get("headers", ()) if name == b"origin")
         # a page's WebSocket needs no leave to read; whether it may ask, `Doors` knows
-        # the console is for the gateway's own pages alone
         if (
             next(found, None) is None
             or scope["type"] != "http"
-            or scope["path"].startswith(CONSOLE_PATH)
+            or scope["path"].startswith(_OWN_PATHS)
         ):
             await self._app(scope, receive, send)
         else:

@@ -19,9 +19,10 @@ from urllib.parse import urlsplit
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from services.backplane.errors import FleetError, Reason
-from services.gateway.api.auth import Auth
 from services.gateway.api.cors import Origins
 from services.gateway.api.error_responses import ErrorResponses
+from services.gateway.api.head import client_address
+from services.gateway.auth.auth import Auth
 
 _ALL: Final = "*"
 _LOCAL: Final = ("localhost", "host.docker.internal")
@@ -43,14 +44,20 @@ class Doors:
         self._is_known = functools.lru_cache(maxsize=256)(self._find)
 
     def check(self, headers: Mapping[str, str]) -> None:
-        """Lets a request in.
+        """Lets a request in, unless a page of another site has made it.
+
+        1. With `Origin`: the site has to be the gateway's own or one of `gateway.cors_origins`.
+        2. Without it, but marked as cross-site by the browser (`Sec-Fetch-Site`): all sites have to
+           be allowed, because it does not say which one it is.
+        3. Programs send neither, and are let in.
+        4. The name in `Host` has to be the gateway's own.
 
         Raises:
             FleetError: FORBIDDEN: a page of another site has made it, or it calls the gateway by a
                 name that is not its own.
         """
-        origin = headers.get("origin")
-        if origin is not None:
+        if "origin" in headers:
+            origin = headers["origin"]
             host = headers.get("host", "")
             if not (self._origins.allows(origin) or _is_own(origin, host)):
                 raise FleetError(
@@ -58,7 +65,11 @@ class Doors:
                     f"Pages of {origin} may not ask here; gateway.cors_origins lists those that"
                     " may.",
                 )
-        elif headers.get("sec-fetch-site") == "cross-site" and not self._origins.allows_all:
+        elif (
+            "sec-fetch-site" in headers
+            and headers["sec-fetch-site"] == "cross-site"
+            and not self._origins.allows_all
+        ):
             raise FleetError(
                 Reason.FORBIDDEN,
                 "A page of another site has made this request; gateway.cors_origins lists the"
@@ -126,7 +137,8 @@ class SocketDoor:
         headers = {k.decode("latin-1"): v.decode("latin-1") for k, v in scope["headers"]}
         try:
             self._doors.check(headers)
-            self._auth.principal(headers)
+            await self._auth.prepare(headers, client_address(scope))
+            self._auth.holder(headers, client_address(scope))
         except FleetError as error:
             await receive()
             worded = self._error_responses.refusal(error, scope["path"], headers)

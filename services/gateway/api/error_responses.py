@@ -31,6 +31,8 @@ _BY_STATUS: Final[Mapping[int, Reason]] = {
 }
 _INTERNAL_FROM: Final = 500
 _DEFAULT_RETRY_SECONDS: Final = 2
+# Read by the SDKs of OpenAI and Anthropic, which would try again within seconds.
+_NO_RETRY: Final = (b"x-should-retry", b"false")
 _LONGEST_PATH: Final = 200
 # Anthropic's and Ollama's clients want the address alone, OpenAI's want it with /v1.
 _DOUBLED: Final = ("/v1/v1/", "/v1/api/")
@@ -46,10 +48,13 @@ def error_headers(error: FleetError, request_id: str) -> list[tuple[bytes, bytes
         (b"x-request-id", name),
         (b"request-id", name),
     ]
-    retryable = error.reason.row.http in {429, 503} and error.reason is not Reason.QUOTA_EXHAUSTED
-    if retryable:
+    if "never" in error.facts or error.reason is Reason.QUOTA_EXHAUSTED:
+        headers.append(_NO_RETRY)
+    elif error.reason.row.http in {429, 503}:
         seconds = error.retry_after_seconds or _DEFAULT_RETRY_SECONDS
         headers.append((b"retry-after", b"%d" % max(1, math.ceil(seconds))))
+    if error.reason is Reason.QUOTA_EXHAUSTED and error.retry_after_seconds is not None:
+        headers.append((b"retry-after", b"%d" % max(1, math.ceil(error.retry_after_seconds))))
     if error.reason is Reason.UNAUTHENTICATED:
         headers.append((b"www-authenticate", b"Bearer"))
     return headers

@@ -13,7 +13,7 @@ import msgspec
 from starlette.types import Scope
 
 from services.backplane.errors import FleetError, Reason
-from services.gateway.dialects.dialect import Allowance, Head
+from services.gateway.dialects.dialect import Head, ReadAllowance
 
 _LONGEST_ID: Final = 128
 # What curl sends when nobody tells it that the body is JSON, and what scripts send.
@@ -41,7 +41,7 @@ def lone_head(headers: Mapping[str, str]) -> Head:
     )
 
 
-def read_head(scope: Scope, allowance: Allowance | None = None) -> Head:
+def read_head(scope: Scope, allowance: ReadAllowance | None = None) -> Head:
     """What a dialect may see of a request besides its body, and what it may read besides it."""
     headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
     query = scope["query_string"]
@@ -53,6 +53,12 @@ def read_head(scope: Scope, allowance: Allowance | None = None) -> Head:
         path=scope.get("path_params") or {},
         allowance=allowance,
     )
+
+
+def client_address(scope: Scope) -> str:
+    """Where a request comes from; empty for a Unix socket."""
+    client = scope.get("client")
+    return str(client[0]) if client else ""
 
 
 def _request_id(given: str | None) -> str:

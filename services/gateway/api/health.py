@@ -8,6 +8,7 @@ from starlette.routing import Route
 
 from services.backplane.process.faults import Faults
 from services.gateway.api.head import new_request_id
+from services.gateway.auth.store_keys import StoreKeys
 from services.gateway.routing.fleet_view import FleetView
 
 
@@ -16,11 +17,13 @@ class Readiness:
 
     Args:
         view: without a view of the fleet it should not.
+        keys: nor before it was told who has a key: it might let in who has none.
         faults: nor once a task that it cannot do without has ended.
     """
 
-    def __init__(self, view: FleetView, faults: Faults) -> None:
+    def __init__(self, view: FleetView, keys: StoreKeys, faults: Faults) -> None:
         self._view = view
+        self._keys = keys
         self._faults = faults
         self._is_draining = False
 
@@ -36,6 +39,8 @@ class Readiness:
             return "The gateway is shutting down."
         if not self._view.is_known:
             return "The fleet's registry has not been reached yet."
+        if not self._keys.is_settled:
+            return "The fleet's registry has not told of keys yet."
         return None
 
 

@@ -12,9 +12,10 @@ from cortex.v1 import generation_pb2 as generation
 from services.backplane.errors import FleetError, Reason
 from services.gateway.api.access_log import RequestRecord
 from services.gateway.api.body import IncomingBody
+from services.gateway.auth.auth import Auth
 from services.gateway.settings import GatewaySettings
 from services.gateway.streaming.stream import ResponseStream
-from services.gateway.streaming.ticker import Watched
+from services.gateway.streaming.ticker import Ticker, Watched
 
 # What a template may add to a prompt, in bytes, generously.
 _TEMPLATE_BYTES: Final = 512
@@ -65,7 +66,7 @@ class RequestScope(Watched):
     def begin_stream(
         self, stream: ResponseStream, requests: Sequence[generation.GenerateRequest]
     ) -> None:
-        """Has the ticker watch a streamed answer: keep-alives, and an end when it must."""
+        """Lets the ticker watch a streamed answer: keep-alives, and an end when it must."""
         self.stream = stream
         self.requests = requests
 
@@ -126,3 +127,16 @@ class RequestScope(Watched):
         if self._longest is None:  # which costs as much as writing it
             self._longest = max(request.ByteSize() for request in self.requests)
         return self._longest + _TEMPLATE_BYTES > target.max_context_tokens
+
+
+def end_lost(ticker: Ticker, auth: Auth) -> None:
+    """Ends what runs by keys that were taken back."""
+    error = FleetError(Reason.UNAUTHENTICATED, "The API key was taken back.")
+    for one in ticker.watched():
+        if isinstance(one, RequestScope) and auth.has_lost(one.record.holder):
+            one.end(error)
+
+
+def running(ticker: Ticker) -> list[RequestRecord]:
+    """The records of all requests under way."""
+    return [one.record for one in ticker.watched() if isinstance(one, RequestScope)]

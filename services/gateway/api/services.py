@@ -4,30 +4,41 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Sequence
-from typing import TypeVar
+from typing import Final, TypeVar
 
 from typing_extensions import override
 
+from cortex.v1 import generation_pb2 as generation
 from cortex.v1 import neuron_service_pb2 as neuron
 from services.backplane.errors import FleetError, Reason
 from services.backplane.process.faults import Faults
+from services.gateway.api import alias_rules
 from services.gateway.api.access_log import AccessLog, RequestRecord
-from services.gateway.api.auth import Auth
 from services.gateway.api.background import DetachedTasks
 from services.gateway.api.body import IncomingBody
 from services.gateway.api.decoding import Decoding
 from services.gateway.api.doors import Doors
+from services.gateway.auth.auth import Auth
+from services.gateway.auth.holder import KeyHolder
+from services.gateway.auth.scoped_models import within
 from services.gateway.dialects.dialect import Head
-from services.gateway.dialects.lookup import FleetQueries, ListedModel
+from services.gateway.dialects.lookup import ComparedInstance, FleetQueries, ListedModel
 from services.gateway.http1.budget import BodyBudget, Pace
+from services.gateway.limits.account import Cost
+from services.gateway.limits.estimate import embedding_tokens
+from services.gateway.limits.limiter import Limiter
 from services.gateway.routing.dispatch import Dispatch
-from services.gateway.routing.fleet_view import FleetView
+from services.gateway.routing.fleet_view import FleetView, unknown_model
 from services.gateway.routing.model_list import list_models
 from services.gateway.settings import GatewaySettings
 from services.gateway.streaming.ticker import Ticker
 from services.gateway.telemetry.metrics import GatewayMetrics
+from services.gateway.telemetry.request_trace import RequestTraces
 
 T = TypeVar("T")
+
+# Of a smaller prompt it is cheaper to let the neuron see whether it is too long.
+_MEASURED_BYTES: Final = 1 << 20
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,6 +48,7 @@ class GatewayServices:
     Attributes:
         settings: the `[gateway]` section.
         auth: checks API keys.
+        limiter: holds principals to their limits.
         view: what the gateway knows of the fleet.
         dispatch: runs requests on instances.
         ticker: looks after the open requests.
@@ -47,11 +59,13 @@ class GatewayServices:
         bodies: the bytes that all bodies share.
         pace: how slowly a body may come.
         decoding: runs the decoders of bodies.
+        traces: begins the trace of a request.
         faults: notes what nobody foresaw.
     """
 
     settings: GatewaySettings
     auth: Auth
+    limiter: Limiter
     view: FleetView
     dispatch: Dispatch
     ticker: Ticker
@@ -62,7 +76,31 @@ class GatewayServices:
     bodies: BodyBudget
     pace: Pace
     decoding: Decoding
+    traces: RequestTraces
     faults: Faults
+
+    def require_model(self, holder: KeyHolder, asked: str) -> None:
+        """Checks that a key is for a model.
+
+        Raises:
+            FleetError: as for a model that does not exist.
+        """
+        if holder.scopes.have_models:
+            model = self.view.resolve(asked).model
+            if not holder.scopes.allow_model(asked, model):
+                raise unknown_model(asked)
+
+    def may_fall_back(self, holder: KeyHolder, alias: str, other: str) -> bool:
+        """Whether a key is for the model that an alias falls back to.
+
+        What an alias leads to is part of it where a scope names the alias. Who may ask for it
+        because its model is in scope gets no model by it that is not.
+        """
+        scopes = holder.scopes
+        if not scopes.have_models or scopes.allow_model(alias, alias):
+            return True
+        model = self.view.model_named(other)
+        return model is not None and scopes.allow_model(other, model)
 
     def incoming_body(self) -> IncomingBody:
         """A body that is about to be read."""
@@ -88,14 +126,45 @@ class RequestQueries(FleetQueries):
     @override
     async def count_tokens(self, request: neuron.CountTokensRequest) -> neuron.CountTokensResponse:
         self.record.name = request.model
+        self.services.require_model(self.record.holder, request.model)
         request.principal = self.record.principal
-        return await self.services.dispatch.count_tokens(request, self.record.served_by)
+        alias_rules.follow_in_chat(self.services.view.rules(request.model), request.chat)
+        await self._admit(Cost())
+        characters = 0
+        if request.ByteSize() > _MEASURED_BYTES:
+            characters = await self.services.decoding.measured(request.chat)
+        return await self.services.dispatch.count_tokens(
+            request, self.record.served_by, characters=characters
+        )
 
     @override
     async def embed(self, request: neuron.EmbedRequest) -> neuron.EmbedResponse:
         self.record.name = request.model
+        self.services.require_model(self.record.holder, request.model)
         request.principal = self.record.principal
-        return await self.services.dispatch.embed(request, self.record.served_by)
+        tokens = embedding_tokens(request.inputs)
+        devices = 0
+        if self.record.account is not None and self.record.account.open.devices:
+            costs = self.services.limiter.device_costs
+            devices = costs.milliseconds(request.model, prompt_tokens=tokens, output_tokens=0)
+        await self._admit(Cost(tokens=tokens, device_milliseconds=devices))
+        answer = await self.services.dispatch.embed(request, self.record.served_by)
+        self.record.embedded_tokens = answer.prompt_tokens
+        return answer
+
+    @override
+    async def compare(self, request: generation.GenerateRequest) -> Sequence[ComparedInstance]:
+        self.record.name = request.model
+        self.services.require_model(self.record.holder, request.model)
+        request.principal = self.record.principal
+        alias_rules.follow(self.services.view.rules(request.model), [request])
+        await self._admit(Cost())
+        return await self.services.dispatch.compare(request)
+
+    async def _admit(self, cost: Cost) -> None:
+        account = self.record.account
+        if account is not None:
+            self.record.reservation = await self.services.limiter.wait(account, cost)
 
     @override
     def models(self) -> Sequence[ListedModel]:
@@ -104,4 +173,5 @@ class RequestQueries(FleetQueries):
             raise FleetError(
                 Reason.REGISTRY_UNAVAILABLE, "The fleet's registry has not been reached yet."
             )
-        return list_models(view.catalogue, view.neurons)
+        listed = list_models(view.catalogue, view.neurons)
+        return within(self.record.holder.scopes, listed)

@@ -19,7 +19,7 @@ from starlette.types import Receive, Scope, Send
 from services.backplane.errors import FleetError, Reason
 from services.gateway.api.doors import Doors
 from services.gateway.api.error_responses import ErrorResponses
-from services.gateway.console.endpoint import SAFE_HEADERS
+from services.gateway.api.operators.call import SAFE_HEADERS
 
 PAGE: Final = "index.html"
 _KINDS: Final = MappingProxyType(

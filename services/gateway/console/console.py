@@ -2,108 +2,99 @@
 
 from __future__ import annotations
 
-import functools
+import asyncio
 import os
 import re
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any, Final
 
 from starlette.routing import Route
-from typing_extensions import override
 
 from services import __version__
-from services.backplane.errors import FleetError
-from services.backplane.process.faults import Faults
-from services.gateway.api.access_log import RequestListener, RequestRecord
-from services.gateway.api.auth import ConsoleLevel
 from services.gateway.api.error_responses import ErrorResponses
+from services.gateway.api.operators.call import Call
+from services.gateway.api.operators.endpoint import OperatorEndpoints
+from services.gateway.api.operators.registry_operator import RegistryOperator
 from services.gateway.api.services import GatewayServices
+from services.gateway.auth.holder import ConsoleLevel
 from services.gateway.console import assets
-from services.gateway.console.access import ConsoleAccess
-from services.gateway.console.endpoint import Call, ConsoleEndpoint, OpenCalls
 from services.gateway.console.events import EventStreams
 from services.gateway.console.feed import Feed
-from services.gateway.console.ledger import MOST_REQUESTS, RequestLedger
-from services.gateway.console.operations import Operations
+from services.gateway.console.history import RequestHistory
+from services.gateway.console.ledger import MOST_REQUESTS
+from services.gateway.console.operations import AUDITED, BODIES, Operations
 from services.gateway.console.pending import PendingPlacements
-from services.gateway.console.rates import Rates
-from services.gateway.console.registry_operator import RegistryOperator
-from services.gateway.console.usage import KEYS, WINDOWS, Usage
+from services.gateway.console.usage import KEYS, WINDOWS
 from services.gateway.dialects.common.json_body import bad
-from services.gateway.telemetry.request_log import RequestLine
 
 # How often open consoles are told what has changed, at most.
-REFRESH_SECONDS: Final = 0.25
-SECOND: Final = 1.0
+_REFRESH_SECONDS: Final = 0.25
+_SECOND: Final = 1.0
 
 
-class Console(RequestListener):
-    """Follows what goes on in this process, and serves `/ui`.
+class Console:
+    """Shows what goes on in this process, and serves `/ui`.
 
     Args:
         services: of the gateway.
         operator: asks the registry.
-        running: the records of all requests under way.
-        faults: notes what nobody foresaw.
+        history: what is kept of requests.
+        endpoints: lets visitors in, and makes the routes' endpoints.
     """
 
     def __init__(
         self,
         services: GatewayServices,
         operator: RegistryOperator,
-        running: Callable[[], Iterable[RequestRecord]],
-        faults: Faults,
+        history: RequestHistory,
+        endpoints: OperatorEndpoints,
     ) -> None:
         self._services = services
         self._operator = operator
-        self._faults = faults
+        self._history = history
+        self._endpoints = endpoints
         self._began_at = time.time()
-        self._ledger = RequestLedger()
-        self._usage = Usage()
-        self._rates = Rates(running)
         self._pending = PendingPlacements(operator)
-        self._calls = OpenCalls()
-        self._access = ConsoleAccess(services.auth, services.doors)
         self._operations = Operations(operator)
         self._feed = Feed(
             services.view,
-            self._ledger,
+            history.ledger,
             {"registry": self._registry, "pending": self._pending.told, "rates": self._told_rates},
         )
-        self._streams = EventStreams(self._feed, self._ledger, self._visitor)
-        self._rates_now = self._rates.told()
+        self._streams = EventStreams(self._feed, history.ledger, self._visitor)
+        self._rates_now: dict[str, Any] | None = None
 
-    @override
-    def ended(self, record: RequestRecord, line: RequestLine, model: str) -> None:
-        self._rates.ended(record, line)
-        seen = self._ledger.note(line, model)
-        if seen is not None:
-            self._usage.note(seen)
+    def tasks(self) -> list[asyncio.Task[None]]:
+        """Starts what keeps open pages up to date; whoever asks ends them."""
+        repeat = self._services.faults.repeat
+        return [
+            repeat("console", self._refresh, _REFRESH_SECONDS),
+            repeat("console-rates", self._count, _SECOND),
+            repeat("console-pending", self._ask, _SECOND),
+        ]
 
-    async def refresh(self) -> None:
+    async def _refresh(self) -> None:
         """Tells the open pages what has changed."""
         if self._streams.count:
+            self._services.access_log.settle()
             self._feed.refresh()
 
-    async def count(self) -> None:
+    async def _count(self) -> None:
         """Takes in a second, for rates and their history."""
-        self._rates.tick()
-        self._rates_now = self._rates.told()
+        self._services.access_log.settle()
+        self._history.rates.tick()
+        self._rates_now = None
 
-    async def ask(self) -> None:
+    async def _ask(self) -> None:
         """Asks the registry what waits, where anybody looks."""
         if self._streams.count:
             await self._pending.ask()
 
-    def close(self, error: FleetError) -> None:
-        """Ends what is under way, and refuses others."""
-        self._calls.close(error)
-
     def routes(self, error_responses: ErrorResponses) -> Sequence[Route]:
         """Everything below `/ui`."""
         view, operate = ConsoleLevel.VIEW, ConsoleLevel.OPERATE
-        made = functools.partial(ConsoleEndpoint, self._access, self._calls, self._faults)
+        made = self._endpoints.endpoint
         looks = {
             "events": self._streams.serve,
             "requests": self._requests,
@@ -114,7 +105,11 @@ class Console(RequestListener):
         return [
             *(Route(f"/ui/{n}", made(view, work), methods=["GET"]) for n, work in looks.items()),
             *(
-                Route(f"/ui/{name}", made(operate, work), methods=["POST"])
+                Route(
+                    f"/ui/{name}",
+                    made(operate, work, operation=AUDITED[name], bodies=BODIES[name]),
+                    methods=["POST"],
+                )
                 for name, work in self._operations.by_name().items()
             ),
             *assets.routes(page),
@@ -126,10 +121,13 @@ class Console(RequestListener):
         # the length first: Python reads no number of thousands of digits
         if not re.fullmatch(r"[0-9]{1,9}", given) or not 1 <= int(given) <= MOST_REQUESTS:
             raise bad("limit", f"Expected a whole number from 1 to {MOST_REQUESTS}.")
-        found = self._ledger.newest(
+        self._services.access_log.settle()
+        found = self._history.ledger.newest(
             int(given), model=query.get("model", ""), principal=query.get("key", "")
         )
-        call.answer({"requests": found, "count": self._ledger.count, "process": self._process()})
+        call.answer(
+            {"requests": found, "count": self._history.ledger.count, "process": self._process()}
+        )
 
     async def _usage_table(self, call: Call) -> None:
         query = _query(call, "by", "window")
@@ -138,7 +136,8 @@ class Console(RequestListener):
             raise bad("by", f"Expected one of {', '.join(KEYS)}.")
         if window not in WINDOWS:
             raise bad("window", f"Expected one of {', '.join(WINDOWS)}.")
-        call.answer({**self._usage.table(by, window), "process": self._process()})
+        self._services.access_log.settle()
+        call.answer({**self._history.usage.table(by, window), "process": self._process()})
 
     def _process(self) -> dict[str, Any]:
         """Which process this is: what it counts are its own requests, not its siblings'."""
@@ -158,17 +157,20 @@ class Console(RequestListener):
         }
 
     def _told_rates(self) -> dict[str, Any]:
+        if self._rates_now is None:  # once a second, and only where somebody looks
+            self._rates_now = self._history.rates.told()
         return self._rates_now
 
     def _visitor(self, call: Call) -> dict[str, Any]:
+        self._services.access_log.settle()
         return {
             "principal": call.visitor.principal,
-            "console": call.visitor.level.word,
+            "console": min(call.visitor.level, ConsoleLevel.OPERATE).word,
             "operations_refused": self._operator.refused(),
             "now": round(time.time(), 3),
             "process": self._process(),
-            "history": self._rates.history(),
-            "requests": self._ledger.newest(50),
+            "history": self._history.rates.history(),
+            "requests": self._history.ledger.newest(50),
         }
 
 

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from services.backplane.errors import FleetError, Reason
 from services.backplane.first_ended import first_ended
-from services.gateway.console.endpoint import Call, event_bytes
+from services.gateway.api.operators.call import Call, event_bytes
 from services.gateway.console.feed import Feed
 from services.gateway.console.ledger import RequestLedger
 

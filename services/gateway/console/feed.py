@@ -12,8 +12,8 @@ from typing import Any, Final
 import msgspec
 
 from services.backplane.changes import Changes
+from services.gateway.api.operators.call import event_bytes
 from services.gateway.console import encode
-from services.gateway.console.endpoint import event_bytes
 from services.gateway.console.ledger import RequestLedger
 from services.gateway.dialects.common.json_body import encode as to_json
 from services.gateway.routing.fleet_view import FleetView

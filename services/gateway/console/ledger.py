@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import time
+import itertools
 from collections import deque
 from collections.abc import Sequence
 from typing import Final, TypeVar
@@ -54,45 +54,25 @@ class SeenRequest(msgspec.Struct, kw_only=True):
 class RequestLedger:
     """Keeps the last requests that named a model or failed; listings that went well are none.
 
+    A line is kept as it was logged, and made readable when somebody looks: every request pays for
+    what is done at its end.
+
     Attributes:
         count: how many there were since the start.
     """
 
     def __init__(self) -> None:
-        self._kept: deque[SeenRequest] = deque(maxlen=MOST_REQUESTS)
+        # its number, its model's own name, and what was logged of it
+        self._kept: deque[tuple[int, str, RequestLine]] = deque(maxlen=MOST_REQUESTS)
         self.count = 0
 
-    def note(self, line: RequestLine, model: str) -> SeenRequest | None:
-        """Takes in a request; None where it is not kept."""
+    def note(self, line: RequestLine, model: str) -> bool:
+        """Takes in a request; False where it is not kept."""
         if not line.model and line.event == "request.finished":
-            return None
+            return False
         self.count += 1
-        seen = SeenRequest(
-            number=self.count,
-            ended_at=round(time.time(), 3),
-            request_id=line.request_id,
-            dialect=line.dialect,
-            model=model,
-            asked=line.model,
-            principal=_given(line.principal, ""),
-            stream=line.stream,
-            status=line.status,
-            reason="CANCELLED" if line.client_gone else _given(line.reason, ""),
-            client_gone=line.client_gone,
-            elapsed_ms=line.elapsed_ms,
-            first_token_ms=_given(line.first_token_ms, None),
-            queue_ms=_given(line.queue_ms, None),
-            neuron=_given(line.neuron, ""),
-            instance_id=_given(line.instance_id, ""),
-            attempts=_given(line.attempts, 0),
-            finish_reason=_given(line.finish_reason, ""),
-            prompt_tokens=_given(line.prompt_tokens, 0),
-            cached_tokens=_given(line.cached_tokens, 0),
-            completion_tokens=_given(line.completion_tokens, 0),
-            reasoning_tokens=_given(line.reasoning_tokens, 0),
-        )
-        self._kept.append(seen)
-        return seen
+        self._kept.append((self.count, model, line))
+        return True
 
     def newest(self, most: int, *, model: str = "", principal: str = "") -> list[SeenRequest]:
         """The newest first.
@@ -102,21 +82,48 @@ class RequestLedger:
             model: only those for this model; empty for all.
             principal: only those of this key; empty for all.
         """
-        found = [
-            one
+        found = (
+            _seen(*one)
             for one in reversed(self._kept)
-            if model in {"", one.model} and principal in {"", one.principal}
-        ]
-        return found[:most]
+            if model in {"", one[1]} and (not principal or principal == one[2].principal)
+        )
+        return list(itertools.islice(found, most))
 
     def since(self, count: int, most: int) -> Sequence[SeenRequest]:
         """Those behind the first `count`, in order: the newest `most` of them."""
         found: list[SeenRequest] = []
         for one in reversed(self._kept):
-            if one.number <= count or len(found) == most:
+            if one[0] <= count or len(found) == most:
                 break
-            found.append(one)
+            found.append(_seen(*one))
         return found[::-1]
+
+
+def _seen(number: int, model: str, line: RequestLine) -> SeenRequest:
+    return SeenRequest(
+        number=number,
+        ended_at=round(line.timestamp.timestamp(), 3),
+        request_id=line.request_id,
+        dialect=line.dialect,
+        model=model,
+        asked=line.model,
+        principal=_given(line.principal, ""),
+        stream=line.stream,
+        status=line.status,
+        reason="CANCELLED" if line.client_gone else _given(line.reason, ""),
+        client_gone=line.client_gone,
+        elapsed_ms=line.elapsed_ms,
+        first_token_ms=_given(line.first_token_ms, None),
+        queue_ms=_given(line.queue_ms, None),
+        neuron=_given(line.neuron, ""),
+        instance_id=_given(line.instance_id, ""),
+        attempts=_given(line.attempts, 0),
+        finish_reason=_given(line.finish_reason, ""),
+        prompt_tokens=_given(line.prompt_tokens, 0),
+        cached_tokens=_given(line.cached_tokens, 0),
+        completion_tokens=_given(line.completion_tokens, 0),
+        reasoning_tokens=_given(line.reasoning_tokens, 0),
+    )
 
 
 def _given(value: T | UnsetType, otherwise: T) -> T:

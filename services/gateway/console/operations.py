@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Mapping
+from types import MappingProxyType
 from typing import Annotated, Any, Final, TypeVar
 
 import msgspec
@@ -14,9 +15,10 @@ from google.protobuf.message import Message
 from cortex.v1 import operator_service_pb2 as op
 from services.backplane import protobuf_time
 from services.backplane.errors import FleetError, Reason
+from services.gateway.api.operators.call import Call, event_bytes
+from services.gateway.api.operators.endpoint import Bodies
+from services.gateway.api.operators.registry_operator import RegistryOperator
 from services.gateway.console import encode
-from services.gateway.console.endpoint import Call, event_bytes
-from services.gateway.console.registry_operator import RegistryOperator
 from services.gateway.dialects.common.json_body import bad, complained, not_json
 
 # A line that says nothing, where a step takes long.
@@ -28,6 +30,19 @@ _FIRST_STEP_SECONDS: Final = 5.0
 Name = Annotated[str, msgspec.Meta(min_length=1)]
 Seconds = Annotated[float, msgspec.Meta(ge=0, le=86_400)]
 Body = TypeVar("Body", bound=msgspec.Struct)
+
+AUDITED: Final[Mapping[str, str]] = MappingProxyType(
+    {
+        "load": "model.load",
+        "unload": "model.unload",
+        "pin": "model.pin",
+        "unpin": "model.unpin",
+        "cordon": "neuron.cordon",
+        "uncordon": "neuron.uncordon",
+        "drain": "neuron.drain",
+        "reload": "catalogue.reload",
+    }
+)
 
 log = structlog.get_logger()
 
@@ -64,6 +79,21 @@ class _Reload(msgspec.Struct, forbid_unknown_fields=True):
     pass
 
 
+BODIES: Final[Mapping[str, Bodies]] = MappingProxyType(
+    {
+        "load": Bodies(_Load),
+        "unload": Bodies(_Unload),
+        "pin": Bodies(_OfModel),
+        "unpin": Bodies(_Unpin),
+        "cordon": Bodies(_OfNeuron),
+        "uncordon": Bodies(_OfNeuron),
+        "drain": Bodies(_Drain),
+        "reload": Bodies(_Reload),
+    }
+)
+"""What each operation reads."""
+
+
 class Operations:
     """Carries out operations, each with one line in the log.
 
@@ -79,7 +109,7 @@ class Operations:
         self._operator = operator
 
     def by_name(self) -> Mapping[str, Callable[[Call], Awaitable[None]]]:
-        """Every operation by the last part of its path."""
+        """Every operation by the last part of its path; `AUDITED` has their names for the log."""
         return {
             "load": self._load,
             "unload": self._unload,
@@ -108,7 +138,7 @@ class Operations:
             raise bad("wait", "An attached load ends with its request; `wait` has to be true.")
         request = op.LoadModelRequest(model=body.model, neuron=body.neuron, attached=body.attached)
         with self._told(call, "load", model=body.model, neuron=body.neuron):
-            answers = self._operator.steps("LoadModel", request)
+            answers = self._operator.steps("LoadModel", request, metadata=call.metadata)
             await _stream(call, answers, lambda one: encode.step(one.step), wait=body.wait)
 
     async def _unload(self, call: Call) -> None:
@@ -117,7 +147,7 @@ class Operations:
         if body.drain_seconds is not None:
             request.drain_timeout.CopyFrom(protobuf_time.duration(body.drain_seconds))
         with self._told(call, "unload", model=body.model, neuron=body.neuron):
-            answers = self._operator.steps("UnloadModel", request)
+            answers = self._operator.steps("UnloadModel", request, metadata=call.metadata)
             await _stream(call, answers, _left, wait=body.wait)
 
     async def _drain(self, call: Call) -> None:
@@ -126,20 +156,21 @@ class Operations:
         if body.drain_seconds is not None:
             request.timeout.CopyFrom(protobuf_time.duration(body.drain_seconds))
         with self._told(call, "drain", neuron=body.neuron):
-            answers = self._operator.steps("DrainNeuron", request)
+            answers = self._operator.steps("DrainNeuron", request, metadata=call.metadata)
             await _stream(call, answers, _left, wait=body.wait)
 
     async def _pin(self, call: Call) -> None:
         body = _read(call, _OfModel)
         request = op.PinModelRequest(model=body.model, neuron=body.neuron)
         with self._told(call, "pin", model=body.model, neuron=body.neuron):
-            await self._operator.ask("PinModel", request)
+            await self._operator.ask("PinModel", request, metadata=call.metadata)
         call.answer({"model": body.model, "pinned": True})
 
     async def _unpin(self, call: Call) -> None:
         body = _read(call, _Unpin)
         with self._told(call, "unpin", model=body.model):
-            await self._operator.ask("UnpinModel", op.UnpinModelRequest(model=body.model))
+            request = op.UnpinModelRequest(model=body.model)
+            await self._operator.ask("UnpinModel", request, metadata=call.metadata)
         call.answer({"model": body.model, "pinned": False})
 
     async def _cordon(self, call: Call) -> None:
@@ -153,13 +184,15 @@ class Operations:
     ) -> None:
         body = _read(call, _OfNeuron)
         with self._told(call, name, neuron=body.neuron):
-            answer = await self._operator.ask(method, request(neuron=body.neuron))
+            message = request(neuron=body.neuron)
+            answer = await self._operator.ask(method, message, metadata=call.metadata)
         call.answer({"neuron": encode.neuron(answer.neuron)})
 
     async def _reload(self, call: Call) -> None:
         _read(call, _Reload)
         with self._told(call, "reload"):
-            answer = await self._operator.ask("ReloadCatalogue", op.ReloadCatalogueRequest())
+            request = op.ReloadCatalogueRequest()
+            answer = await self._operator.ask("ReloadCatalogue", request, metadata=call.metadata)
         changes = {name: list(getattr(answer, name)) for name in ("added", "removed", "changed")}
         call.answer({"config_revision": answer.config_revision, **changes})
 
@@ -167,6 +200,7 @@ class Operations:
     def _told(self, call: Call, operation: str, **facts: str) -> Generator[None]:
         """Logs who has ordered what, and what came of it."""
         facts = {name: value for name, value in facts.items() if value}
+        call.target = ", ".join(f"{name}={value}" for name, value in facts.items())
         said = log.bind(
             operation=operation,
             principal=call.visitor.principal,

@@ -7,8 +7,8 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from services.backplane.errors import FleetError
+from services.gateway.api.operators.registry_operator import RegistryOperator
 from services.gateway.console import encode
-from services.gateway.console.registry_operator import RegistryOperator
 
 # A registry that did not answer is asked again only after so long.
 _PAUSE_SECONDS: Final = 5.0

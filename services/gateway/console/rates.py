@@ -10,7 +10,7 @@ from typing import Any, Final
 import msgspec
 
 from services.gateway.api.access_log import RequestRecord
-from services.gateway.telemetry.request_log import RequestLine
+from services.gateway.telemetry.metrics import RequestOutcome
 
 # Of the last seconds in which a rate is told: an engine's steps come in bursts.
 _SMOOTH_SECONDS: Final = 3
@@ -66,34 +66,37 @@ class Rates:
         self._history: deque[tuple[int, float, float | None]] = deque(
             maxlen=_HISTORY_SECONDS // _HISTORY_STEP
         )
-        self._open = 0
+        self._open = self._streams = 0
         self._ticks = 0
 
-    def ended(self, record: RequestRecord, line: RequestLine) -> None:
+    def ended(self, record: RequestRecord, outcome: RequestOutcome) -> None:
         """Counts what is left of a request that has ended."""
         if not record.sinks:
             return
-        if isinstance(line.completion_tokens, int):
-            tokens = line.completion_tokens
-        else:
-            tokens = sum(sink.tokens_so_far for sink in record.sinks)
-        self._count(record, tokens)
-        self._admit(record)
-        self._counted.pop(id(record), None)
-        self._admitted.discard(id(record))
-        if isinstance(line.first_token_ms, float):
-            self._first_tokens.append((self._clock(), line.first_token_ms))
+        key = id(record)
+        tokens = sum(outcome.completion_tokens) or _tokens_so_far(record)
+        self._count(
+            record, tokens - self._counted.pop(key, 0), with_prompt=key not in self._admitted
+        )
+        self._admitted.discard(key)
+        if outcome.first_token_seconds:
+            self._first_tokens.append((self._clock(), outcome.first_token_seconds))
 
     def tick(self) -> None:
         """Takes in the second that has passed."""
-        self._open = 0
+        self._open = self._streams = 0
         known: set[int] = set()
         for record in self._running():
             self._open += 1
+            self._streams += record.stream
             if record.sinks:
-                known.add(id(record))
-                self._count(record, sum(sink.tokens_so_far for sink in record.sinks))
-                self._admit(record)
+                key, tokens = id(record), _tokens_so_far(record)
+                known.add(key)
+                more = tokens - self._counted.get(key, 0)
+                self._count(record, more, with_prompt=key not in self._admitted)
+                self._counted[key] = tokens
+                if record.sinks[0].started_event is not None:
+                    self._admitted.add(key)
         if len(self._counted) > len(known):  # a record that ended unheard is forgotten
             self._counted = {k: v for k, v in self._counted.items() if k in known}
             self._admitted &= known
@@ -118,6 +121,7 @@ class Rates:
             "tokens_per_second": self._all.tokens_per_second(),
             "cached_share": self._all.cached_share(),
             "requests_open": self._open,
+            "streams_open": self._streams,
             "first_token_ms": {"p50": self._percentile(0.5), "p95": self._percentile(0.95)},
             "instances": {
                 name: {
@@ -132,36 +136,35 @@ class Rates:
         """Of the last quarter of an hour: time, tokens per second, median first token in ms."""
         return list(self._history)
 
-    def _pace(self, record: RequestRecord) -> _Pace | None:
+    def _count(self, record: RequestRecord, more: int, *, with_prompt: bool) -> None:
+        """Counts more tokens of a request, and those of its prompt once the neuron tells them."""
         served = record.served_by.last
         if served is None:
-            return None
-        pace = self._instances.get(served.instance_id)
-        if pace is None:  # one is dear to make, and this is asked for every request
-            pace = self._instances[served.instance_id] = _new_pace()
+            paces: tuple[_Pace, ...] = (self._all,)
+        else:
+            # one is dear to make, and this is asked for every request
+            pace = self._instances.get(served.instance_id) or self._new_instance(served.instance_id)
+            paces = (self._all, pace)
+        started = record.sinks[0].started_event if with_prompt else None
+        for one in paces:
+            if more > 0:
+                one.this_second += more
+            if started is not None:
+                one.prompt += started.prompt_tokens
+                one.cached += started.cached_prompt_tokens
+
+    def _new_instance(self, instance_id: str) -> _Pace:
+        pace = self._instances[instance_id] = _new_pace()
         return pace
 
-    def _count(self, record: RequestRecord, tokens: int) -> None:
-        more = tokens - self._counted.get(id(record), 0)
-        self._counted[id(record)] = tokens
-        if more > 0:
-            self._all.this_second += more
-            pace = self._pace(record)
-            if pace is not None:
-                pace.this_second += more
-
-    def _admit(self, record: RequestRecord) -> None:
-        """Counts the prompt of a request once, when its neuron has told how long it is."""
-        started = record.sinks[0].started_event if record.sinks else None
-        if started is None or id(record) in self._admitted:
-            return
-        self._admitted.add(id(record))
-        for pace in (self._all, self._pace(record)):
-            if pace is not None:
-                pace.prompt += started.prompt_tokens
-                pace.cached += started.cached_prompt_tokens
-
     def _percentile(self, share: float) -> float | None:
+        """Of the times to the first token, milliseconds; None where there were none lately."""
         oldest = self._clock() - _FIRST_TOKEN_SECONDS
-        found = sorted(ms for at, ms in self._first_tokens if at >= oldest)
-        return found[min(len(found) - 1, int(share * len(found)))] if found else None
+        found = sorted(seconds for at, seconds in self._first_tokens if at >= oldest)
+        if not found:
+            return None
+        return round(found[min(len(found) - 1, int(share * len(found)))] * 1000, 1)
+
+
+def _tokens_so_far(record: RequestRecord) -> int:
+    return sum(sink.tokens_so_far for sink in record.sinks)

@@ -9,13 +9,15 @@ from typing import Any, Final
 
 import msgspec
 
-from services.gateway.console.ledger import SeenRequest
+from services.backplane.errors import Reason
+from services.backplane.security.principals import OTHERS
+from services.gateway.telemetry.metrics import RequestOutcome
 
 WINDOWS: Final = {"15m": 15, "1h": 60, "6h": 360, "24h": 1440}
 KEYS: Final = ("key", "model", "neuron")
 # Rows of one minute; what is beyond them is added up in one.
 _MOST_ROWS: Final = 256
-_OTHERS: Final = ("(others)", "(others)", "(others)")
+_OTHERS: Final = (OTHERS, OTHERS, OTHERS)
 _MINUTE: Final = 60
 
 
@@ -40,18 +42,6 @@ class Tally(msgspec.Struct):
         self.completion_tokens += other.completion_tokens
         self.reasoning_tokens += other.reasoning_tokens
 
-    def note(self, seen: SeenRequest) -> None:
-        """Counts one request."""
-        self.requests += 1
-        if seen.client_gone:
-            self.cancelled += 1
-        elif seen.reason:
-            self.failed += 1
-        self.prompt_tokens += seen.prompt_tokens
-        self.cached_tokens += seen.cached_tokens
-        self.completion_tokens += seen.completion_tokens
-        self.reasoning_tokens += seen.reasoning_tokens
-
 
 class _Minute(msgspec.Struct):
     number: int
@@ -70,19 +60,34 @@ class Usage:
         self._began_at = clock()
         self._minutes: deque[_Minute] = deque(maxlen=max(WINDOWS.values()))
 
-    def note(self, seen: SeenRequest) -> None:
-        """Counts one request."""
-        number = int(self._clock()) // _MINUTE
+    def note(self, principal: str, neuron: str, outcome: RequestOutcome) -> None:
+        """Counts one request.
+
+        Args:
+            principal: whose key it came with; empty for nobody's.
+            neuron: which ran it; empty for none.
+            outcome: how it came out.
+        """
+        number = self._clock() // _MINUTE
         if not self._minutes or self._minutes[-1].number != number:
-            self._minutes.append(_Minute(number, {}))
+            self._minutes.append(_Minute(int(number), {}))
         rows = self._minutes[-1].rows
-        key = (seen.principal, seen.model, seen.neuron)
-        if key not in rows and len(rows) >= _MOST_ROWS:
-            key = _OTHERS
+        key = (principal, outcome.model, neuron)
         tally = rows.get(key)
         if tally is None:
-            tally = rows[key] = Tally()
-        tally.note(seen)
+            if len(rows) >= _MOST_ROWS:
+                key = _OTHERS
+            tally = rows.setdefault(key, Tally())
+        tally.requests += 1
+        if outcome.reason is Reason.CANCELLED:
+            tally.cancelled += 1
+        elif outcome.reason is not None:
+            tally.failed += 1
+        if outcome.completion_tokens:
+            tally.prompt_tokens += outcome.prompt_tokens
+            tally.cached_tokens += outcome.cached_tokens
+            tally.completion_tokens += sum(outcome.completion_tokens)
+            tally.reasoning_tokens += outcome.reasoning_tokens
 
     def table(self, by: str, window: str) -> dict[str, Any]:
         """Rows by use, the heaviest first.

@@ -12,12 +12,14 @@ import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
+import msgspec
+
 from cortex.v1 import generation_pb2 as generation
 from services.backplane.errors import FleetError
 
 
 class HeldBytes(Protocol):
-    """Bytes of one thing that is kept."""
+    """Bytes that one stored thing, such as a waiting message, takes out of the budget."""
 
     def give_back(self) -> None:
         """Gives them back to the budget, once."""
@@ -36,8 +38,10 @@ class TooMuchHereError(Exception):
     """Decoding has to read more than may hold up other requests: it begins anew in a thread."""
 
 
-class Allowance(Protocol):
+class ReadAllowance(Protocol):
     """What may be read for a request besides its own body, as stored conversations are."""
+
+    __slots__ = ()
 
     def take(self, size: int) -> None:
         """Counts bytes before they are read.
@@ -58,8 +62,7 @@ class Allowance(Protocol):
         ...
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Head:
+class Head(msgspec.Struct, frozen=True):
     """What a dialect may read of a request besides its body.
 
     Attributes:
@@ -77,9 +80,9 @@ class Head:
     headers: Mapping[str, str]
     query: Mapping[str, str]
     created_unix_seconds: int
-    path: Mapping[str, str] = dataclasses.field(default_factory=dict[str, str])
+    path: Mapping[str, str] = {}
     principal: str = ""
-    allowance: Allowance | None = None
+    allowance: ReadAllowance | None = None
 
 
 @dataclasses.dataclass(slots=True)
@@ -98,6 +101,8 @@ class DecodedRequest:
             waits for its answer.
         constraint_field: path of the field that the requests' constraint was made of; empty where
             there is none.
+        characters: that the longest of the prompts has at least; 0 where nobody has looked, because
+            the body is small.
     """
 
     model: str
@@ -107,6 +112,7 @@ class DecodedRequest:
     keep_alive_seconds: float | None = None
     detached: Detached | None = None
     constraint_field: str = ""
+    characters: int = 0
 
 
 class Detached(Protocol):
@@ -221,8 +227,45 @@ class Projector(Protocol):
         return b": keep-alive\n\n"
 
 
+class FieldTable(Protocol):
+    """What becomes of fields that a body's struct does not name."""
+
+    @property
+    def ignored(self) -> frozenset[str]:
+        """Names that are passed over."""
+        ...
+
+    @property
+    def refused(self) -> Mapping[str, tuple[Any, ...]]:
+        """Names that are refused, but for the values that turn them off."""
+        ...
+
+
+class BodyTable(Protocol):
+    """By what bodies are decoded."""
+
+    @property
+    def shape(self) -> type[Any]:
+        """The struct of their fields."""
+        ...
+
+    @property
+    def rules(self) -> FieldTable:
+        """What becomes of others."""
+        ...
+
+
 class Envelope(Protocol):
-    """Writes an error as one HTTP API does."""
+    """Writes an error as one HTTP API does.
+
+    Attributes:
+        reads: by which its bodies are decoded; None: it reads none.
+        answers: the struct of its answer's fields, where it is no stream; it describes the answer
+            and writes none.
+    """
+
+    reads: BodyTable | None = None
+    answers: type[Any] | None = None
 
     def error(self, error: FleetError, head: Head | None) -> bytes:
         """The body of an error response; `head` is the request's, where it was read."""

@@ -9,9 +9,11 @@ import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Protocol, TypeVar
 
+from cortex.v1 import generation_pb2 as generation
 from cortex.v1 import model_pb2
 from cortex.v1 import neuron_service_pb2 as neuron
 from cortex.v1 import registry_service_pb2 as registry
+from cortex.v1.neuron_service_pb2 import ComparePromptResponse
 from services.gateway.dialects.dialect import Envelope, Head
 
 T = TypeVar("T")
@@ -52,6 +54,24 @@ class ListedModel:
     memory_bytes: tuple[int, int] = (0, 0)
 
 
+@dataclasses.dataclass(slots=True)
+class ComparedInstance:
+    """What one instance holds of a prompt.
+
+    Attributes:
+        instance_id, neuron: which.
+        foretold_tokens: by what its neuron has told this gateway; 0 where it tells nothing.
+        found: the neuron's own answer; None where it has none.
+        error: why there is none.
+    """
+
+    instance_id: str
+    neuron: str
+    foretold_tokens: int
+    found: ComparePromptResponse | None = None
+    error: str = ""
+
+
 class FleetQueries(Protocol):
     """What look-ups may ask of the fleet. Calls are routed, placed and retried like generations.
 
@@ -72,6 +92,10 @@ class FleetQueries(Protocol):
 
     async def embed(self, request: neuron.EmbedRequest) -> neuron.EmbedResponse:
         """Embeds texts. `model` is a name or an alias; the instance is chosen here."""
+        ...
+
+    async def compare(self, request: generation.GenerateRequest) -> Sequence[ComparedInstance]:
+        """What each instance of a model holds of a prompt; nothing is run, and nothing loaded."""
         ...
 
     def models(self) -> Sequence[ListedModel]:

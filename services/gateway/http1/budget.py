@@ -44,17 +44,17 @@ class BodyBudget:
         with self.lock:
             self.held_bytes -= size
 
-    def hold(self, size: int) -> Held | None:
+    def hold(self, size: int) -> BudgetedBytes | None:
         """Takes bytes for one thing that is kept; None where there are not so many left."""
         try:
             self.take(size)
         except OverBudgetError:
             return None
-        return Held(self, size)
+        return BudgetedBytes(self, size)
 
 
-class Held:
-    """Bytes of one thing that is kept, taken out of the budget and given back once."""
+class BudgetedBytes:
+    """Bytes that one stored thing takes out of the budget, given back once."""
 
     __slots__ = ("_budget", "_size")
 

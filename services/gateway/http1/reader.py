@@ -187,11 +187,14 @@ class RequestReader:
             raise Refused(431, "the request's headers are too large")
 
     def _check(self, head: RequestHead) -> None:
-        line = b"%b %b " % (head.method.encode(), head.target)
-        if not self._fed.startswith(line + b"HTTP/") and any(
-            line + other in self._fed for other in _OTHER_PROTOCOLS
+        fed, behind = self._fed, len(head.method) + 1
+        if not (
+            fed.startswith(head.target, behind)
+            and fed.startswith(b"HTTP/", behind + len(head.target) + 1)
         ):
-            raise Refused(400, "the request line names another protocol than HTTP")
+            line = b"%b %b " % (head.method.encode(), head.target)
+            if any(line + other in fed for other in _OTHER_PROTOCOLS):
+                raise Refused(400, "the request line names another protocol than HTTP")
         if head.http_version not in {"1.1", "1.0"}:
             raise Refused(505, "only HTTP/1.1 and HTTP/1.0 are spoken here")
         hosts = 0

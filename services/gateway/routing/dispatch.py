@@ -3,42 +3,29 @@
 from __future__ import annotations
 
 import asyncio
-import functools
-from collections.abc import Awaitable, Callable, Sequence
-from typing import Final, Protocol, TypeVar
-
-from typing_extensions import override
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from typing import Final, TypeVar
 
 from cortex.v1 import generation_pb2 as generation
 from cortex.v1 import neuron_service_pb2 as neuron
-from cortex.v1 import registry_service_pb2 as registry
 from services.backplane.errors import FleetError, Reason
 from services.backplane.rpc.calls import unary
-from services.gateway.routing.choose import InstanceCandidate
+from services.backplane.rpc.written_text import most_counted
+from services.gateway.dialects.lookup import ComparedInstance
+from services.gateway.routing.candidates import InstanceCandidate, Outstanding
+from services.gateway.routing.comparing import compare
+from services.gateway.routing.holdings import Holdings
 from services.gateway.routing.place import Placer, WantedModel
-from services.gateway.routing.prefix import trail_of
+from services.gateway.routing.prefix import Trail, TrailOfRequest
 from services.gateway.routing.retry import RetryState, ServedBy
+from services.gateway.routing.sinks import RestartableSink, UnarySink
 from services.gateway.streaming.choice import ChoiceSink
-from services.gateway.streaming.placement_status import PlacementSink
 from services.gateway.transports.pool import NeuronLinks
 
 Result = TypeVar("Result")
 
 # Generations of one request that run or wait on neurons at one time; half of a queue there.
 _AT_ONCE: Final = 32
-
-
-class _RestartableSink(PlacementSink, Protocol):
-    """What `Dispatch` asks of a request besides: may it run a second time, and from where."""
-
-    @property
-    def may_restart(self) -> bool: ...
-
-    @property
-    def may_go_on(self) -> bool: ...
-
-    @property
-    def made(self) -> Sequence[int]: ...
 
 
 class Dispatch:
@@ -48,18 +35,26 @@ class Dispatch:
         placer: finds the instance.
         links: connections to the neurons.
         outstanding: kept up to date with what runs where.
+        holdings: what the instances hold; told of how much they had.
         attempts: most instances that one request is tried on.
     """
 
     def __init__(
-        self, *, placer: Placer, links: NeuronLinks, outstanding: Outstanding, attempts: int
+        self,
+        *,
+        placer: Placer,
+        links: NeuronLinks,
+        outstanding: Outstanding,
+        holdings: Holdings,
+        attempts: int,
     ) -> None:
         self._placer = placer
         self._links = links
         self._outstanding = outstanding
+        self._holdings = holdings
         self._attempts = attempts
 
-    async def generate(
+    def generate(
         self,
         name: str,
         requests: Sequence[generation.GenerateRequest],
@@ -67,7 +62,8 @@ class Dispatch:
         record: ServedBy,
         *,
         keep_alive_seconds: float | None = None,
-    ) -> None:
+        characters: int = 0,
+    ) -> Coroutine[object, object, None]:
         """Runs every choice of a request to its end, no more than some of them at once.
 
         Cancelling it cancels every generation on its neuron.
@@ -79,43 +75,47 @@ class Dispatch:
             record: told where the choices ran.
             keep_alive_seconds: how long the model should stay loaded after this; None: the fleet's
                 policy decides.
+            characters: that the longest prompt has at least, where it may be too long.
 
         Raises:
             FleetError: some choice could not be finished; the others are cancelled.
         """
-        if len(requests) == 1:
-            await self._generate(name, requests[0], sinks[0], record, keep_alive_seconds)
-            return
-        places = asyncio.Semaphore(_AT_ONCE)
-        try:
-            async with asyncio.TaskGroup() as group:
-                for request, sink in zip(requests, sinks, strict=True):
-                    await places.acquire()
-                    task = group.create_task(
-                        self._generate(name, request, sink, record, keep_alive_seconds)
-                    )
-                    task.add_done_callback(lambda _: places.release())
-        except BaseExceptionGroup as failures:
-            # `except*` would put what is raised here into a group again before Python 3.11.4
-            raise _first(failures) from None
+
+        def run(index: int) -> Coroutine[object, object, None]:
+            return self._generate(
+                name,
+                requests[index],
+                sinks[index],
+                record,
+                keep_alive_seconds,
+                characters=characters,
+            )
+
+        return run(0) if len(requests) == 1 else _some_at_once(run, len(requests))
 
     async def count_tokens(
-        self, request: neuron.CountTokensRequest, record: ServedBy
+        self, request: neuron.CountTokensRequest, record: ServedBy, *, characters: int = 0
     ) -> neuron.CountTokensResponse:
         """Counts a prompt's tokens; `model` may be an alias. `record` is told where.
+
+        Args:
+            request: has the prompt.
+            record: told where it was counted.
+            characters: that the prompt has at least, where it may be too long.
 
         Raises:
             FleetError: as for a generation.
         """
 
         async def attempt(target: InstanceCandidate) -> neuron.CountTokensResponse:
-            record.attempt(target)
-            request.model, request.instance_id = target.model, target.instance_id
-            return await unary(
-                self._links.to(target.address, target.neuron).stub.CountTokens(request)
-            )
+            with record.attempt(target, "CountTokens") as hop:
+                target.refuse_endless(characters, most_counted(target.max_context_tokens))
+                request.model, request.instance_id = target.model, target.instance_id
+                stub = self._links.to(target.address, target.neuron).stub
+                return await unary(stub.CountTokens(request, metadata=hop.metadata))
 
-        return await self._run(WantedModel(request.model, request_id=""), attempt, _UnarySink())
+        wanted = WantedModel(request.model, request_id="", trace=record.trace)
+        return await self._run(wanted, attempt, UnarySink())
 
     async def embed(self, request: neuron.EmbedRequest, record: ServedBy) -> neuron.EmbedResponse:
         """Embeds texts; `model` may be an alias. `record` is told where.
@@ -125,67 +125,106 @@ class Dispatch:
         """
 
         async def attempt(target: InstanceCandidate) -> neuron.EmbedResponse:
-            record.attempt(target)
-            request.model, request.instance_id = target.model, target.instance_id
-            return await unary(self._links.to(target.address, target.neuron).stub.Embed(request))
+            with record.attempt(target, "Embed") as hop:
+                request.model, request.instance_id = target.model, target.instance_id
+                stub = self._links.to(target.address, target.neuron).stub
+                return await unary(stub.Embed(request, metadata=hop.metadata))
 
-        wanted = WantedModel(request.model, request.request_id)
-        return await self._run(wanted, attempt, _UnarySink())
+        wanted = WantedModel(request.model, request.request_id, trace=record.trace)
+        return await self._run(wanted, attempt, UnarySink())
 
-    async def _generate(
+    async def compare(self, request: generation.GenerateRequest) -> list[ComparedInstance]:
+        """What each loaded instance of a model holds of a prompt; `model` may be an alias.
+
+        Raises:
+            FleetError: MODEL_UNKNOWN.
+        """
+        candidates = self._placer.candidates(request.model)
+        return await compare(candidates, request, links=self._links, holdings=self._holdings)
+
+    def _generate(
         self,
         name: str,
         request: generation.GenerateRequest,
         sink: ChoiceSink,
         record: ServedBy,
         keep_alive_seconds: float | None,
-    ) -> None:
-        async def attempt(target: InstanceCandidate) -> None:
-            record.attempt(target)
-            request.model, request.instance_id = target.model, target.instance_id
-            goes_on = sink.may_go_on and target.resumes
-            error = await self._try(target, request, sink, goes_on=goes_on)
-            if error is not None and _may_begin_anew(error, sink, went_on=goes_on):
-                error = await self._try(target, request, sink, goes_on=False)
-            if error is not None:
-                raise error
-
+        *,
+        characters: int,
+    ) -> Coroutine[object, object, None]:
+        trail = TrailOfRequest(request)
         wanted = WantedModel(
-            name,
-            request.request_id,
-            request.principal,
-            functools.partial(trail_of, request),
-            keep_alive_seconds,
+            name, request.request_id, request.principal, trail, keep_alive_seconds, record.trace
         )
-        await self._run(wanted, attempt, sink)
 
-    async def _try(
+        async def attempt(target: InstanceCandidate) -> None:
+            with record.attempt(target, "Session") as hop:
+                if hop.traceparent:
+                    request.traceparent = hop.traceparent
+                await self._attempt(request, sink, trail, target, characters=characters)
+
+        return self._run(wanted, attempt, sink)
+
+    def _learn(self, trail: Trail, foretold: int, sink: ChoiceSink) -> None:
+        """Takes in how much of a prompt was in the cache where it ran."""
+        started = sink.started_event
+        if started is not None:
+            self._holdings.learn(
+                trail.whose,
+                size_bytes=trail.size_bytes,
+                tokens=started.prompt_tokens,
+                foretold=min(foretold, started.prompt_tokens - 1),
+                found=started.cached_prompt_tokens,
+            )
+
+    async def _attempt(
         self,
-        target: InstanceCandidate,
         request: generation.GenerateRequest,
         sink: ChoiceSink,
+        trail: TrailOfRequest,
+        target: InstanceCandidate,
         *,
-        goes_on: bool,
-    ) -> FleetError | None:
-        """Runs a generation on one instance; returns why it failed there, or None."""
-        if goes_on:
-            _resume(request, sink)
-        else:
-            request.ClearField("resume_from")
-            request.ClearField("resume_fingerprint")
-        ended = sink.begin(goes_on=goes_on)
-        sink.tells_tokens = target.resumes
-        try:
-            sink.attach(self._links.to(target.address, target.neuron).start(request, sink))
-            return await ended
-        finally:
-            sink.detach()
+        characters: int,
+    ) -> None:
+        """Runs a generation on one instance, from its beginning or behind what is known of it.
+
+        Raises:
+            FleetError: why it failed there.
+        """
+        if characters:
+            target.refuse_endless(characters, target.max_context_tokens)
+        request.model, request.instance_id = target.model, target.instance_id
+        made, foretold = trail.made, 0
+        if made is not None:
+            request.marks.CopyFrom(made.marks())
+            foretold = self._holdings.foretold(made, target.instance_id)
+        goes_on = bool(sink.made) and target.resumes and sink.may_go_on
+        while True:
+            if goes_on:
+                _resume(request, sink)
+            ended = sink.begin(goes_on=goes_on)
+            sink.tells_tokens = target.resumes
+            try:
+                sink.attach(self._links.to(target.address, target.neuron).start(request, sink))
+                error = await ended
+            finally:
+                sink.detach()
+                if goes_on:
+                    request.ClearField("resume_from")
+                    request.ClearField("resume_fingerprint")
+            if made is not None:
+                self._learn(made, foretold, sink)
+            if error is None:
+                return
+            if not (goes_on and _may_begin_anew(error, sink)):
+                raise error
+            goes_on = False
 
     async def _run(
         self,
         wanted: WantedModel,
         attempt: Callable[[InstanceCandidate], Awaitable[Result]],
-        sink: _RestartableSink,
+        sink: RestartableSink,
     ) -> Result:
         """Chooses an instance, tries it, and tries another as long as `RetryState` lets it.
 
@@ -219,29 +258,30 @@ class Dispatch:
             target = self._placer.loaded(wanted, retry)
 
 
-class _UnarySink(PlacementSink):
-    """Of a call with one answer: nobody is told what it waits for, and it may always restart."""
+async def _some_at_once(run: Callable[[int], Coroutine[object, object, None]], count: int) -> None:
+    """Runs so many choices, no more than some of them at once."""
+    places = asyncio.Semaphore(_AT_ONCE)
+    try:
+        async with asyncio.TaskGroup() as group:
+            for index in range(count):
+                await places.acquire()
+                group.create_task(run(index)).add_done_callback(lambda _: places.release())
+    except BaseExceptionGroup as failures:
+        # `except*` would put what is raised here into a group again before Python 3.11.4
+        raise _first(failures) from None
 
-    may_restart = True
-    may_go_on = False
-    made = ()
 
-    @override
-    def waiting(self, step: registry.EnsureModelResponse) -> None:
-        del step
-
-
-def _may_take(target: InstanceCandidate, sink: _RestartableSink) -> bool:
+def _may_take(target: InstanceCandidate, sink: RestartableSink) -> bool:
     """True where a request that has failed elsewhere may be tried there."""
     return sink.may_restart or (sink.may_go_on and target.resumes)
 
 
-def _may_begin_anew(error: FleetError, sink: ChoiceSink, *, went_on: bool) -> bool:
+def _may_begin_anew(error: FleetError, sink: ChoiceSink) -> bool:
     """True where an instance refused the tokens of another, and the client has seen none of them.
 
     It has other files of the model, as all have behind an update: it can give an answer of its own.
     """
-    return went_on and error.reason is Reason.INSTANCE_MISMATCH and sink.may_restart
+    return error.reason is Reason.INSTANCE_MISMATCH and sink.may_restart
 
 
 def _resume(request: generation.GenerateRequest, sink: ChoiceSink) -> None:
@@ -257,19 +297,3 @@ def _first(failures: BaseExceptionGroup[BaseException]) -> BaseException:
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
     return error
-
-
-class Outstanding(dict[str, int]):
-    """This gateway's running requests by instance id; an instance without any is absent."""
-
-    def take(self, instance_id: str) -> None:
-        """Counts a request that is sent to an instance, until it ends."""
-        self[instance_id] = self.get(instance_id, 0) + 1
-
-    def give_back(self, instance_id: str) -> None:
-        """Counts the end of a request that `take` has counted."""
-        left = self[instance_id] - 1
-        if left:
-            self[instance_id] = left
-        else:
-            del self[instance_id]

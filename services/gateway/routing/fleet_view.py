@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final
 
 from cortex.v1 import model_pb2
@@ -12,7 +12,12 @@ from cortex.v1 import registry_service_pb2 as registry
 from services.backplane import protobuf_time
 from services.backplane.changes import Changes
 from services.backplane.errors import FleetError, Reason
-from services.gateway.routing.choose import Availability, InstanceCandidate
+from services.gateway.routing.candidates import (
+    Availability,
+    InstanceCandidate,
+    Outstanding,
+    Replicas,
+)
 
 # After its restart a registry knows no neuron before that has attached again: for so long, those
 # that it knew before are kept.
@@ -26,13 +31,18 @@ class ResolvedModel:
 
     Attributes:
         model: the model's own name.
-        candidates: its instances.
+        replicas: its instances.
         max_wait_seconds: longest wait for a placement; None: the gateway's default.
     """
 
     model: str
-    candidates: tuple[InstanceCandidate, ...]
+    replicas: Replicas
     max_wait_seconds: float | None = None
+
+    @property
+    def candidates(self) -> tuple[InstanceCandidate, ...]:
+        """All of its instances."""
+        return self.replicas.candidates
 
 
 class FleetView:
@@ -53,7 +63,7 @@ class FleetView:
 
     def __init__(
         self,
-        outstanding: Mapping[str, int],
+        outstanding: Outstanding,
         *,
         on_models: Callable[[Iterable[str]], None] = lambda _: None,
         on_revoked: Callable[[Iterable[str]], None] = lambda _: None,
@@ -67,9 +77,11 @@ class FleetView:
         self._neurons: dict[str, registry.Neuron] = {}
         self._catalogue: dict[str, registry.CatalogueModel] = {}
         self._by_name: dict[str, registry.CatalogueModel] = {}
+        self._rules: dict[str, registry.AliasRules] = {}
         self._foreign: dict[str, dict[str, int]] = {}
         self._is_settling = False
         self._resolved: dict[str, ResolvedModel] = {}
+        self._replicas: dict[str, Replicas] = {}
         self._changes = Changes()
         self.revision: int | None = None
         self.registry_incarnation_id = ""
@@ -158,23 +170,31 @@ class FleetView:
         except FleetError:
             return None
 
+    def rules(self, name: str) -> registry.AliasRules | None:
+        """What becomes of the requests to an alias; None: they stay as they are."""
+        return self._rules.get(name)
+
     def _resolve(self, name: str) -> ResolvedModel:
         entry = self._by_name.get(name)
         model = name if entry is None else entry.model
-        candidates = tuple(self._candidates(model, 0 if entry is None else entry.config_revision))
+        candidates = self._candidates(model, 0 if entry is None else entry.config_revision)
         if entry is None and not candidates:
             if not self.is_known:
                 message = "The fleet's registry has not been reached yet."
                 raise FleetError(Reason.REGISTRY_UNAVAILABLE, message, retry_after_seconds=2)
-            raise FleetError(
-                Reason.MODEL_UNKNOWN,
-                f"The model {name!r} does not exist. GET /v1/models lists those that do.",
-                field="model",
-            )
+            raise unknown_model(name)
         wait = None
         if entry is not None and entry.HasField("max_wait"):
             wait = protobuf_time.seconds(entry.max_wait)
-        return ResolvedModel(model, candidates, wait)
+        return ResolvedModel(model, self._replicas_of(model, candidates), wait)
+
+    def _replicas_of(self, model: str, candidates: Sequence[InstanceCandidate]) -> Replicas:
+        """The instances of a model: one object for all of its names."""
+        replicas = self._replicas.get(model)
+        if replicas is None:
+            replicas = self._replicas[model] = Replicas(model, candidates, self._outstanding)
+            self._outstanding.follow(replicas)
+        return replicas
 
     def _candidates(self, model: str, config_revision: int) -> list[InstanceCandidate]:
         return [
@@ -187,6 +207,7 @@ class FleetView:
                 foreign_requests=self._foreign[neuron.identity.name][instance.instance_id],
                 report=(neuron.identity.incarnation_id, neuron.report.sequence),
                 max_context_tokens=instance.max_context_tokens,
+                longest_token_bytes=instance.longest_token_bytes,
                 places=instance.max_active_requests,
                 resumes=self.resumes(neuron.identity.name),
             )
@@ -197,6 +218,8 @@ class FleetView:
 
     def _tell(self) -> None:
         self._resolved.clear()
+        self._replicas.clear()
+        self._outstanding.unfollow()
         self._changes.bump()
 
     def _start_over(self, snapshot: registry.FleetSnapshot, *, retain: bool) -> None:
@@ -229,7 +252,14 @@ class FleetView:
         self._catalogue = {entry.model: entry for entry in catalogue.models}
         self._by_name = {alias: e for e in catalogue.models for alias in e.aliases}
         self._by_name.update(self._catalogue)
+        self._rules = {each.alias: each for e in catalogue.models for each in e.alias_rules}
         self._on_models(self._catalogue)
+
+
+def unknown_model(name: str) -> FleetError:
+    """What is said of a model that does not exist, or not for who asks."""
+    told = f"The model {name!r} does not exist. GET /v1/models lists those that do."
+    return FleetError(Reason.MODEL_UNKNOWN, told, field="model")
 
 
 def availability_of(

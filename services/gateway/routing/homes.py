@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Final
+from collections.abc import Mapping, Sequence
+from typing import Final, TypeAlias
 
+from services.gateway.routing.holdings import Holders
 from services.gateway.routing.prefix import Trail
+
+Found: TypeAlias = tuple[str | None, Holders | None, int]
+"""Who alone has the longest beginning (None: several or nobody); all who tell that they hold it;
+how many of the trail's turns it has."""
 
 MOST_DIGESTS: Final = 65_536
 """Of each of two generations: about 20 MB in all."""
-_HALVED_AFTER: Final = 256
+_HALVED_AT: Final = 64
+"""Choices of one instance."""
 
 
 class Homes:
@@ -19,45 +25,77 @@ class Homes:
     generation at a time.
     """
 
+    __slots__ = ("_lately", "_most_digests", "_old", "_young")
+
     def __init__(self, *, most_digests: int = MOST_DIGESTS) -> None:
         self._most_digests = most_digests
         self._young: dict[bytes, str] = {}
         self._old: dict[bytes, str] = {}
-        self._lately: dict[str, float] = {}
-        self._choices = 0
+        self._lately: dict[str, int] = {}
 
     def __len__(self) -> int:
         """How many digests are known."""
         return len(self._young) + len(self._old)
 
-    @property
-    def lately(self) -> Mapping[str, float]:
-        """How often each instance was chosen, of late more than long ago."""
-        return self._lately
+    def find(self, trail: Trail, told: Mapping[bytes, Holders]) -> Found:
+        """Who has the longest beginning that is known.
 
-    def home(self, trail: Trail) -> str | None:
-        """The instance that was last sent the longest beginning that is known; None: none is."""
+        Args:
+            trail: of the prompt.
+            told: who holds what, by digest, as the neurons tell it.
+        """
         young, old = self._young, self._old
-        for digest in reversed(trail):
-            found = young.get(digest) or old.get(digest)
-            if found is not None:
-                return found
-        return None
+        turns = trail.turns
+        place = len(turns)
+        for digest in reversed(turns):
+            home = young.get(digest)
+            if home is None and old:
+                home = old.get(digest)
+            holders = told.get(digest)
+            if holders is not None:
+                if home is None or home not in holders:
+                    # one that was sent it and does not tell of it may have dropped it since
+                    home = next(iter(holders)) if len(holders) == 1 else None
+                return home, holders, place
+            if home is not None:
+                return home, None, place
+            place -= 1
+        return None, None, 0
 
-    def settle(self, trail: Trail, instance_id: str) -> None:
-        """The conversation is sent there, where its whole prompt will be read."""
-        young = self._young
-        for digest in reversed(trail):
-            if young.get(digest) == instance_id:
-                break  # and so are all shorter ones, or they belong to a branch of it
-            young[digest] = instance_id
+    def forget(self, digest: bytes, instance_id: str) -> None:
+        """An instance has not this beginning any more."""
+        for generation in (self._young, self._old):
+            if generation.get(digest) == instance_id:
+                del generation[digest]
+
+    def settle(self, trail: Trail, found: Found, instance_id: str) -> None:
+        """The conversation is sent there, where its whole prompt will be read.
+
+        Args:
+            trail: of the prompt.
+            found: what `find` has said of it.
+            instance_id: where it is sent.
+        """
+        turns, young = trail.turns, self._young
+        home, _, known = found
+        if home != instance_id:
+            known = 0
+        if known < len(turns):
+            for digest in turns[known:]:
+                young[digest] = instance_id
+        elif turns:
+            young[turns[-1]] = instance_id
         if len(young) >= self._most_digests:
             self._old, self._young = young, {}
 
-    def count(self, instance_id: str) -> None:
-        """Counts a choice; the counts are halved again and again, so that old ones fade."""
+    def least_chosen(self, names: Sequence[str], places: Sequence[int]) -> int:
+        """Of equally good instances the place of the one that was chosen least of late, so.
+
+        Counts are halved again and again, so that old ones fade.
+        """
         lately = self._lately
-        lately[instance_id] = lately.get(instance_id, 0.0) + 1.0
-        self._choices += 1
-        if self._choices % _HALVED_AFTER == 0:
-            self._lately = {name: n / 2 for name, n in lately.items() if n > 1 / 16}
+        place = min(places, key=lambda place: (lately.get(names[place], 0), names[place]))
+        count = lately[names[place]] = lately.get(names[place], 0) + 1
+        if count >= _HALVED_AT:
+            self._lately = {name: count // 2 for name, count in lately.items() if count > 1}
+        return place

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Final
 
 import msgspec
@@ -12,21 +12,29 @@ import structlog
 
 from cortex.v1 import registry_service_pb2 as registry
 from services.backplane import protobuf_time
-from services.backplane.backoff import delays
 from services.backplane.errors import FleetError, Reason
 from services.backplane.timeouts import timeout
-from services.gateway.routing.choose import Availability, InstanceCandidate, NoneServing, choose
+from services.backplane.tracing.rpc import REQUEST_MODEL
+from services.gateway.routing.cache_watch import CacheWatch
+from services.gateway.routing.candidates import Availability, InstanceCandidate, Outstanding
+from services.gateway.routing.choose import NoneServing, choose
 from services.gateway.routing.fleet_view import FleetView, ResolvedModel
-from services.gateway.routing.homes import Homes
 from services.gateway.routing.prefix import Trail
-from services.gateway.routing.registry_client import RegistryClient
+from services.gateway.routing.registry_client import (
+    REGISTRY_PATIENCE_SECONDS,
+    Patience,
+    RegistryClient,
+)
 from services.gateway.routing.retry import RetryState
 from services.gateway.streaming.placement_status import PlacementSink
 from services.gateway.telemetry.metrics import GatewayMetrics
+from services.gateway.telemetry.request_trace import UNTRACED, RequestTrace
 
-# How long the registry may be away while a placement waits for it: a restart takes less, and so
-# does the take-over by a stand-by.
-_REGISTRY_PATIENCE_SECONDS: Final = 10.0
+# How long a lost instance is waited for where no other one may be: the registry knows of a neuron's
+# loss within its lease, the gateway of its return with its next report.
+_LOST_PATIENCE_SECONDS: Final = 25.0
+_LOOK_SECONDS: Final = 1.0
+_ENSURE: Final = "/cortex.v1.RegistryService/EnsureModel"
 # The registry is away, or does not lead: the next address in the list is asked.
 _AWAY: Final = frozenset({Reason.REGISTRY_UNAVAILABLE, Reason.NOT_LEADER, Reason.SHUTTING_DOWN})
 
@@ -44,6 +52,7 @@ class WantedModel(msgspec.Struct, frozen=True):
             no conversation.
         keep_alive_seconds: how long the model should stay loaded after this request; None: the
             fleet's policy decides.
+        trace: of the request.
     """
 
     name: str
@@ -51,6 +60,7 @@ class WantedModel(msgspec.Struct, frozen=True):
     principal: str = ""
     trail: Callable[[str], Trail] | None = None
     keep_alive_seconds: float | None = None
+    trace: RequestTrace = UNTRACED
 
 
 class Placer:
@@ -60,11 +70,12 @@ class Placer:
         self,
         *,
         view: FleetView,
-        outstanding: Mapping[str, int],
+        outstanding: Outstanding,
         registry_client: RegistryClient,
         metrics: GatewayMetrics,
         placement_seconds: float,
         settle_seconds: float,
+        caches: CacheWatch,
     ) -> None:
         self._view = view
         self._outstanding = outstanding
@@ -72,8 +83,17 @@ class Placer:
         self._metrics = metrics
         self._placement_seconds = placement_seconds
         self._settle_seconds = settle_seconds
-        self._homes = Homes()
+        self._homes = caches.homes
+        self._holdings = caches.holdings
         self._telling: set[asyncio.Task[None]] = set()
+
+    def candidates(self, name: str) -> tuple[InstanceCandidate, ...]:
+        """The loaded instances of a model.
+
+        Raises:
+            FleetError: MODEL_UNKNOWN.
+        """
+        return self._view.resolve(name).candidates
 
     def loaded(self, wanted: WantedModel, retry: RetryState | None) -> InstanceCandidate | None:
         """The instance that serves best now (see `choose`); None where none can.
@@ -134,7 +154,7 @@ class Placer:
 
     async def _keep_alive(self, wanted: WantedModel) -> None:
         try:
-            async with timeout(_REGISTRY_PATIENCE_SECONDS):
+            async with timeout(REGISTRY_PATIENCE_SECONDS):
                 async for _ in self._registry_client.ensure(_request(wanted)):
                     pass
         except (FleetError, TimeoutError) as error:
@@ -143,15 +163,11 @@ class Placer:
     def _pick(
         self, resolved: ResolvedModel, wanted: WantedModel, retry: RetryState | None
     ) -> InstanceCandidate | NoneServing:
-        excluded = retry.excluded(resolved.candidates) if retry is not None else ()
-        make = wanted.trail
-        return choose(
-            resolved.candidates,
-            self._outstanding,
-            self._homes,
-            excluded=excluded,
-            trail=None if make is None else lambda: make(resolved.model),
-        )
+        replicas = resolved.replicas
+        excluded = retry.excluded(replicas.candidates) if retry is not None else None
+        if excluded:
+            replicas = replicas.without(excluded, self._outstanding)
+        return choose(replicas, self._homes, holdings=self._holdings, trail=wanted.trail)
 
     async def _settled(self, wanted: WantedModel, retry: RetryState) -> InstanceCandidate | None:
         """Waits while an instance recovers, or for the report that says what a failure has left.
@@ -185,7 +201,7 @@ class Placer:
         Raises:
             FleetError: MODEL_UNKNOWN, or REGISTRY_UNAVAILABLE once it was waited for long enough.
         """
-        patience = _Patience()
+        patience = Patience()
         while True:
             try:
                 return self._view.resolve(name)
@@ -204,61 +220,54 @@ class Placer:
     async def _ensured(
         self, wanted: WantedModel, retry: RetryState, sink: PlacementSink
     ) -> InstanceCandidate:
-        patience = _Patience()
+        patience, lost_until = Patience(), time.monotonic() + _LOST_PATIENCE_SECONDS
         while True:
             try:
                 return await self._ask_registry(wanted, retry, sink, patience)
             except FleetError as error:
-                if error.reason not in _AWAY or patience.is_over:
+                if _has_only_lost(error) and time.monotonic() < lost_until:
+                    await asyncio.sleep(_LOOK_SECONDS)
+                    picked = self._pick(self._view.resolve(wanted.name), wanted, retry)
+                    if isinstance(picked, InstanceCandidate):
+                        return picked
+                    continue
+                if error.reason not in _AWAY or not patience.has_left(committed=sink.is_committed):
                     raise
             self._registry_client.turn_to_next()
             await asyncio.sleep(patience.pause())
 
     async def _ask_registry(
-        self, wanted: WantedModel, retry: RetryState, sink: PlacementSink, patience: _Patience
+        self, wanted: WantedModel, retry: RetryState, sink: PlacementSink, patience: Patience
     ) -> InstanceCandidate:
         request = _request(wanted)
         request.excluded_instance_ids.extend(retry.failed_instances)
         is_cold = False
-        async for step in self._registry_client.ensure(request):
-            patience.begin()
-            kind = step.WhichOneof("event")
-            if kind == "placed":
-                if is_cold:
-                    self._metrics.cold_start(step.placed.model or wanted.name)
-                resumes = self._view.resumes(step.placed.neuron)
-                return _candidate(step.placed, wanted.name, resumes=resumes)
-            is_cold = is_cold or kind in {"loading", "evicting"}
-            if kind == "evicting":
-                self._metrics.evicted(step.evicting.victim_models)
-            sink.waiting(step)
+        last = None
+        with wanted.trace.hop(_ENSURE, lambda: {REQUEST_MODEL: wanted.name}) as hop:
+            async for step in self._registry_client.ensure(request, metadata=hop.metadata):
+                patience.begin()
+                kind = step.WhichOneof("event")
+                if kind != last:  # a load tells of its progress many times
+                    last = kind
+                    hop.note(kind or "unknown")
+                if kind == "placed":
+                    if is_cold:
+                        self._metrics.cold_start(step.placed.model or wanted.name)
+                    resumes = self._view.resumes(step.placed.neuron)
+                    return _candidate(step.placed, wanted.name, resumes=resumes)
+                is_cold = is_cold or kind in {"loading", "evicting"}
+                if kind == "evicting":
+                    self._metrics.evicted(step.evicting.victim_models)
+                sink.waiting(step)
         raise FleetError(Reason.REGISTRY_UNAVAILABLE, "The registry ended without a placement.")
 
 
-class _Patience:
-    """How long the registry may go on being away; any answer starts the time again."""
+def _has_only_lost(error: FleetError) -> bool:
+    """True where the registry has no instance but those that this request has lost.
 
-    def __init__(self) -> None:
-        self.begin()
-
-    def begin(self) -> None:
-        """The registry has answered: starts the time again."""
-        self._ends_at = time.monotonic() + _REGISTRY_PATIENCE_SECONDS
-        self._pauses = delays(first=0.1, cap=1.0)
-
-    @property
-    def left(self) -> float:
-        """Seconds until it is over; never negative."""
-        return max(0.0, self._ends_at - time.monotonic())
-
-    @property
-    def is_over(self) -> bool:
-        """True once it has been away for `_REGISTRY_PATIENCE_SECONDS`."""
-        return time.monotonic() > self._ends_at
-
-    def pause(self) -> float:
-        """Seconds until it is asked again."""
-        return next(self._pauses)
+    It believes of one that it lives, and allows no other beside it.
+    """
+    return error.reason is Reason.NO_ROOM and error.facts.get("cause") == "replicas"
 
 
 def _request(wanted: WantedModel) -> registry.EnsureModelRequest:

@@ -3,19 +3,32 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Sequence
+from typing import Final
 
 import structlog
 
+from cortex.v1 import accounting_service_pb2 as accounting
+from cortex.v1 import accounting_service_pb2_grpc as accounting_grpc
 from cortex.v1 import registry_service_pb2 as registry
 from cortex.v1 import registry_service_pb2_grpc as registry_grpc
 from services.backplane.backoff import delays
 from services.backplane.errors import FleetError, Reason
 from services.backplane.process.faults import Faults
-from services.backplane.rpc.calls import streaming
+from services.backplane.rpc.calls import streaming, unary
 from services.backplane.rpc.channels import ChannelPool
 from services.backplane.security.roles import Role
+from services.backplane.timeouts import timeout
 from services.gateway.routing.fleet_view import FleetView
+
+_REPORT_SECONDS: Final = 5.0
+# How long the registry may be away while a placement waits for it: a restart takes less, and so
+# does the take-over by a stand-by.
+REGISTRY_PATIENCE_SECONDS: Final = 10.0
+# The same for a client who would see his answer end, and cannot ask again as others can: a service
+# manager may try several times, and a machine may start anew.
+_COMMITTED_PATIENCE_SECONDS: Final = 60.0
 
 log = structlog.get_logger()
 
@@ -59,24 +72,92 @@ class RegistryClient:
         raise FleetError(Reason.REGISTRY_UNAVAILABLE, "The registry ended the watch.")
 
     async def ensure(
-        self, request: registry.EnsureModelRequest
+        self,
+        request: registry.EnsureModelRequest,
+        *,
+        metadata: Sequence[tuple[str, str]] | None = None,
     ) -> AsyncIterator[registry.EnsureModelResponse]:
         """The steps of one placement.
+
+        Args:
+            request: which model.
+            metadata: of the call: the trace that it is part of.
 
         Raises:
             FleetError: it failed, or the registry was lost (REGISTRY_UNAVAILABLE).
         """
         async with streaming(
-            self._stub.EnsureModel(request), unavailable=Reason.REGISTRY_UNAVAILABLE
+            self._stub.EnsureModel(request, metadata=metadata),
+            unavailable=Reason.REGISTRY_UNAVAILABLE,
         ) as steps:
             async for step in steps:
                 yield step
+
+    async def lease(
+        self, request: accounting.LeaseAllowancesRequest
+    ) -> accounting.LeaseAllowancesResponse:
+        """Claims shares of limits.
+
+        Raises:
+            FleetError: they were not granted; REGISTRY_UNAVAILABLE where nobody answers.
+        """
+        return await unary(
+            self._accounting.LeaseAllowances(request), unavailable=Reason.REGISTRY_UNAVAILABLE
+        )
+
+    async def report_usage(self, request: accounting.ReportUsageRequest) -> None:
+        """Tells what was used; returns when it is written.
+
+        Raises:
+            FleetError: it may have been written or not; REGISTRY_UNAVAILABLE where nobody answers.
+        """
+        async with timeout(_REPORT_SECONDS):
+            await unary(
+                self._accounting.ReportUsage(request), unavailable=Reason.REGISTRY_UNAVAILABLE
+            )
+
+    @property
+    def _accounting(self) -> accounting_grpc.AccountingServiceAsyncStub:
+        return accounting_grpc.AccountingServiceStub(
+            self._channels.get(self.address, role=Role.REGISTRY)
+        )
 
     @property
     def _stub(self) -> registry_grpc.RegistryServiceAsyncStub:
         return registry_grpc.RegistryServiceStub(
             self._channels.get(self.address, role=Role.REGISTRY)
         )
+
+
+class Patience:
+    """How long the registry may go on being away; any answer starts the time again."""
+
+    def __init__(self) -> None:
+        self.begin()
+
+    def begin(self) -> None:
+        """The registry has answered: starts the time again."""
+        self._began_at = time.monotonic()
+        self._pauses = delays(first=0.1, cap=1.0)
+
+    @property
+    def left(self) -> float:
+        """Seconds until it is over; never negative."""
+        return max(0.0, self._began_at + REGISTRY_PATIENCE_SECONDS - time.monotonic())
+
+    @property
+    def is_over(self) -> bool:
+        """True once it has been away for `REGISTRY_PATIENCE_SECONDS`."""
+        return not self.has_left(committed=False)
+
+    def has_left(self, *, committed: bool) -> bool:
+        """True while it is to be asked again; for longer where the client has a head already."""
+        most = _COMMITTED_PATIENCE_SECONDS if committed else REGISTRY_PATIENCE_SECONDS
+        return time.monotonic() <= self._began_at + most
+
+    def pause(self) -> float:
+        """Seconds until it is asked again."""
+        return next(self._pauses)
 
 
 async def keep_watching(client: RegistryClient, view: FleetView, faults: Faults) -> None:

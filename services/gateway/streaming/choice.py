@@ -117,7 +117,7 @@ class ChoiceSink(Sink, PlacementSink):
             goes_on: it goes on behind the tokens of the last one, instead of from the beginning.
         """
         self._goes_on = goes_on
-        if not goes_on:
+        if self._told_tokens and not goes_on:
             self.made = array.array("I")
             self._told_tokens = 0
         self._ended = asyncio.get_running_loop().create_future()
@@ -135,6 +135,11 @@ class ChoiceSink(Sink, PlacementSink):
         sequence, self._sequence = self._sequence, None
         if sequence is not None and self.finished_event is None:
             sequence.cancel()
+
+    @property
+    @override
+    def is_committed(self) -> bool:
+        return False
 
     @override
     def waiting(self, step: registry.EnsureModelResponse) -> None:

@@ -49,7 +49,7 @@ class CollectSink(ChoiceSink):
     @override
     def begin(self, *, goes_on: bool = False) -> asyncio.Future[FleetError | None]:
         """Drops what an earlier attempt has brought, unless this one goes on behind it."""
-        if not goes_on:
+        if not goes_on and (self._parts or self._logprobs or self._token_ids):
             self._reset()
         return super().begin(goes_on=goes_on)
 
@@ -61,7 +61,10 @@ class CollectSink(ChoiceSink):
         if not self.first_visible_at:
             self._note_delta(visible=True)
         self._used_tokens += tokens
-        self._grow("text", text)
+        if self._parts and text and self._parts[-1][0] == "text":
+            self._pieces.append(text)
+        else:
+            self._grow("text", text)
 
     @override
     def take(self, kind: str, event: generation.GenerateResponse) -> None:

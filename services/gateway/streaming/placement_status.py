@@ -13,6 +13,11 @@ class PlacementSink(Protocol):
 
     __slots__ = ()
 
+    @property
+    def is_committed(self) -> bool:
+        """True once the client has the head of its answer: behind that, no SDK asks again."""
+        ...
+
     def waiting(self, step: registry.EnsureModelResponse) -> None:
         """The placement has come to this step."""
         ...

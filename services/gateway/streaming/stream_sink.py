@@ -37,6 +37,11 @@ class StreamSink(ChoiceSink):
     def may_restart(self) -> bool:
         return not self.first_token_at
 
+    @property
+    @override
+    def is_committed(self) -> bool:
+        return self._stream.is_committed
+
     @override
     def begin(self, *, goes_on: bool = False) -> asyncio.Future[FleetError | None]:
         if goes_on:

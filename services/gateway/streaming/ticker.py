@@ -62,7 +62,7 @@ class Ticker:
         self._watched.discard(watched)
 
     def end_unread(self, error: FleetError) -> None:
-        """Ends what is still unread, now and from now on: its client may take for ever."""
+        """Ends requests whose bodies have not come whole, now and from now on."""
         self._end_unread = error
         for watched in tuple(self._watched):
             if watched.is_unread:

@@ -6,30 +6,37 @@ them. Here each is an addition to a plain number.
 
 from __future__ import annotations
 
-from bisect import bisect_left
-from collections.abc import Sequence
+import operator
+from bisect import bisect_right
+from collections.abc import Callable, Sequence
 
 from prometheus_client import Counter, Gauge, Histogram
 
 
 class PendingCount:
-    """Increments of a counter that it was not given yet."""
+    """Increments of a counter that it was not given yet. Its series begins with the first of them.
 
-    __slots__ = ("_counter", "_more")
+    Attributes:
+        pending: their sum; whoever counts adds to it.
+    """
 
-    def __init__(self, counter: Counter) -> None:
+    __slots__ = ("_counter", "_labels", "_series", "pending")
+
+    def __init__(self, counter: Counter, *labels: str) -> None:
         self._counter = counter
-        self._more = 0
-
-    def add(self, more: int = 1) -> None:
-        """Adds to the counter."""
-        self._more += more
+        self._labels = labels
+        self._series: Counter | None = None
+        self.pending = 0
 
     def settle(self) -> None:
         """Passes on to Prometheus what has come together."""
-        if self._more:
-            self._counter.inc(self._more)
-            self._more = 0
+        if self.pending:
+            if self._series is None:
+                self._series = (
+                    self._counter.labels(*self._labels) if self._labels else self._counter
+                )
+            self._series.inc(self.pending)
+            self.pending = 0
 
 
 class PendingLevel:
@@ -71,24 +78,33 @@ class SummedHistogram(Histogram):
 
 
 class PendingHistogram:
-    """Observations that a histogram was not given yet."""
+    """Observations that a histogram was not given yet. Its series begin with the first of them.
 
-    __slots__ = ("_bounds", "_counts", "_histogram", "_total")
+    Attributes:
+        note: adds an observation.
+    """
 
-    def __init__(self, histogram: SummedHistogram, bounds: Sequence[float]) -> None:
+    __slots__ = ("_bounds", "_histogram", "_labels", "_series", "_values", "note")
+
+    def __init__(self, histogram: SummedHistogram, bounds: Sequence[float], *labels: str) -> None:
         self._histogram = histogram
+        self._labels = labels
+        self._series: SummedHistogram | None = None
         self._bounds = bounds
-        self._counts = [0] * (len(bounds) + 1)
-        self._total = 0.0
-
-    def note(self, value: float) -> None:
-        """Adds an observation."""
-        self._counts[bisect_left(self._bounds, value)] += 1
-        self._total += value
+        self._values: list[float] = []
+        self.note: Callable[[float], None] = self._values.append
 
     def settle(self) -> None:
         """Passes on to Prometheus what has come together."""
-        if any(self._counts):
-            self._histogram.take(self._counts, self._total)
-            self._counts = [0] * len(self._counts)
-            self._total = 0.0
+        values = self._values
+        if not values:
+            return
+        values.sort()
+        # how many are at most each bound: a bound belongs to the bucket below it
+        upto = [bisect_right(values, bound) for bound in self._bounds]
+        counts = map(operator.sub, [*upto, len(values)], [0, *upto])
+        if self._series is None:
+            made = self._histogram.labels(*self._labels) if self._labels else self._histogram
+            self._series = made
+        self._series.take(list(counts), sum(values))
+        values.clear()

@@ -6,7 +6,7 @@ Made and flushed like the other lines of the log, it would be a tenth of what a 
 from __future__ import annotations
 
 import sys
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import BinaryIO, Final, Protocol
 
 import msgspec
@@ -29,7 +29,9 @@ class RequestLine(msgspec.Struct, kw_only=True):
         model: as the client spelled it.
         reason: why it failed: a name of the table of errors.
         detail: why it failed, in words.
+        trace_id: of its trace, where it has one.
         elapsed_ms: from the head of the request to the end of its answer, milliseconds.
+        timestamp: when it ended.
     """
 
     event: str
@@ -53,16 +55,17 @@ class RequestLine(msgspec.Struct, kw_only=True):
     reasoning_tokens: int | UnsetType = UNSET
     reason: str | UnsetType = UNSET
     detail: str | UnsetType = UNSET
+    trace_id: str | UnsetType = UNSET
     service: str = "gateway"
     level: str = "info"
-    timestamp: datetime | UnsetType = UNSET
+    timestamp: datetime
 
 
 class RequestLog(Protocol):
     """Writes the lines of requests."""
 
     def write(self, line: RequestLine) -> None:
-        """Writes one line; level and time are added here."""
+        """Writes one line; its level is added here."""
         ...
 
     def drain(self) -> None:
@@ -91,7 +94,6 @@ class BufferedLog(RequestLog):
             line.level = "warning"
         elif self._failures_only:
             return
-        line.timestamp = datetime.now(UTC)
         data = _ENCODE(line)
         self._lines.append(data)
         self._bytes += len(data)
@@ -144,5 +146,6 @@ class _Silent(RequestLog):
     def write(self, line: RequestLine) -> None:
         pass
 
+    @override
     def drain(self) -> None:
-        """Nothing is kept."""
+        """Does nothing: nothing is kept back."""

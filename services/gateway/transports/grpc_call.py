@@ -58,7 +58,7 @@ class CallSink(Protocol):
         ...
 
     def caught_up(self) -> None:
-        """All messages that have arrived were passed on."""
+        """Called when all messages that have arrived were passed on."""
         ...
 
     def writable(self) -> None:
@@ -164,7 +164,7 @@ class BidiCall(asyncio.Protocol):
         self._is_paused = True
 
     def resume_writing(self) -> None:
-        """It has emptied."""
+        """The write buffer has room again: sends what waits."""
         self._is_paused = False
         self._pump()
         self._tell_writable()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Final
 
 from cortex.v1 import generation_pb2 as generation
@@ -67,22 +68,25 @@ class SessionOutbox:
         """
         message = neuron.SessionRequest()
         starts = self._starts
-        starting = self.next_starts()
-        for sequence_id in starting:
-            message.starts.add(
-                sequence_id=sequence_id,
-                request=starts[sequence_id],
-                credit_tokens=self._window_tokens,
-            )
-        message.cancelled_sequence_ids.extend(self._cancels)
-        left = starts.keys() - starting if len(starts) > len(starting) else ()
-        credited = [one for one in self._credits if one not in left] if self._credits else ()
-        for sequence_id in credited:
-            message.credits.add(sequence_id=sequence_id, tokens=self._credits[sequence_id])
+        left: dict[int, generation.GenerateRequest] = {}
+        if len(starts) > _STARTS_PER_MESSAGE:
+            behind = itertools.islice(starts.items(), _STARTS_PER_MESSAGE, None)
+            left = dict(behind)
+        for sequence_id, request in starts.items():
+            if sequence_id not in left:
+                start = message.starts.add()
+                start.sequence_id = sequence_id
+                start.request.MergeFrom(request)
+                start.credit_tokens = self._window_tokens
+        if self._cancels:
+            message.cancelled_sequence_ids.extend(self._cancels)
+        waiting: dict[int, int] = {}
+        for sequence_id, tokens in self._credits.items():
+            if sequence_id in left:
+                waiting[sequence_id] = tokens
+            else:
+                message.credits.add(sequence_id=sequence_id, tokens=tokens)
         data = message.SerializeToString()
-        for sequence_id in starting:
-            del starts[sequence_id]
+        self._starts, self._credits = left, waiting
         self._cancels.clear()
-        for sequence_id in credited:
-            del self._credits[sequence_id]
         return data

@@ -19,6 +19,8 @@ from services.neuron.engine_api.task import Constraint, ConstraintKind
 # An escape, or a slash that would end the expression.
 _SLASH: Final = re.compile(r"\\.|/|\n", re.DOTALL)
 _WHITE_SPACE: Final = r"[\x20\x0A\x0D\x09]{1,20}"
+# What the reader of reasoning takes away, and no more: the rest would stand before the answer.
+_GAP: Final = r"gap: /\n{0,4}/"
 # `rest` begins as text: models have tokens that hold the end of an opening and more.
 _CALL: Final = """
 call: /\\n{{0,2}}/ ({openings}) rest
@@ -65,7 +67,7 @@ def behind(
     either = "(answer | call)" if openings else "answer"
     lines = [f"start: {either}"]
     if closing:
-        lines = [f"start: thought gap {either}", *spelling.thought(closing), r"gap: /\s*/"]
+        lines = [f"start: thought gap {either}", *spelling.thought(closing), _GAP]
     return Constraint(
         ConstraintKind.LARK, "\n".join([*lines, *rules(constraint, openings, spelling)])
     )

@@ -44,10 +44,15 @@ def to_messages(chat: conversation.Chat) -> list[Message]:
 
 
 def to_tools(chat: conversation.Chat) -> list[dict[str, Any]] | None:
-    """The tools that the model is shown; None where there are none or none may be called."""
+    """The tools that the model is shown; None where there are none or none may be called.
+
+    By name, in whatever order they came: clients that change it for no reason would have their
+    whole conversation read anew.
+    """
     if not chat.tools or chat.tool_choice.WhichOneof("mode") == "none":
         return None
-    return [_tool(index, tool) for index, tool in enumerate(chat.tools)]
+    named = sorted(enumerate(chat.tools), key=lambda one: one[1].name)
+    return [_tool(index, tool) for index, tool in named]
 
 
 def has_images(chat: conversation.Chat) -> bool:

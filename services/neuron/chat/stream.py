@@ -75,7 +75,7 @@ class ChatParser(Protocol):
 
 
 class PlainParser(ChatParser):
-    """All output is text of the answer."""
+    """Passes all output on as text of the answer."""
 
     @property
     @override

@@ -9,13 +9,14 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Final
 
 import psutil
 from typing_extensions import override
 
 from cortex.v1 import model_pb2 as model
+from services.neuron.devices import mig
 from services.neuron.devices.ggml import GgmlListing, pci_id
 from services.neuron.devices.nvml_events import DeviceEvents
 from services.neuron.devices.watch import FaultReader
@@ -80,7 +81,7 @@ class Devices(FaultReader):
         return found
 
     @override
-    def is_held(self, device_ids: Sequence[str], pid: int) -> bool:
+    def is_held(self, device_ids: Sequence[str], pids: Collection[int]) -> bool:
         nvml = self._nvml
         if nvml is None:
             return False
@@ -90,7 +91,7 @@ class Devices(FaultReader):
                 found = nvml.nvmlDeviceGetComputeRunningProcesses(handle)
             except nvml.NVMLError:
                 continue
-            if any(one.pid == pid for one in found):
+            if any(one.pid in pids for one in found):
                 return True
         return False
 
@@ -164,8 +165,10 @@ class Devices(FaultReader):
         made: list[model.Device] = []
         for index in range(nvml.nvmlDeviceGetCount()):
             try:
-                made.append(self._gpu(nvml.nvmlDeviceGetHandleByIndex(index)))
-                self._known[index] = made[-1].device_id
+                handle = nvml.nvmlDeviceGetHandleByIndex(index)
+                slices = mig.instances(nvml, handle)
+                made += map(self._gpu, [handle] if slices is None else slices)
+                self._known[index] = nvml.nvmlDeviceGetUUID(handle)
             except nvml.NVMLError as error:
                 made.append(
                     model.Device(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from typing import Any, Final
 
+from services.neuron.devices import mig
 from services.neuron.devices.xid_faults import LOST, DeviceFault
 
 _MOST_AT_ONCE: Final = 64
@@ -26,6 +27,7 @@ class DeviceEvents:
         """
         self._nvml = nvml
         self._sets: dict[str, Any] = {}
+        self._instances: dict[str, list[str]] = {}
         self._lost: set[str] = set()
         for index in range(nvml.nvmlDeviceGetCount()):
             self._register(index)
@@ -46,12 +48,17 @@ class DeviceEvents:
 
     def _register(self, index: int) -> None:
         nvml = self._nvml
-        events = nvml.nvmlEventSetCreate()
+        try:
+            events = nvml.nvmlEventSetCreate()
+        except nvml.NVMLError:  # a driver that tells no events is no reason to serve nothing
+            return
         try:
             handle = nvml.nvmlDeviceGetHandleByIndex(index)
             device_id = nvml.nvmlDeviceGetUUID(handle)
+            slices = mig.instances(nvml, handle) or []
+            self._instances[device_id] = [nvml.nvmlDeviceGetUUID(one) for one in slices]
             nvml.nvmlDeviceRegisterEvents(handle, nvml.nvmlEventTypeXidCriticalError, events)
-        except nvml.NVMLError:  # slices of a GPU, some drivers and containers do not tell
+        except nvml.NVMLError:  # some drivers and containers do not tell
             nvml.nvmlEventSetFree(events)
         else:
             self._sets[device_id] = events
@@ -59,14 +66,16 @@ class DeviceEvents:
     def _of(self, device_id: str, events: Any) -> list[DeviceFault]:
         nvml = self._nvml
         found: list[DeviceFault] = []
+        # The driver tells of the whole GPU; its instances are what models run on.
+        named = self._instances.get(device_id) or [device_id]
         for _ in range(0 if device_id in self._lost else _MOST_AT_ONCE):
             try:
                 event = nvml.nvmlEventSetWait_v2(events, 0)
             except nvml.NVMLError_GpuIsLost:
                 self._lost.add(device_id)
-                found.append(DeviceFault(device_id, LOST))
+                found += [DeviceFault(one, LOST) for one in named]
                 break
             except nvml.NVMLError:  # nothing has happened, or the driver does not say
                 break
-            found.append(DeviceFault(device_id, int(event.eventData)))
+            found += [DeviceFault(one, int(event.eventData)) for one in named]
         return found

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Final, Protocol
 
 import structlog
@@ -29,8 +29,8 @@ class FaultReader(Protocol):
         """Critical events since the last call."""
         ...
 
-    def is_held(self, device_ids: Sequence[str], pid: int) -> bool:
-        """Whether a process has memory on any of these devices, as far as the driver tells."""
+    def is_held(self, device_ids: Sequence[str], pids: Collection[int]) -> bool:
+        """Whether processes have memory on any of these devices, as far as the driver tells."""
         ...
 
 
@@ -77,13 +77,13 @@ class DeviceWatch:
         recent = [self._last[one] for one in device_ids if one in self._last]
         return "; ".join(str(fault) for at, fault in recent if now - at < _RECENT_SECONDS)
 
-    async def vacated(self, device_ids: Sequence[str], pid: int) -> None:
-        """Returns when the driver shows no memory of a dead process any more, or after a while."""
+    async def vacated(self, device_ids: Sequence[str], pids: Collection[int]) -> None:
+        """Returns when the driver shows no memory of dead processes any more, or after a while."""
         try:
             async with timeout(_VACATE_SECONDS):
                 is_held = True
                 while is_held:
-                    is_held = await asyncio.to_thread(self._reader.is_held, device_ids, pid)
+                    is_held = await asyncio.to_thread(self._reader.is_held, device_ids, pids)
                     await asyncio.sleep(_GLANCE_SECONDS if is_held else 0)
         except TimeoutError:
-            log.warning("worker.memory_held", devices=device_ids, pid=pid)
+            log.warning("worker.memory_held", devices=device_ids, pids=pids)

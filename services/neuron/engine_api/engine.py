@@ -14,7 +14,9 @@ from __future__ import annotations
 from collections.abc import Collection, Generator, Iterator, Sequence
 from typing import Protocol, runtime_checkable
 
+from services.neuron.engine_api.device_time import StepTimes
 from services.neuron.engine_api.events import Event
+from services.neuron.engine_api.fair_shares import FairShares
 from services.neuron.engine_api.model import LoadPlan, LoadStep, ModelInfo, ModelStats
 from services.neuron.engine_api.task import Constraint, Prompt, Task
 
@@ -77,6 +79,14 @@ class LoadedModel(Protocol):
         """
         ...
 
+    def take_times(self, ended: Collection[int] | None = None) -> StepTimes:
+        """How long the steps took since this was last asked, and each task's part of them.
+
+        Args:
+            ended: of these tasks alone, which have ended or were cancelled; None: of all.
+        """
+        ...
+
     def embed(self, inputs: Sequence[Sequence[int]]) -> list[list[float]]:
         """One vector per tokenised input, normalised."""
         ...
@@ -101,6 +111,13 @@ class Interruptible(Protocol):
         """
         ...
 
+    def hurry(self) -> None:
+        """Cuts short a step that only reads prompts of batch work, because other work waits.
+
+        Called likewise. Not twice in a row, so that batch prompts are read all the same.
+        """
+        ...
+
 
 @runtime_checkable
 class Hibernating(Protocol):
@@ -117,8 +134,23 @@ class Hibernating(Protocol):
         ...
 
 
+@runtime_checkable
+class Grouped(Protocol):
+    """An `Engine` that may have other processes beside this one."""
+
+    @property
+    def rank_pids(self) -> tuple[int, ...]:
+        """Ids of the processes that run models together with this one, rank by rank from 1."""
+        ...
+
+
 class Engine(Protocol):
     """A library that loads models into this process."""
+
+    @property
+    def shares(self) -> FairShares:
+        """What principals have had of the devices, over all models of this process."""
+        ...
 
     @property
     def name(self) -> str:

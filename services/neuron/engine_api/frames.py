@@ -11,6 +11,8 @@ from typing import Final
 
 import msgspec
 
+from services.neuron.engine_api.cache import CacheNews, Comparison
+from services.neuron.engine_api.device_time import Charge
 from services.neuron.engine_api.events import Event
 from services.neuron.engine_api.model import LoadPlan, LoadStep, ModelInfo, ModelStats
 from services.neuron.engine_api.task import Prompt, Task, Value
@@ -32,9 +34,15 @@ class AbandonLoad(Value, frozen=True, tag="abandon_load"):
 
 
 class Unload(Value, frozen=True, tag="unload"):
-    """Free a model. Tasks that still run fail with INSTANCE_GONE. Answered by Unloaded."""
+    """Free a model. Tasks that still run fail with INSTANCE_GONE. Answered by Unloaded.
+
+    Attributes:
+        instance_id: which.
+        principal: whose request caused it.
+    """
 
     instance_id: str
+    principal: str = ""
 
 
 class Submit(Value, frozen=True, tag="submit"):
@@ -56,12 +64,30 @@ class Credit(Value, frozen=True, tag="credit"):
 
 
 class CountTokens(Value, frozen=True, tag="count_tokens"):
-    """Tokenise. Answered by Counted with the same call id."""
+    """Tokenise. Answered by Counted with the same call id.
+
+    Attributes:
+        call_id: of the answer.
+        instance_id: whose tokens.
+        prompt: what is tokenised.
+        principal: who asks.
+        wants_ids: the tokens themselves, not only how many they are.
+    """
 
     call_id: int
     instance_id: str
     prompt: Prompt
     principal: str = ""
+    wants_ids: bool = False
+
+
+class CompareTokens(Value, frozen=True, tag="compare_tokens"):
+    """Compare a prompt with the cache. Answered by Compared with the same call id."""
+
+    call_id: int
+    instance_id: str
+    token_ids: tuple[int, ...]
+    principal: str
 
 
 class EmbedTexts(Value, frozen=True, tag="embed_texts"):
@@ -75,7 +101,7 @@ class EmbedTexts(Value, frozen=True, tag="embed_texts"):
 
 
 class AbandonCall(Value, frozen=True, tag="abandon_call"):
-    """Nobody waits for the answer of CountTokens or EmbedTexts any more; none follows."""
+    """Nobody waits for the answer of such a call any more; none follows."""
 
     call_id: int
 
@@ -93,6 +119,7 @@ Command = (
     | Credit
     | CountTokens
     | EmbedTexts
+    | CompareTokens
     | AbandonCall
     | StopWorker
 )
@@ -153,9 +180,17 @@ class Stepped(Value, frozen=True, tag="stepped"):
 
 
 class Counted(Value, frozen=True, tag="counted"):
-    """Answer to CountTokens; `error` is set where it failed (name of a Reason, sentence)."""
+    """Answer to CountTokens; `error` is set where it failed (name of a Reason, sentence).
+
+    Attributes:
+        call_id: of the question.
+        tokens: how many there are.
+        token_ids: the tokens, if they were asked for.
+        error: why there is no answer.
+    """
 
     call_id: int
+    tokens: int = 0
     token_ids: tuple[int, ...] = ()
     error: tuple[str, str] | None = None
 
@@ -169,11 +204,45 @@ class Embedded(Value, frozen=True, tag="embedded"):
     error: tuple[str, str] | None = None
 
 
+class Compared(Value, frozen=True, tag="compared"):
+    """Answer to CompareTokens; `error` is set where it failed (name of a Reason, sentence)."""
+
+    call_id: int
+    comparison: Comparison = Comparison()
+    error: tuple[str, str] | None = None
+
+
 class Beat(Value, frozen=True, tag="beat"):
-    """The main loop is alive: sent at every loop turn at most every half second, and while idle."""
+    """The main loop is alive: sent at every loop turn at most every half second, and while idle.
+
+    Attributes:
+        busy_with: what it does, in words; empty while idle.
+        resident_bytes: of all of its processes.
+        rank_pids: its other processes, see `Grouped`.
+    """
 
     busy_with: str
     resident_bytes: int
+    rank_pids: tuple[int, ...] = ()
+
+
+class CacheTold(Value, frozen=True, tag="cache_told"):
+    """What the cache of a model holds, as far as it has changed; the first time all of it."""
+
+    instance_id: str
+    news: CacheNews
+
+
+class Charged(Value, frozen=True, tag="charged"):
+    """Whose work the devices did since the last such frame; comes before what ends that work.
+
+    Attributes:
+        charges: by principal, and by task where it was one.
+        busy_ns: of the devices in all, as the worker has measured it by itself.
+    """
+
+    charges: tuple[Charge, ...]
+    busy_ns: int
 
 
 class Crashed(Value, frozen=True, tag="crashed"):
@@ -197,7 +266,10 @@ Report = (
     | Stepped
     | Counted
     | Embedded
+    | Compared
     | Beat
+    | CacheTold
+    | Charged
     | Crashed
 )
 

@@ -37,11 +37,13 @@ class KvStorePlan(Value, frozen=True):
         tiers: the fastest first.
         fingerprint: of the model's files; a cache of others is never restored.
         keeps_named: also what callers with a name have sent, not only anonymous ones.
+        key_file: holds the key that it is encrypted with; empty: it is not.
     """
 
     tiers: tuple[KvTier, ...]
     fingerprint: str
     keeps_named: bool = False
+    key_file: str = ""
 
 
 class LoadPlan(Value, frozen=True):
@@ -65,6 +67,8 @@ class LoadPlan(Value, frozen=True):
         ngram_draft: draft by n-grams.
         adapter_paths: LoRA adapters.
         kv_store: where its cache is saved when it goes; None: nowhere.
+        model: the model's own name, under which its time is charged.
+        principal: whose request caused the load.
     """
 
     instance_id: str
@@ -84,6 +88,8 @@ class LoadPlan(Value, frozen=True):
     ngram_draft: bool = False
     adapter_paths: tuple[str, ...] = ()
     kv_store: KvStorePlan | None = None
+    model: str = ""
+    principal: str = ""
 
 
 class LoadStep(Value, frozen=True):
@@ -110,6 +116,8 @@ class ModelInfo(Value, frozen=True):
         max_sequences, max_queued: as loaded.
         cache_tokens: in all.
         vocabulary_size: number of tokens.
+        longest_token: bytes of the longest token, where a text's tokens have all of its bytes; 0
+            where they may not.
         default_sampling: from the model's generation_config, where it has one.
         memory_bytes: device id to bytes held, measured.
         supports_images: it has a vision tower.
@@ -134,6 +142,7 @@ class ModelInfo(Value, frozen=True):
     memory_bytes: dict[str, int] = {}
     supports_images: bool = False
     embedding_size: int = 0
+    longest_token: int = 0
     facts: dict[str, str] = {}
 
 

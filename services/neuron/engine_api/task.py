@@ -108,6 +108,21 @@ class Constraint(Value, frozen=True):
         return hashlib.blake2b(told, digest_size=16).digest()
 
 
+class PromptMarks(Value, frozen=True):
+    """Names for beginnings of a prompt, by which the engine tells that it holds them.
+
+    Attributes:
+        head: of what comes before the first user turn; empty: nothing.
+        head_controls: it ends before the control token of this number, counted from 1 in the
+            prompt's segments; 0: it is not known where it ends.
+        whole: of the whole prompt.
+    """
+
+    head: bytes = b""
+    head_controls: int = 0
+    whole: bytes = b""
+
+
 class Task(Value, frozen=True):
     """One generation as an engine sees it.
 
@@ -126,6 +141,8 @@ class Task(Value, frozen=True):
         work_class: who goes first in the queue.
         credit_tokens: tokens that may be sent before more credit comes; None is no limit.
         images: encoded pictures, one for each image marker of the prompt.
+        max_context_tokens: longest prompt plus completion that it may have; None is the model's.
+        marks: names for its beginnings; None: nothing is told of it.
     """
 
     task_id: int
@@ -142,3 +159,5 @@ class Task(Value, frozen=True):
     work_class: WorkClass = WorkClass.DEFAULT
     credit_tokens: int | None = None
     images: tuple[bytes, ...] = ()
+    max_context_tokens: int | None = None
+    marks: PromptMarks | None = None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping
 
 from cortex.v1 import model_pb2 as model
 from services.backplane.errors import FleetError, Reason
@@ -14,7 +14,7 @@ from services.neuron.chat.tool_calls.formats import GENERIC, tool_format
 from services.neuron.engine_api.frames import Loaded
 from services.neuron.engine_api.model import LoadPlan, ModelInfo, Offload
 from services.neuron.instances import fit
-from services.neuron.instances.division import Division
+from services.neuron.instances.division import Division, GgufRules
 from services.neuron.instances.instances import Instance
 from services.neuron.rendering.frames import TemplateSource
 from services.neuron.rendering.renderer import Renderers
@@ -46,6 +46,23 @@ def settled(spec: model.LoadSpec, settings: NeuronSettings) -> model.LoadSpec:
 def default_cache_tokens(weights: Weights, settings: NeuronSettings) -> int:
     """Tokens of cache for a load of these weights where the caller asks for nothing."""
     return fit.cache_tokens(settled(model.LoadSpec(), settings), weights)
+
+
+def default_bytes(settings: NeuronSettings) -> Callable[[Weights], int]:
+    """Memory that a load of weights takes where the caller asks for nothing."""
+    spec = settled(model.LoadSpec(), settings)
+    return lambda weights: fit.required_bytes(spec, weights)
+
+
+def gguf_rules(settings: NeuronSettings, gpus: Collection[str], *, has_gpu: bool) -> GgufRules:
+    """How GGUF models are divided here, by the settings and the GPUs that llama.cpp sees."""
+    wanted = settings.llamacpp
+    return GgufRules(
+        gpus=gpus,
+        most_layers=wanted.gpu_layers,
+        cpu_experts=wanted.cpu_experts,
+        has_gpu=has_gpu,
+    )
 
 
 def offload_of(
@@ -85,6 +102,8 @@ def plan_of(
         embedding=spec.embedding or weights.is_embedder,
         threads=settings.threads,
         ngram_draft=spec.ngram_draft,
+        model=instance.model,
+        principal=instance.principal,
     )
 
 
@@ -136,8 +155,8 @@ async def _learn_closing(instance: Instance, link: WorkerLink) -> None:
     if markers is None or info is None or info.embedding_size:
         return
     prompt = closing_prompt(markers, info.control_tokens)
-    ids = await link.count(instance.instance_id, prompt)
-    instance.closing = Closing(closing_text(markers), ids)
+    counted = await link.count(instance.instance_id, prompt, wants_ids=True)
+    instance.closing = Closing(closing_text(markers), counted.token_ids)
 
 
 def _template(source: str, info: ModelInfo, *, shows_tools: bool) -> TemplateSource:

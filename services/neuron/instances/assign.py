@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Awaitable, Callable, Collection, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 
 from cortex.v1 import model_pb2 as model
 from services.neuron.devices.inventory import copied
 from services.neuron.instances import fit
+from services.neuron.instances.division import GgufRules
 from services.neuron.instances.fit import FitResult
 from services.neuron.weights.inspect import Weights
 
@@ -31,8 +32,7 @@ class Assignments:
         devices: Callable[[], Sequence[model.Device]],
         measure: Callable[[], Awaitable[None]],
         settled: Callable[[model.LoadSpec], model.LoadSpec],
-        gguf_gpus: Collection[str] = (),
-        most_layers: int | None = None,
+        gguf: GgufRules,
     ) -> None:
         """Has promised nothing yet.
 
@@ -42,11 +42,9 @@ class Assignments:
             devices: as they were measured last.
             measure: measures them anew.
             settled: fills in the settings where a load leaves something open.
-            gguf_gpus: ids of devices that llama.cpp can put layers on.
-            most_layers: cap on a GGUF model's layers on GPUs; None is as many as fit.
+            gguf: how GGUF models are divided here.
         """
-        self._gguf_gpus = gguf_gpus
-        self._most_layers = most_layers
+        self._gguf = gguf
         self._engines = engines
         self._default_engine = default_engine
         self._devices = devices
@@ -84,8 +82,7 @@ class Assignments:
             engines=self._engines,
             devices=devices,
             default_engine=self._default_engine,
-            gguf_gpus=self._gguf_gpus,
-            most_layers=self._most_layers,
+            gguf=self._gguf,
         )
         return placement, devices
 
@@ -102,12 +99,12 @@ class Assignments:
 
 def _take(promise: _Promise, devices: Sequence[model.Device]) -> None:
     """Subtracts what a promise has still to take, by its division, else by what is free."""
-    ours = [one for one in devices if one.device_id in promise.placement.key.device_ids]
+    names = promise.placement.shares or promise.placement.key.device_ids
+    ours = [one for one in devices if one.device_id in names]
     to_come = max(0, promise.placement.most_bytes - promise.done_bytes)
-    division = promise.placement.division
     shares = {device.device_id: device.memory_free_bytes for device in ours}
-    if division is not None and division.shares:
-        shares = {name: division.shares.get(name, 0) for name in shares}
+    if promise.placement.shares:
+        shares = {name: promise.placement.shares[name] for name in shares}
     total = sum(shares.values())
     for device in ours:
         share = to_come * shares[device.device_id] // total if total else 0

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Collection, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 from cortex.v1 import model_pb2 as model
 from services.backplane.errors import FleetError, Reason
 from services.neuron.devices.inventory import CPU
-from services.neuron.instances.division import Division, divide, held, room
+from services.neuron.devices.mig import PREFIX as MIG
+from services.neuron.instances import tensor_group
+from services.neuron.instances.division import Division, GgufRules, division_of, held, room, spare
+from services.neuron.instances.tensor_group import TensorGroup
 from services.neuron.supervisor.listener import WorkerKey
 from services.neuron.weights.inspect import Weights
 
@@ -24,9 +27,10 @@ _DEFAULT_CONTEXT: Final = 4096
 _LEAST_ADVICE_TOKENS: Final = 256
 # As many as llama.cpp's engine takes where nobody says and there is room.
 _MOST_OPEN_SEQUENCES: Final = 4
+_ON_THE_CPU: Final = GgufRules()
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class FitResult:
     """The worker that a load goes to, or why there is none.
 
@@ -36,6 +40,7 @@ class FitResult:
         fits: as far as can be told before; the engine has the last word.
         most_bytes: what the engine may take: more sequences than needed, never more than is free.
         division: of a GGUF model between GPUs and the host; None for other models.
+        group: of GPUs that take a part of every layer each; None where layers are whole.
     """
 
     key: WorkerKey
@@ -43,6 +48,14 @@ class FitResult:
     fits: bool
     most_bytes: int = 0
     division: Division | None = None
+    group: TensorGroup | None = None
+
+    @property
+    def shares(self) -> Mapping[str, int]:
+        """Bytes by device id, where they were decided on; empty where it goes by what is free."""
+        if self.group is not None:
+            return self.group.shares
+        return self.division.shares if self.division is not None else {}
 
 
 def place(
@@ -52,8 +65,7 @@ def place(
     engines: Sequence[str],
     devices: Sequence[model.Device],
     default_engine: str = "",
-    gguf_gpus: Collection[str] = (),
-    most_layers: int | None = None,
+    gguf: GgufRules = _ON_THE_CPU,
 ) -> FitResult:
     """The worker that a load goes to.
 
@@ -66,7 +78,10 @@ def place(
     5. Otherwise GPUs that are not quarantined: the one with the most room if the model fits there;
        else the fewest, most room first, that hold it together; else all of them, so that the engine
        can say with numbers what is missing.
-    6. A group of several loses 1/32 of the load on each device, as no layer is cut in two.
+    6. Instances of a divided GPU (MIG) are in no group: a process can use one of them.
+    7. A group of several loses 1/32 of the load on each device, as no layer is cut in two.
+    8. Where layers are to be divided themselves, GPUs of one kind, see `tensor_group`; `auto` falls
+       back to whole layers.
 
     Args:
         spec: what was asked for.
@@ -74,8 +89,7 @@ def place(
         engines: those that are here.
         devices: those that are here.
         default_engine: used where the spec names none; empty chooses by the files.
-        gguf_gpus: ids of devices that llama.cpp can put layers on.
-        most_layers: cap on a GGUF model's layers on GPUs; None is as many as fit.
+        gguf: how GGUF models are divided here.
 
     Raises:
         FleetError: NOT_SUPPORTED or BAD_REQUEST, no engine here reads the files, or a device that
@@ -83,19 +97,31 @@ def place(
     """
     engine = _engine(spec.engine or default_engine, weights.format, engines)
     needed = required_bytes(spec, weights)
-    division = None
-    if weights.format == "gguf":
-        division = _division(
-            spec, weights, devices, needed, gpus=gguf_gpus, most_layers=most_layers
-        )
+    division = group = None
+    if spec.parallel == model.PARALLEL_TENSOR or weights.format not in {"gguf", "bert"}:
+        group = _tensor_group(spec, weights, devices, needed)
+    if group is not None:
+        chosen, fits = list(group.shares), group.fits
+    elif weights.format == "gguf":
+        division = division_of(spec, weights, needed, devices=_known(spec, devices), rules=gguf)
         chosen, fits = list(division.device_ids), division.fits
     else:
         chosen, fits = _devices(spec, engine, devices, needed)
-    free = sum(room(device) for device in devices if device.device_id in chosen)
     open_ = _MOST_OPEN_SEQUENCES if weights.format == "gguf" else 1
     wanted = required_bytes(spec, weights, sequences=open_)
-    key = WorkerKey(engine, tuple(sorted(chosen)))
-    return FitResult(key, needed, fits, min(wanted, free), division)
+    if division is not None and division.shares:
+        most = min(wanted, needed + spare(division, devices))
+    else:
+        most = min(wanted, sum(room(one) for one in devices if one.device_id in chosen))
+    key = WorkerKey(engine, tuple(sorted(chosen)), is_divided=group is not None)
+    return FitResult(
+        key=key,
+        required_bytes=needed,
+        fits=fits,
+        most_bytes=most,
+        division=division,
+        group=group,
+    )
 
 
 def required_bytes(spec: model.LoadSpec, weights: Weights, *, sequences: int = 1) -> int:
@@ -137,9 +163,11 @@ def verdict(placement: FitResult, spec: model.LoadSpec, device: model.Device) ->
         return f"The engine {placement.key.engine} does not load there."
     if placement.fits and device.device_id in placement.key.device_ids:
         return ""
-    if room(device) >= placement.required_bytes:
+    share = None if placement.group is None else placement.group.shares.get(device.device_id)
+    wanted = placement.required_bytes if share is None else share
+    if room(device) >= wanted:
         return ""
-    free, needed = room(device) >> 20, placement.required_bytes >> 20
+    free, needed = room(device) >> 20, wanted >> 20
     return f"It has {free} MiB free; {needed} MiB are needed."
 
 
@@ -179,6 +207,12 @@ def _devices(
     _, runs_without_gpu = _READS[engine]
     if spec.device_ids:
         named = list(dict.fromkeys(spec.device_ids))
+        if len(named) > 1 and any(name.startswith(MIG) for name in named):
+            raise FleetError(
+                Reason.BAD_REQUEST,
+                "A process can use one MIG instance, and no other GPU beside it.",
+                field="spec.device_ids",
+            )
         return named, _holds([known[name] for name in named], needed)
     if runs_without_gpu:
         return [CPU], CPU in known and _holds([known[CPU]], needed)
@@ -191,10 +225,38 @@ def _devices(
         raise FleetError(Reason.NOT_SUPPORTED, f"The engine {engine} needs a GPU.")
     # Most room first: so the first group that holds the load is the smallest one.
     usable.sort(key=room, reverse=True)
-    for count in range(1, len(usable) + 1):
-        if _holds(usable[:count], needed):
-            return [device.device_id for device in usable[:count]], True
-    return [device.device_id for device in usable], False
+    whole = [device for device in usable if not device.device_id.startswith(MIG)]
+    groups = [usable[:1], *(whole[:count] for count in range(2, len(whole) + 1))]
+    for group in groups:
+        if _holds(group, needed):
+            return [device.device_id for device in group], True
+    return [device.device_id for device in groups[-1]], False
+
+
+def _tensor_group(
+    spec: model.LoadSpec, weights: Weights, devices: Sequence[model.Device], needed: int
+) -> TensorGroup | None:
+    """The GPUs among which a load's layers are divided; None where they stay whole.
+
+    Raises:
+        FleetError: dividing was asked for, and is not possible.
+    """
+    known = _known(spec, devices)
+    gpus = [
+        known[name]
+        for name in dict.fromkeys(spec.device_ids or known)
+        if known[name].kind == model.DEVICE_KIND_CUDA
+        and not name.startswith(MIG)
+        and (spec.device_ids or not known[name].quarantine_reason)
+    ]
+    if not tensor_group.is_wanted(spec, gpus, needed):
+        return None
+    try:
+        return tensor_group.choose(spec, weights, gpus, needed, base=_OVERHEAD_BYTES)
+    except FleetError:
+        if spec.parallel == model.PARALLEL_AUTO:
+            return None
+        raise
 
 
 def _known(spec: model.LoadSpec, devices: Sequence[model.Device]) -> dict[str, model.Device]:
@@ -205,32 +267,6 @@ def _known(spec: model.LoadSpec, devices: Sequence[model.Device]) -> dict[str, m
             Reason.BAD_REQUEST, f"There is no device {unknown[0]} here.", field="spec.device_ids"
         )
     return known
-
-
-def _division(
-    spec: model.LoadSpec,
-    weights: Weights,
-    devices: Sequence[model.Device],
-    needed: int,
-    *,
-    gpus: Collection[str],
-    most_layers: int | None,
-) -> Division:
-    known = _known(spec, devices)
-    named = set(spec.device_ids)
-    is_embedder = spec.embedding or weights.is_embedder
-    usable = [
-        device
-        for name, device in known.items()
-        if name in gpus and (not named or name in named) and not is_embedder
-    ]
-    unusable = [device for name, device in known.items() if name in named - {CPU, *gpus}]
-    if unusable and not usable:
-        # the named devices' worker, which computes on the CPU: nothing else was asked for
-        names = tuple(dict.fromkeys(spec.device_ids))
-        why = f"llama.cpp sees no {unusable[0].device_id}: it runs on the CPU."
-        return Division(names, 0, {}, fits=_holds(unusable, needed), why=why)
-    return divide(weights, needed, gpus=usable, host=known.get(CPU), most_layers=most_layers)
 
 
 def _holds(group: Sequence[model.Device], needed: int) -> bool:

@@ -10,9 +10,11 @@ from typing import Final, Protocol
 
 import structlog
 
+from cortex.v1 import generation_pb2 as generation
 from cortex.v1 import model_pb2 as model
 from services.backplane.changes import Changes
 from services.backplane.errors import FleetError, Reason
+from services.backplane.security.principals import SYSTEM
 from services.neuron.chat.answer import ChatStyle
 from services.neuron.chat.segments import ControlTokens
 from services.neuron.chat.thinking_budget import Closing
@@ -70,6 +72,7 @@ class Instance:
         key: the worker that holds it, once chosen.
         weights: the files that it is loaded from, once found.
         plan: what the worker was told; kept to load it again.
+        layers_left: of a GGUF model, on the host for lack of room on GPUs.
         info: what the model says of itself, once loaded.
         stats: how busy it is, as its worker said last.
         link: its worker's process, while there is one.
@@ -81,6 +84,7 @@ class Instance:
         style: how it marks its reasoning and writes tool calls.
         closing: what ends its reasoning; None where it does not reason.
         running: generations that have not ended.
+        principal: whose request caused its load.
         reason: why it is RECOVERING or FAILED.
         progress: how far its load has come.
         loaded_at, last_used_at: seconds since the epoch; 0 is never.
@@ -93,6 +97,7 @@ class Instance:
     key: WorkerKey | None = None
     weights: model.StoredModel | None = None
     plan: LoadPlan | None = None
+    layers_left: int = 0
     info: ModelInfo | None = None
     stats: ModelStats = dataclasses.field(default_factory=ModelStats)
     link: WorkerLink | None = None
@@ -103,6 +108,7 @@ class Instance:
     style: ChatStyle = dataclasses.field(default_factory=lambda: ChatStyle(None, GENERIC))
     closing: Closing | None = None
     running: set[RunningGeneration] = dataclasses.field(default_factory=set[RunningGeneration])
+    principal: str = SYSTEM
     reason: str = ""
     progress: model.LoadProgress | None = None
     loaded_at: float = 0.0
@@ -139,6 +145,17 @@ class Instances:
     def get(self, instance_id: str) -> Instance | None:
         """The instance with this id."""
         return self._by_id.get(instance_id)
+
+    def of_id(self, instance_id: str) -> Instance:
+        """The instance with this id.
+
+        Raises:
+            FleetError: INSTANCE_GONE, there is none.
+        """
+        instance = self._by_id.get(instance_id)
+        if instance is None:
+            raise FleetError(Reason.INSTANCE_GONE, f"There is no instance {instance_id} here.")
+        return instance
 
     def of_model(self, name: str) -> list[Instance]:
         """All instances of a model, whatever their state."""
@@ -198,6 +215,11 @@ class Instances:
         instance.progress = progress
         self.changes.bump()
 
+    def note_sampling(self, instance: Instance, sampling: generation.Sampling) -> None:
+        """Sets what requests get that set nothing; those that run keep what they have."""
+        instance.spec.default_sampling.CopyFrom(sampling)
+        self.changes.bump()
+
     def note_stats(self, instance_id: str, stats: ModelStats) -> None:
         """Records how busy a worker says a model is."""
         instance = self._by_id.get(instance_id)
@@ -252,9 +274,7 @@ class Instances:
                 )
 
     def _chosen(self, name: str, instance_id: str) -> Instance:
-        instance = self._by_id.get(instance_id)
-        if instance is None:
-            raise FleetError(Reason.INSTANCE_GONE, f"There is no instance {instance_id} here.")
+        instance = self.of_id(instance_id)
         if name and instance.model != name:
             raise FleetError(
                 Reason.INSTANCE_MISMATCH,

@@ -9,9 +9,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
+import pathlib
 import time
 import uuid
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 
 import msgspec
 import structlog
@@ -19,6 +20,7 @@ import structlog
 from cortex.v1 import model_pb2 as model
 from services.backplane.errors import FleetError, Reason
 from services.backplane.first_ended import first_ended
+from services.backplane.security.principals import SYSTEM
 from services.backplane.timeouts import timeout
 from services.neuron.engine_api.model import KvStorePlan, KvTier
 from services.neuron.instances.adopt import offload_of, plan_of
@@ -32,6 +34,7 @@ from services.neuron.instances.instances import (
 from services.neuron.instances.worker_loads import WorkerLoads
 from services.neuron.metrics import NeuronMetrics
 from services.neuron.settings import NeuronSettings
+from services.neuron.sources.neighbour import Neighbour
 from services.neuron.sources.resolver import Sources
 from services.neuron.supervisor.listener import WorkerListener
 from services.neuron.supervisor.supervisor import Supervisor
@@ -82,13 +85,20 @@ class Loader:
         self._loads: dict[str, _Load] = {}
 
     async def load(
-        self, spec: model.LoadSpec, *, detach: bool
+        self,
+        spec: model.LoadSpec,
+        *,
+        detach: bool,
+        neighbours: Sequence[Neighbour] = (),
+        principal: str = SYSTEM,
     ) -> AsyncGenerator[model.LoadProgress | Instance]:
         """Loads a model, or joins its load, or finds it loaded.
 
         Args:
             spec: what is wanted.
             detach: finish even if every caller leaves.
+            neighbours: other neurons that may have its files.
+            principal: who is charged for it, if it begins one.
 
         Yields: progress, then the READY instance, last.
 
@@ -108,7 +118,11 @@ class Loader:
                 if existing.progress is not None:
                     yield existing.progress
                 await self._instances.changes.after(self._instances.changes.version)
-            load = self._loads[existing.instance_id] if existing else self._begin(spec)
+            load = (
+                self._loads[existing.instance_id]
+                if existing
+                else self._begin(spec, neighbours, principal)
+            )
             load.detached |= detach
             async with contextlib.aclosing(self._follow(load)) as steps:
                 async for step in steps:
@@ -145,15 +159,19 @@ class Loader:
                 return instance
         return None
 
-    def _begin(self, spec: model.LoadSpec) -> _Load:
+    def _begin(
+        self, spec: model.LoadSpec, neighbours: Sequence[Neighbour], principal: str
+    ) -> _Load:
         if self._instances.is_closed:
             raise shutting_down()
         kept = model.LoadSpec()
         kept.CopyFrom(spec)
-        instance = Instance(instance_id=f"{spec.model}-{uuid.uuid4().hex[:12]}", spec=kept)
+        instance = Instance(
+            instance_id=f"{spec.model}-{uuid.uuid4().hex[:12]}", spec=kept, principal=principal
+        )
         instance.progress = model.LoadProgress(phase=model.LOAD_PHASE_RESOLVING)
         self._instances.add(instance)
-        task = asyncio.create_task(self._run(instance), name=f"load-{spec.model}")
+        task = asyncio.create_task(self._run(instance, neighbours), name=f"load-{spec.model}")
         # A detached load may fail with nobody there to hear it; its log line has been written.
         task.add_done_callback(lambda done: done.cancelled() or done.exception())
         load = self._loads[instance.instance_id] = _Load(instance, task)
@@ -180,13 +198,14 @@ class Loader:
             if not load.callers and not load.detached:
                 load.task.cancel()
 
-    async def _run(self, instance: Instance) -> None:
+    async def _run(self, instance: Instance, neighbours: Sequence[Neighbour]) -> None:
         started = time.monotonic()
         outcome = "failed"
         try:
             async with timeout(self._settings.load_seconds), _deadline_named():
-                await self._bring_up(instance)
+                await self._bring_up(instance, neighbours)
                 await self._measure()  # READY must not be told with what was free before
+            _require_worker(instance)
             instance.loaded_at = time.time()
             instance.load_seconds = time.monotonic() - started
             self._instances.move(instance, State.READY)
@@ -216,7 +235,7 @@ class Loader:
             await self._supervisor.release(instance.key)
             await self._measure()  # whoever plans the next try goes by what is free now
 
-    async def _bring_up(self, instance: Instance) -> None:
+    async def _bring_up(self, instance: Instance, neighbours: Sequence[Neighbour]) -> None:
         spec = instance.spec
 
         def on_bytes(done: int, total: int) -> None:
@@ -227,12 +246,13 @@ class Loader:
                 ),
             )
 
-        weights = await self._sources.resolve(spec, on_bytes)
+        weights = await self._sources.resolve(spec, on_bytes, neighbours)
         drafts = [spec.draft_source] if spec.draft_source else []
         draft = [await self._sources.locate(text, "", on_bytes) for text in drafts]
         adapters = [await self._sources.path(text, "", on_bytes) for text in spec.adapters]
         placement = await self._assignments.assign(instance.instance_id, spec, weights)
         key = instance.key = placement.key
+        instance.layers_left = placement.division.layers_left if placement.division else 0
         instance.weights = await asyncio.to_thread(described, spec.model, weights)
         instance.plan = msgspec.structs.replace(
             plan_of(instance, key.engine, weights, self._settings),
@@ -253,8 +273,16 @@ class Loader:
         """Where the cache of files of this fingerprint is saved; nowhere if they have none."""
         if not fingerprint or not self._kv_tiers:
             return None
-        keeps_named = self._settings.kv_store.keep_named
-        return KvStorePlan(self._kv_tiers, fingerprint, keeps_named)
+        chosen = self._settings.kv_store
+        key_file = str(pathlib.Path(chosen.key_file).expanduser()) if chosen.key_file else ""
+        keeps_named = chosen.keep_named or bool(key_file)
+        return KvStorePlan(self._kv_tiers, fingerprint, keeps_named, key_file)
+
+
+def _require_worker(instance: Instance) -> None:
+    """Refuses to tell of what is gone: `Recovery` brings back only what was READY."""
+    if instance.link is None:
+        raise FleetError(Reason.WORKER_LOST, "The worker died right behind the load.")
 
 
 @contextlib.asynccontextmanager

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import asyncio
 
+import msgspec
 import structlog
 from typing_extensions import override
 
 from services.backplane.errors import FleetError, Reason
 from services.backplane.process.faults import Faults
+from services.backplane.security.principals import SYSTEM
+from services.neuron.engine_api.cache import CacheNews
 from services.neuron.engine_api.model import ModelStats
+from services.neuron.instances.cache_board import CacheBoard
 from services.neuron.instances.instances import Instance, Instances, State
 from services.neuron.instances.worker_loads import WorkerLoads
 from services.neuron.metrics import NeuronMetrics
@@ -31,8 +35,10 @@ class Recovery(WorkerListener):
         worker_loads: WorkerLoads,
         metrics: NeuronMetrics,
         faults: Faults,
+        caches: CacheBoard,
     ) -> None:
         self._faults = faults
+        self._caches = caches
         self._instances = instances
         self._supervisor = supervisor
         self._metrics = metrics
@@ -45,6 +51,10 @@ class Recovery(WorkerListener):
         self._instances.note_stats(instance_id, stats)
 
     @override
+    def on_cache(self, instance_id: str, news: CacheNews) -> None:
+        self._caches.note(instance_id, news)
+
+    @override
     def on_worker_changed(self) -> None:
         self._instances.changes.bump()
 
@@ -52,11 +62,12 @@ class Recovery(WorkerListener):
     def on_worker_down(
         self, key: WorkerKey, error: FleetError, *, for_good: bool, planned: bool
     ) -> None:
-        """READY instances recover, or fail where no worker will come."""
+        """Moves the worker's READY instances to RECOVERING, or to FAILED if no worker will come."""
         if not planned:
             self._metrics.worker_deaths.labels(key.engine).inc()
         for instance in self._instances.in_slot(key):
             instance.link, instance.stats = None, ModelStats()
+            self._caches.forget(instance.instance_id)
             if for_good and instance.state in {State.READY, State.RECOVERING}:
                 self._give_up(instance, error)
             elif instance.state is State.READY:
@@ -65,7 +76,7 @@ class Recovery(WorkerListener):
 
     @override
     def on_worker_up(self, key: WorkerKey, link: WorkerLink) -> None:
-        """RECOVERING instances are loaded again, and their generations go on."""
+        """Loads the worker's RECOVERING instances again; their generations then go on."""
         self._instances.changes.bump()
         waiting = [
             instance
@@ -99,6 +110,9 @@ class Recovery(WorkerListener):
 
     async def _reload(self, instance: Instance) -> None:
         assert instance.key is not None
+        assert instance.plan is not None
+        # whoever has caused the first load has not caused this one
+        instance.plan = msgspec.structs.replace(instance.plan, principal=SYSTEM)
         slot = self._supervisor.slot(instance.key, self)
         await self._worker_loads.load(slot, instance)
         if instance.state is not State.RECOVERING:  # it is being unloaded meanwhile

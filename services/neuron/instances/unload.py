@@ -14,6 +14,7 @@ import structlog
 
 from services.backplane.errors import FleetError, Reason
 from services.backplane.first_ended import first_ended
+from services.backplane.security.principals import SYSTEM
 from services.backplane.timeouts import timeout
 from services.neuron.instances.instances import Instance, Instances, State
 from services.neuron.instances.load import Loader
@@ -91,23 +92,21 @@ class Unloader:
             FleetError: INSTANCE_GONE or NOT_FOUND, there is none.
         """
         if instance_id:
-            instance = self._instances.get(instance_id)
-            if instance is None:
-                raise FleetError(Reason.INSTANCE_GONE, f"There is no instance {instance_id} here.")
-            return [instance]
+            return [self._instances.of_id(instance_id)]
         found = self._instances.of_model(name)
         if not found:
             raise FleetError(Reason.NOT_FOUND, f"The model {name!r} is not loaded here.")
         return found
 
     async def unload(
-        self, instance: Instance, drain_seconds: float
+        self, instance: Instance, drain_seconds: float, *, principal: str = SYSTEM
     ) -> AsyncGenerator[Draining | Releasing | Freed]:
         """Unloads one instance, or joins its unload.
 
         Args:
             instance: which.
             drain_seconds: how long its requests may take; then they are ended with an error.
+            principal: who is charged for it, if it begins one.
 
         Yields: what it waits for; `Freed` is last.
         """
@@ -115,7 +114,7 @@ class Unloader:
         if task is None:
             if instance.state in {State.READY, State.RECOVERING}:
                 self._instances.move(instance, State.DRAINING)
-            task = asyncio.create_task(self._run(instance, drain_seconds))
+            task = asyncio.create_task(self._run(instance, drain_seconds, principal))
             self._tasks[instance.instance_id] = task
         told: Draining | Releasing | None = None
         while not task.done():
@@ -137,7 +136,7 @@ class Unloader:
         await asyncio.gather(*self._tasks.values(), return_exceptions=True)
         await self._reclaiming.stop()
 
-    async def _run(self, instance: Instance, drain_seconds: float) -> int:
+    async def _run(self, instance: Instance, drain_seconds: float, principal: str) -> int:
         try:
             if instance.state is State.LOADING:
                 await self._loader.abandon(instance)
@@ -145,7 +144,7 @@ class Unloader:
             if instance.state is State.DRAINING:
                 await self._drain(instance, drain_seconds)
             self._instances.move(instance, State.UNLOADING)
-            return await self._free(instance)
+            return await self._free(instance, principal)
         finally:
             self._tasks.pop(instance.instance_id, None)
             self._instances.remove(instance)
@@ -162,17 +161,17 @@ class Unloader:
                 )
             )
 
-    async def _free(self, instance: Instance) -> int:
+    async def _free(self, instance: Instance, principal: str) -> int:
         key = instance.key
-        freed = await self._release(instance, key) if key is not None else 0
+        freed = await self._release(instance, key, principal) if key is not None else 0
         await self._measure()
         return freed
 
-    async def _release(self, instance: Instance, key: WorkerKey) -> int:
+    async def _release(self, instance: Instance, key: WorkerKey, principal: str) -> int:
         """Frees the memory and returns how much came free, by the driver where it tells."""
         held = instance.info.memory_bytes if instance.info else {}
         before = await self._reclaiming.used(key)
-        told = await self._ask_worker(instance)
+        told = await self._ask_worker(instance, principal)
         is_last = self._instances.in_slot(key) == [instance]
         if is_last:
             # The last instance takes the process with it: all of its memory comes back.
@@ -190,14 +189,14 @@ class Unloader:
             return freed_bytes
         return max(told or 0, sum(held.values()) if is_last else 0)
 
-    async def _ask_worker(self, instance: Instance) -> int | None:
+    async def _ask_worker(self, instance: Instance, principal: str) -> int | None:
         """Has the worker free the model; None where it does not answer."""
         link = instance.link
         if link is None or link.is_lost:  # with its process its memory went
             return 0
         try:
             async with timeout(_FREE_SECONDS):
-                return await link.unload(instance.instance_id)
+                return await link.unload(instance.instance_id, principal=principal)
         except (TimeoutError, FleetError) as error:
             log.warning("model.unload_failed", instance_id=instance.instance_id, error=str(error))
             return None

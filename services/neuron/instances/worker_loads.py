@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from cortex.v1 import model_pb2 as model
-from services.backplane.errors import FleetError
+from services.backplane.errors import FleetError, Reason
 from services.neuron.engine_api.frames import LoadAdvanced
 from services.neuron.instances.adopt import adopt
 from services.neuron.instances.assign import Assignments
@@ -66,4 +66,6 @@ class WorkerLoads:
             except FleetError:  # loaded well, and of no use: it must not stay there unseen
                 await link.unload(instance.instance_id)
                 raise
+            if link.is_lost:
+                raise FleetError(Reason.WORKER_LOST, "The worker died right behind the load.")
             instance.link = link

@@ -1,1 +1,1 @@
-"""This neuron in its fleet: attachment, reports, and which leader is obeyed."""
+"""This neuron in its fleet: attachment and reports."""

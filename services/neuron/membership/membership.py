@@ -24,7 +24,7 @@ from services.backplane.rpc.calls import streaming
 from services.backplane.rpc.channels import open_channel
 from services.backplane.security.credentials import FleetCredentials
 from services.backplane.timeouts import timeout
-from services.neuron.membership.leader_epoch import LeaderEpoch
+from services.neuron.leader_epoch import LeaderEpoch
 from services.neuron.membership.renewal import keep_renewed
 from services.neuron.membership.report import StatusBoard
 
@@ -177,11 +177,12 @@ class _Reports:
     async def stream(self) -> AsyncGenerator[registry.AttachRequest]:
         """Hello, then reports at every change and before the lease ends, then the farewell."""
         yield registry.AttachRequest(hello=self._board.identity)
+        report = self._board.reports()
         while not self._leaving.is_set():
             version = self._changes.version
-            yield registry.AttachRequest(report=self._board.report())
+            yield registry.AttachRequest(report=report())
             await self._until_news(version)
-        yield registry.AttachRequest(report=self._board.report())
+        yield registry.AttachRequest(report=report())
         yield registry.AttachRequest(farewell=registry.NeuronFarewell())
 
     async def _until_news(self, version: int) -> None:

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import time
+import uuid
 from collections.abc import Callable, Mapping, Sequence
-from typing import Final
+from typing import Final, Protocol
 
 from cortex.v1 import model_pb2 as model
 from cortex.v1 import neuron_service_pb2 as neuron
+from services import __version__
 from services.backplane.protobuf_time import duration, timestamp
 from services.neuron.devices.inventory import copied, unheld, within_budget
 from services.neuron.instances.instances import Instance, Instances, State
+from services.neuron.settings import NeuronSettings
+from services.neuron.supervisor.device_use import DeviceUse
 from services.neuron.supervisor.listener import SlotView, WorkerKey
 from services.neuron.weights.inspect import capabilities
 
@@ -30,6 +34,32 @@ _WORKER_STATES: Final = {
 }
 
 
+def new_identity(settings: NeuronSettings, engines: Sequence[str]) -> neuron.NeuronIdentity:
+    """Who this process is; its address is filled in when it listens."""
+    return neuron.NeuronIdentity(
+        name=settings.own_name,
+        incarnation_id=uuid.uuid4().hex,
+        labels=settings.labels,
+        version=__version__,
+        engines=engines,
+        features=["session", "resume", "cache"],
+    )
+
+
+class Workers(Protocol):
+    """The worker processes, as far as reports tell of them."""
+
+    @property
+    def view(self) -> Mapping[WorkerKey, SlotView]:
+        """The state of every slot, by worker."""
+        ...
+
+    @property
+    def device_use(self) -> DeviceUse:
+        """Whom their devices have worked for."""
+        ...
+
+
 class StatusBoard:
     """Makes reports. What has to be measured is put in by those who measure it."""
 
@@ -38,12 +68,12 @@ class StatusBoard:
         *,
         identity: neuron.NeuronIdentity,
         instances: Instances,
-        slots: Callable[[], Mapping[WorkerKey, SlotView]],
+        workers: Workers,
         memory_budget_bytes: int | None = None,
     ) -> None:
         self.identity = identity
         self._instances = instances
-        self._slots = slots
+        self._workers = workers
         self._budget = memory_budget_bytes
         # A restarted neuron has another incarnation; within one, time only goes up.
         self._sequence = time.time_ns()
@@ -57,7 +87,7 @@ class StatusBoard:
         """As they were measured last, within the budget; those of dead workers out of use."""
         bad = {
             device: view.quarantine_reason
-            for view in self._slots().values()
+            for view in self._workers.view.values()
             if view.state == "quarantined"
             for device in view.key.device_ids
         }
@@ -106,6 +136,19 @@ class StatusBoard:
         """The neuron's identity and its newest report, as GetStatus answers."""
         return neuron.NeuronStatus(identity=self.identity, report=self.report())
 
+    def reports(self) -> Callable[[], neuron.NeuronReport]:
+        """Makes the reports of one stream: they tell too whom the devices have worked for."""
+        told = 0
+
+        def next_report() -> neuron.NeuronReport:
+            nonlocal told
+            made = self.report()
+            made.device_use.extend(self._workers.device_use.since(told))
+            told = self._workers.device_use.version
+            return made
+
+        return next_report
+
     def report(self) -> neuron.NeuronReport:
         """What this neuron holds now; each report is newer than the one before."""
         self._sequence += 1
@@ -116,7 +159,8 @@ class StatusBoard:
             stored_models=self._stored,
             draining=self._is_draining,
             problems=self._problems,
-            workers=[_worker(view) for view in self._slots().values()],
+            workers=[_worker(view) for view in self._workers.view.values()],
+            busy_microseconds=self._workers.device_use.busy_microseconds,
         )
 
 
@@ -134,11 +178,13 @@ def to_instance(instance: Instance) -> model.Instance:
         load_progress=instance.progress,
         cache_tokens_used=stats.cache_tokens_used,
         weights=instance.weights,
+        layers_left=instance.layers_left,
     )
     if info is not None:
         made.max_active_requests = info.max_sequences
         made.max_queued_requests = info.max_queued
         made.max_context_tokens = info.max_context_tokens
+        made.longest_token_bytes = info.longest_token
         made.cache_tokens_total = info.cache_tokens
         made.engine_facts.update(info.facts)
         made.engine_facts["tool_format"] = instance.style.tool_format
@@ -178,4 +224,5 @@ def _worker(view: SlotView) -> neuron.Worker:
         restarts=view.deaths,
         last_words=view.last_words,
         load_cycles=view.load_cycles,
+        rank_pids=view.rank_pids,
     )

@@ -1,4 +1,4 @@
-"""Work on what may be large, without holding up what else the event loop has to do."""
+"""Runs work on large input in a thread, so that it does not hold up the event loop."""
 
 from __future__ import annotations
 

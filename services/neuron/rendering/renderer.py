@@ -84,7 +84,7 @@ class Renderer:
         self._holding: _Known[bool] = _Known()
 
     async def open(self) -> None:
-        """Has the templates compiled, and keeps a process ready, where there are any.
+        """Compiles the templates, if there are any, in a process that is kept ready.
 
         Raises:
             FleetError: TEMPLATE_FAILED, they cannot be; LOAD_FAILED, there is no process.

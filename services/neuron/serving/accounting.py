@@ -8,8 +8,11 @@ import structlog
 
 from cortex.v1 import generation_pb2 as generation
 from services.backplane.errors import FleetError
+from services.neuron.engine_api.device_time import Charge
 from services.neuron.engine_api.events import Ended
 from services.neuron.metrics import NeuronMetrics
+from services.neuron.serving import convert
+from services.neuron.serving.generation_trace import GenerationTrace
 
 log = structlog.get_logger()
 
@@ -22,7 +25,9 @@ class Account:
         model: the model's own name.
         instance_id: where it runs.
         metrics: where the figures go.
+        devices: that work together for it.
         moved_tokens: tokens of the answer that another neuron has made, and counted.
+        trace: takes its times.
     """
 
     def __init__(
@@ -32,8 +37,14 @@ class Account:
         model: str,
         instance_id: str,
         metrics: NeuronMetrics,
+        devices: int,
         moved_tokens: int,
+        trace: GenerationTrace,
     ) -> None:
+        self._trace = trace
+        trace.submitted()
+        self._devices = devices
+        self._prefill_ns = self._decode_ns = 0
         self._moved_tokens = moved_tokens
         self._request_id = request_id
         self._model = model
@@ -42,10 +53,15 @@ class Account:
         self._begun_at = time.monotonic()
         self.has_output = False
 
+    def note_admitted(self) -> None:
+        """It has left the queue."""
+        self._trace.admitted()
+
     def note_output(self) -> None:
         """Output has come; the first call fixes the time to the first token."""
         if not self.has_output:
             self.has_output = True
+            self._trace.answered()
             waited = time.monotonic() - self._begun_at
             self._metrics.first_token.labels(self._model).observe(waited)
 
@@ -55,6 +71,7 @@ class Account:
 
     def note_times(self, event: Ended, completion_tokens: int) -> None:
         """Counts the times and tokens that the worker reports of a generation that ended well."""
+        self._trace.measured(event)
         metrics = self._metrics
         metrics.queued.labels(self._model).observe(event.queued_seconds)
         metrics.prefill.labels(self._model).observe(event.prefill_seconds)
@@ -62,10 +79,23 @@ class Account:
         if event.decode_seconds > 0 and own_tokens > 1:
             metrics.rate.labels(self._model).observe(own_tokens / event.decode_seconds)
 
+    def note_time(self, charge: Charge) -> None:
+        """Adds what the devices have worked for it."""
+        self._prefill_ns += charge.prefill_ns * self._devices
+        self._decode_ns += charge.decode_ns * self._devices
+
+    def timings(self, event: Ended | None) -> generation.Timings:
+        """Where its time went; what the worker says at its end is missing where that was cut."""
+        made = generation.Timings() if event is None else convert.timings(event)
+        made.device_prefill.FromNanoseconds(self._prefill_ns)
+        made.device_decode.FromNanoseconds(self._decode_ns)
+        return made
+
     def close(
         self, outcome: str, usage: generation.Usage, *, error: FleetError | None, resumed: bool
     ) -> None:
         """The end: `finished`, `failed` or `cancelled`."""
+        self._trace.end(outcome, usage, instance_id=self._instance_id, error=error)
         metrics = self._metrics
         metrics.generations.labels(self._model, outcome).inc()
         metrics.prompt_tokens.labels(self._model).inc(usage.prompt_tokens)
@@ -85,5 +115,6 @@ class Account:
             completion_tokens=usage.completion_tokens,
             resumed=resumed,
             moved_tokens=self._moved_tokens,
+            device_ms=round((self._prefill_ns + self._decode_ns) / 1e6, 1),
             elapsed_ms=round((time.monotonic() - self._begun_at) * 1000, 1),
         )

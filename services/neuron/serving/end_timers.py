@@ -3,9 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 from collections.abc import Callable
 
 from services.backplane.errors import FleetError, Reason
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class StallLimits:
+    """How long a generation may stand still before it fails.
+
+    Attributes:
+        slow_reader_seconds: seconds without credit from the reader before SLOW_READER.
+        recovery_seconds: seconds without a worker before WORKER_LOST.
+    """
+
+    slow_reader_seconds: float
+    recovery_seconds: float
 
 
 class EndTimers:

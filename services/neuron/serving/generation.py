@@ -17,6 +17,7 @@ from cortex.v1 import generation_pb2 as generation
 from services.backplane.errors import FleetError, Reason
 from services.neuron.chat.stream import ChatParser
 from services.neuron.chat.thinking_budget import ThinkingBudget
+from services.neuron.engine_api.device_time import Charge
 from services.neuron.engine_api.events import (
     Delta,
     Ended,
@@ -29,15 +30,15 @@ from services.neuron.engine_api.events import (
 )
 from services.neuron.engine_api.task import Task
 from services.neuron.instances.instances import Instance, Instances, RunningGeneration, State
-from services.neuron.metrics import NeuronMetrics
 from services.neuron.serving import convert
 from services.neuron.serving.accounting import Account
 from services.neuron.serving.delivery import Delivery
-from services.neuron.serving.end_timers import EndTimers
+from services.neuron.serving.end_timers import EndTimers, StallLimits
 from services.neuron.serving.event_sink import EventSink
-from services.neuron.serving.stall_limits import StallLimits
+from services.neuron.serving.replays import ReplayGate, Replays
 from services.neuron.supervisor.failures import failed_task
 from services.neuron.supervisor.link import WorkerLink
+from services.neuron.supervisor.restart_policy import RequestDeaths
 from services.neuron.supervisor.task_listener import TaskListener
 
 
@@ -47,14 +48,14 @@ class Generation(TaskListener, RunningGeneration):
     def __init__(
         self,
         *,
-        request: generation.GenerateRequest,
+        account: Account,
         instance: Instance,
         task: Task,
         parser: ChatParser,
         sink: EventSink,
         instances: Instances,
         limits: StallLimits,
-        metrics: NeuronMetrics,
+        replays: Replays,
         budget: ThinkingBudget | None = None,
         most_calls: int | None = None,
     ) -> None:
@@ -71,19 +72,15 @@ class Generation(TaskListener, RunningGeneration):
         )
         self._budget = budget
         self._limits = limits
-        self._account = Account(
-            request_id=request.request_id,
-            model=instance.model,
-            instance_id=instance.instance_id,
-            metrics=metrics,
-            moved_tokens=len(task.resume_token_ids),
-        )
+        self._account = account
         self._is_moved = bool(task.resume_token_ids)
         self.caller = task.principal or f"task {task.task_id}"
+        self._gate = ReplayGate(self, self._delivery, replays)
         self._link: WorkerLink | None = None
         self._is_over = False
         self._is_told = False
         self._is_resumed = False
+        self._deaths = RequestDeaths()
         self._started: Started | None = None
         self._timers = EndTimers(self.fail)
 
@@ -100,7 +97,7 @@ class Generation(TaskListener, RunningGeneration):
             FleetError: WORKER_LOST.
         """
         self._link = link
-        link.submit(self._task, self)
+        self._gate.submit(link, self._task)
         self._instances.begin(self._instance, self)
         if deadline_seconds is not None:
             self._timers.set_deadline(deadline_seconds)
@@ -116,7 +113,7 @@ class Generation(TaskListener, RunningGeneration):
         self._mind_credit()
 
     def cancel(self) -> None:
-        """Nobody reads any more: frees its place at once. No event follows."""
+        """Frees its place at once, because nobody reads any more. No event follows."""
         if not self._is_over:
             self._is_told = True
             self._withdraw()
@@ -159,16 +156,16 @@ class Generation(TaskListener, RunningGeneration):
                 assert_never(event)
 
     @override
-    def on_worker_lost(self, error: FleetError) -> None:
-        """Waits for the next worker, once; else fails.
+    def on_time(self, charge: Charge) -> None:
+        self._account.note_time(charge)
 
-        A request that was in two workers when they died may be what they died of: it ends here, by
-        an error that nobody tries again.
-        """
+    @override
+    def on_worker_lost(self, error: FleetError) -> None:
+        """Waits for the next worker; fails where it may be what the workers die of."""
         self._link = None
         if self._is_over:
             return
-        if self._is_resumed:
+        if not self._deaths.note(len(self._delivery.made)):
             told = "Two workers died with this request in them; it is not tried again."
             self.fail(FleetError(Reason.INTERNAL, told))
             return
@@ -199,7 +196,7 @@ class Generation(TaskListener, RunningGeneration):
             credit_tokens=None if credit is None else max(0, credit),
         )
         try:
-            link.submit(self._task, self)
+            self._gate.submit(link, self._task)
         except FleetError as error:
             self.fail(error)
             return
@@ -211,7 +208,7 @@ class Generation(TaskListener, RunningGeneration):
     def _on_started(self, event: Started) -> None:
         if self._started is None:
             self._started = event
-            self._delivery.replay(event.resumed_texts)
+            self._account.note_admitted()
             instance = self._instance
             self._sink.event(convert.started(event, instance.instance_id, instance.weights))
 
@@ -232,19 +229,14 @@ class Generation(TaskListener, RunningGeneration):
         if self._delivery.has_called and event.reason is EndReason.END_OF_TURN:
             reason = generation.FINISH_REASON_TOOL_CALLS
         self._account.note_times(event, len(self._delivery.made))
-        self._finish(reason, event.stop_string, convert.timings(event))
+        self._finish(reason, event)
 
-    def _finish(
-        self,
-        reason: generation.FinishReason.ValueType,
-        stop_string: str = "",
-        timings: generation.Timings | None = None,
-    ) -> None:
+    def _finish(self, reason: generation.FinishReason.ValueType, end: Ended | None = None) -> None:
         finished = generation.GenerationFinished(
             reason=reason,
-            stop_string=stop_string,
+            stop_string="" if end is None else end.stop_string,
             usage=self._usage(),
-            timings=timings,
+            timings=self._account.timings(end),
             resumed=self._is_resumed or self._is_moved,
         )
         self._close("finished", None)
@@ -269,6 +261,7 @@ class Generation(TaskListener, RunningGeneration):
 
     def _close(self, outcome: str, error: FleetError | None) -> None:
         self._is_over = True
+        self._gate.close()
         self._timers.stop()
         self._instances.end(self._instance, self)
         usage = self._usage()

@@ -8,16 +8,20 @@ from cortex.v1 import conversation_pb2 as conversation
 from cortex.v1 import generation_pb2 as generation
 from services.backplane import protobuf_time
 from services.backplane.errors import FleetError, Reason
+from services.backplane.process.faults import Faults
 from services.backplane.timeouts import timeout
 from services.neuron.chat.thinking_budget import ThinkingBudget
 from services.neuron.engine_api.task import Task
 from services.neuron.instances.instances import Instance, Instances
 from services.neuron.metrics import NeuronMetrics
 from services.neuron.serving import convert
+from services.neuron.serving.accounting import Account
+from services.neuron.serving.end_timers import StallLimits
 from services.neuron.serving.event_sink import EventSink
 from services.neuron.serving.generation import Generation
-from services.neuron.serving.prompt import Composed, compose
-from services.neuron.serving.stall_limits import StallLimits
+from services.neuron.serving.generation_trace import GenerationTrace, GenerationTraces
+from services.neuron.serving.prompt import Composed, compose, marks_of
+from services.neuron.serving.replays import Replays
 from services.neuron.settings import NeuronSettings
 
 
@@ -25,11 +29,19 @@ class Generations:
     """Begins the generations of this neuron: finds the instance, composes the prompt, submits."""
 
     def __init__(
-        self, *, instances: Instances, settings: NeuronSettings, metrics: NeuronMetrics
+        self,
+        *,
+        instances: Instances,
+        settings: NeuronSettings,
+        metrics: NeuronMetrics,
+        faults: Faults,
+        traces: GenerationTraces,
     ) -> None:
+        self._traces = traces
         self._instances = instances
         self._limits = StallLimits(settings.slow_reader_seconds, settings.workers.recovery_seconds)
         self._metrics = metrics
+        self._replays = Replays(faults)
 
     async def begin(
         self,
@@ -50,7 +62,28 @@ class Generations:
         Raises:
             FleetError: why it cannot begin.
         """
-        seconds = _earliest(request, deadline_seconds)
+        trace = self._traces.begin(request)
+        try:
+            return await self._begin(
+                request,
+                sink,
+                credit_tokens=credit_tokens,
+                seconds=_earliest(request, deadline_seconds),
+                trace=trace,
+            )
+        except BaseException as error:
+            trace.refuse(error)
+            raise
+
+    async def _begin(
+        self,
+        request: generation.GenerateRequest,
+        sink: EventSink,
+        *,
+        credit_tokens: int | None,
+        seconds: float | None,
+        trace: GenerationTrace,
+    ) -> Generation:
         begun = time.monotonic()
         instance = self._instances.admit(request.model, request.instance_id)
         _check_origin(instance, request)
@@ -63,21 +96,30 @@ class Generations:
         instance = self._instances.admit(request.model, instance.instance_id)
         link = instance.link
         assert link is not None, "a READY instance has a worker"
+        task = _task(
+            instance,
+            request,
+            composed,
+            task_id=link.new_task_id(),
+            credit_tokens=credit_tokens,
+        )
         made = Generation(
-            request=request,
-            instance=instance,
-            task=_task(
-                instance,
-                request,
-                composed,
-                task_id=link.new_task_id(),
-                credit_tokens=credit_tokens,
+            account=Account(
+                request_id=request.request_id,
+                model=instance.model,
+                instance_id=instance.instance_id,
+                metrics=self._metrics,
+                devices=1 if instance.key is None else instance.key.device_count,
+                moved_tokens=len(task.resume_token_ids),
+                trace=trace,
             ),
+            instance=instance,
+            task=task,
             parser=composed.parser,
             sink=sink,
             instances=self._instances,
             limits=self._limits,
-            metrics=self._metrics,
+            replays=self._replays,
             budget=_budget(instance, request.reasoning),
             most_calls=_most_calls(request.chat),
         )
@@ -137,6 +179,10 @@ def _task(
         work_class=convert.work_class(request.work_class),
         credit_tokens=credit_tokens,
         images=composed.images,
+        max_context_tokens=(
+            request.max_context_tokens if request.HasField("max_context_tokens") else None
+        ),
+        marks=marks_of(request, composed.prompt),
     )
 
 

@@ -7,6 +7,7 @@ import functools
 import secrets
 import string
 from collections.abc import Mapping
+from typing import Final
 
 from cortex.v1 import conversation_pb2 as conversation
 from cortex.v1 import generation_pb2 as generation
@@ -16,12 +17,15 @@ from services.neuron.chat.stream import ChatParser, PlainParser
 from services.neuron.chat.template import Rendered, raw_prompt
 from services.neuron.chat.tool_calls.forced import UNCHANGED, ForcedCall
 from services.neuron.engine_api.model import ModelInfo
-from services.neuron.engine_api.task import Constraint, Prompt
+from services.neuron.engine_api.task import Constraint, Prompt, PromptMarks
 from services.neuron.instances.instances import Instance
-from services.neuron.rendering.aside import aside
+from services.neuron.rendering.aside import LARGE_BYTES, aside
 from services.neuron.serving import convert
+from services.neuron.serving.least_tokens import refuse_endless_chat, refuse_endless_text
 from services.neuron.serving.loosening import loosen
 
+_PROBE_CHARACTERS: Final = 64
+_DIGEST_BYTES: Final = 16
 _ID_LETTERS = string.ascii_letters + string.digits
 
 
@@ -59,6 +63,9 @@ async def compose(instance: Instance, request: generation.GenerateRequest) -> Co
         )
     rendered, size = None, request.ByteSize()
     if request.WhichOneof("prompt") == "chat":
+        if size > LARGE_BYTES:
+            most = info.max_context_tokens
+            await aside(size, refuse_endless_chat, info, request.chat, most)
         rendered = await render(instance, request.chat, request.reasoning, size=size)
     composed = await aside(size, _composed, instance, info, request, rendered)
     renderer = instance.renderer
@@ -91,6 +98,7 @@ def _composed(
         return Composed(rendered.prompt, answer.parser, answer.constraint, images, answer.call)
     match request.WhichOneof("prompt"):
         case "text":
+            refuse_endless_text(info, request.text, info.max_context_tokens)
             prompt = raw_prompt(request.text, instance.control_tokens)
             return Composed(prompt, PlainParser(), constraint)
         case "token_ids":
@@ -120,7 +128,9 @@ async def render(
     """
     renderer = instance.renderer
     if renderer is None or not renderer.templates:
-        raise instance.template_error or FleetError(
+        if instance.template_error is not None:
+            raise instance.template_error.anew()
+        raise FleetError(
             Reason.TEMPLATE_FAILED, f"{instance.model} has no chat template; it completes text."
         )
     info = instance.info
@@ -162,3 +172,47 @@ def _reasoning_variables(reasoning: generation.Reasoning) -> dict[str, object]:
     if reasoning.HasField("budget_tokens"):
         variables["thinking_budget"] = reasoning.budget_tokens
     return variables
+
+
+def marks_of(request: generation.GenerateRequest, prompt: Prompt) -> PromptMarks | None:
+    """The names of a prompt's beginnings, with what the engine finds their ends by.
+
+    The head ends before the turn of the first text that a user wrote: before the last control token
+    that stands before it. Where a template has written that text otherwise, it is not known where
+    the head ends. Where the same words stand earlier, it ends there, and is the shorter.
+
+    Args:
+        request: with `marks`; None is returned where it has none.
+        prompt: what the template has made of its chat.
+    """
+    if not request.HasField("marks"):
+        return None
+    head, whole = request.marks.head, request.marks.whole
+    if len(whole) != _DIGEST_BYTES:
+        return None
+    controls = _controls_before(_first_words(request.chat), prompt) if head else 0
+    return PromptMarks(head if len(head) == _DIGEST_BYTES else b"", controls, whole)
+
+
+def _first_words(chat: conversation.Chat) -> str:
+    """The beginning of the first text of a user."""
+    for message in chat.messages:
+        if message.role == conversation.ROLE_USER:
+            for part in message.parts:
+                if words := part.text.strip()[:_PROBE_CHARACTERS]:
+                    return words
+            return ""
+    return ""
+
+
+def _controls_before(words: str, prompt: Prompt) -> int:
+    """How many control tokens of a prompt come before some words; 0 where they are not in it."""
+    if not words:
+        return 0
+    count = 0
+    for segment in prompt.segments:
+        if segment.control:
+            count += 1
+        elif words in segment.text:
+            return count
+    return 0

@@ -9,6 +9,7 @@ from collections.abc import AsyncGenerator, Sequence
 from cortex.v1 import generation_pb2 as generation
 from cortex.v1 import neuron_service_pb2 as neuron
 from services.backplane.errors import FleetError, Reason
+from services.backplane.rpc.written_text import most_counted
 from services.backplane.timeouts import timeout
 from services.neuron.chat.template import raw_prompt, text_prompt
 from services.neuron.engine_api.task import Prompt
@@ -16,7 +17,9 @@ from services.neuron.instances import fit
 from services.neuron.instances.assign import Assignments
 from services.neuron.instances.division import room
 from services.neuron.instances.instances import Instances
-from services.neuron.serving.prompt import render
+from services.neuron.rendering.aside import aside
+from services.neuron.serving.least_tokens import refuse_endless_chat, refuse_endless_text
+from services.neuron.serving.prompt import compose, render
 from services.neuron.serving.waiting_calls import WaitingCalls
 from services.neuron.sources.resolver import Sources
 
@@ -50,27 +53,61 @@ class Measures:
     async def count(self, request: neuron.CountTokensRequest) -> neuron.CountTokensResponse:
         """The tokens that a prompt would take, chat template included."""
         instance = self._instances.admit(request.model, request.instance_id)
-        match request.WhichOneof("prompt"):
-            case "chat":
-                nothing = generation.Reasoning()
-                size = request.ByteSize()
-                prompt = (await render(instance, request.chat, nothing, size=size)).prompt
-            case "text":
-                prompt = raw_prompt(request.text, instance.control_tokens)
-            case _:
-                raise FleetError(Reason.BAD_REQUEST, "There is no prompt.", field="prompt")
         info, link = instance.info, instance.link
         assert info is not None
+        most, size = most_counted(info.max_context_tokens), request.ByteSize()
+        match request.WhichOneof("prompt"):
+            case "chat":
+                await aside(size, refuse_endless_chat, info, request.chat, most)
+                nothing = generation.Reasoning()
+                prompt = (await render(instance, request.chat, nothing, size=size)).prompt
+            case "text":
+                await aside(size, refuse_endless_text, info, request.text, most)
+                prompt = await aside(size, raw_prompt, request.text, instance.control_tokens)
+            case _:
+                raise FleetError(Reason.BAD_REQUEST, "There is no prompt.", field="prompt")
         if link is None:
             raise FleetError(Reason.INSTANCE_RECOVERING, "Its worker was lost.")
         async with self._answer_in_time(request.principal):
-            ids = await link.count(instance.instance_id, prompt, principal=request.principal)
+            counted = await link.count(
+                instance.instance_id,
+                prompt,
+                principal=request.principal,
+                wants_ids=request.return_token_ids,
+            )
         answer = neuron.CountTokensResponse(
-            tokens=len(ids), max_context_tokens=info.max_context_tokens
+            tokens=counted.tokens, max_context_tokens=info.max_context_tokens
         )
         if request.return_token_ids:
-            answer.token_ids.ids.extend(ids)
+            answer.token_ids.ids.extend(counted.token_ids)
         return answer
+
+    async def compare(self, request: generation.GenerateRequest) -> neuron.ComparePromptResponse:
+        """How much of a prompt need not be read, and where what is held parts from it."""
+        instance = self._instances.admit(request.model, request.instance_id)
+        prompt = (await compose(instance, request)).prompt
+        link = instance.link
+        if link is None:
+            raise FleetError(Reason.INSTANCE_RECOVERING, "Its worker was lost.")
+        principal = request.principal
+        async with self._answer_in_time(principal):
+            ids = prompt.token_ids
+            if ids is None:
+                counted = await link.count(
+                    instance.instance_id, prompt, principal=principal, wants_ids=True
+                )
+                ids = counted.token_ids
+            found = await link.compare(instance.instance_id, ids, principal=principal)
+        return neuron.ComparePromptResponse(
+            instance_id=instance.instance_id,
+            prompt_tokens=len(ids),
+            cached_tokens=found.cached_tokens,
+            saved_tokens=found.saved_tokens,
+            alike=found.alike,
+            asked=found.asked,
+            held=found.held,
+            seconds_per_token=found.seconds_per_token,
+        )
 
     async def embed(self, request: neuron.EmbedRequest) -> neuron.EmbedResponse:
         """One vector per input; without any the model, of whatever kind, is only loaded."""

@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import pathlib
 import shutil
+import stat
+import tempfile
 from typing import Final
+
+import structlog
 
 from services.backplane.errors import FleetError, Reason
 
 # What a download must leave free, so that the machine itself goes on.
 _MARGIN_BYTES: Final = 512 << 20
+
+log = structlog.get_logger()
 
 
 def require_room(folder: pathlib.Path, needed: int) -> None:
@@ -33,13 +40,43 @@ def require_room(folder: pathlib.Path, needed: int) -> None:
 
 
 def folder_bytes(folder: pathlib.Path) -> int:
-    """Bytes of all files under a folder. Blocks; files may come and go meanwhile."""
+    """Bytes of all files under a folder. Blocks; files and folders may come and go meanwhile."""
     total = 0
-    for path in folder.rglob("*"):
-        with contextlib.suppress(OSError):
-            if path.is_file():
-                total += path.stat().st_size
+    # Not `rglob`, which raises where a folder goes away between being found and being read.
+    for inside, _, names in os.walk(folder):
+        for name in names:
+            with contextlib.suppress(OSError):
+                total += file_bytes(pathlib.Path(inside, name)) or 0
     return total
+
+
+def file_bytes(path: pathlib.Path) -> int | None:
+    """Bytes of a file; None where there is none. Blocks; in one look, since files come and go."""
+    try:
+        found = path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    return found.st_size if stat.S_ISREG(found.st_mode) else None
+
+
+def store_problems(folder: pathlib.Path) -> list[str]:
+    """Why nothing can be downloaded to a folder, in a sentence; nothing where it can.
+
+    Makes the folder where it is missing, since that is the first thing that can fail.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        problem = (
+            f"The model store {folder} cannot be written ({error.strerror}): models that are"
+            " here load, none can be downloaded. `store_dir` in [neuron] names another folder;"
+            " under systemd it needs `ReadWritePaths=`."
+        )
+        log.warning("store.unwritable", detail=problem)
+        return [problem]
+    return []
 
 
 def unwritable(error: OSError) -> FleetError:

@@ -12,7 +12,6 @@ import contextlib
 import importlib.util
 import os
 import pathlib
-import shutil
 import sys
 from collections.abc import AsyncGenerator, Sequence
 from typing import Final
@@ -31,11 +30,13 @@ from services.neuron.sources.disk_space import (
 from services.neuron.sources.hub_download import HTTP_LIMIT_BYTES, HubJob, HubProgress
 from services.neuron.sources.hub_files import HubFile, HubListing, HubModel, model_path
 from services.neuron.sources.hub_forecast import HubDescription, HubForecast
+from services.neuron.sources.hub_store import Arrival, HubStore, keep, missing
+from services.neuron.sources.neighbour import Neighbour
+from services.neuron.sources.neighbours import Neighbours, Offer
 from services.neuron.sources.source import Foreseeing, OnBytes, WeightSource
 from services.neuron.weights.inspect import Weights
 
 _MODULE: Final = "services.neuron.sources.hub_download"
-_LISTING: Final = ".listing.json"
 _MOST_LINE_BYTES: Final = 32 << 20
 _QUIET: Final = {"HF_HUB_DISABLE_PROGRESS_BARS": "1", "HF_HUB_DISABLE_TELEMETRY": "1"}
 
@@ -52,20 +53,23 @@ class HubSource(WeightSource, Foreseeing):
         stall_seconds: float,
         endpoint: str = "",
         http_limit_bytes: int = HTTP_LIMIT_BYTES,
+        neighbours: Neighbours | None = None,
     ) -> None:
-        """Keeps what it fetches in a folder.
+        """Keeps what it fetches in a folder: `store`.
 
         Args:
             store: the folder; made when it is first needed.
             stall_seconds: longest time without a byte.
             endpoint: the hub; empty is the library's own choice.
             http_limit_bytes: larger files come by the hub's own protocol.
+            neighbours: how others of the fleet are asked; None: in plain text.
         """
-        self._store = store / "hf"
+        self.store = HubStore(store / "hf")
         self._stall_seconds = stall_seconds
         self._endpoint = endpoint
         self._http_limit_bytes = http_limit_bytes
         self._forecast = HubForecast(self._describe)
+        self._neighbours = neighbours or Neighbours(None, stall_seconds=stall_seconds)
         # Two loads of one repository would write into the same files.
         self._gates: dict[pathlib.Path, asyncio.Lock] = collections.defaultdict(asyncio.Lock)
 
@@ -73,41 +77,42 @@ class HubSource(WeightSource, Foreseeing):
     def find(self, location: str, quant: str) -> pathlib.Path | None:
         """The file or folder, where all of the wanted files are in the store."""
         wanted = HubModel.parse(location)
-        folder, listing = self._folder(wanted), self._listing(wanted)
+        folder, listing = self.store.folder(wanted), self.store.listing(wanted)
         if listing is None:
             return None
         chosen = wanted.choose(listing.files, quant)
-        return None if _missing(folder, chosen) else model_path(folder, chosen)
+        return None if missing(folder, chosen) else model_path(folder, chosen)
 
     @override
-    async def fetch(self, location: str, quant: str, on_bytes: OnBytes) -> pathlib.Path:
-        """Downloads the wanted files, going on where an earlier download ended."""
+    async def fetch(
+        self,
+        location: str,
+        quant: str,
+        on_bytes: OnBytes,
+        neighbours: Sequence[Neighbour] = (),
+    ) -> pathlib.Path:
+        """Fetches the wanted files, going on where an earlier fetch ended.
+
+        Neighbours are asked first, also for what the revision means; the hub for the rest.
+        """
         wanted = HubModel.parse(location)
-        _require_library()
-        folder = self._folder(wanted)
+        folder = self.store.folder(wanted)
         try:
             async with self._gates[folder]:
-                listing = await asyncio.to_thread(self._listing, wanted)
-                if listing is None:
-                    listing = (await self._look_up(wanted)).listing
-                chosen = wanted.choose(listing.files, quant)
-                await self._bring(wanted, listing, _missing(folder, chosen), on_bytes)
+                offers = await self._neighbours.offers(neighbours, f"hf:{wanted}")
+                with self.store.arriving(wanted) as arrival:
+                    listing = await asyncio.to_thread(self.store.listing, wanted)
+                    if listing is None and offers:
+                        listing = offers[0].listing
+                    if listing is None:
+                        _require_library()
+                        listing = (await self._look_up(wanted)).listing
+                    chosen = wanted.choose(listing.files, quant)
+                    arrival.listing = listing
+                    await self._bring(wanted, arrival, missing(folder, chosen), on_bytes, offers)
         except OSError as error:
             raise unwritable(error) from error
         return model_path(folder, chosen)
-
-    def _folder(self, wanted: HubModel) -> pathlib.Path:
-        return self._store / wanted.owner / f"{wanted.name}@{wanted.revision}"
-
-    def _listing(self, wanted: HubModel) -> HubListing | None:
-        try:
-            content = (self._folder(wanted) / _LISTING).read_bytes()
-            return msgspec.json.decode(content, type=HubListing)
-        except FileNotFoundError:
-            return None
-        except (OSError, msgspec.DecodeError) as error:
-            log.warning("hub.listing_unreadable", model=str(wanted), error=str(error))
-            return None
 
     @override
     async def foresee(self, location: str, quant: str) -> Weights:
@@ -133,14 +138,45 @@ class HubSource(WeightSource, Foreseeing):
         raise _died()
 
     async def _bring(
-        self, wanted: HubModel, listing: HubListing, files: Sequence[HubFile], on_bytes: OnBytes
+        self,
+        wanted: HubModel,
+        arrival: Arrival,
+        files: Sequence[HubFile],
+        on_bytes: OnBytes,
+        offers: Sequence[Offer],
     ) -> None:
-        folder = self._folder(wanted)
+        listing, folder = arrival.listing, self.store.folder(wanted)
+        assert listing is not None
         # Hidden: a model that is half there must not be listed. Bytes of two commits do not mix.
         arriving = folder.parent / f".{folder.name}.{listing.commit[:12]}"
         arriving.mkdir(parents=True, exist_ok=True)
         total = sum(file.size for file in files)
         require_room(arriving, total - await asyncio.to_thread(folder_bytes, arriving))
+        arrival.folder = arriving
+        await self._neighbours.bring(
+            offers,
+            f"hf:{wanted}",
+            commit=listing.commit,
+            files=files,
+            folder=arriving,
+            on_bytes=lambda done: on_bytes(done, total),
+        )
+        if any(not (arriving / file.path).is_file() for file in files):
+            await self._download(wanted, listing, files, arriving, on_bytes)
+        await asyncio.to_thread(keep, listing, files, arriving, folder)
+        log.info("hub.stored", model=str(wanted), commit=listing.commit, bytes=total)
+
+    async def _download(
+        self,
+        wanted: HubModel,
+        listing: HubListing,
+        files: Sequence[HubFile],
+        arriving: pathlib.Path,
+        on_bytes: OnBytes,
+    ) -> None:
+        """Has the hub bring the files that are not there yet."""
+        _require_library()
+        total, ended = sum(file.size for file in files), False
         job = HubJob(
             repository=wanted.repository,
             revision=listing.commit,
@@ -149,15 +185,12 @@ class HubSource(WeightSource, Foreseeing):
             files=tuple(files),
             http_limit_bytes=self._http_limit_bytes,
         )
-        ended = False
         async with contextlib.aclosing(self._run(job)) as lines:
             async for told in lines:
                 ended = told.ended
                 on_bytes(total if ended else told.done, total)
         if not ended:
             raise _died()
-        await asyncio.to_thread(_keep, listing, files, arriving, folder)
-        log.info("hub.stored", model=str(wanted), commit=listing.commit, bytes=total)
 
     async def _run(self, job: HubJob) -> AsyncGenerator[HubProgress]:
         """What a job tells, line by line; leaving ends its process.
@@ -200,29 +233,6 @@ def _require_library() -> None:
             "huggingface_hub is not installed here: pip install 'cortex-fleet[hf]'.",
             field="spec.source",
         )
-
-
-def _missing(folder: pathlib.Path, files: Sequence[HubFile]) -> list[HubFile]:
-    return [file for file in files if not _is_whole(folder / file.path, file.size)]
-
-
-def _is_whole(path: pathlib.Path, size: int) -> bool:
-    return path.is_file() and path.stat().st_size == size
-
-
-def _keep(
-    listing: HubListing, files: Sequence[HubFile], arriving: pathlib.Path, folder: pathlib.Path
-) -> None:
-    """Moves whole files into the store, after the listing by which they are found. Blocks."""
-    folder.mkdir(parents=True, exist_ok=True)
-    draft = arriving / _LISTING
-    draft.write_bytes(msgspec.json.encode(listing))
-    draft.replace(folder / _LISTING)
-    for file in files:
-        kept = folder / file.path
-        kept.parent.mkdir(parents=True, exist_ok=True)
-        (arriving / file.path).replace(kept)
-    shutil.rmtree(arriving, ignore_errors=True)
 
 
 def _died() -> FleetError:

@@ -22,6 +22,7 @@ from typing import Any, Final
 import msgspec
 
 from services.backplane.errors import FleetError, Reason
+from services.neuron.sources.disk_space import file_bytes
 from services.neuron.sources.hub_files import HubFile, HubListing
 
 _AT_A_TIME: Final = 4
@@ -129,23 +130,26 @@ def bring(job: HubJob, folder: pathlib.Path, tell: Callable[[HubProgress], None]
     """
     checked = [0]  # counted by several threads; only ever shown
 
+    def note(count: int) -> None:
+        checked[0] += count
+
     def one(file: HubFile) -> None:
         path = folder / file.path
         if path.is_file():
             return
         path.parent.mkdir(parents=True, exist_ok=True)
-        part = _part(folder, file)
+        part = part_of(folder, file)
         way = _bring_http if file.size <= job.http_limit_bytes else _bring_large
         had = part.is_file()
         way(job, file, part)
         try:
-            _check(file, part, checked)
+            check_file(file, part, note)
         except FleetError:
             if not had:
                 raise
             # What an earlier download left was bad; from the start it may come well.
             way(job, file, part)
-            _check(file, part, checked)
+            check_file(file, part, note)
         part.replace(path)
 
     with concurrent.futures.ThreadPoolExecutor(_AT_A_TIME) as pool:
@@ -233,7 +237,19 @@ def _bring_large(job: HubJob, file: HubFile, part: pathlib.Path) -> None:
     pathlib.Path(path).replace(part)
 
 
-def _check(file: HubFile, part: pathlib.Path, checked: list[int]) -> None:
+def check_file(
+    file: HubFile, part: pathlib.Path, note: Callable[[int], None] = lambda _: None
+) -> None:
+    """Checks that a file has come as the hub has it; one that has not is removed. Blocks.
+
+    Args:
+        file: as the hub tells it.
+        part: where it lies.
+        note: told how many more bytes were read.
+
+    Raises:
+        FleetError: MODEL_FILE_BAD, its size or digest is another one.
+    """
     if part.stat().st_size != file.size:
         told = f"{file.path} has {part.stat().st_size} bytes; the hub says {file.size}."
         part.unlink()
@@ -244,21 +260,23 @@ def _check(file: HubFile, part: pathlib.Path, checked: list[int]) -> None:
     with part.open("rb") as content:
         while chunk := content.read(_CHUNK_BYTES):
             made.update(chunk)
-            checked[0] += len(chunk)
+            note(len(chunk))
     if made.hexdigest() != file.sha256:
         part.unlink()  # going on behind wrong bytes would never end well
         told = f"{file.path} came with the digest {made.hexdigest()}, not {file.sha256}."
         raise FleetError(Reason.MODEL_FILE_BAD, told)
 
 
-def _part(folder: pathlib.Path, file: HubFile) -> pathlib.Path:
+def part_of(folder: pathlib.Path, file: HubFile) -> pathlib.Path:
+    """Where the bytes of a file lie that is not whole yet."""
     return folder / f"{file.path}.part"
 
 
 def _size(folder: pathlib.Path, file: HubFile) -> int:
-    for path in (folder / file.path, _part(folder, file)):
-        if path.is_file():
-            return path.stat().st_size
+    for path in (folder / file.path, part_of(folder, file)):
+        size = file_bytes(path)
+        if size is not None:
+            return size
     return 0
 
 

@@ -15,10 +15,12 @@ from services.backplane.errors import FleetError, Reason
 from services.neuron.weights.inspect import is_model_file
 
 _FORM: Final = re.compile(
-    r"(?P<owner>[A-Za-z0-9][\w.-]*)/(?P<name>[A-Za-z0-9][\w.-]*)"
+    # of ASCII, as on the hub: other letters may be the same as these in lower case
+    r"(?a:(?P<owner>[A-Za-z0-9][\w.-]*)/(?P<name>[A-Za-z0-9][\w.-]*))"
     r"@(?P<revision>[A-Za-z0-9][\w.-]*)(?:/(?P<glob>.+))?"
 )
 _SHARD: Final = re.compile(r"-(?P<number>\d{5})-of-\d{5}(?=\.gguf$)")
+_COMMIT: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}")
 # What belongs to a model in safetensors besides its tensors.
 _COMPANIONS: Final = ("*.json", "*.jinja", "*.txt", "tokenizer.model", "*/config.json")
 _CONFIGS: Final = frozenset({"config.json", "adapter_config.json"})
@@ -39,7 +41,7 @@ class HubFile(msgspec.Struct, frozen=True):
 
 
 class HubListing(msgspec.Struct, frozen=True):
-    """All files of a repository at one commit.
+    """All files of a repository at one commit, as a hub or a neighbour has told.
 
     Attributes:
         commit: what the revision meant when it was looked up.
@@ -48,6 +50,15 @@ class HubListing(msgspec.Struct, frozen=True):
 
     commit: str
     files: tuple[HubFile, ...]
+
+    @property
+    def is_sound(self) -> bool:
+        """Whether the commit is a name that a folder can have, as every hub's is."""
+        return _COMMIT.fullmatch(self.commit) is not None
+
+    def inside(self) -> list[HubFile]:
+        """Those whose names lead nowhere else than into the repository's own folder."""
+        return [file for file in self.files if _stays_inside(file.path)]
 
 
 class HubModel(msgspec.Struct, frozen=True):
@@ -176,6 +187,8 @@ def _matches(path: str, glob: str) -> bool:
 
 
 def _stays_inside(path: str) -> bool:
-    """False for a name that would be written outside of its folder."""
+    """False for a name outside of its folder, or a hidden one, as those of the store's own are."""
     parts = pathlib.PurePosixPath(path).parts
-    return bool(parts) and not path.startswith("/") and ".." not in parts and "\\" not in path
+    is_hidden = any(part.startswith(".") for part in parts)  # `..` too
+    is_plain = not path.startswith("/") and path.isprintable() and "\\" not in path
+    return bool(parts) and is_plain and not is_hidden

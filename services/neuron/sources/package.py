@@ -29,6 +29,7 @@ from services.neuron.sources.disk_space import (
     stood_still,
     unwritable,
 )
+from services.neuron.sources.neighbour import Neighbour
 from services.neuron.sources.source import OnBytes, WeightSource
 
 _FORM: Final = re.compile(
@@ -108,7 +109,13 @@ class PackageSource(WeightSource):
         return pathlib.Path(os.path.commonpath([one.parent for one in files])) if files else None
 
     @override
-    async def fetch(self, location: str, quant: str, on_bytes: OnBytes) -> pathlib.Path:
+    async def fetch(
+        self,
+        location: str,
+        quant: str,
+        on_bytes: OnBytes,
+        neighbours: Sequence[Neighbour] = (),
+    ) -> pathlib.Path:
         """Downloads the release and takes the wanted files out of it."""
         wanted = Pinned.parse(location)
         try:

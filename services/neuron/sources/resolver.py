@@ -9,14 +9,20 @@ from __future__ import annotations
 import asyncio
 import os
 import pathlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from typing import Final
 
 from cortex.v1 import model_pb2 as model
 from services.backplane.errors import FleetError, Reason
 from services.neuron.sources import checksum
+from services.neuron.sources.neighbour import Neighbour
+from services.neuron.sources.permitted import PermittedSources
 from services.neuron.sources.source import Foreseeing, OnBytes, WeightSource
-from services.neuron.weights import distrust, inspect
+from services.neuron.weights import distrust
 from services.neuron.weights.inspect import Weights
+from services.neuron.weights.listing import Listing, Preference, own_name
+
+_EVERYTHING: Final = PermittedSources(None)
 
 
 class Sources:
@@ -28,7 +34,12 @@ class Sources:
         *,
         named: Mapping[str, str],
         folders: tuple[pathlib.Path, ...],
+        permitted: PermittedSources = _EVERYTHING,
         cache_tokens: Callable[[Weights], int] = lambda _: 0,
+        gpu_layers: Callable[[Weights], model.GpuLayers | None] = lambda _: None,
+        preferred: Preference | None = None,
+        origin_of: Callable[[pathlib.Path], str] = lambda _: "",
+        resident: Callable[[Weights], int | None] = lambda _: None,
     ) -> None:
         """Chooses among sources.
 
@@ -36,50 +47,76 @@ class Sources:
             schemes: source by scheme.
             named: model name to source, from the settings.
             folders: where files are found by name.
+            permitted: what may be loaded.
             cache_tokens: that a load of weights takes where nothing else is asked for.
+            gpu_layers: that a load of weights would put on GPUs here; None where none is divided.
+            preferred: of several quantisations of one model; None takes the largest.
+            origin_of: where the neuron itself has fetched a path from; empty where it has not.
+            resident: bytes of weights that are in the page cache; None: not known. May block.
         """
+        self._listing = Listing(folders) if preferred is None else Listing(folders, preferred)
+        self._origin_of = origin_of
+        self._resident = resident
         self._schemes = schemes
         self._named = named
+        self._permitted = permitted
         self._folders = folders
         self._cache_tokens = cache_tokens
+        self._gpu_layers = gpu_layers
 
-    async def resolve(self, spec: model.LoadSpec, on_bytes: OnBytes) -> Weights:
+    async def resolve(
+        self, spec: model.LoadSpec, on_bytes: OnBytes, neighbours: Sequence[Neighbour] = ()
+    ) -> Weights:
         """The weights of a load, fetched where they are not here yet.
+
+        Args:
+            spec: of the load.
+            on_bytes: told how far a download is.
+            neighbours: who is asked before the hub.
 
         Raises:
             FleetError: the source, the disk or the file itself cannot be used.
         """
         text = spec.source or self._named.get(spec.model, "")
         if text:
-            found = await self.locate(text, spec.quant, on_bytes)
+            found = await self.locate(text, spec.quant, on_bytes, neighbours)
         else:
             found = await asyncio.to_thread(self._by_name, spec.model, spec.quant)
         if spec.sha256:
             await _check(found, spec.sha256, on_bytes)
         return found
 
-    async def locate(self, text: str, quant: str, on_bytes: OnBytes) -> Weights:
+    async def locate(
+        self, text: str, quant: str, on_bytes: OnBytes, neighbours: Sequence[Neighbour] = ()
+    ) -> Weights:
         """The weights of one source text, fetched where they are not here yet."""
-        where, expected = checksum.split(text)
-        path = await self.path(where, quant, on_bytes)
-        found = await asyncio.to_thread(inspect.inspect, path, quant=quant)
+        _, expected = checksum.split(text)
+        path = await self._brought(text, quant, on_bytes, neighbours)
+        found = await asyncio.to_thread(self._listing.inspect, path, quant)
         if expected:
             await _check(found, expected, on_bytes)
         return found
 
-    async def path(self, text: str, quant: str, on_bytes: OnBytes) -> pathlib.Path:
+    async def path(
+        self, text: str, quant: str, on_bytes: OnBytes, neighbours: Sequence[Neighbour] = ()
+    ) -> pathlib.Path:
         """Where the files of one source text lie, fetched where they are not here yet.
 
         What they hold is not looked at: adapters are no models.
         """
-        where, expected = checksum.split(text)
-        source, location = self._parse(where)
-        path = await asyncio.to_thread(source.find, location, quant)
-        path = path or await source.fetch(location, quant, on_bytes)
+        _, expected = checksum.split(text)
+        path = await self._brought(text, quant, on_bytes, neighbours)
         if expected:
             files = await asyncio.to_thread(checksum.files_of, path)
             await checksum.check(path, files, expected, on_bytes)
         return path
+
+    async def _brought(
+        self, text: str, quant: str, on_bytes: OnBytes, neighbours: Sequence[Neighbour]
+    ) -> pathlib.Path:
+        source, location = await asyncio.to_thread(self._parse, text)
+        path = await asyncio.to_thread(source.find, location, quant)
+        return path or await source.fetch(location, quant, on_bytes, neighbours)
 
     def find(self, spec: model.LoadSpec) -> Weights | None:
         """The weights of a load if they are on this disk. Blocks.
@@ -92,7 +129,7 @@ class Sources:
             return self._by_name(spec.model, spec.quant)
         source, location = self._parse(text)
         path = source.find(location, spec.quant)
-        return None if path is None else inspect.inspect(path, quant=spec.quant)
+        return None if path is None else self._listing.inspect(path, spec.quant)
 
     async def foresee(self, spec: model.LoadSpec) -> Weights:
         """The weights of a load: those on this disk, or what their source says of them.
@@ -103,7 +140,8 @@ class Sources:
         found = await asyncio.to_thread(self.find, spec)
         if found is not None:
             return found
-        source, location = self._parse(spec.source or self._named.get(spec.model, ""))
+        text = spec.source or self._named.get(spec.model, "")
+        source, location = await asyncio.to_thread(self._parse, text)
         if not isinstance(source, Foreseeing):
             raise FleetError(
                 Reason.NOT_FOUND,
@@ -112,9 +150,23 @@ class Sources:
             )
         return await source.foresee(location, spec.quant)
 
+    def stored(self, name: str) -> Weights | None:
+        """The weights that lie below the folders under a name; None where none do. Blocks."""
+        return self._listing.now()[0].get(name)
+
+    def described(self, weights: Weights) -> model.StoredModel:
+        """Weights as the listing has them, under the most exact of their names. Blocks."""
+        names = [name for name, one in self._listing.now()[0].items() if one.path == weights.path]
+        name = max(names, key=len, default=own_name(weights.path))
+        return self._told(name, weights)
+
+    def origin_of(self, path: pathlib.Path) -> str:
+        """Where the neuron itself has fetched a path from; empty where somebody put it there."""
+        return self._origin_of(path)
+
     def listing(self) -> tuple[list[model.StoredModel], list[str]]:
         """What could be loaded without a download, and what is broken. Blocks."""
-        found, problems = inspect.listing(self._folders)
+        found, problems = self._listing.offered()
         for name, text in self._named.items():
             try:
                 here = self.find(model.LoadSpec(model=name, source=text))
@@ -123,22 +175,32 @@ class Sources:
                 continue
             if here is not None:
                 found[name] = here
-        listed = inspect.stored(found)
-        for one in listed:
-            one.default_cache_tokens = self._cache_tokens(found[one.model])
-        return listed, problems
+        return [self._told(name, one) for name, one in sorted(found.items())], problems
+
+    def _told(self, name: str, weights: Weights) -> model.StoredModel:
+        told = model.StoredModel()
+        told.CopyFrom(self._listing.described(name, weights))
+        told.default_cache_tokens = self._cache_tokens(weights)
+        if (layers := self._gpu_layers(weights)) is not None:
+            told.gpu_layers.CopyFrom(layers)
+        told.origin = self._origin_of(weights.path)
+        resident = self._resident(weights)
+        if resident is not None:
+            told.resident_bytes = resident
+        return told
 
     def _by_name(self, name: str, quant: str) -> Weights:
-        found, problems = inspect.listing(self._folders)
-        if name in found:
-            return found[name]
+        found, problems = self._listing.now()
+        for known in (f"{name}:{quant.upper()}", name):
+            if known in found:
+                return found[known]
         for folder in self._folders:  # a folder with several files, one of which `quant` names
             # `Path.is_dir` raises for a name that is too long for any disk
             if not os.path.isdir(folder / name):  # noqa: PTH112
                 continue
             inside = (folder / name).resolve()
             if folder.resolve() in inside.parents:
-                return inspect.inspect(inside, quant=quant)
+                return self._listing.inspect(inside, quant)
         near = "; ".join(problem for problem in problems if name and name in problem)
         raise FleetError(
             Reason.MODEL_UNKNOWN if not near else Reason.MODEL_FILE_BAD,
@@ -147,7 +209,8 @@ class Sources:
         )
 
     def _parse(self, text: str) -> tuple[WeightSource, str]:
-        scheme, colon, location = checksum.split(text)[0].partition(":")
+        where, digest = checksum.split(text)
+        scheme, colon, location = where.partition(":")
         source = self._schemes.get(scheme) if colon else None
         if source is None or not location:
             known = ", ".join(f"{name}:" for name in self._schemes)
@@ -156,6 +219,7 @@ class Sources:
                 f"{text!r} is no source (known: {known}).",
                 field="spec.source",
             )
+        self._permitted.check(scheme, location, digest)
         return source, location
 
 

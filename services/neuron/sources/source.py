@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import pathlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Protocol, runtime_checkable
 
 from typing_extensions import override
 
 from services.backplane.errors import FleetError, Reason
+from services.neuron.sources.neighbour import Neighbour
 from services.neuron.weights.inspect import Weights
 
 # Bytes done and bytes in all; 0 in all is not known.
@@ -26,13 +27,20 @@ class WeightSource(Protocol):
         """
         ...
 
-    async def fetch(self, location: str, quant: str, on_bytes: OnBytes) -> pathlib.Path:
+    async def fetch(
+        self,
+        location: str,
+        quant: str,
+        on_bytes: OnBytes,
+        neighbours: Sequence[Neighbour] = (),
+    ) -> pathlib.Path:
         """Fetches the weights. Cancelling leaves nothing behind that would count as weights.
 
         Args:
             location: what stands behind the scheme.
             quant: which of several files, for sources that can choose before the download.
             on_bytes: told how far it is.
+            neighbours: other neurons that may have them, for sources that ask there first.
 
         Raises:
             FleetError: SOURCE_UNAVAILABLE, NO_ROOM, BAD_REQUEST, NOT_SUPPORTED, MODEL_UNKNOWN.
@@ -71,6 +79,12 @@ class PathSource(WeightSource):
         return path
 
     @override
-    async def fetch(self, location: str, quant: str, on_bytes: OnBytes) -> pathlib.Path:
+    async def fetch(
+        self,
+        location: str,
+        quant: str,
+        on_bytes: OnBytes,
+        neighbours: Sequence[Neighbour] = (),
+    ) -> pathlib.Path:
         """The path itself; there is nothing to fetch."""
         return self.find(location, quant)

@@ -9,26 +9,27 @@ from __future__ import annotations
 import asyncio
 import itertools
 from collections.abc import Callable
-from typing import Any, TypeVar, assert_never
+from typing import Any, assert_never
 
 import structlog
 
 from services.backplane.errors import FleetError
 from services.backplane.futures import fail, settle
 from services.backplane.process.faults import Faults
+from services.backplane.security.principals import SYSTEM
+from services.neuron.engine_api.cache import CacheNews
 from services.neuron.engine_api.events import Ended, Event, Failed
 from services.neuron.engine_api.frames import (
-    AbandonCall,
     AbandonLoad,
     Beat,
+    CacheTold,
     Cancel,
-    Command,
+    Charged,
+    Compared,
     Counted,
-    CountTokens,
     Crashed,
     Credit,
     Embedded,
-    EmbedTexts,
     Hello,
     Load,
     LoadAborted,
@@ -41,18 +42,15 @@ from services.neuron.engine_api.frames import (
     Unloaded,
 )
 from services.neuron.engine_api.model import LoadPlan, ModelStats
-from services.neuron.engine_api.task import Prompt, Task
+from services.neuron.engine_api.task import Task
 from services.neuron.supervisor.failures import worker_failure
 from services.neuron.supervisor.task_listener import TaskListener
-
-T = TypeVar("T")
-K = TypeVar("K", int, str)
-
+from services.neuron.supervisor.worker_calls import WorkerCalls
 
 log = structlog.get_logger()
 
 
-class WorkerLink:
+class WorkerLink(WorkerCalls):
     """The daemon's end of one worker process: commands go out, reports find whoever waits."""
 
     def __init__(
@@ -60,6 +58,8 @@ class WorkerLink:
         send: Callable[..., None],
         *,
         on_stats: Callable[[str, ModelStats], None],
+        on_cache: Callable[[str, CacheNews], None],
+        on_charged: Callable[[Charged], None],
         task_ids: itertools.count[int],
         faults: Faults,
     ) -> None:
@@ -68,21 +68,23 @@ class WorkerLink:
         Args:
             send: writes commands.
             on_stats: told how busy a model is, by instance.
+            on_cache: told what a model's cache holds, by instance.
+            on_charged: told whom the devices have worked for.
             task_ids: unique over all processes, so that a late frame never finds a wrong task.
             faults: told of exceptions, the worker's own among them.
         """
+        super().__init__(send)
         self._faults = faults
-        self._send = send
         self._on_stats = on_stats
+        self._on_cache = on_cache
+        self._on_charged = on_charged
         self._task_ids = task_ids
-        self._call_ids = itertools.count(1)
         self._tasks: dict[int, TaskListener] = {}
-        self._calls: dict[int, asyncio.Future[Counted | Embedded]] = {}
         self._loads: dict[str, tuple[asyncio.Future[Loaded], Callable[[LoadAdvanced], None]]] = {}
         self._unloads: dict[str, asyncio.Future[int]] = {}
-        self._lost: FleetError | None = None
         self.hello: asyncio.Future[Hello] = asyncio.get_running_loop().create_future()
         self.resident_bytes = 0
+        self.rank_pids: tuple[int, ...] = ()
         self.busy_with = ""
 
     @property
@@ -144,39 +146,13 @@ class WorkerLink:
         finally:
             self._loads.pop(plan.instance_id, None)
 
-    async def unload(self, instance_id: str) -> int:
-        """Frees a model. Returns the bytes that came free.
+    async def unload(self, instance_id: str, *, principal: str = SYSTEM) -> int:
+        """Frees a model, which a principal is charged. Returns the bytes that came free.
 
         Raises:
             FleetError: WORKER_LOST.
         """
-        return await self._until(self._unloads, instance_id, Unload(instance_id))
-
-    async def count(
-        self, instance_id: str, prompt: Prompt, *, principal: str = ""
-    ) -> tuple[int, ...]:
-        """Token ids of a prompt, for a principal.
-
-        Raises:
-            FleetError: with the engine's reason, or WORKER_LOST.
-        """
-        command = CountTokens(next(self._call_ids), instance_id, prompt, principal)
-        answer = await self._call(command)
-        assert isinstance(answer, Counted)
-        return answer.token_ids
-
-    async def embed(
-        self, instance_id: str, inputs: tuple[Prompt, ...], *, truncate: bool, principal: str = ""
-    ) -> Embedded:
-        """One vector per input, for a principal.
-
-        Raises:
-            FleetError: with the engine's reason, or WORKER_LOST.
-        """
-        command = EmbedTexts(next(self._call_ids), instance_id, inputs, truncate, principal)
-        answer = await self._call(command)
-        assert isinstance(answer, Embedded)
-        return answer
+        return await self._until(self._unloads, instance_id, Unload(instance_id, principal))
 
     # What the worker says.
 
@@ -191,7 +167,7 @@ class WorkerLink:
 
     def _waiting_for(self, report: Report) -> list[asyncio.Future[Any]]:
         match report:
-            case Counted() | Embedded():
+            case Counted() | Embedded() | Compared():
                 found: asyncio.Future[Any] | None = self._calls.get(report.call_id)
             case LoadAdvanced() | Loaded() | LoadAborted():
                 found = self._loads.get(report.instance_id, (None, None))[0]
@@ -207,9 +183,18 @@ class WorkerLink:
                 for event in report.events:
                     self._on_event(event)
                 self._on_stats(report.instance_id, report.stats)
+            case Charged():
+                self._on_charged(report)
+                for charge in report.charges:
+                    listener = self._tasks.get(charge.task_id)
+                    if listener is not None:
+                        listener.on_time(charge)
+            case CacheTold():
+                self._on_cache(report.instance_id, report.news)
             case Beat():
                 self.resident_bytes, self.busy_with = report.resident_bytes, report.busy_with
-            case Counted() | Embedded():
+                self.rank_pids = report.rank_pids
+            case Counted() | Embedded() | Compared():
                 call = self._calls.get(report.call_id)
                 if report.error is None:
                     settle(call, report)
@@ -223,7 +208,7 @@ class WorkerLink:
                 if report.instance_id in self._loads:
                     settle(self._loads[report.instance_id][0], report)
                 else:  # it became ready while being abandoned
-                    self._send(Unload(report.instance_id))
+                    self._send(Unload(report.instance_id, SYSTEM))
             case LoadAborted():
                 if report.instance_id in self._loads:
                     error = worker_failure(report.reason, report.message)
@@ -274,24 +259,3 @@ class WorkerLink:
                 self.cancel(task_id)
             with self._faults.contained("task", task_id=task_id):
                 listener.fail(failure)
-
-    async def _call(self, command: CountTokens | EmbedTexts) -> Counted | Embedded:
-        try:
-            return await self._until(self._calls, command.call_id, command)
-        except asyncio.CancelledError:
-            self._send(AbandonCall(command.call_id))
-            raise
-
-    async def _until(self, waiting: dict[K, asyncio.Future[T]], key: K, command: Command) -> T:
-        self._check()
-        future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
-        waiting[key] = future
-        self._send(command)
-        try:
-            return await future
-        finally:
-            waiting.pop(key, None)
-
-    def _check(self) -> None:
-        if self._lost is not None:
-            raise self._lost

@@ -6,16 +6,38 @@ import dataclasses
 from typing import Protocol
 
 from services.backplane.errors import FleetError
+from services.neuron.engine_api.cache import CacheNews
 from services.neuron.engine_api.model import ModelStats
 from services.neuron.supervisor.link import WorkerLink
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class WorkerKey:
-    """Which worker: the engine and the devices that it owns."""
+    """Which worker: the engine and the devices that it owns.
+
+    Attributes:
+        is_divided: its models are divided by tensor parallelism: it is a group of processes, one
+            for each device, which live and die together.
+    """
 
     engine: str
     device_ids: tuple[str, ...]
+    is_divided: bool = False
+
+    @property
+    def shown_ids(self) -> tuple[str, ...]:
+        """The devices of its first process, which starts the others."""
+        return self.device_ids[:1] if self.is_divided else self.device_ids
+
+    @property
+    def device_count(self) -> int:
+        """How many devices work together where it works."""
+        return max(1, len(self.device_ids))
+
+    @property
+    def variables(self) -> dict[str, str]:
+        """What its first process is told of the others, in its environment."""
+        return {"CORTEX_RANK_DEVICE_IDS": ",".join(self.device_ids)} if self.is_divided else {}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -26,6 +48,7 @@ class SlotView:
         key: which one.
         state: `starting`, `running`, `restarting`, `quarantined`.
         pid: of the running process, 0 where there is none.
+        rank_pids: of the other processes of its group.
         deaths: since the daemon started.
         last_words: of the last process that died; for operators, they may hold paths.
         quarantine_reason: why no process is started any more, for clients too.
@@ -35,6 +58,7 @@ class SlotView:
     key: WorkerKey
     state: str
     pid: int
+    rank_pids: tuple[int, ...]
     deaths: int
     last_words: str
     quarantine_reason: str
@@ -46,6 +70,10 @@ class WorkerListener(Protocol):
 
     def on_stats(self, instance_id: str, stats: ModelStats) -> None:
         """The numbers of a model's active and queued requests changed."""
+        ...
+
+    def on_cache(self, instance_id: str, news: CacheNews) -> None:
+        """What a model's cache holds changed."""
         ...
 
     def on_worker_up(self, key: WorkerKey, link: WorkerLink) -> None:

@@ -44,6 +44,8 @@ _INHERITED: Final = (
     # which driver and which of its devices ggml is to see
     "VK_DRIVER_FILES", "VK_ICD_FILENAMES", "MESA_SHADER_CACHE_DIR", "GGML_VK_VISIBLE_DEVICES",
     "HIP_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES", "ONEAPI_DEVICE_SELECTOR",
+    # how the GPUs of a group reach each other
+    "NCCL_SOCKET_IFNAME", "NCCL_P2P_DISABLE", "NCCL_P2P_LEVEL", "NCCL_SHM_DISABLE", "NCCL_DEBUG",
 )  # fmt: skip
 
 # Lines of tracebacks and of faulthandler's dumps.
@@ -108,7 +110,6 @@ def environment(
     return made | {
         "CUDA_VISIBLE_DEVICES": ",".join(gpus),
         "CUDA_DEVICE_ORDER": "PCI_BUS_ID",
-        "PYTORCH_CUDA_ALLOC_CONF": "expandable_segments:True",
         "HF_HUB_OFFLINE": "1",
         # Spinning threads starve the daemon and the gateway on a small machine.
         "OMP_WAIT_POLICY": "passive",
@@ -201,7 +202,7 @@ class WorkerProcess(asyncio.Protocol):
             self._signal(signal.SIGKILL)
 
     async def ended(self) -> Death:
-        """How it ended, once it has."""
+        """Waits for the end of the process, and says how it ended."""
         return await asyncio.shield(self._life)
 
     async def _live(self) -> Death:

@@ -9,6 +9,9 @@ from typing import Final
 from services.backplane import backoff
 
 _LONGEST_PAUSE_SECONDS: Final = 60.0
+# So many tokens further on, a request is past what a worker has died of with it inside.
+_PAST_TOKENS: Final = 32
+_MOST_DEATHS_OF_A_REQUEST: Final = 5
 
 
 @dataclasses.dataclass(slots=True)
@@ -61,6 +64,34 @@ class RestartPolicy:
         """How long to wait before the next start."""
         before = max(0, len(self._deaths) - 1)
         return backoff.pause(before, first=self.first_pause_seconds, cap=_LONGEST_PAUSE_SECONDS)
+
+
+@dataclasses.dataclass(slots=True)
+class RequestDeaths:
+    """The workers that died with one request inside, of which it may be the cause.
+
+    1. It goes on in another worker after the first death, but not after a second one: what two died
+       of would be the end of a third.
+    2. What a request is the cause of comes again at the same place. Where it had gone on by
+       `_PAST_TOKENS`, the deaths before count no more.
+    3. After `_MOST_DEATHS_OF_A_REQUEST` it ends in any case.
+    """
+
+    _made: int = 0
+    _of_one_place: int = 0
+    _all: int = 0
+
+    def note(self, made: int) -> bool:
+        """Records a death. Returns: whether the request may go on.
+
+        Args:
+            made: tokens of the answer until then.
+        """
+        is_past = made - self._made >= _PAST_TOKENS
+        self._of_one_place = 1 if is_past else self._of_one_place + 1
+        self._all += 1
+        self._made = made
+        return self._of_one_place == 1 and self._all < _MOST_DEATHS_OF_A_REQUEST
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
+import functools
 import itertools
 import os
 import time
@@ -21,14 +22,14 @@ from services.backplane.errors import FleetError, Reason
 from services.backplane.first_ended import first_ended
 from services.backplane.process.faults import Faults
 from services.neuron.devices.watch import DeviceWatch
-from services.neuron.engine_api.frames import StopWorker
+from services.neuron.engine_api.frames import Charged, Hello, StopWorker
 from services.neuron.settings import WorkerLimits
+from services.neuron.supervisor.device_use import DeviceUse
 from services.neuron.supervisor.link import WorkerLink
 from services.neuron.supervisor.listener import SlotView, WorkerKey, WorkerListener
 from services.neuron.supervisor.process import Death, WorkerCommand, WorkerProcess, environment
-from services.neuron.supervisor.restart_policy import HealthLimits, RestartPolicy, WorkerHealth
-
-_GLANCE_SECONDS = 0.5
+from services.neuron.supervisor.restart_policy import HealthLimits, RestartPolicy
+from services.neuron.supervisor.watch import WorkerWatch
 
 log = structlog.get_logger()
 
@@ -47,11 +48,13 @@ class WorkerSlot:
         environment: Mapping[str, str],
         task_ids: itertools.count[int],
         device_watch: DeviceWatch,
+        device_use: DeviceUse,
         faults: Faults,
     ) -> None:
         self.key = key
         self._faults = faults
         self._device_watch = device_watch
+        self._device_use = device_use
         self._listener = listener
         self._limits = limits
         self._health_limits = HealthLimits(
@@ -65,6 +68,7 @@ class WorkerSlot:
         )
         self._state = "starting"
         self._process: WorkerProcess | None = None
+        self._link: WorkerLink | None = None
         self._last_words = ""
         self._quarantine_reason = ""
         self._replaced_because = ""
@@ -83,6 +87,7 @@ class WorkerSlot:
             key=self.key,
             state=self._state,
             pid=self._process.pid if self._process else 0,
+            rank_pids=self._link.rank_pids if self._process and self._link else (),
             deaths=self._restart_policy.total,
             last_words=self._last_words,
             quarantine_reason=self._quarantine_reason,
@@ -107,11 +112,7 @@ class WorkerSlot:
         self._load_progressed_at = time.monotonic()
 
     async def recycle(self, why: str) -> None:
-        """Replaces the running process at once, unless a load is under way: then behind it.
-
-        Args:
-            why: in words.
-        """
+        """Replaces the running process at once, or behind a load under way. `why` is in words."""
         async with self.load_gate:
             process = self._process
             if process is not None and self._state == "running":
@@ -151,11 +152,12 @@ class WorkerSlot:
             if why:
                 error = FleetError(Reason.WORKER_LOST, f"The worker is being replaced: {why}")
                 self._go_down(link, death, error, for_good=False, planned=True)
-                await self._pause(death.pid, 0.0)
+                await self._pause((death.pid, *link.rank_pids), 0.0)
             elif await self._mourn(link, death):
                 return
             else:
-                await self._pause(death.pid, self._restart_policy.pause_seconds)
+                pids = (death.pid, *link.rank_pids)
+                await self._pause(pids, self._restart_policy.pause_seconds)
 
     async def _mourn(self, link: WorkerLink, death: Death) -> bool:
         """Tells of a death; True if no other process will come."""
@@ -186,12 +188,12 @@ class WorkerSlot:
         self._go_down(link, death, error, for_good=for_good, planned=False)
         return for_good
 
-    async def _pause(self, pid: int, seconds: float) -> None:
-        """Until the dead process's memory is free and its pause is over, or the slot is stopped."""
+    async def _pause(self, pids: tuple[int, ...], seconds: float) -> None:
+        """Until the memory of the dead is free and the pause is over, or the slot is stopped."""
 
         async def over() -> None:
             await asyncio.gather(
-                self._device_watch.vacated(self.key.device_ids, pid), asyncio.sleep(seconds)
+                self._device_watch.vacated(self.key.device_ids, pids), asyncio.sleep(seconds)
             )
 
         with self._faults.contained("worker.pause"):
@@ -228,10 +230,14 @@ class WorkerSlot:
         link = WorkerLink(
             lambda *commands: process.send(*commands) if process else None,
             on_stats=self._listener.on_stats,
+            on_cache=self._listener.on_cache,
+            on_charged=self._charge,
             task_ids=self._task_ids,
             faults=self._faults,
         )
-        env = environment(os.environ, device_ids=self.key.device_ids, settings=self._environment)
+        self._link = link
+        told = {**self._environment, **self.key.variables}
+        env = environment(os.environ, device_ids=self.key.shown_ids, settings=told)
         try:
             process = await WorkerProcess.spawn(
                 self._command,
@@ -250,7 +256,16 @@ class WorkerSlot:
             process.kill("the daemon ended it")
         with self._faults.contained("worker.changed"):
             self._listener.on_worker_changed()
-        watch = asyncio.create_task(self._watch(process, link))
+        watch = asyncio.create_task(
+            WorkerWatch(
+                process,
+                link,
+                limits=self._health_limits,
+                start_seconds=self._limits.start_seconds,
+                load_progressed_at=lambda: self._load_progressed_at,
+                faults=self._faults,
+            ).run(functools.partial(self._on_hello, process, link))
+        )
         try:
             return link, await process.ended()
         except Exception as error:  # noqa: BLE001 - likewise
@@ -261,38 +276,13 @@ class WorkerSlot:
             process.kill("the daemon ended it")
             self._process = None
 
-    async def _watch(self, process: WorkerProcess, link: WorkerLink) -> None:
-        """Ends the process when it misbehaves, and when it cannot be watched."""
-        try:
-            await self._watch_over(process, link)
-        except Exception as error:  # noqa: BLE001 - a process that nobody watches must not go on
-            self._faults.note("worker.watch", error)
-            process.kill("it could not be watched any more")
+    def _charge(self, report: Charged) -> None:
+        devices = self.key.device_count
+        self._device_use.add(report.charges, busy_ns=report.busy_ns, devices=devices)
 
-    async def _watch_over(self, process: WorkerProcess, link: WorkerLink) -> None:
-        """Lets the process in once it has said hello, then ends it when it misbehaves."""
-        try:
-            hello = await asyncio.wait_for(asyncio.shield(link.hello), self._limits.start_seconds)
-        except TimeoutError:
-            process.kill(f"it was not ready in {self._limits.start_seconds:.0f} s", dump=True)
-            return
-        except FleetError:  # dead already
-            return
+    def _on_hello(self, process: WorkerProcess, link: WorkerLink, hello: Hello) -> None:
+        """Lets a process in that is ready."""
         log.info("worker.ready", engine=hello.engine, pid=process.pid, facts=hello.facts)
         self._state = "running"
         self._up.set_result(link)
         self._listener.on_worker_up(self.key, link)
-        while True:
-            await asyncio.sleep(_GLANCE_SECONDS)
-            now = time.monotonic()
-            health = WorkerHealth(
-                silent_seconds=now - process.last_heard,
-                resident_bytes=link.resident_bytes,
-                is_loading=link.is_loading,
-                load_silent_seconds=now - self._load_progressed_at,
-            )
-            complaint = self._health_limits.complaint(health)
-            if complaint is not None:
-                doing = f" (it was {link.busy_with})" if link.busy_with else ""
-                process.kill(complaint + doing, dump=True)
-                return

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Protocol
 
 from services.backplane.errors import FleetError
+from services.neuron.engine_api.device_time import Charge
 from services.neuron.engine_api.events import Event
 
 
@@ -23,6 +24,10 @@ class TaskListener(Protocol):
 
     def on_event(self, event: Event) -> None:
         """An event of the worker; after `Ended` or `Failed` none follows."""
+        ...
+
+    def on_time(self, charge: Charge) -> None:
+        """The devices have worked for the task, so long for one device; comes before its end."""
         ...
 
     def on_worker_lost(self, error: FleetError) -> None:

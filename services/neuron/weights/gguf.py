@@ -1,4 +1,4 @@
-"""Reads the facts at the head of a GGUF file, without the tensors and without an engine.
+"""Reads the facts at the head of a GGUF file, without the tensors' data and without an engine.
 
 Source: ggml `docs/gguf.md`, version 3.
 """
@@ -6,35 +6,30 @@ Source: ggml `docs/gguf.md`, version 3.
 from __future__ import annotations
 
 import dataclasses
-import io
 import mmap
 import pathlib
 import struct
-from typing import Any, BinaryIO, Final
+from typing import Any, Final, TypeAlias
 
 from services.neuron.weights import distrust, labels
+from services.neuron.weights.gguf_reader import BadGgufError, Reader
 
 _MAGIC: Final = b"GGUF"
 _VERSIONS: Final = frozenset({2, 3})
-_SCALARS: Final = {
-    0: "<B", 1: "<b", 2: "<H", 3: "<h", 4: "<I", 5: "<i", 6: "<f", 7: "<?", 10: "<Q", 11: "<q",
-    12: "<d",
-}  # fmt: skip
-_STRING: Final = 8
-_ARRAY: Final = 9
 _MOST_KEYS: Final = 10_000
-_LONGEST_STRING: Final = 1 << 20
-_MOST_ITEMS: Final = 1 << 20
-_DEEPEST: Final = 4
+_MOST_TENSORS: Final = 1 << 16
+_ALIGNMENT: Final = "general.alignment"
+_USUAL_ALIGNMENT: Final = 32
+# The vocabulary begins here: it is long, and nothing in it is wanted.
+_VOCABULARY: Final = "tokenizer."
+_TEMPLATE: Final = "tokenizer.chat_template"
 
-
-class BadGgufError(ValueError):
-    """The file is no GGUF file, or a broken one; the message says how."""
+Tensors: TypeAlias = tuple[tuple[str, int], ...]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class GgufHeader:
-    """What a file says before its vocabulary.
+    """What a file says of its model, and of itself.
 
     Attributes:
         architecture: `llama`, `qwen2`, …
@@ -44,6 +39,9 @@ class GgufHeader:
         is_embedder: it pools; it does not generate.
         quantization: `Q4_K_M`; empty where it does not say.
         parameter_size: as it calls it, `135M`, `8x7B`; empty where it does not.
+        has_chat_template: it says how a chat is written.
+        whole_bytes: as long as the file is at least, once nothing of it is missing.
+        tensors: names and bytes of those in this file.
     """
 
     architecture: str
@@ -53,6 +51,9 @@ class GgufHeader:
     layers: int = 0
     quantization: str = ""
     parameter_size: str = ""
+    has_chat_template: bool = False
+    whole_bytes: int = 0
+    tensors: Tensors = ()
 
 
 def read(path: pathlib.Path) -> GgufHeader:
@@ -62,39 +63,63 @@ def read(path: pathlib.Path) -> GgufHeader:
         BadGgufError: it is no GGUF file or is cut off within its header.
         OSError: it cannot be read.
     """
+    facts, least_bytes, tensors = _head(path)
+    try:
+        return dataclasses.replace(_header(facts, least_bytes), tensors=tensors)
+    except ValueError as error:
+        raise BadGgufError(f"{path.name} is no GGUF file: {error}") from error
+
+
+def part(path: pathlib.Path) -> tuple[int, Tensors]:
+    """What is read of a later part of a model: how long it is at least, and its tensors.
+
+    Raises: as `read`.
+    """
+    _, least_bytes, tensors = _head(path)
+    return least_bytes, tensors
+
+
+def _head(path: pathlib.Path) -> tuple[dict[str, Any], int, Tensors]:
     try:
         with (
             distrust.opened(path) as file,
             mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped,
         ):
-            return _header(_facts(_Reader(mapped)))  # type: ignore[arg-type]
+            return _read(Reader(mapped))
     except (struct.error, EOFError) as error:
         raise BadGgufError(f"{path.name} is cut off within its header") from error
     except ValueError as error:  # an empty file cannot be mapped; bad UTF-8 is no name
         raise BadGgufError(f"{path.name} is no GGUF file: {error}") from error
 
 
-def _facts(reader: _Reader) -> dict[str, Any]:
+def _read(reader: Reader) -> tuple[dict[str, Any], int, Tensors]:
+    """The facts of a file, how long it is at least, and its tensors."""
     if reader.take(4) != _MAGIC:
         raise BadGgufError("it does not begin with GGUF")
     version: int = reader.scalar("<I")
     if version not in _VERSIONS:
         raise BadGgufError(f"version {version} is not known")
-    reader.scalar("<Q")  # number of tensors
-    count: int = reader.scalar("<Q")
-    if count > _MOST_KEYS:
-        raise BadGgufError(f"{count} keys cannot be true")
+    tensors: int = reader.scalar("<Q")
+    keys: int = reader.scalar("<Q")
+    if keys > _MOST_KEYS or tensors > _MOST_TENSORS:
+        raise BadGgufError(f"{keys} keys and {tensors} tensors cannot be true")
     facts: dict[str, Any] = {}
-    for _ in range(count):
+    for _ in range(keys):
         key = reader.string()
-        # The vocabulary comes last and is long; nothing behind it is wanted here.
-        if key.startswith("tokenizer."):
-            break
-        facts[key] = reader.value(reader.scalar("<I"))
-    return facts
+        kind: int = reader.scalar("<I")
+        if key.startswith(_VOCABULARY):
+            facts[key] = True
+            reader.skip_value(kind)
+        else:
+            facts[key] = reader.value(kind)
+    found = [reader.tensor() for _ in range(tensors)]
+    alignment = distrust.whole(_ALIGNMENT, facts.get(_ALIGNMENT, _USUAL_ALIGNMENT)) or 1
+    begin = -(-reader.at // alignment) * alignment
+    end = begin + max(end for _, _, end in found) if found else reader.at
+    return facts, end, tuple((name, size) for name, size, _ in found)
 
 
-def _header(facts: dict[str, Any]) -> GgufHeader:
+def _header(facts: dict[str, Any], least_bytes: int) -> GgufHeader:
     architecture = distrust.word(facts.get("general.architecture"))
     if not architecture:
         raise BadGgufError("it names no architecture")
@@ -117,43 +142,6 @@ def _header(facts: dict[str, Any]) -> GgufHeader:
         is_embedder=f"{architecture}.pooling_type" in facts,
         quantization=labels.of_gguf(facts.get("general.file_type", -1)),
         parameter_size=distrust.word(facts.get("general.size_label")),
+        has_chat_template=_TEMPLATE in facts,
+        whole_bytes=least_bytes,
     )
-
-
-class _Reader:
-    """Walks through the bytes; asking for more than there are is an EOFError."""
-
-    def __init__(self, data: BinaryIO | io.BytesIO) -> None:
-        self._data = data
-        self._patience = distrust.Patience()
-        self._items = 0
-
-    def take(self, size: int) -> bytes:
-        self._patience.check()
-        taken = self._data.read(size)
-        if len(taken) != size:
-            raise EOFError
-        return taken
-
-    def scalar(self, code: str) -> Any:
-        return struct.unpack(code, self.take(struct.calcsize(code)))[0]
-
-    def string(self) -> str:
-        length: int = self.scalar("<Q")
-        if length > _LONGEST_STRING:
-            raise BadGgufError(f"a string of {length} bytes cannot be true")
-        return self.take(length).decode("utf-8")
-
-    def value(self, kind: int, depth: int = 0) -> Any:
-        if kind == _STRING:
-            return self.string()
-        if kind == _ARRAY:
-            inner: int = self.scalar("<I")
-            length: int = self.scalar("<Q")
-            self._items += length
-            if self._items > _MOST_ITEMS or depth > _DEEPEST:
-                raise BadGgufError("so long or so deep a list cannot be true")
-            return [self.value(inner, depth + 1) for _ in range(length)]
-        if kind not in _SCALARS:
-            raise BadGgufError(f"type {kind} is not known")
-        return self.scalar(_SCALARS[kind])

@@ -8,22 +8,22 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
-import os
 import pathlib
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from typing import Final
 
 from cortex.v1 import model_pb2 as model
 from services.backplane.errors import FleetError, Reason
 from services.neuron.weights import distrust, gguf, labels, safetensors
 from services.neuron.weights.fingerprint import fingerprint
+from services.neuron.weights.gguf_reader import BadGgufError
+from services.neuron.weights.layer_bytes import NO_LAYERS, LayerBytes, tallied
+from services.neuron.weights.tensor_shape import UNKNOWN, TensorShape
 
-_CONFIG: Final = "config.json"
-# A GGUF file may be split; whoever reads the first part reads them all.
-_PART: Final = re.compile(r"-(?P<number>\d{5})-of-(?P<count>\d{5})$")
-_MOST_FILES: Final = 20_000
-_DEEPEST: Final = 4
+CONFIG: Final = "config.json"
+PART: Final = re.compile(r"-(?P<number>\d{5})-of-(?P<count>\d{5})$")
+"""A GGUF file may be split; whoever reads the first part reads them all."""
 _LARGEST_CONFIG_BYTES: Final = 8 << 20
 
 
@@ -43,6 +43,9 @@ class Weights:
         files: what the weights themselves lie in.
         quantization: `Q4_K_M`, `BF16`, `4bit`; empty where it cannot be told.
         parameter_size: `135M`, `8x7B`; empty where it cannot be told.
+        has_chat_template: False of a GGUF file that says nothing of chats.
+        tensor_shape: among how many GPUs its layers can be divided.
+        layer_bytes: what the layers of a GGUF model take.
     """
 
     path: pathlib.Path
@@ -56,6 +59,9 @@ class Weights:
     files: tuple[pathlib.Path, ...] = ()
     quantization: str = ""
     parameter_size: str = ""
+    has_chat_template: bool = True
+    tensor_shape: TensorShape = UNKNOWN
+    layer_bytes: LayerBytes = NO_LAYERS
 
 
 def inspect(path: pathlib.Path, *, quant: str = "") -> Weights:
@@ -75,7 +81,7 @@ def inspect(path: pathlib.Path, *, quant: str = "") -> Weights:
         return _gguf(path)
     except FileNotFoundError as error:
         raise FleetError(Reason.MODEL_UNKNOWN, f"There is no file {path.name} here.") from error
-    except gguf.BadGgufError as error:
+    except BadGgufError as error:
         raise FleetError(Reason.MODEL_FILE_BAD, f"{error}.") from error
     except OSError as error:
         raise FleetError(
@@ -95,37 +101,6 @@ def is_model_file(name: str) -> bool:
     return name.endswith(".gguf") and not name.lower().startswith("mmproj")
 
 
-def listing(folders: Sequence[pathlib.Path]) -> tuple[dict[str, Weights], list[str]]:
-    """All models below some folders by name, and a line for each file that cannot be loaded.
-
-    A GGUF file's model is called as the file without its ending, a folder's as the folder. Of two
-    with one name the first counts.
-    """
-    found: dict[str, Weights] = {}
-    problems: list[str] = []
-    for folder in folders:
-        for path in _candidates(folder):
-            name = _PART.sub("", path.stem) if path.suffix == ".gguf" else path.name
-            if name in found:
-                continue
-            try:
-                found[_checked(name)] = inspect(path)
-            except FleetError as error:
-                problems.append(distrust.shown(error.message))
-    return found, problems
-
-
-def _checked(name: str) -> str:
-    if distrust.shown(name) != name:
-        raise FleetError(Reason.MODEL_FILE_BAD, f"{name} cannot be a model's name.")
-    return name
-
-
-def stored(found: Mapping[str, Weights]) -> list[model.StoredModel]:
-    """A listing as the status shows it."""
-    return [described(name, weights) for name, weights in sorted(found.items())]
-
-
 def described(name: str, weights: Weights) -> model.StoredModel:
     """One model's files as the contract shows them.
 
@@ -138,7 +113,9 @@ def described(name: str, weights: Weights) -> model.StoredModel:
         format=weights.format,
         architecture=weights.architecture,
         max_context_tokens=weights.max_context_tokens,
-        capabilities=capabilities(is_embedder=weights.is_embedder),
+        capabilities=capabilities(
+            is_embedder=weights.is_embedder, has_chat_template=weights.has_chat_template
+        ),
         quantization=weights.quantization,
         parameter_size=weights.parameter_size,
         cache_bytes_per_token=weights.cache_bytes_per_token,
@@ -149,10 +126,14 @@ def described(name: str, weights: Weights) -> model.StoredModel:
     return made
 
 
-def capabilities(*, is_embedder: bool) -> list[model.Capability.ValueType]:
+def capabilities(
+    *, is_embedder: bool, has_chat_template: bool = True
+) -> list[model.Capability.ValueType]:
     """What a model can do as far as its files tell: embed, else complete and chat."""
     if is_embedder:
         return [model.CAPABILITY_EMBEDDING]
+    if not has_chat_template:
+        return [model.CAPABILITY_COMPLETION]
     return [model.CAPABILITY_CHAT, model.CAPABILITY_COMPLETION]
 
 
@@ -172,44 +153,27 @@ def pick(files: Sequence[pathlib.Path], quant: str) -> pathlib.Path:
     )
 
 
-def _candidates(folder: pathlib.Path) -> Iterator[pathlib.Path]:
-    """GGUF files and model folders, links followed, hidden folders and known ones not entered."""
-    seen = 0
-    entered: set[tuple[int, int]] = set()
-    for root, folders, files in os.walk(folder, followlinks=True):
-        here = pathlib.Path(root)
-        with contextlib.suppress(OSError):
-            facts = here.stat()
-            if (facts.st_dev, facts.st_ino) in entered:  # a link that leads back
-                folders.clear()
-                continue
-            entered.add((facts.st_dev, facts.st_ino))
-        if len(here.relative_to(folder).parts) >= _DEEPEST:
-            folders.clear()
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        seen += len(files)
-        if seen > _MOST_FILES:
-            return
-        if _CONFIG in files and any(name.endswith(".safetensors") for name in files):
-            yield here
-        yield from _first_parts([here / name for name in sorted(files) if is_model_file(name)])
-
-
 def _folder(path: pathlib.Path, quant: str) -> Weights:
-    ggufs = _first_parts(sorted(each for each in path.rglob("*.gguf") if is_model_file(each.name)))
+    ggufs = first_parts(sorted(each for each in path.rglob("*.gguf") if is_model_file(each.name)))
     if len(ggufs) == 1 and not quant:
         return _gguf(ggufs[0])
     if ggufs:
         return _gguf(pick(ggufs, quant))
     tensors = sorted(path.glob("*.safetensors"))
-    if not tensors or not (path / _CONFIG).is_file():
+    if not tensors or not (path / CONFIG).is_file():
         raise FleetError(Reason.MODEL_FILE_BAD, f"There is no model in {path.name}.")
     return _safetensors(path, tensors)
 
 
 def _gguf(path: pathlib.Path) -> Weights:
     header = gguf.read(path)
-    parts = _parts(path)
+    parts = parts_of(path)
+    _require_whole(parts[0], header.whole_bytes)
+    tensors = list(header.tensors)
+    for part in parts[1:]:
+        least_bytes, more = gguf.part(part)
+        _require_whole(part, least_bytes)
+        tensors += more
     return Weights(
         path=path,
         format="gguf",
@@ -222,18 +186,27 @@ def _gguf(path: pathlib.Path) -> Weights:
         files=tuple(parts),
         quantization=header.quantization,
         parameter_size=header.parameter_size,
+        has_chat_template=header.has_chat_template,
+        layer_bytes=tallied(tensors),
     )
 
 
-def _first_parts(files: Sequence[pathlib.Path]) -> list[pathlib.Path]:
+def _require_whole(path: pathlib.Path, least_bytes: int) -> None:
+    """Refuses a file that is still being copied, or that was cut short."""
+    size = path.stat().st_size
+    if size < least_bytes:
+        raise BadGgufError(f"{path.name} is not whole: it has {size} of {least_bytes} bytes")
+
+
+def first_parts(files: Sequence[pathlib.Path]) -> list[pathlib.Path]:
     """The files without the later parts of split ones."""
-    parts = [(path, _PART.search(path.stem)) for path in files]
+    parts = [(path, PART.search(path.stem)) for path in files]
     return [path for path, part in parts if part is None or int(part["number"]) == 1]
 
 
-def _parts(first: pathlib.Path) -> list[pathlib.Path]:
+def parts_of(first: pathlib.Path) -> list[pathlib.Path]:
     """All parts of a GGUF file; of most there is one."""
-    part = _PART.search(first.stem)
+    part = PART.search(first.stem)
     if part is None:
         return [first]
     count = int(part["count"])
@@ -244,7 +217,7 @@ def _parts(first: pathlib.Path) -> list[pathlib.Path]:
 
 
 def _safetensors(path: pathlib.Path, files: Sequence[pathlib.Path]) -> Weights:
-    text = distrust.text_of(path / _CONFIG, most_bytes=_LARGEST_CONFIG_BYTES)
+    text = distrust.text_of(path / CONFIG, most_bytes=_LARGEST_CONFIG_BYTES)
     made = of_config(path, text, sum(file.stat().st_size for file in files))
     # of quantised ones the numbers in the files are not the parameters
     count = safetensors.count(files) if made.format == "safetensors" else 0
@@ -283,7 +256,7 @@ def of_config(path: pathlib.Path, text: str, size: int) -> Weights:
         architecture = distrust.word(names[0])
     except (ValueError, AttributeError, TypeError, LookupError, RecursionError) as error:
         raise FleetError(
-            Reason.MODEL_FILE_BAD, f"{path.name}/{_CONFIG} cannot be read: {str(error)[:200]}."
+            Reason.MODEL_FILE_BAD, f"{path.name}/{CONFIG} cannot be read: {str(error)[:200]}."
         ) from error
     return Weights(
         path=path,
@@ -294,4 +267,5 @@ def of_config(path: pathlib.Path, text: str, size: int) -> Weights:
         cache_bytes_per_token=0 if is_bert else cache,  # an encoder keeps nothing between texts
         is_embedder=is_bert,
         quantization=quantization,
+        tensor_shape=TensorShape.of_config(config, "bert" if is_bert else method),
     )

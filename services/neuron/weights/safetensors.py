@@ -21,6 +21,7 @@ _LENGTH_BYTES: Final = 8
 # As the format's own library has it.
 _LONGEST_BYTES: Final = 100 << 20
 _METADATA: Final = "__metadata__"
+_INDEX: Final = "model.safetensors.index.json"
 _Size = Annotated[int, msgspec.Meta(ge=0, le=1 << 50)]
 _Shape = Annotated[tuple[_Size, ...], msgspec.Meta(max_length=16)]
 
@@ -47,6 +48,12 @@ class Tensor(msgspec.Struct, frozen=True):
         """Bytes of the tensor in the file."""
         begin, end = self.data_offsets
         return end - begin
+
+
+class _Index(msgspec.Struct):
+    """Which file holds which tensor of a model in several files."""
+
+    weight_map: dict[str, str] = {}
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -113,6 +120,30 @@ def count(files: Sequence[pathlib.Path]) -> int:
     tensors = [tensor for header in headers for tensor in header.tensors.values()]
     numbers = sum(math.prod(tensor.shape) for tensor in tensors)
     return numbers if numbers <= distrust.MOST_BYTES else 0
+
+
+def missing(folder: pathlib.Path, files: Sequence[pathlib.Path]) -> str:
+    """What is not there yet of a model that is being copied; empty where nothing is missing.
+
+    Blocks. A file whose header cannot be read is whole: what is wrong with it is for the engine.
+
+    Raises:
+        OSError: a file cannot be read.
+    """
+    index = folder / _INDEX
+    if index.is_file():
+        with contextlib.suppress(msgspec.MsgspecError, ValueError):
+            text = distrust.text_of(index, most_bytes=_LONGEST_BYTES)
+            listed = msgspec.json.decode(text, type=_Index)
+            absent = sorted(set(listed.weight_map.values()) - {file.name for file in files})
+            if absent:
+                return f"{absent[0]} is missing"
+    for file in files:
+        with contextlib.suppress(BadSafetensorsError):
+            header = read(file)
+            if header.file_bytes < header.expected_bytes:
+                return f"{file.name} has {header.file_bytes} of {header.expected_bytes} bytes"
+    return ""
 
 
 @contextlib.contextmanager

@@ -7,12 +7,12 @@ from collections import deque
 from typing import Final
 
 from services.backplane.errors import FleetError, Reason, context_too_long
-from services.neuron.engine_api.engine import LoadedModel
 from services.neuron.engine_api.events import trace
 from services.neuron.engine_api.frames import Crashed, Embedded, EmbedTexts
 from services.neuron.engine_api.model import EnginePoisoned
+from services.neuron.worker.charges import Charges
 from services.neuron.worker.link import DaemonLink
-from services.neuron.worker.models import WorkerInstances, gone
+from services.neuron.worker.models import WorkerInstance, WorkerInstances, gone
 
 _SLICE_TOKENS: Final = 512
 
@@ -44,9 +44,10 @@ class Embeddings:
     The daemon bounds how many calls there are.
     """
 
-    def __init__(self, instances: WorkerInstances, link: DaemonLink) -> None:
+    def __init__(self, instances: WorkerInstances, link: DaemonLink, charges: Charges) -> None:
         self._instances = instances
         self._link = link
+        self._charges = charges
         self._jobs: deque[_Job] = deque()
         self._turns = 0
         self._last_turn: dict[str, int] = {}
@@ -84,7 +85,9 @@ class Embeddings:
             return
         job = self._take_turn()
         try:
-            part = self._model(job.call).embed(job.next_slice())
+            instance = self._instance(job.call)
+            with self._charges.embedding(instance, job.call.principal):
+                part = instance.model.embed(job.next_slice())
         except FleetError as error:
             self._jobs.remove(job)
             self.refuse(job.call, error)
@@ -116,18 +119,18 @@ class Embeddings:
         return job
 
     def _fitted(self, call: EmbedTexts, inputs: list[list[int]]) -> list[list[int]]:
-        limit = self._model(call).info.max_context_tokens
+        limit = self._instance(call).model.info.max_context_tokens
         for tokens in inputs:
             if len(tokens) > limit and not call.truncate:
                 raise context_too_long(prompt_tokens=len(tokens), max_tokens=limit)
         # The last token stays: it is the end mark ([SEP]) that the model was trained with.
         return [t if len(t) <= limit else [*t[: limit - 1], t[-1]] for t in inputs]
 
-    def _model(self, call: EmbedTexts) -> LoadedModel:
+    def _instance(self, call: EmbedTexts) -> WorkerInstance:
         instance = self._instances.get(call.instance_id)
         if instance is None:
             raise gone(call.instance_id)
-        return instance.model
+        return instance
 
     def refuse(self, call: EmbedTexts, error: FleetError) -> None:
         """Answers a call with an error."""

@@ -8,7 +8,6 @@ compiles constraints, which lets go of the interpreter's lock: no stream waits f
 
 from __future__ import annotations
 
-import dataclasses
 import queue
 import threading
 from collections.abc import Sequence
@@ -19,7 +18,6 @@ from services.neuron.engine_api.engine import Interruptible
 from services.neuron.engine_api.events import trace
 from services.neuron.engine_api.frames import (
     AbandonCall,
-    AbandonLoad,
     Cancel,
     Command,
     Counted,
@@ -27,46 +25,16 @@ from services.neuron.engine_api.frames import (
     Crashed,
     Credit,
     EmbedTexts,
-    Load,
     StopWorker,
     Submit,
-    Unload,
 )
-from services.neuron.engine_api.task import Prompt, Task
+from services.neuron.engine_api.task import Prompt, Task, WorkClass
 from services.neuron.worker.link import DaemonLink
 from services.neuron.worker.models import WorkerInstances
-from services.neuron.worker.tokenising import Abandoned, Lane, is_long, token_ids
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class TokenisedTask:
-    """A task with its token ids, or with the error that ended it before it began."""
-
-    task: Task
-    token_ids: Sequence[int] | FleetError
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class TokenisedTexts:
-    """Texts to embed with their token ids, or the error that ended the call."""
-
-    call: EmbedTexts
-    inputs: list[list[int]] | FleetError
-
+from services.neuron.worker.tokenising import Abandoned, Purpose, WorkThread, is_long, token_ids
+from services.neuron.worker.work import TokenisedTask, TokenisedTexts, Work
 
 _MOST_CONSTRAINTS: Final = 1_024
-
-Work = (
-    Load
-    | AbandonLoad
-    | Unload
-    | TokenisedTask
-    | Cancel
-    | Credit
-    | TokenisedTexts
-    | AbandonCall
-    | StopWorker
-)
 
 
 class Inbox:
@@ -79,14 +47,14 @@ class Inbox:
         self._instances = instances
         self._link = link
         self._queue: queue.SimpleQueue[Work] = queue.SimpleQueue()
-        self._prompts = Lane("prompts", self._tokenise_task, on_broken=self.put_stop)
-        self._constraints = Lane(
+        self._prompts = WorkThread("prompts", self._tokenise_task, on_broken=self.put_stop)
+        self._constraints = WorkThread(
             "constraints",
             self._compile,
             on_broken=self.put_stop,
             most_waiting=_MOST_CONSTRAINTS,
         )
-        self._texts = Lane("texts", self._tokenise_texts, on_broken=self.put_stop)
+        self._texts = WorkThread("texts", self._tokenise_texts, on_broken=self.put_stop)
         self._lock = threading.Lock()
         self._credits: dict[int, int] = {}  # what came for tasks that are still tokenised
         self._calls: set[int] = set()  # whose texts are still tokenised
@@ -113,7 +81,7 @@ class Inbox:
                 with self._lock:
                     self._calls.discard(command.call_id)
                 self._answer(command, failure)
-            case _:  # nobody waits for its answer
+            case _:
                 pass
         self._link.send(Crashed("worker.inbox", trace(error)))
 
@@ -160,6 +128,14 @@ class Inbox:
                 with instance.held() as is_held:  # it must not be freed under us
                     if is_held:
                         instance.model.interrupt(task_ids)
+
+    def _hurry(self, instance_id: str) -> None:
+        """Somebody waits who goes before batch work."""
+        instance = self._instances.get(instance_id)
+        if instance is not None and isinstance(instance.model, Interruptible):
+            with instance.held() as is_held:  # likewise
+                if is_held:
+                    instance.model.hurry()
 
     def _put_task(self, task: Task) -> None:
         with self._lock:
@@ -251,17 +227,19 @@ class Inbox:
             self._queue.put(TokenisedTask(task, ids))
             if credit:
                 self._queue.put(Credit(((task.task_id, credit),)))
+        if task.work_class is not WorkClass.BATCH:
+            self._hurry(task.instance_id)
 
     def _tokenise_texts(self, call: CountTokens | EmbedTexts) -> None:
         prompts = (call.prompt,) if isinstance(call, CountTokens) else call.inputs
-        wants_all = isinstance(call, CountTokens) or call.truncate
+        purpose = _purpose(call)
         try:
             ids = [
                 token_ids(
                     self._instances,
                     call.instance_id,
                     prompt,
-                    wants_all=wants_all,
+                    purpose=purpose,
                     is_wanted=lambda: call.call_id in self._calls,
                 )
                 for prompt in prompts
@@ -290,4 +268,11 @@ class Inbox:
         elif isinstance(ids, FleetError):
             self._link.send(Counted(call.call_id, error=(ids.reason.value, ids.message)))
         else:
-            self._link.send(Counted(call.call_id, tuple(ids[0])))
+            known = tuple(ids[0]) if call.wants_ids else ()
+            self._link.send(Counted(call.call_id, len(ids[0]), known))
+
+
+def _purpose(call: CountTokens | EmbedTexts) -> Purpose:
+    if isinstance(call, CountTokens):
+        return Purpose.COUNT
+    return Purpose.BEGINNING if call.truncate else Purpose.PROMPT

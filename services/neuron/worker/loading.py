@@ -10,9 +10,11 @@ from typing import Final
 
 from services.neuron.engine_api.engine import Engine, LoadedModel
 from services.neuron.engine_api.events import Ended, Failed, trace
+from services.neuron.engine_api.fair_shares import NOBODY
 from services.neuron.engine_api.frames import Crashed, LoadAborted, LoadAdvanced
 from services.neuron.engine_api.model import EnginePoisoned, LoadFailed, LoadPlan, LoadStep
 from services.neuron.engine_api.task import Prompt, SamplingParams, Segment, StopParams, Task
+from services.neuron.worker.charges import Charges
 from services.neuron.worker.link import DaemonLink
 
 _REPORT_SECONDS: Final = 0.1
@@ -35,9 +37,10 @@ class LoadQueue:
     One at a time, because two loads that each fit alone may not fit together.
     """
 
-    def __init__(self, engine: Engine, link: DaemonLink) -> None:
+    def __init__(self, engine: Engine, link: DaemonLink, charges: Charges) -> None:
         self._engine = engine
         self._link = link
+        self._charges = charges
         self._waiting: deque[LoadPlan] = deque()
         self._plan: LoadPlan | None = None
         self._steps: Generator[LoadStep, None, LoadedModel] | None = None
@@ -86,7 +89,10 @@ class LoadQueue:
         if self._plan is None and not self._start_next():
             return None
         assert self._plan is not None
-        plan = self._plan
+        with self._charges.loading(self._plan):
+            return self._advance(self._plan)
+
+    def _advance(self, plan: LoadPlan) -> Ready | None:
         try:
             if self._steps is None:
                 self._steps = self._engine.load(plan)
@@ -165,11 +171,13 @@ def _try_out(model: LoadedModel) -> None:
         prompt,
         SamplingParams(temperature=0),
         StopParams(max_tokens=1, ignore_eos=True),
+        principal=NOBODY,
     )
     model.submit(task, tokens)
     for _ in range(_WARM_UP_STEPS):
         for event in model.step():
             if isinstance(event, Ended):
+                model.take_times()  # they are the load's
                 return
             if isinstance(event, Failed):
                 raise LoadFailed("LOAD_FAILED", f"The first token failed: {event.message}")

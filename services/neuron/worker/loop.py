@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Collection
 from typing import Final
 
 from services.backplane.errors import FleetError, Reason
-from services.neuron.engine_api.engine import Engine, Hibernating
+from services.backplane.security.principals import SYSTEM
+from services.neuron.engine_api.cache import CacheTelling
+from services.neuron.engine_api.engine import Engine, Grouped
 from services.neuron.engine_api.events import Ended, Failed, crashed, failed, trace
 from services.neuron.engine_api.frames import (
     AbandonCall,
     AbandonLoad,
     Beat,
+    CacheTold,
     Cancel,
+    Compared,
+    CompareTokens,
     Crashed,
     Credit,
     Hello,
@@ -26,12 +32,15 @@ from services.neuron.engine_api.frames import (
     Unloaded,
 )
 from services.neuron.engine_api.model import EnginePoisoned, LoadPlan, ModelStats
+from services.neuron.worker.charges import Charges
 from services.neuron.worker.embedding import Embeddings
-from services.neuron.worker.inbox import Inbox, TokenisedTask, TokenisedTexts, Work
+from services.neuron.worker.inbox import Inbox
 from services.neuron.worker.link import DaemonLink
 from services.neuron.worker.loading import LoadQueue
 from services.neuron.worker.models import WorkerInstance, WorkerInstances, gone
-from services.neuron.worker.process import give_memory_back, resident_bytes
+from services.neuron.worker.process import resident_bytes
+from services.neuron.worker.unloading import Unloading
+from services.neuron.worker.work import TokenisedTask, TokenisedTexts, Work
 
 _BEAT_SECONDS: Final = 0.5
 _TICK_SECONDS: Final = 0.1
@@ -45,10 +54,11 @@ class EngineLoop:
         self._engine = engine
         self._link = link
         self._instances = WorkerInstances()
-        self._leaving: list[WorkerInstance] = []
+        self._charges = Charges(link, engine.shares)
         self._inbox = Inbox(self._instances, link)
-        self._load_queue = LoadQueue(engine, link)
-        self._embeddings = Embeddings(self._instances, link)
+        self._load_queue = LoadQueue(engine, link, self._charges)
+        self._unloading = Unloading(link, self._charges)
+        self._embeddings = Embeddings(self._instances, link, self._charges)
         self._is_stopping = False
         self._beat_at = 0.0
 
@@ -64,8 +74,10 @@ class EngineLoop:
             while not self._is_stopping:
                 self._turn()
             for instance in self._instances.all():
-                self._hibernate(instance)
+                self._charges.collect(instance)
+                self._unloading.hibernate(instance, SYSTEM)
         finally:
+            self._charges.tell()
             self._link.flush()
 
     def _on_closed(self) -> None:
@@ -77,11 +89,12 @@ class EngineLoop:
     def _turn(self) -> None:
         for work in self._inbox.take(wait_seconds=0 if self._is_busy else _TICK_SECONDS):
             self._attempt(work)
-        self._free_leaving()
+        self._unloading.advance()
         self._advance_load()
         self._embeddings.advance(beside_others=self._is_generating)
         for instance in self._instances.all():
             self._step(instance)
+            self._tell_cache(instance)
         self._beat()
 
     @property
@@ -113,6 +126,7 @@ class EngineLoop:
                 if instance is not None:
                     instance.tasks.discard(task.task_id)
                     instance.model.cancel(task.task_id)
+                    self._charge(instance, [task.task_id])
                 stats = ModelStats() if instance is None else instance.model.stats()
                 event = crashed(task.task_id, error)
                 self._link.send(Stepped(task.instance_id, (event,), stats))
@@ -120,20 +134,23 @@ class EngineLoop:
             case Load(plan=plan):
                 told = f"The engine failed: {type(error).__name__}."
                 self._link.send(LoadAborted(plan.instance_id, Reason.LOAD_FAILED.value, told))
+            case CompareTokens(call_id=call_id):
+                failure = (Reason.INTERNAL.value, "The engine failed.")
+                self._link.send(Compared(call_id, error=failure))
             case TokenisedTexts(call=call):
                 self._embeddings.refuse(call, FleetError(Reason.INTERNAL, "The engine failed."))
             case _:  # nobody waits for its answer
                 pass
         self._link.send(Crashed("worker.command", trace(error)))
 
-    def _do(self, work: Work) -> None:
+    def _do(self, work: Work) -> None:  # noqa: C901 - one case per kind
         match work:
             case Load(plan=plan):
                 self._begin_load(plan)
             case AbandonLoad(instance_id=instance_id):
                 self._load_queue.abandon(instance_id)
-            case Unload(instance_id=instance_id):
-                self._unload(instance_id)
+            case Unload():
+                self._unload(work)
             case TokenisedTask():
                 self._submit(work)
             case Cancel(task_ids=task_ids):
@@ -142,6 +159,8 @@ class EngineLoop:
                 self._credit(grants)
             case TokenisedTexts(call=call, inputs=inputs):
                 self._embeddings.begin(call, inputs)
+            case CompareTokens():
+                self._compare(work)
             case AbandonCall(call_id=call_id):
                 self._embeddings.abandon(call_id)
             case StopWorker():
@@ -159,44 +178,17 @@ class EngineLoop:
     def _advance_load(self) -> None:
         ready = self._load_queue.advance()
         if ready is not None:
-            self._instances.add(WorkerInstance(ready.plan.instance_id, ready.model))
+            self._instances.add(WorkerInstance(ready.plan, ready.model))
             self._link.send(Loaded(ready.plan.instance_id, ready.model.info, ready.seconds))
 
-    def _unload(self, instance_id: str) -> None:
-        self._load_queue.abandon(instance_id)
-        instance = self._instances.remove(instance_id)
+    def _unload(self, order: Unload) -> None:
+        self._load_queue.abandon(order.instance_id)
+        instance = self._instances.remove(order.instance_id)
         if instance is None:
-            self._link.send(Unloaded(instance_id, 0))
+            self._link.send(Unloaded(order.instance_id, 0))
             return
         self._end_tasks(instance)
-        self._leaving.append(instance)
-
-    def _free_leaving(self) -> None:
-        """Closes what was unloaded once no thread tokenises for it any more."""
-        free = [index for index, instance in enumerate(self._leaving) if instance.is_free]
-        for index in reversed(free):
-            self._free(self._leaving.pop(index))
-
-    def _free(self, instance: WorkerInstance) -> None:
-        before = resident_bytes()
-        sequences, saved_bytes = self._hibernate(instance)
-        instance.model.close()
-        instance_id = instance.instance_id
-        del instance  # the last reference
-        give_memory_back()
-        freed_bytes = max(0, before - resident_bytes())
-        self._link.send(Unloaded(instance_id, freed_bytes, sequences, saved_bytes))
-
-    def _hibernate(self, instance: WorkerInstance) -> tuple[int, int]:
-        """Saves a model's cache; where that fails, its prompts are read again some day."""
-        model = instance.model
-        try:
-            return model.hibernate() if isinstance(model, Hibernating) else (0, 0)
-        except (EnginePoisoned, KeyboardInterrupt, SystemExit):
-            raise
-        except BaseException as error:  # noqa: BLE001 - the model goes all the same
-            self._link.send(Crashed("worker.hibernate", trace(error)))
-            return 0, 0
+        self._unloading.begin(instance, order.principal)
 
     def _end_tasks(self, instance: WorkerInstance) -> None:
         events = tuple(
@@ -204,8 +196,9 @@ class EngineLoop:
         )
         for task_id in instance.tasks:
             instance.model.cancel(task_id)
-        instance.tasks.clear()
         if events:
+            self._charge(instance, instance.tasks)
+            instance.tasks.clear()
             self._link.send(Stepped(instance.instance_id, events, instance.model.stats()))
 
     def _submit(self, work: TokenisedTask) -> None:
@@ -228,6 +221,7 @@ class EngineLoop:
                 instance.model.cancel(task_id)
                 instance.tasks.discard(task_id)
             if cancelled:  # nothing follows, and the daemon's picture would stay as it was
+                self._charges.collect(instance, cancelled)
                 self._link.send(Stepped(instance.instance_id, (), instance.model.stats()))
 
     def _credit(self, grants: tuple[tuple[int, int], ...]) -> None:
@@ -243,17 +237,46 @@ class EngineLoop:
         events = instance.model.step()
         if not events:
             return
-        for event in events:
-            if isinstance(event, Ended | Failed):
-                instance.tasks.discard(event.task_id)
+        ended = [event.task_id for event in events if isinstance(event, Ended | Failed)]
+        if ended:
+            instance.tasks.difference_update(ended)
+            self._charge(instance, ended)
         self._link.send(Stepped(instance.instance_id, tuple(events), instance.model.stats()))
+
+    def _charge(self, instance: WorkerInstance, ended: Collection[int]) -> None:
+        """Tells what tasks have used before they end: afterwards the daemon listens no more."""
+        self._charges.collect(instance, ended)
+        self._charges.tell()
+
+    def _tell_cache(self, instance: WorkerInstance) -> None:
+        model = instance.model
+        news = model.cache_news(time.monotonic()) if isinstance(model, CacheTelling) else None
+        if news is not None:
+            self._link.send(CacheTold(instance.instance_id, news))
+
+    def _compare(self, call: CompareTokens) -> None:
+        instance = self._instances.get(call.instance_id)
+        if instance is None:
+            error = gone(call.instance_id)
+            answer = Compared(call.call_id, error=(error.reason.value, error.message))
+        elif isinstance(instance.model, CacheTelling):
+            found = instance.model.compare(call.token_ids, call.principal)
+            answer = Compared(call.call_id, found)
+        else:
+            told = "Its engine does not tell what its cache holds."
+            answer = Compared(call.call_id, error=(Reason.BAD_REQUEST.value, told))
+        self._link.send(answer)
 
     def _beat(self) -> None:
         now = time.monotonic()
         if now - self._beat_at < _BEAT_SECONDS:
             return
         self._beat_at = now
-        self._link.send(Beat(self._busy_with, resident_bytes()))
+        for instance in self._instances.all():
+            self._charges.collect(instance)
+        self._charges.tell()
+        others = self._engine.rank_pids if isinstance(self._engine, Grouped) else ()
+        self._link.send(Beat(self._busy_with, resident_bytes(*others), others))
 
     @property
     def _busy_with(self) -> str:

@@ -9,6 +9,7 @@ from collections.abc import Generator
 
 from services.backplane.errors import FleetError, Reason
 from services.neuron.engine_api.engine import LoadedModel
+from services.neuron.engine_api.model import LoadPlan
 
 
 @dataclasses.dataclass(eq=False)
@@ -16,17 +17,22 @@ class WorkerInstance:
     """A loaded model and the tasks that it was given.
 
     Attributes:
-        instance_id: its name.
+        plan: as it was loaded.
         model: the model.
         tasks: ids of tasks that have not ended.
     """
 
-    instance_id: str
+    plan: LoadPlan
     model: LoadedModel
     tasks: set[int] = dataclasses.field(default_factory=set[int])
     _lock: threading.Lock = dataclasses.field(default_factory=threading.Lock)
     _holders: int = 0
     _is_leaving: bool = False
+
+    @property
+    def instance_id(self) -> str:
+        """Its name."""
+        return self.plan.instance_id
 
     @contextlib.contextmanager
     def held(self) -> Generator[bool]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import gc
 import os
@@ -9,12 +10,12 @@ import sys
 from pathlib import Path
 
 
-def resident_bytes() -> int:
-    """Memory of this process that is in RAM."""
-    try:
-        pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
-    except OSError:  # not Linux
-        return 0
+def resident_bytes(*others: int) -> int:
+    """Memory of this process, and of others by their ids, that is in RAM."""
+    pages = 0
+    for process in ("self", *others):
+        with contextlib.suppress(OSError):  # not Linux, or it has ended
+            pages += int(Path(f"/proc/{process}/statm").read_text(encoding="ascii").split()[1])
     return pages * os.sysconf("SC_PAGE_SIZE")
 
 

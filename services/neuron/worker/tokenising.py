@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 import itertools
 import math
 import threading
@@ -9,8 +10,12 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Final, Generic, TypeVar
 
+import msgspec
+
 from services.backplane.errors import FleetError, Reason, context_too_long
-from services.neuron.engine_api.task import Prompt, WorkClass
+from services.backplane.rpc.written_text import most_counted
+from services.neuron.engine_api.engine import LoadedModel
+from services.neuron.engine_api.task import Prompt, Segment, WorkClass
 from services.neuron.engines.common.admission import AdmissionQueue, QueueFullError
 from services.neuron.worker.models import WorkerInstance, WorkerInstances, gone
 
@@ -24,7 +29,24 @@ Text has about four: what is shorter is likely to fit, and would be tokenised tw
 _MOST_WAITING: Final = 32
 _RETRY_SECONDS: Final = 1.0
 
+_CUT_TOKENS: Final = 1024
+"""Where a text is cut, a token breaks into as many as it has bytes at most."""
+
 Item = TypeVar("Item")
+
+
+class Purpose(enum.Enum):
+    """What token ids are for.
+
+    Members:
+        PROMPT: to be continued or embedded: they have to fit the model's context.
+        COUNT: to be counted: see `most_counted`.
+        BEGINNING: to be embedded, cut to the model's context: what is beyond it counts for nothing.
+    """
+
+    PROMPT = enum.auto()
+    COUNT = enum.auto()
+    BEGINNING = enum.auto()
 
 
 class Abandoned(Exception):  # noqa: N818 - the field's word for it
@@ -41,16 +63,16 @@ def token_ids(
     instance_id: str,
     prompt: Prompt,
     *,
-    wants_all: bool = False,
+    purpose: Purpose = Purpose.PROMPT,
     is_wanted: Callable[[], bool] = lambda: True,
 ) -> list[int]:
-    """Token ids of a prompt that may fit the model's context.
+    """Token ids of a prompt.
 
     Args:
         instances: of this worker.
         instance_id: which of them.
         prompt: what is tokenised.
-        wants_all: all of its tokens are wanted, however many they are.
+        purpose: what they are for, which says how many there may be.
         is_wanted: asked between two pieces of work.
 
     Raises:
@@ -58,22 +80,38 @@ def token_ids(
         Abandoned: it is not wanted any more.
     """
     with instances.holding(instance_id) as instance:
-        if not wants_all:
-            _refuse_endless(instance, prompt, is_wanted)
+        context = instance.model.info.max_context_tokens
+        if purpose is Purpose.BEGINNING:
+            return _beginning(instance.model, prompt, context)
+        most = context if purpose is Purpose.PROMPT else most_counted(context)
+        _refuse_endless(instance, prompt, most, is_wanted)
         if not is_wanted():
             raise Abandoned
         return instance.model.tokenize(prompt)
 
 
+def _beginning(model: LoadedModel, prompt: Prompt, most: int) -> list[int]:
+    """Token ids of a text, of which no more than the first `most` are right where it is longer."""
+    size = _SURELY_MEASURED * most
+    while size < _size(prompt) and not any(segment.control for segment in prompt.segments):
+        text = "".join(segment.text for segment in prompt.segments)
+        cut = msgspec.structs.replace(prompt, segments=(Segment(text[:size]),))
+        ids = model.tokenize(cut)
+        if len(ids) > most + _CUT_TOKENS:
+            return ids
+        size *= 4
+    return model.tokenize(prompt)
+
+
 def _refuse_endless(
-    instance: WorkerInstance, prompt: Prompt, is_wanted: Callable[[], bool]
+    instance: WorkerInstance, prompt: Prompt, most: int, is_wanted: Callable[[], bool]
 ) -> None:
-    most = instance.model.info.max_context_tokens
     if _size(prompt) <= _SURELY_MEASURED * most:
         return
     for least in instance.model.min_token_counts(prompt):
         if least > most:
-            raise context_too_long(prompt_tokens=least, max_tokens=most, is_minimum=True)
+            holds = instance.model.info.max_context_tokens
+            raise context_too_long(prompt_tokens=least, max_tokens=holds, is_minimum=True)
         if not is_wanted():
             raise Abandoned
         if instance.is_leaving:
@@ -86,7 +124,7 @@ def _size(prompt: Prompt) -> int:
     return sum(len(segment.text) for segment in prompt.segments)
 
 
-class Lane(Generic[Item]):
+class WorkThread(Generic[Item]):
     """A thread that does long work beside the reader thread, in the order of an `AdmissionQueue`.
 
     Bound: 32 items wait, or as many as it is made for; where they do, principals share the places.

@@ -1,1 +1,1 @@
-"""The two gRPC servicers, for neurons and gateways and for operators, and what only they need."""
+"""The gRPC servicers, one for each kind of caller, and what only they need."""

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 
 from services.backplane.errors import FleetError
 from services.registry.control.control_plane import ControlPlane
+from services.registry.placement import errors
 from services.registry.placement.orders import UnloadReason
+from services.registry.term import LeaderTerm
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -76,3 +78,27 @@ class DrainTracker:
             self._freed += held
         else:
             self.error = self.error or error
+
+
+async def watched(term: LeaderTerm, tracker: DrainTracker) -> AsyncIterator[Remaining]:
+    """Begins unloads, and says what is left whenever that changes, until nothing is.
+
+    Raises:
+        FleetError: the first error of an unload, or that the leadership is over.
+    """
+    tracker.begin()
+    term.wake()
+    told = None
+    while True:
+        version = term.changes.version
+        left = tracker.left()
+        if left != told:
+            told = left
+            yield left
+        if tracker.error is not None:
+            raise tracker.error
+        if not left.instances:
+            return
+        if term.ended.is_set():
+            raise errors.stopped_leading()
+        await term.changes.after(version)

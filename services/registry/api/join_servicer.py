@@ -54,11 +54,14 @@ class JoinServicer(join_service_pb2_grpc.JoinServiceServicer):
         return pb.GetAuthorityResponse(certificate=self._holder.leading_term().joining.authority())
 
     async def Join(self, request: pb.JoinRequest, context: Context) -> pb.JoinResponse:
-        """A certificate for a token."""
+        """A certificate for a token, or none while an operator has not approved."""
         term = self._holder.leading_term()
         try:
             neuron, certificate = await term.joining.join(
-                request.secret, request.certificate_request, neuron=request.neuron
+                request.secret,
+                request.certificate_request,
+                neuron=request.neuron,
+                source=context.peer(),
             )
         except FleetError as error:
             self._note_refused(error, context.peer())

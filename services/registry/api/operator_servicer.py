@@ -16,12 +16,11 @@ from services.backplane import protobuf_time
 from services.backplane.errors import FleetError, Reason
 from services.backplane.settings import SettingsError
 from services.registry.api import explain
-from services.registry.api.drains import DrainTracker
+from services.registry.api.drains import DrainTracker, watched
+from services.registry.api.members import member_named
 from services.registry.api.step_stream import StepStream
-from services.registry.fleet.records import Member
 from services.registry.holder import LeaderHolder
-from services.registry.joining.joining import USUAL_SECONDS
-from services.registry.placement import errors
+from services.registry.joining.open_tokens import USUAL_SECONDS
 from services.registry.placement.orders import UnloadReason
 from services.registry.rpc import encode
 from services.registry.store.store import FactKind
@@ -71,7 +70,7 @@ class OperatorServicer(operator_service_pb2_grpc.OperatorServiceServicer):
         """Loads a model; it goes on when the caller leaves, unless that said otherwise."""
         term = self._holder.leading_term()
         if request.neuron:
-            _member(term, request.neuron)
+            member_named(term, request.neuron)
         stream = StepStream()
         ticket = term.control.ensure(
             request.model,
@@ -110,7 +109,7 @@ class OperatorServicer(operator_service_pb2_grpc.OperatorServiceServicer):
             else None
         )
         tracker = DrainTracker(term.control, instances, UnloadReason.OPERATOR, seconds)
-        async for left in _watched(term, tracker):
+        async for left in watched(term, tracker):
             yield pb.UnloadModelResponse(
                 instances_left=left.instances,
                 active_requests_left=left.active_requests,
@@ -124,6 +123,7 @@ class OperatorServicer(operator_service_pb2_grpc.OperatorServiceServicer):
         await durably(term.fact_writer.write(FactKind.PIN, model, request.neuron))
         term.control.pin(model, request.neuron)
         term.wake()
+        term.history.note("model.pinned", model=model, neuron=request.neuron)
         log.info("model.pinned", model=model, neuron_id=request.neuron)
         return pb.PinModelResponse()
 
@@ -140,6 +140,7 @@ class OperatorServicer(operator_service_pb2_grpc.OperatorServiceServicer):
         await durably(term.fact_writer.delete(FactKind.PIN, model))
         term.control.unpin(model)
         term.wake()
+        term.history.note("model.unpinned", model=model)
         log.info("model.unpinned", model=model)
         return pb.UnpinModelResponse()
 
@@ -161,12 +162,12 @@ class OperatorServicer(operator_service_pb2_grpc.OperatorServiceServicer):
         """Cordons a neuron and unloads all that it holds."""
         term = self._holder.leading_term()
         await self._cordon(request.neuron, cordoned=True)
-        member = _member(term, request.neuron)
+        member = member_named(term, request.neuron)
         given = request.HasField("timeout")
         seconds = protobuf_time.seconds(request.timeout) if given else _DRAIN_SECONDS
         instances = [(member.name, i.instance_id) for i in member.report.instances]
         tracker = DrainTracker(term.control, instances, UnloadReason.DRAIN, seconds)
-        async for left in _watched(term, tracker):
+        async for left in watched(term, tracker):
             yield pb.DrainNeuronResponse(
                 active_requests_left=left.active_requests, instances_left=left.instances
             )
@@ -202,8 +203,23 @@ class OperatorServicer(operator_service_pb2_grpc.OperatorServiceServicer):
         term = self._holder.leading_term()
         token, until = await term.joining.new_token(request.neuron, seconds)
         response = pb.CreateJoinTokenResponse(token=str(token))
-        response.expires_at.FromMilliseconds(round(until * 1000))
+        response.expires_at.CopyFrom(protobuf_time.timestamp(until))
         return response
+
+    async def ListWaitingHosts(
+        self, request: pb.ListWaitingHostsRequest, context: Context
+    ) -> pb.ListWaitingHostsResponse:
+        """Hosts that wait until an operator lets them join."""
+        waiting = self._holder.leading_term().joining.waiting()
+        return pb.ListWaitingHostsResponse(hosts=map(encode.waiting_host, waiting))
+
+    async def ApproveNeuron(
+        self, request: pb.ApproveNeuronRequest, context: Context
+    ) -> pb.ApproveNeuronResponse:
+        """Lets a host join."""
+        term = self._holder.leading_term()
+        ticket = await term.joining.approve(request.neuron, request.key)
+        return pb.ApproveNeuronResponse(host=encode.waiting_host(ticket))
 
     async def RevokeNeuron(
         self, request: pb.RevokeNeuronRequest, context: Context
@@ -215,47 +231,29 @@ class OperatorServicer(operator_service_pb2_grpc.OperatorServiceServicer):
         if member is not None:
             term.control.membership.farewell(member.name, member.epoch)
         term.forget_neuron(request.neuron)
+        term.history.note("neuron.revoked", neuron=request.neuron)
         term.wake()
         return pb.RevokeNeuronResponse(serials=serials)
 
+    async def WatchEvents(
+        self, request: pb.WatchEventsRequest, context: Context
+    ) -> AsyncIterator[pb.WatchEventsResponse]:
+        """What has happened lately, and what happens from then on."""
+        history = self._holder.leading_term().history
+        async for event in history.watch(request.after, follow=request.follow):
+            yield pb.WatchEventsResponse(event=event)
+
     async def _cordon(self, name: str, *, cordoned: bool) -> registry_service_pb2.Neuron:
         term = self._holder.leading_term()
-        _member(term, name)
+        member_named(term, name)
         written = term.fact_writer.write if cordoned else term.fact_writer.delete
         await durably(written(FactKind.CORDON, name))
         term.control.cordon(name, cordoned=cordoned)
         term.wake()
-        log.info("neuron.cordoned" if cordoned else "neuron.uncordoned", neuron_id=name)
-        return encode.neuron_message(_member(term, name))
-
-
-async def _watched(term: LeaderTerm, tracker: DrainTracker) -> AsyncIterator[Any]:
-    """What is left, whenever that changes, until nothing is."""
-    tracker.begin()
-    term.wake()
-    told = None
-    while True:
-        version = term.changes.version
-        left = tracker.left()
-        if left != told:
-            told = left
-            yield left
-        if tracker.error is not None:
-            raise tracker.error
-        if not left.instances:
-            return
-        if term.ended.is_set():
-            raise errors.stopped_leading()
-        await term.changes.after(version)
-
-
-def _member(term: LeaderTerm, name: str) -> Member:
-    member = term.control.fleet_state.fleet.members.get(name)
-    if member is None:
-        known = ", ".join(sorted(term.control.fleet_state.fleet.members)) or "none"
-        message = f"No neuron is called {name!r} (attached: {known})."
-        raise FleetError(Reason.NOT_FOUND, message, field="neuron")
-    return member
+        kind = "neuron.cordoned" if cordoned else "neuron.uncordoned"
+        term.history.note(kind, neuron=name)
+        log.info(kind, neuron_id=name)
+        return encode.neuron_message(member_named(term, name))
 
 
 def _model(term: LeaderTerm, name: str) -> str:
@@ -273,7 +271,7 @@ def _pending(term: LeaderTerm) -> list[pb.PendingPlacement]:
         pending = pb.PendingPlacement(model=demand.profile.model, waiters=len(demand.tickets))
         if demand.step is not None:
             pending.step.CopyFrom(encode.step_message(demand.step))
-        pending.since.FromMilliseconds(round((wall - now + demand.since) * 1000))
+        pending.since.CopyFrom(protobuf_time.timestamp(wall - now + demand.since))
         found.append(pending)
     for model, error in control.placements.problems().items():
         found.append(pb.PendingPlacement(model=model, problem=error.message))
@@ -291,5 +289,5 @@ def _facts(term: LeaderTerm, address: str) -> pb.RegistryFacts:
         loads_total=loads,
         leader_epoch=term.leader_lease.epoch,
     )
-    facts.started_at.FromMilliseconds(round(term.started_at * 1000))
+    facts.started_at.CopyFrom(protobuf_time.timestamp(term.started_at))
     return facts

@@ -72,6 +72,7 @@ class RegistryServicer(registry_service_pb2_grpc.RegistryServiceServicer):
             await asyncio.gather(listening, return_exceptions=True)
             term.control.membership.stream_broke(identity.name, epoch)
             term.wake()
+            term.history.note("neuron.detached", neuron=identity.name)
             log.info("neuron.detached", neuron_id=identity.name, epoch=epoch)
 
     async def WatchFleet(
@@ -95,6 +96,7 @@ class RegistryServicer(registry_service_pb2_grpc.RegistryServiceServicer):
             request.model,
             stream,
             excluded=frozenset(request.excluded_instance_ids),
+            principal=request.principal,
             detach=request.detach,
             keep_alive=keep,
         )
@@ -132,11 +134,13 @@ class RegistryServicer(registry_service_pb2_grpc.RegistryServiceServicer):
             if request.HasField("farewell"):
                 control.membership.farewell(name, epoch)
                 term.forget_neuron(name)
+                term.history.note("neuron.left", neuron=name)
                 log.info("neuron.left", neuron_id=name)
                 return
             if not request.HasField("report"):
                 raise FleetError(Reason.BAD_REQUEST, "A neuron says hello once.", field="hello")
             status = neuron_service_pb2.NeuronStatus(identity=hello, report=request.report)
+            term.device_use.take(status)
             # one that cannot be taken in renews no lease: a neuron that sends no other is lost
             with term.faults.contained("reports", neuron_id=name):
                 control.membership.report(name, epoch, decode.report(request.report), status)
@@ -174,6 +178,7 @@ def _admit(term: LeaderTerm, identity: NeuronIdentity) -> int:
         raise FleetError(Reason.FORBIDDEN, f"{error}.", field="hello.name") from error
     term.wake()
     term.remember_neuron(identity.name, identity.address)
+    term.history.note("neuron.attached", neuron=identity.name, detail=identity.address)
     log.info(
         "neuron.attached",
         neuron_id=identity.name,

@@ -14,8 +14,10 @@ from types import MappingProxyType
 from typing import Any, Final
 
 from services.backplane.settings import SettingsError, convert, read_toml
-from services.registry.catalogue.file import BadEntryError, ModelEntry, to_profile
-from services.registry.catalogue.profile import Profile
+from services.registry.catalogue import company
+from services.registry.catalogue.aliases import AliasEntry, to_rules
+from services.registry.catalogue.file import BadEntryError, ModelEntry, Name, to_profile
+from services.registry.catalogue.profile import AliasRules, Profile
 
 _SECTIONS: Final = frozenset({"models", "aliases"})
 
@@ -86,25 +88,40 @@ def parse(tables: Mapping[str, Any], source: str) -> Catalogue:
     entries: list[ModelEntry] = convert(
         tables.get("models", []), list[ModelEntry], source=source, root="models", strict=True
     )
-    aliases: dict[str, str] = convert(
-        tables.get("aliases", {}), dict[str, str], source=source, root="aliases", strict=True
-    )
+    named = _named(tables.get("aliases", {}), source)
+    aliases = {name: each if isinstance(each, str) else each.model for name, each in named.items()}
     profiles: dict[str, Profile] = {}
     for index, entry in enumerate(entries):
         profile = _profile(entry, f"{source}: models[{index}]")
         if profile.model in profiles:
             raise SettingsError(f"{source}: models[{index}].id: {profile.model!r} is there twice")
         profiles[profile.model] = profile
+    profiles = company.complete(profiles, source)
     resolved = _aliases(profiles.values(), aliases, source)
+    rules = _rules(named, {model: model for model in profiles} | resolved, source)
     complete = {
         model: dataclasses.replace(
-            profile, aliases=tuple(sorted(a for a, m in resolved.items() if m == model))
+            profile,
+            aliases=tuple(sorted(a for a, m in resolved.items() if m == model)),
+            alias_rules=tuple(each for each in rules if resolved[each.alias] == model),
         )
         for model, profile in profiles.items()
     }
     return Catalogue(
         MappingProxyType(complete), MappingProxyType(resolved), _revision(complete.values())
     )
+
+
+def _named(table: Any, source: str) -> dict[str, str | AliasEntry]:
+    """`[aliases]`, entry by entry, so that errors name the alias."""
+    names = convert(table, dict[str, Any], source=source, root="aliases", strict=True)
+    found: dict[str, str | AliasEntry] = {}
+    for alias, entry in names.items():
+        root = f"aliases.{alias}"
+        found[convert(alias, Name, source=source, root=root, strict=True)] = convert(
+            entry, str | AliasEntry, source=source, root=root, strict=True
+        )
+    return found
 
 
 def _profile(entry: ModelEntry, where: str) -> Profile:
@@ -129,6 +146,31 @@ def _aliases(profiles: Iterable[Profile], table: Mapping[str, str], source: str)
             raise SettingsError(
                 f"{source}: {where}: alias {alias!r} already means {found[alias]!r}"
             )
+    return found
+
+
+def _rules(
+    entries: Mapping[str, str | AliasEntry], models: Mapping[str, str], source: str
+) -> list[AliasRules]:
+    """The rules of those aliases that have any, in the order of their names.
+
+    Args:
+        entries: by alias.
+        models: the models' own names by all names.
+        source: the file's name, for error messages.
+    """
+    found: list[AliasRules] = []
+    for alias, entry in sorted(entries.items()):
+        if isinstance(entry, str):
+            continue
+        where = f"{source}: aliases.{alias}.fallback: {entry.fallback!r}"
+        if entry.fallback and entry.fallback not in models:
+            raise SettingsError(f"{where} is no model of this catalogue")
+        if models.get(entry.fallback) == entry.model:
+            raise SettingsError(f"{where} is the model that cannot be served then")
+        rules = to_rules(alias, entry)
+        if not rules.is_empty:
+            found.append(rules)
     return found
 
 

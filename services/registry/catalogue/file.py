@@ -16,8 +16,10 @@ from services.registry.catalogue.profile import (
 )
 
 Name = Annotated[str, msgspec.Meta(min_length=1, max_length=256)]
-Count = Annotated[int, msgspec.Meta(ge=1)]
-Whole = Annotated[int, msgspec.Meta(ge=0)]
+# The contract has 32 bits for what is counted.
+_MOST: Final = (1 << 31) - 1
+Count = Annotated[int, msgspec.Meta(ge=1, le=_MOST)]
+Whole = Annotated[int, msgspec.Meta(ge=0, le=_MOST)]
 Dollars = Annotated[float, msgspec.Meta(ge=0)]
 Share = Annotated[float, msgspec.Meta(gt=0, le=1)]
 Penalty = Annotated[float, msgspec.Meta(ge=-2, le=2)]
@@ -59,6 +61,21 @@ class ReplicasEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     min: Whole = 0
     max: Count | None = None
+
+
+class AntiAffinityEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """`anti_affinity = { required = ["a"], preferred = ["b"] }`: which models are kept apart.
+
+    It holds both ways: whichever of two models names the other. Instances of one model are on
+    different neurons in any case.
+
+    Attributes:
+        required: models that are never loaded on one neuron with it.
+        preferred: models that are on another neuron where there is a choice.
+    """
+
+    required: tuple[Name, ...] = ()
+    preferred: tuple[Name, ...] = ()
 
 
 class LimitsEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -129,6 +146,9 @@ class ModelEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         quant: names one of several GGUF files of the source, such as `Q4_K_M`.
         memory: what it takes in all until the first load has taught better; 0 is unknown.
         devices: how many devices it is spread over, or a table.
+        parallel: how ExLlamaV2 spreads it over several: whole `layers` on each device; `tensor`, a
+            part of every layer on each, between equal GPUs; `auto`, the second where it can and one
+            device does not hold it. Empty is `layers`.
         context: longest prompt plus completion, in tokens; 0 is the model's own.
         cache_tokens: cache that its sequences share, in tokens; 0 leaves it to the neuron.
         cache_format: how the cache is kept; empty leaves it to the engine.
@@ -144,6 +164,8 @@ class ModelEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         neurons: names of the neurons where it may run; empty means anywhere.
         labels: what a neuron must have.
         affinity: what a neuron should have; says where, and protects nothing.
+        exclusive: name of a group; of its models one alone is loaded on a device at a time.
+        anti_affinity: models that are kept on other neurons.
         residency_class: who may displace it: its own class and those above.
         pin: kept loaded and never evicted.
         preload: loaded at start where there is free room; protected by nothing afterwards.
@@ -163,6 +185,7 @@ class ModelEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     quant: str = ""
     memory: Bytes = 0
     devices: Count | DevicesEntry = 1
+    parallel: Literal["", "auto", "layers", "tensor"] = ""
     context: Whole = 0
     cache_tokens: Whole = 0
     cache_format: Literal["", "fp16", "q8", "q6", "q4"] = ""
@@ -178,6 +201,8 @@ class ModelEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     neurons: tuple[Name, ...] = ()
     labels: dict[str, str] = {}
     affinity: dict[str, str] = {}
+    exclusive: Annotated[str, msgspec.Meta(max_length=256)] = ""
+    anti_affinity: AntiAffinityEntry = AntiAffinityEntry()
     residency_class: int = msgspec.field(name="class", default=DEFAULT_CLASS)
     pin: bool = False
     preload: bool = False
@@ -202,6 +227,10 @@ def to_profile(entry: ModelEntry) -> Profile:
     most = devices.count if devices.max is None else devices.max
     if most < devices.count:
         raise BadEntryError("devices.max", f"{most} is less than count = {devices.count}")
+    if entry.parallel == "tensor" and most == 1:
+        raise BadEntryError("devices", 'it is 1, and parallel = "tensor" takes two or more')
+    if entry.parallel and entry.engine == "llamacpp":
+        raise BadEntryError("parallel", "is for ExLlamaV2; llama.cpp's is [neuron.llamacpp] split")
     if entry.source and not entry.source.startswith(_SOURCES):
         raise BadEntryError("source", f"{entry.source!r} starts with none of {', '.join(_SOURCES)}")
     terms = _terms(entry)
@@ -221,6 +250,9 @@ def to_profile(entry: ModelEntry) -> Profile:
         neurons=entry.neurons,
         labels=entry.labels,
         affinity=entry.affinity,
+        exclusive_group=entry.exclusive,
+        apart_from=entry.anti_affinity.required,
+        rather_apart_from=entry.anti_affinity.preferred,
         residency_class=entry.residency_class,
         pinned=entry.pin,
         idle_timeout_seconds=entry.idle_timeout,
@@ -233,6 +265,7 @@ def to_profile(entry: ModelEntry) -> Profile:
         price=_price(entry.price),
         capabilities=entry.capabilities,
         description=entry.description,
+        sampling=SamplingDefaults(**msgspec.structs.asdict(entry.sampling)),
     )
 
 
@@ -241,6 +274,7 @@ def _terms(entry: ModelEntry) -> LoadTerms:
         source=entry.source,
         engine=entry.engine,
         quant=entry.quant,
+        parallel=entry.parallel,
         max_context_tokens=entry.context,
         cache_tokens=entry.cache_tokens,
         cache_format=entry.cache_format,
@@ -253,7 +287,6 @@ def _terms(entry: ModelEntry) -> LoadTerms:
         embedding=entry.embedding,
         tool_format=entry.tool_format,
         reasoning_format=entry.reasoning_format,
-        sampling=SamplingDefaults(**msgspec.structs.asdict(entry.sampling)),
     )
 
 

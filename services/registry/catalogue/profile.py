@@ -28,16 +28,54 @@ class SamplingDefaults:
     presence_penalty: float | None = None
 
 
+NO_SAMPLING: Final = SamplingDefaults()
+"""All of it is the model's own choice."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class RequestValues:
+    """What requests get; None says nothing."""
+
+    max_tokens: int | None = None
+    reasoning: bool | None = None
+    sampling: SamplingDefaults = NO_SAMPLING
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class AliasRules:
+    """What becomes of requests to an alias; see `AliasRules` of the contract.
+
+    Attributes:
+        strip: what is taken out of them.
+        default: what they get where they set nothing; force, whatever they set.
+        fallback: which other model answers where this one cannot be served; empty: none.
+    """
+
+    alias: str
+    system: str = ""
+    default: RequestValues = RequestValues()
+    force: RequestValues = RequestValues()
+    strip: tuple[str, ...] = ()
+    fallback: str = ""
+
+    @property
+    def is_empty(self) -> bool:
+        """True where requests stay as they are."""
+        return self == AliasRules(self.alias)
+
+
 @dataclasses.dataclass(frozen=True, slots=True)
 class LoadTerms:
     """All that decides what a load results in. Another value is another revision.
 
-    Empty and 0 leave the choice to the neuron, as in LoadSpec.
+    Empty and 0 leave the choice to the neuron, as in LoadSpec. Only `max_sequences` is not part of
+    the revision: what is loaded goes on with the places that it has.
     """
 
     source: str = ""
     engine: str = ""
     quant: str = ""
+    parallel: str = ""
     max_context_tokens: int = 0
     cache_tokens: int = 0
     cache_format: str = ""
@@ -50,7 +88,6 @@ class LoadTerms:
     embedding: bool = False
     tool_format: str = ""
     reasoning_format: str = ""
-    sampling: SamplingDefaults = SamplingDefaults()
 
     @property
     def revision(self) -> int:
@@ -58,7 +95,8 @@ class LoadTerms:
 
         48 bits, so that JSON readers keep it exact.
         """
-        text = json.dumps(dataclasses.asdict(self), sort_keys=True)
+        decisive = dataclasses.replace(self, max_sequences=0)
+        text = json.dumps(dataclasses.asdict(decisive), sort_keys=True)
         return int.from_bytes(hashlib.sha256(text.encode()).digest()[:6], "big") | 1
 
 
@@ -86,12 +124,18 @@ class Profile:
         neurons: where it may run; empty means anywhere.
         labels: what a neuron must have.
         affinity: what a neuron should have; says where, and protects nothing.
+        exclusive_group: of whose models one alone is loaded on a device; empty for none.
+        exclusive_with: the other models of that group.
+        apart_from: models that are never on one neuron with it; rather_apart_from: models that
+            should not be. Whichever of two names the other, both have it.
         residency_class: who may displace it: its own class and those above.
         pinned: kept loaded and never evicted.
         idle_timeout_seconds: unloaded after so long without work; None means the default, 0 never.
         min_replicas: kept loaded; max_replicas, most instances in the fleet.
         preload: loaded at start where there is free room; protected by nothing afterwards.
         max_wait_seconds: longest wait for a placement; 0 means the default.
+        sampling: what requests get where they set nothing; a change needs no load.
+        alias_rules: of those aliases that have any.
         configured: in the catalogue file.
     """
 
@@ -106,6 +150,10 @@ class Profile:
     neurons: tuple[str, ...] = ()
     labels: Mapping[str, str] = dataclasses.field(default_factory=dict[str, str])
     affinity: Mapping[str, str] = dataclasses.field(default_factory=dict[str, str])
+    exclusive_group: str = ""
+    exclusive_with: tuple[str, ...] = ()
+    apart_from: tuple[str, ...] = ()
+    rather_apart_from: tuple[str, ...] = ()
     residency_class: int = DEFAULT_CLASS
     pinned: bool = False
     idle_timeout_seconds: float | None = None
@@ -118,7 +166,19 @@ class Profile:
     price: Price | None = None
     capabilities: tuple[str, ...] = ()
     description: str = ""
+    sampling: SamplingDefaults = NO_SAMPLING
+    alias_rules: tuple[AliasRules, ...] = ()
     configured: bool = True
+
+    @property
+    def is_divided(self) -> bool:
+        """Its layers are divided between equal GPUs, two or more."""
+        return self.terms.parallel == "tensor"
+
+    @property
+    def has_rivals(self) -> bool:
+        """There are models beside which it is never loaded."""
+        return bool(self.exclusive_with or self.apart_from)
 
     def matches(self, config_revision: int) -> bool:
         """True if an instance of that revision is this profile's.

@@ -13,6 +13,7 @@ from typing import Final
 from typing_extensions import override
 
 from services.backplane.errors import FleetError
+from services.backplane.security.principals import SYSTEM
 from services.registry.catalogue.catalogue import Catalogue, Difference, difference
 from services.registry.control.chores import Chores
 from services.registry.control.cooldowns import Cooldowns
@@ -41,7 +42,7 @@ _RECONCILE_SECONDS: Final = 1.0
 
 
 class ControlPlane(OrderListener):
-    """Takes in all that is said to the registry, and decides.
+    """Hears everything that is said to the registry, and decides: the one writer of its state.
 
     Args:
         fleet_state: the state; this object is its only writer.
@@ -106,17 +107,16 @@ class ControlPlane(OrderListener):
             executor=executor,
             leases=leases,
             settling=self._settling,
+            effects=effects,
             on_change=on_change,
         )
         self._explainer = Explainer(
             fleet_state, cache, queue=queue, requests=requests, ready_instances=ready_instances
         )
         self._reconciler = Reconciler(fleet_state, ready_instances)
-        self._chores = Chores(fleet_state, self._reconciler, executor.unloads, self.placements)
+        self._chores = Chores(fleet_state, self._reconciler, executor, self.placements)
         self._reconcile_at = now
         self._on_change = on_change
-
-    # -- callers ------------------------------------------------------------------------------
 
     def ensure(
         self,
@@ -125,6 +125,7 @@ class ControlPlane(OrderListener):
         *,
         neuron: str = "",
         excluded: frozenset[str] = frozenset(),
+        principal: str = SYSTEM,
         detach: bool = False,
         keep_alive: float | None = None,
         retry_failed: bool = False,
@@ -136,6 +137,7 @@ class ControlPlane(OrderListener):
             waiter: who is told; the answer may come before this returns.
             neuron: where it must be; empty for anywhere.
             excluded: ids of instances that the caller found unable to serve.
+            principal: who is charged for what it takes.
             detach: the load goes on when the caller leaves.
             keep_alive: seconds that the model is kept when idle; None leaves it to policy.
             retry_failed: a person asks: no pause after an earlier failure.
@@ -155,6 +157,7 @@ class ControlPlane(OrderListener):
             waiter,
             neuron=neuron,
             excluded=excluded,
+            principal=principal,
             detach=detach,
             keep_alive=keep_alive,
         )
@@ -178,8 +181,6 @@ class ControlPlane(OrderListener):
             FleetError: MODEL_UNKNOWN.
         """
         return self._explainer.explain(name)
-
-    # -- operators ----------------------------------------------------------------------------
 
     def unload(
         self,
@@ -234,8 +235,6 @@ class ControlPlane(OrderListener):
         self._reconcile_at = self.fleet_state.clock()
         self._finish(is_news=True, is_change=True)
 
-    # -- ends of orders -----------------------------------------------------------------------
-
     @override
     def on_load_progress(self, order_id: int, progress: LoadProgress) -> None:
         self.executor.on_load_progress(order_id, progress)
@@ -259,8 +258,6 @@ class ControlPlane(OrderListener):
     def on_unload_failed(self, order_id: int, error: FleetError) -> None:
         self.executor.unloads.on_unload_failed(order_id, error)
         self._finish(is_news=True, is_change=True)
-
-    # -- time ---------------------------------------------------------------------------------
 
     def advance(self) -> None:
         """Does what is due by now, and what news since the last call asks for."""

@@ -253,6 +253,8 @@ class Decider:
         for victim in candidate.victims:
             profile = fleet_state.profile(victim.model)
             if profile is not None and not victim.is_surplus:
-                size = sum(victim.memory.values())
-                seconds += fleet_state.footprints.seconds(profile, candidate.neuron, size)
+                resident = self._cache.of(candidate.neuron).resident_share(profile)
+                seconds += fleet_state.footprints.seconds(
+                    profile, candidate.neuron, sum(victim.memory.values()), resident=resident
+                )
         return seconds

@@ -15,6 +15,7 @@ from services.registry.fleet.members import ReportOutcome
 from services.registry.fleet.records import NeuronIdentity, NeuronReport, StoredModel
 from services.registry.fleet.state import FleetState
 from services.registry.placement.executor import PlacementExecutor
+from services.registry.placement.orders import Effects, NeuronLost
 from services.registry.scheduler.cache import SchedulerCache
 
 
@@ -28,6 +29,7 @@ class FleetMembership:
         executor: ends jobs on a neuron that was lost.
         leases: how long a silent neuron is a member.
         settling: is told of every neuron that is back.
+        effects: is told of those that fall silent.
         on_change: called after any change that watchers want to hear of.
 
     Attributes:
@@ -44,6 +46,7 @@ class FleetMembership:
         executor: PlacementExecutor,
         leases: Leases,
         settling: Settling,
+        effects: Effects,
         on_change: Callable[[], None],
     ) -> None:
         self._fleet_state = fleet_state
@@ -52,6 +55,7 @@ class FleetMembership:
         self._executor = executor
         self._leases = leases
         self._settling = settling
+        self._effects = effects
         self._on_change = on_change
         self.hardware_version = 1
         self.models_version = 1
@@ -123,6 +127,7 @@ class FleetMembership:
 
     def _lose(self, name: str) -> None:
         if self._fleet_state.fleet.lose(name):
+            self._effects.record(NeuronLost(name))
             self._changed(name)
 
     def _forget(self, name: str) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from services.backplane.errors import FleetError
+from services.backplane.security.principals import SYSTEM
 from services.registry.catalogue.profile import Profile
 from services.registry.control.cooldowns import Cooldowns
 from services.registry.control.decide import Decider, ReservedDevices
@@ -85,6 +86,7 @@ class PlacementController:
         *,
         neuron: str = "",
         excluded: frozenset[str] = frozenset(),
+        principal: str = SYSTEM,
         detach: bool = False,
         keep_alive: float | None = None,
     ) -> Ticket:
@@ -95,7 +97,9 @@ class PlacementController:
         """
         key = DemandKey(profile.model, neuron, self._replicas_for(profile, neuron, excluded))
         self._note_thrash(profile.model)
-        demand, ticket = self._queue.join(key, profile, waiter, excluded)
+        demand, ticket = self._queue.join(
+            key, profile, waiter, excluded=excluded, principal=principal
+        )
         demand.is_detached |= detach
         demand.may_evict = True
         if keep_alive is not None:
@@ -161,7 +165,7 @@ class PlacementController:
     # -- time and news ------------------------------------------------------------------------
 
     def on_news(self) -> None:
-        """Something changed that may change an answer."""
+        """Looks at all demands again: something changed that may change an answer."""
         self._queue.look_again()
 
     def refresh_profiles(self) -> None:

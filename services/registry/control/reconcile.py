@@ -23,6 +23,15 @@ class Removal:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
+class Stale:
+    """An instance that should get what of its entry has changed and needs no load."""
+
+    neuron: str
+    instance: Instance
+    profile: Profile
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
 class Want:
     """How many instances of a model there should be.
 
@@ -134,6 +143,21 @@ class Reconciler:
             and not working.intersection(worker.device_ids)
             for device_id in worker.device_ids
         )
+
+    # -- what should change -------------------------------------------------------------------
+
+    def to_update(self) -> Iterator[Stale]:
+        """Instances of their entry's revision whose requests get another sampling than it says."""
+        for member in list(self._fleet_state.fleet.members.values()):
+            if not member.can_serve:
+                continue
+            for instance in member.report.instances:
+                profile = self._fleet_state.catalogue.profiles.get(instance.model)
+                if profile is None or instance.state is not InstanceState.READY:
+                    continue
+                is_current = instance.config_revision == profile.revision
+                if is_current and instance.sampling != profile.sampling:
+                    yield Stale(member.name, instance, profile)
 
     # -- what should be there -----------------------------------------------------------------
 

@@ -39,8 +39,8 @@ class RequestBuilder:
             profile=demand.profile,
             footprint=footprint,
             now=now,
-            load_seconds=lambda neuron: fleet_state.footprints.seconds(
-                demand.profile, neuron, footprint.total_bytes
+            load_seconds=lambda neuron, resident: fleet_state.footprints.seconds(
+                demand.profile, neuron, footprint.total_bytes, resident=resident
             ),
             strategy=fleet_state.policy.strategy,
             may_drain=demand.is_urgent(now, fleet_state.policy.patience),

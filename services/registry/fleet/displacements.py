@@ -23,22 +23,22 @@ class _Count(NamedTuple):
 
 
 class Displacements:
-    """Counts by model; what is long ago counts for nothing."""
+    """Counts displacements by model; half of a count is forgotten every minute."""
 
     def __init__(self) -> None:
         self._displaced_by: dict[str, str] = {}
         self._counts: dict[str, _Count] = {}
 
     def note(self, model: str, by: str) -> None:
-        """An instance of a model goes for another model."""
+        """Notes that an instance of `model` is evicted to make room for the model `by`."""
         self._displaced_by[model] = by
 
     def take_displacer(self, model: str) -> str | None:
-        """Which model has displaced this one, that is wanted again; asked once, then forgotten."""
+        """Which model this one was last evicted for; None if for none. Forgotten once told."""
         return self._displaced_by.pop(model, None)
 
     def count(self, models: Iterable[str], now: float) -> None:
-        """Models have displaced each other while both were wanted."""
+        """Counts that these models displaced each other while both were wanted."""
         for model in models:
             self._counts[model] = _Count(self._times(model, now) + 1.0, now)
 

@@ -5,7 +5,12 @@ from __future__ import annotations
 import dataclasses
 import enum
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
+
+from services.registry.catalogue.profile import NO_SAMPLING, SamplingDefaults
+
+CPU: Final = "cpu"
+"""The id of a host's own memory among its devices."""
 
 
 class InstanceState(enum.Enum):
@@ -30,6 +35,7 @@ class Device:
         free_bytes: measured by the neuron when it made the report.
         reserved_bytes: what no placement may use.
         quarantine_reason: why it takes no work; empty where it does.
+        name: as its maker calls it.
     """
 
     device_id: str
@@ -39,6 +45,7 @@ class Device:
     _: dataclasses.KW_ONLY
     reserved_bytes: int = 0
     quarantine_reason: str = ""
+    name: str = ""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -62,6 +69,22 @@ class LoadProgress:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
+class GpuLayers:
+    """How a GGUF model is divided between GPUs and the host, its cache left out.
+
+    Attributes:
+        most: layers that go to GPUs where there is room, the output counted as one; 0: none.
+        all: that there are.
+        gpu_bytes: weights of `most` layers; host_bytes: of the rest.
+    """
+
+    most: int
+    all: int
+    gpu_bytes: int
+    host_bytes: int
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
 class StoredModel:
     """A model's files on the disk of a neuron, as the neuron describes them.
 
@@ -69,6 +92,8 @@ class StoredModel:
         modified: when the newest of them was written, seconds since the epoch; 0: not known.
         cache_bytes_per_token: in fp16; 0: not known.
         default_cache_tokens: fewest that a load takes there where nothing is asked for.
+        origin: where the neuron itself has fetched them from; empty where it has not.
+        gpu_layers: how it is divided there; None where it is whole, or that is not known.
     """
 
     model: str
@@ -85,6 +110,8 @@ class StoredModel:
     modified: float = 0.0
     cache_bytes_per_token: int = 0
     default_cache_tokens: int = 0
+    origin: str = ""
+    gpu_layers: GpuLayers | None = None
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -100,6 +127,8 @@ class Instance:
             was never used.
         load_seconds: how long its load took; 0 where the neuron does not say.
         device_ids: where it was told to go; while it loads it may hold no memory there yet.
+        sampling: what its requests get where they set nothing.
+        layers_left: of a GGUF model, on the host because GPUs had no room for them.
     """
 
     instance_id: str
@@ -120,6 +149,8 @@ class Instance:
     state_reason: str = ""
     weights: StoredModel | None = None
     device_ids: tuple[str, ...] = ()
+    sampling: SamplingDefaults = NO_SAMPLING
+    layers_left: int = 0
 
     @property
     def in_flight(self) -> int:
@@ -145,6 +176,8 @@ class NeuronIdentity:
     address: str
     labels: Mapping[str, str] = dataclasses.field(default_factory=dict[str, str])
     engines: tuple[str, ...] = ()
+    version: str = ""
+    metrics_address: str = ""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -153,6 +186,8 @@ class NeuronReport:
 
     Attributes:
         sequence: grows with every report of one incarnation.
+        resident: of models and sources whose files are in the neuron's page cache, the share that
+            is.
         is_draining: the neuron is about to stop.
     """
 
@@ -160,6 +195,7 @@ class NeuronReport:
     devices: tuple[Device, ...] = ()
     instances: tuple[Instance, ...] = ()
     stored: tuple[StoredModel, ...] = ()
+    resident: Mapping[str, float] = dataclasses.field(default_factory=dict[str, float])
     workers: tuple[Worker, ...] = ()
     is_draining: bool = False
 

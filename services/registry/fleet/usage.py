@@ -80,7 +80,7 @@ class Activity:
         record.full_since = (record.full_since or now) if full else None
 
     def hold(self, instance_id: str, now: float, until: float) -> None:
-        """Protects an instance for a caller that is on its way to it."""
+        """Protects an instance from eviction for a caller that was just sent to it."""
         record = self._records.get(instance_id)
         if record is not None:
             record.held_until = max(record.held_until, until)

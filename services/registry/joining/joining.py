@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import pathlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 import structlog
@@ -21,20 +21,26 @@ from services.backplane.security.authority import (
     certificate_of,
     sign,
 )
-from services.backplane.security.certificate_request import BadRequestError
+from services.backplane.security.certificate_request import (
+    BadRequestError,
+    key_fingerprint,
+    key_of,
+)
 from services.backplane.security.certificates import serial_of
-from services.backplane.security.join_token import JoinToken, digest_of
+from services.backplane.security.join_token import JoinToken
 from services.backplane.security.roles import Peer, Role, names_of
 from services.registry.joining import records
-from services.registry.joining.records import Given, Refusal, Ticket, text_of
+from services.registry.joining.open_tokens import MOST_SECONDS, OpenTokens
+from services.registry.joining.records import (
+    IssuedCertificate,
+    OpenToken,
+    RevokedCertificate,
+    text_of,
+)
 from services.registry.joining.revocations import Revocations
 from services.registry.store.store import FactKind, Facts
 from services.registry.store.write_behind import FactWriter, durably
 
-MOST_SECONDS: Final = 86_400.0
-"""A token that lies around longer would be found by others."""
-USUAL_SECONDS: Final = 900.0
-_MOST_TICKETS: Final = 1_000
 # A neuron renews once in its certificate's time; one that asks more often fills no store.
 _MOST_PER_NEURON: Final = 16
 # Certificates of others' making that a neuron is seen with; the oldest are forgotten.
@@ -51,6 +57,7 @@ class Joining:
     Args:
         folder: of the fleet's authority; None: this registry gives no certificates.
         lifetime_seconds: of the certificates that it gives.
+        asks_approval: a host with a good token waits until an operator lets it join.
         facts: all that the store knew when the leadership was taken.
         fact_writer: writes to the store.
         revocations: who is refused.
@@ -62,6 +69,7 @@ class Joining:
         *,
         folder: pathlib.Path | None,
         lifetime_seconds: float,
+        asks_approval: bool = False,
         facts: Facts,
         fact_writer: FactWriter,
         revocations: Revocations,
@@ -69,12 +77,13 @@ class Joining:
     ) -> None:
         self._folder = folder
         self._lifetime_seconds = lifetime_seconds
+        self._asks_approval = asks_approval
         self._fact_writer = fact_writer
         self._revocations = revocations
         self._clock = clock
-        self._tickets = records.read(facts, FactKind.JOIN_TICKET, Ticket)
-        self._given = records.read(facts, FactKind.CERTIFICATE, Given)
-        self._refused = records.read(facts, FactKind.REVOKED, Refusal)
+        self._tickets = OpenTokens(facts, fact_writer, clock=clock)
+        self._given = records.read(facts, FactKind.CERTIFICATE, IssuedCertificate)
+        self._refused = records.read(facts, FactKind.REVOKED, RevokedCertificate)
         self._attached_with: dict[str, dict[str, None]] = {}
         # One gives or takes at a time: what is signed while its holder is revoked is refused too.
         self._changing = asyncio.Lock()
@@ -119,40 +128,52 @@ class Joining:
         token = JoinToken.new(self.authority())
         async with self._changing:
             await self._drop_ended()
-            if len(self._tickets) >= _MOST_TICKETS:
-                message = f"{_MOST_TICKETS} tokens have not been used yet."
-                raise FleetError(Reason.QUEUE_FULL, message)
-            ticket = Ticket(neuron, self._clock() + seconds)
-            digest = digest_of(token.secret)
-            await durably(self._fact_writer.write(FactKind.JOIN_TICKET, digest, text_of(ticket)))
-            self._tickets[digest] = ticket
+            ticket = await self._tickets.add(token.secret, neuron, seconds=seconds)
         log.info("join.token_made", neuron_id=neuron, seconds=seconds)
         return token, ticket.until
 
-    async def join(self, secret: str, request: bytes, *, neuron: str = "") -> tuple[str, bytes]:
-        """Gives a host its certificate.
+    async def join(
+        self, secret: str, request: bytes, *, neuron: str = "", source: str = ""
+    ) -> tuple[str, bytes]:
+        """Gives a host its certificate, or lets it wait for its approval.
 
         Args:
             secret: of its token.
             request: PKCS #10 in PEM.
             neuron: the name that it expects; empty for any.
+            source: where it asks from.
 
-        Returns: the neuron's name, and the certificate in PEM.
+        Returns: the neuron's name, and the certificate in PEM; empty while it waits.
 
         Raises:
-            FleetError: FORBIDDEN: no such token, or for another name; BAD_REQUEST: the request.
+            FleetError: FORBIDDEN: no such token, or for another name or key; BAD_REQUEST: the
+                request.
         """
         folder = self._required_folder()
-        digest = digest_of(secret)
-        self._ticket(digest, neuron)  # strangers wait for nothing
+        self._tickets.find(secret, neuron=neuron)  # strangers wait for nothing
         async with self._changing:
-            ticket = self._ticket(digest, neuron)
+            ticket = self._tickets.find(secret, neuron=neuron)
+            if not await self._admits(secret, ticket, request, source):
+                return ticket.neuron, b""
             certificate = await self._sign(folder, request, ticket.neuron)
-            await durably(self._fact_writer.delete(FactKind.JOIN_TICKET, digest))
+            forget = await self._tickets.spend(secret)
             await self._record(certificate, ticket.neuron)
-            del self._tickets[digest]  # last: whom a failure before this gave nothing asks again
+            forget()  # last: whom a failure before this gave nothing asks again
         log.info("join.joined", neuron_id=ticket.neuron)
         return ticket.neuron, certificate
+
+    async def approve(self, neuron: str, key: str) -> OpenToken:
+        """Lets a host join that waits for it; `key` is how the fingerprint of its key begins.
+
+        Raises:
+            FleetError: NOT_FOUND: none waits; BAD_REQUEST: several do, and `key` is empty.
+        """
+        async with self._changing:
+            return await self._tickets.approve(neuron, key)
+
+    def waiting(self) -> Sequence[OpenToken]:
+        """The hosts that wait for approval, or have it and have not asked since; oldest first."""
+        return self._tickets.waiting()
 
     async def renew(self, peer: Peer, request: bytes) -> bytes:
         """Gives a neuron a new certificate, of the names that it has; returns it in PEM.
@@ -182,41 +203,39 @@ class Joining:
             FleetError: NOT_FOUND: none is known.
         """
         async with self._changing:
-            return await self._revoke(neuron)
-
-    async def _revoke(self, neuron: str) -> list[str]:
-        await self._drop_ended()
-        serials = {key: each.until for key, each in self._given.items() if each.neuron == neuron}
-        known: dict[str, float | None] = {
-            **dict.fromkeys(self._attached_with.get(neuron, ())),
-            **serials,
-        }
-        tickets = [key for key, each in self._tickets.items() if each.neuron == neuron]
-        if not known and not tickets:
-            message = (
-                f"No certificate of {neuron!r} is known here (`cortex pki revoke` takes a file)."
-            )
-            raise FleetError(Reason.NOT_FOUND, message, field="neuron")
-        for digest in tickets:
-            await durably(self._fact_writer.delete(FactKind.JOIN_TICKET, digest))
-            self._tickets.pop(digest, None)
-        for serial, until in known.items():
-            refusal = Refusal(until)
-            await durably(self._fact_writer.write(FactKind.REVOKED, serial, text_of(refusal)))
-            self._refused[serial] = refusal
-        self._revocations.refuse(frozenset(self._refused))
+            await self._drop_ended()
+            seen = dict.fromkeys(self._attached_with.get(neuron, ()))
+            given = {key: each.until for key, each in self._given.items() if each.neuron == neuron}
+            known: dict[str, float | None] = {**seen, **given}
+            if not await self._tickets.drop(neuron) and not known:
+                told = f"No certificate of {neuron!r} is known here"
+                message = f"{told} (`cortex pki revoke` takes a file)."
+                raise FleetError(Reason.NOT_FOUND, message, field="neuron")
+            for serial, until in known.items():
+                refusal = RevokedCertificate(until)
+                await durably(self._fact_writer.write(FactKind.REVOKED, serial, text_of(refusal)))
+                self._refused[serial] = refusal
+            self._revocations.refuse(frozenset(self._refused))
         log.warning("neuron.revoked", neuron_id=neuron, serials=sorted(known))
         return sorted(known)
 
-    def _ticket(self, digest: str, neuron: str) -> Ticket:
-        ticket = self._tickets.get(digest)
-        if ticket is None or ticket.until <= self._clock():
-            message = "This token is not known here: it was used, its time is over, or it is wrong."
-            raise FleetError(Reason.FORBIDDEN, message, field="secret")
-        if neuron not in {"", ticket.neuron}:
-            message = f"This token is for {ticket.neuron!r}, not for {neuron!r}."
-            raise FleetError(Reason.FORBIDDEN, message, field="neuron")
-        return ticket
+    async def _admits(self, secret: str, ticket: OpenToken, request: bytes, source: str) -> bool:
+        """True for a host that gets its certificate now; one that does not waits from now on.
+
+        Raises:
+            FleetError: FORBIDDEN: the token is another host's; BAD_REQUEST: the request.
+        """
+        if not (self._asks_approval or ticket.key):
+            return True
+        try:
+            key = key_fingerprint(key_of(request, names_of(Role.NEURON, neuron=ticket.neuron)))
+        except BadRequestError as error:
+            raise _refused(error) from error
+        if not ticket.key:
+            ticket = await self._tickets.bind(secret, ticket, key=key, source=source)
+        elif ticket.key != key:
+            raise FleetError(Reason.FORBIDDEN, "Another host has used this token.", field="secret")
+        return ticket.is_approved or not self._asks_approval
 
     async def _renewed(self, folder: pathlib.Path, neuron: str, request: bytes) -> bytes:
         await self._drop_ended()
@@ -237,23 +256,22 @@ class Joining:
         try:
             return await asyncio.to_thread(signed)
         except BadRequestError as error:
-            message = f"The request for a certificate is refused: {error}."
-            raise FleetError(Reason.BAD_REQUEST, message, field="certificate_request") from error
+            raise _refused(error) from error
         except AuthorityError as error:
             raise _broken(error) from error
 
     async def _record(self, certificate: bytes, neuron: str) -> None:
         read = x509.load_pem_x509_certificate(certificate)
-        given = Given(neuron, read.not_valid_after_utc.timestamp())
+        given = IssuedCertificate(neuron, read.not_valid_after_utc.timestamp())
         serial = serial_of(read)
         await durably(self._fact_writer.write(FactKind.CERTIFICATE, serial, text_of(given)))
         self._given[serial] = given
 
     async def _drop_ended(self) -> None:
         """Forgets what has ended by itself."""
+        await self._tickets.drop_ended()
         now = self._clock()
         kinds: list[tuple[FactKind, dict[str, Any], float]] = [
-            (FactKind.JOIN_TICKET, self._tickets, now),
             (FactKind.CERTIFICATE, self._given, now),
             (FactKind.REVOKED, self._refused, now - _CLOCKS_APART_SECONDS),
         ]
@@ -267,6 +285,11 @@ class Joining:
             message = "This registry gives no certificates: `registry.authority` names no folder."
             raise FleetError(Reason.NOT_SUPPORTED, message)
         return self._folder
+
+
+def _refused(error: BadRequestError) -> FleetError:
+    message = f"The request for a certificate is refused: {error}."
+    return FleetError(Reason.BAD_REQUEST, message, field="certificate_request")
 
 
 def _broken(error: AuthorityError) -> FleetError:

@@ -13,19 +13,33 @@ from services.registry.store.store import FactKind, Facts
 log = structlog.get_logger()
 
 
-class Ticket(msgspec.Struct, frozen=True):
-    """A token that has not been used.
+class OpenToken(msgspec.Struct, frozen=True):
+    """A join token that has not been used yet.
 
     Attributes:
         neuron: the name that it is for.
         until: seconds since the epoch.
+        key: fingerprint of the key that it was bound to; empty while no host has asked with it
+            that has to be approved.
+        source: the address that this host asked from.
+        since: when it first did, seconds since the epoch.
+        is_approved: an operator lets it join.
     """
 
     neuron: str
     until: float
+    key: str = ""
+    source: str = ""
+    since: float = 0.0
+    is_approved: bool = False
+
+    @property
+    def is_waiting(self) -> bool:
+        """True while its host waits for approval."""
+        return bool(self.key) and not self.is_approved
 
 
-class Given(msgspec.Struct, frozen=True):
+class IssuedCertificate(msgspec.Struct, frozen=True):
     """A certificate that this registry has signed.
 
     Attributes:
@@ -37,7 +51,7 @@ class Given(msgspec.Struct, frozen=True):
     until: float
 
 
-class Refusal(msgspec.Struct, frozen=True):
+class RevokedCertificate(msgspec.Struct, frozen=True):
     """A certificate that was revoked.
 
     Attributes:
@@ -66,6 +80,8 @@ def text_of(record: msgspec.Struct) -> str:
     return msgspec.json.encode(record).decode()
 
 
-def ended(records: Mapping[str, Ticket | Given | Refusal], now: float) -> list[str]:
+def ended(
+    records: Mapping[str, OpenToken | IssuedCertificate | RevokedCertificate], now: float
+) -> list[str]:
     """Keys of records whose time is over."""
     return [key for key, each in records.items() if each.until is not None and each.until <= now]

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import enum
+from collections.abc import Mapping
 
 from services.backplane.errors import FleetError
+from services.backplane.security.principals import SYSTEM
 from services.registry.catalogue.profile import Profile
 from services.registry.fleet.records import LoadProgress
 from services.registry.placement.progress import PlacementWaiter, Step
@@ -31,12 +33,14 @@ class Ticket:
 
     Attributes:
         excluded: instances that this caller found unable to serve.
+        principal: who asks.
         since: when it came; deadline: when it gives up. Monotonic clock.
     """
 
     key: DemandKey
     waiter: PlacementWaiter
     excluded: frozenset[str]
+    principal: str
     since: float
     deadline: float
 
@@ -56,20 +60,25 @@ class PlacementJob:
 
     Attributes:
         profile: as it was when the decision was made.
+        principal: who is charged for what it does.
+        device_ids: that no other load begins on meanwhile.
+        needs: bytes by device, what is beside them in the host's memory among it.
         victims: ids of the instances that still have to go, next first.
         leaving: id of the instance that is being unloaded; empty where none is.
         deadline: when its phase has taken too long; monotonic seconds.
         free_bytes: on its devices when the load began; capacity_bytes: of them, when empty.
+        resident: share of the model's files that was in the page cache then.
     """
 
     order_id: int
     demand: Demand
     profile: Profile
+    principal: str
     neuron: str
     incarnation_id: str
     address: str
     device_ids: tuple[str, ...]
-    need_bytes: int
+    needs: Mapping[str, int]
     predicted_seconds: float
     started_at: float
     victims: list[str] = dataclasses.field(default_factory=list[str])
@@ -81,6 +90,7 @@ class PlacementJob:
     progress: LoadProgress = dataclasses.field(default_factory=LoadProgress)
     free_bytes: int = 0
     capacity_bytes: int = 0
+    resident: float = 0.0
 
     @property
     def key(self) -> DemandKey:
@@ -137,6 +147,13 @@ class Demand:
     def is_abandoned(self) -> bool:
         """True if nobody waits for it, and nobody asked that it goes on without them."""
         return not self.tickets and not self.is_detached
+
+    @property
+    def principal(self) -> str:
+        """Whose request caused it: of those who wait, the first; nobody's where none does."""
+        for ticket in self.tickets:
+            return ticket.principal
+        return SYSTEM
 
     @property
     def first_deadline(self) -> float | None:

@@ -14,16 +14,18 @@ from services.registry.fleet.state import FleetState
 from services.registry.placement.demand import Demand, DemandKey, Phase, PlacementJob
 from services.registry.placement.load import LoadRunner
 from services.registry.placement.make_room import PlanCheck, RoomMaker
+from services.registry.placement.neighbours import Neighbours
 from services.registry.placement.orders import Effects
 from services.registry.placement.progress import Evicting, Loading, Step
 from services.registry.placement.reclaim import AbandonedLoads
 from services.registry.placement.unload import UnloadRunner
+from services.registry.placement.update import UpdateRunner
 from services.registry.scheduler.cache import SchedulerCache
 from services.registry.scheduler.request import PlacementCandidate
 
 
 class JobListener(Protocol):
-    """Is told how each job ends; a job that was dropped ends without a word."""
+    """Takes the end of each job, but for jobs that were dropped."""
 
     def on_ready(self, key: DemandKey) -> None:
         """The model of a demand is loaded."""
@@ -56,9 +58,11 @@ class PlacementExecutor:
         self._jobs: dict[int, PlacementJob] = {}
         self._abandoned_loads = AbandonedLoads(fleet_state.fleet, cache)
         self._released = False
+        self.neighbours = Neighbours(fleet_state)
         self.unloads = UnloadRunner(fleet_state, cache, effects, self._ids)
+        self.updates = UpdateRunner(fleet_state, effects, self._ids)
         self._room_maker = RoomMaker(fleet_state, cache, self.unloads)
-        self._load_runner = LoadRunner(fleet_state, cache, effects)
+        self._load_runner = LoadRunner(fleet_state, cache, effects, self.neighbours)
 
     def __iter__(self) -> Iterator[PlacementJob]:
         return iter(list(self._jobs.values()))
@@ -86,11 +90,12 @@ class PlacementExecutor:
             order_id=next(self._ids),
             demand=demand,
             profile=demand.profile,
+            principal=demand.principal,
             neuron=candidate.neuron,
             incarnation_id=identity.incarnation_id,
             address=identity.address,
             device_ids=candidate.device_ids,
-            need_bytes=candidate.need_bytes,
+            needs=candidate.needs,
             predicted_seconds=candidate.predicted_seconds,
             started_at=now,
             victims=[v.instance_id for v in candidate.victims],
@@ -117,7 +122,7 @@ class PlacementExecutor:
 
     def _occupy(self, job: PlacementJob) -> None:
         why = f"being cleared for {job.profile.model}"
-        self._cache.occupy(job.neuron, job.device_ids, why)
+        self._cache.occupy(job.neuron, job.device_ids, why, model=job.profile.model)
 
     def _go_on(self, job: PlacementJob, now: float) -> None:
         """Asks the next victim to go, or begins the load."""
@@ -250,6 +255,7 @@ class PlacementExecutor:
     def _end(self, job: PlacementJob) -> None:
         del self._jobs[job.order_id]
         self._cache.release(job.neuron, job.device_ids)
+        self._cache.redeem(job.neuron, job.order_id)
 
 
 def _lost(neuron: str) -> FleetError:

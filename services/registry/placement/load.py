@@ -9,9 +9,10 @@ from __future__ import annotations
 from typing import Final
 
 from services.backplane.errors import FleetError, Reason
-from services.registry.fleet.records import Instance, LoadProgress
+from services.registry.fleet.records import CPU, Instance, LoadProgress
 from services.registry.fleet.state import FleetState
 from services.registry.placement.demand import Phase, PlacementJob
+from services.registry.placement.neighbours import Neighbour, Neighbours
 from services.registry.placement.orders import Effects, LoadEnded, LoadOrder
 from services.registry.scheduler.cache import SchedulerCache
 
@@ -27,19 +28,29 @@ _SILENCE_FACTOR: Final = 3.0
 class LoadRunner:
     """From cleared devices to an instance that is ready, or to the reason why there is none."""
 
-    def __init__(self, fleet_state: FleetState, cache: SchedulerCache, effects: Effects) -> None:
+    def __init__(
+        self,
+        fleet_state: FleetState,
+        cache: SchedulerCache,
+        effects: Effects,
+        neighbours: Neighbours,
+    ) -> None:
+        self._neighbours = neighbours
         self._fleet_state = fleet_state
         self._cache = cache
         self._effects = effects
 
     def begin(self, job: PlacementJob, now: float) -> None:
         """Orders the load, and sets its deadline."""
-        devices = [d for d in self._cache.of(job.neuron).devices if d.device_id in job.device_ids]
+        neuron_info = self._cache.of(job.neuron)
+        devices = [d for d in neuron_info.devices if d.device_id in job.device_ids]
         job.free_bytes = sum(d.free_bytes for d in devices)
         job.capacity_bytes = sum(d.capacity_bytes for d in devices)
+        job.resident = neuron_info.resident_share(job.profile)
         job.phase, job.phase_since = Phase.LOADING, now
-        total_bytes = job.need_bytes * len(job.device_ids)
+        total_bytes = sum(job.needs.values())
         job.deadline = now + allowance(total_bytes, job.predicted_seconds)
+        source = job.profile.terms.source
         keeps = self._fleet_state.policy.abandoned_loads == "keep"
         order = LoadOrder(
             order_id=job.order_id,
@@ -47,10 +58,16 @@ class LoadRunner:
             incarnation_id=job.incarnation_id,
             address=job.address,
             profile=job.profile,
+            principal=job.principal,
             device_ids=job.device_ids,
+            needs=job.needs,
             detach=job.demand.is_detached or keeps,
+            neighbours=self._neighbours.of(source, without=job.neuron),
         )
-        self._cache.occupy(job.neuron, job.device_ids, f"loading {job.profile.model}")
+        self._neighbours.note_load(job.order_id, source, Neighbour(job.neuron, job.address))
+        model = job.profile.model
+        self._cache.occupy(job.neuron, job.device_ids, f"loading {model}", model=model)
+        self._cache.promise(job.neuron, job.order_id, job.needs.get(CPU, 0))
         self._effects.record(order)
         self._effects.load(order)
 
@@ -63,6 +80,7 @@ class LoadRunner:
         """Lists the new instance; learns how long its load took and how much memory it holds."""
         fleet_state = self._fleet_state
         seconds = now - job.phase_since
+        self._neighbours.note_end(job.order_id)
         fleet_state.fleet.announce(job.neuron, job.incarnation_id, instance, now)
         member = fleet_state.fleet.members.get(job.neuron)
         fleet_state.activity.observe(job.neuron, member, now)
@@ -71,13 +89,16 @@ class LoadRunner:
             record.load_seconds = seconds
             record.keep_alive = job.demand.keep_alive
             record.is_chosen = bool(job.key.neuron)
-        learned = fleet_state.footprints.observe(job.profile, job.neuron, instance.memory, seconds)
+        learned = fleet_state.footprints.observe(
+            job.profile, job.neuron, instance, seconds, resident=job.resident
+        )
         self._cache.forget(job.neuron)
         self._effects.record(LoadEnded(job.profile.model, job.neuron, seconds, learned=learned))
 
     def note_failed(self, job: PlacementJob, error: FleetError, now: float) -> None:
         """Records a failed load; running out of memory teaches how much more it needs."""
         learned = {}
+        self._neighbours.note_end(job.order_id)
         if error.reason is Reason.OUT_OF_MEMORY:
             learned = self._fleet_state.footprints.ran_out(
                 job.profile, len(job.device_ids), job.free_bytes, job.capacity_bytes

@@ -8,11 +8,12 @@ from typing import Final
 from services.registry.fleet.records import Instance
 from services.registry.fleet.state import FleetState
 from services.registry.placement.demand import Phase, PlacementJob
-from services.registry.placement.orders import UnloadReason
+from services.registry.placement.orders import FollowingLoad, UnloadReason
 from services.registry.placement.unload import OnEnd, UnloadRunner
 from services.registry.scheduler import eviction
 from services.registry.scheduler.cache import SchedulerCache
 from services.registry.scheduler.eviction import Incoming
+from services.registry.scheduler.rivals import rivals
 
 # A neuron reports at every change; if no report comes after an unload, the load says the truth.
 _SETTLE_SECONDS: Final = 3.0
@@ -46,26 +47,30 @@ class RoomMaker:
 
         1. The neuron takes nothing any more (cordoned, about to stop): the plan is overturned.
         2. The next victim is gone by itself, or the model fits without evicting it: the victim is
-           left out. An instance of the same model goes in any case.
+           left out. An instance of the same model, and a rival (see `rivals`), goes in any case.
         3. The next victim is protected now (work or a caller has come to it): overturned.
         4. A victim is left: it is evicted next.
         5. None is left and the model does not fit: overturned, but for a demand whose plans were
            overturned three times; then the load is tried, and the neuron says the truth.
-        6. None is left and the model fits: the load may begin.
+        6. None is left, but a rival has come meanwhile: overturned.
+        7. None is left and the model fits: the load may begin.
         """
         neuron_info = self._cache.of(job.neuron)
         member = self._fleet_state.fleet.members[job.neuron]
         if neuron_info.refusal:  # cordoned, or about to stop, since the decision was made
             return PlanCheck.OVERTURNED
         fits = self._fits(job)
+        apart = rivals(job.profile, neuron_info, job.device_ids)
         while job.victims:
             instance = member.instance(job.victims[0])
             own = instance is not None and instance.model == job.profile.model
-            if instance is None or (fits and not own):
+            if instance is None or (fits and not own and instance.instance_id not in apart):
                 job.victims.pop(0)
                 continue
             is_protected = self._is_protected(job, instance.instance_id, now)
             return PlanCheck.OVERTURNED if is_protected else instance
+        if apart:
+            return PlanCheck.OVERTURNED
         if not fits and job.demand.replans < _MOST_REPLANS:
             return PlanCheck.OVERTURNED
         return PlanCheck.CLEAR
@@ -86,7 +91,8 @@ class RoomMaker:
             instance,
             UnloadReason.EVICTED,
             drain_seconds=policy.drain_timeout,
-            for_model=job.profile.model,
+            principal=job.principal,
+            following=FollowingLoad(job.profile, tuple(job.device_ids)),
             reason=(
                 f"{policy.strategy.value}: {busy}, last used {idle:.1f} s ago; "
                 f"{job.profile.model} has waited {now - job.demand.since:.1f} s"
@@ -130,6 +136,6 @@ class RoomMaker:
     def _fits(self, job: PlacementJob) -> bool:
         devices = {d.device_id: d for d in self._cache.of(job.neuron).devices}
         return all(
-            device_id in devices and devices[device_id].free_bytes >= job.need_bytes
-            for device_id in job.device_ids
+            device_id in devices and devices[device_id].free_bytes >= need
+            for device_id, need in job.needs.items()
         )

@@ -8,9 +8,11 @@ from collections.abc import Mapping
 from typing import Protocol
 
 from services.backplane.errors import FleetError
+from services.backplane.security.principals import SYSTEM
 from services.registry.catalogue.profile import Profile
 from services.registry.fleet.footprints import Learned
 from services.registry.fleet.records import Instance, LoadProgress
+from services.registry.placement.neighbours import Neighbour
 
 
 class UnloadReason(enum.Enum):
@@ -33,7 +35,10 @@ class LoadOrder:
     Attributes:
         order_id: by which progress and end are told.
         incarnation_id: of the neuron's process; a restarted neuron is not the one chosen.
+        principal: whose request caused it, and who is charged for it.
+        needs: bytes by device that were found free for it.
         detach: the neuron finishes the load even if this registry dies.
+        neighbours: that may have the files.
     """
 
     order_id: int
@@ -42,7 +47,18 @@ class LoadOrder:
     address: str
     profile: Profile
     device_ids: tuple[str, ...]
+    principal: str
+    needs: Mapping[str, int]
     detach: bool
+    neighbours: tuple[Neighbour, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class FollowingLoad:
+    """What will be loaded where something is unloaded for it."""
+
+    profile: Profile
+    device_ids: tuple[str, ...]
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,6 +69,8 @@ class UnloadOrder:
         drain_seconds: how long running requests may take.
         for_model: which model needs the room; empty where none does.
         reason: why, for people, with numbers.
+        following: what will be loaded in its place; None: nothing that is known.
+        principal: whose request caused it, and who is charged for it.
     """
 
     order_id: int
@@ -65,6 +83,20 @@ class UnloadOrder:
     why: UnloadReason
     for_model: str = ""
     reason: str = ""
+    following: FollowingLoad | None = None
+    principal: str = SYSTEM
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class UpdateOrder:
+    """Give an instance what of its catalogue entry needs no load: the sampling of requests."""
+
+    order_id: int
+    neuron: str
+    incarnation_id: str
+    address: str
+    instance_id: str
+    profile: Profile
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -125,11 +157,27 @@ class Redirected:
     reason: str
 
 
-Event = LoadOrder | UnloadOrder | LoadEnded | UnloadEnded | WaitEnded | Redirected
+@dataclasses.dataclass(frozen=True, slots=True)
+class NeuronLost:
+    """A neuron has said nothing within its lease."""
+
+    neuron: str
+
+
+Event = (
+    LoadOrder
+    | UnloadOrder
+    | UpdateOrder
+    | LoadEnded
+    | UnloadEnded
+    | WaitEnded
+    | Redirected
+    | NeuronLost
+)
 
 
 class OrderListener(Protocol):
-    """Is told how orders go. Orders that it does not know any more are ignored."""
+    """Takes what becomes of orders; ignores orders that it does not know any more."""
 
     def on_load_progress(self, order_id: int, progress: LoadProgress) -> None:
         """A load says how far it is."""
@@ -161,6 +209,9 @@ class Effects(Protocol):
 
     def unload(self, order: UnloadOrder) -> None:
         """Begins an unload. Ends in `on_unloaded` or `on_unload_failed`."""
+
+    def update(self, order: UpdateOrder) -> None:
+        """Begins an update. Nothing comes back; the neuron's reports show it."""
 
     def record(self, event: Event) -> None:
         """Logs and counts what was decided or has ended."""

@@ -47,7 +47,13 @@ class PlacementQueue:
     # -- coming and going ---------------------------------------------------------------------
 
     def join(
-        self, key: DemandKey, profile: Profile, waiter: PlacementWaiter, excluded: frozenset[str]
+        self,
+        key: DemandKey,
+        profile: Profile,
+        waiter: PlacementWaiter,
+        *,
+        excluded: frozenset[str],
+        principal: str,
     ) -> tuple[Demand, Ticket]:
         """Takes a caller in, and tells it the newest step that the others were told.
 
@@ -58,7 +64,8 @@ class PlacementQueue:
         if self.waiting >= policy.max_waiters:
             raise errors.too_many_waiters(policy.max_waiters)
         demand = self.open(key, profile)
-        ticket = Ticket(key, waiter, excluded, now, now + self._longest_wait(profile))
+        until = now + self._longest_wait(profile)
+        ticket = Ticket(key, waiter, excluded, principal, since=now, deadline=until)
         demand.tickets[ticket] = None
         self.waiting += 1
         if demand.step is not None:
@@ -133,7 +140,7 @@ class PlacementQueue:
         return sorted(self._by_key.values(), key=turn)
 
     def look_again(self) -> None:
-        """Something has changed that may change an answer: all demands are due."""
+        """Makes all demands due: something has changed that may change an answer."""
         self._is_news = True
 
     def take_due(self, now: float) -> bool:

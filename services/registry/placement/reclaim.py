@@ -38,7 +38,7 @@ class AbandonedLoads:
         if member is None or member.is_lost:
             return
         sequence = member.report.sequence
-        self._cache.occupy(neuron, device_ids, f"being freed of {model}")
+        self._cache.occupy(neuron, device_ids, f"being freed of {model}", model=model)
         self._abandoned.append(_Abandoned(neuron, model, device_ids, sequence, now))
 
     def advance(self, now: float) -> bool:

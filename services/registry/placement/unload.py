@@ -6,9 +6,16 @@ import dataclasses
 from collections.abc import Callable, Iterator
 
 from services.backplane.errors import FleetError, Reason
+from services.backplane.security.principals import SYSTEM
 from services.registry.fleet.records import Instance
 from services.registry.fleet.state import FleetState
-from services.registry.placement.orders import Effects, UnloadEnded, UnloadOrder, UnloadReason
+from services.registry.placement.orders import (
+    Effects,
+    FollowingLoad,
+    UnloadEnded,
+    UnloadOrder,
+    UnloadReason,
+)
 from services.registry.scheduler.cache import SchedulerCache
 
 OnEnd = Callable[[FleetError | None], None]
@@ -48,7 +55,8 @@ class UnloadRunner:
         why: UnloadReason,
         *,
         drain_seconds: float,
-        for_model: str = "",
+        following: FollowingLoad | None = None,
+        principal: str = SYSTEM,
         reason: str = "",
         on_end: OnEnd | None = None,
     ) -> int:
@@ -59,7 +67,8 @@ class UnloadRunner:
             instance: what is to go.
             why: the kind of reason, for metrics.
             drain_seconds: how long running requests may take.
-            for_model: which model needs the room.
+            following: what needs the room.
+            principal: whose request caused it.
             reason: for people.
             on_end: called once, with the error or None.
 
@@ -77,7 +86,9 @@ class UnloadRunner:
                 model=instance.model,
                 drain_seconds=drain_seconds,
                 why=why,
-                for_model=for_model,
+                for_model="" if following is None else following.profile.model,
+                following=following,
+                principal=principal,
                 reason=reason,
             )
             unload = _Unload(order, self._fleet_state.clock(), [])

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterable
 from typing import Final
 
-from cortex.v1 import model_pb2, neuron_service_pb2
+from cortex.v1 import generation_pb2, model_pb2, neuron_service_pb2
 from services.backplane import protobuf_time
+from services.registry.catalogue.profile import SamplingDefaults
 from services.registry.fleet.records import (
     Device,
+    GpuLayers,
     Instance,
     InstanceState,
     LoadProgress,
@@ -35,6 +38,7 @@ CAPABILITIES: Final = {
     name: model_pb2.Capability.Value(f"CAPABILITY_{name.upper()}")
     for name in ("chat", "completion", "embedding", "tools", "reasoning", "vision")
 }
+_SAMPLING: Final = tuple(field.name for field in dataclasses.fields(SamplingDefaults))
 _CAPABILITY_NAMES: Final = {value: name for name, value in CAPABILITIES.items()}
 PHASES: Final = {
     name: model_pb2.LoadPhase.Value(f"LOAD_PHASE_{name.upper()}")
@@ -51,6 +55,8 @@ def identity(message: neuron_service_pb2.NeuronIdentity) -> NeuronIdentity:
         message.address,
         dict(message.labels),
         tuple(message.engines),
+        message.version,
+        message.metrics_address,
     )
 
 
@@ -61,6 +67,12 @@ def report(message: neuron_service_pb2.NeuronReport) -> NeuronReport:
         devices=tuple(_device(d) for d in message.devices),
         instances=tuple(instance(i) for i in message.instances),
         stored=tuple(_stored(s) for s in message.stored_models),
+        resident={
+            name: min(1.0, files.resident_bytes / files.bytes)
+            for files in message.stored_models
+            for name in (files.model, files.source)
+            if name and files.bytes and files.resident_bytes
+        },
         workers=tuple(_worker(w) for w in message.workers),
         is_draining=message.draining,
     )
@@ -74,6 +86,7 @@ def _device(message: model_pb2.Device) -> Device:
         message.memory_free_bytes,
         reserved_bytes=message.memory_reserved_bytes,
         quarantine_reason=message.quarantine_reason,
+        name=message.name,
     )
 
 
@@ -99,7 +112,14 @@ def instance(message: model_pb2.Instance) -> Instance:
         state_reason=message.state_reason,
         weights=_stored(message.weights) if message.HasField("weights") else None,
         device_ids=tuple(message.spec.device_ids),
+        sampling=_sampling(message.spec.default_sampling),
+        layers_left=message.layers_left,
     )
+
+
+def _sampling(message: generation_pb2.Sampling) -> SamplingDefaults:
+    told = {field.name: value for field, value in message.ListFields()}
+    return SamplingDefaults(**{name: told.get(name) for name in _SAMPLING})
 
 
 def capability_names(values: Iterable[model_pb2.Capability.ValueType]) -> tuple[str, ...]:
@@ -122,7 +142,16 @@ def _stored(message: model_pb2.StoredModel) -> StoredModel:
         modified=protobuf_time.seconds(message.modified_at),
         cache_bytes_per_token=message.cache_bytes_per_token,
         default_cache_tokens=message.default_cache_tokens,
+        origin=message.origin,
+        gpu_layers=_gpu_layers(message.gpu_layers),
     )
+
+
+def _gpu_layers(message: model_pb2.GpuLayers) -> GpuLayers | None:
+    """None where it is not told, or makes no sense: nothing could be computed by it."""
+    if not 0 < message.all >= message.most:
+        return None
+    return GpuLayers(message.most, message.all, message.bytes, message.host_bytes)
 
 
 def _worker(message: neuron_service_pb2.Worker) -> Worker:

@@ -6,8 +6,15 @@ import dataclasses
 from collections.abc import Iterable
 from typing import Final
 
-from cortex.v1 import model_pb2, neuron_service_pb2, operator_service_pb2, registry_service_pb2
+from cortex.v1 import (
+    generation_pb2,
+    model_pb2,
+    neuron_service_pb2,
+    operator_service_pb2,
+    registry_service_pb2,
+)
 from services.backplane import protobuf_time
+from services.registry.catalogue.profile import AliasRules, RequestValues, SamplingDefaults
 from services.registry.fleet.records import (
     Instance,
     InstanceState,
@@ -15,8 +22,10 @@ from services.registry.fleet.records import (
     Member,
     StoredModel,
 )
+from services.registry.joining.records import OpenToken
 from services.registry.placement import progress
-from services.registry.placement.orders import LoadOrder
+from services.registry.placement.neighbours import Neighbour
+from services.registry.placement.orders import FollowingLoad, LoadOrder
 from services.registry.rpc.decode import CAPABILITIES, PHASES, STATES
 from services.registry.scheduler.request import PlacementOutcome
 
@@ -69,7 +78,7 @@ def neuron_message(member: Member) -> registry_service_pb2.Neuron:
     return message
 
 
-def load_spec(order: LoadOrder) -> model_pb2.LoadSpec:
+def load_spec(order: LoadOrder | FollowingLoad) -> model_pb2.LoadSpec:
     """What a neuron is told to load: the whole profile, so that no second file is believed."""
     profile, terms = order.profile, order.profile.terms
     spec = model_pb2.LoadSpec(
@@ -92,9 +101,9 @@ def load_spec(order: LoadOrder) -> model_pb2.LoadSpec:
         spec.cache_format = model_pb2.CacheFormat.Value(
             f"CACHE_FORMAT_{terms.cache_format.upper()}"
         )
-    for name, value in dataclasses.asdict(terms.sampling).items():
-        if value is not None:
-            setattr(spec.default_sampling, name, value)
+    spec.default_sampling.CopyFrom(sampling_message(profile.sampling))
+    if terms.parallel:
+        spec.parallel = model_pb2.Parallel.Value(f"PARALLEL_{terms.parallel.upper()}")
     if terms.max_context_tokens:
         spec.max_context_tokens = terms.max_context_tokens
     if terms.cache_tokens:
@@ -102,6 +111,32 @@ def load_spec(order: LoadOrder) -> model_pb2.LoadSpec:
     if terms.max_sequences:
         spec.max_sequences = terms.max_sequences
     return spec
+
+
+def sampling_message(value: SamplingDefaults) -> generation_pb2.Sampling:
+    """What requests get where they set nothing; what is None is left unset."""
+    told = dataclasses.asdict(value)
+    return generation_pb2.Sampling(**{k: v for k, v in told.items() if v is not None})
+
+
+def alias_rules_message(value: AliasRules) -> registry_service_pb2.AliasRules:
+    """What gateways make of the requests to an alias."""
+    return registry_service_pb2.AliasRules(
+        alias=value.alias,
+        system=value.system,
+        defaults=_request_values(value.default),
+        forced=_request_values(value.force),
+        stripped=value.strip,
+        fallback=value.fallback,
+    )
+
+
+def _request_values(value: RequestValues) -> registry_service_pb2.RequestValues:
+    return registry_service_pb2.RequestValues(
+        sampling=sampling_message(value.sampling),
+        max_tokens=value.max_tokens,
+        reasoning=value.reasoning,
+    )
 
 
 def step_message(step: progress.Step) -> registry_service_pb2.EnsureModelResponse:
@@ -173,3 +208,25 @@ def instance_message(member: Member, value: Instance) -> model_pb2.Instance:
 def revoked_message(serials: Iterable[str]) -> registry_service_pb2.RevokedCertificates:
     """All certificates that are refused."""
     return registry_service_pb2.RevokedCertificates(serials=serials)
+
+
+def neighbour(member: Member) -> Neighbour:
+    """A member as one that files are fetched from."""
+    return Neighbour(member.name, member.identity.address)
+
+
+def neighbour_message(value: Neighbour) -> model_pb2.Neighbour:
+    """A neuron that may have files, as the one that needs them is told of it."""
+    return model_pb2.Neighbour(name=value.name, address=value.address)
+
+
+def waiting_host(ticket: OpenToken) -> operator_service_pb2.WaitingHost:
+    """A host that waits for its approval, or has it."""
+    return operator_service_pb2.WaitingHost(
+        neuron=ticket.neuron,
+        key=ticket.key,
+        source=ticket.source,
+        since=protobuf_time.timestamp(ticket.since),
+        expires_at=protobuf_time.timestamp(ticket.until),
+        approved=ticket.is_approved,
+    )

@@ -12,6 +12,7 @@ from services.registry.fleet.state import FleetState
 from services.registry.rpc import encode
 from services.registry.scheduler import filters
 from services.registry.scheduler.cache import SchedulerCache
+from services.registry.scheduler.spread import whole_spreads
 
 
 class ModelDirectory:
@@ -91,11 +92,14 @@ class ModelDirectory:
             created_unix_seconds=self._first_known(profile.model),
             config_revision=profile.revision,
             description=profile.description,
+            alias_rules=[encode.alias_rules_message(each) for each in profile.alias_rules],
         )
         # what was found out wins over what the catalogue says, and nobody's silence hides another
         found = {c for i in instances for c in i.capabilities} | {
             c for s in stored for c in s.capabilities
         }
+        if profile.terms.chat_template and "completion" in found:
+            found.add("chat")  # its files have none
         names = tuple(sorted(found)) or profile.capabilities
         message.capabilities.extend(encode.capabilities(names))
         if profile.price is not None:
@@ -132,8 +136,12 @@ class ModelDirectory:
         known = self._feasible.get(profile.model)
         if known is not None and known[0] == key:
             return known[1]
-        needs = filters.needs_of(profile, footprint)
-        names = [s.neuron for s in cache.index if filters.is_possible(profile, needs, s)]
+        whole = whole_spreads(profile, footprint)
+        names = [
+            info.neuron
+            for info in cache.index
+            if filters.is_possible(profile, footprint, whole, info)
+        ]
         self._feasible[profile.model] = (key, names)
         return names
 

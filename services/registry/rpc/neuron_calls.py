@@ -6,23 +6,34 @@ import asyncio
 from collections.abc import Callable, Coroutine
 from typing import Any, Final
 
+import structlog
+
 from cortex.v1 import neuron_service_pb2, neuron_service_pb2_grpc
 from services.backplane import protobuf_time
 from services.backplane.errors import FleetError, Reason
 from services.backplane.process.faults import Faults
-from services.backplane.rpc.calls import streaming
+from services.backplane.rpc.calls import streaming, unary
 from services.backplane.rpc.channels import open_channel
 from services.backplane.security.credentials import FleetCredentials
 from services.backplane.security.roles import Role
 from services.backplane.timeouts import timeout
 from services.registry.fleet.records import Instance
 from services.registry.placement import errors
-from services.registry.placement.orders import LoadOrder, OrderListener, UnloadOrder
+from services.registry.placement.orders import (
+    LoadOrder,
+    OrderListener,
+    UnloadOrder,
+    UpdateOrder,
+)
 from services.registry.rpc import decode, encode
 from services.registry.rpc.order_queue import CancelLoad, OrderQueue
 
 # Freeing memory and ending a worker, on top of the time that running requests are given.
 _RELEASE_SECONDS: Final = 120.0
+# What a neuron answers from memory.
+_ANSWER_SECONDS: Final = 10.0
+
+log = structlog.get_logger()
 
 
 class NeuronCalls:
@@ -65,6 +76,8 @@ class NeuronCalls:
                     self._begin(order.order_id, self._load(order))
                 case UnloadOrder() as order:
                     self._begin(order.order_id, self._unload(order))
+                case UpdateOrder() as order:
+                    self._begin(order.order_id, self._update(order))
                 case CancelLoad(order_id):
                     self._cancel(order_id)
 
@@ -81,7 +94,7 @@ class NeuronCalls:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    def _channel(self, order: LoadOrder | UnloadOrder) -> Any:
+    def _channel(self, order: LoadOrder | UnloadOrder | UpdateOrder) -> Any:
         return open_channel(order.address, self._credentials, role=Role.NEURON, neuron=order.neuron)
 
     def _begin(self, order_id: int, work: Coroutine[Any, Any, None]) -> None:
@@ -109,7 +122,11 @@ class NeuronCalls:
     async def _loaded(self, order: LoadOrder) -> Instance:
         self._require_leadership()
         request = neuron_service_pb2.LoadRequest(
-            spec=encode.load_spec(order), detach=order.detach, leader_epoch=self._epoch
+            spec=encode.load_spec(order),
+            detach=order.detach,
+            principal=order.principal,
+            leader_epoch=self._epoch,
+            neighbours=[encode.neighbour_message(one) for one in order.neighbours],
         )
         # a connection of its own: orders are rare, and neurons come back at other addresses
         async with self._channel(order) as channel:
@@ -141,7 +158,9 @@ class NeuronCalls:
         request = neuron_service_pb2.UnloadRequest(
             instance_id=order.instance_id,
             drain_timeout=protobuf_time.duration(order.drain_seconds),
+            principal=order.principal,
             leader_epoch=self._epoch,
+            following=None if order.following is None else encode.load_spec(order.following),
         )
         async with self._channel(order) as channel:
             stub = neuron_service_pb2_grpc.NeuronServiceStub(channel)
@@ -151,3 +170,20 @@ class NeuronCalls:
                         freed: int = response.unloaded.freed_bytes
                         return freed
         raise FleetError(Reason.INTERNAL, f"{order.neuron} ended the unload without a result.")
+
+    async def _update(self, order: UpdateOrder) -> None:
+        request = neuron_service_pb2.UpdateInstanceRequest(
+            instance_id=order.instance_id,
+            default_sampling=encode.sampling_message(order.profile.sampling),
+            leader_epoch=self._epoch,
+        )
+        try:
+            self._require_leadership()
+            async with self._channel(order) as channel:
+                stub = neuron_service_pb2_grpc.NeuronServiceStub(channel)
+                call: Any = stub.UpdateInstance(request, timeout=_ANSWER_SECONDS)
+                await unary(call)
+        except FleetError as error:  # it is found and ordered again while it is needed
+            log.warning("instance.not_updated", neuron_id=order.neuron, reason=error.message)
+        except Exception as error:  # noqa: BLE001 - the root of a task
+            self._faults.note("update", error, model=order.profile.model)

@@ -17,6 +17,7 @@ from services.backplane.rpc.calls import streaming
 from services.backplane.rpc.channels import open_channel
 from services.backplane.security.credentials import FleetCredentials
 from services.backplane.security.roles import Role
+from services.registry.accounting.device_use import DeviceUseIntake
 from services.registry.control.control_plane import ControlPlane
 from services.registry.fleet.members import NameTakenError
 from services.registry.joining.joining import Joining
@@ -57,7 +58,12 @@ class Host(Protocol):
 
     @property
     def joining(self) -> Joining:
-        """Is told with which certificate a neuron is in the fleet."""
+        """Keeps with which certificate each neuron is in the fleet."""
+        ...
+
+    @property
+    def device_use(self) -> DeviceUseIntake:
+        """Takes in whom its devices have worked for."""
         ...
 
     @property
@@ -66,7 +72,7 @@ class Host(Protocol):
         ...
 
     def wake(self) -> None:
-        """Something was said to `control`."""
+        """Wakes the control loop: it was given news."""
 
     def remember_neuron(self, name: str, address: str) -> None:
         """Notes for the next start that the neuron is a member."""
@@ -145,6 +151,7 @@ def _take(status: neuron_service_pb2.NeuronStatus, epoch: int | None, host: Host
     """Takes one state in, unless the neuron has attached by itself and speaks there."""
     control = host.control
     identity = decode.identity(status.identity)
+    host.device_use.take(status)
     member = control.fleet_state.fleet.members.get(identity.name)
     current = None if member is None or member.is_lost else member
     if current is not None and current.epoch != epoch:

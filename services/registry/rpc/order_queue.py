@@ -8,7 +8,13 @@ from collections.abc import Callable
 
 from typing_extensions import override
 
-from services.registry.placement.orders import Effects, Event, LoadOrder, UnloadOrder
+from services.registry.placement.orders import (
+    Effects,
+    Event,
+    LoadOrder,
+    UnloadOrder,
+    UpdateOrder,
+)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -18,7 +24,7 @@ class CancelLoad:
     order_id: int
 
 
-Order = LoadOrder | UnloadOrder | CancelLoad
+Order = LoadOrder | UnloadOrder | UpdateOrder | CancelLoad
 
 
 class OrderQueue(Effects):
@@ -46,6 +52,10 @@ class OrderQueue(Effects):
 
     @override
     def unload(self, order: UnloadOrder) -> None:
+        self._orders.put_nowait(order)
+
+    @override
+    def update(self, order: UpdateOrder) -> None:
         self._orders.put_nowait(order)
 
     @override

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from services.registry.fleet.records import Instance, InstanceState, Member
+from services.registry.fleet.records import CPU, Instance, InstanceState, Member
 from services.registry.fleet.state import FleetState
 from services.registry.scheduler.index import NeuronIndex
 from services.registry.scheduler.neuron_info import DeviceInfo, InstanceInfo, NeuronInfo
@@ -29,6 +29,8 @@ class SchedulerCache:
         self._index = NeuronIndex(fleet_state.policy.strategy)
         self._stale: dict[str, None] = dict.fromkeys(fleet_state.fleet.members)
         self._busy: dict[str, dict[str, str]] = {}
+        self._coming: dict[str, dict[str, str]] = {}
+        self._promised: dict[str, dict[int, int]] = {}
         self._leaving: set[str] = set()
 
     @property
@@ -60,19 +62,46 @@ class SchedulerCache:
         """Drops all that was computed: pins, catalogue or policy have changed."""
         self._stale.update(dict.fromkeys(self._fleet_state.fleet.members))
 
-    def occupy(self, name: str, device_ids: tuple[str, ...], why: str) -> None:
-        """No other load may begin on these devices until they are released."""
+    def occupy(self, name: str, device_ids: tuple[str, ...], why: str, *, model: str) -> None:
+        """Reserves devices for a load: no other may begin there until they are released.
+
+        Args:
+            name: the neuron.
+            device_ids: that the load has to itself.
+            why: what is done there, for people.
+            model: that may be on the neuron soon.
+        """
         self._busy.setdefault(name, {}).update(dict.fromkeys(device_ids, why))
+        self._coming.setdefault(name, {}).update(dict.fromkeys(device_ids, model))
         self.forget(name)
 
     def release(self, name: str, device_ids: tuple[str, ...]) -> None:
         """Frees devices that a load had reserved."""
-        busy = self._busy.get(name, {})
-        for device in device_ids:
-            busy.pop(device, None)
-        if not busy:
-            self._busy.pop(name, None)
+        for reserved in (self._busy, self._coming):
+            devices = reserved.get(name, {})
+            for device in device_ids:
+                devices.pop(device, None)
+            if not devices:
+                reserved.pop(name, None)
         self.forget(name)
+
+    def promise(self, name: str, order_id: int, host_bytes: int) -> None:
+        """Keeps a part of a host's memory for a load, until `redeem`.
+
+        Loads to several devices of a host run at one time, and share that: the host too is open to
+        what loads to GPUs keep there while another load is computed on it.
+        """
+        if host_bytes:
+            self._promised.setdefault(name, {})[order_id] = host_bytes
+            self.forget(name)
+
+    def redeem(self, name: str, order_id: int) -> None:
+        """A load has ended: what it has taken is in the neuron's report."""
+        promised = self._promised.get(name, {})
+        if promised.pop(order_id, 0):
+            self.forget(name)
+        if not promised:
+            self._promised.pop(name, None)
 
     def leaving(self, name: str, instance_id: str, *, is_leaving: bool) -> None:
         """Notes that an instance is being unloaded by our order, or no longer is.
@@ -97,10 +126,12 @@ class SchedulerCache:
             labels=identity.labels,
             engines=identity.engines,
             stored=frozenset(stored - {""}),
+            resident=report.resident,
             devices=self._devices(member),
             instances=instances,
             work=sum(i.in_flight for i in report.instances),
             models=frozenset(i.model for i in report.instances),
+            coming=frozenset(self._coming.get(member.name, {}).values()),
         )
 
     def _devices(self, member: Member) -> tuple[DeviceInfo, ...]:
@@ -117,14 +148,17 @@ class SchedulerCache:
         for each in member.report.devices:
             capacity = max(0, each.total_bytes - each.reserved_bytes)
             ours = capacity - held.get(each.device_id, 0)
+            is_host = each.device_id == CPU
+            promised = sum(self._promised.get(member.name, {}).values()) if is_host else 0
             devices.append(
                 DeviceInfo(
                     each.device_id,
                     each.kind,
                     capacity,
-                    max(0, min(each.free_bytes, ours)),
+                    max(0, min(each.free_bytes, ours) - promised),
                     busy=busy.get(each.device_id, ""),
                     quarantine=each.quarantine_reason,
+                    make=f"{each.name} {each.total_bytes}",
                 )
             )
         return tuple(devices)
@@ -149,6 +183,7 @@ class SchedulerCache:
             is_pinned=profile is not None and fleet_state.is_pinned(profile),
             is_kept=profile is not None and self._is_kept(profile.model, member),
             is_surplus=stale or state is InstanceState.FAILED,
+            device_ids=_computed_on(instance),
         )
 
     def _is_kept(self, model: str, member: Member) -> bool:
@@ -161,6 +196,15 @@ class SchedulerCache:
             for holder, i in fleet_state.fleet.instances_of(model)
         )
         return ready <= least and member.can_serve
+
+
+def _computed_on(instance: Instance) -> frozenset[str]:
+    """The devices that compute an instance: the host only where none does, or it has layers."""
+    device_ids = {*instance.device_ids, *instance.memory}
+    may_have_layers = instance.state is InstanceState.LOADING and CPU in instance.device_ids
+    if device_ids - {CPU} and not (instance.layers_left or may_have_layers):
+        device_ids.discard(CPU)
+    return frozenset(device_ids)
 
 
 def _refusal(member: Member) -> str:

@@ -8,8 +8,9 @@ work in flight. And in which *order* do those go that may: the strategy.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+from collections.abc import Iterable, Mapping, Sequence
+from types import MappingProxyType
+from typing import Final, NamedTuple
 
 from services.registry.fleet.policy import Strategy
 from services.registry.fleet.records import InstanceState
@@ -56,6 +57,7 @@ class EvictionPlan:
         return any(v.in_flight for v in self.victims)
 
 
+_NOBODY: Final[Mapping[str, str]] = MappingProxyType({})
 _IN_MOTION = frozenset({
     InstanceState.LOADING,
     InstanceState.DRAINING,
@@ -133,12 +135,17 @@ def turn(instance: InstanceInfo, strategy: Strategy) -> Turn:
 
 def make_room(
     devices: Sequence[DeviceInfo],
-    need_bytes: int,
+    needs: Mapping[str, int],
     instances: Iterable[InstanceInfo],
     incoming: Incoming,
+    *,
+    rivals: Mapping[str, str] = _NOBODY,
 ) -> EvictionPlan:
-    """Chooses the instances that must go so that each device has `need_bytes` free.
+    """Chooses the instances that must go so that each device has what is needed free.
 
+    0. Rivals go, whatever is free, by the same rules as others: what protects one of them for good
+       makes the plan hopeless, what keeps one for now is waited for. The rest is about what is
+       missing once they are gone.
     1. Devices that have enough free need nothing.
     2. Instances that may be evicted now are taken in turn (see `Turn`) until enough is free.
     3. Of those, any that is not needed once the others are gone stays, the last taken first.
@@ -148,11 +155,14 @@ def make_room(
 
     Args:
         devices: the devices that the model would use.
-        need_bytes: on each of them.
+        needs: bytes on each of them.
         instances: everything on the neuron.
         incoming: what needs the room.
+        rivals: instances that it is never loaded beside, and the rule for people.
     """
-    missing = {d.device_id: need_bytes - d.free_bytes for d in devices}
+    if rivals:
+        return _without_rivals(devices, needs, instances, incoming=incoming, rivals=rivals)
+    missing = {d.device_id: needs[d.device_id] - d.free_bytes for d in devices}
     missing = {device_id: short for device_id, short in missing.items() if short > 0}
     if not missing:
         return EvictionPlan()
@@ -173,6 +183,47 @@ def make_room(
         retry_at=min(protections, default=None),
         waits_for=tuple(late),
     )
+
+
+def _without_rivals(
+    devices: Sequence[DeviceInfo],
+    needs: Mapping[str, int],
+    instances: Iterable[InstanceInfo],
+    *,
+    incoming: Incoming,
+    rivals: Mapping[str, str],
+) -> EvictionPlan:
+    """The plan of `make_room` where rivals have to go too."""
+    first = [i for i in instances if i.instance_id in rivals]
+    immune = [(i, why) for i in first if (why := immunity(i, incoming))]
+    if immune:
+        named = ", ".join(f"{i.model} ({why}; {rivals[i.instance_id]})" for i, why in immune)
+        return EvictionPlan(obstacle=f"may not be displaced: {named}", is_hopeless=True)
+    freed = [
+        dataclasses.replace(
+            d, free_bytes=d.free_bytes + sum(i.memory.get(d.device_id, 0) for i in first)
+        )
+        for d in devices
+    ]
+    others = [i for i in instances if i.instance_id not in rivals]
+    plan = make_room(freed, needs, others, incoming)
+    late = tuple(i for i in first if delay(i, incoming))
+    if plan.is_hopeless or (plan.obstacle and not late):
+        return plan
+    if late:
+        named = ", ".join(
+            f"{i.model} ({delay(i, incoming)}; {rivals[i.instance_id]})" for i in late
+        )
+        ends = [i.protected_until for i in late if i.protected_until > incoming.now]
+        ends += [] if plan.retry_at is None else [plan.retry_at]
+        return EvictionPlan(
+            obstacle=f"in the way for now: {named}",
+            retry_at=min(ends, default=None),
+            waits_for=(*late, *plan.waits_for),
+        )
+    victims = [*first, *plan.victims]
+    victims.sort(key=lambda i: (*turn(i, incoming.strategy), i.instance_id))
+    return EvictionPlan(victims=tuple(victims))
 
 
 def _enough(

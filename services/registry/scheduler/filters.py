@@ -10,28 +10,21 @@ from services.backplane.units import format_bytes
 from services.registry.catalogue.profile import Profile
 from services.registry.fleet.footprints import Footprint
 from services.registry.scheduler.neuron_info import NeuronInfo
-
-Needs = tuple[tuple[int, int], ...]
-
-
-def needs_of(profile: Profile, footprint: Footprint) -> Needs:
-    """The ways to spread a model: (number of devices, bytes on each). Fewest devices first."""
-    counts = range(profile.devices, profile.max_devices + 1)
-    return tuple((count, footprint.per_device(count)) for count in counts)
-
-
-def any_fits(needs: Needs, figures: tuple[int, ...]) -> bool:
-    """True if one of the ways to spread a model fits into devices of these sizes, largest first."""
-    most = len(figures)
-    for count, need in needs:  # noqa: SIM110 - asked thousands of times; a generator costs double
-        if count <= most and figures[count - 1] >= need:
-            return True
-    return False
+from services.registry.scheduler.spread import (
+    Spread,
+    any_fits,
+    kind_of,
+    spreads_on,
+    usable,
+    whole_spreads,
+)
 
 
-def is_possible(profile: Profile, needs: Needs, neuron_info: NeuronInfo) -> bool:
+def is_possible(
+    profile: Profile, footprint: Footprint, whole: tuple[Spread, ...], neuron_info: NeuronInfo
+) -> bool:
     """True if the model could run there; the same as no `objection`, for many neurons at once."""
-    return any_fits(needs, neuron_info.capacities[profile.device_kind]) and not _rule_objection(
+    return _fits(profile, footprint, whole, neuron_info) and not _rule_objection(
         profile, neuron_info
     )
 
@@ -43,10 +36,17 @@ def objection(profile: Profile, footprint: Footprint, neuron_info: NeuronInfo) -
     devices, memory of each device when it is empty.
     """
     found = _rule_objection(profile, neuron_info)
-    needs = needs_of(profile, footprint)
-    if found or any_fits(needs, neuron_info.capacities[profile.device_kind]):
+    if found or _fits(profile, footprint, whole_spreads(profile, footprint), neuron_info):
         return found
-    return _device_objection(profile, footprint, neuron_info)
+    return _device_objection(profile, footprint, usable(profile, neuron_info))
+
+
+def _fits(
+    profile: Profile, footprint: Footprint, whole: tuple[Spread, ...], neuron_info: NeuronInfo
+) -> bool:
+    sizes = usable(profile, neuron_info).capacities[kind_of(profile, footprint)]
+    spreads = spreads_on(profile, footprint, whole, neuron_info)
+    return any_fits(spreads, sizes, neuron_info.host_capacity)
 
 
 def _rule_objection(profile: Profile, neuron_info: NeuronInfo) -> str:
@@ -64,17 +64,23 @@ def _rule_objection(profile: Profile, neuron_info: NeuronInfo) -> str:
 
 
 def _device_objection(profile: Profile, footprint: Footprint, neuron_info: NeuronInfo) -> str:
-    devices = neuron_info.devices_of(profile.device_kind)
-    kind = f"{profile.device_kind} " if profile.device_kind else ""
-    if len(devices) < profile.devices:
-        return f"it has {len(devices)} {kind}devices; the model needs {profile.devices}"
-    most = max(
-        sum(c >= footprint.per_device(count) for c in neuron_info.capacities[profile.device_kind])
-        for count in range(profile.devices, min(profile.max_devices, len(devices)) + 1)
-    )
-    needed = format_bytes(footprint.per_device(profile.devices))
+    wanted = kind_of(profile, footprint)
+    devices = neuron_info.devices_of(wanted)
+    kind = "equal cuda " if profile.is_divided else f"{wanted} " if wanted else ""
+    spreads = spreads_on(profile, footprint, whole_spreads(profile, footprint), neuron_info)
+    fewest, need, host = spreads[0].count, spreads[0].need_bytes, spreads[0].host_bytes
+    if len(devices) < fewest:
+        return f"it has {len(devices)} {kind}devices; the model needs {fewest}"
+    sizes = neuron_info.capacities[wanted]
+    if any_fits(spreads, sizes, footprint.total_bytes):
+        return (
+            f"the model needs {format_bytes(footprint.total_bytes)} ({footprint.source}),"
+            f" {format_bytes(host)} of it in the host's memory;"
+            f" that has {format_bytes(max(0, neuron_info.host_capacity))}"
+        )
+    most = max(sum(size >= one.need_bytes for size in sizes) for one in spreads)
     largest = format_bytes(max((d.capacity_bytes for d in devices), default=0))
     return (
-        f"the model needs {needed} on each of {profile.devices} {kind}devices"
+        f"the model needs {format_bytes(need)} on each of {fewest} {kind}devices"
         f" ({footprint.source}); {most} are that large, the largest has {largest}"
     )

@@ -38,6 +38,7 @@ class NeuronIndex:
         self._by_name: dict[str, NeuronInfo] = {}
         self._by_room: dict[str, list[tuple[int, int, str]]] = {kind: [] for kind in KINDS}
         self._stored: Counter[str] = Counter()
+        self._resident: dict[str, dict[str, float]] = {}
         self._by_turn: dict[_Group, _Turns] = {}
         self._by_end: _Ends = []
         for neuron_info in neuron_infos:
@@ -77,6 +78,8 @@ class NeuronIndex:
             if free:
                 bisect.insort(self._by_room[kind], (free[0], neuron_info.work, neuron))
         self._stored.update(neuron_info.stored)
+        for name, share in neuron_info.resident.items():
+            self._resident.setdefault(name, {})[neuron] = share
         for index, instance in enumerate(neuron_info.instances):
             turns = self._by_turn.setdefault(_group(instance), [])
             bisect.insort(turns, (eviction.turn(instance, self._strategy), neuron, index))
@@ -92,6 +95,10 @@ class NeuronIndex:
             self._stored[name] -= 1
             if not self._stored[name]:
                 del self._stored[name]
+        for name in neuron_info.resident:
+            del self._resident[name][neuron]
+            if not self._resident[name]:
+                del self._resident[name]
         for index, instance in enumerate(neuron_info.instances):
             group = _group(instance)
             turns = self._by_turn[group]
@@ -129,6 +136,25 @@ class NeuronIndex:
     def has_stored(self, *names: str) -> bool:
         """True if the files of a model or source of any of these names are on some disk."""
         return any(self._stored[name] for name in names)
+
+    def resident(
+        self, kind: str, least_bytes: int, *names: str
+    ) -> Iterator[tuple[float, int, int, NeuronInfo]]:
+        """Of the neurons with room, those that have files of any of these names in their memory.
+
+        Yields: the share of the files; then as `with_room`; most of the files first.
+        """
+        heap: list[tuple[float, int, int, str]] = []
+        for name in names:
+            for neuron, share in self._resident.get(name, {}).items():
+                neuron_info = self._by_name[neuron]
+                room = neuron_info.open_free[kind]
+                if room and room[0] >= least_bytes:
+                    heap.append((-share, neuron_info.work, -room[0], neuron))
+        heapq.heapify(heap)
+        while heap:
+            share, work, free, neuron = heapq.heappop(heap)
+            yield -share, work, -free, self._by_name[neuron]
 
     def in_turn(self, incoming: Incoming) -> Iterator[tuple[Turn, NeuronInfo, InstanceInfo]]:
         """All instances that may ever have to go for a model, whose turn it is first.

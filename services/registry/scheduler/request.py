@@ -11,8 +11,8 @@ from services.registry.fleet.footprints import Footprint
 from services.registry.fleet.policy import Strategy
 from services.registry.scheduler import filters
 from services.registry.scheduler.eviction import Incoming
-from services.registry.scheduler.filters import Needs
-from services.registry.scheduler.neuron_info import InstanceInfo
+from services.registry.scheduler.neuron_info import DeviceInfo, InstanceInfo, NeuronInfo
+from services.registry.scheduler.spread import Spread, kind_of, spreads_on, whole_spreads
 
 
 class PlacementOutcome(enum.IntEnum):
@@ -41,15 +41,18 @@ class PlacementRequest:
         may_drain: it has waited so long that busy instances may be drained for it.
         avoided: neurons that just failed it, with the reason.
         only_neuron: the one an operator or a pin names; empty for any.
-        load_seconds: expected load time on a neuron.
+        load_seconds: expected load time on a neuron, where such a share of the model's files is in
+            its page cache.
         may_evict: False where only free room is wanted.
         reserved: device ids, by neuron, that are kept for a demand that has waited longer.
+        kind: of devices that the model goes to; empty for GPUs, else the CPU.
+        whole: the ways to put all of it on devices.
     """
 
     profile: Profile
     footprint: Footprint
     now: float
-    load_seconds: Callable[[str], float]
+    load_seconds: Callable[[str, float], float]
     strategy: Strategy = Strategy.LRU
     may_drain: bool = False
     avoided: dict[str, str] = dataclasses.field(default_factory=dict[str, str])
@@ -59,10 +62,32 @@ class PlacementRequest:
         default_factory=dict[str, frozenset[str]]
     )
 
-    needs: Needs = dataclasses.field(init=False)
+    kind: str = dataclasses.field(init=False)
+    whole: tuple[Spread, ...] = dataclasses.field(init=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "needs", filters.needs_of(self.profile, self.footprint))
+        object.__setattr__(self, "kind", kind_of(self.profile, self.footprint))
+        object.__setattr__(self, "whole", whole_spreads(self.profile, self.footprint))
+
+    @property
+    def least_bytes(self) -> int:
+        """No neuron's device takes any part of the model if it has less free."""
+        least = min(spread.need_bytes for spread in self.whole)
+        layers = self.footprint.layers
+        return min(least, self.footprint.gpu_bytes // layers) if layers else least
+
+    def spreads_on(self, neuron_info: NeuronInfo) -> tuple[Spread, ...]:
+        """The ways to spread the model over the devices of one neuron."""
+        return spreads_on(self.profile, self.footprint, self.whole, neuron_info)
+
+    def is_open(self, neuron_info: NeuronInfo, device: DeviceInfo) -> bool:
+        """True if a load for it may begin on a device now."""
+        reserved = self.reserved.get(neuron_info.neuron, ())
+        return not (device.busy or device.quarantine or device.device_id in reserved)
+
+    def is_possible(self, neuron_info: NeuronInfo) -> bool:
+        """True if the model could run there, if nothing else were loaded."""
+        return filters.is_possible(self.profile, self.footprint, self.whole, neuron_info)
 
     @property
     def incoming(self) -> Incoming:
@@ -76,6 +101,8 @@ class PlacementCandidate:
 
     Attributes:
         reason: why it was refused, or what makes it possible, in a sentence.
+        device_ids: that the load has to itself while it is under way.
+        needs: bytes by device, what is beside them in the host's memory among it.
         free_bytes: on the chosen devices, or on the roomiest where none was chosen.
         predicted_seconds: until the model would be ready there.
         retry_at: when waiting may have an end, where the clock decides that; else None.
@@ -85,7 +112,7 @@ class PlacementCandidate:
     outcome: PlacementOutcome
     reason: str
     device_ids: tuple[str, ...] = ()
-    need_bytes: int = 0
+    needs: Mapping[str, int] = dataclasses.field(default_factory=dict[str, int])
     free_bytes: int = 0
     victims: tuple[InstanceInfo, ...] = ()
     waits_for: tuple[InstanceInfo, ...] = ()

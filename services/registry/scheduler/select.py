@@ -10,10 +10,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Final, TypeAlias
 
-from services.registry.scheduler import filters
+from services.registry.scheduler.clearing import dearest_bound
 from services.registry.scheduler.evaluate import (
-    affinity,
-    dearest_bound,
+    ON_THE_HOST,
+    WHOLE_ON_GPUS,
     examine,
     free_bound,
     free_fit,
@@ -38,12 +38,15 @@ _Key: TypeAlias = tuple[object, ...]
 def decide(request: PlacementRequest, index: NeuronIndex) -> PlacementDecision:
     """The best neuron for a model.
 
+    Wishes are preferred labels, less models that it should not be beside (`wishes_met`).
+
     1. If the request names a neuron, only that one is looked at.
-    2. A neuron with free room outranks any eviction. Among those: most preferred labels, then the
-       files on its disk, then a GPU before the CPU, then least work, then most free memory, then
-       the name.
-    3. Else a neuron where room is made: without a drain before with one, then most preferred
-       labels, then the one whose dearest victim is missed least, then fewest victims.
+    2. A neuron with free room outranks any eviction. Among those: most wishes met, then the files
+       on its disk, then whole on GPUs before divided before the CPU, then most of the files
+       in its page cache, then least work, then most free memory, then the name.
+    3. Else a neuron where room is made: without a drain before with one, then most wishes
+       met, then the one whose dearest victim is missed least, then fewest victims, then most of
+       the files in its page cache.
     4. Else nothing can be done now: the decision says whether waiting helps, and until when, with
        the reasons of several neurons.
 
@@ -74,23 +77,37 @@ def _decide_one(request: PlacementRequest, index: NeuronIndex) -> PlacementDecis
 def _best_free_fit(request: PlacementRequest, index: NeuronIndex) -> PlacementCandidate | None:
     """The neuron with free room that ranks first.
 
-    The least busy come first; once the best has all that may come before that, no other is better.
+    Those with some of the files in their memory come first. Of the others the least busy do; once
+    the best has all that may come before that, no other is better.
     """
-    profile = request.profile
+    profile, kind = request.profile, request.kind
     is_stored = index.has_stored(profile.model, profile.terms.source)
-    has_cuda = profile.device_kind != "cpu" and index.has_room("cuda")
-    ideal = (-len(profile.affinity), not is_stored, not has_cuda)
+    has_gpu = kind != "cpu" and (index.has_room("cuda") or index.has_room("gpu"))
+    speed = WHOLE_ON_GPUS if has_gpu else ON_THE_HOST
+    ideal = (-len(profile.affinity), not is_stored, speed)
     best: PlacementCandidate | None = None
-    least = min(need for _, need in request.needs)
-    for work, free, neuron_info in index.with_room(profile.device_kind, least):
-        if best is not None and best.rank < (*ideal, work, -free, neuron_info.neuron):
+    names = {profile.model, profile.terms.source}
+    for share, work, free, neuron_info in index.resident(kind, request.least_bytes, *names):
+        if best is not None and best.rank < (*ideal, -share, work, -free, neuron_info.neuron):
+            return best
+        best = _better_fit(request, neuron_info, best)
+    for work, free, neuron_info in index.with_room(kind, request.least_bytes):
+        if best is not None and best.rank < (*ideal, 0.0, work, -free, neuron_info.neuron):
             break
-        bound = free_bound(request, neuron_info)
-        if bound is None or (best is not None and best.rank <= bound):
-            continue
-        candidate = free_fit(request, neuron_info)
-        if candidate is not None and (best is None or candidate.rank < best.rank):
-            best = candidate
+        best = _better_fit(request, neuron_info, best)
+    return best
+
+
+def _better_fit(
+    request: PlacementRequest, neuron_info: NeuronInfo, best: PlacementCandidate | None
+) -> PlacementCandidate | None:
+    """The neuron where it has free room and ranks before the best so far; else that."""
+    bound = free_bound(request, neuron_info)
+    if bound is None or (best is not None and best.rank <= bound):
+        return best
+    candidate = free_fit(request, neuron_info)
+    if candidate is not None and (best is None or candidate.rank < best.rank):
+        return candidate
     return best
 
 
@@ -115,7 +132,7 @@ def _best_after_eviction(
         least = dearest_bound(request, incoming, neuron_info, first)
         if least is None:
             continue
-        if best is None or _bound(affinity(profile, neuron_info), least) <= _key(best):
+        if best is None or _bound(neuron_info.wishes_met(profile), least) <= _key(best):
             candidate = examine(request, neuron_info)
             if candidate.outcome <= PlacementOutcome.DRAIN and (
                 best is None or _is_better(candidate, best)
@@ -154,7 +171,7 @@ def _takes(request: PlacementRequest, neuron_info: NeuronInfo) -> bool:
     return (
         not neuron_info.refusal
         and neuron_info.neuron not in request.avoided
-        and filters.is_possible(request.profile, request.needs, neuron_info)
+        and request.is_possible(neuron_info)
     )
 
 
@@ -176,9 +193,7 @@ def _able(request: PlacementRequest, index: NeuronIndex) -> Iterator[NeuronInfo]
     """Neurons where the model could ever run; those that take nothing for now come last."""
     refusing: list[NeuronInfo] = []
     for neuron_info in index:
-        if neuron_info.is_known and not filters.is_possible(
-            request.profile, request.needs, neuron_info
-        ):
+        if neuron_info.is_known and not request.is_possible(neuron_info):
             continue
         if neuron_info.refusal or neuron_info.neuron in request.avoided:
             refusing.append(neuron_info)
@@ -194,9 +209,7 @@ def _first_end(request: PlacementRequest, index: NeuronIndex) -> float | None:
             request.only_neuron and neuron_info.neuron != request.only_neuron
         ):
             continue
-        if not neuron_info.is_known or filters.is_possible(
-            request.profile, request.needs, neuron_info
-        ):
+        if not neuron_info.is_known or request.is_possible(neuron_info):
             return until
     return None
 

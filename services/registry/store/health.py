@@ -8,10 +8,15 @@ log = structlog.get_logger()
 
 
 class StoreHealth:
-    """What one user of the store has found of late."""
+    """Whether one user of the store could use it at its last attempt."""
 
     def __init__(self) -> None:
         self._has_failed = False
+
+    @property
+    def is_well(self) -> bool:
+        """Whether the last attempt succeeded; true before the first."""
+        return not self._has_failed
 
     def failed(self, detail: str, **facts: object) -> None:
         """An attempt failed: logged where the one before had not."""

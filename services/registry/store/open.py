@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import AsyncGenerator
+from typing import Final
 
 from services.backplane.settings import SettingsError
 from services.registry.store.sqlite import SqliteStore, default_path
 from services.registry.store.store import Store, StoreError
+
+_POSTGRES: Final = ("postgresql://", "postgres://")
 
 
 @contextlib.asynccontextmanager
@@ -33,18 +36,43 @@ async def open_store(url: str, *, lease_seconds: float) -> AsyncGenerator[Store]
         await store.close()
 
 
+def check_url(url: str) -> None:
+    """Looks at a URL without opening what it names.
+
+    Raises:
+        SettingsError: no store can be meant by it. The message has nothing of it: there may be a
+            password in it.
+    """
+    if not url or url.startswith("sqlite:"):
+        return
+    if not url.startswith(_POSTGRES):
+        raise SettingsError(
+            "registry.store: is none of sqlite:PATH, sqlite::memory:, postgresql://…"
+        )
+    try:
+        from psycopg import ProgrammingError
+        from psycopg.conninfo import conninfo_to_dict
+    except ImportError as error:
+        message = "registry.store: PostgreSQL needs `pip install cortex-fleet[postgres]`"
+        raise SettingsError(message) from error
+    try:
+        ports = str(conninfo_to_dict(url).get("port") or "")
+        is_read = all(not port or port.isdecimal() for port in ports.split(","))
+    except ProgrammingError:
+        is_read = False
+    if not is_read:
+        raise SettingsError(
+            "registry.store: PostgreSQL cannot read this URL; what is special in a user's name or "
+            "password is percent-encoded in it: % is %25, @ is %40, : is %3A, / is %2F"
+        )
+
+
 def _made(url: str, lease_seconds: float) -> Store:
+    check_url(url)
     if not url:
         return SqliteStore(str(default_path()))
     if url.startswith("sqlite:"):
         return SqliteStore(url.removeprefix("sqlite:"))
-    if url.startswith(("postgresql://", "postgres://")):
-        try:
-            from services.registry.store.postgres import PostgresStore
-        except ImportError as error:
-            message = "registry.store: PostgreSQL needs `pip install cortex-fleet[postgres]`"
-            raise SettingsError(message) from error
-        return PostgresStore(url, lease_seconds=lease_seconds)
-    raise SettingsError(
-        f"registry.store: {url!r} is none of sqlite:PATH, sqlite::memory:, postgresql://…"
-    )
+    from services.registry.store.postgres import PostgresStore
+
+    return PostgresStore(url, lease_seconds=lease_seconds)

@@ -7,8 +7,10 @@ from typing import Final, LiteralString
 from typing_extensions import override
 
 from services.registry.store.leader_lease import LeaderLease
+from services.registry.store.ledger import TABLES as LEDGER_TABLES
 from services.registry.store.postgres_connection import PostgresConnection
 from services.registry.store.postgres_election import TABLES, PostgresLeadership
+from services.registry.store.postgres_ledger import PostgresLedger
 from services.registry.store.store import FactKind, Facts, Store, StoreError, facts_of
 
 # `cortex` in ASCII: any number that nobody else locks in this database.
@@ -43,13 +45,18 @@ class PostgresStore(Store):
         self._connection = PostgresConnection(url)
         self._leadership = PostgresLeadership(url, lease_seconds=lease_seconds)
 
+    @property
+    @override
+    def ledger(self) -> PostgresLedger:
+        return PostgresLedger(self._connection, self._leading)
+
     @override
     async def open(self) -> None:
         async with self._connection.use() as connection:
             # two registries that start together must not both create
             await connection.execute("SELECT pg_advisory_lock(%s)", (_LOCK,))
             try:
-                for statement in (_FACTS, *TABLES):
+                for statement in (_FACTS, *TABLES, *LEDGER_TABLES):
                     await connection.execute(statement)
             finally:
                 await connection.execute("SELECT pg_advisory_unlock(%s)", (_LOCK,))

@@ -13,6 +13,8 @@ from typing import TypeVar
 from typing_extensions import override
 
 from services.registry.store.leader_lease import LeaderLease
+from services.registry.store.ledger import TABLES
+from services.registry.store.sqlite_ledger import SqliteLedger
 from services.registry.store.store import FactKind, Facts, Store, StoreError, facts_of
 
 T = TypeVar("T")
@@ -65,8 +67,14 @@ class SqliteStore(Store):
         database.execute("PRAGMA journal_mode = WAL")
         # what was revoked is not believed again after a power cut
         database.execute("PRAGMA synchronous = FULL")
-        database.execute(_TABLE)
+        for statement in (_TABLE, *TABLES):
+            database.execute(statement)
         return database
+
+    @property
+    @override
+    def ledger(self) -> SqliteLedger:
+        return SqliteLedger(self._run_on)
 
     @override
     async def load(self) -> Facts:
@@ -111,6 +119,9 @@ class SqliteStore(Store):
     def _open(self) -> sqlite3.Connection:
         assert self._database is not None
         return self._database
+
+    async def _run_on(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        return await self._run(lambda: work(self._open()))
 
     async def _run(self, work: Callable[[], T]) -> T:
         try:

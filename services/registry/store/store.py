@@ -1,4 +1,4 @@
-"""Durable facts: pins, cordons, what loads have taught, which neurons there were, who may join.
+"""Durable facts: pins, cordons, what loads have taught, neurons, who may join, and who may ask.
 
 Nothing about live instances is kept: that is believed from neurons only.
 """
@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from typing import Protocol
 
 from services.registry.store.leader_lease import LeaderLease
+from services.registry.store.ledger import Ledger
 
 
 class FactKind(enum.Enum):
@@ -31,6 +32,12 @@ class FactKind(enum.Enum):
     """Key: serial number; value: a Given as JSON."""
     REVOKED = "revoked"
     """Key: serial number; value: a Refusal as JSON."""
+    KEY = "key"
+    """Key: id; value: a KeyRecord as JSON, with digests in place of secrets."""
+    KEY_GROUP = "key_group"
+    """Key: name; value: a KeyGroup as JSON."""
+    KEY_USE = "key_use"
+    """Key: id of a key; value: when it was last used, seconds since the epoch."""
 
 
 Facts = dict[FactKind, dict[str, str]]
@@ -51,7 +58,12 @@ class StoreError(Exception):
 
 
 class Store(Protocol):
-    """A small table of facts. Every method may raise `StoreError`."""
+    """A small table of facts, and a ledger. Every method may raise `StoreError`."""
+
+    @property
+    def ledger(self) -> Ledger:
+        """Shares of limits, and what principals have used."""
+        ...
 
     async def open(self) -> None:
         """Connects, and makes the tables that are missing."""

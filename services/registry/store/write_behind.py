@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import json
 from collections.abc import AsyncGenerator, Awaitable, Mapping
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import msgspec
 import structlog
@@ -16,12 +16,15 @@ from services.backplane.process.faults import Faults
 from services.backplane.timeouts import timeout
 from services.registry.fleet.footprints import Learned
 from services.registry.store.health import StoreHealth
+from services.registry.store.ledger import Ledger
 from services.registry.store.store import FactKind, Facts, Store, StoreError
 
 # Learned figures that may wait to be written; the oldest are dropped, the next load teaches again.
 _MOST_PENDING: Final = 1000
 # Pause after a write that failed.
 _RETRY_SECONDS: Final = 5.0
+
+T = TypeVar("T")
 
 log = structlog.get_logger()
 
@@ -35,6 +38,11 @@ class FactWriter:
         self._health = StoreHealth()
         self._pending: dict[tuple[FactKind, str], str] = {}
         self._news = asyncio.Event()
+
+    @property
+    def ledger(self) -> Ledger:
+        """The store's tables of shares and usage, which are written at once."""
+        return self._store.ledger
 
     async def load(self) -> Facts:
         """Reads all facts."""
@@ -107,14 +115,14 @@ class FactWriter:
                 del self._pending[fact]
 
 
-async def durably(writing: Awaitable[None]) -> None:
-    """Waits for a write of what somebody has asked for.
+async def durably(writing: Awaitable[T]) -> T:
+    """Waits for a write of what somebody has asked for; returns what it returns.
 
     Raises:
         FleetError: REGISTRY_UNAVAILABLE: it could not be written.
     """
     try:
-        await writing
+        return await writing
     except StoreError as error:
         message = f"It could not be written, so nothing was changed: {error}"
         raise FleetError(Reason.REGISTRY_UNAVAILABLE, message, retry_after_seconds=1.0) from error

@@ -1,3 +1,4 @@
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -6,7 +7,22 @@ import pytest
 from services.neuron.engine_api.engine import Engine
 from services.neuron.engines import create_engine
 from tests.contract.engine.driving import Driver
+from tests.contract.engine.recording import VARIABLE, recorder_of
 from tests.contract.engine.subjects import SUBJECTS, Subject
+
+_recorder = recorder_of({subject.name: subject.what for subject in SUBJECTS})
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    """Keeps what is seen, for docs/engines.md."""
+    if _recorder is not None:
+        _recorder.note(report)
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Writes it, where this process has all of it and not a part."""
+    if _recorder is not None and not hasattr(session.config, "workerinput"):
+        _recorder.write(Path(os.environ[VARIABLE]))
 
 
 @pytest.fixture(params=SUBJECTS, ids=lambda subject: subject.name, scope="session")

@@ -24,6 +24,7 @@ class Subject:
         is_missing: why it cannot run on this machine, or None.
         environment: what its process needs.
         plan: fields of every `LoadPlan`.
+        what: of it, in words.
     """
 
     name: str
@@ -32,6 +33,7 @@ class Subject:
     is_missing: Callable[[], str | None]
     environment: Mapping[str, str] = dataclasses.field(default_factory=dict[str, str])
     plan: Mapping[str, Any] = dataclasses.field(default_factory=dict[str, Any])
+    what: str = ""
 
 
 def _llamacpp_missing() -> str | None:
@@ -57,21 +59,45 @@ def _build_folder(folder: Path, script: Script) -> Path:
     return folders.build(folder, script)
 
 
-def _on_vulkan(name: str, **offload: Any) -> Subject:
+def _on_vulkan(name: str, what: str, *, plan: Mapping[str, Any], **offload: Any) -> Subject:
     return Subject(
         name,
         "llamacpp",
         _build_gguf,
         vulkan_library.missing,
         environment=vulkan_library.environment(),
-        plan={"offload": Offload(device_ids=(vulkan_library.DEVICE_ID,), **offload)},
+        plan={"offload": Offload(device_ids=(vulkan_library.DEVICE_ID,), **offload), **plan},
+        what=f"llama.cpp, its Vulkan backend on a device in software, {what}",
     )
 
 
+# flash attention, without which the library quantises keys alone
+_Q8 = {"cache_format": "q8"}
 SUBJECTS = [
-    Subject("llamacpp", "llamacpp", _build_gguf, _llamacpp_missing),
-    _on_vulkan("llamacpp-vulkan"),
-    # the output on the GPU, the layer on the CPU
-    _on_vulkan("llamacpp-vulkan-partial", gpu_layers=1),
-    Subject("exllamav2", "exllamav2", _build_folder, _exllamav2_missing),
+    Subject("llamacpp", "llamacpp", _build_gguf, _llamacpp_missing, what="llama.cpp on the CPU"),
+    Subject(
+        "llamacpp-q8",
+        "llamacpp",
+        _build_gguf,
+        _llamacpp_missing,
+        plan=_Q8,
+        what="llama.cpp on the CPU, its cache in eight bits",
+    ),
+    _on_vulkan("llamacpp-vulkan", "every layer there", plan={}),
+    _on_vulkan(
+        "llamacpp-vulkan-partial", "the output there, the layer on the CPU", plan={}, gpu_layers=1
+    ),
+    _on_vulkan(
+        "llamacpp-vulkan-q8",
+        "every layer there, its cache in eight bits",
+        plan=_Q8,
+        flash_attention=True,
+    ),
+    Subject(
+        "exllamav2",
+        "exllamav2",
+        _build_folder,
+        _exllamav2_missing,
+        what="ExLlamaV2, its own code on an emulated device",
+    ),
 ]

@@ -14,6 +14,7 @@ from services.neuron.engine_api.events import (
     Started,
 )
 from services.neuron.engine_api.task import Prompt, SamplingParams, Segment, StopParams, WorkClass
+from services.neuron.engines.common import task_queue
 from tests.contract.engine.driving import (
     Driver,
     deltas,
@@ -109,7 +110,8 @@ def test_images_are_refused_by_a_model_without_eyes(driver: Driver) -> None:
     assert failed(run(model, driver.task(images=(b"png",)))).reason == "WRONG_MODALITY"
 
 
-def test_waiting_tasks_hear_their_place(driver: Driver) -> None:
+def test_waiting_tasks_hear_their_place(driver: Driver, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(task_queue, "_TELL_SECONDS", 0.0)
     model = driver.load(ENDLESS, max_sequences=1)
     tasks = [driver.task(stop=StopParams(max_tokens=5)) for _ in range(3)]
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 
+import msgspec
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -43,7 +43,7 @@ def test_messages(
     display: str,
     max_tokens: int,
 ) -> None:
-    head = dataclasses.replace(HEAD, query={"beta": "true"} if "beta" in path else {})
+    head = msgspec.structs.replace(HEAD, query={"beta": "true"} if "beta" in path else {})
     body = {"model": "m", "max_tokens": max_tokens, "messages": decoding.HELLO}
     body["thinking"] = {"type": "adaptive", "display": display}
     dialect = AnthropicMessages()

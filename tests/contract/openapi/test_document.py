@@ -85,10 +85,10 @@ def test_examples_of_what_nobody_has(api: CheckedApi, document: Document) -> Non
 
 READERS = {
     "/chat/completions": chat.READER,
-    "/completions": completions._READER,
-    "/embeddings": embeddings._READER,
+    "/completions": completions.READER,
+    "/embeddings": embeddings.READER,
     "/responses": responses.READER,
-    "/responses/compact": compaction._READER,
+    "/responses/compact": compaction.READER,
     "/responses/input_tokens": responses.COUNT,
 }
 
@@ -98,7 +98,7 @@ def test_every_field_of_a_request_is_known(document: Document, path: str) -> Non
     """Read, passed over, or refused with a reason of its own: never as one that nobody knows."""
     body = document.raw["paths"][path]["post"]["requestBody"]["content"]["application/json"]
     reader = READERS[path]
-    known = reader._known | reader._rules.ignored | set(reader._rules.refused)
+    known = reader._known | reader.rules.ignored | set(reader.rules.refused)
 
     named = set(_properties(document.raw["components"]["schemas"], body["schema"]))
 

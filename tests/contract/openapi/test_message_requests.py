@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import itertools
 import json
 import re
@@ -90,7 +89,7 @@ class Listed:
 
 def outcome(body: dict[str, Any], *, beta: bool, counts: bool) -> tuple[str, Any]:
     """What the reader makes of a body: a canonical request, or a refusal that names a field."""
-    head = dataclasses.replace(HEAD, headers={"anthropic-beta": "x"} if beta else {})
+    head = msgspec.structs.replace(HEAD, headers={"anthropic-beta": "x"} if beta else {})
     raw = msgspec.json.encode(body)
     try:
         if counts:

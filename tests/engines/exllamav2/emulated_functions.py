@@ -63,9 +63,11 @@ def gen_mrope_pos_ids(
 
 
 def head_norm(x: Any, weight: Any, bias: Any, y: Any, epsilon: float, is_rms: bool) -> None:
-    assert is_rms, "only RMS head norms are emulated"
     assert bias.is_meta
-    rms_norm(x, weight, y, epsilon)
+    wide = x.float()
+    if not is_rms:
+        wide -= wide.mean(-1, keepdim=True)
+    rms_norm(wide, weight, y, epsilon)
 
 
 def rope_(

@@ -22,8 +22,14 @@ from typing import Any
 from tests.engines.exllamav2 import emulated_cache, emulated_functions, emulated_matrices
 
 EXTENSION = "exllamav2_ext"
+NOISE = "CORTEX_EMULATED_NOISE"
+"""A variable: by how much logits are off, another way for every shape of a batch. On a GPU kernels
+and the order of their sums depend on the shape; here nothing would."""
 TOTAL_BYTES = 8 << 30
 UUID = "00000000-0000-0000-0000-00000000c0de"
+
+REPLACED: dict[str, Any] = {}
+"""The library's own functions for places of tensors, which one device does without."""
 
 
 def install() -> None:
@@ -92,16 +98,40 @@ def _then_patch(run: Callable[[types.ModuleType], None]) -> Callable[[types.Modu
 
         device.global_streams.update({i: torch.cuda.Stream() for i in range(8)})
         for name, loaded in list(sys.modules.items()):
-            if not name.startswith("exllamav2"):
+            if not name.startswith("exllamav2") or name == EXTENSION:
                 continue
             if hasattr(loaded, "_torch_device"):
-                loaded.__dict__["_torch_device"] = lambda _: "cpu"
+                _replace(loaded, "_torch_device", lambda _: "cpu")
             if hasattr(loaded, "safe_move_tensor"):
-                loaded.__dict__["safe_move_tensor"] = lambda tensor, *_, **__: tensor
+                _replace(loaded, "safe_move_tensor", lambda tensor, *_, **__: tensor)
             if hasattr(loaded, "set_device_streams"):
                 loaded.__dict__["set_device_streams"] = lambda: None
+        noise = float(os.environ.get(NOISE, "0"))
+        if noise:
+            _add_noise(torch, module.__dict__["ExLlamaV2"], noise)
 
     return run_and_patch
+
+
+def _replace(module: types.ModuleType, name: str, double: Any) -> None:
+    REPLACED.setdefault(name, getattr(module, name))
+    module.__dict__[name] = double
+
+
+def _add_noise(torch: Any, model: Any, most: float) -> None:
+    forward = model.forward_chunk
+
+    def forward_chunk(self: Any, *arguments: Any, **named: Any) -> Any:
+        result = forward(self, *arguments, **named)
+        if "logits" in result:
+            logits = result["logits"]
+            rows, queries, width = logits.shape
+            chance = torch.Generator().manual_seed(1000 * rows + queries)
+            noise = (2 * torch.rand(width, generator=chance) - 1) * most
+            logits.copy_(logits.float() + noise)
+        return result
+
+    model.forward_chunk = forward_chunk
 
 
 def _extension() -> types.ModuleType:

@@ -67,15 +67,17 @@ def build_random(
     layers: int = 2,
     said: int | None = None,
     markers: Sequence[str] = (),
+    heads: tuple[int, int] = (2, 1),
     **config: Any,
 ) -> Path:
     """A Llama with random weights, whose every token depends on all before it.
 
     Of so many tokens two are often equally likely in half precision; with few that it ever says
-    (`said`) this is rare.
+    (`said`) this is rare. Of its heads those for keys and values are the second number.
     """
     vocabulary = Vocabulary(markers=markers)
-    width, inner, heads, kv_heads = 64, 128, 2, 1
+    kv_heads, head = heads[1], 32
+    width, inner = heads[0] * head, 2 * heads[0] * head
     random = np.random.default_rng(seed)
 
     def matrix(rows: int, columns: int) -> Any:
@@ -88,21 +90,20 @@ def build_random(
     }
     if said is not None:
         tensors["lm_head.weight"][said:] = 0
-    head = width // heads
     for layer in range(layers):
         at = f"model.layers.{layer}"
         tensors |= {
             f"{at}.input_layernorm.weight": np.ones(width),
             f"{at}.post_attention_layernorm.weight": np.ones(width),
-            f"{at}.self_attn.q_proj.weight": matrix(heads * head, width) * 2,
+            f"{at}.self_attn.q_proj.weight": matrix(width, width) * 2,
             f"{at}.self_attn.k_proj.weight": matrix(kv_heads * head, width) * 2,
             f"{at}.self_attn.v_proj.weight": matrix(kv_heads * head, width),
-            f"{at}.self_attn.o_proj.weight": matrix(width, heads * head),
+            f"{at}.self_attn.o_proj.weight": matrix(width, width),
             f"{at}.mlp.gate_proj.weight": matrix(inner, width),
             f"{at}.mlp.up_proj.weight": matrix(inner, width),
             f"{at}.mlp.down_proj.weight": matrix(width, inner),
         }
-    base = _llama(len(vocabulary), width, inner, layers=layers, heads=heads, context=4096)
+    base = _llama(len(vocabulary), width, inner, layers=layers, heads=heads[0], context=4096)
     base["num_key_value_heads"] = kv_heads
     write(
         folder,

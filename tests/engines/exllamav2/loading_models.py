@@ -20,7 +20,8 @@ _TASK_IDS = itertools.count(1000)
 def load(engine: Engine, path: Path, **fields: Any) -> Any:
     """A loaded model; close it. Typed loosely: its modules may be imported after the library."""
     fields.setdefault("max_context_tokens", 2048)
-    steps = engine.load(LoadPlan("i", "exllamav2", str(path), **fields))
+    instance_id = f"i{next(_TASK_IDS)}"
+    steps = engine.load(LoadPlan(instance_id, "exllamav2", str(path), **fields))
     while True:
         try:
             next(steps)

@@ -1,15 +1,27 @@
 """The attention backends against float64, and the stand-in that hides them."""
 
 import importlib
+import json
 import math
+import os
+import pathlib
+import subprocess
 import sys
+from typing import Any
 
 import pytest
 import torch
 
-from services.neuron.engines.exllamav2.attention import dense, paged_torch, stand_in
+from services.neuron.engines.exllamav2.attention import dense, paged_torch, paged_triton, stand_in
 from services.neuron.engines.exllamav2.attention.choice import Backend
-from services.neuron.engines.exllamav2.attention.paged_triton import PagedAttention
+from services.neuron.engines.exllamav2.attention.paged_triton import (
+    MOST_KEYS,
+    MOST_PARTIAL_BYTES,
+    MOST_SPLITS,
+    PagedAttention,
+    split_count,
+)
+from services.neuron.engines.exllamav2.files import weights
 from tests.engines.exllamav2.attention_cases import CASES, Case, relative_error
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
@@ -25,6 +37,60 @@ def test_the_triton_kernel_gives_what_the_definition_gives(case: Case) -> None:
 @pytest.mark.parametrize("case", CASES, ids=lambda case: repr(case)[5:-1])
 def test_the_fallback_gives_what_the_definition_gives(case: Case) -> None:
     assert relative_error(case, paged_torch.attend, DEVICE) < TOLERANCE
+
+
+def compiled(what: str, tmp_path: pathlib.Path) -> Any:
+    """What `kernel_compiles` says, in a process outside Triton's interpreter."""
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.engines.exllamav2.kernel_compiles", what],
+        env={**os.environ, "TRITON_INTERPRET": "0", "TRITON_CACHE_DIR": str(tmp_path)},
+        cwd=pathlib.Path(__file__).parents[3],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def test_nothing_is_compiled_behind_the_first_call_of_a_model(tmp_path: pathlib.Path) -> None:
+    variants = compiled("variants", tmp_path)
+
+    assert variants["first"] == variants["later"] == {"append": 1, "attend": 8, "combine": 1}
+
+
+def test_no_tile_spills_its_registers(tmp_path: pathlib.Path) -> None:
+    assert compiled("spills", tmp_path) == {"64": 0, "128": 0, "256": 0}
+
+
+@pytest.mark.parametrize("tiles", [2, 64, 512])
+@pytest.mark.parametrize("keys", [1024, 32_768, 131_072])
+def test_no_program_walks_through_more_than_2048_keys_while_decoding(tiles: int, keys: int) -> None:
+    splits = split_count(tiles, keys, 132, decodes=True)
+
+    assert keys / splits <= MOST_KEYS
+    assert splits <= MOST_SPLITS
+
+
+def test_the_scratch_memory_of_the_kernels_is_counted_in_a_load() -> None:
+    assert weights.ATTENTION_BYTES == MOST_PARTIAL_BYTES
+
+
+def test_few_tiles_fill_the_device_and_scratch_memory_has_an_end() -> None:
+    assert split_count(2, 131_072, 132, decodes=True) == MOST_SPLITS
+    assert split_count(512, 131_072, 132) == 1  # prefill: all programs have the same to do
+    assert split_count(1, 512, 132) == 1
+    large = MOST_PARTIAL_BYTES // 10
+    assert split_count(2, 131_072, 132, decodes=True, bytes_per_split=large) == 10
+    assert split_count(2, 131_072, 132, bytes_per_split=2 * MOST_PARTIAL_BYTES) == 1
+
+
+def test_partial_results_of_many_splits_are_combined(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(paged_triton, "MOST_KEYS", 16)  # 32 splits: more than are combined at once
+    case = Case(1, 2, 1, 64, (5, 300))
+
+    assert relative_error(case, PagedAttention().attend, DEVICE) < TOLERANCE
 
 
 def test_the_kernels_scratch_memory_is_shared_by_layers() -> None:

@@ -10,6 +10,7 @@ import torch
 from services.neuron.engine_api.engine import Engine
 from services.neuron.engine_api.events import Ended, Event, Failed
 from services.neuron.engine_api.model import EnginePoisoned, LoadPlan
+from services.neuron.engine_api.task import SamplingParams
 from services.neuron.engines import create_engine
 from services.neuron.engines.exllamav2.batch.jobs import SampledJob
 from services.neuron.engines.exllamav2.batch.loop import Loop
@@ -64,8 +65,6 @@ def test_streams_go_on_behind_an_exception_as_if_nothing_had_been(model: Loop) -
 
 
 def test_seeded_streams_too(model: Loop) -> None:
-    from services.neuron.engine_api.task import SamplingParams
-
     equal = 0
     for seed in range(11, 18):
         hot = SamplingParams(temperature=1.5, seed=seed, frequency_penalty=0.5)
@@ -98,7 +97,7 @@ def test_streams_outlive_an_exception_while_another_model_loads(
 def test_only_the_culprit_fails(model: Loop, monkeypatch: pytest.MonkeyPatch) -> None:
     unbroken = said(model, *[task(prompt) for prompt in PROMPTS[:4]])
     tasks = [task(prompt) for prompt in PROMPTS[:4]]
-    bad = task("poison ")
+    bad = task("poison ", sampling=SamplingParams(temperature=1))
     make = model._factory.make_job
 
     def make_job(stream: Any) -> SampledJob:

@@ -2,65 +2,124 @@
 
 from __future__ import annotations
 
-import types
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from exllamav2.attn import ExLlamaV2Attention
+from exllamav2.linear import ExLlamaV2Linear
+from exllamav2.mlp import ExLlamaV2MLP
+from exllamav2.rmsnorm import ExLlamaV2RMSNorm
 
 from services.neuron.engine_api.engine import Engine
 from services.neuron.engine_api.model import LoadFailed
+from services.neuron.engine_api.task import SamplingParams
 from services.neuron.engines.exllamav2.model import loading
 from tests.engines.exllamav2 import folders
 from tests.engines.exllamav2.loading_models import load, said, task
+from tests.engines.exllamav2.tagged_devices import Devices, several
 
 pytestmark = pytest.mark.skipif(torch.version.cuda is not None, reason="devices are emulated")
 PROMPTS = ["once upon a time", "the end of the road"]
+HOT = SamplingParams(temperature=1.2, seed=3)
 SIZES: Any = {"max_context_tokens": 1024, "max_sequences": 2}
 
 
 @pytest.fixture
-def two_devices(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two devices are visible; the first one is full behind two layers."""
+def two_devices(monkeypatch: pytest.MonkeyPatch) -> Iterator[Devices]:
+    """Two devices are visible, and tensors know on which of them they lie."""
+    with several(monkeypatch) as devices:
+        yield devices
 
-    def properties(index: int) -> types.SimpleNamespace:
-        return types.SimpleNamespace(
-            major=9,
-            minor=0,
-            multi_processor_count=132,
-            uuid=f"device-{index}",
-            total_memory=8 << 30,
-        )
 
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    monkeypatch.setattr(torch.cuda, "get_device_properties", properties)
-    load_weights = ExLlamaV2Attention.load
+def full_from(monkeypatch: pytest.MonkeyPatch, module: int) -> None:
+    """The first device has room for so many modules of a model and half of the next one."""
+    loads = {kind: kind.load for kind in KINDS}
 
     def load_or_run_out(self: Any, *args: Any, **kwargs: Any) -> Any:
-        if self.device_idx == 0 and self.layer_idx >= 2:
+        loaded = loads[type(self)](self, *args, **kwargs)
+        # Layers load their matrices by themselves; those have no place in the model's list.
+        at = self.model.modules.index(self) if self in self.model.modules else 0
+        if self.device_idx == 0 and at >= module and len(self.model.modules) > SMALL:
             raise torch.cuda.OutOfMemoryError("CUDA out of memory.")
-        return load_weights(self, *args, **kwargs)
+        return loaded
 
-    monkeypatch.setattr(ExLlamaV2Attention, "load", load_or_run_out)
+    for kind in KINDS:
+        monkeypatch.setattr(kind, "load", load_or_run_out)
 
 
+LAYERS = 4
+KINDS = (ExLlamaV2Attention, ExLlamaV2MLP, ExLlamaV2RMSNorm, ExLlamaV2Linear)
+SMALL = 6
+"""Modules of a model of one layer, a draft model here, at most: it has room on the first device."""
+
+
+def test_tensors_of_two_devices_do_not_mix(two_devices: Devices) -> None:
+    one, other = (torch.ones(3, device=f"cuda:{index}") for index in range(2))
+
+    with pytest.raises(RuntimeError, match="same device"):
+        _ = one + other
+    with pytest.raises(RuntimeError, match="same device"):
+        _ = torch.cat([one, torch.ones(3)])
+    with pytest.raises(TypeError, match="numpy"):
+        one.numpy()
+    moved = one.to("cuda:1")
+    moved += other
+    assert moved.device == (moved * 2)[1:].view(2, 1).device == torch.device("cuda:1")
+    assert one.tolist() == [1, 1, 1]  # a copy, not the same memory
+    assert two_devices.moves == 1
+
+
+@pytest.mark.parametrize(
+    ("module", "fields"),
+    [
+        (1, {}),  # nothing but the embedding fits
+        (4, {}),  # within a layer: behind its attention
+        (5, {}),
+        (2 * LAYERS + 1, {}),  # the last norm
+        (2 * LAYERS + 2, {}),  # the head
+        (5, {"cache_format": "q4"}),
+        (5, {"ngram_draft": True}),
+        (5, {"draft": True}),
+    ],
+    ids=repr,
+)
 def test_a_split_model_says_what_it_says_alone(
-    engine: Engine, tmp_path: Path, request: pytest.FixtureRequest
+    engine: Engine,
+    tmp_path: Path,
+    request: pytest.FixtureRequest,
+    monkeypatch: pytest.MonkeyPatch,
+    module: int,
+    fields: dict[str, Any],
 ) -> None:
-    place = folders.build_random(tmp_path / "random", layers=4)
-    whole = load(engine, place, **SIZES)
+    place = folders.build_random(tmp_path / "random", layers=LAYERS)
+    if fields.pop("draft", False):
+        fields = {"draft_path": str(folders.build_random(tmp_path / "draft", layers=1))}
+    whole = load(engine, place, **SIZES, **fields)
     alone = said(whole, *[task(prompt) for prompt in PROMPTS])
+    hot = said(whole, task(PROMPTS[0], sampling=HOT))
     whole.close()
-    request.getfixturevalue("two_devices")
+    devices: Devices = request.getfixturevalue("two_devices")
+    full_from(monkeypatch, module)
 
-    split = load(engine, place, **SIZES)
+    split = load(engine, place, **SIZES, **fields)
 
-    layers = [m for m in split._parts.model.modules if isinstance(m, ExLlamaV2Attention)]
-    assert [module.device_idx for module in layers] == [0, 0, 1, 1]
+    modules = split._parts.model.modules
+    assert [one.device_idx for one in modules[1:]] == [
+        int(at >= module) for at in range(1, len(modules))
+    ]
+    for layer in [one for one in modules if isinstance(one, ExLlamaV2Attention)]:
+        lies_on = devices.of(split._parts.cache.key_states[layer.layer_idx])
+        assert lies_on == layer.device_idx == devices.of(layer.q_proj.linear.weight)
+    if split._parts.draft_model is not None:
+        assert {one.device_idx for one in split._parts.draft_model.modules[1:]} == {0}
+        assert {devices.of(keys) for keys in split._parts.draft_cache.key_states} == {0}
     assert set(split.info.memory_bytes) == {"GPU-device-0", "GPU-device-1"}
     assert said(split, *[task(prompt) for prompt in PROMPTS]) == alone
+    assert said(split, task(PROMPTS[0], sampling=HOT)) == hot
+    assert devices.moves > 0
     split.close()
 
 

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -108,3 +109,28 @@ def test_the_doctor_gets_a_sentence_and_a_code() -> None:
 
     assert done.returncode == 1
     assert MISSING in done.stderr
+
+
+def test_noise_of_a_rehearsal_depends_on_the_shape_of_the_batch_alone() -> None:
+    program = """
+from services.neuron.engines.exllamav2.library.library import open_library
+open_library()
+import torch
+from exllamav2 import ExLlamaV2
+print(ExLlamaV2.forward_chunk.__qualname__)
+from tests.engines.exllamav2 import emulation
+class Model:
+    def forward_chunk(self, rows):
+        return {"logits": torch.zeros(rows, 1, 64)}
+emulation._add_noise(torch, Model, 0.01)
+one, two, again = (Model().forward_chunk(rows)["logits"] for rows in (1, 2, 1))
+assert torch.equal(one, again)
+assert torch.equal(two[0], two[1])
+assert not torch.equal(one[0], two[0])
+assert 0.005 < one.abs().max() <= 0.01
+"""
+    root = Path(__file__).parent
+    for place, expected in (("emulated", "ExLlamaV2"), ("emulated_noise", "_add_noise")):
+        paths = [root / place, root.parents[2], root.parents[2] / "protos"]
+        said = run(program, PYTHONPATH=":".join(map(str, paths)))
+        assert expected in said

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from safetensors.numpy import load_file, save_file
 
 from services.neuron.engine_api.engine import Engine
 from services.neuron.engine_api.model import LoadFailed, LoadPlan, LoadStep
@@ -83,6 +84,21 @@ def test_a_folder_of_transformers_5_is_read(loaded: Any, tmp_path: Path) -> None
         loaded(old), task("where am I? " * 20)
     )
     assert said(loaded(old), task("where am I? " * 20)) != default
+
+
+@pytest.mark.parametrize("is_older", [True, False], ids=["its own", "those of Llama"])
+def test_yi_is_read_by_either_name_of_its_norms(
+    loaded: Any, tmp_path: Path, is_older: bool
+) -> None:
+    place = folders.build_random(tmp_path / "yi", architectures=["YiForCausalLM"])
+    if is_older:
+        renamed = {
+            name.replace("input_layernorm", "ln1").replace("post_attention_layernorm", "ln2"): value
+            for name, value in load_file(place / "model.safetensors").items()
+        }
+        save_file(renamed, place / "model.safetensors")
+
+    assert said(loaded(place), task("where am I? ")) == said(loaded(), task("where am I? "))
 
 
 def test_a_cut_short_file_is_refused_before_anything_is_loaded(

@@ -1,19 +1,29 @@
 """What is ExLlamaV2's own: pages, reservations, chunks, drafts."""
 
+import threading
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
+from gpu.raw_loop import drive
 from services.neuron.engine_api.engine import Engine
 from services.neuron.engine_api.events import Delta
 from services.neuron.engine_api.model import LoadFailed
-from services.neuron.engine_api.task import Constraint, ConstraintKind, StopParams
+from services.neuron.engine_api.task import Constraint, ConstraintKind, SamplingParams, StopParams
 from services.neuron.engines.exllamav2.batch import stream_factory
+from services.neuron.engines.exllamav2.batch.jobs import SampledJob
+from services.neuron.engines.exllamav2.model import batch_generator, generators
+from services.neuron.engines.exllamav2.model.batch_generator import BatchGenerator
+from services.neuron.engines.exllamav2.model.generators import MOST_READS
 from tests.contract.engine.driving import ended, ends, failed, run, started, step_until, submit
 from tests.contract.engine.driving import tokens as tokens_of
 from tests.engines.exllamav2 import folders
 from tests.engines.exllamav2.loading_models import load, said, task
+from tests.engines.exllamav2.stubbed_forward import NEW_TOKENS, stub, wanted
+
+HOT = SamplingParams(temperature=1.3, seed=5)
 
 
 def test_the_backend_is_told(engine: Engine, loaded: Any) -> None:
@@ -75,15 +85,148 @@ def test_all_pages_are_free_in_the_end(loaded: Any) -> None:
 
 
 @pytest.mark.parametrize("streams", [4, 16, 64])
-def test_short_prompts_take_no_more_passes_than_in_the_librarys_own_loop(
-    loaded: Any, streams: int
+def test_streams_take_as_many_passes_as_in_the_librarys_own_loop(loaded: Any, streams: int) -> None:
+    model = loaded(max_sequences=64, max_context_tokens=512)
+    passes = stub(model._parts, streams=64)
+    library, arguments = model._parts.library, model._parts.generator_arguments
+    generator = library.generator.ExLlamaV2DynamicGenerator(**arguments)
+    drive(library, generator, wanted(streams), new_tokens=NEW_TOKENS)
+    theirs = passes.decoded
+
+    run(model, *[task(prompt, tokens=NEW_TOKENS) for prompt in wanted(streams)])
+
+    assert passes.decoded - theirs <= 1.01 * theirs
+    model._parts.retire(generator)
+
+
+def test_prompts_beyond_what_a_step_reads_begin_to_talk_together(loaded: Any) -> None:
+    model = loaded(max_sequences=16, max_context_tokens=2048, cache_tokens=32_768)
+    tasks = [task(chr(97 + n) * 1500, tokens=20) for n in range(16)]  # three steps' worth
+    submit(model, *tasks)
+
+    events = step_until(model, lambda events: bool(tokens_of(events)))
+
+    assert all(len(tokens_of(events, one)) == 1 for one in tasks)
+
+
+def test_no_stream_waits_for_prompts_without_end(loaded: Any) -> None:
+    model = loaded(max_sequences=64, max_context_tokens=2048, cache_tokens=131_072)
+    stub(model._parts, streams=64)
+    submit(
+        model, *[task([9 + n, *range(20, 250), *range(20, 250)] * 4, tokens=20) for n in range(64)]
+    )
+    steps = 0
+    while not tokens_of(model.step()):
+        steps += 1
+
+    assert steps <= MOST_READS + 1
+
+
+def test_a_greedy_stream_without_rules_costs_no_row_of_logits(
+    loaded: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    model = loaded(max_sequences=64, max_context_tokens=256)
-    before = model.stats().steps
+    model = loaded(max_sequences=4)
+    (unbroken, hot) = said(model, task("plain "), task("hot ", sampling=HOT))
+    read: list[int] = []
+    copied = BatchGenerator._copied
 
-    run(model, *[task(f"story {n}", tokens=12) for n in range(streams)])
+    def watched(self: Any, logits: Any, wanting: Any) -> Any:
+        rows = copied(self, logits, wanting)
+        assert self.logits_pinned.dtype == logits.dtype  # one type: else it is no pinned copy
+        read.append(len(rows))
+        return rows
 
-    assert model.stats().steps - before == 12  # all of them read in the first
+    monkeypatch.setattr(BatchGenerator, "_copied", watched)
+    monkeypatch.setattr(SampledJob, "receive_logits", None)
+    assert said(model, task("plain ")) == [unbroken]
+    assert not read
+
+    monkeypatch.undo()
+    monkeypatch.setattr(BatchGenerator, "_copied", watched)
+    assert said(model, task("plain "), task("hot ", sampling=HOT)) == [unbroken, hot]
+    assert set(read) == {1}
+
+
+def test_a_pinned_buffer_is_asked_for_where_there_is_a_device(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked: list[dict[str, Any]] = []
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch, "empty", lambda *_, **named: asked.append(named))
+
+    batch_generator._host_buffer((2, 1, 32), torch.half)
+
+    assert asked == [{"dtype": torch.half, "pin_memory": True}]
+
+
+def test_threads_sample_where_the_logits_are_many(
+    loaded: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tasks = [("one ", 1), ("two ", 2), ("three ", 3), ("four ", 4)]
+    hot = [SamplingParams(temperature=1.3, seed=seed) for _, seed in tasks]
+    alone = loaded(max_sequences=8)
+    unbroken = said(
+        alone, *[task(one, sampling=by) for (one, _), by in zip(tasks, hot, strict=True)]
+    )
+    assert alone._generator.max_sampling_threads == 1
+    monkeypatch.setattr(generators, "MANY_LOGITS", 1)
+    on_threads: set[int] = set()
+    receive = SampledJob.receive_logits
+
+    def watched(self: Any, logits: Any) -> Any:
+        on_threads.add(threading.get_ident())
+        return receive(self, logits)
+
+    monkeypatch.setattr(SampledJob, "receive_logits", watched)
+
+    model = loaded(max_sequences=8)
+
+    assert model._generator.max_sampling_threads == generators.MANY_SAMPLING_THREADS
+    made = said(model, *[task(one, sampling=by) for (one, _), by in zip(tasks, hot, strict=True)])
+    assert made == unbroken
+    assert threading.get_ident() not in on_threads
+    assert on_threads
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"sampling": HOT},
+        {"sampling": SamplingParams(temperature=0, frequency_penalty=1)},
+        {"sampling": SamplingParams(temperature=0, repetition_penalty=1.2)},
+        {"sampling": SamplingParams(temperature=0, logit_bias={70: -5.0})},
+        {"top_logprobs": 1},
+        {"constraint": Constraint(ConstraintKind.REGEX, "[a-z]{30}")},
+    ],
+    ids=repr,
+)
+def test_whoever_has_rules_samples_from_a_row(
+    loaded: Any, monkeypatch: pytest.MonkeyPatch, fields: dict[str, Any]
+) -> None:
+    model = loaded(max_sequences=4)
+    count = 0
+    receive = SampledJob.receive_logits
+
+    def watched(self: Any, logits: Any) -> Any:
+        nonlocal count
+        count += 1
+        return receive(self, logits)
+
+    monkeypatch.setattr(SampledJob, "receive_logits", watched)
+
+    assert len(said(model, task("x", tokens=7, **fields))[0]) == count == 7
+
+
+def test_end_tokens_stay_away_until_the_best_may_be_taken(loaded: Any) -> None:
+    model = loaded(max_sequences=4)
+    stop = StopParams(max_tokens=12, min_tokens=5)
+    plain = task("plain ", stop=stop)
+    job = model._factory.make_job(model._receive(plain, [70, 71]))
+
+    assert not job.takes_best
+    for _ in range(5):
+        job.receive_best(70)
+    assert job.takes_best
 
 
 def test_one_prompt_is_read_beside_a_talking_stream_but_short_ones_together(loaded: Any) -> None:

@@ -1,7 +1,6 @@
 """Attacker by port: who reaches a server with the fleet's certificates, and what he may call."""
 
 import asyncio
-import contextlib
 import shutil
 from typing import Any
 
@@ -9,124 +8,40 @@ import grpc
 import pytest
 from prometheus_client import CollectorRegistry
 
+from cortex.v1 import key_service_pb2 as keys
+from cortex.v1 import key_service_pb2_grpc as keys_grpc
 from cortex.v1 import neuron_service_pb2 as neuron
 from cortex.v1 import neuron_service_pb2_grpc as neuron_grpc
 from cortex.v1 import operator_service_pb2 as op
 from cortex.v1 import operator_service_pb2_grpc as op_grpc
-from services.backplane.address import Address
 from services.backplane.errors import FleetError, Reason
-from services.backplane.metrics import RpcMetrics
 from services.backplane.process.faults import Faults
 from services.backplane.rpc.calls import streaming, unary
 from services.backplane.rpc.channels import ChannelPool, open_channel
-from services.backplane.rpc.server import Server
-from services.backplane.security.access import Access
-from services.backplane.security.authority import create, issue, revoke, show
-from services.backplane.security.credentials import FleetCredentials
+from services.backplane.security.authority import issue, revoke
 from services.backplane.security.roles import Role
-from services.backplane.security.settings import FleetSettings
 from services.backplane.settings import SettingsError
 from services.gateway.transports.connect import open_call
 from services.gateway.transports.grpc_call import CallSink
-from services.neuron.access import METHODS as NEURON_METHODS
-from services.registry.api.access import METHODS as REGISTRY_METHODS
-
-METHODS = {**NEURON_METHODS, **REGISTRY_METHODS}
-
-
-class Pki:
-    """An authority, and credentials of each kind."""
-
-    def __init__(self, folder):
-        self.folder = folder
-        create(folder)
-        (folder / "revoked").touch()
-
-    def serial(self, name):
-        return show(self.folder / f"{name}.pem").serial
-
-    def credentials(self, *roles, neuron="", days=2, ca=None, name=""):
-        out = self.folder / (name or "+".join(role.value for role in roles) + neuron)
-        issued = issue(self.folder, roles, neuron=neuron, out=out, days=days)
-        return FleetCredentials(
-            FleetSettings(
-                ca=str(ca or self.folder / "ca.pem"),
-                certificate=str(issued.certificate),
-                key=str(issued.key),
-                revoked=str(self.folder / "revoked"),
-            )
-        )
-
-
-class Neuron(neuron_grpc.NeuronServiceServicer):
-    """Answers at once, or for as long as it is asked."""
-
-    async def GetStatus(self, request, context):
-        return neuron.GetStatusResponse()
-
-    async def WatchStatus(self, request, context):
-        while True:
-            yield neuron.WatchStatusResponse()
-            await asyncio.sleep(0.05)
-
-    async def Load(self, request, context):
-        yield neuron.LoadResponse()
-
-    async def Session(self, request_iterator, context):
-        async for _ in request_iterator:
-            yield neuron.SessionResponse()
-
-
-class Operator(op_grpc.OperatorServiceServicer):
-    """Answers at once."""
-
-    async def GetFleet(self, request, context):
-        return op.GetFleetResponse(revision=7)
-
-
-@pytest.fixture
-def pki(tmp_path):
-    return Pki(tmp_path / "pki")
-
-
-@contextlib.asynccontextmanager
-async def serving(credentials):
-    server = Server(
-        service_names=[],
-        metrics=RpcMetrics(CollectorRegistry(), "test"),
-        access=Access(credentials, METHODS),
-    )
-    server.add(neuron_grpc.add_NeuronServiceServicer_to_server, Neuron())
-    server.add(op_grpc.add_OperatorServiceServicer_to_server, Operator())
-    address = await server.start(Address("127.0.0.1", 0))
-    try:
-        yield str(address)
-    finally:
-        await server.stop(0)
-
-
-@pytest.fixture
-async def served(pki):
-    async with serving(pki.credentials(Role.NEURON, Role.REGISTRY, neuron="beast")) as address:
-        yield address
+from tests.doubles.guarded_server import Pki, serving
 
 
 async def get_status(address, credentials, *, role=Role.NEURON):
     async with open_channel(address, credentials, role=role) as channel:
         stub = neuron_grpc.NeuronServiceStub(channel)
-        return await unary(stub.GetStatus(neuron.GetStatusRequest(), timeout=5))
+        return await unary(stub.GetStatus(neuron.GetStatusRequest(), timeout=60))
 
 
 async def get_fleet(address, credentials):
     async with open_channel(address, credentials) as channel:
         stub = op_grpc.OperatorServiceStub(channel)
-        return await unary(stub.GetFleet(op.GetFleetRequest(), timeout=5))
+        return await unary(stub.GetFleet(op.GetFleetRequest(), timeout=60))
 
 
 async def load(address, credentials):
     async with open_channel(address, credentials, role=Role.NEURON) as channel:
         stub = neuron_grpc.NeuronServiceStub(channel)
-        async with streaming(stub.Load(neuron.LoadRequest(), timeout=5)) as answers:
+        async with streaming(stub.Load(neuron.LoadRequest(), timeout=60)) as answers:
             return [answer async for answer in answers]
 
 
@@ -183,7 +98,7 @@ async def test_only_an_operator_operates(pki, served, role):
     async with open_channel(served, credentials) as channel:
         stub = op_grpc.OperatorServiceStub(channel)
         with pytest.raises(FleetError, match="PinModel is for operator;") as caught:
-            await unary(stub.PinModel(op.PinModelRequest(model="a"), timeout=5))
+            await unary(stub.PinModel(op.PinModelRequest(model="a"), timeout=60))
     assert caught.value.reason is Reason.FORBIDDEN
 
 
@@ -196,6 +111,28 @@ async def test_a_gateway_may_look_at_the_fleet_and_others_may_not(pki, served):
         assert caught.value.reason is Reason.FORBIDDEN
 
 
+async def test_digests_of_keys_are_for_gateways_and_keys_are_made_by_operators(pki, served):
+    made, watched = (
+        lambda stub: stub.CreateKey(keys.CreateKeyRequest(name="a"), timeout=60),
+        lambda stub: stub.ReportKeyUse(keys.ReportKeyUseRequest(), timeout=60),
+    )
+    for role, call, may in (
+        (Role.OPERATOR, made, True),
+        (Role.GATEWAY, watched, True),
+        (Role.GATEWAY, made, False),
+        (Role.OPERATOR, watched, False),
+        (Role.REGISTRY, made, False),
+    ):
+        async with open_channel(served, pki.credentials(role), role=Role.REGISTRY) as channel:
+            answer = unary(call(keys_grpc.KeyServiceStub(channel)))
+            if may:
+                await answer
+            else:
+                with pytest.raises(FleetError) as caught:
+                    await answer
+                assert caught.value.reason is Reason.FORBIDDEN
+
+
 async def test_a_gateway_loads_nothing(pki, served):
     with pytest.raises(FleetError, match="Load is for operator or registry") as caught:
         await load(served, pki.credentials(Role.GATEWAY))
@@ -206,7 +143,7 @@ async def test_health_is_for_every_certificate(pki, served):
     credentials = pki.credentials(Role.NEURON, neuron="x")
     async with open_channel(served, credentials, role=Role.NEURON) as channel:
         check: Any = channel.unary_unary("/grpc.health.v1.Health/Check")
-        assert await check(b"", timeout=5)
+        assert await check(b"", timeout=60)
 
 
 async def test_a_revoked_certificate_is_refused_and_its_streams_end(pki, served):
@@ -232,7 +169,7 @@ async def test_another_neuron_at_a_neurons_address_is_told_nothing(pki, served):
     async with open_channel(served, credentials, role=Role.NEURON, neuron="other") as channel:
         stub = neuron_grpc.NeuronServiceStub(channel)
         with pytest.raises(FleetError) as caught:
-            await unary(stub.GetStatus(neuron.GetStatusRequest(), timeout=5))
+            await unary(stub.GetStatus(neuron.GetStatusRequest(), timeout=60))
     assert caught.value.reason in {Reason.NEURON_LOST, Reason.DEADLINE}
     with pytest.raises(FleetError, match="cannot be reached"):
         await session(served, Ear(), credentials, neuron="other")
@@ -243,7 +180,7 @@ async def test_a_session_ends_when_its_neurons_certificate_is_revoked(pki, serve
     await session(served, ear, pki.credentials(Role.GATEWAY), neuron="beast")
     revoke(pki.folder, pki.serial("neuron+registrybeast"))
 
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         error = await ear.end
     assert error.reason is Reason.NEURON_LOST
 
@@ -305,14 +242,14 @@ async def test_an_address_that_has_left_keeps_no_channel_of_an_older_certificate
         await call.read()
 
         await pool.discard(address)
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             assert await call.code() is grpc.StatusCode.CANCELLED
     await pool.close()
 
 
 def _status(pool, address):
     stub = neuron_grpc.NeuronServiceStub(pool.get(address))
-    return stub.GetStatus(neuron.GetStatusRequest(), timeout=5)
+    return stub.GetStatus(neuron.GetStatusRequest(), timeout=60)
 
 
 class Ear(CallSink):
@@ -351,7 +288,7 @@ async def test_the_gateways_own_http2_speaks_tls(pki, served):
     ear = Ear()
     call = await session(served, ear, pki.credentials(Role.GATEWAY), neuron="beast")
     call.send(b"")
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         await ear.heard.wait()
     call.cancel()
 

@@ -82,6 +82,6 @@ async def test_a_connection_without_a_handshake_is_ended(port):
     loop = asyncio.get_running_loop()
     with socket.create_connection((port.host, port.port)) as silent:
         silent.setblocking(False)
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             while await loop.sock_recv(silent, 1000):
                 pass

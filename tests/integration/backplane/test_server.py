@@ -1,4 +1,5 @@
 import asyncio
+import urllib.error
 import urllib.request
 
 import grpc
@@ -156,7 +157,7 @@ async def test_leaving_a_stream_early_ends_it_on_the_other_side(served):
         async for _ in responses:
             break
 
-    await asyncio.wait_for(operator.ended.wait(), 5)
+    await asyncio.wait_for(operator.ended.wait(), 60)
 
 
 async def test_a_dead_address_has_the_reason_that_the_caller_chose():
@@ -316,6 +317,21 @@ async def test_rpcs_are_counted_and_exposed(served, registry):
     assert 'cortex_build_info{service="test"' in page
 
 
+async def test_other_pages_stand_beside_the_metrics(registry):
+    told = {"/one": lambda: b"[1]", "/none": lambda: None}
+
+    async with prometheus.exposition(registry, LOOPBACK, told) as port:
+        url = f"http://127.0.0.1:{port}"
+        page = await asyncio.to_thread(_fetch, f"{url}/one")
+        metrics = await asyncio.to_thread(_fetch, f"{url}/metrics")
+        with pytest.raises(urllib.error.HTTPError) as refused:
+            await asyncio.to_thread(_fetch, f"{url}/none")
+        refused.value.close()
+
+    assert ("[1]", 503) == (page, refused.value.code)
+    assert "cortex_build_info" in metrics
+
+
 def _fetch(url):
-    with urllib.request.urlopen(url, timeout=5) as response:
+    with urllib.request.urlopen(url, timeout=60) as response:
         return response.read().decode()

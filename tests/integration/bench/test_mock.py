@@ -10,7 +10,7 @@ import grpc
 import pytest
 
 from bench.load import LoadGenerator
-from bench.processes import Process, ending, free_port
+from bench.processes import Process, ending
 from bench.stub_registry import INSTANCE, MODEL, serve
 from bench.targets import Mock, start_mock
 from bench.workloads import WORKLOADS
@@ -22,6 +22,7 @@ from cortex.v1 import (
     registry_service_pb2,
     registry_service_pb2_grpc,
 )
+from tests.doubles.processes import free_port
 
 pytestmark = pytest.mark.skipif(shutil.which("cc") is None, reason="no C compiler")
 
@@ -39,7 +40,7 @@ def mock(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mock]:
 @pytest.fixture
 async def neuron(mock: Mock) -> AsyncIterator[Any]:
     async with (
-        asyncio.timeout(30),
+        asyncio.timeout(60),
         grpc.aio.insecure_channel(f"127.0.0.1:{mock.grpc_port}") as channel,
     ):
         yield neuron_service_pb2_grpc.NeuronServiceStub(channel)
@@ -170,7 +171,7 @@ def test_the_load_generator_counts_what_the_mock_sends(
 async def test_the_stub_registry_shows_one_neuron_that_is_ready() -> None:
     listen = f"127.0.0.1:{free_port()}"
     server = asyncio.create_task(serve(listen, "127.0.0.1:1"))
-    async with asyncio.timeout(30), grpc.aio.insecure_channel(listen) as channel:
+    async with asyncio.timeout(60), grpc.aio.insecure_channel(listen) as channel:
         stub = registry_service_pb2_grpc.RegistryServiceStub(channel)
         watch = stub.WatchFleet(registry_service_pb2.WatchFleetRequest(), wait_for_ready=True)
         change = cast("registry_service_pb2.WatchFleetResponse", await watch.read())

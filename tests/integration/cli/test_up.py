@@ -7,6 +7,7 @@ import functools
 import json
 import os
 import pathlib
+import re
 import signal
 import socket
 import subprocess
@@ -91,9 +92,7 @@ def test_a_fleet_has_its_users_settings_and_keeps_strangers_from_its_control_pla
         assert "'nonesuch' does not exist" in said
         assert "neuron.name" not in said
         assert f"cortex status --registry 127.0.0.1:{ports.registry}" in said
-        added = dict(
-            pair.split(" = ") for pair in said.partition(":")[2].partition(";")[0].split(", ")
-        )
+        added = dict(re.findall(r"([\w.]+) = ([^,;]*)", said.partition(":")[2].partition(";")[0]))
         inside = [f"127.0.0.1:{ports.registry}", *added.values()]
         control_plane = {text.strip() for text in inside if text.startswith("127.0.0.1:")}
         assert len(control_plane) == 5
@@ -112,5 +111,5 @@ def models(port: int, key: str) -> list[str]:
     request = urllib.request.Request(
         f"http://127.0.0.2:{port}/v1/models", headers={"authorization": f"Bearer {key}"}
     )
-    with urllib.request.urlopen(request, timeout=10) as response:
+    with urllib.request.urlopen(request, timeout=60) as response:
         return [each["id"] for each in json.load(response)["data"]]

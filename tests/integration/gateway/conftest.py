@@ -1,10 +1,12 @@
 """A fleet per test, with both transports where a test asks for it."""
 
+import pathlib
 from collections.abc import AsyncIterator
 
 import pytest
 
 from tests.integration.gateway.fleet import Fleet
+from tests.integration.gateway.gateway_process import Process
 
 
 @pytest.fixture
@@ -22,3 +24,13 @@ async def bare() -> AsyncIterator[Fleet]:
     one = Fleet()
     yield one
     await one.stop()
+
+
+@pytest.fixture
+async def gateway(tmp_path: pathlib.Path) -> AsyncIterator[Process]:
+    """A gateway as a process of its own, which the test starts."""
+    one = Process(tmp_path)
+    yield one
+    if one.process.returncode is None:
+        one.process.kill()
+        await one.process.wait()

@@ -13,13 +13,14 @@ import msgspec
 from prometheus_client import CollectorRegistry, generate_latest
 
 from services.backplane.process.lifecycle import Shutdown
+from services.backplane.security.audit import AuditSettings
 from services.backplane.security.credentials import FleetCredentials
 from services.gateway.settings import AuthSettings, GatewaySettings
 from services.gateway.wire import Gateway
 from tests.doubles.scripted_neuron import Script, ScriptedNeuron
 from tests.doubles.stand_in_registry import StandInRegistry
 
-SECONDS = 10.0
+SECONDS = 60.0
 DEFAULTS = GatewaySettings(
     listen="127.0.0.1:0", metrics_listen="", settle_seconds=0.5, drain_seconds=5.0
 )
@@ -47,12 +48,17 @@ class Fleet:
         *,
         is_early: bool = False,
         credentials: FleetCredentials | None = None,
+        audit: AuditSettings | None = None,
         **settings: Any,
     ) -> None:
         """Starts the gateway; `is_early`: returns before that has reached the registry."""
         made = msgspec.structs.replace(DEFAULTS, registry=(self.registry.address,), **settings)
         self.gateway = Gateway(
-            made, auth or AuthSettings(), registry=CollectorRegistry(), credentials=credentials
+            made,
+            auth or AuthSettings(),
+            registry=CollectorRegistry(),
+            credentials=credentials,
+            audit=audit,
         )
         self._serving = asyncio.create_task(self.gateway.serve(self.shutdown))
         self.client = httpx.AsyncClient(
@@ -117,12 +123,17 @@ class Fleet:
         async with self.streamed(**more) as response:
             return (await response.aread()).decode()
 
+    def sample(self, name: str, **labels: str) -> float | None:
+        self.gateway.services.access_log.settle()
+        return self.gateway.registry.get_sample_value(name, labels)
+
     def metric(self, name: str, **labels: str) -> float:
-        value = self.gateway.registry.get_sample_value(name, labels)
+        value = self.sample(name, **labels)
         assert value is not None, f"no sample {name} {labels}"
         return value
 
     def exposition(self) -> str:
+        self.gateway.services.access_log.settle()
         return generate_latest(self.gateway.registry).decode()
 
 

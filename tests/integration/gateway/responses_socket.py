@@ -18,7 +18,7 @@ from wsproto.events import (
     TextMessage,
 )
 
-SECONDS = 10.0
+SECONDS = 60.0
 
 
 class Socket:

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from services.backplane.errors import FleetError, Reason
+from services.gateway.api.access_log import AccessLog
 from services.gateway.settings import ApiKey, AuthSettings
 from services.gateway.telemetry.request_log import RequestLine, RequestLog
 from tests.integration.gateway.fleet import Fleet
@@ -23,11 +24,17 @@ LOOKUPS: dict[str, tuple[str, dict[str, Any]]] = {
 class Lines(RequestLog):
     """Keeps the lines."""
 
-    def __init__(self) -> None:
-        self.kept: list[RequestLine] = []
+    def __init__(self, access_log: AccessLog) -> None:
+        self._access_log = access_log
+        self._kept: list[RequestLine] = []
+
+    @property
+    def kept(self) -> list[RequestLine]:
+        self._access_log.settle()
+        return self._kept
 
     def write(self, line: RequestLine) -> None:
-        self.kept.append(line)
+        self._kept.append(line)
 
     def drain(self) -> None:
         """Nothing is held back."""
@@ -35,8 +42,9 @@ class Lines(RequestLog):
 
 @pytest.fixture
 def lines(fleet: Fleet) -> Lines:
-    found = Lines()
-    fleet.gateway.services.access_log.use(found)
+    access_log = fleet.gateway.services.access_log
+    found = Lines(access_log)
+    access_log.use(found)
     return found
 
 

@@ -20,7 +20,7 @@ from services.gateway.transports.grpc_call import BidiCall
 from services.gateway.transports.http2 import Frame, FrameReader, frame
 
 PATH = "/test.Echo/Session"
-PATIENCE_SECONDS = 10.0
+PATIENCE_SECONDS = 60.0
 FAULTS = Faults(CollectorRegistry(), "test")
 
 

@@ -36,12 +36,12 @@ class Trickle:
         await self.writer.drain()
 
     async def status(self) -> int:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             return int((await self.reader.readline()).split()[1])
 
 
 async def until_held(fleet: Fleet, size: int) -> None:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while fleet.gateway.services.bodies.held_bytes != size:
             await asyncio.sleep(0.01)
 
@@ -80,7 +80,7 @@ async def test_an_http2_body_has_the_same_deadline(bare: Fleet) -> None:
         await asyncio.sleep(30)
         yield b" "
 
-    async with httpx.AsyncClient(http1=False, http2=True) as h2, asyncio.timeout(10):
+    async with httpx.AsyncClient(http1=False, http2=True) as h2, asyncio.timeout(60):
         url = f"http://{bare.gateway.address}/v1/chat/completions"
         asking = asyncio.create_task(h2.post(url, content=body()))
         await until_held(bare, 1)
@@ -132,7 +132,7 @@ async def test_turns_of_a_socket_that_wait_count_until_they_have_run(bare: Fleet
         await neuron.until(lambda: neuron.active == 1)
         for _ in range(3):
             await one.say(ask)
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while bare.gateway.services.bodies.held_bytes < 400_000:
                 await asyncio.sleep(0.01)
         refused = await bare.client.post("/v1/chat/completions", content=large)
@@ -156,7 +156,7 @@ async def test_turns_that_wait_are_given_back_where_their_client_leaves(bare: Fl
         await neuron.until(lambda: neuron.active == 1)
         for _ in range(10):
             await one.say(ask)
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while bare.gateway.services.bodies.held_bytes < 1_000_000:
                 await asyncio.sleep(0.01)
 
@@ -225,7 +225,7 @@ async def test_an_address_has_no_more_connections_than_it_may(bare: Fleet) -> No
         async with Trickle(bare) as fourth:
             assert await fourth.status() == 429
         a.writer.close()
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while True:
                 try:
                     assert (await bare.chat()).status_code in {200, 429}
@@ -298,3 +298,29 @@ async def test_a_request_runs_only_some_of_its_choices_at_once(fleet: Fleet) -> 
 
     assert (32, 40) == (begun, len(neuron.requests))
     assert ["one two"] * 40 == [one["message"]["content"] for one in answer.json()["choices"]]
+
+
+async def test_a_prompt_that_no_context_holds_is_not_sent_to_its_neuron(bare: Fleet) -> None:
+    await bare.start()
+    neuron = await bare.add_neuron("n1")
+    unknown, neuron.longest_token_bytes = neuron.longest_token_bytes, 1
+    await bare.announce(neuron)
+    endless = [{"role": "user", "content": "x" * 1_200_000}]
+
+    async def count() -> httpx.Response:
+        body = {"model": "tiny", "messages": endless}
+        return await bare.client.post("/v1/messages/count_tokens", json=body)
+
+    refused, not_counted = await bare.chat(messages=endless), await count()
+    neuron.longest_token_bytes = unknown
+    await bare.announce(neuron)
+    served = await bare.chat(messages=endless)
+    counted = await count()
+
+    assert refused.status_code == 400
+    error = refused.json()["error"]
+    assert error["code"] == "context_length_exceeded"
+    assert "2048 tokens" in error["message"]
+    assert served.status_code == 200
+    assert (not_counted.status_code, counted.status_code) == (400, 200)
+    assert (len(neuron.requests), len(neuron.counted)) == (1, 1)

@@ -71,7 +71,7 @@ async def test_a_model_says_how_long_it_wants_to_stay(fleet: Fleet) -> None:
     response = await fleet.client.post("/api/generate", json=body)
 
     assert response.status_code == 200
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while not fleet.registry.ensured:
             await asyncio.sleep(0.01)
     assert fleet.registry.ensured[0].keep_alive.seconds == 90

@@ -172,6 +172,6 @@ async def test_new_keys_are_taken_in(bare: Fleet) -> None:
     await bare.start(KEYS)
     fresh = ApiKey(name="viewer", key="view-key", console="none")
 
-    bare.gateway.use_keys(AuthSettings(keys=(fresh,)))
+    bare.gateway.services.auth.use(AuthSettings(keys=(fresh,)))
 
     assert (await look(bare, **{"x-api-key": "view-key"})).status_code == 403

@@ -10,7 +10,7 @@ import pytest
 
 from cortex.v1 import registry_service_pb2 as registry
 from services.backplane.errors import FleetError, Reason
-from services.gateway.console.endpoint import FOR_OPERATORS, MOST_STREAMS
+from services.gateway.api.operators.call import FOR_OPERATORS, MOST_STREAMS
 from services.gateway.settings import ApiKey, AuthSettings
 from tests.doubles.scripted_neuron import Script, text
 from tests.integration.gateway.event_reader import EventReader, events

@@ -91,7 +91,7 @@ async def test_a_response_goes_on_from_another(fleet: Fleet, gpt: openai.AsyncOp
 
 async def _looked_up(gpt: openai.AsyncOpenAI, response_id: str) -> Any:
     """The response once it runs no more; SDKs poll likewise."""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while True:
             found = await gpt.responses.retrieve(response_id)
             if found.status not in {"queued", "in_progress"}:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from services.gateway.api.auth import Auth
+from services.gateway.auth.auth import Auth
 from services.gateway.dialects.openai_chat import decode, encode
 from services.gateway.dialects.openai_chat.stream import ChatProjector
 from services.gateway.routing.dispatch import Dispatch
@@ -17,7 +17,7 @@ from tests.integration.gateway.fleet import Fleet, chat_body
 @pytest.mark.parametrize(
     ("owner", "name"),
     [
-        (Auth, "principal"),
+        (Auth, "holder"),
         (decode, "decode"),
         (Dispatch, "generate"),
         (encode, "body"),

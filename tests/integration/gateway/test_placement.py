@@ -7,7 +7,7 @@ import asyncio
 from cortex.v1 import model_pb2
 from cortex.v1 import registry_service_pb2 as registry
 from services.backplane.errors import FleetError, Reason
-from services.gateway.routing import place
+from services.gateway.routing import registry_client
 from tests.doubles.stand_in_registry import placed
 from tests.integration.gateway.fleet import Fleet, contents, lines
 
@@ -32,6 +32,17 @@ async def test_an_unknown_model_is_named_in_a_404(fleet: Fleet) -> None:
     assert response.status_code == 404
     assert "nonesuch" in response.json()["error"]["message"]
     assert response.json()["error"]["code"] == "model_not_found"
+
+
+async def test_a_placement_carries_the_id_of_its_request(bare: Fleet) -> None:
+    await bare.start()
+    neuron = await bare.add_neuron("n1", models=())
+    bare.registry.steps = [placed("n1", neuron.address, "n1/tiny", "tiny")]
+
+    response = await bare.chat()
+
+    assert response.headers["x-request-id"]
+    assert [one.request_id for one in bare.registry.ensured] == [response.headers["x-request-id"]]
 
 
 async def test_an_alias_is_resolved_and_repeated_to_the_client(fleet: Fleet) -> None:
@@ -87,7 +98,7 @@ async def test_who_waits_when_the_registry_stops_is_placed_by_the_next_one(bare:
     neuron = await bare.add_neuron("n1", models=())
     bare.registry.steps = [EVICTING, FleetError(Reason.SHUTTING_DOWN, "The registry is stopping.")]
     waiting = asyncio.create_task(bare.chat())
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while not bare.registry.ensured:
             await asyncio.sleep(0.01)
 
@@ -129,8 +140,30 @@ async def test_an_unknown_model_waits_while_the_registry_waits_for_its_neurons(
     assert (await other).status_code == 404
 
 
+async def test_a_stream_that_has_begun_outwaits_a_registry_that_is_long_away(
+    bare: Fleet, monkeypatch
+) -> None:
+    monkeypatch.setattr(registry_client, "REGISTRY_PATIENCE_SECONDS", 0.0)
+    await bare.start(keepalive_seconds=0.05)
+    neuron = await bare.add_neuron("n1", models=())
+    loaded = asyncio.Event()
+    away = FleetError(Reason.REGISTRY_UNAVAILABLE, "Nobody answers.")
+    bare.registry.steps = [EVICTING, loaded, away]
+
+    seen: list[str] = []
+    async with bare.streamed() as response:  # a comment has come: the client cannot ask again
+        loaded.set()
+        async with asyncio.timeout(60):
+            while len(bare.registry.ensured) < 3:
+                await asyncio.sleep(0.01)
+        bare.registry.steps = [placed("n1", neuron.address, "n1/tiny", "tiny")]
+        seen = [line async for line in lines(response)]
+
+    assert "".join(contents("\n".join(seen))) == "Hello world"
+
+
 async def test_who_waits_for_a_registry_in_vain_is_told_so(bare: Fleet, monkeypatch) -> None:
-    monkeypatch.setattr(place, "_REGISTRY_PATIENCE_SECONDS", 0.2)
+    monkeypatch.setattr(registry_client, "REGISTRY_PATIENCE_SECONDS", 0.2)
     address = await bare.registry.start()
     await bare.registry.stop()
     bare.registry.address = address
@@ -167,7 +200,7 @@ async def test_a_restarted_registry_that_knows_nobody_yet_takes_nothing_away(fle
     fleet.registry.neurons.clear()
     fleet.registry.incarnation = "second"
     await fleet.registry.start(address)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while fleet.gateway.services.view.registry_incarnation_id != "second":
             await fleet.gateway.services.view.changed()
 
@@ -181,7 +214,7 @@ async def test_the_watch_resumes_behind_the_last_revision(fleet: Fleet) -> None:
     address = fleet.registry.address
     await fleet.registry.stop()
     await fleet.registry.start(address)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while len(fleet.registry.watched) < 2:
             await fleet.gateway.services.view.changed()
 
@@ -196,7 +229,7 @@ async def test_an_outdated_copy_gets_no_work(fleet: Fleet) -> None:
     outdated = neuron.described()
     outdated.report.instances[0].spec.config_revision = 1
     fleet.registry.put(outdated)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         await fleet.gateway.services.view.changed()
 
     response = await fleet.chat()

@@ -9,66 +9,16 @@ import pathlib
 import re
 import signal
 import socket
-import sys
 from collections.abc import AsyncIterator
 
 import httpx
 import pytest
 
+from tests.doubles.processes import free_port
 from tests.doubles.scripted_neuron import Script, ScriptedNeuron
 from tests.doubles.stand_in_registry import StandInRegistry
 from tests.integration.gateway.fleet import chat_body, contents
-
-SECONDS = 30.0
-
-
-class Process:
-    """One `python -m services.gateway`."""
-
-    def __init__(self, folder: pathlib.Path, config: str = "cortex.toml") -> None:
-        self._config = folder / config
-        self._process: asyncio.subprocess.Process | None = None
-
-    @property
-    def process(self) -> asyncio.subprocess.Process:
-        assert self._process is not None
-        return self._process
-
-    def write(self, text: str) -> None:
-        """Puts other settings in the file."""
-        self._config.write_text(text)
-
-    async def start(self, text: str) -> None:
-        self.write(text)
-        environment = {k: v for k, v in os.environ.items() if not k.startswith("CORTEX_")}
-        self._process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "services.gateway", "--config", str(self._config),
-            stderr=asyncio.subprocess.PIPE, env=environment,
-        )  # fmt: skip
-
-    async def line(self, pattern: str) -> str:
-        """The next line of the log that holds a pattern."""
-        assert self.process.stderr is not None
-        async with asyncio.timeout(SECONDS):
-            while line := await self.process.stderr.readline():
-                if re.search(pattern, line.decode()):
-                    return line.decode()
-        raise AssertionError(f"no line with {pattern!r}")
-
-    async def ended(self) -> tuple[int, str]:
-        async with asyncio.timeout(SECONDS):
-            _, errors = await self.process.communicate()
-        assert self.process.returncode is not None
-        return self.process.returncode, errors.decode()
-
-
-@pytest.fixture
-async def gateway(tmp_path: pathlib.Path) -> AsyncIterator[Process]:
-    one = Process(tmp_path)
-    yield one
-    if one.process.returncode is None:
-        one.process.kill()
-        await one.process.wait()
+from tests.integration.gateway.gateway_process import SECONDS, Process, ready, settings
 
 
 @pytest.fixture
@@ -84,31 +34,8 @@ async def registry() -> AsyncIterator[StandInRegistry]:
     await one.stop()
 
 
-def settings(registry: str, *, port: int = 0, more: str = "") -> str:
-    return (
-        f'[gateway]\nlisten = "127.0.0.1:{port}"\nmetrics_listen = ""\n'
-        f'registry = ["{registry}"]\n{more}\n[log]\nformat = "json"\n'
-    )
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as one:
-        return int(one.getsockname()[1])
-
-
 def runners(folder: pathlib.Path) -> int:
     return len(list(folder.glob("responses.sqlite.runner-*")))
-
-
-async def ready(port: int) -> None:
-    async with httpx.AsyncClient(trust_env=False) as client, asyncio.timeout(SECONDS):
-        while True:
-            try:
-                if (await client.get(f"http://127.0.0.1:{port}/readyz")).status_code == 200:
-                    return
-            except httpx.TransportError:
-                pass
-            await asyncio.sleep(0.05)
 
 
 async def counted(client: httpx.AsyncClient, port: int) -> float:

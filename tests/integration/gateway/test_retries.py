@@ -81,8 +81,10 @@ async def test_an_answer_that_breaks_off_goes_on_elsewhere(
         assert answer["usage"]["completion_tokens"] == 2
 
     assert said == "Hello world"
-    assert list(spare.requests[0].resume_from.ids) == [0]
-    assert spare.requests[0].resume_fingerprint == "f1"
+    # a token that a neuron has sent in the moment of its death may be lost with it
+    again = spare.requests[0]
+    is_known = list(again.resume_from.ids) == [0] and again.resume_fingerprint == "f1"
+    assert is_known or (script.die_after and not again.resume_from.ids)
 
 
 async def test_an_unstreamed_answer_is_begun_anew_where_the_files_are_others(fleet: Fleet) -> None:
@@ -222,6 +224,47 @@ async def test_a_lost_instance_is_placed_anew_without_the_one_that_failed(fleet:
     assert response.status_code == 200
     assert len(gone.requests) == len(spare.requests) == 1
     assert list(fleet.registry.ensured[0].excluded_instance_ids) == ["a/tiny"]
+
+
+ONLY_LOST = FleetError(
+    Reason.NO_ROOM, "All were tried.", retry_after_seconds=1.0, facts={"cause": "replicas"}
+)
+LOST = FleetError(Reason.NEURON_LOST, "No sign of life.")
+
+
+async def asked_registry(fleet: Fleet) -> None:
+    """Waits until the registry has been asked for a placement."""
+    async with asyncio.timeout(60):
+        while not fleet.registry.ensured:
+            await asyncio.sleep(0.01)
+
+
+async def test_the_only_instance_that_may_be_is_waited_for_where_its_neuron_was_lost(
+    fleet: Fleet,
+) -> None:
+    """The registry takes the neuron for alive, and says that nothing may be beside it."""
+    neuron = await fleet.add_neuron("a", Script(refuse=LOST), Script())
+    fleet.registry.steps = [ONLY_LOST]
+
+    asked = asyncio.create_task(fleet.chat())
+    await asked_registry(fleet)
+    await fleet.announce(neuron)
+
+    assert (await asked).status_code == 200
+    assert len(neuron.requests) == 2
+
+
+async def test_a_neuron_that_the_registry_misses_later_is_replaced_then(fleet: Fleet) -> None:
+    neuron = await fleet.add_neuron("a", Script(refuse=LOST))
+    spare = await fleet.add_neuron("b", models=())
+    fleet.registry.steps = [ONLY_LOST]
+
+    asked = asyncio.create_task(fleet.chat())
+    await asked_registry(fleet)
+    fleet.registry.steps = [placed("b", spare.address, "b/tiny", "tiny")]
+
+    assert (await asked).status_code == 200
+    assert len(neuron.requests) == len(spare.requests) == 1
 
 
 async def test_a_recovering_instance_is_waited_for_and_not_placed_twice(fleet: Fleet) -> None:

@@ -60,7 +60,7 @@ class Recorder:
         self.end.set_result(error)
 
     async def ended(self) -> object:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             return await self.end
 
     async def failure(self) -> FleetError:
@@ -69,7 +69,7 @@ class Recorder:
         return end
 
     async def until_heard(self, count: int) -> None:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while len(self.heard) < count:
                 self.news.clear()
                 await self.news.wait()
@@ -222,7 +222,7 @@ async def test_a_neuron_that_came_back_is_used_again(rig: Rig) -> None:
     assert (await lost.failure()).reason is Reason.NEURON_LOST
     await rig.neuron.start(address)
 
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while True:
             again, _ = rig.start()
             end = await again.ended()

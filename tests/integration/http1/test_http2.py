@@ -76,6 +76,22 @@ def test_the_rest_of_an_answered_body_is_no_fault(client: H2Client, app: App) ->
     finish(client, app, 1)
 
 
+@pytest.mark.parametrize("path", ["/where", "/ignores_body"])
+def test_a_body_that_nobody_reads_holds_up_no_other_request(client: H2Client, path: str) -> None:
+    client.ask(1, path, is_whole=False)
+    for _ in range(100):
+        client.frames.send_data(1, b"x")
+    client.flush()
+    client.until(h2.events.StreamEnded, 1)
+
+    client.ask(3, "/where")
+    client.until(h2.events.StreamEnded, 3)
+    client.client.socket.shutdown(socket.SHUT_WR)
+
+    while client.client.socket.recv(65536):
+        pass
+
+
 @pytest.mark.parametrize(
     "fields",
     [

@@ -8,6 +8,7 @@ from typing import Any
 
 import hypercorn.protocol
 import pytest
+from hypercorn.asyncio.run import worker_serve
 from hypercorn.asyncio.task_group import TaskGroup
 from hypercorn.asyncio.tcp_server import TCPServer
 from hypercorn.asyncio.worker_context import AsyncioSingleTask, WorkerContext
@@ -52,6 +53,11 @@ def test_the_names_that_the_seam_touches_are_there() -> None:
 
     assert [line for line in used if line not in source] == []
     assert "self._handle.cancel()" in inspect.getsource(AsyncioSingleTask.stop)
+    assert "async with TaskGroup(self.loop) as task_group:" in source
+    spawning = inspect.getsource(TaskGroup.spawn_app)
+    assert "return app_queue.put" in spawning
+    assert "asyncio.Queue(config.max_app_queue_size)" in spawning
+    assert "await asyncio.start_server(" in inspect.getsource(worker_serve)
     assert "self._task_group.create_task" in inspect.getsource(TaskGroup.spawn)
     loop = asyncio.new_event_loop()
     reader: Any = asyncio.StreamReader(loop=loop)

@@ -2,8 +2,10 @@
 
 import json
 import shutil
+import socket
 import ssl
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,6 +14,7 @@ import pytest
 import wsproto
 import wsproto.events
 
+from services.gateway.http1.hypercorn import accepting
 from services.gateway.server import HttpServer, ListenError, ServerOptions, TlsOptions
 from tests.integration.http1.app import App
 from tests.integration.http1.conftest import LIMITS, envelope
@@ -53,6 +56,32 @@ def test_requests_and_streams_over_tls(server: Served, trust: ssl.SSLContext) ->
         assert client.reply().body == b"one" + b"two" * 9000
         assert client.get("/stream").body == b"one two three"
         assert json.loads(client.get("/where").body)["scheme"] == "https"
+
+
+def test_an_address_has_only_so_many_handshakes_under_way(
+    server: Served, trust: ssl.SSLContext, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody counts its connections before that."""
+    monkeypatch.setattr(accepting, "_MOST_HANDSHAKES", 3)
+    where = ("127.0.0.1", server.port)
+    silent = [socket.create_connection(where, DEADLINE_SECONDS) for _ in range(3)]
+
+    with socket.create_connection(where, DEADLINE_SECONDS) as refused:
+        assert refused.recv(1) == b""
+    for one in silent:
+        one.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            one.recv(1)
+        one.close()
+
+    until = time.monotonic() + DEADLINE_SECONDS
+    while True:  # until the server has seen that they have left
+        try:
+            with Client(server.port, tls=trust) as client:
+                assert client.get("/echo").status == 200
+            break
+        except OSError:
+            assert time.monotonic() < until
 
 
 def test_a_client_that_leaves_a_tls_stream_is_noticed(

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from services.neuron.sources.hub import HubSource
+from tests.doubles import vulkan_library
 from tests.doubles.hub_server import Hub, serving_hub
 from tests.doubles.neuron_host import running_neuron
 
@@ -29,3 +30,13 @@ def hub() -> Iterator[Hub]:
 @pytest.fixture
 def source(hub: Hub, tmp_path: pathlib.Path) -> HubSource:
     return HubSource(tmp_path / "store", stall_seconds=30, endpoint=hub.endpoint)
+
+
+@pytest.fixture
+def vulkan(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Workers see the GPU in software; skips where there is none."""
+    if (why := vulkan_library.missing()) is not None:
+        pytest.skip(why)
+    for name, value in vulkan_library.environment().items():
+        if name != "CORTEX_LLAMACPP_LIBRARY":
+            monkeypatch.setenv(name, value)

@@ -50,7 +50,7 @@ class Line:
         """Joins the line; returns when its place was told."""
         told = asyncio.Event()
         self._tasks.append(asyncio.create_task(self._run(name, told, fields)))
-        await asyncio.wait_for(told.wait(), 10)
+        await asyncio.wait_for(told.wait(), 60)
 
     async def over(self) -> list[str]:
         """Names in the order in which they ended."""

@@ -5,53 +5,22 @@ from __future__ import annotations
 import os
 import pathlib
 import signal
-from typing import Any
 
 import grpc
 import pytest
 
-from cortex.v1 import generation_pb2 as generation
 from cortex.v1 import model_pb2 as model
 from cortex.v1 import neuron_service_pb2 as neuron
-from services.neuron.settings import LlamaCppSettings, WorkerLimits
 from tests.doubles import vulkan_library
-from tests.doubles.neuron_host import NeuronHost, chat, running_neuron
+from tests.doubles.gpu_neuron import GPU, MIB, gpu_neuron, held, said
+from tests.doubles.neuron_host import NeuronHost
 
-GPU = vulkan_library.DEVICE_ID
-MIB = 1 << 20
-# The first pass compiles shaders, which takes long where they are not in the cache.
-PATIENT = WorkerLimits(
-    first_pause_seconds=0.05, start_seconds=60.0, stall_seconds=300.0, load_stall_seconds=300.0
-)
-
-
-@pytest.fixture(autouse=True)
-def vulkan(monkeypatch: pytest.MonkeyPatch) -> None:
-    if (why := vulkan_library.missing()) is not None:
-        pytest.skip(why)
-    for name, value in vulkan_library.environment().items():
-        if name != "CORTEX_LLAMACPP_LIBRARY":
-            monkeypatch.setenv(name, value)
-
-
-def gpu_neuron(folder: pathlib.Path, settings: dict[str, Any] | None = None, **choices: Any):
-    llamacpp = LlamaCppSettings(library=str(vulkan_library.FOLDER), **choices)
-    return running_neuron(folder, llamacpp=llamacpp, workers=PATIENT, **(settings or {}))
-
-
-async def said(host: NeuronHost, name: str) -> str:
-    stop = generation.StopRules(max_tokens=8)
-    events = [event async for event in host.stub.Generate(chat(model=name, stop=stop))]
-    return "".join(event.text.text for event in events if event.HasField("text"))
+pytestmark = pytest.mark.usefixtures("vulkan")
 
 
 async def device(host: NeuronHost, device_id: str = GPU) -> model.Device:
     devices = (await host.status()).report.devices
     return next(one for one in devices if one.device_id == device_id)
-
-
-def held(instance: model.Instance) -> dict[str, int]:
-    return {memory.device_id: memory.bytes for memory in instance.memory}
 
 
 async def test_a_model_goes_to_the_gpu_and_gives_its_memory_back(tmp_path: pathlib.Path):

@@ -266,6 +266,7 @@ async def test_half_a_model_is_not_listed(hub, source, tmp_path):
     assert listing.listing() == ([], [])
     hub.wrong.clear()
     await fetch(source)
+    listing.listing()
     assert [one.model for one in listing.listing()[0]] == ["tiny@main"]
 
 

@@ -33,7 +33,10 @@ async def test_orders_of_a_deposed_registry_are_refused(host):
     unloading = await refusal(host.stub.Unload(neuron.UnloadRequest(model="bravo", leader_epoch=6)))
     watching = await refusal(host.stub.WatchStatus(neuron.WatchStatusRequest(leader_epoch=6)))
 
-    assert {e.reason for e in (loading, unloading, watching)} == {Reason.NOT_LEADER}
+    update = neuron.UpdateInstanceRequest(instance_id="x", leader_epoch=6)
+    updating = await refusal(host.stub.UpdateInstance(update))
+
+    assert {e.reason for e in (loading, unloading, watching, updating)} == {Reason.NOT_LEADER}
     await load(host, 7)
 
 

@@ -6,6 +6,7 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2
 
+from cortex.v1 import generation_pb2 as generation
 from cortex.v1 import model_pb2 as model
 from cortex.v1 import neuron_service_pb2 as neuron
 from services.backplane.errors import Reason
@@ -19,7 +20,7 @@ async def health(host: NeuronHost, name: str) -> int:
 
 
 async def test_status_lists_disk_devices_and_identity(host):
-    # The listing is refreshed twice a minute; this neuron was started with an empty folder.
+    # This neuron was started with an empty folder.
     async with running_neuron(host.folder) as second:
         status = await second.status()
 
@@ -114,3 +115,26 @@ async def test_metrics_have_buckets_and_gauges(host):
     tokens = families["cortex_neuron_completion_tokens"].samples[0]
     assert (tokens.labels, tokens.value) == ({"model": "bravo"}, 4)
     assert "cortex_neuron_active_requests" in families
+
+
+async def test_another_sampling_is_for_the_requests_that_come_and_the_rest_goes_on(host):
+    await host.load("bravo")
+    (before,) = (await host.status()).report.instances
+    running = host.stub.Generate(chat(model="bravo", stop={"max_tokens": 400}))
+    events = aiter(running)
+    await anext(events)
+
+    update = neuron.UpdateInstanceRequest(
+        instance_id=before.instance_id, default_sampling=generation.Sampling(top_k=7)
+    )
+    answer = await host.stub.UpdateInstance(update)
+
+    assert answer.instance.instance_id == before.instance_id
+    assert answer.instance.spec.default_sampling.top_k == 7
+    told = [event async for event in events]
+    assert told[-1].HasField("finished")
+    (after,) = (await host.status()).report.instances
+    assert after.spec.default_sampling.top_k == 7
+    assert after.loaded_at == before.loaded_at
+    unknown = neuron.UpdateInstanceRequest(instance_id="nobody")
+    assert (await refusal(host.stub.UpdateInstance(unknown))).reason is Reason.INSTANCE_GONE

@@ -187,7 +187,7 @@ async def test_a_loop_that_ends_by_itself_ends_the_registry(
     entries = [{"name": "one", "endpoint": "127.0.0.1:1"}]
     settings = document(tmp_path, TWO, neurons=entries)
 
-    async with asyncio.timeout(5.0):
+    async with asyncio.timeout(60):
         code = await serve(settings, Shutdown(), listen=LOOPBACK)
 
     assert code == EX_SOFTWARE

@@ -11,6 +11,7 @@ import pytest
 from cortex.v1 import operator_service_pb2 as op
 from services.backplane.errors import FleetError, Reason
 from services.backplane.rpc.status import from_rpc_error
+from tests.doubles.processes import free_port
 from tests.doubles.registry_neuron import MIB, ScriptedNeuron, eventually
 from tests.doubles.registry_stand_ins import Fleet, document, running_fleet
 from tests.integration.registry.two_models import TWO
@@ -351,7 +352,7 @@ async def test_a_model_whose_replicas_are_full_gets_another_into_free_room(tmp_p
 async def test_the_metrics_count_loads_evictions_and_neurons(tmp_path):
     import urllib.request
 
-    port = _free_port()
+    port = free_port()
     settings = document(tmp_path, TWO, metrics_listen=f"127.0.0.1:{port}")
     async with running_fleet(settings) as fleet:
         neuron = ScriptedNeuron("one", capacity=15 * MIB)
@@ -368,11 +369,3 @@ async def test_the_metrics_count_loads_evictions_and_neurons(tmp_path):
         assert "# TYPE cortex_registry_load_seconds histogram" in text
         facts = (await fleet.operator.GetFleet(op.GetFleetRequest())).registry
         assert (facts.loads_total, facts.evictions_total, facts.role) == (2, 1, "leader")
-
-
-def _free_port() -> int:
-    import socket
-
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

@@ -18,7 +18,7 @@ from tests.doubles.registry_neuron import LOOPBACK
 from tests.doubles.registry_stand_ins import document, running_fleet
 from tests.integration.registry.two_models import TWO
 
-SECONDS = 30.0
+SECONDS = 60.0
 ONE = '[[models]]\nid = "a"\nsource = "path:/a"\nmemory = "10MiB"\n'
 
 

@@ -20,6 +20,7 @@ from cortex.v1 import registry_service_pb2_grpc as reg_grpc
 from services.backplane.errors import FleetError, Reason
 from services.backplane.rpc.channels import open_channel
 from services.backplane.rpc.status import from_rpc_error
+from tests.doubles.processes import free_port
 from tests.doubles.registry_neuron import MIB, ScriptedNeuron, eventually
 from tests.doubles.registry_stand_ins import document, running_fleet
 
@@ -71,7 +72,7 @@ async def _names_leader(address: str, leader: str) -> bool:
 @contextlib.asynccontextmanager
 async def leading_process(url, catalogue, **settings) -> AsyncGenerator[tuple[str, Any]]:
     """A registry in a process of its own, once it leads: its address, and the process."""
-    address = f"127.0.0.1:{_free_port()}"
+    address = f"127.0.0.1:{free_port()}"
     named = {
         "REGISTRY__LISTEN": address,
         "REGISTRY__METRICS_LISTEN": "",
@@ -199,11 +200,3 @@ async def _placed(address: str, model: str = "a") -> reg.Placement:
                 await asyncio.sleep(0.05)
     finally:
         await channel.close()
-
-
-def _free_port() -> int:
-    import socket
-
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

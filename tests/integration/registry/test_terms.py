@@ -21,6 +21,7 @@ from services.backplane.process.faults import Faults
 from services.backplane.process.lifecycle import Shutdown
 from services.backplane.rpc.status import from_rpc_error
 from services.registry import settings as registry_settings
+from services.registry.accounting.device_use import DeviceUseIntake
 from services.registry.catalogue.catalogue import EMPTY
 from services.registry.election import Election
 from services.registry.holder import LeaderHolder
@@ -148,6 +149,7 @@ class Stumbling:
             fact_writer=nothing,
             revocations=self.revocations,
         )
+        self.device_use = DeviceUseIntake(nothing)
         self.woken = asyncio.Event()
         self.stumbled = False
 
@@ -175,7 +177,7 @@ async def test_a_defect_does_not_end_the_dialling_of_a_neuron():
     entry = registry_settings.NeuronEntry("one", "127.0.0.1:1")
     dialling = asyncio.create_task(keep_dialling(entry, host))
     try:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             await host.woken.wait()
     finally:
         dialling.cancel()

@@ -18,5 +18,5 @@ EDIT = Call(
 
 async def prompt(running: Any, session_id: str, text: str = "change the greeting") -> Any:
     """Sends a prompt and returns the answer to it, which comes with the end of the turn."""
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         return await running.connection.prompt(session_id=session_id, prompt=[acp.text_block(text)])

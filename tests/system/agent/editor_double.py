@@ -40,7 +40,7 @@ class EditorDouble:
 
     async def seen(self, predicate: Callable[[Any], bool]) -> Any:
         """Waits for an update that satisfies the predicate."""
-        async with asyncio.timeout(20), self.changed:
+        async with asyncio.timeout(60), self.changed:
             await self.changed.wait_for(lambda: any(map(predicate, self.updates)))
         return next(filter(predicate, self.updates))
 
@@ -71,7 +71,7 @@ class EditorDouble:
         return acp.RequestPermissionResponse(outcome=outcome)
 
     async def was_asked(self, count: int = 1) -> None:
-        async with asyncio.timeout(20), self.changed:
+        async with asyncio.timeout(60), self.changed:
             await self.changed.wait_for(lambda: len(self.asked) >= count)
 
     async def read_text_file(

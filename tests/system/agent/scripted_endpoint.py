@@ -51,6 +51,7 @@ class ScriptedEndpoint:
         self.arrived = asyncio.Condition()
         self.closed_early = 0
         self.capabilities: list[str] | None = None  # of the first model listed
+        self.others: tuple[str, ...] = ("other", "llama3:8b")  # models, of unknown capabilities
         self._server: asyncio.Server | None = None
 
     async def __aenter__(self) -> Self:
@@ -67,7 +68,7 @@ class ScriptedEndpoint:
         return f"http://127.0.0.1:{self._server.sockets[0].getsockname()[1]}"
 
     async def requested(self, count: int) -> None:
-        async with asyncio.timeout(20), self.arrived:
+        async with asyncio.timeout(60), self.arrived:
             await self.arrived.wait_for(lambda: len(self.requests) >= count)
 
     def answer_to(self, request: dict[str, Any]) -> Answer:
@@ -91,7 +92,7 @@ class ScriptedEndpoint:
                      "owned_by": "test", "display_name": "x", "created_at": "2025-01-01T00:00:00Z",
                      "max_model_len": 8192}  # fmt: skip
             models = [{**model, "capabilities": self.capabilities}]
-            models += [{**model, "id": name} for name in ("other", "llama3:8b")]
+            models += [{**model, "id": name} for name in self.others]
             self._respond(writer, 200, {"object": "list", "data": models, "has_more": False})
             await writer.drain()
             return

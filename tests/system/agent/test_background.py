@@ -18,7 +18,7 @@ KILL = Call("bash_kill", {"id": "b1"}, "c3")
 
 
 async def prompt(running: Any, session_id: str, text: str = "serve it") -> Any:
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         return await running.connection.prompt(session_id=session_id, prompt=[acp.text_block(text)])
 
 
@@ -27,7 +27,7 @@ def pids(place: Place) -> list[int]:
 
 
 async def gone(processes: list[int]) -> None:
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while any(map(is_running, processes)):
             await asyncio.sleep(0.01)
 

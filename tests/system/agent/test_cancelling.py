@@ -71,7 +71,7 @@ async def test_cancel_is_observed_wherever_the_turn_waits(place: Place, where: s
         if where == "permission":
             await editor.was_asked()
         if where in {"command", "terminal"}:
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(60):
                 while not pidfile.exists():
                     await asyncio.sleep(0.01)
         await running.connection.cancel(session_id=session.session_id)

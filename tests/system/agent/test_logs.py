@@ -49,7 +49,7 @@ async def test_a_crash_of_the_agent_tells_no_key_prompt_or_output(
                     CORTEX_ACP_API_KEY=KEY,
                     CORTEX_ACP_MODE="bypassPermissions",
                 ) as running,
-                asyncio.timeout(20),
+                asyncio.timeout(60),
             ):
                 session = await running.connection.new_session(str(place.project))
                 await running.connection.prompt(

@@ -1,11 +1,14 @@
 """What an editor may set in a session, and what the model's endpoint hears of it."""
 
+import asyncio
 import json
-from typing import Any
+import socket
+from typing import Any, Self
 
 import acp
 import acp.schema
 import pytest
+from typing_extensions import override
 
 from tests.system.agent.asking import prompt
 from tests.system.agent.conftest import Place
@@ -101,3 +104,40 @@ async def test_an_endpoint_that_lists_no_tools_is_asked_in_text_at_once(place: P
     assert "<tools>" in endpoint.requests[0]["messages"][0]["content"]
     shown = json.dumps([u.model_dump(mode="json") for u in running.editor.updates])
     assert shown.count("takes no tools, as its endpoint says") == 1
+
+
+async def test_models_are_offered_once_the_gateway_is_back(place: Place):
+    class Away(ScriptedEndpoint):
+        """Nobody listens at its address before it is entered."""
+
+        port = 0
+
+        @property
+        @override
+        def url(self) -> str:
+            return f"http://127.0.0.1:{self.port}"
+
+        @override
+        async def __aenter__(self) -> Self:
+            self._server = await asyncio.start_server(self._serve, "127.0.0.1", self.port)
+            return self
+
+    endpoint = Away(Answer(text="Hi."))
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        endpoint.port = free.getsockname()[1]
+    async with place.agent(endpoint, EditorDouble()) as running:
+        session = await running.connection.new_session(str(place.project))
+        with pytest.raises(acp.RequestError) as caught:
+            await prompt(running, session.session_id)
+        async with endpoint:
+            update = await running.editor.seen(
+                lambda each: isinstance(each, acp.schema.ConfigOptionUpdate)
+            )
+            response = await prompt(running, session.session_id)
+
+    assert endpoint.url in str(caught.value.data)
+    assert "model" not in [each.id for each in session.config_options]
+    (offered,) = (each for each in update.config_options if each.id == "model")
+    assert ["cortex:scripted", "cortex:other"] == [each.value for each in offered.options[:2]]
+    assert "end_turn" == response.stop_reason

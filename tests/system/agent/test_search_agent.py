@@ -19,7 +19,7 @@ OUTSIDE = Call("read_file", {"path": "/etc/hostname"}, "c4")
 
 
 async def prompt(running: Any, session_id: str) -> Any:
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         return await running.connection.prompt(
             session_id=session_id, prompt=[acp.text_block("find the greeting")]
         )

@@ -140,6 +140,20 @@ async def test_initialize_offers_only_what_there_is(place: Place):
     assert can.session_capabilities.delete is not None
 
 
+@pytest.mark.parametrize(
+    ("capabilities", "can_see"), [(["chat"], False), (["chat", "vision"], True)]
+)
+async def test_pictures_are_asked_for_only_where_a_model_sees(
+    place: Place, capabilities: list[str], can_see: bool
+):
+    async with ScriptedEndpoint(Answer()) as endpoint:
+        endpoint.capabilities, endpoint.others = capabilities, ()
+        async with place.agent(endpoint, EditorDouble()) as running:
+            can: Any = running.initialized.agent_capabilities
+
+    assert can_see == can.prompt_capabilities.image
+
+
 async def test_a_deleted_session_is_gone(place: Place):
     async with (
         ScriptedEndpoint(Answer(text="Hi.")) as endpoint,

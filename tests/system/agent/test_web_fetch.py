@@ -36,7 +36,7 @@ def permit(place: Place, rule: str) -> None:
 
 
 async def prompt(running: Any, session_id: str) -> Any:
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         return await running.connection.prompt(
             session_id=session_id, prompt=[acp.text_block("what is the weather?")]
         )

@@ -4,21 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-import itertools
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Self
 
 import httpx
 
+from tests.system.fleet import models
+from tests.system.fleet.models import WORDS
 from tests.system.fleet.processes import Fleet
-
-WORDS = {
-    "alpha": ["Alpha", " opens", " quietly", " under", " early", " stars."],
-    "bravo": ["Bravo", " answers", " with", " emoji", " 🙂🚀", " twice!"],
-    "charlie": ["Charlie", " counts", " slowly", " towards", " morning", "…"],
-}
 
 
 @dataclasses.dataclass
@@ -51,7 +46,7 @@ class Answer:
     @property
     def expected(self) -> str:
         """What the scripted model says in so many tokens."""
-        return "".join(itertools.islice(itertools.cycle(WORDS[self.model]), self.tokens))
+        return models.answer(self.model, self.tokens)
 
     def __str__(self) -> str:
         return (
@@ -76,7 +71,14 @@ class Clients:
     async def __aexit__(self, *_: object) -> None:
         await self._http.aclose()
 
-    async def stream(self, model: str, tokens: int, answer: Answer | None = None) -> Answer:
+    async def stream(
+        self,
+        model: str,
+        tokens: int,
+        answer: Answer | None = None,
+        *,
+        headers: Mapping[str, str] | None = None,
+    ) -> Answer:
         """One chat completion; what came so far is in `answer` while it runs."""
         answer = answer or Answer(model, tokens)
         answer.started = time.monotonic()
@@ -88,7 +90,9 @@ class Clients:
             "messages": [{"role": "user", "content": "Go"}],
         }
         try:
-            async with self._http.stream("POST", "/v1/chat/completions", json=body) as response:
+            async with self._http.stream(
+                "POST", "/v1/chat/completions", json=body, headers=headers
+            ) as response:
                 answer.status = response.status_code
                 if answer.status != 200:
                     answer.error = (await response.aread()).decode()
@@ -99,10 +103,12 @@ class Clients:
         answer.ended = time.monotonic()
         return answer
 
-    def begin(self, model: str, tokens: int) -> tuple[Answer, asyncio.Task[Answer]]:
+    def begin(
+        self, model: str, tokens: int, *, headers: Mapping[str, str] | None = None
+    ) -> tuple[Answer, asyncio.Task[Answer]]:
         """Starts a stream; the answer fills while it runs."""
         answer = Answer(model, tokens)
-        return answer, asyncio.create_task(self.stream(model, tokens, answer))
+        return answer, asyncio.create_task(self.stream(model, tokens, answer, headers=headers))
 
     async def all(self, wanted: Sequence[tuple[str, int]]) -> list[Answer]:
         """All of these at once."""

@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import pathlib
+from collections.abc import Iterator
 
 import pytest
 
-from tests.doubles import scripted
-from tests.system.fleet.clients import WORDS
 from tests.system.fleet.measuring import measured, pytest_terminal_summary
+from tests.system.fleet.models import build_models
 from tests.system.fleet.processes import Fleet
+from tests.system.fleet.secure import SecureFleet
 
 __all__ = ["measured", "pytest_terminal_summary"]
 
-# A copy takes 60 to 90 MiB with this context: two never fit into one budget.
-CONTEXT = 32768
+# Room for one of the models.
 BUDGET = "memory_budget_bytes = 120_000_000"
-CATALOGUE = '[[models]]\nid = "{name}"\nsource = "path:{path}"\nmemory = "80MB"\n'
 # Swaps within seconds, so that a test sees several.
 BRISK = """
 [eviction]
@@ -29,24 +28,19 @@ handover_seconds = 1.0
 @pytest.fixture(scope="session")
 def catalogue(tmp_path_factory):
     """Three endless models that take a known room."""
-    folder = tmp_path_factory.mktemp("weights")
-    entries = []
-    for name, words in WORDS.items():
-        path = folder / f"{name}.gguf"
-        scripted.build(
-            path, scripted.Script(words=words, is_endless=True, name=name, context=CONTEXT)
-        )
-        entries.append(CATALOGUE.format(name=name, path=path))
-    return "\n".join(entries)
+    return build_models(tmp_path_factory.mktemp("weights"))
 
 
 @pytest.fixture
 def fleet(tmp_path: pathlib.Path, catalogue):
     """A fleet that a test puts together; ended, and shown where the test failed, afterwards."""
-    fleet = Fleet(tmp_path, catalogue)
-    yield fleet
-    codes = fleet.end()
-    assert set(codes.values()) <= {0}, codes
+    yield from _ended(Fleet(tmp_path, catalogue))
+
+
+@pytest.fixture
+def secure_fleet(tmp_path: pathlib.Path, catalogue):
+    """The same, with an authority of its own."""
+    yield from _ended(SecureFleet(tmp_path, catalogue))
 
 
 @pytest.fixture(scope="session")
@@ -62,6 +56,12 @@ def pair(tmp_path_factory, catalogue):
         yield fleet
     finally:
         codes = fleet.end()
+    assert set(codes.values()) <= {0}, codes
+
+
+def _ended(fleet: Fleet) -> Iterator[Fleet]:
+    yield fleet
+    codes = fleet.end()
     assert set(codes.values()) <= {0}, codes
 
 

@@ -8,11 +8,11 @@ import json
 import os
 import pathlib
 import signal
-import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import grpc
@@ -22,9 +22,14 @@ import psutil
 from cortex.v1 import operator_service_pb2 as op
 from cortex.v1 import operator_service_pb2_grpc as op_grpc
 from services.backplane.process.lifecycle import DIE_WITH_PARENT
+from tests.doubles.processes import free_port
+from tests.system.fleet.successor import Successor
 
 PATIENCE_SECONDS = 60.0
+ALLOWED = 'allowed = { folders = ["/"] }'
 MIB = 1 << 20
+# Services end with the thread that has started them: this one lives as long as the tests.
+_STARTER = ThreadPoolExecutor(1)
 
 
 def until(condition: Callable[[], Any], seconds: float = PATIENCE_SECONDS) -> Any:
@@ -37,26 +42,37 @@ def until(condition: Callable[[], Any], seconds: float = PATIENCE_SECONDS) -> An
     return found
 
 
-def free_port() -> int:
-    """A port that nobody listens on, for those that have to come back to the same one."""
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port: int = probe.getsockname()[1]
-        return port
-
-
 class Service:
-    """One service. It may be killed and started again; its log goes on."""
+    """One service. It may be killed and started again; its log goes on.
 
-    def __init__(self, command: str, name: str, folder: pathlib.Path, settings: str) -> None:
+    Attributes:
+        tree: the checkout that its program is of; None for this one.
+        outlives_parent: whether it may be succeeded, which a process that dies with its parent
+            refuses.
+    """
+
+    def __init__(
+        self,
+        command: str,
+        name: str,
+        folder: pathlib.Path,
+        settings: str,
+        *,
+        within: Sequence[str] = (),
+    ) -> None:
+        """Prepares it; `within` is a command that runs another one, on another host for example."""
         self.name = name
+        self._within = within
+        self.tree: pathlib.Path | None = None
+        self.outlives_parent = False
         self.log_path = folder / f"{name}.log"
         self._config = folder / f"{name}.toml"
         self._config.write_text(settings)
         self._command = command
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process: subprocess.Popen[bytes] | Successor | None = None
 
     @property
-    def process(self) -> subprocess.Popen[bytes]:
+    def process(self) -> subprocess.Popen[bytes] | Successor:
         """The newest process."""
         assert self._process is not None
         return self._process
@@ -68,16 +84,30 @@ class Service:
 
     def start(self) -> None:
         """Starts it; it may take a moment until it serves."""
-        arguments = [sys.executable, "-m", "services.cli", self._command]
+        arguments = [*self._within, sys.executable, "-m", "services.cli", self._command]
         environment = {k: v for k, v in os.environ.items() if not k.startswith("CORTEX_")}
+        if not self.outlives_parent:
+            environment[DIE_WITH_PARENT] = "1"
+        if self.tree is not None:
+            environment["PYTHONPATH"] = f"{self.tree}{os.pathsep}{self.tree / 'protos'}"
         with self.log_path.open("ab") as sink:
-            self._process = subprocess.Popen(
+            self._process = _STARTER.submit(
+                subprocess.Popen,
                 [*arguments, "--config", str(self._config)],
                 stdin=subprocess.DEVNULL,
                 stdout=sink,
                 stderr=sink,
-                env={**environment, DIE_WITH_PARENT: "1"},
-            )
+                env=environment,
+                cwd=self.tree,
+            ).result()
+
+    def hand_over(self) -> subprocess.Popen[bytes] | Successor:
+        """Has it start its successor, which is the service from then on; returns the old process."""
+        before, old = len(list(self.lines("handover.done"))), self.process
+        old.send_signal(signal.SIGUSR2)
+        done = until(lambda: list(self.lines("handover.done"))[before:])
+        self._process = Successor(done[0]["successor"])
+        return old
 
     def kill(self) -> None:
         """kill -9. What it had started has to end by itself: a worker left behind holds its GPU."""
@@ -90,13 +120,13 @@ class Service:
             orphan.kill()
         assert not orphans, orphans
 
-    def end(self) -> int:
-        """Ends it as systemd does; returns the exit code."""
-        if not self.is_running:
-            return self.process.returncode
+    def end(self, seconds: float = 40) -> int:
+        """Ends it as systemd does, who kills what takes longer; returns the exit code."""
+        if (code := self.process.poll()) is not None:
+            return code
         self.process.terminate()
         try:
-            return self.process.wait(40)
+            return self.process.wait(seconds)
         except subprocess.TimeoutExpired:
             self.process.kill()
             raise
@@ -126,6 +156,7 @@ class Fleet:
         url: of the gateway.
         environment: of commands, besides the tests' own.
         channel: how a test reaches a registry.
+        host: where the registries are reached.
     """
 
     folder: pathlib.Path
@@ -135,30 +166,59 @@ class Fleet:
     url: str = ""
     environment: dict[str, str] = dataclasses.field(default_factory=dict)
     channel: Callable[[str], grpc.Channel] = grpc.insecure_channel
+    host: str = "127.0.0.1"
 
     def __getitem__(self, name: str) -> Service:
         return self.services[name]
 
-    def add_registry(self, name: str = "registry", *, store: str = "", settings: str = "") -> None:
-        """Starts a registry that others are told of when they are added."""
-        address = f"127.0.0.1:{free_port()}"
+    def add_registry(
+        self,
+        name: str = "registry",
+        *,
+        store: str = "",
+        settings: str = "",
+        metrics: str = "",
+        listen: str = "",
+        address: str = "",
+        tree: pathlib.Path | None = None,
+    ) -> None:
+        """Starts a registry that others are told of when they are added.
+
+        Args:
+            address: where others reach it; unless said, where it listens.
+            tree: the checkout that its program is of, likewise of the others.
+        """
+        listen = listen or f"{self.host}:{free_port()}"
+        address = address or listen
         self.registries.append(address)
         self._start(
             "registry",
             name,
             f"""
 [registry]
-listen = "{address}"
+listen = "{listen}"
 address = "{address}"
-metrics_listen = ""
+metrics_listen = "{metrics}"
 models = "{self.catalogue}"
 store = "{store or f"sqlite:{self.folder / name}.sqlite"}"
 {settings}
 """,
+            tree=tree,
         )
 
-    def add_neuron(self, name: str, *, settings: str = "", listen: str = "127.0.0.1:0") -> None:
-        """Starts a neuron on the CPU."""
+    def add_neuron(
+        self,
+        name: str,
+        *,
+        settings: str = "",
+        listen: str = "127.0.0.1:0",
+        advertise: str = "",
+        metrics: str = "",
+        within: Sequence[str] = (),
+        tree: pathlib.Path | None = None,
+    ) -> None:
+        """Starts a neuron on the CPU; `within` as of `Service`."""
+        allowed = "" if tree else ALLOWED  # 0.1.0 has no such setting, and loads from anywhere
         registries = json.dumps(self.registries)
         (self.folder / "models").mkdir(exist_ok=True)
         self._start(
@@ -168,31 +228,46 @@ store = "{store or f"sqlite:{self.folder / name}.sqlite"}"
 [neuron]
 name = "{name}"
 listen = "{listen}"
-advertise = "{listen}"
-metrics_listen = ""
+advertise = "{advertise or listen}"
+metrics_listen = "{metrics}"
 registry = {registries}
 models_dirs = ["{self.folder / "models"}"]
+{allowed}
 threads = 1
 {settings}
 """,
+            within=within,
+            tree=tree,
         )
 
-    def add_gateway(self, *, command: str = "gateway", settings: str = "") -> None:
-        """Starts the gateway; `command="serve"` runs a registry inside it."""
+    def add_gateway(
+        self,
+        name: str = "gateway",
+        *,
+        command: str = "gateway",
+        settings: str = "",
+        metrics: str = "",
+        tree: pathlib.Path | None = None,
+        is_succeeded: bool = False,
+    ) -> str:
+        """Starts a gateway; `command="serve"` runs a registry inside it. Returns its URL."""
         port = free_port()
         self.url = f"http://127.0.0.1:{port}"
         registry = f"registry = {json.dumps(self.registries)}" if command == "gateway" else ""
         self._start(
             command,
-            "gateway",
+            name,
             f"""
 [gateway]
 listen = "127.0.0.1:{port}"
-metrics_listen = ""
+metrics_listen = "{metrics}"
 {registry}
 {settings}
 """,
+            tree=tree,
+            is_succeeded=is_succeeded,
         )
+        return self.url
 
     @property
     def catalogue(self) -> pathlib.Path:
@@ -246,6 +321,12 @@ metrics_listen = ""
             ready[neuron.identity.name] = [] if neuron.lost else sorted(names)
         return ready
 
+    def instances(self, model: str) -> list[Any]:
+        """All instances of a model, as their neurons have reported them."""
+        state = self.state()
+        found = [i for n in (state.neurons if state else ()) for i in n.report.instances]
+        return [instance for instance in found if instance.spec.model == model]
+
     @contextlib.contextmanager
     def operator(self) -> Iterator[op_grpc.OperatorServiceStub]:
         """The operators' RPCs of the first registry."""
@@ -290,8 +371,18 @@ metrics_listen = ""
                 with contextlib.suppress(grpc.RpcError):
                     yield stub.GetFleet(op.GetFleetRequest(), timeout=2)
 
-    def _start(self, command: str, name: str, settings: str) -> None:
-        service = Service(command, name, self.folder, settings)
+    def _start(
+        self,
+        command: str,
+        name: str,
+        settings: str,
+        *,
+        within: Sequence[str] = (),
+        tree: pathlib.Path | None = None,
+        is_succeeded: bool = False,
+    ) -> None:
+        service = Service(command, name, self.folder, settings, within=within)
+        service.tree, service.outlives_parent = tree, is_succeeded
         self.services[name] = service
         service.start()
 

@@ -3,83 +3,29 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import pathlib
 import stat
-import subprocess
-import sys
 import time
 import tomllib
 
-import grpc
-import msgspec
-import pytest
 import typer.testing
 
-from services.backplane.security.authority import create, issue
-from services.backplane.security.credentials import FleetCredentials
-from services.backplane.security.roles import Role
-from services.backplane.security.settings import FleetSettings
 from services.cli.__main__ import app
+from tests.doubles.processes import free_port
 from tests.system.fleet.clients import Clients, has_text
-from tests.system.fleet.processes import PATIENCE_SECONDS, Fleet, free_port, until
+from tests.system.fleet.processes import until
+from tests.system.fleet.secure import fleet_settings
 
 NEURONS = ("left", "right", "dialled")
 MODELS = dict(zip(NEURONS, ("alpha", "bravo", "charlie"), strict=True))
-
-
-class SecureFleet(Fleet):
-    """A fleet whose registry gives certificates to neurons.
-
-    Attributes:
-        door: where hosts join.
-        own: `[fleet]` of registry, gateway and operator.
-    """
-
-    def prepare(self) -> None:
-        """Makes the authority and the certificates of all that is no neuron."""
-        pki = self.folder / "pki"
-        create(pki)
-        issue(pki, [Role.REGISTRY, Role.GATEWAY, Role.OPERATOR], out=pki / "own", days=100)
-        paths = {"ca": "ca.pem", "certificate": "own.pem", "key": "own.key"}
-        settings = {key: str(pki / name) for key, name in paths.items()}
-        self.environment = {f"CORTEX_FLEET__{key.upper()}": to for key, to in settings.items()}
-        self.own = "[fleet]\n" + "".join(f'{key} = "{to}"\n' for key, to in settings.items())
-        credentials = FleetCredentials(msgspec.convert(settings, FleetSettings)).for_channel()
-        override = (("grpc.ssl_target_name_override", Role.REGISTRY.server_name),)
-        self.channel = lambda to: grpc.secure_channel(to, credentials, options=override)
-        self.door = f"127.0.0.1:{free_port()}"
-        self.authority = f'authority = "{pki}"\njoin_listen = "{self.door}"\n'
-
-    def join(self, name: str, *more: str, token: str = "") -> subprocess.CompletedProcess[str]:
-        """`cortex join` on the new host, which has nothing but the token."""
-        token = token or self.cli("neurons", "token", name).stdout.strip()
-        where = ["--dir", str(self.folder / "hosts" / name)]
-        command = ["join", self.door, "--token", token, *where, *more]
-        return subprocess.run(
-            [sys.executable, "-m", "services.cli", *command],
-            capture_output=True,
-            text=True,
-            timeout=PATIENCE_SECONDS,
-            check=False,
-            env={**os.environ, "NO_COLOR": "1"},
-        )
 
 
 def mode(path):
     return stat.S_IMODE(pathlib.Path(path).stat().st_mode)
 
 
-@pytest.fixture
-def fleet(tmp_path, catalogue):
-    fleet = SecureFleet(tmp_path, catalogue)
-    fleet.prepare()
-    yield fleet
-    codes = fleet.end()
-    assert set(codes.values()) <= {0}, codes
-
-
-async def test_three_hosts_join_and_the_two_that_are_revoked_are_gone(fleet, measured):
+async def test_three_hosts_join_and_the_two_that_are_revoked_are_gone(secure_fleet, measured):
+    fleet = secure_fleet
     dialled = f"127.0.0.1:{free_port()}"
     entry = f'[[neurons]]\nname = "dialled"\nendpoint = "{dialled}"\n'
     # a lease that no test outlives: who is gone is gone because of its certificate
@@ -89,17 +35,16 @@ async def test_three_hosts_join_and_the_two_that_are_revoked_are_gone(fleet, mea
     )
     fleet.add_registry(settings=settings)
     until(fleet.state)
-    told = {}
+    files = {}
     for name in NEURONS:
         joined = fleet.join(name)
         assert joined.returncode == 0, joined.stderr
-        told[name] = joined.stdout.partition("\n\n")[2]
-        lines = tomllib.loads(told[name])
+        files[name] = fleet_settings(joined.stdout)
+        lines = tomllib.loads(joined.stdout.partition("\n\n")[2])
         assert lines["neuron"] == {"name": name, "registry": fleet.registries}
         assert lines["fleet"].pop("renew") is True
         assert {mode(path) for path in lines["fleet"].values()} == {0o600}
         assert mode(fleet.folder / "hosts" / name) == 0o700
-    files = {name: told[name].partition("[neuron]")[0] for name in NEURONS}
     fleet.add_neuron("left", settings=files["left"])
     fleet.add_neuron("right", settings=files["right"])
     registries, fleet.registries = fleet.registries, []
@@ -129,8 +74,13 @@ async def test_three_hosts_join_and_the_two_that_are_revoked_are_gone(fleet, mea
 
     await asyncio.to_thread(until, lambda: list(fleet["right"].lines("certificate.renewed")))
     assert fleet.live() == {"right"}
-    refused = await asyncio.to_thread(until, lambda: list(fleet["left"].lines("registry.detached")))
-    assert "revoked" in refused[-1]["reason"]
+    # not the last of them: a write that meets the end of the call can hide the status of one attempt
+    await asyncio.to_thread(
+        until,
+        lambda: any(
+            "revoked" in line["reason"] for line in fleet["left"].lines("registry.detached")
+        ),
+    )
     assert fleet.live() == {"right"}
 
     again = await asyncio.to_thread(fleet.join, "left", "--replace")
@@ -138,7 +88,8 @@ async def test_three_hosts_join_and_the_two_that_are_revoked_are_gone(fleet, mea
     await asyncio.to_thread(until, lambda: fleet.live() == {"left", "right"})
 
 
-def test_what_cannot_join_says_why_in_a_line(fleet, monkeypatch):
+def test_what_cannot_join_says_why_in_a_line(secure_fleet, monkeypatch):
+    fleet = secure_fleet
     fleet.add_registry(settings=f"{fleet.authority}{fleet.own}")
     until(fleet.state)
     for key, value in fleet.environment.items():

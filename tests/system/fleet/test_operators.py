@@ -12,7 +12,8 @@ import sys
 import pytest
 
 from cortex.v1 import operator_service_pb2 as op
-from tests.system.fleet.clients import WORDS, Clients, has_text, two_loaded
+from tests.system.fleet.clients import Clients, has_text, two_loaded
+from tests.system.fleet.models import WORDS
 from tests.system.fleet.processes import until
 
 
@@ -92,6 +93,34 @@ async def test_drain_lets_streams_finish_and_moves_the_work(clean):
         clean.cli("uncordon", "left")
         assert (await clients.stream(absent, 20)).is_whole
         until(lambda: clean.placed() == {"left": [absent], "right": [left]})
+
+
+async def test_a_change_that_needs_no_load_cuts_nothing_and_loads_nothing(clean):
+    text = clean.catalogue.read_text()
+    async with Clients(clean.url) as clients:
+        left, *_ = await two_loaded(clean, clients)
+        answer, stream = clients.begin(left, 3000)
+        await has_text(answer)
+        before = clean.instances(left)
+        loads = len(list(clean["registry"].lines("load.ordered")))
+        edited = text.replace(
+            f'id = "{left}"\n',
+            f'id = "{left}"\naliases = ["quick"]\ndescription = "words"\n'
+            "limits = { output = 6000, wait = 60, sequences = 2 }\nsampling = { top_k = 7 }\n",
+        )
+        try:
+            clean.catalogue.write_text(edited)
+            assert f"changed: {left}" in clean.cli("reload").stdout
+
+            until(lambda: [i.spec.default_sampling.top_k for i in clean.instances(left)] == [7])
+            assert (await clients.stream(left, 20)).is_whole
+            assert (await stream).is_whole
+            assert [i.loaded_at for i in clean.instances(left)] == [i.loaded_at for i in before]
+            assert len(list(clean["registry"].lines("load.ordered"))) == loads
+            assert list(clean["registry"].lines("instance.not_updated")) == []
+        finally:
+            clean.catalogue.write_text(text)
+            clean.cli("reload")
 
 
 @pytest.mark.slow

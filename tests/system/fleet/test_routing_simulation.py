@@ -9,7 +9,9 @@ from bench.routing.__main__ import Run
 
 
 def test_prompts_are_read_once_and_the_instances_share_the_work() -> None:
-    asked = argparse.Namespace(cache_tokens=262_144, replicas=8, gateways=1, seconds=600.0, seed=3)
+    asked = argparse.Namespace(
+        cache_tokens=262_144, replicas=8, gateways=1, seconds=600.0, seed=3, silent=False
+    )
 
     run = Run(asked, agents=48)
 

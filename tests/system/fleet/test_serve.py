@@ -7,9 +7,10 @@ import pytest
 
 from cortex.v1 import neuron_service_pb2 as neuron
 from cortex.v1 import neuron_service_pb2_grpc as neuron_grpc
+from tests.doubles.processes import free_port
 from tests.system.fleet.clients import Clients
 from tests.system.fleet.conftest import BRISK, BUDGET
-from tests.system.fleet.processes import Fleet, free_port, until
+from tests.system.fleet.processes import Fleet, until
 
 
 @pytest.fixture

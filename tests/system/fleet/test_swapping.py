@@ -8,7 +8,8 @@ import re
 
 import pytest
 
-from tests.system.fleet.clients import WORDS, Clients, two_loaded
+from tests.system.fleet.clients import Clients, two_loaded
+from tests.system.fleet.models import WORDS
 from tests.system.fleet.processes import until
 
 

@@ -70,21 +70,26 @@ class Side:
 
 @dataclasses.dataclass(frozen=True)
 class Standing:
-    """How a model stands: its worker's process, 0 for none, and its own state."""
+    """How a model stands: its worker's process, 0 for none, and its own state.
+
+    Attributes:
+        rank_pids: its worker's other processes.
+    """
 
     pid: int
     state: model.InstanceState.ValueType
+    rank_pids: tuple[int, ...] = ()
 
     @classmethod
     def of(cls, status: neuron.NeuronStatus, name: str) -> Standing:
         """Reads it from a status."""
         (one,) = [each for each in status.report.instances if each.spec.model == name]
-        (pid,) = [
-            each.pid
+        (worker,) = [
+            each
             for each in status.report.workers
             if not one.spec.device_ids or set(each.device_ids) == set(one.spec.device_ids)
         ]
-        return cls(pid, one.state)
+        return cls(worker.pid, one.state, tuple(worker.rank_pids))
 
     @property
     def is_ready(self) -> bool:
@@ -99,6 +104,7 @@ class Outcome:
     Attributes:
         equal: streams that are equal to unbroken ones.
         parted_at: of each other one, the margin of the choice at which it went another way.
+        beside_ties: streams of the other worker that parted from unbroken ones at a tie.
         beside_tokens: made by the other worker between the fault and the recovery.
         calm_gap: longest gap of the other worker's streams when nothing happened.
     """
@@ -110,6 +116,7 @@ class Outcome:
     ready_again: float
     streams_ended: float
     resumed: int
+    beside_ties: int
     beside_tokens: int
     beside_gap: float
     calm_gap: float
@@ -128,7 +135,13 @@ class Stage:
     """A model on each of two devices, and what its streams say when nothing happens."""
 
     def __init__(
-        self, *, victim: Side, bystander: Side, tokens: int, clear_margin: float = 0.0
+        self,
+        *,
+        victim: Side,
+        bystander: Side,
+        tokens: int,
+        clear_margin: float = 0.0,
+        tie: float = 0.0,
     ) -> None:
         """Has learnt nothing yet.
 
@@ -136,14 +149,18 @@ class Stage:
             victim: struck.
             bystander: must not notice.
             tokens: of every stream.
-            clear_margin: only prompts whose every choice is clearer than this are used.
+            clear_margin: only prompts whose every choice is clearer than this are used, on either
+                side.
+            tie: streams of the bystander may part from unbroken ones where the best two tokens were
+                closer than this: the shape of the batch may round either way.
         """
         self._victim = victim
         self._bystander = bystander
         self._tokens = tokens
         self._clear_margin = clear_margin
+        self._tie = tie
         self._unbroken: dict[int, Said] = {}
-        self._beside: dict[int, list[int]] = {}
+        self._beside: dict[int, Said] = {}
         self._calm_gap = 0.0
 
     async def rehearse(self) -> None:
@@ -153,20 +170,30 @@ class Stage:
         are as good as equally likely, the rounding of either way may decide between them; prompts
         without such choices show that nothing else does.
         """
-        candidates = itertools.count()
-        while len(self._unbroken) < STREAMS:
-            tried = list(itertools.islice(candidates, STREAMS))
-            assert tried[0] < 40 * STREAMS, "hardly a prompt of this model is clear"
-            said = await self._all(self._victim, tried, top_logprobs=2)
-            clear = [one for one in tried if min(said[one].margins) >= self._clear_margin]
-            for prompt in clear[: STREAMS - len(self._unbroken)]:
-                self._unbroken[prompt] = said[prompt]
-        beside = await self._all(self._bystander, range(BESIDE))
-        self._beside = {prompt: one.token_ids for prompt, one in beside.items()}
-        self._calm_gap = max(map(_longest_gap, beside.values()))
+        self._unbroken = await self._clear(self._victim, STREAMS)
+        self._beside = await self._clear(self._bystander, BESIDE)
+        # Again, as it will be: without the work that tells margins.
+        again = await self._all(self._bystander, self._beside)
+        self._calm_gap = max(map(_longest_gap, again.values()))
 
-    async def strike(self, fault: str) -> Outcome:
+    async def _clear(self, side: Side, count: int) -> dict[int, Said]:
+        """So many prompts whose every choice is clear, and what is said to them."""
+        found: dict[int, Said] = {}
+        candidates = itertools.count()
+        while len(found) < count:
+            tried = list(itertools.islice(candidates, count))
+            assert tried[0] < 40 * STREAMS, "hardly a prompt of this model is clear"
+            said = await self._all(side, tried, top_logprobs=2)
+            clear = [one for one in tried if min(said[one].margins) >= self._clear_margin]
+            found |= {prompt: said[prompt] for prompt in clear[: count - len(found)]}
+        return found
+
+    async def strike(self, fault: str, *, rank: int = 0) -> Outcome:
         """Strikes the victim's worker when a sixth of all tokens are there, and looks on.
+
+        Args:
+            fault: a key of `FAULTS`.
+            rank: which of the worker's processes.
 
         Raises:
             AssertionError: a stream was cut, or the other worker noticed.
@@ -186,7 +213,7 @@ class Stage:
                 )
                 await victims.reached.wait()
                 struck, had = time.monotonic(), beside.tokens
-                os.kill(before.pid, FAULTS[fault])
+                os.kill((before.pid, *before.rank_pids)[rank], FAULTS[fault])
                 answers = await running
                 ended = time.monotonic()
                 while not (after := await self._victim.standing()).is_ready:
@@ -210,10 +237,11 @@ class Stage:
             fault,
             equal=len(answers) - len(parted_at),
             parted_at=parted_at,
-            is_new_process=after != before,
+            is_new_process=after.pid != before.pid,
             ready_again=max(0.0, returned[0] - struck) if returned else 0.0,
             streams_ended=ended - struck,
             resumed=sum(one.resumed for one in answers.values()),
+            beside_ties=beside.ties,
             beside_tokens=came,
             beside_gap=beside.longest_gap,
             calm_gap=self._calm_gap,
@@ -234,8 +262,10 @@ class Stage:
         """Streams beside the victim, again and again, and always the same."""
         while True:
             said = await self._one(self._bystander, prompt, note=flow.note)
-            assert said.token_ids == self._beside[prompt]
+            margin = _parts_at(self._beside[prompt], said)
+            assert margin is None or margin < self._tie, margin
             assert not said.resumed
+            flow.ties += margin is not None
             flow.longest_gap = max(flow.longest_gap, _longest_gap(said))
 
     async def _all(
@@ -296,6 +326,7 @@ class _Flow:
         self._threshold = threshold
         self.reached = asyncio.Event()
         self.tokens = 0
+        self.ties = 0
         self.longest_gap = 0.0
 
     def note(self, tokens: int) -> None:

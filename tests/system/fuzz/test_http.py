@@ -3,9 +3,15 @@
 import http.client
 import json
 import pathlib
+import re
 import urllib.parse
+import urllib.request
 from typing import Any
 
+import pytest
+
+from tests.system.fuzz.conftest import running
+from tests.system.fuzz.description import Description
 from tests.system.fuzz.mutation import encoded, mutated, mutated_bytes, smaller
 from tests.system.fuzz.search import search
 
@@ -67,8 +73,36 @@ SHORT: list[tuple[str, dict[str, Any]]] = [
     ("/api/embeddings", {"prompt": "a"}),
     ("/api/show", {"verbose": True}),
     ("/api/pull", {"stream": False}),
+    ("/v1/responses/compact", {"input": "hi", "instructions": "short"}),
+    ("/v1/responses/input_tokens", {"input": "hi"}),
+    ("/v1/chat/completions/explain", {"messages": HI}),
+    ("/v1/messages/explain", {"messages": HI, "max_tokens": 4}),
 ]
-GETS = ("/v1/models/alpha", "/v1/responses/resp_1/input_items?limit=5&after=x", "/api/tags", "/")
+SCOPES = {"models": ["alp*"], "dialects": ["openai_chat"], "usual_class": "CLASS_BATCH"}
+LIMITS = {"requests_per_minute": 60, "tokens_per_day": 10000}
+KEY = {"name": "ci", "principal": "ann", "group": "team", "roles": ["user"], "scopes": SCOPES}
+# What is no generation: the method stands before the path.
+OPERATING: list[tuple[str, str, dict[str, Any]]] = [
+    ("POST", "/admin/keys", {**KEY, "limits": LIMITS, "expires_at": "2030-01-01T00:00:00Z"}),
+    ("POST", "/admin/keys/ci/rotate", {"overlap": "3600s"}),
+    ("PUT", "/admin/groups/team", {"scopes": SCOPES, "limits": LIMITS, "roles": ["user"]}),
+    ("POST", "/admin/reload", {}),
+    ("POST", "/ui/load", {"model": "alpha", "neuron": "local"}),
+    ("POST", "/ui/unload", {"model": "none"}),
+    ("POST", "/ui/pin", {"model": "none", "neuron": "local"}),
+]
+GETS = (
+    "/v1/models/alpha",
+    "/v1/responses/resp_1/input_items?limit=5&after=x",
+    "/api/tags",
+    "/",
+    "/admin/keys?page_size=5&page_token=x&include_ended=true",
+    "/admin/keys/ci",
+    "/admin/groups?page_size=2",
+    "/admin/groups/team",
+    "/admin/usage?by=model&since=2026-01-01T00:00:00Z&principal=ann",
+    "/ui/fleet",
+)
 SEEDS = [
     *(
         (path, {**json.loads(file.read_text())["body"], "model": "alpha"})
@@ -78,7 +112,40 @@ SEEDS = [
     *((path, {"model": "alpha", **body}) for path, body in SHORT * 4),
 ]
 BODIES = [body for _, body in SEEDS]
-PATIENCE_SECONDS = 20.0
+# All that the gateway describes, as (method, path with its parameters); filled in by the fixture.
+ENDPOINTS: list[tuple[str, str]] = []
+DESCRIBED: list[Description] = []
+# Behind which an answer is taken for one that never comes; a load takes seconds on a full machine.
+PATIENCE_SECONDS = 60.0
+SECRET = "a-key-of-the-fuzzer"
+HEADERS = {"content-type": "application/json", "authorization": f"Bearer {SECRET}"}
+
+
+@pytest.fixture(scope="module")
+def fleet(tmp_path_factory):
+    """One that asks for keys from the beginning: the first that an input makes would shut it."""
+    data = tmp_path_factory.mktemp("fuzzed")
+    settings = data / "cortex.toml"
+    settings.write_text(
+        f'[[auth.keys]]\nname = "fuzz"\nkey = "{SECRET}"\nconsole = "admin"\n'
+        # a constraint may keep a model from ending before its context is full
+        "limits = { max_output_tokens = 64 }\n"
+    )
+    with running(data, "--config", str(settings)) as fleet:
+        yield fleet
+
+
+@pytest.fixture(scope="module", autouse=True)
+def endpoints(fleet):
+    with urllib.request.urlopen(f"{fleet.url}/openapi.json", timeout=PATIENCE_SECONDS) as answer:
+        described = json.loads(answer.read())
+    DESCRIBED[:] = [Description(described)]
+    ENDPOINTS[:] = sorted(
+        (method.upper(), path)
+        for path, methods in described["paths"].items()
+        for method in methods
+        if path != "/ui/events"  # which has no end
+    )
 
 
 def make(random):
@@ -90,11 +157,29 @@ def make(random):
             "/" + urllib.parse.quote(path, "/?=&"),
             None,
         )
+    if random.random() < 0.25:
+        return _at_any_endpoint(random)
     path, seed = random.choice(SEEDS)
+    return "POST", path, _body(random, seed)
+
+
+def _at_any_endpoint(random):
+    """An endpoint of `/openapi.json`, with a body made for another one where it has none itself."""
+    if random.random() < 0.5:
+        method, path, seed = random.choice(OPERATING)
+        return method, path, _body(random, seed)
+    method, path = random.choice(ENDPOINTS)
+    for name in re.findall(r"\{\w+\}", path):
+        path = path.replace(
+            name, random.choice(("alpha", "ci", "team", "resp_1", "%00", "..", "x" * 999))
+        )
+    body = _body(random, random.choice(BODIES)) if method in {"POST", "PUT"} else None
+    return method, path, body
+
+
+def _body(random, seed):
     body = mutated(random, seed, BODIES)
-    if random.random() < 0.1:
-        body = mutated_bytes(random, encoded(body))
-    return "POST", path, body
+    return mutated_bytes(random, encoded(body)) if random.random() < 0.1 else body
 
 
 def simpler(made):
@@ -120,7 +205,7 @@ class Client:
             self._where.hostname, self._where.port, timeout=PATIENCE_SECONDS
         )
         try:
-            connection.request(method, path, data, {"content-type": "application/json"})
+            connection.request(method, path, data, HEADERS)
             response = connection.getresponse()
             told = response.read()
         except (TimeoutError, OSError, http.client.HTTPException) as error:
@@ -129,7 +214,23 @@ class Client:
             connection.close()
         if response.status == 500 or b'"internal_error"' in told:
             return f"{method} {path}: {response.status} {told[-300:]!r} {self._watch.traceback()}"
-        return self._watch.traceback()
+        kind = response.getheader("content-type", "")
+        return self._watch.traceback() or DESCRIBED[0].complaint(
+            (method, path.partition("?")[0]), data, response.status, told if "json" in kind else b""
+        )
+
+
+def test_every_endpoint_that_is_described_is_served(fleet):
+    """One that is not there is 404 in any dialect's words; these say what is wrong instead."""
+    assert len(ENDPOINTS) > 40
+    where = urllib.parse.urlsplit(fleet.url)
+    for method, path in ENDPOINTS:
+        connection = http.client.HTTPConnection(where.hostname, where.port, timeout=20)
+        filled = re.sub(r"\{\w+\}", "alpha", path)
+        connection.request(method, filled, "{}" if method != "GET" else None, HEADERS)
+        status = connection.getresponse().status
+        connection.close()
+        assert status not in {405, 500}, (method, path, status)
 
 
 def test_no_body_is_answered_with_500(fleet, watch):

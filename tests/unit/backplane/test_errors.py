@@ -1,3 +1,5 @@
+import weakref
+
 import grpc
 import pytest
 
@@ -50,3 +52,28 @@ def test_no_text_of_a_caller_makes_an_error_long():
     assert error.message.endswith("a: no.")
     assert len(error.field or "") <= 200
     assert len(error.facts["name"]) <= 200
+
+
+def test_an_error_that_is_kept_keeps_no_frames() -> None:
+    """What a request has read is in the frames of the error that it ended with."""
+
+    class Large:
+        pass
+
+    def read() -> weakref.ref[Large]:
+        large = Large()
+        held.append(weakref.ref(large))
+        try:
+            raise KeyError("x")
+        except KeyError as error:
+            raise FleetError(Reason.BAD_REQUEST, "It cannot be read.") from error
+
+    held: list[weakref.ref[Large]] = []
+    kept: list[FleetError] = []
+    try:
+        read()
+    except FleetError as error:
+        kept.append(error.without_frames())
+
+    assert held[0]() is None
+    assert str(kept[0]) == "BAD_REQUEST: It cannot be read."

@@ -103,7 +103,7 @@ def test_an_override_below_a_plain_value_names_the_variable(write):
             "CORTEX_GATWAY__LISTEN",
             r"gatway: unknown section \(did you mean CORTEX_GATEWAY__LISTEN\?",
         ),
-        ("CORTEX_ABC__LISTEN", r"abc: unknown section \(known: auth, "),
+        ("CORTEX_ABC__LISTEN", r"abc: unknown section \(known: audit, auth, "),
         ("CORTEX_GATEWAY__", r"names no key"),
         ("CORTEX_GATEWAY__LISTN", r"gateway: .*unknown field `listn`"),
         ("CORTEX_GATEWAY_LISTEN", r"is not read; two underscores .*: CORTEX_GATEWAY__LISTEN"),

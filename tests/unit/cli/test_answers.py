@@ -48,6 +48,22 @@ def test_reasoning_is_shown_and_is_no_part_of_what_was_said(capsys):
     assert shown.index("Hm.") < shown.index("Hello")
 
 
+def test_what_a_model_writes_does_nothing_to_the_terminal(capsys):
+    pieces = (
+        Piece("waiting", "\x1b]0;waits\x07"),
+        Piece("reasoning", "\x1b[2J"),
+        Piece("text", "one\ntwo \x1b"),  # a sequence may come in parts
+        Piece("text", "[31mred\r\x9b1A"),
+    )
+
+    said = answers.answer(Told(*pieces), "m", [])
+
+    shown = capsys.readouterr().out
+    assert "one\ntwo \\x1b[31mred\\r\\x9b1A" in shown
+    assert not {"\x1b", "\x07", "\r", "\x9b"} & set(shown)
+    assert said == "one\ntwo \x1b[31mred\r\x9b1A"  # the next question quotes it as it was
+
+
 def test_ctrl_c_leaves_the_gateway_and_keeps_what_was_said():
     told = Told(*HELLO, stop=True)
 

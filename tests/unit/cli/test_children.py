@@ -60,4 +60,4 @@ async def test_a_child_that_will_not_end_is_killed(make, monkeypatch):
 
     await child.end()
 
-    await asyncio.wait_for(running, 5)
+    await asyncio.wait_for(running, 60)

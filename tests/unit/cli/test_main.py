@@ -35,7 +35,7 @@ def test_an_extra_that_is_missing_is_named(package, command, words):
         [sys.executable, "-c", program, command],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=110,
         check=False,
     )
 
@@ -71,7 +71,7 @@ def test_a_crash_of_a_command_tells_no_key_or_prompt():
         [sys.executable, "-c", program, "chat", PROMPT, "--model", "m", "--api-key", KEY],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=110,
         check=False,
     )
 

@@ -5,8 +5,6 @@ import pytest
 import typer
 from rich.console import Console
 
-from cortex.v1 import model_pb2 as model
-from cortex.v1 import neuron_service_pb2 as neuron
 from cortex.v1 import operator_service_pb2 as op
 from cortex.v1 import registry_service_pb2 as reg
 from services.cli import terminal
@@ -73,25 +71,6 @@ def test_a_table_that_fits_is_no_wider_than_it_has_to_be(narrow):
     assert {5} == {len(line) for line in narrow.getvalue().splitlines()}
 
 
-def test_an_empty_fleet_has_its_lists_and_numbers():
-    fields = terminal.json_fields(op.GetFleetResponse(registry=op.RegistryFacts(role="leader")))
-
-    assert ([], [], 0) == (fields["neurons"], fields["pending"], fields["revision"])
-    assert 0 == fields["registry"]["loads_total"]
-
-
-def test_long_numbers_are_numbers_at_any_depth():
-    fleet = op.GetFleetResponse(revision=1 << 40)
-    report = neuron.NeuronReport(devices=[model.Device(memory_total_bytes=24 << 30)])
-    fleet.neurons.add(report=report).identity.labels["pool"] = "7"
-
-    fields = terminal.json_fields(fleet)
-
-    assert 1 << 40 == fields["revision"]
-    assert 24 << 30 == fields["neurons"][0]["report"]["devices"][0]["memory_total_bytes"]
-    assert {"pool": "7"} == fields["neurons"][0]["identity"]["labels"]
-
-
 def test_several_answers_are_a_line_each(capsys):
     for freed in (1, 2):
         terminal.print_json_line(op.UnloadModelResponse(freed_bytes=freed))
@@ -99,3 +78,17 @@ def test_several_answers_are_a_line_each(capsys):
     lines = capsys.readouterr().out.splitlines()
     assert 2 == len(lines)
     assert '"freed_bytes": 2' in lines[1]
+
+
+@pytest.mark.parametrize(
+    "words", ["Grüße 你好　x", "a\N{ZERO WIDTH JOINER}b", "\N{NO-BREAK SPACE}"]
+)
+def test_words_in_any_script_are_printed_as_they_are(words):
+    assert words == terminal.printable(words)
+
+
+def test_a_complaint_of_others_does_nothing_to_the_terminal(capsys):
+    with contextlib.suppress(typer.Exit):
+        terminal.fail("one\x1b[2J\ntwo\ud800")
+
+    assert "cortex: one\\x1b[2J\ntwo\\ud800\n" == capsys.readouterr().err

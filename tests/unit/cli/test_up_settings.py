@@ -24,6 +24,7 @@ KEYS = {
     "neuron.advertise": "mine:8004",
     "neuron.registry": ["127.0.0.1:8002"],
     "neuron.models_dirs": ["/mine"],
+    "neuron.allowed": {"owners": ["me"]},
 }
 
 
@@ -36,6 +37,8 @@ def variable(key):
 
 
 def as_text(value):
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{key} = {as_text(each)}" for key, each in value.items()) + "}"
     return value if isinstance(value, str) else str(value).replace("'", '"')
 
 

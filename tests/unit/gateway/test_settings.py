@@ -110,3 +110,28 @@ def test_an_address_that_others_reach_is_not_served_to_everybody(
 ) -> None:
     with pytest.raises(SettingsError, match="nobody who comes in is asked who he is"):
         parse(tmp_path, f'[gateway]\nlisten = "0.0.0.0:1"\n{rest}')
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "https://ann:secret@login.example/",
+        "http://login.example/?secret",
+        "secret",
+        "https://[secret",
+    ],
+)
+@pytest.mark.parametrize("name", ["issuer", "jwks_uri"])
+def test_where_tokens_come_from_is_safe_and_a_password_in_it_is_not_told(
+    tmp_path: pathlib.Path, name: str, url: str
+) -> None:
+    urls = {"issuer": "https://login.example/", name: url}
+    lines = "".join(f'{key} = "{value}"\n' for key, value in urls.items())
+    text = f'[auth.oidc]\n{lines}audience = "a"\ngroup_claim = "g"\nmapping = {{a = "b"}}\n'
+
+    with pytest.raises(SettingsError) as refused:
+        parse(tmp_path, text)
+
+    assert f"auth.oidc.{name}" in str(refused.value)
+    assert "without a user" in str(refused.value)
+    assert "secret" not in str(refused.value)

@@ -20,6 +20,21 @@ def test_defaults_are_the_documented_ports():
     assert settings.registry == ("127.0.0.1:31315",)
 
 
+@pytest.mark.parametrize(
+    ("keys", "told"),
+    [
+        ({}, "127.0.0.1:9"),
+        ({"metrics_listen": ""}, ""),
+        ({"advertise": "beast:13131"}, ""),
+        ({"advertise": "beast:13131", "metrics_listen": "0.0.0.0:0"}, "beast:9"),
+        ({"advertise": "beast:13131", "metrics_listen": "10.0.0.7:0"}, "10.0.0.7:9"),
+        ({"listen": "10.0.0.8:13131", "metrics_listen": "0.0.0.0:0"}, "10.0.0.8:9"),
+    ],
+)
+def test_others_are_told_where_metrics_are_if_they_can_reach_them(keys, told):
+    assert told == read(**keys).advertised_metrics(9)
+
+
 def test_the_store_is_the_first_folder_and_is_searched_too(tmp_path):
     assert read(models_dirs=[str(tmp_path)]).store == tmp_path
     chosen = read(models_dirs=["/a", "/b"], store_dir="/c")

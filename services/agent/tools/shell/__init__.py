@@ -1,1 +1,1 @@
-"""Commands: run, watched in the background, and ended for certain."""
+"""The tools that run a shell command, and that follow and end those in the background."""

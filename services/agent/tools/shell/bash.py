@@ -13,8 +13,8 @@ from services.agent.core.editor import Content, EditorError, EditorRefusedError,
 from services.agent.core.modes import Effect
 from services.agent.core.text import cut_middle, one_line, quoted, visible
 from services.agent.core.workspace import Workspace
-from services.agent.tools.shell.background import BackgroundError, News, Watching
-from services.agent.tools.shell.process import CappedOutput, run_command
+from services.agent.tools.processes.background import BackgroundError, News, Watching
+from services.agent.tools.processes.process import CappedOutput, run_command
 from services.agent.tools.tool import BuiltinTool, Preview, ToolContext, ToolError, ToolOutcome
 from services.backplane.timeouts import timeout
 

@@ -8,7 +8,7 @@ from typing_extensions import override
 from services.agent.core.modes import Effect
 from services.agent.core.text import one_line
 from services.agent.core.workspace import Workspace
-from services.agent.tools.shell.background import BackgroundCommand, BackgroundError
+from services.agent.tools.processes.background import BackgroundCommand, BackgroundError
 from services.agent.tools.shell.bash import outcome_of, with_ending
 from services.agent.tools.tool import BuiltinTool, Preview, ToolContext, ToolError, ToolOutcome
 

@@ -35,7 +35,7 @@ class TurnReader:
         self._lax = lax
         self._names: dict[str, str] = {}
 
-    def read(self, wire: PromptFields) -> list[conversation.Message]:
+    def read(self, wire: PromptFields) -> list[turns.Turn]:
         """All turns, the system prompt first.
 
         Raises:
@@ -48,18 +48,18 @@ class TurnReader:
             found += self._turns(one, f"messages.{index}")
         return found
 
-    def _system(self, system: str | list[Block] | None) -> Iterator[conversation.Message]:
+    def _system(self, system: str | list[Block] | None) -> Iterator[turns.Turn]:
         if not system:
             return
         if isinstance(system, str):
-            parts = [turns.text(system)]
+            parts: list[turns.Part] = [turns.Text(system)]
         else:
             kept = [one for one in system if not (one.text or "").startswith(_BILLING)]
             parts = self._parts(kept, "system")
         if parts:
-            yield turns.message(conversation.ROLE_SYSTEM, parts)
+            yield turns.Turn(conversation.ROLE_SYSTEM, parts)
 
-    def _turns(self, one: InputMessage, path: str) -> list[conversation.Message]:
+    def _turns(self, one: InputMessage, path: str) -> list[turns.Turn]:
         content = one.content
         blocks = [Block(type="text", text=content)] if isinstance(content, str) else content
         match one.role:
@@ -67,63 +67,63 @@ class TurnReader:
                 return self._user(blocks, f"{path}.content")
             case "assistant":
                 parts = self._parts(blocks, f"{path}.content")
-                return [turns.message(conversation.ROLE_ASSISTANT, parts)]
+                return [turns.Turn(conversation.ROLE_ASSISTANT, parts)]
             case "system":
                 parts = self._parts(blocks, f"{path}.content")
-                return [turns.message(conversation.ROLE_SYSTEM, parts)] if parts else []
+                return [turns.Turn(conversation.ROLE_SYSTEM, parts)] if parts else []
             case _:
                 raise bad(f"{path}.role", f"{one.role!r} is none of user, assistant, system.")
 
-    def _user(self, blocks: Sequence[Block], path: str) -> list[conversation.Message]:
+    def _user(self, blocks: Sequence[Block], path: str) -> list[turns.Turn]:
         """Tool results first, as the API requires and templates expect, then the user's own text.
 
         System instructions among the blocks keep their place in the user's text.
         """
-        found: list[conversation.Message] = []
-        said: list[conversation.Part] = []
+        found: list[turns.Turn] = []
+        said: list[turns.Part] = []
         for index, block in enumerate(blocks):
             where = f"{path}.{index}"
             if block.type == "tool_result":
                 found.append(self._result(block, where))
             elif block.type == "mid_conv_system":
                 if said:
-                    found.append(turns.message(conversation.ROLE_USER, said))
+                    found.append(turns.Turn(conversation.ROLE_USER, said))
                     said = []
                 parts = self._inner(block.content, f"{where}.content")
-                found.append(turns.message(conversation.ROLE_SYSTEM, parts))
+                found.append(turns.Turn(conversation.ROLE_SYSTEM, parts))
             else:
                 said += self._part(block, where)
         if said or not found:
-            found.append(turns.message(conversation.ROLE_USER, said))
+            found.append(turns.Turn(conversation.ROLE_USER, said))
         return found
 
-    def _result(self, block: Block, path: str) -> conversation.Message:
+    def _result(self, block: Block, path: str) -> turns.Turn:
         if block.tool_use_id is None:
             raise bad(f"{path}.tool_use_id", "Field required")
         parts = self._inner(block.content, f"{path}.content")
         return turns.result(block.tool_use_id, parts, names=self._names, is_error=block.is_error)
 
-    def _inner(self, content: Any, path: str) -> list[conversation.Part]:
+    def _inner(self, content: Any, path: str) -> list[turns.Part]:
         if content is None:
             return []
         if isinstance(content, str):
-            return [turns.text(content)]
+            return [turns.Text(content)]
         return self._parts(convert(content, list[Block], path), path)
 
-    def _parts(self, blocks: Iterable[Block], path: str) -> list[conversation.Part]:
-        found: list[conversation.Part] = []
+    def _parts(self, blocks: Iterable[Block], path: str) -> list[turns.Part]:
+        found: list[turns.Part] = []
         for index, block in enumerate(blocks):
             found += self._part(block, f"{path}.{index}")
         return found
 
-    def _part(self, block: Block, path: str) -> list[conversation.Part]:
+    def _part(self, block: Block, path: str) -> list[turns.Part]:
         match block.type:
             case "text":
                 if block.text is None:
                     raise bad(f"{path}.text", "Field required")
-                return [turns.text(block.text)]
+                return [turns.Text(block.text)]
             case "image":
-                return [conversation.Part(image=_image(block, path))]
+                return [_image(block, path)]
             case "tool_use":
                 return [self._call(block, path)]
             case "thinking" | "redacted_thinking":
@@ -133,19 +133,19 @@ class TurnReader:
             case _:
                 return self._rare(block, path)
 
-    def _rare(self, block: Block, path: str) -> list[conversation.Part]:
+    def _rare(self, block: Block, path: str) -> list[turns.Part]:
         match block.type:
             case "search_result":
                 _not_cited(block, path)
                 head = f"{block.title or ''}\n{block.source or ''}".strip()
-                return [turns.text(head), *self._inner(block.content, f"{path}.content")]
+                return [turns.Text(head), *self._inner(block.content, f"{path}.content")]
             case "tool_reference":
-                return [turns.text(block.tool_name or block.name or "")]
+                return [turns.Text(block.tool_name or block.name or "")]
             case "tool_addition" | "tool_removal":
                 return []  # read by toolbox
             case "compaction":
                 # What another server made of the turns before it; null where it failed to.
-                return [turns.text(block.content)] if isinstance(block.content, str) else []
+                return [turns.Text(block.content)] if isinstance(block.content, str) else []
             case "container_upload":
                 raise unsupported(f"{path}.type", "no code is run here that could read files.")
             case "tool_result" | "mid_conv_system":
@@ -153,7 +153,7 @@ class TurnReader:
             case other:
                 return self._other(other, block, path)
 
-    def _other(self, kind: str, block: Block, path: str) -> list[conversation.Part]:
+    def _other(self, kind: str, block: Block, path: str) -> list[turns.Part]:
         if kind in _FOREIGN or kind.endswith("_tool_result"):
             told = {
                 "server": block.server_name,
@@ -163,12 +163,12 @@ class TurnReader:
                 "content": _readable(block.content),
             }
             known = {key: value for key, value in told.items() if value is not None}
-            return [turns.text(f"[{kind}] {encode_text(known)}")]
+            return [turns.Text(f"[{kind}] {encode_text(known)}")]
         if self._lax:
-            return [turns.text(block.text)] if block.text else []
+            return [turns.Text(block.text)] if block.text else []
         raise unsupported(f"{path}.type", f"blocks of type {kind!r} are not supported.")
 
-    def _call(self, block: Block, path: str) -> conversation.Part:
+    def _call(self, block: Block, path: str) -> turns.Part:
         for field, value in (("id", block.id), ("name", block.name)):
             if not value:
                 raise bad(f"{path}.{field}", "Field required")
@@ -177,27 +177,27 @@ class TurnReader:
         arguments = {} if block.input is None else block.input
         if not isinstance(arguments, dict):
             raise bad(f"{path}.input", "Expected an object.")
-        return turns.call(call_id, name, encode_text(arguments))
+        return turns.Call(call_id, name, encode_text(arguments))
 
-    def _document(self, block: Block, path: str) -> list[conversation.Part]:
+    def _document(self, block: Block, path: str) -> list[turns.Part]:
         source = block.source
         if not isinstance(source, Source):
             raise bad(f"{path}.source", "Field required")
         _not_cited(block, path)
-        head = [turns.text(one) for one in (block.title, block.context) if one]
+        head = [turns.Text(one) for one in (block.title, block.context) if one]
         if source.type == "text" and source.data is not None:
-            return [*head, turns.text(source.data)]
+            return [*head, turns.Text(source.data)]
         if source.type == "content" and source.content is not None:
             content = source.content
             if isinstance(content, str):
-                return [*head, turns.text(content)]
+                return [*head, turns.Text(content)]
             return [*head, *self._parts(content, f"{path}.source.content")]
         raise unsupported(
             f"{path}.source.type", f"documents from {source.type!r} are not read; send their text."
         )
 
 
-def _image(block: Block, path: str) -> conversation.Image:
+def _image(block: Block, path: str) -> turns.Picture:
     source = block.source
     if not isinstance(source, Source):
         raise bad(f"{path}.source", "Field required")
@@ -223,7 +223,7 @@ def _readable(content: Any) -> Any:
     return content
 
 
-def _thought(block: Block) -> list[conversation.Part]:
+def _thought(block: Block) -> list[turns.Part]:
     signed = block.signature or block.data or ""
     text = block.thinking or signature.thought_in(signed) or ""
-    return [turns.reasoning(text, signed)] if text else []
+    return [turns.Reasoning(text, signed)] if text else []

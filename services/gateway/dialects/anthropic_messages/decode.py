@@ -20,7 +20,7 @@ from services.gateway.dialects.anthropic_messages.fields import (
     OutputFormat,
     PromptFields,
 )
-from services.gateway.dialects.common import sampling, work_class
+from services.gateway.dialects.common import sampling, turns, work_class
 from services.gateway.dialects.common.json_body import bad, unsupported
 from services.gateway.dialects.common.json_schema import schema_text
 from services.gateway.dialects.dialect import DecodedRequest, Head
@@ -68,7 +68,6 @@ def decode(body: bytes, head: Head) -> DecodedRequest:
         raise unsupported("container", "no code is run here, and no skills are kept.")
     request = generation.GenerateRequest(
         request_id=head.request_id,
-        chat=_chat(wire, lax=lax, answers=True),
         sampling=generation.Sampling(
             temperature=wire.temperature, top_p=wire.top_p, top_k=wire.top_k
         ),
@@ -81,6 +80,7 @@ def decode(body: bytes, head: Head) -> DecodedRequest:
         reasoning=_reasoning(wire, wire.max_tokens),
         work_class=work_class.of_tier(wire.service_tier),
     )
+    _fill_chat(wire, request.chat, lax=lax, answers=True)
     constraint_field = ""
     if request.HasField("constraint"):
         constraint_field = (
@@ -127,33 +127,34 @@ def decode_count(body: bytes, head: Head) -> DecodedCount:
     # Neither is part of the prompt; what is wrong with them is told all the same.
     _constraint(wire)
     _reasoning(wire, max_tokens=1)
-    chat = _chat(wire, lax=lax, answers=False)
-    return DecodedCount(
-        neuron.CountTokensRequest(model=wire.model, chat=chat), wire.context_management is not None
-    )
+    request = neuron.CountTokensRequest(model=wire.model)
+    _fill_chat(wire, request.chat, lax=lax, answers=False)
+    return DecodedCount(request, wire.context_management is not None)
 
 
-def _chat(wire: PromptFields, *, lax: bool, answers: bool) -> conversation.Chat:
+def _fill_chat(wire: PromptFields, chat: conversation.Chat, *, lax: bool, answers: bool) -> None:
     if not wire.model:
         raise bad("model", "String should have at least 1 character")
     if wire.mcp_servers:
         raise unsupported("mcp_servers", "MCP servers are not called from here.")
-    messages = TurnReader(lax=lax).read(wire)
+    found = TurnReader(lax=lax).read(wire)
     offered = toolbox.tools_of(wire)
-    return conversation.Chat(
-        messages=messages,
-        tools=offered,
-        tool_choice=toolbox.choice_of(wire.tool_choice, offered),
-        parallel_tool_calls=toolbox.parallel(wire.tool_choice),
-        continue_final_message=answers and _is_prefill(messages[-1]),
+    chat.MergeFrom(
+        conversation.Chat(
+            tools=offered,
+            tool_choice=toolbox.choice_of(wire.tool_choice, offered),
+            parallel_tool_calls=toolbox.parallel(wire.tool_choice),
+            continue_final_message=answers and _is_prefill(found[-1]),
+        )
     )
+    turns.write(found, chat)
 
 
-def _is_prefill(last: conversation.Message) -> bool:
+def _is_prefill(last: turns.Turn) -> bool:
     """The API goes on writing where the caller has begun the assistant's turn."""
     if last.role != conversation.ROLE_ASSISTANT or not last.parts:
         return False
-    return last.parts[-1].WhichOneof("kind") == "text"
+    return isinstance(last.parts[-1], turns.Text)
 
 
 def _constraint(wire: PromptFields) -> generation.OutputConstraint | None:

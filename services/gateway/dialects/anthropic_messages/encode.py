@@ -6,6 +6,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, Final
 
+import msgspec
+
 from cortex.v1 import generation_pb2 as generation
 from services.gateway.dialects.anthropic_messages.decode import MessageDetail, is_beta
 from services.gateway.dialects.common import signature
@@ -59,6 +61,26 @@ def message(
         told["usage"]["speed"] = "standard"
         told |= {"diagnostics": None, "context_management": edits(detail)}
     return told
+
+
+class MessageAnswer(msgspec.Struct):
+    """The fields of a whole message; it describes what `body` writes."""
+
+    id: str
+    type: str
+    role: str
+    model: str
+    content: list[dict[str, Any]]
+    stop_reason: str | None
+    stop_sequence: str | None
+    usage: dict[str, Any]
+
+
+class CountAnswer(msgspec.Struct):
+    """The fields of a count."""
+
+    input_tokens: int
+    context_management: dict[str, int] | None = None
 
 
 def edits(detail: MessageDetail) -> dict[str, Any] | None:

@@ -71,7 +71,7 @@ class ToolDefinition(msgspec.Struct):
     name: str = ""
     type: str | None = None
     description: str | None = None
-    input_schema: msgspec.Raw = msgspec.Raw(b"")
+    input_schema: msgspec.Raw = msgspec.field(default_factory=msgspec.Raw)
     strict: bool | None = None
     input_examples: list[Any] | None = None
     allowed_callers: list[str] | None = None
@@ -102,7 +102,7 @@ class OutputFormat(msgspec.Struct):
     """The shape of the answer."""
 
     type: str
-    schema: msgspec.Raw = msgspec.Raw(b"")
+    schema: msgspec.Raw = msgspec.field(default_factory=msgspec.Raw)
 
 
 class OutputConfig(msgspec.Struct):

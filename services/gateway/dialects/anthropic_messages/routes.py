@@ -3,15 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from starlette.routing import Route
 from typing_extensions import override
 
 from services.backplane.errors import FleetError
-from services.gateway.dialects.anthropic_messages import decode, encode
+from services.gateway.dialects.anthropic_messages import decode, encode, fields
 from services.gateway.dialects.anthropic_messages.stream import MessagesProjector, PrefillProjector
 from services.gateway.dialects.common.anthropic_body import envelope
-from services.gateway.dialects.dialect import Collected, DecodedRequest, Dialect, Head, Projector
+from services.gateway.dialects.dialect import (
+    BodyTable,
+    Collected,
+    DecodedRequest,
+    Dialect,
+    Head,
+    Projector,
+)
+from services.gateway.dialects.explained import Explained
 from services.gateway.dialects.lookup import FleetQueries, Lookup
 from services.gateway.dialects.mount import Mount
 
@@ -20,6 +29,8 @@ class AnthropicMessages(Dialect):
     """Anthropic messages."""
 
     name: str = "anthropic_messages"
+    reads: BodyTable | None = fields.MESSAGES
+    answers: type[Any] | None = encode.MessageAnswer
     content_type: bytes = b"text/event-stream; charset=utf-8"
 
     @override
@@ -45,6 +56,8 @@ class AnthropicCount(Lookup):
     """Counts the tokens of a message that is not generated."""
 
     name: str = "anthropic_count_tokens"
+    reads: BodyTable | None = fields.COUNT
+    answers: type[Any] | None = encode.CountAnswer
 
     @override
     async def answer(self, body: bytes, head: Head, fleet: FleetQueries) -> bytes:
@@ -60,10 +73,12 @@ class AnthropicCount(Lookup):
 
 def routes(mount: Mount) -> list[Route]:
     """Messages and their count; also without `/v1`, for clients that take it from the base URL."""
+    explained = mount.lookup(Explained(AnthropicMessages()))
     messages, count = mount.generation(AnthropicMessages()), mount.lookup(AnthropicCount())
     return [
         Route("/v1/messages", messages, methods=["POST"]),
         Route("/messages", messages, methods=["POST"]),
+        Route("/v1/messages/explain", explained, methods=["POST"]),
         Route("/v1/messages/count_tokens", count, methods=["POST"]),
         Route("/messages/count_tokens", count, methods=["POST"]),
     ]

@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
-import base64
 import binascii
 from typing import Final
 
-from cortex.v1 import conversation_pb2 as conversation
 from services.gateway.dialects.common.json_body import bad, unsupported
+from services.gateway.dialects.common.slices import rest
+from services.gateway.dialects.common.turns import Picture
 
-_MIME_TYPES: Final = frozenset({"image/png", "image/jpeg", "image/gif", "image/webp"})
+_SIGNATURES: Final = (
+    (b"\x89PNG", "image/png"),
+    (b"\xff\xd8\xff", "image/jpeg"),
+    (b"GIF8", "image/gif"),
+    (b"RIFF", "image/webp"),
+)
+_MIME_TYPES: Final = frozenset(kind for _, kind in _SIGNATURES)
+# Whole groups of four.
+_HEAD_CHARACTERS: Final = 64
 
 
-def from_url(url: str, path: str) -> conversation.Image:
+def from_url(url: str, path: str) -> Picture:
     """Decodes a `data:` URL (RFC 2397).
 
     Raises:
@@ -30,19 +38,31 @@ def from_url(url: str, path: str) -> conversation.Image:
     return from_base64(data, mime_type, path)
 
 
-def from_base64(data: str, mime_type: str, path: str) -> conversation.Image:
+def from_base64(data: str, mime_type: str, path: str) -> Picture:
     """Decodes a picture in base64.
 
     Raises:
-        FleetError: BAD_REQUEST for broken base64, nothing at all, or a type that is no picture.
+        FleetError: BAD_REQUEST for broken base64, nothing at all, or what is no picture.
     """
     kind = mime_type.strip().lower().replace("image/jpg", "image/jpeg")
     if kind not in _MIME_TYPES:
         raise bad(path, f"the media type must be one of {', '.join(sorted(_MIME_TYPES))}.")
-    try:
-        decoded = base64.b64decode(data, validate=True)
-    except (binascii.Error, ValueError):
-        raise bad(path, "the data is not valid base64.") from None
-    if not decoded:
+    if not data:
         raise bad(path, "the picture is empty.")
-    return conversation.Image(data=decoded, mime_type=kind)
+    if not kind_of(_bytes_of(data[:_HEAD_CHARACTERS], path)):  # before megabytes are decoded
+        raise bad(path, f"the data is none of {', '.join(sorted(_MIME_TYPES))}.")
+    decoded = _bytes_of(data, path)
+    rest()
+    return Picture(decoded, kind)
+
+
+def kind_of(head: bytes) -> str:
+    """The media type of a picture by its first bytes; empty where it is none of the four."""
+    return next((kind for start, kind in _SIGNATURES if head.startswith(start)), "")
+
+
+def _bytes_of(data: str, path: str) -> bytes:
+    try:
+        return binascii.a2b_base64(data, strict_mode=True)
+    except ValueError:  # `binascii.Error` is one
+        raise bad(path, "the data is not valid base64.") from None

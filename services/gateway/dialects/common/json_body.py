@@ -16,8 +16,15 @@ from typing import Any, Final, TypeVar
 import msgspec
 
 from services.backplane.errors import FleetError, Reason
+from services.gateway.dialects.common.slices import rest
 
 T = TypeVar("T")
+
+# Of a larger body nothing is decoded twice.
+_LARGE: Final = 1 << 20
+_FIELDS: Final[msgspec.json.Decoder[dict[str, msgspec.Raw]]] = msgspec.json.Decoder(
+    dict[str, msgspec.Raw]
+)
 
 # Characters that end a line for readers that split as Unicode does, in UTF-8, and their escapes.
 # JSON lets them stand in strings as they are; Python's `splitlines` and `httpx` cut there.
@@ -83,8 +90,8 @@ class FieldRules:
     )
     unknown: Callable[[str], str] = _unknown
 
-    def strip(self, fields: dict[str, Any], known: frozenset[str], *, lax: bool) -> dict[str, Any]:
-        """The fields that the struct has.
+    def check(self, fields: Mapping[str, msgspec.Raw], known: frozenset[str], *, lax: bool) -> None:
+        """Checks the fields that the struct lacks.
 
         Raises:
             FleetError: UNSUPPORTED_FIELD for a sampling field that is on, BAD_REQUEST for a field
@@ -94,26 +101,30 @@ class FieldRules:
             if name in known or name in self.ignored:
                 continue
             if name in self.refused:
-                if value is None or value in self.refused[name]:
+                said = msgspec.json.decode(value)
+                if said is None or said in self.refused[name]:
                     continue
                 raise unsupported(name, "no engine of this fleet has this sampling field.")
             if not lax:
                 raise FleetError(Reason.BAD_REQUEST, self.unknown(name), field=name)
-        return {name: value for name, value in fields.items() if name in known}
 
 
 class BodyReader:
-    """Decodes one kind of body.
+    """Decodes one kind of body, in steps between which a thread whose work is sliced rests.
 
-    Args:
+    Attributes:
         shape: the msgspec struct.
         rules: for fields that it lacks.
     """
 
     def __init__(self, shape: type[Any], rules: FieldRules) -> None:
+        self.shape = shape
+        self.rules = rules
         self._decoder = msgspec.json.Decoder(shape)
+        self._lenient = msgspec.json.Decoder(
+            msgspec.defstruct(shape.__name__, (), bases=(shape,), forbid_unknown_fields=False)
+        )
         self._known = frozenset(shape.__struct_encode_fields__)
-        self._rules = rules
 
     def read(self, body: bytes, *, lax: bool = False) -> Any:
         """Decodes a body into the reader's struct.
@@ -125,28 +136,29 @@ class BodyReader:
         Raises:
             FleetError: with the path of the field at fault.
         """
-        try:
-            return self._decoder.decode(body)
-        except msgspec.ValidationError as complaint:
-            if not str(complaint).startswith("Object contains unknown field"):
-                raise complained(complaint) from None
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as broken:
-            raise not_json(broken) from None
+        if len(body) <= _LARGE:
+            try:
+                return self._decoder.decode(body)
+            except msgspec.ValidationError as complaint:
+                if not str(complaint).startswith("Object contains unknown field"):
+                    raise complained(complaint) from None
+            except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as broken:
+                raise not_json(broken) from None
         return self._read_slowly(body, lax=lax)
 
     def _read_slowly(self, body: bytes, *, lax: bool) -> Any:
-        fields = read_object(body)
-        kept = self._rules.strip(fields, self._known, lax=lax)
-        try:
-            return self._decoder.decode(msgspec.json.encode(kept))
-        except msgspec.ValidationError as complaint:
-            raise complained(complaint) from None
+        """Looks at the names first, which copies nothing, then decodes what is known, once."""
+        fields: dict[str, msgspec.Raw] = _decoded(_FIELDS, body)
+        self.rules.check(fields, self._known, lax=lax)
+        rest()
+        found = _decoded(self._lenient, body)
+        rest()
+        return found
 
 
-def read_object(body: bytes) -> dict[str, Any]:
-    """Decodes a body that must be a JSON object."""
+def _decoded(decoder: msgspec.json.Decoder[T], body: bytes) -> T:
     try:
-        return msgspec.json.decode(body, type=dict[str, Any])
+        return decoder.decode(body)
     except msgspec.ValidationError as complaint:
         raise complained(complaint) from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as broken:

@@ -6,6 +6,8 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
+import msgspec
+
 from cortex.v1 import generation_pb2 as generation
 from services.backplane import protobuf_time
 from services.backplane.errors import FleetError, Reason
@@ -58,6 +60,16 @@ def error_event(error: FleetError) -> bytes:
 def end_of_stream() -> bytes:
     """The last event of a complete stream: `[DONE]`."""
     return _DONE
+
+
+class UsageAnswer(msgspec.Struct):
+    """The fields of `usage_object`."""
+
+    prompt_tokens: int
+    completion_tokens: int
+    total_tokens: int
+    prompt_tokens_details: dict[str, int]
+    completion_tokens_details: dict[str, int]
 
 
 def usage_object(usage: generation.Usage) -> dict[str, Any]:

@@ -30,7 +30,7 @@ _BY_TIER: Final[Mapping[str, generation.WorkClass.ValueType]] = MappingProxyType
         "batch": generation.WORK_CLASS_BATCH,
     }
 )
-_RANK: Final = tuple(_BY_NAME.values())
+_RANK: Final = MappingProxyType({one: rank for rank, one in enumerate(_BY_NAME.values())})
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -65,9 +65,10 @@ def settled(
         FleetError: BAD_REQUEST, the header names no class.
     """
     wanted = of_body or _BY_NAME[terms.usual]
-    named = headers.get(HEADER)
-    if named is not None:
+    if HEADER in headers:
+        named = headers[HEADER]
         if named not in _BY_NAME:
             raise bad(HEADER, f"{named!r} is none of {', '.join(_BY_NAME)}.")
         wanted = _BY_NAME[named]
-    return max(wanted, _BY_NAME[terms.highest], key=_RANK.index)
+    highest = _BY_NAME[terms.highest]
+    return wanted if _RANK[wanted] >= _RANK[highest] else highest

@@ -10,6 +10,8 @@ import datetime as dt
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
+import msgspec
+
 from cortex.v1 import model_pb2
 from cortex.v1 import registry_service_pb2 as registry
 from services.gateway.dialects.common.json_body import bad
@@ -20,6 +22,18 @@ from services.gateway.dialects.models.anthropic_capabilities import capabilities
 
 _LONGEST_PAGE: Final = 1000
 _DEFAULT_PAGE: Final = 20
+
+
+class ListedModelAnswer(msgspec.Struct):
+    """The fields that one model has in the OpenAI shape and in the Anthropic shape."""
+
+    id: str
+
+
+class ModelListAnswer(msgspec.Struct):
+    """The fields of a listing in either shape."""
+
+    data: list[ListedModelAnswer]
 
 
 def openai_object(one: ListedModel) -> dict[str, Any]:

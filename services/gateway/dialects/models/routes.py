@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from starlette.routing import Route
 from typing_extensions import override
 
@@ -24,6 +26,7 @@ class ModelList(Lookup):
     """The listing, in the shape of whichever SDK asks."""
 
     name: str = "models"
+    answers: type[Any] | None = encode.ModelListAnswer
 
     @override
     async def answer(self, body: bytes, head: Head, fleet: FleetQueries) -> bytes:
@@ -45,6 +48,7 @@ class OneModel(ModelList):
     """One model by name or alias."""
 
     name: str = "model"
+    answers: type[Any] | None = encode.ListedModelAnswer
 
     @override
     async def answer(self, body: bytes, head: Head, fleet: FleetQueries) -> bytes:

@@ -38,12 +38,6 @@ _SECONDS: Final = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "m
 _DURATION: Final = re.compile(r"(\d+(?:\.\d+)?)(ns|us|µs|ms|s|m|h)")
 # "For ever", for policies that count in seconds.
 _EVER_SECONDS: Final = 10 * 365 * 86400.0
-_SIGNATURES: Final = (
-    (b"\x89PNG", "image/png"),
-    (b"\xff\xd8\xff", "image/jpeg"),
-    (b"GIF8", "image/gif"),
-    (b"RIFF", "image/webp"),
-)
 _LATEST: Final = ":latest"
 
 
@@ -85,10 +79,10 @@ def decode_chat(body: bytes, head: Head) -> DecodedRequest:
         )
         for index, one in enumerate(wire.tools or ())
     ]
-    chat = conversation.Chat(
-        messages=list(_turns(wire.messages or ())), tools=tools.distinct(offered)
-    )
-    return _decoded(wire, head, generation.GenerateRequest(chat=chat), chats=True)
+    request = _empty_chat()
+    request.chat.tools.extend(tools.distinct(offered))
+    turns.write(_turns(wire.messages or ()), request.chat)
+    return _decoded(wire, head, request, chats=True)
 
 
 def decode_generate(body: bytes, head: Head) -> DecodedRequest:
@@ -106,14 +100,20 @@ def decode_generate(body: bytes, head: Head) -> DecodedRequest:
         raise unsupported("context", "send the conversation to /api/chat instead.")
     if wire.raw and wire.prompt:
         return _decoded(wire, head, generation.GenerateRequest(text=wire.prompt), chats=False)
-    messages: list[conversation.Message] = []
+    request = _empty_chat()
     if wire.prompt or wire.images:
+        found: list[turns.Turn] = []
         if wire.system:
-            messages.append(turns.message(conversation.ROLE_SYSTEM, [turns.text(wire.system)]))
-        parts = [turns.text(wire.prompt or ""), *_images(wire.images or (), "images")]
-        messages.append(turns.message(conversation.ROLE_USER, parts))
-    chat = conversation.Chat(messages=messages)
-    return _decoded(wire, head, generation.GenerateRequest(chat=chat), chats=False)
+            found.append(turns.Turn(conversation.ROLE_SYSTEM, [turns.Text(wire.system)]))
+        parts = [turns.Text(wire.prompt or ""), *_images(wire.images or (), "images")]
+        turns.write([*found, turns.Turn(conversation.ROLE_USER, parts)], request.chat)
+    return _decoded(wire, head, request, chats=False)
+
+
+def _empty_chat() -> generation.GenerateRequest:
+    request = generation.GenerateRequest()
+    request.chat.SetInParent()
+    return request
 
 
 def _decoded(
@@ -149,11 +149,11 @@ def _decoded(
 
 def _only_load(request: generation.GenerateRequest) -> None:
     """An empty request loads the model; one token is what tells that it answers."""
-    request.chat.messages.append(turns.message(conversation.ROLE_USER, [turns.text(" ")]))
+    turns.write_turn(turns.Turn(conversation.ROLE_USER, [turns.Text(" ")]), request.chat)
     request.stop.max_tokens = 1
 
 
-def _turns(messages: Sequence[ChatMessage]) -> Iterator[conversation.Message]:
+def _turns(messages: Sequence[ChatMessage]) -> Iterator[turns.Turn]:
     names: dict[str, str] = {}
     # ids are an addition of late; without them results answer calls in order
     waiting: list[str] = []
@@ -162,11 +162,9 @@ def _turns(messages: Sequence[ChatMessage]) -> Iterator[conversation.Message]:
         match one.role:
             case "system" | "user":
                 role = conversation.ROLE_USER if one.role == "user" else conversation.ROLE_SYSTEM
-                yield turns.message(role, _parts(one, path))
+                yield turns.Turn(role, _parts(one, path))
             case "assistant":
-                yield turns.message(
-                    conversation.ROLE_ASSISTANT, _assistant(one, path, names, waiting)
-                )
+                yield turns.Turn(conversation.ROLE_ASSISTANT, _assistant(one, path, names, waiting))
             case "tool":
                 call_id = one.tool_call_id or (waiting.pop(0) if waiting else "")
                 known = names if call_id in names else {call_id: one.tool_name or ""}
@@ -177,9 +175,9 @@ def _turns(messages: Sequence[ChatMessage]) -> Iterator[conversation.Message]:
 
 def _assistant(
     one: ChatMessage, path: str, names: dict[str, str], waiting: list[str]
-) -> list[conversation.Part]:
-    parts = [turns.reasoning(one.thinking)] if one.thinking else []
-    parts += [part for part in _parts(one, path) if part.text or part.HasField("image")]
+) -> list[turns.Part]:
+    parts: list[turns.Part] = [turns.Reasoning(one.thinking)] if one.thinking else []
+    parts += [part for part in _parts(one, path) if part != turns.Text("")]
     waiting.clear()
     for index, called in enumerate(one.tool_calls or ()):
         call_id = called.id or f"call_{path.removeprefix('messages.')}_{index}"
@@ -187,21 +185,21 @@ def _assistant(
         waiting.append(call_id)
         found = called.function.arguments
         arguments = found if isinstance(found, str) else encode_text(found or {})
-        parts.append(turns.call(call_id, called.function.name, arguments))
+        parts.append(turns.Call(call_id, called.function.name, arguments))
     return parts
 
 
-def _parts(one: ChatMessage, path: str) -> list[conversation.Part]:
-    return [turns.text(one.content or ""), *_images(one.images or (), f"{path}.images")]
+def _parts(one: ChatMessage, path: str) -> list[turns.Part]:
+    return [turns.Text(one.content or ""), *_images(one.images or (), f"{path}.images")]
 
 
-def _images(found: Sequence[str], path: str) -> Iterator[conversation.Part]:
+def _images(found: Sequence[str], path: str) -> Iterator[turns.Part]:
     for index, data in enumerate(found):
         where = f"{path}.{index}"
         if data[:5] == "data:":
-            yield conversation.Part(image=images.from_url(data, where))
+            yield images.from_url(data, where)
         else:
-            yield conversation.Part(image=images.from_base64(data, _mime_type(data), where))
+            yield images.from_base64(data, _mime_type(data), where)
 
 
 def _mime_type(data: str) -> str:
@@ -210,7 +208,7 @@ def _mime_type(data: str) -> str:
         head = base64.b64decode(data[:16])
     except (binascii.Error, ValueError):
         return "image/png"  # the decoder complains of the base64 itself
-    return next((kind for start, kind in _SIGNATURES if head.startswith(start)), "unknown")
+    return images.kind_of(head) or "unknown"
 
 
 def _sampling(read: Options) -> generation.Sampling:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 
+import msgspec
+
 from cortex.v1 import neuron_service_pb2 as neuron
 from services.gateway.dialects.common.json_body import encode
 from services.gateway.dialects.common.token_inputs import inputs_of
@@ -54,6 +56,20 @@ def _decoded(wire: EmbedRequest, head: Head, inputs: list[neuron.EmbedInput]) ->
         truncate=wire.truncate is not False,
     )
     return DecodedEmbed(wire.model, request)
+
+
+class EmbedAnswer(msgspec.Struct):
+    """The fields of the answer of /api/embed."""
+
+    model: str
+    embeddings: list[list[float]]
+    prompt_eval_count: int
+
+
+class EmbedOneAnswer(msgspec.Struct):
+    """The fields of the answer of /api/embeddings."""
+
+    embedding: list[float]
 
 
 def body(decoded: DecodedEmbed, answer: neuron.EmbedResponse) -> bytes:

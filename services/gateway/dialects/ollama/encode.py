@@ -6,6 +6,8 @@ import datetime as dt
 from collections.abc import Sequence
 from typing import Any
 
+import msgspec
+
 from cortex.v1 import generation_pb2 as generation
 from services.backplane.errors import FleetError, Reason
 from services.gateway.dialects.common import openai_body
@@ -17,6 +19,25 @@ from services.gateway.dialects.ollama.decode import OllamaDetail
 def now() -> str:
     """The time as this API writes it."""
     return dt.datetime.now(dt.UTC).isoformat().replace("+00:00", "Z")
+
+
+class OllamaAnswer(msgspec.Struct):
+    """The fields of a whole answer; it describes what `body` writes."""
+
+    model: str
+    created_at: str
+    done: bool
+    done_reason: str
+    message: dict[str, Any] | None = None
+    response: str | None = None
+    thinking: str | None = None
+    logprobs: list[Any] | None = None
+    total_duration: int | None = None
+    load_duration: int | None = None
+    prompt_eval_count: int | None = None
+    prompt_eval_duration: int | None = None
+    eval_count: int | None = None
+    eval_duration: int | None = None
 
 
 def body(decoded: DecodedRequest, choices: Sequence[Collected]) -> bytes:

@@ -45,7 +45,7 @@ class Function(msgspec.Struct):
 
     name: str
     description: str | None = None
-    parameters: msgspec.Raw = msgspec.Raw(b"")
+    parameters: msgspec.Raw = msgspec.field(default_factory=msgspec.Raw)
 
 
 class ToolDefinition(msgspec.Struct):
@@ -77,7 +77,7 @@ class RunFields(msgspec.Struct, kw_only=True):
 
     model: str
     stream: bool | None = None
-    format: msgspec.Raw = msgspec.Raw(b"")
+    format: msgspec.Raw = msgspec.field(default_factory=msgspec.Raw)
     options: dict[str, Any] | None = None
     keep_alive: float | str | None = None
     think: bool | str | None = None

@@ -5,16 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Final
 
+import msgspec
 from typing_extensions import override
 
 from services.backplane.errors import FleetError, Reason
 from services.gateway.dialects.common.json_body import encode as to_json
 from services.gateway.dialects.common.listed_models import capabilities_of, with_aliases
-from services.gateway.dialects.dialect import Head
+from services.gateway.dialects.dialect import BodyTable, Head
 from services.gateway.dialects.lookup import FleetQueries, ListedModel, Lookup
 from services.gateway.dialects.ollama import description, embeddings, encode
 from services.gateway.dialects.ollama.decode import model_name
-from services.gateway.dialects.ollama.fields import NAME, NameRequest
+from services.gateway.dialects.ollama.fields import EMBED, NAME, NameRequest
 
 # Codex asks for 0.13.4 at least; what later versions added to these paths is served too.
 _VERSION: Final = "0.13.5"
@@ -29,6 +30,51 @@ _CAPABILITIES: Final = {
 }
 
 
+class VersionAnswer(msgspec.Struct):
+    """The fields of a version."""
+
+    version: str
+
+
+class OllamaModel(msgspec.Struct):
+    """The fields of one listed model."""
+
+    name: str
+    model: str
+    modified_at: str
+    size: int
+    digest: str
+    details: dict[str, Any]
+    capabilities: list[str]
+    expires_at: str | None = None
+    size_vram: int | None = None
+    context_length: int | None = None
+
+
+class ModelsAnswer(msgspec.Struct):
+    """The fields of a listing."""
+
+    models: list[OllamaModel]
+
+
+class ShownAnswer(msgspec.Struct):
+    """The fields of what is known of one model."""
+
+    modelfile: str
+    parameters: str
+    template: str
+    details: dict[str, Any]
+    model_info: dict[str, Any]
+    capabilities: list[str]
+    modified_at: str
+
+
+class PulledAnswer(msgspec.Struct):
+    """The fields of a pull that has found its model."""
+
+    status: str
+
+
 class _OllamaLookup(Lookup):
     """What all of them share."""
 
@@ -41,6 +87,7 @@ class OllamaVersion(_OllamaLookup):
     """The version of the API that is spoken here."""
 
     name: str = "ollama_version"
+    answers: type[Any] | None = VersionAnswer
 
     @override
     async def answer(self, body: bytes, head: Head, fleet: FleetQueries) -> bytes:
@@ -52,6 +99,7 @@ class OllamaTags(_OllamaLookup):
     """Every model."""
 
     name: str = "ollama_tags"
+    answers: type[Any] | None = ModelsAnswer
 
     @override
     async def answer(self, body: bytes, head: Head, fleet: FleetQueries) -> bytes:
@@ -63,6 +111,7 @@ class OllamaRunning(_OllamaLookup):
     """The models that are loaded."""
 
     name: str = "ollama_ps"
+    answers: type[Any] | None = ModelsAnswer
 
     @override
     async def answer(self, body: bytes, head: Head, fleet: FleetQueries) -> bytes:
@@ -75,10 +124,12 @@ class OllamaShow(_OllamaLookup):
     """One model."""
 
     name: str = "ollama_show"
+    reads: BodyTable | None = NAME
+    answers: type[Any] | None = ShownAnswer
 
     @override
     async def answer(self, body: bytes, head: Head, fleet: FleetQueries) -> bytes:
-        """What is known of it."""
+        """What is known of the model."""
         one = _find(fleet.models(), _asked(body))
         return to_json(
             {
@@ -97,6 +148,8 @@ class OllamaPull(_OllamaLookup):
     """Pulling: succeeds for models that the fleet has; others cannot be pulled here."""
 
     name: str = "ollama_pull"
+    reads: BodyTable | None = NAME
+    answers: type[Any] | None = PulledAnswer
 
     @override
     async def answer(self, body: bytes, head: Head, fleet: FleetQueries) -> bytes:
@@ -121,6 +174,8 @@ class OllamaEmbed(_OllamaLookup):
     """Embeddings, in this API's shape."""
 
     name: str = "ollama_embed"
+    reads: BodyTable | None = EMBED
+    answers: type[Any] | None = embeddings.EmbedAnswer
 
     @override
     async def answer(self, body: bytes, head: Head, fleet: FleetQueries) -> bytes:
@@ -133,6 +188,8 @@ class OllamaEmbedOne(_OllamaLookup):
     """One embedding, in the shape of the older path."""
 
     name: str = "ollama_embeddings"
+    reads: BodyTable | None = EMBED
+    answers: type[Any] | None = embeddings.EmbedOneAnswer
 
     @override
     async def answer(self, body: bytes, head: Head, fleet: FleetQueries) -> bytes:
@@ -148,7 +205,7 @@ class OllamaUnsupported(_OllamaLookup):
 
     @override
     async def answer(self, body: bytes, head: Head, fleet: FleetQueries) -> bytes:
-        """Never one.
+        """Refuses: only the operator changes models on disk.
 
         Raises:
             FleetError: NOT_SUPPORTED.

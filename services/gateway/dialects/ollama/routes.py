@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from starlette.routing import Route
 from typing_extensions import override
 
 from services.backplane.errors import FleetError
-from services.gateway.dialects.dialect import Collected, DecodedRequest, Dialect, Head, Projector
+from services.gateway.dialects.dialect import (
+    BodyTable,
+    Collected,
+    DecodedRequest,
+    Dialect,
+    Head,
+    Projector,
+)
 from services.gateway.dialects.mount import Mount
-from services.gateway.dialects.ollama import decode, encode, listings
+from services.gateway.dialects.ollama import decode, encode, fields, listings
 from services.gateway.dialects.ollama.stream import LineProjector
 
 
@@ -18,6 +26,8 @@ class OllamaGenerate(Dialect):
     """Ollama's /api/generate."""
 
     name: str = "ollama_generate"
+    reads: BodyTable | None = fields.GENERATE
+    answers: type[Any] | None = encode.OllamaAnswer
     content_type: bytes = b"application/x-ndjson"
 
     @override
@@ -41,6 +51,7 @@ class OllamaChat(OllamaGenerate):
     """Ollama's /api/chat."""
 
     name: str = "ollama_chat"
+    reads: BodyTable | None = fields.CHAT
 
     @override
     def decode(self, body: bytes, head: Head) -> DecodedRequest:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import msgspec
+
 from services.gateway.dialects.common import openai_body
 from services.gateway.dialects.common.json_body import encode
 from services.gateway.dialects.dialect import Collected, CollectedToolCall, DecodedRequest, Head
@@ -14,6 +16,38 @@ from services.gateway.dialects.openai_chat.decode import ChatDetail
 def completion_id(head: Head) -> str:
     """The completion's id, from the request's."""
     return "chatcmpl-" + head.request_id
+
+
+class ChatAnswer(msgspec.Struct):
+    """The fields of a whole response; it describes what `body` writes."""
+
+    id: str
+    object: str
+    created: int
+    model: str
+    choices: list[ChatChoice]
+    usage: openai_body.UsageAnswer
+    service_tier: str
+
+
+class ChatChoice(msgspec.Struct):
+    """One choice of it."""
+
+    index: int
+    message: ChatAnswerMessage
+    logprobs: dict[str, Any] | None
+    finish_reason: str
+
+
+class ChatAnswerMessage(msgspec.Struct):
+    """What the model says, thinks and calls."""
+
+    role: str
+    content: str | None
+    refusal: str | None
+    reasoning_content: str | None = None
+    tool_calls: list[dict[str, Any]] | None = None
+    function_call: dict[str, str] | None = None
 
 
 def body(decoded: DecodedRequest, head: Head, choices: Sequence[Collected]) -> bytes:

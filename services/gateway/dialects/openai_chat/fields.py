@@ -68,7 +68,7 @@ class Function(msgspec.Struct):
 
     name: str
     description: str | None = None
-    parameters: msgspec.Raw = msgspec.Raw(b"")
+    parameters: msgspec.Raw = msgspec.field(default_factory=msgspec.Raw)
     strict: bool | None = None
 
 
@@ -111,7 +111,7 @@ class JsonSchema(msgspec.Struct):
     """`response_format.json_schema`."""
 
     name: str = ""
-    schema: msgspec.Raw = msgspec.Raw(b"")
+    schema: msgspec.Raw = msgspec.field(default_factory=msgspec.Raw)
     strict: bool | None = None
     description: str | None = None
 
@@ -121,13 +121,13 @@ class ResponseFormat(msgspec.Struct):
 
     type: str
     json_schema: JsonSchema | None = None
-    schema: msgspec.Raw = msgspec.Raw(b"")
+    schema: msgspec.Raw = msgspec.field(default_factory=msgspec.Raw)
 
 
 class StructuredOutputs(msgspec.Struct):
     """vLLM's constraint."""
 
-    json: msgspec.Raw = msgspec.Raw(b"")
+    json: msgspec.Raw = msgspec.field(default_factory=msgspec.Raw)
     regex: str | None = None
     choice: list[str] | None = None
     grammar: str | None = None
@@ -183,7 +183,7 @@ class ChatRequest(SamplingFields, kw_only=True, forbid_unknown_fields=True):
     thinking_budget: Annotated[int, Meta(ge=0)] | None = None
     chat_template_kwargs: dict[str, Any] | None = None
     continue_final_message: bool | None = None
-    guided_json: msgspec.Raw = msgspec.Raw(b"")
+    guided_json: msgspec.Raw = msgspec.field(default_factory=msgspec.Raw)
     guided_regex: str | None = None
     guided_grammar: str | None = None
     guided_choice: list[str] | None = None

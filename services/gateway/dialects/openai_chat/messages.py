@@ -36,18 +36,18 @@ def fill_turns(messages: Sequence[ChatMessage], chat: conversation.Chat) -> None
         if role is not None and isinstance(one.content, str):
             # What nearly all messages are, written in place: protobuf copies what it is given.
             turn = chat.messages.add(role=role, name=one.name)
-            turn.parts.add(text=one.content)
+            turns.Text(one.content).write(turn)
         else:
-            chat.messages.append(_turn(one, f"messages.{index}", names))
+            turns.write_turn(_turn(one, f"messages.{index}", names), chat)
 
 
-def _turn(one: ChatMessage, path: str, names: dict[str, str]) -> conversation.Message:
+def _turn(one: ChatMessage, path: str, names: dict[str, str]) -> turns.Turn:
     match one.role:
         case "user":
-            return turns.message(conversation.ROLE_USER, _user_parts(one, path), one.name)
+            return turns.Turn(conversation.ROLE_USER, _user_parts(one, path), one.name or "")
         case "assistant":
             parts = list(_assistant_parts(one, path, names))
-            return turns.message(conversation.ROLE_ASSISTANT, parts, one.name)
+            return turns.Turn(conversation.ROLE_ASSISTANT, parts, one.name or "")
         case "tool":
             if one.tool_call_id is None:
                 raise bad(f"{path}.tool_call_id", "Field required.")
@@ -56,7 +56,7 @@ def _turn(one: ChatMessage, path: str, names: dict[str, str]) -> conversation.Me
             call_id = one.name or ""
             return turns.result(call_id, _parts(one, path), names={call_id: call_id})
         case "system" | "developer":
-            return turns.message(conversation.ROLE_SYSTEM, _parts(one, path), one.name)
+            return turns.Turn(conversation.ROLE_SYSTEM, _parts(one, path), one.name or "")
         case _:
             raise bad(
                 f"{path}.role",
@@ -64,59 +64,57 @@ def _turn(one: ChatMessage, path: str, names: dict[str, str]) -> conversation.Me
             )
 
 
-def _user_parts(one: ChatMessage, path: str) -> list[conversation.Part]:
+def _user_parts(one: ChatMessage, path: str) -> list[turns.Part]:
     if one.content is None:
         raise bad(f"{path}.content", "Expected text or a list of parts, got null.")
     return _parts(one, path)
 
 
-def _parts(one: ChatMessage, path: str) -> list[conversation.Part]:
+def _parts(one: ChatMessage, path: str) -> list[turns.Part]:
     content = one.content
     if content is None:
         return []
     if isinstance(content, str):
-        return [conversation.Part(text=content)]
+        return [turns.Text(content)]
     return [_part(part, f"{path}.content.{index}") for index, part in enumerate(content)]
 
 
-def _part(part: ContentPart, path: str) -> conversation.Part:
+def _part(part: ContentPart, path: str) -> turns.Part:
     if part.type in _TEXT_KINDS:
         if part.text is None:
             raise bad(f"{path}.text", "Field required.")
-        return conversation.Part(text=part.text)
+        return turns.Text(part.text)
     if part.type in {"image_url", "input_image"}:
         found = part.image_url
         if found is None:
             raise bad(f"{path}.image_url", "Field required.")
         if isinstance(found, str):
-            return conversation.Part(image=images.from_url(found, f"{path}.image_url"))
-        return conversation.Part(image=images.from_url(found.url, f"{path}.image_url.url"))
+            return images.from_url(found, f"{path}.image_url")
+        return images.from_url(found.url, f"{path}.image_url.url")
     if part.type == "refusal":
-        return conversation.Part(text=part.refusal or "")
+        return turns.Text(part.refusal or "")
     if part.type == "thinking":
-        return turns.reasoning(part.thinking or part.text or "")
+        return turns.Reasoning(part.thinking or part.text or "")
     raise unsupported(f"{path}.type", f"parts of type {part.type!r} are not supported.")
 
 
-def _assistant_parts(
-    one: ChatMessage, path: str, names: dict[str, str]
-) -> Iterator[conversation.Part]:
+def _assistant_parts(one: ChatMessage, path: str, names: dict[str, str]) -> Iterator[turns.Part]:
     thought = one.reasoning_content or one.reasoning
     if isinstance(thought, str) and thought:
-        yield turns.reasoning(thought)
-    yield from (part for part in _parts(one, path) if part.text or not part.HasField("text"))
+        yield turns.Reasoning(thought)
+    yield from (part for part in _parts(one, path) if part != turns.Text(""))
     if one.refusal and not one.content:
-        yield turns.text(one.refusal)
+        yield turns.Text(one.refusal)
     for index, called in enumerate(one.tool_calls or ()):
         if not called.function.name:
             raise bad(f"{path}.tool_calls.{index}.function.name", "must not be empty.")
         call_id = called.id or f"call_{index}"
         names[call_id] = called.function.name
-        yield turns.call(call_id, called.function.name, _arguments(called.function))
+        yield turns.Call(call_id, called.function.name, _arguments(called.function))
     if one.function_call is not None:
         # The old form has no ids: the function's name ties result to call.
         name = one.function_call.name
-        yield turns.call(name, name, _arguments(one.function_call))
+        yield turns.Call(name, name, _arguments(one.function_call))
 
 
 def _arguments(called: CalledFunction) -> str:

@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Final
+from typing import Any, Final
 
 from starlette.routing import Route
 from typing_extensions import override
 
 from services.backplane.errors import FleetError
 from services.gateway.dialects.common import openai_body
-from services.gateway.dialects.dialect import Collected, DecodedRequest, Dialect, Head, Projector
+from services.gateway.dialects.dialect import (
+    BodyTable,
+    Collected,
+    DecodedRequest,
+    Dialect,
+    Head,
+    Projector,
+)
+from services.gateway.dialects.explained import Explained
 from services.gateway.dialects.mount import Mount
-from services.gateway.dialects.openai_chat import decode, encode
+from services.gateway.dialects.openai_chat import decode, encode, fields
 from services.gateway.dialects.openai_chat.stream import ChatProjector
 
 _PATHS: Final = ("/v1/chat/completions", "/chat/completions")
@@ -22,6 +30,8 @@ class OpenAIChat(Dialect):
     """OpenAI chat completions."""
 
     name: str = "openai_chat"
+    reads: BodyTable | None = fields.READER
+    answers: type[Any] | None = encode.ChatAnswer
     content_type: bytes = b"text/event-stream; charset=utf-8"
 
     @override
@@ -43,5 +53,8 @@ class OpenAIChat(Dialect):
 
 def routes(mount: Mount) -> list[Route]:
     """Chat completions, under both of the paths that clients make of a base URL."""
-    app = mount.generation(OpenAIChat())
-    return [Route(path, app, methods=["POST"]) for path in _PATHS]
+    app, explained = mount.generation(OpenAIChat()), mount.lookup(Explained(OpenAIChat()))
+    return [
+        *(Route(path, app, methods=["POST"]) for path in _PATHS),
+        Route(f"{_PATHS[0]}/explain", explained, methods=["POST"]),
+    ]

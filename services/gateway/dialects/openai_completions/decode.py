@@ -42,7 +42,7 @@ class CompletionRequest(SamplingFields, kw_only=True, forbid_unknown_fields=True
     service_tier: str | None = None
 
 
-_READER: Final = BodyReader(
+READER: Final = BodyReader(
     CompletionRequest,
     FieldRules(
         ignored=frozenset(
@@ -84,7 +84,7 @@ def decode(body: bytes, head: Head) -> DecodedRequest:
     Raises:
         FleetError: BAD_REQUEST or UNSUPPORTED_FIELD with the field's path.
     """
-    wire: CompletionRequest = _READER.read(body)
+    wire: CompletionRequest = READER.read(body)
     _refuse_what_nobody_does(wire)
     count = wire.n or 1
     requests: list[generation.GenerateRequest] = []

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import msgspec
+
 from cortex.v1 import generation_pb2 as generation
 from services.gateway.dialects.common import openai_body
 from services.gateway.dialects.common.json_body import encode
@@ -15,6 +17,26 @@ from services.gateway.dialects.openai_completions.decode import CompletionDetail
 def completion_id(head: Head) -> str:
     """The completion's id, from the request's."""
     return "cmpl-" + head.request_id
+
+
+class CompletionAnswer(msgspec.Struct):
+    """The fields of a whole response; it describes what `body` writes."""
+
+    id: str
+    object: str
+    created: int
+    model: str
+    choices: list[CompletionChoice]
+    usage: openai_body.UsageAnswer
+
+
+class CompletionChoice(msgspec.Struct):
+    """One choice of it."""
+
+    text: str
+    index: int
+    logprobs: dict[str, Any] | None
+    finish_reason: str
 
 
 def body(decoded: DecodedRequest, head: Head, choices: Sequence[Collected]) -> bytes:

@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Final
+from typing import Any, Final
 
 from starlette.routing import Route
 from typing_extensions import override
 
 from services.backplane.errors import FleetError
 from services.gateway.dialects.common import openai_body
-from services.gateway.dialects.dialect import Collected, DecodedRequest, Dialect, Head, Projector
+from services.gateway.dialects.dialect import (
+    BodyTable,
+    Collected,
+    DecodedRequest,
+    Dialect,
+    Head,
+    Projector,
+)
 from services.gateway.dialects.mount import Mount
 from services.gateway.dialects.openai_completions import decode, encode
 from services.gateway.dialects.openai_completions.stream import CompletionProjector
@@ -22,6 +29,8 @@ class OpenAICompletions(Dialect):
     """OpenAI legacy completions."""
 
     name: str = "openai_completions"
+    reads: BodyTable | None = decode.READER
+    answers: type[Any] | None = encode.CompletionAnswer
     content_type: bytes = b"text/event-stream; charset=utf-8"
 
     @override

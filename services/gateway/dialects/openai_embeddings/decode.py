@@ -27,7 +27,7 @@ class EmbeddingsRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True
     truncate_prompt_tokens: int | None = None
 
 
-_READER: Final = BodyReader(
+READER: Final = BodyReader(
     EmbeddingsRequest,
     FieldRules(ignored=frozenset({"user", "input_type", "priority", "add_special_tokens"})),
 )
@@ -54,7 +54,7 @@ def decode(body: bytes, head: Head) -> DecodedEmbeddings:
     Raises:
         FleetError: BAD_REQUEST with the field's path.
     """
-    wire: EmbeddingsRequest = _READER.read(body)
+    wire: EmbeddingsRequest = READER.read(body)
     if wire.encoding_format not in {None, "float", "base64"}:
         raise bad("encoding_format", f"{wire.encoding_format!r} is none of float, base64.")
     request = neuron.EmbedRequest(

@@ -7,9 +7,28 @@ import struct
 from collections.abc import Sequence
 from typing import Any
 
+import msgspec
+
 from cortex.v1 import neuron_service_pb2 as neuron
 from services.gateway.dialects.common.json_body import encode
 from services.gateway.dialects.openai_embeddings.decode import DecodedEmbeddings
+
+
+class EmbeddingsAnswer(msgspec.Struct):
+    """The fields of a whole response; it describes what `body` writes."""
+
+    object: str
+    data: list[Embedding]
+    model: str
+    usage: dict[str, int]
+
+
+class Embedding(msgspec.Struct):
+    """One vector, as numbers or packed."""
+
+    object: str
+    index: int
+    embedding: list[float] | str
 
 
 def body(decoded: DecodedEmbeddings, answer: neuron.EmbedResponse) -> bytes:

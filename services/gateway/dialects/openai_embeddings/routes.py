@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from starlette.routing import Route
 from typing_extensions import override
 
 from services.backplane.errors import FleetError
 from services.gateway.dialects.common import openai_body
-from services.gateway.dialects.dialect import Head
+from services.gateway.dialects.dialect import BodyTable, Head
 from services.gateway.dialects.lookup import FleetQueries, Lookup
 from services.gateway.dialects.mount import Mount
 from services.gateway.dialects.openai_embeddings import decode, encode
@@ -17,6 +19,8 @@ class OpenAIEmbeddings(Lookup):
     """OpenAI embeddings."""
 
     name: str = "openai_embeddings"
+    reads: BodyTable | None = decode.READER
+    answers: type[Any] | None = encode.EmbeddingsAnswer
 
     @override
     async def answer(self, body: bytes, head: Head, fleet: FleetQueries) -> bytes:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Final
 
+import msgspec
 from typing_extensions import override
 
 from cortex.v1 import conversation_pb2 as conversation
@@ -15,8 +16,15 @@ from cortex.v1 import generation_pb2 as generation
 from services.backplane.errors import FleetError
 from services.gateway.dialects.common import openai_body, signature, turns
 from services.gateway.dialects.common.json_body import BodyReader, FieldRules, bad
-from services.gateway.dialects.dialect import Collected, DecodedRequest, Dialect, Head, Projector
-from services.gateway.dialects.openai_responses.decode import chat_of
+from services.gateway.dialects.dialect import (
+    BodyTable,
+    Collected,
+    DecodedRequest,
+    Dialect,
+    Head,
+    Projector,
+)
+from services.gateway.dialects.openai_responses.decode import fill_chat
 from services.gateway.dialects.openai_responses.encode import to_json
 from services.gateway.dialects.openai_responses.fields import PromptFields
 from services.gateway.dialects.openai_responses.resource import usage_object
@@ -38,7 +46,7 @@ class CompactRequest(PromptFields, kw_only=True, forbid_unknown_fields=True):
     prompt_cache_retention: str | None = None
 
 
-_READER: Final = BodyReader(
+READER: Final = BodyReader(
     CompactRequest,
     FieldRules(
         ignored=frozenset(
@@ -52,10 +60,22 @@ _READER: Final = BodyReader(
 )  # fmt: skip
 
 
+class CompactionAnswer(msgspec.Struct):
+    """The fields of the answer."""
+
+    id: str
+    object: str
+    created_at: int
+    output: list[dict[str, str]]
+    usage: dict[str, Any]
+
+
 class Compaction(Dialect):
     """OpenAI Responses, compaction. Never streamed."""
 
     name: str = "openai_responses_compact"
+    reads: BodyTable | None = READER
+    answers: type[Any] | None = CompactionAnswer
     content_type: bytes = b"application/json"
 
     def __init__(self, history: History) -> None:
@@ -63,15 +83,15 @@ class Compaction(Dialect):
 
     @override
     def decode(self, body: bytes, head: Head) -> DecodedRequest:
-        wire: CompactRequest = _READER.read(body)
+        wire: CompactRequest = READER.read(body)
         if not wire.model:
             raise bad("model", "must not be empty.")
-        chat = chat_of(wire, self._history, head)
+        request = generation.GenerateRequest(request_id=head.request_id)
+        chat = request.chat
+        fill_chat(wire, chat, history=self._history, head=head)
         chat.ClearField("tools")
         chat.tool_choice.none.SetInParent()
-        order = turns.message(conversation.ROLE_USER, [turns.text(_ORDER)])
-        chat.messages.append(order)
-        request = generation.GenerateRequest(request_id=head.request_id, chat=chat)
+        turns.write_turn(turns.Turn(conversation.ROLE_USER, [turns.Text(_ORDER)]), chat)
         request.stop.max_tokens = _MAX_TOKENS
         return DecodedRequest(model=wire.model, stream=False, requests=[request])
 

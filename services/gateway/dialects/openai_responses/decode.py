@@ -10,7 +10,7 @@ import msgspec
 from cortex.v1 import conversation_pb2 as conversation
 from cortex.v1 import generation_pb2 as generation
 from cortex.v1 import neuron_service_pb2 as neuron
-from services.gateway.dialects.common import sampling, work_class
+from services.gateway.dialects.common import sampling, turns, work_class
 from services.gateway.dialects.common.json_body import bad, encode_text, unsupported
 from services.gateway.dialects.common.json_schema import schema_text
 from services.gateway.dialects.dialect import DecodedRequest, Head
@@ -85,12 +85,12 @@ def decode(body: bytes, head: Head, history: History, response_id: str) -> Decod
     detail = ResponseDetail(wire, tools, response_id, items, head.principal)
     request = generation.GenerateRequest(
         request_id=head.request_id,
-        chat=_chat(wire, tools, items, history, head),
         constraint=_constraint(wire),
         reasoning=_reasoning(wire),
         top_logprobs=(wire.top_logprobs or 0) if detail.logprobs else None,
         work_class=work_class.of_tier(wire.service_tier),
     )
+    _fill_chat(wire, request.chat, tools, items, history=history, head=head)
     sampling.fill_sampling(wire, request.sampling)
     sampling.fill_stop(wire, request.stop, stop=wire.stop, max_tokens=wire.max_output_tokens)
     if wire.chat_template_kwargs:
@@ -107,11 +107,13 @@ def decode(body: bytes, head: Head, history: History, response_id: str) -> Decod
 def decode_count(body: bytes, head: Head, history: History) -> neuron.CountTokensRequest:
     """Reads a token count."""
     wire = COUNT.read(body)
-    return neuron.CountTokensRequest(model=wire.model, chat=chat_of(wire, history, head))
+    request = neuron.CountTokensRequest(model=wire.model)
+    fill_chat(wire, request.chat, history=history, head=head)
+    return request
 
 
-def chat_of(wire: PromptFields, history: History, head: Head) -> conversation.Chat:
-    """The canonical conversation of a request.
+def fill_chat(wire: PromptFields, chat: conversation.Chat, *, history: History, head: Head) -> None:
+    """Fills in the canonical conversation of a request.
 
     Raises:
         FleetError: as `decode`.
@@ -119,7 +121,7 @@ def chat_of(wire: PromptFields, history: History, head: Head) -> conversation.Ch
     tools = toolbox_of(wire.tools, wire.tool_choice)
     named = listed_items(wire.input, "resp_")
     items = history.resolve(named, owner=head.principal, allowance=head.allowance)
-    return _chat(wire, tools, items, history, head)
+    _fill_chat(wire, chat, tools, items, history=history, head=head)
 
 
 def _refuse_what_nobody_does(wire: ResponsesRequest) -> None:
@@ -135,9 +137,15 @@ def _refuse_what_nobody_does(wire: ResponsesRequest) -> None:
         raise bad("truncation", f"{wire.truncation!r} is none of auto, disabled.")
 
 
-def _chat(
-    wire: PromptFields, tools: Toolbox, items: list[dict[str, Any]], history: History, head: Head
-) -> conversation.Chat:
+def _fill_chat(
+    wire: PromptFields,
+    chat: conversation.Chat,
+    tools: Toolbox,
+    items: list[dict[str, Any]],
+    *,
+    history: History,
+    head: Head,
+) -> None:
     if wire.conversation is not None:
         raise unsupported("conversation", "use previous_response_id to go on from a response.")
     builder = TurnBuilder()
@@ -152,15 +160,17 @@ def _chat(
         raise bad(
             "input", f"No tool call found for function call output with call_id {builder.orphan}."
         )
-    found = builder.turns()
+    found = builder.finished()
     if not found:
         raise bad("input", "must hold at least one item.")
-    return conversation.Chat(
-        messages=found,
-        tools=tools.offered,
-        tool_choice=tools.choice,
-        parallel_tool_calls=wire.parallel_tool_calls,
+    chat.MergeFrom(
+        conversation.Chat(
+            tools=tools.offered,
+            tool_choice=tools.choice,
+            parallel_tool_calls=wire.parallel_tool_calls,
+        )
     )
+    turns.write(found, chat)
 
 
 def _instruct(builder: TurnBuilder, instructions: str | list[dict[str, Any]] | None) -> None:

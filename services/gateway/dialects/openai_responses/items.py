@@ -35,8 +35,8 @@ class TurnBuilder:
     """
 
     def __init__(self) -> None:
-        self._turns: list[conversation.Message] = []
-        self._assistant: list[conversation.Part] = []
+        self._turns: list[turns.Turn] = []
+        self._assistant: list[turns.Part] = []
         self._last_was_message = False
         self._names: dict[str, str] = {}
         self.orphan: str | None = None
@@ -44,8 +44,8 @@ class TurnBuilder:
     def instruct(self, instructions: str) -> None:
         """Adds a system turn."""
         if instructions:
-            parts = [turns.text(instructions)]
-            self._turns.append(turns.message(conversation.ROLE_SYSTEM, parts))
+            parts = [turns.Text(instructions)]
+            self._turns.append(turns.Turn(conversation.ROLE_SYSTEM, parts))
 
     def add(self, items: Iterable[dict[str, Any]], path: str) -> None:
         """Adds items.
@@ -57,7 +57,7 @@ class TurnBuilder:
             where = f"{path}.{index}"
             self._add(convert(raw, Item, where), where)
 
-    def turns(self) -> list[conversation.Message]:
+    def finished(self) -> list[turns.Turn]:
         """All turns so far."""
         self._close()
         return self._turns
@@ -83,7 +83,7 @@ class TurnBuilder:
         if summary:
             self._close()
             told = f"Summary of the conversation so far:\n\n{summary}"
-            self._turns.append(turns.message(conversation.ROLE_USER, [turns.text(told)]))
+            self._turns.append(turns.Turn(conversation.ROLE_USER, [turns.Text(told)]))
 
     def _message(self, item: Item, path: str) -> None:
         role = _ROLES.get(item.role or "")
@@ -99,9 +99,9 @@ class TurnBuilder:
             self._last_was_message = True
             return
         self._close()
-        self._turns.append(turns.message(role, parts))
+        self._turns.append(turns.Turn(role, parts))
 
-    def _call(self, item: Item, kind: str, path: str) -> conversation.Part:
+    def _call(self, item: Item, kind: str, path: str) -> turns.Part:
         name = item.name or kind.removesuffix("_call")
         call_id = item.call_id
         if call_id is None:
@@ -115,7 +115,7 @@ class TurnBuilder:
             case _:
                 found = item.action if item.action is not None else item.operation
         arguments = found if isinstance(found, str) else encode_text(found or {})
-        return turns.call(call_id, name, arguments)
+        return turns.Call(call_id, name, arguments)
 
     def _result(self, item: Item, path: str) -> None:
         # the local shell's output names its call by `id`
@@ -136,12 +136,12 @@ class TurnBuilder:
     def _close(self) -> None:
         """Ends the assistant's turn."""
         if self._assistant:
-            self._turns.append(turns.message(conversation.ROLE_ASSISTANT, self._assistant))
+            self._turns.append(turns.Turn(conversation.ROLE_ASSISTANT, self._assistant))
             self._assistant = []
         self._last_was_message = False
 
 
-def parts_of(content: Any, path: str) -> list[conversation.Part]:
+def parts_of(content: Any, path: str) -> list[turns.Part]:
     """Content as text, a list of parts, or nothing.
 
     Raises:
@@ -150,19 +150,19 @@ def parts_of(content: Any, path: str) -> list[conversation.Part]:
     if content is None:
         return []
     if isinstance(content, str):
-        return [turns.text(content)]
-    found: list[conversation.Part] = []
+        return [turns.Text(content)]
+    found: list[turns.Part] = []
     for index, part in enumerate(convert(content, list[Part], path)):
         found += _part(part, f"{path}.{index}")
     return found
 
 
-def _part(part: Part, path: str) -> Sequence[conversation.Part]:
+def _part(part: Part, path: str) -> Sequence[turns.Part]:
     if part.type in _TEXTS or (not part.type and part.text is not None):
-        return [turns.text(part.text or "")]
+        return [turns.Text(part.text or "")]
     match part.type:
         case "refusal":
-            return [turns.text(part.refusal or "")]
+            return [turns.Text(part.refusal or "")]
         case "input_image" | "image_url":
             return [_image(part, path)]
         case "input_file":
@@ -171,18 +171,18 @@ def _part(part: Part, path: str) -> Sequence[conversation.Part]:
             raise unsupported(f"{path}.type", f"parts of type {other!r} are not supported.")
 
 
-def _image(part: Part, path: str) -> conversation.Part:
+def _image(part: Part, path: str) -> turns.Part:
     found: Any = part.image_url
     if isinstance(found, dict):
         found = found.get("url")
     if not isinstance(found, str):
         raise unsupported(f"{path}.image_url", "a picture must be sent as a base64 data: URL.")
-    return conversation.Part(image=images.from_url(found, f"{path}.image_url"))
+    return images.from_url(found, f"{path}.image_url")
 
 
-def _thought(item: Item, path: str) -> list[conversation.Part]:
+def _thought(item: Item, path: str) -> list[turns.Part]:
     """Reasoning in the clear, or inside of the opaque text that this fleet has made of it."""
     told = [part.text or "" for part in convert(item.content or [], list[Part], f"{path}.content")]
     text = "".join(told) or signature.thought_in(item.encrypted_content or "")
     text = text or "\n\n".join(part.text or "" for part in item.summary or ())
-    return [turns.reasoning(text)] if text else []
+    return [turns.Reasoning(text)] if text else []

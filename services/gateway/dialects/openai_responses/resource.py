@@ -18,6 +18,24 @@ from services.gateway.dialects.openai_responses.decode import ResponseDetail
 from services.gateway.dialects.openai_responses.fields import ResponsesRequest
 
 
+class ResponseAnswer(msgspec.Struct):
+    """The fields of a response that readers need; it describes what `Resource` makes."""
+
+    id: str
+    object: str
+    created_at: int
+    completed_at: int | None
+    status: str
+    background: bool
+    error: dict[str, Any] | None
+    incomplete_details: dict[str, str] | None
+    model: str
+    output: list[dict[str, Any]]
+    previous_response_id: str | None
+    tools: list[dict[str, Any]]
+    usage: dict[str, Any] | None
+
+
 class Resource:
     """Makes the object of one response in each of its states."""
 

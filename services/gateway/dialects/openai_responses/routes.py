@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import secrets
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from starlette.routing import Route, WebSocketRoute
 from typing_extensions import override
@@ -14,6 +15,7 @@ from services.backplane.process.faults import Faults
 from services.gateway.dialects.common import openai_body
 from services.gateway.dialects.common.json_body import unsupported
 from services.gateway.dialects.dialect import (
+    BodyTable,
     Budget,
     Collected,
     DecodedRequest,
@@ -22,9 +24,10 @@ from services.gateway.dialects.dialect import (
     Projector,
 )
 from services.gateway.dialects.mount import Mount
-from services.gateway.dialects.openai_responses import decode, encode, stored
+from services.gateway.dialects.openai_responses import decode, encode, fields, stored
 from services.gateway.dialects.openai_responses.background import BackgroundRuns
 from services.gateway.dialects.openai_responses.compaction import Compaction
+from services.gateway.dialects.openai_responses.resource import ResponseAnswer
 from services.gateway.dialects.openai_responses.store.history import History
 from services.gateway.dialects.openai_responses.store.responses import Responses
 from services.gateway.dialects.openai_responses.store.store import ResponsesStore
@@ -41,6 +44,8 @@ class OpenAIResponses(Dialect):
     """OpenAI Responses."""
 
     name: str = "openai_responses"
+    reads: BodyTable | None = fields.READER
+    answers: type[Any] | None = ResponseAnswer
     content_type: bytes = b"text/event-stream; charset=utf-8"
 
     def __init__(

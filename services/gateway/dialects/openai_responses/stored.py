@@ -13,16 +13,43 @@ from services.backplane.errors import FleetError, Reason
 from services.gateway.dialects.common import openai_body
 from services.gateway.dialects.common.json_body import bad, encode, unsupported
 from services.gateway.dialects.common.paging import page_limit
-from services.gateway.dialects.dialect import Head
+from services.gateway.dialects.dialect import BodyTable, Head
 from services.gateway.dialects.lookup import FleetQueries, Lookup
 from services.gateway.dialects.openai_responses.background import BackgroundRuns
 from services.gateway.dialects.openai_responses.decode import decode_count
+from services.gateway.dialects.openai_responses.fields import COUNT
+from services.gateway.dialects.openai_responses.resource import ResponseAnswer
 from services.gateway.dialects.openai_responses.store.history import History
 from services.gateway.dialects.openai_responses.store.responses import StoredResponse
 from services.gateway.dialects.openai_responses.store.store import ResponsesStore
 
 _LONGEST_PAGE: Final = 100
 _DEFAULT_PAGE: Final = 20
+
+
+class DeletedAnswer(msgspec.Struct):
+    """The fields of a receipt."""
+
+    id: str
+    object: str
+    deleted: bool
+
+
+class ItemsAnswer(msgspec.Struct):
+    """The fields of a page of input items."""
+
+    object: str
+    data: list[dict[str, Any]]
+    first_id: str
+    last_id: str
+    has_more: bool
+
+
+class CountedAnswer(msgspec.Struct):
+    """The fields of a count."""
+
+    object: str
+    input_tokens: int
 
 
 class _StoredLookup(Lookup):
@@ -53,6 +80,7 @@ class RetrieveResponse(_RunLookup):
     """One response, finished or in progress."""
 
     name: str = "openai_responses_retrieve"
+    answers: type[Any] | None = ResponseAnswer
 
     @override
     async def answer(self, body: bytes, head: Head, fleet: FleetQueries) -> bytes:
@@ -70,6 +98,7 @@ class DeleteResponse(_RunLookup):
     """Deletes one response; one that still runs is stopped."""
 
     name: str = "openai_responses_delete"
+    answers: type[Any] | None = DeletedAnswer
 
     @override
     async def answer(self, body: bytes, head: Head, fleet: FleetQueries) -> bytes:
@@ -84,6 +113,7 @@ class CancelResponse(_RunLookup):
     """Cancels a response that runs in the background; the others end with their connection."""
 
     name: str = "openai_responses_cancel"
+    answers: type[Any] | None = ResponseAnswer
 
     @override
     async def answer(self, body: bytes, head: Head, fleet: FleetQueries) -> bytes:
@@ -107,6 +137,7 @@ class InputItems(_StoredLookup):
     """The input of one response, page by page."""
 
     name: str = "openai_responses_input_items"
+    answers: type[Any] | None = ItemsAnswer
 
     @override
     async def answer(self, body: bytes, head: Head, fleet: FleetQueries) -> bytes:
@@ -134,6 +165,8 @@ class CountInput(_StoredLookup):
     """Counts the tokens of a response's input."""
 
     name: str = "openai_responses_input_tokens"
+    reads: BodyTable | None = COUNT
+    answers: type[Any] | None = CountedAnswer
 
     @override
     async def answer(self, body: bytes, head: Head, fleet: FleetQueries) -> bytes:

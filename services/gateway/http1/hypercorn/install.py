@@ -1,17 +1,21 @@
 """Puts the codec in place of Hypercorn's own."""
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from importlib.metadata import version
 from inspect import signature
 from typing import Any
 
 import hypercorn.asyncio.run
+import hypercorn.asyncio.tcp_server
 import hypercorn.protocol.h2
 import hypercorn.protocol.h11
 import structlog
 from hypercorn.config import Config
 from hypercorn.protocol.h11 import H11Protocol
 
+from services.gateway.http1.hypercorn import accepting
+from services.gateway.http1.hypercorn.app_tasks import AppTaskGroup
 from services.gateway.http1.hypercorn.codec import CodecConfig, HttptoolsCodec
 from services.gateway.http1.hypercorn.counted_server import CountedServer
 from services.gateway.http1.hypercorn.stock import SharingWSStream, StockH11
@@ -50,8 +54,19 @@ def install() -> bool:
     setattr(hypercorn.protocol, "H2Protocol", StockH2)  # noqa: B010
     setattr(hypercorn.protocol.h11, "WSStream", SharingWSStream)  # noqa: B010
     setattr(hypercorn.protocol.h2, "WSStream", SharingWSStream)  # noqa: B010
+    setattr(hypercorn.asyncio.tcp_server, "TaskGroup", AppTaskGroup)  # noqa: B010
     setattr(hypercorn.asyncio.run, "TCPServer", CountedServer)  # noqa: B010
+    setattr(hypercorn.asyncio.run, "asyncio", _Asyncio())  # noqa: B010
     return True
+
+
+class _Asyncio:
+    """asyncio as Hypercorn's server sees it: with another way to accept connections."""
+
+    start_server = staticmethod(accepting.start_server)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(asyncio, name)
 
 
 def _same_constructor(stock: Callable[..., Awaitable[None]] | type[Any]) -> bool:

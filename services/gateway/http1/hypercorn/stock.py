@@ -13,7 +13,7 @@ from hypercorn.protocol.ws_stream import FrameTooLargeError, WebsocketBuffer, WS
 from typing_extensions import override
 from wsproto.events import CloseConnection, Message, TextMessage
 
-from services.gateway.http1.budget import Held, OverBudgetError, Shares
+from services.gateway.http1.budget import BudgetedBytes, OverBudgetError, Shares
 
 _READ: Final = (b"connection", b"sec-websocket-extensions", b"sec-websocket-protocol")
 _BAD_REQUEST: Final = 400
@@ -53,7 +53,7 @@ class MessageBuffer(WebsocketBuffer):
         self._shares = shares
         self._pieces: list[str | bytes] = []
         self._is_text = False
-        self._whole: list[Held] = []
+        self._whole: list[BudgetedBytes] = []
 
     @override
     def extend(self, event: Message[Any]) -> None:
@@ -79,7 +79,7 @@ class MessageBuffer(WebsocketBuffer):
     @override
     def to_message(self) -> dict[str, Any]:
         whole: Any = ("" if self._is_text else b"").join(self._pieces)  # type: ignore[arg-type]
-        held, self.length = Held(self._shares.bodies, self.length), 0
+        held, self.length = BudgetedBytes(self._shares.bodies, self.length), 0
         self._whole = [each for each in self._whole if not each.is_over] + [held]
         return {
             "type": "websocket.receive",

@@ -58,7 +58,7 @@ def enforceable(key: str, value: Any, own: Schema) -> Keywords | None:
             fits = _is_number(value) and _LEAST_STEP <= value <= _GREATEST_BOUND
             return {key: value} if fits else None
         case _ if key in _COUNTS:
-            whole = _is_number(value) and value >= 0 and value == int(value)
+            whole = _is_number(value) and 0 <= value <= _GREATEST_BOUND and value == int(value)
             return {key: int(value)} if whole else None
         case _:
             return {} if _asks_nothing(key, value, own) else None

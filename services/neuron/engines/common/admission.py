@@ -1,16 +1,19 @@
 """Who runs next: a bounded queue in three classes, fair by principal within each.
 
-Pure: time is passed in (monotonic seconds), nothing is awaited.
+Fair is by what each principal has had so far (`FairShares`), in seconds of devices where tasks are
+measured. Pure: time is passed in (monotonic seconds), nothing is awaited.
 """
 
 from __future__ import annotations
 
 import collections
 import dataclasses
+import heapq
 from collections import deque
-from collections.abc import Iterator
-from typing import Final, Generic, TypeVar
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, Final, Generic, TypeVar
 
+from services.neuron.engine_api.fair_shares import FairShares
 from services.neuron.engine_api.task import WorkClass
 
 Item = TypeVar("Item")
@@ -19,10 +22,6 @@ MOST_PASSED: Final = 4
 """So many items of higher classes go before one of a lower class that waits: it cannot starve."""
 _OWN_SHARE: Final = 4
 """Of this many queued items one may be of a lower class without making room for a higher one."""
-_WEIGHT: Final = 0.2
-"""Share of the newest task in the average of durations."""
-_LEAST_SECONDS: Final = 1.0
-"""Shortest wait that is ever told."""
 
 
 class QueueFullError(Exception):
@@ -55,19 +54,24 @@ class AdmissionQueue(Generic[Item]):
     `push` for which it has to make room, so a cancelled item cannot leak its place.
     """
 
-    def __init__(self, *, max_queued: int, timeout_seconds: float) -> None:
+    def __init__(
+        self, *, max_queued: int, timeout_seconds: float, shares: FairShares | None = None
+    ) -> None:
         """Makes an empty queue.
 
         Args:
             max_queued: most items that wait.
             timeout_seconds: longest wait.
+            shares: what principals have had, here and elsewhere; None counts turns of this queue.
         """
         self._max_queued = max_queued
         self._timeout_seconds = timeout_seconds
         self._lines: dict[WorkClass, deque[Waiting[Item]]] = {one: deque() for one in WorkClass}
         self._passed = dict.fromkeys(WorkClass, 0)
-        self._last_turn: dict[str, int] = {}
-        self._turns = 0
+        self._shares = FairShares() if shares is None else shares
+        # What a principal had elsewhere, or missed while it was away, is not made up for here.
+        self._raised: dict[str, float] = {}
+        self._floors = dict.fromkeys(WorkClass, 0.0)
 
     def __len__(self) -> int:
         return sum(map(len, self._lines.values()))
@@ -88,6 +92,9 @@ class AdmissionQueue(Generic[Item]):
         displaced = self._make_room(principal, work_class) if is_full else None
         waiting = Waiting(key, item, principal, work_class, now)
         self._lines[work_class].append(waiting)
+        missed = self._floors[work_class] - self._shares.seconds.get(principal, 0.0)
+        if missed > self._raised.get(principal, 0.0):
+            self._raised[principal] = missed
         return displaced
 
     def _make_room(self, principal: str, work_class: WorkClass) -> Waiting[Item]:
@@ -120,33 +127,34 @@ class AdmissionQueue(Generic[Item]):
         found = self._next_class(with_batch=with_batch)
         return None if found is None else self._next_of(self._lines[found])
 
-    def pop(self, *, with_batch: bool = True) -> Waiting[Item] | None:
+    def pop(self, *, with_batch: bool = True, cost: float = 1.0) -> Waiting[Item] | None:
         """Takes the next item out, or None where nobody may go.
 
         1. Higher classes go first (interactive, default, batch); but once `MOST_PASSED` items of
            higher classes have gone since its last turn or since it began to wait, one of a class
            goes. Where that is so of several, the lowest goes first.
-        2. Within a class the principal goes whose last turn is longest ago; one that never had a
-           turn goes first.
+        2. Within a class the principal goes that has had least. Whoever comes is counted as one
+           that has had as much as the one whose turn it was last: idleness earns nothing.
         3. Within a principal, first come, first served; so too between principals of equal rank.
 
         Args:
             with_batch: batch items may go, if it is their turn.
+            cost: what its principal is counted for this turn.
         """
         found = self._next_class(with_batch=with_batch)
         if found is None:
             return None
-        return self._take(self._next_of(self._lines[found]))
+        return self._take(self._next_of(self._lines[found]), cost)
 
-    def take(self, waiting: Waiting[Item]) -> None:
-        """Takes an item out that others go before: its principal has had a turn then."""
-        self._take(waiting)
+    def take(self, waiting: Waiting[Item], *, cost: float = 1.0) -> None:
+        """Takes an item out although others would go first; counts as its principal's turn."""
+        self._take(waiting, cost)
 
     def waiting(self) -> list[Waiting[Item]]:
         """All items, the highest class first, each class in order of arrival."""
         return list(self._all())
 
-    def _take(self, chosen: Waiting[Item]) -> Waiting[Item]:
+    def _take(self, chosen: Waiting[Item], cost: float) -> Waiting[Item]:
         found = chosen.work_class
         self._lines[found].remove(chosen)
         for other, waits in self._lines.items():
@@ -154,10 +162,13 @@ class AdmissionQueue(Generic[Item]):
                 continue
             self._passed[other] = self._passed[other] + 1 if waits else 0
         self._passed[found] = 0
-        self._turns += 1
-        self._last_turn[chosen.principal] = self._turns
+        self._floors[found] = max(self._floors[found], self._had(chosen.principal))
+        self._shares.add(chosen.principal, cost)
         self._forget_idle_principals()
         return chosen
+
+    def _had(self, principal: str) -> float:
+        return self._shares.seconds.get(principal, 0.0) + self._raised.get(principal, 0.0)
 
     def get(self, key: int) -> Item | None:
         """The item that waits under this key, or None."""
@@ -181,53 +192,93 @@ class AdmissionQueue(Generic[Item]):
                 late.append(line.popleft())
         return late
 
-    def order(self) -> list[int]:
-        """Keys in the order in which they will be popped, if nothing more comes."""
-        trial = AdmissionQueue[Item](max_queued=0, timeout_seconds=0)
-        trial._lines = {one: line.copy() for one, line in self._lines.items()}
-        trial._passed, trial._last_turn = self._passed.copy(), self._last_turn.copy()
-        trial._turns = self._turns
+    def order(self, *, cost: float = 1.0) -> list[int]:
+        """Keys in the order in which they will be popped, if nothing more comes.
+
+        Costs about a microsecond for each, however many wait.
+
+        Args:
+            cost: what each turn is counted.
+        """
+        had, passed = dict(self._shares.seconds), self._passed.copy()
+        rounds = {one: _Round(line, had, self._raised) for one, line in self._lines.items() if line}
         keys: list[int] = []
-        while (waiting := trial.pop()) is not None:
-            keys.append(waiting.key)
+        while rounds:
+            found = _due(list(rounds), passed)
+            keys.append(rounds[found].pop(cost))
+            if not rounds[found]:
+                del rounds[found]
+            for other in passed:
+                if other > found:
+                    passed[other] = passed[other] + 1 if other in rounds else 0
+            passed[found] = 0
         return keys
 
     def _next_class(self, *, with_batch: bool) -> WorkClass | None:
         waiting = [one for one, line in self._lines.items() if line]
         if not with_batch and WorkClass.BATCH in waiting:
             waiting.remove(WorkClass.BATCH)
-        due = [one for one in waiting if self._passed[one] >= MOST_PASSED]
-        return due[-1] if due else next(iter(waiting), None)
+        return _due(waiting, self._passed) if waiting else None
 
     def _next_of(self, line: deque[Waiting[Item]]) -> Waiting[Item]:
-        """The oldest item of the principal whose last turn is longest ago."""
-        return min(line, key=lambda waiting: self._last_turn.get(waiting.principal, 0))
+        """The oldest item of the principal that has had least."""
+        return min(line, key=lambda waiting: self._had(waiting.principal))
 
     def _forget_idle_principals(self) -> None:
-        if len(self._last_turn) > 4 * self._max_queued + 64:
+        if len(self._raised) > 4 * self._max_queued + 64:
             present = {waiting.principal for waiting in self._all()}
-            self._last_turn = {p: t for p, t in self._last_turn.items() if p in present}
+            self._raised = {p: t for p, t in self._raised.items() if p in present}
 
 
-class Pace:
-    """Estimates waiting times from a moving average of how long tasks ran."""
+class _Round:
+    """The line of one class as it will be popped: by principals, the one that has had least first.
 
-    def __init__(self, places: int) -> None:
-        """Knows nothing yet.
+    Args:
+        line: in order of arrival.
+        had: of each principal; other classes count there too.
+        raised: added to it.
+    """
 
-        Args:
-            places: how many tasks run together.
-        """
-        self._places = places
-        self._seconds: float | None = None
+    def __init__(
+        self, line: Iterable[Waiting[Any]], had: dict[str, float], raised: Mapping[str, float]
+    ) -> None:
+        self._seconds = had
+        self._raised = raised
+        self._waiting: dict[str, deque[tuple[int, int]]] = {}
+        for place, waiting in enumerate(line):
+            self._waiting.setdefault(waiting.principal, deque()).append((place, waiting.key))
+        # of equals the first in line goes first
+        self._heap = [
+            (self._had(principal), items[0][0], principal)
+            for principal, items in self._waiting.items()
+        ]
+        heapq.heapify(self._heap)
 
-    def note(self, seconds: float) -> None:
-        """Takes the seconds that a task ran into the average."""
-        before = seconds if self._seconds is None else self._seconds
-        self._seconds = before + _WEIGHT * (seconds - before)
+    def __len__(self) -> int:
+        return len(self._heap)
 
-    def seconds_until(self, position: int) -> float | None:
-        """Seconds until a task with so many before it may start; None while none has ended."""
-        if self._seconds is None:
-            return None
-        return max(_LEAST_SECONDS, self._seconds * (position + 1) / self._places)
+    def pop(self, cost: float) -> int:
+        """The next one's key; its principal has had this turn then."""
+        while True:
+            before, place, principal = self._heap[0]
+            known = self._had(principal)
+            if known == before:
+                break
+            heapq.heapreplace(self._heap, (known, place, principal))
+        self._seconds[principal] = self._seconds.get(principal, 0.0) + cost
+        items = self._waiting[principal]
+        _, key = items.popleft()
+        if items:
+            heapq.heapreplace(self._heap, (self._had(principal), items[0][0], principal))
+        else:
+            heapq.heappop(self._heap)
+        return key
+
+    def _had(self, principal: str) -> float:
+        return self._seconds.get(principal, 0.0) + self._raised.get(principal, 0.0)
+
+
+def _due(waiting: Sequence[WorkClass], passed: Mapping[WorkClass, int]) -> WorkClass:
+    """Whose turn it is of the classes that wait, the highest first: rule 1 of `pop`."""
+    due = [one for one in waiting if passed[one] >= MOST_PASSED]
+    return due[-1] if due else waiting[0]

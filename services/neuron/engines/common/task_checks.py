@@ -20,8 +20,8 @@ def check_task(task: Task, prompt: Sequence[int], info: ModelInfo) -> None:
 
     1. Images need a model that reads them.
     2. The prompt has at least one token.
-    3. Prompt, resumed output and one token more fit into the context; without the one token where
-       `max_tokens` is 0.
+    3. Prompt, resumed output and one token more fit into the context, and into what the task's
+       principal may have of it; without the one token where `max_tokens` is 0.
     4. Every token id of the logit bias, the stop tokens and the resumed output is in the
        vocabulary.
 
@@ -37,9 +37,10 @@ def check_task(task: Task, prompt: Sequence[int], info: ModelInfo) -> None:
         raise FleetError(Reason.WRONG_MODALITY, "This model reads no images.")
     if not prompt:
         raise FleetError(Reason.BAD_REQUEST, "The prompt is empty.", field="prompt")
-    if tokens_needed(task, prompt) > info.max_context_tokens:
+    most = context_tokens(task, info.max_context_tokens)
+    if tokens_needed(task, prompt) > most:
         read = len(prompt) + len(task.resume_token_ids)
-        raise context_too_long(prompt_tokens=read, max_tokens=info.max_context_tokens)
+        raise context_too_long(prompt_tokens=read, max_tokens=most)
     for field, token_ids in (
         ("sampling.logit_bias", task.sampling.logit_bias),
         ("stop.stop_token_ids", task.stop.token_ids),
@@ -48,6 +49,11 @@ def check_task(task: Task, prompt: Sequence[int], info: ModelInfo) -> None:
         for token_id in token_ids:
             if not 0 <= token_id < info.vocabulary_size:
                 raise unknown_token(field, token_id, info.vocabulary_size)
+
+
+def context_tokens(task: Task, most: int) -> int:
+    """The longest prompt plus completion of a task, where the model takes `most` tokens."""
+    return most if task.max_context_tokens is None else min(most, task.max_context_tokens)
 
 
 def tokens_needed(task: Task, prompt: Sequence[int]) -> int:

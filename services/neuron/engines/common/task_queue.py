@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
-from typing import Generic, TypeVar
+from typing import Final, Generic, TypeVar
 
 from services.backplane.errors import FleetError, Reason
 from services.neuron.engine_api.events import Failed, Queued, failed
+from services.neuron.engine_api.fair_shares import FairShares
 from services.neuron.engine_api.model import LoadPlan
 from services.neuron.engine_api.task import Task, WorkClass
 from services.neuron.engines.common.admission import (
     AdmissionQueue,
-    Pace,
     QueueFullError,
     Waiting,
 )
+from services.neuron.engines.common.step_meter import StepMeter
+from services.neuron.engines.common.wait_estimate import WaitEstimate
 
 Item = TypeVar("Item")
+
+_TELL_SECONDS: Final = 1.0
 
 
 def reserved_places(places: int) -> int:
@@ -30,26 +35,36 @@ class TaskQueue(Generic[Item]):
     Pure: time is passed in (monotonic seconds).
     """
 
-    def __init__(self, *, max_queued: int, timeout_seconds: float, places: int) -> None:
+    def __init__(
+        self, *, max_queued: int, timeout_seconds: float, places: int, shares: FairShares
+    ) -> None:
         """Makes an empty queue.
 
         Args:
             max_queued: most tasks that wait.
             timeout_seconds: longest wait.
             places: how many tasks run together, for the estimate of waiting times.
+            shares: what principals have had of the devices, over all models.
         """
-        self._queue = AdmissionQueue[Item](max_queued=max_queued, timeout_seconds=timeout_seconds)
-        self._pace = Pace(places)
+        self.meter = StepMeter(shares)
+        """Measures those that have left the queue for a place."""
+        self._queue = AdmissionQueue[Item](
+            max_queued=max_queued, timeout_seconds=timeout_seconds, shares=shares
+        )
+        self._pace = WaitEstimate(places)
         self._most_batch = places - reserved_places(places)
         self._has_moved = False
+        self._newcomers: set[int] = set()
+        self._told_at = -math.inf
 
     @classmethod
-    def of_plan(cls, plan: LoadPlan, *, places: int) -> TaskQueue[Item]:
+    def of_plan(cls, plan: LoadPlan, *, places: int, shares: FairShares) -> TaskQueue[Item]:
         """An empty queue with a load plan's bounds."""
         return cls(
             max_queued=plan.max_queued,
             timeout_seconds=plan.queue_timeout_seconds,
             places=places,
+            shares=shares,
         )
 
     def __len__(self) -> int:
@@ -74,6 +89,7 @@ class TaskQueue(Generic[Item]):
         except QueueFullError as error:
             raise self._full() from error
         self._has_moved = True
+        self._newcomers.add(task.task_id)
         if displaced is None:
             return None
         return displaced.item, failed(displaced.key, self._full())
@@ -90,14 +106,21 @@ class TaskQueue(Generic[Item]):
         Args:
             running: the tasks that have a place now.
         """
-        waiting = self._queue.pop(with_batch=self.may_take_batch(running))
-        self._has_moved |= waiting is not None
+        cost = self.meter.turn_seconds
+        waiting = self._queue.pop(with_batch=self.may_take_batch(running), cost=cost)
+        if waiting is not None:
+            self._begin(waiting, cost)
         return waiting
 
     def take(self, waiting: Waiting[Item]) -> None:
         """Takes out what has been given another's place."""
-        self._queue.take(waiting)
+        cost = self.meter.turn_seconds
+        self._queue.take(waiting, cost=cost)
+        self._begin(waiting, cost)
+
+    def _begin(self, waiting: Waiting[Item], cost: float) -> None:
         self._has_moved = True
+        self.meter.begin(waiting.key, waiting.principal, cost)
 
     def waiting(self) -> list[Waiting[Item]]:
         """All that wait, the highest class first, each class in order of arrival."""
@@ -119,17 +142,34 @@ class TaskQueue(Generic[Item]):
         self._has_moved |= bool(late)
         return [(one.item, failed(one.key, self._timed_out(now - one.since))) for one in late]
 
-    def moves(self) -> list[Queued]:
-        """Everyone's place and likely wait, if anything changed since the last call."""
+    def moves(self, now: float) -> list[Queued]:
+        """Places and likely waits of those who have to hear of them by now (monotonic seconds).
+
+        Newcomers hear at once; the others once a second where anything changed since they last did.
+        To tell everybody of every change would take more time than the work in a long queue.
+        """
         if not self._has_moved:
             return []
-        self._has_moved = False
-        order = self._queue.order()
-        return [Queued(key, n, self._pace.seconds_until(n)) for n, key in enumerate(order)]
+        is_time = now - self._told_at >= _TELL_SECONDS
+        if not (is_time or self._newcomers):
+            return []
+        tells, self._newcomers = self._newcomers, set()
+        if is_time:
+            self._has_moved, self._told_at = False, now
+        return [
+            Queued(key, n, self._pace.seconds_until(n))
+            for n, key in enumerate(self._queue.order(cost=self.meter.turn_seconds))
+            if is_time or key in tells
+        ]
 
     def note_end(self, seconds: float) -> None:
         """Counts a task that ran so long and ended well; waiting times are estimated from these."""
         self._pace.note(seconds)
+
+    @property
+    def seconds_per_request(self) -> float | None:
+        """See `WaitEstimate.seconds_per_place`."""
+        return self._pace.seconds_per_place
 
     def may_take_batch(self, running: Iterable[Task]) -> bool:
         """True if batch work may have one more place, beside these."""

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import abc
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import Generic, TypeVar
 
 from typing_extensions import override
 
 from services.backplane.errors import FleetError, Reason, context_too_long
+from services.neuron.engine_api.device_time import StepTimes
 from services.neuron.engine_api.engine import LoadedModel
 from services.neuron.engine_api.events import Event, Failed, failed
 from services.neuron.engine_api.model import ModelInfo, ModelStats
@@ -55,11 +56,15 @@ class GeneratingModel(TokenModel, Generic[Item]):
     def __init__(self, tokeniser: Tokeniser, info: ModelInfo, queue: TaskQueue[Item]) -> None:
         super().__init__(tokeniser, info)
         self._queue = queue
+        self._meter = queue.meter
 
     @override
     def submit(self, task: Task, token_ids: Sequence[int]) -> None:
+        began = time.perf_counter_ns()
         try:
             item = self._receive(task, token_ids)
+            if task.images:  # they are read by the devices
+                self._meter.charge(task, time.perf_counter_ns() - began)
             displaced = self._queue.push(item, task, now=time.monotonic())
         except FleetError as error:
             self._events.append(failed(task.task_id, error))
@@ -74,12 +79,17 @@ class GeneratingModel(TokenModel, Generic[Item]):
         Raises:
             EnginePoisoned: the process must be replaced.
         """
-        now = time.monotonic()
+        began, now = time.perf_counter_ns(), time.monotonic()
         self._expire(now)
         self._admit(now)
-        self._events += self._queue.moves()
+        self._events += self._queue.moves(now)
         self._run_step()
+        self._meter.end_step(time.perf_counter_ns() - began)
         return self._take_events()
+
+    @override
+    def take_times(self, ended: Collection[int] | None = None) -> StepTimes:
+        return self._meter.take(ended)
 
     @override
     def embed(self, inputs: Sequence[Sequence[int]]) -> list[list[float]]:
@@ -109,7 +119,10 @@ class GeneratingModel(TokenModel, Generic[Item]):
 
     @abc.abstractmethod
     def _run_step(self) -> None:
-        """One pass through the model with all that were admitted; notes its events."""
+        """One pass through the model with all that were admitted.
+
+        Notes its events, and in the meter what it computes.
+        """
 
 
 class EmbeddingModel(TokenModel):
@@ -164,6 +177,11 @@ class EmbeddingModel(TokenModel):
             if len(tokens) > limit:
                 raise context_too_long(prompt_tokens=len(tokens), max_tokens=limit)
         return self._vectors(inputs)
+
+    @override
+    def take_times(self, ended: Collection[int] | None = None) -> StepTimes:
+        """None: it has no steps, and the worker measures its calls."""
+        return StepTimes((), 0)
 
     @override
     def stats(self) -> ModelStats:

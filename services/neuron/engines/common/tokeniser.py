@@ -11,6 +11,7 @@ from services.backplane.errors import FleetError, Reason
 from services.neuron.engine_api.task import Prompt, Segment
 from services.neuron.engines.common.prompt_tokens import joined_runs, min_token_counts, single_bytes
 
+_BYTES: Final = 256
 _MARKER: Final = re.compile(r"[<\[].+[>\]]")
 
 
@@ -38,6 +39,11 @@ class Tokeniser(abc.ABC):
         self._leading_bos_id = leading_bos_id
         self._longest = max(map(len, known), default=1) or 1
         self._kept_bytes = single_bytes(known) if is_bytewise else b""
+
+    @property
+    def longest_token(self) -> int:
+        """Bytes of the longest token, if the tokens of a text have all of its bytes; else 0."""
+        return self._longest if len(self._kept_bytes) == _BYTES else 0
 
     def tokenize(self, prompt: Prompt) -> list[int]:
         """Token ids of a prompt; text never becomes a control token, control segments do.

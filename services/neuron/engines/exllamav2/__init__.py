@@ -10,8 +10,11 @@ Nothing here imports torch before a model is loaded: `probe` asks in a process o
 
 from __future__ import annotations
 
+import os
+
 from services.neuron.engine_api.engine import Engine
 from services.neuron.engines.exllamav2.engine import ExLlamaV2Engine
+from services.neuron.engines.exllamav2.parallel.group import DEVICES_VARIABLE
 
 
 def create_engine() -> Engine:
@@ -20,4 +23,5 @@ def create_engine() -> Engine:
     Raises:
         EngineUnavailableError: it cannot run here; the message says what to do.
     """
-    return ExLlamaV2Engine.open()
+    devices = os.environ.get(DEVICES_VARIABLE, "")
+    return ExLlamaV2Engine.open([one for one in devices.split(",") if one])

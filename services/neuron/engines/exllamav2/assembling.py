@@ -8,26 +8,36 @@ from typing import Final
 
 from services.neuron.engine_api.engine import LoadedModel
 from services.neuron.engine_api.events import Failed
+from services.neuron.engine_api.fair_shares import NOBODY, FairShares
 from services.neuron.engine_api.model import LoadFailed, LoadPlan, ModelInfo
 from services.neuron.engine_api.task import Prompt, SamplingParams, StopParams, Task
 from services.neuron.engines.common.constraint import ConstraintCompiler
+from services.neuron.engines.common.kv_store.hibernation import Kept, kept_by
 from services.neuron.engines.common.task_queue import TaskQueue
 from services.neuron.engines.exllamav2.batch.intake import BatchLimits
 from services.neuron.engines.exllamav2.batch.loop import Loop
 from services.neuron.engines.exllamav2.batch.stream_factory import StreamFactory
 from services.neuron.engines.exllamav2.embedder import Embedder, pooling
 from services.neuron.engines.exllamav2.files.configuration import ModelFolder
-from services.neuron.engines.exllamav2.model.generators import Parts
+from services.neuron.engines.exllamav2.model.generators import CHUNK_TOKENS, Parts
+from services.neuron.engines.exllamav2.paging.copies import PageCopies
+from services.neuron.engines.exllamav2.paging.hibernation import PageHibernation
 from services.neuron.engines.exllamav2.text.tokeniser import JsonTokeniser
+from services.neuron.weights.fingerprint import fingerprint
 
 _TRIAL: Final = -1
 """Task id of the trial; the daemon's begin at zero."""
-_TRIAL_PROMPTS: Final = (600, 3)
-"""Prompt tokens: more than two pages, so that every variant of the kernels is compiled, and few."""
+_TRIAL_PROMPTS: Final = (CHUNK_TOKENS + 1, 3)
+"""Prompt tokens: a whole chunk, so that what the longest pass takes is taken now, and few."""
 
 
 def assemble(
-    parts: Parts, plan: LoadPlan, folder: ModelFolder, held_before: Mapping[str, int]
+    parts: Parts,
+    plan: LoadPlan,
+    folder: ModelFolder,
+    held_before: Mapping[str, int],
+    *,
+    shares: FairShares,
 ) -> LoadedModel:
     """Makes the loaded model.
 
@@ -36,6 +46,7 @@ def assemble(
         plan: what was asked for.
         folder: the model's own files.
         held_before: device bytes by device before the load.
+        shares: what principals have had of the devices.
 
     Raises:
         LoadFailed: the tokeniser cannot be read, or the trial failed.
@@ -53,11 +64,34 @@ def assemble(
         tokeniser=tokeniser,
         streams=_stream_factory(parts, tokeniser, info),
         info=info,
-        queue=TaskQueue.of_plan(plan, places=info.max_sequences),
+        queue=TaskQueue.of_plan(plan, places=info.max_sequences, shares=shares),
+        hibernation=_hibernation(parts, plan, info),
     )
     for prompt_tokens in _TRIAL_PROMPTS:
         _try(loop, min(prompt_tokens, info.max_context_tokens - 2))
     return loop
+
+
+def _hibernation(parts: Parts, plan: LoadPlan, info: ModelInfo) -> PageHibernation:
+    caches = [cache for cache in (parts.cache, parts.draft_cache) if cache is not None]
+    copies = PageCopies(caches)
+    if parts.rank_bytes:  # the other ranks have their heads of it
+        return PageHibernation(copies, Kept())
+    made_by = {
+        **info.facts,
+        "architecture": info.architecture,
+        "token": str(copies.token_bytes),
+        "length": str(parts.model.config.max_seq_len),
+        "adapters": str([files_digest(pathlib.Path(path)) for path in plan.adapter_paths]),
+        "draft": "" if plan.draft_path is None else files_digest(pathlib.Path(plan.draft_path)),
+    }
+    identity = f"{info.engine} {sorted(made_by.items())}"
+    return PageHibernation(copies, kept_by(plan.kv_store, identity=identity))
+
+
+def files_digest(folder: pathlib.Path) -> str:
+    """Of a draft's or an adapter's files, which the model's own fingerprint leaves out."""
+    return fingerprint(sorted(path for path in folder.iterdir() if path.is_file()))
 
 
 def _stream_factory(parts: Parts, tokeniser: JsonTokeniser, info: ModelInfo) -> StreamFactory:
@@ -107,17 +141,33 @@ def _info(
         eos_token=tokeniser.text(eos_id),
         eos_token_ids=known,
         default_sampling=folder.default_sampling,
-        memory_bytes={i: size - held_before.get(i, 0) for i, size in held.items()},
+        memory_bytes=dict(parts.rank_bytes)
+        or {i: size - held_before.get(i, 0) for i, size in held.items()},
         supports_images=parts.tower is not None,
         embedding_size=int(config.hidden_size) if plan.embedding else 0,
+        longest_token=tokeniser.longest_token,
         facts={
             **parts.library.facts,
             "quantisation": parts.quantisation or "none",
             "cache": shape.cache_format,
+            "parallel": _parallel(parts),
             "speculation": _speculation(parts),
+            "saved caches": _saving(parts, plan),
             "adapters": ", ".join(pathlib.Path(path).name for path in plan.adapter_paths) or "none",
         },
     )
+
+
+def _parallel(parts: Parts) -> str:
+    if parts.rank_bytes:
+        return f"tensor, {len(parts.rank_bytes)} ranks"
+    return "layers" if parts.library.torch.cuda.device_count() > 1 else "none"
+
+
+def _saving(parts: Parts, plan: LoadPlan) -> str:
+    if parts.rank_bytes:
+        return "none: the cache is divided among ranks"
+    return "none" if plan.kv_store is None else "yes"
 
 
 def _speculation(parts: Parts) -> str:
@@ -138,6 +188,7 @@ def _try(loop: Loop, prompt_tokens: int) -> None:
         Prompt(),
         SamplingParams(temperature=0.0),
         StopParams(max_tokens=2, ignore_eos=True),
+        principal=NOBODY,
     )
     loop.submit(task, [0] * max(1, prompt_tokens))
     while loop.has_work:

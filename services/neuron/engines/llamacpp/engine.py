@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Generator
-from pathlib import Path
 
 from typing_extensions import override
 
 from services.neuron.engine_api.engine import Engine, LoadedModel
+from services.neuron.engine_api.fair_shares import FairShares
 from services.neuron.engine_api.model import LoadFailed, LoadPlan, LoadStep, ModelInfo
 from services.neuron.engines.common.constraint import ConstraintCompiler
-from services.neuron.engines.common.kv_store.store import KvStore, Tier
+from services.neuron.engines.common.kv_store.hibernation import kept_by
 from services.neuron.engines.common.task_queue import TaskQueue
 from services.neuron.engines.llamacpp.batch.checkpoints import MOST_BYTES
 from services.neuron.engines.llamacpp.batch.context import Context
-from services.neuron.engines.llamacpp.batch.hibernation import Hibernation
+from services.neuron.engines.llamacpp.batch.hibernation import SlotHibernation
 from services.neuron.engines.llamacpp.batch.loop import Loop
 from services.neuron.engines.llamacpp.embedder import Embedder
 from services.neuron.engines.llamacpp.library.library import Library
@@ -28,6 +28,12 @@ class LlamaCppEngine(Engine):
 
     def __init__(self, library: Library) -> None:
         self._library = library
+        self._shares = FairShares()
+
+    @property
+    @override
+    def shares(self) -> FairShares:
+        return self._shares
 
     @property
     @override
@@ -52,7 +58,7 @@ class LlamaCppEngine(Engine):
         )
         return model
 
-    def _assemble(self, plan: LoadPlan, loaded: loading.Loaded) -> LoadedModel:
+    def _assemble(self, plan: LoadPlan, loaded: loading.LoadedFile) -> LoadedModel:
         context = Context(self._library, model=loaded.model, context=loaded.context)
         try:
             tokeniser = GgufTokeniser(self._library, loaded.model, adds_special=plan.embedding)
@@ -62,7 +68,7 @@ class LlamaCppEngine(Engine):
             raise
 
     def _model(
-        self, plan: LoadPlan, loaded: loading.Loaded, context: Context, tokeniser: GgufTokeniser
+        self, plan: LoadPlan, loaded: loading.LoadedFile, context: Context, tokeniser: GgufTokeniser
     ) -> LoadedModel:
         if tokeniser.is_missing:
             raise LoadFailed("MODEL_FILE_BAD", "The file holds no tokenizer.")
@@ -80,27 +86,20 @@ class LlamaCppEngine(Engine):
                 eos_token_id=max(tokeniser.eos_id, 0),
                 tokenize=tokeniser.tokenize_plain,
             ),
-            queue=TaskQueue.of_plan(plan, places=info.max_sequences),
+            queue=TaskQueue.of_plan(plan, places=info.max_sequences, shares=self._shares),
             prefill_tokens=loading.PREFILL_TOKENS,
             checkpoint_bytes=_checkpoint_bytes(plan, loaded),
             hibernation=self._hibernation(plan, context, info),
         )
 
-    def _hibernation(self, plan: LoadPlan, context: Context, info: ModelInfo) -> Hibernation:
-        wanted = plan.kv_store
-        if wanted is None:
-            return Hibernation(context, None, keeps_named=False, most_bytes=0)
-        tiers = [Tier(Path(tier.folder), tier.most_bytes) for tier in wanted.tiers]
+    def _hibernation(self, plan: LoadPlan, context: Context, info: ModelInfo) -> SlotHibernation:
         made_by = {**self.facts, "cache": plan.cache_format, "architecture": info.architecture}
-        identity = f"{self.name} {wanted.fingerprint} {sorted(made_by.items())}"
-        return Hibernation(
-            context,
-            KvStore(tiers, identity=identity),
-            keeps_named=wanted.keeps_named,
-            most_bytes=max((tier.most_bytes for tier in tiers), default=0),
-        )
+        identity = f"{self.name} {sorted(made_by.items())}"
+        return SlotHibernation(context, kept_by(plan.kv_store, identity=identity))
 
-    def _info(self, plan: LoadPlan, loaded: loading.Loaded, tokeniser: GgufTokeniser) -> ModelInfo:
+    def _info(
+        self, plan: LoadPlan, loaded: loading.LoadedFile, tokeniser: GgufTokeniser
+    ) -> ModelInfo:
         metadata = Metadata(self._library, loaded.model)
         width: int = self._library.model_n_embd_out(loaded.model) if plan.embedding else 0
         return ModelInfo(
@@ -120,6 +119,7 @@ class LlamaCppEngine(Engine):
             default_sampling=metadata.default_sampling,
             memory_bytes=dict(loaded.held_bytes),
             embedding_size=width,
+            longest_token=tokeniser.longest_token,
             facts={
                 "model": metadata.description,
                 "threads": str(loaded.threads),
@@ -128,7 +128,7 @@ class LlamaCppEngine(Engine):
         )
 
 
-def _checkpoint_bytes(plan: LoadPlan, loaded: loading.Loaded) -> int:
+def _checkpoint_bytes(plan: LoadPlan, loaded: loading.LoadedFile) -> int:
     """Most that states of the cache may take: within what the plan leaves beside the load."""
     if plan.memory_bytes is None:
         return MOST_BYTES

@@ -58,6 +58,11 @@ def both_names(these: Endpoints, selector: str) -> tuple[str, str]:
     return settings.name, model
 
 
+async def test_pictures_are_taken_where_it_is_not_known_that_no_model_sees():
+    assert await endpoints("a").can_see(), "of b:c it is not known"
+    assert await endpoints("down").can_see()
+
+
 async def test_a_model_that_an_endpoint_does_not_list_is_refused_by_name():
     both = endpoints("a", "down")
 

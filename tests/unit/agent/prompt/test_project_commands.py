@@ -78,3 +78,15 @@ def test_front_matter_cannot_be_written_to_take_long(project: Path):
     (project / ".agents/commands/slow.md").write_text(f"---\ndescription: a{spaces}b\n---\nSay it")
 
     assert "a" == project_commands(project)["slow"].description[0]
+
+
+def test_front_matter_behind_a_byte_order_mark_is_front_matter(tmp_path: Path):
+    folder = tmp_path / ".agents/commands"
+    folder.mkdir(parents=True)
+    (folder / "review.md").write_bytes(
+        b"\xef\xbb\xbf---\r\ndescription: Looks\r\n---\r\nLook at it.\r\n"
+    )
+
+    command = project_commands(tmp_path)["review"]
+
+    assert ("Looks", "Look at it.") == (command.description, command.text)

@@ -31,6 +31,7 @@ def test_a_planted_link_is_not_written_through(tmp_path: Path):
         cut_middle("b" * 500, 100).strip("b\n"),
         "[left out to save room: 500 characters]",
         "[cut here; go on with line=3 of 90]",
+        "[the line was cut here]",
     ],
 )
 async def test_no_file_is_replaced_by_what_a_model_was_not_shown(tmp_path: Path, mark: str):

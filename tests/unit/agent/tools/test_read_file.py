@@ -40,3 +40,15 @@ async def test_a_read_that_the_editor_refuses_is_done_locally(tmp_path: Path):
     assert "text" == outcome.text
     with pytest.raises(ToolError, match=r"No such file.*outside of the workspace"):
         await ReadFile().run({"path": "absent"}, context(tmp_path, RefusingEditor()))
+
+
+async def test_lines_are_counted_as_editors_count_them(tmp_path: Path):
+    (tmp_path / "a").write_bytes("one\x0c\u2028\x85 still one\r\ntwo\nthree".encode())
+
+    async def lines(line: int) -> str:
+        arguments = {"path": "a", "line": line, "limit": 1}
+        return (await ReadFile().run(arguments, context(tmp_path))).text
+
+    assert "one\x0c\u2028\x85 still one\r\n" == await lines(1)
+    assert "two\n" == await lines(2)
+    assert "three" == await lines(3)

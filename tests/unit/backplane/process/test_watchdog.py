@@ -65,9 +65,3 @@ async def test_systemd_hears_of_a_loop_that_is_alive(tmp_path, monkeypatch):
             await asyncio.to_thread(listen)
 
     assert heard.is_set()
-
-
-def test_nobody_is_told_where_there_is_no_manager(monkeypatch):
-    monkeypatch.delenv("NOTIFY_SOCKET", raising=False)
-
-    watchdog.notify("WATCHDOG=1")

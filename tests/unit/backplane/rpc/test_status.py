@@ -41,5 +41,23 @@ def test_a_foreign_status_is_read_by_its_code():
     assert (Reason.BAD_REQUEST, "no") == (error.reason, error.message)
 
 
+@pytest.mark.parametrize(
+    ("code", "reason"),
+    [
+        (grpc.StatusCode.UNAVAILABLE, Reason.REGISTRY_UNAVAILABLE),
+        (grpc.StatusCode.INTERNAL, Reason.REGISTRY_UNAVAILABLE),
+        (grpc.StatusCode.PERMISSION_DENIED, Reason.FORBIDDEN),
+        (grpc.StatusCode.UNKNOWN, Reason.INTERNAL),
+    ],
+)
+def test_what_grpc_itself_says_of_a_connection_is_a_lost_one(code, reason):
+    nothing = grpc.aio.Metadata()
+    error = grpc.aio.AioRpcError(code, nothing, nothing, details="Internal error from Core")
+
+    read = status.from_rpc_error(error, unavailable=Reason.REGISTRY_UNAVAILABLE)
+
+    assert (reason, "Internal error from Core") == (read.reason, read.message)
+
+
 def test_a_foreign_code_that_means_nothing_to_us_is_internal():
     assert Reason.INTERNAL is status.from_status(status_pb2.Status(code=15)).reason

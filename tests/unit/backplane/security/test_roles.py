@@ -1,8 +1,11 @@
 """Who a certificate says its holder is, and what each role may call."""
 
+import importlib
+import pkgutil
+
 import pytest
 
-from cortex.v1 import neuron_service_pb2, operator_service_pb2, registry_service_pb2
+import cortex.v1
 from services.backplane.errors import FleetError, Reason
 from services.backplane.security.roles import Role, names_of, peer_of, require_role
 from services.neuron.access import METHODS as NEURON_METHODS
@@ -51,8 +54,10 @@ def test_a_method_that_nobody_listed_is_nobodys():
         require_role(peer_of(names_of(Role.OPERATOR)), "/s.S/New", ALLOWED, open_to_all=("/h/",))
 
 
-def test_every_method_of_the_contract_has_its_roles():
-    files = (neuron_service_pb2, operator_service_pb2, registry_service_pb2)
+def test_every_method_of_the_contract_has_its_roles_but_those_of_strangers_who_join():
+    names = {each.name for each in pkgutil.iter_modules(cortex.v1.__path__)}
+    services = {name for name in names if name.endswith("_service_pb2")} - {"join_service_pb2"}
+    files = [importlib.import_module(f"cortex.v1.{name}") for name in services]
     methods = {
         f"/{service.full_name}/{method.name}"
         for file in files

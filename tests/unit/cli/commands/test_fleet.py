@@ -25,7 +25,7 @@ def registry(monkeypatch):
             raise said
         return said
 
-    monkeypatch.setattr(fleet, "_fleet", answer)
+    monkeypatch.setattr(fleet, "fleet_now", answer)
     monkeypatch.setattr(fleet, "_REFRESH_SECONDS", 0)
 
 

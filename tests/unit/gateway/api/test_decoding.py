@@ -8,9 +8,10 @@ import threading
 
 import pytest
 
+from cortex.v1 import generation_pb2 as generation
 from services.backplane.errors import FleetError, Reason
-from services.gateway.api.decoding import Decoding
-from services.gateway.dialects.dialect import Head, TooMuchHereError
+from services.gateway.api.decoding import Decoding, is_short
+from services.gateway.dialects.dialect import Collected, Head, TooMuchHereError
 from tests.unit.gateway.dialects.answers import HEAD
 
 
@@ -67,4 +68,19 @@ async def test_a_small_body_that_leads_to_much_is_decoded_in_a_thread() -> None:
         return threading.get_ident()
 
     assert await decoding.run(read, b"[0]", HEAD) != here
+    decoding.close()
+
+
+async def test_an_answer_of_many_log_probabilities_is_worded_in_a_thread() -> None:
+    decoding = Decoding(most_items=1000)
+    alternatives = [generation.TokenLogprob() for _ in range(20)]
+
+    def choice(tokens: int) -> Collected:
+        told = [generation.TokenLogprob(alternatives=alternatives) for _ in range(tokens)]
+        return Collected([], told, [], generation.GenerationFinished(), [tokens])
+
+    here = threading.get_ident()
+    assert is_short([choice(0), choice(20)])
+    assert not is_short([choice(0), choice(60)])
+    assert await decoding.word(threading.get_ident) != here
     decoding.close()

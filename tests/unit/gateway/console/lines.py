@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import Any
 
-from services.gateway.console.ledger import RequestLedger, SeenRequest
+from services.gateway.telemetry.metrics import RequestOutcome
 from services.gateway.telemetry.request_log import RequestLine
 
 
@@ -19,12 +20,12 @@ def line(**facts: Any) -> RequestLine:
         "status": 200,
         "elapsed_ms": 10.0,
         "client_gone": False,
+        "timestamp": datetime.now(UTC),
     }
     return RequestLine(**{**usual, **facts})
 
 
-def seen(**facts: Any) -> SeenRequest:
-    """The same as the ledger keeps it."""
-    kept = RequestLedger().note(line(**facts), facts.get("model", "tiny"))
-    assert kept is not None
-    return kept
+def outcome(**facts: Any) -> RequestOutcome:
+    """How a request came out that went well, and what else is counted of it."""
+    usual = {"dialect": "openai_chat", "status": 200, "reason": None, "seconds": 0.01}
+    return RequestOutcome(**{**usual, "model": "tiny", **facts})

@@ -8,6 +8,7 @@ import pytest
 from cortex.v1 import registry_service_pb2 as registry
 from services.gateway.console.feed import Feed
 from services.gateway.console.ledger import RequestLedger
+from services.gateway.routing.candidates import Outstanding
 from services.gateway.routing.fleet_view import FleetView
 from tests.unit.gateway.console.lines import line
 
@@ -16,7 +17,7 @@ class Shown:
     """A feed, and the fleet behind it."""
 
     def __init__(self):
-        self.view = FleetView({})
+        self.view = FleetView(Outstanding())
         self.ledger = RequestLedger()
         self.weather = "fair"
         self.feed = Feed(self.view, self.ledger, {"weather": lambda: self.weather})

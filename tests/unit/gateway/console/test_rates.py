@@ -6,9 +6,10 @@ from typing import Any
 import pytest
 
 from cortex.v1 import generation_pb2 as generation
+from services.backplane.errors import Reason
 from services.gateway.api.access_log import RequestRecord
 from services.gateway.console.rates import Rates
-from tests.unit.gateway.console.lines import line
+from tests.unit.gateway.console.lines import outcome
 
 
 class Running:
@@ -34,7 +35,7 @@ class Running:
 
     def end(self, record, **facts):
         self.records.remove(record)
-        self.rates.ended(record, line(**facts))
+        self.rates.ended(record, outcome(**facts))
 
 
 @pytest.fixture
@@ -57,7 +58,7 @@ def test_each_token_is_counted_once_whenever_the_request_ends(running):
     record = running.begin()
     record.sinks[0].tokens_so_far = 20
     running.second()
-    running.end(record, completion_tokens=30)
+    running.end(record, completion_tokens=[30])
     running.second()
     told = running.second()
 
@@ -68,7 +69,7 @@ def test_each_token_is_counted_once_whenever_the_request_ends(running):
 def test_a_request_that_fails_counts_what_it_has_made(running):
     record = running.begin()
     record.sinks[0].tokens_so_far = 6
-    running.end(record, event="request.failed", reason="NEURON_LOST")
+    running.end(record, reason=Reason.NEURON_LOST)
 
     assert running.second()["tokens_per_second"] == 2
 
@@ -77,7 +78,7 @@ def test_a_prompt_counts_once_in_the_share_that_came_from_caches(running):
     record = running.begin()
     running.second()
     told = running.second()
-    running.end(record, completion_tokens=1)
+    running.end(record, completion_tokens=[1])
 
     assert told["cached_share"] == 0.75
     assert running.second()["instances"]["one"]["cached_share"] == 0.75
@@ -85,7 +86,7 @@ def test_a_prompt_counts_once_in_the_share_that_came_from_caches(running):
 
 def test_first_tokens_have_percentiles_that_forget(running):
     for milliseconds in range(1, 101):
-        running.end(running.begin(), first_token_ms=float(milliseconds))
+        running.end(running.begin(), first_token_seconds=milliseconds / 1000)
 
     told = running.second()["first_token_ms"]
     running.now += 400
@@ -96,7 +97,7 @@ def test_first_tokens_have_percentiles_that_forget(running):
 
 
 def test_instances_that_do_nothing_any_more_are_forgotten(running):
-    running.end(running.begin("gone"), completion_tokens=5)
+    running.end(running.begin("gone"), completion_tokens=[5])
     running.second()
     assert "gone" in running.rates.told()["instances"]
 

@@ -2,8 +2,9 @@
 
 import pytest
 
+from services.backplane.errors import Reason
 from services.gateway.console.usage import Usage
-from tests.unit.gateway.console.lines import seen
+from tests.unit.gateway.console.lines import outcome
 
 
 class Clock:
@@ -20,9 +21,9 @@ def clock() -> Clock:
 
 def test_tokens_are_added_up_by_what_is_asked_for(clock):
     usage = Usage(clock)
-    usage.note(seen(principal="ann", prompt_tokens=10, cached_tokens=4, completion_tokens=2))
-    usage.note(seen(principal="ann", model="big", prompt_tokens=1, completion_tokens=1))
-    usage.note(seen(principal="bob", prompt_tokens=5, completion_tokens=5))
+    usage.note("ann", "", outcome(prompt_tokens=10, cached_tokens=4, completion_tokens=[2]))
+    usage.note("ann", "", outcome(model="big", prompt_tokens=1, completion_tokens=[1]))
+    usage.note("bob", "", outcome(prompt_tokens=5, completion_tokens=[2, 3]))
 
     by_key, by_model = usage.table("key", "1h"), usage.table("model", "1h")
 
@@ -37,8 +38,8 @@ def test_tokens_are_added_up_by_what_is_asked_for(clock):
 
 def test_failures_and_those_who_left_are_told_apart(clock):
     usage = Usage(clock)
-    usage.note(seen(event="request.failed", reason="NO_ROOM", status=503))
-    usage.note(seen(client_gone=True, status=499))
+    usage.note("", "", outcome(reason=Reason.NO_ROOM, status=503))
+    usage.note("", "", outcome(reason=Reason.CANCELLED, status=499))
 
     (row,) = usage.table("model", "15m")["rows"]
 
@@ -47,9 +48,9 @@ def test_failures_and_those_who_left_are_told_apart(clock):
 
 def test_what_is_older_than_the_window_is_left_out(clock):
     usage = Usage(clock)
-    usage.note(seen(principal="old"))
+    usage.note("old", "", outcome())
     clock.now += 20 * 60
-    usage.note(seen(principal="new"))
+    usage.note("new", "", outcome())
 
     assert [row["name"] for row in usage.table("key", "15m")["rows"]] == ["new"]
     assert {row["name"] for row in usage.table("key", "1h")["rows"]} == {"old", "new"}
@@ -66,7 +67,7 @@ def test_it_tells_since_when_it_has_counted(clock):
 def test_a_minute_has_only_so_many_rows_and_loses_nothing(clock):
     usage = Usage(clock)
     for number in range(300):
-        usage.note(seen(principal=f"key {number}", prompt_tokens=1))
+        usage.note(f"key {number}", "", outcome(prompt_tokens=1, completion_tokens=[0]))
 
     table = usage.table("key", "15m")
 

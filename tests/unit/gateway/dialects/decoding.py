@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from typing import Any
+
+import msgspec
 
 from services.gateway.dialects.anthropic_messages.routes import AnthropicMessages
 from services.gateway.dialects.dialect import DecodedRequest, Dialect
@@ -18,7 +19,7 @@ from tests.unit.gateway.dialects.answers import HEAD
 
 def decode(dialect: Dialect, body: dict[str, Any] | bytes, **headers: str) -> DecodedRequest:
     raw = body if isinstance(body, bytes) else json.dumps(body).encode()
-    return dialect.decode(raw, dataclasses.replace(HEAD, headers=headers))
+    return dialect.decode(raw, msgspec.structs.replace(HEAD, headers=headers))
 
 
 HELLO = [{"role": "user", "content": "hello"}]

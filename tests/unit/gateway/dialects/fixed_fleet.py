@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from cortex.v1 import generation_pb2 as generation
 from cortex.v1 import model_pb2
 from cortex.v1 import neuron_service_pb2 as neuron
 from cortex.v1 import registry_service_pb2 as registry
@@ -40,6 +41,9 @@ class FixedFleet:
 
     async def count_tokens(self, request: neuron.CountTokensRequest) -> neuron.CountTokensResponse:
         return neuron.CountTokensResponse(tokens=len(request.chat.messages))
+
+    async def compare(self, request: generation.GenerateRequest) -> list[Any]:
+        raise AssertionError(request)
 
     async def embed(self, request: neuron.EmbedRequest) -> neuron.EmbedResponse:
         vectors = [neuron.Embedding(values=[0.5, -1.0]) for _ in request.inputs]

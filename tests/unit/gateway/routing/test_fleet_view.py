@@ -9,7 +9,7 @@ import pytest
 from cortex.v1 import model_pb2
 from cortex.v1 import registry_service_pb2 as registry
 from services.backplane.errors import FleetError, Reason
-from services.gateway.routing.choose import Availability
+from services.gateway.routing.candidates import Availability, Outstanding
 from services.gateway.routing.fleet_view import RETAINED_SECONDS, FleetView, availability_of
 
 READY = model_pb2.INSTANCE_STATE_READY
@@ -44,13 +44,13 @@ def changed(one: registry.Neuron, revision: int = 2) -> registry.WatchFleetRespo
 
 def test_before_the_first_snapshot_nothing_is_known() -> None:
     with pytest.raises(FleetError) as caught:
-        FleetView({}).resolve("m")
+        FleetView(Outstanding()).resolve("m")
 
     assert caught.value.reason is Reason.REGISTRY_UNAVAILABLE
 
 
 def test_names_and_aliases_are_resolved_and_others_named_as_unknown() -> None:
-    view = FleetView({})
+    view = FleetView(Outstanding())
     view.apply(snapshot(neuron(), m="alias"))
 
     assert view.resolve("alias") == view.resolve("m")
@@ -61,14 +61,14 @@ def test_names_and_aliases_are_resolved_and_others_named_as_unknown() -> None:
 
 
 def test_a_loaded_model_that_is_in_no_catalogue_may_be_asked_for() -> None:
-    view = FleetView({})
+    view = FleetView(Outstanding())
     view.apply(snapshot(neuron(model="by-hand")))
 
     assert len(view.resolve("by-hand").candidates) == 1
 
 
 def test_changes_replace_and_remove() -> None:
-    view = FleetView({})
+    view = FleetView(Outstanding())
     view.apply(snapshot(neuron(), m="alias"))
     view.apply(changed(neuron("n2")))
     assert {c.neuron for c in view.resolve("m").candidates} == {"n1", "n2"}
@@ -80,16 +80,38 @@ def test_changes_replace_and_remove() -> None:
 
 
 def test_own_requests_are_not_counted_as_foreign() -> None:
-    view = FleetView({"n1/m": 3})
+    outstanding = Outstanding()
+    for _ in range(3):
+        outstanding.take("n1/m")
+    view = FleetView(outstanding)
 
     view.apply(snapshot(neuron(active=4)))
 
     assert view.resolve("m").candidates[0].foreign_requests == 4 + 1 - 3
 
 
+def test_replicas_are_as_busy_as_the_last_report_and_what_runs_now_make_them() -> None:
+    outstanding = Outstanding()
+    view = FleetView(outstanding)
+    view.apply(snapshot(neuron("n1", active=4), neuron("n2"), m="alias"))
+    by_name, by_alias = view.resolve("m").replicas, view.resolve("alias").replicas
+
+    outstanding.take("n1/m")
+    outstanding.take("n1/m")
+    outstanding.give_back("n1/m")
+    outstanding.take("another")
+
+    assert by_name is by_alias
+    assert dict(zip(by_name.names, by_name.work, strict=True)) == {"n1/m": 6, "n2/m": 1}
+    view.apply(changed(neuron("n1", active=0)))
+    assert view.resolve("m").replicas.work == [1, 1]  # its own one and the queued one are the same
+    outstanding.give_back("n1/m")
+    assert view.resolve("m").replicas.work == [0, 1]
+
+
 def test_a_restarted_registry_takes_nobody_away_at_once() -> None:
     now = [0.0]
-    view = FleetView({}, clock=lambda: now[0])
+    view = FleetView(Outstanding(), clock=lambda: now[0])
     view.apply(snapshot(neuron("n1"), neuron("n2"), m="alias"))
 
     view.apply(snapshot(neuron("n2"), incarnation="r2", m="alias"))
@@ -103,7 +125,7 @@ def test_a_restarted_registry_takes_nobody_away_at_once() -> None:
 
 
 def test_the_same_registrys_new_snapshot_is_believed() -> None:
-    view = FleetView({})
+    view = FleetView(Outstanding())
     view.apply(snapshot(neuron("n1"), m="alias"))
 
     view.apply(snapshot(m="alias", revision=9))

@@ -24,7 +24,7 @@ RESULT = {"type": "tool_result", "tool_use_id": "t1", "content": "42"}
 
 def claude_code(
     *messages: dict[str, Any], version: str = "1", tools: list[Any] | None = None, who: str = "ann"
-) -> Trail:
+) -> list[bytes]:
     """As Claude Code sends it (shared facts: its first block and its cache marks change)."""
     billing = f"x-anthropic-billing-header: cc_version={version};"
     system = [{"type": "text", "text": billing}, {"type": "text", "text": "You are an agent."}]
@@ -38,7 +38,7 @@ def claude_code(
     head = Head("r", {"anthropic-beta": "any"}, {}, 0)
     (request,) = decode(json.dumps(body).encode(), head).requests
     request.principal = who
-    return trail_of(request, "m")
+    return trail_of(request, "m").turns
 
 
 def test_a_turn_more_has_the_digests_of_the_turns_before() -> None:
@@ -77,9 +77,9 @@ def test_raw_text_and_tokens_are_found_by_their_longer_half() -> None:
     longer = generation.GenerateRequest(text="a" * 8192 + "b" * 100)
     ids = generation.GenerateRequest(token_ids=generation.TokenIds(ids=range(3000)))
 
-    assert trail_of(text, "m")[-1] in trail_of(longer, "m")
+    assert trail_of(text, "m").turns[-1] in trail_of(longer, "m").turns
     assert trail_of(text, "m") != trail_of(text, "n")
-    assert len(trail_of(ids, "m")) == 2
+    assert len(trail_of(ids, "m").turns) == 2
 
 
 def test_the_digests_of_one_prompt_are_bounded() -> None:

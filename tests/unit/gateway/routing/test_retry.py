@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from services.backplane.errors import FleetError, Reason
-from services.gateway.routing.choose import Availability, InstanceCandidate
+from services.gateway.routing.candidates import Availability, InstanceCandidate
 from services.gateway.routing.retry import RetryState
 
 
@@ -38,6 +38,41 @@ def test_attempts_run_out() -> None:
     retry.note("a", ("1", 1), error)
 
     assert not retry.may_go_on(error)
+
+
+@pytest.mark.parametrize(
+    ("reason", "made_tokens", "goes_on"),
+    [
+        (Reason.NEURON_LOST, True, True),
+        (Reason.SHUTTING_DOWN, True, True),
+        (Reason.NEURON_LOST, False, False),
+        (Reason.WORKER_LOST, True, False),
+    ],
+    ids=["its neuron died", "it was told to go", "it made nothing", "it may die of the request"],
+)
+def test_an_instance_that_went_behind_some_tokens_takes_no_attempts(
+    reason: Reason, made_tokens: bool, goes_on: bool
+) -> None:
+    retry = RetryState(2)
+    error = FleetError(reason, "x")
+
+    for name in "abcd":
+        retry.note(name, ("1", 1), FleetError(Reason.NEURON_LOST, "nobody there"))
+        retry.note(name, ("1", 1), error, made_tokens=made_tokens)
+
+    assert retry.may_go_on(error) is goes_on
+
+
+def test_a_request_that_waits_is_passed_on_by_drains_and_not_for_ever() -> None:
+    retry = RetryState(2)
+    told_to_go = FleetError(Reason.INSTANCE_DRAINING, "x")
+
+    for number in range(7):
+        retry.note(str(number), ("1", 1), told_to_go)
+    assert retry.may_go_on(told_to_go)
+    retry.note("8", ("1", 1), told_to_go)
+
+    assert not retry.may_go_on(told_to_go)
 
 
 @pytest.mark.parametrize(

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from prometheus_client import CollectorRegistry
+from prometheus_client import CollectorRegistry, generate_latest
 
 from services.backplane.errors import Reason
+from services.backplane.metrics import new_registry
 from services.gateway.telemetry.metrics import UNKNOWN_MODEL, GatewayMetrics, RequestOutcome
 
-BY = {"model": "tiny", "dialect": "openai_chat"}
+MODEL = {"model": "tiny"}
 
 
 def value(registry: CollectorRegistry, name: str, **labels: str) -> float | None:
@@ -29,30 +30,30 @@ def test_a_scrape_sees_the_request_before_it() -> None:
 
     metrics.ended(outcome)
 
-    done = BY | {"status": "200", "outcome": "completed"}
+    done = MODEL | {"dialect": "openai_chat", "status": "200", "outcome": "completed"}
     for _ in range(2):
         assert value(registry, "requests_total", **done) == 1
-        assert value(registry, "prompt_tokens_total", **BY) == 7
-        assert value(registry, "completion_tokens_total", **BY) == 11
-        assert value(registry, "request_seconds_sum", **BY) == 2.0
-        assert value(registry, "tokens_per_second_sum", **BY) == 10.0
+        assert value(registry, "prompt_tokens_total", **MODEL) == 7
+        assert value(registry, "completion_tokens_total", **MODEL) == 11
+        assert value(registry, "request_seconds_sum", **MODEL) == 2.0
+        assert value(registry, "tokens_per_second_sum", **MODEL) == 10.0
 
 
 def test_an_observation_on_a_bound_counts_below_it() -> None:
     registry = CollectorRegistry()
     metrics = GatewayMetrics(registry)
 
-    for seconds in (0.005, 0.006, 600.0, 601.0):
+    for seconds in (0.1, 0.2, 600.0, 601.0):
         metrics.ended(finished(seconds))
 
     def bucket(bound: str) -> float | None:
-        return value(registry, "request_seconds_bucket", **BY, le=bound)
+        return value(registry, "request_seconds_bucket", **MODEL, le=bound)
 
-    assert bucket("0.005") == 1
-    assert bucket("0.01") == 2
+    assert bucket("0.1") == 1
+    assert bucket("0.5") == 2
     assert bucket("600.0") == 3
     assert bucket("+Inf") == 4
-    assert value(registry, "request_seconds_count", **BY) == 4
+    assert value(registry, "request_seconds_count", **MODEL) == 4
 
 
 def test_failures_are_told_by_reason_and_outcome() -> None:
@@ -88,3 +89,30 @@ def test_the_codec_of_http1_is_named() -> None:
 
     assert value(registry, "http1_codec_info", codec="stock") == 1
     assert value(registry, "http1_codec_info", codec="direct") == 0
+
+
+def test_fifty_models_in_every_dialect_stay_below_five_thousand_lines() -> None:
+    registry = new_registry("gateway")
+    metrics = GatewayMetrics(registry)
+    metrics.expect(f"m{number}" for number in range(50))
+
+    for number in range(50):
+        for dialect in range(22):
+            outcome = finished(2.0, first_token_seconds=0.1, first_visible_seconds=0.2)
+            outcome.dialect, outcome.model = f"d{dialect}", f"m{number}"
+            outcome.decode_seconds, outcome.completion_tokens = 1.0, [11]
+            outcome.prompt_tokens, outcome.cached_tokens, outcome.reasoning_tokens = 7, 3, 2
+            metrics.ended(outcome)
+
+    assert generate_latest(registry).count(b"\n") < 5_000
+
+
+def test_what_was_never_counted_has_no_series() -> None:
+    registry = CollectorRegistry()
+    metrics = GatewayMetrics(registry)
+
+    metrics.ended(RequestOutcome("models", 200, None, 0.1, "tiny"))
+
+    assert value(registry, "request_seconds_count", **MODEL) == 1
+    assert value(registry, "time_to_first_token_seconds_count", **MODEL) is None
+    assert value(registry, "prompt_tokens_total", **MODEL) is None

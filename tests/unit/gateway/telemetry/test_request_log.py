@@ -23,6 +23,7 @@ def line(event: str = "request.finished", **facts: object) -> RequestLine:
         status=200,
         elapsed_ms=1.5,
         client_gone=False,
+        timestamp=datetime.now(UTC),
         **facts,  # type: ignore[arg-type]
     )
 

@@ -147,6 +147,9 @@ def test_every_constraint_holds_behind_reasoning(constraint, right, wrong):
 
     assert taken(made, f"any thought</think>\n\n{right}")
     assert not taken(made, f"any thought</think>\n\n{wrong}")
+    # what is not taken away behind the reasoning would be part of the answer
+    for blank in (" ", "\r", "\u2003", "\n" * 5):
+        assert not taken(made, f"any thought</think>{blank}{right}")
 
 
 @pytest.mark.parametrize(("constraint", "right", "wrong"), ANSWERS)

@@ -140,7 +140,8 @@ def test_the_time_grows_with_the_turns_and_not_with_their_square(messages):
 
     list(variants(messages))
 
-    assert time.process_time() - begun < 3  # by squares: 5 to 30 s
+    # by squares 5 to 30 s on a machine of one's own; a full one takes twice as long for all
+    assert time.process_time() - begun < 5
 
 
 def test_an_order_is_made_when_it_is_asked_for():

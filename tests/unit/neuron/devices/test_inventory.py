@@ -134,11 +134,11 @@ def test_a_processs_memory_is_looked_for_on_its_devices(driver):
     devices = Devices(reserved_bytes=0)
     driver.processes[1].add(77)
 
-    assert devices.is_held(["GPU-0", "GPU-1", CPU], 77)
-    assert not devices.is_held(["GPU-0"], 77)
-    assert not devices.is_held(["GPU-1"], 78)
+    assert devices.is_held(["GPU-0", "GPU-1", CPU], [77])
+    assert not devices.is_held(["GPU-0"], [77])
+    assert not devices.is_held(["GPU-1"], [78])
     driver.lost.add(1)
-    assert not devices.is_held(["GPU-1"], 77)
+    assert not devices.is_held(["GPU-1"], [77])
 
 
 def seen(device_id: str, kind: str = "gpu") -> GgmlDevice:
@@ -191,3 +191,32 @@ def test_a_library_that_cannot_be_asked_is_a_problem_that_is_told():
     devices = Devices(reserved_bytes=0, ggml=GgmlListing(problem="It is broken."))
 
     assert devices.problems == ["It is broken."]
+
+
+def test_instances_of_a_divided_gpu_are_devices_and_the_gpu_is_none(driver):
+    driver.divided = {0: ("MIG-a", None, "MIG-b")}
+    devices = Devices(reserved_bytes=0)
+
+    found = devices.read()
+
+    assert [one.device_id for one in found] == ["MIG-a", "MIG-b", "GPU-1", CPU]
+    assert [one.memory_total_bytes // GIB for one in found[:3]] == [10, 10, 24]
+
+
+def test_an_error_of_a_divided_gpu_is_one_of_all_its_instances(driver):
+    driver.divided = {0: ("MIG-a", "MIG-b")}
+    devices = Devices(reserved_bytes=0)
+    driver.xids[0].append(79)
+
+    assert devices.faults() == [DeviceFault("MIG-a", 79), DeviceFault("MIG-b", 79)]
+    assert all(one.quarantine_reason for one in devices.read()[:2])
+
+
+def test_a_driver_without_event_sets_ends_nothing(driver):
+    driver.has_event_sets = False
+
+    devices = Devices(reserved_bytes=0)
+
+    assert devices.faults() == []
+    assert devices.read()[0].device_id == "GPU-0"
+    devices.close()

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from services.neuron.devices import watch as device_watch
 from services.neuron.devices.watch import DeviceWatch
@@ -26,7 +26,7 @@ class Reader:
         found, self.waiting = self.waiting, []
         return found
 
-    def is_held(self, device_ids: Sequence[str], pid: int) -> bool:
+    def is_held(self, device_ids: Sequence[str], pids: Collection[int]) -> bool:
         self.holds -= 1
         return self.holds >= 0
 
@@ -71,7 +71,7 @@ async def test_it_waits_until_the_driver_shows_no_memory_of_the_dead():
     reader = Reader()
     reader.holds = 2
 
-    await DeviceWatch(reader).vacated(["GPU-0"], 1)
+    await DeviceWatch(reader).vacated(["GPU-0"], [1])
 
     assert reader.holds == -1
 
@@ -81,5 +81,5 @@ async def test_memory_that_never_comes_back_is_not_waited_for_for_ever(monkeypat
     reader.holds = 1 << 30
     monkeypatch.setattr(device_watch, "_VACATE_SECONDS", 0.05)
 
-    async with asyncio.timeout(10):
-        await DeviceWatch(reader).vacated(["GPU-0"], 1)
+    async with asyncio.timeout(60):
+        await DeviceWatch(reader).vacated(["GPU-0"], [1])

@@ -4,6 +4,7 @@ import pathlib
 
 from cortex.v1 import model_pb2 as model
 from services.neuron.instances.assign import Assignments
+from services.neuron.instances.division import GgufRules
 from services.neuron.weights.inspect import Weights
 
 GIB = 1 << 30
@@ -26,6 +27,7 @@ class Machine:
             devices=lambda: self.devices,
             measure=self._measure,
             settled=lambda spec: spec,
+            gguf=GgufRules(),
         )
 
     async def _measure(self) -> None:

@@ -121,6 +121,20 @@ def test_sums_alone_do_not_make_a_group_fit():
     assert not place(exl2(17 * GIB), pair).fits
 
 
+def test_instances_of_a_divided_gpu_are_in_no_group():
+    slices = [gpu("MIG-a", 6 * GIB), gpu("MIG-b", 6 * GIB), gpu("GPU-0", 5 * GIB)]
+
+    assert choose(exl2(4 * GIB), slices).device_ids == ("MIG-a",)
+    assert not place(exl2(9 * GIB), slices).fits
+    assert place(exl2(8 * GIB), [*slices, gpu("GPU-1", 5 * GIB)]).key.device_ids == (
+        "GPU-0",
+        "GPU-1",
+    )
+    with pytest.raises(FleetError, match="one MIG instance") as refused:
+        choose(exl2(GIB), slices, device_ids=["MIG-a", "MIG-b"])
+    assert refused.value.reason is Reason.BAD_REQUEST
+
+
 def test_named_devices_are_judged_together():
     assert place(exl2(9 * GIB), device_ids=["gpu-a", "gpu-b"]).fits
     assert not place(exl2(9 * GIB), device_ids=["gpu-b"]).fits

@@ -76,5 +76,5 @@ async def test_a_waiting_reader_is_woken():
 
     sink.text("a", (1,), ())
 
-    event, tokens = await asyncio.wait_for(reading, 5)
+    event, tokens = await asyncio.wait_for(reading, 60)
     assert (event.text.text, tokens) == ("a", 1)

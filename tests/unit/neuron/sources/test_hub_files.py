@@ -55,6 +55,7 @@ def test_what_is_no_model_of_a_hub_is_refused(text):
         (["adapter_config.json", "adapter_model.safetensors"], {},
          {"adapter_config.json", "adapter_model.safetensors"}),
         ([*TENSORS, "../escape.json", "/etc/x.json", "a\\b.json"], {}, set(TENSORS)),
+        ([*TENSORS, ".listing.json", "a\0.json", "..json", ""], {}, set(TENSORS)),
     ],
 )  # fmt: skip
 def test_the_files_of_one_model_are_chosen(paths, choice, expected):

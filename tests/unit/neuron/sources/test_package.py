@@ -169,7 +169,7 @@ async def test_growth_is_reported(tmp_path, monkeypatch):
     fetch = asyncio.create_task(
         PackageSource(tmp_path / "store", stall_seconds=30).fetch("p==1", "", note)
     )
-    await asyncio.wait_for(grown.wait(), 20)
+    await asyncio.wait_for(grown.wait(), 60)
     fetch.cancel()
     await asyncio.gather(fetch, return_exceptions=True)
 

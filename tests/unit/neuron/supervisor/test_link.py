@@ -23,6 +23,8 @@ async def test_a_cancelled_call_is_abandoned(kind: str) -> None:
     link = WorkerLink(
         sent.append,
         on_stats=lambda *_: None,
+        on_cache=lambda *_: None,
+        on_charged=lambda _: None,
         task_ids=itertools.count(1),
         faults=Faults(CollectorRegistry(), "neuron"),
     )

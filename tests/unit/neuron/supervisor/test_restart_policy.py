@@ -2,7 +2,12 @@ from __future__ import annotations
 
 import pytest
 
-from services.neuron.supervisor.restart_policy import HealthLimits, RestartPolicy, WorkerHealth
+from services.neuron.supervisor.restart_policy import (
+    HealthLimits,
+    RequestDeaths,
+    RestartPolicy,
+    WorkerHealth,
+)
 
 
 def record(limit: int = 5) -> RestartPolicy:
@@ -76,3 +81,17 @@ def test_a_pulse_is_judged(health, words):
     complaint = LIMITS.complaint(health)
 
     assert complaint is None if words is None else words in (complaint or "")
+
+
+def test_a_request_goes_on_after_one_death_but_not_after_two_at_one_place():
+    deaths = RequestDeaths()
+
+    assert deaths.note(100)
+    assert not deaths.note(110)
+
+
+def test_a_request_that_went_on_in_between_is_not_blamed_for_the_death_before():
+    deaths = RequestDeaths()
+
+    assert [deaths.note(made) for made in (0, 50, 100, 150)] == [True] * 4
+    assert not deaths.note(200)  # it has been in too many

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import pathlib
 import struct
 
@@ -8,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from services.neuron.weights import distrust, gguf
+from services.neuron.weights.gguf_reader import BadGgufError
 from tests.doubles import hostile_models, scripted
 
 
@@ -21,13 +23,16 @@ def test_a_real_file_tells_its_facts(model):
 
     # keys and values of one layer, 4 heads of 16 numbers, two bytes each
     cache = 2 * 1 * 4 * (16 + 16)
-    assert header == gguf.GgufHeader(
+    assert ("blk.0.attn_q.weight", 64 * 64 * 2) in header.tensors
+    assert dataclasses.replace(header, tensors=()) == gguf.GgufHeader(
         architecture="llama",
         max_context_tokens=777,
         cache_bytes_per_token=cache,
         is_embedder=False,
         layers=1,
         quantization="F16",
+        has_chat_template=True,
+        whole_bytes=model.stat().st_size,
     )
 
 
@@ -35,7 +40,7 @@ def test_a_real_file_tells_its_facts(model):
 def test_a_file_that_ends_within_its_header_is_bad(model, length):
     model.write_bytes(model.read_bytes()[:length])
 
-    with pytest.raises(gguf.BadGgufError) as bad:
+    with pytest.raises(BadGgufError) as bad:
         gguf.read(model)
 
     assert "m.gguf" in str(bad.value)
@@ -54,7 +59,7 @@ def key(name: bytes, kind: int, value: bytes) -> bytes:
     [
         (b"PK\x03\x04" + b"x" * 40, "does not begin with GGUF"),
         (head(version=99), "version 99"),
-        (head(keys=1 << 40), "keys cannot be true"),
+        (head(keys=1 << 40), "keys and 0 tensors cannot be true"),
         (head() + struct.pack("<Q", 1 << 40), "cannot be true"),
         (head() + key(b"k", 77, b""), "type 77"),
         (head() + key(b"k", 4, b"\1\0\0\0"), "names no architecture"),
@@ -67,7 +72,7 @@ def test_what_cannot_be_a_header_is_told(tmp_path, data, words):
     path = tmp_path / "m.gguf"
     path.write_bytes(data)
 
-    with pytest.raises(gguf.BadGgufError, match=words):
+    with pytest.raises(BadGgufError, match=words):
         gguf.read(path)
 
 
@@ -76,7 +81,7 @@ def test_noise_is_never_a_crash(tmp_path_factory, noise):
     path = tmp_path_factory.mktemp("noise") / "m.gguf"
     path.write_bytes(b"GGUF\x03\0\0\0" + noise)
 
-    with pytest.raises(gguf.BadGgufError):
+    with pytest.raises(BadGgufError):
         gguf.read(path)
 
 
@@ -85,7 +90,7 @@ def test_a_hostile_gguf_file_is_bad(tmp_path: pathlib.Path, name: str) -> None:
     path = tmp_path / f"{name}.gguf"
     path.write_bytes(hostile_models.GGUFS[name])
 
-    with pytest.raises(gguf.BadGgufError):
+    with pytest.raises(BadGgufError):
         gguf.read(path)
 
 
@@ -95,5 +100,5 @@ def test_reading_a_file_has_a_time_limit(
     path = scripted.build(tmp_path / "slow.gguf")
     monkeypatch.setattr(distrust.Patience, "__init__", lambda self: setattr(self, "_ends_at", 0.0))
 
-    with pytest.raises(gguf.BadGgufError, match="takes too long"):
+    with pytest.raises(BadGgufError, match="takes too long"):
         gguf.read(path)

@@ -14,6 +14,7 @@ from services.neuron.sources.hub import HubSource
 from services.neuron.sources.resolver import Sources
 from services.neuron.sources.source import PathSource, WeightSource
 from services.neuron.weights import inspect
+from services.neuron.weights.listing import Listing
 from tests.doubles import scripted
 
 
@@ -46,7 +47,7 @@ def several(tmp_path: pathlib.Path) -> pathlib.Path:
 def test_a_file_is_called_as_itself(tmp_path):
     scripted.build(tmp_path / "bravo.gguf")
 
-    found, problems = inspect.listing([tmp_path])
+    found, problems = Listing([tmp_path]).now()
 
     assert list(found) == ["bravo"]
     assert found["bravo"].bytes == (tmp_path / "bravo.gguf").stat().st_size
@@ -57,7 +58,7 @@ def test_broken_files_are_told_and_left_out(tmp_path):
     scripted.build(tmp_path / "good.gguf")
     (tmp_path / "bad.gguf").write_bytes(b"no")
 
-    found, problems = inspect.listing([tmp_path])
+    found, problems = Listing([tmp_path]).now()
 
     assert list(found) == ["good"]
     assert len(problems) == 1
@@ -70,7 +71,7 @@ def test_a_split_file_is_one_model(tmp_path, monkeypatch):
     scripted.build(tmp_path / "m.gguf")
     parts = sorted(tmp_path.glob("*.gguf"))
 
-    found, problems = inspect.listing([tmp_path])
+    found, problems = Listing([tmp_path]).now()
 
     assert len(parts) > 1
     assert list(found) == ["m"]
@@ -90,7 +91,7 @@ def test_a_projector_is_no_model(tmp_path, projector):
     scripted.build(tmp_path / projector)
 
     assert inspect.inspect(tmp_path).path == model
-    assert ["tiny-f16"] == list(inspect.listing([tmp_path])[0])
+    assert ["tiny-f16"] == list(Listing([tmp_path]).now()[0])
 
 
 def test_links_that_lead_back_list_nothing_twice(tmp_path):
@@ -99,7 +100,7 @@ def test_links_that_lead_back_list_nothing_twice(tmp_path):
     for link in (tmp_path / "self", tmp_path / "deep" / "up"):
         link.symlink_to(tmp_path)
 
-    found, problems = inspect.listing([tmp_path])
+    found, problems = Listing([tmp_path]).now()
 
     assert found == {}
     assert len(problems) == 1
@@ -109,7 +110,7 @@ def test_hidden_folders_are_not_entered_and_missing_ones_are_empty(tmp_path):
     (tmp_path / ".fetch-1").mkdir()
     scripted.build(tmp_path / ".fetch-1" / "half.gguf")
 
-    assert inspect.listing([tmp_path, tmp_path / "nowhere"]) == ({}, [])
+    assert Listing([tmp_path, tmp_path / "nowhere"]).now() == ({}, [])
 
 
 def test_a_model_that_sees_is_measured_by_its_text_part(tmp_path):
@@ -120,7 +121,7 @@ def test_a_model_that_sees_is_measured_by_its_text_part(tmp_path):
     config = {"architectures": ["Qwen2VLForConditionalGeneration"], "text_config": text}
     safetensors(tmp_path / "vl", config)
 
-    found = inspect.listing([tmp_path])[0]["vl"]
+    found = Listing([tmp_path]).now()[0]["vl"]
 
     assert found.architecture == "Qwen2VLForConditionalGeneration"
     assert (found.max_context_tokens, found.cache_bytes_per_token) == (2048, 2 * 2 * 2 * 16 * 2)
@@ -137,7 +138,7 @@ def test_a_folder_of_safetensors_is_a_model(tmp_path):
     }
     safetensors(tmp_path / "org" / "llama", config)
 
-    found, _ = inspect.listing([tmp_path])
+    found, _ = Listing([tmp_path]).now()
 
     assert found["llama"].format == "safetensors"
     assert found["llama"].max_context_tokens == 2048
@@ -154,7 +155,7 @@ def test_quantised_folders_say_how(tmp_path, method):
 def test_a_file_is_described_for_listings(tmp_path):
     scripted.build(tmp_path / "bravo.gguf")
 
-    (told,) = inspect.stored(inspect.listing([tmp_path])[0])
+    (told,) = (inspect.described(name, one) for name, one in Listing([tmp_path]).now()[0].items())
 
     assert told.quantization == "F16"
     assert told.modified_at.ToNanoseconds() == (tmp_path / "bravo.gguf").stat().st_mtime_ns

@@ -14,16 +14,24 @@ import pytest
 
 from services.backplane.errors import FleetError, Reason
 from services.neuron.engine_api.engine import LoadedModel
-from services.neuron.engine_api.frames import Cancel, CountTokens, Credit, Submit, Unload
+from services.neuron.engine_api.frames import (
+    Cancel,
+    CountTokens,
+    Credit,
+    EmbedTexts,
+    Submit,
+    Unload,
+)
 from services.neuron.engine_api.model import LoadPlan
 from services.neuron.engine_api.task import Constraint, ConstraintKind, Prompt, Segment, Task
 from services.neuron.engines import create_engine
-from services.neuron.worker.inbox import Inbox, TokenisedTask, Work
+from services.neuron.worker.inbox import Inbox
 from services.neuron.worker.link import DaemonLink
 from services.neuron.worker.models import WorkerInstance, WorkerInstances
+from services.neuron.worker.work import TokenisedTask, TokenisedTexts, Work
 from tests.doubles import scripted
 
-DEADLINE_SECONDS = 30.0
+DEADLINE_SECONDS = 60.0
 WINDOW = 60_000
 # Its 13 bytes per token at most say 39,000 tokens, so that it must be counted; it has 510,000.
 LONG = "the road goes on " * 30_000
@@ -86,7 +94,7 @@ def model(loaded: LoadedModel) -> Gated:
 @pytest.fixture
 def instances(model: Gated) -> WorkerInstances:
     instances = WorkerInstances()
-    instances.add(WorkerInstance("i", cast("LoadedModel", model)))
+    instances.add(WorkerInstance(LoadPlan("i", "llamacpp", "m"), cast("LoadedModel", model)))
     return instances
 
 
@@ -286,6 +294,19 @@ def test_a_count_is_exact_and_holds_up_nobody(inbox: Inbox, model: Gated) -> Non
 
     assert isinstance(next_work(inbox)[0], TokenisedTask)
     assert model.asked.empty()
+
+
+def test_of_a_text_that_is_cut_only_the_beginning_is_tokenised(inbox: Inbox, model: Gated) -> None:
+    endless = Prompt((Segment(LONG * 20),))
+
+    inbox.put_command(EmbedTexts(1, "i", (endless,), truncate=True))
+
+    (texts,) = next_work(inbox)
+    assert isinstance(texts, TokenisedTexts)
+    assert not isinstance(texts.inputs, FleetError)
+    ids = texts.inputs[0]
+    assert [len(ids)] == model.tokenised
+    assert WINDOW < len(ids) < len(LONG)
 
 
 def test_others_are_handled_while_a_constraint_is_compiled(inbox: Inbox, model: Gated) -> None:

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
+from services.neuron.engine_api.device_time import Charge
 from services.neuron.engine_api.events import Delta, Ended, Failed
 from services.neuron.engine_api.frames import (
     Beat,
     Cancel,
+    Charged,
     Credit,
+    Load,
     Stepped,
     Submit,
     Unload,
@@ -147,3 +152,90 @@ def test_usage_is_told_at_the_end(worker: WorkerProcess, said: Path) -> None:
     assert isinstance(ended, Ended)
     assert ended.completion_tokens == 4
     assert ended.decode_seconds >= 0
+
+
+def charged(worker: WorkerProcess, open_ids: set[int]) -> tuple[list[Charge], int]:
+    """All charges until these tasks have ended and the loop has gone on, and the busy time."""
+    charges: list[Charge] = []
+    busy = 0
+    while True:
+        report = worker.receive()
+        if isinstance(report, Charged):
+            charges += report.charges
+            busy += report.busy_ns
+        elif isinstance(report, Stepped):
+            open_ids -= {e.task_id for e in report.events if isinstance(e, Ended | Failed)}
+        elif isinstance(report, Beat) and not open_ids:
+            return charges, busy
+
+
+def test_the_devices_time_is_charged_to_whom_they_worked_for(
+    worker: WorkerProcess, endless: Path
+) -> None:
+    worker.load(plan(endless, max_sequences=4, principal="ann", model="endless"))
+    worker.send(
+        Submit(task(1, stop=StopParams(max_tokens=40), principal="ann")),
+        Submit(task(2, stop=StopParams(max_tokens=40), principal="bob")),
+        Submit(task(3, stop=StopParams(max_tokens=900), principal="cid")),
+    )
+    worker.send(Cancel((3,)))
+    charges, _ = charged(worker, {1, 2})
+    worker.send(Unload(plan(endless).instance_id, "bob"))
+    unloaded = worker.until(Charged, lambda report: any(c.unload_ns for c in report.charges))
+
+    assert {one.model for one in charges} == {"endless"}
+    assert {one.task_id for one in charges if one.decode_ns} >= {1, 2}
+    assert {one.principal for one in charges if one.prefill_ns} >= {"ann", "bob"}
+    assert [one.principal for one in unloaded.charges if one.unload_ns] == ["bob"]
+
+
+def test_what_a_cancelled_task_has_used_is_charged(worker: WorkerProcess, endless: Path) -> None:
+    worker.load(plan(endless, max_sequences=2, max_context_tokens=4096, model="endless"))
+    worker.send(Submit(task(1, stop=StopParams(max_tokens=4000), principal="ann")))
+    worker.until(Stepped, lambda r: any(isinstance(e, Delta) for e in r.events))
+
+    worker.send(Cancel((1,)))
+
+    told = worker.until(Charged, lambda report: any(c.decode_ns for c in report.charges))
+    assert {one.principal for one in told.charges if one.task_id == 1} == {"ann"}
+
+
+def test_what_a_task_has_used_that_an_unload_ends_is_charged_before_its_end(
+    worker: WorkerProcess, endless: Path
+) -> None:
+    worker.load(plan(endless, max_context_tokens=4096))
+    worker.send(Submit(task(1, stop=StopParams(max_tokens=4000), principal="ann")))
+    charges = list[Charge]()
+    made = 0
+    while not made:
+        report = worker.receive()
+        made += isinstance(report, Stepped) and any(isinstance(e, Delta) for e in report.events)
+        charges += report.charges if isinstance(report, Charged) else ()
+
+    worker.send(Unload("i"))
+
+    is_over = False
+    while not isinstance(report := worker.receive(), Unloaded):
+        if isinstance(report, Stepped):
+            is_over |= any(isinstance(event, Failed) for event in report.events)
+        elif isinstance(report, Charged):
+            assert not (is_over and any(one.task_id for one in report.charges))
+            charges += report.charges
+    assert is_over
+    assert {one.task_id for one in charges if one.decode_ns} == {1}
+
+
+def test_what_is_charged_is_what_the_worker_was_busy(worker: WorkerProcess, endless: Path) -> None:
+    worker.send(Load(plan(endless, max_sequences=2, principal="ann", model="endless")))
+    worker.send(
+        *[
+            Submit(task(n, stop=StopParams(max_tokens=60), principal=f"p{n % 3}"))
+            for n in range(1, 7)
+        ]
+    )
+
+    charges, busy = charged(worker, set(range(1, 7)))
+
+    assert {one.principal for one in charges if one.load_ns} == {"ann"}
+    total = sum(c.prefill_ns + c.decode_ns + c.load_ns + c.unload_ns for c in charges)
+    assert total == pytest.approx(busy, rel=0.001)

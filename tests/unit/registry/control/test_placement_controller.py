@@ -5,10 +5,11 @@ import dataclasses
 import pytest
 
 from services.backplane.errors import FleetError, Reason
+from services.backplane.security.principals import SYSTEM
 from services.registry.fleet.policy import Policy
 from services.registry.placement.orders import UnloadReason
 from services.registry.placement.progress import Evicting, Queued
-from tests.doubles.still_fleet import SIZE, StillFleet, profile
+from tests.doubles.still_fleet import SIZE, Caller, StillFleet, profile
 
 A, B, C = profile("a"), profile("b"), profile("c")
 
@@ -236,3 +237,25 @@ def test_the_documented_bound_on_waiting_holds():
         assert fleet.now < came + 1000
     turn = residency + drain + unload + load
     assert fleet.now - came <= 10.0 + 3 * (turn + 0.5)
+
+
+def test_who_asked_first_is_charged_for_the_load_and_for_what_goes_for_it():
+    fleet = StillFleet(A, B)
+    fleet.control.ensure("a", Caller(), principal="ada")
+    fleet.control.ensure("a", Caller(), principal="bob")
+    fleet.finish_load()
+    answered(fleet, "a")
+
+    fleet.control.ensure("b", Caller(), principal="bob")
+    fleet.finish_unload()
+
+    assert [one.principal for one in fleet.loads] == ["ada", "bob"]
+    assert [one.principal for one in fleet.unloads] == ["bob"]
+
+
+def test_what_no_request_has_caused_is_charged_to_nobody():
+    fleet = StillFleet(A)
+    fleet.control.pin("a", "")
+    fleet.wait(2.0)
+
+    assert [one.principal for one in fleet.loads] == [SYSTEM]

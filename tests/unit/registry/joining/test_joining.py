@@ -44,16 +44,33 @@ def now():
 
 
 @pytest.fixture
-async def joining(tmp_path, credentials, now):
-    async with open_store("sqlite::memory:", lease_seconds=5) as store:
-        yield Joining(
+async def store():
+    async with open_store("sqlite::memory:", lease_seconds=5) as made:
+        yield made
+
+
+@pytest.fixture
+async def joining_as(tmp_path, credentials, now, store):
+    """Makes a `Joining` of its own settings."""
+    facts = await store.load()
+
+    def made(**settings: bool) -> Joining:
+        return Joining(
             folder=tmp_path,
             lifetime_seconds=60.0,
-            facts=await store.load(),
+            facts=facts,
             fact_writer=FactWriter(store, Faults(CollectorRegistry(), "test")),
             revocations=Revocations(credentials, lambda: None),
             clock=lambda: now[0],
+            **settings,
         )
+
+    return made
+
+
+@pytest.fixture
+def joining(joining_as):
+    return joining_as()
 
 
 class Gate:
@@ -160,3 +177,20 @@ async def test_what_was_revoked_is_refused_beyond_its_end_where_clocks_differ(
     joining.note("beast", "aaa2")
     await joining.revoke("beast")
     assert credentials.revoked == {"aaa1", "aaa2"}
+
+
+async def test_a_host_that_has_waited_too_long_cannot_be_approved_nor_stands_in_ones_way(
+    joining_as, now
+):
+    strict = joining_as(asks_approval=True)
+    for _ in range(2):
+        token, _ = await strict.new_token("beast", 60.0)
+        key = new_key()
+        assert await strict.join(token.secret, request_for(key)) == ("beast", b"")
+        now[0] += 80_000  # the first one's day is over with the second turn
+    now[0] -= 80_000 - 10_000
+
+    with pytest.raises(FleetError, match="No host"):
+        await strict.approve("other", "")
+    assert (await strict.approve("beast", "")).is_approved
+    assert (await strict.join(token.secret, request_for(key)))[1]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 from services.backplane.errors import FleetError, Reason
+from services.registry.catalogue.company import complete
 from services.registry.fleet.policy import Policy
 from services.registry.fleet.records import Instance, InstanceState
 from tests.doubles.still_fleet import SIZE, StillFleet, profile
@@ -114,3 +115,46 @@ def test_a_victim_that_became_busy_meanwhile_stays():
 
     assert [o.model for o in fleet.unloads] == ["a"]
     assert "1 requests in flight" in waiting.reason
+
+
+def test_a_rival_goes_although_there_is_room_for_both():
+    a, b = (dataclasses.replace(p, exclusive_group="x") for p in (A, B))
+    pair = complete({"a": a, "b": b}, "")
+    fleet = StillFleet(*pair.values(), capacities=(4 * SIZE,), policy=BARE)
+    fleet.serve("a")
+
+    waiting = fleet.ask("b")
+
+    assert [o.model for o in fleet.unloads] == ["a"]
+    assert [o.profile.model for o in fleet.loads] == ["a"]
+    fleet.finish_unload()
+    assert [o.profile.model for o in fleet.loads] == ["a", "b"]
+    fleet.finish_load(SIZE)
+    assert waiting.placed
+
+
+def test_a_model_from_which_it_is_kept_apart_is_not_loaded_at_the_same_time():
+    a = dataclasses.replace(A, apart_from=("b",))
+    pair = complete({"a": a, "b": B}, "")
+    fleet = StillFleet(*pair.values(), capacities=(4 * SIZE,), policy=BARE)
+    fleet.ask("a")
+
+    waiting = fleet.ask("b")
+
+    assert [o.profile.model for o in fleet.loads] == ["a"]
+    assert "a is being loaded there, and they are kept apart" in waiting.reason
+    fleet.finish_load(SIZE)
+    assert [o.model for o in fleet.unloads] == ["a"]
+
+
+def test_a_pinned_rival_refuses_with_the_reason():
+    a = dataclasses.replace(A, exclusive_group="x", pinned=True, min_replicas=1)
+    pair = complete({"a": a, "b": dataclasses.replace(B, exclusive_group="x")}, "")
+    fleet = StillFleet(*pair.values(), capacities=(4 * SIZE,), policy=BARE)
+    fleet.serve("a")
+
+    refused = fleet.ask("b").error
+
+    assert refused is not None
+    assert refused.reason is Reason.NO_ROOM
+    assert "a (pinned; exclusive group x)" in refused.message

@@ -43,7 +43,7 @@ def instance(name: str, gib: int = 20, device_id: str = "gpu0", **facts: object)
 
 def request(profile: Profile = MODEL, **facts: object) -> PlacementRequest:
     footprint = Footprint(profile.memory_bytes, "catalogue")
-    return PlacementRequest(profile, footprint, 100.0, lambda _: 3.0, **facts)  # type: ignore[arg-type]
+    return PlacementRequest(profile, footprint, 100.0, lambda _, resident: 3.0 - resident, **facts)  # type: ignore[arg-type]
 
 
 def decide(question: PlacementRequest, fleet: list[NeuronInfo]) -> PlacementDecision:

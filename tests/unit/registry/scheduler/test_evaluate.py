@@ -9,7 +9,7 @@ import pytest
 from services.registry.catalogue.profile import LoadTerms
 from services.registry.fleet.records import InstanceState
 from services.registry.scheduler import select
-from services.registry.scheduler.neuron_info import NeuronInfo
+from services.registry.scheduler.neuron_info import DeviceInfo, NeuronInfo
 from services.registry.scheduler.request import (
     PlacementOutcome,
 )
@@ -115,3 +115,55 @@ def test_a_useless_instance_is_replaced_in_place():
     assert decision.outcome is PlacementOutcome.EVICT
     assert decision.best is not None
     assert [v.model for v in decision.best.victims] == ["m"]
+
+
+DIVIDED = dataclasses.replace(
+    MODEL,
+    terms=LoadTerms(source="path:/m", parallel="tensor"),
+    memory_bytes=30 * GIB,
+    device_kind="cuda",
+    max_devices=4,
+)
+
+
+def cards(*makes: str, free: int = 20) -> list[DeviceInfo]:
+    return [device(free, device_id=f"gpu{number}", make=make) for number, make in enumerate(makes)]
+
+
+def test_layers_are_divided_between_equal_devices_alone():
+    decision = decide(request(DIVIDED), [neuron_info("a", *cards("A", "B", "B", free=22))])
+
+    assert decision.best is not None
+    assert decision.best.device_ids == ("gpu1", "gpu2")
+
+
+def test_layers_are_divided_between_two_devices_even_where_one_would_do():
+    small = dataclasses.replace(DIVIDED, memory_bytes=GIB)
+
+    decision = decide(request(small), [neuron_info("a", *cards("A", "A"))])
+
+    assert decision.best is not None
+    assert len(decision.best.device_ids) == 2
+
+
+def test_a_neuron_without_equal_devices_divides_no_layers():
+    decision = select.explain(request(DIVIDED), [neuron_info("a", *cards("A", "B"))])
+
+    (candidate,) = decision.candidates
+    assert candidate.outcome is PlacementOutcome.IMPOSSIBLE
+    assert candidate.reason == "it has 1 equal cuda devices; the model needs 2"
+
+
+def test_room_for_divided_layers_is_made_on_equal_devices():
+    devices = [
+        device(22, device_id="gpu0", make="A"),
+        device(2, device_id="gpu1", make="B"),
+        device(22, device_id="gpu2", make="B"),
+    ]
+    info = neuron_info("a", *devices, instances=(instance("old", device_id="gpu1"),))
+
+    decision = select.explain(request(DIVIDED), [info])
+
+    (candidate,) = decision.candidates
+    assert candidate.outcome is PlacementOutcome.EVICT
+    assert sorted(candidate.device_ids) == ["gpu1", "gpu2"]

@@ -33,16 +33,23 @@ def device(free: int = 0, device_id: str = "gpu") -> DeviceInfo:
     return DeviceInfo(device_id, "cuda", 100, free)
 
 
+def make_room(
+    devices: list[DeviceInfo], need: int, instances: list[InstanceInfo], incoming: Incoming
+) -> eviction.EvictionPlan:
+    needs = {device.device_id: need for device in devices}
+    return eviction.make_room(devices, needs, instances, incoming)
+
+
 def victims(plan: eviction.EvictionPlan) -> list[str]:
     return [v.model for v in plan.victims]
 
 
 def test_nothing_goes_where_there_is_room():
-    assert eviction.make_room([device(10)], 10, [IDLE], LRU) == eviction.EvictionPlan()
+    assert make_room([device(10)], 10, [IDLE], LRU) == eviction.EvictionPlan()
 
 
 def test_the_longest_unused_goes_first():
-    plan = eviction.make_room(
+    plan = make_room(
         [device()], 10, [instance("new", last_used=60), instance("old", last_used=10)], LRU
     )
 
@@ -52,7 +59,7 @@ def test_the_longest_unused_goes_first():
 def test_the_oldest_that_may_be_displaced_goes_not_the_oldest():
     oldest = instance("oldest", last_used=1, is_pinned=True)
 
-    assert victims(eviction.make_room([device()], 10, [oldest, IDLE], LRU)) == ["idle"]
+    assert victims(make_room([device()], 10, [oldest, IDLE], LRU)) == ["idle"]
 
 
 def test_only_as_many_go_as_are_needed():
@@ -61,7 +68,7 @@ def test_only_as_many_go_as_are_needed():
         instance("large", last_used=2, memory={"gpu": 30}),
     )
 
-    plan = eviction.make_room([device()], 30, [small, large], LRU)
+    plan = make_room([device()], 30, [small, large], LRU)
 
     assert victims(plan) == ["large"]
 
@@ -72,7 +79,7 @@ def test_only_as_many_go_as_are_needed():
     ids=["equal", "higher displaces", "lower does not"],
 )
 def test_a_class_displaces_its_own_and_those_below(resident, incoming, goes):
-    plan = eviction.make_room(
+    plan = make_room(
         [device()],
         10,
         [instance("x", residency_class=resident)],
@@ -85,7 +92,7 @@ def test_a_class_displaces_its_own_and_those_below(resident, incoming, goes):
 
 def test_equal_classes_displace_each_other_both_ways():
     for a, b in (("a", "b"), ("b", "a")):
-        assert victims(eviction.make_room([device()], 10, [instance(a)], LRU)) == [a], b
+        assert victims(make_room([device()], 10, [instance(a)], LRU)) == [a], b
 
 
 @pytest.mark.parametrize(
@@ -97,7 +104,7 @@ def test_equal_classes_displace_each_other_both_ways():
     ],
 )
 def test_what_protects_for_good_is_named(facts, word):
-    plan = eviction.make_room([device()], 10, [instance("x", **facts)], URGENT)
+    plan = make_room([device()], 10, [instance("x", **facts)], URGENT)
 
     assert plan.is_hopeless
     assert word in plan.obstacle
@@ -106,7 +113,7 @@ def test_what_protects_for_good_is_named(facts, word):
 def test_a_higher_class_displaces_a_kept_replica():
     kept = instance("x", is_kept=True)
 
-    plan = eviction.make_room([device()], 10, [kept], dataclasses.replace(LRU, residency_class=101))
+    plan = make_room([device()], 10, [kept], dataclasses.replace(LRU, residency_class=101))
 
     assert victims(plan) == ["x"]
 
@@ -114,8 +121,8 @@ def test_a_higher_class_displaces_a_kept_replica():
 def test_work_in_flight_is_never_evicted_and_is_drained_only_for_the_urgent():
     busy = instance("busy", in_flight=2)
 
-    patient = eviction.make_room([device()], 10, [busy], LRU)
-    urgent = eviction.make_room([device()], 10, [busy], URGENT)
+    patient = make_room([device()], 10, [busy], LRU)
+    urgent = make_room([device()], 10, [busy], URGENT)
 
     assert not patient.victims
     assert not patient.is_hopeless
@@ -126,11 +133,11 @@ def test_work_in_flight_is_never_evicted_and_is_drained_only_for_the_urgent():
 def test_an_idle_instance_goes_before_a_busy_one_even_for_the_urgent():
     busy, idle = instance("busy", in_flight=1, last_used=1), instance("idle", last_used=90)
 
-    assert victims(eviction.make_room([device()], 10, [busy, idle], URGENT)) == ["idle"]
+    assert victims(make_room([device()], 10, [busy, idle], URGENT)) == ["idle"]
 
 
 def test_minimum_residency_is_a_wait_with_a_known_end():
-    plan = eviction.make_room([device()], 10, [instance("fresh", protected_until=NOW + 4)], URGENT)
+    plan = make_room([device()], 10, [instance("fresh", protected_until=NOW + 4)], URGENT)
 
     assert not plan.victims
     assert plan.retry_at == NOW + 4
@@ -147,7 +154,7 @@ def test_minimum_residency_is_a_wait_with_a_known_end():
     ],
 )
 def test_what_is_in_motion_is_waited_for(state):
-    plan = eviction.make_room([device()], 10, [instance("x", state=state)], URGENT)
+    plan = make_room([device()], 10, [instance("x", state=state)], URGENT)
 
     assert not plan.victims
     assert not plan.is_hopeless
@@ -158,7 +165,7 @@ def test_a_failed_or_outdated_instance_goes_first_whatever_protects_it():
         "useless", is_surplus=True, is_pinned=True, residency_class=999, protected_until=NOW + 9
     )
 
-    assert victims(eviction.make_room([device()], 10, [IDLE, useless], LRU)) == ["useless"]
+    assert victims(make_room([device()], 10, [IDLE, useless], LRU)) == ["useless"]
 
 
 def test_priority_sends_the_lowest_class_first_and_within_it_the_longest_unused():
@@ -167,7 +174,7 @@ def test_priority_sends_the_lowest_class_first_and_within_it_the_longest_unused(
     low_old = instance("low-old", residency_class=50, last_used=80)
     high_old = instance("high-old", residency_class=200, last_used=1)
 
-    plan = eviction.make_room([device()], 30, [high_old, low_new, low_old], incoming)
+    plan = make_room([device()], 30, [high_old, low_new, low_old], incoming)
 
     assert victims(plan) == ["low-old", "low-new", "high-old"]
 
@@ -176,15 +183,15 @@ def test_several_devices_are_cleared_together():
     wide = instance("wide", memory={"gpu": 10, "gpu2": 10}, last_used=1)
     narrow = instance("narrow", memory={"gpu2": 10}, last_used=2)
 
-    plan = eviction.make_room([device(), device(device_id="gpu2")], 15, [wide, narrow, IDLE], LRU)
+    plan = make_room([device(), device(device_id="gpu2")], 15, [wide, narrow, IDLE], LRU)
 
     assert victims(plan) == ["wide", "narrow", "idle"]
-    plan = eviction.make_room([device(5), device(device_id="gpu2")], 15, [wide, narrow, IDLE], LRU)
+    plan = make_room([device(5), device(device_id="gpu2")], 15, [wide, narrow, IDLE], LRU)
     assert victims(plan) == ["wide", "narrow"]
 
 
 def test_memory_that_others_hold_is_hopeless():
-    plan = eviction.make_room([device()], 50, [IDLE], LRU)
+    plan = make_room([device()], 50, [IDLE], LRU)
 
     assert plan.is_hopeless
     assert "not of this fleet" in plan.obstacle

@@ -37,7 +37,12 @@ def some_neuron(dice: random.Random, neuron: str) -> NeuronInfo:
     devices = (DeviceInfo("gpu", kind, 24, dice.randint(0, 3), busy=busy),)
     stored = frozenset({"file"}) if dice.random() < 0.1 else frozenset[str]()
     return NeuronInfo(
-        neuron, devices=devices, instances=instances, work=dice.randint(0, 2), stored=stored
+        neuron,
+        devices=devices,
+        instances=instances,
+        work=dice.randint(0, 2),
+        stored=stored,
+        resident={"file": 0.5} if stored and dice.random() < 0.5 else {},
     )
 
 
@@ -48,6 +53,7 @@ def everything(index: NeuronIndex) -> object:
         [list(index.with_room(kind, 2)) for kind in ("", "cuda", "cpu")],
         [index.has_room(kind) for kind in ("", "cuda", "cpu")],
         index.has_stored("file"),
+        [list(index.resident(kind, 2, "file", "")) for kind in ("", "cuda", "cpu")],
         list(index.in_turn(INCOMING)),
         list(index.protections(INCOMING.now)),
     )

@@ -12,6 +12,7 @@ from services.registry.scheduler.request import (
     PLACEABLE,
     PlacementOutcome,
 )
+from services.registry.scheduler.rivals import rivals
 from tests.unit.registry.scheduler.neurons import (
     GIB,
     MODEL,
@@ -51,6 +52,63 @@ def test_among_free_neurons(profile, winner):
     assert where(decide(request(profile), neurons)) == winner
 
 
+def test_files_in_memory_decide_between_neurons_that_have_them_on_disk():
+    stored = frozenset({"path:/m", "m"})
+    neurons = [
+        neuron_info("cold", device(24), stored=stored),
+        neuron_info("half", device(12), stored=stored, resident={"m": 0.5}),
+        neuron_info("warm", device(12), stored=stored, resident={"path:/m": 1.0}, work=3),
+    ]
+
+    decision = decide(request(), neurons)
+
+    assert where(decision) == "warm"
+    assert decision.best is not None
+    assert decision.best.predicted_seconds == 2.0
+    assert decision.best.reason.endswith("its files are there, 100% of them in memory")
+    assert where(decide(request(), neurons[:2])) == "half"
+
+
+def test_files_in_memory_decide_between_equal_evictions():
+    full = [
+        neuron_info(
+            name,
+            device(0),
+            instances=(instance("x"),),
+            stored=frozenset({"m"}),
+            resident=resident,
+        )
+        for name, resident in (("a", {}), ("b", {"m": 0.25}))
+    ]
+
+    decision = decide(request(), full)
+
+    assert (where(decision), decision.outcome) == ("b", PlacementOutcome.EVICT)
+    assert decision.best is not None
+    assert "25% of them in memory" in decision.best.reason
+
+
+@pytest.mark.parametrize(
+    "warm",
+    [
+        neuron_info("warm", device(0), instances=(instance("x"),)),
+        neuron_info("warm", device(23), refusal="it is cordoned"),
+        neuron_info("warm", device(8, 8)),
+        neuron_info("warm", DeviceInfo("cpu", "cpu", 64 * GIB, 60 * GIB)),
+    ],
+    ids=["full", "cordoned", "too small", "slower"],
+)
+def test_files_in_memory_make_up_for_nothing_else(warm: NeuronInfo):
+    stored = frozenset({"m"})
+    warm = dataclasses.replace(warm, stored=stored, resident={"m": 1.0})
+    cold = neuron_info("cold", device(24), stored=stored, work=9)
+
+    assert where(decide(request(), [warm, cold])) == "cold"
+    without = dataclasses.replace(warm, resident={})
+    outcomes = {decide(request(), [each]).outcome for each in (warm, without)}
+    assert len(outcomes) == 1
+
+
 def test_less_work_then_more_free_then_the_name_decide_ties():
     assert (
         where(
@@ -87,7 +145,7 @@ def test_a_model_over_two_devices_fits_what_no_single_one_could_hold():
     assert where(decision) == "two"
     assert decision.best is not None
     assert decision.best.device_ids == ("gpu0", "gpu1")
-    assert decision.best.need_bytes == 27 * GIB
+    assert decision.best.needs == {"gpu0": 27 * GIB, "gpu1": 27 * GIB}
 
 
 def test_fewer_devices_are_preferred_where_they_suffice():
@@ -178,15 +236,32 @@ def _random_fleet(dice: random.Random) -> list[NeuronInfo]:
                         protected_until=dice.choice((0.0, 0.0, 105.0)),
                         is_pinned=dice.random() < 0.1,
                         is_surplus=dice.random() < 0.1,
+                        model=name if dice.random() < 0.7 else dice.choice("rst"),
                     )
                 )
             busy = "loading z" if dice.random() < 0.1 else ""
             devices.append(device(max(0, free), device_id=device_id, busy=busy))
+        if dice.random() < 0.7:
+            busy = "loading y" if dice.random() < 0.1 else ""
+            size, free = dice.choice(((8, 8), (32, 3), (32, 20), (64, 64)))
+            devices.append(DeviceInfo("cpu", "cpu", size * GIB, free * GIB, busy=busy))
+        if dice.random() < 0.1:
+            devices = devices[-1:]
         refusal = "it is cordoned" if dice.random() < 0.1 else ""
         labels = {"zone": dice.choice("ab")}
+        stored = frozenset({"m"}) if dice.random() < 0.5 else frozenset[str]()
+        resident = {"m": dice.choice((0.25, 1.0))} if stored and dice.random() < 0.5 else {}
         fleet.append(
             neuron_info(
-                f"n{index}", *devices, instances=tuple(instances), refusal=refusal, labels=labels
+                f"n{index}",
+                *devices,
+                instances=tuple(instances),
+                models=frozenset(i.model for i in instances),
+                coming=frozenset({"s"}) if dice.random() < 0.1 else frozenset(),
+                refusal=refusal,
+                labels=labels,
+                stored=stored,
+                resident=resident,
             )
         )
     return fleet
@@ -201,11 +276,29 @@ def test_looking_only_as_far_as_needed_finds_what_looking_everywhere_finds(seed)
         memory_bytes=dice.choice((6, 14, 24, 40)) * GIB,
         max_devices=dice.choice((1, 2)),
         affinity={"zone": "a"} if dice.random() < 0.3 else {},
+        exclusive_with=("r",) if dice.random() < 0.3 else (),
+        apart_from=("s",) if dice.random() < 0.3 else (),
+        rather_apart_from=("t",) if dice.random() < 0.3 else (),
     )
     question = request(model, strategy=dice.choice(list(Strategy)), may_drain=dice.random() < 0.5)
+    if dice.random() < 0.5:
+        beside = dice.choice((0, 1, 6)) * GIB
+        footprint = dataclasses.replace(
+            question.footprint,
+            total_bytes=question.footprint.total_bytes + beside,
+            host_bytes=beside,
+            layers=dice.choice((0, 10, 33)),
+            is_for_host=dice.random() < 0.1,
+        )
+        question = dataclasses.replace(question, footprint=footprint)
 
     quick, thorough = decide(question, fleet), select.explain(question, fleet)
 
     assert quick.outcome is thorough.outcome
+    for candidate in thorough.candidates:
+        if candidate.outcome in PLACEABLE:
+            there = next(n for n in fleet if n.neuron == candidate.neuron)
+            gone = {v.instance_id for v in candidate.victims}
+            assert rivals(model, there, candidate.device_ids).keys() <= gone
     if quick.outcome in PLACEABLE:
         assert quick.best == thorough.best

@@ -12,7 +12,7 @@ import msgspec
 
 from services.backplane.errors import FleetError, Reason
 from services.gateway.dialects.common.json_body import bad
-from services.gateway.dialects.dialect import Allowance
+from services.gateway.dialects.dialect import ReadAllowance
 from services.gateway.dialects.openai_responses.store.responses import Responses, StoredResponse
 
 # A chain longer than this is a loop or a mistake.
@@ -44,7 +44,7 @@ class History:
         return found
 
     def before(
-        self, response_id: str, *, owner: str, allowance: Allowance | None
+        self, response_id: str, *, owner: str, allowance: ReadAllowance | None
     ) -> list[dict[str, Any]]:
         """All items that led to a response, and its own output, oldest first.
 
@@ -77,7 +77,7 @@ class History:
         return items
 
     def resolve(
-        self, items: list[dict[str, Any]], *, owner: str, allowance: Allowance | None
+        self, items: list[dict[str, Any]], *, owner: str, allowance: ReadAllowance | None
     ) -> list[dict[str, Any]]:
         """The same items, with those in place that were only named (`item_reference`).
 
@@ -100,7 +100,7 @@ class _KnownItems:
     An item that is named twice counts twice, since it is in the conversation twice.
     """
 
-    def __init__(self, store: Responses, owner: str, allowance: Allowance | None) -> None:
+    def __init__(self, store: Responses, owner: str, allowance: ReadAllowance | None) -> None:
         self._store, self._owner, self._allowance = store, owner, allowance
         self._read: dict[str, dict[str, tuple[dict[str, Any], int]]] = {}
 
@@ -134,7 +134,7 @@ class _KnownItems:
         }
 
 
-def _items(found: StoredResponse, allowance: Allowance | None) -> list[dict[str, Any]]:
+def _items(found: StoredResponse, allowance: ReadAllowance | None) -> list[dict[str, Any]]:
     """The items of one response: those of its request, and its output."""
     if allowance is not None:
         allowance.take_items(found.input_items)

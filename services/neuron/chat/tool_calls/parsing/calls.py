@@ -177,7 +177,7 @@ class CallReader(Protocol):
 
     @property
     def unread(self) -> str:
-        """Text that was read and has not become part of a call."""
+        """What was read so far and is not yet part of a call; text, if no call comes of it."""
         ...
 
     def push(self, char: str) -> CallProgress:

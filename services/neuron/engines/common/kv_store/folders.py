@@ -15,6 +15,7 @@ from typing import Final
 import structlog
 
 from services.neuron.engine_api.model import KvTier
+from services.neuron.engines.common.kv_store.sealing import make_key
 from services.neuron.engines.common.kv_store.tier_files import all_files, locked, move
 from services.neuron.settings import KvStoreSettings
 
@@ -30,8 +31,12 @@ def opened(settings: KvStoreSettings) -> Generator[tuple[KvTier, ...]]:
 
     What is in memory goes to disk at the end, as far as there is a folder and room for it, and is
     gone otherwise. A daemon that is killed leaves its folder in memory; the next one sweeps it.
-    A folder that cannot be made is said in the log, and there is no such tier.
+    A folder that cannot be made is said in the log, and there is no such tier; without the key that
+    is wanted there is none at all.
     """
+    if settings.key_file and not _has_key(pathlib.Path(settings.key_file).expanduser()):
+        yield ()
+        return
     tiers: list[KvTier] = []
     with contextlib.ExitStack() as held:
         parent = pathlib.Path(settings.memory_folder)
@@ -53,6 +58,14 @@ def opened(settings: KvStoreSettings) -> Generator[tuple[KvTier, ...]]:
             if len(tiers) > 1:
                 with _said("folder"):
                     _keep(pathlib.Path(tiers[0].folder), tiers[1])
+
+
+def _has_key(path: pathlib.Path) -> bool:
+    """Whether the key is there, made now where it was not."""
+    with _said("key_file"):
+        make_key(path)
+        return True
+    return False
 
 
 @contextlib.contextmanager
@@ -105,7 +118,7 @@ def _keep(memory: pathlib.Path, disk: KvTier) -> None:
 
 @contextlib.contextmanager
 def _said(what: str) -> Generator[None]:
-    """A folder that cannot be used costs its tier, and is said."""
+    """What cannot be used costs its tier, and is said."""
     try:
         yield
     except OSError as error:

@@ -12,7 +12,7 @@ import hashlib
 import pathlib
 import shutil
 import uuid
-from collections.abc import Collection, Generator, Sequence
+from collections.abc import Collection, Generator, Iterator, Sequence
 from typing import Final
 
 import numpy as np
@@ -61,11 +61,15 @@ class SavedEntry:
         path: its file, which may be gone.
         tokens: (count,) int32.
         checkpoint_lengths: after how many tokens it can be cut, where the engine needs checkpoints.
+        marks: names of the beginnings of prompts that it has, each with its length.
+        size_bytes: of its file.
     """
 
     path: pathlib.Path
     tokens: npt.NDArray[np.int32] = dataclasses.field(repr=False)
     checkpoint_lengths: tuple[int, ...] = ()
+    marks: tuple[tuple[int, bytes], ...] = ()
+    size_bytes: int = 0
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -86,30 +90,47 @@ class KvStore:
         tiers: the fastest first.
         identity: what a state depends on: the files of the model, the build of the engine, the
             format of the cache, adapters.
+        key: the neuron's, with which files are encrypted; None: they are not. Files of another
+            kind or key are dropped.
     """
 
-    def __init__(self, tiers: Sequence[Tier], *, identity: str) -> None:
+    def __init__(self, tiers: Sequence[Tier], *, identity: str, key: bytes | None = None) -> None:
         self._tiers = [tier for tier in tiers if tier.most_bytes > 0]
         self._identity = _digest(identity)
+        self._key = key
         self._seen: dict[str, _Listing] = {}
 
     def entries(self, scope: str) -> Sequence[SavedEntry]:
         """What is saved of a scope; read again only where a folder has changed."""
-        folders = [self._folder(tier, scope) for tier in self._tiers]
+        return self._listed(_digest(scope))
+
+    def all_entries(self) -> Iterator[SavedEntry]:
+        """What is saved of the model, of all scopes; likewise."""
+        names: set[str] = set()
+        for tier in self._tiers:
+            with contextlib.suppress(OSError):
+                names.update(one.name for one in (tier.folder / self._identity).iterdir())
+        for name in self._seen.keys() - names:
+            del self._seen[name]
+        for name in sorted(names):
+            yield from self._listed(name)
+
+    def _listed(self, name: str) -> Sequence[SavedEntry]:
+        folders = [tier.folder / self._identity / name for tier in self._tiers]
         state = tuple(_changed_at(folder) for folder in folders)
-        seen = self._seen.get(scope)
+        seen = self._seen.get(name)
         if seen is None or seen.state != state:
             before = {} if seen is None else {entry.path: entry for entry in seen.entries}
             paths = [file.path for folder in folders for file in files_of(folder)]
-            read = (before.get(path) or _entry(path) for path in paths)
+            read = (before.get(path) or self._entry(path) for path in paths)
             seen = _Listing(state, [entry for entry in read if entry is not None])
-            self._seen[scope] = seen
+            self._seen[name] = seen
         return seen.entries
 
-    def read(self, entry: SavedEntry) -> SavedSequence | None:
-        """The whole of it; None where it is gone, or was damaged and is gone now."""
+    def read(self, entry: SavedEntry, *, seconds: float) -> SavedSequence | None:
+        """The whole of it; None where it is gone, was damaged and is gone now, or takes longer."""
         try:
-            return sequence_file.read(entry.path)
+            return sequence_file.read(entry.path, key=self._key, seconds=seconds)
         except BadSequenceFileError:
             entry.path.unlink(missing_ok=True)
         except OSError:
@@ -160,7 +181,7 @@ class KvStore:
                 continue
             path = self._folder(tier, scope) / name
             try:
-                sequence_file.write(path, sequence)
+                sequence_file.write(path, sequence, key=self._key)
             except OSError as error:  # it may be full, whatever it says: the next one may have room
                 failure = error
                 continue
@@ -218,6 +239,17 @@ class KvStore:
         for file in files[MOST_FILES:]:
             file.path.unlink(missing_ok=True)
 
+    def _entry(self, path: pathlib.Path) -> SavedEntry | None:
+        """What a file holds; None where it cannot be read, or was damaged and is gone now."""
+        try:
+            head = sequence_file.read_head(path, key=self._key)
+            return SavedEntry(path, head.token_ids, head.lengths, head.marks, path.stat().st_size)
+        except BadSequenceFileError:
+            path.unlink(missing_ok=True)
+        except OSError:
+            pass
+        return None
+
     @contextlib.contextmanager
     def _locked(self) -> Generator[None]:
         """Nobody else writes meanwhile."""
@@ -228,15 +260,6 @@ class KvStore:
 
     def _folder(self, tier: Tier, scope: str) -> pathlib.Path:
         return tier.folder / self._identity / _digest(scope)
-
-
-def _entry(path: pathlib.Path) -> SavedEntry | None:
-    """What a file holds; None where it cannot be read."""
-    try:
-        head = sequence_file.read_head(path)
-    except (BadSequenceFileError, OSError):
-        return None
-    return SavedEntry(path, head.token_ids, head.lengths)
 
 
 def _changed_at(folder: pathlib.Path) -> int:

@@ -41,7 +41,7 @@ class SavedFile:
 
 @contextlib.contextmanager
 def locked(folder: pathlib.Path) -> Generator[None]:
-    """Nobody else writes to a tier meanwhile; what a dead writer has left half written is gone.
+    """Locks a tier against other writers; first removes what a dead one left half written.
 
     Raises:
         OSError: it cannot be written, or others write for longer than `MOST_WAIT_SECONDS`.

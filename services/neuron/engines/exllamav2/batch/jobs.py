@@ -1,9 +1,9 @@
 """A job of the library's generator that samples by our rules and keeps what it sampled.
 
 Taken over from the library: pages, prefill, sampling itself. Done here, at the one place through
-which every sampled token goes: the check for broken logits, logprobs from the raw logits, bias and
-output penalties. Tokens are read from here and not from the generator's results, which hold back
-tokens behind incomplete characters and are lost whenever another job raises.
+which every sampled token goes: logprobs from the raw logits, bias and output penalties. Tokens are
+read from here and not from the generator's results, which hold back tokens behind incomplete
+characters and are lost whenever another job raises.
 
 Source: ExLlamaV2DynamicJob.receive_logits in exllamav2/generator/dynamic.py (0.3.2).
 """
@@ -13,15 +13,15 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Sequence
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
-from exllamav2.generator import ExLlamaV2DynamicJob, ExLlamaV2Sampler
+from exllamav2.generator import ExLlamaV2Sampler
 
 from services.neuron.engine_api.events import TokenLogprob
 from services.neuron.engines.common.logprobs import LogprobReader, Row
 from services.neuron.engines.exllamav2.batch.filters import ConstraintFilter
 from services.neuron.engines.exllamav2.batch.logit_rules import LogitRules
 from services.neuron.engines.exllamav2.batch.sampling import PositionalRandom
+from services.neuron.engines.exllamav2.paging.scoped_job import ScopedJob
 
 
 class Sampled(NamedTuple):
@@ -55,7 +55,7 @@ class LogprobWish(NamedTuple):
     piece: Callable[[int], bytes]
 
 
-class SampledJob(ExLlamaV2DynamicJob):  # type: ignore[misc]  # pyright: ignore[reportUntypedBaseClass]
+class SampledJob(ScopedJob):
     """One sequence in the generator's batch.
 
     Attributes:
@@ -67,8 +67,10 @@ class SampledJob(ExLlamaV2DynamicJob):  # type: ignore[misc]  # pyright: ignore[
         self,
         token_ids: Sequence[int],
         *,
+        scope: str,
         max_new_tokens: int,
         settings: dict[str, Any],
+        is_greedy: bool,
         rules: LogitRules,
         chance: PositionalRandom,
         ban: Ban,
@@ -80,8 +82,10 @@ class SampledJob(ExLlamaV2DynamicJob):  # type: ignore[misc]  # pyright: ignore[
 
         Args:
             token_ids: prompt and output so far.
+            scope: whose they are.
             max_new_tokens: how many pages to reserve for; drafts included.
             settings: every field of the sampler's settings.
+            is_greedy: these settings always choose the likeliest token, by the row as it is.
             rules: applied to the raw logits.
             chance: drawn from once per token.
             ban: tokens that are kept away at first.
@@ -90,6 +94,7 @@ class SampledJob(ExLlamaV2DynamicJob):  # type: ignore[misc]  # pyright: ignore[
             embeddings: the library's picture embeddings whose ids are among `token_ids`.
         """
         super().__init__(
+            scope=scope,
             input_ids=torch.tensor([list(token_ids)], dtype=torch.long),
             max_new_tokens=max_new_tokens,
             gen_settings=ExLlamaV2Sampler.Settings(**settings),
@@ -102,24 +107,50 @@ class SampledJob(ExLlamaV2DynamicJob):  # type: ignore[misc]  # pyright: ignore[
         self._rules = rules
         self._ban = ban
         self._logprobs = logprobs
+        self._is_plain = is_greedy and logprobs is None and constraint is None and rules.is_idle
         self._sampled: list[Sampled] = []
         self._sampled_count = 0
+        self._read_tokens = 0
+        self._is_counted = False  # its prompt is read, and was counted
+
+    @property
+    def takes_best(self) -> bool:
+        """Its next token is the likeliest one, by the raw logits, and nothing else is asked."""
+        return self._is_plain and self._sampled_count >= self._ban.tokens
+
+    def receive_best(self, token_id: int) -> None:
+        """Notes the likeliest token as the next one."""
+        self._note(token_id, None)
+
+    def receive_broken(self) -> None:
+        """Notes that the model gave logits that are no numbers."""
+        self.is_broken = True
 
     def receive_logits(self, logits: Any) -> Any:
-        """Samples the next token from (1, 1, vocabulary) float32 logits in host memory."""
+        """Samples the next token from (1, 1, vocabulary) logits in host memory, of any type."""
+        logits = logits.float()
         row: Row = logits[0, 0].numpy()
-        if not np.isfinite(row.max()):  # NaN wins every comparison of max
-            self.is_broken = True
-            row.fill(0.0)
         reader = self._read(row)
         banned = self._ban.token_ids if self._sampled_count < self._ban.tokens else ()
         self._rules.apply(row, banned=banned)
         result = super().receive_logits(logits)
-        token_id = int(result[0].item())
+        self._note(int(result[0].item()), reader)
+        return result
+
+    def _note(self, token_id: int, reader: LogprobReader | None) -> None:
         self._rules.count(token_id)
         self._sampled_count += 1
         self._sampled.append(Sampled(token_id, None if reader is None else reader.of(token_id)))
-        return result
+
+    def computed(self) -> tuple[int, int]:
+        """Tokens of the prompt that were read, reused ones not, and made, since the last call."""
+        made = len(self._sampled)  # those of this step: they are taken behind it
+        if self._is_counted or not self.has_started:
+            return 0, made
+        read = max(0, self.prefilled_tokens - self.reused_tokens)
+        before, self._read_tokens = self._read_tokens, read
+        self._is_counted = self.has_spoken
+        return max(0, read - before), made
 
     def take(self) -> list[Sampled]:
         """What was sampled since the last call."""
@@ -130,6 +161,11 @@ class SampledJob(ExLlamaV2DynamicJob):  # type: ignore[misc]  # pyright: ignore[
     def has_started(self) -> bool:
         """Its pages are allocated."""
         return self.time_first_prefill is not None
+
+    @property
+    def has_spoken(self) -> bool:
+        """It has sampled a token."""
+        return self._sampled_count > 0
 
     @property
     def prefilled_tokens(self) -> int:
@@ -149,11 +185,6 @@ class SampledJob(ExLlamaV2DynamicJob):  # type: ignore[misc]  # pyright: ignore[
     def is_prepared(self, generator: Any) -> bool:
         """It was prepared for this generator."""
         return self.generator is generator
-
-    @property
-    def pages_wanted(self) -> int:
-        """How many unused pages it takes now, shared ones not counted; once it is prepared."""
-        return int(self.current_new_pages_required())
 
     @property
     def unread_tokens(self) -> int:

@@ -37,6 +37,11 @@ class LogitRules:
         for token_id in output:
             self.count(token_id)
 
+    @property
+    def is_idle(self) -> bool:
+        """No row is changed, whatever comes."""
+        return not (self._bias_ids.size or self._frequency or self._presence)
+
     def count(self, token_id: int) -> None:
         """Notes a token of the output."""
         if self._frequency or self._presence:

@@ -15,22 +15,24 @@ from collections.abc import Sequence
 
 from typing_extensions import override
 
-from services.backplane.errors import FleetError, Reason
-from services.neuron.engine_api.events import Failed, Started, failed
+from services.backplane.errors import Reason
+from services.neuron.engine_api.cache import CacheNews, CacheTelling, Comparison
+from services.neuron.engine_api.engine import Hibernating
+from services.neuron.engine_api.events import Failed, Started
 from services.neuron.engine_api.model import EnginePoisoned, ModelInfo, ModelStats
 from services.neuron.engine_api.task import Constraint, Task
 from services.neuron.engines.common.task_queue import TaskQueue
-from services.neuron.engines.common.token_model import GeneratingModel
 from services.neuron.engines.exllamav2.batch.fault_history import FaultHistory
-from services.neuron.engines.exllamav2.batch.jobs import SampledJob
+from services.neuron.engines.exllamav2.batch.placing import PlacingModel
 from services.neuron.engines.exllamav2.batch.stream_factory import StreamFactory
 from services.neuron.engines.exllamav2.batch.streams import Stream
 from services.neuron.engines.exllamav2.library.faults import Fault, classify, one_line
 from services.neuron.engines.exllamav2.model.generators import Parts
+from services.neuron.engines.exllamav2.paging.hibernation import PageHibernation
 from services.neuron.engines.exllamav2.text.tokeniser import JsonTokeniser
 
 
-class Loop(GeneratingModel[Stream]):
+class Loop(PlacingModel, Hibernating, CacheTelling):
     """Generates with ExLlamaV2's dynamic generator."""
 
     def __init__(
@@ -41,16 +43,19 @@ class Loop(GeneratingModel[Stream]):
         streams: StreamFactory,
         info: ModelInfo,
         queue: TaskQueue[Stream],
+        hibernation: PageHibernation,
     ) -> None:
-        super().__init__(tokeniser, info, queue)
-        self._parts = parts
-        self._factory = streams
-        self._generator = parts.make_generator()
+        super().__init__(
+            parts=parts,
+            tokeniser=tokeniser,
+            streams=streams,
+            info=info,
+            queue=queue,
+            hibernation=hibernation,
+        )
         self._faults = FaultHistory()
-        self._streams: dict[int, Stream] = {}
-        self._running: dict[int, Stream] = {}
-        self._returning: list[Stream] = []
         self._steps = 0
+        self._pieces = tokeniser.vocabulary.pieces
 
     @override
     def submit(self, task: Task, token_ids: Sequence[int]) -> None:
@@ -78,7 +83,7 @@ class Loop(GeneratingModel[Stream]):
             return
         stream.transcript.add_credit(tokens)
         waits = self._queue.get(task_id) is not None or stream in self._returning
-        if stream.job is None and not waits:
+        if stream.job is None and not waits and self._suspension.find(task_id) is None:
             self._returning.append(stream)
 
     @property
@@ -86,14 +91,31 @@ class Loop(GeneratingModel[Stream]):
     def has_work(self) -> bool:
         if self._events or self._running or self._returning:
             return True
-        has_place = self._active < self._info.max_sequences
-        return has_place and self._queue.peek(self._admitted()) is not None
+        placed = self._placed()
+        if self._suspension.may_return(placed):
+            return True
+        if len(placed) < self._info.max_sequences:
+            return self._queue.peek(stream.task for stream in placed) is not None
+        return self._suspension.found(placed, time.monotonic()) is not None
 
     @override
     def stats(self) -> ModelStats:
         """How busy it is. Streams that wait for credit hold no cache and count as active."""
         used = self._parts.used_tokens(self._generator)
-        return ModelStats(self._active, len(self._queue), used, self._steps)
+        queued = len(self._queue) + len(self._suspension)
+        return ModelStats(len(self._streams) - queued, queued, used, self._steps)
+
+    @override
+    def cache_news(self, now: float) -> CacheNews | None:
+        return self._cache.news(now)
+
+    @override
+    def compare(self, token_ids: Sequence[int], principal: str) -> Comparison:
+        return self._cache.compare(token_ids, principal, pieces=self._pieces)
+
+    @override
+    def hibernate(self) -> tuple[int, int]:
+        return self._cache.save(self._streams.values())
 
     @override
     def close(self) -> None:
@@ -102,17 +124,9 @@ class Loop(GeneratingModel[Stream]):
         cuda = self._parts.library.torch.cuda
         self._parts.retire(self._generator)
         self._parts.release()
-        del self._generator, self._factory, self._parts
+        del self._generator, self._cache, self._factory, self._parts
         gc.collect()
         cuda.empty_cache()
-
-    @property
-    def _active(self) -> int:
-        return len(self._streams) - len(self._queue)
-
-    def _admitted(self) -> list[Task]:
-        """The tasks that have a place, whether they run now or wait for credit."""
-        return [stream.task for stream in self._streams.values() if stream.started_at is not None]
 
     @override
     def _receive(self, task: Task, token_ids: Sequence[int]) -> Stream:
@@ -123,78 +137,26 @@ class Loop(GeneratingModel[Stream]):
         super()._drop(item, failure)
         self._forget(item)
 
-    @override
-    def _admit(self, now: float) -> None:
-        """Starts who may start: streams that return first, then the queue."""
-        while self._returning and self._start(self._returning[0], now):
-            del self._returning[0]
-        while not self._returning:
-            admitted = self._admitted()
-            waiting = self._queue.peek(admitted)
-            if waiting is None or not self._start(waiting.item, now):
-                break
-            self._queue.pop(admitted)
-
-    def _start(self, stream: Stream, now: float) -> bool:
-        """Gives a stream a job in the generator; False where it has to wait on.
-
-        1. A stream that has ended, or has no credit, leaves the line without a job.
-        2. A new stream needs a place: fewer than `max_sequences` are active.
-        3. While a stream that ran at an exception is under suspicion, none starts beside it.
-        4. A step reads few prompt tokens while others talk (`Parts.prefill_budget`), of one prompt
-           at least: every prompt that is being read runs a chunk in every step.
-        5. The cache has the unused pages that the job takes.
-        """
-        stream.push_surplus()
-        is_parked = stream.is_announced and not stream.transcript.has_credit
-        if self._tell(stream, now) or is_parked:
-            return True  # it leaves the line either way
-        running = self._running.values()
-        # A stream that waits for credit gives its pages back but keeps its place.
-        has_place = stream.is_announced or self._active < self._info.max_sequences
-        if not has_place or any(other.is_suspect for other in running):
-            return False
-        try:
-            job = self._factory.next_job(stream, self._generator)
-            if not self._has_prefill_room(job):
-                return False
-            # Those that were queued for the same step take theirs only in it.
-            claimed = sum(other.pages_wanted for other in self._generator.pending_jobs)
-            if job.pages_wanted + claimed > len(self._generator.unreferenced_pages):
-                return False
-            self._generator.enqueue(job)
-        except Exception as error:  # noqa: BLE001 - likewise; it concerns this stream alone
-            self._fail(stream, Reason.ENGINE_FAILED, one_line(error))
-            return True
-        stream.job, stream.spare = job, None
-        stream.started_at = stream.started_at or now
-        self._running[stream.task.task_id] = stream
-        return True
-
-    def _has_prefill_room(self, job: SampledJob) -> bool:
-        is_busy = self._is_busy
-        chunk = self._parts.chunk_tokens(is_busy=is_busy)
-        reading = [s.job for s in self._running.values() if s.job is not None and s.is_prefilling]
-        begun = sum(min(other.unread_tokens, chunk) for other in reading)
-        wanted = begun + min(job.unread_tokens, chunk)
-        return not begun or wanted <= self._parts.prefill_budget(is_busy=is_busy)
-
     @property
     def _is_busy(self) -> bool:
-        return any(stream.is_decoding for stream in self._running.values())
+        return any(stream.is_talking for stream in self._running.values())
 
     @override
     def _run_step(self) -> None:
         if not self._running:
             return
+        running = list(self._running.values())
         is_busy = self._is_busy
         self._parts.set_chunk(self._generator, is_busy=is_busy)
+        self._generator.decodes = self._share.decodes(self._running.values())
         try:
             self._factory.echo_prompts(self._running.values(), is_busy=is_busy)
             self._generator.iterate()
         except Exception as error:  # noqa: BLE001 - the library's exceptions have no common class
+            self._note_computed(running)
             self._recover(error)
             return
+        self._note_computed(running)
         self._steps += 1
         broken = [s for s in self._running.values() if s.job is not None and s.job.is_broken]
         if self._faults.note_step(is_broken=bool(broken)):
@@ -205,15 +167,20 @@ class Loop(GeneratingModel[Stream]):
         for stream in [stream for stream in self._running.values() if not stream.is_echoing]:
             self._read(stream, now)
 
+    def _note_computed(self, running: Sequence[Stream]) -> None:
+        self._meter.note([(stream.task, *stream.computed()) for stream in running])
+
     def _read(self, stream: Stream, now: float) -> None:
         """Takes over what a stream got, and decides how it goes on."""
         job = stream.job
         assert job is not None
         self._events += stream.progress()
-        had = len(stream.output)
+        had, is_first = len(stream.output), stream.first_token_at is None
         stream.read_job(now)
         if len(stream.output) > had:
             stream.is_suspect = False
+            if is_first:
+                self._cache.note(stream)
         if job.constraint is not None and job.constraint.error is not None:
             self._fail(stream, Reason.BAD_CONSTRAINT, str(job.constraint.error))
             return
@@ -238,6 +205,7 @@ class Loop(GeneratingModel[Stream]):
         if transcript.reason is None:
             return False
         self._queue.note_end(now - (stream.started_at or now))
+        self._cache.note_reading(stream)
         self._stop_job(stream)
         self._events.append(stream.ended(now))
         self._forget(stream)
@@ -259,32 +227,15 @@ class Loop(GeneratingModel[Stream]):
             self._parts.library.torch.cuda.empty_cache()
             culprit = survivors[-1] if self._faults.note_shortage(now) else None
         for stream in survivors:
-            stream.drop_job()
             stream.is_suspect = True
+        for stream in [*survivors, *self._suspension]:
+            stream.drop_job()
         self._running.clear()
         self._generator = self._parts.remake_generator(self._generator)
+        self._cache.begin_anew(self._generator)
         if culprit is not None:
             survivors.remove(culprit)
             is_memory = fault is Fault.OUT_OF_MEMORY
             reason = Reason.OUT_OF_MEMORY if is_memory else Reason.ENGINE_FAILED
             self._fail(culprit, reason, one_line(error))
         self._returning = survivors + self._returning
-
-    def _fail(self, stream: Stream, reason: Reason, message: str) -> None:
-        delta = stream.transcript.take()
-        if delta is not None:
-            self._events.append(delta)
-        self._forget(stream)
-        self._events.append(failed(stream.task.task_id, FleetError(reason, message)))
-
-    def _stop_job(self, stream: Stream) -> None:
-        if stream.job is not None:
-            self._generator.cancel(stream.job)
-        stream.drop_job()
-        self._running.pop(stream.task.task_id, None)
-
-    def _forget(self, stream: Stream) -> None:
-        self._stop_job(stream)
-        if stream in self._returning:
-            self._returning.remove(stream)
-        self._streams.pop(stream.task.task_id, None)

@@ -22,6 +22,11 @@ TOP_P_CANDIDATES: Final = 1000
 128k tokens, measured); what lies behind the thousandth token has no weight in practice."""
 
 
+def is_greedy(params: SamplingParams) -> bool:
+    """The settings always choose the likeliest token, and change no row of logits before."""
+    return params.temperature < GREEDY_BELOW and params.repetition_penalty == 1
+
+
 def settings(params: SamplingParams) -> dict[str, Any]:
     """Every field of `ExLlamaV2Sampler.Settings` for one request."""
     greedy = params.temperature < GREEDY_BELOW

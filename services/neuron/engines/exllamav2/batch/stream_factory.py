@@ -10,14 +10,18 @@ from services.backplane.errors import FleetError, Reason
 from services.neuron.engine_api.model import ModelInfo
 from services.neuron.engine_api.task import Constraint, Task
 from services.neuron.engines.common.constraint import ConstraintCompiler
-from services.neuron.engines.common.task_checks import check_task, start_constraint
+from services.neuron.engines.common.task_checks import (
+    check_task,
+    context_tokens,
+    start_constraint,
+)
 from services.neuron.engines.common.transcript import Transcript
 from services.neuron.engines.exllamav2.batch.filters import ConstraintFilter
 from services.neuron.engines.exllamav2.batch.intake import BatchLimits, check_limits
 from services.neuron.engines.exllamav2.batch.jobs import Ban, LogprobWish, SampledJob
 from services.neuron.engines.exllamav2.batch.logit_rules import LogitRules
 from services.neuron.engines.exllamav2.batch.prompt_logprobs import PromptLogprobs
-from services.neuron.engines.exllamav2.batch.sampling import PositionalRandom, settings
+from services.neuron.engines.exllamav2.batch.sampling import PositionalRandom, is_greedy, settings
 from services.neuron.engines.exllamav2.batch.streams import Stream
 from services.neuron.engines.exllamav2.model.generators import Parts
 from services.neuron.engines.exllamav2.model.vision import Vision
@@ -81,7 +85,7 @@ class StreamFactory:
             start_constraint(self._compiler, task.constraint, task.resume_token_ids)
         transcript = Transcript(
             task,
-            room_tokens=self._limits.longest - len(prompt),
+            room_tokens=context_tokens(task, self._limits.longest) - len(prompt),
             end_token_ids=self._info.eos_token_ids,
             piece=self._vocabulary.piece,
         )
@@ -120,8 +124,10 @@ class StreamFactory:
             logprobs = LogprobWish(task.top_logprobs, self._vocabulary.piece)
         return SampledJob(
             [*stream.prompt, *output],
+            scope=task.principal,
             max_new_tokens=min(stream.remaining, RESERVED_TOKENS) + self._parts.shape.draft_tokens,
             settings=settings(task.sampling),
+            is_greedy=is_greedy(task.sampling),
             rules=LogitRules(task.sampling, output, vocabulary=self._info.vocabulary_size),
             chance=PositionalRandom(stream.seed, position=len(output)),
             ban=self._ban(task, len(output)),

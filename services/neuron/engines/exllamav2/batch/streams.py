@@ -35,7 +35,9 @@ class Stream:
         is_suspect: ran when the generator raised, and has not run well since.
         is_announced: Started was sent.
         prefilled: tokens read at the last report.
+        cached_tokens: how many were in the cache when it began.
         echo: the prompt's own log probabilities, until they are told; None where nobody asked.
+        echoed: of how many tokens they were read when that was last counted.
     """
 
     task: Task
@@ -50,7 +52,9 @@ class Stream:
     is_suspect: bool = False
     is_announced: bool = False
     prefilled: int = 0
+    cached_tokens: int = 0
     echo: PromptLogprobs | None = None
+    echoed: int = 0
     submitted_at: float = dataclasses.field(default_factory=time.monotonic)
     started_at: float | None = None
     first_token_at: float | None = None
@@ -72,9 +76,30 @@ class Stream:
         return self.job is not None and not self.job.is_prefill_done()
 
     @property
-    def is_decoding(self) -> bool:
-        """Its prompt is read: each step brings it a token."""
-        return not self.is_prefilling and not self.is_echoing
+    def is_talking(self) -> bool:
+        """Each step brings it a token; one that takes long keeps it waiting."""
+        return self.job is not None and self.job.has_spoken and not self.is_echoing
+
+    @property
+    def held_tokens(self) -> int:
+        """How many tokens its cache holds; what it held where its pages were given back."""
+        if self.job is None or not self.job.has_started:
+            return len(self.prompt) + len(self.output) if self.is_announced else 0
+        return self.job.position
+
+    @property
+    def may_pause(self) -> bool:
+        """It is not at its end, and could go on later."""
+        is_there = self.job is None or self.job.has_started
+        has_begun = self.is_announced and is_there and not self.is_echoing
+        return has_begun and self.transcript.reason is None
+
+    @property
+    def reading(self) -> tuple[int, float]:
+        """Tokens that were read before the first was sampled, and the seconds that it took."""
+        first = self.first_token_at or time.monotonic()
+        read = len(self.prompt) + len(self.task.resume_token_ids) - self.cached_tokens
+        return read, first - (self.started_at or first)
 
     def read_job(self, now: float) -> None:
         """Takes over what the job has sampled; pushes as much of it as the credit allows."""
@@ -104,7 +129,8 @@ class Stream:
         done, total = job.prefilled_tokens, len(self.prompt)
         if not self.is_announced:
             self.is_announced = True
-            reused = min(job.reused_tokens, total)
+            self.cached_tokens = job.reused_tokens
+            reused = min(self.cached_tokens, total)
             yield Started(task_id, total, reused, self.transcript.resumed_texts)
             if self.echo is not None:
                 yield Delta(task_id, "", (), self.echo.entries)
@@ -112,6 +138,13 @@ class Stream:
         if not self.output and done != self.prefilled and (done < total or self.prefilled):
             self.prefilled = done
             yield Prefilled(task_id, done, total)
+
+    def computed(self) -> tuple[int, int]:
+        """Tokens of its prompt that were read and tokens that were made since the last call."""
+        if self.echo is not None:
+            before, self.echoed = self.echoed, len(self.echo.entries)
+            return self.echoed - before, 0
+        return (0, 0) if self.job is None else self.job.computed()
 
     def drop_job(self) -> None:
         """Forgets the job; its drafts are remembered."""

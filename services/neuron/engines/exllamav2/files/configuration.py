@@ -90,6 +90,10 @@ class ModelFolder:
             raise LoadFailed(BAD, f"Weights are quantised by {method}; ExLlamaV2 reads {known}.")
         if method == "gptq":
             self._check_gptq()
+        # Left out it means the same.
+        if name == "Qwen3MoeForCausalLM" and not self.text.get("norm_topk_prob"):
+            told = "norm_topk_prob: ExLlamaV2 always scales the weights of experts to 1."
+            raise LoadFailed(BAD, f"{self.path}/config.json: {told}")
         if not (self.path / "tokenizer.json").is_file():
             raise LoadFailed(BAD, f"{self.path}: tokenizer.json is missing.")
 

@@ -28,6 +28,9 @@ CONTEXT_BYTES: Final = 550 << 20
 GRAPH_BYTES: Final = 64 << 20
 """What the library's CUDA graphs of quantised layers take per device; an estimate."""
 
+ATTENTION_BYTES: Final = 64 << 20
+"""Partial results of our attention kernels per device; their bound."""
+
 _MAX_DEQUANT_ELEMENTS: Final = 512 << 20
 _HEAD_COLUMNS: Final = 32
 """The head is padded to a multiple of this."""
@@ -38,7 +41,7 @@ _READABLE: Final = frozenset({"BF16", "F16", "F32", "I16", "I32"})
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Weights:
+class TensorSizes:
     """Tensor bytes of a folder.
 
     Attributes:
@@ -101,7 +104,7 @@ class Footprint:
         return self.weights + self.cache + self.scratch + self.context
 
 
-def read(folder: pathlib.Path) -> Weights:
+def read(folder: pathlib.Path) -> TensorSizes:
     """Reads the headers of every safetensors file of a folder.
 
     Raises:
@@ -114,7 +117,7 @@ def read(folder: pathlib.Path) -> Weights:
     tensors: dict[str, int] = {}
     for file in files:
         tensors.update(header(file))
-    return Weights(tensors)
+    return TensorSizes(tensors)
 
 
 def header(file: pathlib.Path) -> dict[str, int]:
@@ -164,7 +167,7 @@ def cache_bytes(geometry: Geometry, *, tokens: int, cache_format: str) -> int:
 
 
 def footprint(
-    weights: Weights,
+    weights: TensorSizes,
     geometry: Geometry,
     *,
     cache_tokens: int,
@@ -187,13 +190,18 @@ def footprint(
         _library_scratch(geometry, max_input_tokens, is_quantised=bool(weights.quantisation))
         + _activations(geometry, max_input_tokens)
         + 4 * geometry.head_dim * geometry.context  # tables of the rotary embedding
+        + ATTENTION_BYTES
         + (GRAPH_BYTES if weights.quantisation else 0)
     )
+    head_alone = 0
+    if devices > 1 and not weights.quantisation:
+        # Where the last device holds no attention layer, the head's output makes the buffer there.
+        head_alone = _library_scratch(geometry, max_input_tokens, is_quantised=True)
     return Footprint(
         weights=on_device,
         host=weights.embedding,
         cache=cache_bytes(geometry, tokens=cache_tokens, cache_format=cache_format),
-        scratch=scratch * devices,
+        scratch=scratch * devices + head_alone,
         context=CONTEXT_BYTES * devices,
     )
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import fcntl
+import glob
 import importlib.util
 import os
 import pathlib
@@ -23,6 +24,8 @@ from collections.abc import Generator, Iterator, Mapping, Sequence
 from typing import Final
 
 import psutil
+
+from services.neuron.engines.exllamav2.library import architectures
 
 MODULE: Final = "exllamav2_ext"
 LIMIT_SECONDS: Final = 3600.0
@@ -59,9 +62,13 @@ class Key:
     @property
     def name(self) -> str:
         """The folder's name in the cache."""
+        return self.versions + architectures.folder_part(self.archs)
+
+    @property
+    def versions(self) -> str:
+        """How the names of all folders of these versions begin."""
         python = "".join(self.python.split(".")[:2])
-        arch = self.archs.replace(".", "").replace(";", "-").replace("+", "")
-        return f"{self.exllamav2}-torch{self.torch}-cu{self.cuda}-cp{python}-sm{arch}"
+        return f"{self.exllamav2}-torch{self.torch}-cu{self.cuda}-cp{python}-sm"
 
     def file(self, cache: pathlib.Path) -> pathlib.Path:
         """Where the extension lies in a cache."""
@@ -74,9 +81,27 @@ def cache_folder(environment: Mapping[str, str] = os.environ) -> pathlib.Path:
     return pathlib.Path(base) / "cortex" / "exllamav2"
 
 
-def arch_list(capabilities: Sequence[tuple[int, int]]) -> str:
-    """TORCH_CUDA_ARCH_LIST for devices of these capabilities."""
-    return ";".join(f"{major}.{minor}" for major, minor in sorted(set(capabilities)))
+def find(
+    key: Key, cache: pathlib.Path, capabilities: Sequence[architectures.Capability]
+) -> pathlib.Path | None:
+    """An extension that runs on devices of these capabilities, or None.
+
+    The one of this very key, else any of the same versions whose architectures cover the devices: a
+    host with mixed cards builds for all of them, an image for those that it may meet.
+
+    Args:
+        key: of the devices' own architectures.
+        cache: where built extensions lie.
+        capabilities: of the devices.
+    """
+    if key.file(cache).is_file():
+        return key.file(cache)
+    for folder in sorted(cache.glob(f"{glob.escape(key.versions)}*")):
+        file = folder / f"{MODULE}.so"
+        built = folder.name.removeprefix(key.versions)
+        if file.is_file() and architectures.covers(built, capabilities):
+            return file
+    return None
 
 
 def build(

@@ -7,10 +7,16 @@ error, and a shape error that mentions a device must not cost a process.
 from __future__ import annotations
 
 import enum
+import pathlib
+import traceback
 from collections.abc import Iterator
 from typing import Final
 
-_DEVICE_TYPES: Final = frozenset({"AcceleratorError", "CudaError"})
+_DEVICE_TYPES: Final = frozenset({
+    "AcceleratorError", "CudaError",
+    # the other ranks of a group are gone, or in the middle of another pass
+    "EnginePoisoned", "OutOfStepError",
+})  # fmt: skip
 _MEMORY_TYPES: Final = frozenset({"OutOfMemoryError"})
 _DEVICE_WORDS: Final = (
     "CUDA error:",
@@ -51,9 +57,20 @@ def classify(error: BaseException) -> Fault:
 
 
 def one_line(error: BaseException) -> str:
-    """The exception in one line: its type and the first 300 characters of its words."""
-    words = " ".join(str(error).split())[:300]
+    """The exception in one line: its type and the first 300 characters of its words.
+
+    Of one without words, a bare assertion, the line that raised it.
+    """
+    words = " ".join(str(error).split())[:300] or _place(error)
     return f"{type(error).__name__}: {words}" if words else type(error).__name__
+
+
+def _place(error: BaseException) -> str:
+    frames = traceback.extract_tb(error.__traceback__)
+    if not frames:
+        return ""
+    last = frames[-1]
+    return f"{pathlib.Path(last.filename).name}, line {last.lineno}: {last.line or ''}"[:300]
 
 
 def _chain(error: BaseException) -> Iterator[BaseException]:

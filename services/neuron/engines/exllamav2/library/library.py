@@ -11,7 +11,7 @@ import sys
 from typing import Any, Final
 
 from services.neuron.engines import EngineUnavailableError
-from services.neuron.engines.exllamav2.library import build
+from services.neuron.engines.exllamav2.library import allocator, architectures, build
 from services.neuron.engines.exllamav2.library.probe import BUILD, INSTALL, SUPPORTED
 
 _TOWER: Final = "vision_tower.vision_model."
@@ -82,6 +82,7 @@ def open_library() -> Library:
     if not package.attn.has_flash_attn_with_paged:
         raise EngineUnavailableError("exllamav2 was imported before its attention was in place.")
     facts = {
+        "allocator": allocator.settle(torch),
         "attention": backend.value,
         "exllamav2": SUPPORTED,
         "torch": str(torch.__version__),
@@ -101,11 +102,12 @@ def _find_extension(torch: Any) -> None:
     if build.MODULE in sys.modules or importlib.util.find_spec(build.MODULE) is not None:
         return
     devices = range(torch.cuda.device_count())
-    archs = build.arch_list([torch.cuda.get_device_capability(i) for i in devices])
+    capabilities = [torch.cuda.get_device_capability(i) for i in devices]
     version = str(torch.__version__)
+    archs = architectures.arch_list(capabilities)
     key = build.Key(SUPPORTED, version, str(torch.version.cuda), platform.python_version(), archs)
-    file = key.file(build.cache_folder())
-    if not file.is_file():
+    file = build.find(key, build.cache_folder(), capabilities)
+    if file is None:
         raise EngineUnavailableError(
             f"The ExLlamaV2 extension is not built for torch {version} on sm {archs}:"
             f" run `{BUILD}`."

@@ -19,7 +19,7 @@ import sys
 from collections.abc import Mapping
 from typing import Any, Final
 
-from services.neuron.engines.exllamav2.library import build
+from services.neuron.engines.exllamav2.library import architectures, build
 
 LIMIT_SECONDS: Final = 60.0
 INSTALL: Final = "pip install 'cortex-fleet[exllamav2]'"
@@ -115,17 +115,39 @@ def judge(answer: Mapping[str, Any], cache: pathlib.Path) -> Report:
     if not answer["devices"]:
         return Report(False, "No CUDA device is visible.", facts)
     names, archs = ", ".join(answer["devices"]), _archs(answer)
-    facts |= {"devices": names, "arch": archs}
-    key = _key(answer, archs)
-    facts["extension"] = str(key.file(cache))
-    if importlib.util.find_spec("exllamav2_ext") is None and not key.file(cache).is_file():
-        told = f"The extension is not built for torch {version} on sm {archs}: run `{BUILD}`."
-        return Report(False, told, facts)
-    return Report(True, f"ExLlamaV2 {SUPPORTED} on {names}, torch {version}.", facts)
+    facts |= {"devices": names, "arch": archs, "extension": "installed"}
+    if importlib.util.find_spec(build.MODULE) is not None:
+        return Report(True, f"ExLlamaV2 {SUPPORTED} on {names}, torch {version}.", facts)
+    # As workers will see it: each has its own device, and those of a group all of them.
+    lacking: dict[str, str] = {}
+    found: list[str] = []
+    for name, capability in zip(answer["devices"], _capabilities(answer), strict=True):
+        own = architectures.arch_list([capability])
+        file = build.find(_key(answer, own), cache, [capability])
+        if file is None:
+            lacking[own] = name
+        else:
+            found.append(str(file))
+    facts["extension"] = ", ".join(dict.fromkeys(found))
+    if not lacking:
+        told = f"ExLlamaV2 {SUPPORTED} on {names}, torch {version}."
+        if build.find(_key(answer, archs), cache, _capabilities(answer)) is None:
+            told += f" No build covers all of them, so none may share a model: run `{BUILD}`."
+        return Report(True, told, facts)
+    missing = ", ".join(f"{own} ({name})" for own, name in lacking.items())
+    told = f"The extension is not built for torch {version} on sm {missing}: run `{BUILD}`."
+    if found:
+        able = [name for name in answer["devices"] if name not in lacking.values()]
+        told = f"ExLlamaV2 {SUPPORTED} on {', '.join(able)} alone. {told}"
+    return Report(bool(found), told, facts)
+
+
+def _capabilities(answer: Mapping[str, Any]) -> list[architectures.Capability]:
+    return [(int(major), int(minor)) for major, minor in answer["capabilities"]]
 
 
 def _archs(answer: Mapping[str, Any]) -> str:
-    return build.arch_list([(int(major), int(minor)) for major, minor in answer["capabilities"]])
+    return architectures.arch_list(_capabilities(answer))
 
 
 def _key(answer: Mapping[str, Any], archs: str) -> build.Key:

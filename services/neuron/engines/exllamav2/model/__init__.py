@@ -1,1 +1,1 @@
-"""A model in GPU memory: sizes, loading, adapters, pictures, drafting."""
+"""A model in GPU memory: sizes, loading, adapters, pictures, the batch."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any, Final
 
 from services.neuron.engine_api.model import EnginePoisoned
@@ -16,6 +17,8 @@ CHUNK_TOKENS: Final = 1024
 """Longest prefill chunk at all: what a cancel may have to wait for."""
 IDLE_PREFILL_TOKENS: Final = 8192
 """Prompt tokens of all streams in one step while nobody waits for it."""
+MOST_READS: Final = 4
+"""Steps in a row that only read prompts, while nobody waits for a token and more prompts wait."""
 SAMPLING_THREADS: Final = 1
 """The library's threads cost more than they bring but for many rows of a large vocabulary."""
 MANY_SAMPLING_THREADS: Final = 16
@@ -36,6 +39,7 @@ class Parts:
         loras: adapters in use.
         tower: the vision tower, or None.
         quantisation: of the weights, by their tensors; empty for none.
+        rank_bytes: of a model that is divided among ranks: what each holds, by its device.
     """
 
     library: Library
@@ -48,6 +52,7 @@ class Parts:
     loras: tuple[Any, ...] = ()
     tower: Any = None
     quantisation: str = ""
+    rank_bytes: Mapping[str, int] = dataclasses.field(default_factory=dict[str, int])
 
     @property
     def has_ngram_draft(self) -> bool:
@@ -61,33 +66,36 @@ class Parts:
 
     def make_generator(self) -> Any:
         """A generator with an empty page table over the same cache."""
-        shape = self.shape
-        kind = self.library.generator.ExLlamaV2DynamicGenerator
-        if self.has_ngram_draft:
-            from services.neuron.engines.exllamav2.model.drafting import NgramGenerator
+        # It imports the library at its top.
+        from services.neuron.engines.exllamav2.model.batch_generator import BatchGenerator
 
-            kind = NgramGenerator
-        made = kind(
-            model=self.model,
-            cache=self.cache,
-            tokenizer=self.tokenizer,
-            max_batch_size=shape.sequences,
-            max_chunk_size=min(CHUNK_TOKENS, shape.input_tokens),
-            max_q_size=1 + shape.draft_tokens,
-            draft_model=self.draft_model,
-            draft_cache=self.draft_cache,
-            num_draft_tokens=max(1, shape.draft_tokens),
-            use_ngram_draft=self.has_ngram_draft,
-            max_ngram=_MAX_NGRAM,
-            paged=True,
-            max_sampling_threads=self._sampling_threads,
-        )
-        if self.library.torch.cuda.is_available():
-            # 0.3.2 leaves this buffer pageable, which halves the speed of the copy of each step.
-            made.logits_pinned = made.logits_pinned.pin_memory()
+        made: Any = BatchGenerator(**self.generator_arguments)
+        if self.rank_bytes:
+            # It would move the pages of one rank alone.
+            made.defrag_cache = _nothing
         if self.loras:
             made.set_loras(list(self.loras))
         return made
+
+    @property
+    def generator_arguments(self) -> dict[str, Any]:
+        """What a generator of the library is made with."""
+        shape = self.shape
+        return {
+            "model": self.model,
+            "cache": self.cache,
+            "tokenizer": self.tokenizer,
+            "max_batch_size": shape.sequences,
+            "max_chunk_size": min(CHUNK_TOKENS, shape.input_tokens),
+            "max_q_size": 1 + shape.draft_tokens,
+            "draft_model": self.draft_model,
+            "draft_cache": self.draft_cache,
+            "num_draft_tokens": max(1, shape.draft_tokens),
+            "use_ngram_draft": self.has_ngram_draft,
+            "max_ngram": _MAX_NGRAM,
+            "paged": True,
+            "max_sampling_threads": self._sampling_threads,
+        }
 
     def remake_generator(self, lost: Any) -> Any:
         """Another generator in the place of one that an exception has ended.
@@ -137,3 +145,6 @@ class Parts:
         for module in (self.tower, self.draft_model, self.model):
             if module is not None:
                 module.unload()
+
+
+def _nothing() -> None: ...

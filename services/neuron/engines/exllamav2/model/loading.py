@@ -14,8 +14,8 @@ from typing import Any
 from services.neuron.engine_api.model import LoadFailed, LoadPlan, LoadStep
 from services.neuron.engines.exllamav2.files import weights
 from services.neuron.engines.exllamav2.files.configuration import ModelFolder
-from services.neuron.engines.exllamav2.files.weights import Weights
-from services.neuron.engines.exllamav2.library import rotary
+from services.neuron.engines.exllamav2.files.weights import TensorSizes
+from services.neuron.engines.exllamav2.library import corrections, rotary
 from services.neuron.engines.exllamav2.library.faults import Fault, classify, one_line
 from services.neuron.engines.exllamav2.library.library import Library
 from services.neuron.engines.exllamav2.model import adapters, sizing, vision
@@ -30,7 +30,7 @@ _OLD_ATTENTION = (
     "The model needs soft caps or sliding windows, which the installed flash-attn does not have:"
     " update it, or set CORTEX_EXLLAMAV2_ATTENTION=triton."
 )
-_CACHES = {
+CACHES = {
     "fp16": "ExLlamaV2Cache",
     "q8": "ExLlamaV2Cache_Q8",
     "q6": "ExLlamaV2Cache_Q6",
@@ -51,22 +51,23 @@ def load(library: Library, plan: LoadPlan, folder: ModelFolder) -> Generator[Loa
     shape = _shape(library, plan, folder, read, draft)
     for _ in range(_MOST_TRIES - 1):
         try:
-            return (yield from _try_shape(library, plan, folder, draft, shape, read.quantisation))
+            return (yield from _try_shape(library, plan, folder, read, draft=draft, shape=shape))
         except LoadFailed as error:
             less = sizing.smaller(plan, shape)
             if error.reason != "OUT_OF_MEMORY" or less is None:
                 raise
         shape = less
-    return (yield from _try_shape(library, plan, folder, draft, shape, read.quantisation))
+    return (yield from _try_shape(library, plan, folder, read, draft=draft, shape=shape))
 
 
 def _try_shape(
     library: Library,
     plan: LoadPlan,
     folder: ModelFolder,
+    read: TensorSizes,
+    *,
     draft: ModelFolder | None,
     shape: Shape,
-    quantisation: str,
 ) -> Generator[LoadStep, None, Parts]:
     made = _Loading(library, shape)
     try:
@@ -76,7 +77,7 @@ def _try_shape(
                 made.open_draft(places.enter_context(config_folder(draft)), draft)
             yield from made.load_weights()
         made.load_adapters(plan.adapter_paths)
-        return made.parts(quantisation)
+        return made.parts(read.quantisation)
     except LoadFailed:
         made.abandon()
         raise
@@ -94,7 +95,7 @@ def _shape(
     library: Library,
     plan: LoadPlan,
     folder: ModelFolder,
-    read: Weights,
+    read: TensorSizes,
     draft: ModelFolder | None,
 ) -> Shape:
     other = sum(adapters.size(path) for path in plan.adapter_paths)
@@ -132,9 +133,9 @@ class _Loading:
     def open_model(self, place: str, folder: ModelFolder) -> None:
         """The model's modules, its tokeniser and its tower, all of them still empty."""
         package = self._library.exllamav2
-        config = self._config(place, folder)
+        config = library_config(self._library, self._shape, place, folder)
         self._model = package.ExLlamaV2(config)
-        made = getattr(package, _CACHES[self._shape.cache_format])
+        made = getattr(package, CACHES[self._shape.cache_format])
         self._cache = made(self._model, max_seq_len=self._shape.cache_tokens, lazy=True)
         self._tokenizer = package.ExLlamaV2Tokenizer(config)
         if folder.has_vision:
@@ -147,7 +148,7 @@ class _Loading:
             LoadFailed: its vocabulary is another one.
         """
         package = self._library.exllamav2
-        config = self._config(place, folder)
+        config = library_config(self._library, self._shape, place, folder)
         if abs(config.vocab_size - self._model.config.vocab_size) > _HEAD_ROWS * 16:
             raise LoadFailed("LOAD_FAILED", "The draft model has another vocabulary.")
         self._draft_model = package.ExLlamaV2(config)
@@ -219,21 +220,33 @@ class _Loading:
         gc.collect()
         self._library.torch.cuda.empty_cache()
 
-    def _config(self, place: str, folder: ModelFolder) -> Any:
-        shape = self._shape
-        config = self._library.exllamav2.ExLlamaV2Config(place)
-        config.arch_compat_overrides(quiet=True)
-        if config.no_flash_attn:
-            raise LoadFailed("LOAD_FAILED", _OLD_ATTENTION)
-        rotary.remember(config, rotary.Trained(folder.rope_scaling, folder.geometry.context))
-        # Long-context scaling of "su" models switches on beyond the original length; a table that
-        # is longer than the context must not do that.
-        is_stepped = config.alt_rope_method == "su"
-        config.max_seq_len = shape.context_tokens if is_stepped else shape.table_tokens
-        config.max_input_len = shape.input_tokens
-        config.max_output_len = _HEAD_ROWS
-        config.max_batch_size = 1
-        return config
+
+def library_config(library: Library, shape: Shape, place: str, folder: ModelFolder) -> Any:
+    """The library's configuration of a load.
+
+    Args:
+        library: the opened library.
+        shape: sizes of the load.
+        place: the folder as the library understands it, see `config_folder`.
+        folder: the model's own.
+
+    Raises:
+        LoadFailed: the attention that is installed does not do for the model.
+    """
+    config = library.exllamav2.ExLlamaV2Config(place)
+    config.arch_compat_overrides(quiet=True)
+    if config.no_flash_attn:
+        raise LoadFailed("LOAD_FAILED", _OLD_ATTENTION)
+    corrections.correct(config, folder.architecture)
+    rotary.remember(config, rotary.Trained(folder.rope_scaling, folder.geometry.context))
+    # Long-context scaling of "su" models switches on beyond the original length; a table that
+    # is longer than the context must not do that.
+    is_stepped = config.alt_rope_method == "su"
+    config.max_seq_len = shape.context_tokens if is_stepped else shape.table_tokens
+    config.max_input_len = shape.input_tokens
+    config.max_output_len = _HEAD_ROWS
+    config.max_batch_size = 1
+    return config
 
 
 @contextlib.contextmanager

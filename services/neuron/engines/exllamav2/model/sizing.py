@@ -8,10 +8,12 @@ from typing import Final
 from services.neuron.engine_api.model import LoadFailed, LoadPlan
 from services.neuron.engines.exllamav2.files import weights as weight_files
 from services.neuron.engines.exllamav2.files.geometry import Geometry
-from services.neuron.engines.exllamav2.files.weights import Footprint, Weights
+from services.neuron.engines.exllamav2.files.weights import Footprint, TensorSizes
 
 PAGE: Final = 256
 """Tokens of a cache page; fixed inside the library."""
+QUANTISED_GROUP: Final = 32
+"""Elements of a quantised cache that share a scale."""
 DEFAULT_SEQUENCES: Final = 16
 INPUT_TOKENS: Final = 2048
 """Longest input of one forward pass, and the longest prefill chunk."""
@@ -52,7 +54,7 @@ class Shape:
 def settle(
     plan: LoadPlan,
     geometry: Geometry,
-    weights: Weights,
+    weights: TensorSizes,
     *,
     free_bytes: int,
     devices: int,
@@ -81,12 +83,19 @@ def settle(
         other_bytes: weights of a draft model.
 
     Raises:
-        LoadFailed: LOAD_FAILED for a format that the library does not have; OUT_OF_MEMORY, with the
+        LoadFailed: LOAD_FAILED for a format that the library does not have, or not for heads of
+            this size; OUT_OF_MEMORY, with the
             numbers, for what cannot fit.
     """
     if plan.cache_format not in weight_files.BYTES_PER_ELEMENT:
         known = ", ".join(weight_files.BYTES_PER_ELEMENT)
         told = f"ExLlamaV2 keeps no {plan.cache_format!r} cache; use one of {known}."
+        raise LoadFailed(_LOAD_FAILED, told)
+    if plan.cache_format != "fp16" and geometry.head_dim % QUANTISED_GROUP:
+        told = (
+            f"A {plan.cache_format} cache holds heads of a multiple of {QUANTISED_GROUP}; this"
+            f" model's are {geometry.head_dim}: use fp16."
+        )
         raise LoadFailed(_LOAD_FAILED, told)
     drafts = DRAFT_TOKENS if plan.ngram_draft or plan.draft_path else 0
     context = min(plan.max_context_tokens or geometry.context, geometry.context)
@@ -114,7 +123,7 @@ def settle(
     return dataclasses.replace(shape, cache_tokens=tokens)
 
 
-def estimate(shape: Shape, geometry: Geometry, weights: Weights, *, devices: int) -> Footprint:
+def estimate(shape: Shape, geometry: Geometry, weights: TensorSizes, *, devices: int) -> Footprint:
     """The memory of a load of this shape."""
     return weight_files.footprint(
         weights,

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from typing import Final
 
 from services.neuron.engine_api.events import Event, crashed
 from services.neuron.engine_api.model import EnginePoisoned
 from services.neuron.engine_api.task import WorkClass
+from services.neuron.engines.common.step_meter import StepMeter
 from services.neuron.engines.llamacpp.batch.batch import TokenBatch
 from services.neuron.engines.llamacpp.batch.checkpoints import Checkpoints
 from services.neuron.engines.llamacpp.batch.context import Context
 from services.neuron.engines.llamacpp.batch.prefill import shares
 from services.neuron.engines.llamacpp.batch.streams import Stream
+
+_MOST_UNSHARED: Final = 8
+"""Steps in a row in which batch prompts get nothing."""
 
 
 class Forward:
@@ -28,6 +33,7 @@ class Forward:
         sequences: int,
         prefill_tokens: int,
         pieces: list[bytes],
+        meter: StepMeter,
     ) -> None:
         """Makes the batch.
 
@@ -37,13 +43,18 @@ class Forward:
             sequences: most that run together.
             prefill_tokens: most prompt tokens of a step.
             pieces: every token's bytes.
+            meter: told what each step computes.
         """
+        self._meter = meter
         self._context = context
         self._checkpoints = checkpoints
         self._prefill_tokens = prefill_tokens
         self._pieces = pieces
         self._batch = TokenBatch(sequences + prefill_tokens)
         self._served: frozenset[int] = frozenset()
+        self._is_patient = False  # the running step serves batch prompts alone
+        self._was_interrupted = False
+        self._unshared_steps = 0
         self.steps = 0
 
     def run(self, running: Collection[Stream]) -> list[Event]:
@@ -56,9 +67,20 @@ class Forward:
         if not counts:
             return []
         rows = [(stream, count, self._add(stream, count)) for stream, count in counts]
+        # also where it is cut short: the devices have worked
+        self._meter.note(
+            [
+                (stream.task, count, 0) if stream.is_prefilling else (stream.task, 0, count)
+                for stream, count in counts
+            ]
+        )
         self._served = frozenset(stream.task.task_id for stream, _, _ in rows)
+        self._is_patient = not self._was_interrupted and all(
+            stream.task.work_class is WorkClass.BATCH for stream, _, _ in rows
+        )
         is_complete = self._context.decode(self._batch)
-        self._served = frozenset()
+        self._served, self._is_patient = frozenset(), False
+        self._was_interrupted = not is_complete
         self._batch.clear()
         if not is_complete:
             self._take_back(counts)
@@ -82,6 +104,11 @@ class Forward:
         if served and served.issubset(task_ids):
             self._context.interrupt()
 
+    def hurry(self) -> None:
+        """Cuts the running step short if it serves batch work alone; for another thread."""
+        if self._is_patient:
+            self._context.interrupt()
+
     def _take_back(self, counts: list[tuple[Stream, int]]) -> None:
         for stream, _ in counts:
             self._context.cut(stream.slot.index, len(stream.slot.tokens))
@@ -96,13 +123,20 @@ class Forward:
         return [(stream, count) for stream, count in counts if count > 0]
 
     def _prefill_shares(self, running: Collection[Stream]) -> dict[int, int]:
-        """Tokens of prompts to read, by slot: batch prompts get an eighth and what is left."""
+        """Tokens of prompts to read, by slot: batch prompts get an eighth and what is left.
+
+        Not their eighth where the others' prompts would be read to their end without it, so that
+        these take no step more; at least in one of `_MOST_UNSHARED` steps, however.
+        """
         reading = [stream for stream in running if stream.is_prefilling]
         batch = {s.slot.index: s.readable for s in reading if s.task.work_class is WorkClass.BATCH}
         others = {s.slot.index: s.readable for s in reading if s.slot.index not in batch}
         reserved = self._prefill_tokens // 8 if batch else 0
+        if sum(others.values()) <= self._prefill_tokens and self._unshared_steps < _MOST_UNSHARED:
+            reserved = 0
         granted = shares(others, budget=self._prefill_tokens - reserved)
         left = self._prefill_tokens - sum(granted.values())
+        self._unshared_steps = self._unshared_steps + 1 if batch and not left else 0
         return granted | shares(batch, budget=left)
 
     def _add(self, stream: Stream, count: int) -> int:

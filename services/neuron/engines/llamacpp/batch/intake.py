@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from services.neuron.engine_api.model import ModelInfo
 from services.neuron.engine_api.task import Task
 from services.neuron.engines.common.constraint import ConstraintCompiler, OutputConstraint
+from services.neuron.engines.common.marks import Mark, marks_of
 from services.neuron.engines.common.task_checks import check_task, start_constraint
 
 
@@ -33,6 +34,15 @@ class Prepared:
     def is_echoed(self) -> bool:
         """True if the prompt's log probabilities are wanted; a resumed task has told them."""
         return self.task.echo_prompt_logprobs and not self.task.resume_token_ids
+
+    def marks(self, control_ids: Collection[int]) -> list[Mark]:
+        """Lengths of the beginnings of its prompt that have names, and these, rising."""
+        return marks_of(
+            self.task.marks,
+            self.tokens,
+            prompt_tokens=self.prompt_tokens,
+            control_ids=control_ids,
+        )
 
 
 def prepare(

@@ -2,26 +2,27 @@
 
 from __future__ import annotations
 
-import collections
 import time
 from collections.abc import Collection, Iterator, Sequence
 
 from typing_extensions import override
 
+from services.neuron.engine_api.cache import CacheNews, CacheTelling, Comparison
 from services.neuron.engine_api.engine import Hibernating, Interruptible
 from services.neuron.engine_api.events import crashed
 from services.neuron.engine_api.model import EnginePoisoned, ModelInfo, ModelStats
-from services.neuron.engine_api.task import Constraint, Task, WorkClass
+from services.neuron.engine_api.task import Constraint, Task
 from services.neuron.engines.common.admission import Waiting
 from services.neuron.engines.common.constraint import ConstraintCompiler
-from services.neuron.engines.common.task_checks import start_constraint
+from services.neuron.engines.common.kv_store.telling import Telling
+from services.neuron.engines.common.task_checks import context_tokens, start_constraint
 from services.neuron.engines.common.task_queue import TaskQueue
 from services.neuron.engines.common.token_model import GeneratingModel
 from services.neuron.engines.common.transcript import Transcript
 from services.neuron.engines.llamacpp.batch.checkpoints import Checkpoints, places
 from services.neuron.engines.llamacpp.batch.context import Context
 from services.neuron.engines.llamacpp.batch.forward import Forward
-from services.neuron.engines.llamacpp.batch.hibernation import Hibernation
+from services.neuron.engines.llamacpp.batch.hibernation import SlotHibernation
 from services.neuron.engines.llamacpp.batch.intake import Prepared, prepare
 from services.neuron.engines.llamacpp.batch.sampling import Sampler
 from services.neuron.engines.llamacpp.batch.slot_table import SlotTable
@@ -32,7 +33,7 @@ from services.neuron.engines.llamacpp.library.library import Library
 from services.neuron.engines.llamacpp.model.tokeniser import GgufTokeniser
 
 
-class Loop(GeneratingModel[Prepared], Interruptible, Hibernating):
+class Loop(GeneratingModel[Prepared], Interruptible, Hibernating, CacheTelling):
     """Generates over one llama.cpp context."""
 
     def __init__(
@@ -46,7 +47,7 @@ class Loop(GeneratingModel[Prepared], Interruptible, Hibernating):
         queue: TaskQueue[Prepared],
         prefill_tokens: int,
         checkpoint_bytes: int,
-        hibernation: Hibernation,
+        hibernation: SlotHibernation,
     ) -> None:
         super().__init__(tokeniser, info, queue)
         self._library = library
@@ -57,17 +58,30 @@ class Loop(GeneratingModel[Prepared], Interruptible, Hibernating):
         slots = [CacheSlot(index) for index in range(info.max_sequences)]
         checkpoints = Checkpoints(context, slots, most_bytes=checkpoint_bytes)
         self._hibernation = hibernation
-        self._slots = SlotTable(context, slots, checkpoints=checkpoints, hibernation=hibernation)
         self._control_ids = frozenset(tokeniser.control_tokens.values())
+        self._slots = SlotTable(
+            context,
+            slots,
+            checkpoints=checkpoints,
+            hibernation=hibernation,
+            control_ids=self._control_ids,
+        )
+        self._telling = Telling(
+            lambda: slots,
+            reusable=checkpoints.reusable,
+            hibernation=hibernation,
+            seconds_per_request=lambda: queue.seconds_per_request,
+        )
         self._forward = Forward(
             context,
             checkpoints=checkpoints,
             sequences=info.max_sequences,
             prefill_tokens=prefill_tokens,
             pieces=tokeniser.pieces,
+            meter=queue.meter,
         )
         self._running: dict[int, Stream] = {}
-        self._suspension = Suspension(context, places=info.max_sequences)
+        self._suspension = Suspension(context, queue, places=info.max_sequences)
 
     @override
     def cancel(self, task_id: int) -> None:
@@ -84,6 +98,10 @@ class Loop(GeneratingModel[Prepared], Interruptible, Hibernating):
     @override
     def interrupt(self, task_ids: Collection[int]) -> None:
         self._forward.interrupt(task_ids)
+
+    @override
+    def hurry(self) -> None:
+        self._forward.hurry()
 
     @override
     def credit(self, task_id: int, tokens: int) -> None:
@@ -112,6 +130,14 @@ class Loop(GeneratingModel[Prepared], Interruptible, Hibernating):
         )
 
     @override
+    def cache_news(self, now: float) -> CacheNews | None:
+        return self._telling.news(now)
+
+    @override
+    def compare(self, token_ids: Sequence[int], principal: str) -> Comparison:
+        return self._telling.compare(token_ids, principal, pieces=self._pieces)
+
+    @override
     def hibernate(self) -> tuple[int, int]:
         return self._slots.hibernate()
 
@@ -129,7 +155,7 @@ class Loop(GeneratingModel[Prepared], Interruptible, Hibernating):
     def _admit(self, now: float) -> None:
         """Gives places to what waits.
 
-        1. A suspended stream that is due goes first; else see `_yields_to`.
+        1. A suspended stream that is due goes first; else see `Yielding.may_return`.
         2. Where no place is free, a stream may have to make one: see `Suspension.victim`.
         """
         while True:
@@ -150,57 +176,24 @@ class Loop(GeneratingModel[Prepared], Interruptible, Hibernating):
 
     def _may_resume(self) -> bool:
         """A suspended stream would get a place now."""
-        if not len(self._suspension) or len(self._running) == len(self._slots):
-            return False
-        if self._context.has_copies_to_make:
-            return False
-        first = self._suspension.first
-        assert first is not None
-        waiting = self._queue.peek(self._tasks())
-        if not self._suspension.is_due and waiting is not None and self._yields_to(first, waiting):
-            return False
-        return first.work_class is not WorkClass.BATCH or self._queue.may_take_batch(self._tasks())
-
-    def _yields_to(self, first: Task, waiting: Waiting[Prepared]) -> bool:
-        """Whether a suspended task lets a request go first.
-
-        That is one of a higher class, or of a principal that has fewer places.
-        """
-        if first.work_class is not waiting.work_class:
-            return first.work_class > waiting.work_class
-        held = collections.Counter(task.principal for task in self._tasks())
-        return held[waiting.principal] < held[first.principal]
+        is_ready = not self._context.has_copies_to_make
+        return is_ready and self._suspension.may_return(self._running.values())
 
     def _may_admit(self) -> bool:
         """Somebody would get a place now, if need be another's."""
         if len(self._running) < len(self._slots):
             return self._queue.peek(self._tasks()) is not None
-        return self._yielding(time.monotonic()) is not None
+        return self._suspension.found(self._running.values(), time.monotonic()) is not None
 
     def _displacing(self, now: float) -> Waiting[Prepared] | None:
         """Gives a running stream's place to what waits; None where none has to yield."""
-        found = self._yielding(now)
+        found = self._suspension.found(self._running.values(), now)
         if found is None or not self._suspension.suspend(found[1]):
             return None
         waiting, victim = found
         del self._running[victim.task.task_id]
         self._queue.take(waiting)
         return waiting
-
-    def _yielding(self, now: float) -> tuple[Waiting[Prepared], Stream] | None:
-        """Who would get whose place: whose turn it is, else the first of each principal."""
-        first = self._queue.peek(self._tasks())
-        if first is None:
-            return None
-        candidates = {first.principal: first}
-        for waiting in self._queue.waiting():
-            candidates.setdefault(waiting.principal, waiting)
-        running = self._running.values()
-        for waiting in candidates.values():
-            victim = self._suspension.victim(running, waiting, now)
-            if victim is not None:
-                return waiting, victim
-        return None
 
     def _resume(self) -> None:
         stream, is_back = self._suspension.resume(self._slots.take_any())
@@ -223,7 +216,8 @@ class Loop(GeneratingModel[Prepared], Interruptible, Hibernating):
         task = prepared.task
         transcript = Transcript(
             task,
-            room_tokens=self._info.max_context_tokens - prepared.prompt_tokens,
+            room_tokens=context_tokens(task, self._info.max_context_tokens)
+            - prepared.prompt_tokens,
             end_token_ids=self._end_ids,
             piece=self._pieces.__getitem__,
         )
@@ -261,10 +255,9 @@ class Loop(GeneratingModel[Prepared], Interruptible, Hibernating):
         return sampler
 
     def _checkpoint_places(self, prepared: Prepared, cached: int) -> list[int]:
-        if not self._context.needs_checkpoints:
-            return []
         prompt = prepared.tokens[: prepared.prompt_tokens]
-        return places(prompt, self._control_ids, after=cached)
+        needs = self._context.needs_checkpoints
+        return places(prompt, self._control_ids, after=cached) if needs else []
 
     def _release(self, stream: Stream) -> None:
         """Ends a run; what its slot holds stays, for prompts that begin alike."""

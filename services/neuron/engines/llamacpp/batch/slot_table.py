@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from services.neuron.engines.common.kv_store.prefix import common_prefix
 from services.neuron.engines.llamacpp.batch.checkpoints import Checkpoints
 from services.neuron.engines.llamacpp.batch.context import Context
-from services.neuron.engines.llamacpp.batch.hibernation import Hibernation
+from services.neuron.engines.llamacpp.batch.hibernation import SlotHibernation
 from services.neuron.engines.llamacpp.batch.intake import Prepared
 from services.neuron.engines.llamacpp.batch.slots import CacheSlot, place
 
@@ -18,6 +20,7 @@ class SlotTable:
         slots: all of them.
         checkpoints: states of their first tokens.
         hibernation: sequences that were saved.
+        control_ids: ids of control tokens, by which marks are found.
     """
 
     def __init__(
@@ -26,12 +29,14 @@ class SlotTable:
         slots: list[CacheSlot],
         *,
         checkpoints: Checkpoints,
-        hibernation: Hibernation,
+        hibernation: SlotHibernation,
+        control_ids: Collection[int],
     ) -> None:
         self._context = context
         self._slots = slots
         self._checkpoints = checkpoints
         self._hibernation = hibernation
+        self._control_ids = control_ids
         self._turns = 0
 
     def __len__(self) -> int:
@@ -70,8 +75,12 @@ class SlotTable:
         elif source is not None:
             self._context.copy(source.index, slot.index)
             slot.become(source)
+        marks = _lasting(slot, tokens, cached)
         self._checkpoints.cut(slot, cached)
+        slot.marks = marks
         slot.scope = scope
+        for length, name in prepared.marks(self._control_ids):
+            slot.mark(length, name)
         return self._given(slot)
 
     def take_any(self) -> CacheSlot:
@@ -81,9 +90,22 @@ class SlotTable:
 
     def hibernate(self) -> tuple[int, int]:
         """Saves what all slots hold; see `Hibernation.save`."""
-        return self._hibernation.save(self._slots)
+        return self._hibernation.save_slots(self._slots)
 
     def _given(self, slot: CacheSlot) -> CacheSlot:
         self._turns += 1
         slot.is_busy, slot.used_at = True, self._turns
         return slot
+
+
+def _lasting(slot: CacheSlot, prompt: list[int], cached: int) -> list[tuple[int, bytes]]:
+    """The marks that a slot still has once a prompt was read behind its first cached tokens.
+
+    Those too that lie in tokens which are read again because the cache cannot be cut there.
+    """
+    if not cached:
+        return []
+    length = cached
+    if any(mark[0] > cached for mark in slot.marks):
+        length = max(cached, common_prefix(slot.tokens, prompt))
+    return [mark for mark in slot.marks if mark[0] <= length]

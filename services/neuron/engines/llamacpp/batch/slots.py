@@ -14,6 +14,7 @@ import numpy as np
 
 from services.neuron.engines.common.kv_store.prefix import common_prefix
 from services.neuron.engines.common.kv_store.sequence_file import SavedSequence
+from services.neuron.engines.common.marks import Mark, saved_marks, with_mark
 
 COPY_WORTH_TOKENS: Final = 32
 """A copy moves the source's whole cache, which takes about as long as reading so many tokens."""
@@ -43,6 +44,7 @@ class CacheSlot:
         used_at: when it was last given out, in turns.
         scope: whose tokens they are; nobody else's prompt reuses them.
         checkpoints: of its first tokens, rising; several slots may share one.
+        marks: lengths of prompts' beginnings that its tokens are, or will be, with their names.
     """
 
     index: int
@@ -51,23 +53,31 @@ class CacheSlot:
     used_at: int = 0
     scope: str = ""
     checkpoints: list[Checkpoint] = dataclasses.field(default_factory=list[Checkpoint])
+    marks: list[Mark] = dataclasses.field(default_factory=list[Mark])
 
     def cut(self, length: int) -> None:
         """Forgets all tokens but the first `length`."""
         del self.tokens[length:]
         self.checkpoints = [one for one in self.checkpoints if one.length <= length]
+        self.marks = [mark for mark in self.marks if mark[0] <= length]
+
+    def mark(self, length: int, name: bytes) -> None:
+        """Its first tokens are, or will be, the beginning of a prompt that has this name."""
+        self.marks = with_mark(self.marks, (length, name))
 
     def saved(self, state: bytes | None) -> SavedSequence | None:
         """What it holds, for the store; None without the copy of its sequence."""
         if state is None:
             return None
         checkpoints = tuple((one.length, one.state) for one in self.checkpoints)
-        return SavedSequence(np.asarray(self.tokens, dtype=np.int32), state, checkpoints)
+        told = saved_marks(self.marks, len(self.tokens))
+        return SavedSequence(np.asarray(self.tokens, dtype=np.int32), state, checkpoints, told)
 
     def become(self, other: CacheSlot) -> None:
         """Takes over what another slot holds, whose cache was copied into this one."""
         self.tokens = list(other.tokens)
         self.checkpoints = list(other.checkpoints)
+        self.marks = list(other.marks)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -72,6 +72,16 @@ class Stream:
         return self._cached
 
     @property
+    def held_tokens(self) -> int:
+        """How many tokens its cache holds."""
+        return len(self.slot.tokens)
+
+    @property
+    def may_pause(self) -> bool:
+        """It is not at its end, and could go on later."""
+        return not self.is_done and self.transcript.reason is None
+
+    @property
     def readable(self) -> int:
         """How many tokens may be read now, none beyond the next checkpoint.
 

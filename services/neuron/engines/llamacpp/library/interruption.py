@@ -25,7 +25,7 @@ class Interruption:
         library.set_abort_callback(context, callback, ctypes.addressof(self._flag))
 
     def set(self) -> None:
-        """Has the running pass end at its next node."""
+        """Makes the running forward pass end at its next node."""
         self._flag[0] = _RAISED
 
     def clear(self) -> None:

@@ -37,7 +37,7 @@ _MEMORY_SHARE: Final = 0.9
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Loaded:
+class LoadedFile:
     """What a load leaves behind; the pointers are the receiver's to free.
 
     Attributes:
@@ -56,7 +56,7 @@ class Loaded:
     facts: Mapping[str, str] = dataclasses.field(default_factory=dict[str, str])
 
 
-Assemble = Callable[[Loaded], LoadedModel]
+Assemble = Callable[[LoadedFile], LoadedModel]
 
 
 def load(
@@ -75,7 +75,7 @@ def load(
     """
     path = _checked_path(plan)
     try:
-        total = sum(shard.stat().st_size for shard in _shards(path))
+        total = _file_bytes(path)
     except OSError as error:
         raise LoadFailed("MODEL_FILE_BAD", f"{path.name} cannot be read: {error}") from error
     job = _LoadJob(library, plan, path, assemble)
@@ -132,7 +132,7 @@ class _LoadJob:
             held = self._placement.held_bytes(
                 self._library.log.buffers(),
                 resident_bytes=max(0, grown),
-                file_bytes=sum(shard.stat().st_size for shard in _shards(self._path)),
+                file_bytes=_file_bytes(self._path),
             )
             self._outcome = self._assemble(dataclasses.replace(loaded, held_bytes=held))
         except BaseException as error:  # noqa: BLE001 - carried to the main thread, which raises it
@@ -142,8 +142,9 @@ class _LoadJob:
         self.fraction = fraction
         return not self._is_abandoned.is_set()
 
-    def _load(self) -> Loaded:
+    def _load(self) -> LoadedFile:
         if not self._path.is_dir():
+            self._refuse_too_large()
             return self._load_file(self._path)
         # A file without a name: it goes with the last who holds it, however this process ends.
         # llama.cpp maps it and holds it as long as the model.
@@ -152,7 +153,17 @@ class _LoadJob:
             _convert(self._path, path)
             return self._load_file(path)
 
-    def _load_file(self, path: Path) -> Loaded:
+    def _refuse_too_large(self) -> None:
+        """Before anything is read: what may be taken is a ceiling while it loads too."""
+        most, weights = self._plan.memory_bytes, _file_bytes(self._path)
+        if most is not None and weights > most:
+            raise LoadFailed(
+                "OUT_OF_MEMORY",
+                f"The weights take {weights >> 20} MiB, and {most >> 20} MiB are free on all"
+                " devices together.",
+            )
+
+    def _load_file(self, path: Path) -> LoadedFile:
         library = self._library
         params = library.model_default_params()
         self._placement.fill(params)
@@ -170,7 +181,7 @@ class _LoadJob:
             library.model_free(model)
             raise
 
-    def _make_context(self, model: int) -> Loaded:
+    def _make_context(self, model: int) -> LoadedFile:
         metadata = Metadata(self._library, model)
         self._refuse_wrong_kind(metadata)
         shape = cache_shape(
@@ -187,7 +198,7 @@ class _LoadJob:
             raise LoadFailed("OUT_OF_MEMORY", f"llama.cpp cannot make the cache: {words}")
         layers = metadata.of_architecture("block_count") + 1
         facts = offload.described(self._plan.offload, self._placement.devices, layers=layers)
-        return Loaded(model, context, shape, threads, facts=facts)
+        return LoadedFile(model, context, shape, threads, facts=facts)
 
     def _room(self, metadata: Metadata) -> int:
         """Bytes that the cache may take: what is free, within what the plan leaves it."""
@@ -196,7 +207,7 @@ class _LoadJob:
         free = int(self._placement.free_bytes(told, layers=layers) * _MEMORY_SHARE)
         if self._plan.memory_bytes is None:
             return free
-        weights = sum(shard.stat().st_size for shard in _shards(self._path))
+        weights = _file_bytes(self._path)
         batch = (self._plan.max_sequences or DEFAULT_SEQUENCES) + PREFILL_TOKENS
         # logits of a step, which are computed and then copied out, and activations, in floats
         width = 2 * metadata.vocabulary_size + 16 * metadata.of_architecture("embedding_length")
@@ -262,6 +273,10 @@ def _convert(folder: Path, target: Path) -> None:
         bert_gguf.convert(folder, target)
     except (bert_gguf.BadBertError, OSError) as error:
         raise LoadFailed("MODEL_FILE_BAD", f"{folder.name}: {error}.") from error
+
+
+def _file_bytes(path: Path) -> int:
+    return sum(shard.stat().st_size for shard in _shards(path))
 
 
 def _shards(path: Path) -> list[Path]:

@@ -21,6 +21,8 @@ _ALL: Final = -1
 _MOST_LAYERS: Final = 1024
 # enum llama_split_mode
 _BY_LAYERS, _BY_ROWS = 1, 2
+# Of others the library puts whole layers on the first device, whatever room that has.
+_ROW_BACKENDS: Final = frozenset({"CUDA", "ROCm", "MUSA", "SYCL"})
 _EXPERTS: Final = r"blk\.({})\.ffn_(up|down|gate|gate_up)_(ch|)exps"
 
 
@@ -50,7 +52,7 @@ class Placement:
         params.devices = ctypes.addressof(self._handles)
         layers = _ALL if self._offload.gpu_layers is None else self._offload.gpu_layers
         params.n_gpu_layers = layers if self.devices else 0
-        params.split_mode = _BY_ROWS if self._offload.by_rows else _BY_LAYERS
+        params.split_mode = _BY_ROWS if _is_by_rows(self._offload, self.devices) else _BY_LAYERS
         if self._overrides is not None:
             params.tensor_buft_overrides = ctypes.addressof(self._overrides)
 
@@ -131,8 +133,13 @@ def described(offload: Offload, used: Sequence[GgmlDevice], *, layers: int) -> d
     if offload.cpu_experts:
         facts["cpu_experts"] = str(offload.cpu_experts)
     if len(used) > 1:
-        facts["split"] = "rows" if offload.by_rows else "layers"
+        facts["split"] = "rows" if _is_by_rows(offload, used) else "layers"
     return facts
+
+
+def _is_by_rows(offload: Offload, used: Sequence[GgmlDevice]) -> bool:
+    """Rows were asked for, and the backends of all devices divide them."""
+    return offload.by_rows and all(device.backend in _ROW_BACKENDS for device in used)
 
 
 def _is_of(buffer: str, device: GgmlDevice) -> bool:

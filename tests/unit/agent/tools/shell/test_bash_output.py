@@ -51,7 +51,7 @@ async def test_waiting_for_output_ends_with_the_output(tmp_path: Path):
     given = context(tmp_path, progress=progress)
     command = "sleep 0.8; echo ready; exec sleep 600"
     await Bash().run({"command": command, "run_in_background": True}, given)
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         heard = await BashOutput().run({"id": "b1", "wait_seconds": 100}, given)
     await given.background.close()
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import dataclasses
 from typing import Any
 
+import msgspec
 import pytest
 
 from cortex.v1 import conversation_pb2 as conversation
@@ -36,7 +36,7 @@ def body_of(**fields: Any) -> dict[str, Any]:
     return {"model": "m", "max_tokens": 9, "messages": decoding.HELLO} | fields
 
 
-BETA = dataclasses.replace(HEAD, query={"beta": "true"})
+BETA = msgspec.structs.replace(HEAD, query={"beta": "true"})
 
 
 ANSWER = Answer(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 import time
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from services.gateway.dialects.common import item_count
 from services.gateway.dialects.common.item_count import count_items
 
 JSON = st.recursive(
@@ -50,3 +52,32 @@ def test_counting_sixty_megabytes_takes_no_long(item: bytes) -> None:
     assert count_items(body, 100_000) <= 100_000
 
     assert time.process_time() - began < 5  # 0.1 to 1 s here
+
+
+@pytest.mark.parametrize("size", [1, 2, 5])
+@given(value=JSON, escaped=st.booleans())
+def test_items_are_counted_alike_wherever_a_piece_ends(
+    size: int, value: Any, escaped: bool
+) -> None:
+    body = json.dumps(value, ensure_ascii=escaped).encode()
+    found = commas(value)
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(item_count, "_SMALL_PIECE_BYTES", size)
+
+        assert count_items(body, found + 1) == found
+        assert count_items(body, found) == found
+
+
+@pytest.mark.parametrize("text", [b"a,", b'\\",', b"\\\\,"])
+def test_others_run_while_a_long_text_with_commas_is_looked_through(text: bytes) -> None:
+    body = b'["' + text * ((60 << 20) // len(text)) + b'"]'
+    counting = threading.Thread(target=count_items, args=(body, 1_000))
+
+    counting.start()
+    turns = 0
+    while counting.is_alive():
+        time.sleep(0)
+        turns += 1
+
+    assert turns > 8  # 1 to 3 where the whole text was one step

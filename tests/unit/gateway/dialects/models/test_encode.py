@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 
+import msgspec
 import pytest
 
 from services.backplane.errors import FleetError, Reason
@@ -32,11 +32,11 @@ async def test_models_in_the_openai_shape() -> None:
 
 
 async def test_models_in_the_anthropic_shape() -> None:
-    head = dataclasses.replace(HEAD, headers={"anthropic-version": "2023-06-01"})
+    head = msgspec.structs.replace(HEAD, headers={"anthropic-version": "2023-06-01"})
 
-    page = await look_up_in(ModelList(), head=dataclasses.replace(head, query={"limit": "2"}))
+    page = await look_up_in(ModelList(), head=msgspec.structs.replace(head, query={"limit": "2"}))
     rest = await look_up_in(
-        ModelList(), head=dataclasses.replace(head, query={"after_id": page["last_id"]})
+        ModelList(), head=msgspec.structs.replace(head, query={"after_id": page["last_id"]})
     )
 
     assert (["big", "org/cold"], True) == ([one["id"] for one in page["data"]], page["has_more"])
@@ -46,13 +46,13 @@ async def test_models_in_the_anthropic_shape() -> None:
 
 
 async def test_a_model_with_a_slash_is_found() -> None:
-    head = dataclasses.replace(HEAD, path={"model": "org/cold"})
+    head = msgspec.structs.replace(HEAD, path={"model": "org/cold"})
 
     assert "org/cold" == (await look_up_in(OneModel(), head=head))["id"]
 
 
 async def test_an_unknown_model_is_not() -> None:
-    head = dataclasses.replace(HEAD, path={"model": "nope"})
+    head = msgspec.structs.replace(HEAD, path={"model": "nope"})
 
     with pytest.raises(FleetError) as raised:
         await look_up_in(OneModel(), head=head)

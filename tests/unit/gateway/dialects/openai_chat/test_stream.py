@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 
+import pytest
+
 from cortex.v1 import generation_pb2 as generation
 from tests.unit.gateway.dialects import decoding, legal
 from tests.unit.gateway.dialects.answers import HEAD, Answer, Segment, collect, events_of, stream
@@ -27,6 +29,23 @@ def test_n_choices_share_one_stream() -> None:
     assert b'"usage":{' not in first
     assert last.endswith(b"data: [DONE]\n\n")
     assert b'"prompt_tokens":10,"completion_tokens":6,"total_tokens":16' in last
+
+
+@pytest.mark.parametrize(
+    ("options", "is_told"),
+    [({}, False), ({"include_usage": False}, False), ({"include_usage": True}, True)],
+)
+def test_usage_is_told_only_where_it_is_asked_for(
+    options: dict[str, bool], *, is_told: bool
+) -> None:
+    dialect, decoded = decoding.chat(stream_options=options or None)
+    projector = dialect.projector(decoded, HEAD)
+
+    told = projector.open() + projector.text(0, "a", 1)
+    told += projector.finish(0, generation.GenerationFinished())
+
+    assert (b'"usage"' in told) is is_told
+    assert told.endswith(b"data: [DONE]\n\n")
 
 
 def test_logprobs_are_told_with_their_bytes() -> None:

@@ -61,6 +61,9 @@ class _NoFleet:
     async def count_tokens(self, request: neuron.CountTokensRequest) -> neuron.CountTokensResponse:
         raise AssertionError(request)
 
+    async def compare(self, request: generation.GenerateRequest) -> list[Any]:
+        raise AssertionError(request)
+
     async def embed(self, request: neuron.EmbedRequest) -> neuron.EmbedResponse:
         raise AssertionError(request)
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from services.backplane.errors import FleetError, Reason
@@ -42,7 +42,7 @@ class Gateway:
         self.stopped += 1
 
     async def ask(self, kind: Any, response_id: str, *, principal: str = "") -> Any:
-        head = dataclasses.replace(HEAD, path={"response_id": response_id}, principal=principal)
+        head = msgspec.structs.replace(HEAD, path={"response_id": response_id}, principal=principal)
         return json.loads(await kind(self.store, self.runs).answer(b"", head, None))
 
     async def status(self, response_id: str) -> str:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from typing import Any
 
+import msgspec
 import pytest
 
 from cortex.v1 import neuron_service_pb2 as neuron
@@ -89,7 +89,9 @@ async def test_an_input_is_counted(store: ResponsesStore) -> None:
 
 async def test_a_page_without_items_names_none(store: ResponsesStore) -> None:
     made = whole_answer(decoding.responses(store))
-    head = dataclasses.replace(HEAD, path={"response_id": made["id"]}, query={"after": "in_0123_0"})
+    head = msgspec.structs.replace(
+        HEAD, path={"response_id": made["id"]}, query={"after": "in_0123_0"}
+    )
 
     page = json.loads(await stored.InputItems(store).answer(b"", head, None))  # type: ignore[arg-type]
 

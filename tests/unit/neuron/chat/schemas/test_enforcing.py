@@ -6,6 +6,7 @@ import pytest
 
 from cortex.v1 import conversation_pb2 as conversation
 from services.backplane.errors import FleetError
+from services.neuron.chat.schemas.keywords import enforceable
 from services.neuron.chat.schemas.patterns import is_enforceable
 from services.neuron.chat.tool_calls import formats
 from services.neuron.chat.tool_calls.forced import forced_call
@@ -71,3 +72,8 @@ def test_a_pattern_that_is_taken_compiles(pattern):
 @pytest.mark.parametrize("pattern", [r"^[a-z0-9]+(?:-[a-z0-9]+)*$", r"^\d{3}\.\d$", r"^[^/]+/x$"])
 def test_usual_patterns_are_taken(pattern):
     assert is_enforceable(pattern)
+
+
+@pytest.mark.parametrize("count", [float("inf"), float("nan"), 10**400, -1, 1.5, True, None])
+def test_a_count_that_cannot_be_is_not_enforced(count):
+    assert enforceable("maxLength", count, {}) is None

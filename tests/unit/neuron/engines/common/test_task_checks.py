@@ -40,6 +40,8 @@ def task(**fields: Any) -> Task:
         (task(sampling=SamplingParams(logit_bias={50: 1.0})), 5, "BAD_REQUEST"),
         (task(stop=StopParams(token_ids=(50,))), 5, "BAD_REQUEST"),
         (task(resume_token_ids=(50,)), 5, "BAD_REQUEST"),
+        (task(max_context_tokens=20), 20, "CONTEXT_TOO_LONG"),
+        (task(max_context_tokens=2000), 1000, "CONTEXT_TOO_LONG"),
     ],
 )
 def test_what_can_never_run_is_refused(wanted: Task, tokens: int, reason: str) -> None:
@@ -51,7 +53,12 @@ def test_what_can_never_run_is_refused(wanted: Task, tokens: int, reason: str) -
 
 @pytest.mark.parametrize(
     ("wanted", "tokens"),
-    [(task(), 999), (task(stop=StopParams(max_tokens=0)), 1000), (task(resume_token_ids=(49,)), 9)],
+    [
+        (task(), 999),
+        (task(max_context_tokens=20), 19),
+        (task(stop=StopParams(max_tokens=0)), 1000),
+        (task(resume_token_ids=(49,)), 9),
+    ],
 )
 def test_what_just_fits_is_taken(wanted: Task, tokens: int) -> None:
     check_task(wanted, [1] * tokens, INFO)

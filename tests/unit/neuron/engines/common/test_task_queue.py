@@ -1,19 +1,20 @@
 import pytest
 
 from services.backplane.errors import FleetError
+from services.neuron.engine_api.fair_shares import FairShares
 from services.neuron.engine_api.task import Prompt, Task
 from services.neuron.engines.common.task_queue import TaskQueue
 
 
 def queue(*task_ids: int, max_queued: int = 10) -> TaskQueue[str]:
-    made = TaskQueue[str](max_queued=max_queued, timeout_seconds=5, places=1)
+    made = TaskQueue[str](max_queued=max_queued, timeout_seconds=5, places=1, shares=FairShares())
     for task_id in task_ids:
         made.push(f"item {task_id}", Task(task_id, "i", Prompt()), now=0)
     return made
 
 
-def places(waiting: TaskQueue[str]) -> list[tuple[int, int]]:
-    return [(queued.task_id, queued.position) for queued in waiting.moves()]
+def places(waiting: TaskQueue[str], now: float = 0) -> list[tuple[int, int]]:
+    return [(queued.task_id, queued.position) for queued in waiting.moves(now)]
 
 
 def test_places_are_told_in_order_and_once() -> None:
@@ -25,14 +26,27 @@ def test_places_are_told_in_order_and_once() -> None:
 
 def test_places_are_told_again_once_somebody_has_left() -> None:
     waiting = queue(7, 5, 6)
-    waiting.moves()
+    waiting.moves(0)
 
     assert waiting.remove(5)
-    assert places(waiting) == [(7, 0), (6, 1)]
+    assert places(waiting, 1) == [(7, 0), (6, 1)]
     assert waiting.pop([]) is not None
-    assert places(waiting) == [(6, 0)]
+    assert places(waiting, 2) == [(6, 0)]
     assert not waiting.remove(5)
-    assert places(waiting) == []
+    assert places(waiting, 3) == []
+
+
+def test_newcomers_hear_at_once_and_the_others_once_a_second() -> None:
+    waiting = queue(7, 5)
+    waiting.moves(0)
+
+    assert waiting.pop([]) is not None
+    waiting.push("item 6", Task(6, "i", Prompt()), now=0.5)
+
+    assert places(waiting, 0.5) == [(6, 1)]
+    assert places(waiting, 0.9) == []
+    assert places(waiting, 1.0) == [(5, 0), (6, 1)]
+    assert places(waiting, 9.0) == []
 
 
 def test_a_full_queue_refuses_with_numbers() -> None:

@@ -5,6 +5,7 @@ from typing_extensions import override
 
 from services.backplane.errors import FleetError, Reason
 from services.neuron.engine_api.events import Failed, Queued
+from services.neuron.engine_api.fair_shares import FairShares
 from services.neuron.engine_api.model import ModelInfo, ModelStats
 from services.neuron.engine_api.task import Prompt, Segment, Task
 from services.neuron.engines.common.task_queue import TaskQueue
@@ -50,7 +51,9 @@ class Generator(GeneratingModel[str]):
     """Refuses empty prompts, admits nobody until told to, and counts its steps."""
 
     def __init__(self, *, timeout_seconds: float = 60) -> None:
-        queue = TaskQueue[str](max_queued=1, timeout_seconds=timeout_seconds, places=1)
+        queue = TaskQueue[str](
+            max_queued=1, timeout_seconds=timeout_seconds, places=1, shares=FairShares()
+        )
         super().__init__(Bytes(), INFO, queue)
         self.has_place = False
         self.steps = 0

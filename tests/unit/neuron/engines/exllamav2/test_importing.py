@@ -28,10 +28,13 @@ def run(program: str) -> str:
 
 # What a worker imports once it loads a model, and nobody else.
 _LOADED_LATE = {
-    "assembling", "attention.dense", "attention.fa3", "attention.paged_torch",
+    "assembling", "attention.dense", "attention.fa3", "attention.kernels", "attention.paged_torch",
     "attention.paged_triton", "attention.stand_in", "batch.filters", "batch.jobs",
-    "batch.loop", "batch.stream_factory", "batch.streams", "embedder",
-    "library.rotary", "model.drafting", "model.loading", "text.tokeniser",
+    "batch.kept_cache", "batch.loop", "batch.placing", "batch.prefill_share",
+    "batch.stream_factory", "batch.streams", "batch.suspension", "embedder", "library.rotary",
+    "model.batch_generator", "model.loading", "paging.copies", "paging.hibernation",
+    "paging.scoped_job", "parallel.collectives", "parallel.follower", "parallel.leader",
+    "parallel.loading", "parallel.model", "parallel.modules", "parallel.slices", "text.tokeniser",
 }  # fmt: skip
 
 

@@ -59,7 +59,7 @@ async def test_a_turn_that_breaks_ends_alone_and_says_so():
     }
     serving = asyncio.create_task(socket(scope, messages.get, send))
     try:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             await answered.wait()
     finally:
         messages.put_nowait({"type": "websocket.disconnect"})

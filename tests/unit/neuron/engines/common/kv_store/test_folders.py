@@ -113,3 +113,28 @@ def test_a_folder_that_cannot_be_made_costs_its_tier_alone(tmp_path: pathlib.Pat
 def test_with_zero_bytes_there_is_none(tmp_path: pathlib.Path) -> None:
     with folders.opened(chosen(tmp_path, memory_bytes=0)) as tiers:
         assert tiers == ()
+
+
+def test_the_key_is_made_once_and_for_its_user_alone(tmp_path: pathlib.Path) -> None:
+    key = tmp_path / "state" / "kv.key"
+    found: list[str] = []
+    for _ in range(2):
+        with folders.opened(chosen(tmp_path, key_file=str(key))) as tiers:
+            assert len(tiers) == 1
+        found.append(key.read_text())
+
+    assert found[0] == found[1]
+    assert key.stat().st_mode & 0o777 == 0o600
+    assert list(key.parent.iterdir()) == [key]
+
+
+@pytest.mark.parametrize(("text", "mode"), [("00" * 32, 0o644), ("short", 0o600)])
+def test_without_a_key_that_is_kept_from_others_nothing_is_saved(
+    tmp_path: pathlib.Path, text: str, mode: int
+) -> None:
+    key = tmp_path / "kv.key"
+    key.write_text(text)
+    key.chmod(mode)
+
+    with folders.opened(chosen(tmp_path, key_file=str(key))) as tiers:
+        assert tiers == ()

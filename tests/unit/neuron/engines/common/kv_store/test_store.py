@@ -20,11 +20,13 @@ def sequence(*tokens: int, size: int = KIB) -> SavedSequence:
     return SavedSequence(np.asarray(tokens, dtype=np.int32), os.urandom(size))
 
 
-def store(folder: pathlib.Path, *bounds: int, identity: str = "model") -> KvStore:
+def store(
+    folder: pathlib.Path, *bounds: int, identity: str = "model", key: bytes | None = None
+) -> KvStore:
     tiers = [Tier(folder / str(level), bound) for level, bound in enumerate(bounds)]
     for tier in tiers:
         tier.folder.mkdir(exist_ok=True)
-    return KvStore(tiers, identity=identity)
+    return KvStore(tiers, identity=identity, key=key)
 
 
 def held(made: KvStore, scope: str = "") -> list[list[int]]:
@@ -42,7 +44,7 @@ def test_what_was_put_is_found_again_by_another_process(tmp_path: pathlib.Path) 
 
     other = store(tmp_path, 8 * KIB)
     (entry,) = other.entries("")
-    read = other.read(entry)
+    read = other.read(entry, seconds=60)
 
     assert read is not None
     assert read.state == saved.state
@@ -79,10 +81,10 @@ def test_what_cannot_be_written_in_memory_goes_to_disk(
 ) -> None:
     made, write = store(tmp_path, 8 * KIB, 8 * KIB), sequence_file.write
 
-    def full(path: pathlib.Path, saved: SavedSequence) -> None:
+    def full(path: pathlib.Path, saved: SavedSequence, **named: bytes | None) -> None:
         if path.is_relative_to(tmp_path / "0"):
             raise OSError(errno.ENOSPC, "No space left on device")
-        write(path, saved)
+        write(path, saved, **named)
 
     monkeypatch.setattr(sequence_file, "write", full)
 
@@ -139,8 +141,18 @@ def test_a_damaged_file_is_dropped(tmp_path: pathlib.Path) -> None:
     (entry,) = made.entries("")
     entry.path.write_bytes(entry.path.read_bytes()[:-1])
 
-    assert made.read(entry) is None
+    assert made.read(entry, seconds=60) is None
     assert held(made) == []
+
+
+def test_a_file_of_another_key_is_dropped(tmp_path: pathlib.Path) -> None:
+    store(tmp_path, 64 * KIB, key=b"k" * 32).put("", sequence(1, 2, 3), seconds=1.0)
+    store(tmp_path, 64 * KIB).put("bob", sequence(1, 2, 3), seconds=1.0)
+
+    changed = store(tmp_path, 64 * KIB, key=b"o" * 32)
+
+    assert held(changed) == held(changed, "bob") == []
+    assert not list(tmp_path.rglob(f"*{SUFFIX}"))
 
 
 def test_the_number_of_files_is_bounded(tmp_path: pathlib.Path) -> None:
@@ -175,25 +187,27 @@ KEYS = list(
             st.floats(0, 9),
         ),
         max_size=30,
-    )
+    ),
+    key=st.sampled_from([None, b"k" * 32]),
 )
 def test_nobody_finds_what_is_anothers_and_the_bounds_hold(
     tmp_path_factory: pytest.TempPathFactory,
     puts: list[tuple[tuple[str, str], list[int], int, float]],
+    key: bytes | None,
 ) -> None:
     folder = tmp_path_factory.mktemp("kv")
-    stores = {name: store(folder, 6 * KIB, 9 * KIB, identity=name) for name, _ in KEYS}
+    stores = {name: store(folder, 6 * KIB, 9 * KIB, identity=name, key=key) for name, _ in KEYS}
     mine: dict[tuple[str, str], set[bytes]] = {key: set() for key in KEYS}
-    for key, tokens, size, seconds in puts:
+    for (name, owner), tokens, size, seconds in puts:
         saved = sequence(*tokens, size=size)
-        mine[key].add(saved.state)
-        stores[key[0]].put(key[1], saved, seconds=seconds)
+        mine[name, owner].add(saved.state)
+        stores[name].put(owner, saved, seconds=seconds)
 
         assert used(folder) <= 6 * KIB
         assert used(folder, 1) <= 9 * KIB
     for identity, scope in KEYS:
         for entry in stores[identity].entries(scope):
-            read = stores[identity].read(entry)
+            read = stores[identity].read(entry, seconds=60)
             assert read is not None
             assert read.state in mine[identity, scope]
     assert all(path.resolve().is_relative_to(folder) for path in folder.rglob("*"))

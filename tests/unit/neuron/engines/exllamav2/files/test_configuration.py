@@ -54,6 +54,7 @@ def test_a_missing_size_is_named(tmp_path: Path) -> None:
         ({"architectures": []}, "architectures: want exactly one"),
         ({"architectures": None}, "architectures: want exactly one"),
         ({"quantization_config": {"quant_method": "awq"}}, "quantised by awq"),
+        ({"architectures": ["Qwen3MoeForCausalLM"]}, "config.json: norm_topk_prob"),
     ],
 )
 def test_what_the_library_would_load_wrongly_is_refused(
@@ -330,3 +331,9 @@ def test_yarn_without_a_length_stretches_the_models_own() -> None:
     made = legacy({"max_position_embeddings": 512, "rope_scaling": {"type": "yarn", "factor": 2.0}})
 
     assert made["rope_scaling"]["original_max_position_embeddings"] == 512
+
+
+def test_experts_whose_weights_are_scaled_are_taken(tmp_path: Path) -> None:
+    made = folder(tmp_path, architectures=["Qwen3MoeForCausalLM"], norm_topk_prob=True)
+
+    assert made.architecture == "Qwen3MoeForCausalLM"

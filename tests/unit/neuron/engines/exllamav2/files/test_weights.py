@@ -9,14 +9,14 @@ import pytest
 from services.neuron.engine_api.model import LoadFailed, LoadPlan
 from services.neuron.engines.exllamav2.files import weights
 from services.neuron.engines.exllamav2.files.geometry import Geometry
-from services.neuron.engines.exllamav2.files.weights import Weights
+from services.neuron.engines.exllamav2.files.weights import TensorSizes
 from services.neuron.engines.exllamav2.model import sizing
 
 GEOMETRY = Geometry(
     layers=32, hidden=4096, intermediate=14336, heads=32, kv_heads=8, head_dim=128,
     vocabulary=128_256, context=8192,
 )  # fmt: skip
-EIGHT_BILLION = Weights(
+EIGHT_BILLION = TensorSizes(
     {"model.embed_tokens.weight": 1 << 30, "lm_head.weight": 1 << 30, "rest": 3 << 30}
 )
 GIB = 1 << 30
@@ -112,7 +112,7 @@ def test_the_embedding_stays_in_host_memory_unless_it_is_the_head(head: str, gib
     tensors = {"model.embed_tokens.weight": GIB, "rest": GIB, head or "more": GIB}
 
     made = weights.footprint(
-        Weights(tensors), GEOMETRY, cache_tokens=0, cache_format="fp16", max_input_tokens=2048
+        TensorSizes(tensors), GEOMETRY, cache_tokens=0, cache_format="fp16", max_input_tokens=2048
     )
 
     assert made.weights == gib * GIB
@@ -124,7 +124,7 @@ def test_the_embedding_stays_in_host_memory_unless_it_is_the_head(head: str, gib
     [("a.weight", ""), ("a.q_weight", "exl2"), ("a.qweight", "gptq")],
 )
 def test_the_tensors_tell_how_they_are_quantised(tensor: str, method: str) -> None:
-    assert Weights({tensor: 1}).quantisation == method
+    assert TensorSizes({tensor: 1}).quantisation == method
 
 
 @pytest.mark.parametrize("dtype", ["F8_E4M3", "U8", "F64"])
@@ -191,6 +191,17 @@ def test_an_unknown_cache_format_names_the_known() -> None:
     assert caught.value.reason == "LOAD_FAILED"
 
 
+@pytest.mark.parametrize("cache_format", ["q8", "q6", "q4"])
+def test_a_quantised_cache_needs_heads_of_whole_groups(cache_format: str) -> None:
+    plan = LoadPlan("i", "exllamav2", "", cache_format=cache_format)
+    odd = dataclasses.replace(GEOMETRY, head_dim=80)
+
+    with pytest.raises(LoadFailed, match="multiple of 32; this model's are 80: use fp16") as caught:
+        sizing.settle(plan, odd, EIGHT_BILLION, free_bytes=80 * GIB, devices=1)
+
+    assert caught.value.reason == "LOAD_FAILED"
+
+
 def test_a_draft_model_takes_its_share() -> None:
     plan = LoadPlan("i", "exllamav2", "x", draft_path="y")
     shared = sizing.settle(
@@ -202,7 +213,7 @@ def test_a_draft_model_takes_its_share() -> None:
 
 
 def test_a_quantised_head_counts_into_the_scratch() -> None:
-    quantised = Weights({"lm_head.weight": GIB, "x.qweight": 1})
+    quantised = TensorSizes({"lm_head.weight": GIB, "x.qweight": 1})
 
     made = weights.footprint(
         quantised, GEOMETRY, cache_tokens=0, cache_format="fp16", max_input_tokens=2048

@@ -1,5 +1,6 @@
 import fcntl
 import os
+import platform
 import stat
 import sys
 from collections.abc import Callable
@@ -17,7 +18,6 @@ def test_the_cache_is_keyed_by_versions_and_archs(tmp_path: Path) -> None:
     name = "0.3.2-torch2.11.0+cu130-cu13.0-cp312-sm90"
 
     assert KEY.file(tmp_path) == tmp_path / name / "exllamav2_ext.so"
-    assert build.arch_list([(9, 0), (8, 6), (9, 0)]) == "8.6;9.0"
 
 
 def test_the_cache_lies_below_the_users() -> None:
@@ -150,7 +150,10 @@ def report(**answer: object) -> probe.Report:
     [
         ({"cuda": None}, "build without CUDA"),
         ({"devices": []}, "No CUDA device is visible."),
-        ({}, "not built for torch 2.11.0 on sm 9.0: run `cortex neuron build-engine exllamav2`"),
+        (
+            {},
+            "not built for torch 2.11.0 on sm 9.0 (H100): run `cortex neuron build-engine exllamav2`",
+        ),
     ],
 )
 def test_the_probe_says_what_is_missing(
@@ -168,6 +171,7 @@ def test_the_probe_finds_the_built_extension(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("platform.python_version", lambda: "3.12.4")
+    monkeypatch.setattr("importlib.util.find_spec", lambda _: None)  # no ready-made extension
     file = KEY.file(tmp_path)
     file.parent.mkdir(parents=True)
     file.touch()
@@ -180,6 +184,59 @@ def test_the_probe_finds_the_built_extension(
     assert made.available
     assert made.reason == "ExLlamaV2 0.3.2 on H100, torch 2.11.0+cu130."
     assert made.facts["extension"] == str(file)
+
+
+def built(cache: Path, archs: str, torch: str = "2.11.0") -> Path:
+    """An extension that an image or a host has built."""
+    file = Key("0.3.2", torch, "13.0", platform.python_version(), archs).file(cache)
+    file.parent.mkdir(parents=True)
+    file.touch()
+    return file
+
+
+def test_a_build_for_several_architectures_serves_each_of_them(tmp_path: Path) -> None:
+    key = Key("0.3.2", "2.11.0", "13.0", platform.python_version(), "9.0")
+    built(tmp_path, "8.0;9.0", torch="2.10.0")  # of another torch
+    built(tmp_path, "8.0")
+    assert build.find(key, tmp_path, [(9, 0)]) is None
+
+    shared = built(tmp_path, "8.6;9.0+PTX")
+    assert build.find(key, tmp_path, [(9, 0)]) == shared
+
+    own = built(tmp_path, "9.0")
+    assert build.find(key, tmp_path, [(9, 0)]) == own
+
+
+MIXED = {
+    "torch": "2.11.0", "cuda": "13.0",
+    "devices": ["H100", "RTX 3090"], "capabilities": [[9, 0], [8, 6]],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("archs", "is_available", "said"),
+    [
+        (["8.6;9.0"], True, "ExLlamaV2 0.3.2 on H100, RTX 3090, torch 2.11.0."),
+        (["8.6", "9.0"], True, "none may share a model"),
+        (["9.0"], True, "on H100 alone. The extension is not built for torch 2.11.0 on sm 8.6"),
+        ([], False, "not built for torch 2.11.0 on sm 9.0 (H100), 8.6 (RTX 3090): run"),
+    ],
+)
+def test_the_doctor_says_what_each_worker_would_see(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    archs: list[str],
+    is_available: bool,
+    said: str,
+) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
+    for one in archs:
+        built(tmp_path, one)
+
+    report = probe.judge(MIXED, tmp_path)
+
+    assert report.available is is_available
+    assert said in report.reason
 
 
 ANSWER = {"torch": "2.11.0", "cuda": "13.0", "devices": ["H100"], "capabilities": [[9, 0]]}

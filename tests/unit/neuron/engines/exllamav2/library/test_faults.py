@@ -1,5 +1,6 @@
 import pytest
 
+from services.neuron.engine_api.model import EnginePoisoned
 from services.neuron.engines.exllamav2.batch.fault_history import MOST_REBUILDS, FaultHistory
 from services.neuron.engines.exllamav2.library.faults import Fault, classify, one_line
 
@@ -10,6 +11,10 @@ class OutOfMemoryError(RuntimeError):
 
 class AcceleratorError(RuntimeError):
     """Likewise."""
+
+
+class OutOfStepError(Exception):
+    """Likewise: `parallel.leader` imports torch."""
 
 
 def caused(error: Exception, by: Exception) -> Exception:
@@ -31,6 +36,9 @@ def caused(error: Exception, by: Exception) -> Exception:
         (RuntimeError("Triton Error [CUDA]: an illegal memory access"), Fault.DEVICE),
         (caused(ValueError("wrapped"), AcceleratorError("x")), Fault.DEVICE),
         (caused(KeyError("wrapped"), OutOfMemoryError("x")), Fault.OUT_OF_MEMORY),
+        (EnginePoisoned("Rank 1: it is gone."), Fault.DEVICE),
+        # The other ranks are in the middle of the pass, whatever it was.
+        (caused(OutOfStepError("a pass failed"), OutOfMemoryError("x")), Fault.DEVICE),
     ],
 )
 def test_an_error_is_told_by_its_type_and_its_causes(error: Exception, fault: Fault) -> None:
@@ -83,3 +91,11 @@ def test_broken_steps_count_in_a_row() -> None:
     steps = [True, True, False, True, True, True]
 
     assert [history.note_step(is_broken=broken) for broken in steps] == [False] * 5 + [True]
+
+
+def test_an_assertion_without_words_is_told_by_its_line() -> None:
+    with pytest.raises(AssertionError) as caught:
+        exec("assert not __name__")
+
+    assert one_line(caught.value).startswith("AssertionError: <string>, line 1")
+    assert one_line(AssertionError()) == "AssertionError"

@@ -10,6 +10,8 @@ from services.neuron.engine_api.engine import Hibernating, LoadedModel
 from services.neuron.engine_api.events import Delta, Ended, Event, Started
 from services.neuron.engine_api.model import KvStorePlan, KvTier
 from services.neuron.engine_api.task import Prompt, SamplingParams, StopParams, Task
+from services.neuron.engines.common.kv_store import hibernation
+from services.neuron.engines.common.kv_store.sealing import make_key
 from services.neuron.engines.llamacpp.engine import LlamaCppEngine
 from tests.doubles import random_hybrid, random_llama
 from tests.unit.neuron.engines.llamacpp.conftest import LoadModel
@@ -31,17 +33,22 @@ def fresh(request: pytest.FixtureRequest, load: LoadModel, tmp_path: Path) -> Fr
     (tmp_path / "kv").mkdir()
     tier = KvTier(str(tmp_path / "kv"), 64 << 20)
 
-    def fresh(fingerprint: str = "f", *, keeps_named: bool = False, **more: object) -> LoadedModel:
-        plan = KvStorePlan((tier,), fingerprint, keeps_named)
+    def fresh(
+        fingerprint: str = "f", *, keeps_named: bool = False, key_file: str = "", **more: object
+    ) -> LoadedModel:
+        plan = KvStorePlan((tier,), fingerprint, keeps_named, key_file)
         return load(path, max_sequences=2, max_context_tokens=1024, kv_store=plan, **more)
 
     return fresh
 
 
-def run(model: LoadedModel, ids: list[int], principal: str = "") -> tuple[int, list[int]]:
+def run(
+    model: LoadedModel, ids: list[int], principal: str = "", resume: tuple[int, ...] = ()
+) -> tuple[int, list[int]]:
     """Cached tokens and output of one greedy task."""
     sampling, stop = SamplingParams(temperature=0), StopParams(max_tokens=12, ignore_eos=True)
-    model.submit(Task(1, "i", Prompt(), sampling, stop, principal=principal), ids)
+    task = Task(1, "i", Prompt(), sampling, stop, principal=principal, resume_token_ids=resume)
+    model.submit(task, ids)
     events: list[Event] = []
     while not any(isinstance(event, Ended) for event in events):
         events += model.step()
@@ -175,3 +182,50 @@ def test_a_saved_context_larger_than_the_new_one_is_not_forced_into_it(fresh: Fr
 
     assert output == run(fresh("other"), prompt[:200])[1]
     assert cached in {0, 199}
+
+
+def test_a_file_that_is_read_too_slowly_is_left_and_the_prompt_is_read(
+    fresh: Fresh, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = fresh()
+    prompt = text(LENGTH, 1)
+    expected = run(first, prompt)[1]
+    hibernate(first)
+    monkeypatch.setattr(hibernation, "MOST_RESTORE_SECONDS", 0.0)
+
+    assert run(fresh(), prompt) == (0, expected)
+
+    monkeypatch.undo()
+    assert run(fresh(), prompt) == (LENGTH - 1, expected)  # the file is still there
+
+
+def test_a_stream_whose_worker_went_goes_on_from_what_was_saved_of_it(fresh: Fresh) -> None:
+    prompt = text(LENGTH, 1)
+    expected = run(fresh("other"), prompt)[1]
+    first = fresh()
+    stop = StopParams(max_tokens=12, ignore_eos=True)
+    first.submit(Task(1, "i", Prompt(), SamplingParams(temperature=0), stop), prompt)
+    made: list[int] = []
+    while len(made) < 5:
+        made += [t for event in first.step() if isinstance(event, Delta) for t in event.token_ids]
+    hibernate(first)  # while it runs
+
+    cached, rest = run(fresh(), prompt, resume=tuple(made))
+
+    assert cached >= LENGTH - 1
+    assert [*made, *rest] == expected
+
+
+def test_what_is_encrypted_comes_back_with_the_same_key_alone(fresh: Fresh, tmp_path: Path) -> None:
+    key, other = tmp_path / "a.key", tmp_path / "b.key"
+    make_key(key)
+    make_key(other)
+    prompt = text(LENGTH, 1)
+    first = fresh(key_file=str(key))
+    expected = run(first, prompt)[1]
+    hibernate(first)
+    (file,) = (tmp_path / "kv").rglob("*.kv")
+
+    assert run(fresh(key_file=str(key)), prompt) == (LENGTH - 1, expected)
+    assert run(fresh(key_file=str(other)), prompt) == (0, expected)
+    assert not file.exists()

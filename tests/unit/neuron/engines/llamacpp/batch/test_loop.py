@@ -7,7 +7,7 @@ import pytest
 from services.neuron.engine_api.engine import Interruptible, LoadedModel
 from services.neuron.engine_api.events import Delta, Ended, Event, Failed, Started
 from services.neuron.engine_api.model import EnginePoisoned
-from services.neuron.engine_api.task import Prompt, SamplingParams, StopParams, Task
+from services.neuron.engine_api.task import Prompt, SamplingParams, StopParams, Task, WorkClass
 from services.neuron.engines.llamacpp.library.library import Library
 from tests.doubles import random_llama
 from tests.unit.neuron.engines.llamacpp.conftest import LoadModel
@@ -172,6 +172,63 @@ def test_a_step_that_serves_others_too_is_not_interrupted(
     events = model.step()
 
     assert {event.task_id for event in events if isinstance(event, Delta)} == {1, 2}
+
+
+def hurrying(
+    library: Library, monkeypatch: pytest.MonkeyPatch, model: LoadedModel, passes: int
+) -> list[int]:
+    """Has somebody come in each of the next passes. Returns their codes, as they come."""
+    decode, codes = library.decode, list[int]()
+
+    def decode_hurried(*arguments: object) -> int:
+        assert isinstance(model, Interruptible)
+        if len(codes) < passes:
+            model.hurry()
+        codes.append(int(decode(*arguments)))
+        return codes[-1]
+
+    monkeypatch.setattr(library, "decode", decode_hurried)
+    return codes
+
+
+@pytest.mark.parametrize("kind", [WorkClass.BATCH, WorkClass.DEFAULT])
+def test_a_step_of_batch_work_alone_yields_to_who_comes_but_never_twice_in_a_row(
+    load: LoadModel,
+    tmp_path: Path,
+    model: LoadedModel,
+    library: Library,
+    monkeypatch: pytest.MonkeyPatch,
+    kind: WorkClass,
+) -> None:
+    expected = output(run(load(tmp_path / "r.gguf", max_context_tokens=1024), PROMPT))
+    codes = hurrying(library, monkeypatch, model, 4)
+    greedy = SamplingParams(temperature=0)
+    model.submit(Task(1, "i", Prompt(), greedy, STOP, work_class=kind), PROMPT)
+
+    events: list[Event] = []
+    while model.has_work:
+        events += model.step()
+
+    assert output(events) == expected
+    is_cut = [code == 2 for code in codes[:4]]
+    assert is_cut == ([True, False, True, False] if kind is WorkClass.BATCH else [False] * 4)
+
+
+def test_batch_prompts_cost_an_interactive_one_no_further_step(
+    load: LoadModel, tmp_path: Path
+) -> None:
+    model = load(random_llama.build(tmp_path / "m.gguf"), max_sequences=4, max_context_tokens=1024)
+    greedy = SamplingParams(temperature=0)
+    for task_id in (1, 2):
+        batch = Task(task_id, "i", Prompt(), greedy, STOP, work_class=WorkClass.BATCH)
+        model.submit(batch, PROMPT * 3)
+    model.step()
+    urgent = Task(3, "i", Prompt(), greedy, STOP, work_class=WorkClass.INTERACTIVE)
+    model.submit(urgent, PROMPT[:64])
+
+    events = model.step()
+
+    assert any(isinstance(event, Delta) and event.task_id == 3 for event in events)
 
 
 def test_an_output_that_is_no_number_fails_its_task(load: LoadModel, tmp_path: Path) -> None:

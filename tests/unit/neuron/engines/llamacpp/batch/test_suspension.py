@@ -9,8 +9,8 @@ import pytest
 from services.neuron.engine_api.engine import LoadedModel
 from services.neuron.engine_api.events import Delta, Ended, Event, Failed, Prefilled
 from services.neuron.engine_api.task import Prompt, SamplingParams, StopParams, Task, WorkClass
+from services.neuron.engines.common import yielding
 from services.neuron.engines.common.admission import MOST_PASSED
-from services.neuron.engines.llamacpp.batch import suspension
 from tests.doubles import random_llama
 from tests.unit.neuron.engines.llamacpp.conftest import LoadModel
 
@@ -99,7 +99,7 @@ def test_a_prompt_that_is_being_read_is_suspended_too(model: LoadedModel) -> Non
 
 
 def test_a_suspended_stream_is_passed_by_a_bounded_number(model: LoadedModel) -> None:
-    submit(model, 1, BATCH, tokens=18 + suspension.LEAST_TOKENS)
+    submit(model, 1, BATCH, tokens=18 + yielding.LEAST_TOKENS)
     events = step_until_made(model, 18)
 
     for number in range(2 * MOST_PASSED):
@@ -169,7 +169,7 @@ def two_places(load: LoadModel, tmp_path: Path) -> LoadedModel:
 
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(suspension, "PATIENCE_SECONDS", 0.0)
+    monkeypatch.setattr(yielding, "PATIENCE_SECONDS", 0.0)
 
 
 @pytest.mark.usefixtures("impatient")
@@ -238,7 +238,7 @@ def test_others_are_waited_for_a_moment_before_a_stream_yields(two_places: Loade
 def test_who_has_no_place_for_long_gets_the_only_one_of_another(
     model: LoadedModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(suspension, "LONG_SECONDS", 0.0)
+    monkeypatch.setattr(yielding, "LONG_SECONDS", 0.0)
     submit(model, 1, URGENT, principal="ann")
     events = step_until_made(model, 20)
 

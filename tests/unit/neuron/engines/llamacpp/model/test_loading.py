@@ -123,3 +123,12 @@ def test_a_load_stays_within_the_memory_that_its_plan_leaves_it(
     with pytest.raises(LoadFailed) as caught:
         load(good, memory_bytes=rest + 2 * sequence, max_sequences=4)
     assert caught.value.reason == "OUT_OF_MEMORY"
+
+
+def test_what_is_larger_than_all_that_is_free_is_refused_before_it_is_read(
+    load: LoadModel, good: Path
+) -> None:
+    with pytest.raises(LoadFailed, match="on all devices together") as caught:
+        load(good, memory_bytes=good.stat().st_size - 1)
+
+    assert caught.value.reason == "OUT_OF_MEMORY"

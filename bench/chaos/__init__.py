@@ -1,0 +1,1 @@
+"""A fleet whose processes are killed, stopped and cut off while clients ask, and what these see."""

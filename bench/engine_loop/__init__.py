@@ -1,0 +1,1 @@
+"""What our loop around ExLlamaV2 costs beside the library's own."""

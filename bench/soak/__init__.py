@@ -1,0 +1,1 @@
+"""Hours of agent-like traffic, and what each process holds in memory meanwhile."""

@@ -1,0 +1,1 @@
+"""Commands as processes: run, watched in the background, and ended for certain."""

@@ -1,0 +1,1 @@
+"""Settings of a host: `cortex init` and `cortex config`."""

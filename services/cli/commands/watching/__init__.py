@@ -1,0 +1,1 @@
+"""What runs, as it runs: `cortex logs`, `events` and `top`."""

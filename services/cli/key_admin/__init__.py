@@ -1,0 +1,1 @@
+"""What `cortex keys` needs besides its commands."""

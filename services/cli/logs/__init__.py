@@ -1,0 +1,1 @@
+"""The log files of `cortex up`: bounded, and read again."""

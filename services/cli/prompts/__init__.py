@@ -1,0 +1,1 @@
+"""What a fleet has read of a prompt."""

@@ -1,0 +1,1 @@
+"""Models on the disks of a fleet, as commands show and name them."""

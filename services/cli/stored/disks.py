@@ -1,0 +1,116 @@
+"""What lies on the disks of a fleet, and how people name a source."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime as dt
+import json
+import re
+from collections.abc import Iterable
+from typing import Final
+
+from rich.table import Table
+
+from cortex.v1 import model_pb2 as model
+from cortex.v1 import operator_service_pb2 as op
+from services.backplane.rpc.protobuf_json import json_fields
+from services.cli.tables import gib, state_name, table_of
+from services.cli.terminal import out, show
+
+_HUB: Final = re.compile(
+    r"hf:(?P<repository>[^/@:#\s]+/[^/@:#\s]+)(?:@(?P<revision>[^/:#\s]+))?"
+    r"(?P<inside>/[^:#\s]+)?(?::(?P<what>[^#\s]+))?(?P<digest>#sha256=[0-9a-fA-F]{64})?"
+)
+_SCHEMES: Final = ("package:", "path:")
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class StoredRow:
+    """One model on one disk.
+
+    Attributes:
+        use: the state of an instance of these files; empty where there is none.
+    """
+
+    neuron: str
+    stored: model.StoredModel
+    use: str
+
+
+def pull_source(text: str) -> tuple[str, str]:
+    """The source and the quantisation that a person means.
+
+    `hf:owner/name`, `…@revision`, `…:Q4_K_M` (a part of the file's name), `…:name.gguf` or
+    `…/folder/name.gguf` (a file, or a pattern). Without a revision it is the branch `main`.
+
+    Raises:
+        ValueError: it is no source; the message says what would be.
+    """
+    if text.startswith(_SCHEMES):
+        return text, ""
+    found = _HUB.fullmatch(text)
+    if found is None:
+        raise ValueError(
+            f"{text!r} is no source: hf:OWNER/NAME, hf:OWNER/NAME:Q4_K_M, hf:OWNER/NAME:FILE.gguf,"
+            " or one as in models.toml"
+        )
+    what, inside = found["what"] or "", found["inside"] or ""
+    is_file = what.endswith((".gguf", ".safetensors")) or "*" in what or "/" in what
+    if is_file:
+        what, inside = "", f"/{what}"
+    source = f"hf:{found['repository']}@{found['revision'] or 'main'}{inside}"
+    return f"{source}{found['digest'] or ''}", what
+
+
+def stored_on(fleet: op.GetFleetResponse) -> list[StoredRow]:
+    """All models on all disks, by model and neuron."""
+    rows = [
+        StoredRow(neuron.identity.name, stored, _use(neuron.report.instances, stored))
+        for neuron in fleet.neurons
+        if not neuron.lost
+        for stored in neuron.report.stored_models
+    ]
+    return sorted(rows, key=lambda row: (row.stored.model, row.neuron))
+
+
+def disks_table(rows: list[StoredRow]) -> Table:
+    """Each model on each disk: what it takes, whether it is in use, where it comes from."""
+    table = table_of("model", "neuron", "size", "packed", "format", "in use", "last used", "from")
+    for row in rows:
+        stored = row.stored
+        table.add_row(
+            stored.model,
+            row.neuron,
+            gib(stored.bytes),
+            " ".join(filter(None, (stored.parameter_size, stored.quantization))),
+            stored.format,
+            row.use,
+            _when(stored),
+            stored.origin or stored.source,
+        )
+    return table
+
+
+def _use(instances: Iterable[model.Instance], stored: model.StoredModel) -> str:
+    for instance in instances:
+        if instance.weights.source == stored.source:
+            return state_name(instance.state).lower()
+    return ""
+
+
+def _when(stored: model.StoredModel) -> str:
+    if not stored.HasField("last_used_at"):
+        return "never"
+    at = stored.last_used_at.ToDatetime(dt.UTC).astimezone()
+    return f"{at:%Y-%m-%d %H:%M}"
+
+
+def show_disks(fleet: op.GetFleetResponse, *, as_json: bool) -> None:
+    """Prints what lies on each neuron's disk; as JSON, a line for each model."""
+    rows = stored_on(fleet)
+    if not as_json:
+        show(disks_table(rows))
+        return
+    for row in rows:
+        fields = {"neuron": row.neuron, "use": row.use, **json_fields(row.stored)}
+        out.print(json.dumps(fields), soft_wrap=True)

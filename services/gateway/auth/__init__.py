@@ -1,0 +1,1 @@
+"""Who asks, and what for: keys of the settings, keys of the store, tokens of an issuer."""

@@ -1,0 +1,40 @@
+"""What the console keeps of the requests that have ended."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+from typing_extensions import override
+
+from services.gateway.api.access_log import RequestListener, RequestRecord
+from services.gateway.console.ledger import RequestLedger
+from services.gateway.console.rates import Rates
+from services.gateway.console.usage import Usage
+from services.gateway.telemetry.metrics import RequestOutcome
+from services.gateway.telemetry.request_log import RequestLine
+
+
+class RequestHistory(RequestListener):
+    """Hears of every request at its end, and counts it for the console.
+
+    Args:
+        running: the records of all requests under way.
+
+    Attributes:
+        ledger: the last requests, one by one.
+        usage: requests and tokens by key, model and neuron.
+        rates: tokens per second, times to the first token.
+    """
+
+    def __init__(self, running: Callable[[], Iterable[RequestRecord]]) -> None:
+        self.ledger = RequestLedger()
+        self.usage = Usage()
+        self.rates = Rates(running)
+
+    @override
+    def ended(self, record: RequestRecord, outcome: RequestOutcome, line: RequestLine) -> None:
+        self.rates.ended(record, outcome)
+        if self.ledger.note(line, outcome.model):
+            served = record.served_by.last
+            neuron = "" if served is None else served.neuron
+            self.usage.note(record.principal, neuron, outcome)

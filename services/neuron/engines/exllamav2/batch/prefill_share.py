@@ -1,0 +1,64 @@
+"""How much of its prompts a batch reads in a step, and whether it says something too."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+from services.neuron.engines.exllamav2.batch.jobs import SampledJob
+from services.neuron.engines.exllamav2.batch.streams import Stream
+from services.neuron.engines.exllamav2.model.generators import MOST_READS, Parts
+
+
+class PrefillShare:
+    """Decides step by step.
+
+    1. While others talk, a step reads few prompt tokens, else many (`Parts.prefill_budget`), of one
+       prompt at least: every prompt that is being read runs a chunk in every step.
+    2. While nobody talks and more is to be read than in this step, up to `MOST_READS` steps in a
+       row only read, so that all begin together: a pass over half of them costs as much as one
+       over all.
+    """
+
+    def __init__(self, parts: Parts) -> None:
+        self._parts = parts
+        self._reads = 0
+        self._is_crowded = False
+
+    def begin(self) -> None:
+        """Begins a step: so far it has room for all."""
+        self._is_crowded = False
+
+    def has_room(self, job: SampledJob, streams: Collection[Stream]) -> bool:
+        """The step takes a prompt more.
+
+        Args:
+            job: which would be started.
+            streams: all that run.
+        """
+        is_busy = _is_busy(streams)
+        chunk = self._parts.chunk_tokens(is_busy=is_busy)
+        begun = sum(min(other.unread_tokens, chunk) for other in _reading(streams))
+        wanted = begun + min(job.unread_tokens, chunk)
+        has_room = not begun or wanted <= self._parts.prefill_budget(is_busy=is_busy)
+        self._is_crowded |= not has_room
+        return has_room
+
+    def decodes(self, streams: Collection[Stream]) -> bool:
+        """The coming step says something. To be asked once, when all are started."""
+        self._reads = self._reads + 1 if self._reads < MOST_READS and self._waits(streams) else 0
+        return not self._reads
+
+    def _waits(self, streams: Collection[Stream]) -> bool:
+        """Nobody talks, and this step will not read everything."""
+        if _is_busy(streams):
+            return False
+        chunk = self._parts.chunk_tokens(is_busy=False)
+        return self._is_crowded or any(job.unread_tokens > chunk for job in _reading(streams))
+
+
+def _is_busy(streams: Collection[Stream]) -> bool:
+    return any(stream.is_talking for stream in streams)
+
+
+def _reading(streams: Collection[Stream]) -> list[SampledJob]:
+    return [s.job for s in streams if s.job is not None and s.is_prefilling]

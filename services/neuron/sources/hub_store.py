@@ -1,0 +1,152 @@
+"""The repositories of a hub that this neuron has fetched, on its disk.
+
+`OWNER/NAME@REVISION/…`, beside what the revision meant when it was looked up. Whatever is not whole
+lies in hidden folders.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import pathlib
+import shutil
+from collections.abc import Generator, Sequence
+from typing import Final
+
+import msgspec
+import structlog
+
+from cortex.v1 import storage_service_pb2 as pb
+from services.backplane.errors import FleetError, Reason
+from services.neuron.sources.disk_space import file_bytes, folder_bytes
+from services.neuron.sources.hub_files import HubFile, HubListing, HubModel
+
+_LISTING: Final = ".listing.json"
+# OWNER/NAME@REVISION and something in it.
+_REPOSITORY_PARTS: Final = 3
+
+log = structlog.get_logger()
+
+
+@dataclasses.dataclass(slots=True)
+class Arrival:
+    """A fetch under way.
+
+    Attributes:
+        listing: of the repository, once that is known.
+        folder: where its files come, once there is one.
+    """
+
+    listing: HubListing | None = None
+    folder: pathlib.Path | None = None
+
+
+class HubStore:
+    """What lies in the store, and what of it is arriving."""
+
+    def __init__(self, root: pathlib.Path) -> None:
+        """Reads nothing yet.
+
+        Args:
+            root: the folder of all owners; it need not be there.
+        """
+        self.root = root
+        self._arriving: dict[str, Arrival] = {}
+
+    def folder(self, wanted: HubModel) -> pathlib.Path:
+        """Where the files of a repository lie once they are whole."""
+        return self.root / wanted.owner / f"{wanted.name}@{wanted.revision}"
+
+    def listing(self, wanted: HubModel) -> HubListing | None:
+        """What a revision meant when it was looked up; None where nothing of it is here. Blocks."""
+        try:
+            content = (self.folder(wanted) / _LISTING).read_bytes()
+            return msgspec.json.decode(content, type=HubListing)
+        except FileNotFoundError:
+            return None
+        except (OSError, msgspec.DecodeError) as error:
+            log.warning("hub.listing_unreadable", model=str(wanted), error=str(error))
+            return None
+
+    @contextlib.contextmanager
+    def arriving(self, wanted: HubModel) -> Generator[Arrival]:
+        """Neighbours are told that files arrive while the context is open."""
+        made = self._arriving[str(wanted)] = Arrival()
+        try:
+            yield made
+        finally:
+            del self._arriving[str(wanted)]
+
+    def described(self, origin: str) -> pb.DescribeFilesResponse:
+        """What lies here of a repository, and what of it is arriving. Blocks.
+
+        Args:
+            origin: `hf:OWNER/NAME@REVISION`.
+
+        Raises:
+            FleetError: BAD_REQUEST, it is not of that form.
+        """
+        wanted = HubModel.parse(origin.removeprefix("hf:"))
+        arriving = self._arriving.get(str(wanted))
+        listing = self.listing(wanted) or (arriving.listing if arriving else None)
+        answer = pb.DescribeFilesResponse()
+        if arriving is not None:
+            answer.arriving_bytes = folder_bytes(arriving.folder) if arriving.folder else 0
+        if listing is not None:
+            answer.commit = listing.commit
+            files, folder = listing.inside(), self.folder(wanted)
+            for file in files:
+                answer.files.add(path=file.path, size=file.size, sha256=file.sha256)
+            answer.whole.extend(f.path for f in files if _is_whole(folder / f.path, f.size))
+        return answer
+
+    def file_of(self, origin: str, commit: str, path: str) -> pathlib.Path:
+        """A file that lies here whole. Blocks.
+
+        Raises:
+            FleetError: NOT_FOUND, it does not, or is of another commit; BAD_REQUEST.
+        """
+        wanted = HubModel.parse(origin.removeprefix("hf:"))
+        listing = self.listing(wanted)
+        if listing is not None and listing.commit == commit:
+            for file in listing.inside():
+                found = self.folder(wanted) / file.path
+                if file.path == path and _is_whole(found, file.size):
+                    return found
+        raise FleetError(Reason.NOT_FOUND, f"{path!r} of {wanted} is not here.", field="path")
+
+    def origin_of(self, path: pathlib.Path) -> str:
+        """`hf:OWNER/NAME@REVISION` of a file or folder in the store; empty for all others."""
+        if not path.is_relative_to(self.root):
+            return ""
+        inside = path.relative_to(self.root).parts
+        is_folder = len(inside) == _REPOSITORY_PARTS - 1
+        if len(inside) < _REPOSITORY_PARTS - 1 or "@" not in inside[1]:
+            return ""
+        if is_folder and not (path / _LISTING).is_file():
+            return ""
+        return f"hf:{inside[0]}/{inside[1]}"
+
+
+def missing(folder: pathlib.Path, files: Sequence[HubFile]) -> list[HubFile]:
+    """Those of some files that are not whole in a folder. Blocks."""
+    return [file for file in files if not _is_whole(folder / file.path, file.size)]
+
+
+def keep(
+    listing: HubListing, files: Sequence[HubFile], arriving: pathlib.Path, folder: pathlib.Path
+) -> None:
+    """Moves whole files into the store, after the listing by which they are found. Blocks."""
+    folder.mkdir(parents=True, exist_ok=True)
+    draft = arriving / _LISTING
+    draft.write_bytes(msgspec.json.encode(listing))
+    draft.replace(folder / _LISTING)
+    for file in files:
+        kept = folder / file.path
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        (arriving / file.path).replace(kept)
+    shutil.rmtree(arriving, ignore_errors=True)
+
+
+def _is_whole(path: pathlib.Path, size: int) -> bool:
+    return file_bytes(path) == size

@@ -1,0 +1,70 @@
+"""What could be loaded from this neuron's disk, looked at again and again."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from typing import Final
+
+from cortex.v1 import model_pb2 as model
+from services.neuron.instances.instances import Instances
+from services.neuron.sources.resolver import Sources
+from services.neuron.storage.last_use import LastUse
+from services.neuron.storage.residency import Residency
+
+# Between two looks at a disk, as a multiple of how long the last one took: a network's file system
+# with thousands of files is looked at less often.
+_PAUSE: Final = 10.0
+_LONGEST_PAUSE_SECONDS: Final = 30.0
+
+
+class DiskListing:
+    """Lists the models on the disk, with when each was last in use.
+
+    Args:
+        sources: look at the disk.
+        instances: what is in use now.
+        last_use: when each model was in use, over restarts.
+        residency: how much of each model is in memory.
+        on_listed: is told what there is, and a line for each file that cannot be loaded.
+    """
+
+    def __init__(
+        self,
+        sources: Sources,
+        instances: Instances,
+        last_use: LastUse,
+        *,
+        residency: Residency,
+        on_listed: Callable[[Sequence[model.StoredModel], Sequence[str]], None],
+    ) -> None:
+        self._sources = sources
+        self._instances = instances
+        self._last_use = last_use
+        self._residency = residency
+        self._on_listed = on_listed
+        self._again_at = 0.0
+
+    async def look(self) -> None:
+        """Looks at the disk."""
+        loop = asyncio.get_running_loop()
+        begun = loop.time()
+        stored, broken = await asyncio.to_thread(self._sources.listing)
+        self._last_use.note(self._instances)
+        loaded = [instance.instance_id for instance in self._instances]
+        await asyncio.to_thread(self._residency.look, loaded)
+        self._last_use.tell(stored)
+        await asyncio.to_thread(self._last_use.keep)
+        self._on_listed(stored, broken)
+        now = loop.time()
+        self._again_at = now + min(_LONGEST_PAUSE_SECONDS, _PAUSE * (now - begun))
+
+    async def look_in_turn(self) -> None:
+        """Looks at the disk, unless that takes so long that it was done too lately."""
+        if asyncio.get_running_loop().time() >= self._again_at:
+            await self.look()
+
+    async def offer_at_once(self) -> None:
+        """Offers what has just come, which a single look would first see stand still."""
+        await self.look()
+        await self.look()

@@ -1,0 +1,84 @@
+"""How long this neuron's devices have worked, and for whom: totals since it started."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Final
+
+from cortex.v1 import neuron_service_pb2 as neuron
+from services.backplane.security.principals import OTHERS
+from services.neuron.engine_api.device_time import Charge
+
+_MOST_ROWS: Final = 4096
+"""What is beyond them is added up for all other principals together."""
+_MICROSECOND: Final = 1000
+
+
+class _Row:
+    """Nanoseconds of one principal on one model; `version` is that of its last change."""
+
+    __slots__ = ("decode", "load", "prefill", "unload", "version")
+
+    def __init__(self) -> None:
+        self.prefill = self.decode = self.load = self.unload = self.version = 0
+
+
+class DeviceUse:
+    """Adds up what workers charge.
+
+    Attributes:
+        version: grows with every change.
+    """
+
+    def __init__(self) -> None:
+        # in order of their last change
+        self._rows: dict[tuple[str, str], _Row] = {}
+        self._busy_ns = 0
+        self.version = 0
+
+    @property
+    def busy_microseconds(self) -> int:
+        """Of all devices, as workers have measured it beside what they charge."""
+        return self._busy_ns // _MICROSECOND
+
+    def add(self, charges: Iterable[Charge], *, busy_ns: int, devices: int) -> None:
+        """Takes in what a worker tells.
+
+        Args:
+            charges: for one device.
+            busy_ns: likewise.
+            devices: how many work together there.
+        """
+        self.version += 1
+        self._busy_ns += busy_ns * devices
+        for charge in charges:
+            key = (charge.principal, charge.model)
+            row = self._rows.pop(key, None)
+            if row is None:
+                if len(self._rows) >= _MOST_ROWS:
+                    key = (OTHERS, "")
+                row = self._rows.pop(key, None) or _Row()
+            self._rows[key] = row
+            row.prefill += charge.prefill_ns * devices
+            row.decode += charge.decode_ns * devices
+            row.load += charge.load_ns * devices
+            row.unload += charge.unload_ns * devices
+            row.version = self.version
+
+    def since(self, version: int) -> Sequence[neuron.DeviceUse]:
+        """The totals that have changed behind a version; 0: all."""
+        changed: list[neuron.DeviceUse] = []
+        for (principal, model), row in reversed(self._rows.items()):
+            if row.version <= version:
+                break
+            changed.append(
+                neuron.DeviceUse(
+                    principal=principal,
+                    model=model,
+                    prefill_microseconds=row.prefill // _MICROSECOND,
+                    decode_microseconds=row.decode // _MICROSECOND,
+                    load_microseconds=row.load // _MICROSECOND,
+                    unload_microseconds=row.unload // _MICROSECOND,
+                )
+            )
+        return changed

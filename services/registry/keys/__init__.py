@@ -1,0 +1,1 @@
+"""Keys of clients and their groups: kept in the store, told to gateways."""

