@@ -7,10 +7,11 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from typing_extensions import override
 
+from services.backplane.errors import FleetError
 from services.neuron.engine_api.model import ModelInfo
 from services.neuron.engines.common.token_model import EmbeddingModel
 from services.neuron.engines.llamacpp.batch.batch import TokenBatch
-from services.neuron.engines.llamacpp.batch.context import Context
+from services.neuron.engines.llamacpp.batch.context import Context, PassRefusedError
 from services.neuron.engines.llamacpp.model.tokeniser import GgufTokeniser
 
 
@@ -45,6 +46,20 @@ class Embedder(EmbeddingModel):
             yield group
 
     def _embed_group(self, group: list[Sequence[int]]) -> list[list[float]]:
+        """Their vectors; where llama.cpp refuses them together, each is tried alone.
+
+        Raises:
+            FleetError: one was refused alone.
+        """
+        try:
+            return self._pass(group)
+        except PassRefusedError as refusal:
+            if len(group) == 1:
+                told = f"{refusal.message}; a shorter text needs less."
+                raise FleetError(refusal.reason, told) from refusal
+            return [vector for tokens in group for vector in self._embed_group([tokens])]
+
+    def _pass(self, group: list[Sequence[int]]) -> list[list[float]]:
         self._context.clear()
         self._batch.clear()
         for sequence, tokens in enumerate(group):

@@ -90,6 +90,7 @@ class LlamaCppEngine(Engine):
             prefill_tokens=loading.PREFILL_TOKENS,
             checkpoint_bytes=_checkpoint_bytes(plan, loaded),
             hibernation=self._hibernation(plan, context, info),
+            where=_where(plan, info),
         )
 
     def _hibernation(self, plan: LoadPlan, context: Context, info: ModelInfo) -> SlotHibernation:
@@ -126,6 +127,10 @@ class LlamaCppEngine(Engine):
                 **loaded.facts,
             },
         )
+
+
+def _where(plan: LoadPlan, info: ModelInfo) -> str:
+    return f"for {plan.model or plan.instance_id} on {info.facts.get('devices', 'the CPU')}"
 
 
 def _checkpoint_bytes(plan: LoadPlan, loaded: loading.LoadedFile) -> int:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any, Final, NoReturn
 
 import numpy as np
 
+from services.backplane.errors import Reason
 from services.neuron.engine_api.model import EnginePoisoned
 from services.neuron.engines.common.logprobs import Row
 from services.neuron.engines.llamacpp.batch.batch import TokenBatch
@@ -15,8 +18,32 @@ from services.neuron.engines.llamacpp.library.library import Library
 
 _ALL: Final = -1
 _ABORTED: Final = 2
+_INVALID: Final = -1
 _WHOLE: Final = 0
 _PARTIAL_ONLY: Final = 1  # LLAMA_STATE_SEQ_FLAGS_PARTIAL_ONLY
+# What `llama_decode` returns where the pass is lost and the context is not. Below -2 a backend has
+# failed in the middle of its work, and what it says next is worth nothing.
+_REFUSALS: Final[Mapping[int, tuple[Reason, str]]] = MappingProxyType(
+    {
+        1: (Reason.OUT_OF_MEMORY, "found no room in its cache"),
+        _INVALID: (Reason.ENGINE_FAILED, "does not take these tokens"),
+        -2: (Reason.OUT_OF_MEMORY, "got no memory to compute with"),
+    }
+)
+
+
+class PassRefusedError(Exception):
+    """llama.cpp did not run a pass; of its batch nothing, or a part, is in the cache.
+
+    Attributes:
+        reason: why, as the caller of a request is told.
+        message: what llama.cpp could not do, with its own words.
+    """
+
+    def __init__(self, reason: Reason, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+        self.message = message
 
 
 class Context:
@@ -62,6 +89,7 @@ class Context:
         Returns: False if it was interrupted: what was read of the batch must be cut off again.
 
         Raises:
+            PassRefusedError: the same holds; a smaller batch may do.
             EnginePoisoned: llama.cpp failed; with its own words.
         """
         self._interruption.clear()
@@ -143,18 +171,23 @@ class Context:
         length: int = self._library.memory_seq_pos_max(self._memory, target) + 1
         batch = TokenBatch(1)
         batch.add([0], sequence=target, position=length, want=False)
-        code = self._decode(batch)  # any pass begins with it, also one without room for its token
-        if code < 0:
+        code = self._decode(batch)  # any pass begins with it, also one that is refused later
+        if code < 0 and code not in _REFUSALS:
             self._fail(code)
         return self.cut(target, length)
 
     def _decode(self, batch: TokenBatch) -> int:
-        self._copied_to = None
         code: int = self._library.decode(self._context, batch.struct)
+        if code != _INVALID:  # else it did not come as far as the copies
+            self._copied_to = None
         return code
 
     def _fail(self, code: int) -> NoReturn:
         words = self._library.log.last_words()
+        self._library.log.clear()  # the next failure has words of its own
+        if code in _REFUSALS:
+            reason, what = _REFUSALS[code]
+            raise PassRefusedError(reason, f"llama.cpp {what} ({words or f'code {code}'})")
         raise EnginePoisoned(f"llama_decode returned {code}. {words}".rstrip())
 
     def _save(self, sequence: int, most_bytes: int, flags: int) -> bytes | None:

@@ -5,18 +5,23 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import Final
 
-from services.neuron.engine_api.events import Event, crashed
+from services.backplane.errors import Reason
+from services.neuron.engine_api.events import Event, Failed, crashed
 from services.neuron.engine_api.model import EnginePoisoned
 from services.neuron.engine_api.task import WorkClass
 from services.neuron.engines.common.step_meter import StepMeter
 from services.neuron.engines.llamacpp.batch.batch import TokenBatch
 from services.neuron.engines.llamacpp.batch.checkpoints import Checkpoints
-from services.neuron.engines.llamacpp.batch.context import Context
+from services.neuron.engines.llamacpp.batch.context import Context, PassRefusedError
+from services.neuron.engines.llamacpp.batch.narrowing import Narrowing
 from services.neuron.engines.llamacpp.batch.prefill import shares
 from services.neuron.engines.llamacpp.batch.streams import Stream
 
 _MOST_UNSHARED: Final = 8
 """Steps in a row in which batch prompts get nothing."""
+_WHAT_TO_SET: Final = (
+    " Lower max_sequences or max_context_tokens of the model, or gpu_layers of [neuron.llamacpp]."
+)
 
 
 class Forward:
@@ -34,6 +39,7 @@ class Forward:
         prefill_tokens: int,
         pieces: list[bytes],
         meter: StepMeter,
+        where: str = "",
     ) -> None:
         """Makes the batch.
 
@@ -44,8 +50,11 @@ class Forward:
             prefill_tokens: most prompt tokens of a step.
             pieces: every token's bytes.
             meter: told what each step computes.
+            where: the model and its devices in words, for the errors of streams that are refused.
         """
         self._meter = meter
+        self._where = where
+        self._narrowing = Narrowing()
         self._context = context
         self._checkpoints = checkpoints
         self._prefill_tokens = prefill_tokens
@@ -60,12 +69,51 @@ class Forward:
     def run(self, running: Collection[Stream]) -> list[Event]:
         """Does one step; streams that have ended are marked `is_done`.
 
+        Where llama.cpp refuses the pass of all, each stream goes alone: see `Narrowing`.
+
         Raises:
             EnginePoisoned: llama.cpp failed.
         """
         counts = self._counts(running)
         if not counts:
             return []
+        if not self._narrowing.is_on:
+            try:
+                return self._pass(counts)
+            except PassRefusedError:
+                self._take_back(counts)
+        self._narrowing.begin()
+        events = [event for stream, count in counts for event in self._run_alone(stream, count)]
+        self._narrowing.end_step()
+        return events
+
+    def _run_alone(self, stream: Stream, count: int) -> list[Event]:
+        """A pass of one stream, of ever fewer tokens until it is taken; else it fails."""
+        tried = self._narrowing.bounded(min(count, stream.readable))
+        while True:
+            try:
+                return self._pass([(stream, tried)])
+            except PassRefusedError as refusal:
+                self._take_back([(stream, tried)])
+                tried = min(self._narrowing.note_refusal(tried), stream.readable)
+                if self._narrowing.is_hopeless:
+                    raise EnginePoisoned(refusal.message) from refusal
+                if not tried:
+                    stream.is_done = True
+                    return [self._refused(stream, refusal)]
+
+    def _refused(self, stream: Stream, refusal: PassRefusedError) -> Failed:
+        message = f"{refusal.message}, {self._where}."
+        if refusal.reason is Reason.OUT_OF_MEMORY:
+            message += _WHAT_TO_SET
+        return Failed(stream.task.task_id, refusal.reason.value, message)
+
+    def _pass(self, counts: list[tuple[Stream, int]]) -> list[Event]:
+        """One pass through the model.
+
+        Raises:
+            PassRefusedError: what was read of it is to be taken back.
+        """
         rows = [(stream, count, self._add(stream, count)) for stream, count in counts]
         # also where it is cut short: the devices have worked
         self._meter.note(
@@ -74,18 +122,11 @@ class Forward:
                 for stream, count in counts
             ]
         )
-        self._served = frozenset(stream.task.task_id for stream, _, _ in rows)
-        self._is_patient = not self._was_interrupted and all(
-            stream.task.work_class is WorkClass.BATCH for stream, _, _ in rows
-        )
-        is_complete = self._context.decode(self._batch)
-        self._served, self._is_patient = frozenset(), False
-        self._was_interrupted = not is_complete
-        self._batch.clear()
-        if not is_complete:
+        if not self._decode(counts):
             self._take_back(counts)
             return []
         self.steps += 1
+        self._narrowing.note_pass()
         events: list[Event] = []
         for stream, count, place in rows:
             try:
@@ -96,6 +137,20 @@ class Forward:
                 events.append(crashed(stream.task.task_id, error))
                 stream.is_done = True
         return events
+
+    def _decode(self, counts: list[tuple[Stream, int]]) -> bool:
+        """Runs the batch, which is empty then; False: it was interrupted."""
+        self._served = frozenset(stream.task.task_id for stream, _ in counts)
+        self._is_patient = not self._was_interrupted and all(
+            stream.task.work_class is WorkClass.BATCH for stream, _ in counts
+        )
+        try:
+            is_complete = self._context.decode(self._batch)
+        finally:
+            self._served, self._is_patient = frozenset(), False
+            self._batch.clear()
+        self._was_interrupted = not is_complete
+        return is_complete
 
     def interrupt(self, task_ids: Collection[int]) -> None:
         """Cuts the running step short if it serves none but these; for another thread."""
@@ -110,8 +165,15 @@ class Forward:
             self._context.interrupt()
 
     def _take_back(self, counts: list[tuple[Stream, int]]) -> None:
+        """Forgets what was read of a pass; a cache that cannot is read again from a checkpoint."""
         for stream, _ in counts:
-            self._context.cut(stream.slot.index, len(stream.slot.tokens))
+            slot, length = stream.slot, len(stream.slot.tokens)
+            if self._context.cut(slot.index, length) and self._context.can_cut(slot.index, length):
+                continue
+            tokens = list(slot.tokens)
+            kept = 0 if stream.is_echoed else self._checkpoints.reusable(slot, length)
+            self._checkpoints.cut(slot, kept)
+            stream.read_again(tokens[len(slot.tokens) :])
 
     def _counts(self, running: Collection[Stream]) -> list[tuple[Stream, int]]:
         granted = self._prefill_shares(running)
@@ -149,7 +211,7 @@ class Forward:
         return self._batch.add(stream.unread[:count], sequence=index, position=position, want=want)
 
     def _advance(self, stream: Stream, count: int, place: int, events: list[Event]) -> None:
-        if stream.is_echoed and stream.is_prefilling:
+        if stream.is_echoed and stream.is_prefilling and not stream.is_answering:
             for row in range(count):
                 at = place - count + 1 + row
                 stream.note_prompt_row(self._context.logits(at), row, self._pieces)
@@ -158,7 +220,8 @@ class Forward:
             del stream.checkpoint_at[0]
             self._checkpoints.take(stream.slot)
         if stream.unread:
-            events.append(stream.prefilled)
+            if not stream.is_answering:
+                events.append(stream.prefilled)
             return
         if stream.is_prefilling:
             self._end_prefill(stream, events)
@@ -166,6 +229,8 @@ class Forward:
 
     def _end_prefill(self, stream: Stream, events: list[Event]) -> None:
         stream.is_prefilling = False
+        if stream.is_answering:  # what its cache had lost is there again
+            return
         if stream.was_chunked:
             events.append(stream.prefilled)
         if stream.is_echoed:

@@ -48,6 +48,7 @@ class Loop(GeneratingModel[Prepared], Interruptible, Hibernating, CacheTelling):
         prefill_tokens: int,
         checkpoint_bytes: int,
         hibernation: SlotHibernation,
+        where: str = "",
     ) -> None:
         super().__init__(tokeniser, info, queue)
         self._library = library
@@ -79,6 +80,7 @@ class Loop(GeneratingModel[Prepared], Interruptible, Hibernating, CacheTelling):
             prefill_tokens=prefill_tokens,
             pieces=tokeniser.pieces,
             meter=queue.meter,
+            where=where,
         )
         self._running: dict[int, Stream] = {}
         self._suspension = Suspension(context, queue, places=info.max_sequences)

@@ -31,7 +31,7 @@ class Stream:
         slot: the cache that it fills; `slot.tokens` is what was read.
         transcript: the output so far.
         unread: what is still to be read: the rest of the prompt, later the last token sampled.
-        is_prefilling: the prompt is not read yet.
+        is_prefilling: the prompt is not read yet, or is read again.
         was_chunked: the prompt took more than one step.
         is_done: its last event was made.
         checkpoint_at: after how many tokens of its prompt the cache's state is to be kept, rising.
@@ -82,6 +82,11 @@ class Stream:
         return not self.is_done and self.transcript.reason is None
 
     @property
+    def is_answering(self) -> bool:
+        """A token was sampled; what is read now is no longer news to the caller."""
+        return self._sampled_at is not None
+
+    @property
     def readable(self) -> int:
         """How many tokens may be read now, none beyond the next checkpoint.
 
@@ -116,6 +121,13 @@ class Stream:
         self.slot.tokens += self.unread[:count]
         del self.unread[:count]
         self.was_chunked = self.was_chunked or bool(self.unread)
+
+    def read_again(self, lost: list[int]) -> None:
+        """Notes that these last tokens are no longer in its cache."""
+        self.unread = [*lost, *self.unread]
+        self.is_prefilling = True
+        if not self.slot.tokens:
+            self._prompt_logprobs = []
 
     def note_prompt_row(self, row: Row, offset: int, pieces: list[bytes]) -> None:
         """Keeps the log probability of the prompt token behind the unread one at `offset`."""

@@ -6,6 +6,8 @@ import pytest
 from services.backplane.errors import FleetError, Reason
 from services.neuron.engine_api.engine import LoadedModel
 from services.neuron.engine_api.task import Prompt, Segment, Task
+from services.neuron.engines.llamacpp.library.library import Library
+from services.neuron.engines.llamacpp.library.structs import Batch
 from tests.doubles import scripted, tiny_bert
 from tests.unit.neuron.engines.llamacpp.conftest import LoadModel
 
@@ -87,3 +89,35 @@ def test_a_generator_does_not_embed(load: LoadModel, tmp_path: Path) -> None:
         model.embed([[1, 2]])
 
     assert caught.value.reason is Reason.WRONG_MODALITY
+
+
+def test_texts_that_are_refused_together_are_embedded_one_by_one(
+    bert: LoadedModel, library: Library, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    texts = ids(bert, "the cat", "money", "dog dog")
+    expected = bert.embed(texts)
+    genuine, most = library.decode, max(len(text) for text in texts)
+
+    def decode(context: int, batch: Batch) -> int:
+        return -2 if batch.n_tokens > most else int(genuine(context, batch))
+
+    monkeypatch.setattr(library, "decode", decode)
+
+    vectors = bert.embed(texts)
+
+    assert all(cosine(*pair) > 0.999 for pair in zip(vectors, expected, strict=True))
+
+
+def test_a_text_that_is_refused_alone_is_an_error_of_its_call(
+    bert: LoadedModel, library: Library, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def decode(_: int, __: Batch) -> int:
+        return -2
+
+    with monkeypatch.context() as patch:
+        patch.setattr(library, "decode", decode)
+        with pytest.raises(FleetError, match="no memory to compute with") as caught:
+            bert.embed(ids(bert, "the cat", "money"))
+
+    assert caught.value.reason is Reason.OUT_OF_MEMORY
+    assert len(bert.embed(ids(bert, "the cat"))) == 1
