@@ -43,6 +43,7 @@ class GatewaySettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         listen: where clients come in. An address that other machines reach needs keys in [auth].
         insecure: serve such an address to everybody, without keys.
         metrics_listen: where Prometheus comes in; empty for nowhere.
+        vllm_metrics: tell there by the names of vLLM too what dashboards made for it read.
         registry: addresses of the registry and its stand-bys.
         workers: processes; each opens its own session to every neuron.
         http1_codec: `fast` is ours on httptools, `stock` is Hypercorn's own.
@@ -87,6 +88,7 @@ class GatewaySettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     listen: AddressText = "127.0.0.1:31313"
     insecure: bool = False
     metrics_listen: OptionalAddressText = "127.0.0.1:31314"
+    vllm_metrics: bool = False
     registry: tuple[AddressText, ...] = ("127.0.0.1:31315",)
     workers: Annotated[int, msgspec.Meta(ge=1, le=64)] = 1
     http1_codec: Literal["fast", "stock"] = "fast"

@@ -35,7 +35,7 @@ from services.gateway.api.doors import Doors
 from services.gateway.api.health import Readiness
 from services.gateway.api.operators.endpoint import OperatorEndpoints
 from services.gateway.api.operators.registry_operator import RegistryOperator
-from services.gateway.api.request import end_lost, running
+from services.gateway.api.request import end_lost, running, under_way
 from services.gateway.api.services import GatewayServices
 from services.gateway.auth.auth import Auth
 from services.gateway.auth.key_watch import REPORT_SECONDS, KeyWatch
@@ -105,7 +105,7 @@ class Gateway:
             ListenError: the address cannot be listened on.
         """
         self.registry = registry or new_registry("gateway")
-        self._metrics = GatewayMetrics(self.registry)
+        self._metrics = GatewayMetrics(self.registry, vllm=settings.vllm_metrics)
         self.faults = Faults(self.registry, "gateway")
         self._channels = ChannelPool(credentials)
         outstanding = Outstanding()
@@ -179,7 +179,7 @@ class Gateway:
             auth=keys,
             audit_log=audit_log,
             use_log=self._use_log,
-            use_certificate=self._use_certificate,
+            use_certificate=lambda: self.server.reload_certificate(),  # noqa: PLW0108 - built later
         )
         operator = RegistryOperator(self._channels, self._registry_client)
         self._operators = OperatorEndpoints(self.services, audit_log)
@@ -218,9 +218,6 @@ class Gateway:
                 await self.server.serve(shutdown.wait)
                 draining.cancel()
         log.info("gateway.stopped")
-
-    def _use_certificate(self) -> None:
-        self.server.reload_certificate()
 
     def _use_log(self, settings: LogSettings) -> None:
         logs.configure(settings, service="gateway")
@@ -269,6 +266,7 @@ class Gateway:
         self.services.access_log.settle()
         self._request_log.drain()
         self._metrics.ready.set(self.readiness.problem() is None)
+        self._metrics.show_under_way(lambda: under_way(self._ticker, self._view.model_named))
         self._metrics.settle()
 
     def _leave(self, error: FleetError) -> None:

@@ -32,6 +32,7 @@ from services.backplane.timeouts import timeout
 from services.gateway.handover import Handover, read_byte
 from services.gateway.server import BACKLOG
 from services.gateway.settings import GatewaySettings
+from services.gateway.telemetry.vllm import VllmNames
 
 # What a worker may take beyond its drain to end.
 _GRACE_SECONDS: Final = 5.0
@@ -76,7 +77,9 @@ class Keeper:
             self._listener() as listener,
             contextlib.ExitStack() as following,
         ):
-            multiprocess.MultiProcessCollector(registry, path=folder)  # type: ignore[no-untyped-call]
+            counts = multiprocess.MultiProcessCollector(registry, path=folder)  # type: ignore[no-untyped-call]
+            if settings.vllm_metrics:
+                registry.register(VllmNames(counts.collect))
             following_on = self._handover.following(
                 functools.partial(exposition, registry, metrics),
                 is_ready=lambda: len(self._serving) == settings.workers,

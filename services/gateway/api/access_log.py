@@ -19,7 +19,8 @@ from services.gateway.limits.reservation import Reservation
 from services.gateway.limits.usage import UsageCounts, Used
 from services.gateway.routing.retry import ServedBy
 from services.gateway.streaming.choice import ChoiceSink
-from services.gateway.telemetry.metrics import UNKNOWN_MODEL, GatewayMetrics, RequestOutcome
+from services.gateway.telemetry.metrics import GatewayMetrics
+from services.gateway.telemetry.outcome import UNKNOWN_MODEL, RequestOutcome
 from services.gateway.telemetry.request_log import RequestLine, RequestLog
 from services.gateway.telemetry.request_trace import UNTRACED, RequestTrace
 
@@ -262,6 +263,7 @@ def _add_tokens(sinks: Sequence[ChoiceSink], outcome: RequestOutcome, line: Requ
             outcome.cached_tokens += usage.cached_prompt_tokens
             outcome.reasoning_tokens += usage.reasoning_tokens
             line.finish_reason = _FINISH_WORDS.get(end.reason, "unspecified")
+            outcome.finish_reasons.append(line.finish_reason)
     if outcome.completion_tokens:
         line.prompt_tokens = outcome.prompt_tokens
         line.cached_tokens = outcome.cached_tokens

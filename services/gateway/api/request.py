@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from typing_extensions import override
@@ -140,3 +140,25 @@ def end_lost(ticker: Ticker, auth: Auth) -> None:
 def running(ticker: Ticker) -> list[RequestRecord]:
     """The records of all requests under way."""
     return [one.record for one in ticker.watched() if isinstance(one, RequestScope)]
+
+
+def under_way(
+    ticker: Ticker, model_named: Callable[[str], str | None]
+) -> dict[str, tuple[int, int]]:
+    """Of each model, how many generations a neuron has admitted, and how many wait.
+
+    Args:
+        ticker: watches the requests.
+        model_named: the own name of the model behind a name or alias; None where nobody knows it.
+    """
+    found: dict[str, tuple[int, int]] = {}
+    for record in running(ticker):
+        served = record.served_by.last
+        model = model_named(record.name) if served is None else served.model
+        open_sinks = [sink for sink in record.sinks if sink.finished_event is None]
+        if model is None or not open_sinks:
+            continue
+        admitted = sum(sink.started_event is not None for sink in open_sinks)
+        runs, waits = found.get(model, (0, 0))
+        found[model] = runs + admitted, waits + len(open_sinks) - admitted
+    return found

@@ -10,7 +10,7 @@ from services.gateway.api.access_log import RequestListener, RequestRecord
 from services.gateway.console.ledger import RequestLedger
 from services.gateway.console.rates import Rates
 from services.gateway.console.usage import Usage
-from services.gateway.telemetry.metrics import RequestOutcome
+from services.gateway.telemetry.outcome import RequestOutcome
 from services.gateway.telemetry.request_log import RequestLine
 
 

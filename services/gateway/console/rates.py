@@ -10,7 +10,7 @@ from typing import Any, Final
 import msgspec
 
 from services.gateway.api.access_log import RequestRecord
-from services.gateway.telemetry.metrics import RequestOutcome
+from services.gateway.telemetry.outcome import RequestOutcome
 
 # Of the last seconds in which a rate is told: an engine's steps come in bursts.
 _SMOOTH_SECONDS: Final = 3

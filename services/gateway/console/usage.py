@@ -11,7 +11,7 @@ import msgspec
 
 from services.backplane.errors import Reason
 from services.backplane.security.principals import OTHERS
-from services.gateway.telemetry.metrics import RequestOutcome
+from services.gateway.telemetry.outcome import RequestOutcome
 
 WINDOWS: Final = {"15m": 15, "1h": 60, "6h": 360, "24h": 1440}
 KEYS: Final = ("key", "model", "neuron")

@@ -7,10 +7,9 @@ in every dialect stay below 5,000 lines of a scrape.
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Final, Literal
 
-import msgspec
 from prometheus_client import CollectorRegistry, Counter, Gauge, Metric
 from prometheus_client.registry import Collector
 
@@ -22,9 +21,9 @@ from services.gateway.telemetry.counters import (
     PendingLevel,
     SummedHistogram,
 )
+from services.gateway.telemetry.outcome import RequestOutcome
+from services.gateway.telemetry.vllm import VllmCounts, VllmNames
 
-# Requests for models that do not exist must not make series of their own.
-UNKNOWN_MODEL: Final = "unknown"
 # How a request came out: the status of a stream is 200 whatever comes behind its head.
 COMPLETED: Final = "completed"
 FAILED: Final = "failed"
@@ -32,33 +31,6 @@ CANCELLED: Final = "cancelled"
 # Seconds: whole answers, and waits for their beginning. Few, since every model has each of them.
 _ANSWER_BUCKETS: Final = (0.1, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 600.0)
 _WAIT_BUCKETS: Final = (0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 15.0, 60.0)
-
-
-class RequestOutcome(msgspec.Struct):
-    """What is counted of one request at its end. Times in seconds; 0: it did not come to that.
-
-    Attributes:
-        dialect: name of the dialect or look-up.
-        status: HTTP status; 499 where the client has left.
-        reason: why it failed; None where it did not.
-        seconds: from its head to the end of its answer.
-        model: the model that served it.
-        completion_tokens: of each choice that was completed.
-    """
-
-    dialect: str
-    status: int
-    reason: Reason | None
-    seconds: float
-    model: str = UNKNOWN_MODEL
-    first_token_seconds: float = 0.0
-    first_visible_seconds: float = 0.0
-    queue_seconds: float = 0.0
-    decode_seconds: float = 0.0
-    prompt_tokens: int = 0
-    cached_tokens: int = 0
-    reasoning_tokens: int = 0
-    completion_tokens: list[int] = []
 
 
 class _Series:
@@ -110,9 +82,10 @@ class GatewayMetrics(Collector):
 
     Args:
         registry: of Prometheus, in which they are registered.
+        vllm: also under vLLM's names.
     """
 
-    def __init__(self, registry: CollectorRegistry) -> None:
+    def __init__(self, registry: CollectorRegistry, *, vllm: bool = False) -> None:
         self._series: dict[str, _Series] = {}
         self._lock = threading.Lock()
         registry.register(self)
@@ -182,12 +155,17 @@ class GatewayMetrics(Collector):
         self.view_revision = gauge("fleet_revision", "Revision of the fleet view.", "livemin")
         for reason in Reason:
             self.errors.labels(reason.value)
+        self._vllm = VllmCounts(registry) if vllm else None
+        if vllm:
+            registry.register(VllmNames(self._renamed))
 
     def expect(self, models: Iterable[str]) -> None:
         """Creates the series of these models that are rare and worth an alert, at 0."""
         for model in models:
             self.cold_starts.labels(model)
             self.evictions.labels(model)
+            if self._vllm is not None:
+                self._vllm.expect((model,))
 
     def uses_http1_codec(self, name: Literal["direct", "stock"]) -> None:
         """Tells which codec serves HTTP/1.1 in this process."""
@@ -226,6 +204,8 @@ class GatewayMetrics(Collector):
                 series.first_visible.note(outcome.first_visible_seconds)
             if outcome.completion_tokens:
                 _add_tokens(series, outcome)
+            if self._vllm is not None:
+                self._vllm.ended(outcome)
         if outcome.reason is not None:
             self.errors.labels(outcome.reason.value).inc()
 
@@ -239,11 +219,31 @@ class GatewayMetrics(Collector):
             self.requests_open.settle()
             for series in self._series.values():
                 series.settle()
+            if self._vllm is not None:
+                self._vllm.settle()
+
+    def show_under_way(self, count: Callable[[], Mapping[str, tuple[int, int]]]) -> None:
+        """Takes in what vLLM's names alone tell: by model, generations that run and that wait.
+
+        Args:
+            count: is called where the switch is on.
+        """
+        if self._vllm is not None:
+            self._vllm.show(count())
 
     def collect(self) -> Iterable[Metric]:
         """Settles before the other collectors are read; has no metrics of its own."""
         self.settle()
         return ()
+
+    def _renamed(self) -> Iterable[Metric]:
+        """The families that have a name of vLLM's too."""
+        counted = [self.prompt_tokens, self.cached_tokens, self.completion_tokens]
+        spread = [self.seconds, self.first_token_seconds, self.queue_seconds]
+        if self._vllm is not None:
+            spread.append(self._vllm.inter_token)
+        for each in (*counted, *spread):
+            yield from each.collect()
 
     def _new_series(self, model: str) -> _Series:
         series = self._series[model] = _Series(self, model)

@@ -22,7 +22,7 @@ from services.backplane.tracing.spans import (
     Tracer,
     read_traceparent,
 )
-from services.gateway.telemetry.metrics import RequestOutcome
+from services.gateway.telemetry.outcome import RequestOutcome
 from services.gateway.telemetry.request_log import RequestLine
 
 # What a line of the log says of a request, under the names of the conventions.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Any
 
-from services.gateway.telemetry.metrics import RequestOutcome
+from services.gateway.telemetry.outcome import RequestOutcome
 from services.gateway.telemetry.request_log import RequestLine
 
 

@@ -6,7 +6,8 @@ from prometheus_client import CollectorRegistry, generate_latest
 
 from services.backplane.errors import Reason
 from services.backplane.metrics import new_registry
-from services.gateway.telemetry.metrics import UNKNOWN_MODEL, GatewayMetrics, RequestOutcome
+from services.gateway.telemetry.metrics import GatewayMetrics
+from services.gateway.telemetry.outcome import UNKNOWN_MODEL, RequestOutcome
 
 MODEL = {"model": "tiny"}
 
