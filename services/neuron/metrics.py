@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 
 from prometheus_client import CollectorRegistry, Counter, Histogram
-from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 from typing_extensions import override
 
@@ -57,10 +57,20 @@ class NeuronMetrics:
 
 
 class StatusCollector(Collector):
-    """Gauges that are read from the neuron's report at every scrape."""
+    """What is read from the neuron's report at every scrape.
 
-    def __init__(self, report: Callable[[], neuron.NeuronReport]) -> None:
+    Args:
+        report: makes it.
+        energy: joules that requests have used, by model.
+    """
+
+    def __init__(
+        self,
+        report: Callable[[], neuron.NeuronReport],
+        energy: Callable[[], Mapping[str, float]],
+    ) -> None:
         self._report = report
+        self._energy = energy
 
     @override
     def collect(self) -> Iterable[Metric]:
@@ -68,6 +78,8 @@ class StatusCollector(Collector):
         report = self._report()
         yield from _instances(report.instances)
         yield from _devices(report.devices)
+        yield from _power(report.devices)
+        yield _request_energy(self._energy())
 
 
 def _gauge(name: str, text: str, *labels: str) -> GaugeMetricFamily:
@@ -107,3 +119,30 @@ def _devices(devices: Iterable[model.Device]) -> Iterable[Metric]:
             heat.add_metric([device.device_id], device.temperature_celsius)
         quarantined.add_metric([device.device_id], bool(device.quarantine_reason))
     return (total, free, busy, heat, quarantined)
+
+
+def _power(devices: Iterable[model.Device]) -> Iterable[Metric]:
+    power = _gauge("device_power_watts", "What a device draws.", "device")
+    used = CounterMetricFamily(
+        "cortex_neuron_device_energy_joules",
+        "What a device has used: measured by itself, or estimated from what it drew.",
+        labels=["device", "source"],
+    )
+    for device in devices:
+        if device.HasField("power_watts"):
+            power.add_metric([device.device_id], device.power_watts)
+        if device.HasField("energy_joules"):
+            source = "estimated" if device.energy_estimated else "measured"
+            used.add_metric([device.device_id, source], device.energy_joules)
+    return (power, used)
+
+
+def _request_energy(joules: Mapping[str, float]) -> Metric:
+    used = CounterMetricFamily(
+        "cortex_neuron_request_energy_joules",
+        "What the devices have used for requests, by their part of the devices' time.",
+        labels=["model"],
+    )
+    for name, count in joules.items():
+        used.add_metric([name], count)
+    return used

@@ -126,7 +126,7 @@ async def serving(
             kv_tiers=kv_tiers,
             tracer=tracer,
         )
-        registry.register(StatusCollector(board.report))
+        registry.register(StatusCollector(board.report, board.energy))
         async with exposition(registry, settings.metrics_at) as port, faults.watching_loop():
             identity.metrics_address = settings.advertised_metrics(port)
             listen = Address.parse(settings.listen)

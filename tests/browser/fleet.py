@@ -105,6 +105,7 @@ class Neuron(registry_stand_ins.ScriptedNeuron):
             busy = min(1.0, self.talker.active / 6)
             device.utilization_ratio = busy * 0.97
             device.temperature_celsius = 41 + 24 * busy + self.heat.random() * 2
+            device.power_watts = 62 + 300 * busy
         for model, (device, progress) in self.coming.items():
             one = told.instances.add(instance_id=f"{self.name}/{model}")
             one.spec.model, one.state = model, model_pb2.INSTANCE_STATE_LOADING

@@ -53,6 +53,8 @@ class Driver:
         asked_for_processes: so often somebody wanted to know them.
         has_events: this driver tells critical events.
         has_event_sets: it makes sets for them.
+        milliwatts: what each draws; None where it does not say.
+        millijoules: what each has used; None where it has no count.
         divided: instances of GPUs in MIG mode, by GPU, with gaps; their handles are their names.
     """
 
@@ -75,6 +77,8 @@ class Driver:
         self.has_event_sets = True
         self.divided: dict[int, tuple[str | None, ...]] = {}
         self.open_sets = 0
+        self.milliwatts: list[int | None] = [None] * count
+        self.millijoules: list[int | None] = [None] * count
 
     def nvmlInit(self) -> None:
         self.is_open = True
@@ -127,6 +131,23 @@ class Driver:
         self._answer(handle)
         used = self.used[handle]
         return types.SimpleNamespace(total=24 * GIB, free=24 * GIB - used, used=used)
+
+    def nvmlDeviceGetTemperature(self, handle: int | str, _: int) -> int:
+        if isinstance(handle, str):
+            raise NotSupportedError("Not Supported")
+        return 40
+
+    def nvmlDeviceGetPowerUsage(self, handle: int | str) -> int:
+        return self._told(self.milliwatts, handle)
+
+    def nvmlDeviceGetTotalEnergyConsumption(self, handle: int | str) -> int:
+        return self._told(self.millijoules, handle)
+
+    def _told(self, figures: list[int | None], handle: int | str) -> int:
+        found = None if isinstance(handle, str) else figures[handle]
+        if found is None:
+            raise NotSupportedError("Not Supported")
+        return found
 
     def nvmlDeviceGetUtilizationRates(self, _: int) -> types.SimpleNamespace:
         raise NotSupportedError("Not Supported")

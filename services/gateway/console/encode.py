@@ -141,6 +141,7 @@ def _device(device: model_pb2.Device) -> dict[str, Any]:
         "reserved": device.memory_reserved_bytes,
         "utilization": device.utilization_ratio if device.HasField("utilization_ratio") else None,
         "temperature": _optional(device, "temperature_celsius"),
+        "power": _optional(device, "power_watts"),
         "quarantine": device.quarantine_reason,
     }
 

@@ -19,6 +19,7 @@ from cortex.v1 import model_pb2 as model
 from services.neuron.devices import mig
 from services.neuron.devices.ggml import GgmlListing, pci_id
 from services.neuron.devices.nvml_events import DeviceEvents
+from services.neuron.devices.power import PowerMeter
 from services.neuron.devices.watch import FaultReader
 from services.neuron.devices.xid_faults import DeviceFault
 
@@ -44,6 +45,7 @@ class Devices(FaultReader):
         self._reserved = reserved_bytes
         self.problems: list[str] = []
         self._nvml: Any = self._open_nvml()
+        self._meter = PowerMeter(self._nvml)
         # A GPU that is lost no longer says who it was.
         self._known: dict[int, str] = {}
         self._events = DeviceEvents(self._nvml) if self._nvml is not None else None
@@ -148,7 +150,7 @@ class Devices(FaultReader):
 
     def _cpu(self) -> model.Device:
         memory = psutil.virtual_memory()
-        return model.Device(
+        device = model.Device(
             device_id=CPU,
             name=platform.processor() or platform.machine(),
             kind=model.DEVICE_KIND_CPU,
@@ -157,6 +159,8 @@ class Devices(FaultReader):
             memory_reserved_bytes=self._reserved,
             utilization_ratio=psutil.cpu_percent(interval=None) / 100,
         )
+        self._meter.read_cpu(device)
+        return device
 
     def _gpus(self) -> Sequence[model.Device]:
         nvml = self._nvml
@@ -191,11 +195,12 @@ class Devices(FaultReader):
             memory_reserved_bytes=self._reserved,
         )
         device.quarantine_reason = self._spoilt.get(device.device_id, "")
-        try:
+        # slices of a GPU and some drivers do not tell
+        with contextlib.suppress(nvml.NVMLError):
             device.utilization_ratio = nvml.nvmlDeviceGetUtilizationRates(handle).gpu / 100
+        with contextlib.suppress(nvml.NVMLError):
             device.temperature_celsius = nvml.nvmlDeviceGetTemperature(handle, 0)
-        except nvml.NVMLError:  # slices of a GPU and some drivers do not tell
-            pass
+        self._meter.read_gpu(device, handle)
         return device
 
 

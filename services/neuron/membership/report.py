@@ -114,6 +114,10 @@ class StatusBoard:
                 made.append(device if is_measured else unheld(device, count))
         return made
 
+    def energy(self) -> Mapping[str, float]:
+        """Joules that requests have used of devices that tell, by model."""
+        return self._workers.device_use.energy.joules
+
     def note_address(self, address: str) -> None:
         """Sets the `host:port` under which others reach this neuron."""
         self.identity.address = address
@@ -125,6 +129,7 @@ class StatusBoard:
     def note_devices(self, devices: Sequence[model.Device]) -> None:
         """Replaces the devices' figures by newer ones."""
         self._devices = tuple(devices)
+        self._workers.device_use.energy.note_readings(devices)
 
     def note_stored(self, stored: Sequence[model.StoredModel], problems: Sequence[str]) -> None:
         """A new listing of the disk; bumps the status if it differs."""

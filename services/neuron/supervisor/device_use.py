@@ -8,6 +8,7 @@ from typing import Final
 from cortex.v1 import neuron_service_pb2 as neuron
 from services.backplane.security.principals import OTHERS
 from services.neuron.engine_api.device_time import Charge
+from services.neuron.supervisor.energy import ModelEnergy
 
 _MOST_ROWS: Final = 4096
 """What is beyond them is added up for all other principals together."""
@@ -28,6 +29,7 @@ class DeviceUse:
 
     Attributes:
         version: grows with every change.
+        energy: what of the devices' energy the requests of each model have used.
     """
 
     def __init__(self) -> None:
@@ -35,23 +37,33 @@ class DeviceUse:
         self._rows: dict[tuple[str, str], _Row] = {}
         self._busy_ns = 0
         self.version = 0
+        self.energy = ModelEnergy()
 
     @property
     def busy_microseconds(self) -> int:
         """Of all devices, as workers have measured it beside what they charge."""
         return self._busy_ns // _MICROSECOND
 
-    def add(self, charges: Iterable[Charge], *, busy_ns: int, devices: int) -> None:
+    def add(
+        self,
+        charges: Iterable[Charge],
+        *,
+        busy_ns: int,
+        devices: int,
+        device_ids: Sequence[str] = (),
+    ) -> None:
         """Takes in what a worker tells.
 
         Args:
             charges: for one device.
             busy_ns: likewise.
             devices: how many work together there.
+            device_ids: all that the worker owns, also where they take turns.
         """
         self.version += 1
         self._busy_ns += busy_ns * devices
         for charge in charges:
+            self.energy.charge(charge.model, device_ids, charge.prefill_ns + charge.decode_ns)
             key = (charge.principal, charge.model)
             row = self._rows.pop(key, None)
             if row is None:

@@ -277,8 +277,12 @@ class WorkerSlot:
             self._process = None
 
     def _charge(self, report: Charged) -> None:
-        devices = self.key.device_count
-        self._device_use.add(report.charges, busy_ns=report.busy_ns, devices=devices)
+        self._device_use.add(
+            report.charges,
+            busy_ns=report.busy_ns,
+            devices=self.key.device_count,
+            device_ids=self.key.device_ids,
+        )
 
     def _on_hello(self, process: WorkerProcess, link: WorkerLink, hello: Hello) -> None:
         """Lets a process in that is ready."""

@@ -88,12 +88,13 @@ def _figures(fleet: op.GetFleetResponse, rates: GatewayRates) -> Text:
 
 
 def _devices(neurons: Sequence[reg.Neuron]) -> Table:
-    table = table_of("neuron", "state", "device", "memory", "used / total", "busy", "°C")
+    table = table_of("neuron", "state", "device", "memory", "used / total", "busy", "°C", "W")
     for neuron in neurons:
         for number, device in enumerate(neuron.report.devices or [model.Device()]):
             used = device.memory_total_bytes - device.memory_free_bytes
             busy = f"{device.utilization_ratio:.0%}" if device.HasField("utilization_ratio") else ""
             heat = device.HasField("temperature_celsius")
+            power = device.HasField("power_watts")
             table.add_row(
                 printable(neuron.identity.name) if not number else "",
                 neuron_state(neuron) if not number else "",
@@ -102,6 +103,7 @@ def _devices(neurons: Sequence[reg.Neuron]) -> Table:
                 f"{gib(used)} / {gib(device.memory_total_bytes)}",
                 busy,
                 f"{device.temperature_celsius:.0f}" if heat else "",
+                f"{device.power_watts:.0f}" if power else "",
             )
     return table
 

@@ -27,6 +27,7 @@ export function NeuronDetails({ one }) {
       ["Reserved", device.reserved ? bytes(device.reserved) : null],
       ["Load", device.utilization != null ? share(device.utilization) : null],
       ["Temperature", device.temperature != null ? `${Math.round(device.temperature)} °C` : null],
+      ["Power", device.power != null ? `${Math.round(device.power)} W` : null],
       ["Quarantined", device.quarantine],
     ]} /></section>`)}
     ${one.workers.filter((worker) => worker.last_words || worker.restarts).map((worker) => html`<section key=${worker.devices.join()}>

@@ -73,6 +73,7 @@ function Device({ device, instances }) {
   const extra = [
     device.utilization != null && share(device.utilization),
     device.temperature != null && `${Math.round(device.temperature)} °C`,
+    device.power != null && `${Math.round(device.power)} W`,
   ].filter(Boolean).join(" · ");
   return html`<div class="device">
     <span class="name cut" title=${name}>${name}</span>

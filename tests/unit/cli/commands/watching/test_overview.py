@@ -41,6 +41,7 @@ def a_fleet() -> op.GetFleetResponse:
         memory_free_bytes=2 * GIB,
         utilization_ratio=0.5,
         temperature_celsius=61.0,
+        power_watts=287.4,
     )
     report = neuron.NeuronReport(sequence=1, devices=[device], instances=[instance])
     identity = neuron.NeuronIdentity(name="beast")
@@ -68,7 +69,7 @@ def test_it_shows_requests_rates_devices_models_and_what_waits():
 
     assert "3 active, 2 queued, 4 wait for a model" in shown
     assert "6 requests, 5 streams, 41.5 tokens/s, first token 120 ms (95 %: 800)" in shown
-    for words in ("beast", "A card", "6.0 GiB / 8.0 GiB", "50%", "61", "█" * 15 + "░" * 5):
+    for words in ("beast", "A card", "6.0 GiB / 8.0 GiB", "50%", "61", "287", "█" * 15 + "░" * 5):
         assert words in shown
     for words in ("alpha", "READY", "3/8", "2/64", "40.5", "25%", "llamacpp", "beta", "4"):
         assert words in shown
