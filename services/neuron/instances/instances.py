@@ -6,7 +6,7 @@ import dataclasses
 import enum
 import time
 from collections.abc import Iterator, Mapping
-from typing import Final, Protocol
+from typing import Final
 
 import structlog
 
@@ -20,6 +20,7 @@ from services.neuron.chat.segments import ControlTokens
 from services.neuron.chat.thinking_budget import Closing
 from services.neuron.chat.tool_calls.formats import GENERIC
 from services.neuron.engine_api.model import LoadPlan, ModelInfo, ModelStats
+from services.neuron.instances.running import RunningGeneration
 from services.neuron.rendering.frames import TemplateSource
 from services.neuron.rendering.renderer import Renderer
 from services.neuron.supervisor.link import WorkerLink
@@ -47,18 +48,6 @@ _NEXT: Final[Mapping[State, frozenset[State]]] = {
     State.FAILED: frozenset({State.UNLOADING}),
     State.UNLOADING: frozenset(),
 }
-
-
-class RunningGeneration(Protocol):
-    """What an instance does with its generations: resume them on a new worker, or end them."""
-
-    def resume(self, link: WorkerLink) -> None:
-        """Goes on in the worker's new process, behind the tokens made so far."""
-        ...
-
-    def fail(self, error: FleetError) -> None:
-        """Ends it with an error; a second call does nothing."""
-        ...
 
 
 @dataclasses.dataclass(eq=False, kw_only=True, slots=True)

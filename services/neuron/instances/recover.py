@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
+from typing import Final
 
 import msgspec
 import structlog
@@ -15,6 +17,7 @@ from services.neuron.engine_api.cache import CacheNews
 from services.neuron.engine_api.model import ModelStats
 from services.neuron.instances.cache_board import CacheBoard
 from services.neuron.instances.instances import Instance, Instances, State
+from services.neuron.instances.running import RunningGeneration
 from services.neuron.instances.worker_loads import WorkerLoads
 from services.neuron.metrics import NeuronMetrics
 from services.neuron.supervisor.link import WorkerLink
@@ -22,6 +25,9 @@ from services.neuron.supervisor.listener import WorkerKey, WorkerListener
 from services.neuron.supervisor.supervisor import Supervisor
 
 log = structlog.get_logger()
+
+_TURN_SECONDS: Final = 15.0
+"""Most that one suspected request keeps the next one waiting."""
 
 
 class Recovery(WorkerListener):
@@ -76,7 +82,11 @@ class Recovery(WorkerListener):
 
     @override
     def on_worker_up(self, key: WorkerKey, link: WorkerLink) -> None:
-        """Loads the worker's RECOVERING instances again; their generations then go on."""
+        """Loads the worker's RECOVERING instances again; their generations then go on.
+
+        Those that a second worker died with go on one after the other, each once the one before is
+        past the place or over: only what the next worker dies of is in it then.
+        """
         self._instances.changes.bump()
         waiting = [
             instance
@@ -107,6 +117,7 @@ class Recovery(WorkerListener):
                     self._give_up(instance, error)
             except Exception as error:  # noqa: BLE001 - the other instances come back
                 self._give_up(instance, self._faults.note("recovery", error))
+        await self._try_in_turn(instances)
 
     async def _reload(self, instance: Instance) -> None:
         assert instance.key is not None
@@ -121,10 +132,28 @@ class Recovery(WorkerListener):
         link = instance.link
         assert link is not None
         for generation in list(instance.running):
-            try:
-                generation.resume(link)
-            except Exception as error:  # noqa: BLE001 - the others go on
-                generation.fail(self._faults.note("recovery.resume", error))
+            if not generation.suspicion.is_strong:
+                self._resume(generation, link)
+
+    async def _try_in_turn(self, instances: Sequence[Instance]) -> None:
+        suspects = [
+            (generation, instance, instance.link)
+            for instance in instances
+            for generation in instance.running
+            if generation.suspicion.is_strong
+        ]
+        for generation, instance, link in suspects:
+            if link is None or instance.link is not link:  # the next process brings the next try
+                return
+            if generation in instance.running:
+                self._resume(generation, link)
+                await generation.suspicion.turn(_TURN_SECONDS)
+
+    def _resume(self, generation: RunningGeneration, link: WorkerLink) -> None:
+        try:
+            generation.resume(link)
+        except Exception as error:  # noqa: BLE001 - the others go on
+            generation.fail(self._faults.note("recovery.resume", error))
 
     def _give_up(self, instance: Instance, error: FleetError) -> None:
         self._instances.move(instance, State.FAILED, error.message)

@@ -29,7 +29,8 @@ from services.neuron.engine_api.events import (
     Started,
 )
 from services.neuron.engine_api.task import Task
-from services.neuron.instances.instances import Instance, Instances, RunningGeneration, State
+from services.neuron.instances.instances import Instance, Instances, State
+from services.neuron.instances.running import RunningGeneration, Suspicion
 from services.neuron.serving import convert
 from services.neuron.serving.accounting import Account
 from services.neuron.serving.delivery import Delivery
@@ -38,7 +39,6 @@ from services.neuron.serving.event_sink import EventSink
 from services.neuron.serving.replays import ReplayGate, Replays
 from services.neuron.supervisor.failures import failed_task
 from services.neuron.supervisor.link import WorkerLink
-from services.neuron.supervisor.restart_policy import RequestDeaths
 from services.neuron.supervisor.task_listener import TaskListener
 
 
@@ -80,7 +80,7 @@ class Generation(TaskListener, RunningGeneration):
         self._is_over = False
         self._is_told = False
         self._is_resumed = False
-        self._deaths = RequestDeaths()
+        self.suspicion = Suspicion()
         self._started: Started | None = None
         self._timers = EndTimers(self.fail)
 
@@ -160,13 +160,13 @@ class Generation(TaskListener, RunningGeneration):
         self._account.note_time(charge)
 
     @override
-    def on_worker_lost(self, error: FleetError) -> None:
+    def on_worker_lost(self, error: FleetError, *, is_alone: bool) -> None:
         """Waits for the next worker; fails where it may be what the workers die of."""
         self._link = None
         if self._is_over:
             return
-        if not self._deaths.note(len(self._delivery.made)):
-            told = "Two workers died with this request in them; it is not tried again."
+        if not self.suspicion.note_death(len(self._delivery.made), is_alone=is_alone):
+            told = "Workers died with this request in them; it is not tried again."
             self.fail(FleetError(Reason.INTERNAL, told))
             return
         if self._instance.state is not State.RECOVERING:
@@ -181,6 +181,7 @@ class Generation(TaskListener, RunningGeneration):
         if self._is_over or self._link is not None:
             return
         self._timers.goes_on()
+        self.suspicion.begin_turn()
         self._is_resumed = True
         self._account.note_resumed()
         self._submit_again(link)
@@ -215,6 +216,7 @@ class Generation(TaskListener, RunningGeneration):
     def _on_delta(self, event: Delta) -> None:
         self._account.note_output()
         self._delivery.take(event)
+        self.suspicion.note_made(len(self._delivery.made))
         if self._delivery.is_done:
             self._withdraw()
             self._finish(generation.FINISH_REASON_TOOL_CALLS)
@@ -261,6 +263,7 @@ class Generation(TaskListener, RunningGeneration):
 
     def _close(self, outcome: str, error: FleetError | None) -> None:
         self._is_over = True
+        self.suspicion.note_end()
         self._gate.close()
         self._timers.stop()
         self._instances.end(self._instance, self)

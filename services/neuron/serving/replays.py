@@ -117,10 +117,10 @@ class ReplayGate(TaskListener):
             self._listener.on_event(event)
 
     @override
-    def on_worker_lost(self, error: FleetError) -> None:
+    def on_worker_lost(self, error: FleetError, *, is_alone: bool) -> None:
         # What comes behind the texts is made again, by the next worker.
         self._held = [event for event in self._held if isinstance(event, Started)]
-        self._listener.on_worker_lost(error)
+        self._listener.on_worker_lost(error, is_alone=is_alone)
 
     @override
     def on_time(self, charge: Charge) -> None:

@@ -239,7 +239,7 @@ class WorkerLink(WorkerCalls):
             fail(future, error)
         for listener in tasks.values():
             with self._faults.contained("worker.lost"):
-                listener.on_worker_lost(error)
+                listener.on_worker_lost(error, is_alone=len(tasks) == 1)
 
     def _on_event(self, event: Event) -> None:
         task_id = event.task_id

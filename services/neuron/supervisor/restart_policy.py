@@ -11,6 +11,7 @@ from services.backplane import backoff
 _LONGEST_PAUSE_SECONDS: Final = 60.0
 # So many tokens further on, a request is past what a worker has died of with it inside.
 _PAST_TOKENS: Final = 32
+_MOST_DEATHS_IN_COMPANY: Final = 2
 _MOST_DEATHS_OF_A_REQUEST: Final = 5
 
 
@@ -70,28 +71,43 @@ class RestartPolicy:
 class RequestDeaths:
     """The workers that died with one request inside, of which it may be the cause.
 
-    1. It goes on in another worker after the first death, but not after a second one: what two died
-       of would be the end of a third.
-    2. What a request is the cause of comes again at the same place. Where it had gone on by
+    1. It goes on in another worker after the first death, but not after a second one with nothing
+       else inside: what two died of would be the end of a third.
+    2. Where others were inside too, each of them is suspected, and may go on once more by itself.
+    3. What a request is the cause of comes again at the same place. Where it had gone on by
        `_PAST_TOKENS`, the deaths before count no more.
-    3. After `_MOST_DEATHS_OF_A_REQUEST` it ends in any case.
+    4. After `_MOST_DEATHS_OF_A_REQUEST` it ends in any case.
     """
 
     _made: int = 0
     _of_one_place: int = 0
     _all: int = 0
 
-    def note(self, made: int) -> bool:
+    @property
+    def is_suspect(self) -> bool:
+        """Two workers died with it inside, at one place."""
+        return self._of_one_place > 1
+
+    def is_past(self, made: int) -> bool:
+        """With so many tokens it is past what the last worker died of."""
+        return made - self._made >= _PAST_TOKENS
+
+    def acquit(self) -> None:
+        """It ran by itself for long and no worker died: all but one of its deaths do not count."""
+        self._of_one_place = min(1, self._of_one_place)
+
+    def note(self, made: int, *, is_alone: bool) -> bool:
         """Records a death. Returns: whether the request may go on.
 
         Args:
             made: tokens of the answer until then.
+            is_alone: no other request was in the process.
         """
-        is_past = made - self._made >= _PAST_TOKENS
-        self._of_one_place = 1 if is_past else self._of_one_place + 1
+        self._of_one_place = 1 if self.is_past(made) else self._of_one_place + 1
         self._all += 1
         self._made = made
-        return self._of_one_place == 1 and self._all < _MOST_DEATHS_OF_A_REQUEST
+        most = 1 if is_alone else _MOST_DEATHS_IN_COMPANY
+        return self._of_one_place <= most and self._all < _MOST_DEATHS_OF_A_REQUEST
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

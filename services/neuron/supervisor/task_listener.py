@@ -30,6 +30,11 @@ class TaskListener(Protocol):
         """The devices have worked for the task, so long for one device; comes before its end."""
         ...
 
-    def on_worker_lost(self, error: FleetError) -> None:
-        """The process died with the task in it; nothing more will come from it."""
+    def on_worker_lost(self, error: FleetError, *, is_alone: bool) -> None:
+        """The process died with the task in it; nothing more will come from it.
+
+        Args:
+            error: why.
+            is_alone: it was the only one.
+        """
         ...

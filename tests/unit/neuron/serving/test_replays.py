@@ -51,7 +51,8 @@ class Listener:
     def on_event(self, event: Event) -> None:
         self.told.append(event)
 
-    def on_worker_lost(self, error: FleetError) -> None:
+    def on_worker_lost(self, error: FleetError, *, is_alone: bool) -> None:
+        assert is_alone
         self.told.append(error)
 
     def on_time(self, charge: Charge) -> None:
@@ -144,7 +145,7 @@ async def test_what_a_dead_worker_had_made_meanwhile_is_made_again_by_the_next()
     stream.gate.on_event(first)
     stream.gate.on_event(Delta(1, "lost", (1,)))
 
-    stream.gate.on_worker_lost(LOST)
+    stream.gate.on_worker_lost(LOST, is_alone=True)
     stream.submit(2)
     stream.gate.on_event(again)
     stream.gate.on_event(Delta(2, "made", (1,)))

@@ -86,12 +86,33 @@ def test_a_pulse_is_judged(health, words):
 def test_a_request_goes_on_after_one_death_but_not_after_two_at_one_place():
     deaths = RequestDeaths()
 
-    assert deaths.note(100)
-    assert not deaths.note(110)
+    assert deaths.note(100, is_alone=True)
+    assert not deaths.note(110, is_alone=True)
+
+
+def test_a_request_that_died_twice_among_others_is_suspected_and_goes_on_once_more():
+    deaths = RequestDeaths()
+
+    assert deaths.note(0, is_alone=False)
+    assert not deaths.is_suspect
+    assert deaths.note(5, is_alone=False)
+    assert deaths.is_suspect
+    assert not deaths.note(10, is_alone=False)
+
+
+def test_a_suspected_request_that_goes_on_is_cleared():
+    deaths = RequestDeaths()
+    for _ in range(2):
+        deaths.note(10, is_alone=False)
+
+    assert not deaths.is_past(41)
+    assert deaths.is_past(42)
+    assert deaths.note(42, is_alone=True)
+    assert not deaths.is_suspect
 
 
 def test_a_request_that_went_on_in_between_is_not_blamed_for_the_death_before():
     deaths = RequestDeaths()
 
-    assert [deaths.note(made) for made in (0, 50, 100, 150)] == [True] * 4
-    assert not deaths.note(200)  # it has been in too many
+    assert [deaths.note(made, is_alone=True) for made in (0, 50, 100, 150)] == [True] * 4
+    assert not deaths.note(200, is_alone=True)  # it has been in too many
