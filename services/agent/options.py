@@ -44,7 +44,11 @@ DELETE_EXTENSION = "session/delete"  # the SDK passes on only what it knows, and
 
 
 def capabilities(*, can_see: bool) -> acp.schema.AgentCapabilities:
-    """Returns what an editor may ask of this agent; pictures where a model may see them."""
+    """Returns what this agent can do, as it is told to the editor when they connect.
+
+    Args:
+        can_see: some model takes pictures, so that prompts may hold them.
+    """
     return acp.schema.AgentCapabilities(
         load_session=True,
         prompt_capabilities=acp.schema.PromptCapabilities(

@@ -97,7 +97,7 @@ class UpSettings:
         }
 
     def values(self) -> Iterator[tuple[str, str | list[str]]]:
-        """What was chosen, each value that is no table behind its dotted key."""
+        """The settings that `cortex up` chose: pairs of dotted key and value."""
         return _flat(self.chosen)
 
 

@@ -47,7 +47,7 @@ class Draining:
         self._is_succeeded = False
 
     def be_patient(self) -> None:
-        """Makes the coming end wait for all requests under way: a successor takes new ones."""
+        """Lets running requests take `handover_seconds` at the end: a successor serves new ones."""
         self._is_succeeded = True
         self._server.drain_seconds = self._handover_seconds
 

@@ -1,4 +1,4 @@
-"""A gateway hands its listening socket to its successor: an upgrade that refuses nobody.
+"""Passes the listening socket to a successor process: an upgrade that refuses nobody.
 
 At SIGUSR2 the gateway starts its own program again, as it is installed now, and passes it the
 socket. Once the successor serves, the old one accepts nothing more, lets running answers end and
@@ -216,7 +216,7 @@ async def _started(
 
 
 class WorkerHandover:
-    """The same of a worker of several: its keeper waits for it, and says when it has successors.
+    """The handover of one process of several, which its keeper coordinates.
 
     Attributes:
         take_socket: file descriptor of the keeper's listening socket.
@@ -261,7 +261,7 @@ async def _until(is_ready: Callable[[], bool]) -> None:
 
 
 def write_byte(descriptor: int) -> None:
-    """Writes a byte to a pipe, which somebody may have ceased to read, and closes it."""
+    """Writes a byte to a pipe, if its reader is still there, and closes it."""
     with contextlib.suppress(OSError):
         os.write(descriptor, b"1")
     os.close(descriptor)

@@ -50,7 +50,7 @@ class NeuronMetrics:
         self.load_seconds = histogram("load_seconds", "Time of a load.", LATENCY_BUCKETS)
 
     def note_load(self, name: str, outcome: str, seconds: float) -> None:
-        """A load has ended: `ready`, `failed` or `abandoned`."""
+        """Counts a load that has ended: `ready`, `failed` or `abandoned`."""
         self.loads.labels(name, outcome).inc()
         if outcome == "ready":
             self.load_seconds.labels(name).observe(seconds)

@@ -206,7 +206,7 @@ class LeaderTerm:
         self.fact_writer.write_later(FactKind.NEURON, name, f"{time.time():.0f} {address}")
 
     def forget_neuron(self, name: str) -> None:
-        """A neuron has left on purpose: nobody waits for it after a restart."""
+        """Forgets a neuron that has left on purpose: nobody waits for it after a restart."""
         self.fact_writer.write_later(FactKind.NEURON, name, "0")
 
     def reload(self) -> Difference:

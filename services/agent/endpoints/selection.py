@@ -78,7 +78,7 @@ class Endpoints:
         return list(found)
 
     async def can_see(self) -> bool:
-        """Says whether a model may take pictures: one says so, or of one it is not known."""
+        """Says whether pictures may be sent: a model takes them, or may for all that is known."""
         listings = await asyncio.gather(*(self._list(each) for each in self._endpoints))
         known = [model for models in listings for model in models if model.can_chat]
         names = [each.model for each in self._settings.endpoints if each.model]

@@ -118,7 +118,7 @@ class RoundRequest:
 
     @property
     def summaries(self) -> Usage:
-        """Tokens of the summaries that were needed for the answer."""
+        """Tokens spent on summarising the history, where that was needed to fit the context."""
         return self._compacting.usage
 
     async def _tell(self) -> None:

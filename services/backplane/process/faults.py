@@ -71,7 +71,7 @@ class Faults:
 
     @contextlib.contextmanager
     def fatal(self, place: str) -> Generator[None]:
-        """As `contained`, for what leaves the process in no state to go on: sets `broken` too."""
+        """As `contained`, for errors after which the process cannot go on: sets `broken` too."""
         try:
             yield
         except Exception as error:  # noqa: BLE001 - likewise

@@ -21,7 +21,7 @@ _PLAIN: Final = " :()=.,_@-"
 
 
 class RpcAudit:
-    """Tells the audit log of the calls of one server.
+    """Writes an audit entry for each call of one server that is an operation.
 
     Args:
         audit_log: where they are told.
@@ -47,7 +47,7 @@ class RpcAudit:
         self._is_done = is_done
 
     def begun(self, method: str, context: Any, source: str) -> AuditEntry | None:
-        """What is known of a call before it is served; None where nothing is told of it.
+        """The entry of a call, before the call is served; None for methods that are not audited.
 
         Args:
             method: that is called.
@@ -83,7 +83,7 @@ class RpcAudit:
 
 
 def as_metadata(words: str) -> str:
-    """Words as metadata can carry them."""
+    """A text percent-encoded, because gRPC metadata holds only printable ASCII."""
     return quote(words, safe=_PLAIN)
 
 

@@ -89,7 +89,7 @@ class Bounds:
 
     @property
     def options(self) -> dict[str, int]:
-        """The bounds as options of a gRPC server."""
+        """The bounds as channel options of a gRPC server."""
         milliseconds = round(self.connection_seconds * 1000)
         return {
             "grpc.max_receive_message_length": self.message_bytes,

@@ -15,7 +15,10 @@ _MOST_COUNTED: Final = 1 << 20
 
 
 def most_counted(context_tokens: int) -> int:
-    """Up to how many tokens a prompt is counted that does not fit the context.
+    """How many tokens of a too long prompt are counted for its error message.
+
+    Clients shorten a prompt by the count in the error, which is of no use for one far too long; and
+    a tokeniser takes a second for a quarter of a million tokens.
 
     Clients shorten a prompt by the count in the error; one so much too long nobody can shorten.
 
@@ -25,14 +28,14 @@ def most_counted(context_tokens: int) -> int:
 
 
 def written_characters(request: generation.GenerateRequest) -> int:
-    """The characters that the prompt of a request has at least; 0 where it is of token ids."""
+    """Lower bound on the characters of a request's prompt; 0 for a prompt of token ids."""
     if request.WhichOneof("prompt") == "chat":
         return chat_characters(request.chat)
     return len(request.text)
 
 
 def chat_characters(chat: conversation.Chat) -> int:
-    """The characters that the prompt of a chat has at least; templates trim each text."""
+    """Lower bound on the characters of a chat's prompt: its texts, trimmed as templates do."""
     return sum(map(_trimmed, _written(chat)))
 
 

@@ -35,7 +35,7 @@ class Access:
         self._allowed = allowed or {}
 
     def to_serve(self, listen: Address) -> grpc.ServerCredentials | None:
-        """The TLS credentials of a server that listens there.
+        """The TLS credentials of a server that listens at this address.
 
         Called once, before serving: on a Unix socket, which the file system guards, nobody is asked
         who he is from then on.
@@ -60,7 +60,7 @@ class Access:
         return peer
 
     def shown(self, context: Any) -> Peer | None:
-        """Who is at the other end of a call, whether it was let in or not; for the audit log."""
+        """The caller by its certificate, let in or not, for the audit log; None if it has none."""
         if self._credentials is None:
             return None
         chain = context.auth_context().get("x509_pem_cert", [b""])

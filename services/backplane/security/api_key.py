@@ -28,7 +28,7 @@ _SUM_LENGTH: Final = 6
 
 
 def new_id() -> str:
-    """An id by chance; whoever uses it looks whether it is taken."""
+    """A random id; the caller checks that no other key has it."""
     return "".join(secrets.choice(_ID_LETTERS) for _ in range(_ID_LENGTH))
 
 

@@ -57,7 +57,7 @@ def key_of(request: bytes, names: Collection[str]) -> ec.EllipticCurvePublicKey:
 
 
 def key_fingerprint(key: ec.EllipticCurvePublicKey) -> str:
-    """By what people tell a key from others: SHA-256 of it in DER, in hex."""
+    """SHA-256 of a public key in DER, in hex: what people compare to tell keys apart."""
     encoded = key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
     return hashlib.sha256(encoded).hexdigest()
 

@@ -24,7 +24,7 @@ def dns_names(certificate: x509.Certificate | x509.CertificateSigningRequest) ->
 
 
 def serial_of(certificate: x509.Certificate) -> str:
-    """Its serial number in hex, in lower case and without leading zeros."""
+    """The certificate's serial number in hex, in lower case and without leading zeros."""
     return f"{certificate.serial_number:x}"
 
 

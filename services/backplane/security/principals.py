@@ -1,4 +1,4 @@
-"""Names that stand for no key: nobody may be called so."""
+"""Reserved principal names: a key or user of that name is refused."""
 
 from __future__ import annotations
 

@@ -26,7 +26,7 @@ _OK: Final = grpc.StatusCode.OK.name
 
 
 def told_traceparent(context: grpc.aio.ServicerContext[Any, Any]) -> str:
-    """What the metadata of a call say of its caller's trace; empty where they say nothing."""
+    """The caller's W3C `traceparent` in a call's metadata; empty where it sent none."""
     for key, value in context.invocation_metadata() or ():
         if key == TRACEPARENT:
             return value if isinstance(value, str) else value.decode("ascii", "replace")
@@ -34,7 +34,7 @@ def told_traceparent(context: grpc.aio.ServicerContext[Any, Any]) -> str:
 
 
 def method_attributes(method: str) -> dict[str, Attribute]:
-    """What is told of a method such as `/cortex.v1.NeuronService/Embed`."""
+    """OpenTelemetry's attributes of a method such as `/cortex.v1.NeuronService/Embed`."""
     service, _, name = method.strip("/").partition("/")
     return {"rpc.system": "grpc", "rpc.service": service, "rpc.method": name}
 
@@ -42,7 +42,7 @@ def method_attributes(method: str) -> dict[str, Attribute]:
 def rpc_span(
     tracer: Tracer, method: str, context: grpc.aio.ServicerContext[Any, Any]
 ) -> Span | None:
-    """Begins the span of a call that is served; None where its caller does not trace it."""
+    """Starts the span of a call that is served; None where its caller sent no trace context."""
     parent = read_traceparent(told_traceparent(context))
     if parent is None:
         return None

@@ -28,7 +28,7 @@ Attribute = str | int | float | bool | list[str]
 
 
 class SpanKind(enum.Enum):
-    """What a span is to those above and below it."""
+    """Whether a span is work within a process, a call that is served, or a call that is made."""
 
     INTERNAL = "internal"
     SERVER = "server"
@@ -36,7 +36,7 @@ class SpanKind(enum.Enum):
 
 
 class SpanContext(msgspec.Struct, frozen=True):
-    """Which span of which trace.
+    """Identifies a span across services (W3C Trace Context).
 
     Attributes:
         trace_id: 32 hex digits.
@@ -50,12 +50,12 @@ class SpanContext(msgspec.Struct, frozen=True):
 
     @property
     def traceparent(self) -> str:
-        """As others are told it."""
+        """The value of the `traceparent` header that passes it on."""
         return f"00-{self.trace_id}-{self.span_id}-{self.is_sampled:02x}"
 
 
 def read_traceparent(text: str) -> SpanContext | None:
-    """The context that a caller has told; None where it told none, or none that can be read."""
+    """Parses a `traceparent`; None where it is empty or malformed."""
     found = _FORM.fullmatch(text)
     if found is None or found["version"] == "ff" or (found["version"] == "00" and found["more"]):
         return None
@@ -96,19 +96,19 @@ class Span(msgspec.Struct):
 
 
 class SpanExporter(Protocol):
-    """Takes spans that have ended. Neither waits nor raises; what it cannot keep it drops."""
+    """Sends ended spans to a collector. Neither waits nor raises; drops what it has no room for."""
 
     def take(self, span: Span) -> None:
-        """Takes one."""
+        """Queues one span to be sent."""
         ...
 
     def close(self) -> None:
-        """Sends what is left, within seconds."""
+        """Sends what is queued, for a few seconds at most."""
         ...
 
 
 class Tracer:
-    """Begins spans, and has those that are sampled exported at their end.
+    """Starts spans, and hands those that are sampled to the exporter when they end.
 
     Args:
         exporter: takes them.
@@ -128,7 +128,7 @@ class Tracer:
         parent: SpanContext | None = None,
         started_at: float | None = None,
     ) -> Span:
-        """A span that begins now where no other time is said; pass it to `end`."""
+        """Starts a span, now or at `started_at` (Unix seconds); the caller passes it to `end`."""
         if parent is None:
             trace_id = secrets.token_hex(16)
             is_sampled = int(trace_id[16:], 16) < self._bound
@@ -139,11 +139,11 @@ class Tracer:
         return Span(name, kind, context, parent, at, at, {}, [])
 
     def end(self, span: Span, ended_at: float | None = None) -> None:
-        """Has a span exported that ends now where no other time is said."""
+        """Ends a span, now or at `ended_at` (Unix seconds), and exports it if it is sampled."""
         if span.context.is_sampled:
             span.ended_at = time.time() if ended_at is None else ended_at
             self._exporter.take(span)
 
     def close(self) -> None:
-        """Sends what is left, within seconds."""
+        """Sends the spans that are queued, for a few seconds at most."""
         self._exporter.close()

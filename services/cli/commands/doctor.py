@@ -121,7 +121,7 @@ def llamacpp_findings(listing: ggml.GgmlListing, makers: Collection[str]) -> Ite
 
 
 def cards(folder: pathlib.Path = pathlib.Path("/sys/class/drm")) -> set[str]:
-    """Who made the graphics cards here, of those that llama.cpp has a backend for."""
+    """Makers of the graphics cards of this host for which llama.cpp has a backend."""
     found = set[str]()
     for path in folder.glob("card*/device/vendor"):
         with contextlib.suppress(OSError):

@@ -48,7 +48,7 @@ LimitsOption = Annotated[
 def scopes_of(
     models: Sequence[str] | None, dialects: Sequence[str] | None, usual: str, highest: str
 ) -> pb.KeyScopes | None:
-    """The scopes of a key or a group; None where nothing is said of them."""
+    """The scopes that the options give a key or a group; None where no option was given."""
     if not (models or dialects or usual or highest):
         return None
     return pb.KeyScopes(
@@ -57,7 +57,7 @@ def scopes_of(
 
 
 def limits_of(given: Sequence[str] | None) -> limits_pb2.Limits | None:
-    """Limits of `NAME=NUMBER`; None where none are said."""
+    """Parses `--limit NAME=NUMBER`; None where none was given."""
     if not given:
         return None
     limits = limits_pb2.Limits()
@@ -72,7 +72,7 @@ def limits_of(given: Sequence[str] | None) -> limits_pb2.Limits | None:
 
 
 def seconds_of(text: str) -> float:
-    """Seconds of `90d`."""
+    """Parses a duration such as `90d` to seconds."""
     try:
         return parse_seconds(text)
     except ValueError as error:

@@ -45,7 +45,7 @@ def response_stream_helper(target: Target) -> None:
 
 @suite.check("tools")
 def response_with_required_tool(target: Target) -> None:
-    """The same of the Responses API, through its stream helper."""
+    """A required tool call through the stream helper of the Responses API."""
     with client(target).responses.stream(
         model=target.model,
         input="Add 1 and 2.",

@@ -87,7 +87,7 @@ class Answers:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Key:
-    """A client's key, new.
+    """A newly made API key of a client.
 
     Attributes:
         name: of its holder.
@@ -99,11 +99,11 @@ class Key:
 
     @classmethod
     def new(cls, name: str) -> Key:
-        """A key that nobody knows yet."""
+        """Makes a key with a random secret."""
         return cls(name, secrets.token_urlsafe(32))
 
     def table(self) -> str:
-        """Its lines in cortex.toml."""
+        """The `[[auth.keys]]` table of cortex.toml that lets it in."""
         digest = hashlib.sha256(self.secret.encode()).hexdigest()
         return f'[[auth.keys]]\nname = {text(self.name)}\nsha256 = "{digest}"\n'
 

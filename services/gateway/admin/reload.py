@@ -22,7 +22,7 @@ class ReloadAnswer(msgspec.Struct):
 
 
 class GatewayReload:
-    """The endpoint.
+    """The endpoint `POST /admin/reload`.
 
     Args:
         reload: reads the settings again. Of several workers each has its keeper do it for all, and
@@ -33,7 +33,7 @@ class GatewayReload:
         self._reload = reload
 
     def routes(self, endpoints: OperatorEndpoints) -> Sequence[Route]:
-        """Its route."""
+        """The route of `/admin/reload`."""
         bodies = Bodies(answers=ReloadAnswer)
         made = endpoints.endpoint(
             ConsoleLevel.ADMIN, self._serve, operation="gateway.reload", bodies=bodies

@@ -57,7 +57,7 @@ _STOP_FIELDS: Final = {
 def follow(
     rules: registry.AliasRules | None, requests: Sequence[generation.GenerateRequest]
 ) -> None:
-    """Has the requests of an alias follow its rules; without rules they stay as they are."""
+    """Applies the rules of an alias to its requests; without rules they stay as they are."""
     if rules is None:
         return
     for request in requests:
@@ -70,7 +70,7 @@ def follow(
 
 
 def follow_in_chat(rules: registry.AliasRules | None, chat: conversation.Chat) -> None:
-    """Has a chat whose tokens are counted follow the rules as one that is answered does."""
+    """Applies the rules to a chat whose tokens are only counted, as to one that is run."""
     if rules is None:
         return
     if "tools" in rules.stripped:
@@ -91,7 +91,7 @@ def lead(chat: conversation.Chat, system: str) -> None:
 def falls_back(
     rules: registry.AliasRules | None, error: FleetError, sinks: Sequence[ChoiceSink]
 ) -> bool:
-    """True where the other model of the rules is to answer: this one cannot, and has not begun."""
+    """True if the request goes to the alias's fallback model: this one failed before any output."""
     return (
         rules is not None
         and bool(rules.fallback)

@@ -34,7 +34,7 @@ _LEAST_ITEM_BYTES: Final = 2
 
 
 def is_short(choices: Sequence[Collected]) -> bool:
-    """True for an answer that is worded at once: it tells few log probabilities, or none."""
+    """True if an answer is encoded quickly enough for the event loop: few log probabilities."""
     told = [one.logprobs for one in choices if one.logprobs]
     return not told or (
         sum([len(each) * (1 + len(each[0].alternatives)) for each in told]) <= _AT_ONCE_LOGPROBS
@@ -104,7 +104,7 @@ class Decoding:
         return await loop.run_in_executor(self._large, chat_characters, chat)
 
     async def word(self, write: Callable[[], T]) -> T:
-        """Words an answer with `write` in a thread: for those that are not `is_short`."""
+        """Encodes a long answer by `write` in a thread; one that `is_short` needs none."""
         return await asyncio.get_running_loop().run_in_executor(self._threads, write)
 
     def close(self) -> None:

@@ -130,7 +130,7 @@ class RequestScope(Watched):
 
 
 def end_lost(ticker: Ticker, auth: Auth) -> None:
-    """Ends what runs by keys that were taken back."""
+    """Ends the requests that run by keys that were revoked."""
     error = FleetError(Reason.UNAUTHENTICATED, "The API key was taken back.")
     for one in ticker.watched():
         if isinstance(one, RequestScope) and auth.has_lost(one.record.holder):
@@ -145,7 +145,7 @@ def running(ticker: Ticker) -> list[RequestRecord]:
 def under_way(
     ticker: Ticker, model_named: Callable[[str], str | None]
 ) -> dict[str, tuple[int, int]]:
-    """Of each model, how many generations a neuron has admitted, and how many wait.
+    """By model: how many generations run on neurons, and how many wait in their queues.
 
     Args:
         ticker: watches the requests.

@@ -70,7 +70,7 @@ class Auth:
 
     @property
     def static_holders(self) -> Sequence[KeyHolder]:
-        """Those of the keys of the settings."""
+        """The holders of the keys in the settings file."""
         return tuple(self._static.values())
 
     @property
@@ -81,7 +81,7 @@ class Auth:
         return self._settings.asks_for_keys or self.store.has_keys
 
     async def prepare(self, headers: Mapping[str, str], address: str) -> None:
-        """Reads a token that was not read before; `holder` then finds it.
+        """Verifies a token that is seen for the first time, so that `holder` then knows it.
 
         Raises:
             FleetError: as from `Issuer.read`, and as from `holder`.
@@ -154,7 +154,7 @@ class Auth:
         return known
 
     def has_lost(self, holder: KeyHolder) -> bool:
-        """Whether a holder's key was taken back, so that what he has running ends.
+        """True if a holder's key was revoked, so that the requests that run by it must end.
 
         One that has only come to its end was not. What a key of the settings has begun goes on when
         that is gone from there: a reload cuts no stream.

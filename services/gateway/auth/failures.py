@@ -24,7 +24,7 @@ _MOST_GOOD: Final = 16_384
 
 
 class FailedKeys:
-    """Counts wrong keys by address, as a bucket of attempts that fills up again with time.
+    """Limits guesses: counts wrong keys by address, as a token bucket that refills with time.
 
     Args:
         clock: seconds, monotonic.
@@ -52,7 +52,7 @@ class FailedKeys:
             )
 
     def was_right(self, address: str, digest: bytes) -> None:
-        """A key was right that somebody could have guessed."""
+        """Remembers that this key was right from this address: `check` lets it through."""
         one = (address, digest)
         if one not in self._good:
             self._good[one] = None
@@ -60,7 +60,7 @@ class FailedKeys:
                 del self._good[next(iter(self._good))]
 
     def was_wrong(self, address: str) -> None:
-        """A key was wrong."""
+        """Counts a wrong key against its address."""
         network = _network(address)
         left, now = self._left(network)
         self._buckets.pop(network, None)

@@ -29,7 +29,7 @@ log = structlog.get_logger()
 
 
 class FollowedRegistry(Protocol):
-    """Which registry the gateway follows; whoever follows the fleet turns to another one."""
+    """The registry that the gateway follows; it changes when another one leads."""
 
     @property
     def address(self) -> str:
@@ -84,7 +84,7 @@ class KeyWatch:
             await asyncio.sleep(next(pauses))
 
     async def report(self) -> None:
-        """Tells which keys were used since the last time; what cannot be told now is not told."""
+        """Reports which keys were used since the last call; what cannot be sent is dropped."""
         used = self._keys.take_used()
         if used:
             call = self._stub(self._followed.address).ReportKeyUse(

@@ -10,7 +10,7 @@ from services.gateway.dialects.lookup import ListedModel
 
 
 def within(scopes: Scopes, models: Sequence[ListedModel]) -> Sequence[ListedModel]:
-    """The models that scopes allow; one that they allow by an alias alone is called by that."""
+    """The models that the scopes allow, each by a name that they allow."""
     if not scopes.have_models:
         return models
     found: list[ListedModel] = []

@@ -36,7 +36,7 @@ class Scopes:
         self.are_open = not (self._models or self._dialects)
 
     def allow_model(self, asked: str, model: str) -> bool:
-        """Whether it may be asked for: by the name in the request, or by the model's own.
+        """True if a model may be asked for, by the name in the request or by its own.
 
         Args:
             asked: name or alias.

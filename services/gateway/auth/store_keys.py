@@ -56,7 +56,7 @@ class StoreKeys:
 
     @property
     def is_known(self) -> bool:
-        """Whether a registry has ever told of keys."""
+        """True once a registry has told of its keys since this process started."""
         return self.confirmed_at > -math.inf
 
     def get(self, digest: bytes) -> KeyHolder | None:
@@ -64,7 +64,7 @@ class StoreKeys:
         return self._tables.holders.get(digest)
 
     def used(self, key_id: str) -> None:
-        """A request was let in by a key."""
+        """Notes that a key let a request in; the registry is told later (`take_used`)."""
         self._used.add(key_id)
 
     def take_used(self) -> list[str]:
@@ -86,7 +86,7 @@ class StoreKeys:
         return None if known is None else next(reversed(known.values()))
 
     def apply(self, change: pb.WatchKeysResponse) -> None:
-        """Takes one message of `WatchKeys` in. Of everything anew, pages count when all are there.
+        """Applies one message of `WatchKeys`; a full list takes effect with its last page.
 
         Each page is taken in as it comes, so that many keys hold up nobody.
         """
@@ -108,7 +108,7 @@ class StoreKeys:
             self._on_change()
 
     def broken(self) -> None:
-        """The stream has ended: pages whose last has not come count for nothing."""
+        """Forgets an incomplete full list: the stream broke before its last page."""
         self._coming = None
 
 

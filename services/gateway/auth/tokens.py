@@ -41,11 +41,11 @@ class Tokens:
 
     @staticmethod
     def may_be(given: str) -> bool:
-        """Whether it has the form of a token: a JSON object in base64, and two more parts."""
+        """True if a text looks like a JWT: three parts, the first a JSON object in base64."""
         return given.startswith("eyJ") and given.count(".") == 2  # noqa: PLR2004 - RFC 7519
 
     def knows(self, digest: bytes) -> bool:
-        """Whether a token was read, and is still good."""
+        """True if a token was verified before and has not expired."""
         read = self._read.get(digest)
         return read is not None and read.ends_at > self._clock()
 
@@ -70,7 +70,7 @@ class Tokens:
             self._holders.pop(oldest, None)
 
     def forget_groups(self) -> None:
-        """Has each token looked up in its group anew: groups have changed."""
+        """Has each token's group looked up again, because the groups have changed."""
         self._holders.clear()
 
     def limits(self, principal: str) -> KeyLimits | None:
@@ -79,7 +79,7 @@ class Tokens:
         return None if group is None else self._store.group_limits(group)
 
     def holder(self, digest: bytes) -> KeyHolder:
-        """The holder of a token that `knows` knows.
+        """The holder of a token; only for one that `knows` says is known.
 
         Raises:
             FleetError: FORBIDDEN: his group is not in the store; REGISTRY_UNAVAILABLE: that is not

@@ -92,7 +92,7 @@ class Console:
             await self._pending.ask()
 
     def routes(self, error_responses: ErrorResponses) -> Sequence[Route]:
-        """Everything below `/ui`."""
+        """The routes below `/ui`."""
         view, operate = ConsoleLevel.VIEW, ConsoleLevel.OPERATE
         made = self._endpoints.endpoint
         looks = {

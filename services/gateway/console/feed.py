@@ -69,7 +69,7 @@ class Feed:
 
     @property
     def number(self) -> int:
-        """Of the last change."""
+        """Number of the newest change."""
         return self._number
 
     @property

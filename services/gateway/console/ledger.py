@@ -67,7 +67,7 @@ class RequestLedger:
         self.count = 0
 
     def note(self, line: RequestLine, model: str) -> bool:
-        """Takes in a request; False where it is not kept."""
+        """Adds a request that has ended; False where such requests are not listed."""
         if not line.model and line.event == "request.finished":
             return False
         self.count += 1

@@ -133,7 +133,7 @@ class Rates:
         }
 
     def history(self) -> list[tuple[int, float, float | None]]:
-        """Of the last quarter of an hour: time, tokens per second, median first token in ms."""
+        """The last 15 minutes: time, tokens per second, median time to the first token in ms."""
         return list(self._history)
 
     def _count(self, record: RequestRecord, more: int, *, with_prompt: bool) -> None:

@@ -39,7 +39,7 @@ class TooMuchHereError(Exception):
 
 
 class ReadAllowance(Protocol):
-    """What may be read for a request besides its own body, as stored conversations are."""
+    """Bounds what is read for a request besides its own body, such as a stored conversation."""
 
     __slots__ = ()
 
@@ -228,7 +228,7 @@ class Projector(Protocol):
 
 
 class FieldTable(Protocol):
-    """What becomes of fields that a body's struct does not name."""
+    """How fields of a body are treated that its struct does not name."""
 
     @property
     def ignored(self) -> frozenset[str]:
@@ -242,16 +242,16 @@ class FieldTable(Protocol):
 
 
 class BodyTable(Protocol):
-    """By what bodies are decoded."""
+    """How one kind of body is decoded; the OpenAPI document is made from it."""
 
     @property
     def shape(self) -> type[Any]:
-        """The struct of their fields."""
+        """The struct with the fields that are read."""
         ...
 
     @property
     def rules(self) -> FieldTable:
-        """What becomes of others."""
+        """How the fields are treated that the struct does not name."""
         ...
 
 

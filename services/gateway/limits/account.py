@@ -29,7 +29,7 @@ Header = tuple[bytes, bytes]
 
 
 class WordedHeaders(NamedTuple):
-    """Headers that stay the same for a second, but for what is left.
+    """The rate-limit headers of a principal, prepared for a second; only the amounts left change.
 
     Attributes:
         until: when they are worded anew, seconds since the epoch.
@@ -45,7 +45,7 @@ class WordedHeaders(NamedTuple):
 
 
 class Cost(msgspec.Struct, frozen=True):
-    """What a request may cost.
+    """What a request is expected to use of each limit.
 
     Attributes:
         requests: that it counts as.
@@ -132,7 +132,7 @@ class Account:
         self.turns_at = min((now + _LOOK_SECONDS, *(one.window.ends_at for one in found)))
 
     def is_over(self, now: float) -> bool:
-        """Whether it may be forgotten: it is idle, and a new account would count the same.
+        """True if the account may be dropped: idle, and a new one would count the same.
 
         Nothing is reserved in any of its windows, nor used in one that may still be settled.
         """
@@ -153,7 +153,7 @@ class Account:
 
 
 def amount(allowance: Allowance, cost: Cost) -> int:
-    """What a request may take of one allowance."""
+    """How much of a request's cost counts against one allowance."""
     meter = allowance.meter
     if meter is Meter.TOKENS:
         return cost.tokens + min(cost.unstated_tokens, allowance.unstated_most)

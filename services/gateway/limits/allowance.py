@@ -18,7 +18,7 @@ and one until the next claim."""
 
 
 class Meter(enum.Enum):
-    """What a limit counts. A whole number of requests, tokens, generations or milliseconds."""
+    """What a limit counts: requests, tokens, running generations, or milliseconds of devices."""
 
     REQUESTS = "requests"
     TOKENS = "tokens"
@@ -90,7 +90,7 @@ class Allowance:
         self.lingering: deque[tuple[float, int]] = deque()
 
     def release(self, now: float) -> None:
-        """Lets go of what neurons have told by now, seconds on a clock that nobody sets."""
+        """Drops reservations for requests whose device time the neurons have reported by now."""
         if self.ended:
             self.lingering.append((now + LINGER_SECONDS, self.ended))
             self.ended = 0
@@ -99,7 +99,7 @@ class Allowance:
 
     @property
     def room(self) -> int:
-        """What may still be reserved; negative where more was used than was granted."""
+        """How much may still be reserved; negative if more was used than was granted."""
         return self.granted - self.used - self.reserved
 
     @property

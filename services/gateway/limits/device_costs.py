@@ -38,7 +38,7 @@ class _Prices:
 
 
 class DeviceCosts:
-    """Learns from the answers of principals that have budgets of devices' time.
+    """Estimates how long devices will work for a request, learning from earlier answers.
 
     By the names that clients ask for; of a model of which nothing is known, by the average of all.
     """
@@ -48,7 +48,7 @@ class DeviceCosts:
         self._by_model: dict[str, _Prices] = {}
 
     def note(self, model: str, finished: generation.GenerationFinished) -> None:
-        """Takes in one answer that has come to its end."""
+        """Learns from an answer that has ended."""
         if not finished.timings.HasField("device_decode"):
             return
         known = self._by_model.get(model)
@@ -60,7 +60,7 @@ class DeviceCosts:
         self._of_all.note(finished)
 
     def milliseconds(self, model: str, *, prompt_tokens: int, output_tokens: int) -> int:
-        """An estimate, 1 at the least."""
+        """Estimated milliseconds of devices for a request; at least 1."""
         known = self._by_model.get(model, self._of_all)
         read = self._of_all.read if known.read is None else known.read
         made = self._of_all.made if known.made is None else known.made

@@ -61,7 +61,7 @@ class Lessor(Protocol):
 
 
 class Leases(Grants):
-    """Keeps shares of limits at hand.
+    """Leases shares of limits from the registry, renews them, and returns them at the end.
 
     Args:
         lessor: where they are leased.
@@ -146,11 +146,11 @@ class Leases(Grants):
             await asyncio.sleep(_RENEW_SECONDS)  # after a defect
 
     async def close(self) -> None:
-        """Tells what was used, and gives the rest back."""
+        """Reports what was used and returns the shares."""
         await self.renew(is_closing=True)
 
     async def renew(self, *, is_closing: bool = False) -> None:
-        """Claims what has changed, or would lapse; wakes those who wait for it.
+        """Sends the claims that changed or would lapse, and wakes the requests that wait for them.
 
         Args:
             is_closing: nothing is wanted any more.

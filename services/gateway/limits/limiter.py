@@ -28,14 +28,14 @@ _FEW: Final = 1024
 
 
 class Grants(Protocol):
-    """Where allowances get what they may give out."""
+    """Where allowances get more of their limit from: the registry, by way of `Leases`."""
 
     def opened(self, allowance: Allowance) -> None:
-        """Gives a new allowance, or one whose limit has changed, the slice that is at hand."""
+        """Tops a new or changed allowance up with what was leased ahead for it."""
         ...
 
     def used(self) -> None:
-        """Fetches more in time, where little room is left."""
+        """Fetches more before it is needed, for allowances that are running low."""
         ...
 
     async def more(self, allowance: Allowance, needed: int) -> None:
@@ -48,7 +48,7 @@ class Grants(Protocol):
 
 
 class Limiter:
-    """Knows the accounts of this process.
+    """Holds requests to the limits of their principals: reserves before they run.
 
     Args:
         limits_of: the limits of a principal; None: it has none. The same object as long as they
@@ -126,7 +126,7 @@ class Limiter:
         return reservation
 
     async def wait(self, account: Account, cost: Cost) -> Reservation:
-        """Reserves what a request may cost, once more was asked for.
+        """Reserves a request's cost, waiting for the registry to grant more where that is needed.
 
         Raises:
             FleetError: RATE_LIMITED or QUOTA_EXHAUSTED: a limit does not let it through;

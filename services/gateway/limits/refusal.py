@@ -32,7 +32,7 @@ def field_of(allowance: Allowance) -> str:
 
 
 def refusal(allowance: Allowance, needed: int, now: float) -> FleetError:
-    """Why a request that needs more than is left is refused, and until when.
+    """The error for a request that needs more than a limit has left; says when to retry.
 
     Budgets of a day or a month are QUOTA_EXHAUSTED, all other limits RATE_LIMITED. What needs more
     than the whole limit is told so, and not to come again.

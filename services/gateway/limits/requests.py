@@ -14,7 +14,7 @@ from services.gateway.limits.settings import KeyLimits
 def bounded(
     requests: Sequence[generation.GenerateRequest], limits: KeyLimits, costs: DeviceCosts | None
 ) -> Cost:
-    """Bounds the context and the answers of a request's generations; what they may cost together.
+    """Caps the context and answers of a request's generations to its limits; returns their cost.
 
     Args:
         requests: the choices of one request.

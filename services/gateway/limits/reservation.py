@@ -8,7 +8,7 @@ from services.gateway.limits.account import Cost, OpenAllowances
 
 
 class Reservation(msgspec.Struct, gc=False):
-    """What one request may use. Settled once, whatever becomes of the request.
+    """What is set aside of a principal's limits for one request; settled once, however it ends.
 
     Attributes:
         allowances: that it counts in: those of then, whatever windows are open later.
@@ -32,7 +32,7 @@ class Reservation(msgspec.Struct, gc=False):
         return bool(self.allowances.devices)
 
     def settle(self, tokens: int, device_milliseconds: int | None = None) -> None:
-        """Puts what was used in the place of what was reserved; does nothing a second time.
+        """Replaces the reserved amounts by what was used; a second call does nothing.
 
         Args:
             tokens: of prompts and answers, as the neurons have counted them.

@@ -27,7 +27,7 @@ _PERIODS: Final = {
 
 
 class Key(NamedTuple):
-    """Whose limit of what, in which window."""
+    """Identifies one limit of one principal in one window."""
 
     principal: str
     meter: Meter
@@ -36,7 +36,7 @@ class Key(NamedTuple):
 
 
 class HeldShare:
-    """An allowance, and what the registry was told of it. Times on the monotonic clock.
+    """A leased share of a limit, and what the registry was last told of it (monotonic times).
 
     Attributes:
         allowance: as requests use it.
@@ -72,18 +72,18 @@ class HeldShare:
 
 
 def slice_of(allowance: Allowance) -> int:
-    """What is kept at hand of a limit."""
+    """How much of a limit is leased in advance."""
     return max(1, allowance.limit // SLICES)
 
 
 def key_of(allowance: Allowance) -> Key:
-    """By which a share is known."""
+    """The identity of an allowance's share."""
     window = allowance.window
     return Key(allowance.principal, allowance.meter, allowance.period, window.starts_at)
 
 
 def claim_of(key: Key, allowance: Allowance, wanted: int) -> pb.AllowanceClaim:
-    """What the registry is told of a share."""
+    """The claim for a share, as it is sent to the registry."""
     ends_at = allowance.window.ends_at
     return pb.AllowanceClaim(
         principal=key.principal,

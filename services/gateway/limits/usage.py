@@ -30,15 +30,15 @@ class Used(msgspec.Struct, frozen=True, gc=False):
 
     @property
     def tokens(self) -> int:
-        """Of prompts and answers."""
+        """Tokens of prompts and answers together."""
         return self.prompt_tokens + self.completion_tokens
 
 
 class Reporter(Protocol):
-    """Who is told what was used: the registry that leads."""
+    """Where usage is reported: the registry that leads."""
 
     async def report_usage(self, request: pb.ReportUsageRequest) -> None:
-        """Tells it; returns when it is written.
+        """Sends a report; returns once it is stored.
 
         Raises:
             FleetError: it may have been written or not.

@@ -47,7 +47,7 @@ class CacheWatch:
         self._revision: int | None = None
 
     async def follow(self) -> None:
-        """Begins and ends streams as the fleet changes; called every second or so."""
+        """Opens and closes streams to match the fleet; called about once a second."""
         for key in [key for key, task in self._tasks.items() if task.done()]:
             del self._tasks[key]
             self._revision = None

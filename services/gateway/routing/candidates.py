@@ -59,7 +59,7 @@ class InstanceCandidate:
     resumes: bool = False
 
     def refuse_endless(self, characters: int, most_tokens: int) -> None:
-        """Refuses a prompt that surely has more tokens than so many, before it is sent there.
+        """Refuses a prompt that has more than `most_tokens` for certain, without sending it.
 
         Raises:
             FleetError: CONTEXT_TOO_LONG.
@@ -71,7 +71,7 @@ class InstanceCandidate:
 
 
 class Speeds(NamedTuple):
-    """What the serving instances of a model have measured of themselves, in seconds.
+    """Reading speed and request time of a model's serving instances, in seconds.
 
     Attributes:
         state: of what they had told then.
@@ -88,7 +88,7 @@ class Speeds(NamedTuple):
 
 
 class Replicas:
-    """The instances of one model, looked through once for all choices until the fleet changes.
+    """A model's instances, prepared for choosing among them; made again when the fleet changes.
 
     Args:
         model: its own name.
@@ -135,7 +135,7 @@ class Replicas:
         self.is_recovering = any(one.availability is Availability.RECOVERING for one in candidates)
 
     def without(self, excluded: Collection[str], running: Mapping[str, int]) -> Replicas:
-        """The same as it is now, but for serving ones that are not to be chosen."""
+        """The same without the serving instances that are excluded."""
         left = [
             one
             for one in self.candidates
@@ -144,7 +144,7 @@ class Replicas:
         return Replicas(self.model, left, running)
 
     def two_for(self, beginning: bytes) -> Sequence[int]:
-        """The places of the two that rendezvous hashing finds for a digest, in every gateway."""
+        """The two instances that rendezvous hashing gives a digest; the same in every gateway."""
         number = int.from_bytes(beginning[:8], "little")
         affinities = [_affinity(number, name) for name in self.names]
         return sorted(range(len(affinities)), key=affinities.__getitem__)[-2:]
@@ -163,7 +163,7 @@ class Outstanding(dict[str, int]):
             self._followers[name] = replicas.work, place
 
     def unfollow(self) -> None:
-        """No numbers are kept up to date but one's own."""
+        """Stops keeping the numbers of any replicas up to date."""
         self._followers.clear()
 
     def take(self, instance_id: str) -> None:

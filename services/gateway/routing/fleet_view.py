@@ -108,7 +108,7 @@ class FleetView:
         return self._catalogue
 
     def apply(self, change: registry.WatchFleetResponse) -> None:
-        """Takes one message of `WatchFleet` in: a snapshot or a change."""
+        """Applies one message of `WatchFleet`: a snapshot or a change."""
         if change.HasField("revoked"):
             self._on_revoked(change.revoked.serials)
         kind = change.WhichOneof("event")
@@ -171,7 +171,7 @@ class FleetView:
             return None
 
     def rules(self, name: str) -> registry.AliasRules | None:
-        """What becomes of the requests to an alias; None: they stay as they are."""
+        """The rules for requests to an alias; None where it has none."""
         return self._rules.get(name)
 
     def _resolve(self, name: str) -> ResolvedModel:

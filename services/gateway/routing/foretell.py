@@ -1,4 +1,4 @@
-"""What it costs to send a prompt to each instance, before any of them is asked."""
+"""Estimates the seconds that a prompt would take on each instance, before any of them is asked."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _NOTHING: Final = HeldPrefix(0)
 
 
 def costs(replicas: Replicas, trail: Trail, found: Found, holdings: Holdings) -> list[float]:
-    """Seconds that each instance would take.
+    """Estimated seconds until the first token on each instance, in the order of `replicas.names`.
 
     The prompt's tokens that have to be read, the seconds to restore those that were saved, and each
     request that is there for as long as it keeps others from a place. What is in the caches:

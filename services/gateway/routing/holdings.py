@@ -1,4 +1,4 @@
-"""What the neurons say that their instances hold, and how fast they are, by their own measure."""
+"""What instances hold in their caches and how fast they are, as their neurons report it."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def _ignore(_digest: bytes, _instance_id: str) -> None:
 
 
 class Holdings:
-    """Digests of what the instances hold, taken in from `WatchCache`.
+    """Which beginnings of prompts (by digest) the instances hold, kept up to date by `WatchCache`.
 
     Args:
         on_dropped: called with a digest and the instance that holds it no longer.
@@ -104,7 +104,7 @@ class Holdings:
         return sum(map(len, self._of_instance.values()))
 
     def speeds_of(self, replicas: Replicas) -> Speeds:
-        """What each of these has measured of itself; of one that has not told, what is usual."""
+        """The speeds that instances reported; a usual one for those that reported none."""
         known = replicas.speeds
         if known is None or known.state is not self._state:
             told = [self._speeds.get(name, _USUAL) for name in replicas.names]
@@ -116,7 +116,7 @@ class Holdings:
         return known
 
     def foretold(self, trail: Trail, instance_id: str) -> int:
-        """How many tokens of a prompt an instance holds by what its neuron has told."""
+        """How many tokens of a prompt an instance has cached, going by its neuron's reports."""
         for digest in (*reversed(trail.turns), trail.head):
             held = self.told.get(digest, _NOBODY).get(instance_id)
             if held is not None:
@@ -124,7 +124,7 @@ class Holdings:
         return 0
 
     def learn(self, whose: str, *, size_bytes: int, tokens: int, foretold: int, found: int) -> None:
-        """Takes in how an answer began.
+        """Learns from an answer: tokens per byte, and how much of what was expected was cached.
 
         Args:
             whose: who asks which model; nobody else's choices change by it.
@@ -145,7 +145,7 @@ class Holdings:
             learned.reused += (share - learned.reused) * _LEARNED_SHARE
 
     def apply(self, change: neuron.CacheChange) -> None:
-        """Takes in what one instance tells."""
+        """Applies one change that a neuron reports of an instance's cache."""
         name = change.instance_id
         if change.whole:
             self.forget(name)
@@ -179,7 +179,7 @@ class Holdings:
         return instance_id in self._of_instance
 
     def forget(self, instance_id: str) -> None:
-        """What this instance holds is not known any more."""
+        """Drops all that is known of an instance's cache."""
         for digest in self._of_instance.pop(instance_id, ()):
             self._drop(digest, instance_id)
         if self._speeds.pop(instance_id, None) is not None:

@@ -38,7 +38,7 @@ class Homes:
         return len(self._young) + len(self._old)
 
     def find(self, trail: Trail, told: Mapping[bytes, Holders]) -> Found:
-        """Who has the longest beginning that is known.
+        """Finds the instance that holds the longest known beginning of a prompt.
 
         Args:
             trail: of the prompt.
@@ -63,7 +63,7 @@ class Homes:
         return None, None, 0
 
     def forget(self, digest: bytes, instance_id: str) -> None:
-        """An instance has not this beginning any more."""
+        """Notes that an instance no longer holds this beginning."""
         for generation in (self._young, self._old):
             if generation.get(digest) == instance_id:
                 del generation[digest]
@@ -89,7 +89,7 @@ class Homes:
             self._old, self._young = young, {}
 
     def least_chosen(self, names: Sequence[str], places: Sequence[int]) -> int:
-        """Of equally good instances the place of the one that was chosen least of late, so.
+        """Breaks a tie: of equally good instances, the place of the one chosen least of late.
 
         Counts are halved again and again, so that old ones fade.
         """

@@ -43,7 +43,7 @@ class Trail:
     whose: str = ""
 
     def marks(self) -> generation.PrefixMarks:
-        """What the neuron is told, for it to tell what it holds of this."""
+        """The digests that travel with the request, for the neuron to report that it holds them."""
         whole = self.turns[-1] if self.turns else b""
         return generation.PrefixMarks(head=self.head, whole=whole)
 
@@ -61,7 +61,7 @@ NO_TRAIL: Final = Trail()
 
 
 class TrailOfRequest:
-    """Makes the trail of a request when it is first asked for.
+    """The trail of a request, made when it is first needed and kept.
 
     Attributes:
         made: the trail; None before.

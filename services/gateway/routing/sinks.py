@@ -12,7 +12,7 @@ from services.gateway.streaming.placement_status import PlacementSink
 
 
 class RestartableSink(PlacementSink, Protocol):
-    """What `Dispatch` asks of a request besides: may it run a second time, and from where."""
+    """What `Dispatch` asks of a request before a second attempt: may it run again, from where."""
 
     @property
     def may_restart(self) -> bool:
@@ -21,17 +21,17 @@ class RestartableSink(PlacementSink, Protocol):
 
     @property
     def may_go_on(self) -> bool:
-        """True while the request may go on behind the tokens that were made."""
+        """True while another instance may continue behind the tokens generated so far."""
         ...
 
     @property
     def made(self) -> Sequence[int]:
-        """Ids of the tokens that are known."""
+        """Ids of the tokens that were generated so far."""
         ...
 
 
 class UnarySink(PlacementSink):
-    """Of a call with one answer: nobody is told what it waits for, and it may always restart."""
+    """The sink of a call with a single answer: can always restart, reports no progress."""
 
     may_restart = True
     may_go_on = False

@@ -15,7 +15,7 @@ class PlacementSink(Protocol):
 
     @property
     def is_committed(self) -> bool:
-        """True once the client has the head of its answer: behind that, no SDK asks again."""
+        """True once the client has the head of its answer: after that no SDK sends it again."""
         ...
 
     def waiting(self, step: registry.EnsureModelResponse) -> None:

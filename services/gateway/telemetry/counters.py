@@ -14,7 +14,7 @@ from prometheus_client import Counter, Gauge, Histogram
 
 
 class PendingCount:
-    """Increments of a counter that it was not given yet. Its series begins with the first of them.
+    """Increments of a counter that Prometheus's client has not been given yet.
 
     Attributes:
         pending: their sum; whoever counts adds to it.

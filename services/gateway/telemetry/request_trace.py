@@ -46,7 +46,7 @@ _FACTS: Final = MappingProxyType(
 
 
 class Hop:
-    """One call of a request to another service: a span while the context is open.
+    """A call to another service on behalf of a request: a span while the context is open.
 
     Attributes:
         traceparent: told to the other service; empty where nothing is traced.
@@ -56,11 +56,11 @@ class Hop:
 
     @property
     def metadata(self) -> tuple[tuple[str, str], ...] | None:
-        """The same as metadata of a gRPC call."""
+        """`traceparent` as gRPC metadata; None where nothing is traced."""
         return ((TRACEPARENT, self.traceparent),) if self.traceparent else None
 
     def note(self, name: str) -> None:
-        """Something has happened during the call."""
+        """Adds an event to the span."""
 
     def __enter__(self) -> Self:
         return self
@@ -98,7 +98,7 @@ _NO_HOP: Final = Hop()
 
 
 class RequestTrace:
-    """The spans of one request; this one makes none.
+    """The spans of one request. This base class makes none, for requests that are not traced.
 
     Attributes:
         trace_id: for the log; empty where nothing is traced.

@@ -88,7 +88,7 @@ class _Gaps:
 
 
 class VllmCounts:
-    """What vLLM's dashboards read and no series of ours tells.
+    """Figures that vLLM's dashboards read and that no metric of ours has.
 
     Not thread-safe: the caller locks.
 
@@ -130,7 +130,7 @@ class VllmCounts:
         self._shown: dict[str, tuple[int, int]] = {}
 
     def expect(self, models: Iterable[str]) -> None:
-        """Has models shown before anybody asks for them: dashboards list models by these series."""
+        """Creates a model's series before its first request: dashboards list models by them."""
         for model in models:
             if model not in self._shown:
                 self._show(model, (0, 0))
@@ -159,7 +159,7 @@ class VllmCounts:
                     self._count_gaps(model, tokens - 1, outcome.decode_seconds)
 
     def settle(self) -> None:
-        """Passes on to Prometheus what has come together."""
+        """Passes what was counted since the last call on to Prometheus."""
         for count in self._ends.values():
             count.settle()
         for gaps in self._gaps.values():

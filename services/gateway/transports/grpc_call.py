@@ -58,7 +58,7 @@ class CallSink(Protocol):
         ...
 
     def caught_up(self) -> None:
-        """Called when all messages that have arrived were passed on."""
+        """Called after a batch of messages was passed on, when no more has arrived."""
         ...
 
     def writable(self) -> None:

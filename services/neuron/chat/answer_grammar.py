@@ -51,7 +51,7 @@ class Spelling:
 def behind(
     constraint: Constraint, *, closing: str, openings: Sequence[str], spelling: Spelling
 ) -> Constraint:
-    """The same constraint where something else may come: it holds for the answer alone.
+    """The constraint for the answer alone, where reasoning or calls may come before it.
 
     Args:
         constraint: of the answer.

@@ -78,7 +78,7 @@ class DeviceWatch:
         return "; ".join(str(fault) for at, fault in recent if now - at < _RECENT_SECONDS)
 
     async def vacated(self, device_ids: Sequence[str], pids: Collection[int]) -> None:
-        """Returns when the driver shows no memory of dead processes any more, or after a while."""
+        """Waits until the driver has freed the memory of dead processes, for a bounded time."""
         try:
             async with timeout(_VACATE_SECONDS):
                 is_held = True

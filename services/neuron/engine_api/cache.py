@@ -9,7 +9,7 @@ from services.neuron.engine_api.task import Value
 
 
 class HeldPrefix(Value, frozen=True, array_like=True):
-    """A beginning of a prompt that need not be read.
+    """A beginning of a prompt that the cache holds, so that it need not be computed again.
 
     Attributes:
         digest: the name that the caller gave it, see `PromptMarks`.
@@ -23,7 +23,7 @@ class HeldPrefix(Value, frozen=True, array_like=True):
 
 
 class CacheNews(Value, frozen=True):
-    """What has changed since the last news.
+    """What has changed in a model's cache since the last report.
 
     Attributes:
         held: new, or of another length.
@@ -40,7 +40,7 @@ class CacheNews(Value, frozen=True):
 
 
 class Comparison(Value, frozen=True):
-    """A prompt beside what a cache holds of it for the same principal.
+    """How much of a prompt the cache holds for one principal, and the text where they differ.
 
     Attributes:
         cached_tokens: how many first tokens are in place.
@@ -62,15 +62,15 @@ class Comparison(Value, frozen=True):
 
 @runtime_checkable
 class CacheTelling(Protocol):
-    """A `LoadedModel` that tells what its cache holds."""
+    """A `LoadedModel` that reports what its cache holds."""
 
     def cache_news(self, now: float) -> CacheNews | None:
-        """What has changed since the last call (monotonic seconds); None where nothing has.
+        """Changes since the last call, `now` in monotonic seconds; None where there are none.
 
         Costs next to nothing to ask: it looks only now and then.
         """
         ...
 
     def compare(self, token_ids: Sequence[int], principal: str) -> Comparison:
-        """How much of a prompt need not be read for this principal, and where it parts."""
+        """How much of a prompt the cache holds for this principal, and where the two differ."""
         ...

@@ -13,7 +13,7 @@ from services.neuron.engine_api.task import Value
 
 
 class TaskTime(NamedTuple):
-    """A task's part of the steps since it was last told: its prompt's, and its answer's."""
+    """One task's share of the steps since the last report: reading its prompt, and generating."""
 
     task_id: int
     principal: str
@@ -22,7 +22,7 @@ class TaskTime(NamedTuple):
 
 
 class StepTimes(NamedTuple):
-    """What the steps of one model took since this was last asked.
+    """How long the steps of one model took since the last report.
 
     Attributes:
         tasks: each task's part.
@@ -34,7 +34,7 @@ class StepTimes(NamedTuple):
 
 
 class Charge(Value, frozen=True, array_like=True):
-    """Time that goes to one principal.
+    """Device time that one principal is charged for, in nanoseconds.
 
     Attributes:
         principal: whose request caused the work; empty for callers without a name.

@@ -80,7 +80,7 @@ class LoadedModel(Protocol):
         ...
 
     def take_times(self, ended: Collection[int] | None = None) -> StepTimes:
-        """How long the steps took since this was last asked, and each task's part of them.
+        """Device time of the steps since the last call, and each task's share of it.
 
         Args:
             ended: of these tasks alone, which have ended or were cancelled; None: of all.
@@ -136,7 +136,7 @@ class Hibernating(Protocol):
 
 @runtime_checkable
 class Grouped(Protocol):
-    """An `Engine` that may have other processes beside this one."""
+    """An `Engine` that may run a model with several processes (tensor parallelism)."""
 
     @property
     def rank_pids(self) -> tuple[int, ...]:
@@ -149,7 +149,7 @@ class Engine(Protocol):
 
     @property
     def shares(self) -> FairShares:
-        """What principals have had of the devices, over all models of this process."""
+        """Device seconds that each principal has had, over all models of this process."""
         ...
 
     @property

@@ -50,7 +50,7 @@ class Queued(Value, frozen=True, tag="queued", array_like=True):
 
 
 class Prefilled(Value, frozen=True, tag="prefilled", array_like=True):
-    """So many prompt tokens have been read."""
+    """Progress: how many tokens of the prompt have been read."""
 
     task_id: int
     done: int

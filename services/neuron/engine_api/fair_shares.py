@@ -12,7 +12,7 @@ _MOST_PRINCIPALS: Final = 4096
 
 
 class FairShares:
-    """Seconds by principal, by which queues of all models choose whose turn it is.
+    """Device seconds by principal; the queues of all models choose by it whose turn it is.
 
     A turn counts as its estimate from the moment that it is given, and as what was measured from
     its end on, or as soon as that is more. Only the main thread touches it.
@@ -23,11 +23,11 @@ class FairShares:
 
     @property
     def seconds(self) -> Mapping[str, float]:
-        """What each principal has had; those that are not there have had nothing."""
+        """Seconds that each principal has had; who is absent has had none."""
         return self._seconds
 
     def add(self, principal: str, seconds: float) -> None:
-        """Counts time, or takes back what an estimate was too high by."""
+        """Adds seconds; negative ones correct an estimate that was too high."""
         if principal not in self._seconds and len(self._seconds) >= _MOST_PRINCIPALS:
             # A queue brings whoever comes to it up to its own floor, so nobody gains by it.
             self._seconds.clear()

@@ -82,7 +82,7 @@ class CountTokens(Value, frozen=True, tag="count_tokens"):
 
 
 class CompareTokens(Value, frozen=True, tag="compare_tokens"):
-    """Compare a prompt with the cache. Answered by Compared with the same call id."""
+    """Asks how much of a prompt the cache holds. Answered by Compared with the same call id."""
 
     call_id: int
     instance_id: str
@@ -101,7 +101,7 @@ class EmbedTexts(Value, frozen=True, tag="embed_texts"):
 
 
 class AbandonCall(Value, frozen=True, tag="abandon_call"):
-    """Nobody waits for the answer of such a call any more; none follows."""
+    """Cancels a call: nobody waits for its answer any more, and none follows."""
 
     call_id: int
 
@@ -234,7 +234,7 @@ class CacheTold(Value, frozen=True, tag="cache_told"):
 
 
 class Charged(Value, frozen=True, tag="charged"):
-    """Whose work the devices did since the last such frame; comes before what ends that work.
+    """Device time by principal since the last such frame; sent before what ends that work.
 
     Attributes:
         charges: by principal, and by task where it was one.

@@ -49,7 +49,7 @@ def default_cache_tokens(weights: Weights, settings: NeuronSettings) -> int:
 
 
 def default_bytes(settings: NeuronSettings) -> Callable[[Weights], int]:
-    """Memory that a load of weights takes where the caller asks for nothing."""
+    """Memory that a load takes by this neuron's settings, where the request sets none."""
     spec = settled(model.LoadSpec(), settings)
     return lambda weights: fit.required_bytes(spec, weights)
 

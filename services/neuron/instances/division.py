@@ -39,7 +39,7 @@ class Division:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Parts:
-    """What a load takes on GPUs and on the host, by how many of its layers are on GPUs.
+    """Bytes of a load on GPUs and on the host, as a function of how many layers are on GPUs.
 
     Attributes:
         weights: of the model.
@@ -53,7 +53,7 @@ class Parts:
 
     @property
     def layers(self) -> int:
-        """All there are, the output counted as one."""
+        """Number of layers, the output counted as one."""
         return self.weights.layers + 1
 
     def on_gpus(self, layers: int) -> int:
@@ -72,7 +72,7 @@ class Parts:
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class GgufRules:
-    """How this neuron divides GGUF models.
+    """The settings and devices by which this neuron divides GGUF models.
 
     Attributes:
         gpus: ids of devices that llama.cpp can put layers on.
@@ -87,7 +87,7 @@ class GgufRules:
     has_gpu: bool = False
 
     def gpu_layers_of(self, weights: Weights) -> model.GpuLayers | None:
-        """What of a GGUF model goes to GPUs where there is room; None of another model."""
+        """How many layers of a GGUF model could go to GPUs; None for other formats."""
         if weights.format != "gguf":
             return None
         parts = Parts(weights, weights.bytes, self.cpu_experts)
@@ -214,7 +214,7 @@ def _divided(
 
 
 def spare(division: Division, devices: Sequence[model.Device]) -> int:
-    """Bytes that more cache may take where a model's layers are, beyond what it needs."""
+    """Bytes left for a larger cache on the devices that hold a model's layers."""
     left = {True: 0, False: 0}
     for device in devices:
         if device.device_id in division.device_ids:

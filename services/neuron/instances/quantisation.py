@@ -18,7 +18,7 @@ def preferred(
     devices: Sequence[model.Device],
     needed: Callable[[Weights], int],
 ) -> Weights:
-    """The one that this host is for: by what its devices have when they are empty.
+    """The best quantisation for this host, by what its devices hold when they are empty.
 
     So that the answer is the same whatever is loaded just now. The first rule that finds one:
 

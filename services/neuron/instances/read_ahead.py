@@ -1,4 +1,4 @@
-"""What a load needs is made ready while the model before it still drains: its files, its worker."""
+"""Prepares a load while the model before it still drains: reads its files, starts its worker."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ log = structlog.get_logger()
 
 
 class ReadAhead:
-    """Prepares loads that are about to come. If it fails nothing is lost: a load does the same."""
+    """Starts workers and reads files before a load begins. What fails here the load does again."""
 
     def __init__(
         self,
@@ -46,7 +46,7 @@ class ReadAhead:
         self._tasks: set[asyncio.Task[None]] = set()
 
     def begin(self, spec: model.LoadSpec) -> None:
-        """Begins, and returns at once."""
+        """Starts preparing a load in the background."""
         kept = model.LoadSpec()
         kept.CopyFrom(spec)
         task = asyncio.create_task(self._prepare(kept), name="read-ahead")
@@ -75,7 +75,7 @@ class ReadAhead:
 
 
 def ask_for(files: Sequence[Path]) -> int:
-    """Has the kernel read files into its page cache, and does not wait for it.
+    """Asks the kernel to read files into its page cache, without waiting.
 
     Returns: how many bytes were asked for, at most half of the memory that is available. Blocks
     where the disk's queue is full.

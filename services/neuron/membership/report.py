@@ -35,7 +35,7 @@ _WORKER_STATES: Final = {
 
 
 def new_identity(settings: NeuronSettings, engines: Sequence[str]) -> neuron.NeuronIdentity:
-    """Who this process is; its address is filled in when it listens."""
+    """This process's identity for the registry; the address is filled in once it listens."""
     return neuron.NeuronIdentity(
         name=settings.own_name,
         incarnation_id=uuid.uuid4().hex,
@@ -56,7 +56,7 @@ class Workers(Protocol):
 
     @property
     def device_use(self) -> DeviceUse:
-        """Whom their devices have worked for."""
+        """Device time by principal, over all workers."""
         ...
 
 
@@ -84,7 +84,7 @@ class StatusBoard:
 
     @property
     def devices(self) -> Sequence[model.Device]:
-        """As they were measured last, within the budget; those of dead workers out of use."""
+        """The devices as last measured, within the budget; those of dead workers out of use."""
         bad = {
             device: view.quarantine_reason
             for view in self._workers.view.values()

@@ -71,7 +71,7 @@ class RenderedChat(Value, frozen=True, tag="rendered"):
 
 
 class Refused(Value, frozen=True, tag="refused"):
-    """It cannot be done; as a FleetError says it, `reason` by name."""
+    """The work failed: a FleetError's reason by name, and its message."""
 
     reason: str
     message: str

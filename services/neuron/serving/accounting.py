@@ -1,4 +1,4 @@
-"""What one generation leaves behind: one log line and the figures of the metrics."""
+"""What one generation is counted as: one log line and the figures of the metrics."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class Account:
         self.has_output = False
 
     def note_admitted(self) -> None:
-        """It has left the queue."""
+        """Records that it has left the worker's queue."""
         self._trace.admitted()
 
     def note_output(self) -> None:
@@ -80,12 +80,12 @@ class Account:
             metrics.rate.labels(self._model).observe(own_tokens / event.decode_seconds)
 
     def note_time(self, charge: Charge) -> None:
-        """Adds what the devices have worked for it."""
+        """Adds device time that the worker has reported for it."""
         self._prefill_ns += charge.prefill_ns * self._devices
         self._decode_ns += charge.decode_ns * self._devices
 
     def timings(self, event: Ended | None) -> generation.Timings:
-        """Where its time went; what the worker says at its end is missing where that was cut."""
+        """Its times as the client gets them; after a cut those of the worker are missing."""
         made = generation.Timings() if event is None else convert.timings(event)
         made.device_prefill.FromNanoseconds(self._prefill_ns)
         made.device_decode.FromNanoseconds(self._decode_ns)

@@ -26,22 +26,22 @@ _MOST_BYTES: Final = 256
 
 
 class GenerationTrace:
-    """Takes the times of one generation; this one makes no spans of them."""
+    """Records the times of one generation as spans; this one records none."""
 
     def submitted(self) -> None:
-        """Its prompt is ready, and goes to the worker."""
+        """Records that its prompt is ready and goes to the worker."""
 
     def admitted(self) -> None:
-        """It has left the worker's queue."""
+        """Records that it has left the worker's queue."""
 
     def answered(self) -> None:
-        """Its first output has come."""
+        """Records its first output."""
 
     def measured(self, times: Ended) -> None:
         """The worker has told its times."""
 
     def refuse(self, error: BaseException) -> None:
-        """It could not begin."""
+        """Ends the trace of a generation that could not begin."""
 
     def end(
         self,
@@ -51,7 +51,7 @@ class GenerationTrace:
         instance_id: str,
         error: FleetError | None,
     ) -> None:
-        """It is over: `finished`, `failed` or `cancelled`."""
+        """Ends the trace with `finished`, `failed` or `cancelled`."""
 
 
 UNTRACED: Final = GenerationTrace()

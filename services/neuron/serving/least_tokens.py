@@ -1,4 +1,4 @@
-"""Refuses what is surely too long before anything is made of it.
+"""Refuses a text that is too long for certain, by its length alone, before it is tokenised.
 
 Writing a prompt of megabytes and sending it to a worker takes each process some tenths of a second.
 """

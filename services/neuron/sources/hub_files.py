@@ -53,11 +53,11 @@ class HubListing(msgspec.Struct, frozen=True):
 
     @property
     def is_sound(self) -> bool:
-        """Whether the commit is a name that a folder can have, as every hub's is."""
+        """True if the commit is safe as a folder's name (letters, digits, `_`, `.`, `-`)."""
         return _COMMIT.fullmatch(self.commit) is not None
 
     def inside(self) -> list[HubFile]:
-        """Those whose names lead nowhere else than into the repository's own folder."""
+        """The files whose paths stay within the repository's folder (no `..`, not absolute)."""
         return [file for file in self.files if _stays_inside(file.path)]
 
 

@@ -30,7 +30,7 @@ log = structlog.get_logger()
 
 @dataclasses.dataclass(slots=True)
 class Arrival:
-    """A fetch under way.
+    """A fetch that is running, as neighbours may ask for its files.
 
     Attributes:
         listing: of the repository, once that is known.
@@ -58,7 +58,7 @@ class HubStore:
         return self.root / wanted.owner / f"{wanted.name}@{wanted.revision}"
 
     def listing(self, wanted: HubModel) -> HubListing | None:
-        """What a revision meant when it was looked up; None where nothing of it is here. Blocks."""
+        """The files of a revision as the hub last listed them; None where none are here. Blocks."""
         try:
             content = (self.folder(wanted) / _LISTING).read_bytes()
             return msgspec.json.decode(content, type=HubListing)
@@ -129,7 +129,7 @@ class HubStore:
 
 
 def missing(folder: pathlib.Path, files: Sequence[HubFile]) -> list[HubFile]:
-    """Those of some files that are not whole in a folder. Blocks."""
+    """Those of some files that are not completely in a folder. Blocks."""
     return [file for file in files if not _is_whole(folder / file.path, file.size)]
 
 

@@ -51,7 +51,7 @@ class Offer:
 
 
 class Neighbours:
-    """The fleet's other neurons as sources of files."""
+    """Fetches files of a hub's repository from other neurons of the fleet."""
 
     def __init__(self, credentials: FleetCredentials | None, *, stall_seconds: float) -> None:
         """Knows none yet: they are named with each fetch.
@@ -64,7 +64,7 @@ class Neighbours:
         self._stall_seconds = stall_seconds
 
     async def offers(self, neighbours: Sequence[Neighbour], origin: str) -> list[Offer]:
-        """What neighbours have of a repository, asked all at once; those that fail have nothing."""
+        """Asks neighbours at once what they have of a repository; failures count as nothing."""
         asked = [self._offer(each, origin) for each in neighbours[:_MOST_ASKED]]
         return [offer for offer in await asyncio.gather(*asked) if offer is not None]
 
@@ -78,7 +78,7 @@ class Neighbours:
         folder: pathlib.Path,
         on_bytes: Callable[[int], None],
     ) -> None:
-        """Brings the files that neighbours have, each under its own name once its digest is right.
+        """Fetches what neighbours have; a file gets its name once its digest is right.
 
         What none of them has, or could send, is left to whoever is asked next; parts stay and are
         where that one goes on. A file that a neighbour is fetching itself is waited for as long

@@ -60,11 +60,11 @@ class DiskListing:
         self._again_at = now + min(_LONGEST_PAUSE_SECONDS, _PAUSE * (now - begun))
 
     async def look_in_turn(self) -> None:
-        """Looks at the disk, unless that takes so long that it was done too lately."""
+        """Looks at the disk, but not too soon after a look that took long."""
         if asyncio.get_running_loop().time() >= self._again_at:
             await self.look()
 
     async def offer_at_once(self) -> None:
-        """Offers what has just come, which a single look would first see stand still."""
+        """Offers new files now: looks twice, because only files that stand still are offered."""
         await self.look()
         await self.look()

@@ -37,7 +37,7 @@ _FAILED: Final = ctypes.c_void_p(-1).value
 
 
 class Residency:
-    """What was seen of the files of all models that were asked for lately."""
+    """Estimates how much of each model's files is in the page cache, by looking in rounds."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         """Has looked at nothing yet.
@@ -52,12 +52,12 @@ class Residency:
         self._loaded: frozenset[str] = frozenset()
 
     def of(self, weights: Weights) -> int | None:
-        """Bytes of these weights that were in the page cache, to a sixteenth; None: not known."""
+        """Bytes of these weights in the page cache, to a sixteenth; None: not looked at yet."""
         self._asked[weights.path] = weights
         return self._seen.get(weights.path, (0.0, None))[1]
 
     def look(self, loaded: Iterable[str]) -> None:
-        """A round of looks at what was asked for since the last, longest ago first. Blocks.
+        """Looks at the models asked about since the last round, the oldest look first. Blocks.
 
         Args:
             loaded: ids of the instances. Where they have changed, so may all files have.

@@ -1,4 +1,4 @@
-"""How long this neuron's devices have worked, and for whom: totals since it started."""
+"""Totals of device time by principal and model since this neuron started."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class _Row:
 
 
 class DeviceUse:
-    """Adds up what workers charge.
+    """Adds up the device time that workers charge.
 
     Attributes:
         version: grows with every change.
@@ -41,7 +41,7 @@ class DeviceUse:
 
     @property
     def busy_microseconds(self) -> int:
-        """Of all devices, as workers have measured it beside what they charge."""
+        """Time that devices were busy, over all devices; measured apart from what is charged."""
         return self._busy_ns // _MICROSECOND
 
     def add(
@@ -52,7 +52,7 @@ class DeviceUse:
         devices: int,
         device_ids: Sequence[str] = (),
     ) -> None:
-        """Takes in what a worker tells.
+        """Adds a worker's charges.
 
         Args:
             charges: for one device.
@@ -78,7 +78,7 @@ class DeviceUse:
             row.version = self.version
 
     def since(self, version: int) -> Sequence[neuron.DeviceUse]:
-        """The totals that have changed behind a version; 0: all."""
+        """The totals that changed after a version; after 0, all of them."""
         changed: list[neuron.DeviceUse] = []
         for (principal, model), row in reversed(self._rows.items()):
             if row.version <= version:

@@ -29,7 +29,7 @@ class LastWords:
         self._left_of_message = 0
 
     def take(self, line: bytes) -> str | None:
-        """The line without what a library quotes in it; None if nothing of it may be told."""
+        """The line with quoted content removed; None if all of it may be content of a request."""
         text = line.decode("utf-8", "replace").rstrip()
         if (panic := _PANIC.match(text)) is not None:
             self._left_of_message = _LONGEST_MESSAGE

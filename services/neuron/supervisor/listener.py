@@ -13,7 +13,7 @@ from services.neuron.supervisor.link import WorkerLink
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class WorkerKey:
-    """Which worker: the engine and the devices that it owns.
+    """Identifies a worker by its engine and the devices that it owns.
 
     Attributes:
         is_divided: its models are divided by tensor parallelism: it is a group of processes, one
@@ -26,17 +26,17 @@ class WorkerKey:
 
     @property
     def shown_ids(self) -> tuple[str, ...]:
-        """The devices of its first process, which starts the others."""
+        """The devices that its first process sees; with tensor parallelism only the first."""
         return self.device_ids[:1] if self.is_divided else self.device_ids
 
     @property
     def device_count(self) -> int:
-        """How many devices work together where it works."""
+        """How many devices work for its models at the same time; at least 1."""
         return max(1, len(self.device_ids))
 
     @property
     def variables(self) -> dict[str, str]:
-        """What its first process is told of the others, in its environment."""
+        """Environment variables by which its first process learns of the other devices."""
         return {"CORTEX_RANK_DEVICE_IDS": ",".join(self.device_ids)} if self.is_divided else {}
 
 
@@ -77,7 +77,7 @@ class WorkerListener(Protocol):
         ...
 
     def on_worker_up(self, key: WorkerKey, link: WorkerLink) -> None:
-        """A process is ready, the first or a later one."""
+        """Called when a process is ready, the first or a later one."""
         ...
 
     def on_worker_down(
@@ -87,5 +87,5 @@ class WorkerListener(Protocol):
         ...
 
     def on_worker_changed(self) -> None:
-        """A process was started: `Supervisor.view` has changed."""
+        """Called when a process was started: `Supervisor.view` has changed."""
         ...

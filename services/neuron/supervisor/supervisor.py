@@ -202,7 +202,7 @@ class Supervisor:
 
     @property
     def device_use(self) -> DeviceUse:
-        """Whom the devices have worked for, in all workers."""
+        """Device time by principal, over all workers."""
         return self._device_use
 
     @property

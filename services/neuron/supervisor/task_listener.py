@@ -27,7 +27,7 @@ class TaskListener(Protocol):
         ...
 
     def on_time(self, charge: Charge) -> None:
-        """The devices have worked for the task, so long for one device; comes before its end."""
+        """Device time for the task, in time of one device; comes before the task's end."""
         ...
 
     def on_worker_lost(self, error: FleetError, *, is_alone: bool) -> None:

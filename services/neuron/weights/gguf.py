@@ -71,7 +71,7 @@ def read(path: pathlib.Path) -> GgufHeader:
 
 
 def part(path: pathlib.Path) -> tuple[int, Tensors]:
-    """What is read of a later part of a model: how long it is at least, and its tensors.
+    """Reads a later part of a split model: its least possible size in bytes, and its tensors.
 
     Raises: as `read`.
     """

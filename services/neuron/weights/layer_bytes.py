@@ -65,7 +65,7 @@ NO_LAYERS: Final = LayerBytes()
 
 
 def tallied(tensors: Iterable[tuple[str, int]]) -> LayerBytes:
-    """The layers of a model.
+    """Adds the tensors of a GGUF model up by layer.
 
     Args:
         tensors: names and bytes, of all parts of the file.

@@ -76,7 +76,7 @@ class Listing:
             return self._listed(still_only=False)
 
     def offered(self) -> tuple[dict[str, Weights], list[str]]:
-        """Likewise without files that were written to since the last call. Blocks."""
+        """As `now`, without files that were written to since the last call. Blocks."""
         with self._lock:
             return self._listed(still_only=True)
 
@@ -176,7 +176,7 @@ class Listing:
 
 
 def own_name(path: pathlib.Path) -> str:
-    """What a model is called by its file or folder."""
+    """The name of a model by its file or folder."""
     return inspect.PART.sub("", path.stem) if path.suffix == ".gguf" else path.name
 
 

@@ -123,7 +123,7 @@ def count(files: Sequence[pathlib.Path]) -> int:
 
 
 def missing(folder: pathlib.Path, files: Sequence[pathlib.Path]) -> str:
-    """What is not there yet of a model that is being copied; empty where nothing is missing.
+    """Says which file of a model is missing or incomplete, in a sentence; empty if none is.
 
     Blocks. A file whose header cannot be read is whole: what is wrong with it is for the engine.
 

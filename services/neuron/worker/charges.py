@@ -1,4 +1,4 @@
-"""Whom the devices' time is charged to: collected here, told to the daemon."""
+"""Collects device time by principal in the worker, and reports it to the daemon."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _PREFILL, _LOAD, _UNLOAD = range(3)
 
 
 class Charges:
-    """Time that was not told yet.
+    """Device time that was not reported to the daemon yet.
 
     Args:
         link: to the daemon.
@@ -34,7 +34,7 @@ class Charges:
         self._busy_ns = 0
 
     def collect(self, instance: WorkerInstance, ended: Collection[int] | None = None) -> None:
-        """Takes over what a model's steps took; see `LoadedModel.take_times`."""
+        """Takes over the times of a model's steps; see `LoadedModel.take_times`."""
         times = instance.model.take_times(ended)
         self._busy_ns += times.busy_ns
         name = instance.plan.model
@@ -44,23 +44,23 @@ class Charges:
         ]
 
     def loading(self, plan: LoadPlan) -> contextlib.AbstractContextManager[None]:
-        """Charges what is done within as a load, whether it succeeds or not."""
+        """Context whose duration is charged as a load, whether it succeeds or not."""
         return self._measured(plan.principal, plan.model, _LOAD)
 
     def unloading(
         self, instance: WorkerInstance, principal: str
     ) -> contextlib.AbstractContextManager[None]:
-        """Charges what is done within as an unload."""
+        """Context whose duration is charged as an unload."""
         return self._measured(principal, instance.plan.model, _UNLOAD)
 
     def embedding(
         self, instance: WorkerInstance, principal: str
     ) -> contextlib.AbstractContextManager[None]:
-        """Charges what is done within as texts that are read."""
+        """Context whose duration is charged as reading texts to embed."""
         return self._measured(principal, instance.plan.model, _PREFILL)
 
     def tell(self) -> None:
-        """Sends what was collected, if there is any."""
+        """Sends what was collected to the daemon, if there is any."""
         if not (self._tasks or self._others or self._busy_ns):
             return
         others = [

@@ -31,7 +31,7 @@ class WorkerInstance:
 
     @property
     def instance_id(self) -> str:
-        """Its name."""
+        """The instance's id."""
         return self.plan.instance_id
 
     @contextlib.contextmanager

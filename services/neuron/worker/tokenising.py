@@ -181,7 +181,7 @@ class WorkThread(Generic[Item]):
         return None if displaced is None else displaced.item
 
     def full(self) -> FleetError:
-        """QUEUE_FULL, for what has no place here."""
+        """The error for an item that finds the queue full: QUEUE_FULL."""
         return FleetError(
             Reason.QUEUE_FULL,
             f"{self._most_waiting} {self._thread.name} wait for the engine already.",

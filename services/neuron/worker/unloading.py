@@ -13,7 +13,7 @@ from services.neuron.worker.process import give_memory_back, resident_bytes
 
 
 class Unloading:
-    """Models on their way out, and those who wait for it."""
+    """Unloads that have begun: each waits until no thread tokenises for its model any more."""
 
     def __init__(self, link: DaemonLink, charges: Charges) -> None:
         self._link = link
@@ -21,7 +21,7 @@ class Unloading:
         self._leaving: list[tuple[WorkerInstance, str]] = []
 
     def begin(self, instance: WorkerInstance, principal: str) -> None:
-        """Lets a model go that has no tasks any more.
+        """Starts the unload of a model that has no tasks left.
 
         Args:
             instance: which nobody finds any more.
@@ -30,13 +30,13 @@ class Unloading:
         self._leaving.append((instance, principal))
 
     def advance(self) -> None:
-        """Closes what was unloaded once no thread tokenises for it any more."""
+        """Frees the models for which no thread tokenises any more."""
         free = [index for index, (one, _) in enumerate(self._leaving) if one.is_free]
         for index in reversed(free):
             self._free(*self._leaving.pop(index))
 
     def hibernate(self, instance: WorkerInstance, principal: str) -> tuple[int, int]:
-        """Saves a model's cache; where that fails, its prompts are read again some day."""
+        """Saves a model's cache; if that fails its prompts will have to be read again."""
         with self._charges.unloading(instance, principal):
             return self._hibernated(instance)
 

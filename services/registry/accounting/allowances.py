@@ -17,7 +17,7 @@ _SWEEP_SECONDS: Final = 300.0
 
 
 class Allowances:
-    """The limits of all principals, as far as gateways have asked for them.
+    """Answers gateways' claims on limits, and stores the shares before it answers.
 
     Args:
         ledger: where shares are stored.
@@ -32,7 +32,7 @@ class Allowances:
         self._swept_at = 0.0
 
     async def claim(self, holder: str, claims: Sequence[Claim]) -> list[Grant]:
-        """Takes the claims of one gateway in; the grants, in order.
+        """Grants what it can of one gateway's claims; the grants in the order of the claims.
 
         Raises:
             StoreError: they could not be stored.

@@ -1,4 +1,4 @@
-"""Whom the devices have worked for, as neurons tell it: written behind them, each second once.
+"""Device time by principal as neurons report it: kept in memory, stored once a second.
 
 A neuron tells totals since it started, so nothing is lost or counted twice however often it tells
 them, and whichever registry takes them in. What it has not told when it is killed is lost.
@@ -20,7 +20,7 @@ _MOST_NAME_CHARACTERS: Final = 1024
 
 
 class DeviceUseIntake:
-    """Keeps totals until they are written.
+    """Keeps the reported totals until they are stored.
 
     Args:
         usage: where they go.
@@ -31,7 +31,7 @@ class DeviceUseIntake:
         self._pending: dict[str, dict[tuple[str, str], DeviceTotal]] = {}
 
     def take(self, status: neuron.NeuronStatus) -> None:
-        """Takes a report's totals, and takes them out of it: they are for no watcher's eyes.
+        """Moves the device time out of a report, so that those who watch the fleet do not get it.
 
         A neuron speaks for itself alone, and of no more than a store can keep.
         """
@@ -65,7 +65,7 @@ class DeviceUseIntake:
             await asyncio.sleep(_WRITE_SECONDS)
 
     async def write(self) -> None:
-        """Writes what has come; what cannot be written is tried again the next time."""
+        """Stores what has been reported; what fails is tried again the next time."""
         pending, self._pending = self._pending, {}
         try:
             while pending:

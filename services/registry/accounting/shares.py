@@ -25,7 +25,7 @@ _KEPT_SECONDS: Final = 3600
 
 
 class ShareKey(NamedTuple):
-    """Whose limit of what, in which window; 0 is a window that never ends."""
+    """Identifies one limit of one principal in one window; an end of 0: an endless window."""
 
     principal: str
     meter: int
@@ -35,7 +35,7 @@ class ShareKey(NamedTuple):
 
 
 class Share(msgspec.Struct):
-    """What one gateway holds of one limit.
+    """One gateway's share of one limit in one window.
 
     Attributes:
         key: of the limit.
@@ -52,12 +52,12 @@ class Share(msgspec.Struct):
     lapses_at: float
 
     def charge(self, now: float) -> int:
-        """What it takes from the others: all that was granted; once lapsed, what was used."""
+        """How much of the limit it occupies: what was granted, or once lapsed, what was used."""
         return max(self.granted, self.used) if now < self.lapses_at else self.used
 
 
 class Claim(NamedTuple):
-    """What a gateway says of its share; see AllowanceClaim of the contract."""
+    """What a gateway has used and wants of a limit; see AllowanceClaim of the contract."""
 
     key: ShareKey
     limit: int
@@ -69,14 +69,14 @@ class Claim(NamedTuple):
 
 
 class Grant(NamedTuple):
-    """What a gateway may use in all, and what nobody holds."""
+    """What a gateway may use in all, and how much of the limit nobody holds."""
 
     granted: int
     left: int
 
 
 class Shares:
-    """The shares of all gateways.
+    """The shares that all gateways hold of all limits.
 
     Args:
         kept: as they were stored.
@@ -90,7 +90,7 @@ class Shares:
     def claim(
         self, holder: str, claim: Claim, *, now: float, lease_seconds: float
     ) -> tuple[Grant, Share]:
-        """Takes a claim in; the grant, and the share as it is to be stored."""
+        """Decides a claim; returns the grant, and the share as it is to be stored."""
         shares = self._by_key.setdefault(claim.key, {})
         share = shares.get(holder)
         if share is None:
@@ -104,7 +104,7 @@ class Shares:
         return Grant(share.granted, max(0, available - share.granted)), share
 
     def forget_ended(self, now: float) -> None:
-        """Drops the shares of windows that are long over, and lapsed ones of those without end."""
+        """Drops shares of windows that ended long ago, and lapsed shares of endless windows."""
         for key, shares in list(self._by_key.items()):
             if key.ends_at and key.ends_at + _KEPT_SECONDS < now:
                 del self._by_key[key]

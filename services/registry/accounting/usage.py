@@ -16,7 +16,7 @@ _MOST_SUMS: Final = 10_000
 
 
 class UsageLedger:
-    """Takes reports of gateways and totals of neurons in, each once.
+    """Adds the reports of gateways and neurons up in the store, each report once.
 
     Args:
         ledger: where they are stored.
@@ -55,7 +55,7 @@ class UsageLedger:
         return await self._ledger.add_usage(holder, number, rows)
 
     async def note_devices(self, source: str, totals: Sequence[DeviceTotal]) -> None:
-        """Adds by how much the totals of one neuron's life have grown.
+        """Adds the growth of one neuron's totals since they were last stored.
 
         Args:
             source: names that life.
@@ -90,7 +90,7 @@ class UsageLedger:
             return used
 
     async def table(self, query: UsageQuery) -> Sequence[UsageRow]:
-        """Sums, the heaviest first; by hour in order.
+        """Sums of usage, the largest first; where they are by hour, in order of time.
 
         Raises:
             StoreError: they cannot be told.
@@ -100,5 +100,5 @@ class UsageLedger:
 
 
 def weight(row: UsageRow) -> int:
-    """By which rows are sorted: all tokens, and one more for each request."""
+    """Sort key of a row: its tokens, and one for each request."""
     return row.prompt_tokens + row.completion_tokens + row.requests

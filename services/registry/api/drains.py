@@ -81,7 +81,7 @@ class DrainTracker:
 
 
 async def watched(term: LeaderTerm, tracker: DrainTracker) -> AsyncIterator[Remaining]:
-    """Begins unloads, and says what is left whenever that changes, until nothing is.
+    """Starts unloads, and yields those that are left whenever that changes, until none is.
 
     Raises:
         FleetError: the first error of an unload, or that the leadership is over.

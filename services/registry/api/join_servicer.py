@@ -1,4 +1,4 @@
-"""JoinService: what strangers may ask of a registry, on a port of its own."""
+"""JoinService: gives certificates to hosts that have none yet, on a port of its own."""
 
 from __future__ import annotations
 

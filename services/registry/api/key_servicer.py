@@ -99,7 +99,7 @@ class KeyServicer(key_service_pb2_grpc.KeyServiceServicer):
     async def ReportKeyUse(
         self, request: pb.ReportKeyUseRequest, context: Context
     ) -> pb.ReportKeyUseResponse:
-        """Which keys were used of late."""
+        """Records which keys were used since a gateway's last report."""
         self._keys.used(request.key_ids[:_MOST_USED])
         return pb.ReportKeyUseResponse()
 

@@ -8,7 +8,7 @@ from services.registry.term import LeaderTerm
 
 
 def member_named(term: LeaderTerm, name: str) -> Member:
-    """The member of the fleet with this name.
+    """The member that an operator names; an error lists those there are.
 
     Raises:
         FleetError: NOT_FOUND: nobody of that name is attached.

@@ -1,4 +1,4 @@
-"""One operator's pull: a model's files on some disks, and the hub is asked by one neuron."""
+"""A pull that an operator has asked for: one neuron fetches from the hub, others from it."""
 
 from __future__ import annotations
 
@@ -121,7 +121,7 @@ class Pull:
 
 
 async def able(term: LeaderTerm, request: pb.PullModelRequest) -> list[Member]:
-    """The neurons that could run a model, by what their devices have when they are empty.
+    """The neurons whose devices, empty, could run the model.
 
     Those that have files of it already come first.
 

@@ -1,4 +1,4 @@
-"""FleetStorageService: what a person does to the files of models on the fleet's disks."""
+"""FleetStorageService: pulls models to the fleet's disks, and removes them, for operators."""
 
 from __future__ import annotations
 

@@ -66,7 +66,7 @@ class AliasEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 def to_rules(alias: str, entry: AliasEntry) -> AliasRules:
-    """The rules of an entry; its model is told apart from them."""
+    """The rules in an alias's entry; which model it stands for is not part of them."""
     return AliasRules(
         alias=alias,
         system=entry.system,

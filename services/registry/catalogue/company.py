@@ -1,4 +1,4 @@
-"""Which models of a catalogue are kept apart: exclusive groups and anti-affinity, both ways."""
+"""Which models are kept apart: completes exclusive groups and anti-affinity both ways."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from services.registry.catalogue.profile import Profile
 
 
 def complete(profiles: Mapping[str, Profile], source: str) -> dict[str, Profile]:
-    """The same profiles; what one says of another stands in both.
+    """Copies of the profiles in which each model also names those that name it.
 
     What is required goes before what is preferred, whichever of the two says which.
 

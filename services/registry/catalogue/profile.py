@@ -43,7 +43,7 @@ class RequestValues:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class AliasRules:
-    """What becomes of requests to an alias; see `AliasRules` of the contract.
+    """How requests to an alias are changed; see `AliasRules` of the contract.
 
     Attributes:
         strip: what is taken out of them.
@@ -172,7 +172,7 @@ class Profile:
 
     @property
     def is_divided(self) -> bool:
-        """Its layers are divided between equal GPUs, two or more."""
+        """True if its layers are divided between two or more equal GPUs."""
         return self.terms.parallel == "tensor"
 
     @property

@@ -45,7 +45,7 @@ class Cooldowns:
         return errors.cooling_down(pause.error, pause.until - now)
 
     def refusals(self, now: float) -> Mapping[str, FleetError]:
-        """Likewise for all models that have a pause now, by model."""
+        """The refusals of all models that are in a cooldown now, by model."""
         found = {model: self.refusal(model, now) for model in self._pauses}
         return {model: error for model, error in found.items() if error is not None}
 

@@ -74,7 +74,7 @@ class Decider:
 
     @property
     def refused(self) -> Mapping[str, FleetError]:
-        """By model, why it was last refused a place while nobody waited for it, who would be told.
+        """Why models were last refused while nobody waited who could be told, by model.
 
         Not where it is being placed again.
         """

@@ -101,7 +101,7 @@ class FleetMembership:
             self._changed(name)
 
     def farewell(self, name: str, epoch: int) -> None:
-        """A neuron has left on purpose."""
+        """Takes in that a neuron has left on purpose."""
         if self._fleet_state.fleet.remove(name, epoch):
             self._leases.end(name)
             self._settling.heard_of(name)

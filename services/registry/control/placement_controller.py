@@ -63,7 +63,7 @@ class PlacementController:
         return self._queue.all()
 
     def problems(self) -> Mapping[str, FleetError]:
-        """By model, why it failed to load just now, or is not loaded although it should be."""
+        """Why models failed to load or are missing, by model."""
         fleet_state = self._fleet_state
         found = dict(self._cooldowns.refusals(fleet_state.clock()))
         for model, error in self._decider.refused.items():

@@ -24,7 +24,7 @@ class Removal:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Stale:
-    """An instance that should get what of its entry has changed and needs no load."""
+    """An instance whose catalogue entry has changed in what needs no load, such as sampling."""
 
     neuron: str
     instance: Instance

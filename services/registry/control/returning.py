@@ -49,7 +49,7 @@ class Settling:
         return now >= self.ends_at
 
     def heard_of(self, name: str) -> None:
-        """A neuron has reported, or has left on purpose: it is not waited for any more."""
+        """Stops waiting for a neuron that has reported or has left on purpose."""
         self._missing.discard(name)
         if not self._missing:
             self.ends_at = 0.0

@@ -1,4 +1,4 @@
-"""Which models displace each other while both are wanted, and how often they did lately.
+"""Counts how often models evict each other in turn while both are wanted.
 
 That two models take turns in one room is no harm: somebody has finished with one and asks for the
 other. It is thrash when the displaced one is wanted again while the one that displaced it is still
@@ -34,11 +34,11 @@ class Displacements:
         self._displaced_by[model] = by
 
     def take_displacer(self, model: str) -> str | None:
-        """Which model this one was last evicted for; None if for none. Forgotten once told."""
+        """Returns for which model this one was last evicted, and forgets it; None for none."""
         return self._displaced_by.pop(model, None)
 
     def count(self, models: Iterable[str], now: float) -> None:
-        """Counts that these models displaced each other while both were wanted."""
+        """Counts one mutual eviction for each of these models."""
         for model in models:
             self._counts[model] = _Count(self._times(model, now) + 1.0, now)
 

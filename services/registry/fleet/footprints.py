@@ -68,7 +68,7 @@ class Footprint:
         return -(-self.gpu_bytes // count)
 
     def with_total(self, total_bytes: int, source: str) -> Footprint:
-        """The same, as large as it was found to be: what is where grows or shrinks alike."""
+        """The same with another total, divided between GPUs and host in the same proportion."""
         share = self.host_bytes / self.total_bytes if self.total_bytes else 0.0
         return Footprint(
             total_bytes,
@@ -100,7 +100,7 @@ class Learned:
     seconds_from_memory: float = 0.0
 
     def timed(self, seconds: float, *, is_from_memory: bool) -> Learned:
-        """The same after one more load that took so long."""
+        """What is learned with one more load, which took `seconds`."""
         if is_from_memory:
             mean = _mean(self.seconds_from_memory, seconds)
             return dataclasses.replace(self, loads=self.loads + 1, seconds_from_memory=mean)

@@ -172,7 +172,7 @@ class Joining:
             return await self._tickets.approve(neuron, key)
 
     def waiting(self) -> Sequence[OpenToken]:
-        """The hosts that wait for approval, or have it and have not asked since; oldest first."""
+        """Hosts that wait for approval, or are approved and have not asked again; oldest first."""
         return self._tickets.waiting()
 
     async def renew(self, peer: Peer, request: bytes) -> bytes:

@@ -26,7 +26,9 @@ log = structlog.get_logger()
 
 
 class OpenTokens:
-    """All tokens that are good, by the digest of their secret. Whoever changes them takes turns.
+    """The join tokens that are still valid, by the digest of their secret.
+
+    Not safe for concurrent changes: callers hold the lock of `Joining`.
 
     A host that has to be approved binds its token to its own key when it first asks: from then on
     the token is of no use to anybody else, and of no use to the host before it was approved.
@@ -45,7 +47,7 @@ class OpenTokens:
         self._tickets = records.read(facts, FactKind.JOIN_TICKET, OpenToken)
 
     async def add(self, secret: str, neuron: str, *, seconds: float) -> OpenToken:
-        """Makes a token good for some time.
+        """Stores a new token, valid for `seconds`.
 
         Raises:
             FleetError: QUEUE_FULL: too many have not been used.
@@ -76,7 +78,7 @@ class OpenTokens:
         return ticket
 
     async def bind(self, secret: str, ticket: OpenToken, *, key: str, source: str) -> OpenToken:
-        """Lets a host wait for its approval; from now on the token is good for its key alone.
+        """Records that a host waits for approval; from now on the token is valid for its key alone.
 
         Args:
             secret: of the token.
@@ -126,7 +128,7 @@ class OpenTokens:
         return approved
 
     def waiting(self) -> Sequence[OpenToken]:
-        """The tokens whose hosts wait for approval, or have it and have not asked since."""
+        """Tokens whose hosts wait for approval, or are approved and have not asked again."""
         now = self._clock()
         return sorted(
             (each for each in self._tickets.values() if each.key and each.until > now),
@@ -149,7 +151,7 @@ class OpenTokens:
         return bool(digests)
 
     async def drop_ended(self) -> None:
-        """Drops what has ended by itself."""
+        """Removes the tokens that have expired."""
         await self._delete(records.ended(self._tickets, self._clock()))
 
     async def _put(self, digest: str, ticket: OpenToken) -> None:

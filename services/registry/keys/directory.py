@@ -34,7 +34,7 @@ log = structlog.get_logger()
 
 
 class KeyDirectory:
-    """The registry's part in who may ask.
+    """All API keys of the fleet: creates, lists, rotates and revokes them.
 
     Args:
         facts: all that the store knew when the leadership was taken.
@@ -61,7 +61,10 @@ class KeyDirectory:
 
     @property
     def has_keys(self) -> bool:
-        """Whether a key was ever made: the last one is not forgotten before there is another."""
+        """True if there is any key, revoked and expired ones included.
+
+        The last one is kept until there is another, so that a fleet with keys never becomes open.
+        """
         return bool(self._keys)
 
     @property
@@ -197,7 +200,7 @@ class KeyDirectory:
             self._tell(f"group/{name}")
 
     def used(self, key_ids: Iterable[str]) -> None:
-        """Notes that keys were used just now; written later, and told to nobody who waits."""
+        """Records that keys were used just now; stored in the background."""
         now = self._clock()
         for key_id in key_ids:
             if key_id in self._keys:

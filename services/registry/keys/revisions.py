@@ -1,4 +1,4 @@
-"""Which keys and groups have changed since a revision: what watchers are told."""
+"""Numbers the changes of keys and groups, so that a watcher gets only what is new to it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ _MOST_REMEMBERED: Final = 4096
 
 
 class Revisions:
-    """Counts changes by name.
+    """The revision in which each key and group last changed.
 
     Attributes:
         revision: of the newest change.
@@ -22,7 +22,7 @@ class Revisions:
         self._known_from = self.revision
 
     def mark(self, name: str) -> None:
-        """Notes that something by this name has changed, or is gone."""
+        """Records that the key or group of this name has changed or was removed."""
         self.revision += 1
         self._changed.pop(name, None)
         self._changed[name] = self.revision
@@ -31,7 +31,7 @@ class Revisions:
             self._known_from = self._changed.pop(oldest)
 
     def since(self, revision: int) -> list[str] | None:
-        """Names of what has changed behind a revision; None where that is not known any more."""
+        """Names that changed after a revision; None where the revision is too old to tell."""
         if not self._known_from <= revision <= self.revision:
             return None
         found: list[str] = []

@@ -150,7 +150,7 @@ class Demand:
 
     @property
     def principal(self) -> str:
-        """Whose request caused it: of those who wait, the first; nobody's where none does."""
+        """Who is charged for the load: the first of those who wait; empty where nobody waits."""
         for ticket in self.tickets:
             return ticket.principal
         return SYSTEM

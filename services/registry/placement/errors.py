@@ -60,7 +60,7 @@ def unavailable(model: str, candidates: tuple[PlacementCandidate, ...]) -> Fleet
 
 
 def blocked(model: str, candidates: tuple[PlacementCandidate, ...]) -> FleetError:
-    """It would fit, but what is loaded may not be evicted for it (pins, residency class)."""
+    """The error where a model would fit, but nothing may be evicted for it (pins, residency)."""
     able = tuple(c for c in candidates if c.outcome is not PlacementOutcome.IMPOSSIBLE)
     return FleetError(
         Reason.NO_ROOM,
@@ -91,7 +91,7 @@ def waited_too_long(model: str, seconds: float, reason: str) -> FleetError:
 
 
 def too_many_waiters(most: int) -> FleetError:
-    """As many callers wait as may."""
+    """The error where as many callers wait as may."""
     return FleetError(
         Reason.QUEUE_FULL,
         f"{most} callers wait for placements already.",

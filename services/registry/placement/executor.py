@@ -177,7 +177,7 @@ class PlacementExecutor:
             job.demand.tell(self.step_of(job, now))
 
     def on_load_ready(self, order_id: int, instance: Instance) -> None:
-        """A load has ended well. One that was given up meanwhile is left to the neuron's report."""
+        """Closes the job of a load that succeeded; one given up is left to the reports."""
         job = self._jobs.get(order_id)
         if job is not None:
             self._let(job, functools.partial(self._ready, job, instance))
@@ -188,7 +188,7 @@ class PlacementExecutor:
         self._listener.on_ready(job.key)
 
     def on_load_failed(self, order_id: int, error: FleetError) -> None:
-        """A load has ended without an instance."""
+        """Closes the job of a load that failed."""
         job = self._jobs.get(order_id)
         if job is not None:
             self._fail(job, error)

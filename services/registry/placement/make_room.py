@@ -101,7 +101,7 @@ class RoomMaker:
         )
 
     def settle(self, job: PlacementJob, now: float) -> None:
-        """A victim is gone: waits for the neuron's next report, which says how much is free."""
+        """Waits, after a victim is gone, for the neuron's next report of its free memory."""
         job.leaving = ""
         job.phase, job.phase_since = Phase.SETTLING, now
         job.deadline = now + _SETTLE_SECONDS

@@ -56,14 +56,14 @@ class Neighbours:
         return tuple(one for one in found if one.name != without)
 
     def note_load(self, order_id: int, source: str, where: Neighbour) -> None:
-        """A load has begun: its neuron may have the files soon."""
+        """Records a load that has begun: its neuron may soon have the files."""
         if source.startswith(_HUB):
             self._loads[order_id] = _Load(source, where)
             for oldest in list(self._loads)[:-_MOST_REMEMBERED]:
                 del self._loads[oldest]
 
     def note_end(self, order_id: int) -> None:
-        """A load has ended: what it has brought is in the neuron's reports."""
+        """Forgets a load that has ended: the neuron's reports list its files."""
         self._loads.pop(order_id, None)
 
     def _holders(self, source: str) -> Iterator[Neighbour]:

@@ -55,7 +55,7 @@ class LoadOrder:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class FollowingLoad:
-    """What will be loaded where something is unloaded for it."""
+    """The load for which an instance is unloaded, so that its neuron can prepare it."""
 
     profile: Profile
     device_ids: tuple[str, ...]
@@ -89,7 +89,7 @@ class UnloadOrder:
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class UpdateOrder:
-    """Give an instance what of its catalogue entry needs no load: the sampling of requests."""
+    """Changes settings of an instance that need no load, such as the sampling of requests."""
 
     order_id: int
     neuron: str

@@ -44,7 +44,7 @@ class Loading:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Placed:
-    """It is ready; the last step. Requests go to `instance_id` at `address` of `neuron`."""
+    """The last step: requests go to `instance_id` at `address` of `neuron`."""
 
     neuron: str
     address: str

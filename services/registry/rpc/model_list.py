@@ -62,7 +62,7 @@ class ModelDirectory:
     def statuses(
         self, cache: SchedulerCache, hardware_version: int
     ) -> list[operator_service_pb2.ModelStatus]:
-        """The same, with every place where an instance or its files are."""
+        """The list with every place where an instance or its files are."""
         found: list[operator_service_pb2.ModelStatus] = []
         for model in self.view(cache, hardware_version).models:
             status = operator_service_pb2.ModelStatus(model=model)

@@ -53,7 +53,7 @@ class Host(Protocol):
 
     @property
     def revocations(self) -> Revocations:
-        """Which certificates are refused."""
+        """The certificates that are refused."""
         ...
 
     @property
@@ -72,7 +72,7 @@ class Host(Protocol):
         ...
 
     def wake(self) -> None:
-        """Wakes the control loop: it was given news."""
+        """Wakes the control loop: there is news for it."""
 
     def remember_neuron(self, name: str, address: str) -> None:
         """Notes for the next start that the neuron is a member."""

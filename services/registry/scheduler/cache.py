@@ -63,7 +63,7 @@ class SchedulerCache:
         self._stale.update(dict.fromkeys(self._fleet_state.fleet.members))
 
     def occupy(self, name: str, device_ids: tuple[str, ...], why: str, *, model: str) -> None:
-        """Reserves devices for a load: no other may begin there until they are released.
+        """Reserves devices for a load, so that no other begins there.
 
         Args:
             name: the neuron.
@@ -86,7 +86,7 @@ class SchedulerCache:
         self.forget(name)
 
     def promise(self, name: str, order_id: int, host_bytes: int) -> None:
-        """Keeps a part of a host's memory for a load, until `redeem`.
+        """Reserves host memory for a load that has been ordered, until `redeem`.
 
         Loads to several devices of a host run at one time, and share that: the host too is open to
         what loads to GPUs keep there while another load is computed on it.
@@ -96,7 +96,7 @@ class SchedulerCache:
             self.forget(name)
 
     def redeem(self, name: str, order_id: int) -> None:
-        """A load has ended: what it has taken is in the neuron's report."""
+        """Releases the host memory reserved for a load: reports show now what it took."""
         promised = self._promised.get(name, {})
         if promised.pop(order_id, 0):
             self.forget(name)

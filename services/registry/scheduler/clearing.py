@@ -1,4 +1,4 @@
-"""What one neuron offers to a model once other instances have gone, and why nothing may go."""
+"""What a neuron could offer a model after evictions, or why nothing may be evicted there."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from services.registry.scheduler.spread import Spread, usable
 def after_eviction(
     request: PlacementRequest, neuron_info: NeuronInfo, free: int
 ) -> PlacementCandidate:
-    """The neuron as a candidate once something was evicted, or why nothing can be."""
+    """The neuron as a candidate after the best eviction, or the reason why there is none."""
     spread, devices = _devices_to_clear(request, neuron_info)
     if len(devices) < spread.count:
         reserved = request.reserved.get(neuron_info.neuron, ())

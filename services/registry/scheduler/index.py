@@ -67,7 +67,7 @@ class NeuronIndex:
         self._take_in(neuron_info)
 
     def discard(self, neuron: str) -> None:
-        """A neuron has left; unknown ones are ignored."""
+        """Drops a neuron that has left; unknown ones are ignored."""
         old = self._by_name.pop(neuron, None)
         if old is not None:
             self._take_out(old)
@@ -140,7 +140,7 @@ class NeuronIndex:
     def resident(
         self, kind: str, least_bytes: int, *names: str
     ) -> Iterator[tuple[float, int, int, NeuronInfo]]:
-        """Of the neurons with room, those that have files of any of these names in their memory.
+        """Neurons with room that have files of any of these names in their page cache.
 
         Yields: the share of the files; then as `with_room`; most of the files first.
         """

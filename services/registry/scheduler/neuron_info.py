@@ -127,7 +127,7 @@ class NeuronInfo:
         return next((d for d in self.devices if d.device_id == CPU), None)
 
     def wishes_met(self, profile: Profile) -> int:
-        """How many of a model's wishes the neuron meets.
+        """Score of a model's preferences here: more is better, may be negative.
 
         Labels that it prefers; less the models there that it should not be beside.
         """
@@ -144,19 +144,19 @@ class NeuronInfo:
         return profile.model in self.stored or profile.terms.source in self.stored
 
     def resident_share(self, profile: Profile) -> float:
-        """Of a model's files, the share in the neuron's page cache: read without the disk."""
+        """Share (0 to 1) of a model's files in the neuron's page cache, read without the disk."""
         resident = self.resident
         return max(resident.get(profile.model, 0.0), resident.get(profile.terms.source, 0.0))
 
     def files_told(self, profile: Profile) -> str:
-        """For people: where a model's files are; empty where they are not on the neuron's disk."""
+        """Where a model's files are, as a text for people; empty if not on the neuron's disk."""
         if not self.has_files(profile):
             return ""
         resident = self.resident_share(profile)
         return "its files are there" + (f", {resident:.0%} of them in memory" if resident else "")
 
     def of_one_make(self) -> NeuronInfo:
-        """The same with its largest set of equal GPUs alone; of several, that with most memory."""
+        """The same neuron with only its largest set of equal GPUs (a tie: the most memory)."""
         makes: dict[str, list[DeviceInfo]] = {}
         for device in self.devices_of("cuda"):
             makes.setdefault(device.make, []).append(device)

@@ -71,7 +71,7 @@ class PlacementRequest:
 
     @property
     def least_bytes(self) -> int:
-        """No neuron's device takes any part of the model if it has less free."""
+        """Least free bytes of a device that could take any part of the model."""
         least = min(spread.need_bytes for spread in self.whole)
         layers = self.footprint.layers
         return min(least, self.footprint.gpu_bytes // layers) if layers else least
@@ -81,12 +81,12 @@ class PlacementRequest:
         return spreads_on(self.profile, self.footprint, self.whole, neuron_info)
 
     def is_open(self, neuron_info: NeuronInfo, device: DeviceInfo) -> bool:
-        """True if a load for it may begin on a device now."""
+        """True if a load of the model may begin on a device now."""
         reserved = self.reserved.get(neuron_info.neuron, ())
         return not (device.busy or device.quarantine or device.device_id in reserved)
 
     def is_possible(self, neuron_info: NeuronInfo) -> bool:
-        """True if the model could run there, if nothing else were loaded."""
+        """True if the model could run there were nothing else loaded."""
         return filters.is_possible(self.profile, self.footprint, self.whole, neuron_info)
 
     @property

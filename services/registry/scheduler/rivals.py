@@ -40,7 +40,7 @@ def rivals(
 
 
 def coming(profile: Profile, neuron_info: NeuronInfo) -> str:
-    """A model that is about to be on the neuron, and from which this one is kept apart; or empty.
+    """A model being loaded on the neuron that this one must not be beside; empty if none is.
 
     Of exclusive groups nothing is said here: no two loads begin on one device.
     """

@@ -29,18 +29,18 @@ class Spread:
     layers: int = 0
 
     def taken(self, devices: Sequence[DeviceInfo]) -> tuple[str, ...]:
-        """The devices that a load has to itself: the host too where it takes layers."""
+        """The devices that a load reserves: the host too where it computes some layers."""
         return (*(d.device_id for d in devices), *([CPU] if self.layers else []))
 
     def needs(self, devices: Sequence[DeviceInfo], host: DeviceInfo | None) -> dict[str, int]:
-        """Bytes by device, what is beside them in the host's memory among it."""
+        """Bytes needed by device id, the host's memory included."""
         needs = {d.device_id: self.need_bytes for d in devices}
         if self.host_bytes and host is not None:
             needs[host.device_id] = self.host_bytes
         return needs
 
     def described(self, layers: int) -> str:
-        """What a model takes so, for people.
+        """The memory that this way takes, as a text for people.
 
         Args:
             layers: that the model has.
@@ -53,7 +53,7 @@ class Spread:
 
 
 def kind_of(profile: Profile, footprint: Footprint) -> str:
-    """The kind of devices that a model goes to; empty for GPUs, else the CPU."""
+    """The kind of devices that a model goes to: the CPU, or empty for GPUs."""
     return profile.device_kind or ("cpu" if footprint.is_for_host else "")
 
 
@@ -102,7 +102,7 @@ def spreads_on(
 
 
 def usable(profile: Profile, neuron_info: NeuronInfo) -> NeuronInfo:
-    """The neuron with the devices that a model could be spread over."""
+    """The neuron with only the devices that a model could be spread over."""
     return neuron_info.of_one_make() if profile.is_divided else neuron_info
 
 

@@ -8,7 +8,7 @@ log = structlog.get_logger()
 
 
 class StoreHealth:
-    """Whether one user of the store could use it at its last attempt."""
+    """Whether the store works for one user of it; logs each change once."""
 
     def __init__(self) -> None:
         self._has_failed = False

@@ -63,12 +63,12 @@ class DeviceTotal(NamedTuple):
 
     @property
     def microseconds(self) -> int:
-        """Of all kinds."""
+        """All kinds of work together."""
         return sum(self[2:])
 
 
 class UsageQuery(NamedTuple):
-    """Which sums of usage are wanted.
+    """Selects and groups the sums of a usage report.
 
     Attributes:
         by: columns that stay; the others are added over.
@@ -127,7 +127,7 @@ class Ledger(Protocol):
         ...
 
     async def forget_usage(self, before: int) -> None:
-        """Removes what was used in hours before one, and who was last heard of before it.
+        """Removes usage before an hour, and the reporters that were last heard of before it.
 
         Args:
             before: the first hour that stays, seconds since the epoch.
@@ -270,7 +270,7 @@ def usage_rows(query: UsageQuery, found: Iterable[Sequence[object]]) -> list[Usa
 def growth(
     known: Iterable[Sequence[object]], totals: Sequence[DeviceTotal]
 ) -> tuple[list[DeviceTotal], list[DeviceTotal]]:
-    """By how much totals have grown over those that are known, and the totals that have.
+    """How much totals have grown over the known ones; and the new totals of those that grew.
 
     Both within bounds: see `MOST_SOURCE_ROWS` and `MOST_GROWTH`.
     """

@@ -70,7 +70,7 @@ def events(
 
 
 class Shown:
-    """The events that were shown: a registry that is reached again tells all that it remembers.
+    """Remembers which events were printed: a registry sends all it has after a reconnect.
 
     Attributes:
         has_any: one was.
@@ -81,7 +81,7 @@ class Shown:
         self.has_any = False
 
     def is_new(self, event: op.FleetEvent) -> bool:
-        """Whether it was not shown; from now on it was."""
+        """True the first time that an event is asked about, False from then on."""
         key = (event.number, event.at.ToNanoseconds())  # terms begin to count anew
         if key in self._last:
             return False

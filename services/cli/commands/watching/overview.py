@@ -21,7 +21,7 @@ _FULL: Final = 0.9
 
 
 class FirstTokens(msgspec.Struct, frozen=True):
-    """Milliseconds to the first token; None where there were none lately."""
+    """Milliseconds to the first token (median, 95th percentile); None without recent requests."""
 
     p50: float | None = None
     p95: float | None = None
@@ -50,7 +50,7 @@ class GatewayRates(msgspec.Struct, frozen=True):
 
 
 def rates_of(snapshot: Any) -> GatewayRates:
-    """The rates in what an open console is shown first."""
+    """Reads the rates out of the console's snapshot (the first event of `/ui/events`)."""
     try:
         return msgspec.convert(snapshot["rates"], GatewayRates)
     except (msgspec.ValidationError, KeyError, TypeError):

@@ -59,7 +59,7 @@ class ConsoleAccess:
         await self._auth.prepare(headers, client_address(scope))
 
     def holder(self, scope: Scope, headers: Mapping[str, str]) -> KeyHolder | None:
-        """Whose key a request has, whatever he may do; None where it has no good one.
+        """The holder of the key in a request, whatever its roles; None without a valid key.
 
         Where there are no keys at all it is anybody on the gateway's own machine.
         """
@@ -73,7 +73,7 @@ class ConsoleAccess:
         return found or ANYBODY
 
     def visitor(self, scope: Scope, headers: Mapping[str, str], needs: ConsoleLevel) -> Visitor:
-        """Who has made a request.
+        """Decides who has made a request to `/ui` or `/admin`, and what that visitor may do.
 
         Args:
             scope: of the request.

@@ -86,7 +86,7 @@ class Call:
         self.end(FleetError(Reason.CANCELLED, "The client has gone."))
 
     def end(self, error: FleetError) -> None:
-        """Ends it early."""
+        """Ends the call early, with an error."""
         if self._ended_by is None and self._task is not None:
             self._ended_by = error
             self._task.cancel()
@@ -148,7 +148,7 @@ def event_bytes(name: str, data: bytes, event_id: str = "") -> bytes:
 
 
 class OpenCalls:
-    """The requests under way, of which only so many may go on."""
+    """The calls to `/ui` and `/admin` that are being served; bounded in number."""
 
     def __init__(self) -> None:
         self._calls: set[Call] = set()

@@ -162,7 +162,7 @@ class OperatorEndpoints:
         operation: str = "",
         bodies: Bodies = NOT_TOLD,
     ) -> OperatorEndpoint:
-        """Makes an endpoint.
+        """Makes the endpoint of one path.
 
         Args:
             needs: what a visitor must be allowed to do.

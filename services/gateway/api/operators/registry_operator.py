@@ -83,7 +83,7 @@ class RegistryOperator:
         service: Callable[[Any], Any] = operator_grpc.OperatorServiceStub,
         metadata: Metadata = (),
     ) -> Any:
-        """One answer.
+        """Makes one call to the registry and returns its answer.
 
         Args:
             method: its name.

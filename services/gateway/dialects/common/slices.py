@@ -38,7 +38,7 @@ def sliced() -> Generator[None]:
 
 
 def rest() -> None:
-    """Ends a step: sleeps as long as it took, in a thread whose work is sliced."""
+    """Pauses a thread for as long as its last piece of work took, so that the loop can run."""
     began_at = _slice.began_at
     if began_at is None:
         return

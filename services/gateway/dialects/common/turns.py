@@ -75,7 +75,7 @@ Part: TypeAlias = Text | Reasoning | Picture | Call
 
 
 class Answered(NamedTuple):
-    """Whose result a turn is.
+    """Which call a tool's result answers.
 
     Attributes:
         call_id: of the call.

@@ -23,7 +23,7 @@ _ONE_TEXT: Final = (
 
 
 class TypedTool(msgspec.Struct):
-    """Of a tool, and of a choice among tools: its type, and what chat nests a function in."""
+    """The type of a tool, or of a choice among tools; chat nests the rest in `function`."""
 
     type: str
     function: dict[str, Any] | None = None

@@ -1,4 +1,4 @@
-"""What is put in place of Hypercorn's task group: an app that reads nothing more holds nobody up.
+"""Replaces Hypercorn's task group, so that an app that reads no more holds nobody up.
 
 Hypercorn puts what a client sends into a queue of ten messages. Where the app has answered without
 reading, the eleventh would wait for ever, and with it whoever reads the connection: all requests on

@@ -1,4 +1,4 @@
-"""Names of the beginnings of prompts, at the lengths where their tokens end."""
+"""Names for the beginnings of prompts, and how many tokens each of them has."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def marks_of(
     prompt_tokens: int,
     control_ids: Collection[int],
 ) -> list[Mark]:
-    """Where the beginnings of a prompt end that have names, rising.
+    """Finds where the named beginnings of a prompt end, in tokens, the shortest first.
 
     Args:
         names: as the caller gave them; None: none.
@@ -43,7 +43,7 @@ def marks_of(
 
 
 def with_mark(marks: Sequence[Mark], mark: Mark) -> list[Mark]:
-    """Marks and one more, rising.
+    """Adds a mark to others, keeping them sorted by length.
 
     Of more than `MOST_MARKS` the second goes: the first is what most prompts share.
     """
@@ -53,6 +53,6 @@ def with_mark(marks: Sequence[Mark], mark: Mark) -> list[Mark]:
 
 
 def saved_marks(marks: Sequence[Mark], length: int) -> tuple[Mark, ...]:
-    """The first and the last of those within so many tokens: what a saved sequence tells."""
+    """The shortest and the longest of the marks within `length` tokens: kept with a saved one."""
     within = [mark for mark in marks if mark[0] <= length]
     return tuple(within[:1] + within[1:][-1:])

@@ -35,7 +35,7 @@ class _Record:
 
 
 class StepMeter:
-    """Measures tasks.
+    """Measures how long devices work for each task of one model.
 
     The rule: the time of a step goes to the tasks of which it computed tokens, in proportion to
     these tokens: those read of prompts, but not those found in a cache, and those made. So each
@@ -57,11 +57,11 @@ class StepMeter:
 
     @property
     def turn_seconds(self) -> float:
-        """What a task of this model is counted as before it is measured: their average."""
+        """Average device seconds of a task: what a new one is counted as before it is measured."""
         return _UNKNOWN_SECONDS if self._average is None else self._average
 
     def begin(self, task_id: int, principal: str, counted: float) -> None:
-        """A task has its turn, for which its principal was counted so many seconds."""
+        """Starts measuring a task, for which `counted` seconds were counted in advance."""
         record = self._records.get(task_id)
         if record is None:
             self._records[task_id] = _Record(principal, counted)
@@ -69,11 +69,11 @@ class StepMeter:
             record.counted += counted
 
     def note(self, work: list[tuple[Task, int, int]]) -> None:
-        """Of each task the tokens of its prompt and of its answer that this step computes."""
+        """Says what the running step computes: per task, tokens of its prompt and of its answer."""
         self._work = [*self._work, *work] if self._work else work
 
     def end_step(self, elapsed_ns: int) -> None:
-        """A step is over that took so long; it is divided when another kind of step comes."""
+        """Adds the time of the step that has ended; equal steps in a row are divided together."""
         work, self._work = self._work, []
         if work != self._alike:
             self._divide()
@@ -103,12 +103,12 @@ class StepMeter:
                 record.counted = record.seconds
 
     def charge(self, task: Task, elapsed_ns: int) -> None:
-        """Time beside the steps that went into one task's prompt."""
+        """Charges a task for work outside of the steps, such as reading its pictures."""
         self.note([(task, 1, 0)])
         self.end_step(elapsed_ns)
 
     def take(self, ended: Collection[int] | None = None) -> StepTimes:
-        """What was not told yet.
+        """Returns the times since the last call, and starts again at zero.
 
         Args:
             ended: of these tasks alone, of which nothing comes any more; None: of all.

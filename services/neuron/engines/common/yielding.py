@@ -1,4 +1,4 @@
-"""Who gives a place to whom, and who gets one back: the rules, whatever the engine.
+"""Suspending batch streams for other work and resuming them: the rules, for every engine.
 
 Batch streams give their place to other work, and streams of one principal to another that has less.
 What becomes of a stream's cache meanwhile is the engine's.
@@ -29,7 +29,7 @@ LONG_SECONDS: Final = 30.0
 
 
 class Placed(Protocol):
-    """A stream that has a place."""
+    """A running stream, as the rules need it."""
 
     @property
     def task(self) -> Task:
@@ -53,7 +53,7 @@ class Placed(Protocol):
 
     @property
     def may_pause(self) -> bool:
-        """It is not at its end, and could go on later."""
+        """True if it can be suspended: not at its end, and able to go on later."""
         ...
 
 
@@ -75,7 +75,7 @@ class _Yielded(Generic[Stream]):
 
 
 class Yielding(Generic[Stream]):
-    """The streams of one model that gave their places, and who else has to.
+    """The suspended streams of one model, and the choice of who is suspended or resumed next.
 
     Bound: as many streams as there are places.
 
@@ -98,7 +98,7 @@ class Yielding(Generic[Stream]):
 
     @property
     def is_due(self) -> bool:
-        """True if the first has been passed often or has waited long: the next place is its."""
+        """True if the next free place must go to the first suspended stream: it waited enough."""
         if not self._yielded:
             return False
         first = self._yielded[0]
@@ -106,11 +106,11 @@ class Yielding(Generic[Stream]):
 
     @property
     def first(self) -> Stream | None:
-        """The stream that has waited longest, or None."""
+        """The stream that has been suspended longest, or None."""
         return self._yielded[0].stream if self._yielded else None
 
     def may_return(self, running: Collection[Stream]) -> bool:
-        """The first would get a place now."""
+        """True if the first suspended stream would get a place now."""
         first = self.first
         if first is None or len(running) >= self._places:
             return False
@@ -122,7 +122,7 @@ class Yielding(Generic[Stream]):
         return not is_batch or self._queue.may_take_batch(tasks)
 
     def found(self, running: Collection[Stream], now: float) -> tuple[Waiting[Any], Stream] | None:
-        """Who would get whose place: whose turn it is, else the first of each principal."""
+        """A waiting task and the running stream to suspend for it; None where there is no pair."""
         first = self._queue.peek(stream.task for stream in running)
         if first is None:
             return None
@@ -138,7 +138,7 @@ class Yielding(Generic[Stream]):
     def victim(
         self, running: Collection[Stream], waiting: Waiting[Any], now: float
     ) -> Stream | None:
-        """The stream that would give its place to what waits, or None.
+        """The running stream that would be suspended for a waiting task, or None.
 
         1. A batch stream, the one that began last, gives it to work of the other classes.
         2. The principal that has most places gives one, of the same class or a lower one, to a
@@ -169,30 +169,30 @@ class Yielding(Generic[Stream]):
         return max(able, key=_started_at, default=None)
 
     def give_up(self, stream: Stream) -> None:
-        """A stream has given its place."""
+        """Records that a stream was suspended."""
         self._yielded.append(_Yielded(stream))
 
     def give_back(self) -> Stream:
-        """The first has a place again."""
+        """Records that the first suspended stream runs again."""
         stream = self._yielded.pop(0).stream
         self._back_at[stream.task.task_id] = stream.held_tokens
         return stream
 
     def spare(self, stream: Stream) -> None:
-        """A stream cannot give its place, and is not to be asked again."""
+        """Records that a stream cannot be suspended; it is not asked again."""
         self._back_at[stream.task.task_id] = math.inf
 
     def note_admission(self) -> None:
-        """Counts a request that was admitted while streams are without a place."""
+        """Counts a request that was admitted before the suspended streams."""
         for one in self._yielded:
             one.passed += 1
 
     def find(self, task_id: int) -> Stream | None:
-        """The stream of a task that has given its place, or None."""
+        """The suspended stream of a task, or None."""
         return next((one for one in self if one.task.task_id == task_id), None)
 
     def forget(self, stream: Stream) -> None:
-        """Its task has ended, wherever it was."""
+        """Drops a stream whose task has ended, suspended or not."""
         self._yielded = [one for one in self._yielded if one.stream is not stream]
         self._back_at.pop(stream.task.task_id, None)
 

@@ -90,7 +90,7 @@ def _hibernation(parts: Parts, plan: LoadPlan, info: ModelInfo) -> PageHibernati
 
 
 def files_digest(folder: pathlib.Path) -> str:
-    """Of a draft's or an adapter's files, which the model's own fingerprint leaves out."""
+    """Digest of the files of a draft or an adapter, which the model's fingerprint leaves out."""
     return fingerprint(sorted(path for path in folder.iterdir() if path.is_file()))
 
 

@@ -79,7 +79,7 @@ class History:
     def resolve(
         self, items: list[dict[str, Any]], *, owner: str, allowance: ReadAllowance | None
     ) -> list[dict[str, Any]]:
-        """The same items, with those in place that were only named (`item_reference`).
+        """Items with each `item_reference` replaced by the stored item that it names.
 
         Raises:
             FleetError: BAD_REQUEST, there is no such item; what the allowance raises.

@@ -42,7 +42,7 @@ _GUESSED_BYTES_PER_SECOND: Final = 500e6
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Savable:
-    """A sequence of the cache that can be saved.
+    """A sequence in the cache, and how to copy it out.
 
     Attributes:
         scope: whose it is.
@@ -57,7 +57,7 @@ class Savable:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Kept:
-    """What a load plan lets be saved.
+    """Which sequences may be saved, and where: the load plan's share of `[neuron.kv_store]`.
 
     Attributes:
         store: None: nothing.
@@ -71,7 +71,7 @@ class Kept:
 
 
 class Hibernation:
-    """Decides what is saved of one model and what is restored; the copies are the engine's.
+    """Decides which sequences of a model are saved and which are restored; the engine copies.
 
     Args:
         kept: where, and which.
@@ -87,13 +87,13 @@ class Hibernation:
 
     @property
     def tokens_per_second(self) -> float:
-        """How fast prompts are read, as far as it was measured."""
+        """Measured speed of reading prompts; a guess before enough was read."""
         if self._read_tokens < LEAST_TOKENS or self._read_seconds <= 0:
             return _GUESSED_RATE
         return self._read_tokens / self._read_seconds
 
     def note_reading(self, tokens: int, seconds: float) -> None:
-        """A prompt was read: so many tokens that were not in the cache, in so long."""
+        """Records the speed of a prompt: tokens that were not cached, and seconds."""
         if self._read_tokens > _REMEMBERED_TOKENS:
             self._read_tokens /= 2
             self._read_seconds /= 2
@@ -101,7 +101,7 @@ class Hibernation:
         self._read_seconds += seconds
 
     def save(self, sequences: Iterable[Savable]) -> tuple[int, int]:
-        """Saves sequences, the longest first, as long as `MOST_SECONDS` are not over.
+        """Saves sequences, the longest first, for at most `MOST_SECONDS`.
 
         Returns: how many are kept, and their bytes.
 
@@ -148,11 +148,11 @@ class Hibernation:
         return best
 
     def useful(self, entry: SavedEntry, common: int) -> int:
-        """How many first tokens of a saved sequence can be had, where so many are wanted."""
+        """How many of the first `common` tokens of a saved sequence can be restored."""
         return common
 
     def held(self) -> Iterator[HeldPrefix]:
-        """The beginnings of prompts that are saved."""
+        """The named beginnings of prompts that saved sequences hold."""
         if self._store is None:
             return
         for entry in self._store.all_entries():

@@ -26,7 +26,7 @@ _NONCE_BYTES: Final = 12
 
 
 class BadSealError(Exception):
-    """It was sealed with another key or for another place, or was changed since."""
+    """The data cannot be decrypted: another key, another place, or changed since."""
 
 
 class Seal:

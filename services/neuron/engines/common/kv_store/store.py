@@ -105,7 +105,7 @@ class KvStore:
         return self._listed(_digest(scope))
 
     def all_entries(self) -> Iterator[SavedEntry]:
-        """What is saved of the model, of all scopes; likewise."""
+        """All saved sequences of the model, of every principal; likewise."""
         names: set[str] = set()
         for tier in self._tiers:
             with contextlib.suppress(OSError):
@@ -128,7 +128,7 @@ class KvStore:
         return seen.entries
 
     def read(self, entry: SavedEntry, *, seconds: float) -> SavedSequence | None:
-        """The whole of it; None where it is gone, was damaged and is gone now, or takes longer."""
+        """Reads a saved sequence; None where it is gone, damaged (then removed) or too slow."""
         try:
             return sequence_file.read(entry.path, key=self._key, seconds=seconds)
         except BadSequenceFileError:

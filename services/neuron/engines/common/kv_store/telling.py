@@ -19,11 +19,11 @@ _SHOWN_TOKENS: Final = 24
 
 
 class CachedSequence(Protocol):
-    """A sequence that is in the cache."""
+    """A sequence that the cache holds, as the reports need it."""
 
     @property
     def scope(self) -> str:
-        """Whose it is."""
+        """The principal that it belongs to, with what its format depends on."""
         ...
 
     @property
@@ -33,7 +33,7 @@ class CachedSequence(Protocol):
 
     @property
     def marks(self) -> Sequence[Mark]:
-        """Names of its beginnings, of some whose tokens are still to come too."""
+        """Names of its beginnings; some may reach beyond the tokens computed so far."""
         ...
 
 
@@ -72,7 +72,7 @@ class Telling(Generic[Cached]):
         self._saved: dict[bytes, HeldPrefix] = {}
 
     def news(self, now: float) -> CacheNews | None:
-        """What has changed since the last news; None where nothing has, or it is too soon."""
+        """Changes since the last report; None where there are none, or it is too soon to look."""
         if now < self._looks_at:
             return None
         self._looks_at = now + LOOK_SECONDS
@@ -91,7 +91,7 @@ class Telling(Generic[Cached]):
     def compare(
         self, prompt: Sequence[int], principal: str, *, pieces: Sequence[bytes]
     ) -> Comparison:
-        """A prompt beside what is held of it for a principal; `pieces` are every token's bytes."""
+        """How much of a prompt is held for a principal; `pieces` are the bytes of every token."""
         most = max(0, len(prompt) - 1)
         own = [one for one in self._sequences() if one.scope == principal and one.tokens]
         held: Sequence[int] = ()

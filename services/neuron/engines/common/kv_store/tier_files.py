@@ -79,12 +79,12 @@ def move(path: pathlib.Path, target: pathlib.Path) -> None:
 
 
 def all_files(folder: pathlib.Path) -> list[SavedFile]:
-    """Of all models and scopes of a tier."""
+    """The files of all models and scopes of a tier."""
     return [file for scope in folder.glob("*/*") for file in files_of(scope)]
 
 
 def files_of(folder: pathlib.Path) -> list[SavedFile]:
-    """Of the folder of one model and scope, by name; none where it cannot be read."""
+    """The files of one model and scope, by name; none where the folder cannot be read."""
     found: list[SavedFile] = []
     with contextlib.suppress(OSError), os.scandir(folder) as listing:
         for one in listing:

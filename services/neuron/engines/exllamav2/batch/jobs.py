@@ -115,7 +115,7 @@ class SampledJob(ScopedJob):
 
     @property
     def takes_best(self) -> bool:
-        """Its next token is the likeliest one, by the raw logits, and nothing else is asked."""
+        """True if its next token is simply the likeliest: no row of logits is needed for it."""
         return self._is_plain and self._sampled_count >= self._ban.tokens
 
     def receive_best(self, token_id: int) -> None:
@@ -123,7 +123,7 @@ class SampledJob(ScopedJob):
         self._note(token_id, None)
 
     def receive_broken(self) -> None:
-        """Notes that the model gave logits that are no numbers."""
+        """Records that the model's logits were NaN or infinite."""
         self.is_broken = True
 
     def receive_logits(self, logits: Any) -> Any:
@@ -143,7 +143,7 @@ class SampledJob(ScopedJob):
         self._sampled.append(Sampled(token_id, None if reader is None else reader.of(token_id)))
 
     def computed(self) -> tuple[int, int]:
-        """Tokens of the prompt that were read, reused ones not, and made, since the last call."""
+        """Tokens computed since the last call: of the prompt (reused ones aside), and new ones."""
         made = len(self._sampled)  # those of this step: they are taken behind it
         if self._is_counted or not self.has_started:
             return 0, made
@@ -159,12 +159,12 @@ class SampledJob(ScopedJob):
 
     @property
     def has_started(self) -> bool:
-        """Its pages are allocated."""
+        """True once its pages are allocated."""
         return self.time_first_prefill is not None
 
     @property
     def has_spoken(self) -> bool:
-        """It has sampled a token."""
+        """True once it has sampled a token."""
         return self._sampled_count > 0
 
     @property
@@ -183,7 +183,7 @@ class SampledJob(ScopedJob):
         self.prepare_for_queue(generator, -1)
 
     def is_prepared(self, generator: Any) -> bool:
-        """It was prepared for this generator."""
+        """True once the generator has prepared it."""
         return self.generator is generator
 
     @property

@@ -15,7 +15,7 @@ from services.neuron.engines.exllamav2.paging.sequences import PagedSequence, Se
 
 
 class KeptCache:
-    """Follows what is read into the pages of one model's generator.
+    """Keeps track of the sequences in a model's page cache: reports, saves and restores them.
 
     Args:
         generator: whose pages they are.
@@ -46,19 +46,19 @@ class KeptCache:
         )
 
     def begin_anew(self, generator: Any) -> None:
-        """Another generator has taken the place of the last; its pages are empty."""
+        """Starts over with another generator, whose pages are empty."""
         self._generator = generator
         self._sequences.clear()
 
     def wake(self, stream: Stream, job: SampledJob) -> None:
-        """Brings back what is saved of a stream's prompt; the pages that its job wants are free."""
+        """Restores what is saved of a stream's prompt, once the pages for its job are free."""
         tokens = [*stream.prompt, *stream.output]
         marks = self._hibernation.wake(tokens, job, self._generator)
         if marks:
             self._sequences.note(job.scope, tokens[: marks[-1][0]], marks)
 
     def note(self, stream: Stream) -> None:
-        """Notes what a stream's job has read so far; of trials nothing."""
+        """Records what a stream's job has put into the cache so far; trial runs are left out."""
         job = stream.job
         if job is None or job.is_broken or not job.has_started or _is_trial(stream):
             return
@@ -71,7 +71,7 @@ class KeptCache:
         self._sequences.note(job.scope, job.kept_tokens, names)
 
     def note_reading(self, stream: Stream) -> None:
-        """Notes how fast a stream's prompt was read; a trial's is compiled too."""
+        """Records how fast a stream's prompt was read; trial runs, which compile, are left out."""
         if not _is_trial(stream):
             self._hibernation.note_reading(*stream.reading)
 

@@ -39,7 +39,7 @@ class LogitRules:
 
     @property
     def is_idle(self) -> bool:
-        """No row is changed, whatever comes."""
+        """True if these rules never change a row of logits."""
         return not (self._bias_ids.size or self._frequency or self._presence)
 
     def count(self, token_id: int) -> None:

@@ -1,4 +1,4 @@
-"""How much of its prompts a batch reads in a step, and whether it says something too."""
+"""How many prompt tokens a batch reads in a step, and whether the step generates too."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from services.neuron.engines.exllamav2.model.generators import MOST_READS, Parts
 
 
 class PrefillShare:
-    """Decides step by step.
+    """Divides each step between reading prompts and generating.
 
     1. While others talk, a step reads few prompt tokens, else many (`Parts.prefill_budget`), of one
        prompt at least: every prompt that is being read runs a chunk in every step.
@@ -25,11 +25,11 @@ class PrefillShare:
         self._is_crowded = False
 
     def begin(self) -> None:
-        """Begins a step: so far it has room for all."""
+        """Starts a step, which has room for every prompt so far."""
         self._is_crowded = False
 
     def has_room(self, job: SampledJob, streams: Collection[Stream]) -> bool:
-        """The step takes a prompt more.
+        """True if one more prompt may be started in this step.
 
         Args:
             job: which would be started.
@@ -44,7 +44,7 @@ class PrefillShare:
         return has_room
 
     def decodes(self, streams: Collection[Stream]) -> bool:
-        """The coming step says something. To be asked once, when all are started."""
+        """True if the coming step generates tokens. Asked once a step, behind every `has_room`."""
         self._reads = self._reads + 1 if self._reads < MOST_READS and self._waits(streams) else 0
         return not self._reads
 

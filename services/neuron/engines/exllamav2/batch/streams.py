@@ -67,17 +67,17 @@ class Stream:
 
     @property
     def is_echoing(self) -> bool:
-        """Its prompt's log probabilities are not all read; nothing can be told before them."""
+        """True while log probabilities of its prompt are still to be read; they come first."""
         return self.echo is not None and not self.echo.is_read
 
     @property
     def is_prefilling(self) -> bool:
-        """It has a job that still reads its prompt."""
+        """True while its prompt is being read."""
         return self.job is not None and not self.job.is_prefill_done()
 
     @property
     def is_talking(self) -> bool:
-        """Each step brings it a token; one that takes long keeps it waiting."""
+        """True while each step brings it a token, so that a long step keeps its reader waiting."""
         return self.job is not None and self.job.has_spoken and not self.is_echoing
 
     @property
@@ -89,7 +89,7 @@ class Stream:
 
     @property
     def may_pause(self) -> bool:
-        """It is not at its end, and could go on later."""
+        """True if it can be suspended: not at its end, and able to go on later."""
         is_there = self.job is None or self.job.has_started
         has_begun = self.is_announced and is_there and not self.is_echoing
         return has_begun and self.transcript.reason is None
@@ -140,7 +140,7 @@ class Stream:
             yield Prefilled(task_id, done, total)
 
     def computed(self) -> tuple[int, int]:
-        """Tokens of its prompt that were read and tokens that were made since the last call."""
+        """Tokens computed since the last call: of its prompt, and new ones."""
         if self.echo is not None:
             before, self.echoed = self.echoed, len(self.echo.entries)
             return self.echoed - before, 0

@@ -1,4 +1,4 @@
-"""Streams that gave their place to others: their pages stay theirs as long as nobody needs them."""
+"""Suspended streams: their job leaves the batch, its pages stay until somebody needs them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ class Suspension(Yielding[Stream]):
     """Takes streams out of the library's batch, job and pages and all, and puts them back."""
 
     def suspend(self, stream: Stream, generator: Any) -> None:
-        """Its job makes no token any more; its pages stay."""
+        """Stops a stream's job; it keeps its pages."""
         if stream.job is not None:
             generator.active_jobs.remove(stream.job)
         self.give_up(stream)

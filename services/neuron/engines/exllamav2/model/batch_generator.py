@@ -23,11 +23,11 @@ _BROKEN: Final = -1
 
 
 class Job(Protocol):
-    """What the step asks of a job, beside what the library's have."""
+    """What the decode step needs of a job besides the library's own methods."""
 
     @property
     def takes_best(self) -> bool:
-        """Its next token is the likeliest one: no row of logits is copied for it."""
+        """True if its next token is simply the likeliest: no row of logits is copied for it."""
         ...
 
     def receive_best(self, token_id: int) -> None:
@@ -35,7 +35,7 @@ class Job(Protocol):
         ...
 
     def receive_broken(self) -> None:
-        """Notes that the model gave logits that are no numbers."""
+        """Tells it that the model's logits were NaN or infinite."""
         ...
 
     def receive_logits(self, logits: Any) -> Any:

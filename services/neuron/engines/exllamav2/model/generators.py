@@ -98,7 +98,7 @@ class Parts:
         }
 
     def remake_generator(self, lost: Any) -> Any:
-        """Another generator in the place of one that an exception has ended.
+        """Makes a new generator after an exception has left the old one unusable.
 
         Raises:
             EnginePoisoned: there is none to be had.

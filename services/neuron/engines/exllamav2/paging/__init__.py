@@ -1,1 +1,1 @@
-"""The pages of the cache: whose they are, what they hold, and copies of them that last."""
+"""Pages of the KV cache: to which principal they belong, what they hold, how they are saved."""

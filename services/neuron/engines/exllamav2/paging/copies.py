@@ -21,7 +21,7 @@ Run = tuple[int, int]
 
 
 class PageCopies:
-    """Copies tokens out of the caches of a model, and back.
+    """Copies pages of a model's KV cache to host memory, and back.
 
     Args:
         caches: the library's, the model's own first.
@@ -33,7 +33,7 @@ class PageCopies:
 
     @property
     def token_bytes(self) -> int:
-        """Of one token in all tensors."""
+        """Bytes that one token takes in all tensors."""
         return sum(_row_bytes(tensor) for tensor in self._tensors)
 
     def taken(self, runs: Sequence[Run]) -> bytes:

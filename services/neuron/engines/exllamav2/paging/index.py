@@ -1,4 +1,4 @@
-"""What the pages of the library's generator hold, found by its own digests of their tokens.
+"""Which page of the cache holds which tokens, looked up by digests of the tokens.
 
 A page that is full has a digest of its tokens and of all before them; one that is not is found by
 the digest of the page before. The first page's digest begins with its principal, so that nobody
@@ -25,20 +25,20 @@ _DIGEST_BYTES = 16
 
 
 class Held(NamedTuple):
-    """A page, and how many of its first tokens are the wanted ones."""
+    """A page, and how many of its tokens match the wanted ones, counted from its first."""
 
     page: Any
     tokens: int
 
 
 def root(scope: str) -> bytes:
-    """What the digest of a principal's first pages begins with."""
+    """The digest that a principal's page digests are chained from, so that no two share pages."""
     text = f"principal\0{scope}".encode("utf-8", "surrogatepass")
     return hashlib.blake2b(text, digest_size=_DIGEST_BYTES).digest()
 
 
 def digests(tokens: Sequence[int], scope: str) -> list[bytes]:
-    """Of all whole pages of a principal's sequence, in order."""
+    """Digests of all whole pages of a sequence, each chained to the one before, for a principal."""
     ids: Ids = np.asarray(tokens, dtype=np.int64)
     found: list[bytes] = []
     before = root(scope)
@@ -50,7 +50,7 @@ def digests(tokens: Sequence[int], scope: str) -> list[bytes]:
 
 
 class PageIndex:
-    """The pages of a generator at one moment."""
+    """What the pages of a generator hold at one moment."""
 
     def __init__(self, generator: Any) -> None:
         self._whole: dict[bytes, Any] = {}
@@ -62,11 +62,11 @@ class PageIndex:
                 self._begun[page.prev_hash].append(page)
 
     def has(self, digest: bytes) -> bool:
-        """A whole page of this digest is there."""
+        """True if a whole page with this digest is in the cache."""
         return digest in self._whole
 
     def held(self, tokens: Sequence[int], scope: str, found: Sequence[bytes]) -> list[Held]:
-        """The pages of a sequence's beginning, as far as they are there.
+        """The pages that hold the beginning of a sequence, as far as it is in the cache.
 
         Args:
             tokens: the sequence.

@@ -16,7 +16,7 @@ from services.neuron.engines.exllamav2.paging import index
 
 
 class ScopedJob(ExLlamaV2DynamicJob):  # type: ignore[misc]  # pyright: ignore[reportUntypedBaseClass]
-    """One sequence whose first page is named by its principal, and so all behind it.
+    """A job whose page digests are chained from its principal's, so that only they share pages.
 
     Attributes:
         scope: whose it is.
@@ -64,7 +64,7 @@ class ScopedJob(ExLlamaV2DynamicJob):  # type: ignore[misc]  # pyright: ignore[r
 
     @property
     def pages_wanted(self) -> int:
-        """How many unused pages it takes now, shared ones not counted; once it is prepared."""
+        """How many unused pages it still needs, without shared ones; only once it is prepared."""
         return int(self.current_new_pages_required())
 
     @property
@@ -74,7 +74,7 @@ class ScopedJob(ExLlamaV2DynamicJob):  # type: ignore[misc]  # pyright: ignore[r
 
     @property
     def kept_tokens(self) -> list[int]:
-        """What its pages hold, in order."""
+        """The tokens whose keys and values its pages hold, in order."""
         (sequence,) = self.sequences
         ids: list[int] = sequence.sequence_ids.torch_slice(0, self.position)[0].tolist()
         return ids

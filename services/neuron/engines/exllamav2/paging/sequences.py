@@ -1,4 +1,4 @@
-"""What was read into the pages of the cache, as sequences: whose, with which names."""
+"""Which sequences the pages of the cache hold: whose, and with which named beginnings."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ MOST_SEQUENCES: Final = 256
 
 @dataclasses.dataclass(slots=True, eq=False)
 class PagedSequence:
-    """Tokens that were in the cache together.
+    """A sequence of tokens that was computed into pages.
 
     Attributes:
         scope: whose they are.
@@ -67,12 +67,12 @@ class Sequences:
         self._changes += 1
 
     def clear(self) -> None:
-        """All pages are void."""
+        """Forgets all sequences: the pages are empty."""
         self._all.clear()
         self._changes += 1
 
     def current(self, generator: Any) -> list[PagedSequence]:
-        """Those of which something is there; looked through again only where pages have changed."""
+        """The sequences of which something is still in the cache."""
         seen = (id(generator), int(generator.access_serial), self._changes)
         if seen != self._seen:
             self._seen = seen

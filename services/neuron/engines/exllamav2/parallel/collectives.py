@@ -25,7 +25,7 @@ class NoCollectivesError(Exception):
 
 
 def backend(*, has_cuda: bool, has_nccl: bool, has_gloo: bool) -> str:
-    """What carries the collectives.
+    """Chooses what carries the collectives: NCCL or gloo.
 
     Raises:
         NoCollectivesError: GPUs, and a torch without NCCL; or neither.
@@ -41,7 +41,7 @@ def backend(*, has_cuda: bool, has_nccl: bool, has_gloo: bool) -> str:
 
 
 def here() -> str:
-    """The backend of this process.
+    """The backend that this process can use.
 
     Raises:
         NoCollectivesError: see `backend`.

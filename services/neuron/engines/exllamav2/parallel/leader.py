@@ -49,7 +49,7 @@ class LeadingModel(ExLlamaV2):  # type: ignore[misc]  # pyright: ignore[reportUn
 
     @contextlib.contextmanager
     def in_step(self) -> Generator[None]:
-        """While the others do the same.
+        """Context of a pass that all ranks run together: a failure within breaks the group.
 
         Raises:
             OutOfStepError: from whatever went wrong meanwhile.
@@ -64,7 +64,7 @@ class LeadingModel(ExLlamaV2):  # type: ignore[misc]  # pyright: ignore[reportUn
 
     @contextlib.contextmanager
     def head_in_step(self, collectives: Collectives, states: Any) -> Generator[None]:
-        """While the head runs, and the others' along with it, also where it runs by itself."""
+        """Context of a run of the head, with or without a whole pass; all ranks run it together."""
         if self._is_in_step:
             yield
             return

@@ -83,7 +83,7 @@ class RankModel:
         return len(self.model.modules) + 1
 
     def module_bytes(self) -> list[int]:
-        """Of every module, all ranks together."""
+        """Bytes of each module, over all ranks."""
         return [int(module.weight_footprint()) for module in self.model.modules]
 
     def advance(self) -> None:
@@ -96,7 +96,7 @@ class RankModel:
             next(self._steps)
 
     def held_bytes(self) -> int:
-        """Of the device, since before it was made."""
+        """Device memory that it has taken since before it was made."""
         return max(0, self._held() - self._held_before)
 
     def release(self) -> None:
@@ -155,7 +155,7 @@ class RankModel:
 
 @contextlib.contextmanager
 def failing_alone() -> Generator[None]:
-    """Lets what goes wrong within end a load, and not the rank.
+    """Turns an exception within into a failed load, so that the rank's process goes on.
 
     Raises:
         LoadFailed: with the library's own words.

@@ -65,7 +65,7 @@ class Checkpoints:
 
     @property
     def held_bytes(self) -> int:
-        """Of all states; one that several slots share counts once."""
+        """Bytes of all checkpoints; one shared by several slots counts once."""
         return sum({id(one): len(one.state) for s in self._slots for one in s.checkpoints}.values())
 
     def reusable(self, slot: CacheSlot, common: int) -> int:

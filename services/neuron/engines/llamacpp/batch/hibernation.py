@@ -33,14 +33,14 @@ class SlotHibernation(Hibernation):
 
     @override
     def better(self, prompt: Sequence[int], scope: str, *, than: int) -> SavedEntry | None:
-        """As of every engine; None while nothing can be restored."""
+        """See `Hibernation.better`; None while copies within the context are still to be made."""
         if self._context.has_copies_to_make:
             return None
         return super().better(prompt, scope, than=than)
 
     @override
     def useful(self, entry: SavedEntry, common: int) -> int:
-        """What there is a checkpoint of, where the cache cannot be cut."""
+        """The same, down to the last checkpoint where the model's cache cannot be cut anywhere."""
         if not self._context.needs_checkpoints or common == len(entry.tokens):
             return common
         return max((length for length in entry.checkpoint_lengths if length <= common), default=0)

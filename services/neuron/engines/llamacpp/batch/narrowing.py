@@ -1,4 +1,4 @@
-"""How much is tried at once after llama.cpp has refused a pass. Pure."""
+"""Smaller passes after llama.cpp has refused one: streams apart, then fewer tokens. Pure."""
 
 from __future__ import annotations
 
@@ -24,25 +24,28 @@ class Narrowing:
 
     @property
     def is_on(self) -> bool:
-        """Streams are to be run one by one."""
+        """True while streams are run one by one."""
         return self._steps_left > 0
 
     @property
     def is_hopeless(self) -> bool:
-        """Nothing at all has run since `MOST_GIVEN_UP` streams were given up."""
+        """True if `MOST_GIVEN_UP` streams were given up and no pass has succeeded since."""
         return self._given_up >= MOST_GIVEN_UP
 
     def begin(self) -> None:
-        """A pass of several streams was refused, or a step of narrow ones begins."""
+        """Starts running streams one by one, for the next `NARROW_STEPS` steps."""
         if self._steps_left == 0:
             self._steps_left = NARROW_STEPS
 
     def bounded(self, count: int) -> int:
-        """How many of a stream's tokens are tried."""
+        """How many of a stream's `count` tokens may be tried in one pass."""
         return count if self._most is None else min(count, self._most)
 
     def note_refusal(self, count: int) -> int:
-        """A stream was refused alone, with so many tokens. Returns: how many to try; 0: give up."""
+        """Records that `count` tokens of one stream were refused.
+
+        Returns: how many to try next; 0: give the stream up.
+        """
         if count > 1:
             self._most = count // 2
             return self._most
@@ -50,7 +53,7 @@ class Narrowing:
         return 0
 
     def note_pass(self) -> None:
-        """Something has run."""
+        """Records that a pass has succeeded."""
         self._given_up = 0
 
     def end_step(self) -> None:

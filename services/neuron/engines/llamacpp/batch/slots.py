@@ -62,7 +62,7 @@ class CacheSlot:
         self.marks = [mark for mark in self.marks if mark[0] <= length]
 
     def mark(self, length: int, name: bytes) -> None:
-        """Its first tokens are, or will be, the beginning of a prompt that has this name."""
+        """Names the beginning of `length` tokens, which may still have to be read."""
         self.marks = with_mark(self.marks, (length, name))
 
     def saved(self, state: bytes | None) -> SavedSequence | None:

@@ -78,12 +78,12 @@ class Stream:
 
     @property
     def may_pause(self) -> bool:
-        """It is not at its end, and could go on later."""
+        """True if it can be suspended: not at its end, and able to go on later."""
         return not self.is_done and self.transcript.reason is None
 
     @property
     def is_answering(self) -> bool:
-        """A token was sampled; what is read now is no longer news to the caller."""
+        """True once a token was sampled: prompt progress is no longer reported."""
         return self._sampled_at is not None
 
     @property
