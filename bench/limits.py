@@ -29,6 +29,8 @@ from services.gateway.settings import ApiKey, AuthSettings
 _ROUNDS: Final = 100
 _REQUESTS: Final = 1_000
 _MANY: Final = 2**50
+# Requests whose usage is counted in one go: they are added up as they are logged.
+_TOGETHER: Final = 64
 _HEADERS: Final = {"authorization": "Bearer sk-ada", "content-type": "application/json"}
 _TWO: Final = KeyLimits(requests_per_minute=_MANY, tokens_per_minute=_MANY)
 _FOUR: Final = KeyLimits(
@@ -64,6 +66,7 @@ class _Request:
         self.leases = Leases(_Generous(), holder="bench", away_seconds=1e6, clock=lambda: began)
         self._limiter = Limiter(self._auth.limits, self.leases, clock=lambda: began)
         self._usage = UsageCounts("bench") if counts else None
+        self._ended = 0
         request = generation.GenerateRequest(request_id="req_1", principal="ada")
         request.chat.messages.add().parts.add(text="How are you today? " * 20)
         request.stop.max_tokens = 200
@@ -86,7 +89,11 @@ class _Request:
             limit_headers(account, "openai_chat")
             reservation.settle(300)
         if self._usage is not None:
-            self._usage.note("ada", "tiny", Used(100, 0, 200, 0))
+            self._ended += 1
+            if self._ended == _TOGETHER:
+                self._ended = 0
+                used = Used(_TOGETHER * 100, 0, _TOGETHER * 200, 0)
+                self._usage.note("ada", "tiny", used, _TOGETHER)
 
 
 async def _nothing() -> None:

@@ -3,26 +3,24 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from datetime import UTC, datetime
 from types import MappingProxyType
 from typing import Final, Protocol
 
 from cortex.v1 import generation_pb2 as generation
-from services.backplane.errors import FleetError, Reason
+from services.backplane.errors import Reason
 from services.backplane.excerpt import excerpt
 from services.backplane.process.faults import Faults
-from services.gateway.auth.holder import ANYBODY
-from services.gateway.limits.account import Account
+from services.gateway.api.request import RequestRecord
 from services.gateway.limits.device_costs import DeviceCosts, measured
 from services.gateway.limits.reservation import Reservation
 from services.gateway.limits.usage import UsageCounts, Used
-from services.gateway.routing.retry import ServedBy
 from services.gateway.streaming.choice import ChoiceSink
 from services.gateway.telemetry.metrics import GatewayMetrics
 from services.gateway.telemetry.outcome import UNKNOWN_MODEL, RequestOutcome
 from services.gateway.telemetry.request_log import RequestLine, RequestLog
-from services.gateway.telemetry.request_trace import UNTRACED, RequestTrace
+from services.gateway.telemetry.request_trace import UNTRACED
 
 CLIENT_GONE_STATUS: Final = 499
 # A catalogue's own names have at most 256 characters.
@@ -38,66 +36,21 @@ _FINISH_WORDS: Final = MappingProxyType(
 )
 
 
-class RequestRecord:
-    """What is known of one request; filled in while it runs, written once at its end."""
-
-    __slots__ = (
-        "account",
-        "client_gone",
-        "dialect",
-        "embedded_tokens",
-        "ended_at",
-        "ended_unix",
-        "error",
-        "holder",
-        "name",
-        "principal",
-        "request_id",
-        "reservation",
-        "served_by",
-        "sinks",
-        "started_at",
-        "status",
-        "stream",
-    )
-
-    def __init__(self, dialect: str, request_id: str, trace: RequestTrace = UNTRACED) -> None:
-        self.dialect = dialect
-        self.request_id = request_id
-        self.started_at = time.monotonic()
-        self.ended_at = self.ended_unix = 0.0
-        self.name = ""
-        self.stream = False
-        self.status = 0
-        self.error: FleetError | None = None
-        self.client_gone = False
-        self.principal = ""
-        self.holder = ANYBODY
-        self.served_by = ServedBy(trace)
-        self.sinks: Sequence[ChoiceSink] = ()
-        self.account: Account | None = None
-        self.reservation: Reservation | None = None
-        self.embedded_tokens = 0
-
-    @property
-    def reason(self) -> Reason | None:
-        """Why it failed; None where it did not."""
-        if self.client_gone:
-            return Reason.CANCELLED
-        return None if self.error is None else self.error.reason
-
-
 class RequestListener(Protocol):
     """Takes every request when it has ended: the console, for one."""
 
-    def ended(self, record: RequestRecord, outcome: RequestOutcome, line: RequestLine) -> None:
+    def ended(self, record: RequestRecord, line: RequestLine, model: str) -> None:
         """One request has ended.
 
         Args:
             record: of the request; not to be kept.
-            outcome: what is counted of it; not to be kept.
             line: what is logged of it; not to be changed.
+            model: the own name of the model that served it.
         """
+        ...
+
+    def counted(self, outcome: RequestOutcome) -> None:
+        """Requests have ended of which all came out alike; `ended` was called for each before."""
         ...
 
 
@@ -164,56 +117,92 @@ class AccessLog:
                 self._device_costs.note(record.name, one)
 
     def settle(self) -> None:
-        """Logs and counts what has ended since the last time, in its order."""
+        """Logs what has ended since the last time, in its order, and counts it all together."""
         ended, self._ended = self._ended, []
+        outcomes: dict[Hashable, RequestOutcome] = {}
         for record in ended:
             try:
-                self._settle(record)
+                self._settle(record, outcomes)
             except Exception as error:  # noqa: BLE001 - the others are to be told all the same
                 self._faults.note("access-log", error, request_id=record.request_id)
+        for outcome in outcomes.values():
+            with self._faults.contained("access-log"):
+                self._count(outcome)
 
-    def _settle(self, record: RequestRecord) -> None:
+    def _count(self, outcome: RequestOutcome) -> None:
+        self._metrics.ended(outcome)
+        if outcome.is_named:
+            self._usage.note(outcome.principal, outcome.model, _used_by(outcome), outcome.requests)
+        self._listener.counted(outcome)
+
+    def _settle(self, record: RequestRecord, outcomes: dict[Hashable, RequestOutcome]) -> None:
         elapsed = record.ended_at - record.started_at
-        name = record.name
-        line = RequestLine(
-            event="request.finished" if record.error is None else "request.failed",
-            request_id=record.request_id,
-            dialect=record.dialect,
-            model=excerpt(name, _MOST_NAME_BYTES) if len(name) > _SHORT_NAME else name,
-            stream=record.stream,
-            status=CLIENT_GONE_STATUS if record.client_gone else record.status,
-            elapsed_ms=_milliseconds(elapsed),
-            client_gone=record.client_gone,
-            timestamp=datetime.fromtimestamp(record.ended_unix, UTC),
-        )
-        outcome = RequestOutcome(record.dialect, line.status, record.reason, elapsed)
-        if record.principal:
-            line.principal = record.principal
-        served = record.served_by.last
-        if served is not None:
-            outcome.model = served.model
-            line.instance_id = served.instance_id
-            line.neuron = served.neuron
-            line.attempts = record.served_by.attempts
-        elif name:
-            # Of a model that a key is not for, its usage says as little as of one that is not there
-            is_hidden = record.reason is Reason.MODEL_UNKNOWN
-            outcome.model = (not is_hidden and self._model_named(name)) or UNKNOWN_MODEL
-        if name:
-            self._usage.note(record.principal, outcome.model, _used(record))
+        line = _line(record, elapsed)
+        outcome = self._outcome(record, line, outcomes)
+        outcome.requests += 1
+        outcome.seconds.append(elapsed)
         if record.sinks:
-            _add_times(record, outcome, line)
-            _add_tokens(record.sinks, outcome, line)
-        if record.error is not None:
-            line.reason = record.error.reason.value
-            line.detail = record.error.message
+            decode_seconds = _add_times(record, outcome, line)
+            _add_tokens(record.sinks, outcome, line, decode_seconds)
+        outcome.broken_prompt_tokens += record.embedded_tokens
         trace = record.served_by.trace
         if trace is not UNTRACED:
             line.trace_id = trace.trace_id
-            trace.end(outcome, line)
-        self._metrics.ended(outcome)
+            sinks = record.sinks
+            first_at = sinks[0].first_token_at if sinks else 0.0
+            trace.end(line, outcome.model, elapsed, first_at and first_at - record.started_at)
         self._log.write(line)
-        self._listener.ended(record, outcome, line)
+        self._listener.ended(record, line, outcome.model)
+
+    def _outcome(
+        self, record: RequestRecord, line: RequestLine, outcomes: dict[Hashable, RequestOutcome]
+    ) -> RequestOutcome:
+        """The requests that came out as this one did."""
+        served, reason, name = record.served_by.last, record.reason, record.name
+        neuron = instance_id = ""
+        model = UNKNOWN_MODEL
+        if served is not None:
+            model, neuron, instance_id = served.model, served.neuron, served.instance_id
+            line.instance_id, line.neuron = instance_id, neuron
+            line.attempts = record.served_by.attempts
+        elif name:
+            # Of a model that a key is not for, its usage says as little as of one that is not there
+            is_hidden = reason is Reason.MODEL_UNKNOWN
+            model = (not is_hidden and self._model_named(name)) or UNKNOWN_MODEL
+        is_named, has_failed = bool(name), record.error is not None
+        key = (
+            record.dialect, line.status, reason, model, record.principal, instance_id, neuron,
+            is_named, has_failed,
+        )  # fmt: skip
+        outcome = outcomes.get(key)
+        if outcome is None:
+            outcome = outcomes[key] = RequestOutcome(
+                record.dialect, line.status, reason, model, record.principal, neuron, instance_id
+            )
+            outcome.is_named, outcome.has_failed = is_named, has_failed
+        return outcome
+
+
+def _line(record: RequestRecord, elapsed: float) -> RequestLine:
+    """What is logged of every request."""
+    name, error = record.name, record.error
+    line = RequestLine(
+        event="request.finished" if error is None else "request.failed",
+        request_id=record.request_id,
+        dialect=record.dialect,
+        model=excerpt(name, _MOST_NAME_BYTES) if len(name) > _SHORT_NAME else name,
+        stream=record.stream,
+        status=CLIENT_GONE_STATUS if record.client_gone else record.status,
+        elapsed_ms=_milliseconds(elapsed),
+        client_gone=record.client_gone,
+        timestamp=datetime.fromtimestamp(record.ended_unix, UTC),
+    )
+    if record.principal:
+        line.principal = record.principal
+    if error is not None:
+        line.reason = error.reason.value
+        line.detail = error.message
+    return line
 
 
 def _used(record: RequestRecord) -> Used:
@@ -239,33 +228,61 @@ def _milliseconds(seconds: float) -> float:
     return int(seconds * 10_000 + 0.5) / 10
 
 
-def _add_times(record: RequestRecord, outcome: RequestOutcome, line: RequestLine) -> None:
-    first = record.sinks[0]
+def _used_by(outcome: RequestOutcome) -> Used:
+    """Tokens of all prompts and answers, likewise."""
+    return Used(
+        outcome.prompt_tokens + outcome.broken_prompt_tokens,
+        outcome.cached_tokens + outcome.broken_cached_tokens,
+        outcome.completion_tokens + outcome.broken_completion_tokens,
+        outcome.reasoning_tokens,
+    )
+
+
+def _add_times(record: RequestRecord, outcome: RequestOutcome, line: RequestLine) -> float:
+    """The seconds from the first token to the end; 0 where none came."""
+    first, began = record.sinks[0], record.started_at
     if not first.first_token_at:
-        return
-    outcome.first_token_seconds = first.first_token_at - record.started_at
-    outcome.queue_seconds = first.queue_seconds
-    outcome.decode_seconds = outcome.seconds - outcome.first_token_seconds
+        return 0.0
+    seconds, queue_seconds = first.first_token_at - began, first.queue_seconds
+    outcome.first_token_seconds.append(seconds)
+    outcome.queue_seconds.append(queue_seconds)
     if first.first_visible_at:
-        outcome.first_visible_seconds = first.first_visible_at - record.started_at
-    line.first_token_ms = _milliseconds(outcome.first_token_seconds)
-    line.queue_ms = _milliseconds(first.queue_seconds)
+        outcome.first_visible_seconds.append(first.first_visible_at - began)
+    line.first_token_ms = _milliseconds(seconds)
+    line.queue_ms = _milliseconds(queue_seconds)
+    return record.ended_at - first.first_token_at
 
 
-def _add_tokens(sinks: Sequence[ChoiceSink], outcome: RequestOutcome, line: RequestLine) -> None:
-    """Counts over all choices that came to their end."""
+def _add_tokens(
+    sinks: Sequence[ChoiceSink], outcome: RequestOutcome, line: RequestLine, decode_seconds: float
+) -> None:
+    """Counts all choices; the line tells of those that came to their end."""
+    prompt = cached = completion = reasoning = ended = 0
     for sink in sinks:
-        end = sink.finished_event
+        end, started = sink.finished_event, sink.started_event
         if end is not None:
-            usage = end.usage
-            outcome.completion_tokens.append(usage.completion_tokens)
-            outcome.prompt_tokens += usage.prompt_tokens
-            outcome.cached_tokens += usage.cached_prompt_tokens
-            outcome.reasoning_tokens += usage.reasoning_tokens
+            usage, made = end.usage, end.usage.completion_tokens
+            ended += 1
+            prompt += usage.prompt_tokens
+            cached += usage.cached_prompt_tokens
+            completion += made
+            reasoning += usage.reasoning_tokens
             line.finish_reason = _FINISH_WORDS.get(end.reason, "unspecified")
             outcome.finish_reasons.append(line.finish_reason)
-    if outcome.completion_tokens:
-        line.prompt_tokens = outcome.prompt_tokens
-        line.cached_tokens = outcome.cached_tokens
-        line.completion_tokens = sum(outcome.completion_tokens)
-        line.reasoning_tokens = outcome.reasoning_tokens
+            if made > 1 and decode_seconds > 0:
+                outcome.decoded.append((made - 1, decode_seconds))
+        elif started is not None:
+            outcome.broken_prompt_tokens += started.prompt_tokens
+            outcome.broken_cached_tokens += started.cached_prompt_tokens
+            outcome.broken_completion_tokens += sink.tokens_so_far
+    if ended:
+        line.prompt_tokens, line.cached_tokens = prompt, cached
+        line.completion_tokens, line.reasoning_tokens = completion, reasoning
+        outcome.prompt_tokens += prompt
+        outcome.cached_tokens += cached
+        outcome.completion_tokens += completion
+        outcome.reasoning_tokens += reasoning
+    admitted = sinks[0].started_event
+    if admitted is not None:
+        outcome.admitted_prompt_tokens += admitted.prompt_tokens
+        outcome.admitted_cached_tokens += admitted.cached_prompt_tokens

@@ -10,7 +10,6 @@ from starlette.types import Receive, Scope, Send
 from typing_extensions import override
 
 from services.backplane.errors import FleetError, Reason
-from services.gateway.api.access_log import RequestRecord
 from services.gateway.api.body import ClientGoneError
 from services.gateway.api.error_responses import error_headers
 from services.gateway.api.head import (
@@ -20,7 +19,7 @@ from services.gateway.api.head import (
     model_in,
     read_head,
 )
-from services.gateway.api.request import RequestScope
+from services.gateway.api.request import RequestRecord, RequestScope
 from services.gateway.api.services import GatewayServices, RequestQueries
 from services.gateway.auth.holder import ANYBODY, dialect_of
 from services.gateway.dialects.dialect import (

@@ -12,10 +12,9 @@ from typing_extensions import override
 
 from services.backplane.errors import FleetError, Reason
 from services.gateway.api import alias_rules
-from services.gateway.api.access_log import RequestRecord
 from services.gateway.api.decoding import is_short
 from services.gateway.api.endpoint import JSON, Endpoint, LookupEndpoint, answer_headers
-from services.gateway.api.request import RequestScope
+from services.gateway.api.request import RequestRecord, RequestScope
 from services.gateway.api.services import GatewayServices
 from services.gateway.auth.holder import KeyHolder
 from services.gateway.dialects.common import work_class

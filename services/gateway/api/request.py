@@ -1,8 +1,9 @@
-"""One request while it runs: the client may leave, its neuron may fall silent."""
+"""One request: what is known of it, and what ends it while it runs."""
 
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Sequence
 from typing import Final
 
@@ -10,17 +11,71 @@ from typing_extensions import override
 
 from cortex.v1 import generation_pb2 as generation
 from services.backplane.errors import FleetError, Reason
-from services.gateway.api.access_log import RequestRecord
 from services.gateway.api.body import IncomingBody
 from services.gateway.auth.auth import Auth
+from services.gateway.auth.holder import ANYBODY
+from services.gateway.limits.account import Account
+from services.gateway.limits.reservation import Reservation
+from services.gateway.routing.retry import ServedBy
 from services.gateway.settings import GatewaySettings
+from services.gateway.streaming.choice import ChoiceSink
 from services.gateway.streaming.stream import ResponseStream
 from services.gateway.streaming.ticker import Ticker, Watched
+from services.gateway.telemetry.request_trace import UNTRACED, RequestTrace
 
 # What a template may add to a prompt, in bytes, generously.
 _TEMPLATE_BYTES: Final = 512
 # The longest that a client sees nothing at all while its prompt is being counted.
 _COUNTING_SECONDS: Final = 30.0
+
+
+class RequestRecord:
+    """What is known of one request; filled in while it runs, written once at its end."""
+
+    __slots__ = (
+        "account",
+        "client_gone",
+        "dialect",
+        "embedded_tokens",
+        "ended_at",
+        "ended_unix",
+        "error",
+        "holder",
+        "name",
+        "principal",
+        "request_id",
+        "reservation",
+        "served_by",
+        "sinks",
+        "started_at",
+        "status",
+        "stream",
+    )
+
+    def __init__(self, dialect: str, request_id: str, trace: RequestTrace = UNTRACED) -> None:
+        self.dialect = dialect
+        self.request_id = request_id
+        self.started_at = time.monotonic()
+        self.ended_at = self.ended_unix = 0.0
+        self.name = ""
+        self.stream = False
+        self.status = 0
+        self.error: FleetError | None = None
+        self.client_gone = False
+        self.principal = ""
+        self.holder = ANYBODY
+        self.served_by = ServedBy(trace)
+        self.sinks: Sequence[ChoiceSink] = ()
+        self.account: Account | None = None
+        self.reservation: Reservation | None = None
+        self.embedded_tokens = 0
+
+    @property
+    def reason(self) -> Reason | None:
+        """Why it failed; None where it did not."""
+        if self.client_gone:
+            return Reason.CANCELLED
+        return None if self.error is None else self.error.reason
 
 
 class RequestScope(Watched):

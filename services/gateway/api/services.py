@@ -13,11 +13,12 @@ from cortex.v1 import neuron_service_pb2 as neuron
 from services.backplane.errors import FleetError, Reason
 from services.backplane.process.faults import Faults
 from services.gateway.api import alias_rules
-from services.gateway.api.access_log import AccessLog, RequestRecord
+from services.gateway.api.access_log import AccessLog
 from services.gateway.api.background import DetachedTasks
 from services.gateway.api.body import IncomingBody
 from services.gateway.api.decoding import Decoding
 from services.gateway.api.doors import Doors
+from services.gateway.api.request import RequestRecord
 from services.gateway.auth.auth import Auth
 from services.gateway.auth.holder import KeyHolder
 from services.gateway.auth.scoped_models import within

@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterable
 
 from typing_extensions import override
 
-from services.gateway.api.access_log import RequestListener, RequestRecord
+from services.gateway.api.access_log import RequestListener
+from services.gateway.api.request import RequestRecord
 from services.gateway.console.ledger import RequestLedger
 from services.gateway.console.rates import Rates
 from services.gateway.console.usage import Usage
@@ -32,9 +33,12 @@ class RequestHistory(RequestListener):
         self.rates = Rates(running)
 
     @override
-    def ended(self, record: RequestRecord, outcome: RequestOutcome, line: RequestLine) -> None:
-        self.rates.ended(record, outcome)
-        if self.ledger.note(line, outcome.model):
-            served = record.served_by.last
-            neuron = "" if served is None else served.neuron
-            self.usage.note(record.principal, neuron, outcome)
+    def ended(self, record: RequestRecord, line: RequestLine, model: str) -> None:
+        self.rates.ended(record)
+        self.ledger.note(line, model)
+
+    @override
+    def counted(self, outcome: RequestOutcome) -> None:
+        self.rates.counted(outcome)
+        if outcome.is_named or outcome.has_failed:
+            self.usage.note(outcome)

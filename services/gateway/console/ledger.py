@@ -66,13 +66,11 @@ class RequestLedger:
         self._kept: deque[tuple[int, str, RequestLine]] = deque(maxlen=MOST_REQUESTS)
         self.count = 0
 
-    def note(self, line: RequestLine, model: str) -> bool:
-        """Adds a request that has ended; False where such requests are not listed."""
-        if not line.model and line.event == "request.finished":
-            return False
-        self.count += 1
-        self._kept.append((self.count, model, line))
-        return True
+    def note(self, line: RequestLine, model: str) -> None:
+        """Adds a request that has ended, unless such requests are not listed."""
+        if line.model or line.event != "request.finished":
+            self.count += 1
+            self._kept.append((self.count, model, line))
 
     def newest(self, most: int, *, model: str = "", principal: str = "") -> list[SeenRequest]:
         """The newest first.

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final
 
 import msgspec
 
-from services.gateway.api.access_log import RequestRecord
+from services.gateway.api.request import RequestRecord
 from services.gateway.telemetry.outcome import RequestOutcome
 
 # Of the last seconds in which a rate is told: an engine's steps come in bursts.
@@ -69,18 +69,31 @@ class Rates:
         self._open = self._streams = 0
         self._ticks = 0
 
-    def ended(self, record: RequestRecord, outcome: RequestOutcome) -> None:
-        """Counts what is left of a request that has ended."""
-        if not record.sinks:
-            return
+    def ended(self, record: RequestRecord) -> None:
+        """Takes back what was counted of a request while it ran: `counted` has it once more."""
         key = id(record)
-        tokens = sum(outcome.completion_tokens) or _tokens_so_far(record)
-        self._count(
-            record, tokens - self._counted.pop(key, 0), with_prompt=key not in self._admitted
-        )
+        told = self._counted.pop(key, None)
+        if told is None:
+            return
+        is_admitted = key in self._admitted
         self._admitted.discard(key)
-        if outcome.first_token_seconds:
-            self._first_tokens.append((self._clock(), outcome.first_token_seconds))
+        started = record.sinks[0].started_event if is_admitted else None
+        for pace in self._paces(_instance_of(record)):
+            pace.this_second -= min(told, _tokens_so_far(record))
+            if started is not None:
+                pace.prompt -= started.prompt_tokens
+                pace.cached -= started.cached_prompt_tokens
+
+    def counted(self, outcome: RequestOutcome) -> None:
+        """Counts requests that have ended."""
+        tokens = outcome.completion_tokens + outcome.broken_completion_tokens
+        if tokens or outcome.admitted_prompt_tokens:
+            for pace in self._paces(outcome.instance_id):
+                pace.this_second += tokens
+                pace.prompt += outcome.admitted_prompt_tokens
+                pace.cached += outcome.admitted_cached_tokens
+        now = self._clock()
+        self._first_tokens.extend([(now, one) for one in outcome.first_token_seconds])
 
     def tick(self) -> None:
         """Takes in the second that has passed."""
@@ -138,24 +151,22 @@ class Rates:
 
     def _count(self, record: RequestRecord, more: int, *, with_prompt: bool) -> None:
         """Counts more tokens of a request, and those of its prompt once the neuron tells them."""
-        served = record.served_by.last
-        if served is None:
-            paces: tuple[_Pace, ...] = (self._all,)
-        else:
-            # one is dear to make, and this is asked for every request
-            pace = self._instances.get(served.instance_id) or self._new_instance(served.instance_id)
-            paces = (self._all, pace)
         started = record.sinks[0].started_event if with_prompt else None
-        for one in paces:
+        for one in self._paces(_instance_of(record)):
             if more > 0:
                 one.this_second += more
             if started is not None:
                 one.prompt += started.prompt_tokens
                 one.cached += started.cached_prompt_tokens
 
-    def _new_instance(self, instance_id: str) -> _Pace:
-        pace = self._instances[instance_id] = _new_pace()
-        return pace
+    def _paces(self, instance_id: str) -> Sequence[_Pace]:
+        """Where something that ran there is counted; empty: nowhere yet."""
+        if not instance_id:
+            return (self._all,)
+        pace = self._instances.get(instance_id)
+        if pace is None:
+            pace = self._instances[instance_id] = _new_pace()
+        return (self._all, pace)
 
     def _percentile(self, share: float) -> float | None:
         """Of the times to the first token, milliseconds; None where there were none lately."""
@@ -168,3 +179,9 @@ class Rates:
 
 def _tokens_so_far(record: RequestRecord) -> int:
     return sum(sink.tokens_so_far for sink in record.sinks)
+
+
+def _instance_of(record: RequestRecord) -> str:
+    """Where it runs or ran last; empty for nowhere."""
+    served = record.served_by.last
+    return "" if served is None else served.instance_id

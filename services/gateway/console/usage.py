@@ -60,34 +60,27 @@ class Usage:
         self._began_at = clock()
         self._minutes: deque[_Minute] = deque(maxlen=max(WINDOWS.values()))
 
-    def note(self, principal: str, neuron: str, outcome: RequestOutcome) -> None:
-        """Counts one request.
-
-        Args:
-            principal: whose key it came with; empty for nobody's.
-            neuron: which ran it; empty for none.
-            outcome: how it came out.
-        """
+    def note(self, outcome: RequestOutcome) -> None:
+        """Counts requests that came out alike."""
         number = self._clock() // _MINUTE
         if not self._minutes or self._minutes[-1].number != number:
             self._minutes.append(_Minute(int(number), {}))
         rows = self._minutes[-1].rows
-        key = (principal, outcome.model, neuron)
+        key = (outcome.principal, outcome.model, outcome.neuron)
         tally = rows.get(key)
         if tally is None:
             if len(rows) >= _MOST_ROWS:
                 key = _OTHERS
             tally = rows.setdefault(key, Tally())
-        tally.requests += 1
+        tally.requests += outcome.requests
         if outcome.reason is Reason.CANCELLED:
-            tally.cancelled += 1
+            tally.cancelled += outcome.requests
         elif outcome.reason is not None:
-            tally.failed += 1
-        if outcome.completion_tokens:
-            tally.prompt_tokens += outcome.prompt_tokens
-            tally.cached_tokens += outcome.cached_tokens
-            tally.completion_tokens += sum(outcome.completion_tokens)
-            tally.reasoning_tokens += outcome.reasoning_tokens
+            tally.failed += outcome.requests
+        tally.prompt_tokens += outcome.prompt_tokens
+        tally.cached_tokens += outcome.cached_tokens
+        tally.completion_tokens += outcome.completion_tokens
+        tally.reasoning_tokens += outcome.reasoning_tokens
 
     def table(self, by: str, window: str) -> dict[str, Any]:
         """Rows by use, the heaviest first.

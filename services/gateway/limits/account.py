@@ -44,7 +44,7 @@ class WordedHeaders(NamedTuple):
     lefts: Sequence[tuple[bytes, Allowance]]
 
 
-class Cost(msgspec.Struct, frozen=True):
+class Cost(msgspec.Struct, frozen=True, gc=False):
     """What a request is expected to use of each limit.
 
     Attributes:

@@ -21,7 +21,7 @@ _MOST_ROWS: Final = 5000
 
 
 class Used(msgspec.Struct, frozen=True, gc=False):
-    """What one request has used; tokens as the neurons have counted them."""
+    """What requests have used; tokens as the neurons have counted them."""
 
     prompt_tokens: int = 0
     cached_tokens: int = 0
@@ -64,14 +64,14 @@ class UsageCounts:
         self._number = 0
         self._report: pb.ReportUsageRequest | None = None
 
-    def note(self, principal: str, model: str, used: Used) -> None:
-        """Counts one request. Every request comes here, so most of them find their row at once."""
+    def note(self, principal: str, model: str, used: Used, requests: int = 1) -> None:
+        """Counts what requests have used together."""
         if (hour := self._clock() // HOUR) != self._hour:
             self._hour, self._rows = hour, self._hours.setdefault(hour, {})
         row = self._rows.get((principal, model))
         if row is None:
             row = self._opened(principal, model)
-        row[0] += 1
+        row[0] += requests
         row[1] += used.prompt_tokens
         row[2] += used.cached_tokens
         row[3] += used.completion_tokens

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import operator
 from bisect import bisect_right
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from prometheus_client import Counter, Gauge, Histogram
 
@@ -81,7 +81,7 @@ class PendingHistogram:
     """Observations that a histogram was not given yet. Its series begin with the first of them.
 
     Attributes:
-        note: adds an observation.
+        note: adds observations.
     """
 
     __slots__ = ("_bounds", "_histogram", "_labels", "_series", "_values", "note")
@@ -92,7 +92,7 @@ class PendingHistogram:
         self._series: SummedHistogram | None = None
         self._bounds = bounds
         self._values: list[float] = []
-        self.note: Callable[[float], None] = self._values.append
+        self.note: Callable[[Iterable[float]], None] = self._values.extend
 
     def settle(self) -> None:
         """Passes on to Prometheus what has come together."""

@@ -67,6 +67,18 @@ class _Series:
         self.outcomes[dialect, status, outcome] = count
         return count
 
+    def add(self, outcome: RequestOutcome) -> None:
+        """Counts tokens and times of requests."""
+        self.seconds.note(outcome.seconds)
+        self.first_token.note(outcome.first_token_seconds)
+        self.queue.note(outcome.queue_seconds)
+        self.first_visible.note(outcome.first_visible_seconds)
+        self.rate.note([tokens / seconds for tokens, seconds in outcome.decoded])
+        self.prompt.pending += outcome.prompt_tokens
+        self.completion.pending += outcome.completion_tokens
+        self.cached.pending += outcome.cached_tokens
+        self.reasoning.pending += outcome.reasoning_tokens
+
     def settle(self) -> None:
         """Passes on to Prometheus what has come together."""
         for count in (self.prompt, self.cached, self.completion, self.reasoning):
@@ -186,7 +198,7 @@ class GatewayMetrics(Collector):
             self.evictions.labels(model).inc()
 
     def ended(self, outcome: RequestOutcome) -> None:
-        """Counts a request at its end."""
+        """Counts requests at their end."""
         model, dialect, status = outcome.model, outcome.dialect, outcome.status
         word = COMPLETED if outcome.reason is None else _word(outcome.reason)
         with self._lock:
@@ -195,19 +207,12 @@ class GatewayMetrics(Collector):
             count = outcomes.get((dialect, status, word)) or series.new_outcome(
                 dialect, status, word
             )
-            count.pending += 1
-            series.seconds.note(outcome.seconds)
-            if outcome.first_token_seconds:
-                series.first_token.note(outcome.first_token_seconds)
-                series.queue.note(outcome.queue_seconds)
-            if outcome.first_visible_seconds:
-                series.first_visible.note(outcome.first_visible_seconds)
-            if outcome.completion_tokens:
-                _add_tokens(series, outcome)
+            count.pending += outcome.requests
+            series.add(outcome)
             if self._vllm is not None:
                 self._vllm.ended(outcome)
         if outcome.reason is not None:
-            self.errors.labels(outcome.reason.value).inc()
+            self.errors.labels(outcome.reason.value).inc(outcome.requests)
 
     def settle(self) -> None:
         """Passes what was counted on to Prometheus; called several times a second, and by scrapes.
@@ -252,14 +257,3 @@ class GatewayMetrics(Collector):
 
 def _word(reason: Reason) -> str:
     return CANCELLED if reason is Reason.CANCELLED else FAILED
-
-
-def _add_tokens(series: _Series, outcome: RequestOutcome) -> None:
-    series.prompt.pending += outcome.prompt_tokens
-    series.completion.pending += sum(outcome.completion_tokens)
-    series.cached.pending += outcome.cached_tokens
-    series.reasoning.pending += outcome.reasoning_tokens
-    if outcome.decode_seconds > 0:
-        for tokens in outcome.completion_tokens:
-            if tokens > 1:
-                series.rate.note((tokens - 1) / outcome.decode_seconds)

@@ -22,7 +22,6 @@ from services.backplane.tracing.spans import (
     Tracer,
     read_traceparent,
 )
-from services.gateway.telemetry.outcome import RequestOutcome
 from services.gateway.telemetry.request_log import RequestLine
 
 # What a line of the log says of a request, under the names of the conventions.
@@ -115,8 +114,15 @@ class RequestTrace:
         """
         return _NO_HOP
 
-    def end(self, outcome: RequestOutcome, line: RequestLine) -> None:
-        """Ends the request's own span: what is counted of it, and what is logged."""
+    def end(self, line: RequestLine, model: str, seconds: float, first_token: float) -> None:
+        """Ends the request's own span.
+
+        Args:
+            line: what is logged of it.
+            model: that served it.
+            seconds: from its head to the end of its answer.
+            first_token: seconds until then; 0 where none came.
+        """
 
 
 UNTRACED: Final = RequestTrace()
@@ -136,7 +142,7 @@ class _Traced(RequestTrace):
             span.attributes.update(attributes())
         return _TracedHop(self._tracer, span)
 
-    def end(self, outcome: RequestOutcome, line: RequestLine) -> None:
+    def end(self, line: RequestLine, model: str, seconds: float, first_token: float) -> None:
         span, told = self._span, self._span.attributes
         for field, name in _FACTS.items():
             value = getattr(line, field)
@@ -145,14 +151,14 @@ class _Traced(RequestTrace):
         if line.finish_reason is not UNSET:
             told["gen_ai.response.finish_reasons"] = [line.finish_reason]
         if line.attempts is not UNSET:
-            told["gen_ai.response.model"] = outcome.model
+            told["gen_ai.response.model"] = model
         if line.reason is not UNSET:
             span.error_type = line.reason
         elif line.client_gone:
             span.error_type = "cancelled"
-        if outcome.first_token_seconds:
-            span.note("first_token", span.started_at + outcome.first_token_seconds)
-        self._tracer.end(span, span.started_at + outcome.seconds)
+        if first_token:
+            span.note("first_token", span.started_at + first_token)
+        self._tracer.end(span, span.started_at + seconds)
 
 
 class RequestTraces:

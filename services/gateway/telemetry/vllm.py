@@ -143,20 +143,18 @@ class VllmCounts:
                 self._show(model, now)
 
     def ended(self, outcome: RequestOutcome) -> None:
-        """Counts the generations of a request at its end."""
+        """Counts the generations of requests at their end."""
         model = outcome.model
         if model == UNKNOWN_MODEL:
             return
         for finish in outcome.finish_reasons:
             self._count_end(model, _FINISHED.get(finish, finish))
         if outcome.reason is Reason.CANCELLED:
-            self._count_end(model, _ABORTED)
+            self._count_end(model, _ABORTED, outcome.requests)
         elif outcome.reason is not None and _is_ours(outcome.status):
-            self._count_end(model, _FAILED)
-        if outcome.decode_seconds > 0:
-            for tokens in outcome.completion_tokens:
-                if tokens > 1:
-                    self._count_gaps(model, tokens - 1, outcome.decode_seconds)
+            self._count_end(model, _FAILED, outcome.requests)
+        for gaps, seconds in outcome.decoded:
+            self._count_gaps(model, gaps, seconds)
 
     def settle(self) -> None:
         """Passes what was counted since the last call on to Prometheus."""
@@ -166,11 +164,11 @@ class VllmCounts:
             for each in gaps:
                 each.settle()
 
-    def _count_end(self, model: str, word: str) -> None:
+    def _count_end(self, model: str, word: str, times: int = 1) -> None:
         count = self._ends.get((model, word))
         if count is None:
             count = self._ends[model, word] = PendingCount(self._success, model, word)
-        count.pending += 1
+        count.pending += times
 
     def _count_gaps(self, model: str, gaps: int, seconds: float) -> None:
         known = self._gaps.get(model)

@@ -25,7 +25,7 @@ class Text(NamedTuple):
 
     def write(self, holder: _Holder) -> None:
         """Adds it to the parts of a message."""
-        holder.parts.add(text=self.text)
+        holder.parts.add().text = self.text
         if len(self.text) > _LARGE:
             rest()
 

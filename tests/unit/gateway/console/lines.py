@@ -26,6 +26,7 @@ def line(**facts: Any) -> RequestLine:
 
 
 def outcome(**facts: Any) -> RequestOutcome:
-    """How a request came out that went well, and what else is counted of it."""
-    usual = {"dialect": "openai_chat", "status": 200, "reason": None, "seconds": 0.01}
-    return RequestOutcome(**{**usual, "model": "tiny", **facts})
+    """How one request came out that went well, and what else is counted of it."""
+    usual = {"dialect": "openai_chat", "status": 200, "reason": None, "seconds": [0.01]}
+    named = {"model": "tiny", "is_named": True, "requests": 1}
+    return RequestOutcome(**{**usual, **named, **facts})

@@ -7,7 +7,7 @@ import pytest
 
 from cortex.v1 import generation_pb2 as generation
 from services.backplane.errors import Reason
-from services.gateway.api.access_log import RequestRecord
+from services.gateway.api.request import RequestRecord
 from services.gateway.console.rates import Rates
 from tests.unit.gateway.console.lines import outcome
 
@@ -35,7 +35,16 @@ class Running:
 
     def end(self, record, **facts):
         self.records.remove(record)
-        self.rates.ended(record, outcome(**facts))
+        self.rates.ended(record)
+        started = record.sinks[0].started_event
+        self.rates.counted(
+            outcome(
+                instance_id=record.served_by.last.instance_id,
+                admitted_prompt_tokens=started.prompt_tokens,
+                admitted_cached_tokens=started.cached_prompt_tokens,
+                **facts,
+            )
+        )
 
 
 @pytest.fixture
@@ -58,7 +67,7 @@ def test_each_token_is_counted_once_whenever_the_request_ends(running):
     record = running.begin()
     record.sinks[0].tokens_so_far = 20
     running.second()
-    running.end(record, completion_tokens=[30])
+    running.end(record, completion_tokens=30)
     running.second()
     told = running.second()
 
@@ -69,7 +78,7 @@ def test_each_token_is_counted_once_whenever_the_request_ends(running):
 def test_a_request_that_fails_counts_what_it_has_made(running):
     record = running.begin()
     record.sinks[0].tokens_so_far = 6
-    running.end(record, reason=Reason.NEURON_LOST)
+    running.end(record, reason=Reason.NEURON_LOST, broken_completion_tokens=6)
 
     assert running.second()["tokens_per_second"] == 2
 
@@ -78,7 +87,7 @@ def test_a_prompt_counts_once_in_the_share_that_came_from_caches(running):
     record = running.begin()
     running.second()
     told = running.second()
-    running.end(record, completion_tokens=[1])
+    running.end(record, completion_tokens=1)
 
     assert told["cached_share"] == 0.75
     assert running.second()["instances"]["one"]["cached_share"] == 0.75
@@ -86,7 +95,7 @@ def test_a_prompt_counts_once_in_the_share_that_came_from_caches(running):
 
 def test_first_tokens_have_percentiles_that_forget(running):
     for milliseconds in range(1, 101):
-        running.end(running.begin(), first_token_seconds=milliseconds / 1000)
+        running.end(running.begin(), first_token_seconds=[milliseconds / 1000])
 
     told = running.second()["first_token_ms"]
     running.now += 400
@@ -97,7 +106,7 @@ def test_first_tokens_have_percentiles_that_forget(running):
 
 
 def test_instances_that_do_nothing_any_more_are_forgotten(running):
-    running.end(running.begin("gone"), completion_tokens=[5])
+    running.end(running.begin("gone"), completion_tokens=5)
     running.second()
     assert "gone" in running.rates.told()["instances"]
 

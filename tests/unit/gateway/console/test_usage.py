@@ -21,9 +21,9 @@ def clock() -> Clock:
 
 def test_tokens_are_added_up_by_what_is_asked_for(clock):
     usage = Usage(clock)
-    usage.note("ann", "", outcome(prompt_tokens=10, cached_tokens=4, completion_tokens=[2]))
-    usage.note("ann", "", outcome(model="big", prompt_tokens=1, completion_tokens=[1]))
-    usage.note("bob", "", outcome(prompt_tokens=5, completion_tokens=[2, 3]))
+    usage.note(outcome(principal="ann", prompt_tokens=10, cached_tokens=4, completion_tokens=2))
+    usage.note(outcome(principal="ann", model="big", prompt_tokens=1, completion_tokens=1))
+    usage.note(outcome(principal="bob", prompt_tokens=5, completion_tokens=5))
 
     by_key, by_model = usage.table("key", "1h"), usage.table("model", "1h")
 
@@ -38,8 +38,8 @@ def test_tokens_are_added_up_by_what_is_asked_for(clock):
 
 def test_failures_and_those_who_left_are_told_apart(clock):
     usage = Usage(clock)
-    usage.note("", "", outcome(reason=Reason.NO_ROOM, status=503))
-    usage.note("", "", outcome(reason=Reason.CANCELLED, status=499))
+    usage.note(outcome(principal="", reason=Reason.NO_ROOM, status=503))
+    usage.note(outcome(principal="", reason=Reason.CANCELLED, status=499))
 
     (row,) = usage.table("model", "15m")["rows"]
 
@@ -48,9 +48,9 @@ def test_failures_and_those_who_left_are_told_apart(clock):
 
 def test_what_is_older_than_the_window_is_left_out(clock):
     usage = Usage(clock)
-    usage.note("old", "", outcome())
+    usage.note(outcome(principal="old"))
     clock.now += 20 * 60
-    usage.note("new", "", outcome())
+    usage.note(outcome(principal="new"))
 
     assert [row["name"] for row in usage.table("key", "15m")["rows"]] == ["new"]
     assert {row["name"] for row in usage.table("key", "1h")["rows"]} == {"old", "new"}
@@ -67,7 +67,7 @@ def test_it_tells_since_when_it_has_counted(clock):
 def test_a_minute_has_only_so_many_rows_and_loses_nothing(clock):
     usage = Usage(clock)
     for number in range(300):
-        usage.note(f"key {number}", "", outcome(prompt_tokens=1, completion_tokens=[0]))
+        usage.note(outcome(principal=f"key {number}", prompt_tokens=1, completion_tokens=0))
 
     table = usage.table("key", "15m")
 

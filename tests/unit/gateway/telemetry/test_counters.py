@@ -26,7 +26,7 @@ def test_a_histogram_settles_to_what_prometheus_itself_would_count():
     pending = PendingHistogram(ours, bounds)
 
     for value in values:
-        pending.note(value)
+        pending.note([value])
         theirs.observe(value)
     pending.settle()
     pending.settle()

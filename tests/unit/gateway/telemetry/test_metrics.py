@@ -16,18 +16,18 @@ def value(registry: CollectorRegistry, name: str, **labels: str) -> float | None
     return registry.get_sample_value(f"cortex_gateway_{name}", labels)
 
 
-def finished(seconds: float, **figures: float) -> RequestOutcome:
-    outcome = RequestOutcome("openai_chat", 200, None, seconds, "tiny")
-    for name, figure in figures.items():
-        setattr(outcome, name, figure)
+def finished(*seconds: float) -> RequestOutcome:
+    outcome = RequestOutcome("openai_chat", 200, None, "tiny")
+    outcome.requests, outcome.seconds = len(seconds), list(seconds)
     return outcome
 
 
 def test_a_scrape_sees_the_request_before_it() -> None:
     registry = CollectorRegistry()
     metrics = GatewayMetrics(registry)
-    outcome = finished(2.0, first_token_seconds=0.1, decode_seconds=1.0, prompt_tokens=7)
-    outcome.completion_tokens = [11]
+    outcome = finished(2.0)
+    outcome.prompt_tokens, outcome.completion_tokens = 7, 11
+    outcome.first_token_seconds, outcome.decoded = [0.1], [(10, 1.0)]
 
     metrics.ended(outcome)
 
@@ -44,8 +44,8 @@ def test_an_observation_on_a_bound_counts_below_it() -> None:
     registry = CollectorRegistry()
     metrics = GatewayMetrics(registry)
 
-    for seconds in (0.1, 0.2, 600.0, 601.0):
-        metrics.ended(finished(seconds))
+    metrics.ended(finished(0.1, 0.2))
+    metrics.ended(finished(600.0, 601.0))
 
     def bucket(bound: str) -> float | None:
         return value(registry, "request_seconds_bucket", **MODEL, le=bound)
@@ -61,14 +61,14 @@ def test_failures_are_told_by_reason_and_outcome() -> None:
     registry = CollectorRegistry()
     metrics = GatewayMetrics(registry)
 
-    metrics.ended(RequestOutcome("openai_chat", 404, Reason.MODEL_UNKNOWN, 0.1))
-    metrics.ended(RequestOutcome("openai_chat", 499, Reason.CANCELLED, 0.1))
+    metrics.ended(RequestOutcome("openai_chat", 404, Reason.MODEL_UNKNOWN, requests=2))
+    metrics.ended(RequestOutcome("openai_chat", 499, Reason.CANCELLED, requests=2))
 
     unknown = {"model": UNKNOWN_MODEL, "dialect": "openai_chat"}
     for status, outcome in (("404", "failed"), ("499", "cancelled")):
         told = unknown | {"status": status, "outcome": outcome}
-        assert value(registry, "requests_total", **told) == 1
-    assert value(registry, "errors_total", reason="MODEL_UNKNOWN") == 1
+        assert value(registry, "requests_total", **told) == 2
+    assert value(registry, "errors_total", reason="MODEL_UNKNOWN") == 2
 
 
 def test_levels_rise_and_fall() -> None:
@@ -99,9 +99,10 @@ def test_fifty_models_in_every_dialect_stay_below_five_thousand_lines() -> None:
 
     for number in range(50):
         for dialect in range(22):
-            outcome = finished(2.0, first_token_seconds=0.1, first_visible_seconds=0.2)
+            outcome = finished(2.0)
             outcome.dialect, outcome.model = f"d{dialect}", f"m{number}"
-            outcome.decode_seconds, outcome.completion_tokens = 1.0, [11]
+            outcome.first_token_seconds, outcome.first_visible_seconds = [0.1], [0.2]
+            outcome.decoded, outcome.completion_tokens = [(10, 1.0)], 11
             outcome.prompt_tokens, outcome.cached_tokens, outcome.reasoning_tokens = 7, 3, 2
             metrics.ended(outcome)
 
@@ -112,7 +113,7 @@ def test_what_was_never_counted_has_no_series() -> None:
     registry = CollectorRegistry()
     metrics = GatewayMetrics(registry)
 
-    metrics.ended(RequestOutcome("models", 200, None, 0.1, "tiny"))
+    metrics.ended(RequestOutcome("models", 200, None, "tiny", requests=1, seconds=[0.1]))
 
     assert value(registry, "request_seconds_count", **MODEL) == 1
     assert value(registry, "time_to_first_token_seconds_count", **MODEL) is None

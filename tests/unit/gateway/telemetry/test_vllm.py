@@ -28,11 +28,15 @@ def value(registry: CollectorRegistry, name: str, **labels: str) -> float | None
 
 
 def answered(model: str = "tiny", finish: str = "end_of_turn", tokens: int = 11) -> RequestOutcome:
-    outcome = RequestOutcome("openai_chat", 200, None, 2.0, model)
-    outcome.first_token_seconds, outcome.queue_seconds, outcome.decode_seconds = 0.1, 0.02, 1.0
-    outcome.prompt_tokens, outcome.cached_tokens = 7, 3
-    outcome.completion_tokens, outcome.finish_reasons = [tokens], [finish]
+    outcome = RequestOutcome("openai_chat", 200, None, model, requests=1, seconds=[2.0])
+    outcome.first_token_seconds, outcome.queue_seconds = [0.1], [0.02]
+    outcome.prompt_tokens, outcome.cached_tokens, outcome.completion_tokens = 7, 3, tokens
+    outcome.decoded, outcome.finish_reasons = [(tokens - 1, 1.0)], [finish]
     return outcome
+
+
+def failed(status: int, reason: Reason, times: int, model: str = "tiny") -> RequestOutcome:
+    return RequestOutcome("openai_chat", status, reason, model, requests=times)
 
 
 def test_series_of_ours_have_their_names(
@@ -67,15 +71,15 @@ def test_gaps_between_tokens_count_for_each_token(
 def test_ends_are_told_in_their_words(registry: CollectorRegistry, metrics: GatewayMetrics) -> None:
     for finish in ("end_of_turn", "stop_string", "tool_calls", "max_tokens"):
         metrics.ended(answered(finish=finish))
-    metrics.ended(RequestOutcome("openai_chat", 499, Reason.CANCELLED, 0.1, "tiny"))
-    metrics.ended(RequestOutcome("openai_chat", 200, Reason.NEURON_LOST, 0.1, "tiny"))
-    metrics.ended(RequestOutcome("openai_chat", 400, Reason.BAD_REQUEST, 0.1, "tiny"))
+    metrics.ended(failed(499, Reason.CANCELLED, 2))
+    metrics.ended(failed(200, Reason.NEURON_LOST, 3))
+    metrics.ended(failed(400, Reason.BAD_REQUEST, 4))
 
     told = {
         word: value(registry, "request_success_total", finished_reason=word)
         for word in ("stop", "length", "abort", "error")
     }
-    assert told == {"stop": 3, "length": 1, "abort": 1, "error": 1}
+    assert told == {"stop": 3, "length": 1, "abort": 2, "error": 3}
 
 
 def test_what_runs_and_waits_is_shown_and_falls_to_nought(
@@ -122,7 +126,7 @@ def test_fifty_models_add_less_than_five_thousand_lines() -> None:
             for finish in ("end_of_turn", "max_tokens"):
                 metrics.ended(answered(f"m{number}", finish))
             for status, reason in ((499, Reason.CANCELLED), (500, Reason.INTERNAL)):
-                metrics.ended(RequestOutcome("openai_chat", status, reason, 0.1, f"m{number}"))
+                metrics.ended(failed(status, reason, 1, f"m{number}"))
         sizes.append(generate_latest(registry).count(b"\n"))
 
     assert sizes[1] - sizes[0] < 5_000
