@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Coroutine, Sequence
+from collections.abc import Coroutine, Iterable, Sequence
 from typing import Any
 
 from typing_extensions import override
@@ -31,11 +31,13 @@ class Works:
     Attributes:
         use: what it tells of it; another process begins anew.
         busy_seconds: of all devices, whoever has heard of it.
+        killed: the processes that were killed, each with all that it could have told.
     """
 
     def __init__(self) -> None:
         self.use = DeviceUse()
         self.busy_seconds = 0.0
+        self.killed: list[tuple[str, DeviceUse]] = []
 
 
 class Work:
@@ -127,11 +129,48 @@ class StoredUse(Ledger):
         return ()
 
 
+class _Told:
+    """What neurons have told, each total as the newest that has come: the plainest that works.
+
+    It is what `untold` is counted by, so it shares nothing with the code that is tried.
+    """
+
+    def __init__(self) -> None:
+        self._seconds: dict[tuple[str, str, str], float] = {}
+
+    def take(self, incarnation_id: str, rows: Sequence[neuron.DeviceUse]) -> None:
+        for row in rows:
+            key = incarnation_id, row.principal, row.model
+            self._seconds[key] = max(self._seconds.get(key, 0.0), _seconds_of(row))
+
+    def join(self, newer: _Told) -> None:
+        for key, seconds in newer._seconds.items():
+            self._seconds[key] = max(self._seconds.get(key, 0.0), seconds)
+
+    def missing(self, incarnation_id: str, use: DeviceUse) -> float:
+        """Seconds of what a process could have told."""
+        return sum(
+            _seconds_of(row) - self._seconds.get((incarnation_id, row.principal, row.model), 0.0)
+            for row in use.since(0)
+        )
+
+
+def _seconds_of(row: neuron.DeviceUse) -> float:
+    microseconds = (
+        row.prefill_microseconds
+        + row.decode_microseconds
+        + row.load_microseconds
+        + row.unload_microseconds
+    )
+    return microseconds / _MICROSECONDS
+
+
 class Bookkeeping:
     """The registry's side: a new one takes its place at each restart, the tables stay."""
 
     def __init__(self) -> None:
         self.stored = StoredUse()
+        self._written, self._unwritten = _Told(), _Told()
         self._intake = self._new()
 
     def _new(self) -> DeviceUseIntake:
@@ -139,17 +178,26 @@ class Bookkeeping:
 
     def registry_restarted(self) -> None:
         """What was not written is lost."""
+        self._unwritten = _Told()
         self._intake = self._new()
 
     def take(self, incarnation_id: str, rows: Sequence[neuron.DeviceUse]) -> None:
         """Takes in what a report tells."""
+        self._unwritten.take(incarnation_id, rows)
         identity = neuron.NeuronIdentity(incarnation_id=incarnation_id)
         report = neuron.NeuronReport(device_use=rows)
         self._intake.take(neuron.NeuronStatus(identity=identity, report=report))
 
     def write(self) -> None:
         """Writes what has come."""
+        self._written.join(self._unwritten)
+        self._unwritten = _Told()
         _at_once(self._intake.write())
+
+    def untold(self, works: Iterable[Works]) -> float:
+        """Seconds that killed processes had worked and of which nobody has written."""
+        killed = [one for each in works for one in each.killed]
+        return sum(self._written.missing(name, use) for name, use in killed)
 
 
 def _at_once(work: Coroutine[Any, Any, None]) -> None:

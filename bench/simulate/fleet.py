@@ -97,8 +97,7 @@ class SimulatedFleet:
             Broken: an invariant did not hold.
         """
         scenario, world, counts = self._run.scenario, self._run.world, self._run.counts
-        requests = self._requests
-        requests.schedule()
+        (requests := self._requests).schedule()
         FaultInjector(self._run, requests, self._links, self._restart_registry).schedule()
         self._keep_books()
         world.run(
@@ -109,9 +108,10 @@ class SimulatedFleet:
         )
         for link in self._links.values():
             link.tell_all()
-        self._run.bookkeeping.write()
-        busy = sum(link.neuron.works.busy_seconds for link in self._links.values())
-        self._invariants.charged(charged := self._run.bookkeeping.stored.seconds, busy)
+        books, works = self._run.bookkeeping, [one.neuron.works for one in self._links.values()]
+        books.write()
+        busy, charged = sum(one.busy_seconds for one in works), books.stored.seconds
+        self._invariants.charged(sum(charged.values()), busy, books.untold(works))
         self._invariants.at_the_end(
             is_over=requests.is_over,
             left=[r.model for r in requests.open.values()],

@@ -16,10 +16,11 @@ _CHORES = frozenset(
 )
 # The control acts when something is due; a waiter may be overdue by the length of one message.
 _SLACK = 0.1
-# The bound of docs/limits.md.
+# Neurons tell whole microseconds of each principal's work.
+_ROUNDING, _LEAST_ROUNDING = 0.0001, 0.01
+# The bound of docs/limits.md, and from which length of a run on a share means something.
 _MOST_UNTOLD = 0.02
-# Of each killed neuron, all of its devices, where a run is too short for the share to mean much.
-_UNTOLD_SECONDS = 2 * 3.0
+_LONG = 24 * 3600.0
 
 
 class Waiting(Protocol):
@@ -59,13 +60,21 @@ class Invariants:
         """Somebody wants a model that he cannot be sent to."""
         self._askers.setdefault(model, {SYSTEM}).add(principal)
 
-    def charged(self, seconds: Mapping[str, float], busy: float) -> None:
-        """All that devices did is somebody's, once; but for what the killed had not told."""
-        total = sum(seconds.values())
-        if total > busy * 1.0001 + 0.01:
-            self._fail(f"{total:.3f} s are charged, and devices have worked for {busy:.3f} s")
-        if total < busy * (1 - _MOST_UNTOLD) - self._run.counts["killed"] * _UNTOLD_SECONDS:
-            self._fail(f"only {total:.3f} s of {busy:.3f} s of devices are charged")
+    def charged(self, charged: float, busy: float, untold: float) -> None:
+        """All that devices did is somebody's, once; but for what the killed had not told.
+
+        Args:
+            charged: seconds of all principals.
+            busy: seconds that devices have worked.
+            untold: of these, what was told to nobody who wrote it down when a neuron was killed.
+        """
+        if abs(busy - untold - charged) > busy * _ROUNDING + _LEAST_ROUNDING:
+            self._fail(
+                f"{charged:.3f} s are charged, and devices have worked for {busy:.3f} s, of which"
+                f" {untold:.3f} s were not told when their neurons were killed"
+            )
+        if self._run.scenario.seconds >= _LONG and untold > busy * _MOST_UNTOLD:
+            self._fail(f"{untold:.3f} s of {busy:.3f} s of devices were never told")
 
     def load_ordered(self, order: LoadOrder) -> None:
         """No load of what a returning neuron holds, before the settling time is over.

@@ -91,6 +91,7 @@ class Neuron:
         Returns: the requests that die with it.
         """
         self.measure()
+        self.works.killed.append((str(self.incarnation), self.works.use))
         self.is_up = False
         lost = [r for held in self.instances.values() for r in held.active]
         self.instances = {}
