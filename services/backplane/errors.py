@@ -96,6 +96,7 @@ class Reason(enum.Enum):
     NEURON_LOST = "NEURON_LOST"
     NO_NEURONS = "NO_NEURONS"
     REGISTRY_UNAVAILABLE = "REGISTRY_UNAVAILABLE"
+    UPSTREAM_FAILED = "UPSTREAM_FAILED"
     NOT_LEADER = "NOT_LEADER"
     SHUTTING_DOWN = "SHUTTING_DOWN"
     DEADLINE = "DEADLINE"
@@ -204,6 +205,9 @@ TABLE: Mapping[Reason, Row] = {
     ),
     Reason.REGISTRY_UNAVAILABLE: Row(
         _C.UNAVAILABLE, 503, _L, "server_error", "registry_unavailable", "overloaded_error"
+    ),
+    Reason.UPSTREAM_FAILED: Row(
+        _C.UNAVAILABLE, 502, _E, "server_error", "upstream_failed", "api_error"
     ),
     Reason.NOT_LEADER: Row(
         _C.FAILED_PRECONDITION, 503, _E, "server_error", "not_leader", "overloaded_error"

@@ -12,6 +12,8 @@ from services.backplane.security.exposure import is_loopback, refuse_exposed
 from services.backplane.settings import Document, Secret, SettingsError
 from services.backplane.units import IN_SECONDS, PositiveBytes, PositiveSeconds
 from services.gateway.limits.settings import KeyLimits
+from services.gateway.transports.upstream.settings import UpstreamSettings
+from services.gateway.transports.upstream.settings import check as check_upstreams
 
 Count = Annotated[int, msgspec.Meta(ge=1)]
 # As browsers send it: scheme, host and port, and nothing behind them.
@@ -82,6 +84,7 @@ class GatewaySettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         responses_file: where stored responses are kept; empty keeps them in memory.
         responses_kept: most of them; the oldest go first.
         responses_bytes: likewise, most bytes of their contents.
+        upstreams: other servers with OpenAI's API that answer for some models.
         tls: unset serves plain HTTP.
     """
 
@@ -118,6 +121,7 @@ class GatewaySettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     responses_file: str = ""
     responses_kept: Count = 10_000
     responses_bytes: PositiveBytes = 512 << 20
+    upstreams: tuple[UpstreamSettings, ...] = ()
     tls: TlsSettings | None = None
 
 
@@ -216,6 +220,7 @@ def read(
     auth = document.section("auth", AuthSettings)
     if not gateway.registry:
         raise SettingsError(f"{document.source}: gateway.registry: names no registry")
+    check_upstreams(gateway.upstreams, document.place("gateway.upstreams"))
     for index, key in enumerate(auth.keys):
         if not (key.key or key.sha256):
             raise SettingsError(f"{document.source}: auth.keys[{index}]: needs `key` or `sha256`")

@@ -10,6 +10,7 @@ from services.backplane.security.audit import AuditLog, AuditSettings
 from services.backplane.settings import Document
 from services.gateway.api.cors import Origins
 from services.gateway.auth.auth import Auth
+from services.gateway.routing.upstreams.upstreams import Upstreams
 from services.gateway.settings import read
 
 
@@ -18,16 +19,18 @@ def settings_reload(
     *,
     origins: Origins,
     auth: Auth,
+    upstreams: Upstreams,
     audit_log: AuditLog,
     use_log: Callable[[LogSettings], None],
     use_certificate: Callable[[], None],
 ) -> SettingsReload:
-    """Keys, limits, origins, levels and certificates are taken in; all else needs a restart.
+    """Keys, limits, origins, upstreams, levels and certificates: all else needs a restart.
 
     Args:
         document: what the gateway runs with.
         origins: of the pages that may ask.
         auth: checks keys.
+        upstreams: other servers that answer requests.
         audit_log: of operations.
         use_log: logs by other settings.
         use_certificate: reads the HTTP server's certificate again.
@@ -35,12 +38,13 @@ def settings_reload(
     return SettingsReload(
         document,
         sections=("gateway", "auth", "fleet", "log", "audit", "telemetry"),
-        check=read,
+        check=lambda fresh: upstreams.check(read(fresh)[0].upstreams),
         live={
             "gateway.cors_origins": lambda fresh: origins.use(read(fresh)[0].cors_origins),
+            "gateway.upstreams": lambda fresh: upstreams.use(read(fresh)[0].upstreams),
             "auth": lambda fresh: auth.use(read(fresh)[1]),
             "log": lambda fresh: use_log(fresh.section("log", LogSettings)),
             "audit": lambda fresh: audit_log.use(fresh.section("audit", AuditSettings)),
         },
-        always=(use_certificate,),
+        always=(use_certificate, upstreams.read_keys),
     )

@@ -51,6 +51,8 @@ from services.gateway.routing.dispatch import Dispatch
 from services.gateway.routing.fleet_view import FleetView
 from services.gateway.routing.place import Placer
 from services.gateway.routing.registry_client import RegistryClient, keep_watching
+from services.gateway.routing.upstreams.destinations import Destinations
+from services.gateway.routing.upstreams.upstreams import Upstreams
 from services.gateway.server import HttpServer, ServerOptions, own_names
 from services.gateway.settings import AuthSettings, GatewaySettings
 from services.gateway.settings_reload import settings_reload
@@ -133,29 +135,32 @@ class Gateway:
             settle_seconds=settings.settle_seconds,
             caches=self.caches,
         )
-        self._members: set[str] = set()
         self._origins = Origins(settings.cors_origins)
         keys = Auth(auth, on_change=functools.partial(end_lost, self._ticker))
         history = RequestHistory(functools.partial(running, self._ticker))
         self._accounting = Accounting(self._registry_client, keys.limits, settings, self.registry)
+        self._upstreams = Upstreams(settings, self.registry, self.faults)
+        dispatch = Dispatch(
+            placer=self._placer,
+            links=self._links,
+            outstanding=outstanding,
+            holdings=self.caches.holdings,
+            attempts=settings.attempts,
+        )
+        destinations = Destinations(dispatch, self._upstreams, self._view)
         self.services = GatewayServices(
             settings=settings,
             auth=keys,
             limiter=self._accounting.limiter,
             view=self._view,
-            dispatch=Dispatch(
-                placer=self._placer,
-                links=self._links,
-                outstanding=outstanding,
-                holdings=self.caches.holdings,
-                attempts=settings.attempts,
-            ),
+            dispatch=dispatch,
+            destinations=destinations,
             ticker=self._ticker,
             metrics=self._metrics,
             access_log=AccessLog(
                 self._metrics,
                 self._request_log,
-                self._view.model_named,
+                destinations.model_named,
                 usage=self._accounting.usage,
                 device_costs=self._accounting.limiter.device_costs,
                 faults=self.faults,
@@ -164,10 +169,7 @@ class Gateway:
             detached=DetachedTasks(),
             doors=Doors(self._origins, own_names(settings.listen, settings.allowed_hosts)),
             bodies=BodyBudget(settings.bodies_bytes),
-            pace=Pace(
-                grace_seconds=settings.body_seconds,
-                bytes_per_second=settings.body_bytes_per_second,
-            ),
+            pace=Pace(settings.body_seconds, settings.body_bytes_per_second),
             decoding=Decoding(most_items=settings.max_body_items),
             traces=RequestTraces(tracer),
             faults=self.faults,
@@ -177,6 +179,7 @@ class Gateway:
             document or Document({}, source="nothing"),
             origins=self._origins,
             auth=keys,
+            upstreams=self._upstreams,
             audit_log=audit_log,
             use_log=self._use_log,
             use_certificate=lambda: self.server.reload_certificate(),  # noqa: PLW0108 - built later
@@ -258,6 +261,7 @@ class Gateway:
             await self._settle()
             await self._accounting.close()
             await self._placer.close()
+            await self._upstreams.close()
             await self._links.close()
             await self._channels.close()
 
@@ -277,10 +281,7 @@ class Gateway:
     async def _follow_members(self) -> None:
         """Closes the links to neurons that have left the fleet."""
         self._view.expire()
-        members = {n.identity.address for n in self._view.neurons.values()}
-        if self._members - members:
-            await self._links.keep_only(members)
-        self._members = members
+        await self._links.follow({n.identity.address for n in self._view.neurons.values()})
         self._metrics.view_revision.set(self._view.revision or 0)
 
     def _build_server(self, admin: Sequence[Route]) -> HttpServer:

@@ -73,8 +73,10 @@ def _every_section(document: Document) -> None:
 
 def _gateway(document: Document) -> None:
     from services.gateway.settings import read
+    from services.gateway.transports.upstream.settings import check_files
 
-    read(document)
+    settings, _ = read(document)
+    check_files(settings.upstreams, document.place("gateway.upstreams"))
     own_credentials(document, Role.GATEWAY)
 
 

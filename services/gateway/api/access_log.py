@@ -163,7 +163,10 @@ class AccessLog:
         model = UNKNOWN_MODEL
         if served is not None:
             model, neuron, instance_id = served.model, served.neuron, served.instance_id
-            line.instance_id, line.neuron = instance_id, neuron
+            if record.served_by.upstream:
+                line.upstream = record.served_by.upstream
+            else:
+                line.instance_id, line.neuron = instance_id, neuron
             line.attempts = record.served_by.attempts
         elif name:
             # Of a model that a key is not for, its usage says as little as of one that is not there

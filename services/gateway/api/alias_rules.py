@@ -8,44 +8,7 @@ from typing import Any, Final, cast
 from cortex.v1 import conversation_pb2 as conversation
 from cortex.v1 import generation_pb2 as generation
 from cortex.v1 import registry_service_pb2 as registry
-from services.backplane.errors import FleetError, Reason
-from services.gateway.streaming.choice import ChoiceSink
 
-# Nothing here can serve the model now: another may.
-_UNSERVED: Final = frozenset(
-    {
-        Reason.NO_NEURONS,
-        Reason.NO_ROOM,
-        Reason.NEVER_FITS,
-        Reason.QUEUE_FULL,
-        Reason.QUEUE_TIMEOUT,
-        Reason.LOAD_FAILED,
-        Reason.MODEL_FILE_BAD,
-        Reason.OUT_OF_MEMORY,
-        Reason.SOURCE_UNAVAILABLE,
-        Reason.SOURCE_FORBIDDEN,
-        Reason.INSTANCE_GONE,
-        Reason.INSTANCE_DRAINING,
-        Reason.INSTANCE_MISMATCH,
-        Reason.INSTANCE_RECOVERING,
-        Reason.ENGINE_FAILED,
-        Reason.WORKER_LOST,
-        Reason.NEURON_LOST,
-        Reason.REGISTRY_UNAVAILABLE,
-    }
-)
-# What another model may be able to.
-_UNABLE: Final = frozenset(
-    {
-        Reason.CONTEXT_TOO_LONG,
-        Reason.MODEL_UNKNOWN,
-        Reason.NEVER_FITS,
-        Reason.NOT_SUPPORTED,
-        Reason.TEMPLATE_FAILED,
-        Reason.UNSUPPORTED_FIELD,
-        Reason.WRONG_MODALITY,
-    }
-)
 _SAMPLING: Final = generation.Sampling.DESCRIPTOR.fields_by_name.keys()
 _STOP_FIELDS: Final = {
     "max_tokens": ("max_tokens",),
@@ -86,27 +49,6 @@ def lead(chat: conversation.Chat, system: str) -> None:
         return
     words = [conversation.Part(text=system)]
     chat.messages.insert(0, conversation.Message(role=conversation.ROLE_SYSTEM, parts=words))
-
-
-def falls_back(
-    rules: registry.AliasRules | None, error: FleetError, sinks: Sequence[ChoiceSink]
-) -> bool:
-    """True if the request goes to the alias's fallback model: this one failed before any output."""
-    return (
-        rules is not None
-        and bool(rules.fallback)
-        and error.reason in _UNSERVED
-        and all(sink.may_restart and not sink.made for sink in sinks)
-    )
-
-
-def is_unable(error: FleetError) -> bool:
-    """True where the other model cannot do what was asked for.
-
-    The client knows nothing of that model, and mends nothing by what is said of it: he is told why
-    his own is not served.
-    """
-    return error.reason in _UNABLE
 
 
 def _strip(request: generation.GenerateRequest, name: str) -> None:

@@ -33,6 +33,8 @@ _INTERNAL_FROM: Final = 500
 _DEFAULT_RETRY_SECONDS: Final = 2
 # Read by the SDKs of OpenAI and Anthropic, which would try again within seconds.
 _NO_RETRY: Final = (b"x-should-retry", b"false")
+# When to come again is told where it is known, and not guessed.
+_WAIT_IF_TOLD: Final = frozenset({Reason.QUOTA_EXHAUSTED, Reason.UPSTREAM_FAILED})
 _LONGEST_PATH: Final = 200
 # Anthropic's and Ollama's clients want the address alone, OpenAI's want it with /v1.
 _DOUBLED: Final = ("/v1/v1/", "/v1/api/")
@@ -53,7 +55,7 @@ def error_headers(error: FleetError, request_id: str) -> list[tuple[bytes, bytes
     elif error.reason.row.http in {429, 503}:
         seconds = error.retry_after_seconds or _DEFAULT_RETRY_SECONDS
         headers.append((b"retry-after", b"%d" % max(1, math.ceil(seconds))))
-    if error.reason is Reason.QUOTA_EXHAUSTED and error.retry_after_seconds is not None:
+    if error.reason in _WAIT_IF_TOLD and error.retry_after_seconds is not None:
         headers.append((b"retry-after", b"%d" % max(1, math.ceil(error.retry_after_seconds))))
     if error.reason is Reason.UNAUTHENTICATED:
         headers.append((b"www-authenticate", b"Bearer"))

@@ -24,6 +24,7 @@ from services.gateway.dialects.mount import Mount
 from services.gateway.http1.direct import DirectResponse
 from services.gateway.limits.requests import bounded
 from services.gateway.limits.reservation import Reservation
+from services.gateway.routing.upstreams.unserved import is_unable, is_unserved
 from services.gateway.streaming.choice import ChoiceSink
 from services.gateway.streaming.collect import CollectSink
 from services.gateway.streaming.stream import ResponseStream, StreamLimits
@@ -232,7 +233,7 @@ class GenerationEndpoint(Endpoint):
         rules = self._services.view.rules(decoded.model)
 
         def run(model: str) -> Coroutine[object, object, None]:
-            return self._services.dispatch.generate(
+            return self._services.destinations.generate(
                 model,
                 decoded.requests,
                 sinks,
@@ -244,7 +245,7 @@ class GenerationEndpoint(Endpoint):
         try:
             await run(decoded.model)
         except FleetError as error:
-            if rules is None or not alias_rules.falls_back(rules, error, sinks):
+            if rules is None or not rules.fallback or not is_unserved(error, sinks):
                 raise
             if not self._services.may_fall_back(record.holder, decoded.model, rules.fallback):
                 raise
@@ -258,6 +259,7 @@ class GenerationEndpoint(Endpoint):
             try:
                 await run(rules.fallback)
             except FleetError as other:
-                if alias_rules.is_unable(other):
+                if is_unable(other):
+                    # the client knows nothing of that model: it mends nothing by what is said of it
                     raise error from other
                 raise

@@ -31,6 +31,7 @@ from services.gateway.limits.limiter import Limiter
 from services.gateway.routing.dispatch import Dispatch
 from services.gateway.routing.fleet_view import FleetView, unknown_model
 from services.gateway.routing.model_list import list_models
+from services.gateway.routing.upstreams.destinations import Destinations
 from services.gateway.settings import GatewaySettings
 from services.gateway.streaming.ticker import Ticker
 from services.gateway.telemetry.metrics import GatewayMetrics
@@ -51,7 +52,8 @@ class GatewayServices:
         auth: checks API keys.
         limiter: holds principals to their limits.
         view: what the gateway knows of the fleet.
-        dispatch: runs requests on instances.
+        dispatch: runs look-ups on instances.
+        destinations: runs generations, on instances or on other servers.
         ticker: looks after the open requests.
         metrics: counts requests.
         access_log: writes one line per request.
@@ -69,6 +71,7 @@ class GatewayServices:
     limiter: Limiter
     view: FleetView
     dispatch: Dispatch
+    destinations: Destinations
     ticker: Ticker
     metrics: GatewayMetrics
     access_log: AccessLog
@@ -87,7 +90,7 @@ class GatewayServices:
             FleetError: as for a model that does not exist.
         """
         if holder.scopes.have_models:
-            model = self.view.resolve(asked).model
+            model = self.destinations.model_named(asked) or self.view.resolve(asked).model
             if not holder.scopes.allow_model(asked, model):
                 raise unknown_model(asked)
 
@@ -128,6 +131,7 @@ class RequestQueries(FleetQueries):
     async def count_tokens(self, request: neuron.CountTokensRequest) -> neuron.CountTokensResponse:
         self.record.name = request.model
         self.services.require_model(self.record.holder, request.model)
+        self.services.destinations.refuse_elsewhere(request.model, "to count tokens")
         request.principal = self.record.principal
         alias_rules.follow_in_chat(self.services.view.rules(request.model), request.chat)
         await self._admit(Cost())
@@ -142,6 +146,7 @@ class RequestQueries(FleetQueries):
     async def embed(self, request: neuron.EmbedRequest) -> neuron.EmbedResponse:
         self.record.name = request.model
         self.services.require_model(self.record.holder, request.model)
+        self.services.destinations.refuse_elsewhere(request.model, "to embed texts")
         request.principal = self.record.principal
         tokens = embedding_tokens(request.inputs)
         devices = 0
@@ -157,6 +162,7 @@ class RequestQueries(FleetQueries):
     async def compare(self, request: generation.GenerateRequest) -> Sequence[ComparedInstance]:
         self.record.name = request.model
         self.services.require_model(self.record.holder, request.model)
+        self.services.destinations.refuse_elsewhere(request.model, "what it holds of a prompt")
         request.principal = self.record.principal
         alias_rules.follow(self.services.view.rules(request.model), [request])
         await self._admit(Cost())
@@ -174,5 +180,5 @@ class RequestQueries(FleetQueries):
             raise FleetError(
                 Reason.REGISTRY_UNAVAILABLE, "The fleet's registry has not been reached yet."
             )
-        listed = list_models(view.catalogue, view.neurons)
+        listed = self.services.destinations.with_theirs(list_models(view.catalogue, view.neurons))
         return within(self.record.holder.scopes, listed)

@@ -37,6 +37,8 @@ class ListedModel:
         feasible_neurons: names of the neurons that could run it.
         weights: its files, as a neuron has described them; None: none has yet.
         memory_bytes: of the instance that takes most: in all, and on GPUs.
+        upstreams: names of the other servers that answer for it.
+        is_of_fleet: False: these servers alone answer for it.
     """
 
     model: str
@@ -52,6 +54,8 @@ class ListedModel:
     feasible_neurons: tuple[str, ...] = ()
     weights: model_pb2.StoredModel | None = None
     memory_bytes: tuple[int, int] = (0, 0)
+    upstreams: tuple[str, ...] = ()
+    is_of_fleet: bool = True
 
 
 @dataclasses.dataclass(slots=True)

@@ -105,7 +105,7 @@ class Pace:
 
     __slots__ = ("_bytes_per_second", "_grace_seconds")
 
-    def __init__(self, *, grace_seconds: float, bytes_per_second: int) -> None:
+    def __init__(self, grace_seconds: float, bytes_per_second: int) -> None:
         self._grace_seconds = grace_seconds
         self._bytes_per_second = bytes_per_second
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import Final, TypeVar
 
@@ -19,6 +18,7 @@ from services.gateway.routing.place import Placer, WantedModel
 from services.gateway.routing.prefix import Trail, TrailOfRequest
 from services.gateway.routing.retry import RetryState, ServedBy
 from services.gateway.routing.sinks import RestartableSink, UnarySink
+from services.gateway.streaming.at_once import some_at_once
 from services.gateway.streaming.choice import ChoiceSink
 from services.gateway.transports.pool import NeuronLinks
 
@@ -91,7 +91,7 @@ class Dispatch:
                 characters=characters,
             )
 
-        return run(0) if len(requests) == 1 else _some_at_once(run, len(requests))
+        return run(0) if len(requests) == 1 else some_at_once(run, len(requests), most=_AT_ONCE)
 
     async def count_tokens(
         self, request: neuron.CountTokensRequest, record: ServedBy, *, characters: int = 0
@@ -258,19 +258,6 @@ class Dispatch:
             target = self._placer.loaded(wanted, retry)
 
 
-async def _some_at_once(run: Callable[[int], Coroutine[object, object, None]], count: int) -> None:
-    """Runs so many choices, no more than some of them at once."""
-    places = asyncio.Semaphore(_AT_ONCE)
-    try:
-        async with asyncio.TaskGroup() as group:
-            for index in range(count):
-                await places.acquire()
-                group.create_task(run(index)).add_done_callback(lambda _: places.release())
-    except BaseExceptionGroup as failures:
-        # `except*` would put what is raised here into a group again before Python 3.11.4
-        raise _first(failures) from None
-
-
 def _may_take(target: InstanceCandidate, sink: RestartableSink) -> bool:
     """True where a request that has failed elsewhere may be tried there."""
     return sink.may_restart or (sink.may_go_on and target.resumes)
@@ -289,11 +276,3 @@ def _resume(request: generation.GenerateRequest, sink: ChoiceSink) -> None:
     request.resume_from.ids[:] = sink.made
     if sink.started_event is not None:
         request.resume_fingerprint = sink.started_event.fingerprint
-
-
-def _first(failures: BaseExceptionGroup[BaseException]) -> BaseException:
-    """The failure that ended a group: those behind it came while the others were cancelled."""
-    error: BaseException = failures
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    return error

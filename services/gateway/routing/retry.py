@@ -6,7 +6,7 @@ import dataclasses
 
 from services.backplane.errors import FleetError, Reason, Retry
 from services.backplane.tracing.rpc import REQUEST_MODEL
-from services.gateway.routing.candidates import InstanceCandidate
+from services.gateway.routing.candidates import Availability, InstanceCandidate
 from services.gateway.telemetry.request_trace import UNTRACED, Hop, RequestTrace
 
 # The instance is gone or about to go. Only these let the registry load the model elsewhere.
@@ -129,14 +129,36 @@ class ServedBy:
         attempts: how many instances it was sent to.
         last: the last of them; None before the first.
         trace: of the request.
+        upstream: name of the other server that it was sent to last; empty: to an instance.
     """
 
-    __slots__ = ("attempts", "last", "trace")
+    __slots__ = ("attempts", "last", "trace", "upstream")
 
     def __init__(self, trace: RequestTrace = UNTRACED) -> None:
         self.attempts = 0
         self.last: InstanceCandidate | None = None
         self.trace = trace
+        self.upstream = ""
+
+    def attempt_upstream(self, name: str, model: str) -> Hop:
+        """Counts an attempt that begins at another server; it lasts as long as the context is open.
+
+        Args:
+            name: of the server.
+            model: as clients call it.
+        """
+        self.attempts += 1
+        self.upstream = name
+        self.last = InstanceCandidate("", model, "", "", Availability.SERVING)
+        number = self.attempts
+        return self.trace.hop(
+            "upstream",
+            lambda: {
+                REQUEST_MODEL: model,
+                "cortex.upstream": name,
+                "cortex.attempt": number,
+            },
+        )
 
     def attempt(self, target: InstanceCandidate, method: str) -> Hop:
         """Counts an attempt that begins at `target`; it lasts as long as the context is open.
@@ -147,6 +169,7 @@ class ServedBy:
         """
         self.attempts += 1
         self.last = target
+        self.upstream = ""
         number = self.attempts
         return self.trace.hop(
             f"/cortex.v1.NeuronService/{method}",

@@ -37,6 +37,7 @@ class ChoiceSink(Sink, PlacementSink):
             before.
         first_visible_at: when the first text or tool call came, likewise.
         queue_seconds: from the start of the attempt to its admission.
+        keeps_time: what runs the last attempt looks after its silence itself.
         tells_tokens: the neuron of the last attempt tells the tokens of all that it sends, with it.
         made: ids of the tokens behind what was passed on, as far as the neurons have told them.
     """
@@ -56,6 +57,7 @@ class ChoiceSink(Sink, PlacementSink):
         "finished_event",
         "first_token_at",
         "first_visible_at",
+        "keeps_time",
         "made",
         "queue_seconds",
         "started_event",
@@ -71,6 +73,7 @@ class ChoiceSink(Sink, PlacementSink):
         self.queue_seconds = 0.0
         self._credit_step = max(1, window_tokens // 2)
         self._used_tokens = 0
+        self.keeps_time = False
         self.tells_tokens = True
         self.made = array.array("I")
         self._told_tokens = 0
@@ -122,7 +125,7 @@ class ChoiceSink(Sink, PlacementSink):
             self._told_tokens = 0
         self._ended = asyncio.get_running_loop().create_future()
         self._attempt_began_at = self._quiet_since = time.monotonic()
-        self._heard = False
+        self._heard = self.keeps_time = False
         self._used_tokens = 0
         return self._ended
 
@@ -165,7 +168,7 @@ class ChoiceSink(Sink, PlacementSink):
             self._stirred = False
             self._quiet_since = now
             return
-        if self._sequence is None:
+        if self._sequence is None or self.keeps_time:
             return
         limit = idle_seconds if self._heard else first_event_seconds
         if now - self._quiet_since > limit:

@@ -27,6 +27,7 @@ class RequestLine(msgspec.Struct, kw_only=True):
     Attributes:
         event: `request.finished` or `request.failed`.
         model: as the client spelled it.
+        upstream: the other server that has served it, in place of `instance_id` and `neuron`.
         reason: why it failed: a name of the table of errors.
         detail: why it failed, in words.
         trace_id: of its trace, where it has one.
@@ -45,6 +46,7 @@ class RequestLine(msgspec.Struct, kw_only=True):
     principal: str | UnsetType = UNSET
     instance_id: str | UnsetType = UNSET
     neuron: str | UnsetType = UNSET
+    upstream: str | UnsetType = UNSET
     attempts: int | UnsetType = UNSET
     first_token_ms: float | UnsetType = UNSET
     queue_ms: float | UnsetType = UNSET

@@ -35,6 +35,7 @@ _FACTS: Final = MappingProxyType(
         "principal": "cortex.principal",
         "neuron": "cortex.neuron",
         "instance_id": "cortex.instance_id",
+        "upstream": "cortex.upstream",
         "attempts": "cortex.attempts",
         "prompt_tokens": "gen_ai.usage.input_tokens",
         "cached_tokens": "gen_ai.usage.cache_read.input_tokens",
@@ -109,7 +110,8 @@ class RequestTrace:
         """A call to another service: its span while the context is open.
 
         Args:
-            method: of gRPC, such as `/cortex.v1.NeuronService/Session`.
+            method: of gRPC, such as `/cortex.v1.NeuronService/Session`; without the slash in front
+                it is no call of gRPC.
             attributes: what else is told of it; called where it is traced.
         """
         return _NO_HOP
@@ -138,7 +140,8 @@ class _Traced(RequestTrace):
         parent = self._span.context
         span = self._tracer.start(method.strip("/"), kind=SpanKind.CLIENT, parent=parent)
         if parent.is_sampled:
-            span.attributes.update(method_attributes(method))
+            if method.startswith("/"):
+                span.attributes.update(method_attributes(method))
             span.attributes.update(attributes())
         return _TracedHop(self._tracer, span)
 

@@ -97,6 +97,7 @@ class NeuronLinks:
         self._kind = kind
         self._window_tokens = window_tokens
         self._links: dict[str, NeuronLink] = {}
+        self._members: set[str] = set()
 
     def to(self, address: str, neuron: str = "") -> NeuronLink:
         """The link to a neuron, whose certificate has to be that neuron's."""
@@ -112,8 +113,18 @@ class NeuronLinks:
             )
         return link
 
+    async def follow(self, members: set[str]) -> None:
+        """Closes the links to neurons that have left since the last time.
+
+        Args:
+            members: addresses of all neurons of the fleet.
+        """
+        if self._members - members:
+            await self.keep_only(members)
+        self._members = members
+
     async def keep_only(self, addresses: set[str]) -> None:
-        """Closes the links to neurons that have left the fleet."""
+        """Closes the links to all other neurons."""
         for address in [a for a in self._links if a not in addresses]:
             await self._links.pop(address).close()
             await self._channels.discard(address)

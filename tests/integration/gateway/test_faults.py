@@ -92,7 +92,7 @@ async def test_a_loop_goes_on_behind_an_exception(
             if name == "apply":
                 fleet.registry.put(fleet.neurons[0].described())
             if name == "keep_only":
-                fleet.gateway._members = {"127.0.0.1:1"}
+                fleet.gateway._links._members = {"127.0.0.1:1"}
             async with asyncio.timeout(60):
                 await planted.raised.wait()
             await until(lambda: faults_at(fleet, place) == 1)

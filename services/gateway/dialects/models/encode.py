@@ -42,7 +42,7 @@ def openai_object(one: ListedModel) -> dict[str, Any]:
         "id": one.model,
         "object": "model",
         "created": one.created_unix_seconds,
-        "owned_by": "cortex",
+        "owned_by": "cortex" if one.is_of_fleet else one.upstreams[0],
         "status": status_of(one),
         "loaded": one.is_loaded,
         "capabilities": capabilities_of(one),
@@ -52,6 +52,8 @@ def openai_object(one: ListedModel) -> dict[str, Any]:
         "feasible_on": list(one.feasible_neurons),
         "aliases": list(one.aliases),
     }
+    if one.upstreams:
+        found["upstreams"] = list(one.upstreams)
     found |= _limits(one)
     if one.description:
         found["description"] = one.description
@@ -80,7 +82,9 @@ def _cost(price: registry.Price) -> dict[str, float]:
 
 
 def status_of(one: ListedModel) -> str:
-    """`loaded`, the state of the instance that is nearest to it, or `unloaded`."""
+    """`loaded`, the state of the instance that is nearest to it, `unloaded`, or `upstream`."""
+    if not one.is_of_fleet:
+        return "upstream"
     if one.is_loaded:
         return "loaded"
     states = {_state(state) for _, state in one.locations}

@@ -1,0 +1,131 @@
+"""The other servers that answer for models, by these models' names."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+from collections.abc import Sequence
+
+from prometheus_client import CollectorRegistry
+
+from services.backplane.process.faults import Faults
+from services.gateway.dialects.lookup import ListedModel
+from services.gateway.settings import GatewaySettings
+from services.gateway.telemetry.upstreams import UpstreamMetrics
+from services.gateway.transports.upstream.settings import UpstreamSettings, check_files
+from services.gateway.transports.upstream.upstream import Upstream
+
+
+class Upstreams:
+    """All entries of `[[gateway.upstreams]]`.
+
+    Args:
+        settings: the `[gateway]` section.
+        registry: of Prometheus.
+        faults: notes what a sink raises.
+
+    Raises:
+        SettingsError: a key or a file of authorities cannot be read.
+
+    Attributes:
+        metrics: counts what is sent to them.
+    """
+
+    def __init__(
+        self, settings: GatewaySettings, registry: CollectorRegistry, faults: Faults
+    ) -> None:
+        self.metrics = UpstreamMetrics(registry)
+        self._window_tokens = settings.window_tokens
+        self._faults = faults
+        self._leaving: set[Upstream] = set()
+        self._closing: set[asyncio.Task[None]] = set()
+        self._all: tuple[Upstream, ...] = ()
+        self._serving: dict[str, tuple[Upstream, ...]] = {}
+        self._put(self._made(settings.upstreams))
+
+    def check(self, entries: Sequence[UpstreamSettings]) -> None:
+        """Reads all that entries name.
+
+        Raises:
+            SettingsError: a key or a file of authorities cannot be read.
+        """
+        check_files(entries, "gateway.upstreams")
+
+    def read_keys(self) -> None:
+        """Sends the keys that their files have now.
+
+        Raises:
+            SettingsError: one cannot be read; the one from before is sent.
+        """
+        for one in self._all:
+            one.read_key()
+
+    def use(self, entries: Sequence[UpstreamSettings]) -> None:
+        """Asks these from now on. What runs at those from before goes on.
+
+        Raises:
+            SettingsError: a key or a file of authorities cannot be read; nothing is changed.
+        """
+        made, before = self._made(entries), self._all
+        self._put(made)
+        for one in before:
+            self._leaving.add(one)
+            task = asyncio.create_task(self._leave(one))
+            self._closing.add(task)
+            task.add_done_callback(self._closing.discard)
+
+    def serving(self, model: str) -> tuple[Upstream, ...]:
+        """Those that answer for a model, in the order in which they are asked; none: ()."""
+        return self._serving.get(model, ())
+
+    def is_never_here(self, model: str) -> bool:
+        """Whether the fleet is not asked for a model."""
+        return any(one.settings.when == "always" for one in self.serving(model))
+
+    def with_theirs(self, models: Sequence[ListedModel]) -> list[ListedModel]:
+        """A list of the fleet's models with those of the upstreams, which stand behind them."""
+        found = [
+            dataclasses.replace(one, upstreams=self._names(one.model))
+            if one.model in self._serving
+            else one
+            for one in models
+        ]
+        known = {name for one in models for name in (one.model, *one.aliases)}
+        found += (
+            ListedModel(name, upstreams=self._names(name), is_of_fleet=False)
+            for name in sorted(self._serving.keys() - known)
+        )
+        return found
+
+    async def close(self) -> None:
+        """Ends everything that runs there."""
+        for task in tuple(self._closing):
+            task.cancel()
+        await asyncio.gather(*self._closing, return_exceptions=True)
+        for one in (*self._all, *self._leaving):
+            await one.close()
+
+    async def _leave(self, one: Upstream) -> None:
+        await one.leave()
+        self._leaving.discard(one)
+
+    def _names(self, model: str) -> tuple[str, ...]:
+        return tuple(one.settings.name for one in self.serving(model))
+
+    def _made(self, entries: Sequence[UpstreamSettings]) -> tuple[Upstream, ...]:
+        return tuple(
+            Upstream(
+                one,
+                place=f"gateway.upstreams[{index}]",
+                window_tokens=self._window_tokens,
+                faults=self._faults,
+            )
+            for index, one in enumerate(entries)
+        )
+
+    def _put(self, made: tuple[Upstream, ...]) -> None:
+        self._all = made
+        names = {name for one in made for name in one.settings.names}
+        self._serving = {
+            name: tuple(one for one in made if name in one.settings.names) for name in names
+        }

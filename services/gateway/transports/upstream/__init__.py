@@ -1,0 +1,1 @@
+"""Generations on other servers that speak OpenAI's API, over HTTP."""

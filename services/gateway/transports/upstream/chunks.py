@@ -1,0 +1,103 @@
+"""The chunks of a streamed OpenAI answer, as servers write them.
+
+Fields that are not read here are passed over; every server adds its own.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import msgspec
+
+
+class FunctionPiece(msgspec.Struct):
+    """A piece of a called function."""
+
+    name: str | None = None
+    arguments: str | None = None
+
+
+class CallPiece(msgspec.Struct):
+    """A piece of a tool call."""
+
+    index: int | None = None
+    id: str | None = None
+    function: FunctionPiece | None = None
+
+
+class Delta(msgspec.Struct):
+    """What one chunk adds to a message; reasoning has one of two names."""
+
+    content: str | None = None
+    reasoning_content: str | None = None
+    reasoning: Any = None
+    refusal: str | None = None
+    tool_calls: list[CallPiece] | None = None
+
+
+class TopLogprob(msgspec.Struct):
+    """A token and its log probability."""
+
+    token: str
+    logprob: float
+    bytes: list[int] | None = None
+
+
+class ContentLogprob(TopLogprob):
+    """One with its likeliest rivals."""
+
+    top_logprobs: list[TopLogprob] | None = None
+
+
+class Logprobs(msgspec.Struct):
+    """Of a chat's chunk in `content`; of a completion's in columns."""
+
+    content: list[ContentLogprob] | None = None
+    tokens: list[str] | None = None
+    token_logprobs: list[float | None] | None = None
+    top_logprobs: list[dict[str, float] | None] | None = None
+
+
+class Choice(msgspec.Struct):
+    """The one choice of a chunk: of a chat with `delta`, of a completion with `text`."""
+
+    index: int | None = 0
+    delta: Delta | None = None
+    text: str | None = None
+    logprobs: Logprobs | None = None
+    finish_reason: str | None = None
+    stop_reason: str | int | None = None
+
+
+class PromptDetails(msgspec.Struct):
+    """Of the prompt's tokens."""
+
+    cached_tokens: int | None = None
+
+
+class CompletionDetails(msgspec.Struct):
+    """Of the answer's tokens."""
+
+    reasoning_tokens: int | None = None
+
+
+class UsageCounts(msgspec.Struct):
+    """`usage`."""
+
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
+    prompt_tokens_details: PromptDetails | None = None
+    completion_tokens_details: CompletionDetails | None = None
+
+
+class Chunk(msgspec.Struct):
+    """One chunk, or an error in place of one."""
+
+    choices: list[Choice] | None = None
+    usage: UsageCounts | None = None
+    error: Any = None
+    object: str | None = None
+    message: Any = None
+
+
+READER: Final = msgspec.json.Decoder(Chunk)

@@ -1,0 +1,255 @@
+"""The chunks of an OpenAI stream as canonical events."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterator, Sequence
+from typing import Any, Final
+
+import msgspec
+
+from cortex.v1 import generation_pb2 as generation
+from services.backplane.errors import FleetError, Reason
+from services.gateway.transports.upstream.chunks import (
+    READER,
+    CallPiece,
+    Choice,
+    Chunk,
+    CompletionDetails,
+    Logprobs,
+    PromptDetails,
+    UsageCounts,
+)
+from services.gateway.transports.upstream.errors import Words
+from services.gateway.transports.upstream.sse import BrokenStreamError
+
+_DONE: Final = b"[DONE]"
+_MOST_CALLS: Final = 1024
+_UINT32: Final = 2**32 - 1
+_REASONS: Final = {
+    "stop": generation.FINISH_REASON_END_OF_TURN,
+    "length": generation.FINISH_REASON_MAX_TOKENS,
+    "max_tokens": generation.FINISH_REASON_MAX_TOKENS,
+    "tool_calls": generation.FINISH_REASON_TOOL_CALLS,
+    "function_call": generation.FINISH_REASON_TOOL_CALLS,
+}
+
+Event = generation.GenerateResponse
+
+
+class AnswerDecoder:
+    """Reads the chunks of one answer, in order.
+
+    Args:
+        words: words its errors.
+        prompt_tokens: of the prompt, estimated: told until the server counts, and where it never
+            does.
+
+    Attributes:
+        is_done: `[DONE]` has come.
+    """
+
+    def __init__(self, words: Words, *, prompt_tokens: int) -> None:
+        self._words = words
+        self._usage = generation.Usage(prompt_tokens=prompt_tokens)
+        self._has_usage = False
+        self._has_started = False
+        self._pieces = 0
+        self._calls: list[list[str]] = []  # the pieces of the arguments of each
+        self._finish: generation.FinishReason.ValueType | None = None
+        self._stop_string = ""
+        self.is_done = False
+
+    def events(self, data: bytes) -> Iterator[Event]:
+        """The events of one chunk; none where it has no news.
+
+        Raises:
+            FleetError: the server tells of an error, or the answer was filtered.
+            BrokenStreamError: it is no chunk.
+        """
+        if data.strip() == _DONE:
+            self.is_done = True
+            return
+        try:
+            chunk = READER.decode(data)
+        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+            raise BrokenStreamError(f"one event is no chunk of an answer ({error})") from error
+        if chunk.error is not None or chunk.object == "error":
+            raise self._words.told(_error_of(chunk))
+        if chunk.usage is not None:
+            self._count(chunk.usage)
+        for choice in chunk.choices or ():
+            if not choice.index:
+                yield from self._choice(choice)
+
+    def finished(self) -> generation.GenerationFinished:
+        """The end, behind the last chunk; `last_events` come before it.
+
+        Raises:
+            BrokenStreamError: the answer has broken off.
+        """
+        if self._finish is None:
+            raise BrokenStreamError("the answer broke off")
+        if not self._has_usage:
+            self._usage.completion_tokens = self._pieces
+        return generation.GenerationFinished(
+            reason=self._finish, stop_string=self._stop_string, usage=self._usage
+        )
+
+    def last_events(self) -> Iterator[Event]:
+        """What the last call still needs: `{}` for no arguments, a mark where it was cut."""
+        if self._finish is None or not self._calls:
+            return
+        arguments = "".join(self._calls[-1])
+        delta = generation.ToolCallDelta(index=len(self._calls) - 1)
+        if not arguments:
+            delta.arguments_json = "{}"
+        elif not _is_json(arguments):
+            delta.incomplete = True
+        else:
+            return
+        yield Event(tool_call=delta)
+
+    def _choice(self, choice: Choice) -> Iterator[Event]:
+        found = list(self._deltas(choice))
+        if not self._has_started and (found or choice.finish_reason is not None):
+            # not by a chunk that has only a role: some servers send it while they still wait
+            self._has_started = True
+            yield Event(
+                started=generation.GenerationStarted(
+                    prompt_tokens=self._usage.prompt_tokens,
+                    cached_prompt_tokens=self._usage.cached_prompt_tokens,
+                )
+            )
+        yield from found
+        if choice.finish_reason is not None:
+            self._end(choice)
+
+    def _deltas(self, choice: Choice) -> Iterator[Event]:
+        delta = choice.delta
+        if delta is None:
+            yield from self._text(choice.text or "", choice.logprobs)
+        else:
+            reasoning = delta.reasoning_content or delta.reasoning
+            if isinstance(reasoning, str) and reasoning:
+                self._pieces += 1
+                yield Event(reasoning=generation.ReasoningDelta(text=reasoning))
+            yield from self._text(delta.content or delta.refusal or "", choice.logprobs)
+            for piece in delta.tool_calls or ():
+                yield from self._call(piece)
+
+    def _text(self, text: str, logprobs: Logprobs | None) -> Iterator[Event]:
+        told = _logprobs(logprobs)
+        if text or told:
+            self._pieces += len(told) or 1
+            # Ids of another vocabulary would be taken for ones of this fleet: they only count.
+            delta = generation.TextDelta(text=text, token_ids=[0] * len(told), logprobs=told)
+            yield Event(text=delta)
+
+    def _call(self, piece: CallPiece) -> Iterator[Event]:
+        function = piece.function
+        name = (function and function.name) or ""
+        arguments = (function and function.arguments) or ""
+        index = piece.index
+        if index is None:  # servers that send each call as a whole leave it out
+            index = len(self._calls) if name else len(self._calls) - 1
+        delta = generation.ToolCallDelta(arguments_json=arguments)
+        if not 0 <= index < len(self._calls):
+            if not name or index < 0:
+                raise BrokenStreamError("a tool call has no name")
+            if len(self._calls) >= _MOST_CALLS:
+                raise BrokenStreamError(f"it makes more than {_MOST_CALLS} tool calls")
+            yield from self._emptied()
+            self._calls.append([])
+            delta.call_id = piece.id or f"call_{uuid.uuid4().hex[:24]}"
+            delta.name = name
+        elif index != len(self._calls) - 1:
+            raise BrokenStreamError("the pieces of its tool calls are mixed")
+        self._pieces += 1
+        self._calls[-1].append(arguments)
+        delta.index = len(self._calls) - 1
+        yield Event(tool_call=delta)
+
+    def _emptied(self) -> Iterator[Event]:
+        """`{}` for a call without arguments behind which another begins."""
+        if self._calls and not any(self._calls[-1]):
+            index = len(self._calls) - 1
+            yield Event(tool_call=generation.ToolCallDelta(index=index, arguments_json="{}"))
+
+    def _end(self, choice: Choice) -> None:
+        if choice.finish_reason == "content_filter":
+            raise FleetError(
+                Reason.BAD_REQUEST, f"{self._words.who} has withheld the answer (content_filter)."
+            )
+        self._finish = _REASONS.get(
+            choice.finish_reason or "", generation.FINISH_REASON_END_OF_TURN
+        )
+        if isinstance(choice.stop_reason, str) and choice.finish_reason == "stop":
+            self._finish = generation.FINISH_REASON_STOP_STRING
+            self._stop_string = choice.stop_reason
+
+    def _count(self, told: UsageCounts) -> None:
+        self._has_usage = told.completion_tokens is not None
+        usage = self._usage
+        prompt = told.prompt_tokens_details or PromptDetails()
+        made = told.completion_tokens_details or CompletionDetails()
+        if told.prompt_tokens is not None:
+            usage.prompt_tokens = _bounded(told.prompt_tokens)
+        usage.completion_tokens = _bounded(told.completion_tokens)
+        usage.cached_prompt_tokens = min(_bounded(prompt.cached_tokens), usage.prompt_tokens)
+        usage.reasoning_tokens = min(_bounded(made.reasoning_tokens), usage.completion_tokens)
+
+
+def _bounded(count: int | None) -> int:
+    return min(max(count or 0, 0), _UINT32)
+
+
+def _error_of(chunk: Chunk) -> Any:
+    return chunk.error if chunk.error is not None else {"message": chunk.message}
+
+
+def _is_json(text: str) -> bool:
+    try:
+        msgspec.json.decode(text, type=msgspec.Raw)
+    except msgspec.DecodeError:
+        return False
+    return True
+
+
+def _logprobs(told: Logprobs | None) -> Sequence[generation.TokenLogprob]:
+    if told is None:
+        return ()
+    if told.content is not None:
+        return [
+            generation.TokenLogprob(
+                text=_bytes(one.token, one.bytes),
+                logprob=one.logprob,
+                alternatives=[
+                    generation.TokenLogprob(text=_bytes(o.token, o.bytes), logprob=o.logprob)
+                    for o in one.top_logprobs or ()
+                ],
+            )
+            for one in told.content
+        ]
+    rivals = told.top_logprobs or []
+    return [
+        generation.TokenLogprob(
+            text=token.encode(),
+            logprob=logprob or 0.0,
+            alternatives=[
+                generation.TokenLogprob(text=other.encode(), logprob=value)
+                for other, value in ((rivals[place] if place < len(rivals) else None) or {}).items()
+            ],
+        )
+        for place, (token, logprob) in enumerate(
+            zip(told.tokens or (), told.token_logprobs or (), strict=False)
+        )
+    ]
+
+
+def _bytes(token: str, told: Sequence[int] | None) -> bytes:
+    """The token's own bytes, which may be a part of a character."""
+    try:
+        return bytes(told) if told is not None else token.encode()
+    except (ValueError, UnicodeEncodeError):
+        return token.encode("utf-8", "replace")

@@ -1,0 +1,64 @@
+"""The `data` of server-sent events, out of bytes as they come.
+
+Source: https://html.spec.whatwg.org/multipage/server-sent-events.html
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Final
+
+LONGEST_EVENT_BYTES: Final = 8 << 20
+
+
+class BrokenStreamError(Exception):
+    """What came is no stream of events; the message says why, for people."""
+
+
+class EventReader:
+    """Takes bytes and gives the data of each event that is whole. Comments are passed over."""
+
+    def __init__(self) -> None:
+        self._rest = bytearray()
+        self._searched = 0
+        self._data: list[bytes] = []
+        self._size = 0
+
+    def feed(self, chunk: bytes) -> Iterator[bytes]:
+        """The data of the events that this chunk has completed.
+
+        Raises:
+            BrokenStreamError: an event is too long.
+        """
+        self._rest += chunk
+        while (end := self._rest.find(b"\n", self._searched)) >= 0:
+            line = bytes(self._rest[:end]).removesuffix(b"\r")
+            del self._rest[: end + 1]
+            self._searched = 0
+            yield from self._take(line)
+        self._searched = len(self._rest)
+        self._bound(len(self._rest))
+
+    def end(self) -> Iterator[bytes]:
+        """The data of a last event that no empty line stands behind."""
+        line = bytes(self._rest).removesuffix(b"\r")
+        self._rest.clear()
+        self._searched = 0
+        yield from self._take(line)
+        yield from self._take(b"")
+
+    def _take(self, line: bytes) -> Iterator[bytes]:
+        if line.startswith(b"data:"):
+            piece = line[5:].removeprefix(b" ")
+            self._bound(len(piece))
+            self._size += len(piece)
+            self._data.append(piece)
+        elif not line and self._data:
+            data = b"\n".join(self._data)
+            self._data.clear()
+            self._size = 0
+            yield data
+
+    def _bound(self, more: int) -> None:
+        if self._size + more > LONGEST_EVENT_BYTES:
+            raise BrokenStreamError(f"one event has more than {LONGEST_EVENT_BYTES >> 20} MiB")

@@ -1,0 +1,158 @@
+"""Another server that answers requests: the client to it, its key, how much is asked of it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Generator
+from typing import TYPE_CHECKING, Final
+
+from cortex.v1 import generation_pb2 as generation
+from services.backplane.changes import Changes
+from services.backplane.process.faults import Faults
+from services.gateway.transports.transport import NeuronSequence, Sink
+from services.gateway.transports.upstream.encode import Encoded, encode
+from services.gateway.transports.upstream.errors import Words
+from services.gateway.transports.upstream.settings import (
+    UpstreamSettings,
+    key_of,
+    tls_of,
+)
+
+if TYPE_CHECKING:
+    from services.gateway.transports.upstream.call import UpstreamCall
+
+# Of a larger request other clients would notice how long it takes to write.
+_LARGE_BYTES: Final = 1 << 20
+
+
+class Upstream:
+    """One entry of `[[gateway.upstreams]]`.
+
+    Args:
+        settings: the entry.
+        place: where it stands, for messages.
+        window_tokens: how far it may run ahead of a client.
+        faults: notes what a sink raises.
+
+    Raises:
+        SettingsError: its key or its authorities cannot be read.
+
+    Attributes:
+        settings: the entry.
+        streams: generations that run there.
+    """
+
+    def __init__(
+        self, settings: UpstreamSettings, *, place: str, window_tokens: int, faults: Faults
+    ) -> None:
+        self._place = place
+        # whoever has no upstreams does not wait for the library
+        from services.gateway.transports.upstream.call import new_client
+
+        self._key = key_of(settings, place)
+        self._words = Words(settings.name, self._key)
+        self._window_tokens = window_tokens
+        self._faults = faults
+        self._client = new_client(settings, tls_of(settings, place))
+        self._calls: set[UpstreamCall] = set()
+        self._idle = Changes()
+        self.settings = settings
+        self.streams = 0
+
+    def read_key(self) -> None:
+        """Sends the key that its file has now.
+
+        Raises:
+            SettingsError: it cannot be read; the one from before is sent.
+        """
+        self._key = key_of(self.settings, self._place)
+        self._words = Words(self.settings.name, self._key)
+
+    @contextlib.contextmanager
+    def places(self, count: int) -> Generator[int]:
+        """Takes places for the choices of a request while the context is open.
+
+        Args:
+            count: of its choices.
+
+        Yields:
+            How many it got, at least one: so many may run at one time.
+
+        Raises:
+            FleetError: QUEUE_FULL: there is none.
+        """
+        taken = min(count, self.settings.streams - self.streams)
+        if taken <= 0:
+            raise self._words.full(self.settings.streams)
+        self.streams += taken
+        try:
+            yield taken
+        finally:
+            self.streams -= taken
+            self._idle.bump()
+
+    async def encoded(
+        self, request: generation.GenerateRequest, *, model: str, prompt_tokens: int
+    ) -> Encoded:
+        """What is to be posted for one choice; a large one is written in a thread.
+
+        Args:
+            request: of the choice.
+            model: as clients call it.
+            prompt_tokens: of the prompt, estimated.
+
+        Raises:
+            FleetError: it cannot be asked of this server.
+        """
+        theirs = self.settings.names.get(model, model)
+        if request.ByteSize() < _LARGE_BYTES:
+            return encode(request, self.settings, model=theirs, prompt_tokens=prompt_tokens)
+        return await asyncio.to_thread(
+            encode, request, self.settings, model=theirs, prompt_tokens=prompt_tokens
+        )
+
+    def start(
+        self,
+        encoded: Encoded,
+        sink: Sink,
+        *,
+        request_id: str,
+        traceparent: str,
+        prompt_tokens: int,
+    ) -> NeuronSequence:
+        """Begins a generation without waiting. Errors reach the sink, none is raised."""
+        from services.gateway.transports.upstream.call import UpstreamCall, request_of
+
+        headers = {"content-type": "application/json", "x-request-id": request_id}
+        if traceparent:
+            headers["traceparent"] = traceparent
+        if self._key:
+            headers["authorization"] = f"Bearer {self._key}"
+        call = UpstreamCall(
+            request_of(self._client, self.settings, encoded, headers),
+            self._client,
+            sink,
+            settings=self.settings,
+            words=self._words,
+            prompt_tokens=prompt_tokens,
+            window_tokens=self._window_tokens,
+            faults=self._faults,
+        )
+        self._calls.add(call)
+        call.task.add_done_callback(lambda _: self._calls.discard(call))
+        return call
+
+    async def leave(self) -> None:
+        """Waits until what runs there has ended, then closes the connections."""
+        while self.streams:
+            await self._idle.after(self._idle.version)
+        await self.close()
+
+    async def close(self) -> None:
+        """Ends everything that runs there."""
+        calls = list(self._calls)
+        for call in calls:
+            call.cancel()
+        await asyncio.gather(*(call.task for call in calls), return_exceptions=True)
+        await self._client.aclose()

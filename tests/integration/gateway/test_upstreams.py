@@ -1,0 +1,294 @@
+"""Other servers that answer requests: a real gateway as the upstream of another one."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from types import SimpleNamespace
+from typing import Any
+
+import anthropic
+import openai
+import pytest
+from msgspec import UNSET
+
+from cortex.v1 import generation_pb2 as generation
+from cortex.v1 import key_service_pb2 as pb
+from services.backplane.errors import FleetError, Reason
+from services.gateway.limits.settings import KeyLimits
+from services.gateway.settings import ApiKey, AuthSettings
+from services.gateway.telemetry.request_log import RequestLine
+from services.gateway.transports.upstream.settings import UpstreamSettings
+from tests.doubles.scripted_neuron import Script, ScriptedNeuron, reasoning, text, tool_call
+from tests.integration.gateway.fleet import Fleet, chat_body, contents
+from tests.integration.gateway.keyed import bearer, keyed_fleet
+
+KEY = "sk-far-away"
+TOOL: Any = {
+    "type": "function",
+    "function": {"name": "look", "parameters": {"type": "object", "properties": {}}},
+}
+
+
+@pytest.fixture
+async def far(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Fleet]:
+    """Another fleet, which has the model `vast` and wants a key."""
+    one = Fleet()
+    await one.start(AuthSettings(keys=(ApiKey(name="near", key=KEY),)))
+    one.registry.add_model("vast")
+    await one.add_neuron("far", models=("vast",))
+    monkeypatch.setenv("FAR_KEY", KEY)
+    yield one
+    await one.stop()
+
+
+def upstream(far: Fleet, **more: Any) -> UpstreamSettings:
+    made = {"models": {"tiny": "vast", "big": "vast"}, "extra_fields": "cortex", **more}
+    url = f"http://{far.gateway.address}/v1"
+    return UpstreamSettings(name="far", url=url, key_variable="FAR_KEY", **made)
+
+
+def only(far: Fleet) -> ScriptedNeuron:
+    return far.neurons[0]
+
+
+async def near(bare: Fleet, far: Fleet, **more: Any) -> Fleet:
+    await bare.start(upstreams=(upstream(far, **more),))
+    return bare
+
+
+@pytest.mark.parametrize("stream", [True, False])
+async def test_a_model_that_only_the_upstream_has_is_answered_there(
+    bare: Fleet, far: Fleet, stream: bool
+) -> None:
+    fleet = await near(bare, far)
+    if stream:
+        answer = await fleet.stream_text(model="big")
+        assert "Hello world" == "".join(contents(answer))
+        assert answer.rstrip().endswith("[DONE]")
+        assert '"model":"big"' in answer
+    else:
+        whole = (await fleet.chat(model="big")).json()
+        assert "Hello world" == whole["choices"][0]["message"]["content"]
+        assert "big" == whole["model"]
+        assert whole["usage"]["completion_tokens"] == 2
+
+    (request,) = only(far).requests
+    assert ("vast", "near") == (request.model, request.principal)
+
+
+async def test_every_dialect_is_answered_there(bare: Fleet, far: Fleet) -> None:
+    fleet = await near(bare, far)
+    base = f"http://{fleet.gateway.address}"
+    turn: Any = {"role": "user", "content": "Hi"}
+
+    async with openai.AsyncOpenAI(base_url=f"{base}/v1", api_key="k") as client:
+        response = await client.responses.create(model="big", input="Hi", instructions="Be kind.")
+        plain = await client.completions.create(model="big", prompt="Hi", max_tokens=5)
+    async with anthropic.AsyncAnthropic(base_url=base, api_key="k") as client:
+        message = await client.messages.create(
+            model="big", messages=[turn], system="Mine.", max_tokens=50, stop_sequences=["x"]
+        )
+    ollama = await fleet.client.post(
+        "/api/chat", json={"model": "big", "messages": [turn], "stream": False}
+    )
+
+    assert "Hello world" == response.output_text
+    assert "Hello world" == plain.choices[0].text
+    assert "Hello world" == getattr(message.content[0], "text", "")
+    assert "Hello world" == ollama.json()["message"]["content"]
+    first, second, third, _ = only(far).requests
+    assert "Be kind." == first.chat.messages[0].parts[0].text
+    assert ("Hi", 5) == (second.text, second.stop.max_tokens)
+    assert (50, ["x"]) == (third.stop.max_tokens, list(third.stop.stop_strings))
+
+
+async def test_reasoning_tool_calls_and_log_probabilities_come_through(
+    bare: Fleet, far: Fleet
+) -> None:
+    fleet = await near(bare, far)
+    likely = generation.TokenLogprob(text=b"Yes", logprob=-0.25)
+    rich = generation.GenerateResponse(
+        text=generation.TextDelta(text="Yes", token_ids=[5], logprobs=[likely])
+    )
+    only(far).scripts = [
+        Script(
+            (
+                reasoning("Hm."),
+                rich,
+                tool_call(0, '{"a":', call_id="c1", name="look"),
+                tool_call(0, "1}"),
+                tool_call(1, "{}", call_id="c2", name="look"),
+            ),
+            reason=generation.FINISH_REASON_TOOL_CALLS,
+        )
+    ]
+
+    answer = (await fleet.chat(model="big", tools=[TOOL], logprobs=True)).json()
+
+    (choice,) = answer["choices"]
+    message = choice["message"]
+    assert ("Hm.", "Yes") == (message["reasoning_content"], message["content"])
+    assert "tool_calls" == choice["finish_reason"]
+    told = [
+        (c["id"], c["function"]["name"], c["function"]["arguments"]) for c in message["tool_calls"]
+    ]
+    assert [("c1", "look", '{"a":1}'), ("c2", "look", "{}")] == told
+    assert [("Yes", -0.25)] == [(o["token"], o["logprob"]) for o in choice["logprobs"]["content"]]
+
+
+@pytest.mark.parametrize("reason", [Reason.NO_NEURONS, Reason.NO_ROOM, Reason.LOAD_FAILED])
+@pytest.mark.parametrize("name", ["tiny", "tiny-alias"])
+async def test_what_the_fleet_cannot_serve_is_answered_there(
+    bare: Fleet, far: Fleet, reason: Reason, name: str
+) -> None:
+    fleet = await near(bare, far)
+    fleet.registry.steps = [FleetError(reason, "Not here.")]
+
+    answer = (await fleet.chat(model=name)).json()
+
+    assert "Hello world" == answer["choices"][0]["message"]["content"]
+    assert name == answer["model"]
+
+
+async def test_what_the_fleet_can_serve_stays_here(bare: Fleet, far: Fleet) -> None:
+    fleet = await near(bare, far)
+    here = await fleet.add_neuron("here")
+
+    await fleet.chat()
+
+    assert (1, 0) == (len(here.requests), len(only(far).requests))
+
+
+async def test_a_mistake_of_the_request_is_not_sent_on(bare: Fleet, far: Fleet) -> None:
+    fleet = await near(bare, far)
+    bad = FleetError(Reason.CONTEXT_TOO_LONG, "Too long.")
+    await fleet.add_neuron("here", Script(refuse=bad))
+
+    refused = await fleet.chat()
+
+    assert 400 == refused.status_code
+    assert [] == only(far).requests
+
+
+async def test_a_model_that_is_always_there_is_never_asked_of_the_fleet(
+    bare: Fleet, far: Fleet
+) -> None:
+    fleet = await near(bare, far, when="always")
+    here = await fleet.add_neuron("here")
+
+    answer = (await fleet.chat()).json()
+
+    assert "Hello world" == answer["choices"][0]["message"]["content"]
+    assert (0, 1) == (len(here.requests), len(only(far).requests))
+
+
+async def test_several_choices_are_asked_there(bare: Fleet, far: Fleet) -> None:
+    fleet = await near(bare, far, streams=2)
+
+    answer = (await fleet.chat(model="big", n=5, seed=3)).json()
+
+    assert ["Hello world"] * 5 == [c["message"]["content"] for c in answer["choices"]]
+    assert {3, 4, 5, 6, 7} == {one.sampling.seed for one in only(far).requests}
+
+
+async def test_the_error_of_the_upstream_names_it(bare: Fleet, far: Fleet) -> None:
+    fleet = await near(bare, far)
+    only(far).scripts = [Script(refuse=FleetError(Reason.BAD_REQUEST, "No such thing.", "stop"))]
+
+    refused = await fleet.chat(model="big")
+
+    assert 400 == refused.status_code
+    error = refused.json()["error"]
+    assert "'far'" in error["message"]
+    assert "No such thing" in error["message"]
+    assert "stop" == error["param"]
+
+
+async def test_the_list_of_models_has_them(bare: Fleet, far: Fleet) -> None:
+    fleet = await near(bare, far)
+
+    listed = {m["id"]: m for m in (await fleet.client.get("/v1/models")).json()["data"]}
+
+    assert ("cortex", ["far"]) == (listed["tiny"]["owned_by"], listed["tiny"]["upstreams"])
+    assert ("far", "upstream") == (listed["big"]["owned_by"], listed["big"]["status"])
+    assert 200 == (await fleet.client.get("/v1/models/big")).status_code
+    assert "big" in {m["model"] for m in (await fleet.client.get("/api/tags")).json()["models"]}
+
+
+async def test_what_it_cannot_be_asked_is_refused_by_name(bare: Fleet, far: Fleet) -> None:
+    fleet = await near(bare, far, extra_fields="none")
+
+    refused = await fleet.chat(model="big", top_k=5)
+    tokens = await fleet.client.post("/v1/completions", json={"model": "big", "prompt": [1, 2]})
+    regex = await fleet.chat(model="big", guided_regex="a+")
+    counted = await fleet.client.post("/v1/messages/count_tokens", json=chat_body(model="big"))
+    embedded = await fleet.client.post("/v1/embeddings", json={"model": "big", "input": "Hi"})
+
+    for answer, field in ((refused, "top_k"), (tokens, "prompt"), (regex, "guided_regex")):
+        assert (400, field) == (answer.status_code, answer.json()["error"]["param"])
+        assert "'far'" in answer.json()["error"]["message"]
+    assert (501, 501) == (counted.status_code, embedded.status_code)
+    assert [] == only(far).requests
+
+
+async def test_where_the_upstream_is_unable_the_error_is_the_fleets(
+    bare: Fleet, far: Fleet
+) -> None:
+    fleet = await near(bare, far, extra_fields="none")
+    fleet.registry.steps = [FleetError(Reason.NO_ROOM, "Not here.")]
+
+    refused = await fleet.chat(top_k=5)
+
+    assert (503, "no_room") == (refused.status_code, refused.json()["error"]["code"])
+
+
+async def test_log_and_metrics_say_which_upstream_has_served(
+    bare: Fleet, far: Fleet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fleet = await near(bare, far)
+    written: list[RequestLine] = []
+    log = SimpleNamespace(write=written.append, drain=lambda: None)
+    monkeypatch.setattr(fleet.gateway.services.access_log, "_log", log)
+    await fleet.add_neuron("here")
+
+    await fleet.chat(model="big")
+    await fleet.chat()
+
+    counted = {"upstream": "far", "outcome": "completed"}
+    assert 1 == fleet.metric("cortex_gateway_upstream_requests_total", **counted)
+    assert 2 == fleet.metric("cortex_gateway_completion_tokens_total", model="big")
+    assert 0 == fleet.metric("cortex_gateway_upstream_requests_open", upstream="far")
+    there, here = written
+    assert ("far", UNSET, UNSET) == (there.upstream, there.neuron, there.instance_id)
+    assert (UNSET, "here") == (here.upstream, here.neuron)
+
+
+async def test_a_key_is_for_models_of_upstreams_too(bare: Fleet, far: Fleet) -> None:
+    only(far).scripts = [Script((text("a"),))]
+    keys = AuthSettings(
+        keys=(ApiKey(name="ann", key="sk-ann", limits=KeyLimits(max_output_tokens=3)),)
+    )
+    await bare.start(keys, upstreams=(upstream(far),))
+    bare.client.headers["authorization"] = "Bearer sk-ann"
+
+    await bare.chat(model="big", max_tokens=50)
+
+    assert 3 == only(far).requests[0].stop.max_tokens
+
+
+async def test_scopes_hold_for_models_of_upstreams(far: Fleet) -> None:
+    async with keyed_fleet(upstreams=(upstream(far),)) as fleet:
+        mine = await fleet.key("mine", scopes=pb.KeyScopes(models=["big"]))
+        other = await fleet.key("other", scopes=pb.KeyScopes(models=["tiny"]))
+
+        def ask(path: str, secret: str) -> Any:
+            body = chat_body(model="big")
+            return fleet.client.post(path, json=body, headers=bearer(secret))
+
+        assert 200 == (await ask("/v1/chat/completions", mine)).status_code
+        for path in ("/v1/chat/completions", "/v1/messages/count_tokens"):
+            assert 404 == (await ask(path, other)).status_code
+        listed = (await fleet.client.get("/v1/models", headers=bearer(other))).json()
+        assert "big" not in {one["id"] for one in listed["data"]}
+
+    assert 1 == len(only(far).requests)
