@@ -12,7 +12,13 @@ _HEADS, _LAYERS, _FEED_FORWARD = 2, 2, 64
 _WORDS = ("cat", "dog", "stock", "market", "the", "is", "pet", "of", "money")
 
 
-def build(path: Path, *, context: int = 64, seed: int = 0) -> Path:
+def build(
+    path: Path,
+    *,
+    context: int = 64,
+    seed: int = 0,
+    pooling: gguf.PoolingType = gguf.PoolingType.MEAN,
+) -> Path:
     """Writes the model and returns its path."""
     letters = [chr(c) for c in range(ord("a"), ord("z") + 1)]
     tokens = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
@@ -28,7 +34,7 @@ def build(path: Path, *, context: int = 64, seed: int = 0) -> Path:
     writer.add_head_count(_HEADS)
     writer.add_layer_norm_eps(1e-12)
     writer.add_causal_attention(False)
-    writer.add_pooling_type(gguf.PoolingType.MEAN)
+    writer.add_pooling_type(pooling)
     writer.add_file_type(gguf.LlamaFileType.ALL_F32)
     writer.add_token_type_count(2)
     writer.add_tokenizer_model("bert")

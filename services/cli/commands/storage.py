@@ -60,6 +60,7 @@ def pull(
         raise typer.BadParameter(str(error)) from error
     request = pb.PullModelRequest(source=where, quant=quant, neurons=neuron or [])
     failed: list[str] = []
+    here: set[str] = set()
 
     async def work(stub: Any) -> None:
         columns = (
@@ -79,9 +80,13 @@ def pull(
                     _show(progress, bars[answer.neuron], answer)
                     if answer.problem:
                         failed.append(f"{answer.neuron}: {answer.problem}")
+                    if answer.HasField("stored"):
+                        here.add(answer.stored.model)
 
     run(lambda: at_leader(registry, work, service=_SERVICE), interrupted="given up; what has come"
         " stays, and the next pull goes on there")  # fmt: skip
+    for name in () if as_json else sorted(here):
+        out.print(f"it is offered as {name}: cortex chat --model {name}", soft_wrap=True)
     _end(failed)
 
 

@@ -18,10 +18,21 @@ from services.cli.tables import gib, state_name, table_of
 from services.cli.terminal import out, show
 
 _HUB: Final = re.compile(
-    r"hf:(?P<repository>[^/@:#\s]+/[^/@:#\s]+)(?:@(?P<revision>[^/:#\s]+))?"
+    r"(?:hf:|(?=\w))(?P<repository>[^/@:#\s]+/[^/@:#\s]+)(?:@(?P<revision>[^/:#\s]+))?"
     r"(?P<inside>/[^:#\s]+)?(?::(?P<what>[^#\s]+))?(?P<digest>#sha256=[0-9a-fA-F]{64})?"
 )
 _SCHEMES: Final = ("package:", "path:")
+# As a browser shows a repository, or one of its files.
+_ADDRESS: Final = re.compile(
+    r"(?:https?://)?[\w.-]+\.[a-z]+/(?P<repository>[\w.-]+/[\w.-]+)"
+    r"(?:/(?:tree|blob|resolve)/(?P<revision>[\w.-]+)(?P<file>/[\w./-]+)?)?/?(?:\?.*)?"
+    r"(?P<quant>:[\w.-]+)?"
+)
+_NOTHING: Final = (
+    "No model lies on a disk of the fleet. `cortex pull hf:OWNER/NAME:Q4_K_M` fetches one from a"
+    " hub; a GGUF file that is copied into a folder of a neuron's models_dirs is offered within"
+    " seconds. (What comes from packages is not listed.)"
+)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -41,25 +52,34 @@ def pull_source(text: str) -> tuple[str, str]:
     """The source and the quantisation that a person means.
 
     `hf:owner/name`, `…@revision`, `…:Q4_K_M` (a part of the file's name), `…:name.gguf` or
-    `…/folder/name.gguf` (a file, or a pattern). Without a revision it is the branch `main`.
+    `…/folder/name.gguf` (a file, or a pattern). Without a revision it is the branch `main`; `hf:`
+    may be left out.
 
     Raises:
         ValueError: it is no source; the message says what would be.
     """
     if text.startswith(_SCHEMES):
         return text, ""
+    address = None if text.startswith("hf:") else _ADDRESS.fullmatch(text)
     found = _HUB.fullmatch(text)
-    if found is None:
-        raise ValueError(
-            f"{text!r} is no source: hf:OWNER/NAME, hf:OWNER/NAME:Q4_K_M, hf:OWNER/NAME:FILE.gguf,"
-            " or one as in models.toml"
-        )
+    if address is not None or found is None:
+        raise ValueError(f"{text!r} is no source: {_meant(address)}")
     what, inside = found["what"] or "", found["inside"] or ""
     is_file = what.endswith((".gguf", ".safetensors")) or "*" in what or "/" in what
     if is_file:
         what, inside = "", f"/{what}"
     source = f"hf:{found['repository']}@{found['revision'] or 'main'}{inside}"
     return f"{source}{found['digest'] or ''}", what
+
+
+def _meant(address: re.Match[str] | None) -> str:
+    if address is None:
+        return (
+            "hf:OWNER/NAME, hf:OWNER/NAME:Q4_K_M, hf:OWNER/NAME:FILE.gguf, or one as in models.toml"
+        )
+    revision = f"@{address['revision']}" if address["revision"] else ""
+    behind = (address["file"] or "") + (address["quant"] or "")
+    return f"of the hub that the neurons use it is hf:{address['repository']}{revision}{behind}"
 
 
 def stored_on(fleet: op.GetFleetResponse) -> list[StoredRow]:
@@ -109,7 +129,15 @@ def show_disks(fleet: op.GetFleetResponse, *, as_json: bool) -> None:
     """Prints what lies on each neuron's disk; as JSON, a line for each model."""
     rows = stored_on(fleet)
     if not as_json:
-        show(disks_table(rows))
+        if rows:
+            show(disks_table(rows))
+        elif fleet.neurons:
+            out.print(_NOTHING)
+        else:
+            out.print("No neuron is attached: see `cortex status`.")
+        for neuron in fleet.neurons:
+            for problem in neuron.report.problems:
+                out.print(f"{neuron.identity.name}: not offered: {problem}")
         return
     for row in rows:
         fields = {"neuron": row.neuron, "use": row.use, **json_fields(row.stored)}

@@ -138,7 +138,8 @@ class HubModel(msgspec.Struct, frozen=True):
         wanted = f"{quant!r} names {len(within)}" if quant else "none is named"
         raise FleetError(
             Reason.BAD_REQUEST,
-            f"{self} holds several files and {wanted}: {', '.join(sorted(ggufs))}.",
+            f"{self} holds several files and {wanted}: {', '.join(sorted(ggufs))}."
+            " Name one by a part of its name.",
             field="spec.quant",
         )
 
@@ -160,9 +161,9 @@ def _groups(files: Sequence[HubFile]) -> dict[str, list[HubFile]]:
     """GGUF models by name; the parts of a split one together, vision projectors left out."""
     found: dict[str, list[HubFile]] = {}
     for file in files:
-        name = file.path.rpartition("/")[2]
-        if is_model_file(name):
-            found.setdefault(_SHARD.sub("", name), []).append(file)
+        if is_model_file(file.path.rpartition("/")[2]):
+            # with its folder: those of several quantisations may be called alike
+            found.setdefault(_SHARD.sub("", file.path), []).append(file)
     return found
 
 

@@ -20,11 +20,24 @@ _MOST_KEYS: Final = 10_000
 _MOST_TENSORS: Final = 1 << 16
 _ALIGNMENT: Final = "general.alignment"
 _USUAL_ALIGNMENT: Final = 32
+_PARTS: Final = "split.count"
 # The vocabulary begins here: it is long, and nothing in it is wanted.
 _VOCABULARY: Final = "tokenizer."
 _TEMPLATE: Final = "tokenizer.chat_template"
+# What `general.type` calls files that go with a model.
+_COMPANIONS: Final = {
+    "mmproj": "a vision projector",
+    "adapter": "a LoRA adapter",
+    "imatrix": "an importance matrix",
+}
+_PROJECTOR_ARCHITECTURE: Final = "clip"
+_RANK: Final = 4  # enum llama_pooling_type
 
 Tensors: TypeAlias = tuple[tuple[str, int], ...]
+
+
+class NoModelError(BadGgufError):
+    """A GGUF file that is whole, and is no model that can be served."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -40,6 +53,7 @@ class GgufHeader:
         quantization: `Q4_K_M`; empty where it does not say.
         parameter_size: as it calls it, `135M`, `8x7B`; empty where it does not.
         has_chat_template: it says how a chat is written.
+        parts: of the model, where this is one of several; else 1.
         whole_bytes: as long as the file is at least, once nothing of it is missing.
         tensors: names and bytes of those in this file.
     """
@@ -52,6 +66,7 @@ class GgufHeader:
     quantization: str = ""
     parameter_size: str = ""
     has_chat_template: bool = False
+    parts: int = 1
     whole_bytes: int = 0
     tensors: Tensors = ()
 
@@ -60,12 +75,15 @@ def read(path: pathlib.Path) -> GgufHeader:
     """The header of a file.
 
     Raises:
-        BadGgufError: it is no GGUF file or is cut off within its header.
+        BadGgufError: it is no GGUF file, is cut off within its header, or goes with a model and is
+            none itself.
         OSError: it cannot be read.
     """
     facts, least_bytes, tensors = _head(path)
     try:
         return dataclasses.replace(_header(facts, least_bytes), tensors=tensors)
+    except NoModelError as error:
+        raise BadGgufError(f"{path.name} cannot be served: {error}") from error
     except ValueError as error:
         raise BadGgufError(f"{path.name} is no GGUF file: {error}") from error
 
@@ -124,6 +142,13 @@ def _header(facts: dict[str, Any], least_bytes: int) -> GgufHeader:
     if not architecture:
         raise BadGgufError("it names no architecture")
 
+    kind = distrust.word(facts.get("general.type"))
+    companion = _COMPANIONS.get("mmproj" if architecture == _PROJECTOR_ARCHITECTURE else kind)
+    if companion is not None:
+        raise NoModelError(f"it is {companion}, which is no model by itself")
+    if facts.get(f"{architecture}.pooling_type") == _RANK:
+        raise NoModelError("it is a reranker, which makes neither text nor vectors")
+
     def fact(name: str) -> int:
         value = facts.get(f"{architecture}.{name}", 0)
         values: list[Any] = value if isinstance(value, list) else [value]
@@ -143,5 +168,6 @@ def _header(facts: dict[str, Any], least_bytes: int) -> GgufHeader:
         quantization=labels.of_gguf(facts.get("general.file_type", -1)),
         parameter_size=distrust.word(facts.get("general.size_label")),
         has_chat_template=_TEMPLATE in facts,
+        parts=distrust.whole(_PARTS, facts.get(_PARTS, 0)) or 1,
         whole_bytes=least_bytes,
     )

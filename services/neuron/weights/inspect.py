@@ -24,6 +24,9 @@ from services.neuron.weights.tensor_shape import UNKNOWN, TensorShape
 CONFIG: Final = "config.json"
 PART: Final = re.compile(r"-(?P<number>\d{5})-of-(?P<count>\d{5})$")
 """A GGUF file may be split; whoever reads the first part reads them all."""
+_COMPANION: Final = re.compile(
+    r"(?:^|[-_.])mmproj(?:[-_.]|$)|^imatrix[-_.]|[-_.]imatrix\.gguf$", re.IGNORECASE
+)
 _LARGEST_CONFIG_BYTES: Final = 8 << 20
 
 
@@ -80,7 +83,8 @@ def inspect(path: pathlib.Path, *, quant: str = "") -> Weights:
             return _folder(path, quant)
         return _gguf(path)
     except FileNotFoundError as error:
-        raise FleetError(Reason.MODEL_UNKNOWN, f"There is no file {path.name} here.") from error
+        missing = pathlib.Path(error.filename or path).name
+        raise FleetError(Reason.MODEL_UNKNOWN, f"There is no file {missing} here.") from error
     except BadGgufError as error:
         raise FleetError(Reason.MODEL_FILE_BAD, f"{error}.") from error
     except OSError as error:
@@ -97,8 +101,12 @@ def inspect(path: pathlib.Path, *, quant: str = "") -> Weights:
 
 
 def is_model_file(name: str) -> bool:
-    """Whether a GGUF file of this name holds a model, and not the vision projector of one."""
-    return name.endswith(".gguf") and not name.lower().startswith("mmproj")
+    """Whether a GGUF file of this name holds a model, and not what goes with one.
+
+    That is its vision projector, and the matrix that it was quantised by. Names are told before
+    there is a file; of one that is here its header has the last word.
+    """
+    return name.endswith(".gguf") and not _COMPANION.search(name)
 
 
 def described(name: str, weights: Weights) -> model.StoredModel:
@@ -168,6 +176,11 @@ def _folder(path: pathlib.Path, quant: str) -> Weights:
 def _gguf(path: pathlib.Path) -> Weights:
     header = gguf.read(path)
     parts = parts_of(path)
+    if header.parts > len(parts):
+        raise BadGgufError(
+            f"{path.name} is a part of a model of {header.parts} parts, which has to keep the name"
+            f" that it was given (…-00001-of-{header.parts:05}.gguf) and stay a file of its own"
+        )
     _require_whole(parts[0], header.whole_bytes)
     tensors = list(header.tensors)
     for part in parts[1:]:
@@ -202,6 +215,22 @@ def first_parts(files: Sequence[pathlib.Path]) -> list[pathlib.Path]:
     """The files without the later parts of split ones."""
     parts = [(path, PART.search(path.stem)) for path in files]
     return [path for path, part in parts if part is None or int(part["number"]) == 1]
+
+
+def without_first(files: Sequence[pathlib.Path]) -> list[str]:
+    """A line for each split model of which later parts are among these files, and not the first."""
+    lost: dict[pathlib.Path, pathlib.Path] = {}
+    for path in files:
+        part = PART.search(path.stem)
+        if part is not None and int(part["number"]) > 1:
+            first = path.with_name(f"{path.stem[: part.start()]}-00001-of-{part['count']}.gguf")
+            lost.setdefault(first, path)
+    here = set(files)
+    return [
+        f"{path.name} is a part of a model whose first part, {first.name}, is not here."
+        for first, path in lost.items()
+        if first not in here
+    ]
 
 
 def parts_of(first: pathlib.Path) -> list[pathlib.Path]:

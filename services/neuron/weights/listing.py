@@ -114,7 +114,8 @@ class Listing:
         problems: list[str] = []
         looks: dict[pathlib.Path, _Look] = {}
         for folder in self._folders:
-            for here, paths in _candidates(folder):
+            for here, paths, lost in _candidates(folder):
+                problems += map(distrust.shown, lost)
                 usable: list[tuple[pathlib.Path, Weights]] = []
                 for path in paths:
                     if path in looks:
@@ -199,8 +200,10 @@ def _signature(path: pathlib.Path) -> _Signature:
     return tuple(made)
 
 
-def _candidates(folder: pathlib.Path) -> Iterator[tuple[pathlib.Path, list[pathlib.Path]]]:
-    """By folder, GGUF files and the folder itself where it is a model.
+def _candidates(
+    folder: pathlib.Path,
+) -> Iterator[tuple[pathlib.Path, list[pathlib.Path], list[str]]]:
+    """By folder: GGUF files, the folder itself where it is a model, lines on parts without a first.
 
     Links are followed, hidden folders and those that were entered before are not.
     """
@@ -220,8 +223,8 @@ def _candidates(folder: pathlib.Path) -> Iterator[tuple[pathlib.Path, list[pathl
         seen += len(files)
         if seen > _MOST_FILES:
             return
-        ggufs = sorted(name for name in files if inspect.is_model_file(name))
-        paths = inspect.first_parts([here / name for name in ggufs])
+        ggufs = [here / name for name in sorted(files) if inspect.is_model_file(name)]
+        paths = inspect.first_parts(ggufs)
         if inspect.CONFIG in files and any(name.endswith(".safetensors") for name in files):
             paths.insert(0, here)
-        yield here, paths
+        yield here, paths, inspect.without_first(ggufs)

@@ -19,6 +19,8 @@ def chosen(paths: list[str], *, glob: str = "", quant: str = "") -> set[str]:
 
 QUANTS = ["m-Q4_K_M.gguf", "m-Q4_K_S.gguf", "m-Q4_K.gguf", "m-Q8_0.gguf"]
 SPLIT = ["q/m-Q8_0-00001-of-00002.gguf", "q/m-Q8_0-00002-of-00002.gguf"]
+# parts that are called alike, as some repositories have them
+FOLDERS = [f"{q}/m-0000{n}-of-00002.gguf" for q in ("Q4_K_M", "Q8_0") for n in (1, 2)]
 TENSORS = ["config.json", "model.safetensors", "tokenizer.json", "chat_template.jinja"]
 
 
@@ -47,6 +49,8 @@ def test_what_is_no_model_of_a_hub_is_refused(text):
         (SPLIT, {}, set(SPLIT)),
         ([*SPLIT, *QUANTS], {"glob": "q/*"}, set(SPLIT)),
         ([*SPLIT, *QUANTS], {"glob": "q"}, set(SPLIT)),
+        (FOLDERS, {"quant": "q4_k_m"}, set(FOLDERS[:2])),
+        ([*SPLIT, "imatrix.gguf", "a-mmproj-f16.gguf"], {}, set(SPLIT)),
         (QUANTS, {"glob": "*Q4*", "quant": "q4_k_s"}, {"m-Q4_K_S.gguf"}),
         ([*TENSORS, "consolidated.safetensors", "original/a.safetensors"], {}, set(TENSORS)),
         ([*TENSORS, "1_Pooling/config.json"], {}, {*TENSORS, "1_Pooling/config.json"}),
@@ -66,6 +70,7 @@ def test_the_files_of_one_model_are_chosen(paths, choice, expected):
     ("paths", "choice", "reason"),
     [
         (QUANTS, {}, Reason.BAD_REQUEST),
+        (FOLDERS, {}, Reason.BAD_REQUEST),
         (QUANTS, {"quant": "Q4"}, Reason.BAD_REQUEST),
         (QUANTS, {"quant": "Q5"}, Reason.BAD_REQUEST),
         (["README.md", "model.safetensors"], {}, Reason.MODEL_UNKNOWN),

@@ -5,12 +5,13 @@ import pathlib
 import struct
 
 import pytest
+from gguf import GGUFWriter, PoolingType
 from hypothesis import given
 from hypothesis import strategies as st
 
 from services.neuron.weights import distrust, gguf
 from services.neuron.weights.gguf_reader import BadGgufError
-from tests.doubles import hostile_models, scripted
+from tests.doubles import hostile_models, scripted, tiny_bert
 
 
 @pytest.fixture
@@ -102,3 +103,33 @@ def test_reading_a_file_has_a_time_limit(
 
     with pytest.raises(BadGgufError, match="takes too long"):
         gguf.read(path)
+
+
+@pytest.mark.parametrize(
+    ("architecture", "kind", "told"),
+    [
+        ("clip", "mmproj", "a vision projector"),
+        ("clip", "", "a vision projector"),
+        ("llama", "adapter", "a LoRA adapter"),
+        ("llama", "imatrix", "an importance matrix"),
+    ],
+)
+def test_what_goes_with_a_model_is_none_however_it_is_called(tmp_path, architecture, kind, told):
+    path = tmp_path / "qwen-vl-7b-Q8_0.gguf"
+    writer = GGUFWriter(path, architecture)
+    if kind:
+        writer.add_string("general.type", kind)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.close()
+
+    with pytest.raises(BadGgufError, match=f"{path.name} cannot be served: it is {told}"):
+        gguf.read(path)
+
+
+def test_a_reranker_is_no_model_and_an_embedder_is(tmp_path):
+    reranker = tiny_bert.build(tmp_path / "r.gguf", pooling=PoolingType.RANK)
+
+    with pytest.raises(BadGgufError, match="it is a reranker"):
+        gguf.read(reranker)
+    assert gguf.read(tiny_bert.build(tmp_path / "e.gguf", pooling=PoolingType.CLS)).is_embedder

@@ -84,7 +84,9 @@ def test_a_split_file_is_one_model(tmp_path, monkeypatch):
         inspect.inspect(tmp_path)
 
 
-@pytest.mark.parametrize("projector", ["mmproj-tiny-f16.gguf", "MMPROJ.gguf"])
+@pytest.mark.parametrize(
+    "projector", ["mmproj-tiny-f16.gguf", "MMPROJ.gguf", "tiny-mmproj-f16.gguf", "tiny.mmproj.gguf"]
+)
 def test_a_projector_is_no_model(tmp_path, projector):
     model = tmp_path / "tiny-f16.gguf"
     scripted.build(model)
@@ -92,6 +94,22 @@ def test_a_projector_is_no_model(tmp_path, projector):
 
     assert inspect.inspect(tmp_path).path == model
     assert ["tiny-f16"] == list(Listing([tmp_path]).now()[0])
+
+
+@pytest.mark.parametrize(
+    ("name", "is_model"),
+    [
+        ("m-Q4_K_M.gguf", True),
+        ("imatrix.gguf", False),
+        ("imatrix_m.gguf", False),
+        ("m-imatrix.gguf", False),
+        ("m-imatrix-Q4_K_M.gguf", True),
+        ("mmprojected.gguf", True),
+        ("m-Q4_K_M.txt", False),
+    ],
+)
+def test_a_name_tells_whether_a_file_is_a_model(name, is_model):
+    assert inspect.is_model_file(name) == is_model
 
 
 def test_links_that_lead_back_list_nothing_twice(tmp_path):

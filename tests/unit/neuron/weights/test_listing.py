@@ -13,7 +13,7 @@ import pytest
 
 from services.neuron.weights import inspect
 from services.neuron.weights.listing import Listing
-from tests.doubles import scripted
+from tests.doubles import random_llama, scripted
 from tests.doubles.scripted import Script
 
 
@@ -182,3 +182,35 @@ def test_a_folder_of_safetensors_is_offered_once_no_part_is_missing(folder):
     ).replace(str(len(data)), "78")
     shutil.copy(made / "model-00001-of-00002.safetensors", made / "two.safetensors")
     assert list(Listing([folder]).now()[0]) == ["st"]
+
+
+def test_parts_without_the_first_and_a_first_without_the_others_say_what_is_missing(folder, whole):
+    (folder / "m-00002-of-00003.gguf").write_bytes(whole)
+    (folder / "m-00003-of-00003.gguf").write_bytes(whole)
+    found, problems = Listing([folder]).now()
+    assert not found
+    (told,) = problems
+    assert "first part, m-00001-of-00003.gguf, is not here" in told
+
+    (folder / "m-00001-of-00003.gguf").write_bytes(whole)
+    (folder / "m-00002-of-00003.gguf").unlink()
+    found, problems = Listing([folder]).now()
+
+    assert not found
+    assert problems == ["There is no file m-00002-of-00003.gguf here."]
+
+
+def test_parts_that_were_renamed_or_joined_are_not_offered_and_say_why(folder, tmp_path):
+    random_llama.build(tmp_path / "r.gguf", tensors_per_file=8)
+    parts = sorted(tmp_path.glob("r-*-of-*.gguf"))
+    assert len(parts) > 1
+    (folder / "joined.gguf").write_bytes(b"".join(part.read_bytes() for part in parts))
+
+    found, problems = Listing([folder]).now()
+
+    assert not found
+    (told,) = problems
+    assert f"joined.gguf is a part of a model of {len(parts)} parts" in told
+    for part in parts:
+        shutil.copy(part, folder)
+    assert "r" in Listing([folder]).now()[0]

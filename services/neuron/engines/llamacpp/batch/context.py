@@ -204,7 +204,7 @@ class Context:
         read: int = self._library.state_seq_set_data_ext(
             self._context, state, len(state), sequence, flags
         )
-        if read != len(state):
+        if not state or read != len(state):
             self.cut(sequence, 0)
             return False
         return True

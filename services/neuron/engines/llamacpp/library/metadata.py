@@ -74,6 +74,14 @@ class Metadata:
         return self.text(f"{self.architecture}.attention.causal") == "false"
 
     @property
+    def pooling(self) -> int:
+        """How vectors of tokens become one of the text (`enum llama_pooling_type`); 0: not at all.
+
+        0 too where the file does not say.
+        """
+        return self.of_architecture("pooling_type")
+
+    @property
     def values_per_cached_token(self) -> int:
         """Keys and values of all layers, in elements, from the head counts."""
         heads = max(1, self.of_architecture("attention.head_count"))

@@ -29,7 +29,7 @@ from services.neuron.engines.llamacpp.model.sizing import (
 PREFILL_TOKENS: Final = 64
 """Most prompt tokens per step: bounds how long a step keeps other streams and cancels waiting."""
 _POLL_SECONDS: Final = 0.005
-_MEAN_POOLING: Final = 1
+_MEAN_POOLING, _RANK_POOLING = 1, 4  # enum llama_pooling_type
 _CONFIG: Final = "config.json"
 _SHARD: Final = re.compile(r"-00001-of-(\d{5})\.gguf$")
 # Cache and working buffers may take so much of what is free; the rest is for everyone else.
@@ -194,8 +194,10 @@ class _LoadJob:
         params = self._context_params(metadata, shape, threads)
         context: int | None = self._library.init_from_model(model, params)
         if context is None:
-            words = self._library.log.last_words() or "no reason was given"
-            raise LoadFailed("OUT_OF_MEMORY", f"llama.cpp cannot make the cache: {words}")
+            words = self._library.log.last_words() or "a buffer could not be allocated"
+            # else it is the cache's format, which has no other room to wait for
+            reason = "OUT_OF_MEMORY" if _is_room_lacking(words) else "LOAD_FAILED"
+            raise LoadFailed(reason, f"llama.cpp cannot make the cache: {words}")
         layers = metadata.of_architecture("block_count") + 1
         facts = offload.described(self._plan.offload, self._placement.devices, layers=layers)
         return LoadedFile(model, context, shape, threads, facts=facts)
@@ -219,6 +221,10 @@ class _LoadJob:
                 "LOAD_FAILED",
                 f"{self._path.name} is an embedding model and cannot generate; load it as one.",
             )
+        if self._plan.embedding and metadata.pooling == _RANK_POOLING:
+            # it has scores where vectors are looked for, and fewer of them
+            words = f"{self._path.name} is a reranker and makes no vectors."
+            raise LoadFailed("LOAD_FAILED", words)
 
     def _context_params(self, metadata: Metadata, shape: CacheShape, threads: int) -> Any:
         params: Any = self._library.context_default_params()
@@ -237,7 +243,7 @@ class _LoadJob:
             params.embeddings = True
             params.kv_unified = True
             params.n_ctx = params.n_batch = params.n_ubatch = shape.context_tokens
-            if metadata.text(f"{metadata.architecture}.pooling_type") is None:
+            if not metadata.pooling:  # there would be no vector of a text at all
                 params.pooling_type = _MEAN_POOLING
         return params
 

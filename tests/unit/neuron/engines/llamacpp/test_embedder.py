@@ -2,9 +2,11 @@ import math
 from pathlib import Path
 
 import pytest
+from gguf import PoolingType
 
 from services.backplane.errors import FleetError, Reason
 from services.neuron.engine_api.engine import LoadedModel
+from services.neuron.engine_api.model import LoadFailed
 from services.neuron.engine_api.task import Prompt, Segment, Task
 from services.neuron.engines.llamacpp.library.library import Library
 from services.neuron.engines.llamacpp.library.structs import Batch
@@ -121,3 +123,21 @@ def test_a_text_that_is_refused_alone_is_an_error_of_its_call(
 
     assert caught.value.reason is Reason.OUT_OF_MEMORY
     assert len(bert.embed(ids(bert, "the cat"))) == 1
+
+
+def test_a_file_that_does_not_say_how_it_pools_pools_by_the_mean(
+    load: LoadModel, tmp_path: Path, bert: LoadedModel
+) -> None:
+    path = tiny_bert.build(tmp_path / "none.gguf", pooling=PoolingType.NONE)
+    silent = load(path, embedding=True, max_sequences=3)
+
+    (vector,), (mean,) = silent.embed(ids(silent, "the cat")), bert.embed(ids(bert, "the cat"))
+
+    assert cosine(vector, mean) > 0.999
+
+
+def test_a_reranker_is_not_loaded_to_make_vectors(load: LoadModel, tmp_path: Path) -> None:
+    path = tiny_bert.build(tmp_path / "rank.gguf", pooling=PoolingType.RANK)
+
+    with pytest.raises(LoadFailed, match=r"rank\.gguf is a reranker and makes no vectors"):
+        load(path, embedding=True)

@@ -1,10 +1,11 @@
 """Files that cannot be loaded, each told in llama.cpp's own words."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from services.neuron.engine_api.model import LoadFailed
+from services.neuron.engine_api.model import LoadFailed, Offload
 from tests.doubles import random_llama, scripted, tiny_bert
 from tests.unit.neuron.engines.llamacpp.conftest import LoadModel
 
@@ -132,3 +133,23 @@ def test_what_is_larger_than_all_that_is_free_is_refused_before_it_is_read(
         load(good, memory_bytes=good.stat().st_size - 1)
 
     assert caught.value.reason == "OUT_OF_MEMORY"
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({"offload": Offload(flash_attention=False)}, "quantized V cache requires flash_attn"),
+        ({}, "block size 32 does not divide n_embd_head_k=16"),
+    ],
+)
+def test_a_cache_format_that_does_not_go_is_no_lack_of_memory(
+    load: LoadModel, tmp_path: Path, fields: dict[str, Any], words: str
+) -> None:
+    build = scripted.build if fields else random_llama.build
+    path = build(tmp_path / "m.gguf")
+
+    with pytest.raises(LoadFailed, match=words) as failed:
+        load(path, cache_format="q8", **fields)
+
+    assert failed.value.reason == "LOAD_FAILED"
+    assert load(path).info.architecture == "llama"
