@@ -278,6 +278,27 @@ async def test_reload_says_what_changed_and_outdated_replicas_are_loaded_anew(tm
         assert [s.source for s in neuron.loads] == ["path:/a", "path:/a2"]
 
 
+async def test_what_says_nothing_of_the_load_is_taken_in_without_one(tmp_path):
+    async with running_fleet(document(tmp_path, TWO)) as fleet:
+        neuron = ScriptedNeuron("one")
+        await fleet.add(neuron)
+        first = await fleet.placed("a")
+        words = (
+            'aliases = ["other"]\ndescription = "other words"\n'
+            "price = { input = 1.0 }\nsampling = { temperature = 0.9 }\nlimits = { wait = 33 }"
+        )
+        edited = TWO.replace('aliases = ["first"]', words)
+        (tmp_path / "models.toml").write_text(edited)
+
+        answer = await fleet.operator.ReloadCatalogue(op.ReloadCatalogueRequest())
+
+        assert list(answer.changed) == ["a"]
+        again = await fleet.placed("other")
+        assert again.instance_id == first.instance_id
+        assert len(neuron.loads) == 1
+        assert not neuron.unloads
+
+
 async def test_a_reload_with_an_error_changes_nothing(tmp_path):
     async with running_fleet(document(tmp_path, TWO)) as fleet:
         await fleet.add(ScriptedNeuron("one"))
