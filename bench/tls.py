@@ -16,6 +16,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from bench.conditions import Conditions
+from bench.processes import cpu_seconds
 from tests.system.fleet.clients import Clients
 from tests.system.fleet.models import build_models
 from tests.system.fleet.processes import Fleet, until
@@ -62,21 +63,15 @@ def _print(found: dict[str, list[tuple[float, ...]]]) -> None:
 
 
 async def _measure(fleet: Fleet, wanted: list[tuple[str, int]]) -> tuple[float, ...]:
-    """CPU µs per token of gateway, of neuron, and of both."""
-    before = [_cpu_seconds(fleet[part].process.pid) for part in _PARTS]
+    """CPU µs per token of gateway, of neuron, and of both; workers know of no connection."""
+    before = [cpu_seconds(fleet[part].process.pid) for part in _PARTS]
     async with Clients(fleet.url) as clients:
         answers = await clients.all(wanted)
     assert all(answer.is_whole for answer in answers), answers
-    after = [_cpu_seconds(fleet[part].process.pid) for part in _PARTS]
+    after = [cpu_seconds(fleet[part].process.pid) for part in _PARTS]
     tokens = sum(count for _, count in wanted)
     each = [(b - a) * 1e6 / tokens for a, b in zip(before, after, strict=True)]
     return (*each, sum(each))
-
-
-def _cpu_seconds(pid: int) -> float:
-    """Of one process and its threads, without its workers: they know of no connection."""
-    tasks = Path(f"/proc/{pid}/task").glob("*/schedstat")
-    return sum(int(each.read_text().split()[0]) for each in tasks) / 1e9
 
 
 @contextmanager
