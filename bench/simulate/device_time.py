@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Coroutine, Iterable, Sequence
 from typing import Any
 
@@ -12,13 +13,13 @@ from services.neuron.engine_api.device_time import Charge
 from services.neuron.supervisor.device_use import DeviceUse
 from services.registry.accounting.device_use import DeviceUseIntake
 from services.registry.accounting.usage import UsageLedger
+from services.registry.store.device_growth import growth
 from services.registry.store.ledger import (
     DeviceTotal,
     Ledger,
     ShareRow,
     UsageQuery,
     UsageRow,
-    growth,
 )
 
 _NANOSECONDS = 1_000_000_000
@@ -95,16 +96,20 @@ class StoredUse(Ledger):
 
     @override
     async def add_device_use(
-        self, source: str, hour: int, totals: Sequence[DeviceTotal]
+        self, source: str, hour: int, totals: Sequence[DeviceTotal], most: int
     ) -> Sequence[DeviceTotal]:
         """As the stores do it; nothing here waits."""
         known = self._totals.setdefault(source, {})
-        grown, newer = growth(known.values(), totals)
+        grown, newer = growth(known.values(), totals, most)
         known.update({(one.principal, one.model): one for one in newer})
         for one in grown:
             seconds = one.microseconds / _MICROSECONDS
             self.seconds[one.principal] = self.seconds.get(one.principal, 0.0) + seconds
         return grown
+
+    @override
+    async def device_use_told_at(self, source: str) -> int | None:
+        return None
 
     # What gateways share and report has no part in this simulation.
 
@@ -174,7 +179,9 @@ class Bookkeeping:
         self._intake = self._new()
 
     def _new(self) -> DeviceUseIntake:
-        return DeviceUseIntake(UsageLedger(self.stored, kept_days=400, clock=lambda: 0.0))
+        usage = UsageLedger(self.stored, kept_days=400, clock=lambda: 0.0)
+        # simulated models of one device all compute at once, which no clock would believe
+        return DeviceUseIntake(usage, clock=itertools.count(0, 3600).__next__)
 
     def registry_restarted(self) -> None:
         """What was not written is lost."""
@@ -184,7 +191,7 @@ class Bookkeeping:
     def take(self, incarnation_id: str, rows: Sequence[neuron.DeviceUse]) -> None:
         """Takes in what a report tells."""
         self._unwritten.take(incarnation_id, rows)
-        identity = neuron.NeuronIdentity(incarnation_id=incarnation_id)
+        identity = neuron.NeuronIdentity(name=incarnation_id, incarnation_id=incarnation_id)
         report = neuron.NeuronReport(device_use=rows)
         self._intake.take(neuron.NeuronStatus(identity=identity, report=report))
 

@@ -7,16 +7,26 @@ them, and whichever registry takes them in. What it has not told when it is kill
 from __future__ import annotations
 
 import asyncio
+import time
+from collections.abc import Callable
 from typing import Final
+
+import structlog
 
 from cortex.v1 import neuron_service_pb2 as neuron
 from services.backplane.process.faults import Faults
+from services.registry.accounting.device_bounds import DeviceBounds
 from services.registry.accounting.usage import UsageLedger
-from services.registry.store.ledger import MOST_SOURCE_ROWS, DeviceTotal
+from services.registry.store.device_growth import MOST_GROWTH, MOST_SOURCE_ROWS
+from services.registry.store.ledger import DeviceTotal
 from services.registry.store.store import StoreError
 
 _WRITE_SECONDS: Final = 1.0
 _MOST_NAME_CHARACTERS: Final = 1024
+
+# The name of a neuron, and one of its lives.
+_Life = tuple[str, str]
+log = structlog.get_logger()
 
 
 class DeviceUseIntake:
@@ -24,23 +34,26 @@ class DeviceUseIntake:
 
     Args:
         usage: where they go.
+        clock: seconds, monotonic; by it no neuron can have worked for longer than it could.
     """
 
-    def __init__(self, usage: UsageLedger) -> None:
+    def __init__(self, usage: UsageLedger, clock: Callable[[], float] = time.monotonic) -> None:
         self._usage = usage
-        self._pending: dict[str, dict[tuple[str, str], DeviceTotal]] = {}
+        self._bounds = DeviceBounds(clock)
+        self._known: set[str] = set()
+        self._pending: dict[_Life, dict[tuple[str, str], DeviceTotal]] = {}
 
     def take(self, status: neuron.NeuronStatus) -> None:
         """Moves the device time out of a report, so that those who watch the fleet do not get it.
 
         A neuron speaks for itself alone, and of no more than a store can keep.
         """
-        report = status.report
+        report, identity = status.report, status.identity
+        self._bounds.heard(identity.name, len(report.devices))
         if not report.device_use:
             return
-        identity = status.identity
-        source = f"{identity.name}/{identity.incarnation_id}"  # not another one's life
-        known = self._pending.setdefault(source, {})
+        # not another one's life
+        known = self._pending.setdefault((identity.name, identity.incarnation_id), {})
         for one in report.device_use:
             is_new = (one.principal, one.model) not in known
             if (is_new and len(known) >= MOST_SOURCE_ROWS) or not _can_be_kept(one):
@@ -69,14 +82,31 @@ class DeviceUseIntake:
         pending, self._pending = self._pending, {}
         try:
             while pending:
-                source = next(iter(pending))
-                await self._usage.note_devices(source, list(pending[source].values()))
-                del pending[source]
+                life = next(iter(pending))
+                await self._store(life, list(pending[life].values()))
+                del pending[life]
         except StoreError:
             pass
         finally:  # also when it is cancelled: a total that was written already adds nothing
-            for name, kept in pending.items():
-                self._pending[name] = kept | self._pending.get(name, {})
+            for life, kept in pending.items():
+                self._pending[life] = kept | self._pending.get(life, {})
+
+    async def _store(self, life: _Life, totals: list[DeviceTotal]) -> None:
+        """Stores totals, as far as the clock says that they can be.
+
+        Raises:
+            StoreError: they could not be stored.
+        """
+        name, source = life[0], "/".join(life)
+        if name not in self._known:
+            told_at = await self._usage.devices_told_at(source)
+            if told_at is not None:
+                self._bounds.was_away(name, max(0.0, time.time() - told_at))
+            self._known.add(name)
+        most = min(self._bounds.left(name), MOST_GROWTH)
+        believed = await self._usage.note_devices(source, totals, most)
+        if self._bounds.told(name, believed):
+            log.warning("device_use.clamped", neuron_id=name, believed_seconds=believed / 1e6)
 
 
 def _can_be_kept(one: neuron.DeviceUse) -> bool:

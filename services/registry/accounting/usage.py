@@ -7,7 +7,13 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Final
 
-from services.registry.store.ledger import DeviceTotal, Ledger, UsageQuery, UsageRow
+from services.registry.store.device_growth import MOST_GROWTH
+from services.registry.store.ledger import (
+    DeviceTotal,
+    Ledger,
+    UsageQuery,
+    UsageRow,
+)
 
 HOUR: Final = 3600
 _DAY: Final = 86_400
@@ -54,24 +60,41 @@ class UsageLedger:
             self._swept_at = now
         return await self._ledger.add_usage(holder, number, rows)
 
-    async def note_devices(self, source: str, totals: Sequence[DeviceTotal]) -> None:
+    async def devices_told_at(self, source: str) -> int | None:
+        """When the totals of one neuron's life were last stored, seconds since the epoch.
+
+        None where they never were.
+
+        Raises:
+            StoreError: it cannot be told.
+        """
+        return await self._ledger.device_use_told_at(source)
+
+    async def note_devices(
+        self, source: str, totals: Sequence[DeviceTotal], most: int = MOST_GROWTH
+    ) -> int:
         """Adds the growth of one neuron's totals since they were last stored.
 
         Args:
             source: names that life.
             totals: since it began.
+            most: microseconds that are added; what is beyond is put off.
+
+        Returns: microseconds that were added.
 
         Raises:
             StoreError: they could not be stored.
         """
         now = int(self._clock())
         async with self._changing:
-            grown = await self._ledger.add_device_use(source, now // HOUR * HOUR, totals)
+            hour = now // HOUR * HOUR
+            grown = await self._ledger.add_device_use(source, hour, totals, most)
             for one in grown:
                 sums = self._device_use.get(one.principal, {})
                 for starts_at in sums:
                     sums[starts_at] += one.microseconds
         self._grown(grown)
+        return sum(one.microseconds for one in grown)
 
     async def device_microseconds(self, principal: str, starts_at: int) -> int:
         """Time of devices that a principal has used since the beginning of an hour.

@@ -113,7 +113,7 @@ class Ledger(Protocol):
         ...
 
     async def add_device_use(
-        self, source: str, hour: int, totals: Sequence[DeviceTotal]
+        self, source: str, hour: int, totals: Sequence[DeviceTotal], most: int
     ) -> Sequence[DeviceTotal]:
         """Adds by how much the totals of a source have grown since they were last added.
 
@@ -121,9 +121,14 @@ class Ledger(Protocol):
             source: whose totals; another one begins at 0.
             hour: to which it is added.
             totals: since the source began.
+            most: microseconds that are added; what is beyond is put off.
 
         Returns: what was added.
         """
+        ...
+
+    async def device_use_told_at(self, source: str) -> int | None:
+        """When `add_device_use` has last added anything of a source, seconds since the epoch."""
         ...
 
     async def forget_usage(self, before: int) -> None:
@@ -139,11 +144,6 @@ class Ledger(Protocol):
         ...
 
 
-MOST_SOURCE_ROWS: Final = 4097
-"""Of one source: as many as a neuron keeps apart, and one for all others."""
-MOST_GROWTH: Final = 2**40
-"""Microseconds, of all totals of one source at one time: twelve days. What is beyond is put off, so
-that no neuron can tell of time by which sums of many would not be numbers of 64 bits any more."""
 COUNTS: Final = UsageRow._fields[3:]
 TOLD_BY_GATEWAYS: Final = COUNTS[:-4]
 KEYS: Final[dict[str, LiteralString]] = {
@@ -209,6 +209,9 @@ FORGET: Final[Sequence[LiteralString]] = (
 LOAD_TOTALS: Final[LiteralString] = """
     SELECT principal, model, prefill, decode, load, unload
     FROM cortex_device_sources WHERE source = ?"""
+TOLD_AT: Final[LiteralString] = (
+    "SELECT MAX(reported_at) FROM cortex_device_sources WHERE source = ?"
+)
 SAVE_TOTAL: Final[LiteralString] = """
     INSERT INTO cortex_device_sources VALUES (?, ?, ?, ?, ?, ?, ?, ?)
     ON CONFLICT (source, principal, model) DO UPDATE SET prefill = excluded.prefill,
@@ -265,31 +268,3 @@ def usage_rows(query: UsageQuery, found: Iterable[Sequence[object]]) -> list[Usa
                 )
             )
     return rows
-
-
-def growth(
-    known: Iterable[Sequence[object]], totals: Sequence[DeviceTotal]
-) -> tuple[list[DeviceTotal], list[DeviceTotal]]:
-    """How much totals have grown over the known ones; and the new totals of those that grew.
-
-    Both within bounds: see `MOST_SOURCE_ROWS` and `MOST_GROWTH`.
-    """
-    before = {
-        (str(one[0]), str(one[1])): tuple(int(str(value)) for value in one[2:]) for one in known
-    }
-    grown: list[DeviceTotal] = []
-    newer: list[DeviceTotal] = []
-    left = MOST_GROWTH
-    for total in totals:
-        if total[:2] not in before and len(before) >= MOST_SOURCE_ROWS:
-            continue
-        old = before.setdefault(total[:2], (0, 0, 0, 0))
-        more: list[int] = []
-        for new, was in zip(total[2:], old, strict=True):
-            more.append(min(max(0, new - was), left))
-            left -= more[-1]
-        if any(more):
-            grown.append(DeviceTotal(*total[:2], *more))
-            sums = [was + one for was, one in zip(old, more, strict=True)]
-            newer.append(DeviceTotal(*total[:2], *sums))
-    return grown, newer

@@ -11,6 +11,7 @@ import psycopg
 from typing_extensions import override
 
 from services.registry.store import ledger as sql
+from services.registry.store.device_growth import growth
 from services.registry.store.ledger import DeviceTotal, Ledger, ShareRow, UsageQuery, UsageRow
 from services.registry.store.postgres_connection import PostgresConnection
 from services.registry.store.store import StoreError
@@ -62,16 +63,23 @@ class PostgresLedger(Ledger):
 
     @override
     async def add_device_use(
-        self, source: str, hour: int, totals: Sequence[DeviceTotal]
+        self, source: str, hour: int, totals: Sequence[DeviceTotal], most: int
     ) -> Sequence[DeviceTotal]:
         now = int(time.time())
         async with self._writing() as cursor:
             await cursor.execute(_own(sql.LOAD_TOTALS), (source,))
-            grown, newer = sql.growth(await cursor.fetchall(), totals)
+            grown, newer = growth(await cursor.fetchall(), totals, most)
             saved = [(source, *one, now) for one in newer]
             await cursor.executemany(_own(sql.SAVE_TOTAL), saved)
             await cursor.executemany(_own(sql.ADD_DEVICE_USE), [(hour, *one) for one in grown])
         return grown
+
+    @override
+    async def device_use_told_at(self, source: str) -> int | None:
+        async with self._connection.use() as connection:
+            cursor = await connection.execute(_own(sql.TOLD_AT), (source,))
+            found = await cursor.fetchone()
+        return None if found is None or found[0] is None else int(found[0])
 
     @override
     async def usage(self, query: UsageQuery) -> Sequence[UsageRow]:

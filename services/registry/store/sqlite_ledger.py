@@ -11,6 +11,7 @@ from typing import Protocol, TypeVar
 from typing_extensions import override
 
 from services.registry.store import ledger as sql
+from services.registry.store.device_growth import growth
 from services.registry.store.ledger import DeviceTotal, Ledger, ShareRow, UsageQuery, UsageRow
 
 T = TypeVar("T")
@@ -80,18 +81,26 @@ class SqliteLedger(Ledger):
 
     @override
     async def add_device_use(
-        self, source: str, hour: int, totals: Sequence[DeviceTotal]
+        self, source: str, hour: int, totals: Sequence[DeviceTotal], most: int
     ) -> Sequence[DeviceTotal]:
         def add(database: sqlite3.Connection) -> Sequence[DeviceTotal]:
             with _transaction(database):
                 known = database.execute(sql.LOAD_TOTALS, (source,)).fetchall()
-                grown, newer = sql.growth(known, totals)
+                grown, newer = growth(known, totals, most)
                 now = int(time.time())
                 database.executemany(sql.SAVE_TOTAL, [(source, *one, now) for one in newer])
                 database.executemany(sql.ADD_DEVICE_USE, [(hour, *one) for one in grown])
             return grown
 
         return await self._run(add)
+
+    @override
+    async def device_use_told_at(self, source: str) -> int | None:
+        def read(database: sqlite3.Connection) -> int | None:
+            found: tuple[int | None] = database.execute(sql.TOLD_AT, (source,)).fetchone()
+            return found[0]
+
+        return await self._run(read)
 
     @override
     async def usage(self, query: UsageQuery) -> Sequence[UsageRow]:

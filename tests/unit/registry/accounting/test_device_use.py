@@ -11,9 +11,8 @@ import pytest
 from cortex.v1 import neuron_service_pb2 as neuron
 from services.registry.accounting.device_use import DeviceUseIntake
 from services.registry.accounting.usage import UsageLedger
+from services.registry.store.device_growth import MOST_GROWTH, MOST_SOURCE_ROWS
 from services.registry.store.ledger import (
-    MOST_GROWTH,
-    MOST_SOURCE_ROWS,
     DeviceTotal,
     Ledger,
     UsageQuery,
@@ -32,7 +31,7 @@ class Brittle(Ledger):
         self.added: list[tuple[str, DeviceTotal]] = []
 
     async def add_device_use(
-        self, source: str, hour: int, totals: Sequence[DeviceTotal]
+        self, source: str, hour: int, totals: Sequence[DeviceTotal], most: int
     ) -> Sequence[DeviceTotal]:
         if self.is_away:
             raise StoreError("away")
@@ -121,7 +120,9 @@ async def test_totals_that_cannot_be_take_no_others_with_them() -> None:
     usage = UsageLedger(store.ledger, kept_days=1)
     made = DeviceUseIntake(usage)
     for _ in range(3):
-        made.take(status("hostile", ("eve", 2**64 - 1), ("eva", 2**64 - 1)))
+        hostile = status("hostile", ("eve", 2**64 - 1), ("eva", 2**64 - 1))
+        hostile.identity.name = "hostile"
+        made.take(hostile)
         made.take(status("honest", ("ada", 7)))
         await made.write()
 
@@ -135,11 +136,11 @@ async def test_totals_that_cannot_be_take_no_others_with_them() -> None:
 async def test_what_was_being_written_when_it_was_cancelled_is_written_later() -> None:
     class Slow(Brittle):
         async def add_device_use(
-            self, source: str, hour: int, totals: Sequence[DeviceTotal]
+            self, source: str, hour: int, totals: Sequence[DeviceTotal], most: int
         ) -> Sequence[DeviceTotal]:
             if self.is_away:
                 raise asyncio.CancelledError
-            return await super().add_device_use(source, hour, totals)
+            return await super().add_device_use(source, hour, totals, most)
 
     ledger = Slow()
     made = intake(ledger)
