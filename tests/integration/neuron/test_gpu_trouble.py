@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import pathlib
 import resource
@@ -10,12 +11,14 @@ import signal
 import psutil
 import pytest
 
+from cortex.v1 import generation_pb2 as generation
 from cortex.v1 import model_pb2 as model
 from cortex.v1 import neuron_service_pb2 as neuron
-from services.backplane.errors import Reason
+from services.backplane.errors import FleetError, Reason
 from tests.doubles import vulkan_library
-from tests.doubles.gpu_neuron import GPU, MIB, gpu_neuron, held, said
-from tests.doubles.neuron_host import NeuronHost, refusal
+from tests.doubles.gpu_neuron import GPU, MIB, PATIENT, gpu_neuron, held, said
+from tests.doubles.neuron_host import NeuronHost, chat, refusal
+from tests.doubles.neuron_transports import SessionStream, session_of
 
 pytestmark = pytest.mark.usefixtures("vulkan")
 ROOMY = 1 << 40
@@ -30,6 +33,18 @@ def leave(pid: int, spare_bytes: int) -> None:
     """Leaves a process so much address space, in which a device in software has its memory."""
     now = psutil.Process(pid).memory_info().vms
     resource.prlimit(pid, resource.RLIMIT_AS, (now + spare_bytes, resource.RLIM_INFINITY))
+
+
+async def ended(stream: SessionStream) -> tuple[str, FleetError | None]:
+    """What a stream says until its end; passes whose shaders are compiled take minutes."""
+    text = ""
+    async with asyncio.timeout(PATIENT.stall_seconds * 2):
+        try:
+            async for event in stream:
+                text += event.text.text
+        except FleetError as error:
+            return text, error
+    return text, None
 
 
 async def test_a_device_without_memory_in_mid_load_fails_that_load_alone(tmp_path: pathlib.Path):
@@ -108,3 +123,36 @@ async def test_what_two_gpus_and_the_host_cannot_hold_together_is_refused(
         }
         await host.load("bravo", max_context_tokens=512)
         assert await said(host, "bravo") == "Hello from model bravo"
+
+
+async def test_a_device_without_memory_in_mid_prompt_ends_or_moves_that_request_alone(
+    tmp_path: pathlib.Path,
+):
+    async with gpu_neuron(tmp_path) as host:
+        host.script("bravo", context=8_000)
+        host.script("charlie", words=("And", " now", " charlie"))
+        await host.load("bravo", max_context_tokens=8_000, device_ids=[GPU])
+        await host.load("charlie", max_context_tokens=512, device_ids=["cpu"])
+        assert await said(host, "bravo") == "Hello from model bravo"
+        (pid,) = [one.pid for one in (await host.status()).report.workers if GPU in one.device_ids]
+        request = chat("x" * 1_500, model="bravo", stop=generation.StopRules(max_tokens=8))
+        async with session_of(host) as session:
+            stream = session.start(request)
+            await host.until_busy("bravo")
+            leave(pid, 0)
+
+            beside = await said(host, "charlie")
+            text, error = await ended(stream)
+
+        assert beside == "And now charlie"
+        # whatever the library did: refuse the pass, or end the process, and the next one goes on
+        if error is None:
+            assert text == "Hello from model bravo"
+        else:
+            assert error.reason in {Reason.OUT_OF_MEMORY, Reason.INTERNAL}
+            assert error.message
+        (now,) = [one.pid for one in (await host.status()).report.workers if GPU in one.device_ids]
+        if now == pid:
+            leave(pid, ROOMY)
+        assert await said(host, "bravo") == "Hello from model bravo"
+        assert await said(host, "charlie") == "And now charlie"
