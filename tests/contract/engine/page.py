@@ -27,6 +27,7 @@ Beyond the contract:
 | split over several GPUs | by layers or rows | by layers |
 | cache formats | fp16, q8, q4 | fp16, q8, q6, q4 |
 | embeddings | yes | on a GPU |
+| devices' time of embeddings, loads and unloads | by the worker's clock around each call | the same |
 | pictures, LoRA adapters, draft models | no | yes |
 | caches that outlive a model on several GPUs | yes | divided by layers, not among ranks |
 | batch streams give their place to other work | yes | yes, and their pages |
@@ -115,6 +116,11 @@ CAPABILITIES: Final[Mapping[str, tuple[str, ...]]] = {
         "test_a_full_queue_refuses",
         "test_a_wait_that_is_too_long_ends",
         "test_waiting_tasks_hear_their_place",
+    ),
+    "measures the devices' time of each task; who had least goes first": (
+        "test_all_that_steps_took_is_some_tasks",
+        "test_what_was_computed_of_a_cancelled_task_is_told",
+        "test_principals_that_had_less_of_the_devices_go_first",
     ),
     "several models in one process, loaded and unloaded": (
         "test_two_models_run_side_by_side",
