@@ -41,8 +41,10 @@ def test_what_is_loaded_and_how_fast_it_goes_is_seen_at_once(visit: Visit) -> No
     expect(value(page, "First token")).to_have_text(re.compile(r"\d+ ?m?s"))
     instance = page.locator(".instance[data-model='qwen3-14b']")
     expect(instance).to_contain_text("tok/s")
-    bar = page.locator("[aria-label='Neuron cellar, ready']").get_by_role("img").first
+    cellar = page.locator("[aria-label='Neuron cellar, ready']")
+    bar = cellar.get_by_role("img").first
     expect(bar).to_have_attribute("aria-label", re.compile("qwen3-14b 9.0 GiB"))
+    expect(cellar.locator(".figures").first).to_contain_text(re.compile(r"\d °C · \d+ W"))
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
