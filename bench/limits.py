@@ -18,7 +18,7 @@ from cortex.v1 import generation_pb2 as generation
 from services.backplane import protobuf_time
 from services.gateway.auth.auth import Auth
 from services.gateway.limits.headers import limit_headers
-from services.gateway.limits.leases import Leases
+from services.gateway.limits.leases import ShareLeases
 from services.gateway.limits.limiter import Limiter
 from services.gateway.limits.requests import bounded
 from services.gateway.limits.settings import KeyLimits
@@ -63,7 +63,9 @@ class _Request:
         key = ApiKey(name="ada", key="sk-ada", limits=limits)
         self._auth = Auth(AuthSettings(keys=(key,)))
         began = time.time()  # no minute ends meanwhile
-        self.leases = Leases(_Generous(), holder="bench", away_seconds=1e6, clock=lambda: began)
+        self.leases = ShareLeases(
+            _Generous(), holder="bench", away_seconds=1e6, clock=lambda: began
+        )
         self._limiter = Limiter(self._auth.limits, self.leases, clock=lambda: began)
         self._usage = UsageCounts("bench") if counts else None
         self._ended = 0

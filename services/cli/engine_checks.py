@@ -21,7 +21,7 @@ def exllamav2() -> None:
     words = report.reason
     if "extension" in report.facts:  # that it is not built is all that is missing so far
         folder = pathlib.Path(report.facts["extension"]).parent
-        key = build.Key(
+        key = build.BuildKey(
             probe.SUPPORTED,
             report.facts["torch"],
             report.facts["cuda"],

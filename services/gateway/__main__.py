@@ -168,7 +168,7 @@ async def _run(
                 is_ready=lambda: gateway.readiness.problem() is None,
                 listener=gateway.server.listener,
                 shutdown=shutdown,
-                leave=gateway.draining.be_patient,
+                leave=gateway.draining.allow_handover_time,
             ):
                 with reloading(gateway.reload):
                     await gateway.serve(shutdown)

@@ -17,7 +17,7 @@ from services.gateway.streaming.ticker import Ticker
 _FAREWELL_SECONDS: Final = 1.0
 
 
-class Draining:
+class GatewayShutdown:
     """Ends a gateway: nothing new is admitted, answers go on for a while, the rest is told why."""
 
     def __init__(
@@ -46,7 +46,7 @@ class Draining:
         self._handover_seconds = handover_seconds
         self._is_succeeded = False
 
-    def be_patient(self) -> None:
+    def allow_handover_time(self) -> None:
         """Lets running requests take `handover_seconds` at the end: a successor serves new ones."""
         self._is_succeeded = True
         self._server.drain_seconds = self._handover_seconds

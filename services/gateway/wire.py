@@ -31,7 +31,7 @@ from services.gateway.api.app import build_app, error_wording
 from services.gateway.api.background import DetachedTasks
 from services.gateway.api.cors import Cors, Origins
 from services.gateway.api.decoding import Decoding
-from services.gateway.api.doors import Doors
+from services.gateway.api.doors import CrossSiteCheck
 from services.gateway.api.health import Readiness
 from services.gateway.api.operators.endpoint import OperatorEndpoints
 from services.gateway.api.operators.registry_operator import RegistryOperator
@@ -42,7 +42,7 @@ from services.gateway.auth.key_watch import REPORT_SECONDS, KeyWatch
 from services.gateway.console.console import Console
 from services.gateway.console.history import RequestHistory
 from services.gateway.dialects.openai_responses.store.store import ResponsesStore
-from services.gateway.draining import Draining
+from services.gateway.draining import GatewayShutdown
 from services.gateway.http1.budget import BodyBudget, ConnectionCounts, Pace, Shares
 from services.gateway.routing.accounting import Accounting
 from services.gateway.routing.cache_watch import CacheWatch
@@ -167,7 +167,7 @@ class Gateway:
                 listener=history,
             ),
             detached=DetachedTasks(),
-            doors=Doors(self._origins, own_names(settings.listen, settings.allowed_hosts)),
+            doors=CrossSiteCheck(self._origins, own_names(settings.listen, settings.allowed_hosts)),
             bodies=BodyBudget(settings.bodies_bytes),
             pace=Pace(settings.body_seconds, settings.body_bytes_per_second),
             decoding=Decoding(most_items=settings.max_body_items),
@@ -196,7 +196,7 @@ class Gateway:
         )
         admin = admin_routes(self._operators, operator, keys, reload_all or self.reload)
         self.server = self._build_server(admin)
-        self.draining = Draining(
+        self.draining = GatewayShutdown(
             self.server,
             self._leave,
             self._ticker,

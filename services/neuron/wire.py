@@ -52,7 +52,7 @@ from services.neuron.sources.schemes import hub_of, sources_of
 from services.neuron.storage.fetches import Fetches
 from services.neuron.storage.last_use import LastUse
 from services.neuron.storage.listing import DiskListing
-from services.neuron.storage.removal import Removal
+from services.neuron.storage.removal import StoredModelRemover
 from services.neuron.storage.residency import Residency
 from services.neuron.storage.servicer import STORAGE_SERVICE, StorageServicer
 from services.neuron.storage.sharing import Sharing
@@ -232,7 +232,9 @@ def _build(
     fetches = Fetches(sources, listing.offer_at_once)
     storage = StorageServicer(
         fetches=fetches,
-        removal=Removal(sources=sources, instances=instances, relist=listing.offer_at_once),
+        removal=StoredModelRemover(
+            sources=sources, instances=instances, relist=listing.offer_at_once
+        ),
         sharing=Sharing(hub.store, settings.sharing),
         leader_epoch=leader_epoch,
     )

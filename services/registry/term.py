@@ -34,7 +34,7 @@ from services.registry.metrics import RegistryMetrics
 from services.registry.placement import errors
 from services.registry.placement.orders import Event, LoadEnded
 from services.registry.rpc.fleet_watch import Watchers
-from services.registry.rpc.history import History
+from services.registry.rpc.history import EventHistory
 from services.registry.rpc.model_list import ModelDirectory
 from services.registry.rpc.neuron_calls import NeuronCalls
 from services.registry.rpc.neuron_dialer import keep_dialling
@@ -106,7 +106,7 @@ class LeaderTerm:
         self.ended = asyncio.Event()
         self.changes = Changes()
         fleet_state = _restored(settings, catalogue, facts, faults)
-        self.history = History()
+        self.history = EventHistory()
         orders = OrderQueue(self._record)
         self.control = ControlPlane(
             fleet_state,

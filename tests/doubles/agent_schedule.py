@@ -148,7 +148,7 @@ class RandomEndpoint:
 
     def summary(self, rng: random.Random) -> Iterator[events.StreamEvent]:
         yield events.TextDelta(rng.choice(["", "We did this and that.", "word " * 5000]))
-        yield events.Finished(rng.choice(list(events.FinishReason)), events.Usage(5, 5))
+        yield events.Finished(rng.choice(list(events.FinishReason)), events.TokenUsage(5, 5))
 
     def answer(self, rng: random.Random) -> Iterator[events.StreamEvent]:
         number = next(self.world.numbers)
@@ -166,7 +166,7 @@ class RandomEndpoint:
             yield events.CallDelta(index, text[:5])
             yield events.CallDelta(index, text[5:])
         self.world.answered.append(marker)
-        yield events.Finished(rng.choice(list(events.FinishReason)), events.Usage(5, 5))
+        yield events.Finished(rng.choice(list(events.FinishReason)), events.TokenUsage(5, 5))
 
     def call(self, rng: random.Random) -> tuple[str, dict[str, Any]]:
         path = self.world.path()

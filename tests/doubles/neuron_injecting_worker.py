@@ -42,11 +42,11 @@ def fail_if_armed() -> None:
 
 def wire_exllamav2() -> None:
     """Every generator that the loop makes."""
-    from services.neuron.engines.exllamav2.model.generators import Parts
+    from services.neuron.engines.exllamav2.model.generators import GeneratorParts
 
-    make = Parts.make_generator
+    make = GeneratorParts.make_generator
 
-    def make_generator(self: Parts) -> Any:
+    def make_generator(self: GeneratorParts) -> Any:
         made = make(self)
         iterate = made.iterate
 
@@ -58,7 +58,7 @@ def wire_exllamav2() -> None:
         made.iterate = iterate_and_fail
         return made
 
-    Parts.make_generator = make_generator  # type: ignore[method-assign]
+    GeneratorParts.make_generator = make_generator  # type: ignore[method-assign]
 
 
 def wire_llamacpp() -> None:

@@ -89,7 +89,7 @@ class ScriptedNeuron(neuron_grpc.NeuronServiceServicer):
         self.unary_refusals: list[FleetError] = []
         self.cancelled: list[str] = []
         self.tells_cache = False
-        self.cache_news: asyncio.Queue[neuron.CacheChange] = asyncio.Queue()
+        self.cache_changes: asyncio.Queue[neuron.CacheChange] = asyncio.Queue()
         self.sessions = 0
         self.messages_in = 0
         self.credits: list[int] = []
@@ -237,7 +237,7 @@ class ScriptedNeuron(neuron_grpc.NeuronServiceServicer):
 
     async def WatchCache(self, request, context):
         while True:
-            yield neuron.WatchCacheResponse(changes=[await self.cache_news.get()])
+            yield neuron.WatchCacheResponse(changes=[await self.cache_changes.get()])
 
     async def CountTokens(self, request, context):
         self.counted.append(request)

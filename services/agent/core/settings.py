@@ -78,7 +78,7 @@ class EndpointSettings(
         return f"EndpointSettings({self.name!r}, {self.base_url!r}, {self.wire_api!r})"
 
 
-class FleetSettings(
+class FleetToolSettings(
     msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, kw_only=True
 ):
     """`[fleet]`: tools for operators of a Cortex fleet, each of which asks for permission.
@@ -135,7 +135,7 @@ class AgentSettings(
     search_rounds: Positive = 20
     search_tokens: Positive = 500_000
     client_seconds: PositiveSeconds = 30.0
-    fleet: FleetSettings = FleetSettings()
+    fleet: FleetToolSettings = FleetToolSettings()
 
     def endpoint(self, name: str) -> EndpointSettings | None:
         """Returns the endpoint of that name, the default one for an empty name."""

@@ -29,7 +29,7 @@ from services.agent.endpoints.endpoint import (
     TextDelta,
     ThoughtDelta,
     ThoughtSealed,
-    Usage,
+    TokenUsage,
 )
 from services.agent.endpoints.failures import translated
 from services.agent.endpoints.listing import openai_models
@@ -72,7 +72,7 @@ class ChatReader:
 
     def __init__(self) -> None:
         self._stop: FinishReason | None = None
-        self._usage: Usage | None = None
+        self._usage: TokenUsage | None = None
         self._calls: dict[int, int] = {}  # the endpoint's index to ours, of the newest call
         self._ids: dict[int, str] = {}  # of our calls
         self._thinking = False
@@ -200,10 +200,10 @@ def _assistant(turn: AssistantTurn, *, keep_thoughts: bool) -> dict[str, Any]:
     return message
 
 
-def _usage(usage: Any) -> Usage:
+def _usage(usage: Any) -> TokenUsage:
     cached = thought = 0
     with contextlib.suppress(AttributeError):
         cached = usage.prompt_tokens_details.cached_tokens or 0
     with contextlib.suppress(AttributeError):
         thought = usage.completion_tokens_details.reasoning_tokens or 0
-    return Usage(usage.prompt_tokens or 0, usage.completion_tokens or 0, cached, thought)
+    return TokenUsage(usage.prompt_tokens or 0, usage.completion_tokens or 0, cached, thought)

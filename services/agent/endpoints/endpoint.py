@@ -34,7 +34,7 @@ class FinishReason(enum.Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class Usage:
+class TokenUsage:
     """Tokens of one answer; `input_tokens` includes the cached ones."""
 
     input_tokens: int = 0
@@ -42,8 +42,8 @@ class Usage:
     cached_tokens: int = 0
     thought_tokens: int = 0
 
-    def __add__(self, other: "Usage") -> "Usage":
-        return Usage(
+    def __add__(self, other: "TokenUsage") -> "TokenUsage":
+        return TokenUsage(
             self.input_tokens + other.input_tokens,
             self.output_tokens + other.output_tokens,
             self.cached_tokens + other.cached_tokens,
@@ -95,7 +95,7 @@ class Finished:
     """The last event of every stream that did not fail."""
 
     stop: FinishReason
-    usage: Usage | None = None
+    usage: TokenUsage | None = None
 
 
 StreamEvent = TextDelta | ThoughtDelta | ThoughtSealed | CallStarted | CallDelta | Finished

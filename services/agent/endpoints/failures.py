@@ -12,14 +12,14 @@ _LONGEST_MESSAGE = 600
 
 
 @dataclass(slots=True)
-class Exchange:
+class AnswerState:
     """One request; `is_answered` is set once the endpoint has begun to answer."""
 
     is_answered: bool = False
 
 
 @contextmanager
-def translated(endpoint: str, vendor: Any) -> Generator[Exchange]:
+def translated(endpoint: str, vendor: Any) -> Generator[AnswerState]:
     """Turns what a client raises into EndpointError that begins with the endpoint's name.
 
     `vendor` is the client's module, `openai` or `anthropic`: both name their exceptions alike,
@@ -28,7 +28,7 @@ def translated(endpoint: str, vendor: Any) -> Generator[Exchange]:
     """
     import httpx2  # the clients import it anyway, and one of them lets its exceptions through
 
-    exchange = Exchange()
+    exchange = AnswerState()
     try:
         yield exchange
     except vendor.APIStatusError as error:

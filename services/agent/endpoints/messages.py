@@ -28,7 +28,7 @@ from services.agent.endpoints.endpoint import (
     TextDelta,
     ThoughtDelta,
     ThoughtSealed,
-    Usage,
+    TokenUsage,
 )
 from services.agent.endpoints.failures import translated
 from services.agent.endpoints.listing import model_info
@@ -78,7 +78,7 @@ class _MessagesReader:
 
     def __init__(self) -> None:
         self._stop: FinishReason | None = None
-        self._usage = Usage()
+        self._usage = TokenUsage()
         self._thoughts: dict[int, str] = {}  # block index → signature so far
         self._calls: set[int] = set()
 
@@ -213,7 +213,7 @@ def _assistant(turn: AssistantTurn) -> Iterator[dict[str, Any]]:
         }
 
 
-def _usage(usage: Any, before: Usage) -> Usage:
+def _usage(usage: Any, before: TokenUsage) -> TokenUsage:
     """Reads cumulative counts; message_delta may repeat only some of message_start's."""
     if usage is None:
         return before
@@ -221,7 +221,7 @@ def _usage(usage: Any, before: Usage) -> Usage:
     written = getattr(usage, "cache_creation_input_tokens", None) or 0
     fresh = getattr(usage, "input_tokens", None) or 0
     total_input = fresh + cached + written
-    return Usage(
+    return TokenUsage(
         total_input or before.input_tokens,
         getattr(usage, "output_tokens", None) or before.output_tokens,
         cached or before.cached_tokens,

@@ -28,7 +28,7 @@ from services.agent.endpoints.endpoint import (
     TextDelta,
     ThoughtDelta,
     ThoughtSealed,
-    Usage,
+    TokenUsage,
 )
 from services.agent.endpoints.failures import translated
 from services.agent.endpoints.listing import openai_models
@@ -128,7 +128,7 @@ class _ResponsesReader:
             return Finished(stop)
         cached = getattr(usage.input_tokens_details, "cached_tokens", 0) or 0
         thought = getattr(usage.output_tokens_details, "reasoning_tokens", 0) or 0
-        return Finished(stop, Usage(usage.input_tokens, usage.output_tokens, cached, thought))
+        return Finished(stop, TokenUsage(usage.input_tokens, usage.output_tokens, cached, thought))
 
     def _failure(self, event: Any) -> EndpointError:
         error = event.response.error if event.type == "response.failed" else event

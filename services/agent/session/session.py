@@ -19,7 +19,7 @@ from services.agent.core.modes import Mode, Places
 from services.agent.core.plan_dir import PlanDirectory, resolve
 from services.agent.core.workspace import Workspace
 from services.agent.session.mcp_servers import McpServers
-from services.agent.storage.checkpoints import Checkpoints
+from services.agent.storage.checkpoints import FileCheckpoints
 from services.agent.storage.compaction import CHARACTERS_PER_TOKEN
 from services.agent.storage.permission_file import PermissionFile
 from services.agent.storage.store import SessionRecord, SessionStore, SessionStoreError
@@ -50,7 +50,7 @@ class AgentSession:
         plans: PlanDirectory,
         mcp: McpServers,
         permissions: PermissionFile,
-        checkpoints: Checkpoints,
+        checkpoints: FileCheckpoints,
     ) -> None:
         self.record = record
         self.editor = editor

@@ -18,7 +18,7 @@ from services.agent.prompt import prompt
 from services.agent.prompt.rules import RulesFile, fitted, read_rules
 from services.agent.session.mcp_servers import McpServers, ServerSpec
 from services.agent.session.session import AgentSession
-from services.agent.storage.checkpoints import Checkpoints
+from services.agent.storage.checkpoints import FileCheckpoints
 from services.agent.storage.permission_file import PermissionFile
 from services.agent.storage.store import SessionRecord, SessionStore
 from services.agent.turn.ask import PromptBuilder
@@ -91,10 +91,10 @@ class SessionOpening:
             mcp=McpServers(servers, cwd=Path(record.cwd), environment=environment),
         )
 
-    def checkpoints(self, session_id: str) -> Checkpoints:
+    def checkpoints(self, session_id: str) -> FileCheckpoints:
         """Returns what a session's writes have replaced; the id is one of ours."""
         data = self._surroundings.data
-        return Checkpoints(data and data / "checkpoints" / session_id)
+        return FileCheckpoints(data and data / "checkpoints" / session_id)
 
     async def prepare(self, session: AgentSession) -> PromptBuilder:
         """Reads what the next round's system prompt depends on, apart from the tools' format."""

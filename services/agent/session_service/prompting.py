@@ -14,7 +14,7 @@ from services.agent.core.history import AssistantTurn, Part, TextPart, Turn, Use
 from services.agent.core.modes import Mode
 from services.agent.core.settings import AgentSettings
 from services.agent.core.text import one_line
-from services.agent.endpoints.endpoint import EndpointError, Usage
+from services.agent.endpoints.endpoint import EndpointError, TokenUsage
 from services.agent.endpoints.selection import Endpoints, UnknownModelError
 from services.agent.prompt.project_commands import invoked, project_commands
 from services.agent.session.session import AgentSession
@@ -73,7 +73,7 @@ class Prompting:
         text = user_text(user)
         if count := commands.undone_prompts(text):
             await self._undo(session, count)
-            return _response("end_turn", Usage())
+            return _response("end_turn", TokenUsage())
         mode = chosen_mode(session.mode, session.record.history, text)
         command = commands.command_in(text)
         if not command or command == commands.INIT:
@@ -82,7 +82,7 @@ class Prompting:
         is_first = not session.record.title
         if is_first:
             session.record.title = one_line(user_text(user), _TITLE_CHARACTERS) or "Untitled"
-        usage, stop = Usage(), "error"
+        usage, stop = TokenUsage(), "error"
         try:
             if not session.is_current(ticket):
                 stop = "cancelled"
@@ -217,7 +217,7 @@ def chosen_mode(mode: Mode, history: Sequence[Turn], text: str) -> Mode | None:
     return _MENU.get(text.strip().rstrip(".)"))
 
 
-def _response(stop: str, usage: Usage) -> acp.schema.PromptResponse:
+def _response(stop: str, usage: TokenUsage) -> acp.schema.PromptResponse:
     counted = acp.schema.Usage(
         input_tokens=usage.input_tokens,
         output_tokens=usage.output_tokens,
@@ -226,5 +226,5 @@ def _response(stop: str, usage: Usage) -> acp.schema.PromptResponse:
         thought_tokens=usage.thought_tokens or None,
     )
     return acp.schema.PromptResponse.model_validate(
-        {"stop_reason": stop, "usage": counted if usage != Usage() else None}
+        {"stop_reason": stop, "usage": counted if usage != TokenUsage() else None}
     )

@@ -9,7 +9,7 @@ from services.agent.core.editor import Content
 from services.agent.core.history import TextPart, UserTurn
 from services.agent.core.modes import Effect
 from services.agent.core.settings import AgentSettings
-from services.agent.endpoints.endpoint import EndpointError, Usage
+from services.agent.endpoints.endpoint import EndpointError, TokenUsage
 from services.agent.endpoints.selection import Endpoints, UnknownModelError
 from services.agent.session.search_session import SearchSession
 from services.agent.session.session import AgentSession
@@ -58,7 +58,7 @@ class Searching:
 
     async def run(
         self, session: AgentSession, task: str, *, call_id: str, progress: Progress
-    ) -> tuple[ToolOutcome, Usage]:
+    ) -> tuple[ToolOutcome, TokenUsage]:
         """Searches within a turn of a session, and returns the answer and what it took.
 
         Its calls are shown as cards that name the call they belong to. Where rounds or tokens

@@ -37,7 +37,7 @@ class Undone:
     left: list[str] = field(default_factory=list[str])
 
 
-class Checkpoints:
+class FileCheckpoints:
     """Those of one session; blocks. Without a directory nothing is kept.
 
     A prompt is named by the index of its turn in the history.

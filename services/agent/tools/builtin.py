@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from services.agent.core.modes import Effect, Mode
-from services.agent.core.settings import FleetSettings
+from services.agent.core.settings import FleetToolSettings
 from services.agent.tools.edit_file import EditFile
 from services.agent.tools.exit_plan_mode import ExitPlanMode
 from services.agent.tools.fleet.operating import fleet_tools
@@ -29,7 +29,7 @@ def offered(tools: Sequence[Tool], mode: Mode) -> tuple[Tool, ...]:
     return tuple(tool for tool in tools if tool.spec.name != ExitPlanMode.name)
 
 
-def builtin_tools(fleet: FleetSettings) -> tuple[Tool, ...]:
+def builtin_tools(fleet: FleetToolSettings) -> tuple[Tool, ...]:
     """Returns one of each, in the order in which models see them.
 
     Args:

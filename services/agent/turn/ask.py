@@ -19,8 +19,8 @@ from services.agent.endpoints.endpoint import (
     ModelRequest,
     TextDelta,
     ThoughtDelta,
+    TokenUsage,
     ToolSpec,
-    Usage,
 )
 from services.agent.endpoints.selection import Selection
 from services.agent.session.replay import identified
@@ -117,7 +117,7 @@ class RoundRequest:
         self._notice = f"({error}: asked again)\n\n"
 
     @property
-    def summaries(self) -> Usage:
+    def summaries(self) -> TokenUsage:
         """Tokens spent on summarising the history, where that was needed to fit the context."""
         return self._compacting.usage
 

@@ -17,7 +17,7 @@ from services.agent.endpoints.endpoint import (
     Finished,
     FinishReason,
     ModelRequest,
-    Usage,
+    TokenUsage,
 )
 from services.agent.endpoints.selection import Selection
 from services.agent.session.session import AgentSession
@@ -46,7 +46,7 @@ class Compacting:
     def __init__(self, session: AgentSession, selection: Selection) -> None:
         self._session = session
         self._selection = selection
-        self.usage = Usage()
+        self.usage = TokenUsage()
 
     async def make_room(self, room: Room) -> bool:
         """Makes the next request fit, as far as it can; returns whether anything had to go."""

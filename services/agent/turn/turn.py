@@ -11,7 +11,7 @@ import structlog
 
 from services.agent.core.history import AssistantTurn, ResultsTurn, ToolResult
 from services.agent.core.text import one_line
-from services.agent.endpoints.endpoint import FinishReason, Usage
+from services.agent.endpoints.endpoint import FinishReason, TokenUsage
 from services.agent.endpoints.selection import Endpoints, Selection
 from services.agent.session.replay import identified
 from services.agent.session.session import AgentSession
@@ -62,7 +62,7 @@ class PromptTurn:
         self._max_rounds = max_rounds
         self._max_tokens = max_tokens
         self._repeats = Repeats()
-        self.usage = Usage()
+        self.usage = TokenUsage()
         self.said = ""  # by the model, in its last answer
 
     async def run(self) -> acp.schema.StopReason:
@@ -175,7 +175,7 @@ class PromptTurn:
                         acp.update_tool_call(call.id, status="failed")
                     )
 
-    async def _report(self, selection: Selection, usage: Usage | None) -> None:
+    async def _report(self, selection: Selection, usage: TokenUsage | None) -> None:
         if usage is None:
             return
         self.usage += usage

@@ -118,7 +118,7 @@ def _short(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False)
 
 
-class Follower:
+class LogFollower:
     """Reads what is appended to a service's log, also where the file is turned over meanwhile.
 
     Args:

@@ -36,7 +36,7 @@ _MODELS: Final = """\
 """  # noqa: E501 - a line of the file
 
 
-class Part(enum.StrEnum):
+class HostPart(enum.StrEnum):
     """What a host is in the fleet."""
 
     ALL_IN_ONE = "all-in-one"
@@ -46,16 +46,16 @@ class Part(enum.StrEnum):
 
 
 _WHAT: Final = {
-    Part.ALL_IN_ONE: "gateway and registry of this host.",
-    Part.GATEWAY: "the gateway of this host.",
-    Part.REGISTRY: "the registry of this host.",
-    Part.NEURON: "the neuron of this host.",
+    HostPart.ALL_IN_ONE: "gateway and registry of this host.",
+    HostPart.GATEWAY: "the gateway of this host.",
+    HostPart.REGISTRY: "the registry of this host.",
+    HostPart.NEURON: "the neuron of this host.",
 }
 _SECTIONS: Final = {
-    Part.ALL_IN_ONE: ("gateway", "auth", "fleet", "registry", "eviction", "audit", "log"),
-    Part.GATEWAY: ("gateway", "auth", "fleet", "audit", "log"),
-    Part.REGISTRY: ("registry", "eviction", "fleet", "audit", "log"),
-    Part.NEURON: ("neuron", "fleet", "log"),
+    HostPart.ALL_IN_ONE: ("gateway", "auth", "fleet", "registry", "eviction", "audit", "log"),
+    HostPart.GATEWAY: ("gateway", "auth", "fleet", "audit", "log"),
+    HostPart.REGISTRY: ("registry", "eviction", "fleet", "audit", "log"),
+    HostPart.NEURON: ("neuron", "fleet", "log"),
 }
 CORTEX, NEURON, MODELS = "cortex.toml", "neuron.toml", "models.toml"
 
@@ -74,7 +74,7 @@ class Answers:
         ca, certificate, key: of `[fleet]`.
     """
 
-    part: Part
+    part: HostPart
     folder: str
     listen: str = ""
     registries: Sequence[str] = ()
@@ -86,7 +86,7 @@ class Answers:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Key:
+class ClientKey:
     """A newly made API key of a client.
 
     Attributes:
@@ -98,7 +98,7 @@ class Key:
     secret: str
 
     @classmethod
-    def new(cls, name: str) -> Key:
+    def new(cls, name: str) -> ClientKey:
         """Makes a key with a random secret."""
         return cls(name, secrets.token_urlsafe(32))
 
@@ -108,7 +108,7 @@ class Key:
         return f'[[auth.keys]]\nname = {text(self.name)}\nsha256 = "{digest}"\n'
 
 
-def files(answers: Answers, key: Key | None = None) -> Mapping[str, str]:
+def files(answers: Answers, key: ClientKey | None = None) -> Mapping[str, str]:
     """The files' texts, by name.
 
     Args:
@@ -117,26 +117,26 @@ def files(answers: Answers, key: Key | None = None) -> Mapping[str, str]:
     """
     folder, part = answers.folder, answers.part
     found: dict[str, str] = {}
-    if part is not Part.NEURON:
+    if part is not HostPart.NEURON:
         text = _file(f"{folder}/{CORTEX}", part, _chosen(answers))
         found[CORTEX] = text + (f"\n{key.table()}" if key else "")
-    if part in {Part.ALL_IN_ONE, Part.REGISTRY}:
+    if part in {HostPart.ALL_IN_ONE, HostPart.REGISTRY}:
         found[MODELS] = _MODELS.format(path=f"{folder}/{MODELS}")
-    if part in {Part.ALL_IN_ONE, Part.NEURON}:
-        inside = answers if part is Part.NEURON else dataclasses.replace(answers, listen="")
-        inside = dataclasses.replace(inside, part=Part.NEURON)
-        found[NEURON] = _file(f"{folder}/{NEURON}", Part.NEURON, _chosen(inside))
+    if part in {HostPart.ALL_IN_ONE, HostPart.NEURON}:
+        inside = answers if part is HostPart.NEURON else dataclasses.replace(answers, listen="")
+        inside = dataclasses.replace(inside, part=HostPart.NEURON)
+        found[NEURON] = _file(f"{folder}/{NEURON}", HostPart.NEURON, _chosen(inside))
     return found
 
 
 def _chosen(answers: Answers) -> Mapping[str, Any]:
     """What was asked for, by dotted key."""
     part = answers.part
-    listens = "gateway" if part is Part.ALL_IN_ONE else part.value
+    listens = "gateway" if part is HostPart.ALL_IN_ONE else part.value
     registries = list(answers.registries)
     found: dict[str, Any] = {
         f"{listens}.listen": answers.listen,
-        "gateway.registry": registries if part is Part.GATEWAY else [],
+        "gateway.registry": registries if part is HostPart.GATEWAY else [],
         "neuron.registry": registries,
         "neuron.name": answers.neuron,
         "neuron.models_dirs": [answers.models_dir] if answers.models_dir else [],
@@ -152,7 +152,7 @@ def _chosen(answers: Answers) -> Mapping[str, Any]:
     }
 
 
-def _file(path: str, part: Part, chosen: Mapping[str, Any]) -> str:
+def _file(path: str, part: HostPart, chosen: Mapping[str, Any]) -> str:
     whole = schema(SettingsFile.CORTEX)
     sections = [
         "\n".join(_section(name, whole["properties"][name], whole["$defs"], chosen))

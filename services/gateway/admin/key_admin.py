@@ -19,7 +19,7 @@ from cortex.v1 import key_service_pb2 as pb
 from cortex.v1 import key_service_pb2_grpc as key_grpc
 from services.backplane.errors import FleetError, Reason
 from services.backplane.rpc.protobuf_json import json_fields
-from services.gateway.api.operators.call import Call
+from services.gateway.api.operators.call import OperatorCall
 from services.gateway.api.operators.endpoint import Bodies, OperatorEndpoints
 from services.gateway.api.operators.registry_operator import RegistryOperator
 from services.gateway.auth.auth import Auth
@@ -97,7 +97,7 @@ class KeyAdmin:
             ),
         ]
 
-    async def _list(self, call: Call) -> None:
+    async def _list(self, call: OperatorCall) -> None:
         request = _page(call, pb.ListKeysRequest(), _PAGE_FIELDS)
         told = json_fields(await self._ask(call, "ListKeys", request))
         if not request.page_token:
@@ -107,53 +107,53 @@ class KeyAdmin:
             ]
         call.answer(told)
 
-    async def _create(self, call: Call) -> None:
+    async def _create(self, call: OperatorCall) -> None:
         request = _read(call, pb.CreateKeyRequest())
         call.target = f"name={request.name}"
         answer = await self._ask(call, "CreateKey", request)
         call.target += f", id={answer.key.id}"
         call.answer(json_fields(answer), status=_CREATED)
 
-    async def _show(self, call: Call) -> None:
+    async def _show(self, call: OperatorCall) -> None:
         answer = await self._ask(call, "GetKey", pb.GetKeyRequest(key=call.head.path["key"]))
         call.answer(json_fields(answer))
 
-    async def _rotate(self, call: Call) -> None:
+    async def _rotate(self, call: OperatorCall) -> None:
         request = _read(call, pb.RotateKeyRequest())
         request.key = call.head.path["key"]
         call.target = f"key={request.key}"
         call.answer(json_fields(await self._ask(call, "RotateKey", request)))
 
-    async def _revoke(self, call: Call) -> None:
+    async def _revoke(self, call: OperatorCall) -> None:
         request = pb.RevokeKeyRequest(key=call.head.path["key"])
         call.target = f"key={request.key}"
         call.answer(json_fields(await self._ask(call, "RevokeKey", request)))
 
-    async def _list_groups(self, call: Call) -> None:
+    async def _list_groups(self, call: OperatorCall) -> None:
         request = _page(call, pb.ListKeyGroupsRequest(), _PAGE_FIELDS[:2])
         call.answer(json_fields(await self._ask(call, "ListKeyGroups", request)))
 
-    async def _put_group(self, call: Call) -> None:
+    async def _put_group(self, call: OperatorCall) -> None:
         group = _read(call, pb.KeyGroup())
         group.name = call.head.path["name"]
         call.target = f"group={group.name}"
         answer = await self._ask(call, "PutKeyGroup", pb.PutKeyGroupRequest(group=group))
         call.answer(json_fields(answer))
 
-    async def _delete_group(self, call: Call) -> None:
+    async def _delete_group(self, call: OperatorCall) -> None:
         request = pb.DeleteKeyGroupRequest(name=call.head.path["name"])
         call.target = f"group={request.name}"
         await self._ask(call, "DeleteKeyGroup", request)
         call.answer({"name": request.name, "deleted": True})
 
-    def _ask(self, call: Call, method: str, request: Message) -> Awaitable[Any]:
+    def _ask(self, call: OperatorCall, method: str, request: Message) -> Awaitable[Any]:
         self._operator.require_operator()
         return self._operator.ask(
             method, request, service=key_grpc.KeyServiceStub, metadata=call.metadata
         )
 
 
-def _page(call: Call, request: RequestT, known: Sequence[str]) -> RequestT:
+def _page(call: OperatorCall, request: RequestT, known: Sequence[str]) -> RequestT:
     """Which page is wanted, by the query.
 
     Raises:
@@ -168,7 +168,7 @@ def _page(call: Call, request: RequestT, known: Sequence[str]) -> RequestT:
     return _parsed(given, request)
 
 
-def _read(call: Call, request: RequestT) -> RequestT:
+def _read(call: OperatorCall, request: RequestT) -> RequestT:
     """The body of a call.
 
     Raises:

@@ -9,7 +9,7 @@ from starlette.routing import Route
 
 from services.backplane.errors import FleetError, Reason
 from services.backplane.process.reload import Reloaded
-from services.gateway.api.operators.call import Call
+from services.gateway.api.operators.call import OperatorCall
 from services.gateway.api.operators.endpoint import Bodies, OperatorEndpoints
 from services.gateway.auth.holder import ConsoleLevel
 
@@ -40,7 +40,7 @@ class GatewayReload:
         )
         return [Route("/admin/reload", made, methods=["POST"])]
 
-    async def _serve(self, call: Call) -> None:
+    async def _serve(self, call: OperatorCall) -> None:
         told = self._reload()
         if told.refused:
             raise FleetError(Reason.BAD_REQUEST, told.refused)

@@ -11,7 +11,7 @@ from starlette.routing import Route
 from cortex.v1 import accounting_service_pb2 as pb
 from cortex.v1 import accounting_service_pb2_grpc as accounting_grpc
 from services.backplane.errors import FleetError, Reason
-from services.gateway.api.operators.call import Call
+from services.gateway.api.operators.call import OperatorCall
 from services.gateway.api.operators.endpoint import Bodies, OperatorEndpoints
 from services.gateway.api.operators.registry_operator import RegistryOperator
 from services.gateway.auth.holder import ConsoleLevel
@@ -42,7 +42,7 @@ class UsageAdmin:
         made = endpoints.endpoint(ConsoleLevel.NONE, self._usage, bodies=bodies)
         return [Route("/admin/usage", made, methods=["GET"])]
 
-    async def _usage(self, call: Call) -> None:
+    async def _usage(self, call: OperatorCall) -> None:
         query = call.head.query
         for name in query:
             if name not in _KNOWN:

@@ -105,7 +105,7 @@ class Cors:
         if self._version != self._origins.version:
             self._version, self._rules = self._origins.version, self._made()
         found = (value for name, value in scope.get("headers", ()) if name == b"origin")
-        # a page's WebSocket needs no leave to read; whether it may ask, `Doors` knows
+        # a page's WebSocket needs no leave to read; whether it may ask, `CrossSiteCheck` decides
         if (
             next(found, None) is None
             or scope["type"] != "http"

@@ -28,7 +28,7 @@ _ALL: Final = "*"
 _LOCAL: Final = ("localhost", "host.docker.internal")
 
 
-class Doors:
+class CrossSiteCheck:
     """Refuses requests by the headers that browsers send.
 
     Args:
@@ -125,7 +125,7 @@ class SocketDoor:
     """An ASGI app around another: lets WebSockets in, or refuses them at their handshake."""
 
     def __init__(
-        self, app: ASGIApp, doors: Doors, auth: Auth, error_responses: ErrorResponses
+        self, app: ASGIApp, doors: CrossSiteCheck, auth: Auth, error_responses: ErrorResponses
     ) -> None:
         self._app = app
         self._doors = doors

@@ -17,7 +17,7 @@ from services.gateway.api.access_log import AccessLog
 from services.gateway.api.background import DetachedTasks
 from services.gateway.api.body import IncomingBody
 from services.gateway.api.decoding import Decoding
-from services.gateway.api.doors import Doors
+from services.gateway.api.doors import CrossSiteCheck
 from services.gateway.api.request import RequestRecord
 from services.gateway.auth.auth import Auth
 from services.gateway.auth.holder import KeyHolder
@@ -76,7 +76,7 @@ class GatewayServices:
     metrics: GatewayMetrics
     access_log: AccessLog
     detached: DetachedTasks
-    doors: Doors
+    doors: CrossSiteCheck
     bodies: BodyBudget
     pace: Pace
     decoding: Decoding

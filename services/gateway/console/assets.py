@@ -17,7 +17,7 @@ from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
 from services.backplane.errors import FleetError, Reason
-from services.gateway.api.doors import Doors
+from services.gateway.api.doors import CrossSiteCheck
 from services.gateway.api.error_responses import ErrorResponses
 from services.gateway.api.operators.call import SAFE_HEADERS
 
@@ -85,7 +85,7 @@ class Page:
         error_responses: words refusals.
     """
 
-    def __init__(self, doors: Doors, error_responses: ErrorResponses) -> None:
+    def __init__(self, doors: CrossSiteCheck, error_responses: ErrorResponses) -> None:
         self._doors = doors
         self._error_responses = error_responses
         self._assets = load()

@@ -13,7 +13,7 @@ from starlette.routing import Route
 
 from services import __version__
 from services.gateway.api.error_responses import ErrorResponses
-from services.gateway.api.operators.call import Call
+from services.gateway.api.operators.call import OperatorCall
 from services.gateway.api.operators.endpoint import OperatorEndpoints
 from services.gateway.api.operators.registry_operator import RegistryOperator
 from services.gateway.api.services import GatewayServices
@@ -115,7 +115,7 @@ class Console:
             *assets.routes(page),
         ]
 
-    async def _requests(self, call: Call) -> None:
+    async def _requests(self, call: OperatorCall) -> None:
         query = _query(call, "limit", "model", "key")
         given = query.get("limit", str(MOST_REQUESTS))
         # the length first: Python reads no number of thousands of digits
@@ -129,7 +129,7 @@ class Console:
             {"requests": found, "count": self._history.ledger.count, "process": self._process()}
         )
 
-    async def _usage_table(self, call: Call) -> None:
+    async def _usage_table(self, call: OperatorCall) -> None:
         query = _query(call, "by", "window")
         by, window = query.get("by", KEYS[0]), query.get("window", "1h")
         if by not in KEYS:
@@ -161,7 +161,7 @@ class Console:
             self._rates_now = self._history.rates.told()
         return self._rates_now
 
-    def _visitor(self, call: Call) -> dict[str, Any]:
+    def _visitor(self, call: OperatorCall) -> dict[str, Any]:
         self._services.access_log.settle()
         return {
             "principal": call.visitor.principal,
@@ -174,7 +174,7 @@ class Console:
         }
 
 
-def _query(call: Call, *known: str) -> dict[str, str]:
+def _query(call: OperatorCall, *known: str) -> dict[str, str]:
     """The query of a look-up.
 
     Raises:

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from services.backplane.errors import FleetError, Reason
 from services.backplane.first_ended import first_ended
-from services.gateway.api.operators.call import Call, event_bytes
+from services.gateway.api.operators.call import OperatorCall, event_bytes
 from services.gateway.console.feed import Feed
 from services.gateway.console.ledger import RequestLedger
 
@@ -38,14 +38,14 @@ class EventStreams:
     """
 
     def __init__(
-        self, feed: Feed, ledger: RequestLedger, visitor: Callable[[Call], dict[str, Any]]
+        self, feed: Feed, ledger: RequestLedger, visitor: Callable[[OperatorCall], dict[str, Any]]
     ) -> None:
         self._feed = feed
         self._ledger = ledger
         self._visitor = visitor
         self.count = 0
 
-    async def serve(self, call: Call) -> None:
+    async def serve(self, call: OperatorCall) -> None:
         """Streams one snapshot and then every change, until the reader leaves."""
         self._feed.refresh()
         call.begin_events()
@@ -55,7 +55,7 @@ class EventStreams:
         finally:
             self.count -= 1
 
-    async def _follow(self, call: Call) -> None:
+    async def _follow(self, call: OperatorCall) -> None:
         number, requests = -1, 0
         behind_since: float | None = None
         while True:
@@ -78,7 +78,7 @@ class EventStreams:
                 call.response.write(_BEAT)
 
 
-async def _write(call: Call, data: bytes) -> None:
+async def _write(call: OperatorCall, data: bytes) -> None:
     """Writes in pieces as they are read: a large fleet's snapshot is more than may lie unread.
 
     Raises:

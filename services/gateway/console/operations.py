@@ -15,7 +15,7 @@ from google.protobuf.message import Message
 from cortex.v1 import operator_service_pb2 as op
 from services.backplane import protobuf_time
 from services.backplane.errors import FleetError, Reason
-from services.gateway.api.operators.call import Call, event_bytes
+from services.gateway.api.operators.call import OperatorCall, event_bytes
 from services.gateway.api.operators.endpoint import Bodies
 from services.gateway.api.operators.registry_operator import RegistryOperator
 from services.gateway.console import encode
@@ -108,7 +108,7 @@ class Operations:
     def __init__(self, operator: RegistryOperator) -> None:
         self._operator = operator
 
-    def by_name(self) -> Mapping[str, Callable[[Call], Awaitable[None]]]:
+    def by_name(self) -> Mapping[str, Callable[[OperatorCall], Awaitable[None]]]:
         """Every operation by the last part of its path; `AUDITED` has their names for the log."""
         return {
             "load": self._load,
@@ -121,7 +121,7 @@ class Operations:
             "reload": self._reload,
         }
 
-    async def explain(self, call: Call) -> None:
+    async def explain(self, call: OperatorCall) -> None:
         """Where a model would go and why; changes nothing."""
         unknown = sorted(call.head.query.keys() - {"model"})
         if unknown:
@@ -132,7 +132,7 @@ class Operations:
         request = op.ExplainPlacementRequest(model=model)
         call.answer(encode.explanation(await self._operator.ask("ExplainPlacement", request)))
 
-    async def _load(self, call: Call) -> None:
+    async def _load(self, call: OperatorCall) -> None:
         body = _read(call, _Load)
         if body.attached and not body.wait:
             raise bad("wait", "An attached load ends with its request; `wait` has to be true.")
@@ -141,7 +141,7 @@ class Operations:
             answers = self._operator.steps("LoadModel", request, metadata=call.metadata)
             await _stream(call, answers, lambda one: encode.step(one.step), wait=body.wait)
 
-    async def _unload(self, call: Call) -> None:
+    async def _unload(self, call: OperatorCall) -> None:
         body = _read(call, _Unload)
         request = op.UnloadModelRequest(model=body.model, neuron=body.neuron)
         if body.drain_seconds is not None:
@@ -150,7 +150,7 @@ class Operations:
             answers = self._operator.steps("UnloadModel", request, metadata=call.metadata)
             await _stream(call, answers, _left, wait=body.wait)
 
-    async def _drain(self, call: Call) -> None:
+    async def _drain(self, call: OperatorCall) -> None:
         body = _read(call, _Drain)
         request = op.DrainNeuronRequest(neuron=body.neuron)
         if body.drain_seconds is not None:
@@ -159,28 +159,28 @@ class Operations:
             answers = self._operator.steps("DrainNeuron", request, metadata=call.metadata)
             await _stream(call, answers, _left, wait=body.wait)
 
-    async def _pin(self, call: Call) -> None:
+    async def _pin(self, call: OperatorCall) -> None:
         body = _read(call, _OfModel)
         request = op.PinModelRequest(model=body.model, neuron=body.neuron)
         with self._told(call, "pin", model=body.model, neuron=body.neuron):
             await self._operator.ask("PinModel", request, metadata=call.metadata)
         call.answer({"model": body.model, "pinned": True})
 
-    async def _unpin(self, call: Call) -> None:
+    async def _unpin(self, call: OperatorCall) -> None:
         body = _read(call, _Unpin)
         with self._told(call, "unpin", model=body.model):
             request = op.UnpinModelRequest(model=body.model)
             await self._operator.ask("UnpinModel", request, metadata=call.metadata)
         call.answer({"model": body.model, "pinned": False})
 
-    async def _cordon(self, call: Call) -> None:
+    async def _cordon(self, call: OperatorCall) -> None:
         await self._change_neuron(call, "cordon", "CordonNeuron", op.CordonNeuronRequest)
 
-    async def _uncordon(self, call: Call) -> None:
+    async def _uncordon(self, call: OperatorCall) -> None:
         await self._change_neuron(call, "uncordon", "UncordonNeuron", op.UncordonNeuronRequest)
 
     async def _change_neuron(
-        self, call: Call, name: str, method: str, request: Callable[..., Message]
+        self, call: OperatorCall, name: str, method: str, request: Callable[..., Message]
     ) -> None:
         body = _read(call, _OfNeuron)
         with self._told(call, name, neuron=body.neuron):
@@ -188,7 +188,7 @@ class Operations:
             answer = await self._operator.ask(method, message, metadata=call.metadata)
         call.answer({"neuron": encode.neuron(answer.neuron)})
 
-    async def _reload(self, call: Call) -> None:
+    async def _reload(self, call: OperatorCall) -> None:
         _read(call, _Reload)
         with self._told(call, "reload"):
             request = op.ReloadCatalogueRequest()
@@ -197,7 +197,7 @@ class Operations:
         call.answer({"config_revision": answer.config_revision, **changes})
 
     @contextlib.contextmanager
-    def _told(self, call: Call, operation: str, **facts: str) -> Generator[None]:
+    def _told(self, call: OperatorCall, operation: str, **facts: str) -> Generator[None]:
         """Logs who has ordered what, and what came of it."""
         facts = {name: value for name, value in facts.items() if value}
         call.target = ", ".join(f"{name}={value}" for name, value in facts.items())
@@ -220,7 +220,7 @@ class Operations:
 
 
 async def _stream(
-    call: Call,
+    call: OperatorCall,
     answers: AsyncGenerator[Any],
     shape: Callable[[Any], dict[str, Any]],
     *,
@@ -267,7 +267,7 @@ def _left(answer: Any) -> dict[str, Any]:
     return told if freed is None else {**told, "freed_bytes": freed}
 
 
-def _read(call: Call, shape: type[Body]) -> Body:
+def _read(call: OperatorCall, shape: type[Body]) -> Body:
     """The body of an operation.
 
     Raises:

@@ -12,7 +12,7 @@ from services.gateway.http1.reader import RequestHead
 _ASGI = {"spec_version": "2.1", "version": "3.0"}
 
 
-class Peer(NamedTuple):
+class ConnectionPeer(NamedTuple):
     """What every request of one connection has in common."""
 
     scheme: str
@@ -40,7 +40,7 @@ def split_target(target: bytes) -> tuple[bytes, bytes]:
     return path, query
 
 
-def build_scope(head: RequestHead, peer: Peer, exchange: object) -> dict[str, Any]:
+def build_scope(head: RequestHead, peer: ConnectionPeer, exchange: object) -> dict[str, Any]:
     """Builds the scope; the keys and the spec version are those of stock Hypercorn.
 
     Raises:

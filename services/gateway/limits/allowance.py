@@ -57,7 +57,6 @@ class Allowance:
     __slots__ = (
         "ended",
         "granted",
-        "is_stirred",
         "left_elsewhere",
         "limit",
         "lingering",
@@ -68,6 +67,7 @@ class Allowance:
         "reserved",
         "unstated_most",
         "used",
+        "was_reserved",
         "window",
     )
 
@@ -85,7 +85,7 @@ class Allowance:
         self.reserved = 0
         self.left_elsewhere = 0
         self.low = 0
-        self.is_stirred = False
+        self.was_reserved = False
         self.ended = 0
         self.lingering: deque[tuple[float, int]] = deque()
 

@@ -32,7 +32,7 @@ from services.backplane.process.faults import Faults
 from services.backplane.timeouts import timeout
 from services.gateway.limits.allowance import Allowance, Meter
 from services.gateway.limits.limiter import Grants
-from services.gateway.limits.shares import HeldShare, Key, claim_of, key_of, slice_of
+from services.gateway.limits.shares import HeldShare, ShareKey, claim_of, key_of, slice_of
 from services.gateway.limits.windows import Period, window_at
 
 _RENEW_SECONDS: Final = 1.0
@@ -60,7 +60,7 @@ class Lessor(Protocol):
         ...
 
 
-class Leases(Grants):
+class ShareLeases(Grants):
     """Leases shares of limits from the registry, renews them, and returns them at the end.
 
     Args:
@@ -85,8 +85,8 @@ class Leases(Grants):
         self._away_seconds = away_seconds
         self._clock = clock
         self._monotonic = monotonic
-        self._held: dict[Key, HeldShare] = {}
-        self._ahead: dict[Key, Allowance] = {}
+        self._held: dict[ShareKey, HeldShare] = {}
+        self._ahead: dict[ShareKey, Allowance] = {}
         self._asked = asyncio.Event()
         self._waiters: list[asyncio.Future[None]] = []
         self._heard_at = monotonic()
@@ -108,7 +108,7 @@ class Leases(Grants):
             known = self._held[key] = HeldShare(allowance)
         allowance.low = slice_of(allowance) // 2
         known.told, known.answered_at = None, -math.inf
-        allowance.is_stirred = True
+        allowance.was_reserved = True
         self._asked.set()
 
     @override
@@ -204,13 +204,15 @@ class Leases(Grants):
                 del self._held[key]
                 continue
             total = allowance.used + allowance.reserved
-            if allowance.is_stirred or held.needed or total != held.seen:
-                allowance.is_stirred, held.stirred_at, held.seen = False, moment, total
+            if allowance.was_reserved or held.needed or total != held.seen:
+                allowance.was_reserved, held.last_reserved_at, held.seen = False, moment, total
             is_unheld = is_told and not (allowance.used or allowance.reserved or allowance.granted)
-            if is_unheld and moment - held.stirred_at > _UNHELD_SECONDS:
+            if is_unheld and moment - held.last_reserved_at > _UNHELD_SECONDS:
                 del self._held[key]  # `more` opens it again
                 continue
-            is_busy = over_for < 0 and moment - held.stirred_at < _IDLE_SECONDS and not is_closing
+            is_busy = (
+                over_for < 0 and moment - held.last_reserved_at < _IDLE_SECONDS and not is_closing
+            )
             wanted = allowance.used + allowance.reserved
             if is_busy:
                 wanted += max(held.needed, slice_of(allowance))
@@ -245,8 +247,8 @@ class Leases(Grants):
                     one.principal, one.meter, one.period, window=window, limit=one.limit
                 )
                 key = key_of(after)
-                if key not in self._held and moment - held.stirred_at < _IDLE_SECONDS:
-                    after.is_stirred = True
+                if key not in self._held and moment - held.last_reserved_at < _IDLE_SECONDS:
+                    after.was_reserved = True
                     self._held[key] = HeldShare(after)
                     self._ahead[key] = after
 

@@ -26,7 +26,7 @@ _PERIODS: Final = {
 }
 
 
-class Key(NamedTuple):
+class ShareKey(NamedTuple):
     """Identifies one limit of one principal in one window."""
 
     principal: str
@@ -54,9 +54,9 @@ class HeldShare:
         "answered_at",
         "credit",
         "lapses_at",
+        "last_reserved_at",
         "needed",
         "seen",
-        "stirred_at",
         "told",
     )
 
@@ -66,7 +66,7 @@ class HeldShare:
         self.needed = 0
         self.lapses_at = 0.0
         self.answered_at = -math.inf
-        self.stirred_at = 0.0
+        self.last_reserved_at = 0.0
         self.seen = 0
         self.credit = slice_of(allowance)
 
@@ -76,13 +76,13 @@ def slice_of(allowance: Allowance) -> int:
     return max(1, allowance.limit // SLICES)
 
 
-def key_of(allowance: Allowance) -> Key:
+def key_of(allowance: Allowance) -> ShareKey:
     """The identity of an allowance's share."""
     window = allowance.window
-    return Key(allowance.principal, allowance.meter, allowance.period, window.starts_at)
+    return ShareKey(allowance.principal, allowance.meter, allowance.period, window.starts_at)
 
 
-def claim_of(key: Key, allowance: Allowance, wanted: int) -> pb.AllowanceClaim:
+def claim_of(key: ShareKey, allowance: Allowance, wanted: int) -> pb.AllowanceClaim:
     """The claim for a share, as it is sent to the registry."""
     ends_at = allowance.window.ends_at
     return pb.AllowanceClaim(

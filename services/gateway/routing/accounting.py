@@ -12,7 +12,7 @@ from prometheus_client import CollectorRegistry
 
 from services.backplane.errors import FleetError
 from services.backplane.process.faults import Faults
-from services.gateway.limits.leases import Leases
+from services.gateway.limits.leases import ShareLeases
 from services.gateway.limits.limiter import Limiter
 from services.gateway.limits.settings import KeyLimits
 from services.gateway.limits.usage import UsageCounts
@@ -46,7 +46,7 @@ class Accounting:
     ) -> None:
         holder = uuid.uuid4().hex
         self._registry_client = registry_client
-        self._leases = Leases(
+        self._leases = ShareLeases(
             registry_client, holder=holder, away_seconds=settings.limits_away_seconds
         )
         self._metrics = PrincipalMetrics(registry)

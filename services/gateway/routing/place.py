@@ -21,8 +21,8 @@ from services.gateway.routing.choose import NoneServing, choose
 from services.gateway.routing.fleet_view import FleetView, ResolvedModel
 from services.gateway.routing.prefix import Trail
 from services.gateway.routing.registry_client import (
-    REGISTRY_PATIENCE_SECONDS,
-    Patience,
+    REGISTRY_OUTAGE_SECONDS,
+    OutageTimer,
     RegistryClient,
 )
 from services.gateway.routing.retry import RetryState
@@ -32,7 +32,7 @@ from services.gateway.telemetry.request_trace import UNTRACED, RequestTrace
 
 # How long a lost instance is waited for where no other one may be: the registry knows of a neuron's
 # loss within its lease, the gateway of its return with its next report.
-_LOST_PATIENCE_SECONDS: Final = 25.0
+_LOST_WAIT_SECONDS: Final = 25.0
 _LOOK_SECONDS: Final = 1.0
 _ENSURE: Final = "/cortex.v1.RegistryService/EnsureModel"
 # The registry is away, or does not lead: the next address in the list is asked.
@@ -154,7 +154,7 @@ class Placer:
 
     async def _keep_alive(self, wanted: WantedModel) -> None:
         try:
-            async with timeout(REGISTRY_PATIENCE_SECONDS):
+            async with timeout(REGISTRY_OUTAGE_SECONDS):
                 async for _ in self._registry_client.ensure(_request(wanted)):
                     pass
         except (FleetError, TimeoutError) as error:
@@ -201,14 +201,14 @@ class Placer:
         Raises:
             FleetError: MODEL_UNKNOWN, or REGISTRY_UNAVAILABLE once it was waited for long enough.
         """
-        patience = Patience()
+        outage = OutageTimer()
         while True:
             try:
                 return self._view.resolve(name)
             except FleetError:
-                if self._view.is_complete or patience.is_over:
+                if self._view.is_complete or outage.is_over:
                     raise
-            await self._next_change(patience.left)
+            await self._next_change(outage.left)
 
     async def _next_change(self, seconds: float) -> None:
         try:
@@ -220,10 +220,10 @@ class Placer:
     async def _ensured(
         self, wanted: WantedModel, retry: RetryState, sink: PlacementSink
     ) -> InstanceCandidate:
-        patience, lost_until = Patience(), time.monotonic() + _LOST_PATIENCE_SECONDS
+        outage, lost_until = OutageTimer(), time.monotonic() + _LOST_WAIT_SECONDS
         while True:
             try:
-                return await self._ask_registry(wanted, retry, sink, patience)
+                return await self._ask_registry(wanted, retry, sink, outage)
             except FleetError as error:
                 if _has_only_lost(error) and time.monotonic() < lost_until:
                     await asyncio.sleep(_LOOK_SECONDS)
@@ -231,13 +231,13 @@ class Placer:
                     if isinstance(picked, InstanceCandidate):
                         return picked
                     continue
-                if error.reason not in _AWAY or not patience.has_left(committed=sink.is_committed):
+                if error.reason not in _AWAY or not outage.has_left(committed=sink.is_committed):
                     raise
             self._registry_client.turn_to_next()
-            await asyncio.sleep(patience.pause())
+            await asyncio.sleep(outage.pause())
 
     async def _ask_registry(
-        self, wanted: WantedModel, retry: RetryState, sink: PlacementSink, patience: Patience
+        self, wanted: WantedModel, retry: RetryState, sink: PlacementSink, outage: OutageTimer
     ) -> InstanceCandidate:
         request = _request(wanted)
         request.excluded_instance_ids.extend(retry.failed_instances)
@@ -245,7 +245,7 @@ class Placer:
         last = None
         with wanted.trace.hop(_ENSURE, lambda: {REQUEST_MODEL: wanted.name}) as hop:
             async for step in self._registry_client.ensure(request, metadata=hop.metadata):
-                patience.begin()
+                outage.begin()
                 kind = step.WhichOneof("event")
                 if kind != last:  # a load tells of its progress many times
                     last = kind

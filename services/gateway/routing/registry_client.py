@@ -25,10 +25,10 @@ from services.gateway.routing.fleet_view import FleetView
 _REPORT_SECONDS: Final = 5.0
 # How long the registry may be away while a placement waits for it: a restart takes less, and so
 # does the take-over by a stand-by.
-REGISTRY_PATIENCE_SECONDS: Final = 10.0
+REGISTRY_OUTAGE_SECONDS: Final = 10.0
 # The same for a client who would see his answer end, and cannot ask again as others can: a service
 # manager may try several times, and a machine may start anew.
-_COMMITTED_PATIENCE_SECONDS: Final = 60.0
+_COMMITTED_OUTAGE_SECONDS: Final = 60.0
 
 log = structlog.get_logger()
 
@@ -129,7 +129,7 @@ class RegistryClient:
         )
 
 
-class Patience:
+class OutageTimer:
     """How long the registry may go on being away; any answer starts the time again."""
 
     def __init__(self) -> None:
@@ -143,16 +143,16 @@ class Patience:
     @property
     def left(self) -> float:
         """Seconds until it is over; never negative."""
-        return max(0.0, self._began_at + REGISTRY_PATIENCE_SECONDS - time.monotonic())
+        return max(0.0, self._began_at + REGISTRY_OUTAGE_SECONDS - time.monotonic())
 
     @property
     def is_over(self) -> bool:
-        """True once it has been away for `REGISTRY_PATIENCE_SECONDS`."""
+        """True once it has been away for `REGISTRY_OUTAGE_SECONDS`."""
         return not self.has_left(committed=False)
 
     def has_left(self, *, committed: bool) -> bool:
         """True while it is to be asked again; for longer where the client has a head already."""
-        most = _COMMITTED_PATIENCE_SECONDS if committed else REGISTRY_PATIENCE_SECONDS
+        most = _COMMITTED_OUTAGE_SECONDS if committed else REGISTRY_OUTAGE_SECONDS
         return time.monotonic() <= self._began_at + most
 
     def pause(self) -> float:

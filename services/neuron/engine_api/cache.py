@@ -22,7 +22,7 @@ class HeldPrefix(Value, frozen=True, array_like=True):
     restore_seconds: float = 0.0
 
 
-class CacheNews(Value, frozen=True):
+class CacheChanges(Value, frozen=True):
     """What has changed in a model's cache since the last report.
 
     Attributes:
@@ -61,10 +61,10 @@ class Comparison(Value, frozen=True):
 
 
 @runtime_checkable
-class CacheTelling(Protocol):
+class ReportsCache(Protocol):
     """A `LoadedModel` that reports what its cache holds."""
 
-    def cache_news(self, now: float) -> CacheNews | None:
+    def cache_changes(self, now: float) -> CacheChanges | None:
         """Changes since the last call, `now` in monotonic seconds; None where there are none.
 
         Costs next to nothing to ask: it looks only now and then.

@@ -11,7 +11,7 @@ from typing import Final
 
 import msgspec
 
-from services.neuron.engine_api.cache import CacheNews, Comparison
+from services.neuron.engine_api.cache import CacheChanges, Comparison
 from services.neuron.engine_api.device_time import Charge
 from services.neuron.engine_api.events import Event
 from services.neuron.engine_api.model import LoadPlan, LoadStep, ModelInfo, ModelStats
@@ -226,11 +226,11 @@ class Beat(Value, frozen=True, tag="beat"):
     rank_pids: tuple[int, ...] = ()
 
 
-class CacheTold(Value, frozen=True, tag="cache_told"):
+class CacheReport(Value, frozen=True, tag="cache_told"):
     """What the cache of a model holds, as far as it has changed; the first time all of it."""
 
     instance_id: str
-    news: CacheNews
+    news: CacheChanges
 
 
 class Charged(Value, frozen=True, tag="charged"):
@@ -268,7 +268,7 @@ Report = (
     | Embedded
     | Compared
     | Beat
-    | CacheTold
+    | CacheReport
     | Charged
     | Crashed
 )

@@ -7,7 +7,7 @@ from collections.abc import AsyncGenerator
 from typing import Final
 
 from cortex.v1 import neuron_service_pb2 as neuron
-from services.neuron.engine_api.cache import CacheNews, HeldPrefix
+from services.neuron.engine_api.cache import CacheChanges, HeldPrefix
 from services.neuron.instances.instances import Instances
 
 MOST_HELD: Final = 2_048
@@ -54,7 +54,7 @@ class CacheBoard:
         self._watchers: set[_Watcher] = set()
         self._is_closed = False
 
-    def note(self, instance_id: str, news: CacheNews) -> None:
+    def note(self, instance_id: str, news: CacheChanges) -> None:
         """Takes in what a worker tells of an instance."""
         if self._instances.get(instance_id) is None:
             return

@@ -38,7 +38,7 @@ class Division:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Parts:
+class DividedBytes:
     """Bytes of a load on GPUs and on the host, as a function of how many layers are on GPUs.
 
     Attributes:
@@ -90,7 +90,7 @@ class GgufRules:
         """How many layers of a GGUF model could go to GPUs; None for other formats."""
         if weights.format != "gguf":
             return None
-        parts = Parts(weights, weights.bytes, self.cpu_experts)
+        parts = DividedBytes(weights, weights.bytes, self.cpu_experts)
         most = parts.layers if self.most_layers is None else min(self.most_layers, parts.layers)
         if weights.is_embedder or (self.has_gpu and not self.gpus):
             most = 0
@@ -158,7 +158,7 @@ def divide(
         rules: of this neuron.
     """
     usable = sorted((gpu for gpu in gpus if not gpu.quarantine_reason), key=room, reverse=True)
-    parts = Parts(weights, needed, rules.cpu_experts)
+    parts = DividedBytes(weights, needed, rules.cpu_experts)
     layers = parts.layers
     wanted = layers if rules.most_layers is None else min(rules.most_layers, layers)
     groups = [usable[:count] for count in range(1, len(usable) + 1)]
@@ -190,7 +190,7 @@ def _host_holds(host: model.Device | None, rest: int, *, is_whole: bool) -> bool
 def _divided(
     group: Sequence[model.Device],
     fitting: int,
-    parts: Parts,
+    parts: DividedBytes,
     *,
     host: model.Device | None,
     wanted: int,

@@ -13,7 +13,7 @@ from typing_extensions import override
 from services.backplane.errors import FleetError, Reason
 from services.backplane.process.faults import Faults
 from services.backplane.security.principals import SYSTEM
-from services.neuron.engine_api.cache import CacheNews
+from services.neuron.engine_api.cache import CacheChanges
 from services.neuron.engine_api.model import ModelStats
 from services.neuron.instances.cache_board import CacheBoard
 from services.neuron.instances.instances import Instance, Instances, State
@@ -57,7 +57,7 @@ class Recovery(WorkerListener):
         self._instances.note_stats(instance_id, stats)
 
     @override
-    def on_cache(self, instance_id: str, news: CacheNews) -> None:
+    def on_cache(self, instance_id: str, news: CacheChanges) -> None:
         self._caches.note(instance_id, news)
 
     @override

@@ -22,15 +22,15 @@ from services.neuron.rendering.frames import (
     QUESTIONS,
     Answer,
     Broken,
-    Check,
+    CheckConstraint,
     Done,
     Overrun,
     Ping,
     Prepare,
     Question,
-    Refused,
     Render,
     RenderedChat,
+    RenderingFailed,
     TemplateSource,
 )
 
@@ -65,7 +65,7 @@ class _Templates:
         match question:
             case Ping():
                 return Done()
-            case Check():
+            case CheckConstraint():
                 check(question)
                 return Done()
             case Prepare(templates=sources):
@@ -82,7 +82,7 @@ def _answered(templates: _Templates, question: Question) -> bytes:
     try:
         body = pack(templates.answer(question))
     except FleetError as error:
-        return pack(Refused(error.reason.value, well_formed(error.message), error.field))
+        return pack(RenderingFailed(error.reason.value, well_formed(error.message), error.field))
     except (MemoryError, TemplateOverrunError):
         return pack(Overrun())
     except Exception as error:  # noqa: BLE001 - the daemon logs it

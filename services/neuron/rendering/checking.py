@@ -6,7 +6,7 @@ import functools
 from typing import TYPE_CHECKING, Final
 
 from services.backplane.errors import FleetError, Reason
-from services.neuron.rendering.frames import Check
+from services.neuron.rendering.frames import CheckConstraint
 
 if TYPE_CHECKING:
     from services.neuron.engines.common.constraint import ConstraintCompiler
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 _BYTES: Final = 256
 
 
-def check(asked: Check) -> None:
+def check(asked: CheckConstraint) -> None:
     """Compiles a constraint, and returns once it is compiled or known not to compile.
 
     What costs much does not depend on the vocabulary (whether patterns exclude each other), so one

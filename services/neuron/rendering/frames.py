@@ -26,7 +26,7 @@ class Ping(Value, frozen=True, tag="ping"):
     """Asks whether the process has started. Answered by Done."""
 
 
-class Check(Value, frozen=True, tag="check"):
+class CheckConstraint(Value, frozen=True, tag="check"):
     """Compile a constraint. Answered by Done, or by Refused where it has to hold and cannot.
 
     Else what is asked is only whether it ends: the worker's own vocabulary has the last word.
@@ -70,7 +70,7 @@ class RenderedChat(Value, frozen=True, tag="rendered"):
     rendered: Rendered
 
 
-class Refused(Value, frozen=True, tag="refused"):
+class RenderingFailed(Value, frozen=True, tag="refused"):
     """The work failed: a FleetError's reason by name, and its message."""
 
     reason: str
@@ -88,8 +88,8 @@ class Broken(Value, frozen=True, tag="broken"):
     trace: str
 
 
-Question = Ping | Prepare | Render | Check
-Answer = Done | RenderedChat | Refused | Overrun | Broken
+Question = Ping | Prepare | Render | CheckConstraint
+Answer = Done | RenderedChat | RenderingFailed | Overrun | Broken
 
 QUESTIONS: Final = msgspec.msgpack.Decoder(Question)
 ANSWERS: Final = msgspec.msgpack.Decoder(Answer)

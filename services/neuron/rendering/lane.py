@@ -14,7 +14,7 @@ from services.backplane.errors import FleetError, Reason
 from services.backplane.process.faults import Faults
 from services.backplane.timeouts import timeout
 from services.neuron.engine_api.frames import pack
-from services.neuron.rendering.frames import Answer, Broken, Overrun, Ping, Refused
+from services.neuron.rendering.frames import Answer, Broken, Overrun, Ping, RenderingFailed
 from services.neuron.rendering.process import LostError, RenderProcess
 from services.neuron.settings import TemplateLimits
 
@@ -204,7 +204,7 @@ class Lane:
 
     def _accepted(self, answer: Answer) -> Answer:
         match answer:
-            case Refused(reason=reason, message=message, field=field):
+            case RenderingFailed(reason=reason, message=message, field=field):
                 raise FleetError(Reason(reason), message, field=field)
             case Overrun():
                 raise self._blame.error("takes more memory than it may.")

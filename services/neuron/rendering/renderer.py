@@ -26,7 +26,7 @@ from services.neuron.engine_api.frames import pack
 from services.neuron.engine_api.task import Constraint, ConstraintKind
 from services.neuron.rendering.aside import LARGE_BYTES, aside
 from services.neuron.rendering.frames import (
-    Check,
+    CheckConstraint,
     Prepare,
     Render,
     RenderedChat,
@@ -129,7 +129,7 @@ class Renderer:
         """
         digest = constraint.digest
         if digest not in self._checked:
-            await self._constraints.ask(pack(Check(constraint, vocabulary_size)))
+            await self._constraints.ask(pack(CheckConstraint(constraint, vocabulary_size)))
         self._checked.know(digest, None)
 
     async def holds(self, schema: str, vocabulary_size: int) -> bool:
@@ -145,7 +145,7 @@ class Renderer:
         if digest in self._holding:
             holds = self._holding[digest]
         else:
-            asked = Check(constraint, vocabulary_size, has_to_hold=True)
+            asked = CheckConstraint(constraint, vocabulary_size, has_to_hold=True)
             try:
                 await self._constraints.ask(pack(asked))
                 holds = True

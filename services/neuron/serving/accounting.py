@@ -17,7 +17,7 @@ from services.neuron.serving.generation_trace import GenerationTrace
 log = structlog.get_logger()
 
 
-class Account:
+class GenerationFigures:
     """Measures one generation; writes its log line and metrics once, at its end.
 
     Args:

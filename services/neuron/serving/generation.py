@@ -32,7 +32,7 @@ from services.neuron.engine_api.task import Task
 from services.neuron.instances.instances import Instance, Instances, State
 from services.neuron.instances.running import RunningGeneration, Suspicion
 from services.neuron.serving import convert
-from services.neuron.serving.accounting import Account
+from services.neuron.serving.accounting import GenerationFigures
 from services.neuron.serving.delivery import Delivery
 from services.neuron.serving.end_timers import EndTimers, StallLimits
 from services.neuron.serving.event_sink import EventSink
@@ -48,7 +48,7 @@ class Generation(TaskListener, RunningGeneration):
     def __init__(
         self,
         *,
-        account: Account,
+        account: GenerationFigures,
         instance: Instance,
         task: Task,
         parser: ChatParser,

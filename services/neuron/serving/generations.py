@@ -15,7 +15,7 @@ from services.neuron.engine_api.task import Task
 from services.neuron.instances.instances import Instance, Instances
 from services.neuron.metrics import NeuronMetrics
 from services.neuron.serving import convert
-from services.neuron.serving.accounting import Account
+from services.neuron.serving.accounting import GenerationFigures
 from services.neuron.serving.end_timers import StallLimits
 from services.neuron.serving.event_sink import EventSink
 from services.neuron.serving.generation import Generation
@@ -104,7 +104,7 @@ class Generations:
             credit_tokens=credit_tokens,
         )
         made = Generation(
-            account=Account(
+            account=GenerationFigures(
                 request_id=request.request_id,
                 model=instance.model,
                 instance_id=instance.instance_id,

@@ -32,7 +32,7 @@ from services.neuron.sources.hub_files import HubFile, HubListing, HubModel, mod
 from services.neuron.sources.hub_forecast import HubDescription, HubForecast
 from services.neuron.sources.hub_store import Arrival, HubStore, keep, missing
 from services.neuron.sources.neighbour import Neighbour
-from services.neuron.sources.neighbours import Neighbours, Offer
+from services.neuron.sources.neighbours import NeighbourFiles, Offer
 from services.neuron.sources.source import Foreseeing, OnBytes, WeightSource
 from services.neuron.weights.inspect import Weights
 
@@ -53,7 +53,7 @@ class HubSource(WeightSource, Foreseeing):
         stall_seconds: float,
         endpoint: str = "",
         http_limit_bytes: int = HTTP_LIMIT_BYTES,
-        neighbours: Neighbours | None = None,
+        neighbours: NeighbourFiles | None = None,
     ) -> None:
         """Keeps what it fetches in a folder: `store`.
 
@@ -69,7 +69,7 @@ class HubSource(WeightSource, Foreseeing):
         self._endpoint = endpoint
         self._http_limit_bytes = http_limit_bytes
         self._forecast = HubForecast(self._describe)
-        self._neighbours = neighbours or Neighbours(None, stall_seconds=stall_seconds)
+        self._neighbours = neighbours or NeighbourFiles(None, stall_seconds=stall_seconds)
         # Two loads of one repository would write into the same files.
         self._gates: dict[pathlib.Path, asyncio.Lock] = collections.defaultdict(asyncio.Lock)
 

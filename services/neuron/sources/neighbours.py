@@ -50,7 +50,7 @@ class Offer:
     arriving_bytes: int | None
 
 
-class Neighbours:
+class NeighbourFiles:
     """Fetches files of a hub's repository from other neurons of the fleet."""
 
     def __init__(self, credentials: FleetCredentials | None, *, stall_seconds: float) -> None:

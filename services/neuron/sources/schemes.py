@@ -8,7 +8,7 @@ from cortex.v1 import model_pb2 as model
 from services.backplane.security.credentials import FleetCredentials
 from services.neuron.settings import NeuronSettings
 from services.neuron.sources.hub import HubSource
-from services.neuron.sources.neighbours import Neighbours
+from services.neuron.sources.neighbours import NeighbourFiles
 from services.neuron.sources.package import PackageSource
 from services.neuron.sources.permitted import PermittedSources
 from services.neuron.sources.resolver import Sources
@@ -66,5 +66,5 @@ def hub_of(settings: NeuronSettings, credentials: FleetCredentials | None) -> Hu
         settings.store,
         stall_seconds=stall_seconds,
         endpoint=settings.hf_endpoint,
-        neighbours=Neighbours(credentials, stall_seconds=stall_seconds),
+        neighbours=NeighbourFiles(credentials, stall_seconds=stall_seconds),
     )

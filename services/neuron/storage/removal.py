@@ -17,7 +17,7 @@ from services.neuron.weights.inspect import Weights
 log = structlog.get_logger()
 
 
-class Removal:
+class StoredModelRemover:
     """Removes stored models, one after the other."""
 
     def __init__(

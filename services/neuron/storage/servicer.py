@@ -14,7 +14,7 @@ from cortex.v1.storage_service_pb2_grpc import StorageServiceServicer
 from services.neuron.leader_epoch import LeaderEpoch
 from services.neuron.sources.neighbour import neighbours_of
 from services.neuron.storage.fetches import Fetches
-from services.neuron.storage.removal import Removal
+from services.neuron.storage.removal import StoredModelRemover
 from services.neuron.storage.sharing import Sharing
 
 STORAGE_SERVICE: Final = "cortex.v1.StorageService"
@@ -25,7 +25,12 @@ class StorageServicer(StorageServiceServicer):
     """The service on its server."""
 
     def __init__(
-        self, *, fetches: Fetches, removal: Removal, sharing: Sharing, leader_epoch: LeaderEpoch
+        self,
+        *,
+        fetches: Fetches,
+        removal: StoredModelRemover,
+        sharing: Sharing,
+        leader_epoch: LeaderEpoch,
     ) -> None:
         self._fetches = fetches
         self._removal = removal

@@ -17,12 +17,12 @@ from services.backplane.errors import FleetError
 from services.backplane.futures import fail, settle
 from services.backplane.process.faults import Faults
 from services.backplane.security.principals import SYSTEM
-from services.neuron.engine_api.cache import CacheNews
+from services.neuron.engine_api.cache import CacheChanges
 from services.neuron.engine_api.events import Ended, Event, Failed
 from services.neuron.engine_api.frames import (
     AbandonLoad,
     Beat,
-    CacheTold,
+    CacheReport,
     Cancel,
     Charged,
     Compared,
@@ -58,7 +58,7 @@ class WorkerLink(WorkerCalls):
         send: Callable[..., None],
         *,
         on_stats: Callable[[str, ModelStats], None],
-        on_cache: Callable[[str, CacheNews], None],
+        on_cache: Callable[[str, CacheChanges], None],
         on_charged: Callable[[Charged], None],
         task_ids: itertools.count[int],
         faults: Faults,
@@ -189,7 +189,7 @@ class WorkerLink(WorkerCalls):
                     listener = self._tasks.get(charge.task_id)
                     if listener is not None:
                         listener.on_time(charge)
-            case CacheTold():
+            case CacheReport():
                 self._on_cache(report.instance_id, report.news)
             case Beat():
                 self.resident_bytes, self.busy_with = report.resident_bytes, report.busy_with

@@ -6,7 +6,7 @@ import dataclasses
 from typing import Protocol
 
 from services.backplane.errors import FleetError
-from services.neuron.engine_api.cache import CacheNews
+from services.neuron.engine_api.cache import CacheChanges
 from services.neuron.engine_api.model import ModelStats
 from services.neuron.supervisor.link import WorkerLink
 
@@ -72,7 +72,7 @@ class WorkerListener(Protocol):
         """The numbers of a model's active and queued requests changed."""
         ...
 
-    def on_cache(self, instance_id: str, news: CacheNews) -> None:
+    def on_cache(self, instance_id: str, news: CacheChanges) -> None:
         """What a model's cache holds changed."""
         ...
 

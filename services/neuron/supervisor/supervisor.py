@@ -15,7 +15,7 @@ from services.backplane.errors import FleetError
 from services.backplane.process.faults import Faults
 from services.neuron.devices.watch import DeviceWatch, FaultReader
 from services.neuron.devices.xid_faults import DeviceFault
-from services.neuron.engine_api.cache import CacheNews
+from services.neuron.engine_api.cache import CacheChanges
 from services.neuron.engine_api.model import ModelStats
 from services.neuron.settings import WorkerLimits
 from services.neuron.supervisor.device_use import DeviceUse
@@ -42,7 +42,7 @@ class _LateListener(WorkerListener):
         self._listener.on_stats(instance_id, stats)
 
     @override
-    def on_cache(self, instance_id: str, news: CacheNews) -> None:
+    def on_cache(self, instance_id: str, news: CacheChanges) -> None:
         self._listener.on_cache(instance_id, news)
 
     @override

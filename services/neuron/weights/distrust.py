@@ -22,7 +22,7 @@ MOST_BYTES: Final = 1 << 50
 _WORD: Final = re.compile(r"[\w .,:+/()\[\]-]{1,64}", re.ASCII)
 
 
-class DistrustedError(ValueError):
+class UntrustedFileError(ValueError):
     """What a file says cannot be true, or reading it takes too long; the message says what."""
 
 
@@ -37,7 +37,7 @@ def opened(path: pathlib.Path) -> Generator[BinaryIO]:
     # Without O_NONBLOCK a pipe that nobody writes to would be waited for at once.
     with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
         if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-            raise DistrustedError("it is no regular file")
+            raise UntrustedFileError("it is no regular file")
         yield file
 
 
@@ -51,7 +51,7 @@ def text_of(path: pathlib.Path, *, most_bytes: int) -> str:
     with opened(path) as file:
         data = file.read(most_bytes + 1)
     if len(data) > most_bytes:
-        raise DistrustedError(f"{path.name} has more than {most_bytes >> 20} MiB")
+        raise UntrustedFileError(f"{path.name} has more than {most_bytes >> 20} MiB")
     return data.decode("utf-8", errors="replace")
 
 
@@ -64,9 +64,9 @@ def whole(name: str, value: Any, *, most: int = MOST_TOKENS) -> int:
     if isinstance(value, float) and value.is_integer():
         value = int(value)
     if not isinstance(value, int) or isinstance(value, bool):
-        raise DistrustedError(f"{name} is no whole number")
+        raise UntrustedFileError(f"{name} is no whole number")
     if not 0 <= value <= most:
-        raise DistrustedError(f"{name} cannot be true")
+        raise UntrustedFileError(f"{name} cannot be true")
     return value
 
 
@@ -83,7 +83,7 @@ def shown(text: str) -> str:
     return clean[:500]
 
 
-class Patience:
+class ReadDeadline:
     """The seconds that reading one file may take, so that a hostile file holds up nobody."""
 
     def __init__(self, seconds: float = READ_SECONDS) -> None:
@@ -97,4 +97,4 @@ class Patience:
             DistrustedError: the time is over.
         """
         if time.monotonic() > self._ends_at:
-            raise DistrustedError("reading it takes too long")
+            raise UntrustedFileError("reading it takes too long")

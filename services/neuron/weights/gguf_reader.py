@@ -51,7 +51,7 @@ class Reader:
         self._data = data
         self._at = 0
         self._end = len(data)
-        self._patience = distrust.Patience()
+        self._deadline = distrust.ReadDeadline()
         self._items = 0
 
     @property
@@ -61,7 +61,7 @@ class Reader:
 
     def take(self, size: int) -> bytes:
         """The next bytes."""
-        self._patience.check()
+        self._deadline.check()
         begin = self._at
         self._skip(size)
         return self._data[begin : self._at]
@@ -138,14 +138,14 @@ class Reader:
 
     def _skip_strings(self, count: int) -> None:
         """Walks over texts; a vocabulary has so many that nothing is called for one."""
-        self._patience.check()
+        self._deadline.check()
         at, last, data, unpack = self._at, self._end - 8, self._data, _LENGTH.unpack_from
         for number in range(count):
             if at > last:
                 raise EOFError
             at += 8 + unpack(data, at)[0]
             if not number & 0xFFFF:
-                self._patience.check()
+                self._deadline.check()
         if at > self._end:
             raise EOFError
         self._at = at

@@ -151,5 +151,5 @@ def _opened(path: pathlib.Path) -> Generator[BinaryIO]:
     try:
         with distrust.opened(path) as file:
             yield file
-    except distrust.DistrustedError as error:
+    except distrust.UntrustedFileError as error:
         raise BadSafetensorsError(str(error)) from error

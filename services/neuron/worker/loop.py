@@ -9,14 +9,14 @@ from typing import Final
 
 from services.backplane.errors import FleetError, Reason
 from services.backplane.security.principals import SYSTEM
-from services.neuron.engine_api.cache import CacheTelling
+from services.neuron.engine_api.cache import ReportsCache
 from services.neuron.engine_api.engine import Engine, Grouped
 from services.neuron.engine_api.events import Ended, Failed, crashed, failed, trace
 from services.neuron.engine_api.frames import (
     AbandonCall,
     AbandonLoad,
     Beat,
-    CacheTold,
+    CacheReport,
     Cancel,
     Compared,
     CompareTokens,
@@ -250,16 +250,16 @@ class EngineLoop:
 
     def _tell_cache(self, instance: WorkerInstance) -> None:
         model = instance.model
-        news = model.cache_news(time.monotonic()) if isinstance(model, CacheTelling) else None
+        news = model.cache_changes(time.monotonic()) if isinstance(model, ReportsCache) else None
         if news is not None:
-            self._link.send(CacheTold(instance.instance_id, news))
+            self._link.send(CacheReport(instance.instance_id, news))
 
     def _compare(self, call: CompareTokens) -> None:
         instance = self._instances.get(call.instance_id)
         if instance is None:
             error = gone(call.instance_id)
             answer = Compared(call.call_id, error=(error.reason.value, error.message))
-        elif isinstance(instance.model, CacheTelling):
+        elif isinstance(instance.model, ReportsCache):
             found = instance.model.compare(call.token_ids, call.principal)
             answer = Compared(call.call_id, found)
         else:

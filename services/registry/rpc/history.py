@@ -24,7 +24,7 @@ from services.registry.placement.orders import (
 _KEPT: Final = 1000
 
 
-class History:
+class EventHistory:
     """The last events of a term; the oldest are forgotten.
 
     Args:

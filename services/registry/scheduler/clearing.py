@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from services.registry.fleet.policy import Strategy
 from services.registry.scheduler import eviction
-from services.registry.scheduler.eviction import EvictionPlan, Incoming, Turn
+from services.registry.scheduler.eviction import EvictionOrder, EvictionPlan, Incoming
 from services.registry.scheduler.neuron_info import DeviceInfo, NeuronInfo
 from services.registry.scheduler.request import (
     PlacementCandidate,
@@ -109,9 +109,9 @@ def _devices_to_clear(
     return spreads[0], []
 
 
-def dearest_bound(
-    request: PlacementRequest, incoming: Incoming, neuron_info: NeuronInfo, first: Turn
-) -> Turn | None:
+def last_victim_bound(
+    request: PlacementRequest, incoming: Incoming, neuron_info: NeuronInfo, first: EvictionOrder
+) -> EvictionOrder | None:
     """A lower bound, found quickly, on the turn of the last victim of any plan on a neuron.
 
     Args:

@@ -113,7 +113,7 @@ def delay(instance: InstanceInfo, incoming: Incoming) -> str:
     return f"kept for {instance.protected_until - incoming.now:.1f} s more"
 
 
-class Turn(NamedTuple):
+class EvictionOrder(NamedTuple):
     """Sort key of eviction: the smallest goes first.
 
     Useless instances go before idle ones, idle ones before busy ones; then by residency class,
@@ -127,10 +127,10 @@ class Turn(NamedTuple):
     last_used: float
 
 
-def turn(instance: InstanceInfo, strategy: Strategy) -> Turn:
+def turn(instance: InstanceInfo, strategy: Strategy) -> EvictionOrder:
     """The key by which victims are sorted: the least is evicted first."""
     rank = instance.residency_class if strategy is Strategy.PRIORITY else 0
-    return Turn(not instance.is_surplus, instance.in_flight > 0, rank, instance.last_used)
+    return EvictionOrder(not instance.is_surplus, instance.in_flight > 0, rank, instance.last_used)
 
 
 def make_room(
@@ -147,7 +147,8 @@ def make_room(
        makes the plan hopeless, what keeps one for now is waited for. The rest is about what is
        missing once they are gone.
     1. Devices that have enough free need nothing.
-    2. Instances that may be evicted now are taken in turn (see `Turn`) until enough is free.
+    2. Instances that may be evicted now are taken in order (see `EvictionOrder`) until enough is
+       free.
     3. Of those, any that is not needed once the others are gone stays, the last taken first.
     4. If all of them do not free enough, nothing goes: the plan says what is in the way, and until
        when a protection keeps it there.

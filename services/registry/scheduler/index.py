@@ -15,14 +15,14 @@ from typing import TypeAlias
 
 from services.registry.fleet.policy import Strategy
 from services.registry.scheduler import eviction
-from services.registry.scheduler.eviction import Incoming, Turn
+from services.registry.scheduler.eviction import EvictionOrder, Incoming
 from services.registry.scheduler.neuron_info import KINDS, InstanceInfo, NeuronInfo
 
 # Everything that `eviction.immunity` reads: instances of one group are all immune, or none is.
 _Group: TypeAlias = tuple[bool, bool, bool, int]
 # A time or a turn, the neuron, and which of its instances.
 _Ends: TypeAlias = list[tuple[float, str, int]]
-_Turns: TypeAlias = list[tuple[Turn, str, int]]
+_Turns: TypeAlias = list[tuple[EvictionOrder, str, int]]
 
 
 class NeuronIndex:
@@ -156,7 +156,9 @@ class NeuronIndex:
             share, work, free, neuron = heapq.heappop(heap)
             yield -share, work, -free, self._by_name[neuron]
 
-    def in_turn(self, incoming: Incoming) -> Iterator[tuple[Turn, NeuronInfo, InstanceInfo]]:
+    def in_turn(
+        self, incoming: Incoming
+    ) -> Iterator[tuple[EvictionOrder, NeuronInfo, InstanceInfo]]:
         """All instances that may ever have to go for a model, whose turn it is first.
 
         Some of them may not go now; a neuron comes once for each of its instances.

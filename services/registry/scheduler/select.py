@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Final, TypeAlias
 
-from services.registry.scheduler.clearing import dearest_bound
+from services.registry.scheduler.clearing import last_victim_bound
 from services.registry.scheduler.evaluate import (
     ON_THE_HOST,
     WHOLE_ON_GPUS,
@@ -18,7 +18,7 @@ from services.registry.scheduler.evaluate import (
     free_bound,
     free_fit,
 )
-from services.registry.scheduler.eviction import Incoming, Turn, may_go_now
+from services.registry.scheduler.eviction import EvictionOrder, Incoming, may_go_now
 from services.registry.scheduler.index import NeuronIndex
 from services.registry.scheduler.neuron_info import NeuronInfo
 from services.registry.scheduler.request import (
@@ -129,7 +129,7 @@ def _best_after_eviction(
             continue
         if not _takes(request, neuron_info):
             continue
-        least = dearest_bound(request, incoming, neuron_info, first)
+        least = last_victim_bound(request, incoming, neuron_info, first)
         if least is None:
             continue
         if best is None or _bound(neuron_info.wishes_met(profile), least) <= _key(best):
@@ -141,7 +141,7 @@ def _best_after_eviction(
     return best
 
 
-def _in_turn(index: NeuronIndex, incoming: Incoming) -> Iterator[tuple[Turn, NeuronInfo]]:
+def _in_turn(index: NeuronIndex, incoming: Incoming) -> Iterator[tuple[EvictionOrder, NeuronInfo]]:
     """Each neuron where something may be evicted now, with the turn of its first instance."""
     seen: set[str] = set()
     for turn, neuron_info, instance in index.in_turn(incoming):
@@ -152,7 +152,7 @@ def _in_turn(index: NeuronIndex, incoming: Incoming) -> Iterator[tuple[Turn, Neu
             yield turn, neuron_info
 
 
-def _bound(wishes: int, turn: Turn) -> _Key:
+def _bound(wishes: int, turn: EvictionOrder) -> _Key:
     """The best rank that a plan can have."""
     outcome = PlacementOutcome.DRAIN if turn.is_busy else PlacementOutcome.EVICT
     return (outcome, -wishes, int(turn.is_busy), turn)

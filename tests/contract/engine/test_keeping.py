@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from services.neuron.engine_api.cache import CacheTelling
+from services.neuron.engine_api.cache import ReportsCache
 from services.neuron.engine_api.engine import Hibernating, LoadedModel
 from services.neuron.engine_api.events import Ended
 from services.neuron.engine_api.model import KvStorePlan, KvTier
@@ -76,9 +76,9 @@ def test_a_stream_goes_on_from_what_its_worker_saved(
 
 def test_what_a_cache_holds_is_told(driver: Driver, stored: dict[str, Any]) -> None:
     first = driver.load(ENDLESS, **stored)
-    assert isinstance(first, CacheTelling)
+    assert isinstance(first, ReportsCache)
     run(first, asked(driver, "ann", name=b"the prompt"))
-    news = first.cache_news(1e6)
+    news = first.cache_changes(1e6)
     assert news is not None
     (one,) = news.held
     assert (one.digest, one.restore_seconds) == (b"the prompt", 0)
@@ -86,8 +86,8 @@ def test_what_a_cache_holds_is_told(driver: Driver, stored: dict[str, Any]) -> N
     gone(first)
 
     second = driver.load(ENDLESS, **stored)
-    assert isinstance(second, CacheTelling)
-    saved = second.cache_news(1e6)
+    assert isinstance(second, ReportsCache)
+    saved = second.cache_changes(1e6)
 
     assert saved is not None
     assert [(one.digest, one.restore_seconds > 0) for one in saved.held] == [(b"the prompt", True)]

@@ -12,7 +12,12 @@ import pytest
 import torch
 
 from services.neuron.engines.exllamav2.parallel.channel import Channel
-from services.neuron.engines.exllamav2.parallel.messages import REPLIES, Forward, Order, RankHello
+from services.neuron.engines.exllamav2.parallel.messages import (
+    REPLIES,
+    Order,
+    RankHello,
+    RunForward,
+)
 
 pytestmark = pytest.mark.skipif(torch.cuda.is_available(), reason="devices are emulated")
 LASTING = """
@@ -25,7 +30,7 @@ runpy.run_module("services.neuron.engines.exllamav2.parallel", run_name="__main_
 
 @pytest.mark.parametrize(
     ("order", "code", "words"),
-    [(None, 0, ""), (Forward("unknown", 1, 1, b"\0" * 8), 70, "KeyError")],
+    [(None, 0, ""), (RunForward("unknown", 1, 1, b"\0" * 8), 70, "KeyError")],
     ids=["rank 0 is gone", "a pass failed"],
 )
 def test_it_ends_at_once(order: Order | None, code: int, words: str) -> None:

@@ -267,7 +267,7 @@ def test_output_that_fills_the_first_page_is_its_principals_alone(kept: Fresh) -
 
 def follow(model: Any, told: dict[bytes, HeldPrefix]) -> None:
     """Takes in the news, as a gateway does."""
-    news = model.cache_news(next(CLOCK))
+    news = model.cache_changes(next(CLOCK))
     if news is not None:
         for digest in news.dropped:
             del told[digest]
@@ -280,7 +280,7 @@ def test_what_was_read_is_told_and_what_is_overwritten_is_not(kept: Fresh) -> No
     follow(model, told)
 
     assert told[name("ann", text(300, 1))].tokens == 300
-    assert model.cache_news(next(CLOCK)) is None
+    assert model.cache_changes(next(CLOCK)) is None
     for seed in (2, 3, 4):
         ask(model, text(500, seed), "ann")
     follow(model, told)

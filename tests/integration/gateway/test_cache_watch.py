@@ -40,7 +40,7 @@ async def test_a_conversation_goes_where_its_beginning_is_held(fleet: Fleet) -> 
     sent_to = await served_by(fleet, [HELLO], *neurons)
     other = next(one for one in neurons if one is not sent_to)
     held = neuron.HeldPrefix(digest=sent_to.requests[-1].marks.whole, tokens=3_000)
-    other.cache_news.put_nowait(
+    other.cache_changes.put_nowait(
         neuron.CacheChange(instance_id=other.instance_id("tiny"), whole=True, held=[held])
     )
     await until_told(fleet, 1)
@@ -51,7 +51,7 @@ async def test_a_conversation_goes_where_its_beginning_is_held(fleet: Fleet) -> 
 async def test_what_a_lost_neuron_held_is_forgotten(fleet: Fleet) -> None:
     neurons = [await telling(fleet, "n1"), await telling(fleet, "n2")]
     held = neuron.HeldPrefix(digest=b"d" * 16, tokens=3_000)
-    neurons[1].cache_news.put_nowait(
+    neurons[1].cache_changes.put_nowait(
         neuron.CacheChange(instance_id=neurons[1].instance_id("tiny"), held=[held])
     )
     await until_told(fleet, 1)
@@ -73,13 +73,15 @@ async def test_a_neuron_that_tells_of_instances_without_end_is_heard_of_some(fle
     flooding = [await telling(fleet, "n1"), await telling(fleet, "n2")][0]
     for number in range(600):
         held = neuron.HeldPrefix(digest=number.to_bytes(16, "big"), tokens=3_000)
-        flooding.cache_news.put_nowait(neuron.CacheChange(instance_id=f"i{number}", held=[held]))
+        flooding.cache_changes.put_nowait(neuron.CacheChange(instance_id=f"i{number}", held=[held]))
         if number < 300:  # that have gone make room for others
-            flooding.cache_news.put_nowait(neuron.CacheChange(instance_id=f"i{number}", whole=True))
-    flooding.cache_news.put_nowait(
+            flooding.cache_changes.put_nowait(
+                neuron.CacheChange(instance_id=f"i{number}", whole=True)
+            )
+    flooding.cache_changes.put_nowait(
         neuron.CacheChange(instance_id="i599", held=[neuron.HeldPrefix(digest=b"e" * 16)])
     )
-    flooding.cache_news.put_nowait(
+    flooding.cache_changes.put_nowait(
         neuron.CacheChange(instance_id="i300", held=[neuron.HeldPrefix(digest=b"f" * 16)])
     )
 

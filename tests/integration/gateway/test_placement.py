@@ -143,7 +143,7 @@ async def test_an_unknown_model_waits_while_the_registry_waits_for_its_neurons(
 async def test_a_stream_that_has_begun_outwaits_a_registry_that_is_long_away(
     bare: Fleet, monkeypatch
 ) -> None:
-    monkeypatch.setattr(registry_client, "REGISTRY_PATIENCE_SECONDS", 0.0)
+    monkeypatch.setattr(registry_client, "REGISTRY_OUTAGE_SECONDS", 0.0)
     await bare.start(keepalive_seconds=0.05)
     neuron = await bare.add_neuron("n1", models=())
     loaded = asyncio.Event()
@@ -163,7 +163,7 @@ async def test_a_stream_that_has_begun_outwaits_a_registry_that_is_long_away(
 
 
 async def test_who_waits_for_a_registry_in_vain_is_told_so(bare: Fleet, monkeypatch) -> None:
-    monkeypatch.setattr(registry_client, "REGISTRY_PATIENCE_SECONDS", 0.2)
+    monkeypatch.setattr(registry_client, "REGISTRY_OUTAGE_SECONDS", 0.2)
     address = await bare.registry.start()
     await bare.registry.stop()
     bare.registry.address = address

@@ -20,7 +20,7 @@ from services.neuron.devices.watch import DeviceWatch
 from services.neuron.instances.instances import Instances
 from services.neuron.instances.recover import Recovery
 from services.neuron.rendering.renderer import Renderer
-from services.neuron.serving.accounting import Account
+from services.neuron.serving.accounting import GenerationFigures
 from services.neuron.serving.delivery import Delivery
 from services.neuron.serving.generation import Generation
 from services.neuron.serving.generations import Generations
@@ -109,9 +109,9 @@ POINTS: list[tuple[type, str, Callable[[Any], Any]]] = [
     (Generation, "_mind_credit", run_to_its_end),
     (Delivery, "take", run_to_its_end),
     (Delivery, "finish", run_to_its_end),
-    (Account, "note_output", run_to_its_end),
-    (Account, "note_times", run_to_its_end),
-    (Account, "close", run_to_its_end),
+    (GenerationFigures, "note_output", run_to_its_end),
+    (GenerationFigures, "note_times", run_to_its_end),
+    (GenerationFigures, "close", run_to_its_end),
     (Pending, "event", run_to_its_end),
     (Pending, "text", run_to_its_end),
     (Pending, "end", run_to_its_end),

@@ -7,7 +7,7 @@ from typing import Any
 
 import httpx2
 
-from services.agent.core.settings import FleetSettings
+from services.agent.core.settings import FleetToolSettings
 
 _CONNECT_SECONDS = 10.0
 _SILENCE_SECONDS = 30.0  # the gateway says something every ten
@@ -22,7 +22,7 @@ class FleetGatewayError(Exception):
 class FleetGateway:
     """Asks the gateway of a fleet as an operator."""
 
-    def __init__(self, settings: FleetSettings) -> None:
+    def __init__(self, settings: FleetToolSettings) -> None:
         self._settings = settings
 
     async def explanation(self, model: str) -> dict[str, Any]:

@@ -11,7 +11,7 @@ import msgspec
 from typing_extensions import override
 
 from services.agent.core.modes import Effect
-from services.agent.core.settings import FleetSettings
+from services.agent.core.settings import FleetToolSettings
 from services.agent.core.text import clean, cut_middle, one_line
 from services.agent.core.workspace import Workspace
 from services.agent.tools.fleet import wording
@@ -64,7 +64,7 @@ class FleetStatus(BuiltinTool[FleetStatusArguments]):
     description = "Tells the fleet's neurons, their memory and models, and what waits for a place."
     effect = Effect.FOREIGN_READ
 
-    def __init__(self, settings: FleetSettings) -> None:
+    def __init__(self, settings: FleetToolSettings) -> None:
         super().__init__(FleetStatusArguments, kind="other")
         self._settings = settings
 
@@ -86,7 +86,7 @@ class Explain(BuiltinTool[ExplainArguments]):
     description = "Tells where in the fleet a model would be loaded now, and why."
     effect = Effect.FOREIGN_READ
 
-    def __init__(self, settings: FleetSettings) -> None:
+    def __init__(self, settings: FleetToolSettings) -> None:
         super().__init__(ExplainArguments, kind="other")
         self._settings = settings
 
@@ -108,7 +108,7 @@ class Load(BuiltinTool[LoadArguments]):
     description = "Loads a model in the fleet, where others may be unloaded for it."
     effect = Effect.OPERATE
 
-    def __init__(self, settings: FleetSettings) -> None:
+    def __init__(self, settings: FleetToolSettings) -> None:
         super().__init__(LoadArguments, kind="other")
         self._settings = settings
 
@@ -133,7 +133,7 @@ class Drain(BuiltinTool[DrainArguments]):
     )
     effect = Effect.OPERATE
 
-    def __init__(self, settings: FleetSettings) -> None:
+    def __init__(self, settings: FleetToolSettings) -> None:
         super().__init__(DrainArguments, kind="other")
         self._settings = settings
 
@@ -149,7 +149,7 @@ class Drain(BuiltinTool[DrainArguments]):
         return await _ordered(self._settings, self.name, body, context)
 
 
-def fleet_tools(settings: FleetSettings) -> tuple[Tool, ...]:
+def fleet_tools(settings: FleetToolSettings) -> tuple[Tool, ...]:
     """Returns the tools where they are switched on, by the address of a gateway."""
     if not settings.url:
         return ()
@@ -157,7 +157,7 @@ def fleet_tools(settings: FleetSettings) -> tuple[Tool, ...]:
 
 
 async def _asked(
-    settings: FleetSettings, ask: Callable[[FleetGateway], Awaitable[dict[str, Any]]]
+    settings: FleetToolSettings, ask: Callable[[FleetGateway], Awaitable[dict[str, Any]]]
 ) -> dict[str, Any]:
     """What the gateway answers; its refusals are the tool's."""
     from services.agent.tools.fleet.gateway import FleetGateway, FleetGatewayError
@@ -169,7 +169,7 @@ async def _asked(
 
 
 async def _ordered(
-    settings: FleetSettings, operation: str, body: dict[str, Any], context: ToolContext
+    settings: FleetToolSettings, operation: str, body: dict[str, Any], context: ToolContext
 ) -> ToolOutcome:
     """Gives an order and shows its steps on the card; returns them."""
     from services.agent.tools.fleet.gateway import FleetGateway, FleetGatewayError

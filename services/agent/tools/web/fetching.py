@@ -46,7 +46,7 @@ class OtherSiteError(FetchError):
 
 
 @dataclass(frozen=True, slots=True)
-class Page:
+class FetchedPage:
     """An answer, whatever its status.
 
     Attributes:
@@ -76,7 +76,7 @@ async def fetch(
     before: Callable[[], None],
     permit_private: Check,
     resolve: Resolve = resolved,
-) -> Page:
+) -> FetchedPage:
     """Returns a page, having followed redirects within its site.
 
     Args:
@@ -95,7 +95,7 @@ async def fetch(
             for _ in range(_MOST_REDIRECTS + 1):
                 before()
                 page = await _once(url, environment, permit_private, resolve)
-                if isinstance(page, Page):
+                if isinstance(page, FetchedPage):
                     return page
                 if not is_same_site(url, page):
                     raise OtherSiteError(f"it has moved to another site; to go on, fetch {page}")
@@ -107,7 +107,7 @@ async def fetch(
 
 async def _once(
     url: str, environment: Mapping[str, str], permit_private: Check, resolve: Resolve
-) -> Page | str:
+) -> FetchedPage | str:
     """Returns the answer of one request, or where it redirects to."""
     if not site(url):
         raise FetchError("only http and https addresses with a host and no credentials are fetched")
@@ -134,7 +134,7 @@ async def _once(
     raise FetchError(f"{host} cannot be reached: {failure}")
 
 
-async def _ask(url: str, address: str | None, proxy: str) -> Page | str:
+async def _ask(url: str, address: str | None, proxy: str) -> FetchedPage | str:
     """Sends one request, to the address where one is given; the server sees the name."""
     target = httpx2.URL(url)
     headers, extensions = dict(_HEADERS), {}
@@ -161,7 +161,7 @@ async def _ask(url: str, address: str | None, proxy: str) -> Page | str:
             if len(data) > MOST_BYTES:
                 break
         text = _decoded(bytes(data[:MOST_BYTES]), response.charset_encoding)
-        return Page(url, response.status_code, content_type, text, len(data) > MOST_BYTES)
+        return FetchedPage(url, response.status_code, content_type, text, len(data) > MOST_BYTES)
 
 
 def proxy_of(url: str, environment: Mapping[str, str]) -> str:

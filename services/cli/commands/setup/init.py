@@ -19,28 +19,29 @@ from services.backplane.security.exposure import is_loopback
 from services.backplane.security.key_files import write_whole
 from services.backplane.settings import DEFAULT_PATH, Document
 from services.cli.settings_files.check import problems, services_of
-from services.cli.settings_files.starter import CORTEX, NEURON, Answers, Key, Part, files
+from services.cli.settings_files.starter import CORTEX, NEURON, Answers, ClientKey, HostPart, files
 from services.cli.terminal import complain, fail, out
 
 _USAGE: Final = 2
 _LISTENS: Final = {
-    Part.ALL_IN_ONE: "127.0.0.1:31313",
-    Part.GATEWAY: "127.0.0.1:31313",
-    Part.REGISTRY: "127.0.0.1:31315",
-    Part.NEURON: "127.0.0.1:13131",
+    HostPart.ALL_IN_ONE: "127.0.0.1:31313",
+    HostPart.GATEWAY: "127.0.0.1:31313",
+    HostPart.REGISTRY: "127.0.0.1:31315",
+    HostPart.NEURON: "127.0.0.1:13131",
 }
 _REGISTRY: Final = "127.0.0.1:31315"
 _STARTS: Final = {
-    Part.ALL_IN_ONE: (("serve", CORTEX), ("neuron", NEURON)),
-    Part.GATEWAY: (("gateway", CORTEX),),
-    Part.REGISTRY: (("registry", CORTEX),),
-    Part.NEURON: (("neuron", NEURON),),
+    HostPart.ALL_IN_ONE: (("serve", CORTEX), ("neuron", NEURON)),
+    HostPart.GATEWAY: (("gateway", CORTEX),),
+    HostPart.REGISTRY: (("registry", CORTEX),),
+    HostPart.NEURON: (("neuron", NEURON),),
 }
 
 
 def init(
     part: Annotated[
-        Part | None, typer.Argument(help="What this host is in the fleet; asked for, if not said.")
+        HostPart | None,
+        typer.Argument(help="What this host is in the fleet; asked for, if not said."),
     ] = None,
     *,
     folder: Annotated[
@@ -84,14 +85,16 @@ def init(
     asks = sys.stdin.isatty() and not yes
     if part is None:
         if not asks:
-            complain(f"say what this host is: {', '.join(Part)}")
+            complain(f"say what this host is: {', '.join(HostPart)}")
             raise typer.Exit(_USAGE)
-        part = Part(_asked("What is this host?", Part.ALL_IN_ONE.value, choices=tuple(Part)))
+        part = HostPart(
+            _asked("What is this host?", HostPart.ALL_IN_ONE.value, choices=tuple(HostPart))
+        )
 
     def told(value: str | None, question: str, usual: str) -> str:
         return value if value is not None else _asked(question, usual) if asks else usual
 
-    is_neuron = part in {Part.ALL_IN_ONE, Part.NEURON}
+    is_neuron = part in {HostPart.ALL_IN_ONE, HostPart.NEURON}
     answers = Answers(
         part,
         folder=str((folder or _usual_folder()).absolute()),
@@ -119,8 +122,8 @@ def _usual_folder() -> pathlib.Path:
     return system if may else pathlib.Path.home() / ".config" / "cortex"
 
 
-def _address_of_registry(part: Part, *, asks: bool) -> str:
-    if asks and part in {Part.GATEWAY, Part.NEURON}:
+def _address_of_registry(part: HostPart, *, asks: bool) -> str:
+    if asks and part in {HostPart.GATEWAY, HostPart.NEURON}:
         return _asked("Where is the fleet's registry?", _REGISTRY)
     return _REGISTRY
 
@@ -144,8 +147,10 @@ def _write(answers: Answers, *, key_name: str, force: bool) -> None:
         exposed = not is_loopback(Address.parse(answers.listen))
     except ValueError as error:
         fail(f"--listen: {error}")
-    needs_key = answers.part in {Part.ALL_IN_ONE, Part.GATEWAY} and (exposed or bool(key_name))
-    key = Key.new(key_name or _user()) if needs_key else None
+    needs_key = answers.part in {HostPart.ALL_IN_ONE, HostPart.GATEWAY} and (
+        exposed or bool(key_name)
+    )
+    key = ClientKey.new(key_name or _user()) if needs_key else None
     texts = files(answers, key)
     for name in texts:
         # a link to nothing is there too; a folder that may not be looked into fails below

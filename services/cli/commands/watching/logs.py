@@ -11,7 +11,7 @@ from typing import Annotated, Final
 import typer
 
 from services.cli.local_fleet import default_data_dir
-from services.cli.logs.reading import Follower, Line, files_of, lines_of, words
+from services.cli.logs.reading import Line, LogFollower, files_of, lines_of, words
 from services.cli.settings_files.sections import Service
 from services.cli.terminal import fail, printable
 
@@ -55,7 +55,7 @@ def logs(
         typer.echo(line.text if as_json else printable(words(line), keep="\t"))
 
     try:
-        followers = [Follower(folder, name) for name in names] if follow else []
+        followers = [LogFollower(folder, name) for name in names] if follow else []
         for line in collections.deque(lines_of(folder, names, request), maxlen=lines or None):
             show(line)
         while followers:

@@ -10,7 +10,7 @@ from typing import Final
 from starlette.types import Scope
 
 from services.backplane.errors import FleetError, Reason
-from services.gateway.api.doors import Doors, host_name
+from services.gateway.api.doors import CrossSiteCheck, host_name
 from services.gateway.api.head import client_address
 from services.gateway.auth.auth import Auth
 from services.gateway.auth.holder import ANYBODY, ROLES, ConsoleLevel, KeyHolder
@@ -45,7 +45,7 @@ class ConsoleAccess:
         doors: refuses pages of other sites, whatever `gateway.cors_origins` allows elsewhere.
     """
 
-    def __init__(self, auth: Auth, doors: Doors) -> None:
+    def __init__(self, auth: Auth, doors: CrossSiteCheck) -> None:
         self._auth = auth
         self._doors = doors
 

@@ -29,7 +29,7 @@ SAFE_HEADERS: Final = (
 )
 
 
-class Call:
+class OperatorCall:
     """One request to `/ui` or `/admin` while it is served.
 
     Attributes:
@@ -151,10 +151,10 @@ class OpenCalls:
     """The calls to `/ui` and `/admin` that are being served; bounded in number."""
 
     def __init__(self) -> None:
-        self._calls: set[Call] = set()
+        self._calls: set[OperatorCall] = set()
         self._closed_by: FleetError | None = None
 
-    def begin(self, call: Call, refusal: FleetError | None) -> None:
+    def begin(self, call: OperatorCall, refusal: FleetError | None) -> None:
         """Counts a call, unless it was refused before.
 
         Raises:
@@ -173,7 +173,7 @@ class OpenCalls:
             )
         self._calls.add(call)
 
-    def forget(self, call: Call) -> None:
+    def forget(self, call: OperatorCall) -> None:
         """The call has ended."""
         self._calls.discard(call)
 

@@ -19,7 +19,7 @@ from services.backplane.timeouts import timeout
 from services.gateway.api.body import ClientGoneError, IncomingBody
 from services.gateway.api.head import client_address, read_head
 from services.gateway.api.operators.access import ConsoleAccess, Visitor
-from services.gateway.api.operators.call import Call, OpenCalls
+from services.gateway.api.operators.call import OpenCalls, OperatorCall
 from services.gateway.api.services import GatewayServices
 from services.gateway.auth.holder import ConsoleLevel
 from services.gateway.dialects.dialect import Head
@@ -66,7 +66,7 @@ class OperatorEndpoint:
         calls: OpenCalls,
         faults: Faults,
         needs: ConsoleLevel,
-        work: Callable[[Call], Awaitable[None]],
+        work: Callable[[OperatorCall], Awaitable[None]],
         *,
         audit_log: AuditLog,
         operation: str = "",
@@ -96,7 +96,7 @@ class OperatorEndpoint:
         except ClientGoneError:
             return
         response = direct_response(scope, receive, send)
-        call = Call(visitor, head, body, response, admit)
+        call = OperatorCall(visitor, head, body, response, admit)
         is_known = refusal is None or refusal.reason is Reason.FORBIDDEN
         entry = self._entry(scope, head) if self._operation and is_known else None
         if entry is not None:
@@ -157,7 +157,7 @@ class OperatorEndpoints:
     def endpoint(
         self,
         needs: ConsoleLevel,
-        work: Callable[[Call], Awaitable[None]],
+        work: Callable[[OperatorCall], Awaitable[None]],
         *,
         operation: str = "",
         bodies: Bodies = NOT_TOLD,

@@ -16,7 +16,7 @@ from services.gateway.http1.exchange import Exchange
 from services.gateway.http1.hypercorn.seam import TcpSeam
 from services.gateway.http1.hypercorn.stock import StockH11
 from services.gateway.http1.limits import Refused
-from services.gateway.http1.scope import Peer, build_scope
+from services.gateway.http1.scope import ConnectionPeer, build_scope
 from services.gateway.http1.settings import Http1Settings
 
 
@@ -85,7 +85,7 @@ class HttptoolsCodec:
         self._config = config
         self._context = context
         self._task_group = task_group
-        self._peer = Peer(
+        self._peer = ConnectionPeer(
             "https" if ssl else "http",
             config.root_path,
             client,

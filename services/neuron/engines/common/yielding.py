@@ -28,7 +28,7 @@ LONG_SECONDS: Final = 30.0
 """A principal without any place that waited so long gets one, were it the only one of another."""
 
 
-class Placed(Protocol):
+class RunningStream(Protocol):
     """A running stream, as the rules need it."""
 
     @property
@@ -57,7 +57,7 @@ class Placed(Protocol):
         ...
 
 
-Stream = TypeVar("Stream", bound=Placed)
+Stream = TypeVar("Stream", bound=RunningStream)
 
 
 @dataclasses.dataclass(slots=True)
@@ -215,5 +215,5 @@ def _goes_first(waiting: Waiting[Any], yielded: Task, placed: Sequence[Task]) ->
     return held[waiting.principal] < held[yielded.principal]
 
 
-def _started_at(stream: Placed) -> float:
+def _started_at(stream: RunningStream) -> float:
     return stream.started_at or 0.0

@@ -19,7 +19,7 @@ from services.neuron.engines.exllamav2.batch.loop import Loop
 from services.neuron.engines.exllamav2.batch.stream_factory import StreamFactory
 from services.neuron.engines.exllamav2.embedder import Embedder, pooling
 from services.neuron.engines.exllamav2.files.configuration import ModelFolder
-from services.neuron.engines.exllamav2.model.generators import CHUNK_TOKENS, Parts
+from services.neuron.engines.exllamav2.model.generators import CHUNK_TOKENS, GeneratorParts
 from services.neuron.engines.exllamav2.paging.copies import PageCopies
 from services.neuron.engines.exllamav2.paging.hibernation import PageHibernation
 from services.neuron.engines.exllamav2.text.tokeniser import JsonTokeniser
@@ -32,7 +32,7 @@ _TRIAL_PROMPTS: Final = (CHUNK_TOKENS + 1, 3)
 
 
 def assemble(
-    parts: Parts,
+    parts: GeneratorParts,
     plan: LoadPlan,
     folder: ModelFolder,
     held_before: Mapping[str, int],
@@ -72,7 +72,7 @@ def assemble(
     return loop
 
 
-def _hibernation(parts: Parts, plan: LoadPlan, info: ModelInfo) -> PageHibernation:
+def _hibernation(parts: GeneratorParts, plan: LoadPlan, info: ModelInfo) -> PageHibernation:
     caches = [cache for cache in (parts.cache, parts.draft_cache) if cache is not None]
     copies = PageCopies(caches)
     if parts.rank_bytes:  # the other ranks have their heads of it
@@ -94,7 +94,9 @@ def files_digest(folder: pathlib.Path) -> str:
     return fingerprint(sorted(path for path in folder.iterdir() if path.is_file()))
 
 
-def _stream_factory(parts: Parts, tokeniser: JsonTokeniser, info: ModelInfo) -> StreamFactory:
+def _stream_factory(
+    parts: GeneratorParts, tokeniser: JsonTokeniser, info: ModelInfo
+) -> StreamFactory:
     vocabulary = tokeniser.vocabulary
     return StreamFactory(
         parts=parts,
@@ -115,7 +117,7 @@ def _stream_factory(parts: Parts, tokeniser: JsonTokeniser, info: ModelInfo) -> 
 
 
 def _info(
-    parts: Parts,
+    parts: GeneratorParts,
     plan: LoadPlan,
     folder: ModelFolder,
     tokeniser: JsonTokeniser,
@@ -158,19 +160,19 @@ def _info(
     )
 
 
-def _parallel(parts: Parts) -> str:
+def _parallel(parts: GeneratorParts) -> str:
     if parts.rank_bytes:
         return f"tensor, {len(parts.rank_bytes)} ranks"
     return "layers" if parts.library.torch.cuda.device_count() > 1 else "none"
 
 
-def _saving(parts: Parts, plan: LoadPlan) -> str:
+def _saving(parts: GeneratorParts, plan: LoadPlan) -> str:
     if parts.rank_bytes:
         return "none: the cache is divided among ranks"
     return "none" if plan.kv_store is None else "yes"
 
 
-def _speculation(parts: Parts) -> str:
+def _speculation(parts: GeneratorParts) -> str:
     if not parts.shape.draft_tokens:
         return "none"
     return "n-gram" if parts.draft_model is None else "draft model"

@@ -18,7 +18,7 @@ from services.neuron.engine_api.model import LoadFailed, ModelInfo
 from services.neuron.engines.common.token_model import EmbeddingModel
 from services.neuron.engines.exllamav2.batch.prompt_logprobs import last_states
 from services.neuron.engines.exllamav2.files.legacy_config import BAD
-from services.neuron.engines.exllamav2.model.generators import Parts
+from services.neuron.engines.exllamav2.model.generators import GeneratorParts
 from services.neuron.engines.exllamav2.text.tokeniser import JsonTokeniser
 
 LAST = "lasttoken"
@@ -49,7 +49,7 @@ class Embedder(EmbeddingModel):
     """Embeds with ExLlamaV2, one text a pass."""
 
     def __init__(
-        self, *, parts: Parts, tokeniser: JsonTokeniser, info: ModelInfo, mode: str
+        self, *, parts: GeneratorParts, tokeniser: JsonTokeniser, info: ModelInfo, mode: str
     ) -> None:
         super().__init__(tokeniser, info)
         self._parts = parts

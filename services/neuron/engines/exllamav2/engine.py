@@ -17,7 +17,7 @@ from services.neuron.engines.exllamav2.library.library import Library, open_libr
 from services.neuron.engines.exllamav2.parallel.group import Group
 
 if TYPE_CHECKING:
-    from services.neuron.engines.exllamav2.model.generators import Parts
+    from services.neuron.engines.exllamav2.model.generators import GeneratorParts
 
 
 class ExLlamaV2Engine(Engine, Grouped):
@@ -87,7 +87,9 @@ class ExLlamaV2Engine(Engine, Grouped):
         if self._group is not None:
             self._group.stop()
 
-    def _parts(self, plan: LoadPlan, folder: ModelFolder) -> Generator[LoadStep, None, Parts]:
+    def _parts(
+        self, plan: LoadPlan, folder: ModelFolder
+    ) -> Generator[LoadStep, None, GeneratorParts]:
         if self._group is None:
             from services.neuron.engines.exllamav2.model import loading
 

@@ -1,16 +1,16 @@
 from pathlib import Path
 
-from services.agent.storage.checkpoints import Checkpoints
+from services.agent.storage.checkpoints import FileCheckpoints
 
 
-def write(kept: Checkpoints, prompt: int, path: Path, text: str) -> None:
+def write(kept: FileCheckpoints, prompt: int, path: Path, text: str) -> None:
     kept.before(prompt, path)
     path.write_text(text)
     kept.after(prompt, path)
 
 
 def test_a_prompts_writes_are_taken_back_and_others_left_alone(tmp_path: Path):
-    kept = Checkpoints(tmp_path / "kept")
+    kept = FileCheckpoints(tmp_path / "kept")
     old, new, touched = (tmp_path / name for name in ("old", "new", "touched"))
     old.write_bytes(b"\xff before")
     old.chmod(0o755)
@@ -29,7 +29,7 @@ def test_a_prompts_writes_are_taken_back_and_others_left_alone(tmp_path: Path):
 
 
 def test_what_cannot_be_kept_is_not_taken_back(tmp_path: Path):
-    kept = Checkpoints(tmp_path / "kept")
+    kept = FileCheckpoints(tmp_path / "kept")
     (tmp_path / "real").write_text("real")
     link = tmp_path / "link"
     link.symlink_to("real")
@@ -38,11 +38,11 @@ def test_what_cannot_be_kept_is_not_taken_back(tmp_path: Path):
 
     assert [] == kept.undo(0).restored
     assert "written" == (tmp_path / "real").read_text()
-    write(Checkpoints(None), 0, tmp_path / "real", "again")
+    write(FileCheckpoints(None), 0, tmp_path / "real", "again")
 
 
 def test_only_the_last_fifty_prompts_are_kept(tmp_path: Path):
-    kept = Checkpoints(tmp_path / "kept")
+    kept = FileCheckpoints(tmp_path / "kept")
     for prompt in range(60):
         write(kept, prompt, tmp_path / "file", str(prompt))
 
@@ -52,7 +52,7 @@ def test_only_the_last_fifty_prompts_are_kept(tmp_path: Path):
 
 
 def test_links_of_a_project_lead_no_restored_file_out_of_it(tmp_path: Path):
-    kept = Checkpoints(tmp_path / "kept")
+    kept = FileCheckpoints(tmp_path / "kept")
     project, outside = tmp_path / "project", tmp_path / "outside"
     (project / "src").mkdir(parents=True)
     outside.mkdir()
@@ -77,7 +77,7 @@ def test_links_of_a_project_lead_no_restored_file_out_of_it(tmp_path: Path):
 
 
 def test_what_somebody_wrote_between_two_writes_of_a_prompt_is_not_lost(tmp_path: Path):
-    kept = Checkpoints(tmp_path / "kept")
+    kept = FileCheckpoints(tmp_path / "kept")
     path = tmp_path / "file"
     path.write_text("before")
     write(kept, 0, path, "first")

@@ -1,12 +1,12 @@
 from pathlib import Path
 
-from services.agent.core.settings import FleetSettings
+from services.agent.core.settings import FleetToolSettings
 from services.agent.core.workspace import Workspace
 from services.agent.tools.builtin import builtin_tools
 
 
 def test_names_are_unique_and_schemas_are_plain():
-    specs = [tool.spec for tool in builtin_tools(FleetSettings(url="http://h:1"))]
+    specs = [tool.spec for tool in builtin_tools(FleetToolSettings(url="http://h:1"))]
 
     assert len(specs) == len({spec.name for spec in specs})
     for spec in specs:
@@ -16,7 +16,7 @@ def test_names_are_unique_and_schemas_are_plain():
 
 def test_every_read_says_which_file_to_follow():
     workspace = Workspace("/project", (), environment={})
-    tools = {tool.spec.name: tool for tool in builtin_tools(FleetSettings(url="http://h:1"))}
+    tools = {tool.spec.name: tool for tool in builtin_tools(FleetToolSettings(url="http://h:1"))}
 
     for name in ("read_file", "list_dir", "grep", "glob"):
         preview = tools[name].preview({"path": "a", "pattern": "b"}, workspace)

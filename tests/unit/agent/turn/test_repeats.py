@@ -1,9 +1,9 @@
 from services.agent.core.history import ToolCall, ToolResult
-from services.agent.core.settings import FleetSettings
+from services.agent.core.settings import FleetToolSettings
 from services.agent.tools.builtin import builtin_tools
 from services.agent.turn.repeats import Repeats
 
-TOOLS = {tool.spec.name: tool for tool in builtin_tools(FleetSettings())}
+TOOLS = {tool.spec.name: tool for tool in builtin_tools(FleetToolSettings())}
 
 
 def add(repeats: Repeats, name: str, argument: str, *, text: str = "no", is_error: bool = True):

@@ -1,6 +1,6 @@
 import json
 
-from services.cli.logs.reading import Follower, line_of, lines_of, words
+from services.cli.logs.reading import LogFollower, line_of, lines_of, words
 from services.cli.logs.rotation import turn_over
 
 
@@ -63,7 +63,7 @@ def test_a_line_for_people_has_its_time_event_and_facts():
 def test_a_follower_gets_every_line_once_also_when_the_file_is_turned_over(tmp_path):
     path = tmp_path / "gateway.log"
     path.write_text(entry(0, n=0))
-    follower = Follower(tmp_path, "gateway")
+    follower = LogFollower(tmp_path, "gateway")
     with path.open("a") as appended:
 
         def write(text):

@@ -5,7 +5,7 @@ import pytest
 
 from services.backplane.settings import Document
 from services.cli.settings_files.check import problems, services_of
-from services.cli.settings_files.starter import Answers, Key, Part, files
+from services.cli.settings_files.starter import Answers, ClientKey, HostPart, files
 
 _KEY = re.compile(r"^# ([a-z_0-9]+ = |\[)")
 
@@ -22,7 +22,7 @@ def texts(part, **said):
     return {name: text for name, text in found.items() if name != "models.toml"}
 
 
-@pytest.mark.parametrize("part", list(Part))
+@pytest.mark.parametrize("part", list(HostPart))
 def test_new_files_are_accepted_as_they_are_and_with_every_comment_in_force(part):
     for text in texts(part).values():
         whole = "\n".join(
@@ -39,10 +39,10 @@ def test_new_files_are_accepted_as_they_are_and_with_every_comment_in_force(part
 @pytest.mark.parametrize(
     ("part", "names"),
     [
-        (Part.ALL_IN_ONE, {"cortex.toml", "models.toml", "neuron.toml"}),
-        (Part.GATEWAY, {"cortex.toml"}),
-        (Part.REGISTRY, {"cortex.toml", "models.toml"}),
-        (Part.NEURON, {"neuron.toml"}),
+        (HostPart.ALL_IN_ONE, {"cortex.toml", "models.toml", "neuron.toml"}),
+        (HostPart.GATEWAY, {"cortex.toml"}),
+        (HostPart.REGISTRY, {"cortex.toml", "models.toml"}),
+        (HostPart.NEURON, {"neuron.toml"}),
     ],
 )
 def test_a_part_has_its_files(part, names):
@@ -52,8 +52,8 @@ def test_a_part_has_its_files(part, names):
 def test_what_was_said_stands_in_the_files():
     said = {"listen": "10.0.0.1:1", "registries": ["r:2"], "neuron": "beast", "models_dir": "/m"}
 
-    neuron = tomllib.loads(texts(Part.NEURON, **said)["neuron.toml"])["neuron"]
-    both = texts(Part.ALL_IN_ONE, **said)
+    neuron = tomllib.loads(texts(HostPart.NEURON, **said)["neuron.toml"])["neuron"]
+    both = texts(HostPart.ALL_IN_ONE, **said)
 
     assert {
         "name": "beast",
@@ -67,9 +67,9 @@ def test_what_was_said_stands_in_the_files():
 
 
 def test_a_key_stands_in_the_file_by_its_digest_alone():
-    key = Key.new("ann")
+    key = ClientKey.new("ann")
 
-    text = files(Answers(Part.GATEWAY, folder="/x", listen="0.0.0.0:1"), key)["cortex.toml"]
+    text = files(Answers(HostPart.GATEWAY, folder="/x", listen="0.0.0.0:1"), key)["cortex.toml"]
 
     assert key.secret not in text
     assert [] == wrong(text)

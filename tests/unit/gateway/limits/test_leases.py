@@ -12,7 +12,7 @@ from cortex.v1 import accounting_service_pb2 as pb
 from services.backplane.errors import FleetError, Reason
 from services.gateway.limits.account import Account, Cost
 from services.gateway.limits.allowance import LINGER_SECONDS, Allowance
-from services.gateway.limits.leases import Leases
+from services.gateway.limits.leases import ShareLeases
 from services.gateway.limits.limiter import Limiter
 from services.gateway.limits.settings import KeyLimits
 from services.gateway.limits.shares import SLICES
@@ -33,7 +33,7 @@ class Gateway:
     """One gateway's limiter, whose shares are renewed when the test says so, or somebody waits."""
 
     def __init__(self, lessor: StandInLessor, clock: Clock, name: str, limits: KeyLimits) -> None:
-        self.leases = Leases(
+        self.leases = ShareLeases(
             lessor, holder=name, away_seconds=AWAY_SECONDS, clock=clock, monotonic=clock
         )
         self.limiter = Limiter({"ada": limits}.get, self.leases, clock)
@@ -261,7 +261,7 @@ async def test_a_call_that_is_answered_too_late_is_as_none(clock, monkeypatch):
 
 async def test_another_limit_is_asked_for_although_a_call_was_under_way(lessor, clock):
     known = {"ada": KeyLimits(concurrent_streams=0)}
-    leases = Leases(lessor, holder="one", away_seconds=1, clock=clock, monotonic=clock)
+    leases = ShareLeases(lessor, holder="one", away_seconds=1, clock=clock, monotonic=clock)
     limiter = Limiter(known.get, leases, clock)
     assert limiter.account("ada")
     calls = [asyncio.create_task(leases.renew())]

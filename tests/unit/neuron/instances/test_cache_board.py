@@ -9,7 +9,7 @@ import pytest
 from cortex.v1 import model_pb2 as model
 from cortex.v1 import neuron_service_pb2 as neuron
 from services.backplane.changes import Changes
-from services.neuron.engine_api.cache import CacheNews, HeldPrefix
+from services.neuron.engine_api.cache import CacheChanges, HeldPrefix
 from services.neuron.instances.cache_board import MOST_HELD, CacheBoard
 from services.neuron.instances.instances import Instance, Instances
 
@@ -39,11 +39,11 @@ def apply(known: dict[str, dict[bytes, int]], answer: neuron.WatchCacheResponse)
 async def test_a_follower_gets_all_and_then_differences(instances: Instances) -> None:
     board, known = CacheBoard(instances), dict[str, dict[bytes, int]]()
     first = tuple(HeldPrefix(digest(n), 100) for n in range(1_000))
-    board.note("i", CacheNews(held=first))
+    board.note("i", CacheChanges(held=first))
     following = board.follow()
     apply(known, await anext(following))
 
-    board.note("i", CacheNews(held=(HeldPrefix(digest(5), 200),), dropped=(digest(6),)))
+    board.note("i", CacheChanges(held=(HeldPrefix(digest(5), 200),), dropped=(digest(6),)))
     answer = await asyncio.wait_for(anext(following), 60)
     apply(known, answer)
 
@@ -55,8 +55,8 @@ async def test_a_follower_gets_all_and_then_differences(instances: Instances) ->
 
 async def test_a_cache_that_is_lost_is_told_as_empty(instances: Instances) -> None:
     board, known = CacheBoard(instances), dict[str, dict[bytes, int]]()
-    board.note("i", CacheNews(held=(HeldPrefix(digest(1), 100),)))
-    board.note("j", CacheNews(held=(HeldPrefix(digest(2), 100),)))
+    board.note("i", CacheChanges(held=(HeldPrefix(digest(1), 100),)))
+    board.note("j", CacheChanges(held=(HeldPrefix(digest(2), 100),)))
     following = board.follow()
     apply(known, await anext(following))
 
@@ -70,7 +70,7 @@ async def test_a_cache_that_is_lost_is_told_as_empty(instances: Instances) -> No
 async def test_what_is_kept_of_an_instance_is_bounded(instances: Instances) -> None:
     board, known = CacheBoard(instances), dict[str, dict[bytes, int]]()
     for start in range(0, 3 * MOST_HELD, 500):
-        news = CacheNews(held=tuple(HeldPrefix(digest(start + n), 9) for n in range(500)))
+        news = CacheChanges(held=tuple(HeldPrefix(digest(start + n), 9) for n in range(500)))
         board.note("i", news)
     following = board.follow()
 

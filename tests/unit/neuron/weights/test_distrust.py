@@ -9,7 +9,7 @@ from services.neuron.weights import distrust
 
 @pytest.mark.parametrize("value", [True, -1, 1.5, "7", None, [1], 1 << 40, float("inf")])
 def test_what_is_no_number_of_tokens_is_not_believed(value: object) -> None:
-    with pytest.raises(distrust.DistrustedError, match="context"):
+    with pytest.raises(distrust.UntrustedFileError, match="context"):
         distrust.whole("context", value)
 
 

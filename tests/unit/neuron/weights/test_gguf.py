@@ -99,7 +99,9 @@ def test_reading_a_file_has_a_time_limit(
     tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = scripted.build(tmp_path / "slow.gguf")
-    monkeypatch.setattr(distrust.Patience, "__init__", lambda self: setattr(self, "_ends_at", 0.0))
+    monkeypatch.setattr(
+        distrust.ReadDeadline, "__init__", lambda self: setattr(self, "_ends_at", 0.0)
+    )
 
     with pytest.raises(BadGgufError, match="takes too long"):
         gguf.read(path)

@@ -4,7 +4,7 @@ import pytest
 
 from services.backplane.errors import FleetError, Reason
 from services.registry.placement.orders import NeuronLost, WaitEnded
-from services.registry.rpc.history import History
+from services.registry.rpc.history import EventHistory
 
 
 async def told(history, after=0):
@@ -12,7 +12,7 @@ async def told(history, after=0):
 
 
 async def test_a_thousand_events_are_remembered_and_their_numbers_go_on():
-    history = History(clock=lambda: 5.0)
+    history = EventHistory(clock=lambda: 5.0)
     for number in range(1200):
         history.note("model.pinned", model=f"m{number}")
 
@@ -24,7 +24,7 @@ async def test_a_thousand_events_are_remembered_and_their_numbers_go_on():
 
 
 async def test_who_stops_waiting_is_no_event_and_a_silent_neuron_is_one():
-    history = History()
+    history = EventHistory()
     history.record(WaitEnded("m", 1.0, "placed"))
     history.record(NeuronLost("beast"))
 
@@ -34,7 +34,7 @@ async def test_who_stops_waiting_is_no_event_and_a_silent_neuron_is_one():
 
 
 async def test_a_reader_is_told_when_the_term_ends():
-    history = History()
+    history = EventHistory()
     history.note("neuron.attached", neuron="a")
     reader = history.watch(0, follow=True)
     first = await anext(reader)

@@ -27,7 +27,7 @@ from services.gateway.dialects.openai_responses.store.responses import (
     Responses,
 )
 from services.gateway.dialects.openai_responses.websocket.turn import (
-    Turn,
+    SocketTurn,
     TurnRequest,
     http_scope,
     read_message,
@@ -193,7 +193,7 @@ class _Connection:
             self._quiet_since = time.monotonic()
 
     async def _turn(self, asked: TurnRequest) -> None:
-        turn = Turn(asked, self._send)
+        turn = SocketTurn(asked, self._send)
         await self._app(self._scope, turn.receive, turn.send)
         if turn.has_failed and asked.previous_id is not None:
             self._kept.evict(asked.previous_id)

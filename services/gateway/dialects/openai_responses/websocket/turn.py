@@ -89,7 +89,7 @@ def _refusal(message: str, param: str | None = None) -> dict[str, Any]:
     return error_object(error) | {"code": "invalid_request"}
 
 
-class Turn:
+class SocketTurn:
     """One request, from the endpoint's point of view, and what it answers.
 
     Attributes:

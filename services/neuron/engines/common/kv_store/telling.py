@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from typing import Final, Generic, Protocol, TypeVar
 
-from services.neuron.engine_api.cache import CacheNews, Comparison, HeldPrefix
+from services.neuron.engine_api.cache import CacheChanges, Comparison, HeldPrefix
 from services.neuron.engines.common.kv_store.hibernation import Hibernation
 from services.neuron.engines.common.kv_store.prefix import common_prefix
 from services.neuron.engines.common.marks import Mark
@@ -40,7 +40,7 @@ class CachedSequence(Protocol):
 Cached = TypeVar("Cached", bound=CachedSequence)
 
 
-class Telling(Generic[Cached]):
+class CacheReporter(Generic[Cached]):
     """Compares what is held with what was told, now and then.
 
     A digest is told with as many tokens as are really in the cache of its beginning: where the
@@ -71,7 +71,7 @@ class Telling(Generic[Cached]):
         self._looks_at_saved = 0.0
         self._saved: dict[bytes, HeldPrefix] = {}
 
-    def news(self, now: float) -> CacheNews | None:
+    def news(self, now: float) -> CacheChanges | None:
         """Changes since the last report; None where there are none, or it is too soon to look."""
         if now < self._looks_at:
             return None
@@ -82,7 +82,7 @@ class Telling(Generic[Cached]):
         if held == told and speeds == self._speeds:
             return None
         self._speeds = speeds
-        return CacheNews(
+        return CacheChanges(
             tuple(one for digest, one in held.items() if told.get(digest) != one),
             tuple(told.keys() - held.keys()),
             *speeds,

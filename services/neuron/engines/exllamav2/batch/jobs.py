@@ -149,7 +149,7 @@ class SampledJob(ScopedJob):
             return 0, made
         read = max(0, self.prefilled_tokens - self.reused_tokens)
         before, self._read_tokens = self._read_tokens, read
-        self._is_counted = self.has_spoken
+        self._is_counted = self.has_sampled
         return max(0, read - before), made
 
     def take(self) -> list[Sampled]:
@@ -163,7 +163,7 @@ class SampledJob(ScopedJob):
         return self.time_first_prefill is not None
 
     @property
-    def has_spoken(self) -> bool:
+    def has_sampled(self) -> bool:
         """True once it has sampled a token."""
         return self._sampled_count > 0
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Any
 
-from services.neuron.engine_api.cache import CacheNews, Comparison
-from services.neuron.engines.common.kv_store.telling import Telling
+from services.neuron.engine_api.cache import CacheChanges, Comparison
+from services.neuron.engines.common.kv_store.telling import CacheReporter
 from services.neuron.engines.common.marks import marks_of
 from services.neuron.engines.exllamav2.batch.jobs import SampledJob
 from services.neuron.engines.exllamav2.batch.streams import Stream
@@ -14,7 +14,7 @@ from services.neuron.engines.exllamav2.paging.hibernation import PageHibernation
 from services.neuron.engines.exllamav2.paging.sequences import PagedSequence, Sequences
 
 
-class KeptCache:
+class CacheTracker:
     """Keeps track of the sequences in a model's page cache: reports, saves and restores them.
 
     Args:
@@ -38,7 +38,7 @@ class KeptCache:
         self._hibernation = hibernation
         self._control_ids = control_ids
         self._sequences = Sequences(vocabulary_size)
-        self._telling = Telling(
+        self._telling = CacheReporter(
             self._current,
             reusable=_reusable,
             hibernation=hibernation,
@@ -75,14 +75,14 @@ class KeptCache:
         if not _is_trial(stream):
             self._hibernation.note_reading(*stream.reading)
 
-    def news(self, now: float) -> CacheNews | None:
-        """See `CacheTelling.cache_news`."""
+    def news(self, now: float) -> CacheChanges | None:
+        """See `ReportsCache.cache_changes`."""
         return self._telling.news(now)
 
     def compare(
         self, token_ids: Sequence[int], principal: str, *, pieces: Sequence[bytes]
     ) -> Comparison:
-        """See `CacheTelling.compare`."""
+        """See `ReportsCache.compare`."""
         return self._telling.compare(token_ids, principal, pieces=pieces)
 
     def save(self, streams: Iterable[Stream]) -> tuple[int, int]:

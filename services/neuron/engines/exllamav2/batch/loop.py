@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from typing_extensions import override
 
 from services.backplane.errors import Reason
-from services.neuron.engine_api.cache import CacheNews, CacheTelling, Comparison
+from services.neuron.engine_api.cache import CacheChanges, Comparison, ReportsCache
 from services.neuron.engine_api.engine import Hibernating
 from services.neuron.engine_api.events import Failed, Started
 from services.neuron.engine_api.model import EnginePoisoned, ModelInfo, ModelStats
@@ -27,18 +27,18 @@ from services.neuron.engines.exllamav2.batch.placing import PlacingModel
 from services.neuron.engines.exllamav2.batch.stream_factory import StreamFactory
 from services.neuron.engines.exllamav2.batch.streams import Stream
 from services.neuron.engines.exllamav2.library.faults import Fault, classify, one_line
-from services.neuron.engines.exllamav2.model.generators import Parts
+from services.neuron.engines.exllamav2.model.generators import GeneratorParts
 from services.neuron.engines.exllamav2.paging.hibernation import PageHibernation
 from services.neuron.engines.exllamav2.text.tokeniser import JsonTokeniser
 
 
-class Loop(PlacingModel, Hibernating, CacheTelling):
+class Loop(PlacingModel, Hibernating, ReportsCache):
     """Generates with ExLlamaV2's dynamic generator."""
 
     def __init__(
         self,
         *,
-        parts: Parts,
+        parts: GeneratorParts,
         tokeniser: JsonTokeniser,
         streams: StreamFactory,
         info: ModelInfo,
@@ -106,7 +106,7 @@ class Loop(PlacingModel, Hibernating, CacheTelling):
         return ModelStats(len(self._streams) - queued, queued, used, self._steps)
 
     @override
-    def cache_news(self, now: float) -> CacheNews | None:
+    def cache_changes(self, now: float) -> CacheChanges | None:
         return self._cache.news(now)
 
     @override
@@ -139,7 +139,7 @@ class Loop(PlacingModel, Hibernating, CacheTelling):
 
     @property
     def _is_busy(self) -> bool:
-        return any(stream.is_talking for stream in self._running.values())
+        return any(stream.is_decoding for stream in self._running.values())
 
     @override
     def _run_step(self) -> None:

@@ -18,13 +18,13 @@ from services.neuron.engines.common.admission import Waiting
 from services.neuron.engines.common.task_queue import TaskQueue
 from services.neuron.engines.common.token_model import GeneratingModel
 from services.neuron.engines.exllamav2.batch.jobs import SampledJob
-from services.neuron.engines.exllamav2.batch.kept_cache import KeptCache
+from services.neuron.engines.exllamav2.batch.kept_cache import CacheTracker
 from services.neuron.engines.exllamav2.batch.prefill_share import PrefillShare
 from services.neuron.engines.exllamav2.batch.stream_factory import StreamFactory
 from services.neuron.engines.exllamav2.batch.streams import Stream
 from services.neuron.engines.exllamav2.batch.suspension import Suspension
 from services.neuron.engines.exllamav2.library.faults import one_line
-from services.neuron.engines.exllamav2.model.generators import Parts
+from services.neuron.engines.exllamav2.model.generators import GeneratorParts
 from services.neuron.engines.exllamav2.paging.hibernation import PageHibernation
 from services.neuron.engines.exllamav2.text.tokeniser import JsonTokeniser
 
@@ -35,7 +35,7 @@ class PlacingModel(GeneratingModel[Stream]):
     def __init__(
         self,
         *,
-        parts: Parts,
+        parts: GeneratorParts,
         tokeniser: JsonTokeniser,
         streams: StreamFactory,
         info: ModelInfo,
@@ -51,7 +51,7 @@ class PlacingModel(GeneratingModel[Stream]):
         self._returning: list[Stream] = []
         self._lacks_pages = False
         self._share = PrefillShare(parts)
-        self._cache = KeptCache(
+        self._cache = CacheTracker(
             self._generator,
             hibernation,
             vocabulary_size=info.vocabulary_size,

@@ -6,20 +6,21 @@ from collections.abc import Collection
 
 from services.neuron.engines.exllamav2.batch.jobs import SampledJob
 from services.neuron.engines.exllamav2.batch.streams import Stream
-from services.neuron.engines.exllamav2.model.generators import MOST_READS, Parts
+from services.neuron.engines.exllamav2.model.generators import MOST_READS, GeneratorParts
 
 
 class PrefillShare:
     """Divides each step between reading prompts and generating.
 
-    1. While others talk, a step reads few prompt tokens, else many (`Parts.prefill_budget`), of one
-       prompt at least: every prompt that is being read runs a chunk in every step.
-    2. While nobody talks and more is to be read than in this step, up to `MOST_READS` steps in a
-       row only read, so that all begin together: a pass over half of them costs as much as one
+    1. While streams decode, a step reads few prompt tokens, else many
+       (`GeneratorParts.prefill_budget`), of one prompt at least: every prompt that is being read
+       runs a chunk in every step.
+    2. While no stream decodes and more is to be read than in this step, up to `MOST_READS` steps in
+       a row only read, so that all begin together: a pass over half of them costs as much as one
        over all.
     """
 
-    def __init__(self, parts: Parts) -> None:
+    def __init__(self, parts: GeneratorParts) -> None:
         self._parts = parts
         self._reads = 0
         self._is_crowded = False
@@ -57,7 +58,7 @@ class PrefillShare:
 
 
 def _is_busy(streams: Collection[Stream]) -> bool:
-    return any(stream.is_talking for stream in streams)
+    return any(stream.is_decoding for stream in streams)
 
 
 def _reading(streams: Collection[Stream]) -> list[SampledJob]:

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from services.neuron.engine_api.events import TokenLogprob
 from services.neuron.engines.common.logprobs import LogprobReader
-from services.neuron.engines.exllamav2.model.generators import Parts
+from services.neuron.engines.exllamav2.model.generators import GeneratorParts
 
 _ROWS: Final = 16
 """Rows through the head at a time: the library's buffer for it is that long."""
@@ -21,7 +21,12 @@ class PromptLogprobs:
     """The prompt of one request, read bit by bit."""
 
     def __init__(
-        self, parts: Parts, prompt: Sequence[int], *, top: int, piece: Callable[[int], bytes]
+        self,
+        parts: GeneratorParts,
+        prompt: Sequence[int],
+        *,
+        top: int,
+        piece: Callable[[int], bytes],
     ) -> None:
         """Reads nothing yet.
 
@@ -75,7 +80,7 @@ class PromptLogprobs:
         return logits[0, :, : model.config.vocab_size].float().cpu().numpy()
 
 
-def last_states(parts: Parts, token_ids: Sequence[int]) -> Any:
+def last_states(parts: GeneratorParts, token_ids: Sequence[int]) -> Any:
     """(tokens, hidden) states behind the final norm, on the device."""
     torch = parts.library.torch
     ids = torch.tensor([list(token_ids)], dtype=torch.long)

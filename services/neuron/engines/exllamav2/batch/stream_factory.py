@@ -23,7 +23,7 @@ from services.neuron.engines.exllamav2.batch.logit_rules import LogitRules
 from services.neuron.engines.exllamav2.batch.prompt_logprobs import PromptLogprobs
 from services.neuron.engines.exllamav2.batch.sampling import PositionalRandom, is_greedy, settings
 from services.neuron.engines.exllamav2.batch.streams import Stream
-from services.neuron.engines.exllamav2.model.generators import Parts
+from services.neuron.engines.exllamav2.model.generators import GeneratorParts
 from services.neuron.engines.exllamav2.model.vision import Vision
 from services.neuron.engines.exllamav2.text.vocabulary import Vocabulary
 
@@ -43,7 +43,7 @@ class StreamFactory:
     def __init__(
         self,
         *,
-        parts: Parts,
+        parts: GeneratorParts,
         vocabulary: Vocabulary,
         compiler: ConstraintCompiler,
         info: ModelInfo,

@@ -76,9 +76,9 @@ class Stream:
         return self.job is not None and not self.job.is_prefill_done()
 
     @property
-    def is_talking(self) -> bool:
+    def is_decoding(self) -> bool:
         """True while each step brings it a token, so that a long step keeps its reader waiting."""
-        return self.job is not None and self.job.has_spoken and not self.is_echoing
+        return self.job is not None and self.job.has_sampled and not self.is_echoing
 
     @property
     def held_tokens(self) -> int:

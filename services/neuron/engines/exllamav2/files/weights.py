@@ -81,7 +81,7 @@ class TensorSizes:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Footprint:
+class LoadEstimate:
     """Device memory that a load will take, in bytes.
 
     Attributes:
@@ -174,7 +174,7 @@ def footprint(
     cache_format: str,
     max_input_tokens: int,
     devices: int = 1,
-) -> Footprint:
+) -> LoadEstimate:
     """Estimates the memory of a load.
 
     Args:
@@ -197,7 +197,7 @@ def footprint(
     if devices > 1 and not weights.quantisation:
         # Where the last device holds no attention layer, the head's output makes the buffer there.
         head_alone = _library_scratch(geometry, max_input_tokens, is_quantised=True)
-    return Footprint(
+    return LoadEstimate(
         weights=on_device,
         host=weights.embedding,
         cache=cache_bytes(geometry, tokens=cache_tokens, cache_format=cache_format),

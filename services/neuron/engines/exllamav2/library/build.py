@@ -45,7 +45,7 @@ class BuildFailedError(Exception):
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Key:
+class BuildKey:
     """What a built extension depends on.
 
     Attributes:
@@ -82,7 +82,7 @@ def cache_folder(environment: Mapping[str, str] = os.environ) -> pathlib.Path:
 
 
 def find(
-    key: Key, cache: pathlib.Path, capabilities: Sequence[architectures.Capability]
+    key: BuildKey, cache: pathlib.Path, capabilities: Sequence[architectures.Capability]
 ) -> pathlib.Path | None:
     """An extension that runs on devices of these capabilities, or None.
 
@@ -105,7 +105,7 @@ def find(
 
 
 def build(
-    key: Key,
+    key: BuildKey,
     *,
     cache: pathlib.Path,
     limit_seconds: float = LIMIT_SECONDS,
@@ -169,7 +169,7 @@ def _pip_toolkits() -> Iterator[pathlib.Path]:
 
 
 def compile_environment(
-    key: Key, folder: pathlib.Path, jobs: int, inherited: Mapping[str, str]
+    key: BuildKey, folder: pathlib.Path, jobs: int, inherited: Mapping[str, str]
 ) -> dict[str, str]:
     """The compiler's environment.
 
@@ -202,7 +202,7 @@ def _path(environment: Mapping[str, str]) -> str:
     return f"{own}:{environment.get('PATH', os.defpath)}"
 
 
-def _compile(key: Key, target: pathlib.Path, deadline: float, jobs: int) -> None:
+def _compile(key: BuildKey, target: pathlib.Path, deadline: float, jobs: int) -> None:
     log = target.parent / "build.log"
     with tempfile.TemporaryDirectory(dir=target.parent, prefix="build-") as folder:
         environment = compile_environment(key, pathlib.Path(folder), jobs, os.environ)

@@ -105,7 +105,9 @@ def _find_extension(torch: Any) -> None:
     capabilities = [torch.cuda.get_device_capability(i) for i in devices]
     version = str(torch.__version__)
     archs = architectures.arch_list(capabilities)
-    key = build.Key(SUPPORTED, version, str(torch.version.cuda), platform.python_version(), archs)
+    key = build.BuildKey(
+        SUPPORTED, version, str(torch.version.cuda), platform.python_version(), archs
+    )
     file = build.find(key, build.cache_folder(), capabilities)
     if file is None:
         raise EngineUnavailableError(

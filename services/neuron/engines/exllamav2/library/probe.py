@@ -79,7 +79,7 @@ def probe(*, limit_seconds: float = LIMIT_SECONDS) -> Report:
     return judge(answer, build.cache_folder())
 
 
-def build_key() -> build.Key:
+def build_key() -> build.BuildKey:
     """What an extension for this machine depends on.
 
     Raises:
@@ -150,9 +150,9 @@ def _archs(answer: Mapping[str, Any]) -> str:
     return architectures.arch_list(_capabilities(answer))
 
 
-def _key(answer: Mapping[str, Any], archs: str) -> build.Key:
+def _key(answer: Mapping[str, Any], archs: str) -> build.BuildKey:
     versions = (SUPPORTED, str(answer["torch"]), str(answer["cuda"]))
-    return build.Key(*versions, platform.python_version(), archs)
+    return build.BuildKey(*versions, platform.python_version(), archs)
 
 
 def _missing_package() -> str | None:

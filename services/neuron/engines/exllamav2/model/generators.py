@@ -28,7 +28,7 @@ _MAX_NGRAM: Final = 4
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Parts:
+class GeneratorParts:
     """What a generator works on; outlives it.
 
     Attributes:

@@ -19,7 +19,7 @@ from services.neuron.engines.exllamav2.library import corrections, rotary
 from services.neuron.engines.exllamav2.library.faults import Fault, classify, one_line
 from services.neuron.engines.exllamav2.library.library import Library
 from services.neuron.engines.exllamav2.model import adapters, sizing, vision
-from services.neuron.engines.exllamav2.model.generators import Parts
+from services.neuron.engines.exllamav2.model.generators import GeneratorParts
 from services.neuron.engines.exllamav2.model.sizing import Shape
 
 _HEAD_ROWS = 16
@@ -38,7 +38,9 @@ CACHES = {
 }
 
 
-def load(library: Library, plan: LoadPlan, folder: ModelFolder) -> Generator[LoadStep, None, Parts]:
+def load(
+    library: Library, plan: LoadPlan, folder: ModelFolder
+) -> Generator[LoadStep, None, GeneratorParts]:
     """Loads everything that a plan names. Closing the generator frees what was loaded.
 
     What runs out of memory with a cache of an open size begins again with a smaller one.
@@ -68,7 +70,7 @@ def _try_shape(
     *,
     draft: ModelFolder | None,
     shape: Shape,
-) -> Generator[LoadStep, None, Parts]:
+) -> Generator[LoadStep, None, GeneratorParts]:
     made = _Loading(library, shape)
     try:
         with contextlib.ExitStack() as places:
@@ -196,9 +198,9 @@ class _Loading:
         for path in paths:
             self._loras.append(adapters.load(self._library, self._model, path))
 
-    def parts(self, quantisation: str) -> Parts:
+    def parts(self, quantisation: str) -> GeneratorParts:
         """What was loaded."""
-        return Parts(
+        return GeneratorParts(
             library=self._library,
             shape=self._shape,
             model=self._model,

@@ -8,7 +8,7 @@ from typing import Final
 from services.neuron.engine_api.model import LoadFailed, LoadPlan
 from services.neuron.engines.exllamav2.files import weights as weight_files
 from services.neuron.engines.exllamav2.files.geometry import Geometry
-from services.neuron.engines.exllamav2.files.weights import Footprint, TensorSizes
+from services.neuron.engines.exllamav2.files.weights import LoadEstimate, TensorSizes
 
 PAGE: Final = 256
 """Tokens of a cache page; fixed inside the library."""
@@ -123,7 +123,9 @@ def settle(
     return dataclasses.replace(shape, cache_tokens=tokens)
 
 
-def estimate(shape: Shape, geometry: Geometry, weights: TensorSizes, *, devices: int) -> Footprint:
+def estimate(
+    shape: Shape, geometry: Geometry, weights: TensorSizes, *, devices: int
+) -> LoadEstimate:
     """The memory of a load of this shape."""
     return weight_files.footprint(
         weights,
@@ -164,7 +166,7 @@ def _bytes_per_token(shape: Shape, geometry: Geometry) -> float:
     return many / PAGE
 
 
-def _too_big(needed: int, free: int, fixed: Footprint, tokens: int) -> str:
+def _too_big(needed: int, free: int, fixed: LoadEstimate, tokens: int) -> str:
     return (
         f"The load needs {needed >> 20} MiB (weights {fixed.weights >> 20}, buffers"
         f" {fixed.scratch >> 20}, the rest for a cache of {tokens} tokens) and {free >> 20} MiB are"

@@ -19,7 +19,7 @@ from typing import Any, Final
 from services.backplane.errors import FleetError, Reason
 from services.neuron.engine_api.model import EnginePoisoned
 from services.neuron.engines.exllamav2.library.faults import Fault, classify, one_line
-from services.neuron.engines.exllamav2.model.generators import Parts
+from services.neuron.engines.exllamav2.model.generators import GeneratorParts
 
 MARKERS: Final[tuple[tuple[str, ...], ...]] = (
     ("<|vision_start|>", "<|image_pad|>", "<|vision_end|>"),  # Qwen2-VL, Qwen2.5-VL
@@ -90,7 +90,7 @@ def replace(
 class Vision:
     """Turns pictures into embeddings with the model's tower."""
 
-    def __init__(self, parts: Parts, control: Mapping[str, int]) -> None:
+    def __init__(self, parts: GeneratorParts, control: Mapping[str, int]) -> None:
         """Keeps what the tower needs.
 
         Args:

@@ -47,9 +47,9 @@ class PageHibernation(Hibernation):
 
         Returns: names of the beginnings that are back.
         """
-        if self._store is None or job.is_woken:
+        if self._store is None or job.is_restored:
             return []
-        job.is_woken = True
+        job.is_restored = True
         index = PageIndex(generator)
         wanted = digests(tokens, job.scope)
         there = sum(held.tokens for held in index.held(tokens, job.scope, wanted))

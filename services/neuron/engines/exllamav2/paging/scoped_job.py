@@ -26,7 +26,7 @@ class ScopedJob(ExLlamaV2DynamicJob):  # type: ignore[misc]  # pyright: ignore[r
     def __init__(self, *, scope: str, **arguments: Any) -> None:
         super().__init__(**arguments)
         self.scope = scope
-        self.is_woken = False
+        self.is_restored = False
         self._root = index.root(scope)
         self._is_rooted = False
 

@@ -15,13 +15,13 @@ from services.neuron.engines.exllamav2.parallel.messages import (
     Begin,
     CopyStates,
     Drop,
-    Forward,
-    Head,
     Join,
     Measure,
     MeasureModel,
     Order,
     RankAnswer,
+    RunForward,
+    RunHead,
 )
 from services.neuron.engines.exllamav2.parallel.model import RankModel
 from services.neuron.engines.exllamav2.parallel.rank import Rank
@@ -51,9 +51,9 @@ class Follower:
 
     def _follow(self, order: Order) -> None:
         match order:
-            case Forward():
+            case RunForward():
                 self._models[order.instance_id].run(order)
-            case Head():
+            case RunHead():
                 self._models[order.instance_id].run_head(order)
             case CopyStates():
                 self._models[order.instance_id].copy_states(order)

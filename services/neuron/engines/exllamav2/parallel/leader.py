@@ -12,7 +12,7 @@ from exllamav2 import ExLlamaV2  # pyright: ignore[reportAttributeAccessIssue]
 
 from services.neuron.engine_api.task import Value
 from services.neuron.engines.exllamav2.parallel.collectives import Collectives
-from services.neuron.engines.exllamav2.parallel.messages import CopyStates, Forward, Head
+from services.neuron.engines.exllamav2.parallel.messages import CopyStates, RunForward, RunHead
 from services.neuron.engines.exllamav2.parallel.model import RankModel
 
 Tell = Callable[[Value], None]
@@ -68,7 +68,7 @@ class LeadingModel(ExLlamaV2):  # type: ignore[misc]  # pyright: ignore[reportUn
         if self._is_in_step:
             yield
             return
-        self.tell(Head(self.instance_id, tuple(states.shape)))
+        self.tell(RunHead(self.instance_id, tuple(states.shape)))
         with self.in_step():
             collectives.broadcast(states.contiguous())
             yield
@@ -104,7 +104,7 @@ def _order(
     preprocess_only: bool = False,
     last_id_only: bool = False,
     **_others: Any,
-) -> Forward:
+) -> RunForward:
     rows, length = input_ids.shape
     pages = positions = b""
     longest = 0
@@ -112,7 +112,7 @@ def _order(
         pages = _bytes(attn_params.block_index, torch.int32)
         positions = _bytes(attn_params.cache_seqlens, torch.int32)
         longest = int(attn_params.max_cache_seqlen)
-    return Forward(
+    return RunForward(
         instance_id=instance_id,
         rows=rows,
         length=length,

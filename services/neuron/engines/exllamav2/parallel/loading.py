@@ -13,7 +13,7 @@ from services.neuron.engines.exllamav2.files.configuration import ModelFolder
 from services.neuron.engines.exllamav2.files.weights import TensorSizes
 from services.neuron.engines.exllamav2.library.library import Library
 from services.neuron.engines.exllamav2.model import sizing
-from services.neuron.engines.exllamav2.model.generators import Parts
+from services.neuron.engines.exllamav2.model.generators import GeneratorParts
 from services.neuron.engines.exllamav2.model.sizing import Shape
 from services.neuron.engines.exllamav2.parallel.group import Group
 from services.neuron.engines.exllamav2.parallel.leader import LeadingModel, lead
@@ -32,7 +32,7 @@ _MOST_TRIES = 4
 
 def load(
     library: Library, group: Group, plan: LoadPlan, folder: ModelFolder
-) -> Generator[LoadStep, None, Parts]:
+) -> Generator[LoadStep, None, GeneratorParts]:
     """Loads a model on every rank. Closing the generator frees what was loaded.
 
     Raises:
@@ -80,7 +80,7 @@ class _Loading:
         self._folder = folder
         self._shape = shape
 
-    def run(self, read: TensorSizes) -> Generator[LoadStep, None, Parts]:
+    def run(self, read: TensorSizes) -> Generator[LoadStep, None, GeneratorParts]:
         own: RankModel | None = None
         try:
             own = self._begin()
@@ -122,12 +122,12 @@ class _Loading:
                 answers = self._group.answers()
             _check(answers)
 
-    def _parts(self, own: RankModel, read: TensorSizes) -> Parts:
+    def _parts(self, own: RankModel, read: TensorSizes) -> GeneratorParts:
         held = [one.number for one in self._group.ask(MeasureModel(self._plan.instance_id))]
         sizes = [own.held_bytes(), *held]
         with failing_alone():
             tokenizer = self._library.exllamav2.ExLlamaV2Tokenizer(own.config)
-        return Parts(
+        return GeneratorParts(
             library=self._library,
             shape=self._shape,
             model=own.model,

@@ -55,7 +55,7 @@ class Drop(Value, frozen=True, tag="drop"):
     instance_id: str
 
 
-class Forward(Value, frozen=True, tag="forward"):
+class RunForward(Value, frozen=True, tag="forward"):
     """Run a forward pass.
 
     Attributes:
@@ -79,7 +79,7 @@ class Forward(Value, frozen=True, tag="forward"):
     is_last_only: bool = False
 
 
-class Head(Value, frozen=True, tag="head"):
+class RunHead(Value, frozen=True, tag="head"):
     """Run the head alone, on states that rank 0 broadcasts."""
 
     instance_id: str
@@ -108,7 +108,7 @@ class RankAnswer(Value, frozen=True, tag="answer"):
     message: str = ""
 
 
-Order = Join | Measure | Begin | Advance | MeasureModel | Drop | Forward | Head | CopyStates
+Order = Join | Measure | Begin | Advance | MeasureModel | Drop | RunForward | RunHead | CopyStates
 Reply = RankHello | RankAnswer
 
 ORDERS: Final = msgspec.msgpack.Decoder(Order)

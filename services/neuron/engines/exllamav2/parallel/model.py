@@ -19,7 +19,7 @@ from services.neuron.engines.exllamav2.model import loading
 from services.neuron.engines.exllamav2.model.sizing import PAGE, Shape
 from services.neuron.engines.exllamav2.parallel import modules
 from services.neuron.engines.exllamav2.parallel.collectives import Collectives
-from services.neuron.engines.exllamav2.parallel.messages import CopyStates, Forward, Head
+from services.neuron.engines.exllamav2.parallel.messages import CopyStates, RunForward, RunHead
 from services.neuron.engines.exllamav2.parallel.slices import IndivisibleError
 
 
@@ -107,7 +107,7 @@ class RankModel:
             self.model.unload()
         self.model = self.cache = None
 
-    def run(self, order: Forward) -> Any:
+    def run(self, order: RunForward) -> Any:
         """Runs a forward pass as rank 0 runs it."""
         ids = _tensor(order.token_ids, torch.long).view(order.rows, order.length)
         options = {"preprocess_only": order.is_prefill, "last_id_only": order.is_last_only}
@@ -118,7 +118,7 @@ class RankModel:
         table = PagedParams(order.rows, pages, positions, order.longest, PAGE, order.length)
         return self.model.forward_chunk(ids, cache=self.cache, attn_params=table, **options)
 
-    def run_head(self, order: Head) -> None:
+    def run_head(self, order: RunHead) -> None:
         """Runs the head alone, on the states that rank 0 sends meanwhile."""
         head = self.model.modules[self.model.head_layer_idx]
         with torch.inference_mode():

@@ -7,14 +7,14 @@ from collections.abc import Collection, Iterator, Sequence
 
 from typing_extensions import override
 
-from services.neuron.engine_api.cache import CacheNews, CacheTelling, Comparison
+from services.neuron.engine_api.cache import CacheChanges, Comparison, ReportsCache
 from services.neuron.engine_api.engine import Hibernating, Interruptible
 from services.neuron.engine_api.events import crashed
 from services.neuron.engine_api.model import EnginePoisoned, ModelInfo, ModelStats
 from services.neuron.engine_api.task import Constraint, Task
 from services.neuron.engines.common.admission import Waiting
 from services.neuron.engines.common.constraint import ConstraintCompiler
-from services.neuron.engines.common.kv_store.telling import Telling
+from services.neuron.engines.common.kv_store.telling import CacheReporter
 from services.neuron.engines.common.task_checks import context_tokens, start_constraint
 from services.neuron.engines.common.task_queue import TaskQueue
 from services.neuron.engines.common.token_model import GeneratingModel
@@ -33,7 +33,7 @@ from services.neuron.engines.llamacpp.library.library import Library
 from services.neuron.engines.llamacpp.model.tokeniser import GgufTokeniser
 
 
-class Loop(GeneratingModel[Prepared], Interruptible, Hibernating, CacheTelling):
+class Loop(GeneratingModel[Prepared], Interruptible, Hibernating, ReportsCache):
     """Generates over one llama.cpp context."""
 
     def __init__(
@@ -67,7 +67,7 @@ class Loop(GeneratingModel[Prepared], Interruptible, Hibernating, CacheTelling):
             hibernation=hibernation,
             control_ids=self._control_ids,
         )
-        self._telling = Telling(
+        self._telling = CacheReporter(
             lambda: slots,
             reusable=checkpoints.reusable,
             hibernation=hibernation,
@@ -132,7 +132,7 @@ class Loop(GeneratingModel[Prepared], Interruptible, Hibernating, CacheTelling):
         )
 
     @override
-    def cache_news(self, now: float) -> CacheNews | None:
+    def cache_changes(self, now: float) -> CacheChanges | None:
         return self._telling.news(now)
 
     @override

@@ -8,7 +8,13 @@ from contextlib import asynccontextmanager
 import pytest
 
 from services.agent.tools.web import fetching
-from services.agent.tools.web.fetching import FetchError, OtherSiteError, Page, fetch, proxy_of
+from services.agent.tools.web.fetching import (
+    FetchedPage,
+    FetchError,
+    OtherSiteError,
+    fetch,
+    proxy_of,
+)
 
 
 class Server:
@@ -59,7 +65,7 @@ def refuse(url: str) -> None:
     raise PrivateError(url)
 
 
-async def get(url: str, names: Names, *, private: bool = True, **environment: str) -> Page:
+async def get(url: str, names: Names, *, private: bool = True, **environment: str) -> FetchedPage:
     return await fetch(
         url,
         environment=environment,

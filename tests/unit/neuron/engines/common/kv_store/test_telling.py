@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from services.neuron.engine_api.cache import CacheTelling, HeldPrefix
+from services.neuron.engine_api.cache import HeldPrefix, ReportsCache
 from services.neuron.engine_api.engine import Hibernating, LoadedModel
 from services.neuron.engine_api.events import Ended, Event
 from services.neuron.engine_api.model import KvStorePlan, KvTier
@@ -56,8 +56,8 @@ def run(model: LoadedModel, ids: list[int], principal: str = "ann") -> None:
 
 def follow(model: LoadedModel, told: dict[bytes, HeldPrefix]) -> None:
     """Takes in the news, as a gateway does."""
-    assert isinstance(model, CacheTelling)
-    news = model.cache_news(next(CLOCK))
+    assert isinstance(model, ReportsCache)
+    news = model.cache_changes(next(CLOCK))
     if news is not None:
         for digest in news.dropped:
             del told[digest]
@@ -104,8 +104,8 @@ def test_no_news_is_no_message(fresh: Fresh) -> None:
     run(model, text(300, 1))
     follow(model, {})
 
-    assert isinstance(model, CacheTelling)
-    assert model.cache_news(next(CLOCK)) is None
+    assert isinstance(model, ReportsCache)
+    assert model.cache_changes(next(CLOCK)) is None
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -113,7 +113,7 @@ def test_all_that_is_told_is_held_and_for_nobody_else(fresh: Fresh, seed: int) -
     """Whatever runs: a prompt that goes on from a told beginning need not read so much of it."""
     dice = random.Random(seed)
     model, told = fresh(), dict[bytes, HeldPrefix]()
-    assert isinstance(model, CacheTelling)
+    assert isinstance(model, ReportsCache)
     prompts: dict[bytes, tuple[str, list[int]]] = {}
     for _ in range(12):
         principal = dice.choice(["ann", "bob", ""])

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from services.neuron.engines.exllamav2.library import build, build_command, probe
-from services.neuron.engines.exllamav2.library.build import BuildFailedError, Key
+from services.neuron.engines.exllamav2.library.build import BuildFailedError, BuildKey
 
-KEY = Key("0.3.2", "2.11.0+cu130", "13.0", "3.12.4", "9.0")
+KEY = BuildKey("0.3.2", "2.11.0+cu130", "13.0", "3.12.4", "9.0")
 
 
 def test_the_cache_is_keyed_by_versions_and_archs(tmp_path: Path) -> None:
@@ -188,14 +188,14 @@ def test_the_probe_finds_the_built_extension(
 
 def built(cache: Path, archs: str, torch: str = "2.11.0") -> Path:
     """An extension that an image or a host has built."""
-    file = Key("0.3.2", torch, "13.0", platform.python_version(), archs).file(cache)
+    file = BuildKey("0.3.2", torch, "13.0", platform.python_version(), archs).file(cache)
     file.parent.mkdir(parents=True)
     file.touch()
     return file
 
 
 def test_a_build_for_several_architectures_serves_each_of_them(tmp_path: Path) -> None:
-    key = Key("0.3.2", "2.11.0", "13.0", platform.python_version(), "9.0")
+    key = BuildKey("0.3.2", "2.11.0", "13.0", platform.python_version(), "9.0")
     built(tmp_path, "8.0;9.0", torch="2.10.0")  # of another torch
     built(tmp_path, "8.0")
     assert build.find(key, tmp_path, [(9, 0)]) is None

@@ -11,10 +11,10 @@ from services.neuron.engines.exllamav2.parallel.messages import (
     ORDERS,
     REPLIES,
     Begin,
-    Forward,
     Order,
     RankAnswer,
     Reply,
+    RunForward,
 )
 
 SHAPE = Shape(1024, 1024, 4, 4096, 1024, 0, "fp16")
@@ -31,7 +31,7 @@ def ends() -> Iterator[tuple[Channel[Reply], Channel[Order]]]:
 
 def test_orders_arrive_whole_and_in_order(ends):
     leader, follower = ends
-    orders = [Begin("i", "/m", SHAPE), Forward("i", 1, 2, b"\0" * 16, b"\0" * 4, b"\0" * 4, 2)]
+    orders = [Begin("i", "/m", SHAPE), RunForward("i", 1, 2, b"\0" * 16, b"\0" * 4, b"\0" * 4, 2)]
 
     leader.send(*orders)
     follower.send(RankAnswer(7))
