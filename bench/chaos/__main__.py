@@ -1,7 +1,7 @@
 """`python -m bench.chaos`: every process killed, stopped and cut off, and what clients saw of it.
 
 Two gateways behind a balancer, two registries on a PostgreSQL, two neurons with llama.cpp and
-scripted models, each a process of its own behind a door of the network. Clients by the OpenAI and
+scripted models, each a process of its own behind a proxy. Clients by the OpenAI and
 Anthropic SDKs with their default retries ask all the while, streamed and whole, and check every
 word. A table at the end; exit code 1 where a client saw what it may not see.
 """

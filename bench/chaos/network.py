@@ -1,7 +1,8 @@
-"""The network between the processes of a fleet: one door before each, which can be shut.
+"""The network between the processes of a fleet: a TCP proxy before each, which can be cut off.
 
-A door looks who comes. So a process can be cut off from all others, both ways, as by a cable that
-is pulled: nothing is refused or reset, bytes that were on their way come when it is plugged in.
+A proxy knows which process calls. So one can be cut off from all others, both ways, as by a cable
+that is pulled: nothing is refused or reset, and bytes that were on their way come when it is
+plugged in.
 """
 
 from __future__ import annotations
@@ -23,10 +24,10 @@ Enter = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
 
 class Network:
-    """Doors before the services of a fleet; all are open at first."""
+    """Proxies in front of the services of a fleet; all pass bytes on at first."""
 
     def __init__(self, pids: Pids) -> None:
-        """Opens no door yet.
+        """Listens nowhere yet.
 
         Args:
             pids: of the services that run, by name, now.
@@ -47,7 +48,7 @@ class Network:
         self._healed.set()
 
     @contextlib.asynccontextmanager
-    async def door(self, name: str, port: int) -> AsyncGenerator[str]:
+    async def proxy(self, name: str, port: int) -> AsyncGenerator[str]:
         """Listens in place of a service while the context is open.
 
         Args:

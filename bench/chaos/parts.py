@@ -1,4 +1,4 @@
-"""The fleet under chaos: two of everything, each behind a door of the network."""
+"""The fleet under chaos: two of everything, each behind a proxy of its own."""
 
 from __future__ import annotations
 
@@ -122,8 +122,8 @@ async def _add_registries(apart: Apart, fleet: Fleet, network: Network, store: s
     port, _, database = tail.partition("/")
     for name in REGISTRIES:
         listen = free_port()
-        seen = await apart.enter(network.door(name, listen))
-        base = await apart.enter(network.door("postgres", int(port)))
+        seen = await apart.enter(network.proxy(name, listen))
+        base = await apart.enter(network.proxy("postgres", int(port)))
         fleet.add_registry(
             name,
             store=f"{head.replace('127.0.0.1', '')}{base}/{database}",
@@ -135,7 +135,7 @@ async def _add_registries(apart: Apart, fleet: Fleet, network: Network, store: s
 async def _add_neurons(apart: Apart, fleet: Fleet, network: Network) -> None:
     for name in NEURONS:
         listen = free_port()
-        seen = await apart.enter(network.door(name, listen))
+        seen = await apart.enter(network.proxy(name, listen))
         fleet.add_neuron(
             name,
             settings="drain_seconds = 5.0",

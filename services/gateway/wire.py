@@ -30,8 +30,8 @@ from services.gateway.api.access_log import AccessLog
 from services.gateway.api.app import build_app, error_wording
 from services.gateway.api.background import DetachedTasks
 from services.gateway.api.cors import Cors, Origins
+from services.gateway.api.cross_site import CrossSiteCheck
 from services.gateway.api.decoding import Decoding
-from services.gateway.api.doors import CrossSiteCheck
 from services.gateway.api.health import Readiness
 from services.gateway.api.operators.endpoint import OperatorEndpoints
 from services.gateway.api.operators.registry_operator import RegistryOperator
@@ -167,7 +167,9 @@ class Gateway:
                 listener=history,
             ),
             detached=DetachedTasks(),
-            doors=CrossSiteCheck(self._origins, own_names(settings.listen, settings.allowed_hosts)),
+            cross_site=CrossSiteCheck(
+                self._origins, own_names(settings.listen, settings.allowed_hosts)
+            ),
             bodies=BodyBudget(settings.bodies_bytes),
             pace=Pace(settings.body_seconds, settings.body_bytes_per_second),
             decoding=Decoding(most_items=settings.max_body_items),

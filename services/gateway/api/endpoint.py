@@ -111,7 +111,7 @@ class Endpoint:
     async def _identify(self, scope: Scope, head: Head, record: RequestRecord) -> None:
         """Finds out who asks, whether he may ask this, and how his limits stand."""
         address, auth = client_address(scope), self._services.auth
-        self._services.doors.check(head.headers)
+        self._services.cross_site.check(head.headers)
         if auth.reads_tokens:
             await auth.prepare(head.headers, address)
         holder = auth.holder(head.headers, address)

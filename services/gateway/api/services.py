@@ -16,8 +16,8 @@ from services.gateway.api import alias_rules
 from services.gateway.api.access_log import AccessLog
 from services.gateway.api.background import DetachedTasks
 from services.gateway.api.body import IncomingBody
+from services.gateway.api.cross_site import CrossSiteCheck
 from services.gateway.api.decoding import Decoding
-from services.gateway.api.doors import CrossSiteCheck
 from services.gateway.api.request import RequestRecord
 from services.gateway.auth.auth import Auth
 from services.gateway.auth.holder import KeyHolder
@@ -58,7 +58,7 @@ class GatewayServices:
         metrics: counts requests.
         access_log: writes one line per request.
         detached: owns the generations that nobody waits for.
-        doors: refuses the requests of foreign pages.
+        cross_site: refuses the requests of foreign pages.
         bodies: the bytes that all bodies share.
         pace: how slowly a body may come.
         decoding: runs the decoders of bodies.
@@ -76,7 +76,7 @@ class GatewayServices:
     metrics: GatewayMetrics
     access_log: AccessLog
     detached: DetachedTasks
-    doors: CrossSiteCheck
+    cross_site: CrossSiteCheck
     bodies: BodyBudget
     pace: Pace
     decoding: Decoding

@@ -17,7 +17,7 @@ from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
 from services.backplane.errors import FleetError, Reason
-from services.gateway.api.doors import CrossSiteCheck
+from services.gateway.api.cross_site import CrossSiteCheck
 from services.gateway.api.error_responses import ErrorResponses
 from services.gateway.api.operators.call import SAFE_HEADERS
 
@@ -81,12 +81,12 @@ class Page:
     """Serves the files to whoever may call the gateway by its name; they hold no secret.
 
     Args:
-        doors: knows the names by which the gateway may be called.
+        cross_site: knows the names by which the gateway may be called.
         error_responses: words refusals.
     """
 
-    def __init__(self, doors: CrossSiteCheck, error_responses: ErrorResponses) -> None:
-        self._doors = doors
+    def __init__(self, cross_site: CrossSiteCheck, error_responses: ErrorResponses) -> None:
+        self._cross_site = cross_site
         self._error_responses = error_responses
         self._assets = load()
 
@@ -98,7 +98,7 @@ class Page:
     def _answer(self, request: Request) -> Response:
         path = request.path_params.get("path", "") or PAGE
         try:
-            self._doors.check_host(request.headers)
+            self._cross_site.check_host(request.headers)
         except FleetError as error:
             return self._refusal(request, error)
         asset = self._assets.get(path)

@@ -101,7 +101,7 @@ class Console:
             "usage": self._usage_table,
             "explain": self._operations.explain,
         }
-        page = assets.Page(self._services.doors, error_responses)
+        page = assets.Page(self._services.cross_site, error_responses)
         return [
             *(Route(f"/ui/{n}", made(view, work), methods=["GET"]) for n, work in looks.items()),
             *(

@@ -10,7 +10,7 @@ from typing import Final
 from starlette.types import Scope
 
 from services.backplane.errors import FleetError, Reason
-from services.gateway.api.doors import CrossSiteCheck, host_name
+from services.gateway.api.cross_site import CrossSiteCheck, host_name
 from services.gateway.api.head import client_address
 from services.gateway.auth.auth import Auth
 from services.gateway.auth.holder import ANYBODY, ROLES, ConsoleLevel, KeyHolder
@@ -42,12 +42,12 @@ class ConsoleAccess:
 
     Args:
         auth: knows the keys.
-        doors: refuses pages of other sites, whatever `gateway.cors_origins` allows elsewhere.
+        cross_site: refuses pages of other sites, whatever `gateway.cors_origins` allows elsewhere.
     """
 
-    def __init__(self, auth: Auth, doors: CrossSiteCheck) -> None:
+    def __init__(self, auth: Auth, cross_site: CrossSiteCheck) -> None:
         self._auth = auth
-        self._doors = doors
+        self._cross_site = cross_site
 
     async def prepare(self, scope: Scope, headers: Mapping[str, str]) -> None:
         """Reads a token that was not read before, unless a page of another site has sent it.
@@ -55,7 +55,7 @@ class ConsoleAccess:
         Raises:
             FleetError: it is not accepted, or a page of another site has sent it.
         """
-        self._doors.check_own(headers)
+        self._cross_site.check_own(headers)
         await self._auth.prepare(headers, client_address(scope))
 
     def holder(self, scope: Scope, headers: Mapping[str, str]) -> KeyHolder | None:
@@ -64,7 +64,7 @@ class ConsoleAccess:
         Where there are no keys at all it is anybody on the gateway's own machine.
         """
         try:
-            self._doors.check_own(headers)
+            self._cross_site.check_own(headers)
             found = self._auth.console_visitor(headers, client_address(scope))
             if found is None:
                 _require_own_machine(scope, headers)
@@ -85,7 +85,7 @@ class ConsoleAccess:
                 there are no keys, or the key's `console` is not enough; UNAUTHENTICATED: a key is
                 needed, and none or an unknown one was sent.
         """
-        self._doors.check_own(headers)
+        self._cross_site.check_own(headers)
         found = self._auth.console_visitor(headers, client_address(scope))
         if found is None:
             _require_own_machine(scope, headers)

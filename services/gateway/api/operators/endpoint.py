@@ -144,12 +144,12 @@ class OperatorEndpoints:
     """Makes the endpoints of `/ui` and `/admin`. Together they have a bound on open calls.
 
     Args:
-        services: of the gateway: its keys, its doors, its faults.
+        services: of the gateway: its keys, its check of foreign pages, its faults.
         audit_log: is told of every operation.
     """
 
     def __init__(self, services: GatewayServices, audit_log: AuditLog) -> None:
-        self._access = ConsoleAccess(services.auth, services.doors)
+        self._access = ConsoleAccess(services.auth, services.cross_site)
         self._faults = services.faults
         self._audit_log = audit_log
         self._calls = OpenCalls()

@@ -73,7 +73,7 @@ async def heard(reader: asyncio.StreamReader, seconds: float = PATIENCE) -> byte
 async def test_bytes_wait_while_either_end_is_cut_off(
     echo: Echo, network: Network, whom: str
 ) -> None:
-    async with network.door("echo", echo.port) as address:
+    async with network.proxy("echo", echo.port) as address:
         reader, writer = await dial(address)
         writer.write(b"one")
         first = await heard(reader)
@@ -89,7 +89,7 @@ async def test_bytes_wait_while_either_end_is_cut_off(
 
 async def test_a_new_connection_waits_too(echo: Echo, network: Network) -> None:
     network.cut("echo")
-    async with network.door("echo", echo.port) as address:
+    async with network.proxy("echo", echo.port) as address:
         reader, writer = await dial(address)
         writer.write(b"one")
         meanwhile = await heard(reader, MOMENT)
@@ -102,7 +102,7 @@ async def test_a_new_connection_waits_too(echo: Echo, network: Network) -> None:
 
 async def test_others_pass(echo: Echo, network: Network) -> None:
     network.cut("somebody else")
-    async with network.door("echo", echo.port) as address:
+    async with network.proxy("echo", echo.port) as address:
         reader, writer = await dial(address)
         writer.write(b"one")
         assert b"one" == await heard(reader)
@@ -112,7 +112,7 @@ async def test_others_pass(echo: Echo, network: Network) -> None:
 
 
 async def test_a_reset_is_passed_on_as_one(echo: Echo, network: Network) -> None:
-    async with network.door("echo", echo.port) as address:
+    async with network.proxy("echo", echo.port) as address:
         reader, writer = await dial(address)
         writer.write(b"one")
         await heard(reader)

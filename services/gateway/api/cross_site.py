@@ -1,4 +1,4 @@
-"""Whose requests are let in before anybody looks at their keys: pages of other sites are not.
+"""Refuses requests that pages of other sites have made, before anybody looks at their keys.
 
 A browser sends what a page asks for from wherever it stands, also to a gateway on the user's own
 machine or network, and with types such as `text/plain` without asking the gateway first. So a
@@ -125,10 +125,10 @@ class SocketDoor:
     """An ASGI app around another: lets WebSockets in, or refuses them at their handshake."""
 
     def __init__(
-        self, app: ASGIApp, doors: CrossSiteCheck, auth: Auth, error_responses: ErrorResponses
+        self, app: ASGIApp, cross_site: CrossSiteCheck, auth: Auth, error_responses: ErrorResponses
     ) -> None:
         self._app = app
-        self._doors = doors
+        self._cross_site = cross_site
         self._auth = auth
         self._error_responses = error_responses
 
@@ -136,7 +136,7 @@ class SocketDoor:
         """Serves one connection."""
         headers = {k.decode("latin-1"): v.decode("latin-1") for k, v in scope["headers"]}
         try:
-            self._doors.check(headers)
+            self._cross_site.check(headers)
             await self._auth.prepare(headers, client_address(scope))
             self._auth.holder(headers, client_address(scope))
         except FleetError as error:
