@@ -148,6 +148,7 @@ class Gateway:
             attempts=settings.attempts,
         )
         destinations = Destinations(dispatch, self._upstreams, self._view)
+        names = own_names(settings.listen, settings.allowed_hosts)
         self.services = GatewayServices(
             settings=settings,
             auth=keys,
@@ -167,9 +168,7 @@ class Gateway:
                 listener=history,
             ),
             detached=DetachedTasks(),
-            cross_site=CrossSiteCheck(
-                self._origins, own_names(settings.listen, settings.allowed_hosts)
-            ),
+            cross_site=CrossSiteCheck(self._origins, names),
             bodies=BodyBudget(settings.bodies_bytes),
             pace=Pace(settings.body_seconds, settings.body_bytes_per_second),
             decoding=Decoding(most_items=settings.max_body_items),

@@ -14,7 +14,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from services.gateway.api import health, openapi
 from services.gateway.api.cors import Origins
-from services.gateway.api.cross_site import WebSocketSiteCheck
+from services.gateway.api.cross_site import WebSocketAdmission
 from services.gateway.api.error_responses import ErrorResponses
 from services.gateway.api.generation_endpoint import Endpoints, GenerationEndpoint
 from services.gateway.api.services import GatewayServices
@@ -74,8 +74,8 @@ def build_app(
     )
     # a redirect of a POST loses its body in some clients; an envelope says what is wrong
     app.router.redirect_slashes = False
-    site_check = WebSocketSiteCheck(app, services.cross_site, services.auth, error_responses)
-    return HotRoutes(app, routes, site_check)
+    admission = WebSocketAdmission(app, services.cross_site, services.auth, error_responses)
+    return HotRoutes(app, routes, admission)
 
 
 def error_wording(metrics: GatewayMetrics, pages: Origins) -> ErrorResponses:
@@ -106,10 +106,10 @@ class HotRoutes:
     """
 
     def __init__(
-        self, app: ASGIApp, routes: Sequence[BaseRoute], site_check: WebSocketSiteCheck
+        self, app: ASGIApp, routes: Sequence[BaseRoute], admission: WebSocketAdmission
     ) -> None:
         self._app = app
-        self._site_check = site_check
+        self._admission = admission
         self._exact = frozenset(
             route.path
             for route in routes
@@ -137,7 +137,7 @@ class HotRoutes:
         if path != scope["path"]:
             return self({**scope, "path": path, "raw_path": quote(path).encode()}, receive, send)
         if kind == "websocket":
-            return self._site_check(scope, receive, send)
+            return self._admission(scope, receive, send)
         return self._app(scope, receive, send)
 
 

@@ -121,7 +121,7 @@ class CrossSiteCheck:
         return True  # nobody can point an address somewhere else
 
 
-class SocketDoor:
+class WebSocketAdmission:
     """An ASGI app around another: lets WebSockets in, or refuses them at their handshake."""
 
     def __init__(

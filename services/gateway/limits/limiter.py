@@ -28,7 +28,7 @@ _FEW: Final = 1024
 
 
 class Grants(Protocol):
-    """Where allowances get more of their limit from: the registry, by way of `Leases`."""
+    """Where allowances get more of their limit from: the registry, by way of `ShareLeases`."""
 
     def opened(self, allowance: Allowance) -> None:
         """Tops a new or changed allowance up with what was leased ahead for it."""
