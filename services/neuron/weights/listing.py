@@ -49,7 +49,7 @@ class Listing:
        folder.
     2. Several quantisations of one model in a folder of their own (`m-Q4_K_M.gguf`, `m-Q8_0.gguf`)
        are `m:Q4_K_M` and `m:Q8_0`; `m` is the one that is preferred here.
-    3. Of two with one name the first counts.
+    3. Of two with one name the first counts, and the other is told as a problem.
     """
 
     def __init__(
@@ -185,8 +185,18 @@ def _put(name: str, weights: Weights, found: dict[str, Weights], problems: list[
     if distrust.shown(name) != name:
         error = FleetError(Reason.MODEL_FILE_BAD, f"{name} cannot be a model's name.")
         problems.append(distrust.shown(error.message))
-    elif name:
-        found.setdefault(name, weights)
+    elif name and name not in found:
+        found[name] = weights
+    elif name and not _is_same(weights.path, found[name].path):
+        told = f"{weights.path} cannot be asked for: {found[name].path} is called {name} too."
+        problems.append(distrust.shown(told))
+
+
+def _is_same(one: pathlib.Path, other: pathlib.Path) -> bool:
+    """One file or folder by two names, or gone by now."""
+    with contextlib.suppress(OSError):
+        return one.samefile(other)
+    return True
 
 
 def _signature(path: pathlib.Path) -> _Signature:

@@ -214,3 +214,18 @@ def test_parts_that_were_renamed_or_joined_are_not_offered_and_say_why(folder, t
     for part in parts:
         shutil.copy(part, folder)
     assert "r" in Listing([folder]).now()[0]
+
+
+def test_of_two_with_one_name_the_second_is_told_unless_it_is_the_same_file(folder, whole):
+    for name in ("a", "b", "c"):
+        (folder / name).mkdir()
+    (folder / "a" / "model.gguf").write_bytes(whole)
+    (folder / "b" / "model.gguf").write_bytes(whole)
+    (folder / "c" / "model.gguf").symlink_to(folder / "a" / "model.gguf")
+
+    found, problems = Listing([folder]).now()
+
+    assert found["model"].path == folder / "a" / "model.gguf"
+    (told,) = problems
+    first, second = folder / "a" / "model.gguf", folder / "b" / "model.gguf"
+    assert told == f"{second} cannot be asked for: {first} is called model too."

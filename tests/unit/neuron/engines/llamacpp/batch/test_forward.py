@@ -208,3 +208,22 @@ def test_a_process_that_refuses_everybody_is_poisoned(
 
     with pytest.raises(EnginePoisoned, match="no memory"):
         finish(model, MOST_GIVEN_UP)
+
+
+def test_tokens_that_llama_cpp_itself_does_not_take_end_their_stream_alone(
+    fresh: Callable[[], LoadedModel],
+) -> None:
+    alone = fresh()
+    submit(alone, GOOD, 1)
+    expected = output(finish(alone, 1), 1)
+    model = fresh()
+    submit(model, GOOD, 1)
+    events = [event for _ in range(6) for event in model.step()]
+    submit(model, [*BAD[:20], 1 << 20, *BAD[20:]], 2)
+
+    events += finish(model, 1, 2)
+
+    (failed,) = failures(events)
+    assert (failed.task_id, failed.reason) == (2, "ENGINE_FAILED")
+    assert "invalid token" in failed.message
+    assert output(events, 1) == expected
