@@ -46,6 +46,18 @@ class KvStorePlan(Value, frozen=True):
     key_file: str = ""
 
 
+class Confined(Value, frozen=True):
+    """Files that somebody else has named, of whom it is not known what he may read.
+
+    Attributes:
+        paths: files and folders of the load, with no link in them when they were looked at.
+        folders: below which they have to lie when they have been opened too.
+    """
+
+    paths: tuple[str, ...] = ()
+    folders: tuple[str, ...] = ()
+
+
 class LoadPlan(Value, frozen=True):
     """What to load, with every choice made by the daemon.
 
@@ -69,6 +81,7 @@ class LoadPlan(Value, frozen=True):
         kv_store: where its cache is saved when it goes; None: nowhere.
         model: the model's own name, under which its time is charged.
         principal: whose request caused the load.
+        confined: which of its files have to lie where.
     """
 
     instance_id: str
@@ -90,6 +103,7 @@ class LoadPlan(Value, frozen=True):
     kv_store: KvStorePlan | None = None
     model: str = ""
     principal: str = ""
+    confined: Confined = Confined()
 
 
 class LoadStep(Value, frozen=True):

@@ -261,6 +261,7 @@ class Loader:
             draft_path=str(draft[0].path) if draft else None,
             adapter_paths=tuple(map(str, adapters)),
             kv_store=self._kv_store(instance.weights.fingerprint),
+            confined=await asyncio.to_thread(self._sources.confined, spec),
         )
         self._instances.note_progress(
             instance,

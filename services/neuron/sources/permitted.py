@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import pathlib
-from collections.abc import Callable, Collection, Mapping, Sequence
-from types import MappingProxyType
+from collections.abc import Collection, Sequence
 from typing import Final
 
 from services.backplane.errors import FleetError, Reason
@@ -12,6 +11,7 @@ from services.neuron.settings import AllowedSources
 from services.neuron.sources import checksum
 from services.neuron.sources.catalogue_files import CatalogueFiles
 from services.neuron.sources.hub_files import HubModel
+from services.neuron.weights.confined import first_outside, is_inside
 
 _SETTING: Final = "[neuron.allowed]"
 
@@ -38,11 +38,13 @@ class PermittedSources:
         self._catalogues = CatalogueFiles(() if allowed is None else allowed.catalogues)
         more = () if allowed is None else allowed.folders
         self._folders = [*folders, *(pathlib.Path(each).expanduser() for each in more)]
-        self._checks: Mapping[str, Callable[[AllowedSources, str], None]] = MappingProxyType(
-            {"path": self._check_path, "hf": _check_owner}
-        )
 
-    def check(self, scheme: str, location: str, digest: str = "") -> None:
+    @property
+    def folders(self) -> Sequence[pathlib.Path]:
+        """Below which `path:` may read."""
+        return self._folders
+
+    def check(self, scheme: str, location: str, digest: str = "") -> pathlib.Path | None:
         """Checks one source. Blocks, as it may look at files.
 
         Args:
@@ -50,31 +52,46 @@ class PermittedSources:
             location: what stands behind it.
             digest: that the files will be held to; empty: none.
 
+        Returns: a path in whose place others may be put: its files are to be reached by the path
+            that is returned, without a link in it, and to be looked at by `check_files` once they
+            were opened. None: it may lie anywhere.
+
         Raises:
             FleetError: SOURCE_FORBIDDEN; it tells nothing of what lies there.
         """
         allowed = self._allowed
         if allowed is None or self._is_named(f"{scheme}:{location}", digest):
-            return
+            return None
         if scheme not in allowed.sources:
             raise _forbidden(f"nothing from `{scheme}:`", "sources", scheme)
-        check = self._checks.get(scheme)
-        if check is not None:
-            check(allowed, location)
+        if scheme == "path":
+            return self._checked_path(location)
+        if scheme == "hf":
+            _check_owner(allowed, location)
+        return None
+
+    def check_files(self, path: pathlib.Path) -> None:
+        """Checks a file that was opened, or all below a folder: they may be others now. Blocks.
+
+        Raises:
+            FleetError: SOURCE_FORBIDDEN.
+        """
+        if first_outside([path], self._folders) is not None:
+            raise _outside(str(path))
 
     def _is_named(self, source: str, digest: str) -> bool:
         known = (self._own.get(source), self._catalogues.digest_of(source))
         return any(each is not None and each.lower() in ("", digest.lower()) for each in known)
 
-    def _check_path(self, _: AllowedSources, location: str) -> None:
+    def _checked_path(self, location: str) -> pathlib.Path:
         try:
-            # links are followed first: one inside a folder may lead out of it
+            # links are followed first, and once: one inside a folder may lead out of it
             path = pathlib.Path(location).expanduser().resolve()
-            is_inside = any(path.is_relative_to(each.resolve()) for each in self._folders)
         except (OSError, ValueError, RuntimeError):  # too long, with NUL, in a circle
-            is_inside = False
-        if not is_inside:
-            raise _forbidden("no files outside its folders", "folders", location)
+            raise _outside(location) from None
+        if not is_inside(path, self._folders):
+            raise _outside(location)
+        return path
 
 
 def _check_owner(allowed: AllowedSources, location: str) -> None:
@@ -82,6 +99,10 @@ def _check_owner(allowed: AllowedSources, location: str) -> None:
         owner = HubModel.parse(location).owner
         if owner.lower() not in {each.lower() for each in allowed.owners}:
             raise _forbidden(f"nothing of {owner}", "owners", owner)
+
+
+def _outside(location: str) -> FleetError:
+    return _forbidden("no files outside its folders", "folders", location)
 
 
 def _forbidden(what: str, key: str, value: str) -> FleetError:

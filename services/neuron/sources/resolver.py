@@ -14,6 +14,7 @@ from typing import Final
 
 from cortex.v1 import model_pb2 as model
 from services.backplane.errors import FleetError, Reason
+from services.neuron.engine_api.model import Confined
 from services.neuron.sources import checksum
 from services.neuron.sources.neighbour import Neighbour
 from services.neuron.sources.permitted import PermittedSources
@@ -92,7 +93,7 @@ class Sources:
         """The weights of one source text, fetched where they are not here yet."""
         _, expected = checksum.split(text)
         path = await self._brought(text, quant, on_bytes, neighbours)
-        found = await asyncio.to_thread(self._listing.inspect, path, quant)
+        found = await asyncio.to_thread(self._inspected, text, path, quant)
         if expected:
             await _check(found, expected, on_bytes)
         return found
@@ -106,6 +107,7 @@ class Sources:
         """
         _, expected = checksum.split(text)
         path = await self._brought(text, quant, on_bytes, neighbours)
+        await asyncio.to_thread(self._check_files, text, path)
         if expected:
             files = await asyncio.to_thread(checksum.files_of, path)
             await checksum.check(path, files, expected, on_bytes)
@@ -129,7 +131,32 @@ class Sources:
             return self._by_name(spec.model, spec.quant)
         source, location = self._parse(text)
         path = source.find(location, spec.quant)
-        return None if path is None else self._listing.inspect(path, spec.quant)
+        return None if path is None else self._inspected(text, path, spec.quant)
+
+    def confined(self, spec: model.LoadSpec) -> Confined:
+        """Which files of a load have to lie below which folders once they were opened. Blocks.
+
+        Raises:
+            FleetError: as `resolve`.
+        """
+        texts = [spec.source or self._named.get(spec.model, ""), spec.draft_source, *spec.adapters]
+        paths = [str(path) for text in texts if text and (path := self._confined(text))]
+        return Confined(tuple(paths), tuple(map(str, self._permitted.folders)) if paths else ())
+
+    def _confined(self, text: str) -> pathlib.Path | None:
+        where, digest = checksum.split(text)
+        scheme, _, location = where.partition(":")
+        return self._permitted.check(scheme, location, digest)
+
+    def _inspected(self, text: str, path: pathlib.Path, quant: str) -> Weights:
+        found = self._listing.inspect(path, quant)
+        self._check_files(text, path)
+        return found
+
+    def _check_files(self, text: str, path: pathlib.Path) -> None:
+        """Looks again, behind the opening of files, where they may have been replaced."""
+        if self._confined(text) is not None:
+            self._permitted.check_files(path)
 
     async def foresee(self, spec: model.LoadSpec) -> Weights:
         """The weights of a load: those on this disk, or what their source says of them.
@@ -219,8 +246,8 @@ class Sources:
                 f"{text!r} is no source (known: {known}).",
                 field="spec.source",
             )
-        self._permitted.check(scheme, location, digest)
-        return source, location
+        confined = self._permitted.check(scheme, location, digest)
+        return source, location if confined is None else str(confined)
 
 
 async def _check(found: Weights, expected: str, on_bytes: OnBytes) -> None:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import pathlib
 import time
 from collections import deque
-from collections.abc import Generator
+from collections.abc import Generator, Iterable
 from typing import Final
 
 from services.neuron.engine_api.engine import Engine, LoadedModel
@@ -14,6 +15,7 @@ from services.neuron.engine_api.fair_shares import NOBODY
 from services.neuron.engine_api.frames import Crashed, LoadAborted, LoadAdvanced
 from services.neuron.engine_api.model import EnginePoisoned, LoadFailed, LoadPlan, LoadStep
 from services.neuron.engine_api.task import Prompt, SamplingParams, Segment, StopParams, Task
+from services.neuron.weights.confined import first_outside, is_inside, mapped_models
 from services.neuron.worker.charges import Charges
 from services.neuron.worker.link import DaemonLink
 
@@ -46,6 +48,7 @@ class LoadQueue:
         self._steps: Generator[LoadStep, None, LoadedModel] | None = None
         self._started_at = 0.0
         self._reported_at = 0.0
+        self._mapped: set[str] = set()
 
     @property
     def is_busy(self) -> bool:
@@ -117,6 +120,7 @@ class LoadQueue:
             return False
         self._plan = self._waiting.popleft()
         self._started_at = time.monotonic()
+        self._mapped = mapped_models() if self._plan.confined.paths else set()
         return True
 
     def _report(self, step: LoadStep) -> None:
@@ -130,6 +134,7 @@ class LoadQueue:
         """Has the model make one real token: only then it is ready."""
         self._link.send(LoadAdvanced(plan.instance_id, LoadStep(), warming=True))
         try:
+            _require_inside(plan, mapped_models() - self._mapped if plan.confined.paths else ())
             _try_out(model)
         except LoadFailed as error:
             model.close()
@@ -153,6 +158,24 @@ class LoadQueue:
     def _finish(self) -> None:
         self._plan = None
         self._steps = None
+
+
+def _require_inside(plan: LoadPlan, mapped: Iterable[str]) -> None:
+    """Refuses files that were put in the place of others between the check and the opening.
+
+    Raises:
+        LoadFailed: SOURCE_FORBIDDEN.
+    """
+    folders = [pathlib.Path(each) for each in plan.confined.folders]
+    paths = [pathlib.Path(each) for each in plan.confined.paths]
+    others = {plan.path, plan.draft_path or plan.path, *plan.adapter_paths}
+    free = [pathlib.Path(each).parent for each in others.difference(plan.confined.paths)]
+    outside = first_outside(paths, folders) or next(
+        (each for each in map(pathlib.Path, mapped) if not is_inside(each, [*folders, *free])), None
+    )
+    if outside is not None:
+        told = "A file was put in the place of another while it was loaded."
+        raise LoadFailed("SOURCE_FORBIDDEN", told)
 
 
 def _crashed(error: BaseException) -> LoadFailed:

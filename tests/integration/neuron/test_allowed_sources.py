@@ -11,7 +11,10 @@ from cortex.v1 import model_pb2 as model
 from cortex.v1 import neuron_service_pb2 as neuron
 from cortex.v1 import storage_service_pb2 as storage
 from services.backplane.errors import FleetError, Reason
+from services.neuron.engine_api.model import Confined
 from services.neuron.settings import AllowedSources
+from services.neuron.sources.resolver import Sources
+from services.neuron.sources.source import PathSource
 from tests.doubles import scripted
 from tests.doubles.neuron_host import NeuronHost, refusal, running_neuron
 from tests.doubles.scripted import Script
@@ -103,3 +106,88 @@ async def test_what_is_allowed_is_loaded(strict):
     assert (await strict.load("mine")).state == ready
     fetching = strict.storage.Fetch(storage.FetchRequest(source="hf:ACME/model@main"))
     assert (await refusal(fetching)).reason is Reason.SOURCE_UNAVAILABLE
+
+
+class Swap:
+    """Puts a link to a secret in the place of a file, once."""
+
+    def __init__(self, place: pathlib.Path, secret: pathlib.Path) -> None:
+        self._place, self._secret = place, secret
+        self.is_done = False
+
+    def __call__(self) -> None:
+        if not self.is_done:
+            self.is_done = True
+            self._place.unlink()
+            self._place.symlink_to(self._secret)
+
+
+@pytest.fixture
+def secret(strict: NeuronHost) -> pathlib.Path:
+    return strict.folder.parent / "outside" / "secret.gguf"
+
+
+async def test_a_link_that_is_turned_behind_its_check_is_refused(
+    strict: NeuronHost, secret: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    link = strict.folder / "turned.gguf"
+    link.symlink_to(strict.folder / "bravo.gguf")
+    swap, find = Swap(link, secret), PathSource.find
+
+    def found(self: PathSource, location: str, quant: str) -> pathlib.Path:
+        swap()
+        return find(self, location, quant)
+
+    monkeypatch.setattr(PathSource, "find", found)
+
+    for error in await refused(strict, f"path:{link}"):
+        assert error.reason is Reason.SOURCE_FORBIDDEN
+    assert swap.is_done
+    assert not (await strict.status()).report.instances
+
+
+async def test_a_file_that_becomes_a_link_before_it_is_opened_is_refused(
+    strict: NeuronHost, secret: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = strict.folder / "bravo.gguf"
+    swap, find = Swap(place, secret), PathSource.find
+
+    def found(self: PathSource, location: str, quant: str) -> pathlib.Path:
+        swap()
+        return find(self, location, quant)
+
+    monkeypatch.setattr(PathSource, "find", found)
+
+    for error in await refused(strict, f"path:{place}"):
+        assert error.reason is Reason.SOURCE_FORBIDDEN
+    assert not (await strict.status()).report.instances
+
+
+async def test_a_file_that_becomes_a_link_before_the_worker_opens_it_is_refused(
+    strict: NeuronHost, secret: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = strict.folder / "bravo.gguf"
+    swap, confined = Swap(place, secret), Sources.confined
+
+    def looked(self: Sources, spec: model.LoadSpec) -> Confined:
+        told = confined(self, spec)
+        swap()
+        return told
+
+    monkeypatch.setattr(Sources, "confined", looked)
+    spec = model.LoadSpec(model="m", source=f"path:{place}")
+
+    error = await refusal(strict.stub.Load(neuron.LoadRequest(spec=spec)))
+
+    assert error.reason is Reason.SOURCE_FORBIDDEN
+    assert not (await strict.status()).report.instances
+
+
+async def test_a_folder_with_a_link_out_of_it_is_refused(
+    strict: NeuronHost, secret: pathlib.Path
+) -> None:
+    (strict.folder / "evil").mkdir()
+    (strict.folder / "evil" / "m.gguf").symlink_to(secret)
+
+    for error in await refused(strict, f"path:{strict.folder / 'evil'}"):
+        assert error.reason is Reason.SOURCE_FORBIDDEN
