@@ -77,7 +77,7 @@ def _python() -> Iterator[Finding]:
 def _gateway_stack() -> Iterator[Finding]:
     missing = [
         name
-        for name in ("starlette", "hypercorn", "httptools", "uvloop")
+        for name in ("starlette", "hypercorn", "httptools", "httpx2", "uvloop")
         if importlib.util.find_spec(name) is None
     ]
     words = "can run here"

@@ -42,6 +42,7 @@ class SeenRequest(msgspec.Struct, kw_only=True):
     first_token_ms: float | None
     queue_ms: float | None
     neuron: str
+    upstream: str
     instance_id: str
     attempts: int
     finish_reason: str
@@ -114,6 +115,7 @@ def _seen(number: int, model: str, line: RequestLine) -> SeenRequest:
         first_token_ms=_given(line.first_token_ms, None),
         queue_ms=_given(line.queue_ms, None),
         neuron=_given(line.neuron, ""),
+        upstream=_given(line.upstream, ""),
         instance_id=_given(line.instance_id, ""),
         attempts=_given(line.attempts, 0),
         finish_reason=_given(line.finish_reason, ""),

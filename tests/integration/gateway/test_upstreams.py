@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from types import SimpleNamespace
 from typing import Any
@@ -13,6 +14,7 @@ from msgspec import UNSET
 
 from cortex.v1 import generation_pb2 as generation
 from cortex.v1 import key_service_pb2 as pb
+from cortex.v1 import registry_service_pb2 as registry
 from services.backplane.errors import FleetError, Reason
 from services.gateway.limits.settings import KeyLimits
 from services.gateway.settings import ApiKey, AuthSettings
@@ -292,3 +294,44 @@ async def test_scopes_hold_for_models_of_upstreams(far: Fleet) -> None:
         assert "big" not in {one["id"] for one in listed["data"]}
 
     assert 1 == len(only(far).requests)
+
+
+async def test_what_was_used_there_is_its_principals(bare: Fleet, far: Fleet) -> None:
+    keys = AuthSettings(keys=(ApiKey(name="ann", key="sk-ann"),))
+    await bare.start(keys, upstreams=(upstream(far),))
+
+    await bare.client.post(
+        "/v1/chat/completions", json=chat_body(model="big"), headers=bearer("sk-ann")
+    )
+
+    async with asyncio.timeout(20):
+        while not (rows := [r for one in bare.registry.lessor.reported.values() for r in one]):
+            await asyncio.sleep(0.05)
+    (row,) = rows
+    assert ("ann", "big", 1, 7, 2) == (
+        row.principal,
+        row.model,
+        row.requests,
+        row.prompt_tokens,
+        row.completion_tokens,
+    )
+
+
+async def test_an_alias_falls_back_behind_the_upstream(bare: Fleet, far: Fleet) -> None:
+    await bare.start(upstreams=(upstream(far, models={"tiny2": "vast"}),))
+    rules = registry.AliasRules(alias="careful", fallback="tiny", system="Be brief.")
+    bare.registry.add_model("tiny2", ["careful"], alias_rules=[rules])
+    while bare.gateway.services.view.rules("careful") is None:
+        await bare.gateway.services.view.changed()
+    here = await bare.add_neuron("here")
+    bare.registry.steps = [FleetError(Reason.NO_ROOM, "Not here.")]
+    only(far).scripts = [Script(), Script(refuse=FleetError(Reason.INTERNAL, "Oops."))]
+
+    there = (await bare.chat(model="careful")).json()
+    back = (await bare.chat(model="careful")).json()
+
+    assert ["careful"] * 2 == [there["model"], back["model"]]
+    assert ["Hello world"] * 2 == [o["choices"][0]["message"]["content"] for o in (there, back)]
+    first, _ = only(far).requests
+    assert first.chat.messages[0].parts[0].text.startswith("Be brief.")
+    assert 1 == len(here.requests)

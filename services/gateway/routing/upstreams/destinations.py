@@ -99,6 +99,8 @@ class Destinations:
 
     def _model_there(self, name: str) -> str:
         """By which name upstreams answer for a model or an alias; empty where none does."""
+        if self._upstreams.are_none:
+            return ""
         if self._upstreams.serving(name):
             return name
         model = self._view.model_named(name)

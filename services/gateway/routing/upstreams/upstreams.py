@@ -43,6 +43,11 @@ class Upstreams:
         self._serving: dict[str, tuple[Upstream, ...]] = {}
         self._put(self._made(settings.upstreams))
 
+    @property
+    def are_none(self) -> bool:
+        """Whether no other server is asked for anything."""
+        return not self._all
+
     def check(self, entries: Sequence[UpstreamSettings]) -> None:
         """Reads all that entries name.
 
@@ -61,14 +66,16 @@ class Upstreams:
             one.read_key()
 
     def use(self, entries: Sequence[UpstreamSettings]) -> None:
-        """Asks these from now on. What runs at those from before goes on.
+        """Asks these from now on; those that are as before stay. What runs elsewhere goes on.
 
         Raises:
             SettingsError: a key or a file of authorities cannot be read; nothing is changed.
         """
-        made, before = self._made(entries), self._all
-        self._put(made)
+        before = self._all
+        self._put(self._made(entries))
         for one in before:
+            if one in self._all:
+                continue
             self._leaving.add(one)
             task = asyncio.create_task(self._leave(one))
             self._closing.add(task)
@@ -114,7 +121,8 @@ class Upstreams:
 
     def _made(self, entries: Sequence[UpstreamSettings]) -> tuple[Upstream, ...]:
         return tuple(
-            Upstream(
+            self._kept(one)
+            or Upstream(
                 one,
                 place=f"gateway.upstreams[{index}]",
                 window_tokens=self._window_tokens,
@@ -122,6 +130,10 @@ class Upstreams:
             )
             for index, one in enumerate(entries)
         )
+
+    def _kept(self, entry: UpstreamSettings) -> Upstream | None:
+        """The one that is there already by these settings."""
+        return next((one for one in self._all if one.settings == entry), None)
 
     def _put(self, made: tuple[Upstream, ...]) -> None:
         self._all = made

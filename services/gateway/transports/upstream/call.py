@@ -64,6 +64,11 @@ class UpstreamCall(NeuronSequence):
         self._is_over = True
         self.task.cancel()
 
+    def lose(self) -> None:
+        """Ends it with an error, because its upstream is not asked any more."""
+        self._end(self._words.failed("is not asked any more: this gateway has closed the request"))
+        self.cancel()
+
     @override
     def credit(self, tokens: int) -> None:
         self._credit += tokens

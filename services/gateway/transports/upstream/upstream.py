@@ -150,9 +150,9 @@ class Upstream:
         await self.close()
 
     async def close(self) -> None:
-        """Ends everything that runs there."""
+        """Ends everything that runs there, with an error."""
         calls = list(self._calls)
         for call in calls:
-            call.cancel()
+            call.lose()
         await asyncio.gather(*(call.task for call in calls), return_exceptions=True)
         await self._client.aclose()

@@ -96,7 +96,7 @@ export function RequestDetails({ one }) {
     ["Status", `${one.status}${one.reason ? ` ${one.reason}` : ""}`],
     ["Model", one.model], ["Asked for", one.asked !== one.model ? one.asked : null],
     ["Key", one.principal || "none"], ["Dialect", one.dialect], ["Streamed", one.stream ? "yes" : "no"],
-    ["Neuron", one.neuron], ["Attempts", one.attempts || null], ["Finish", one.finish_reason],
+    ["Neuron", one.neuron], ["Upstream", one.upstream], ["Attempts", one.attempts || null], ["Finish", one.finish_reason],
     ["Took", milliseconds(one.elapsed_ms)], ["In queue", one.queue_ms != null ? milliseconds(one.queue_ms) : null],
     ["First token", one.first_token_ms != null ? milliseconds(one.first_token_ms) : null], ["Speed", speed],
     ["Prompt", `${whole(one.prompt_tokens)} tokens`], ["From cache", one.prompt_tokens ? share(one.cached_tokens / one.prompt_tokens) : null],

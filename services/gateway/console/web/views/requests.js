@@ -54,7 +54,7 @@ export function Requests({ search }) {
 function passes(one, only, wanted) {
   if (only === "failed" && !one.reason) return false;
   if (only === "slow" && !(one.first_token_ms > 2000)) return false;
-  const words = [one.model, one.asked, one.principal, one.neuron, one.request_id, one.reason];
+  const words = [one.model, one.asked, one.principal, one.neuron, one.upstream, one.request_id, one.reason];
   return !wanted || words.some((word) => word.toLowerCase().includes(wanted));
 }
 
@@ -78,7 +78,7 @@ function Row({ one }) {
     <td class="side"><${Outcome} one=${one} /></td>
     <td>${one.model === "unknown" ? one.asked || NONE : one.model}</td>
     <td class="side" data-label=${one.principal ? "key" : ""}>${one.principal || html`<span class="muted wide">${NONE}</span>`}</td>
-    <td class="wide">${one.neuron || NONE}</td>
+    <td class="wide">${one.neuron || one.upstream || NONE}</td>
     <td class="number wide">${milliseconds(one.first_token_ms)}</td>
     <td data-label="took" class="number">${milliseconds(one.elapsed_ms)}</td>
     <td class="number wide">${rate(speed)}</td>
