@@ -42,6 +42,7 @@ class Answer:
         body: of what is no stream.
         gate: waited for before each piece behind the first.
         head_gate: waited for before the head.
+        drip: written again and again behind the pieces, without an end.
         cut: the connection is closed behind the pieces, within the answer.
     """
 
@@ -51,6 +52,7 @@ class Answer:
     body: bytes = b""
     gate: asyncio.Event | None = None
     head_gate: asyncio.Event | None = None
+    drip: bytes = b""
     cut: bool = False
 
 
@@ -149,6 +151,10 @@ class ScriptedUpstream:
             framed = b"%x\r\n%s\r\n" % (len(piece), piece) if answer.cut else piece
             writer.write(framed)
             await writer.drain()
+        while answer.drip:
+            writer.write(answer.drip)
+            await writer.drain()
+            await asyncio.sleep(0.02)
         await writer.drain()
 
     async def _tell(self) -> None:

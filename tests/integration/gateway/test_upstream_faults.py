@@ -106,6 +106,19 @@ async def test_what_is_no_answer_is_an_error_that_names_the_upstream(
     assert 1 == len(far.asked)
 
 
+async def test_an_error_without_an_end_is_not_waited_for(
+    bare: Fleet, far: ScriptedUpstream
+) -> None:
+    fleet = await started(bare, far)
+    far.answers = [Answer(status=500, pieces=(b"x" * 100_000,), drip=b"y")]
+
+    async with asyncio.timeout(20):
+        refused = await fleet.chat(model="big")
+
+    assert 502 == refused.status_code
+    await far.until(lambda: far.left == 1)
+
+
 async def test_nobody_listens_there(bare: Fleet, far: ScriptedUpstream) -> None:
     await far.stop()
     fleet = await started(bare, far)
@@ -218,9 +231,8 @@ async def test_an_answer_that_stands_still_is_ended_though_comments_come(
     bare: Fleet, far: ScriptedUpstream
 ) -> None:
     fleet = await started(bare, far, idle_seconds=0.3)
-    pieces = (*WHOLE[:2], *[b": still here\n\n", chunk(role="assistant")] * 2)
-    never = asyncio.Event()
-    far.answers = [Answer(pieces=(b"".join(pieces), DONE), gate=never)]
+    drip = b": still here\n\n" + chunk(role="assistant")
+    far.answers = [Answer(pieces=WHOLE[:2], drip=drip)]
 
     async with asyncio.timeout(20):
         stream = await fleet.stream_text(model="big")
