@@ -114,7 +114,6 @@ SEEDS = [
 BODIES = [body for _, body in SEEDS]
 # All that the gateway describes, as (method, path with its parameters); filled in by the fixture.
 ENDPOINTS: list[tuple[str, str]] = []
-DESCRIBED: list[Description] = []
 # Behind which an answer is taken for one that never comes; a load takes seconds on a full machine.
 PATIENCE_SECONDS = 60.0
 SECRET = "a-key-of-the-fuzzer"
@@ -137,12 +136,9 @@ def fleet(tmp_path_factory):
 
 @pytest.fixture(scope="module", autouse=True)
 def endpoints(fleet):
-    with urllib.request.urlopen(f"{fleet.url}/openapi.json", timeout=PATIENCE_SECONDS) as answer:
-        described = json.loads(answer.read())
-    DESCRIBED[:] = [Description(described)]
     ENDPOINTS[:] = sorted(
         (method.upper(), path)
-        for path, methods in described["paths"].items()
+        for path, methods in described(fleet.url)["paths"].items()
         for method in methods
         if path != "/ui/events"  # which has no end
     )
@@ -187,10 +183,17 @@ def simpler(made):
     return ((method, path, less) for less in smaller(body))
 
 
+def described(url):
+    """What a gateway says of its endpoints."""
+    with urllib.request.urlopen(f"{url}/openapi.json", timeout=PATIENCE_SECONDS) as answer:
+        return json.loads(answer.read())
+
+
 class Client:
     """Sends inputs, and says what is wrong with an answer."""
 
     def __init__(self, url, watch):
+        self._description = Description(described(url))
         self._where = urllib.parse.urlsplit(url)
         self._watch = watch
         self._sent = 0
@@ -215,7 +218,7 @@ class Client:
         if response.status == 500 or b'"internal_error"' in told:
             return f"{method} {path}: {response.status} {told[-300:]!r} {self._watch.traceback()}"
         kind = response.getheader("content-type", "")
-        return self._watch.traceback() or DESCRIBED[0].complaint(
+        return self._watch.traceback() or self._description.complaint(
             (method, path.partition("?")[0]), data, response.status, told if "json" in kind else b""
         )
 
