@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import re
 import time
@@ -11,7 +12,10 @@ from typing import Any, Final
 
 from starlette.routing import Route
 
+from cortex.v1 import accounting_service_pb2 as pb
+from cortex.v1 import accounting_service_pb2_grpc as accounting_grpc
 from services import __version__
+from services.backplane.errors import FleetError
 from services.gateway.api.error_responses import ErrorResponses
 from services.gateway.api.operators.call import OperatorCall
 from services.gateway.api.operators.endpoint import OperatorEndpoints
@@ -31,6 +35,9 @@ from services.gateway.dialects.common.json_body import bad
 # How often open consoles are told what has changed, at most.
 _REFRESH_SECONDS: Final = 0.25
 _SECOND: Final = 1.0
+# Between questions to a registry that has not said what was used before.
+_RECALL_SECONDS: Final = 5.0
+_EACH: Final = (pb.USAGE_KEY_PRINCIPAL, pb.USAGE_KEY_MODEL, pb.USAGE_KEY_HOUR)
 
 
 class Console:
@@ -64,6 +71,7 @@ class Console:
         )
         self._streams = EventStreams(self._feed, history.ledger, self._visitor)
         self._rates_now: dict[str, Any] | None = None
+        self._has_recalled = False
 
     def tasks(self) -> list[asyncio.Task[None]]:
         """Starts what keeps open pages up to date; whoever asks ends them."""
@@ -72,6 +80,7 @@ class Console:
             repeat("console", self._refresh, _REFRESH_SECONDS),
             repeat("console-rates", self._count, _SECOND),
             repeat("console-pending", self._ask, _SECOND),
+            repeat("console-usage", self._recall, _RECALL_SECONDS),
         ]
 
     async def _refresh(self) -> None:
@@ -90,6 +99,19 @@ class Console:
         """Asks the registry what waits, where anybody looks."""
         if self._streams.count:
             await self._pending.ask()
+
+    async def _recall(self) -> None:
+        """Asks the registry what was used before this process began, until it has said it."""
+        usage = self._history.usage
+        if self._has_recalled:
+            return
+        request = pb.GetUsageRequest(since_unix_seconds=usage.first_hour, by=_EACH)
+        with contextlib.suppress(FleetError):  # it is away, or of an earlier version
+            answer = await self._operator.ask(
+                "GetUsage", request, service=accounting_grpc.AccountingServiceStub
+            )
+            usage.recall(answer.rows)
+            self._has_recalled = True
 
     def routes(self, error_responses: ErrorResponses) -> Sequence[Route]:
         """The routes below `/ui`."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import time
 from typing import Any
 
 import httpx
@@ -76,3 +78,29 @@ async def test_what_is_not_understood_is_named(client, query):
 
     assert answer.status_code == 400
     assert next(iter(query)) in answer.text
+
+
+async def test_the_console_shows_what_was_used_before_the_gateway_began(tmp_path):
+    hour = int(time.time()) // 3600 * 3600 - 2 * 3600
+    row = pb.UsageRow(principal="ada", model="tiny", hour_unix_seconds=hour, requests=4)
+    async with running_fleet(document(tmp_path)) as registry:
+        report = pb.ReportUsageRequest(holder="killed", number=1, rows=[row])
+        await registry.accounting.ReportUsage(report)
+        fleet = Fleet()
+        fleet.registry.address = registry.address
+        await fleet.start_gateway(AuthSettings(keys=KEYS))
+        try:
+            headers = {"authorization": "Bearer sk-root"}
+            async with asyncio.timeout(20):
+                while not (await usage_table(fleet.client, headers))["rows"]:
+                    await asyncio.sleep(0.05)
+            table = await usage_table(fleet.client, headers)
+        finally:
+            await fleet.stop()
+
+    assert [(row["name"], row["requests"]) for row in table["rows"]] == [("ada", 4)]
+    assert table["since"] < hour
+
+
+async def usage_table(client: httpx.AsyncClient, headers: dict[str, str]) -> Any:
+    return (await client.get("/ui/usage?window=6h", headers=headers)).json()

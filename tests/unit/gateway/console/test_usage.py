@@ -2,6 +2,7 @@
 
 import pytest
 
+from cortex.v1 import accounting_service_pb2 as pb
 from services.backplane.errors import Reason
 from services.gateway.console.usage import Usage
 from tests.unit.gateway.console.lines import outcome
@@ -74,3 +75,50 @@ def test_a_minute_has_only_so_many_rows_and_loses_nothing(clock):
     assert table["total"]["prompt_tokens"] == 300
     assert len(table["rows"]) == 257
     assert table["rows"][0]["name"] == "(others)"
+
+
+def told(hour: int, principal: str = "ann", **counts: int) -> pb.UsageRow:
+    return pb.UsageRow(principal=principal, model="tiny", hour_unix_seconds=hour, **counts)
+
+
+def test_what_the_registry_knows_of_the_day_before_is_counted_too(clock):
+    clock.now = 600_000.0 // 3600 * 3600 + 600
+    usage = Usage(clock)
+    usage.note(outcome(principal="ann", prompt_tokens=1))
+    usage.recall([told(usage.first_hour + 3600, requests=2, prompt_tokens=30)])
+    usage.recall([told(usage.first_hour + 3600, requests=2, prompt_tokens=30), told(0, requests=9)])
+
+    table = usage.table("key", "24h")
+
+    assert [(row["name"], row["requests"], row["prompt_tokens"]) for row in table["rows"]] == [
+        ("ann", 3, 31)
+    ]
+    assert usage.table("key", "6h")["total"]["requests"] == 1
+    assert usage.table("key", "6h")["since"] < clock.now - 5 * 3600
+
+
+def test_what_this_process_has_counted_itself_is_not_counted_again(clock):
+    clock.now = 600_000.0 // 3600 * 3600 + 1800
+    usage = Usage(clock)
+    begun = int(clock.now) // 3600 * 3600
+    usage.note(outcome(principal="ann", requests=3))
+    usage.recall([told(begun, requests=5), told(begun + 3600, requests=7)])
+
+    assert usage.table("key", "1h")["total"]["requests"] == 5
+
+
+def test_an_hour_counts_by_its_part_in_the_window(clock):
+    clock.now = 600_000.0 // 3600 * 3600
+    usage = Usage(clock)
+    usage.recall([told(int(clock.now) - 3600, requests=100)])
+    clock.now += 1800 - 60
+
+    assert usage.table("key", "1h")["total"]["requests"] == 50
+    assert [row["name"] for row in usage.table("neuron", "1h")["rows"]] == ["(earlier)"]
+
+
+def test_time_of_devices_alone_is_no_use_by_requests(clock):
+    usage = Usage(clock)
+    usage.recall([told(usage.first_hour + 3600, decode_microseconds=5)])
+
+    assert usage.table("key", "24h")["rows"] == []
