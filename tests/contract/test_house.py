@@ -26,6 +26,11 @@ POSITIONAL = {
     "services/neuron/engines/exllamav2/attention/kernels.py": "Triton kernels",
     "services/neuron/engines/exllamav2/attention/stand_in.py": "flash-attn's functions",
 }
+# Objects of more fields than that which are made by place, not by name.
+MADE_BY_PLACE = {
+    "services/backplane/errors.py:Row",  # a table, with a row for each reason
+    "services/neuron/engines/exllamav2/parallel/model.py:PagedParams",  # the library's
+}
 # What has no one module: promises of a whole folder.
 OF_A_FOLDER = {
     "tests/unit/cli/test_main.py": "of `__main__`",
@@ -102,6 +107,19 @@ def test_what_takes_many_arguments_takes_them_by_name(folder: str):
                     found.add(f"{named(path)}:{node.name}")
 
     assert not {one for one in found if not {one, one.partition(":")[0]} & POSITIONAL.keys()}
+
+
+@pytest.mark.parametrize("folder", ["services", "bench", "gpu"])
+def test_objects_of_many_fields_are_made_by_name(folder: str):
+    found: set[str] = set()
+    for path in modules(folder):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Call) and len(node.args) > MOST_POSITIONAL:
+                made = ast.unparse(node.func).rpartition(".")[2]
+                if made[:1].isupper():
+                    found.add(f"{named(path)}:{made}")
+
+    assert found <= MADE_BY_PLACE
 
 
 def test_unit_tests_stand_where_their_module_does():

@@ -136,7 +136,16 @@ class Tracer:
             trace_id, is_sampled = parent.trace_id, parent.is_sampled
         at = time.time() if started_at is None else started_at
         context = SpanContext(trace_id, secrets.token_hex(8), is_sampled)
-        return Span(name, kind, context, parent, at, at, {}, [])
+        return Span(
+            name=name,
+            kind=kind,
+            context=context,
+            parent=parent,
+            started_at=at,
+            ended_at=at,
+            attributes={},
+            events=[],
+        )
 
     def end(self, span: Span, ended_at: float | None = None) -> None:
         """Ends a span, now or at `ended_at` (Unix seconds), and exports it if it is sampled."""

@@ -180,7 +180,13 @@ class AccessLog:
         outcome = outcomes.get(key)
         if outcome is None:
             outcome = outcomes[key] = RequestOutcome(
-                record.dialect, line.status, reason, model, record.principal, neuron, instance_id
+                dialect=record.dialect,
+                status=line.status,
+                reason=reason,
+                model=model,
+                principal=record.principal,
+                neuron=neuron,
+                instance_id=instance_id,
             )
             outcome.is_named, outcome.has_failed = is_named, has_failed
         return outcome

@@ -154,7 +154,12 @@ class Dispatch:
     ) -> Coroutine[object, object, None]:
         trail = TrailOfRequest(request)
         wanted = WantedModel(
-            name, request.request_id, request.principal, trail, keep_alive_seconds, record.trace
+            name,
+            request_id=request.request_id,
+            principal=request.principal,
+            trail=trail,
+            keep_alive_seconds=keep_alive_seconds,
+            trace=record.trace,
         )
 
         async def attempt(target: InstanceCandidate) -> None:

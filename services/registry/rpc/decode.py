@@ -50,13 +50,13 @@ _PHASE_NAMES: Final = {value: name for name, value in PHASES.items()}
 def identity(message: neuron_service_pb2.NeuronIdentity) -> NeuronIdentity:
     """Who a neuron is: name, process, address, labels and engines."""
     return NeuronIdentity(
-        message.name,
-        message.incarnation_id,
-        message.address,
-        dict(message.labels),
-        tuple(message.engines),
-        message.version,
-        message.metrics_address,
+        name=message.name,
+        incarnation_id=message.incarnation_id,
+        address=message.address,
+        labels=dict(message.labels),
+        engines=tuple(message.engines),
+        version=message.version,
+        metrics_address=message.metrics_address,
     )
 
 
