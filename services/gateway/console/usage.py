@@ -94,9 +94,11 @@ class Usage:
         begun = int(self._began_at) // _HOUR * _HOUR
         for row in told:
             starts_at = row.hour_unix_seconds
-            if self.first_hour <= starts_at <= begun and row.requests:
+            if self.first_hour <= starts_at < self._began_at and row.requests:
                 tally = self._of_others(row) if starts_at == begun else _told(row)
-                hours.setdefault(starts_at, {})[row.principal, row.model, _EARLIER] = tally
+                rows = hours.setdefault(starts_at, {})
+                key = (row.principal, row.model, _EARLIER) if len(rows) < _MOST_ROWS else _OTHERS
+                rows.setdefault(key, Tally()).add(tally)
         self._earlier = [
             _Hour(starts_at, min(starts_at + _HOUR, self._began_at), rows)
             for starts_at, rows in hours.items()

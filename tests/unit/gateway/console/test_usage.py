@@ -122,3 +122,22 @@ def test_time_of_devices_alone_is_no_use_by_requests(clock):
     usage.recall([told(usage.first_hour + 3600, decode_microseconds=5)])
 
     assert usage.table("key", "24h")["rows"] == []
+
+
+def test_a_process_that_began_with_an_hour_leaves_that_hour_to_itself(clock):
+    clock.now = 600_000.0 // 3600 * 3600
+    usage = Usage(clock)
+    usage.recall([told(int(clock.now), requests=4)])
+
+    assert usage.table("key", "1h")["rows"] == []
+
+
+def test_an_earlier_hour_has_only_so_many_rows_and_loses_nothing(clock):
+    usage = Usage(clock)
+    hour = usage.first_hour + 3600
+    usage.recall([told(hour, f"key {number}", requests=1) for number in range(300)])
+
+    table = usage.table("key", "24h")
+
+    assert table["total"]["requests"] == 300
+    assert len(table["rows"]) == 257
