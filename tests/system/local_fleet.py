@@ -90,17 +90,29 @@ def _start(data_dir: pathlib.Path, *arguments: str, environment: dict[str, str])
     reader = threading.Thread(target=_read, args=(process, lines), daemon=True)
     reader.start()
     fleet = RunningFleet(process, data_dir, reader)
-    deadline = time.monotonic() + READY_SECONDS
-    while "curl " not in "".join(fleet.output):
-        line = lines.get(timeout=max(0.1, deadline - time.monotonic()))
-        if line is None:
-            raise RuntimeError("cortex up ended:\n" + "".join(fleet.output))
-        fleet.output.append(line)
+    try:
+        _wait_until_ready(fleet, lines)
+    except BaseException:  # nothing is left running of one that nobody gets
+        fleet.end()
+        raise
     text = "".join(fleet.output)
     fleet.url = _find(r"ANTHROPIC_BASE_URL=(\S+)", text)
     fleet.metrics_url = _find(r"metrics\s+(\S+)", text)
     fleet.registry = _find(r"--registry (\S+)", text)
     return fleet
+
+
+def _wait_until_ready(fleet: RunningFleet, lines: queue.Queue[str | None]) -> None:
+    deadline = time.monotonic() + READY_SECONDS
+    while "curl " not in "".join(fleet.output):
+        try:
+            line = lines.get(timeout=max(0.1, deadline - time.monotonic()))
+        except queue.Empty:
+            told = "".join(fleet.output) + fleet.log("neuron")[-2000:]
+            raise TimeoutError(f"cortex up was not ready in {READY_SECONDS} s:\n{told}") from None
+        if line is None:
+            raise RuntimeError("cortex up ended:\n" + "".join(fleet.output))
+        fleet.output.append(line)
 
 
 def until(condition: Callable[[], bool], seconds: float = 20.0) -> float:
