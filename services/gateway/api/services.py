@@ -90,7 +90,9 @@ class GatewayServices:
             FleetError: as for a model that does not exist.
         """
         if holder.scopes.have_models:
-            model = self.destinations.model_named(asked) or self.view.resolve(asked).model
+            model = self.destinations.model_named(asked)
+            if model is None:
+                model = asked if self.destinations.take(asked) else self.view.resolve(asked).model
             if not holder.scopes.allow_model(asked, model):
                 raise unknown_model(asked)
 

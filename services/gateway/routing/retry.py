@@ -145,7 +145,7 @@ class ServedBy:
 
         Args:
             name: of the server.
-            model: as clients call it.
+            model: as it is counted.
         """
         self.attempts += 1
         self.upstream = name

@@ -335,3 +335,55 @@ async def test_an_alias_falls_back_behind_the_upstream(bare: Fleet, far: Fleet) 
     first, _ = only(far).requests
     assert first.chat.messages[0].parts[0].text.startswith("Be brief.")
     assert 1 == len(here.requests)
+
+
+async def test_every_model_may_be_answered_there(bare: Fleet, far: Fleet) -> None:
+    fleet = await near(bare, far, models={"*": "vast"})
+
+    unknown = (await fleet.chat(model="made up")).json()
+    fleet.registry.steps = [FleetError(Reason.NO_ROOM, "Not here.")]
+    here = (await fleet.chat(model="tiny-alias")).json()
+
+    assert ["made up", "tiny-alias"] == [unknown["model"], here["model"]]
+    assert 2 == len(only(far).requests)
+    requests = "cortex_gateway_requests_total"
+    shown = [line for line in fleet.exposition().splitlines() if line.startswith(requests)]
+    assert [True, False] == [any('"unknown"' in o for o in shown), any("made" in o for o in shown)]
+    listed = {m["id"]: m for m in (await fleet.client.get("/v1/models")).json()["data"]}
+    assert {"tiny", "tiny-alias"} == listed.keys()
+    assert ["far"] == listed["tiny"]["upstreams"]
+
+
+async def test_every_model_keeps_its_name_there(bare: Fleet, far: Fleet) -> None:
+    fleet = await near(bare, far, models=("*",))
+
+    known = await fleet.chat(model="vast")
+    unknown = await fleet.chat(model="no such")
+    counted = await fleet.client.post("/v1/messages/count_tokens", json=chat_body(model="vast"))
+
+    assert (200, 502, 501) == (known.status_code, unknown.status_code, counted.status_code)
+    assert "no such" in unknown.json()["error"]["message"]
+
+
+async def test_a_scope_bounds_what_every_model_is(far: Fleet) -> None:
+    async with keyed_fleet(upstreams=(upstream(far, models={"*": "vast"}),)) as fleet:
+        secret = await fleet.key("mine", scopes=pb.KeyScopes(models=["big*"]))
+
+        def ask(model: str) -> Any:
+            body = chat_body(model=model)
+            return fleet.client.post("/v1/chat/completions", json=body, headers=bearer(secret))
+
+        assert [200, 404] == [(await ask(o)).status_code for o in ("big-one", "other-one")]
+
+
+async def test_counts_wait_for_the_fleet_where_it_is_not_known_yet(bare: Fleet, far: Fleet) -> None:
+    await bare.registry.start()
+    await bare.registry.stop()
+    await bare.start_gateway(is_early=True, upstreams=(upstream(far),))
+
+    refuse = bare.gateway.services.destinations.refuse_elsewhere
+
+    refuse("tiny", "to count tokens")  # it may be the fleet's
+    bare.gateway._upstreams.use((upstream(far, when="always"),))
+    with pytest.raises(FleetError, match="another server alone"):
+        refuse("tiny", "to count tokens")

@@ -18,6 +18,7 @@ from services.gateway.routing.upstreams.unserved import is_unable, is_unserved, 
 from services.gateway.routing.upstreams.upstreams import Upstreams
 from services.gateway.streaming.at_once import some_at_once
 from services.gateway.streaming.choice import ChoiceSink
+from services.gateway.telemetry.outcome import UNKNOWN_MODEL
 from services.gateway.transports.upstream.upstream import Upstream
 
 _AWAY: Final = "The model {!r} is answered by another server alone, which cannot be asked {}."
@@ -77,7 +78,11 @@ class Destinations:
 
     def model_named(self, name: str) -> str | None:
         """The own name of the model behind a name or alias; None where nobody knows it."""
-        return self._view.model_named(name) or (name if self._upstreams.serving(name) else None)
+        return self._view.model_named(name) or (name if self._upstreams.have(name) else None)
+
+    def take(self, name: str) -> bool:
+        """Whether some upstream answers for a model or an alias, known or not."""
+        return bool(self._model_there(name))
 
     def with_theirs(self, models: Sequence[ListedModel]) -> Sequence[ListedModel]:
         """A list of the fleet's models with those of the upstreams."""
@@ -94,17 +99,18 @@ class Destinations:
             FleetError: NOT_SUPPORTED.
         """
         model = self._model_there(name)
-        if model and (self._upstreams.is_never_here(model) or not self._view.model_named(name)):
+        is_unknown = self._view.is_complete and not self._view.model_named(name)
+        if model and (self._upstreams.is_never_here(model) or is_unknown):
             raise FleetError(Reason.NOT_SUPPORTED, _AWAY.format(name, what), field="model")
 
     def _model_there(self, name: str) -> str:
         """By which name upstreams answer for a model or an alias; empty where none does."""
         if self._upstreams.are_none:
             return ""
-        if self._upstreams.serving(name):
+        if self._upstreams.have(name):
             return name
-        model = self._view.model_named(name)
-        return model if model and self._upstreams.serving(model) else ""
+        model = self._view.model_named(name) or name
+        return model if self._upstreams.serving(model) else ""
 
     async def _here_or_there(
         self,
@@ -165,8 +171,11 @@ class Destinations:
         sinks: Sequence[ChoiceSink],
         record: ServedBy,
     ) -> None:
+        # names that clients make up are counted as one
+        known = self.model_named(model) or UNKNOWN_MODEL
+
         def run(index: int) -> Coroutine[object, object, None]:
-            return _run(upstream, model, requests[index], sinks[index], record)
+            return _run(upstream, model, requests[index], sinks[index], record, counted_as=known)
 
         counted = self._upstreams.metrics.counted(upstream.settings.name)
         with counted, upstream.places(len(requests)) as most:
@@ -182,6 +191,8 @@ async def _run(
     request: generation.GenerateRequest,
     sink: ChoiceSink,
     record: ServedBy,
+    *,
+    counted_as: str,
 ) -> None:
     """Runs one choice; cancelling it closes the request to the upstream.
 
@@ -189,7 +200,7 @@ async def _run(
         FleetError: why it failed there.
     """
     estimate = prompt_tokens(request)
-    with record.attempt_upstream(upstream.settings.name, model) as hop:
+    with record.attempt_upstream(upstream.settings.name, counted_as) as hop:
         encoded = await upstream.encoded(request, model=model, prompt_tokens=estimate)
         ended = sink.begin()
         sink.tells_tokens, sink.keeps_time = False, True

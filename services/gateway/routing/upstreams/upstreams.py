@@ -12,7 +12,7 @@ from services.backplane.process.faults import Faults
 from services.gateway.dialects.lookup import ListedModel
 from services.gateway.settings import GatewaySettings
 from services.gateway.telemetry.upstreams import UpstreamMetrics
-from services.gateway.transports.upstream.settings import UpstreamSettings, check_files
+from services.gateway.transports.upstream.settings import ANY, UpstreamSettings, check_files
 from services.gateway.transports.upstream.upstream import Upstream
 
 
@@ -41,6 +41,7 @@ class Upstreams:
         self._closing: set[asyncio.Task[None]] = set()
         self._all: tuple[Upstream, ...] = ()
         self._serving: dict[str, tuple[Upstream, ...]] = {}
+        self._for_any: tuple[Upstream, ...] = ()
         self._put(self._made(settings.upstreams))
 
     @property
@@ -83,7 +84,11 @@ class Upstreams:
 
     def serving(self, model: str) -> tuple[Upstream, ...]:
         """Those that answer for a model, in the order in which they are asked; none: ()."""
-        return self._serving.get(model, ())
+        return self._serving.get(model, self._for_any)
+
+    def have(self, model: str) -> bool:
+        """Whether the settings name a model."""
+        return model in self._serving
 
     def is_never_here(self, model: str) -> bool:
         """Whether the fleet is not asked for a model."""
@@ -93,7 +98,7 @@ class Upstreams:
         """A list of the fleet's models with those of the upstreams, which stand behind them."""
         found = [
             dataclasses.replace(one, upstreams=self._names(one.model))
-            if one.model in self._serving
+            if self.serving(one.model)
             else one
             for one in models
         ]
@@ -137,7 +142,10 @@ class Upstreams:
 
     def _put(self, made: tuple[Upstream, ...]) -> None:
         self._all = made
-        names = {name for one in made for name in one.settings.names}
-        self._serving = {
-            name: tuple(one for one in made if name in one.settings.names) for name in names
-        }
+        names = {name for one in made for name in one.settings.names if name != ANY}
+        self._serving = {name: _of(made, name) for name in names}
+        self._for_any = _of(made, ANY)
+
+
+def _of(upstreams: Sequence[Upstream], model: str) -> tuple[Upstream, ...]:
+    return tuple(one for one in upstreams if one.settings.theirs(model) is not None)

@@ -16,6 +16,7 @@ from services.backplane.security.exposure import is_loopback
 from services.backplane.settings import SettingsError
 from services.backplane.units import PositiveSeconds
 
+ANY: Final = "*"
 _MOST_KEY_BYTES: Final = 16 << 10
 
 Name = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
@@ -29,7 +30,8 @@ class UpstreamSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         name: by which logs, metrics and errors call it.
         url: where its paths begin, as of OpenAI's SDKs: `https://llm.example/v1`.
         models: those that it answers for: the names that clients use, or a table of these and the
-            names that it has for them itself. A name may be an alias of this fleet.
+            names that it has for them itself. A name may be an alias of this fleet; `*` stands for
+            every model that is not named, also such as nobody knows.
         when: `fallback`: where this fleet does not know the model or cannot serve it; `always`: the
             fleet is never asked.
         key_file: the file with its API key, one line.
@@ -69,6 +71,12 @@ class UpstreamSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         if isinstance(self.models, dict):
             return self.models
         return {name: name for name in self.models}
+
+    def theirs(self, model: str) -> str | None:
+        """What it calls a model of clients; None where it does not answer for it."""
+        names = self.names
+        found = names.get(model, names.get(ANY))
+        return model if found == ANY else found
 
 
 def check(upstreams: Sequence[UpstreamSettings], place: str) -> None:

@@ -105,7 +105,7 @@ class Upstream:
         Raises:
             FleetError: it cannot be asked of this server.
         """
-        theirs = self.settings.names.get(model, model)
+        theirs = self.settings.theirs(model) or model
         if request.ByteSize() < _LARGE_BYTES:
             return encode(request, self.settings, model=theirs, prompt_tokens=prompt_tokens)
         return await asyncio.to_thread(

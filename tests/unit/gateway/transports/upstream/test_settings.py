@@ -128,3 +128,11 @@ def test_config_show_has_no_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 
     assert "FAR_KEY" == shown["key_variable"]
     assert "sk-variable" not in repr(shown)
+
+
+def test_names_of_models_there():
+    by_table = upstream(models={"a": "b", "*": "rest"})
+
+    assert ["b", "rest"] == [by_table.theirs(name) for name in ("a", "c")]
+    assert ["a", "c"] == [upstream(models=("a", "*")).theirs(name) for name in ("a", "c")]
+    assert ["a", None] == [upstream(models=("a",)).theirs(name) for name in ("a", "c")]
