@@ -28,7 +28,7 @@ class Suspicion:
 
         Args:
             made: tokens of the answer until then.
-            is_alone: no other request was in the process.
+            is_alone: neither another request nor a load was in the process.
         """
         self._turn_is_over.set()
         return self._deaths.note(made, is_alone=is_alone)

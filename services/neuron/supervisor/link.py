@@ -237,9 +237,10 @@ class WorkerLink(WorkerCalls):
         waiting: list[asyncio.Future[Any]] = [self.hello, *loads]
         for future in [*waiting, *self._unloads.values(), *self._calls.values()]:
             fail(future, error)
+        is_alone = len(tasks) == 1 and not loads  # a load may be what it died of
         for listener in tasks.values():
             with self._faults.contained("worker.lost"):
-                listener.on_worker_lost(error, is_alone=len(tasks) == 1)
+                listener.on_worker_lost(error, is_alone=is_alone)
 
     def _on_event(self, event: Event) -> None:
         task_id = event.task_id

@@ -12,6 +12,9 @@ _LONGEST_PAUSE_SECONDS: Final = 60.0
 # So many tokens further on, a request is past what a worker has died of with it inside.
 _PAST_TOKENS: Final = 32
 _MOST_DEATHS_IN_COMPANY: Final = 2
+_MOST_DEATHS_OF_A_LOAD: Final = 2
+_LOAD_DEATHS_SECONDS: Final = 600.0
+_MOST_LOADS_KNOWN: Final = 256
 _MOST_DEATHS_OF_A_REQUEST: Final = 5
 
 
@@ -101,13 +104,46 @@ class RequestDeaths:
 
         Args:
             made: tokens of the answer until then.
-            is_alone: no other request was in the process.
+            is_alone: neither another request nor a load was in the process.
         """
         self._of_one_place = 1 if self.is_past(made) else self._of_one_place + 1
         self._all += 1
         self._made = made
         most = 1 if is_alone else _MOST_DEATHS_IN_COMPANY
         return self._of_one_place <= most and self._all < _MOST_DEATHS_OF_A_REQUEST
+
+
+@dataclasses.dataclass(slots=True)
+class LoadDeaths:
+    """Weights that workers died of while they were being loaded.
+
+    1. After `_MOST_DEATHS_OF_A_LOAD` deaths they are not loaded any more: the models beside them
+       would be loaded again and again, until the device is quarantined.
+    2. A death counts for `_LOAD_DEATHS_SECONDS`, and no longer than until the weights were loaded.
+
+    Bound: `_MOST_LOADS_KNOWN` weights, those longest ago forgotten first.
+    """
+
+    _deaths: dict[str, list[float]] = dataclasses.field(default_factory=dict[str, list[float]])
+
+    def note(self, weights: str, now: float) -> None:
+        """A worker died while it loaded these weights, at a time of a monotonic clock."""
+        counted = [*self._counted(weights, now), now]
+        self._deaths.pop(weights, None)
+        self._deaths[weights] = counted
+        if len(self._deaths) > _MOST_LOADS_KNOWN:
+            del self._deaths[next(iter(self._deaths))]
+
+    def forget(self, weights: str) -> None:
+        """They were loaded."""
+        self._deaths.pop(weights, None)
+
+    def are_too_many(self, weights: str, now: float) -> bool:
+        """They are not to be loaded now."""
+        return len(self._counted(weights, now)) >= _MOST_DEATHS_OF_A_LOAD
+
+    def _counted(self, weights: str, now: float) -> list[float]:
+        return [at for at in self._deaths.get(weights, ()) if now - at < _LOAD_DEATHS_SECONDS]
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

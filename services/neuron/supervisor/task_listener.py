@@ -35,6 +35,6 @@ class TaskListener(Protocol):
 
         Args:
             error: why.
-            is_alone: it was the only one.
+            is_alone: there was nothing else in it, no load either.
         """
         ...

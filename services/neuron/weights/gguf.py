@@ -9,12 +9,14 @@ import dataclasses
 import mmap
 import pathlib
 import struct
+from collections.abc import Callable
 from typing import Any, Final, TypeAlias
 
 from services.neuron.weights import distrust, labels
 from services.neuron.weights.gguf_reader import BadGgufError, Reader
 
 _MAGIC: Final = b"GGUF"
+_POINTER: Final = b"vers"  # version https://git-lfs…
 _VERSIONS: Final = frozenset({2, 3})
 _MOST_KEYS: Final = 10_000
 _MOST_TENSORS: Final = 1 << 16
@@ -32,6 +34,9 @@ _COMPANIONS: Final = {
 }
 _PROJECTOR_ARCHITECTURE: Final = "clip"
 _RANK: Final = 4  # enum llama_pooling_type
+# llama.cpp ends the process at more (LLAMA_MAX_LAYERS, LLAMA_MAX_EXPERTS).
+_MOST_LAYERS: Final = 512
+_MOST_EXPERTS: Final = 1024
 
 Tensors: TypeAlias = tuple[tuple[str, int], ...]
 
@@ -112,7 +117,10 @@ def _head(path: pathlib.Path) -> tuple[dict[str, Any], int, Tensors]:
 
 def _read(reader: Reader) -> tuple[dict[str, Any], int, Tensors]:
     """The facts of a file, how long it is at least, and its tensors."""
-    if reader.take(4) != _MAGIC:
+    magic = reader.take(4)
+    if magic == _POINTER:
+        raise BadGgufError("it is a pointer of Git LFS; `git lfs pull` fetches the file itself")
+    if magic != _MAGIC:
         raise BadGgufError("it does not begin with GGUF")
     version: int = reader.scalar("<I")
     if version not in _VERSIONS:
@@ -154,6 +162,7 @@ def _header(facts: dict[str, Any], least_bytes: int) -> GgufHeader:
         values: list[Any] = value if isinstance(value, list) else [value]
         return max((distrust.whole(name, one) for one in values), default=0)
 
+    _refuse_fatal(fact, has_layers=f"{architecture}.block_count" in facts)
     heads = fact("attention.head_count")
     kv_heads = fact("attention.head_count_kv") or heads
     size = fact("embedding_length") // heads if heads else 0
@@ -171,3 +180,14 @@ def _header(facts: dict[str, Any], least_bytes: int) -> GgufHeader:
         parts=distrust.whole(_PARTS, facts.get(_PARTS, 0)) or 1,
         whole_bytes=least_bytes,
     )
+
+
+def _refuse_fatal(fact: Callable[[str], int], *, has_layers: bool) -> None:
+    """Refuses what llama.cpp would not refuse but end its process at, with every model in it."""
+    layers, experts, used = fact("block_count"), fact("expert_count"), fact("expert_used_count")
+    if has_layers and not 0 < layers <= _MOST_LAYERS:
+        raise BadGgufError(f"{layers} layers cannot be true")
+    if has_layers and fact("nextn_predict_layers") > layers:
+        raise BadGgufError("more layers that predict than layers cannot be true")
+    if experts > _MOST_EXPERTS or used > experts or (experts > 0 and used == 0):
+        raise BadGgufError(f"{used} of {experts} experts cannot be true")

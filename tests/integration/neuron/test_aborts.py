@@ -11,8 +11,9 @@ import pytest
 
 from cortex.v1 import generation_pb2 as generation
 from cortex.v1 import model_pb2 as model
+from cortex.v1 import neuron_service_pb2 as neuron
 from services.backplane.errors import Reason
-from tests.doubles.neuron_host import NeuronHost, chat, running_neuron
+from tests.doubles.neuron_host import NeuronHost, chat, refusal, running_neuron
 from tests.doubles.neuron_transports import answer, session_of
 
 WHOLE = 2500
@@ -71,12 +72,46 @@ async def test_a_request_that_aborts_the_process_fails_and_its_neighbours_go_on(
     assert "out of device memory" in worker.last_words
 
 
-async def test_a_request_alone_that_aborts_the_process_fails_at_the_second_worker(host: NeuronHost):
-    async with session_of(host) as session:
-        made = await answer(session.start(chat(FATAL, model="endless", stop=LONG)))
+async def test_a_request_alone_that_aborts_the_process_fails_at_the_second_worker(
+    tmp_path: pathlib.Path,
+):
+    async with running_neuron(tmp_path, worker_command=aborting) as host:
+        host.script("endless")
+        await host.load("endless")
+        async with session_of(host) as session:
+            made = await answer(session.start(chat(FATAL, model="endless", stop=LONG)))
 
-    assert made.error is not None
-    assert made.error.reason is Reason.INTERNAL
-    await is_ready_again(host)
+        assert made.error is not None
+        assert made.error.reason is Reason.INTERNAL
+        await is_ready_again(host)
+        (worker,) = (await host.status()).report.workers
+        assert worker.restarts == 2
+
+
+async def test_a_file_that_two_workers_died_of_is_not_tried_again_and_others_go_on(
+    host: NeuronHost,
+):
+    host.script("fatal")
+    wanted = neuron.LoadRequest(spec=model.LoadSpec(model="fatal"))
+    async with session_of(host) as session:
+        stream = session.start(plain("endless"), credit=8)
+        await host.until_busy("endless")
+
+        lost = []
+        for _ in range(2):
+            lost.append(await refusal(host.stub.Load(wanted)))
+            await is_ready_again(host)
+        refused = await refusal(host.stub.Load(wanted))
+        stream.grant(WHOLE)
+        made = await answer(stream)
+
+    assert [error.reason for error in lost] == [Reason.WORKER_LOST] * 2
+    assert refused.reason is Reason.MODEL_FILE_BAD
+    assert "fatal.gguf" in refused.message
     (worker,) = (await host.status()).report.workers
     assert worker.restarts == 2
+    assert made.error is None
+    assert made.tokens == WHOLE
+    host.script("fatal", words=("another", " file"))
+    again = await refusal(host.stub.Load(wanted))
+    assert again.reason is Reason.WORKER_LOST  # it is tried

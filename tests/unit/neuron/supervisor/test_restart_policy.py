@@ -4,6 +4,7 @@ import pytest
 
 from services.neuron.supervisor.restart_policy import (
     HealthLimits,
+    LoadDeaths,
     RequestDeaths,
     RestartPolicy,
     WorkerHealth,
@@ -116,3 +117,33 @@ def test_a_request_that_went_on_in_between_is_not_blamed_for_the_death_before():
 
     assert [deaths.note(made, is_alone=True) for made in (0, 50, 100, 150)] == [True] * 4
     assert not deaths.note(200, is_alone=True)  # it has been in too many
+
+
+def test_weights_that_two_workers_died_of_are_not_loaded_until_that_is_long_ago():
+    deaths = LoadDeaths()
+
+    deaths.note("a", 0.0)
+    assert not deaths.are_too_many("a", 1.0)
+    deaths.note("a", 5.0)
+    assert deaths.are_too_many("a", 599.0)
+    assert not deaths.are_too_many("b", 599.0)
+    assert not deaths.are_too_many("a", 600.0)
+
+
+def test_weights_that_were_loaded_begin_anew():
+    deaths = LoadDeaths()
+    deaths.note("a", 0.0)
+    deaths.forget("a")
+    deaths.note("a", 1.0)
+
+    assert not deaths.are_too_many("a", 2.0)
+
+
+def test_what_died_longest_ago_is_forgotten_first():
+    deaths = LoadDeaths()
+    for name in ("first", *map(str, range(256))):
+        deaths.note(name, 0.0)
+        deaths.note(name, 0.0)
+
+    assert not deaths.are_too_many("first", 1.0)
+    assert deaths.are_too_many("255", 1.0)

@@ -135,3 +135,40 @@ def test_a_reranker_is_no_model_and_an_embedder_is(tmp_path):
     with pytest.raises(BadGgufError, match="it is a reranker"):
         gguf.read(reranker)
     assert gguf.read(tiny_bert.build(tmp_path / "e.gguf", pooling=PoolingType.CLS)).is_embedder
+
+
+@pytest.mark.parametrize(
+    ("facts", "told"),
+    [
+        ({"block_count": 0}, "0 layers cannot be true"),
+        ({"block_count": 513}, "513 layers cannot be true"),
+        ({"block_count": 2, "nextn_predict_layers": 3}, "more layers that predict"),
+        ({"expert_count": 8}, "0 of 8 experts cannot be true"),
+        ({"expert_count": 8, "expert_used_count": 9}, "9 of 8 experts cannot be true"),
+        ({"expert_count": 1025, "expert_used_count": 1}, "1 of 1025 experts cannot be true"),
+        ({"expert_used_count": 1}, "1 of 0 experts cannot be true"),
+        ({"block_count": 512, "expert_count": 1024, "expert_used_count": 1024}, ""),
+    ],
+)
+def test_what_llama_cpp_would_end_its_process_at_is_refused_before(tmp_path, facts, told):
+    path = tmp_path / "m.gguf"
+    writer = GGUFWriter(path, "llama")
+    for name, value in facts.items():
+        writer.add_uint32(f"llama.{name}", value)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.close()
+
+    if not told:
+        assert gguf.read(path).layers == 512
+        return
+    with pytest.raises(BadGgufError, match=told):
+        gguf.read(path)
+
+
+def test_a_pointer_of_git_lfs_says_how_to_get_the_file(tmp_path):
+    path = tmp_path / "m.gguf"
+    path.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 1\n")
+
+    with pytest.raises(BadGgufError, match="git lfs pull"):
+        gguf.read(path)
