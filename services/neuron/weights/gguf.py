@@ -154,8 +154,11 @@ def _header(facts: dict[str, Any], least_bytes: int) -> GgufHeader:
     companion = _COMPANIONS.get("mmproj" if architecture == _PROJECTOR_ARCHITECTURE else kind)
     if companion is not None:
         raise NoModelError(f"it is {companion}, which is no model by itself")
-    if facts.get(f"{architecture}.pooling_type") == _RANK:
+    pooling = facts.get(f"{architecture}.pooling_type", 0)
+    if pooling == _RANK:
         raise NoModelError("it is a reranker, which makes neither text nor vectors")
+    if not (isinstance(pooling, int) and 0 <= pooling < _RANK):
+        raise BadGgufError("how it pools is not known")
 
     def fact(name: str) -> int:
         value = facts.get(f"{architecture}.{name}", 0)
@@ -189,5 +192,7 @@ def _refuse_fatal(fact: Callable[[str], int], *, has_layers: bool) -> None:
         raise BadGgufError(f"{layers} layers cannot be true")
     if has_layers and fact("nextn_predict_layers") > layers:
         raise BadGgufError("more layers that predict than layers cannot be true")
+    if fact("rope.dimension_count") % 2:
+        raise BadGgufError("an odd number of dimensions that turn cannot be true")
     if experts > _MOST_EXPERTS or used > experts or (experts > 0 and used == 0):
         raise BadGgufError(f"{used} of {experts} experts cannot be true")

@@ -72,6 +72,9 @@ class LlamaCppEngine(Engine):
     ) -> LoadedModel:
         if tokeniser.is_missing:
             raise LoadFailed("MODEL_FILE_BAD", "The file holds no tokenizer.")
+        if tokeniser.lacks_frame:
+            told = "Its tokenizer names no token to begin or end a text with (BOS, SEP or EOS)."
+            raise LoadFailed("MODEL_FILE_BAD", told)
         info = self._info(plan, loaded, tokeniser)
         if plan.embedding:
             return Embedder(context=context, tokeniser=tokeniser, info=info)

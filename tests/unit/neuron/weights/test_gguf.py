@@ -147,6 +147,8 @@ def test_a_reranker_is_no_model_and_an_embedder_is(tmp_path):
         ({"expert_count": 8, "expert_used_count": 9}, "9 of 8 experts cannot be true"),
         ({"expert_count": 1025, "expert_used_count": 1}, "1 of 1025 experts cannot be true"),
         ({"expert_used_count": 1}, "1 of 0 experts cannot be true"),
+        ({"rope.dimension_count": 3}, "an odd number of dimensions"),
+        ({"pooling_type": 5}, "how it pools is not known"),
         ({"block_count": 512, "expert_count": 1024, "expert_used_count": 1024}, ""),
     ],
 )

@@ -221,9 +221,9 @@ class _LoadJob:
                 "LOAD_FAILED",
                 f"{self._path.name} is an embedding model and cannot generate; load it as one.",
             )
-        if self._plan.embedding and metadata.pooling == _RANK_POOLING:
-            # it has scores where vectors are looked for, and fewer of them
-            words = f"{self._path.name} is a reranker and makes no vectors."
+        if self._plan.embedding and metadata.pooling >= _RANK_POOLING:
+            # it has scores where vectors are looked for, and fewer of them; or nobody knows what
+            words = f"{self._path.name} is a reranker, or pools otherwise than to vectors."
             raise LoadFailed("LOAD_FAILED", words)
 
     def _context_params(self, metadata: Metadata, shape: CacheShape, threads: int) -> Any:

@@ -22,6 +22,7 @@ _STRIPS: Final = 1 << 7 | 1 << 8
 _NO_VOCABULARY: Final = 0
 _SENTENCEPIECE: Final = 1
 _BYTE_LEVEL: Final = 2
+_WORD_PIECES: Final = 3
 
 
 class GgufTokeniser(Tokeniser):
@@ -32,6 +33,8 @@ class GgufTokeniser(Tokeniser):
         control_tokens: written form of every control token and marker to its id.
         end_ids: tokens that end a turn.
         bos_id, eos_id: -1 where the model has none.
+        lacks_frame: it would frame texts with a token that it does not have; llama.cpp then ends
+            the process at the first text.
     """
 
     def __init__(self, library: Library, model: int, *, adds_special: bool = False) -> None:
@@ -50,6 +53,9 @@ class GgufTokeniser(Tokeniser):
         self.is_missing: bool = kind == _NO_VOCABULARY
         self.bos_id: int = library.vocab_bos(self._vocab)
         self.eos_id: int = library.vocab_eos(self._vocab)
+        self.lacks_frame: bool = adds_special and self._lacks_frame(
+            is_word_pieces=kind == _WORD_PIECES
+        )
         wants_bos: bool = library.vocab_get_add_bos(self._vocab) and self.bos_id >= 0
         ids = range(0 if self.is_missing else size)
         self.pieces = self._read_pieces(ids)
@@ -70,6 +76,15 @@ class GgufTokeniser(Tokeniser):
             pieces=self.pieces,
             is_bytewise=kind in {_SENTENCEPIECE, _BYTE_LEVEL} and not _strips(attributes),
         )
+
+    def _lacks_frame(self, *, is_word_pieces: bool) -> bool:
+        adds = self._library
+        wanted = [
+            (is_word_pieces or adds.vocab_get_add_bos(self._vocab), self.bos_id),
+            (not is_word_pieces and adds.vocab_get_add_eos(self._vocab), self.eos_id),
+            (is_word_pieces, adds.vocab_sep(self._vocab)),
+        ]
+        return any(is_wanted and token_id < 0 for is_wanted, token_id in wanted)
 
     def text(self, token_id: int) -> str:
         """A token as the vocabulary writes it; empty for -1."""

@@ -139,5 +139,21 @@ def test_a_file_that_does_not_say_how_it_pools_pools_by_the_mean(
 def test_a_reranker_is_not_loaded_to_make_vectors(load: LoadModel, tmp_path: Path) -> None:
     path = tiny_bert.build(tmp_path / "rank.gguf", pooling=PoolingType.RANK)
 
-    with pytest.raises(LoadFailed, match=r"rank\.gguf is a reranker and makes no vectors"):
+    with pytest.raises(LoadFailed, match=r"rank\.gguf is a reranker"):
         load(path, embedding=True)
+
+
+@pytest.mark.parametrize("name", ["bos_token_id", "seperator_token_id"])
+def test_a_tokenizer_that_cannot_frame_a_text_is_a_bad_file(
+    load: LoadModel, tmp_path: Path, name: str
+) -> None:
+    data = tiny_bert.build(tmp_path / "b.gguf").read_bytes()
+    key = f"tokenizer.ggml.{name}".encode()
+    at = data.index(key) + len(key) + 4  # behind the type of its value
+    path = tmp_path / "unframed.gguf"
+    path.write_bytes(data[:at] + b"\xff" * 4 + data[at + 4 :])
+
+    with pytest.raises(LoadFailed, match="no token to begin or end a text") as failed:
+        load(path, embedding=True)
+
+    assert failed.value.reason == "MODEL_FILE_BAD"
