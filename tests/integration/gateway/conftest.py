@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
+from tests.integration.gateway.far import KEY, far_fleet
 from tests.integration.gateway.fleet import Fleet
 from tests.integration.gateway.gateway_process import Process
 
@@ -34,3 +35,11 @@ async def gateway(tmp_path: pathlib.Path) -> AsyncIterator[Process]:
     if one.process.returncode is None:
         one.process.kill()
         await one.process.wait()
+
+
+@pytest.fixture
+async def far(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Fleet]:
+    """Another fleet, with the model `vast`, to be asked by its key."""
+    monkeypatch.setenv("FAR_KEY", KEY)
+    async with far_fleet() as one:
+        yield one

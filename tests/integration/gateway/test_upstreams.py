@@ -2,60 +2,23 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncIterator
-from types import SimpleNamespace
 from typing import Any
 
 import anthropic
 import openai
 import pytest
-from msgspec import UNSET
 
 from cortex.v1 import generation_pb2 as generation
-from cortex.v1 import key_service_pb2 as pb
 from cortex.v1 import registry_service_pb2 as registry
 from services.backplane.errors import FleetError, Reason
-from services.gateway.limits.settings import KeyLimits
-from services.gateway.settings import ApiKey, AuthSettings
-from services.gateway.telemetry.request_log import RequestLine
-from services.gateway.transports.upstream.settings import UpstreamSettings
-from tests.doubles.scripted_neuron import Script, ScriptedNeuron, reasoning, text, tool_call
+from tests.doubles.scripted_neuron import Script, reasoning, text, tool_call
+from tests.integration.gateway.far import near, only, upstream
 from tests.integration.gateway.fleet import Fleet, chat_body, contents
-from tests.integration.gateway.keyed import bearer, keyed_fleet
 
-KEY = "sk-far-away"
 TOOL: Any = {
     "type": "function",
     "function": {"name": "look", "parameters": {"type": "object", "properties": {}}},
 }
-
-
-@pytest.fixture
-async def far(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Fleet]:
-    """Another fleet, which has the model `vast` and wants a key."""
-    one = Fleet()
-    await one.start(AuthSettings(keys=(ApiKey(name="near", key=KEY),)))
-    one.registry.add_model("vast")
-    await one.add_neuron("far", models=("vast",))
-    monkeypatch.setenv("FAR_KEY", KEY)
-    yield one
-    await one.stop()
-
-
-def upstream(far: Fleet, **more: Any) -> UpstreamSettings:
-    made = {"models": {"tiny": "vast", "big": "vast"}, "extra_fields": "cortex", **more}
-    url = f"http://{far.gateway.address}/v1"
-    return UpstreamSettings(name="far", url=url, key_variable="FAR_KEY", **made)
-
-
-def only(far: Fleet) -> ScriptedNeuron:
-    return far.neurons[0]
-
-
-async def near(bare: Fleet, far: Fleet, **more: Any) -> Fleet:
-    await bare.start(upstreams=(upstream(far, **more),))
-    return bare
 
 
 @pytest.mark.parametrize("stream", [True, False])
@@ -102,6 +65,28 @@ async def test_every_dialect_is_answered_there(bare: Fleet, far: Fleet) -> None:
     assert "Be kind." == first.chat.messages[0].parts[0].text
     assert ("Hi", 5) == (second.text, second.stop.max_tokens)
     assert (50, ["x"]) == (third.stop.max_tokens, list(third.stop.stop_strings))
+
+
+async def test_a_streamed_message_has_the_usage_of_the_upstream(bare: Fleet, far: Fleet) -> None:
+    fleet = await near(bare, far)
+    only(far).scripts = [Script((reasoning("Hm."), text("Yes."), tool_call(0, "{}", name="look")))]
+    tool: Any = {"name": "look", "input_schema": {"type": "object"}}
+    turn: Any = {"role": "user", "content": "Hi"}
+
+    async with (
+        anthropic.AsyncAnthropic(base_url=f"http://{fleet.gateway.address}", api_key="k") as client,
+        client.messages.stream(
+            model="big", messages=[turn], max_tokens=2000, tools=[tool],
+            thinking={"type": "enabled", "budget_tokens": 1024},
+        ) as stream,
+    ):  # fmt: skip
+        message = await stream.get_final_message()
+
+    assert ["thinking", "text", "tool_use"] == [block.type for block in message.content]
+    assert "tool_use" == message.stop_reason
+    assert (4, 3) == (message.usage.input_tokens, message.usage.cache_read_input_tokens)
+    (request,) = only(far).requests
+    assert (True, 1024) == (request.reasoning.enabled, request.reasoning.budget_tokens)
 
 
 async def test_reasoning_tool_calls_and_log_probabilities_come_through(
@@ -244,79 +229,6 @@ async def test_where_the_upstream_is_unable_the_error_is_the_fleets(
     assert (503, "no_room") == (refused.status_code, refused.json()["error"]["code"])
 
 
-async def test_log_and_metrics_say_which_upstream_has_served(
-    bare: Fleet, far: Fleet, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    fleet = await near(bare, far)
-    written: list[RequestLine] = []
-    log = SimpleNamespace(write=written.append, drain=lambda: None)
-    monkeypatch.setattr(fleet.gateway.services.access_log, "_log", log)
-    await fleet.add_neuron("here")
-
-    await fleet.chat(model="big")
-    await fleet.chat()
-
-    counted = {"upstream": "far", "outcome": "completed"}
-    assert 1 == fleet.metric("cortex_gateway_upstream_requests_total", **counted)
-    assert 2 == fleet.metric("cortex_gateway_completion_tokens_total", model="big")
-    assert 0 == fleet.metric("cortex_gateway_upstream_requests_open", upstream="far")
-    there, here = written
-    assert ("far", UNSET, UNSET) == (there.upstream, there.neuron, there.instance_id)
-    assert (UNSET, "here") == (here.upstream, here.neuron)
-
-
-async def test_a_key_is_for_models_of_upstreams_too(bare: Fleet, far: Fleet) -> None:
-    only(far).scripts = [Script((text("a"),))]
-    keys = AuthSettings(
-        keys=(ApiKey(name="ann", key="sk-ann", limits=KeyLimits(max_output_tokens=3)),)
-    )
-    await bare.start(keys, upstreams=(upstream(far),))
-    bare.client.headers["authorization"] = "Bearer sk-ann"
-
-    await bare.chat(model="big", max_tokens=50)
-
-    assert 3 == only(far).requests[0].stop.max_tokens
-
-
-async def test_scopes_hold_for_models_of_upstreams(far: Fleet) -> None:
-    async with keyed_fleet(upstreams=(upstream(far),)) as fleet:
-        mine = await fleet.key("mine", scopes=pb.KeyScopes(models=["big"]))
-        other = await fleet.key("other", scopes=pb.KeyScopes(models=["tiny"]))
-
-        def ask(path: str, secret: str) -> Any:
-            body = chat_body(model="big")
-            return fleet.client.post(path, json=body, headers=bearer(secret))
-
-        assert 200 == (await ask("/v1/chat/completions", mine)).status_code
-        for path in ("/v1/chat/completions", "/v1/messages/count_tokens"):
-            assert 404 == (await ask(path, other)).status_code
-        listed = (await fleet.client.get("/v1/models", headers=bearer(other))).json()
-        assert "big" not in {one["id"] for one in listed["data"]}
-
-    assert 1 == len(only(far).requests)
-
-
-async def test_what_was_used_there_is_its_principals(bare: Fleet, far: Fleet) -> None:
-    keys = AuthSettings(keys=(ApiKey(name="ann", key="sk-ann"),))
-    await bare.start(keys, upstreams=(upstream(far),))
-
-    await bare.client.post(
-        "/v1/chat/completions", json=chat_body(model="big"), headers=bearer("sk-ann")
-    )
-
-    async with asyncio.timeout(20):
-        while not (rows := [r for one in bare.registry.lessor.reported.values() for r in one]):
-            await asyncio.sleep(0.05)
-    (row,) = rows
-    assert ("ann", "big", 1, 7, 2) == (
-        row.principal,
-        row.model,
-        row.requests,
-        row.prompt_tokens,
-        row.completion_tokens,
-    )
-
-
 async def test_an_alias_falls_back_behind_the_upstream(bare: Fleet, far: Fleet) -> None:
     await bare.start(upstreams=(upstream(far, models={"tiny2": "vast"}),))
     rules = registry.AliasRules(alias="careful", fallback="tiny", system="Be brief.")
@@ -363,17 +275,6 @@ async def test_every_model_keeps_its_name_there(bare: Fleet, far: Fleet) -> None
 
     assert (200, 502, 501) == (known.status_code, unknown.status_code, counted.status_code)
     assert "no such" in unknown.json()["error"]["message"]
-
-
-async def test_a_scope_bounds_what_every_model_is(far: Fleet) -> None:
-    async with keyed_fleet(upstreams=(upstream(far, models={"*": "vast"}),)) as fleet:
-        secret = await fleet.key("mine", scopes=pb.KeyScopes(models=["big*"]))
-
-        def ask(model: str) -> Any:
-            body = chat_body(model=model)
-            return fleet.client.post("/v1/chat/completions", json=body, headers=bearer(secret))
-
-        assert [200, 404] == [(await ask(o)).status_code for o in ("big-one", "other-one")]
 
 
 async def test_counts_wait_for_the_fleet_where_it_is_not_known_yet(bare: Fleet, far: Fleet) -> None:
