@@ -110,6 +110,9 @@ class AccessLog:
         if not reservation.counts_devices:
             reservation.settle(_used(record).tokens)
             return
+        if record.served_by.upstream:  # no device of the fleet has worked for it
+            reservation.settle(_used(record).tokens, 0)
+            return
         finished = [sink.finished_event for sink in record.sinks]
         reservation.settle(_used(record).tokens, measured(finished) if finished else None)
         for one in finished:

@@ -101,3 +101,13 @@ async def test_log_and_metrics_say_which_upstream_has_served(
     there, here = written
     assert ("far", UNSET, UNSET) == (there.upstream, there.neuron, there.instance_id)
     assert (UNSET, "here") == (here.upstream, here.neuron)
+
+
+async def test_a_budget_of_the_devices_time_is_not_used_up_there(bare: Fleet, far: Fleet) -> None:
+    key = ApiKey(name="ann", key="sk-ann", limits=KeyLimits(gpu_seconds_per_day=2))
+    await bare.start(AuthSettings(keys=(key,)), upstreams=(upstream(far),))
+    bare.client.headers["authorization"] = "Bearer sk-ann"
+
+    answers = [await bare.chat(model="big") for _ in range(5)]
+
+    assert [200] * 5 == [one.status_code for one in answers]
