@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import random
 
-from services.registry.catalogue import company
+from services.registry.catalogue import separation
 from services.registry.catalogue.catalogue import Catalogue
 from services.registry.catalogue.profile import LoadTerms, Profile
 from services.registry.fleet.policy import Policy
@@ -144,7 +144,7 @@ def kept_apart(dice: random.Random, models: Catalogue, share: float) -> Catalogu
             profiles[model] = dataclasses.replace(
                 profiles[model], apart_from=(one,), rather_apart_from=(other,)
             )
-    return dataclasses.replace(models, profiles=company.complete(profiles, "simulated"))
+    return dataclasses.replace(models, profiles=separation.complete(profiles, "simulated"))
 
 
 def files(dice: random.Random, models: Catalogue) -> dict[str, StoredModel]:

@@ -19,7 +19,7 @@ from services.neuron.sources import checksum
 from services.neuron.sources.neighbour import Neighbour
 from services.neuron.sources.permitted import PermittedSources
 from services.neuron.sources.source import Foreseeing, OnBytes, WeightSource
-from services.neuron.weights import distrust
+from services.neuron.weights import untrusted
 from services.neuron.weights.inspect import Weights
 from services.neuron.weights.listing import Listing, Preference, own_name
 
@@ -198,7 +198,7 @@ class Sources:
             try:
                 here = self.find(model.LoadSpec(model=name, source=text))
             except FleetError as error:
-                problems.append(distrust.shown(f"{name}: {error.message}"))
+                problems.append(untrusted.shown(f"{name}: {error.message}"))
                 continue
             if here is not None:
                 found[name] = here

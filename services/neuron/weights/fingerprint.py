@@ -12,7 +12,7 @@ import pathlib
 from collections.abc import Sequence
 from typing import Final
 
-from services.neuron.weights import distrust
+from services.neuron.weights import untrusted
 
 _END_BYTES: Final = 64 << 10
 
@@ -28,7 +28,7 @@ def fingerprint(files: Sequence[pathlib.Path]) -> str:
     """
     made = hashlib.sha256()
     for path in files:
-        with distrust.opened(path) as file:
+        with untrusted.opened(path) as file:
             size = os.fstat(file.fileno()).st_size
             made.update(size.to_bytes(8, "little"))
             made.update(file.read(_END_BYTES))

@@ -12,7 +12,7 @@ import struct
 from collections.abc import Callable
 from typing import Any, Final, TypeAlias
 
-from services.neuron.weights import distrust, labels
+from services.neuron.weights import labels, untrusted
 from services.neuron.weights.gguf_reader import BadGgufError, Reader
 
 _MAGIC: Final = b"GGUF"
@@ -105,7 +105,7 @@ def part(path: pathlib.Path) -> tuple[int, Tensors]:
 def _head(path: pathlib.Path) -> tuple[dict[str, Any], int, Tensors]:
     try:
         with (
-            distrust.opened(path) as file,
+            untrusted.opened(path) as file,
             mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped,
         ):
             return _read(Reader(mapped))
@@ -139,18 +139,18 @@ def _read(reader: Reader) -> tuple[dict[str, Any], int, Tensors]:
         else:
             facts[key] = reader.value(kind)
     found = [reader.tensor() for _ in range(tensors)]
-    alignment = distrust.whole(_ALIGNMENT, facts.get(_ALIGNMENT, _USUAL_ALIGNMENT)) or 1
+    alignment = untrusted.whole(_ALIGNMENT, facts.get(_ALIGNMENT, _USUAL_ALIGNMENT)) or 1
     begin = -(-reader.at // alignment) * alignment
     end = begin + max(end for _, _, end in found) if found else reader.at
     return facts, end, tuple((name, size) for name, size, _ in found)
 
 
 def _header(facts: dict[str, Any], least_bytes: int) -> GgufHeader:
-    architecture = distrust.word(facts.get("general.architecture"))
+    architecture = untrusted.word(facts.get("general.architecture"))
     if not architecture:
         raise BadGgufError("it names no architecture")
 
-    kind = distrust.word(facts.get("general.type"))
+    kind = untrusted.word(facts.get("general.type"))
     companion = _COMPANIONS.get("mmproj" if architecture == _PROJECTOR_ARCHITECTURE else kind)
     if companion is not None:
         raise NoModelError(f"it is {companion}, which is no model by itself")
@@ -163,7 +163,7 @@ def _header(facts: dict[str, Any], least_bytes: int) -> GgufHeader:
     def fact(name: str) -> int:
         value = facts.get(f"{architecture}.{name}", 0)
         values: list[Any] = value if isinstance(value, list) else [value]
-        return max((distrust.whole(name, one) for one in values), default=0)
+        return max((untrusted.whole(name, one) for one in values), default=0)
 
     _refuse_fatal(fact, has_layers=f"{architecture}.block_count" in facts)
     heads = fact("attention.head_count")
@@ -174,13 +174,13 @@ def _header(facts: dict[str, Any], least_bytes: int) -> GgufHeader:
     return GgufHeader(
         architecture=architecture,
         max_context_tokens=fact("context_length"),
-        cache_bytes_per_token=distrust.whole("its cache", cache, most=distrust.MOST_BYTES),
+        cache_bytes_per_token=untrusted.whole("its cache", cache, most=untrusted.MOST_BYTES),
         layers=fact("block_count"),
         is_embedder=f"{architecture}.pooling_type" in facts,
         quantization=labels.of_gguf(facts.get("general.file_type", -1)),
-        parameter_size=distrust.word(facts.get("general.size_label")),
+        parameter_size=untrusted.word(facts.get("general.size_label")),
         has_chat_template=_TEMPLATE in facts,
-        parts=distrust.whole(_PARTS, facts.get(_PARTS, 0)) or 1,
+        parts=untrusted.whole(_PARTS, facts.get(_PARTS, 0)) or 1,
         whole_bytes=least_bytes,
     )
 

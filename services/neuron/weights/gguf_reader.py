@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any, Final
 
-from services.neuron.weights import distrust
+from services.neuron.weights import untrusted
 
 _SCALARS: Final = {
     0: "<B", 1: "<b", 2: "<H", 3: "<h", 4: "<I", 5: "<i", 6: "<f", 7: "<?", 10: "<Q", 11: "<q",
@@ -51,7 +51,7 @@ class Reader:
         self._data = data
         self._at = 0
         self._end = len(data)
-        self._deadline = distrust.ReadDeadline()
+        self._deadline = untrusted.ReadDeadline()
         self._items = 0
 
     @property
@@ -120,7 +120,7 @@ class Reader:
         numbers, size = BLOCKS.get(self.scalar("<I"), (1, 0))
         offset: int = self.scalar("<Q")
         taken = count // numbers * size
-        end = distrust.whole("the size of a tensor", offset + taken, most=distrust.MOST_BYTES)
+        end = untrusted.whole("the size of a tensor", offset + taken, most=untrusted.MOST_BYTES)
         return name, taken, end
 
     def _array(self, depth: int, *, most: int) -> tuple[int, int]:

@@ -15,7 +15,7 @@ from typing import Final
 
 from cortex.v1 import model_pb2 as model
 from services.backplane.errors import FleetError, Reason
-from services.neuron.weights import distrust, gguf, labels, safetensors
+from services.neuron.weights import gguf, labels, safetensors, untrusted
 from services.neuron.weights.fingerprint import fingerprint
 from services.neuron.weights.gguf_reader import BadGgufError
 from services.neuron.weights.layer_bytes import NO_LAYERS, LayerBytes, tallied
@@ -246,7 +246,7 @@ def parts_of(first: pathlib.Path) -> list[pathlib.Path]:
 
 
 def _safetensors(path: pathlib.Path, files: Sequence[pathlib.Path]) -> Weights:
-    text = distrust.text_of(path / CONFIG, most_bytes=_LARGEST_CONFIG_BYTES)
+    text = untrusted.text_of(path / CONFIG, most_bytes=_LARGEST_CONFIG_BYTES)
     made = of_config(path, text, sum(file.stat().st_size for file in files))
     # of quantised ones the numbers in the files are not the parameters
     count = safetensors.count(files) if made.format == "safetensors" else 0
@@ -271,18 +271,18 @@ def of_config(path: pathlib.Path, text: str, size: int) -> Weights:
         config |= config.get("text_config") or {}  # of a model that sees
 
         def number(key: str, otherwise: int = 0) -> int:
-            return distrust.whole(key, config.get(key) or otherwise)
+            return untrusted.whole(key, config.get(key) or otherwise)
 
         heads = number("num_attention_heads", 1)
         kv_heads = number("num_key_value_heads", heads)
         width = number("head_dim", number("hidden_size") // heads)
         cache = 2 * number("num_hidden_layers") * kv_heads * width * 2
-        distrust.whole("its cache", cache, most=distrust.MOST_BYTES)
+        untrusted.whole("its cache", cache, most=untrusted.MOST_BYTES)
         context = number("max_position_embeddings")
         told = (config.get("quantization_config") or {}).get("quant_method", "safetensors")
-        method = distrust.word(told)
-        quantization = distrust.word(labels.of_config(config))
-        architecture = distrust.word(names[0])
+        method = untrusted.word(told)
+        quantization = untrusted.word(labels.of_config(config))
+        architecture = untrusted.word(names[0])
     except (ValueError, AttributeError, TypeError, LookupError, RecursionError) as error:
         raise FleetError(
             Reason.MODEL_FILE_BAD, f"{path.name}/{CONFIG} cannot be read: {str(error)[:200]}."

@@ -18,7 +18,7 @@ from typing import Final
 
 from cortex.v1 import model_pb2 as model
 from services.backplane.errors import FleetError, Reason
-from services.neuron.weights import distrust, inspect, safetensors
+from services.neuron.weights import inspect, safetensors, untrusted
 from services.neuron.weights.inspect import Weights
 
 _MOST_FILES: Final = 20_000
@@ -115,7 +115,7 @@ class Listing:
         looks: dict[pathlib.Path, _Look] = {}
         for folder in self._folders:
             for here, paths, lost in _candidates(folder):
-                problems += map(distrust.shown, lost)
+                problems += map(untrusted.shown, lost)
                 usable: list[tuple[pathlib.Path, Weights]] = []
                 for path in paths:
                     if path in looks:
@@ -142,11 +142,11 @@ class Listing:
             missing = "" if path.suffix == ".gguf" else safetensors.missing(path, weights.files)
             if missing:
                 return _Look(
-                    signature, None, f"{distrust.shown(path.name)} is not whole: {missing}."
+                    signature, None, f"{untrusted.shown(path.name)} is not whole: {missing}."
                 )
             return _Look(signature, weights)
         except FleetError as error:
-            return _Look(signature, None, distrust.shown(error.message))
+            return _Look(signature, None, untrusted.shown(error.message))
 
     def _is_still(self, path: pathlib.Path, look: _Look) -> bool:
         return self._offered is None or self._offered.get(path) == look.signature
@@ -182,14 +182,14 @@ def own_name(path: pathlib.Path) -> str:
 
 
 def _put(name: str, weights: Weights, found: dict[str, Weights], problems: list[str]) -> None:
-    if distrust.shown(name) != name:
+    if untrusted.shown(name) != name:
         error = FleetError(Reason.MODEL_FILE_BAD, f"{name} cannot be a model's name.")
-        problems.append(distrust.shown(error.message))
+        problems.append(untrusted.shown(error.message))
     elif name and name not in found:
         found[name] = weights
     elif name and not _is_same(weights.path, found[name].path):
         told = f"{weights.path} cannot be asked for: {found[name].path} is called {name} too."
-        problems.append(distrust.shown(told))
+        problems.append(untrusted.shown(told))
 
 
 def _is_same(one: pathlib.Path, other: pathlib.Path) -> bool:

@@ -15,7 +15,7 @@ from typing import Annotated, BinaryIO, Final
 
 import msgspec
 
-from services.neuron.weights import distrust
+from services.neuron.weights import untrusted
 
 _LENGTH_BYTES: Final = 8
 # As the format's own library has it.
@@ -119,7 +119,7 @@ def count(files: Sequence[pathlib.Path]) -> int:
         return 0
     tensors = [tensor for header in headers for tensor in header.tensors.values()]
     numbers = sum(math.prod(tensor.shape) for tensor in tensors)
-    return numbers if numbers <= distrust.MOST_BYTES else 0
+    return numbers if numbers <= untrusted.MOST_BYTES else 0
 
 
 def missing(folder: pathlib.Path, files: Sequence[pathlib.Path]) -> str:
@@ -133,7 +133,7 @@ def missing(folder: pathlib.Path, files: Sequence[pathlib.Path]) -> str:
     index = folder / _INDEX
     if index.is_file():
         with contextlib.suppress(msgspec.MsgspecError, ValueError):
-            text = distrust.text_of(index, most_bytes=_LONGEST_BYTES)
+            text = untrusted.text_of(index, most_bytes=_LONGEST_BYTES)
             listed = msgspec.json.decode(text, type=_Index)
             absent = sorted(set(listed.weight_map.values()) - {file.name for file in files})
             if absent:
@@ -149,7 +149,7 @@ def missing(folder: pathlib.Path, files: Sequence[pathlib.Path]) -> str:
 @contextlib.contextmanager
 def _opened(path: pathlib.Path) -> Generator[BinaryIO]:
     try:
-        with distrust.opened(path) as file:
+        with untrusted.opened(path) as file:
             yield file
-    except distrust.UntrustedFileError as error:
+    except untrusted.UntrustedFileError as error:
         raise BadSafetensorsError(str(error)) from error

@@ -218,8 +218,8 @@ class OperatorServicer(operator_service_pb2_grpc.OperatorServiceServicer):
     ) -> pb.ApproveNeuronResponse:
         """Lets a host join."""
         term = self._holder.leading_term()
-        ticket = await term.joining.approve(request.neuron, request.key)
-        return pb.ApproveNeuronResponse(host=encode.waiting_host(ticket))
+        open_token = await term.joining.approve(request.neuron, request.key)
+        return pb.ApproveNeuronResponse(host=encode.waiting_host(open_token))
 
     async def RevokeNeuron(
         self, request: pb.RevokeNeuronRequest, context: Context

@@ -14,7 +14,7 @@ from types import MappingProxyType
 from typing import Any, Final
 
 from services.backplane.settings import SettingsError, convert, read_toml
-from services.registry.catalogue import company
+from services.registry.catalogue import separation
 from services.registry.catalogue.aliases import AliasEntry, to_rules
 from services.registry.catalogue.file import BadEntryError, ModelEntry, Name, to_profile
 from services.registry.catalogue.profile import AliasRules, Profile
@@ -96,7 +96,7 @@ def parse(tables: Mapping[str, Any], source: str) -> Catalogue:
         if profile.model in profiles:
             raise SettingsError(f"{source}: models[{index}].id: {profile.model!r} is there twice")
         profiles[profile.model] = profile
-    profiles = company.complete(profiles, source)
+    profiles = separation.complete(profiles, source)
     resolved = _aliases(profiles.values(), aliases, source)
     rules = _rules(named, {model: model for model in profiles} | resolved, source)
     complete = {

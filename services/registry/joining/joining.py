@@ -81,7 +81,7 @@ class Joining:
         self._fact_writer = fact_writer
         self._revocations = revocations
         self._clock = clock
-        self._tickets = OpenTokens(facts, fact_writer, clock=clock)
+        self._open_tokens = OpenTokens(facts, fact_writer, clock=clock)
         self._given = records.read(facts, FactKind.CERTIFICATE, IssuedCertificate)
         self._refused = records.read(facts, FactKind.REVOKED, RevokedCertificate)
         self._attached_with: dict[str, dict[str, None]] = {}
@@ -128,9 +128,9 @@ class Joining:
         token = JoinToken.new(self.authority())
         async with self._changing:
             await self._drop_ended()
-            ticket = await self._tickets.add(token.secret, neuron, seconds=seconds)
+            open_token = await self._open_tokens.add(token.secret, neuron, seconds=seconds)
         log.info("join.token_made", neuron_id=neuron, seconds=seconds)
-        return token, ticket.until
+        return token, open_token.until
 
     async def join(
         self, secret: str, request: bytes, *, neuron: str = "", source: str = ""
@@ -150,17 +150,17 @@ class Joining:
                 request.
         """
         folder = self._required_folder()
-        self._tickets.find(secret, neuron=neuron)  # strangers wait for nothing
+        self._open_tokens.find(secret, neuron=neuron)  # strangers wait for nothing
         async with self._changing:
-            ticket = self._tickets.find(secret, neuron=neuron)
-            if not await self._admits(secret, ticket, request, source):
-                return ticket.neuron, b""
-            certificate = await self._sign(folder, request, ticket.neuron)
-            forget = await self._tickets.spend(secret)
-            await self._record(certificate, ticket.neuron)
+            open_token = self._open_tokens.find(secret, neuron=neuron)
+            if not await self._admits(secret, open_token, request, source):
+                return open_token.neuron, b""
+            certificate = await self._sign(folder, request, open_token.neuron)
+            forget = await self._open_tokens.spend(secret)
+            await self._record(certificate, open_token.neuron)
             forget()  # last: whom a failure before this gave nothing asks again
-        log.info("join.joined", neuron_id=ticket.neuron)
-        return ticket.neuron, certificate
+        log.info("join.joined", neuron_id=open_token.neuron)
+        return open_token.neuron, certificate
 
     async def approve(self, neuron: str, key: str) -> OpenToken:
         """Lets a host join that waits for it; `key` is how the fingerprint of its key begins.
@@ -169,11 +169,11 @@ class Joining:
             FleetError: NOT_FOUND: none waits; BAD_REQUEST: several do, and `key` is empty.
         """
         async with self._changing:
-            return await self._tickets.approve(neuron, key)
+            return await self._open_tokens.approve(neuron, key)
 
     def waiting(self) -> Sequence[OpenToken]:
         """Hosts that wait for approval, or are approved and have not asked again; oldest first."""
-        return self._tickets.waiting()
+        return self._open_tokens.waiting()
 
     async def renew(self, peer: Peer, request: bytes) -> bytes:
         """Gives a neuron a new certificate, of the names that it has; returns it in PEM.
@@ -207,7 +207,7 @@ class Joining:
             seen = dict.fromkeys(self._attached_with.get(neuron, ()))
             given = {key: each.until for key, each in self._given.items() if each.neuron == neuron}
             known: dict[str, float | None] = {**seen, **given}
-            if not await self._tickets.drop(neuron) and not known:
+            if not await self._open_tokens.drop(neuron) and not known:
                 told = f"No certificate of {neuron!r} is known here"
                 message = f"{told} (`cortex pki revoke` takes a file)."
                 raise FleetError(Reason.NOT_FOUND, message, field="neuron")
@@ -219,23 +219,25 @@ class Joining:
         log.warning("neuron.revoked", neuron_id=neuron, serials=sorted(known))
         return sorted(known)
 
-    async def _admits(self, secret: str, ticket: OpenToken, request: bytes, source: str) -> bool:
+    async def _admits(
+        self, secret: str, open_token: OpenToken, request: bytes, source: str
+    ) -> bool:
         """True for a host that gets its certificate now; one that does not waits from now on.
 
         Raises:
             FleetError: FORBIDDEN: the token is another host's; BAD_REQUEST: the request.
         """
-        if not (self._asks_approval or ticket.key):
+        if not (self._asks_approval or open_token.key):
             return True
         try:
-            key = key_fingerprint(key_of(request, names_of(Role.NEURON, neuron=ticket.neuron)))
+            key = key_fingerprint(key_of(request, names_of(Role.NEURON, neuron=open_token.neuron)))
         except BadRequestError as error:
             raise _refused(error) from error
-        if not ticket.key:
-            ticket = await self._tickets.bind(secret, ticket, key=key, source=source)
-        elif ticket.key != key:
+        if not open_token.key:
+            open_token = await self._open_tokens.bind(secret, open_token, key=key, source=source)
+        elif open_token.key != key:
             raise FleetError(Reason.FORBIDDEN, "Another host has used this token.", field="secret")
-        return ticket.is_approved or not self._asks_approval
+        return open_token.is_approved or not self._asks_approval
 
     async def _renewed(self, folder: pathlib.Path, neuron: str, request: bytes) -> bytes:
         await self._drop_ended()
@@ -269,7 +271,7 @@ class Joining:
 
     async def _drop_ended(self) -> None:
         """Forgets what has ended by itself."""
-        await self._tickets.drop_ended()
+        await self._open_tokens.drop_ended()
         now = self._clock()
         kinds: list[tuple[FactKind, dict[str, Any], float]] = [
             (FactKind.CERTIFICATE, self._given, now),

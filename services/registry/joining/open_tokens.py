@@ -44,7 +44,7 @@ class OpenTokens:
     ) -> None:
         self._fact_writer = fact_writer
         self._clock = clock
-        self._tickets = records.read(facts, FactKind.JOIN_TICKET, OpenToken)
+        self._tokens = records.read(facts, FactKind.JOIN_TICKET, OpenToken)
 
     async def add(self, secret: str, neuron: str, *, seconds: float) -> OpenToken:
         """Stores a new token, valid for `seconds`.
@@ -52,11 +52,11 @@ class OpenTokens:
         Raises:
             FleetError: QUEUE_FULL: too many have not been used.
         """
-        if len(self._tickets) >= _MOST:
+        if len(self._tokens) >= _MOST:
             raise FleetError(Reason.QUEUE_FULL, f"{_MOST} tokens have not been used yet.")
-        ticket = OpenToken(neuron, self._clock() + seconds)
-        await self._put(digest_of(secret), ticket)
-        return ticket
+        open_token = OpenToken(neuron, self._clock() + seconds)
+        await self._put(digest_of(secret), open_token)
+        return open_token
 
     def find(self, secret: str, *, neuron: str) -> OpenToken:
         """The token with a secret.
@@ -68,30 +68,30 @@ class OpenTokens:
         Raises:
             FleetError: FORBIDDEN: there is none, or it is for another name.
         """
-        ticket = self._tickets.get(digest_of(secret))
-        if ticket is None or ticket.until <= self._clock():
+        open_token = self._tokens.get(digest_of(secret))
+        if open_token is None or open_token.until <= self._clock():
             message = "This token is not known here: it was used, its time is over, or it is wrong."
             raise FleetError(Reason.FORBIDDEN, message, field="secret")
-        if neuron not in {"", ticket.neuron}:
-            message = f"This token is for {ticket.neuron!r}, not for {neuron!r}."
+        if neuron not in {"", open_token.neuron}:
+            message = f"This token is for {open_token.neuron!r}, not for {neuron!r}."
             raise FleetError(Reason.FORBIDDEN, message, field="neuron")
-        return ticket
+        return open_token
 
-    async def bind(self, secret: str, ticket: OpenToken, *, key: str, source: str) -> OpenToken:
+    async def bind(self, secret: str, open_token: OpenToken, *, key: str, source: str) -> OpenToken:
         """Records that a host waits for approval; from now on the token is valid for its key alone.
 
         Args:
             secret: of the token.
-            ticket: as it was found.
+            open_token: as it was found.
             key: fingerprint of the host's key.
             source: where it asks from.
         """
         now = self._clock()
         bound = msgspec.structs.replace(
-            ticket, key=key, source=source, since=now, until=now + _WAITING_SECONDS
+            open_token, key=key, source=source, since=now, until=now + _WAITING_SECONDS
         )
         await self._put(digest_of(secret), bound)
-        log.warning("join.waits", neuron_id=ticket.neuron, key=key, source=source)
+        log.warning("join.waits", neuron_id=open_token.neuron, key=key, source=source)
         return bound
 
     async def approve(self, neuron: str, key: str) -> OpenToken:
@@ -107,7 +107,7 @@ class OpenTokens:
         now = self._clock()  # one whose time is over could not join however it is approved
         found = [
             (digest, each)
-            for digest, each in self._tickets.items()
+            for digest, each in self._tokens.items()
             if each.neuron == neuron
             and each.is_waiting
             and each.until > now
@@ -121,17 +121,17 @@ class OpenTokens:
             keys = ", ".join(each.key[:16] for _, each in found)
             message = f"{len(found)} hosts wait to join as {neuron!r}; their keys: {keys}."
             raise FleetError(Reason.BAD_REQUEST, message, field="key")
-        ((digest, ticket),) = found
-        approved = msgspec.structs.replace(ticket, is_approved=True)
+        ((digest, open_token),) = found
+        approved = msgspec.structs.replace(open_token, is_approved=True)
         await self._put(digest, approved)
-        log.info("join.approved", neuron_id=neuron, key=ticket.key)
+        log.info("join.approved", neuron_id=neuron, key=open_token.key)
         return approved
 
     def waiting(self) -> Sequence[OpenToken]:
         """Tokens whose hosts wait for approval, or are approved and have not asked again."""
         now = self._clock()
         return sorted(
-            (each for each in self._tickets.values() if each.key and each.until > now),
+            (each for each in self._tokens.values() if each.key and each.until > now),
             key=lambda each: each.since,
         )
 
@@ -146,17 +146,17 @@ class OpenTokens:
 
     async def drop(self, neuron: str) -> bool:
         """Drops all tokens for a name; True where there were any."""
-        digests = [digest for digest, each in self._tickets.items() if each.neuron == neuron]
+        digests = [digest for digest, each in self._tokens.items() if each.neuron == neuron]
         await self._delete(digests)
         return bool(digests)
 
     async def drop_ended(self) -> None:
         """Removes the tokens that have expired."""
-        await self._delete(records.ended(self._tickets, self._clock()))
+        await self._delete(records.ended(self._tokens, self._clock()))
 
-    async def _put(self, digest: str, ticket: OpenToken) -> None:
-        await durably(self._fact_writer.write(FactKind.JOIN_TICKET, digest, text_of(ticket)))
-        self._tickets[digest] = ticket
+    async def _put(self, digest: str, open_token: OpenToken) -> None:
+        await durably(self._fact_writer.write(FactKind.JOIN_TICKET, digest, text_of(open_token)))
+        self._tokens[digest] = open_token
 
     async def _delete(self, digests: Sequence[str]) -> None:
         for digest in digests:
@@ -164,4 +164,4 @@ class OpenTokens:
             self._forget(digest)
 
     def _forget(self, digest: str) -> None:
-        self._tickets.pop(digest, None)
+        self._tokens.pop(digest, None)

@@ -9,7 +9,7 @@ from gguf import GGUFWriter, PoolingType
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.neuron.weights import distrust, gguf
+from services.neuron.weights import gguf, untrusted
 from services.neuron.weights.gguf_reader import BadGgufError
 from tests.doubles import hostile_models, scripted, tiny_bert
 
@@ -100,7 +100,7 @@ def test_reading_a_file_has_a_time_limit(
 ) -> None:
     path = scripted.build(tmp_path / "slow.gguf")
     monkeypatch.setattr(
-        distrust.ReadDeadline, "__init__", lambda self: setattr(self, "_ends_at", 0.0)
+        untrusted.ReadDeadline, "__init__", lambda self: setattr(self, "_ends_at", 0.0)
     )
 
     with pytest.raises(BadGgufError, match="takes too long"):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 from services.backplane.errors import FleetError, Reason
-from services.registry.catalogue.company import complete
+from services.registry.catalogue.separation import complete
 from services.registry.fleet.policy import Policy
 from services.registry.fleet.records import Instance, InstanceState
 from tests.doubles.still_fleet import SIZE, StillFleet, profile

@@ -17,8 +17,8 @@ from services.neuron.engine_api.model import ModelInfo
 from services.neuron.engines.common.admission import Waiting
 from services.neuron.engines.common.task_queue import TaskQueue
 from services.neuron.engines.common.token_model import GeneratingModel
+from services.neuron.engines.exllamav2.batch.cache_tracker import CacheTracker
 from services.neuron.engines.exllamav2.batch.jobs import SampledJob
-from services.neuron.engines.exllamav2.batch.kept_cache import CacheTracker
 from services.neuron.engines.exllamav2.batch.prefill_share import PrefillShare
 from services.neuron.engines.exllamav2.batch.stream_factory import StreamFactory
 from services.neuron.engines.exllamav2.batch.streams import Stream

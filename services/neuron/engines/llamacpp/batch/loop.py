@@ -14,7 +14,7 @@ from services.neuron.engine_api.model import EnginePoisoned, ModelInfo, ModelSta
 from services.neuron.engine_api.task import Constraint, Task
 from services.neuron.engines.common.admission import Waiting
 from services.neuron.engines.common.constraint import ConstraintCompiler
-from services.neuron.engines.common.kv_store.telling import CacheReporter
+from services.neuron.engines.common.kv_store.cache_reporter import CacheReporter
 from services.neuron.engines.common.task_checks import context_tokens, start_constraint
 from services.neuron.engines.common.task_queue import TaskQueue
 from services.neuron.engines.common.token_model import GeneratingModel
@@ -67,7 +67,7 @@ class Loop(GeneratingModel[Prepared], Interruptible, Hibernating, ReportsCache):
             hibernation=hibernation,
             control_ids=self._control_ids,
         )
-        self._telling = CacheReporter(
+        self._reporter = CacheReporter(
             lambda: slots,
             reusable=checkpoints.reusable,
             hibernation=hibernation,
@@ -133,11 +133,11 @@ class Loop(GeneratingModel[Prepared], Interruptible, Hibernating, ReportsCache):
 
     @override
     def cache_changes(self, now: float) -> CacheChanges | None:
-        return self._telling.news(now)
+        return self._reporter.news(now)
 
     @override
     def compare(self, token_ids: Sequence[int], principal: str) -> Comparison:
-        return self._telling.compare(token_ids, principal, pieces=self._pieces)
+        return self._reporter.compare(token_ids, principal, pieces=self._pieces)
 
     @override
     def hibernate(self) -> tuple[int, int]:

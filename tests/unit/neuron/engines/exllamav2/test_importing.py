@@ -30,7 +30,7 @@ def run(program: str) -> str:
 _LOADED_LATE = {
     "assembling", "attention.dense", "attention.fa3", "attention.kernels", "attention.paged_torch",
     "attention.paged_triton", "attention.stand_in", "batch.filters", "batch.jobs",
-    "batch.kept_cache", "batch.loop", "batch.placing", "batch.prefill_share",
+    "batch.cache_tracker", "batch.loop", "batch.placing", "batch.prefill_share",
     "batch.stream_factory", "batch.streams", "batch.suspension", "embedder", "library.rotary",
     "model.batch_generator", "model.loading", "paging.copies", "paging.hibernation",
     "paging.scoped_job", "parallel.collectives", "parallel.follower", "parallel.leader",

@@ -15,8 +15,8 @@ from services.neuron.engine_api.cache import HeldPrefix
 from services.neuron.engine_api.model import KvStorePlan, KvTier
 from services.neuron.engine_api.task import Prompt, PromptMarks, SamplingParams, StopParams, Task
 from services.neuron.engines.common.kv_store import hibernation
+from services.neuron.engines.common.kv_store.cache_reporter import LOOK_SECONDS
 from services.neuron.engines.common.kv_store.sealing import make_key
-from services.neuron.engines.common.kv_store.telling import LOOK_SECONDS
 from services.neuron.engines.exllamav2 import assembling
 from tests.contract.engine.driving import run, started, step_until, tokens
 

@@ -15,7 +15,7 @@ from services.neuron.engine_api.engine import Hibernating, LoadedModel
 from services.neuron.engine_api.events import Ended, Event
 from services.neuron.engine_api.model import KvStorePlan, KvTier
 from services.neuron.engine_api.task import Prompt, PromptMarks, SamplingParams, StopParams, Task
-from services.neuron.engines.common.kv_store.telling import LOOK_SECONDS
+from services.neuron.engines.common.kv_store.cache_reporter import LOOK_SECONDS
 from tests.doubles import random_hybrid, random_llama
 from tests.unit.neuron.engines.llamacpp.conftest import LoadModel, engine, library, load
 

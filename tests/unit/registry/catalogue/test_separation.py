@@ -1,7 +1,7 @@
 from __future__ import annotations
 
-from services.registry.catalogue.company import complete
 from services.registry.catalogue.profile import Profile
+from services.registry.catalogue.separation import complete
 
 
 def test_what_one_model_says_of_another_holds_both_ways():

@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Any
 
 from services.neuron.engine_api.cache import CacheChanges, Comparison
-from services.neuron.engines.common.kv_store.telling import CacheReporter
+from services.neuron.engines.common.kv_store.cache_reporter import CacheReporter
 from services.neuron.engines.common.marks import marks_of
 from services.neuron.engines.exllamav2.batch.jobs import SampledJob
 from services.neuron.engines.exllamav2.batch.streams import Stream
@@ -38,7 +38,7 @@ class CacheTracker:
         self._hibernation = hibernation
         self._control_ids = control_ids
         self._sequences = Sequences(vocabulary_size)
-        self._telling = CacheReporter(
+        self._reporter = CacheReporter(
             self._current,
             reusable=_reusable,
             hibernation=hibernation,
@@ -77,13 +77,13 @@ class CacheTracker:
 
     def news(self, now: float) -> CacheChanges | None:
         """See `ReportsCache.cache_changes`."""
-        return self._telling.news(now)
+        return self._reporter.news(now)
 
     def compare(
         self, token_ids: Sequence[int], principal: str, *, pieces: Sequence[bytes]
     ) -> Comparison:
         """See `ReportsCache.compare`."""
-        return self._telling.compare(token_ids, principal, pieces=pieces)
+        return self._reporter.compare(token_ids, principal, pieces=pieces)
 
     def save(self, streams: Iterable[Stream]) -> tuple[int, int]:
         """Saves what is held, of streams that run too; see `Hibernation.save`."""
