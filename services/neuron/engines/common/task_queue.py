@@ -168,7 +168,7 @@ class TaskQueue(Generic[Item]):
 
     @property
     def seconds_per_request(self) -> float | None:
-        """See `WaitEstimate.seconds_per_place`."""
+        """Average seconds that a task runs, divided by the number of places; None: not known."""
         return self._pace.seconds_per_place
 
     def may_take_batch(self, running: Iterable[Task]) -> bool:

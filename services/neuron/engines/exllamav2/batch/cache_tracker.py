@@ -76,13 +76,13 @@ class CacheTracker:
             self._hibernation.note_reading(*stream.reading)
 
     def news(self, now: float) -> CacheChanges | None:
-        """See `ReportsCache.cache_changes`."""
+        """Changes since the last call, `now` in monotonic seconds; None where there are none."""
         return self._reporter.news(now)
 
     def compare(
         self, token_ids: Sequence[int], principal: str, *, pieces: Sequence[bytes]
     ) -> Comparison:
-        """See `ReportsCache.compare`."""
+        """How much of a prompt the cache holds for this principal, and where the two differ."""
         return self._reporter.compare(token_ids, principal, pieces=pieces)
 
     def save(self, streams: Iterable[Stream]) -> tuple[int, int]:

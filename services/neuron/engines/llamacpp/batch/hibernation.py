@@ -33,7 +33,7 @@ class SlotHibernation(Hibernation):
 
     @override
     def better(self, prompt: Sequence[int], scope: str, *, than: int) -> SavedEntry | None:
-        """See `Hibernation.better`; None while copies within the context are still to be made."""
+        """Finds a better saved sequence; None while copies within the context are to be made."""
         if self._context.has_copies_to_make:
             return None
         return super().better(prompt, scope, than=than)
