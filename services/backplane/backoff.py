@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 
 def pause(attempts: int, *, first: float, factor: float = 2.0, cap: float) -> float:
-    """The pause after so many attempts that count already, without jitter.
+    """The pause before the next attempt, without jitter.
 
     Args:
         attempts: how many pauses there were before this one; 0 gives `first`.

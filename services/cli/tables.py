@@ -158,7 +158,7 @@ def _loading_words(loading: reg.PlacementLoading) -> str:
 
 
 def bar_of(step: reg.EnsureModelResponse) -> tuple[float, float | None]:
-    """How far a bar is filled, and its whole; None where nobody can say how long it takes."""
+    """How full a progress bar is, and its whole; None where the duration is unknown."""
     if step.WhichOneof("event") == "placed":
         return 1.0, 1.0
     progress = step.loading.progress

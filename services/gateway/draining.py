@@ -18,7 +18,7 @@ _FAREWELL_SECONDS: Final = 1.0
 
 
 class GatewayShutdown:
-    """Ends a gateway: nothing new is admitted, answers go on for a while, the rest is told why."""
+    """Ends a gateway: refuses new requests, lets answers go on for a while, then ends them."""
 
     def __init__(
         self,
@@ -52,7 +52,7 @@ class GatewayShutdown:
         self._server.drain_seconds = self._handover_seconds
 
     async def run(self, shutdown: Shutdown) -> None:
-        """Waits until the end is requested, or has to be, and tells everyone."""
+        """Waits for the end to be requested, then carries it out."""
         await first_ended(shutdown.wait(), self._faults.broken.wait())
         if self._faults.broken.is_set():
             shutdown.request("a task that it cannot do without has ended")

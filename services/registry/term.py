@@ -233,7 +233,7 @@ class LeaderTerm:
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncGenerator[None]:
-        """Leads while the context is open; then everybody who waits is told that it is over."""
+        """Leads while the context is open; at its end all who wait get an error."""
         tasks = [
             self.faults.vital(self._drive(), name="control"),
             self.faults.vital(self._calls.run(), name="orders"),

@@ -54,7 +54,7 @@ class Room:
     def of(
         cls, window: int, max_tokens: int | None, *, overhead: int, characters_per_token: float
     ) -> "Room":
-        """Returns the room in a window of so many tokens; of it a prompt takes a quarter."""
+        """Returns the room in a window of `tokens`; a prompt may take a quarter of it."""
         budget = prompt_budget(window, max_tokens)
         room = cls(budget, overhead, characters_per_token)
         longest = min(window // 4, room.tokens // 2)

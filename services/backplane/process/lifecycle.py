@@ -170,7 +170,7 @@ def _call_all(followers: Sequence[Callable[[], object]], event: str) -> None:
 
 
 def tell_defect(_: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-    """An event loop's exception handler: logs what nobody caught.
+    """An event loop's exception handler: logs exceptions that no code has caught.
 
     Without the arguments of the callback, which hold user data.
     """

@@ -16,7 +16,7 @@ log = structlog.get_logger()
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Reloaded:
-    """What came of reading settings again.
+    """The result of a reload: which settings were taken in, and which need a restart.
 
     Attributes:
         changed: keys whose new values hold now.

@@ -56,7 +56,7 @@ class Target:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class CheckOutcome:
-    """What came of one check; `why` is empty where it passed."""
+    """The result of one check; `why` is empty where it passed."""
 
     client: str
     version: str

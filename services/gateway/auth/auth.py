@@ -103,7 +103,7 @@ class Auth:
                 raise
 
     def holder(self, headers: Mapping[str, str], address: str) -> KeyHolder:
-        """Who has made a request; ANYBODY where nobody is asked.
+        """Finds who has made a request; ANYBODY where no key is required.
 
         The first rule that applies:
 

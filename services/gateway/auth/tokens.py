@@ -74,7 +74,7 @@ class Tokens:
         self._holders.clear()
 
     def limits(self, principal: str) -> KeyLimits | None:
-        """How much somebody may ask for: as much as the group that he was in last."""
+        """The limits of a token's holder: those of the group that he was in last."""
         group = self._groups.get(principal)
         return None if group is None else self._store.group_limits(group)
 

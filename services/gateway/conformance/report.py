@@ -34,7 +34,7 @@ class Absent(msgspec.Struct, frozen=True):
 
 
 class Client(msgspec.Struct, frozen=True):
-    """One client or suite, and what came of its checks."""
+    """One client or test suite, with the results of its checks."""
 
     client: str
     version: str

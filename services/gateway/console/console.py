@@ -74,7 +74,7 @@ class Console:
         self._has_recalled = False
 
     def tasks(self) -> list[asyncio.Task[None]]:
-        """Starts what keeps open pages up to date; whoever asks ends them."""
+        """Starts the tasks that keep open pages up to date; the caller cancels them."""
         repeat = self._services.faults.repeat
         return [
             repeat("console", self._refresh, _REFRESH_SECONDS),

@@ -83,7 +83,7 @@ class FleetQueries(Protocol):
     """
 
     async def decoded(self, read: Callable[[bytes, Head], T], body: bytes, head: Head) -> T:
-        """What `read` makes of a body; of a large one in a thread, so that nobody waits for it.
+        """Decodes a body with `read`, a large one in a thread.
 
         Raises:
             FleetError: BODY_TOO_LARGE: too many items; or what `read` raises.

@@ -110,7 +110,7 @@ class Pace:
         self._bytes_per_second = bytes_per_second
 
     def seconds(self, received: int) -> float:
-        """How long so many bytes may have taken."""
+        """How long this many bytes may take to arrive."""
         return self._grace_seconds + received / self._bytes_per_second
 
 

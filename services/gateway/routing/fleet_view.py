@@ -257,7 +257,7 @@ class FleetView:
 
 
 def unknown_model(name: str) -> FleetError:
-    """What is said of a model that does not exist, or not for who asks."""
+    """The error for a model that does not exist, or not for this key."""
     told = f"The model {name!r} does not exist. GET /v1/models lists those that do."
     return FleetError(Reason.MODEL_UNKNOWN, told, field="model")
 

@@ -45,5 +45,5 @@ class UnarySink(PlacementSink):
 
     @override
     def waiting(self, step: registry.EnsureModelResponse) -> None:
-        """Ignores the step: nobody is told of it."""
+        """Ignores the step: a call with one answer shows no progress."""
         del step

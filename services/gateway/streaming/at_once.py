@@ -9,7 +9,7 @@ from collections.abc import Callable, Coroutine
 async def some_at_once(
     run: Callable[[int], Coroutine[object, object, None]], count: int, *, most: int
 ) -> None:
-    """Runs so many choices, no more than `most` of them at one time.
+    """Runs the choices of a request, at most `most` of them at a time.
 
     Raises:
         FleetError: of the first that failed; the others are cancelled.

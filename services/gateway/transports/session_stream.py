@@ -109,7 +109,7 @@ class SessionStream(CallSink):
             self._poke()
 
     def credit(self, sequence_id: int, tokens: int) -> None:
-        """Lets the neuron send so many more tokens of a generation."""
+        """Lets the neuron send this many more tokens of a generation."""
         if sequence_id in self._sinks:
             self._outbox.credit(sequence_id, tokens)
             self._poke()

@@ -226,7 +226,7 @@ def within_budget(device: model.Device, budget_bytes: int, held_bytes: int) -> m
 
 
 def unheld(device: model.Device, held_bytes: int) -> model.Device:
-    """A device that nobody measures, less what our models hold there."""
+    """A device that no driver measures, less the memory that our models hold there."""
     made = copied(device)
     made.memory_free_bytes = max(0, device.memory_free_bytes - held_bytes)
     return made

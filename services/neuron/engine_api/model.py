@@ -47,7 +47,7 @@ class KvStorePlan(Value, frozen=True):
 
 
 class Confined(Value, frozen=True):
-    """Files that somebody else has named, of whom it is not known what he may read.
+    """Files named by somebody who may not be allowed to read all that the engine can.
 
     Attributes:
         paths: files and folders of the load, with no link in them when they were looked at.

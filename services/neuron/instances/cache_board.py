@@ -42,7 +42,7 @@ class _Watcher:
 
 
 class CacheBoard:
-    """Keeps what workers tell of their caches, and tells it to whoever follows.
+    """Keeps what workers report of their caches, and streams it to followers.
 
     Bounds: `MOST_HELD` digests of an instance; of what a slow follower was not told only the names
     of the digests are kept, and the newest state goes out.
@@ -55,7 +55,7 @@ class CacheBoard:
         self._is_closed = False
 
     def note(self, instance_id: str, news: CacheChanges) -> None:
-        """Takes in what a worker tells of an instance."""
+        """Takes in a worker's report on an instance's cache."""
         if self._instances.get(instance_id) is None:
             return
         picture = self._pictures.setdefault(instance_id, _Picture())
@@ -70,7 +70,7 @@ class CacheBoard:
             watcher.note(instance_id, changed)
 
     def forget(self, instance_id: str) -> None:
-        """The instance's worker is gone, and its cache with it."""
+        """Drops an instance's entries: its worker and cache are gone."""
         if self._pictures.pop(instance_id, None) is not None:
             for watcher in self._watchers:
                 watcher.start_over(instance_id)

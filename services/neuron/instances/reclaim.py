@@ -107,7 +107,7 @@ class Reclaiming:
             await asyncio.sleep(_GLANCE_SECONDS)
 
     def recycle(self, key: WorkerKey, why: str) -> None:
-        """Replaces a worker's process as soon as nobody runs on it and nothing is being loaded."""
+        """Replaces a worker's process once it has neither tasks nor loads."""
         if key not in self._recycling:
             task = asyncio.create_task(self._recycle(key, why), name="recycle")
             self._recycling[key] = task

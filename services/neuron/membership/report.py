@@ -142,7 +142,7 @@ class StatusBoard:
         return neuron.NeuronStatus(identity=self.identity, report=self.report())
 
     def reports(self) -> Callable[[], neuron.NeuronReport]:
-        """Makes the reports of one stream: they tell too whom the devices have worked for."""
+        """Yields the reports for one stream, which hold the device time by principal too."""
         told = 0
 
         def next_report() -> neuron.NeuronReport:

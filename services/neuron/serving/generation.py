@@ -104,7 +104,7 @@ class Generation(TaskListener, RunningGeneration):
         self._mind_credit()
 
     def grant(self, tokens: int) -> None:
-        """Lets the generation send so many more tokens to its reader."""
+        """Lets the generation send this many more tokens to its reader."""
         if self._is_over or self._delivery.credit is None:
             return
         self._delivery.credit += tokens

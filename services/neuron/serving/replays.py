@@ -43,7 +43,7 @@ class Replays:
         self._waiting: collections.deque[ReplayGate] = collections.deque()
 
     def add(self, gate: ReplayGate) -> None:
-        """Has one read, behind those that came before."""
+        """Queues one, behind those that came before."""
         self._waiting.append(gate)
         if len(self._waiting) == 1:
             asyncio.get_running_loop().call_soon(self._turn)
@@ -131,7 +131,7 @@ class ReplayGate(TaskListener):
         self._listener.fail(error)
 
     def read(self, count: int) -> bool:
-        """Reads so many of the texts. Returns: all are read, and the events that waited told."""
+        """Reads the next texts. Returns: True once all are read and held events passed on."""
         if self._is_reading:
             assert self._texts is not None
             self._delivery.replay(self._texts[self._read : self._read + count])

@@ -70,7 +70,7 @@ class HubStore:
 
     @contextlib.contextmanager
     def arriving(self, wanted: HubModel) -> Generator[Arrival]:
-        """Neighbours are told that files arrive while the context is open."""
+        """Offers files to neighbours while they arrive, as long as the context is open."""
         made = self._arriving[str(wanted)] = Arrival()
         try:
             yield made

@@ -41,7 +41,7 @@ class ModelEnergy:
         return dict(self._joules)
 
     def charge(self, name: str, device_ids: Sequence[str], nanoseconds: int) -> None:
-        """These devices have worked for requests of a model, together, for so long."""
+        """Records that devices worked together for requests of a model, for a time."""
         for device_id in device_ids:
             if device_id in self._readings and nanoseconds:
                 charged = self._charged.setdefault(device_id, {})

@@ -12,7 +12,7 @@ def worker_failure(reason: str, message: str) -> FleetError:
 
 
 def failed_task(event: Failed) -> FleetError:
-    """The error that the caller of a failed task is told, with its field, facts and retry hint."""
+    """The error of a failed task, with its field, facts and retry hint."""
     error = worker_failure(event.reason, event.message)
     error.field, error.facts = event.field, dict(event.facts)
     error.retry_after_seconds = event.retry_after_seconds

@@ -92,7 +92,7 @@ class RequestDeaths:
         return self._of_one_place > 1
 
     def is_past(self, made: int) -> bool:
-        """With so many tokens it is past what the last worker died of."""
+        """True once it is well past the token count at which its last worker died."""
         return made - self._made >= _PAST_TOKENS
 
     def acquit(self) -> None:

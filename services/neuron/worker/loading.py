@@ -69,7 +69,7 @@ class LoadQueue:
         self._waiting.append(plan)
 
     def abandon(self, instance_id: str) -> None:
-        """Ends a load that nobody wants any more and frees what it had taken."""
+        """Cancels a load and frees what it had taken."""
         if self._plan is not None and self._plan.instance_id == instance_id:
             if self._steps is not None:
                 self._steps.close()

@@ -1,1 +1,1 @@
-"""How much principals may still use, shared between gateways, and what they have used."""
+"""Limits shared between gateways, and usage by principal."""

@@ -16,7 +16,7 @@ _KINDS: Final = ("prefill", "decode", "load", "unload")
 
 
 class DeviceUseMetrics:
-    """Counts whom the devices worked for.
+    """Counts device time by principal.
 
     Args:
         registry: of Prometheus, in which they are registered.
@@ -32,7 +32,7 @@ class DeviceUseMetrics:
         )
 
     def note(self, grown: Iterable[DeviceTotal]) -> None:
-        """Adds what neurons have told."""
+        """Adds device time that neurons have reported."""
         for one in grown:
             name = self._known(one.principal)
             for kind in _KINDS:

@@ -25,7 +25,7 @@ _FORECAST_SECONDS = 40.0
 
 
 class Pull:
-    """Fetches on some neurons; what each is told replaces what was not read before."""
+    """Runs fetches on several neurons, keeping only the newest progress of each."""
 
     def __init__(self, term: LeaderTerm, request: pb.PullModelRequest) -> None:
         """Fetches nothing before `steps`.
@@ -40,7 +40,7 @@ class Pull:
         self._changes = Changes()
 
     async def steps(self, members: Sequence[Member]) -> AsyncGenerator[pb.PullModelResponse]:
-        """How far each neuron is, until all have ended. Leaving ends what nobody else waits for.
+        """Yields how far each neuron is until all have ended; leaving ends fetches of no one else.
 
         Args:
             members: where to; one after the other is tried as the first, the others follow it.

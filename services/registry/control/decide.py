@@ -166,7 +166,7 @@ class Decider:
         self._begin(demand, best, now)
 
     def fail(self, demand: Demand, error: FleetError) -> None:
-        """Ends a demand and its job; whoever waits is told why."""
+        """Ends a demand and its job with an error for all who wait."""
         if demand.job is not None:
             self._executor.drop(demand.job)
         if not demand.tickets:  # nobody is told now, so the status has to
@@ -174,7 +174,7 @@ class Decider:
         self._queue.close(demand, error)
 
     def drop(self, demand: Demand) -> None:
-        """Ends a demand that nobody waits for, and its job."""
+        """Ends a demand that no caller waits for any more, and its job."""
         if demand.job is not None:
             self._executor.drop(demand.job)
             demand.job = None

@@ -116,7 +116,7 @@ class FleetMembership:
         self._changed(name)
 
     def lapse(self, now: float) -> None:
-        """Loses whoever is silent, and forgets whoever has been lost for long."""
+        """Marks neurons lost whose lease has lapsed, and forgets those lost long ago."""
         lapses = self._leases.lapse(now)
         for end, names in ((self._lose, lapses.lost), (self._forget, lapses.forgotten)):
             for name in names:

@@ -120,7 +120,7 @@ class PlacementController:
     def want_instances(
         self, profile: Profile, replicas: int, *, neuron: str, may_evict: bool
     ) -> None:
-        """Wants instances that nobody waits for: pins, minimum replicas, preloads, scaling."""
+        """Queues loads that no caller waits for: pins, minimum replicas, preloads, scaling."""
         key = DemandKey(profile.model, neuron, replicas)
         pause = self._cooldowns.refusal(profile.model, self._fleet_state.clock())
         if self._queue.get(key) is None and pause is None:

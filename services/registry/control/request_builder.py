@@ -65,7 +65,7 @@ class RequestBuilder:
         return ""
 
     def abandoned_in_the_way(self, demand: Demand, others: list[Demand]) -> Demand | None:
-        """A demand whose load nobody waits for, on a neuron where this one could run."""
+        """Finds a load that no caller waits for, on a neuron where this model could run."""
         if self._fleet_state.policy.abandoned_loads != "displaced":
             return None
         footprint = self._fleet_state.footprint(demand.profile)

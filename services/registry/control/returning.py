@@ -12,7 +12,7 @@ _REMEMBERED_SECONDS: Final = 86_400.0
 def neurons_to_wait_for(
     remembered: Mapping[str, str], *, named: Iterable[str], now: float
 ) -> frozenset[str]:
-    """Neurons that may well hold models, although nobody has heard of them since the start.
+    """The neurons that held models before this registry started and have not reported yet.
 
     Args:
         remembered: by name, when each was last admitted (seconds since the epoch) and its address,

@@ -17,7 +17,7 @@ _NO_LABEL: Final = re.compile(r"[^a-zA-Z0-9_]")
 
 
 class TargetGroup(msgspec.Struct, frozen=True):
-    """Addresses that are scraped, and what Prometheus is told of them."""
+    """Addresses that Prometheus scrapes together, and their labels."""
 
     targets: tuple[str, ...]
     labels: dict[str, str]

@@ -102,7 +102,7 @@ class Joining:
             raise _broken(error) from error
 
     def note(self, neuron: str, serial: str) -> None:
-        """Remembers with which certificate a neuron is in the fleet, whoever has issued it."""
+        """Records the certificate that a neuron uses, whoever has issued it."""
         if not serial or serial in self._given:
             return
         seen = self._attached_with.setdefault(neuron, {})

@@ -76,7 +76,7 @@ class PlacementExecutor:
         return self._room_maker.is_draining(job)
 
     def step_of(self, job: PlacementJob, now: float) -> Step:
-        """What the callers of the job's demand are told now."""
+        """The progress step of a job, as the callers who wait for it are sent it."""
         if job.phase is Phase.LOADING:
             return Loading(job.neuron, job.progress, job.eta(now))
         return Evicting(job.neuron, job.victim_models, job.eta(now))

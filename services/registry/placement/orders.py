@@ -177,7 +177,7 @@ Event = (
 
 
 class OrderListener(Protocol):
-    """Takes what becomes of orders; ignores orders that it does not know any more."""
+    """Receives the results of orders; ignores orders that it no longer knows."""
 
     def on_load_progress(self, order_id: int, progress: LoadProgress) -> None:
         """A load says how far it is."""

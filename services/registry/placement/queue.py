@@ -38,7 +38,7 @@ class PlacementQueue:
         return self._by_key.get(key)
 
     def is_wanted(self, model: str) -> bool:
-        """True if somebody waits for a model."""
+        """True if any caller waits for a model."""
         return any(d.tickets for d in self._by_key.values() if d.key.model == model)
 
     def __contains__(self, demand: Demand) -> bool:
@@ -87,7 +87,7 @@ class PlacementQueue:
         self._effects.record(WaitEnded(demand.profile.model, waited, outcome))
 
     def close(self, demand: Demand, error: FleetError | None = None) -> None:
-        """Ends a demand; whoever still waits is told why."""
+        """Ends a demand; those who still wait get the error."""
         self._by_key.pop(demand.key, None)
         for ticket in list(demand.tickets):
             assert error is not None

@@ -45,7 +45,7 @@ _VERDICTS: Final = {
 
 
 def stored_message(value: StoredModel) -> model_pb2.StoredModel:
-    """A model's files as gateways are told; where they lie on that neuron is left out."""
+    """A model's files as gateways are sent them, without their paths on the neuron."""
     message = model_pb2.StoredModel(
         model=value.model,
         bytes=value.size_bytes,
@@ -176,7 +176,7 @@ def _progress_message(value: LoadProgress) -> model_pb2.LoadProgress:
 
 
 def verdict(outcome: PlacementOutcome) -> operator_service_pb2.PlacementVerdict.ValueType:
-    """What placement would do, as operators are told."""
+    """A placement decision as `cortex explain` shows it."""
     return _VERDICTS[outcome]
 
 
@@ -216,7 +216,7 @@ def neighbour(member: Member) -> Neighbour:
 
 
 def neighbour_message(value: Neighbour) -> model_pb2.Neighbour:
-    """A neuron that may have files, as the one that needs them is told of it."""
+    """A neuron that may have files, as sent to the neuron that needs them."""
     return model_pb2.Neighbour(name=value.name, address=value.address)
 
 

@@ -60,7 +60,7 @@ class EventHistory:
         raise errors.stopped_leading()
 
     def close(self) -> None:
-        """The term has ended: readers are told."""
+        """Ends the streams of those who read events: the term has ended."""
         self._is_over = True
         self._changes.bump()
 

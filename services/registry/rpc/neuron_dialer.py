@@ -63,12 +63,12 @@ class Host(Protocol):
 
     @property
     def device_use(self) -> DeviceUseIntake:
-        """Takes in whom its devices have worked for."""
+        """Collects the device time that neurons report."""
         ...
 
     @property
     def faults(self) -> Faults:
-        """What nobody foresaw."""
+        """Records exceptions that no code handles, and what ends because of them."""
         ...
 
     def wake(self) -> None:

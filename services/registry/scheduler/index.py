@@ -112,7 +112,7 @@ class NeuronIndex:
     # -- looking ------------------------------------------------------------------------------
 
     def with_room(self, kind: str, least_bytes: int) -> Iterator[tuple[int, int, NeuronInfo]]:
-        """Neurons where a load may begin now on a device with so much free.
+        """Neurons where a load may begin now on a device with at least so much free memory.
 
         Args:
             kind: of the device: `cuda`, `cpu`, or empty for any.

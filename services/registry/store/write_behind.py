@@ -116,7 +116,7 @@ class FactWriter:
 
 
 async def durably(writing: Awaitable[T]) -> T:
-    """Waits for a write of what somebody has asked for; returns what it returns.
+    """Runs a write that its caller waits for, and returns its result.
 
     Raises:
         FleetError: REGISTRY_UNAVAILABLE: it could not be written.

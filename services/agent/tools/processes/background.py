@@ -113,7 +113,7 @@ class BackgroundCommand:
             raise BackgroundError(f"the command could not be started: {error}") from error
 
     async def news(self, seconds: float) -> News:
-        """Returns what is new, waiting so long for something to be."""
+        """Returns new output, waiting up to a time for some."""
         await first_ended(self._output.arrived.wait(), kept=(self._task,), seconds=seconds)
         is_over = not self.is_running
         return News(self._output.take(), self._ending, is_failure=is_over and self._is_failure)

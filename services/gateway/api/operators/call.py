@@ -96,7 +96,7 @@ class OperatorCall:
         self._task = None
 
     def cancelled(self) -> FleetError | None:
-        """Why `end` has cancelled its task, and takes that back; None: somebody else has."""
+        """Why `end` has cancelled the call, undoing that; None if another has cancelled it."""
         if self._ended_by is not None and self._task is not None:
             self._task.uncancel()
         return self._ended_by

@@ -63,7 +63,7 @@ class Transcript:
         return self._credit is None or self._credit > 0
 
     def add_credit(self, tokens: int) -> None:
-        """Lets so many more tokens be sent."""
+        """Lets this many more tokens be sent."""
         if self._credit is not None:
             self._credit += tokens
 

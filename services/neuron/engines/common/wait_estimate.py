@@ -23,7 +23,7 @@ class WaitEstimate:
         self._seconds: float | None = None
 
     def note(self, seconds: float) -> None:
-        """Takes the seconds that a task ran into the average."""
+        """Adds a task's run time in seconds to the average."""
         before = seconds if self._seconds is None else self._seconds
         self._seconds = before + _WEIGHT * (seconds - before)
 
@@ -36,7 +36,7 @@ class WaitEstimate:
         return None if self._seconds is None else self._seconds / self._places
 
     def seconds_until(self, position: int) -> float | None:
-        """Seconds until a task with so many before it may start; None while none has ended."""
+        """Estimated wait of a task with so many before it; None before any task has ended."""
         if self._seconds is None:
             return None
         return max(_LEAST_SECONDS, self._seconds * (position + 1) / self._places)

@@ -51,7 +51,7 @@ class PromptLogprobs:
 
     @property
     def entries(self) -> tuple[TokenLogprob, ...]:
-        """One per token read so far; the first, which has none, is told with 0."""
+        """One entry per prompt token read so far; the first token has 0, as nothing precedes it."""
         return tuple(self._entries)
 
     def advance(self, rows: int) -> None:

@@ -59,7 +59,7 @@ def by_rows(found: Any, rank: Rank) -> Any:
 
 
 def of_vocabulary(found: Any, rank: Rank, vocabulary: int) -> Any:
-    """The rows of some tokens of so many, with zeros where there are no more.
+    """This rank's rows of the vocabulary, padded with zero rows to the common size.
 
     Raises:
         IndivisibleError: the head is quantised.

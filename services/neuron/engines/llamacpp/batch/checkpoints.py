@@ -69,7 +69,7 @@ class Checkpoints:
         return sum({id(one): len(one.state) for s in self._slots for one in s.checkpoints}.values())
 
     def reusable(self, slot: CacheSlot, common: int) -> int:
-        """How many of a slot's first tokens can be reused, where so many are alike."""
+        """How many of a slot's first tokens can be reused, where `common` of them match."""
         if not common or self._context.can_cut(slot.index, common):
             return common
         return max((one.length for one in slot.checkpoints if one.length <= common), default=0)

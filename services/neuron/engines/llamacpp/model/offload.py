@@ -122,7 +122,7 @@ class Placement:
 
 
 def described(offload: Offload, used: Sequence[GgmlDevice], *, layers: int) -> dict[str, str]:
-    """What is told of it with the model's facts."""
+    """How the model is divided, as a fact for its description."""
     if not used:
         return {}
     on_gpu = layers if offload.gpu_layers is None else min(offload.gpu_layers, layers)
