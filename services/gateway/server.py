@@ -20,7 +20,7 @@ from hypercorn.utils import wrap_app
 from services.backplane.address import Address, own_host_name
 from services.backplane.security.exposure import is_loopback
 from services.backplane.settings import SettingsError
-from services.gateway.http1.budget import Shares
+from services.gateway.http1.budget import ClientBudgets
 from services.gateway.http1.hypercorn.codec import CodecConfig
 from services.gateway.http1.hypercorn.install import install
 from services.gateway.http1.limits import ErrorBody, Http1Limits, plain_error
@@ -78,11 +78,13 @@ class ServerOptions:
     error_body: ErrorBody = plain_error
     drain_seconds: float = 30.0
     max_streams: int = 100
-    shares: Shares | None = None
+    shares: ClientBudgets | None = None
     tls: TlsOptions | None = None
 
     @classmethod
-    def of(cls, settings: GatewaySettings, shares: Shares, error_body: ErrorBody) -> ServerOptions:
+    def of(
+        cls, settings: GatewaySettings, shares: ClientBudgets, error_body: ErrorBody
+    ) -> ServerOptions:
         """The options that the settings ask for."""
         tls = settings.tls
         return cls(

@@ -43,7 +43,7 @@ from services.gateway.console.console import Console
 from services.gateway.console.history import RequestHistory
 from services.gateway.dialects.openai_responses.store.store import ResponsesStore
 from services.gateway.draining import GatewayShutdown
-from services.gateway.http1.budget import BodyBudget, ConnectionCounts, Pace, Shares
+from services.gateway.http1.budget import BodyBudget, ClientBudgets, ConnectionCounts, Pace
 from services.gateway.routing.accounting import Accounting
 from services.gateway.routing.cache_watch import CacheWatch
 from services.gateway.routing.candidates import Outstanding
@@ -287,7 +287,7 @@ class Gateway:
 
     def _build_server(self, admin: Sequence[Route]) -> HttpServer:
         error_responses = error_wording(self._metrics, self._origins)
-        shares = Shares(
+        shares = ClientBudgets(
             bodies=self.services.bodies,
             pace=self.services.pace,
             connections=ConnectionCounts(self.services.settings.connections_per_address),

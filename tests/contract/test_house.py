@@ -31,6 +31,22 @@ MADE_BY_PLACE = {
     "services/backplane/errors.py:Row",  # a table, with a row for each reason
     "services/neuron/engines/exllamav2/parallel/model.py:PagedParams",  # the library's
 }
+# Class names that stand in several modules; those of a dialect's fields and of an engine may.
+NAMED_ALIKE = {
+    "Delta": "a piece of output: an engine's, an upstream's",
+    "Endpoint": "of a model, as the agent asks it; of a path, as the gateway serves it",
+    "Endpoints": "likewise",
+    "HeldPrefix": "the same, told and heard",
+    "Instance": "the same, in its neuron and as the registry knows it",
+    "Load": "a tool of the agent's, a frame to the worker",
+    "Neighbour": "the same, named and asked",
+    "Queued": "a step on the way, of a placement and of a task",
+    "Reasoning": "a part of an answer, read by the agent and by a dialect",
+    "SessionStream": "both ends of one",
+    "ShareKey": "the same, leased and granted",
+    "Sum": "a tool's arguments in the checks of two SDKs",
+    "Text": "as `Reasoning`",
+}
 # What has no one module: promises of a whole folder.
 OF_A_FOLDER = {
     "tests/unit/cli/test_main.py": "of `__main__`",
@@ -120,6 +136,25 @@ def test_objects_of_many_fields_are_made_by_name(folder: str):
                     found.add(f"{named(path)}:{made}")
 
     assert found <= MADE_BY_PLACE
+
+
+def test_a_class_name_means_one_thing():
+    found: dict[str, set[str]] = {}
+    for path in modules("services"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+                found.setdefault(node.name, set()).add(named(path))
+    alike = {
+        name
+        for name, places in found.items()
+        if len(places) > 1
+        and not any(
+            all(place.startswith(f"services/{folder}/") for place in places)
+            for folder in ("gateway/dialects", "neuron/engines")
+        )
+    }
+
+    assert alike == NAMED_ALIKE.keys()
 
 
 def test_unit_tests_stand_where_their_module_does():

@@ -115,7 +115,7 @@ class Pace:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Shares:
+class ClientBudgets:
     """What the connections of one server share.
 
     Attributes:

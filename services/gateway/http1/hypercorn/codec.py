@@ -10,7 +10,7 @@ from hypercorn.events import Closed, Event, RawData
 from hypercorn.typing import AppWrapper, ConnectionState, TaskGroup, WorkerContext
 from typing_extensions import override
 
-from services.gateway.http1.budget import Shares
+from services.gateway.http1.budget import ClientBudgets
 from services.gateway.http1.connection import Connection
 from services.gateway.http1.exchange import Exchange
 from services.gateway.http1.hypercorn.seam import TcpSeam
@@ -30,7 +30,7 @@ class CodecConfig(Config):
     """
 
     http1: Http1Settings | None = None
-    shares: Shares | None = None
+    shares: ClientBudgets | None = None
     refusals: Http1Settings | None = None
     _tls: SSLContext | None = None
 

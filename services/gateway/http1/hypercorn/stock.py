@@ -13,7 +13,7 @@ from hypercorn.protocol.ws_stream import FrameTooLargeError, WebsocketBuffer, WS
 from typing_extensions import override
 from wsproto.events import CloseConnection, Message, TextMessage
 
-from services.gateway.http1.budget import BudgetedBytes, OverBudgetError, Shares
+from services.gateway.http1.budget import BudgetedBytes, ClientBudgets, OverBudgetError
 
 _READ: Final = (b"connection", b"sec-websocket-extensions", b"sec-websocket-protocol")
 _BAD_REQUEST: Final = 400
@@ -48,7 +48,7 @@ class MessageBuffer(WebsocketBuffer):
         shares: has the budget.
     """
 
-    def __init__(self, max_length: int, shares: Shares) -> None:
+    def __init__(self, max_length: int, shares: ClientBudgets) -> None:
         super().__init__(max_length)
         self._shares = shares
         self._pieces: list[str | bytes] = []
@@ -106,7 +106,7 @@ class SharingWSStream(WSStream):
 
     def __init__(self, app: Any, config: Any, *rest: Any) -> None:
         super().__init__(app, config, *rest)
-        shares: Shares | None = getattr(config, "shares", None)
+        shares: ClientBudgets | None = getattr(config, "shares", None)
         self._shares = shares
         self._began_at = 0.0
         self._timer: asyncio.TimerHandle | None = None

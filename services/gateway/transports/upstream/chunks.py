@@ -81,7 +81,7 @@ class CompletionDetails(msgspec.Struct):
     reasoning_tokens: int | None = None
 
 
-class UsageCounts(msgspec.Struct):
+class ChunkUsage(msgspec.Struct):
     """`usage`."""
 
     prompt_tokens: int | None = None
@@ -94,7 +94,7 @@ class Chunk(msgspec.Struct):
     """One chunk, or an error in place of one."""
 
     choices: list[Choice] | None = None
-    usage: UsageCounts | None = None
+    usage: ChunkUsage | None = None
     error: Any = None
     object: str | None = None
     message: Any = None

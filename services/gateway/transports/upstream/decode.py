@@ -15,10 +15,10 @@ from services.gateway.transports.upstream.chunks import (
     CallPiece,
     Choice,
     Chunk,
+    ChunkUsage,
     CompletionDetails,
     Logprobs,
     PromptDetails,
-    UsageCounts,
 )
 from services.gateway.transports.upstream.errors import Words
 from services.gateway.transports.upstream.sse import BrokenStreamError
@@ -188,7 +188,7 @@ class AnswerDecoder:
             self._finish = generation.FINISH_REASON_STOP_STRING
             self._stop_string = choice.stop_reason
 
-    def _count(self, told: UsageCounts) -> None:
+    def _count(self, told: ChunkUsage) -> None:
         self._has_usage = told.completion_tokens is not None
         usage = self._usage
         prompt = told.prompt_tokens_details or PromptDetails()
