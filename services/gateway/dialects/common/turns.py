@@ -18,6 +18,13 @@ _LARGE: Final = 1 << 20
 _Holder: TypeAlias = conversation.Message | conversation.ToolResult
 
 
+def add_text(holder: _Holder, text: str) -> None:
+    """Adds a piece of text to the parts of a message."""
+    holder.parts.add().text = text
+    if len(text) > _LARGE:
+        rest()
+
+
 class Text(NamedTuple):
     """A piece of text."""
 
@@ -25,9 +32,7 @@ class Text(NamedTuple):
 
     def write(self, holder: _Holder) -> None:
         """Adds it to the parts of a message."""
-        holder.parts.add().text = self.text
-        if len(self.text) > _LARGE:
-            rest()
+        add_text(holder, self.text)
 
 
 class Reasoning(NamedTuple):

@@ -68,7 +68,9 @@ def body(decoded: DecodedRequest, head: Head, choices: Sequence[Collected]) -> b
 
 
 def _choice(index: int, one: Collected, detail: ChatDetail) -> dict[str, Any]:
-    reason = openai_body.finish_reason(one.finished.reason, called=one.is_to_be_called())
+    calls = one.tool_calls()
+    is_called = bool(calls) and one.is_to_be_called()
+    reason = openai_body.finish_reason(one.finished.reason, called=is_called)
     if detail.old_functions and reason == "tool_calls":
         reason = "function_call"
     logprobs = None
@@ -76,7 +78,7 @@ def _choice(index: int, one: Collected, detail: ChatDetail) -> dict[str, Any]:
         logprobs = {"content": openai_body.logprob_objects(one.logprobs), "refusal": None}
     return {
         "index": index,
-        "message": _message(one, one.tool_calls(), detail),
+        "message": _message(one, calls, detail),
         "logprobs": logprobs,
         "finish_reason": reason,
     }

@@ -31,17 +31,17 @@ def fill_turns(messages: Sequence[ChatMessage], chat: conversation.Chat) -> None
     if not messages:
         raise bad("messages", "must hold at least one message.")
     names: dict[str, str] = {}
-    added = chat.messages.add
+    added, add_text = chat.messages.add, turns.add_text
     for index, one in enumerate(messages):
-        role = _SPEAKERS.get(one.role)
-        if role is not None and isinstance(one.content, str):
+        role, content = _SPEAKERS.get(one.role), one.content
+        if role is not None and isinstance(content, str):
             # What nearly all messages are, written in place: protobuf copies what it is given, and
             # takes twice as long for fields that are arguments.
             turn = added()
             turn.role = role
             if one.name:
                 turn.name = one.name
-            turns.Text(one.content).write(turn)
+            add_text(turn, content)
         else:
             turns.write_turn(_turn(one, f"messages.{index}", names), chat)
 
