@@ -30,10 +30,10 @@ from services.neuron.sources.disk_space import (
 from services.neuron.sources.hub_download import HTTP_LIMIT_BYTES, HubJob, HubProgress
 from services.neuron.sources.hub_files import HubFile, HubListing, HubModel, model_path
 from services.neuron.sources.hub_forecast import HubDescription, HubForecast
-from services.neuron.sources.hub_store import Arrival, HubStore, keep, missing
+from services.neuron.sources.hub_store import Arrival, HubStore, discard, keep, missing
 from services.neuron.sources.neighbour import Neighbour
 from services.neuron.sources.neighbours import NeighbourFiles, Offer
-from services.neuron.sources.source import Foreseeing, OnBytes, WeightSource
+from services.neuron.sources.source import Foreseeing, Mending, OnBytes, WeightSource
 from services.neuron.weights.inspect import Weights
 
 _MODULE: Final = "services.neuron.sources.hub_download"
@@ -43,7 +43,7 @@ _QUIET: Final = {"HF_HUB_DISABLE_PROGRESS_BARS": "1", "HF_HUB_DISABLE_TELEMETRY"
 log = structlog.get_logger()
 
 
-class HubSource(WeightSource, Foreseeing):
+class HubSource(WeightSource, Foreseeing, Mending):
     """Models of a hub: those in the store first, then a download by huggingface_hub."""
 
     def __init__(
@@ -113,6 +113,23 @@ class HubSource(WeightSource, Foreseeing):
         except OSError as error:
             raise unwritable(error) from error
         return model_path(folder, chosen)
+
+    @override
+    async def discard_damaged(self, location: str, quant: str) -> int:
+        """By the digests that the hub has told."""
+        wanted = HubModel.parse(location)
+        listing = await asyncio.to_thread(self.store.listing, wanted)
+        if listing is None:
+            return 0
+        folder = self.store.folder(wanted)
+        async with self._gates[folder]:
+            try:
+                gone = await asyncio.to_thread(discard, folder, wanted.choose(listing.files, quant))
+            except OSError as error:
+                raise unwritable(error) from error
+        for path in gone:
+            log.warning("hub.damaged_file_removed", model=str(wanted), path=path)
+        return len(gone)
 
     @override
     async def foresee(self, location: str, quant: str) -> Weights:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import hashlib
 import pathlib
 import shutil
 from collections.abc import Generator, Sequence
@@ -131,6 +132,24 @@ class HubStore:
 def missing(folder: pathlib.Path, files: Sequence[HubFile]) -> list[HubFile]:
     """Those of some files that are not completely in a folder. Blocks."""
     return [file for file in files if not _is_whole(folder / file.path, file.size)]
+
+
+def discard(folder: pathlib.Path, files: Sequence[HubFile]) -> list[str]:
+    """Removes those that are not what the hub said. Blocks as long as reading them takes.
+
+    Returns: their paths.
+    """
+    gone: list[str] = []
+    for file in files:
+        path = folder / file.path
+        if not file.sha256 or not path.is_file():
+            continue
+        with path.open("rb") as content:
+            digest = hashlib.file_digest(content, "sha256").hexdigest()
+        if digest != file.sha256:
+            path.unlink()
+            gone.append(file.path)
+    return gone
 
 
 def keep(

@@ -18,7 +18,7 @@ from services.neuron.engine_api.model import Confined
 from services.neuron.sources import checksum
 from services.neuron.sources.neighbour import Neighbour
 from services.neuron.sources.permitted import PermittedSources
-from services.neuron.sources.source import Foreseeing, OnBytes, WeightSource
+from services.neuron.sources.source import Foreseeing, Mending, OnBytes, WeightSource
 from services.neuron.weights import untrusted
 from services.neuron.weights.inspect import Weights
 from services.neuron.weights.listing import Listing, Preference, own_name
@@ -90,13 +90,24 @@ class Sources:
     async def locate(
         self, text: str, quant: str, on_bytes: OnBytes, neighbours: Sequence[Neighbour] = ()
     ) -> Weights:
-        """The weights of one source text, fetched where they are not here yet."""
+        """The weights of one source text, fetched where they are not here yet, or are damaged."""
         _, expected = checksum.split(text)
         path = await self._brought(text, quant, on_bytes, neighbours)
-        found = await asyncio.to_thread(self._inspected, text, path, quant)
+        try:
+            found = await asyncio.to_thread(self._inspected, text, path, quant)
+        except FleetError as error:
+            if error.reason is not Reason.MODEL_FILE_BAD or not await self._discarded(text, quant):
+                raise
+            path = await self._brought(text, quant, on_bytes, neighbours)
+            found = await asyncio.to_thread(self._inspected, text, path, quant)
         if expected:
             await _check(found, expected, on_bytes)
         return found
+
+    async def _discarded(self, text: str, quant: str) -> bool:
+        """Whether damaged files were removed, so that a fetch brings them anew."""
+        source, location = await asyncio.to_thread(self._parse, text)
+        return isinstance(source, Mending) and await source.discard_damaged(location, quant) > 0
 
     async def path(
         self, text: str, quant: str, on_bytes: OnBytes, neighbours: Sequence[Neighbour] = ()
@@ -164,10 +175,16 @@ class Sources:
         Raises:
             FleetError: NOT_FOUND, the source cannot tell before the download; else as `resolve`.
         """
-        found = await asyncio.to_thread(self.find, spec)
+        text = spec.source or self._named.get(spec.model, "")
+        try:
+            found = await asyncio.to_thread(self.find, spec)
+        except FleetError as error:
+            is_bad = error.reason is Reason.MODEL_FILE_BAD
+            if not (is_bad and text and await self._discarded(text, spec.quant)):
+                raise
+            found = None
         if found is not None:
             return found
-        text = spec.source or self._named.get(spec.model, "")
         source, location = await asyncio.to_thread(self._parse, text)
         if not isinstance(source, Foreseeing):
             raise FleetError(

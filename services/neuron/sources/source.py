@@ -61,6 +61,21 @@ class Foreseeing(Protocol):
         ...
 
 
+@runtime_checkable
+class Mending(Protocol):
+    """A `WeightSource` that knows what its files have to be."""
+
+    async def discard_damaged(self, location: str, quant: str) -> int:
+        """Removes those files here that are not what the source has; the next fetch brings them.
+
+        Returns: how many.
+
+        Raises:
+            FleetError: SOURCE_UNAVAILABLE, the disk refuses.
+        """
+        ...
+
+
 class PathSource(WeightSource):
     """`path:/…`: weights that already lie on this disk."""
 

@@ -213,7 +213,7 @@ def _signature(path: pathlib.Path) -> _Signature:
 def _candidates(
     folder: pathlib.Path,
 ) -> Iterator[tuple[pathlib.Path, list[pathlib.Path], list[str]]]:
-    """By folder: GGUF files, the folder itself where it is a model, lines on parts without a first.
+    """By folder: GGUF files, the folder itself where it is a model, lines on what is left out.
 
     Links are followed, hidden folders and those that were entered before are not.
     """
@@ -237,4 +237,10 @@ def _candidates(
         paths = inspect.first_parts(ggufs)
         if inspect.CONFIG in files and any(name.endswith(".safetensors") for name in files):
             paths.insert(0, here)
-        yield here, paths, inspect.without_first(ggufs)
+        yield here, paths, [*inspect.without_first(ggufs), *_misspelled(files)]
+
+
+def _misspelled(names: Sequence[str]) -> Iterator[str]:
+    for name in sorted(names):
+        if name.lower().endswith(".gguf") and not name.endswith(".gguf"):
+            yield f"{name} is left out: its name has to end in .gguf, in small letters."

@@ -127,6 +127,24 @@ async def test_pulled_shown_used_and_removed_again(place, data, tmp_path):
     assert "lies on no disk" in output
 
 
+async def test_a_pull_mends_what_was_damaged_on_a_disk(place, data, tmp_path):
+    place.hub.push(REPO, {"bravo.gguf": data})
+    code, output = await place.cli("pull", REPO, "--neuron", "one")
+    assert code == 0, output
+    assert "cortex chat --model bravo" in output
+    (file,) = tmp_path.glob("one/hf/**/bravo.gguf")
+    file.write_bytes(bytes(len(data)))
+    await until(place, [])
+    told = (await place.cli("models", "--local"))[1]
+    assert "one: not offered: bravo.gguf is no GGUF file" in " ".join(told.split())
+
+    code, output = await place.cli("pull", REPO, "--neuron", "one")
+
+    assert code == 0, output
+    assert file.read_bytes() == data
+    await until(place, [("bravo", "one", "")])
+
+
 async def test_what_somebody_put_there_is_never_removed_and_not_unloaded_for_it(place):
     place.neurons["one"].script("mine")
     await until(place, [("mine", "one", "")])

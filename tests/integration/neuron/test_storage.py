@@ -76,6 +76,31 @@ async def test_what_is_fetched_is_offered_at_once_with_its_origin(hub, tmp_path,
         assert (await host.load("bravo:Q8_0")).engine == "llamacpp"
 
 
+async def test_a_file_that_was_damaged_on_the_disk_is_fetched_anew(hub, tmp_path, data):
+    hub.push(REPO, {"bravo-Q4_K_M.gguf": data, "none.gguf": b"no model" * 1000})
+    async with neuron_of(tmp_path, "one", hub.endpoint) as host:
+        await fetched(host, ORIGIN, "Q4_K_M")
+        (file,) = tmp_path.glob("one/hf/**/bravo-Q4_K_M.gguf")
+        file.write_bytes(bytes(len(data)))
+        before = len(hub.downloads())
+
+        steps = await fetched(host, ORIGIN, "Q4_K_M")
+
+        assert steps[-1].stored.model == "bravo-Q4_K_M"
+        assert file.read_bytes() == data
+        assert len(hub.downloads()) > before
+        file.write_bytes(bytes(len(data)))
+        source = model.LoadSpec(model="b", source=ORIGIN, quant="Q4_K_M")
+        steps = [s async for s in host.stub.Load(neuron.LoadRequest(spec=source))]
+        assert steps[-1].HasField("ready")
+        # what is no model at the hub either is not fetched again and again
+        error = await refusal(host.storage.Fetch(pb.FetchRequest(source=ORIGIN, quant="none")))
+        before = len(hub.downloads())
+        again = await refusal(host.storage.Fetch(pb.FetchRequest(source=ORIGIN, quant="none")))
+        assert error.message == again.message
+        assert len(hub.downloads()) == before
+
+
 async def test_a_fetch_is_joined_and_ends_with_its_last_caller_and_goes_on_later(hub, tmp_path):
     hub.push(REPO, {"huge.gguf": HUGE})
     hub.cut_after, hub.goes_silent = [19_000_000], True

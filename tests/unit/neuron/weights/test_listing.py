@@ -229,3 +229,12 @@ def test_of_two_with_one_name_the_second_is_told_unless_it_is_the_same_file(fold
     (told,) = problems
     first, second = folder / "a" / "model.gguf", folder / "b" / "model.gguf"
     assert told == f"{second} cannot be asked for: {first} is called model too."
+
+
+def test_an_ending_in_capitals_is_told(folder, whole):
+    (folder / "M.GGUF").write_bytes(whole)
+
+    found, problems = Listing([folder]).now()
+
+    assert not found
+    assert problems == ["M.GGUF is left out: its name has to end in .gguf, in small letters."]
