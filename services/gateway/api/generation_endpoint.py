@@ -29,6 +29,7 @@ from services.gateway.streaming.choice import ChoiceSink
 from services.gateway.streaming.collect import CollectSink
 from services.gateway.streaming.stream import ResponseStream, StreamLimits
 from services.gateway.streaming.stream_sink import StreamSink
+from services.gateway.transports.upstream.hops import hops_of
 
 # The second keeps nginx from collecting the events.
 _STREAM: Final = ((b"cache-control", b"no-cache"), (b"x-accel-buffering", b"no"))
@@ -85,6 +86,7 @@ class GenerationEndpoint(Endpoint):
         if decoded is None:
             decoded = await decoding.generation(decode, body, head)
         record.name = decoded.model
+        record.served_by.hops = hops_of(head.headers)
         record.stream = decoded.stream
         self._services.require_model(record.holder, decoded.model)
         if decoded.keep_alive_seconds is not None:
@@ -164,6 +166,7 @@ class GenerationEndpoint(Endpoint):
         record = RequestRecord(self.name, head.request_id, trace)
         record.name, record.principal, record.holder = decoded.model, head.principal, holder
         record.reservation = reservation
+        record.served_by.hops = hops_of(head.headers)
         request_scope = RequestScope(self._services.settings, record)
         request_scope.is_unread = False
         self._services.ticker.watch(request_scope)

@@ -129,15 +129,17 @@ class ServedBy:
         attempts: how many instances it was sent to.
         last: the last of them; None before the first.
         trace: of the request.
+        hops: how many gateways have sent it on to an upstream before this one.
         upstream: name of the other server that it was sent to last; empty: to an instance.
     """
 
-    __slots__ = ("attempts", "last", "trace", "upstream")
+    __slots__ = ("attempts", "hops", "last", "trace", "upstream")
 
     def __init__(self, trace: RequestTrace = UNTRACED) -> None:
         self.attempts = 0
         self.last: InstanceCandidate | None = None
         self.trace = trace
+        self.hops = 0
         self.upstream = ""
 
     def attempt_upstream(self, name: str, model: str) -> Hop:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import anthropic
+import msgspec
 import openai
 import pytest
 
@@ -288,3 +290,20 @@ async def test_counts_wait_for_the_fleet_where_it_is_not_known_yet(bare: Fleet, 
     bare.gateway._upstreams.use((upstream(far, when="always"),))
     with pytest.raises(FleetError, match="another server alone"):
         refuse("tiny", "to count tokens")
+
+
+@pytest.mark.parametrize("when", ["fallback", "always"])
+async def test_gateways_that_are_each_others_upstreams_make_no_circle(
+    bare: Fleet, far: Fleet, when: str
+) -> None:
+    there = upstream(far, models=("*",), when=when)
+    fleet = await near(bare, far, models=("*",), when=when)
+    back = msgspec.structs.replace(there, name="back", url=f"http://{fleet.gateway.address}/v1")
+    far.gateway._upstreams.use((back,))
+
+    async with asyncio.timeout(60):
+        refused = await fleet.chat(model="nobody")
+
+    assert 400 <= refused.status_code < 600
+    asked = {"upstream": "back", "outcome": "UPSTREAM_FAILED"}
+    assert 2 == far.metric("cortex_gateway_upstream_requests_total", **asked)

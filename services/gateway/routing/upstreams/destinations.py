@@ -19,6 +19,7 @@ from services.gateway.routing.upstreams.upstreams import Upstreams
 from services.gateway.streaming.at_once import some_at_once
 from services.gateway.streaming.choice import ChoiceSink
 from services.gateway.telemetry.outcome import UNKNOWN_MODEL
+from services.gateway.transports.upstream.hops import MOST
 from services.gateway.transports.upstream.upstream import Upstream
 
 _AWAY: Final = "The model {!r} is answered by another server alone, which cannot be asked {}."
@@ -34,7 +35,8 @@ class Destinations:
        not know it or cannot serve it, and nothing of the answer has come.
     3. Several upstreams are asked one after the other, in the order of the settings, as long as
        nothing of the answer has come.
-    4. Where an upstream cannot do what was asked for, and the fleet knows the model, the client is
+    4. A request that several gateways have sent on already is not sent on again (see `hops.py`).
+    5. Where an upstream cannot do what was asked for, and the fleet knows the model, the client is
        told why the fleet does not serve it.
 
     Args:
@@ -63,7 +65,7 @@ class Destinations:
         Raises:
             FleetError: also of an upstream: UPSTREAM_FAILED, QUEUE_FULL, UNSUPPORTED_FIELD, …
         """
-        model = self._model_there(name)
+        model = self._model_there(name) if record.hops < MOST else ""
         if model and self._upstreams.is_never_here(model):
             return self._there(model, requests, sinks, record)
         here = self._dispatch.generate(
@@ -212,6 +214,7 @@ async def _run(
                     request_id=request.request_id,
                     traceparent=hop.traceparent,
                     prompt_tokens=estimate,
+                    hops=record.hops + 1,
                 )
             )
             error = await ended

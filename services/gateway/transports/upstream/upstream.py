@@ -13,6 +13,7 @@ from services.backplane.process.faults import Faults
 from services.gateway.transports.transport import NeuronSequence, Sink
 from services.gateway.transports.upstream.encode import Encoded, encode
 from services.gateway.transports.upstream.errors import Words
+from services.gateway.transports.upstream.hops import HEADER
 from services.gateway.transports.upstream.settings import (
     UpstreamSettings,
     key_of,
@@ -120,11 +121,22 @@ class Upstream:
         request_id: str,
         traceparent: str,
         prompt_tokens: int,
+        hops: int = 1,
     ) -> NeuronSequence:
-        """Begins a generation without waiting. Errors reach the sink, none is raised."""
+        """Begins a generation without waiting. Errors reach the sink, none is raised.
+
+        Args:
+            encoded: what is posted.
+            sink: takes the events.
+            request_id: as every log line carries it.
+            traceparent: of its trace; empty: it has none.
+            prompt_tokens: of the prompt, estimated.
+            hops: how many gateways have sent it on, this one included.
+        """
         from services.gateway.transports.upstream.call import UpstreamCall, request_of
 
         headers = {"content-type": "application/json", "x-request-id": request_id}
+        headers[HEADER] = str(hops)
         if traceparent:
             headers["traceparent"] = traceparent
         if self._key:
