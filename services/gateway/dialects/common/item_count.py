@@ -9,6 +9,8 @@ _PIECE_BYTES: Final = 1 << 20
 _SMALL_PIECE_BYTES: Final = 256 << 10
 # Quotes that come with each comma or colon, at most: those of two strings.
 _QUOTES_PER_ITEM: Final = 4
+# Objects of one field within another have strings without commas: of few items quotes say nothing.
+_FEW_ITEMS: Final = 1_000
 
 
 def count_items(body: bytes, most: int) -> int:
@@ -21,9 +23,10 @@ def count_items(body: bytes, most: int) -> int:
     if found < most:
         return found
     items = quotes = at = 0
+    most_quotes = _QUOTES_PER_ITEM * max(most, _FEW_ITEMS)
     # every string but those of empty or one-field objects comes with a comma or a colon;
     # between two quotes that are not escaped all is outside of strings, or all is inside
-    while at < len(body) and items < most and quotes <= _QUOTES_PER_ITEM * most:
+    while at < len(body) and items < most and quotes <= most_quotes:
         piece = _piece(body, at)
         at += len(piece)
         texts = piece.replace(b"\\\\", b"").replace(b'\\"', b"").split(b'"')

@@ -69,6 +69,15 @@ def test_items_are_counted_alike_wherever_a_piece_ends(
         assert count_items(body, found) == found
 
 
+def test_objects_of_one_field_within_another_are_no_items() -> None:
+    body = b'{"": {"": {"": "a,b"}}}'
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(item_count, "_SMALL_PIECE_BYTES", 5)
+
+        assert count_items(body, 1) == 0
+
+
 @pytest.mark.parametrize("text", [b"a,", b'\\",', b"\\\\,"])
 def test_others_run_while_a_long_text_with_commas_is_looked_through(text: bytes) -> None:
     body = b'["' + text * ((60 << 20) // len(text)) + b'"]'
