@@ -91,8 +91,8 @@ async def test_a_file_that_was_damaged_on_the_disk_is_fetched_anew(hub, tmp_path
         assert len(hub.downloads()) > before
         file.write_bytes(bytes(len(data)))
         source = model.LoadSpec(model="b", source=ORIGIN, quant="Q4_K_M")
-        steps = [s async for s in host.stub.Load(neuron.LoadRequest(spec=source))]
-        assert steps[-1].HasField("ready")
+        loading = [s async for s in host.stub.Load(neuron.LoadRequest(spec=source))]
+        assert loading[-1].HasField("ready")
         # what is no model at the hub either is not fetched again and again
         error = await refusal(host.storage.Fetch(pb.FetchRequest(source=ORIGIN, quant="none")))
         before = len(hub.downloads())
