@@ -6,20 +6,14 @@ from __future__ import annotations
 
 import asyncio
 import json
-import unittest.mock
 from collections.abc import AsyncIterator
 from typing import Any
-from unittest.mock import Mock
 
 import pytest
-from prometheus_client import CollectorRegistry
 
-from cortex.v1 import generation_pb2 as generation
-from services.backplane.process.faults import Faults
 from services.gateway.limits.settings import KeyLimits
 from services.gateway.settings import ApiKey, AuthSettings
 from services.gateway.transports.upstream.settings import UpstreamSettings
-from services.gateway.transports.upstream.upstream import Upstream
 from tests.doubles.scripted_upstream import DONE, WHOLE, Answer, ScriptedUpstream, chunk, event
 from tests.integration.gateway.fleet import Fleet, contents, lines
 
@@ -328,35 +322,6 @@ async def test_the_context_of_a_key_holds_for_upstreams(bare: Fleet, far: Script
     assert (400, 200) == (refused.status_code, answered.status_code)
     assert "context_length_exceeded" == refused.json()["error"]["code"]
     assert 0 < far.asked[0].body["max_tokens"] < 100
-
-
-async def test_a_reader_that_is_slow_holds_the_upstream_back(far: ScriptedUpstream) -> None:
-    pieces = (chunk("a"), chunk("b"), chunk("c"), chunk(finish="stop"), DONE)
-    gate = asyncio.Event()
-    far.answers = [Answer(pieces=pieces, gate=gate)]
-    faults = Faults(CollectorRegistry(), "test")
-    one = Upstream(upstream(far, idle_seconds=0.2), place="u", window_tokens=1, faults=faults)
-    request = generation.GenerateRequest(text="Hi")
-    sink = Mock()
-    told = asyncio.Event()
-    sink.text.side_effect = lambda *_: told.set()
-    ended = asyncio.Event()
-    sink.finished.side_effect = sink.failed.side_effect = lambda *_: ended.set()
-
-    encoded = await one.encoded(request, model="big", prompt_tokens=1)
-    call = one.start(encoded, sink, request_id="r", traceparent="", prompt_tokens=1)
-    async with asyncio.timeout(20):
-        await told.wait()  # the credit is used up
-        gate.set()
-        await asyncio.sleep(0.5)  # longer than it may be silent: it is not the one who is
-        assert [unittest.mock.call("a", 1)] == sink.text.call_args_list
-        assert not ended.is_set()
-        call.credit(10)
-        await ended.wait()
-
-    assert ["a", "b", "c"] == [one.args[0] for one in sink.text.call_args_list]
-    sink.failed.assert_not_called()
-    await one.close()
 
 
 async def test_closing_ends_what_runs_there(bare: Fleet, far: ScriptedUpstream) -> None:

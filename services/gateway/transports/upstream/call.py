@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import ssl
 from http import HTTPStatus
+from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import Any, Final
 
 import httpx2
@@ -14,7 +15,7 @@ from cortex.v1 import generation_pb2 as generation
 from services.backplane.errors import FleetError
 from services.backplane.process.faults import Faults
 from services.backplane.timeouts import timeout
-from services.gateway.transports.transport import NeuronSequence, Sink
+from services.gateway.transports.transport import NeuronSequence, Sink, token_count
 from services.gateway.transports.upstream.decode import AnswerDecoder, Event
 from services.gateway.transports.upstream.encode import Encoded
 from services.gateway.transports.upstream.errors import Words
@@ -160,7 +161,7 @@ class UpstreamCall(NeuronSequence):
             self._credit -= 1
             self._sink.text(event.text.text, 1)
         else:
-            self._credit -= len(event.text.token_ids)
+            self._credit -= token_count(event)
             self._sink.event(event)
 
     async def _credited(self) -> None:
@@ -201,6 +202,8 @@ def new_client(settings: UpstreamSettings, tls: ssl.SSLContext | None) -> httpx2
             max_keepalive_connections=settings.streams, keepalive_expiry=_KEEP_SECONDS
         ),
         follow_redirects=False,  # a key goes nowhere else
+        # what one answer sets would go along with the requests of all others, and without a bound
+        cookies=CookieJar(DefaultCookiePolicy(allowed_domains=())),
         # proxies of the environment are for what lies outside
         trust_env=not is_on_this_machine(settings.url),
         verify=True if tls is None else tls,

@@ -26,6 +26,8 @@ from services.gateway.transports.upstream.sse import BrokenStreamError
 _DONE: Final = b"[DONE]"
 _MOST_CALLS: Final = 1024
 _UINT32: Final = 2**32 - 1
+# Ids of another vocabulary would be taken for ones of this fleet: they only count.
+_COUNTS: Final = (0,)
 _REASONS: Final = {
     "stop": generation.FINISH_REASON_END_OF_TURN,
     "length": generation.FINISH_REASON_MAX_TOKENS,
@@ -72,7 +74,7 @@ class AnswerDecoder:
             return
         try:
             chunk = READER.decode(data)
-        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
             raise BrokenStreamError(f"one event is no chunk of an answer ({error})") from error
         if chunk.error is not None or chunk.object == "error":
             raise self._words.told(_error_of(chunk))
@@ -133,7 +135,7 @@ class AnswerDecoder:
             reasoning = delta.reasoning_content or delta.reasoning
             if isinstance(reasoning, str) and reasoning:
                 self._pieces += 1
-                yield Event(reasoning=generation.ReasoningDelta(text=reasoning))
+                yield Event(reasoning=generation.ReasoningDelta(text=reasoning, token_ids=_COUNTS))
             yield from self._text(delta.content or delta.refusal or "", choice.logprobs)
             for piece in delta.tool_calls or ():
                 yield from self._call(piece)
@@ -142,8 +144,7 @@ class AnswerDecoder:
         told = _logprobs(logprobs)
         if text or told:
             self._pieces += len(told) or 1
-            # Ids of another vocabulary would be taken for ones of this fleet: they only count.
-            delta = generation.TextDelta(text=text, token_ids=[0] * len(told), logprobs=told)
+            delta = generation.TextDelta(text=text, token_ids=_COUNTS * len(told), logprobs=told)
             yield Event(text=delta)
 
     def _call(self, piece: CallPiece) -> Iterator[Event]:
@@ -153,7 +154,7 @@ class AnswerDecoder:
         index = piece.index
         if index is None:  # servers that send each call as a whole leave it out
             index = len(self._calls) if name else len(self._calls) - 1
-        delta = generation.ToolCallDelta(arguments_json=arguments)
+        delta = generation.ToolCallDelta(arguments_json=arguments, token_ids=_COUNTS)
         if not 0 <= index < len(self._calls):
             if not name or index < 0:
                 raise BrokenStreamError("a tool call has no name")
@@ -211,7 +212,7 @@ def _error_of(chunk: Chunk) -> Any:
 def _is_json(text: str) -> bool:
     try:
         msgspec.json.decode(text, type=msgspec.Raw)
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, RecursionError):
         return False
     return True
 

@@ -163,6 +163,12 @@ def test_a_call_that_was_cut_is_marked():
     assert calls(events)[0][3]
 
 
+def test_arguments_that_are_nested_too_deep_are_marked_as_cut():
+    events, _ = run(data("stop", tool_calls=[piece(0, "[" * 100_000, name="f")]))
+
+    assert calls(events)[0][3]
+
+
 @pytest.mark.parametrize(
     "chunks",
     [
@@ -178,6 +184,8 @@ def test_a_call_that_was_cut_is_marked():
         (b'{"choices": [5]}',),
         (b'{"choices": [{"delta": {"content": 5}}]}',),
         (b'\xff"',),
+        (b'{"error": ' + b"[" * 100_000,),
+        (b'{"extra": ' + b'{"a":' * 100_000,),
     ],
 )
 def test_what_is_no_chunk_breaks_the_stream(chunks: tuple[bytes, ...]):

@@ -33,6 +33,7 @@ def body(**error: object) -> bytes:
         (500, b"<html>", Reason.UPSTREAM_FAILED),
         (503, b"\xff\x00", Reason.UPSTREAM_FAILED),
         (204, b"null", Reason.UPSTREAM_FAILED),
+        (500, b"[" * 60_000, Reason.UPSTREAM_FAILED),
     ],
 )
 def test_statuses(status: int, content: bytes, reason: Reason):
@@ -66,7 +67,8 @@ def test_when_to_come_again():
 
     assert (7.0, 0.0, 3600.0) == (wait("7"), wait("-5"), wait("1e9"))
     assert 90 < (wait(date) or 0) <= 100
-    assert [1.0, 1.0, 1.0] == [wait(said) for said in ("", "soon", "nan")]
+    never = "Wed, 1 Jan 99999999999999999999 00:00:00"
+    assert [1.0] * 4 == [wait(said) for said in ("", "soon", "nan", never)]
     assert (7.0, None) == (wait("7", 503), wait("", 503))
 
 
