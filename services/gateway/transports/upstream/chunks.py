@@ -11,10 +11,10 @@ import msgspec
 
 
 class FunctionPiece(msgspec.Struct):
-    """A piece of a called function."""
+    """A piece of a called function; some servers send arguments as an object."""
 
     name: str | None = None
-    arguments: str | None = None
+    arguments: str | dict[str, Any] | None = None
 
 
 class CallPiece(msgspec.Struct):
@@ -25,10 +25,17 @@ class CallPiece(msgspec.Struct):
     function: FunctionPiece | None = None
 
 
+class ListedContent(msgspec.Struct):
+    """A part of a content that is a list, as Mistral sends thoughts."""
+
+    text: str | None = None
+    thinking: str | list[ListedContent] | None = None
+
+
 class Delta(msgspec.Struct):
     """What one chunk adds to a message; reasoning has one of two names."""
 
-    content: str | None = None
+    content: str | list[ListedContent] | None = None
     reasoning_content: str | None = None
     reasoning: Any = None
     refusal: str | None = None

@@ -17,10 +17,12 @@ from services.gateway.transports.upstream.chunks import (
     Chunk,
     ChunkUsage,
     CompletionDetails,
+    ListedContent,
     Logprobs,
     PromptDetails,
 )
 from services.gateway.transports.upstream.errors import Words
+from services.gateway.transports.upstream.logprobs import log_probabilities
 from services.gateway.transports.upstream.sse import BrokenStreamError
 
 _DONE: Final = b"[DONE]"
@@ -28,6 +30,8 @@ _MOST_CALLS: Final = 1024
 _UINT32: Final = 2**32 - 1
 # Ids of another vocabulary would be taken for ones of this fleet: they only count.
 _COUNTS: Final = (0,)
+# What some servers say of an answer that goes on.
+_NO_REASONS: Final = frozenset({None, "", "null"})
 _REASONS: Final = {
     "stop": generation.FINISH_REASON_END_OF_TURN,
     "length": generation.FINISH_REASON_MAX_TOKENS,
@@ -58,6 +62,9 @@ class AnswerDecoder:
         self._has_started = False
         self._pieces = 0
         self._calls: list[list[str]] = []  # the pieces of the arguments of each
+        self._places: list[int] = []  # by which number the server calls each
+        self._call_id = ""  # as the server calls the last one
+        self._early_id = ""  # of one that has no name yet
         self._finish: generation.FinishReason.ValueType | None = None
         self._stop_string = ""
         self.is_done = False
@@ -80,9 +87,9 @@ class AnswerDecoder:
             raise self._words.told(_error_of(chunk))
         if chunk.usage is not None:
             self._count(chunk.usage)
-        for choice in chunk.choices or ():
-            if not choice.index:
-                yield from self._choice(choice)
+        # one choice is asked for; some servers number it by other things
+        for choice in (chunk.choices or ())[:1]:
+            yield from self._choice(choice)
 
     def finished(self) -> generation.GenerationFinished:
         """The end, behind the last chunk; `last_events` come before it.
@@ -94,6 +101,8 @@ class AnswerDecoder:
             raise BrokenStreamError("the answer broke off")
         if not self._has_usage:
             self._usage.completion_tokens = self._pieces
+        if self._calls and self._finish == generation.FINISH_REASON_END_OF_TURN:
+            self._finish = generation.FINISH_REASON_TOOL_CALLS  # some say `stop` here too
         return generation.GenerationFinished(
             reason=self._finish, stop_string=self._stop_string, usage=self._usage
         )
@@ -114,7 +123,8 @@ class AnswerDecoder:
 
     def _choice(self, choice: Choice) -> Iterator[Event]:
         found = list(self._deltas(choice))
-        if not self._has_started and (found or choice.finish_reason is not None):
+        is_over = choice.finish_reason not in _NO_REASONS
+        if not self._has_started and (found or is_over):
             # not by a chunk that has only a role: some servers send it while they still wait
             self._has_started = True
             yield Event(
@@ -124,7 +134,7 @@ class AnswerDecoder:
                 )
             )
         yield from found
-        if choice.finish_reason is not None:
+        if is_over:
             self._end(choice)
 
     def _deltas(self, choice: Choice) -> Iterator[Event]:
@@ -132,16 +142,16 @@ class AnswerDecoder:
         if delta is None:
             yield from self._text(choice.text or "", choice.logprobs)
         else:
-            reasoning = delta.reasoning_content or delta.reasoning
+            reasoning = delta.reasoning_content or delta.reasoning or _thoughts(delta.content)
             if isinstance(reasoning, str) and reasoning:
                 self._pieces += 1
                 yield Event(reasoning=generation.ReasoningDelta(text=reasoning, token_ids=_COUNTS))
-            yield from self._text(delta.content or delta.refusal or "", choice.logprobs)
+            yield from self._text(_words(delta.content) or delta.refusal or "", choice.logprobs)
             for piece in delta.tool_calls or ():
                 yield from self._call(piece)
 
     def _text(self, text: str, logprobs: Logprobs | None) -> Iterator[Event]:
-        told = _logprobs(logprobs)
+        told = log_probabilities(logprobs)
         if text or told:
             self._pieces += len(told) or 1
             delta = generation.TextDelta(text=text, token_ids=_COUNTS * len(told), logprobs=told)
@@ -150,26 +160,47 @@ class AnswerDecoder:
     def _call(self, piece: CallPiece) -> Iterator[Event]:
         function = piece.function
         name = (function and function.name) or ""
-        arguments = (function and function.arguments) or ""
-        index = piece.index
-        if index is None:  # servers that send each call as a whole leave it out
-            index = len(self._calls) if name else len(self._calls) - 1
+        arguments = _arguments(function.arguments if function else None)
         delta = generation.ToolCallDelta(arguments_json=arguments, token_ids=_COUNTS)
-        if not 0 <= index < len(self._calls):
-            if not name or index < 0:
-                raise BrokenStreamError("a tool call has no name")
-            if len(self._calls) >= _MOST_CALLS:
-                raise BrokenStreamError(f"it makes more than {_MOST_CALLS} tool calls")
+        if self._begins_call(piece, name):
+            if not name and not arguments:  # some servers tell its name in the next piece
+                self._early_id = piece.id or ""
+                return
             yield from self._emptied()
-            self._calls.append([])
-            delta.call_id = piece.id or f"call_{uuid.uuid4().hex[:24]}"
-            delta.name = name
-        elif index != len(self._calls) - 1:
-            raise BrokenStreamError("the pieces of its tool calls are mixed")
+            self._add_call(piece, name)
+            delta.name, delta.call_id = name, self._call_id or f"call_{uuid.uuid4().hex[:24]}"
         self._pieces += 1
         self._calls[-1].append(arguments)
         delta.index = len(self._calls) - 1
         yield Event(tool_call=delta)
+
+    def _begins_call(self, piece: CallPiece, name: str) -> bool:
+        """Whether a piece begins a call, whether or not the server counts its calls.
+
+        Raises:
+            BrokenStreamError: it belongs to a call behind which another has begun.
+        """
+        index, places = piece.index, self._places
+        if not places:
+            return True
+        if index is not None and index != places[-1]:
+            if index in places:
+                raise BrokenStreamError("the pieces of its tool calls are mixed")
+            return True
+        if not name or (piece.id and piece.id == self._call_id):
+            return False
+        # servers that send each call as a whole leave the number out, or say 0 of all
+        return index is None or bool(piece.id and self._call_id)
+
+    def _add_call(self, piece: CallPiece, name: str) -> None:
+        index = len(self._calls) if piece.index is None else piece.index
+        if not name or index < 0:
+            raise BrokenStreamError("a tool call has no name")
+        if len(self._calls) >= _MOST_CALLS:
+            raise BrokenStreamError(f"it makes more than {_MOST_CALLS} tool calls")
+        self._call_id, self._early_id = piece.id or self._early_id, ""
+        self._calls.append([])
+        self._places.append(index)
 
     def _emptied(self) -> Iterator[Event]:
         """`{}` for a call without arguments behind which another begins."""
@@ -205,6 +236,22 @@ def _bounded(count: int | None) -> int:
     return min(max(count or 0, 0), _UINT32)
 
 
+def _arguments(told: str | dict[str, Any] | None) -> str:
+    return msgspec.json.encode(told).decode() if isinstance(told, dict) else told or ""
+
+
+def _words(content: str | Sequence[ListedContent] | None) -> str:
+    if content is None or isinstance(content, str):
+        return content or ""
+    return "".join(part.text or "" for part in content)
+
+
+def _thoughts(content: str | Sequence[ListedContent] | None) -> str:
+    if content is None or isinstance(content, str):
+        return ""
+    return "".join(_words(part.thinking) for part in content)
+
+
 def _error_of(chunk: Chunk) -> Any:
     return chunk.error if chunk.error is not None else {"message": chunk.message}
 
@@ -215,42 +262,3 @@ def _is_json(text: str) -> bool:
     except (msgspec.DecodeError, RecursionError):
         return False
     return True
-
-
-def _logprobs(told: Logprobs | None) -> Sequence[generation.TokenLogprob]:
-    if told is None:
-        return ()
-    if told.content is not None:
-        return [
-            generation.TokenLogprob(
-                text=_bytes(one.token, one.bytes),
-                logprob=one.logprob,
-                alternatives=[
-                    generation.TokenLogprob(text=_bytes(o.token, o.bytes), logprob=o.logprob)
-                    for o in one.top_logprobs or ()
-                ],
-            )
-            for one in told.content
-        ]
-    rivals = told.top_logprobs or []
-    return [
-        generation.TokenLogprob(
-            text=token.encode(),
-            logprob=logprob or 0.0,
-            alternatives=[
-                generation.TokenLogprob(text=other.encode(), logprob=value)
-                for other, value in ((rivals[place] if place < len(rivals) else None) or {}).items()
-            ],
-        )
-        for place, (token, logprob) in enumerate(
-            zip(told.tokens or (), told.token_logprobs or (), strict=False)
-        )
-    ]
-
-
-def _bytes(token: str, told: Sequence[int] | None) -> bytes:
-    """The token's own bytes, which may be a part of a character."""
-    try:
-        return bytes(told) if told is not None else token.encode()
-    except (ValueError, UnicodeEncodeError):
-        return token.encode("utf-8", "replace")

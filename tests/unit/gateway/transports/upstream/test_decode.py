@@ -99,6 +99,7 @@ def test_text_reasoning_and_usage():
         ("tool_calls", generation.FINISH_REASON_TOOL_CALLS),
         ("function_call", generation.FINISH_REASON_TOOL_CALLS),
         ("something_new", generation.FINISH_REASON_END_OF_TURN),
+        ("max_tokens", generation.FINISH_REASON_MAX_TOKENS),
     ],
 )
 def test_reasons_to_finish(finish: str, reason: int):
@@ -145,6 +146,61 @@ def test_whole_calls_without_indices_and_ids():
     assert first[0]
     assert second[0]
     assert first[0] != second[0]
+
+
+@pytest.mark.parametrize("finish", ["stop", "tool_call"])
+def test_an_answer_with_calls_ends_with_them_whatever_the_server_says(finish: str):
+    _, finished = run(data(finish, tool_calls=[piece(0, "{}", name="f")]))
+
+    assert generation.FINISH_REASON_TOOL_CALLS == finished.reason
+
+
+@pytest.mark.parametrize("goes_on", ["", "null", None])
+def test_an_answer_that_goes_on_is_not_over_whatever_the_server_says(goes_on: str | None):
+    with pytest.raises(BrokenStreamError, match="broke off"):
+        run(data(goes_on, content="a"), data(goes_on, content="b"))
+
+
+@pytest.mark.parametrize(("first", "second"), [(0, 0), (1, 2), (None, None), (None, 1), (0, None)])
+def test_calls_are_told_apart_however_they_are_numbered(first: int | None, second: int | None):
+    events, _ = run(
+        data(tool_calls=[piece(first, "", name="f", call_id="a")]),
+        data(tool_calls=[piece(first, '{"x"', name="f", call_id="a")]),
+        data(tool_calls=[piece(first, ":1}")]),
+        data(tool_calls=[piece(second, "{", name="f", call_id="b")]),
+        data(tool_calls=[piece(second, "}")]),
+        data("tool_calls"),
+    )
+
+    assert {0: ("a", "f", '{"x":1}', False), 1: ("b", "f", "{}", False)} == calls(events)
+
+
+def test_a_call_whose_name_comes_behind_its_id():
+    early = {"index": 0, "id": "a", "function": {"name": None, "arguments": ""}}
+    later = {"index": 0, "function": {"name": "f", "arguments": {"x": 1}}}
+
+    events, _ = run(data(tool_calls=[early]), data(tool_calls=[later]), data("tool_calls"))
+
+    assert {0: ("a", "f", '{"x":1}', False)} == calls(events)
+
+
+def test_contents_in_parts_are_thoughts_and_text():
+    thought = {"type": "thinking", "thinking": [{"type": "text", "text": "Hm"}]}
+
+    events, _ = run(
+        data(content=[thought]),
+        data(content=[{"type": "text", "text": "Yes"}]),
+        data("stop", content="!"),
+    )
+
+    assert ["started", "reasoning", "text", "text"] == kinds(events)
+    assert ["Hm", "Yes", "!"] == [events[1].reasoning.text, *(e.text.text for e in events[2:])]
+
+
+def test_the_one_choice_is_read_whatever_its_number():
+    events, _ = run(data(choice={"index": 3}, content="a"), data("stop", choice={"index": 4}))
+
+    assert "a" == events[1].text.text
 
 
 def test_calls_without_arguments_get_empty_ones():
@@ -262,7 +318,7 @@ CHUNKS = st.fixed_dictionaries(
                     ),
                     "text": JSON,
                     "logprobs": JSON,
-                    "finish_reason": st.sampled_from([None, "stop", "length", "x", 5]),
+                    "finish_reason": st.sampled_from([None, "", "stop", "length", "x", 5]),
                 },
             )
         )
