@@ -58,6 +58,7 @@ class PowerMeter:
         self._nvml = nvml
         self._clock = clock
         self._sums: dict[str, _Sum] = {}
+        self._counting: set[str] = set()
         self._rapl = RaplCounters(rapl_folder or RAPL_FOLDER)
         self._lock = threading.Lock()
         self._cpu: _Read | None = None
@@ -67,15 +68,18 @@ class PowerMeter:
 
         What is used is the card's own count where it has one (since the driver was loaded), else
         the sum of what it drew at each reading (since this neuron started), which is an estimate.
+        A card keeps to one of the two: the figure of one would go up by all that the other has.
         """
         milliwatts = self._asked("nvmlDeviceGetPowerUsage", handle)
         millijoules = self._asked("nvmlDeviceGetTotalEnergyConsumption", handle)
         if milliwatts is not None:
             device.power_watts = milliwatts * _MILLI
-        if millijoules is not None:
+        name = device.device_id
+        if millijoules is not None and name not in self._sums:
+            self._counting.add(name)
             device.energy_joules = millijoules * _MILLI
-        elif milliwatts is not None:
-            device.energy_joules = self._summed(device.device_id, milliwatts * _MILLI)
+        elif milliwatts is not None and name not in self._counting:
+            device.energy_joules = self._summed(name, milliwatts * _MILLI)
             device.energy_estimated = True
 
     def read_cpu(self, device: model.Device) -> None:

@@ -68,6 +68,30 @@ def test_a_card_without_a_count_is_added_up_and_said_to_be_estimated(tmp_path):
     assert told.energy_estimated
 
 
+def test_a_count_that_cannot_be_read_for_once_is_not_added_up_in_its_place(tmp_path):
+    driver = Driver()
+    meter = PowerMeter(driver, rapl_folder=tmp_path)
+    driver.milliwatts[0], driver.millijoules[0] = 100_000, 5_000_000_000
+    gpu(meter)
+
+    del driver.millijoules[0]
+    assert not gpu(meter).HasField("energy_joules")
+
+    driver.millijoules[0] = 5_000_200_000
+    assert (5_000_200, False) == (gpu(meter).energy_joules, gpu(meter).energy_estimated)
+
+
+def test_a_card_that_is_added_up_stays_so(tmp_path):
+    driver = Driver()
+    meter = PowerMeter(driver, rapl_folder=tmp_path)
+    driver.milliwatts[0] = 100_000
+    gpu(meter)
+
+    driver.millijoules[0] = 5_000_000_000
+
+    assert gpu(meter).energy_joules < 1000
+
+
 def test_slices_and_silent_cards_tell_nothing(tmp_path):
     meter = PowerMeter(Driver(), rapl_folder=tmp_path)
 
