@@ -68,6 +68,15 @@ async def test_the_key_is_sent_and_told_to_nobody(bare: Fleet, far: ScriptedUpst
         (Answer(status=404, body=b"{}"), 502, "upstream_failed"),
         (Answer(status=307, headers={"location": "/v2"}, body=b"-"), 502, "upstream_failed"),
         (Answer(body=b'{"choices": []}'), 502, "upstream_failed"),
+        (
+            Answer(
+                headers={"retry-after": "1"},
+                body=b'{"error": {"message": "Slow.", "code": 429}}',
+            ),
+            429,
+            "queue_full",
+        ),
+        (Answer(body=b"[" * 50_000), 502, "upstream_failed"),
         (Answer(pieces=(b"data: no json\n\n",)), 502, "upstream_failed"),
         (Answer(pieces=(b"data: " + b"x" * (9 << 20),)), 502, "upstream_failed"),
         (Answer(pieces=(event({"error": {"message": "Oops."}}),)), 502, "upstream_failed"),

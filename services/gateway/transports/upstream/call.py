@@ -100,7 +100,8 @@ class UpstreamCall(NeuronSequence):
                 body = await _beginning(response)
                 raise self._words.refused(response.status_code, response.headers, body)
             kind = response.headers.get("content-type", "")
-            if not kind.startswith(_STREAM):
+            if not kind.lower().startswith(_STREAM):
+                self._words.require_no_error(await _beginning(response))
                 raise BrokenStreamError(f"it answers with {kind[:80]!r} in place of a stream")
             if response.headers.get("content-encoding", "identity") != "identity":
                 raise BrokenStreamError("it answers in a coding that was not asked for")

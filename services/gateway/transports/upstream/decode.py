@@ -213,6 +213,8 @@ class AnswerDecoder:
             raise FleetError(
                 Reason.BAD_REQUEST, f"{self._words.who} has withheld the answer (content_filter)."
             )
+        if choice.finish_reason == "error":
+            raise self._words.told({})
         self._finish = _REASONS.get(
             choice.finish_reason or "", generation.FINISH_REASON_END_OF_TURN
         )

@@ -25,6 +25,9 @@ _IS_TOO_LONG: Final = re.compile(
 )
 _TOO_LONG_STATUSES: Final = frozenset({HTTPStatus.BAD_REQUEST, HTTPStatus.REQUEST_ENTITY_TOO_LARGE})
 _BAD: Final = frozenset({HTTPStatus.BAD_REQUEST, HTTPStatus.UNPROCESSABLE_ENTITY})
+# Codes and types of errors that some servers send with status 200.
+_FULL_TOLD: Final = frozenset({"429", "rate_limit_exceeded", "rate_limit_error", "queue_full"})
+_KEY_REFUSED_TOLD: Final = frozenset({"401", "403", "invalid_api_key", "authentication_error"})
 _KEY_REFUSED: Final = frozenset({HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN})
 
 
@@ -89,20 +92,38 @@ class Words:
             )
         wait = _retry_after(headers)
         if status == HTTPStatus.TOO_MANY_REQUESTS:
-            return FleetError(
-                Reason.QUEUE_FULL,
-                f"{self.who} takes no more requests now{said}.",
-                retry_after_seconds=_BUSY_SECONDS if wait is None else wait,
-            )
+            return self._no_more(said, _BUSY_SECONDS if wait is None else wait)
         return self.failed(f"answered with HTTP {status}{said}", retry_after_seconds=wait)
 
     def told(self, error: Any) -> FleetError:
-        """What an error within a stream means."""
+        """What an error within a stream means, or one that came with status 200."""
         found = _as_error(error)
+        kinds = {str(found.get("code")), str(found.get("type"))}
+        if not _KEY_REFUSED_TOLD.isdisjoint(kinds):  # not quoted, as above
+            return self.failed("does not let this gateway in")
+        said = self._quoted(found)
         if _is_too_long(found):
-            said = self._quoted(found)
             return FleetError(Reason.CONTEXT_TOO_LONG, f"{self.who} refused the prompt{said}.")
-        return self.failed(f"ended the answer with an error{self._quoted(found)}")
+        if not _FULL_TOLD.isdisjoint(kinds):
+            return self._no_more(said, _BUSY_SECONDS)
+        return self.failed(f"ended the answer with an error{said}")
+
+    def require_no_error(self, body: bytes) -> None:
+        """Raises the error in a body that came with status 200 in place of a stream.
+
+        Raises:
+            FleetError: there is one.
+        """
+        found = _decoded(body)
+        if isinstance(found, dict) and (error := cast("dict[str, Any]", found).get("error")):
+            raise self.told(error)
+
+    def _no_more(self, said: str, wait: float) -> FleetError:
+        return FleetError(
+            Reason.QUEUE_FULL,
+            f"{self.who} takes no more requests now{said}.",
+            retry_after_seconds=wait,
+        )
 
     def _quoted(self, error: Mapping[str, Any]) -> str:
         message = error.get("message")
@@ -120,13 +141,18 @@ class Words:
 
 
 def _error_in(body: bytes) -> Mapping[str, Any]:
-    try:
-        found = msgspec.json.decode(body)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-        return {}
+    found = _decoded(body)
     if isinstance(found, dict) and "error" in found:
         return _as_error(cast("dict[str, Any]", found)["error"])
     return _as_error(found)
+
+
+def _decoded(body: bytes) -> Any:
+    """What stands in a body; an empty object where it is no JSON."""
+    try:
+        return msgspec.json.decode(body)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return {}
 
 
 def _as_error(found: Any) -> Mapping[str, Any]:

@@ -50,14 +50,15 @@ class EventReader:
     def _take(self, line: bytes) -> Iterator[bytes]:
         if line.startswith(b"data:"):
             piece = line[5:].removeprefix(b" ")
-            self._bound(len(piece))
-            self._size += len(piece)
+            self._bound(len(piece) + 1)
+            self._size += len(piece) + 1  # with its end: lines without a byte are kept too
             self._data.append(piece)
         elif not line and self._data:
             data = b"\n".join(self._data)
             self._data.clear()
             self._size = 0
-            yield data
+            if data.strip():  # some servers keep connections alive so
+                yield data
 
     def _bound(self, more: int) -> None:
         if self._size + more > LONGEST_EVENT_BYTES:

@@ -260,6 +260,10 @@ def test_an_answer_without_its_end_is_broken():
         ({"message": "Oops sk-secret."}, Reason.UPSTREAM_FAILED),
         ("Oops", Reason.UPSTREAM_FAILED),
         ({"code": "context_length_exceeded", "message": "x"}, Reason.CONTEXT_TOO_LONG),
+        ({"code": 401, "message": "Bad sk-secr**"}, Reason.UPSTREAM_FAILED),
+        ({"code": "invalid_api_key", "message": "Bad sk-secr**"}, Reason.UPSTREAM_FAILED),
+        ({"code": 429, "message": "x"}, Reason.QUEUE_FULL),
+        ({"type": "rate_limit_error", "message": "x"}, Reason.QUEUE_FULL),
     ],
 )
 def test_errors_within_a_stream(error: Any, reason: Reason):
@@ -267,7 +271,12 @@ def test_errors_within_a_stream(error: Any, reason: Reason):
         run(json.dumps({"error": error}).encode())
 
     assert reason is told.value.reason
-    assert "sk-secret" not in str(told.value)
+    assert "sk-secr" not in str(told.value)
+
+
+def test_an_answer_that_finishes_by_an_error_is_one():
+    with pytest.raises(FleetError, match="ended the answer with an error"):
+        run(data("error", content="a"))
 
 
 def test_log_probabilities_of_chats_and_completions():

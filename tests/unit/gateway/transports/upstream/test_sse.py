@@ -32,7 +32,11 @@ def test_a_last_event_needs_no_empty_line():
     assert [b"a", b"b"] == read(b"data: a\n\ndata: b")
 
 
-@pytest.mark.parametrize("piece", [b"x" * 64, b"data: x\n", b"data: " + b"x" * 64])
+def test_events_without_data_keep_a_connection_alone_alive():
+    assert [b"a"] == read(b"data:\n\ndata: \n\nid: 1\n\ndata: a\n\ndata:\n\n")
+
+
+@pytest.mark.parametrize("piece", [b"x" * 64, b"data: x\n", b"data:\n", b"data: " + b"x" * 64])
 def test_an_event_without_an_end_is_refused(piece: bytes, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(sse, "LONGEST_EVENT_BYTES", 1000)
     reader = EventReader()
