@@ -12,6 +12,7 @@ from services.neuron.sources import checksum
 from services.neuron.sources.catalogue_files import CatalogueFiles
 from services.neuron.sources.hub_files import HubModel
 from services.neuron.weights.confined import first_outside, is_inside
+from services.neuron.weights.inspect import parts_of
 
 _SETTING: Final = "[neuron.allowed]"
 
@@ -73,10 +74,12 @@ class PermittedSources:
     def check_files(self, path: pathlib.Path) -> None:
         """Checks a file that was opened, or all below a folder: they may be others now. Blocks.
 
+        Of a model in several files all are checked.
+
         Raises:
             FleetError: SOURCE_FORBIDDEN.
         """
-        if first_outside([path], self._folders) is not None:
+        if first_outside(parts_of(path), self._folders) is not None:
             raise _outside(str(path))
 
     def _is_named(self, source: str, digest: str) -> bool:
@@ -86,12 +89,18 @@ class PermittedSources:
     def _checked_path(self, location: str) -> pathlib.Path:
         try:
             # links are followed first, and once: one inside a folder may lead out of it
-            path = pathlib.Path(location).expanduser().resolve()
+            asked = pathlib.Path(location).expanduser()
+            path = asked.resolve()
         except (OSError, ValueError, RuntimeError):  # too long, with NUL, in a circle
             raise _outside(location) from None
         if not is_inside(path, self._folders):
             raise _outside(location)
-        return path
+        if not asked.name or parts_of(asked) == [asked]:
+            return path
+        # The other parts of a model are found by the name, which may be a link of a hub's cache to
+        # a file without one: its folder alone is followed. All parts are looked at again later.
+        self.check_files(asked)
+        return asked.parent.resolve() / asked.name
 
 
 def _check_owner(allowed: AllowedSources, location: str) -> None:

@@ -20,7 +20,7 @@ from services.neuron.sources.neighbour import Neighbour
 from services.neuron.sources.permitted import PermittedSources
 from services.neuron.sources.source import Foreseeing, Mending, OnBytes, WeightSource
 from services.neuron.weights import untrusted
-from services.neuron.weights.inspect import Weights
+from services.neuron.weights.inspect import Weights, parts_of
 from services.neuron.weights.listing import Listing, Preference, own_name
 
 _EVERYTHING: Final = PermittedSources(None)
@@ -151,7 +151,8 @@ class Sources:
             FleetError: as `resolve`.
         """
         texts = [spec.source or self._named.get(spec.model, ""), spec.draft_source, *spec.adapters]
-        paths = [str(path) for text in texts if text and (path := self._confined(text))]
+        first = [path for text in texts if text and (path := self._confined(text))]
+        paths = [str(part) for path in first for part in parts_of(path)]
         return Confined(tuple(paths), tuple(map(str, self._permitted.folders)) if paths else ())
 
     def _confined(self, text: str) -> pathlib.Path | None:

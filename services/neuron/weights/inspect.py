@@ -235,7 +235,7 @@ def without_first(files: Sequence[pathlib.Path]) -> list[str]:
 
 def parts_of(first: pathlib.Path) -> list[pathlib.Path]:
     """All parts of a GGUF file; of most there is one."""
-    part = PART.search(first.stem)
+    part = PART.search(first.stem) if first.suffix == ".gguf" else None
     if part is None:
         return [first]
     count = int(part["count"])

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import pathlib
 from collections.abc import AsyncIterator
 
+import gguf
 import pytest
 
 from cortex.v1 import model_pb2 as model
@@ -181,6 +183,44 @@ async def test_a_file_that_becomes_a_link_before_the_worker_opens_it_is_refused(
 
     assert error.reason is Reason.SOURCE_FORBIDDEN
     assert not (await strict.status()).report.instances
+
+
+def cached(folder: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> list[pathlib.Path]:
+    """The names of a split model as the hub's own cache has them: links to files without names."""
+    in_parts = functools.partial(gguf.GGUFWriter, split_max_tensors=4)
+    monkeypatch.setattr("tests.doubles.scripted.gguf.GGUFWriter", in_parts)
+    names, files = folder / "hub" / "snapshots" / "1a2b", folder / "hub" / "blobs"
+    names.mkdir(parents=True)
+    files.mkdir()
+    scripted.build(names / "split.gguf", Script(name="split"))
+    made = sorted(names.iterdir())
+    for number, part in enumerate(made):
+        part.rename(files / f"{number:064x}")
+        part.symlink_to(pathlib.Path("../../blobs") / f"{number:064x}")
+    return made
+
+
+async def test_a_split_model_in_the_cache_of_a_hub_is_loaded(
+    strict: NeuronHost, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parts = cached(strict.folder, monkeypatch)
+    ready = model.INSTANCE_STATE_READY
+
+    assert (await strict.load("one", source=f"path:{parts[0]}")).state == ready
+    assert (await strict.load("two", source=f"path:{parts[0].parent}")).state == ready
+
+
+async def test_a_later_part_that_lies_outside_is_refused(
+    strict: NeuronHost, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parts = cached(strict.folder, monkeypatch)
+    outside = strict.folder.parent / "outside" / "part"
+    parts[1].resolve().rename(outside)
+    parts[1].unlink()
+    parts[1].symlink_to(outside)
+
+    for error in await refused(strict, f"path:{parts[0]}"):
+        assert error.reason is Reason.SOURCE_FORBIDDEN
 
 
 async def test_a_folder_with_a_link_out_of_it_is_refused(
