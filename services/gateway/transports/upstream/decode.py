@@ -27,7 +27,8 @@ from services.gateway.transports.upstream.sse import BrokenStreamError
 
 _DONE: Final = b"[DONE]"
 _MOST_CALLS: Final = 1024
-_UINT32: Final = 2**32 - 1
+# Of a prompt or an answer: no model's context holds as much, and limits go by what is told.
+_MOST_TOKENS: Final = 16 << 20
 # Ids of another vocabulary would be taken for ones of this fleet: they only count.
 _COUNTS: Final = (0,)
 # What some servers say of an answer that goes on.
@@ -99,7 +100,8 @@ class AnswerDecoder:
         """
         if self._finish is None:
             raise BrokenStreamError("the answer broke off")
-        if not self._has_usage:
+        if not self._has_usage or not self._usage.completion_tokens:
+            # some count once, before the answer
             self._usage.completion_tokens = self._pieces
         if self._calls and self._finish == generation.FINISH_REASON_END_OF_TURN:
             self._finish = generation.FINISH_REASON_TOOL_CALLS  # some say `stop` here too
@@ -235,7 +237,7 @@ class AnswerDecoder:
 
 
 def _bounded(count: int | None) -> int:
-    return min(max(count or 0, 0), _UINT32)
+    return min(max(count or 0, 0), _MOST_TOKENS)
 
 
 def _arguments(told: str | dict[str, Any] | None) -> str:

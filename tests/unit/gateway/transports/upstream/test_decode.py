@@ -306,7 +306,18 @@ def test_counts_that_cannot_be_are_bounded():
 
     _, finished = run(data("stop", content="a"), json.dumps({"usage": counts}).encode())
 
-    assert (0, 2**32 - 1) == (finished.usage.prompt_tokens, finished.usage.completion_tokens)
+    assert (0, 16 << 20) == (finished.usage.prompt_tokens, finished.usage.completion_tokens)
+
+
+def test_an_answer_that_was_counted_before_it_came_is_counted_again():
+    counts = {"prompt_tokens": 5, "completion_tokens": 0}
+    first = json.dumps({"choices": [], "usage": counts}).encode()
+
+    _, finished = run(first, data(content="a"), data("stop", content="b"))
+    _, empty = run(data("stop"), first)
+
+    assert (5, 2) == (finished.usage.prompt_tokens, finished.usage.completion_tokens)
+    assert 0 == empty.usage.completion_tokens
 
 
 JSON = st.recursive(
