@@ -294,6 +294,28 @@ async def test_a_client_that_leaves_ends_the_request_there(
     assert 0 == fleet.metric("cortex_gateway_upstream_requests_open", upstream="far")
 
 
+async def test_a_prompt_is_used_also_where_its_client_left_before_the_first_token(
+    bare: Fleet, far: ScriptedUpstream
+) -> None:
+    key = ApiKey(name="ann", key="sk-ann")
+    await bare.start(AuthSettings(keys=(key,)), upstreams=(upstream(far),))
+    bare.client.headers["authorization"] = "Bearer sk-ann"
+    far.answers = [Answer(pieces=WHOLE, gate=asyncio.Event())]
+    asking = asyncio.create_task(bare.stream_text(model="big"))
+    await far.until(lambda: far.open == 1)
+    (call,) = bare.gateway._upstreams.serving("big")[0]._calls
+    async with asyncio.timeout(20):
+        while not call.is_admitted:
+            await asyncio.sleep(0.01)
+        asking.cancel()
+        while not (rows := [r for one in bare.registry.lessor.reported.values() for r in one]):
+            await asyncio.sleep(0.05)
+
+    (row,) = rows
+    assert ("ann", 0) == (row.principal, row.completion_tokens)
+    assert 30 < row.prompt_tokens < 100
+
+
 async def test_deltas_come_as_the_upstream_sends_them(bare: Fleet, far: ScriptedUpstream) -> None:
     fleet = await started(bare, far)
     gate = asyncio.Event()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Coroutine, Sequence
 from typing import Final
 
@@ -206,18 +207,22 @@ async def _run(
         encoded = await upstream.encoded(request, model=model, prompt_tokens=estimate)
         ended = sink.begin()
         sink.tells_tokens, sink.keeps_time = False, True
+        call = upstream.start(
+            encoded,
+            sink,
+            request_id=request.request_id,
+            traceparent=hop.traceparent,
+            prompt_tokens=estimate,
+            hops=record.hops + 1,
+        )
         try:
-            sink.attach(
-                upstream.start(
-                    encoded,
-                    sink,
-                    request_id=request.request_id,
-                    traceparent=hop.traceparent,
-                    prompt_tokens=estimate,
-                    hops=record.hops + 1,
-                )
-            )
+            sink.attach(call)
             error = await ended
+        except asyncio.CancelledError:
+            if call.is_admitted and sink.started_event is None:
+                # the prompt is paid for there, though its client did not wait for a token
+                sink.started_event = generation.GenerationStarted(prompt_tokens=estimate)
+            raise
         finally:
             sink.detach()
         if error is not None:

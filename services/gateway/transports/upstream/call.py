@@ -34,6 +34,9 @@ class UpstreamCall(NeuronSequence):
     """One request, and the task that reads its answer.
 
     A client that reads slowly holds the server back by TCP, once it is behind by the credit.
+
+    Attributes:
+        is_admitted: the server has begun to answer: it works on the prompt, or has.
     """
 
     def __init__(
@@ -58,6 +61,7 @@ class UpstreamCall(NeuronSequence):
         self._credit = window_tokens
         self._more = asyncio.Event()
         self._is_over = False
+        self.is_admitted = False
         self.task = asyncio.get_running_loop().create_task(self._run())
 
     @override
@@ -105,6 +109,7 @@ class UpstreamCall(NeuronSequence):
                 raise BrokenStreamError(f"it answers with {kind[:80]!r} in place of a stream")
             if response.headers.get("content-encoding", "identity") != "identity":
                 raise BrokenStreamError("it answers in a coding that was not asked for")
+            self.is_admitted = True
             await self._read(response)
         finally:
             await response.aclose()

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 from cortex.v1 import generation_pb2 as generation
 from services.backplane.changes import Changes
 from services.backplane.process.faults import Faults
-from services.gateway.transports.transport import NeuronSequence, Sink
+from services.gateway.transports.transport import Sink
 from services.gateway.transports.upstream.encode import Encoded, encode
 from services.gateway.transports.upstream.errors import Words
 from services.gateway.transports.upstream.hops import HEADER
@@ -122,7 +122,7 @@ class Upstream:
         traceparent: str,
         prompt_tokens: int,
         hops: int = 1,
-    ) -> NeuronSequence:
+    ) -> UpstreamCall:
         """Begins a generation without waiting. Errors reach the sink, none is raised.
 
         Args:
