@@ -59,7 +59,8 @@ class DeviceBounds:
         is_new = bound is None
         if bound is None:
             if len(self._bounds) >= _MOST_NEURONS:
-                del self._bounds[next(iter(self._bounds))]
+                # the one that was heard the longest ago
+                del self._bounds[min(self._bounds, key=lambda one: self._bounds[one].heard_at)]
             bound = self._bounds[name] = _Bound(now)
         bound.devices = min(max(devices, 1), _MOST_DEVICES)
         if is_new:
@@ -72,7 +73,9 @@ class DeviceBounds:
 
     def was_away(self, name: str, seconds: float) -> None:
         """Before it was heard the first time, it had told nothing for so long: it may do so now."""
-        self._bounds[name].add(seconds)
+        bound = self._bounds.get(name)
+        if bound is not None:  # else more neurons than are followed have come since
+            bound.add(seconds)
 
     def left(self, name: str) -> int:
         """Microseconds of devices that a neuron may still tell of."""

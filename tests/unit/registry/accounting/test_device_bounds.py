@@ -6,6 +6,7 @@ import pytest
 import structlog.testing
 
 from cortex.v1 import neuron_service_pb2 as neuron
+from services.registry.accounting import device_bounds
 from services.registry.accounting.device_bounds import DeviceBounds
 from services.registry.accounting.device_use import DeviceUseIntake
 from services.registry.accounting.usage import UsageLedger
@@ -74,6 +75,22 @@ def test_devices_without_end_are_not_believed(bounds: DeviceBounds) -> None:
     bounds.heard("n", devices=10**6)
 
     assert bounds.left("n") == 64 * NEW
+
+
+def test_of_too_many_those_that_are_silent_are_forgotten(
+    clock: Clock, bounds: DeviceBounds, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(device_bounds, "_MOST_NEURONS", 2)
+    for name in ("first", "silent"):
+        bounds.heard(name, devices=1)
+    clock.now += 1
+    bounds.heard("first", devices=1)
+
+    bounds.heard("third", devices=1)
+    bounds.was_away("silent", 10)
+
+    assert 0 == bounds.left("silent")
+    assert NEW + 2 * SECOND == bounds.left("first")
 
 
 def test_others_have_nothing_of_it(bounds: DeviceBounds) -> None:
