@@ -1,24 +1,41 @@
-"""Seconds and protobuf's times: one way to convert each into the other."""
+"""Seconds and protobuf's times: one way to convert each into the other.
+
+What is beyond a type's range is taken for its end, in both directions: the wire carries any number,
+and a message that cannot be made again must not end what only passes it on.
+"""
 
 from __future__ import annotations
 
+from typing import Final
+
 from google.protobuf import duration_pb2, timestamp_pb2
+
+# The ranges that protobuf's types document: 10,000 years either way; the years 1 to 9999.
+_DURATION_SECONDS: Final = 315_576_000_000
+_FIRST_SECOND: Final = -62_135_596_800
+_LAST_SECOND: Final = 253_402_300_799
 
 
 def duration(seconds: float) -> duration_pb2.Duration:
     """Seconds as a protobuf duration."""
     made = duration_pb2.Duration()
-    made.FromNanoseconds(round(seconds * 1e9))
+    within = min(max(seconds, -_DURATION_SECONDS), _DURATION_SECONDS)
+    made.FromNanoseconds(round(within * 1e9))
     return made
 
 
 def timestamp(seconds: float) -> timestamp_pb2.Timestamp:
     """Seconds since 1970 as a protobuf timestamp."""
     made = timestamp_pb2.Timestamp()
-    made.FromNanoseconds(round(seconds * 1e9))
+    within = min(max(seconds, _FIRST_SECOND), _LAST_SECOND)
+    made.FromNanoseconds(round(within * 1e9))
     return made
 
 
 def seconds(message: duration_pb2.Duration | timestamp_pb2.Timestamp) -> float:
     """A duration in seconds, or a timestamp in seconds since 1970."""
-    return message.ToNanoseconds() / 1e9
+    # not ToNanoseconds, which refuses a timestamp beyond its range
+    told = (message.seconds * 1_000_000_000 + message.nanos) / 1e9
+    if isinstance(message, duration_pb2.Duration):
+        return min(max(told, -_DURATION_SECONDS), _DURATION_SECONDS)
+    return min(max(told, _FIRST_SECOND), _LAST_SECOND)
