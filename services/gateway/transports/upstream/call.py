@@ -14,6 +14,7 @@ from typing_extensions import override
 from cortex.v1 import generation_pb2 as generation
 from services.backplane.errors import FleetError
 from services.backplane.process.faults import Faults
+from services.backplane.settings import SettingsError
 from services.backplane.timeouts import timeout
 from services.gateway.transports.transport import NeuronSequence, Sink, token_count
 from services.gateway.transports.upstream.decode import AnswerDecoder, Event
@@ -190,13 +191,31 @@ class UpstreamCall(NeuronSequence):
                 self._sink.failed(error)
 
 
-def new_client(settings: UpstreamSettings, tls: ssl.SSLContext | None) -> httpx2.AsyncClient:
+def new_client(
+    settings: UpstreamSettings, tls: ssl.SSLContext | None, place: str
+) -> httpx2.AsyncClient:
     """The connections to one server.
 
     Args:
         settings: of the server.
         tls: how its certificate is checked; None: by this machine's authorities.
+        place: where the settings stand, for messages.
+
+    Raises:
+        SettingsError: the environment names a proxy or authorities that cannot be used.
     """
+    try:
+        return _new_client(settings, tls)
+    except (ImportError, ValueError, OSError, httpx2.InvalidURL):
+        # not repeated: a password may stand in the address of a proxy
+        told = (
+            "HTTPS_PROXY, HTTP_PROXY or ALL_PROXY of the environment is no http(s)://HOST:PORT,"
+            " or SSL_CERT_FILE or SSL_CERT_DIR cannot be read"
+        )
+        raise SettingsError(f"{place}: {told}") from None
+
+
+def _new_client(settings: UpstreamSettings, tls: ssl.SSLContext | None) -> httpx2.AsyncClient:
     return httpx2.AsyncClient(
         headers={"accept": _STREAM, "accept-encoding": "identity"},
         # how long an answer may take is looked after by the call

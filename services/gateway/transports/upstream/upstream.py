@@ -55,7 +55,7 @@ class Upstream:
         self._words = Words(settings.name, self._key)
         self._window_tokens = window_tokens
         self._faults = faults
-        self._client = new_client(settings, tls_of(settings, place))
+        self._client = new_client(settings, tls_of(settings, place), place)
         self._calls: set[UpstreamCall] = set()
         self._idle = Changes()
         self.settings = settings
