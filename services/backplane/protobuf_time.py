@@ -19,16 +19,14 @@ _LAST_SECOND: Final = 253_402_300_799
 def duration(seconds: float) -> duration_pb2.Duration:
     """Seconds as a protobuf duration."""
     made = duration_pb2.Duration()
-    within = min(max(seconds, -_DURATION_SECONDS), _DURATION_SECONDS)
-    made.FromNanoseconds(round(within * 1e9))
+    made.FromNanoseconds(_nanoseconds(seconds, -_DURATION_SECONDS, _DURATION_SECONDS))
     return made
 
 
 def timestamp(seconds: float) -> timestamp_pb2.Timestamp:
     """Seconds since 1970 as a protobuf timestamp."""
     made = timestamp_pb2.Timestamp()
-    within = min(max(seconds, _FIRST_SECOND), _LAST_SECOND)
-    made.FromNanoseconds(round(within * 1e9))
+    made.FromNanoseconds(_nanoseconds(seconds, _FIRST_SECOND, _LAST_SECOND))
     return made
 
 
@@ -39,3 +37,8 @@ def seconds(message: duration_pb2.Duration | timestamp_pb2.Timestamp) -> float:
     if isinstance(message, duration_pb2.Duration):
         return min(max(told, -_DURATION_SECONDS), _DURATION_SECONDS)
     return min(max(told, _FIRST_SECOND), _LAST_SECOND)
+
+
+def _nanoseconds(seconds: float, least: int, most: int) -> int:
+    within = min(max(seconds, least), most)
+    return min(max(round(within * 1_000_000_000), least * 1_000_000_000), most * 1_000_000_000)

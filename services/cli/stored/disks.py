@@ -13,6 +13,7 @@ from rich.table import Table
 
 from cortex.v1 import model_pb2 as model
 from cortex.v1 import operator_service_pb2 as op
+from services.backplane import protobuf_time
 from services.backplane.rpc.protobuf_json import json_fields
 from services.cli.tables import gib, state_name, table_of
 from services.cli.terminal import out, show
@@ -121,7 +122,7 @@ def _use(instances: Iterable[model.Instance], stored: model.StoredModel) -> str:
 def _when(stored: model.StoredModel) -> str:
     if not stored.HasField("last_used_at"):
         return "never"
-    at = stored.last_used_at.ToDatetime(dt.UTC).astimezone()
+    at = dt.datetime.fromtimestamp(protobuf_time.seconds(stored.last_used_at)).astimezone()
     return f"{at:%Y-%m-%d %H:%M}"
 
 

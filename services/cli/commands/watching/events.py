@@ -77,12 +77,12 @@ class Shown:
     """
 
     def __init__(self) -> None:
-        self._last: collections.deque[tuple[int, int]] = collections.deque(maxlen=_REMEMBERED)
+        self._last: collections.deque[tuple[int, int, int]] = collections.deque(maxlen=_REMEMBERED)
         self.has_any = False
 
     def is_new(self, event: op.FleetEvent) -> bool:
         """True the first time that an event is asked about, False from then on."""
-        key = (event.number, event.at.ToNanoseconds())  # terms begin to count anew
+        key = (event.number, event.at.seconds, event.at.nanos)  # terms begin to count anew
         if key in self._last:
             return False
         self._last.append(key)
@@ -92,7 +92,7 @@ class Shown:
 
 def line_of(event: op.FleetEvent) -> Text:
     """An event on one line."""
-    at = dt.datetime.fromtimestamp(event.at.ToMilliseconds() / 1000).astimezone()
+    at = dt.datetime.fromtimestamp(protobuf_time.seconds(event.at)).astimezone()
     style = _STYLES.get(event.kind.rpartition(".")[2], "")
     words = [event.model, f"on {event.neuron}" if event.neuron else ""]
     if event.HasField("elapsed"):

@@ -9,6 +9,7 @@ import datetime as dt
 import hashlib
 from typing import Any, Final
 
+from services.backplane import protobuf_time
 from services.gateway.dialects.lookup import ListedModel
 
 # Class names of Hugging Face models end in one of these; families are called as what is before.
@@ -59,10 +60,10 @@ def digest(one: ListedModel) -> str:
 def modified_at(one: ListedModel) -> str:
     """When the files were written; before that is known, when the model was first known."""
     if one.weights is not None and one.weights.HasField("modified_at"):
-        when = one.weights.modified_at.ToDatetime(dt.UTC)
+        when = protobuf_time.seconds(one.weights.modified_at)
     else:
-        when = dt.datetime.fromtimestamp(one.created_unix_seconds, dt.UTC)
-    return when.isoformat().replace("+00:00", "Z")
+        when = one.created_unix_seconds
+    return dt.datetime.fromtimestamp(when, dt.UTC).isoformat().replace("+00:00", "Z")
 
 
 def _family(one: ListedModel) -> str:
