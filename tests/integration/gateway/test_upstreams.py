@@ -307,3 +307,20 @@ async def test_gateways_that_are_each_others_upstreams_make_no_circle(
     assert 400 <= refused.status_code < 600
     asked = {"upstream": "back", "outcome": "UPSTREAM_FAILED"}
     assert 2 == far.metric("cortex_gateway_upstream_requests_total", **asked)
+
+
+async def test_the_next_request_goes_by_the_connection_of_the_last(bare: Fleet, far: Fleet) -> None:
+    fleet = await near(bare, far)
+    (one,) = fleet.gateway._upstreams.serving("big")
+    pool: Any = one._client._transport
+    used: list[Any] = []
+
+    for _ in range(2):
+        assert 200 == (await fleet.chat(model="big")).status_code
+        async with asyncio.timeout(20):
+            while one._calls:
+                await asyncio.sleep(0.01)
+        used += pool._pool.connections
+
+    assert 2 == len(used)
+    assert used[0] is used[1]

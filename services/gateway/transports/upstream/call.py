@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import ssl
+from collections.abc import AsyncIterator
 from http import HTTPStatus
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import Any, Final
@@ -28,6 +30,7 @@ _ERROR_SECONDS: Final = 5.0
 # Of one answer, framing included: no model's context holds as much.
 _MOST_ANSWER_BYTES: Final = 256 << 20
 _KEEP_SECONDS: Final = 2.0
+_END_SECONDS: Final = 0.5
 _STREAM: Final = "text/event-stream"
 
 
@@ -130,10 +133,10 @@ class UpstreamCall(NeuronSequence):
 
     async def _read(self, response: httpx2.Response) -> None:
         reader, clock = EventReader(), asyncio.get_running_loop().time
-        size, idle = 0, self._settings.idle_seconds
+        size, idle, chunks = 0, self._settings.idle_seconds, response.aiter_raw()
         try:
             async with timeout(idle) as limit:
-                async for chunk in response.aiter_raw():
+                async for chunk in chunks:
                     size += len(chunk)
                     if size > _MOST_ANSWER_BYTES:
                         raise BrokenStreamError("the answer does not end")
@@ -149,6 +152,8 @@ class UpstreamCall(NeuronSequence):
             raise self._words.late(idle) from error
         self._take(reader.end())
         self._finish()
+        if self._decoder.is_done:
+            await _end_of(chunks)
 
     def _take(self, datas: Any) -> bool:
         """Passes on what has come; True where there was news in it."""
@@ -241,6 +246,14 @@ def request_of(
     """What is posted."""
     url = settings.url.rstrip("/") + encoded.path
     return client.build_request("POST", url, content=encoded.body, headers=headers)
+
+
+async def _end_of(chunks: AsyncIterator[bytes]) -> None:
+    """Waits for the end behind the last event: only then another request has the connection."""
+    with contextlib.suppress(TimeoutError, httpx2.HTTPError):
+        async with timeout(_END_SECONDS):
+            async for _ in chunks:
+                pass
 
 
 async def _beginning(response: httpx2.Response) -> bytes:
