@@ -80,11 +80,9 @@ class _Encoder:
         self._request = request
         self._upstream = upstream
         self._extra = _EXTRA[upstream.extra_fields]
-        self._body: dict[str, Any] = {
-            "model": model,
-            "stream": True,
-            "stream_options": {"include_usage": True},
-        }
+        self._body: dict[str, Any] = {"model": model, "stream": True}
+        if upstream.asks_usage:
+            self._body["stream_options"] = {"include_usage": True}
 
     def encode(self, prompt_tokens: int) -> Encoded:
         request = self._request

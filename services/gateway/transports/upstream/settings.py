@@ -40,6 +40,8 @@ class UpstreamSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             that Cortex reads. A request that needs another is refused.
         max_tokens_field: how it calls the most tokens of an answer. OpenAI's models that reason
             want `max_completion_tokens`.
+        asks_usage: ask it to count tokens (`stream_options`). false: for servers that refuse the
+            field; limits and usage go by an estimate.
         streams: most generations there at one time, of each worker of the gateway; one more gets
             429.
         connect_seconds: longest wait for a connection.
@@ -58,6 +60,7 @@ class UpstreamSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     key_variable: str = ""
     extra_fields: Literal["none", "vllm", "cortex"] = "none"
     max_tokens_field: Literal["max_tokens", "max_completion_tokens"] = "max_tokens"
+    asks_usage: bool = True
     streams: Annotated[int, msgspec.Meta(ge=1, le=65536)] = 32
     connect_seconds: PositiveSeconds = 5.0
     first_byte_seconds: PositiveSeconds = 60.0

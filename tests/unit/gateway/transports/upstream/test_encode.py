@@ -223,6 +223,11 @@ def test_earlier_thoughts_go_only_where_they_have_a_field():
     assert "Hm." == sent(request, extra_fields="vllm")["messages"][2]["reasoning_content"]
 
 
+def test_a_server_is_asked_to_count_unless_it_refuses_the_field():
+    assert {"include_usage": True} == sent(asked())["stream_options"]
+    assert "stream_options" not in sent(asked(), asks_usage=False)
+
+
 def test_the_most_tokens_have_the_name_that_the_server_wants():
     body = sent(asked(max_tokens=5), max_tokens_field="max_completion_tokens")
 
