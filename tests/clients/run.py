@@ -106,7 +106,9 @@ def _fleet() -> Iterator[dict[str, str]]:
     entry = (
         f'[[models]]\nid = "{EMBEDDING}"\nsource = "path:{bert}"\ncapabilities = ["embedding"]\n'
     )
-    (data / "models.toml").write_text(f"{offered}\n{entry}")
+    # the smallest model calls tools for no reason, and Codex always sends some
+    alias = f'[aliases.toolless]\nmodel = "{REAL}"\nstrip = ["tools"]\n'
+    (data / "models.toml").write_text(f"{offered}\n{entry}\n{alias}")
     fleet = fleets.start(data, environment={})
     scripted = subprocess.Popen(
         [sys.executable, "-m", "tests.clients.scripted_neuron", fleet.registry],

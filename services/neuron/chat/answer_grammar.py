@@ -6,6 +6,7 @@ be produced.
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 from collections.abc import Mapping, Sequence
@@ -25,6 +26,28 @@ _GAP: Final = r"gap: /\n{0,4}/"
 _CALL: Final = """
 call: /\\n{{0,2}}/ ({openings}) rest
 rest: /(?s:.*)/ <[*]>*"""
+
+# As many calls as one answer may hold: a model that has lost itself ends some time.
+_HELD_CALL: Final = """
+call: /\\n{{0,2}}/ one (blank one){{0,15}} blank
+one: {opening} blank called blank {closing}
+blank: /[\\x20\\x0A\\x0D\\x09]{{0,8}}/
+called: %json {schema}"""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class JsonCalls:
+    """Calls that a model writes as JSON between two markers.
+
+    Attributes:
+        opening: before each.
+        closing: behind each.
+        schema: JSON Schema of a call.
+    """
+
+    opening: str
+    closing: str
+    schema: str
 
 
 class Spelling:
@@ -49,7 +72,12 @@ class Spelling:
 
 
 def behind(
-    constraint: Constraint, *, closing: str, openings: Sequence[str], spelling: Spelling
+    constraint: Constraint,
+    *,
+    closing: str,
+    openings: Sequence[str],
+    spelling: Spelling,
+    held: JsonCalls | None = None,
 ) -> Constraint:
     """The constraint for the answer alone, where reasoning or calls may come before it.
 
@@ -58,6 +86,7 @@ def behind(
         closing: ends reasoning that the prompt has opened; empty for none.
         openings: what a call may begin with, which may come in place of the answer.
         spelling: of this model's control tokens.
+        held: what calls are held to; None for any text behind their opening.
 
     Raises:
         FleetError: BAD_CONSTRAINT, it is no JSON.
@@ -69,11 +98,16 @@ def behind(
     if closing:
         lines = [f"start: thought gap {either}", *spelling.thought(closing), _GAP]
     return Constraint(
-        ConstraintKind.LARK, "\n".join([*lines, *rules(constraint, openings, spelling)])
+        ConstraintKind.LARK, "\n".join([*lines, *rules(constraint, openings, spelling, held)])
     )
 
 
-def rules(constraint: Constraint, openings: Sequence[str], spelling: Spelling) -> list[str]:
+def rules(
+    constraint: Constraint,
+    openings: Sequence[str],
+    spelling: Spelling,
+    held: JsonCalls | None = None,
+) -> list[str]:
     """The rules `answer`, as the constraint has it, and `call`, where there are openings."""
     match constraint.kind:
         case ConstraintKind.JSON_OBJECT:
@@ -84,8 +118,13 @@ def rules(constraint: Constraint, openings: Sequence[str], spelling: Spelling) -
             answer = f"answer: /{_SLASH.sub(_escaped, constraint.text)}/"
         case ConstraintKind.LARK:
             answer = f"answer: %lark {{\n{constraint.text}\n}}"
-    calls = _CALL.format(openings=" | ".join(map(spelling, openings))) if openings else ""
-    return [answer, calls]
+    if held is not None:
+        schema = _bounded(_schema(held.schema))
+        markers = {"opening": spelling(held.opening), "closing": spelling(held.closing)}
+        return [answer, _HELD_CALL.format(schema=schema, **markers)]
+    if openings:
+        return [answer, _CALL.format(openings=" | ".join(map(spelling, openings)))]
+    return [answer]
 
 
 def _escaped(match: re.Match[str]) -> str:

@@ -14,7 +14,7 @@ from typing import Final
 
 from cortex.v1 import conversation_pb2 as conversation
 from services.neuron.chat.tool_calls import formats
-from services.neuron.chat.tool_calls.forced import WHOLE, ForcedCall, forced_call
+from services.neuron.chat.tool_calls.forced import WHOLE, ForcedCall, forced_call, lenient
 
 # Those that say most, and are most often to blame, come first. `properties` and `required` are not
 # among them, nor is `type`: without them nothing is left to hold to.
@@ -80,11 +80,8 @@ async def _holds(call: ForcedCall, holds: Callable[[str], Awaitable[bool]]) -> b
 
 def _lenient(chat: conversation.Chat, loosened: Mapping[str, frozenset[str]]) -> ForcedCall:
     """As it would be written if no tool were strict."""
-    lenient = conversation.Chat()
-    lenient.tool_choice.CopyFrom(chat.tool_choice)
-    for tool in chat.tools:
-        lenient.tools.add(name=tool.name, parameters_schema_json=tool.parameters_schema_json)
-    return forced_call(lenient, formats.tools_of(lenient), loosened)
+    relaxed = lenient(chat)
+    return forced_call(relaxed, formats.tools_of(relaxed), loosened)
 
 
 def _alone(chat: conversation.Chat, name: str) -> conversation.Chat:

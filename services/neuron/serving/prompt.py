@@ -15,7 +15,7 @@ from services.backplane.errors import FleetError, Reason
 from services.neuron.chat.messages import has_images, image_data
 from services.neuron.chat.stream import ChatParser, PlainParser
 from services.neuron.chat.template import Rendered, raw_prompt
-from services.neuron.chat.tool_calls.forced import UNCHANGED, ForcedCall
+from services.neuron.chat.tool_calls.forced import UNCHANGED, ForcedCall, is_forced, lenient
 from services.neuron.engine_api.model import ModelInfo
 from services.neuron.engine_api.task import Constraint, Prompt, PromptMarks
 from services.neuron.instances.instances import Instance
@@ -38,7 +38,7 @@ class Composed:
         parser: reads the answer; made for this one.
         constraint: the shape that the answer must take.
         images: for the prompt's image markers.
-        call: that the answer must be.
+        call: that the answer must be, or may be in place of its shape.
     """
 
     prompt: Prompt
@@ -71,7 +71,8 @@ async def compose(instance: Instance, request: generation.GenerateRequest) -> Co
     renderer = instance.renderer
     if renderer is not None and composed.call is not None:
         holds = functools.partial(renderer.holds, vocabulary_size=info.vocabulary_size)
-        if loosened := await loosen(request.chat, composed.call, holds):
+        chat = request.chat if is_forced(request.chat) else lenient(request.chat)
+        if loosened := await loosen(chat, composed.call, holds):
             composed = await aside(size, _composed, instance, info, request, rendered, loosened)
     if renderer is not None and composed.constraint is not None:
         await renderer.check(composed.constraint, info.vocabulary_size)

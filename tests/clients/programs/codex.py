@@ -114,7 +114,7 @@ def output_schema(target):
         },
     )
     ran = program.run(
-        *EXEC, "-s", "read-only", *FEWER, *NONE, "-m", target.model,
+        *EXEC, "-s", "read-only", *FEWER, *NONE, "-m", "toolless",
         "--output-schema", "HOME_DIR/schema.json", "Say 1.",
     )  # fmt: skip
     assert set(json.loads(messages(ran)[-1])) == {"a"}, ran.out

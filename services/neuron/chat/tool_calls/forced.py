@@ -66,6 +66,15 @@ def is_forced(chat: conversation.Chat) -> bool:
     return chat.tool_choice.WhichOneof("mode") in {"required", "named"}
 
 
+def lenient(chat: conversation.Chat) -> conversation.Chat:
+    """The tools of a chat and the choice between them, as if no tool were strict."""
+    made = conversation.Chat()
+    made.tool_choice.CopyFrom(chat.tool_choice)
+    for tool in chat.tools:
+        made.tools.add(name=tool.name, parameters_schema_json=tool.parameters_schema_json)
+    return made
+
+
 def forced_call(
     chat: conversation.Chat, tools: Tools, loosened: Mapping[str, frozenset[str]] = UNCHANGED
 ) -> ForcedCall:

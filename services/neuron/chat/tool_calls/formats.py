@@ -51,6 +51,10 @@ _FORMATS: Final[Mapping[str, tuple[Callable[[str], bool], Factory]]] = {
     llama3.NAME: (llama3.detects, llama3.parser),
 }
 GENERIC: Final = "generic"
+# Those whose calls are JSON objects of a name and arguments, each between these two markers.
+JSON_CALLS: Final[Mapping[str, tuple[str, str]]] = dict.fromkeys(
+    (hermes.NAME, GENERIC), (hermes.OPENING, hermes.CLOSING)
+)
 # Their answers stand between markers too, whether or not there are tools.
 ALWAYS_READ: Final = frozenset({harmony.NAME, tagged_json.COHERE})
 # A template that never reads this shows no tools, whatever it knows of calls.

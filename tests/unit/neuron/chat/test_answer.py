@@ -187,13 +187,14 @@ def test_a_token_may_hold_the_end_of_an_opening_and_more():
     made = answer(ChatStyle(None, "hermes"), user(tools=[ADD]), constraint=SCHEMA)
     output = compiler.compile(made.constraint)
 
-    for token in (*b"<tool_call", 256, *b': "add"}\n</tool_call>'):
+    for token in (*b"<tool_call", 256, *b': "add", "arguments": {}}\n</tool_call>'):
         output.accept(token)
 
 
 @pytest.mark.parametrize("name", WRITTEN)
 def test_the_calls_of_every_family_pass_beside_a_schema(name):
-    tool = conversation.Tool(name="write", parameters_schema_json="{}")
+    schema = '{"type": "object", "properties": {"path": {}, "content": {}}}'
+    tool = conversation.Tool(name="write", parameters_schema_json=schema)
 
     made = answer(ChatStyle(None, name), user(tools=[tool]), constraint=SCHEMA)
 
@@ -201,6 +202,45 @@ def test_the_calls_of_every_family_pass_beside_a_schema(name):
     assert taken(made, "{}")
     told = [piece for piece in pieces(made, WRITTEN[name]) if isinstance(piece, ToolCallPiece)]
     assert name == "generic" or "write" == told[0].name
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        '{"name": "subtract", "arguments": {}}',  # no tool of the request
+        '{"name": "add", "arguments": [1]}',
+        '{"name": "add", "arguments": {"b": 1}}',
+        '{"name": "add", "arguments": {"a": "1"}}',
+        "I would call add.",
+    ],
+)
+@pytest.mark.parametrize("style", [THINKER, PLAIN])
+def test_what_comes_in_place_of_a_shape_is_a_call_of_a_tool_at_hand(style, call):
+    made = answer(style, user(tools=[ADD]), constraint=SCHEMA)
+
+    assert not taken(made, f"<tool_call>\n{call}\n</tool_call>")
+    assert not taken(made, f"{CALL}\nThat was all.")
+    assert not taken(made, "\n".join([CALL] * 17))
+    assert taken(made, "\n".join([CALL] * 16))
+
+
+def test_what_cannot_be_enforced_of_a_strict_tool_is_left_out_beside_a_shape():
+    schema = '{"type": "object", "properties": {"a": {"type": "array", "uniqueItems": true}}}'
+    odd = conversation.Tool(name="odd", parameters_schema_json=schema, strict=True)
+
+    made = answer(THINKER, user(tools=[odd]), constraint=SCHEMA)
+
+    assert taken(made, '<tool_call>\n{"name": "odd", "arguments": {"a": [1, 1]}}\n</tool_call>')
+
+
+def test_tools_nested_too_deeply_to_be_held_to_are_called_freely_beside_a_shape():
+    deep = '{"type": "object", "properties": {"a": ' * 400 + "{}" + "}}" * 400
+    tool = conversation.Tool(name="add", parameters_schema_json=deep)
+
+    made = answer(THINKER, user(tools=[tool]), constraint=SCHEMA)
+
+    assert made.call is None
+    assert taken(made, CALL)
 
 
 def test_harmony_thinks_and_answers_in_its_channels_beside_tools():
@@ -219,7 +259,7 @@ def test_control_tokens_stand_in_a_constraint_by_their_ids():
 
     assert made.constraint is not None
     assert "<[7]>" in made.constraint.text
-    assert "(<[8]>)" in made.constraint.text
+    assert "one: <[8]> " in made.constraint.text
     assert "think>" not in made.constraint.text
 
 
