@@ -1,7 +1,7 @@
 """Seconds and protobuf's times: one way to convert each into the other.
 
-What is beyond a type's range is taken for its end, in both directions: the wire carries any number,
-and a message that cannot be made again must not end what only passes it on.
+What is made is within its type's range: the wire carries any number, and a duration that cannot be
+written again must not end what only passes it on.
 """
 
 from __future__ import annotations
@@ -31,11 +31,20 @@ def timestamp(seconds: float) -> timestamp_pb2.Timestamp:
 
 
 def seconds(message: duration_pb2.Duration | timestamp_pb2.Timestamp) -> float:
-    """A duration in seconds, or a timestamp in seconds since 1970."""
-    # not ToNanoseconds, which refuses a timestamp beyond its range
-    told = (message.seconds * 1_000_000_000 + message.nanos) / 1e9
+    """A duration in seconds, or a timestamp in seconds since 1970.
+
+    Raises:
+        ValueError: a timestamp is beyond its range, and so no moment that anybody has meant.
+    """
+    told = message.ToNanoseconds() / 1e9
     if isinstance(message, duration_pb2.Duration):
         return min(max(told, -_DURATION_SECONDS), _DURATION_SECONDS)
+    return told
+
+
+def nearest(message: timestamp_pb2.Timestamp) -> float:
+    """Seconds since 1970, to be shown: of what is no moment the nearest that is one."""
+    told = (message.seconds * 1_000_000_000 + message.nanos) / 1e9
     return min(max(told, _FIRST_SECOND), _LAST_SECOND)
 
 

@@ -122,7 +122,7 @@ def _use(instances: Iterable[model.Instance], stored: model.StoredModel) -> str:
 def _when(stored: model.StoredModel) -> str:
     if not stored.HasField("last_used_at"):
         return "never"
-    at = dt.datetime.fromtimestamp(protobuf_time.seconds(stored.last_used_at)).astimezone()
+    at = dt.datetime.fromtimestamp(protobuf_time.nearest(stored.last_used_at)).astimezone()
     return f"{at:%Y-%m-%d %H:%M}"
 
 

@@ -173,7 +173,9 @@ async def test_health_and_readiness(bare: Fleet) -> None:
     bare.registry.add_model("tiny")
     await bare.registry.start(bare.registry.address)
     await waiting
-    assert (await bare.client.get("/readyz")).status_code == 200
+    async with asyncio.timeout(SECONDS):  # it has heard of the fleet, and hears of keys
+        while (await bare.client.get("/readyz")).status_code != 200:
+            await asyncio.sleep(0.01)
     assert (await early).json()["error"]["code"] == "no_room"  # and not that nobody was reached
 
 

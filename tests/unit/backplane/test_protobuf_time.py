@@ -22,9 +22,12 @@ def test_seconds_since_1970_become_a_timestamp_and_come_back():
 @pytest.mark.parametrize("told", [2**63 - 1, -(2**63)])
 def test_what_is_beyond_the_range_can_be_passed_on(told: int):
     lasting = protobuf_time.seconds(duration_pb2.Duration(seconds=told))
-    moment = protobuf_time.seconds(timestamp_pb2.Timestamp(seconds=told))
+    message = timestamp_pb2.Timestamp(seconds=told)
+    moment = protobuf_time.nearest(message)
 
     assert lasting == protobuf_time.seconds(protobuf_time.duration(lasting))
     assert moment == protobuf_time.seconds(protobuf_time.timestamp(moment))
+    with pytest.raises(ValueError, match="not valid"):
+        protobuf_time.seconds(message)
     assert protobuf_time.duration(math.inf).seconds == 315_576_000_000
     assert protobuf_time.timestamp(math.inf).ToJsonString() == "9999-12-31T23:59:59Z"

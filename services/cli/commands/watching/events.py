@@ -92,7 +92,7 @@ class Shown:
 
 def line_of(event: op.FleetEvent) -> Text:
     """An event on one line."""
-    at = dt.datetime.fromtimestamp(protobuf_time.seconds(event.at)).astimezone()
+    at = dt.datetime.fromtimestamp(protobuf_time.nearest(event.at)).astimezone()
     style = _STYLES.get(event.kind.rpartition(".")[2], "")
     words = [event.model, f"on {event.neuron}" if event.neuron else ""]
     if event.HasField("elapsed"):

@@ -60,7 +60,7 @@ def digest(one: ListedModel) -> str:
 def modified_at(one: ListedModel) -> str:
     """When the files were written; before that is known, when the model was first known."""
     if one.weights is not None and one.weights.HasField("modified_at"):
-        when = protobuf_time.seconds(one.weights.modified_at)
+        when = protobuf_time.nearest(one.weights.modified_at)
     else:
         when = one.created_unix_seconds
     return dt.datetime.fromtimestamp(when, dt.UTC).isoformat().replace("+00:00", "Z")
