@@ -7,14 +7,13 @@ import subprocess
 import sys
 
 import grpc
-import httpx
 import pytest
 
 from cortex.v1 import operator_service_pb2 as op
 from cortex.v1 import operator_service_pb2_grpc as op_grpc
 from services.backplane.process.lifecycle import DIE_WITH_PARENT
 from tests.doubles.processes import free_port
-from tests.system.fleet.processes import until
+from tests.system.fleet.processes import is_ready, until
 
 # three processes start, on whatever else runs here
 pytestmark = pytest.mark.timeout(500)
@@ -68,13 +67,6 @@ def neurons(registry):
     return [neuron.identity.name for neuron in fleet.neurons]
 
 
-def is_ready(port):
-    try:
-        return httpx.get(f"http://127.0.0.1:{port}/readyz", timeout=2).is_success
-    except httpx.HTTPError:
-        return False
-
-
 def test_gateway_registry_and_neuron_find_each_other_by_their_files(tmp_path, started):
     gateway, registry, neuron = (free_port() for _ in range(3))
     at = f"127.0.0.1:{registry}"
@@ -92,7 +84,7 @@ def test_gateway_registry_and_neuron_find_each_other_by_their_files(tmp_path, st
     started("gateway", tmp_path / "g/cortex.toml")
     started("neuron", tmp_path / "n/neuron.toml")
 
-    assert until(lambda: is_ready(gateway), 200)
+    assert until(lambda: is_ready(f"http://127.0.0.1:{gateway}"), 200)
     assert until(lambda: neurons(at) == ["local-test"], 200)
 
 
@@ -107,5 +99,5 @@ def test_one_host_starts_from_its_files(tmp_path, started):
     started("serve", tmp_path / "cortex.toml", CORTEX_REGISTRY__LISTEN=at)
     started("neuron", tmp_path / "neuron.toml", CORTEX_NEURON__LISTEN=f"127.0.0.1:{neuron}")
 
-    assert until(lambda: is_ready(gateway), 200)
+    assert until(lambda: is_ready(f"http://127.0.0.1:{gateway}"), 200)
     assert until(lambda: neurons(at) == ["local-test"], 200)

@@ -42,6 +42,14 @@ def until(condition: Callable[[], Any], seconds: float = PATIENCE_SECONDS) -> An
     return found
 
 
+def is_ready(url: str) -> bool:
+    """True if a gateway serves and knows the fleet; it may not even listen yet."""
+    try:
+        return httpx.get(f"{url}/readyz", timeout=2).status_code == 200
+    except httpx.HTTPError:
+        return False
+
+
 class Service:
     """One service. It may be killed and started again; its log goes on.
 
@@ -349,10 +357,7 @@ metrics_listen = "{metrics}"
 
     def is_ready(self) -> bool:
         """True if the gateway serves and knows the fleet."""
-        try:
-            return httpx.get(f"{self.url}/readyz", timeout=2).status_code == 200
-        except httpx.HTTPError:
-            return False
+        return is_ready(self.url)
 
     def wait(self, *neurons: str) -> None:
         """Waits until the gateway serves and these neurons are members."""

@@ -18,7 +18,7 @@ import openai
 import pytest
 
 from tests.doubles.processes import free_port
-from tests.system.fleet.processes import PATIENCE_SECONDS, Fleet, until
+from tests.system.fleet.processes import PATIENCE_SECONDS, Fleet, is_ready, until
 
 TURN: Any = [{"role": "user", "content": "Hi"}]
 # Each client would read all authorities that the system trusts, which takes longer than its answer.
@@ -47,7 +47,7 @@ class Keyed:
             fleet.add_gateway(settings=KEYS + audit, metrics=self.metrics[2]),
         ]
         fleet.wait("left")
-        until(lambda: httpx.get(f"{self.urls[0]}/readyz").status_code == 200)
+        until(lambda: is_ready(self.urls[0]))
         self.secrets: list[str] = []
 
     def make(self, *words: str) -> str:

@@ -13,7 +13,7 @@ import pytest
 from cortex.v1 import accounting_service_pb2 as pb
 from cortex.v1 import accounting_service_pb2_grpc as accounting_grpc
 from services.gateway.limits.shares import SLICES
-from tests.system.fleet.processes import PATIENCE_SECONDS, Fleet, until
+from tests.system.fleet.processes import PATIENCE_SECONDS, Fleet, is_ready, until
 
 BUDGET = 10_000
 SLICE = BUDGET // SLICES
@@ -109,7 +109,7 @@ def two(fleet: Fleet) -> list[str]:
     fleet.add_neuron("left")
     urls = [fleet.add_gateway("second", settings=KEY), fleet.add_gateway(settings=KEY)]
     fleet.wait("left")
-    until(lambda: httpx.get(f"{urls[0]}/readyz").status_code == 200)
+    until(lambda: is_ready(urls[0]))
     return urls
 
 
