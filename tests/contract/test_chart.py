@@ -91,6 +91,13 @@ def objects(values):
     return [each for each in yaml.safe_load_all(done.stdout) if each]
 
 
+def test_the_charts_rules_are_those_that_are_tested():
+    """A copy: a chart holds no links that lead out of it."""
+    rules = CHART.parents[1] / "prometheus" / "cortex.rules.yml"
+
+    assert (CHART / "files" / rules.name).read_text() == rules.read_text()
+
+
 def test_the_values_are_those_of_their_schema():
     schema = json.loads((CHART / "values.schema.json").read_text())
     defaults = yaml.safe_load((CHART / "values.yaml").read_text())
