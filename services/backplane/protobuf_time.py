@@ -49,5 +49,4 @@ def nearest(message: timestamp_pb2.Timestamp) -> float:
 
 
 def _nanoseconds(seconds: float, least: int, most: int) -> int:
-    within = min(max(seconds, least), most)
-    return min(max(round(within * 1_000_000_000), least * 1_000_000_000), most * 1_000_000_000)
+    return round(min(max(seconds * 1e9, least * 1_000_000_000), most * 1_000_000_000))
