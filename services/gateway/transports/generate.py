@@ -14,6 +14,7 @@ from cortex.v1 import neuron_service_pb2_grpc as neuron_grpc
 from services.backplane.errors import FleetError, Reason
 from services.backplane.process.faults import Faults
 from services.backplane.rpc.status import from_rpc_error
+from services.gateway.transports.credit_window import CreditWindow
 from services.gateway.transports.transport import NeuronSequence, NeuronTransport, Sink, token_count
 
 
@@ -63,8 +64,7 @@ class _GenerateCall(NeuronSequence):
         self._faults = faults
         self._call = call
         self._sink = sink
-        self._credit = window_tokens
-        self._more = asyncio.Event()
+        self._credit = CreditWindow(window_tokens)
         self._is_over = False
         self.task = asyncio.get_running_loop().create_task(self._run())
 
@@ -81,8 +81,7 @@ class _GenerateCall(NeuronSequence):
 
     @override
     def credit(self, tokens: int) -> None:
-        self._credit += tokens
-        self._more.set()
+        self._credit.grant(tokens)
 
     async def _run(self) -> None:
         try:
@@ -102,10 +101,8 @@ class _GenerateCall(NeuronSequence):
 
     async def _read(self) -> None:
         while not self._is_over:
-            while self._credit <= 0:
-                # gRPC's own flow control holds the neuron back while nobody reads
-                self._more.clear()
-                await self._more.wait()
+            # gRPC's own flow control holds the neuron back while nobody reads
+            await self._credit.available()
             event = await self._call.read()
             if event is grpc.aio.EOF:
                 self._end(FleetError(Reason.NEURON_LOST, "The neuron ended without an end."))
@@ -119,7 +116,7 @@ class _GenerateCall(NeuronSequence):
             self._is_over = True
             self._sink.finished(event.finished)
             return
-        self._credit -= token_count(event)
+        self._credit.spend(token_count(event))
         if event.HasField("text") and not event.text.logprobs:
             self._sink.text(event.text.text, len(event.text.token_ids))
         else:

@@ -18,6 +18,7 @@ from services.backplane.errors import FleetError
 from services.backplane.process.faults import Faults
 from services.backplane.settings import SettingsError
 from services.backplane.timeouts import timeout
+from services.gateway.transports.credit_window import CreditWindow
 from services.gateway.transports.transport import NeuronSequence, Sink, token_count
 from services.gateway.transports.upstream.decode import AnswerDecoder, Event
 from services.gateway.transports.upstream.encode import Encoded
@@ -62,8 +63,7 @@ class UpstreamCall(NeuronSequence):
         self._words = words
         self._faults = faults
         self._decoder = AnswerDecoder(words, prompt_tokens=prompt_tokens)
-        self._credit = window_tokens
-        self._more = asyncio.Event()
+        self._credit = CreditWindow(window_tokens)
         self._is_over = False
         self.is_admitted = False
         self.task = asyncio.get_running_loop().create_task(self._run())
@@ -80,8 +80,7 @@ class UpstreamCall(NeuronSequence):
 
     @override
     def credit(self, tokens: int) -> None:
-        self._credit += tokens
-        self._more.set()
+        self._credit.grant(tokens)
 
     async def _run(self) -> None:
         try:
@@ -144,9 +143,9 @@ class UpstreamCall(NeuronSequence):
                         limit.reschedule(clock() + idle)
                     if self._decoder.is_done:
                         break
-                    if self._credit <= 0:
+                    if self._credit.is_spent:
                         limit.reschedule(None)  # it is the client who is slow
-                        await self._credited()
+                        await self._credit.available()
                         limit.reschedule(clock() + idle)
         except TimeoutError as error:
             raise self._words.late(idle) from error
@@ -170,16 +169,11 @@ class UpstreamCall(NeuronSequence):
         if self._is_over:
             return
         if event.HasField("text") and not event.text.logprobs:
-            self._credit -= 1
+            self._credit.spend(1)
             self._sink.text(event.text.text, 1)
         else:
-            self._credit -= token_count(event)
+            self._credit.spend(token_count(event))
             self._sink.event(event)
-
-    async def _credited(self) -> None:
-        while self._credit <= 0:
-            self._more.clear()
-            await self._more.wait()
 
     def _finish(self) -> None:
         finished: generation.GenerationFinished = self._decoder.finished()
