@@ -7,7 +7,7 @@ import contextlib
 import dataclasses
 import json
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Self
 
 
 def chunk(content: str = "", *, finish: str | None = None, **delta: Any) -> bytes:
@@ -77,6 +77,13 @@ class ScriptedUpstream:
         self.url = ""
         self._server: asyncio.Server
         self._tasks: set[asyncio.Task[None]] = set()
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.stop()
 
     async def start(self) -> None:
         self._server = await asyncio.start_server(self._accept, "127.0.0.1", 0)

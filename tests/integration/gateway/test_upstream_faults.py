@@ -23,10 +23,14 @@ KEY = "sk-secret-of-this-gateway"
 @pytest.fixture
 async def far(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[ScriptedUpstream]:
     monkeypatch.setenv("FAR_KEY", KEY)
-    one = ScriptedUpstream()
-    await one.start()
-    yield one
-    await one.stop()
+    async with ScriptedUpstream() as one:
+        yield one
+
+
+@pytest.fixture
+async def other() -> AsyncIterator[ScriptedUpstream]:
+    async with ScriptedUpstream() as one:
+        yield one
 
 
 def upstream(far: ScriptedUpstream, name: str = "far", **more: Any) -> UpstreamSettings:
@@ -136,10 +140,8 @@ async def test_nobody_listens_there(bare: Fleet, far: ScriptedUpstream) -> None:
 
 @pytest.mark.parametrize("cut", [True, False])
 async def test_a_stream_that_breaks_off_ends_in_an_error_and_is_not_tried_again(
-    bare: Fleet, far: ScriptedUpstream, cut: bool
+    bare: Fleet, far: ScriptedUpstream, other: ScriptedUpstream, cut: bool
 ) -> None:
-    other = ScriptedUpstream()
-    await other.start()
     await bare.start(upstreams=(upstream(far), upstream(other, "other")))
     far.answers = [Answer(pieces=WHOLE[:2], cut=cut)]
 
@@ -148,14 +150,11 @@ async def test_a_stream_that_breaks_off_ends_in_an_error_and_is_not_tried_again(
     assert ["Far"] == contents(stream)
     assert "upstream_failed" == error_of(stream)["code"]
     assert [] == other.asked
-    await other.stop()
 
 
 async def test_another_upstream_is_asked_before_the_first_token(
-    bare: Fleet, far: ScriptedUpstream
+    bare: Fleet, far: ScriptedUpstream, other: ScriptedUpstream
 ) -> None:
-    other = ScriptedUpstream()
-    await other.start()
     await bare.start(upstreams=(upstream(far), upstream(other, "other")))
     far.answers = [Answer(status=429, body=b"{}"), Answer(pieces=WHOLE[:1])]
 
@@ -165,14 +164,11 @@ async def test_another_upstream_is_asked_before_the_first_token(
     assert (2, 2) == (len(far.asked), len(other.asked))
     counted = {"upstream": "far", "outcome": "QUEUE_FULL"}
     assert 1 == bare.metric("cortex_gateway_upstream_requests_total", **counted)
-    await other.stop()
 
 
 async def test_a_mistake_of_the_request_is_asked_of_no_other(
-    bare: Fleet, far: ScriptedUpstream
+    bare: Fleet, far: ScriptedUpstream, other: ScriptedUpstream
 ) -> None:
-    other = ScriptedUpstream()
-    await other.start()
     await bare.start(upstreams=(upstream(far), upstream(other, "other")))
     far.answers = [Answer(status=422, body=b'{"detail": "no"}')]
 
@@ -180,7 +176,6 @@ async def test_a_mistake_of_the_request_is_asked_of_no_other(
 
     assert 400 == refused.status_code
     assert [] == other.asked
-    await other.stop()
 
 
 async def test_an_upstream_that_takes_no_more_is_told_as_a_full_queue(

@@ -22,10 +22,8 @@ from tests.integration.gateway.fleet import Fleet
 
 @pytest.fixture
 async def far() -> AsyncIterator[ScriptedUpstream]:
-    one = ScriptedUpstream()
-    await one.start()
-    yield one
-    await one.stop()
+    async with ScriptedUpstream() as one:
+        yield one
 
 
 def upstream(far: ScriptedUpstream, **more: Any) -> UpstreamSettings:

@@ -23,10 +23,8 @@ from tests.integration.gateway.gateway_process import Process
 
 @pytest.fixture
 async def far() -> AsyncIterator[ScriptedUpstream]:
-    one = ScriptedUpstream()
-    await one.start()
-    yield one
-    await one.stop()
+    async with ScriptedUpstream() as one:
+        yield one
 
 
 def upstream(far: ScriptedUpstream, name: str, **more: Any) -> UpstreamSettings:
