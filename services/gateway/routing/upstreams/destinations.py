@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Coroutine, Sequence
 from typing import Final
 
@@ -218,12 +217,11 @@ async def _run(
         try:
             sink.attach(call)
             error = await ended
-        except asyncio.CancelledError:
-            if call.is_admitted and sink.started_event is None:
-                # the prompt is paid for there, though its client did not wait for a token
-                sink.started_event = generation.GenerationStarted(prompt_tokens=estimate)
-            raise
         finally:
+            if call.is_admitted and sink.started_event is None:
+                # the prompt is paid for there, though its client did not wait for a token, or the
+                # answer failed before one: as on a neuron that has begun with it
+                sink.started_event = generation.GenerationStarted(prompt_tokens=estimate)
             sink.detach()
         if error is not None:
             raise error

@@ -5,6 +5,7 @@ Fields that are not read here are passed over; every server adds its own.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Final
 
 import msgspec
@@ -66,10 +67,14 @@ class Logprobs(msgspec.Struct):
 
 
 class Choice(msgspec.Struct):
-    """The one choice of a chunk: of a chat with `delta`, of a completion with `text`."""
+    """The one choice: of a chat's chunk with `delta`, of a completion with `text`.
+
+    A chat that came as one piece has `message`.
+    """
 
     index: int | None = 0
     delta: Delta | None = None
+    message: Delta | None = None
     text: str | None = None
     logprobs: Logprobs | None = None
     finish_reason: str | None = None
@@ -108,3 +113,27 @@ class Chunk(msgspec.Struct):
 
 
 READER: Final = msgspec.json.Decoder(Chunk)
+
+
+def arguments_of(told: str | dict[str, Any] | None) -> str:
+    """The JSON text of arguments."""
+    return msgspec.json.encode(told).decode() if isinstance(told, dict) else told or ""
+
+
+def words_of(content: str | Sequence[ListedContent] | None) -> str:
+    """The text of a content, which may be a list."""
+    if content is None or isinstance(content, str):
+        return content or ""
+    return "".join(part.text or "" for part in content)
+
+
+def thoughts_of(content: str | Sequence[ListedContent] | None) -> str:
+    """What a content that is a list says of thoughts."""
+    if content is None or isinstance(content, str):
+        return ""
+    return "".join(words_of(part.thinking) for part in content)
+
+
+def error_of(chunk: Chunk) -> Any:
+    """The error of a chunk that is one."""
+    return chunk.error if chunk.error is not None else {"message": chunk.message}

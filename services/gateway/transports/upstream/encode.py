@@ -46,10 +46,23 @@ class Encoded(NamedTuple):
     Attributes:
         path: behind the server's URL.
         body: JSON.
+        model: as the server calls it.
+        most_tokens: of the answer; None: no bound.
+        is_streamed: the answer is asked for as a stream.
     """
 
     path: str
     body: bytes
+    model: str = ""
+    most_tokens: int | None = None
+    is_streamed: bool = True
+
+    def unstreamed(self) -> Encoded:
+        """The same, with the answer as one piece."""
+        body = msgspec.json.decode(self.body, type=dict[str, msgspec.Raw])
+        body.pop("stream_options", None)
+        body["stream"] = msgspec.Raw(b"false")
+        return self._replace(body=msgspec.json.encode(body), is_streamed=False)
 
 
 def encode(
@@ -80,6 +93,8 @@ class _Encoder:
         self._request = request
         self._upstream = upstream
         self._extra = _EXTRA[upstream.extra_fields]
+        self._model = model
+        self._most_tokens: int | None = None
         self._body: dict[str, Any] = {"model": model, "stream": True}
         if upstream.asks_usage:
             self._body["stream_options"] = {"include_usage": True}
@@ -106,7 +121,7 @@ class _Encoder:
         self._constrain()
         if request.HasField("top_logprobs"):
             self._log_probabilities(request.top_logprobs, is_chat=request.HasField("chat"))
-        return Encoded(path, msgspec.json.encode(self._body))
+        return Encoded(path, msgspec.json.encode(self._body), self._model, self._most_tokens)
 
     def _unsupported(self, field: str, why: str) -> FleetError:
         told = f"{field}: cannot be asked of the upstream {self._upstream.name!r}: {why}."
@@ -127,6 +142,7 @@ class _Encoder:
                 raise context_too_long(prompt_tokens=prompt_tokens, max_tokens=context)
             left = context - prompt_tokens
             most = left if most is None else min(most, left)
+        self._most_tokens = most
         if most is not None:
             chat = self._request.HasField("chat")
             self._body[self._upstream.max_tokens_field if chat else "max_tokens"] = most

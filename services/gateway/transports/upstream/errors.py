@@ -23,12 +23,22 @@ _BUSY_SECONDS: Final = 1.0
 _IS_TOO_LONG: Final = re.compile(
     r"context_length_exceeded|maximum context length|exceed_context_size|prompt is too long"
 )
+# "Unsupported value: 'stream' does not support true with this model", also within other words.
+_NO_STREAM: Final = re.compile(
+    r"\bstream(ing)?\b[\\'\"`]*\s+(is|does|are|mode is|isn't|not)\b|"
+    r"(\bnot|n't|\bunsupported|\bverified)\b[^.]{0,60}\bstream(ing)?\b",
+    re.IGNORECASE,
+)
 _TOO_LONG_STATUSES: Final = frozenset({HTTPStatus.BAD_REQUEST, HTTPStatus.REQUEST_ENTITY_TOO_LARGE})
 _BAD: Final = frozenset({HTTPStatus.BAD_REQUEST, HTTPStatus.UNPROCESSABLE_ENTITY})
 # Codes and types of errors that some servers send with status 200.
 _FULL_TOLD: Final = frozenset({"429", "rate_limit_exceeded", "rate_limit_error", "queue_full"})
 _KEY_REFUSED_TOLD: Final = frozenset({"401", "403", "invalid_api_key", "authentication_error"})
 _KEY_REFUSED: Final = frozenset({HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN})
+
+
+class StreamRefusedError(FleetError):
+    """The server tells a model's answers as one piece alone; asked so, it may answer."""
 
 
 class Words:
@@ -58,6 +68,12 @@ class Words:
         """DEADLINE: an answer does not go on."""
         return FleetError(Reason.DEADLINE, f"{self.who} said nothing new for {seconds:g} seconds.")
 
+    def endless(self, seconds: float) -> FleetError:
+        """DEADLINE: an answer does not end."""
+        return FleetError(
+            Reason.DEADLINE, f"{self.who} did not end its answer within {seconds:g} seconds."
+        )
+
     def full(self, streams: int) -> FleetError:
         """QUEUE_FULL: this gateway asks no more of it."""
         return FleetError(
@@ -81,7 +97,8 @@ class Words:
         if status in _TOO_LONG_STATUSES and _is_too_long(error):
             return FleetError(Reason.CONTEXT_TOO_LONG, f"{self.who} refused the prompt{said}.")
         if status in _BAD:
-            return FleetError(
+            kind = StreamRefusedError if _is_of_stream(error) else FleetError
+            return kind(
                 Reason.BAD_REQUEST,
                 f"{self.who} refused the request{said}.",
                 field=self._field(error),
@@ -164,6 +181,14 @@ def _as_error(found: Any) -> Mapping[str, Any]:
 def _is_too_long(error: Mapping[str, Any]) -> bool:
     told = (error.get("code"), error.get("type"), error.get("message"))
     return any(isinstance(one, str) and _IS_TOO_LONG.search(one) for one in told)
+
+
+def _is_of_stream(error: Mapping[str, Any]) -> bool:
+    """Whether a refusal is of `stream` alone."""
+    message, param = error.get("message"), error.get("param")
+    if isinstance(param, str) and param:
+        return param == "stream"
+    return isinstance(message, str) and bool(_NO_STREAM.search(message))
 
 
 def _retry_after(headers: Mapping[str, str]) -> float | None:

@@ -47,6 +47,7 @@ class UpstreamSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         connect_seconds: longest wait for a connection.
         first_byte_seconds: longest wait, behind it, until its answer begins.
         idle_seconds: an answer of which nothing more has come for this long is ended.
+        answer_seconds: longest time of an answer in all, from the request to its end.
         ca: file in PEM with the authorities that may have signed its certificate; empty: those of
             this machine.
         insecure: send keys and conversations to another machine over plain HTTP.
@@ -65,6 +66,7 @@ class UpstreamSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     connect_seconds: PositiveSeconds = 5.0
     first_byte_seconds: PositiveSeconds = 60.0
     idle_seconds: PositiveSeconds = 300.0
+    answer_seconds: PositiveSeconds = 3600.0
     ca: str = ""
     insecure: bool = False
 

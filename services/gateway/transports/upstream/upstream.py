@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 
 # Of a larger request other clients would notice how long it takes to write.
 _LARGE_BYTES: Final = 1 << 20
+# So long a server is asked for whole answers of a model that it has not streamed; then once more.
+_UNSTREAMED_SECONDS: Final = 3600.0
+_MOST_UNSTREAMED: Final = 256
 
 
 class Upstream:
@@ -49,7 +52,7 @@ class Upstream:
     ) -> None:
         self._place = place
         # whoever has no upstreams does not wait for the library
-        from services.gateway.transports.upstream.call import new_client
+        from services.gateway.transports.upstream.client import new_client
 
         self._key = key_of(settings, place)
         self._words = Words(settings.name, self._key)
@@ -58,6 +61,7 @@ class Upstream:
         self._client = new_client(settings, tls_of(settings, place), place)
         self._calls: set[UpstreamCall] = set()
         self._idle = Changes()
+        self._unstreamed: dict[str, float] = {}  # until when no stream is asked for, by its names
         self.settings = settings
         self.streams = 0
 
@@ -133,7 +137,7 @@ class Upstream:
             prompt_tokens: of the prompt, estimated.
             hops: how many gateways have sent it on, this one included.
         """
-        from services.gateway.transports.upstream.call import UpstreamCall, request_of
+        from services.gateway.transports.upstream.call import UpstreamCall
 
         headers = {"content-type": "application/json", "x-request-id": request_id}
         headers[HEADER] = str(hops)
@@ -141,8 +145,11 @@ class Upstream:
             headers["traceparent"] = traceparent
         if self._key:
             headers["authorization"] = f"Bearer {self._key}"
+        if self._unstreamed.get(encoded.model, 0.0) > asyncio.get_running_loop().time():
+            encoded = encoded.unstreamed()
         call = UpstreamCall(
-            request_of(self._client, self.settings, encoded, headers),
+            encoded,
+            headers,
             self._client,
             sink,
             settings=self.settings,
@@ -152,8 +159,16 @@ class Upstream:
             faults=self._faults,
         )
         self._calls.add(call)
-        call.task.add_done_callback(lambda _: self._calls.discard(call))
+        call.task.add_done_callback(lambda _: self._ended(call, encoded.model))
         return call
+
+    def _ended(self, call: UpstreamCall, model: str) -> None:
+        self._calls.discard(call)
+        if call.refused_stream:
+            if len(self._unstreamed) >= _MOST_UNSTREAMED:
+                self._unstreamed.clear()
+            until = asyncio.get_running_loop().time() + _UNSTREAMED_SECONDS
+            self._unstreamed[model] = until
 
     async def leave(self) -> None:
         """Waits until what runs there has ended, then closes the connections."""

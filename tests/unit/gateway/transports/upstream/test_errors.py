@@ -7,7 +7,7 @@ import json
 import pytest
 
 from services.backplane.errors import Reason
-from services.gateway.transports.upstream.errors import Words
+from services.gateway.transports.upstream.errors import StreamRefusedError, Words
 
 WORDS = Words("far", "sk-secret")
 
@@ -77,3 +77,24 @@ def test_a_full_upstream_says_when_to_come_again():
 
     assert (Reason.QUEUE_FULL, 1.0) == (error.reason, error.retry_after_seconds)
     assert "'far' answers 3 requests" in error.message
+
+
+@pytest.mark.parametrize(
+    ("error", "is_of_stream"),
+    [
+        ({"message": "No.", "param": "stream"}, True),
+        ({"message": "Unsupported value: 'stream' does not support true with this model."}, True),
+        ({"message": r"litellm.BadRequestError: {\'message\': \"value: \'stream\' does not"}, True),
+        ({"message": "This model doesn't support streaming."}, True),
+        ({"message": "Your organization must be verified to stream this model."}, True),
+        ({"message": "Unknown field", "param": "stream_options"}, False),
+        ({"message": "'stream_options' is not supported"}, False),
+        ({"message": "Water streams downhill."}, False),
+        ({"message": 5}, False),
+    ],
+)
+def test_a_refusal_of_streams_is_told_apart(error: dict[str, object], is_of_stream: bool):
+    found = WORDS.refused(400, {}, body(**error))
+
+    assert is_of_stream == isinstance(found, StreamRefusedError)
+    assert Reason.BAD_REQUEST is found.reason

@@ -36,6 +36,30 @@ def test_events_without_data_keep_a_connection_alone_alive():
     assert [b"a"] == read(b"data:\n\ndata: \n\nid: 1\n\ndata: a\n\ndata:\n\n")
 
 
+ONE_LINE_EACH = b'data: {"a": 1}\n data: {"b": 2}\r\ndata: {"c": "}"}\n[DONE]\n'
+
+
+@given(st.lists(st.integers(0, len(ONE_LINE_EACH)), max_size=8))
+def test_events_with_one_newline_between_them_are_told_apart(places: list[int]):
+    cuts = [0, *sorted(places), len(ONE_LINE_EACH)]
+
+    found = read(*(ONE_LINE_EACH[a:b] for a, b in itertools.pairwise(cuts)))
+
+    assert [b'{"a": 1}', b'{"b": 2}', b'{"c": "}"}', b"[DONE]"] == found
+
+
+def test_an_event_of_one_line_does_not_wait_for_the_next():
+    reader = EventReader()
+
+    assert [b"{}", b"[DONE]"] == list(reader.feed(b"data: {}\ndata: [DONE]\n"))
+    assert [] == list(reader.feed(b"\n"))
+
+
+@pytest.mark.parametrize("data", [b'data: {\ndata: "a":\ndata: {}\ndata: }', b"data: {}x\ndata: 1"])
+def test_an_object_of_several_lines_is_one_event(data: bytes):
+    assert [data.replace(b"data: ", b"")] == read(data + b"\n\n")
+
+
 @pytest.mark.parametrize("piece", [b"x" * 64, b"data: x\n", b"data:\n", b"data: " + b"x" * 64])
 def test_an_event_without_an_end_is_refused(piece: bytes, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(sse, "LONGEST_EVENT_BYTES", 1000)

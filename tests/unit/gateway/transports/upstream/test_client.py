@@ -3,7 +3,7 @@
 import pytest
 
 from services.backplane.settings import SettingsError
-from services.gateway.transports.upstream.call import new_client
+from services.gateway.transports.upstream.client import new_client
 from services.gateway.transports.upstream.settings import UpstreamSettings
 
 
