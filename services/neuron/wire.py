@@ -229,12 +229,11 @@ def _build(
         residency=residency,
         on_listed=lambda stored, broken: board.note_stored(stored, [*problems, *broken]),
     )
-    fetches = Fetches(sources, listing.offer_at_once)
+    relist = listing.offer_at_once
+    fetches = Fetches(sources, relist)
     storage = StorageServicer(
         fetches=fetches,
-        removal=StoredModelRemover(
-            sources=sources, instances=instances, relist=listing.offer_at_once
-        ),
+        removal=StoredModelRemover(sources=sources, instances=instances, relist=relist),
         sharing=Sharing(hub.store, settings.sharing),
         leader_epoch=leader_epoch,
     )
@@ -248,6 +247,7 @@ def _build(
             metrics=metrics,
             faults=faults,
             traces=GenerationTraces(tracer),
+            watts=supervisor.device_use.energy.watts,
         ),
         measures=Measures(instances=instances, sources=sources, assignments=assignments),
         board=board,

@@ -56,6 +56,7 @@ class Script:
         gap: seconds before each delta.
         gate: waited for before each delta behind the first.
         reason: how it ends.
+        joules: that it says it took; None: it does not.
     """
 
     events: Sequence[Event] = (text("Hello"), text(" world"))
@@ -70,6 +71,7 @@ class Script:
     gap: float = 0.0
     gate: asyncio.Event | None = None
     reason: generation.FinishReason.ValueType = generation.FINISH_REASON_END_OF_TURN
+    joules: float | None = None
 
 
 class ScriptedNeuron(neuron_grpc.NeuronServiceServicer):
@@ -201,7 +203,9 @@ class ScriptedNeuron(neuron_grpc.NeuronServiceServicer):
         if script.die_after == len(script.events):
             await self._die()
         usage = generation.Usage(prompt_tokens=7, cached_prompt_tokens=3, completion_tokens=tokens)
-        yield Event(finished=generation.GenerationFinished(reason=script.reason, usage=usage))
+        timings = generation.Timings(joules=script.joules)
+        end = generation.GenerationFinished(reason=script.reason, usage=usage, timings=timings)
+        yield Event(finished=end)
 
     @staticmethod
     def _maybe_fail(script: Script, index: int) -> None:

@@ -149,7 +149,8 @@ def usage(
     """Show requests, tokens and the devices' time, by key, model or hour (of UTC).
 
     Cached tokens are among the prompt's, reasoning tokens among the completion's. Seconds are those
-    of devices: for prompts, answers, loads and unloads, which the CSV has apart.
+    of devices: for prompts, answers, loads and unloads, which the CSV has apart. Joules are of
+    prompts and answers, where devices tell their energy.
     """
     names = by or ["key"]
     unknown = [name for name in names if name not in _KEYS]
@@ -167,9 +168,11 @@ def usage(
             print_json(found)
         elif as_csv:
             writer = csv.writer(sys.stdout, lineterminator="\n")
-            writer.writerow([*names, *_COUNTS, *(f"{kind}_seconds" for kind in _DEVICE_TIMES)])
+            times = [f"{kind}_seconds" for kind in _DEVICE_TIMES]
+            writer.writerow([*names, *_COUNTS, *times, "joules"])
             writer.writerows(
-                [*_cells(row, names), *map(_seconds, _device_times(row))] for row in found.rows
+                [*_cells(row, names), *map(_seconds, _device_times(row)), _joules(row)]
+                for row in found.rows
             )
         else:
             show(usage_table(found.rows, names))
@@ -180,11 +183,14 @@ def usage(
 def usage_table(rows: Iterable[pb.UsageRow], names: Sequence[str]) -> Table:
     """Usage, the heaviest first; by hour in order."""
     titles = [name.removesuffix("_tokens") for name in _COUNTS]
-    table = table_of(*names, *titles, "device seconds")
+    rows = list(rows)
+    energy = ["joules"] if any(row.millijoules for row in rows) else []
+    table = table_of(*names, *titles, "device seconds", *energy)
     for column in table.columns[len(names) :]:
         column.justify = "right"
     for row in rows:
-        table.add_row(*_cells(row, names), _seconds(sum(_device_times(row))))
+        told = [_joules(row)] if energy else []
+        table.add_row(*_cells(row, names), _seconds(sum(_device_times(row))), *told)
     return table
 
 
@@ -194,6 +200,11 @@ def _device_times(row: pb.UsageRow) -> list[int]:
 
 def _seconds(microseconds: int) -> str:
     return f"{microseconds * _MICROSECOND:.3f}"
+
+
+def _joules(row: pb.UsageRow) -> str:
+    """Empty where none is known."""
+    return f"{row.millijoules / 1000:.3f}" if row.millijoules else ""
 
 
 def _cells(row: pb.UsageRow, names: Sequence[str]) -> list[str]:

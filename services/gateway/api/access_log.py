@@ -13,7 +13,7 @@ from services.backplane.errors import Reason
 from services.backplane.excerpt import excerpt
 from services.backplane.process.faults import Faults
 from services.gateway.api.request import RequestRecord
-from services.gateway.limits.device_costs import DeviceCosts, measured
+from services.gateway.limits.device_costs import DeviceCosts, joules, measured
 from services.gateway.limits.reservation import Reservation
 from services.gateway.limits.usage import UsageCounts, Used
 from services.gateway.streaming.choice import ChoiceSink
@@ -23,10 +23,8 @@ from services.gateway.telemetry.request_log import RequestLine, RequestLog
 from services.gateway.telemetry.request_trace import UNTRACED
 
 CLIENT_GONE_STATUS: Final = 499
-# A catalogue's own names have at most 256 characters.
-_MOST_NAME_BYTES: Final = 256
-# Requests that wait to be settled; their answers are kept as long.
-_MOST_ENDED: Final = 64
+_MOST_NAME_BYTES: Final = 256  # a catalogue's own names have at most so many characters
+_MOST_ENDED: Final = 64  # requests that wait to be settled; their answers are kept as long
 _SHORT_NAME: Final = _MOST_NAME_BYTES // 4  # characters, which are four bytes at most
 _FINISH_WORDS: Final = MappingProxyType(
     {
@@ -287,7 +285,9 @@ def _add_tokens(
             outcome.broken_prompt_tokens += started.prompt_tokens
             outcome.broken_cached_tokens += started.cached_prompt_tokens
             outcome.broken_completion_tokens += sink.tokens_so_far
+    outcome.unfinished += len(sinks) - ended
     if ended:
+        line.joules = joules([sink.finished_event for sink in sinks])
         line.prompt_tokens, line.cached_tokens = prompt, cached
         line.completion_tokens, line.reasoning_tokens = completion, reasoning
         outcome.prompt_tokens += prompt

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from google.protobuf import duration_pb2
+from msgspec import UNSET, UnsetType
 
 from cortex.v1 import generation_pb2 as generation
 
@@ -14,6 +15,7 @@ _WEIGHT: Final = 0.2
 _MOST_MODELS: Final = 1024
 _UNKNOWN_MILLISECONDS: Final = 1000.0
 """Reserved for a request before any answer was measured."""
+_MOST_JOULES: Final = 1e9
 _MOST_NANOSECONDS: Final = 2**50
 """Thirteen days: a neuron that tells of more for one answer is not right."""
 
@@ -78,6 +80,16 @@ def measured(finished: Sequence[generation.GenerationFinished | None]) -> int | 
         total += _nanoseconds(one.timings.device_prefill)
         total += _nanoseconds(one.timings.device_decode)
     return total // 1_000_000
+
+
+def joules(finished: Sequence[generation.GenerationFinished | None]) -> float | UnsetType:
+    """Energy that all answers took together; UNSET where one does not say, or what cannot be."""
+    total = 0.0
+    for one in finished:
+        if one is None or not one.timings.HasField("joules"):
+            return UNSET
+        total += one.timings.joules
+    return round(total, 3) if 0 <= total <= _MOST_JOULES else UNSET
 
 
 def _nanoseconds(told: duration_pb2.Duration) -> int:

@@ -33,6 +33,7 @@ class RequestOutcome(msgspec.Struct):
         prompt_tokens: of choices that came to their end, as the other tokens.
         broken_prompt_tokens: of what did not come to its end, and of embeddings; likewise
             `broken_cached_tokens`, `broken_completion_tokens`.
+        unfinished: choices that did not come to their end.
         admitted_prompt_tokens: of each request's prompt, once, whatever became of it.
         admitted_cached_tokens: of these, those that came from a cache.
         seconds: from a request's head to the end of its answer.
@@ -57,6 +58,7 @@ class RequestOutcome(msgspec.Struct):
     broken_prompt_tokens: int = 0
     broken_cached_tokens: int = 0
     broken_completion_tokens: int = 0
+    unfinished: int = 0
     admitted_prompt_tokens: int = 0
     admitted_cached_tokens: int = 0
     seconds: list[float] = []

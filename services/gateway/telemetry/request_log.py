@@ -28,6 +28,7 @@ class RequestLine(msgspec.Struct, kw_only=True):
         event: `request.finished` or `request.failed`.
         model: as the client spelled it.
         upstream: the other server that has served it, in place of `instance_id` and `neuron`.
+        joules: of the devices' energy, by what neurons tell of all choices.
         reason: why it failed: a name of the table of errors.
         detail: why it failed, in words.
         trace_id: of its trace, where it has one.
@@ -55,6 +56,7 @@ class RequestLine(msgspec.Struct, kw_only=True):
     cached_tokens: int | UnsetType = UNSET
     completion_tokens: int | UnsetType = UNSET
     reasoning_tokens: int | UnsetType = UNSET
+    joules: float | UnsetType = UNSET
     reason: str | UnsetType = UNSET
     detail: str | UnsetType = UNSET
     trace_id: str | UnsetType = UNSET

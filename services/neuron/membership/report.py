@@ -129,7 +129,7 @@ class StatusBoard:
     def note_devices(self, devices: Sequence[model.Device]) -> None:
         """Replaces the devices' figures by newer ones."""
         self._devices = tuple(devices)
-        self._workers.device_use.energy.note_readings(devices)
+        self._workers.device_use.note_readings(devices)
 
     def note_stored(self, stored: Sequence[model.StoredModel], problems: Sequence[str]) -> None:
         """A new listing of the disk; bumps the status if it differs."""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
+from typing import Final
 
 import structlog
 
@@ -13,6 +15,8 @@ from services.neuron.engine_api.events import Ended
 from services.neuron.metrics import NeuronMetrics
 from services.neuron.serving import convert
 from services.neuron.serving.generation_trace import GenerationTrace
+
+_NANOSECOND: Final = 1e-9
 
 log = structlog.get_logger()
 
@@ -26,6 +30,7 @@ class GenerationFigures:
         instance_id: where it runs.
         metrics: where the figures go.
         devices: that work together for it.
+        watts: their power together, where it is known.
         moved_tokens: tokens of the answer that another neuron has made, and counted.
         trace: takes its times.
     """
@@ -38,13 +43,16 @@ class GenerationFigures:
         instance_id: str,
         metrics: NeuronMetrics,
         devices: int,
+        watts: Callable[[], float | None],
         moved_tokens: int,
         trace: GenerationTrace,
     ) -> None:
         self._trace = trace
         trace.submitted()
         self._devices = devices
+        self._watts = watts
         self._prefill_ns = self._decode_ns = 0
+        self._joules: float | None = 0.0
         self._moved_tokens = moved_tokens
         self._request_id = request_id
         self._model = model
@@ -83,12 +91,19 @@ class GenerationFigures:
         """Adds device time that the worker has reported for it."""
         self._prefill_ns += charge.prefill_ns * self._devices
         self._decode_ns += charge.decode_ns * self._devices
+        watts = self._watts()
+        if watts is None or self._joules is None:
+            self._joules = None
+        else:
+            self._joules += watts * (charge.prefill_ns + charge.decode_ns) * _NANOSECOND
 
     def timings(self, event: Ended | None) -> generation.Timings:
         """Its times as the client gets them; after a cut those of the worker are missing."""
         made = generation.Timings() if event is None else convert.timings(event)
         made.device_prefill.FromNanoseconds(self._prefill_ns)
         made.device_decode.FromNanoseconds(self._decode_ns)
+        if self._joules:  # without any time of devices nothing is known of it
+            made.joules = self._joules
         return made
 
     def close(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import time
+from collections.abc import Callable, Sequence
 
 from cortex.v1 import conversation_pb2 as conversation
 from cortex.v1 import generation_pb2 as generation
@@ -26,7 +28,16 @@ from services.neuron.settings import NeuronSettings
 
 
 class Generations:
-    """Begins the generations of this neuron: finds the instance, composes the prompt, submits."""
+    """Begins the generations of this neuron: finds the instance, composes the prompt, submits.
+
+    Args:
+        instances: the loaded models.
+        settings: of the neuron.
+        metrics: where figures go.
+        faults: notes what nobody foresaw.
+        traces: begins the traces of generations.
+        watts: the power of devices together, where it is known.
+    """
 
     def __init__(
         self,
@@ -36,7 +47,9 @@ class Generations:
         metrics: NeuronMetrics,
         faults: Faults,
         traces: GenerationTraces,
+        watts: Callable[[Sequence[str]], float | None],
     ) -> None:
+        self._watts = watts
         self._traces = traces
         self._instances = instances
         self._limits = StallLimits(settings.slow_reader_seconds, settings.workers.recovery_seconds)
@@ -110,6 +123,9 @@ class Generations:
                 instance_id=instance.instance_id,
                 metrics=self._metrics,
                 devices=1 if instance.key is None else instance.key.device_count,
+                watts=functools.partial(
+                    self._watts, () if instance.key is None else instance.key.device_ids
+                ),
                 moved_tokens=len(task.resume_token_ids),
                 trace=trace,
             ),

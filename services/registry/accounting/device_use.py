@@ -1,4 +1,4 @@
-"""Device time by principal as neurons report it: kept in memory, stored once a second.
+"""Device time and energy by principal as neurons report it: kept in memory, stored once a second.
 
 A neuron tells totals since it started, so nothing is lost or counted twice however often it tells
 them, and whichever registry takes them in. What it has not told when it is killed is lost.
@@ -63,11 +63,12 @@ class DeviceUseIntake:
                 one.decode_microseconds,
                 one.load_microseconds,
                 one.unload_microseconds,
+                one.millijoules,
             )
             # of two streams of one neuron the older one may be heard later
-            before = known.get((one.principal, one.model), (one.principal, one.model, 0, 0, 0, 0))
-            most = map(max, told, before[2:])
-            known[one.principal, one.model] = DeviceTotal(one.principal, one.model, *most)
+            whose = (one.principal, one.model)
+            before = known.get(whose, DeviceTotal(*whose, 0, 0, 0, 0))
+            known[whose] = DeviceTotal(*whose, *map(max, told, before[2:]))
         del report.device_use[:]
 
     async def run(self, faults: Faults) -> None:

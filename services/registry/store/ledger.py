@@ -39,20 +39,25 @@ class UsageRow(NamedTuple):
     decode_microseconds: int = 0
     load_microseconds: int = 0
     unload_microseconds: int = 0
+    millijoules: int = 0
 
     @property
     def told_by_gateways(self) -> tuple[str | int, ...]:
-        """All but the time of devices, which neurons tell: a row of `cortex_usage`."""
-        return self[:-4]
+        """All but time and energy of devices, which neurons tell: a row of `cortex_usage`."""
+        return self[:-5]
 
     @property
     def device_microseconds(self) -> int:
         """All time of devices."""
-        return sum(self[-4:])
+        return sum(self[-5:-1])
 
 
 class DeviceTotal(NamedTuple):
-    """Microseconds of devices for one principal and model, since a neuron started or in between."""
+    """Microseconds of devices for one principal and model, since a neuron started or in between.
+
+    Attributes:
+        millijoules: of the devices' energy; 0 where they tell none.
+    """
 
     principal: str
     model: str
@@ -60,11 +65,12 @@ class DeviceTotal(NamedTuple):
     decode: int
     load: int
     unload: int
+    millijoules: int = 0
 
     @property
     def microseconds(self) -> int:
         """All kinds of work together."""
-        return sum(self[2:])
+        return sum(self[2:6])
 
 
 class UsageQuery(NamedTuple):
@@ -145,7 +151,7 @@ class Ledger(Protocol):
 
 
 COUNTS: Final = UsageRow._fields[3:]
-TOLD_BY_GATEWAYS: Final = COUNTS[:-4]
+TOLD_BY_GATEWAYS: Final = COUNTS[:-5]
 KEYS: Final[dict[str, LiteralString]] = {
     "principal": "principal",
     "model": "model",
@@ -172,6 +178,13 @@ TABLES: Final[tuple[LiteralString, ...]] = (
          source TEXT NOT NULL, principal TEXT NOT NULL, model TEXT NOT NULL,
          prefill BIGINT NOT NULL, decode BIGINT NOT NULL, load BIGINT NOT NULL,
          unload BIGINT NOT NULL, reported_at BIGINT NOT NULL,
+         PRIMARY KEY (source, principal, model))""",
+    """CREATE TABLE IF NOT EXISTS cortex_device_energy (
+         hour BIGINT NOT NULL, principal TEXT NOT NULL, model TEXT NOT NULL,
+         millijoules BIGINT NOT NULL, PRIMARY KEY (hour, principal, model))""",
+    """CREATE TABLE IF NOT EXISTS cortex_energy_sources (
+         source TEXT NOT NULL, principal TEXT NOT NULL, model TEXT NOT NULL,
+         millijoules BIGINT NOT NULL, reported_at BIGINT NOT NULL,
          PRIMARY KEY (source, principal, model))""",
 )
 LOAD_SHARES: Final[LiteralString] = """
@@ -205,6 +218,9 @@ FORGET: Final[Sequence[LiteralString]] = (
     # all of a source or nothing: what it tells of again would be counted again
     """DELETE FROM cortex_device_sources WHERE source NOT IN
          (SELECT source FROM cortex_device_sources WHERE reported_at >= ?)""",
+    "DELETE FROM cortex_device_energy WHERE hour < ?",
+    """DELETE FROM cortex_energy_sources WHERE reported_at < ? AND source NOT IN
+         (SELECT source FROM cortex_device_sources)""",
 )
 LOAD_TOTALS: Final[LiteralString] = """
     SELECT principal, model, prefill, decode, load, unload
@@ -224,14 +240,27 @@ ADD_DEVICE_USE: Final[LiteralString] = """
       decode = cortex_device_use.decode + excluded.decode,
       load = cortex_device_use.load + excluded.load,
       unload = cortex_device_use.unload + excluded.unload"""
+LOAD_ENERGY: Final[LiteralString] = """
+    SELECT principal, model, millijoules FROM cortex_energy_sources WHERE source = ?"""
+SAVE_ENERGY: Final[LiteralString] = """
+    INSERT INTO cortex_energy_sources VALUES (?, ?, ?, ?, ?)
+    ON CONFLICT (source, principal, model) DO UPDATE SET
+      millijoules = excluded.millijoules, reported_at = excluded.reported_at"""
+ADD_ENERGY: Final[LiteralString] = """
+    INSERT INTO cortex_device_energy VALUES (?, ?, ?, ?)
+    ON CONFLICT (hour, principal, model) DO UPDATE SET
+      millijoules = cortex_device_energy.millijoules + excluded.millijoules"""
 _SUMS: Final[LiteralString] = """
     SUM(requests), SUM(prompt_tokens), SUM(cached_tokens), SUM(completion_tokens),
-    SUM(reasoning_tokens), SUM(prefill), SUM(decode), SUM(load), SUM(unload)"""
+    SUM(reasoning_tokens), SUM(prefill), SUM(decode), SUM(load), SUM(unload), SUM(millijoules)"""
 _USED: Final[LiteralString] = """(
     SELECT hour, principal, model, requests, prompt_tokens, cached_tokens, completion_tokens,
-      reasoning_tokens, 0 AS prefill, 0 AS decode, 0 AS load, 0 AS unload FROM cortex_usage
-    UNION ALL SELECT hour, principal, model, 0, 0, 0, 0, 0, prefill, decode, load, unload
-    FROM cortex_device_use) AS used"""
+      reasoning_tokens, 0 AS prefill, 0 AS decode, 0 AS load, 0 AS unload, 0 AS millijoules
+    FROM cortex_usage
+    UNION ALL SELECT hour, principal, model, 0, 0, 0, 0, 0, prefill, decode, load, unload, 0
+    FROM cortex_device_use
+    UNION ALL SELECT hour, principal, model, 0, 0, 0, 0, 0, 0, 0, 0, 0, millijoules
+    FROM cortex_device_energy) AS used"""
 
 
 def usage_statement(query: UsageQuery) -> tuple[LiteralString, list[str | int]]:

@@ -11,7 +11,7 @@ import psycopg
 from typing_extensions import override
 
 from services.registry.store import ledger as sql
-from services.registry.store.device_growth import growth
+from services.registry.store.device_growth import energy_growth, growth
 from services.registry.store.ledger import DeviceTotal, Ledger, ShareRow, UsageQuery, UsageRow
 from services.registry.store.postgres_connection import PostgresConnection
 from services.registry.store.store import StoreError
@@ -68,10 +68,16 @@ class PostgresLedger(Ledger):
         now = int(time.time())
         async with self._writing() as cursor:
             await cursor.execute(_own(sql.LOAD_TOTALS), (source,))
-            grown, newer = growth(await cursor.fetchall(), totals, most)
-            saved = [(source, *one, now) for one in newer]
+            known = await cursor.fetchall()
+            grown, newer = growth(known, totals, most)
+            saved = [(source, *one[:6], now) for one in newer]
             await cursor.executemany(_own(sql.SAVE_TOTAL), saved)
-            await cursor.executemany(_own(sql.ADD_DEVICE_USE), [(hour, *one) for one in grown])
+            added = [(hour, *one[:6]) for one in grown]
+            await cursor.executemany(_own(sql.ADD_DEVICE_USE), added)
+            await cursor.execute(_own(sql.LOAD_ENERGY), (source,))
+            more, sums = energy_growth(await cursor.fetchall(), totals, [*known, *newer])
+            await cursor.executemany(_own(sql.SAVE_ENERGY), [(source, *one, now) for one in sums])
+            await cursor.executemany(_own(sql.ADD_ENERGY), [(hour, *one) for one in more])
         return grown
 
     @override

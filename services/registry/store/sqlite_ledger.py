@@ -11,7 +11,7 @@ from typing import Protocol, TypeVar
 from typing_extensions import override
 
 from services.registry.store import ledger as sql
-from services.registry.store.device_growth import growth
+from services.registry.store.device_growth import energy_growth, growth
 from services.registry.store.ledger import DeviceTotal, Ledger, ShareRow, UsageQuery, UsageRow
 
 T = TypeVar("T")
@@ -88,8 +88,12 @@ class SqliteLedger(Ledger):
                 known = database.execute(sql.LOAD_TOTALS, (source,)).fetchall()
                 grown, newer = growth(known, totals, most)
                 now = int(time.time())
-                database.executemany(sql.SAVE_TOTAL, [(source, *one, now) for one in newer])
-                database.executemany(sql.ADD_DEVICE_USE, [(hour, *one) for one in grown])
+                database.executemany(sql.SAVE_TOTAL, [(source, *one[:6], now) for one in newer])
+                database.executemany(sql.ADD_DEVICE_USE, [(hour, *one[:6]) for one in grown])
+                used = database.execute(sql.LOAD_ENERGY, (source,)).fetchall()
+                more, sums = energy_growth(used, totals, [*known, *newer])
+                database.executemany(sql.SAVE_ENERGY, [(source, *one, now) for one in sums])
+                database.executemany(sql.ADD_ENERGY, [(hour, *one) for one in more])
             return grown
 
         return await self._run(add)

@@ -5,11 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from msgspec import UNSET
 
 from services.backplane.errors import FleetError, Reason
 from services.gateway.api.access_log import AccessLog
 from services.gateway.settings import ApiKey, AuthSettings
 from services.gateway.telemetry.request_log import RequestLine, RequestLog
+from tests.doubles.scripted_neuron import Script
 from tests.integration.gateway.fleet import Fleet
 
 MESSAGES = [{"role": "user", "content": "Hi"}]
@@ -122,3 +124,16 @@ async def test_a_lookup_names_its_principal_to_the_neuron(bare: Fleet, dialect: 
     assert answer.status_code == 200
     asked: list[Any] = [*neuron.counted, *neuron.embedded]
     assert {each.principal for each in asked} == {"ann"}
+
+
+@pytest.mark.parametrize("joules", [12.5, None])
+async def test_the_energy_of_an_answer_is_logged_where_its_neuron_tells_it(
+    fleet: Fleet, lines: Lines, joules: float | None
+) -> None:
+    neuron = await fleet.add_neuron("n1", Script(joules=joules))
+
+    await fleet.chat(n=2)
+
+    (line,) = lines.kept
+    assert len(neuron.requests) == 2
+    assert line.joules == (UNSET if joules is None else 25.0)

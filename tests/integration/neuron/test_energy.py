@@ -14,10 +14,11 @@ from tests.doubles.neuron_host import PATIENCE_SECONDS, NeuronHost, chat, runnin
 FAMILY = "cortex_neuron_request_energy_joules"
 
 
-async def generated(host: NeuronHost, name: str) -> None:
+async def generated(host: NeuronHost, name: str) -> generation.GenerationFinished:
     request = chat("Go on.", model=name, stop=generation.StopRules(max_tokens=200))
     events = [event async for event in host.stub.Generate(request)]
     assert events[-1].HasField("finished")
+    return events[-1].finished
 
 
 def joules(host: NeuronHost) -> dict[str, float]:
@@ -51,7 +52,9 @@ async def test_requests_use_what_the_cpu_used_while_it_worked_for_them(
                 counter.write_text(str(used))
         (cpu,) = (await host.status()).report.devices
         told = joules(host)
+        finished = await generated(host, "asked")
 
+    assert finished.timings.joules > 0
     assert told.keys() == {"asked"}
     assert 0 < told["asked"] <= used / 1e6
     assert cpu.HasField("energy_joules")
@@ -65,7 +68,7 @@ async def test_a_host_that_does_not_tell_has_no_figures(
     async with running_neuron(tmp_path) as host:
         host.script("asked", words=["Hello"])
         await host.load("asked")
-        await generated(host, "asked")
+        assert not (await generated(host, "asked")).timings.HasField("joules")
         (cpu,) = (await host.status()).report.devices
 
         assert joules(host) == {}

@@ -22,7 +22,7 @@ from tests.doubles.registry_stand_ins import document, running_fleet
 HOUR = int(time.time()) // 3600 * 3600
 TABLES = (
     "cortex_facts, cortex_leader, cortex_shares, cortex_usage, cortex_usage_holders,"
-    " cortex_device_use, cortex_device_sources"
+    " cortex_device_use, cortex_device_sources, cortex_device_energy, cortex_energy_sources"
 )
 
 
@@ -83,7 +83,13 @@ async def test_a_report_counts_once_over_a_restart(settings):
 async def test_what_neurons_have_measured_counts_once_over_a_restart(settings):
     neuron = ScriptedNeuron("alpha")
     neuron.device_use = [
-        DeviceUse(principal="ada", model="tiny", prefill_microseconds=30, decode_microseconds=70),
+        DeviceUse(
+            principal="ada",
+            model="tiny",
+            prefill_microseconds=30,
+            decode_microseconds=70,
+            millijoules=12,
+        ),
         DeviceUse(principal=SYSTEM, model="tiny", load_microseconds=500),
     ]
     by = [pb.USAGE_KEY_PRINCIPAL, pb.USAGE_KEY_MODEL]
@@ -96,6 +102,7 @@ async def test_what_neurons_have_measured_counts_once_over_a_restart(settings):
                 row.prefill_microseconds,
                 row.decode_microseconds,
                 row.load_microseconds,
+                row.millijoules,
             )
             for row in answer.rows
         }
@@ -114,6 +121,7 @@ async def test_what_neurons_have_measured_counts_once_over_a_restart(settings):
         watched.cancel()
     async with running_fleet(settings) as fleet:
         neuron.device_use[0].decode_microseconds = 90
+        neuron.device_use[0].millijoules = 15
 
         async def has_grown() -> bool:
             return (await used(fleet))["ada"][2] == 90
@@ -122,7 +130,7 @@ async def test_what_neurons_have_measured_counts_once_over_a_restart(settings):
         await eventually(has_grown)
         found = await used(fleet)
 
-    assert found == {"ada": (7, 30, 90, 0), SYSTEM: (0, 0, 0, 500)}
+    assert found == {"ada": (7, 30, 90, 0, 15), SYSTEM: (0, 0, 0, 500, 0)}
     assert "ada" not in seen  # gateways are not told who uses what
 
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import pytest
+from msgspec import UNSET, UnsetType
 
 from cortex.v1 import generation_pb2 as generation
-from services.gateway.limits.device_costs import DeviceCosts, measured
+from services.gateway.limits.device_costs import DeviceCosts, joules, measured
 
 
 def finished(
@@ -83,3 +84,25 @@ def test_a_neuron_that_tells_of_time_that_cannot_be_changes_no_budget_beyond_rea
     assert costs.milliseconds("m", prompt_tokens=10, output_tokens=10) == 1
     costs.note("m", beyond)
     assert costs.milliseconds("m", prompt_tokens=10, output_tokens=10) < 2**32
+
+
+def of_energy(count: float | None) -> generation.GenerationFinished:
+    return generation.GenerationFinished(timings=generation.Timings(joules=count))
+
+
+@pytest.mark.parametrize(
+    ("answers", "told"),
+    [
+        ([of_energy(1.25), of_energy(2.5)], 3.75),
+        ([of_energy(0.0)], 0.0),
+        ([of_energy(1.25), of_energy(None)], UNSET),
+        ([of_energy(1.25), None], UNSET),
+        ([of_energy(float("nan"))], UNSET),
+        ([of_energy(float("inf"))], UNSET),
+        ([of_energy(-1.0)], UNSET),
+    ],
+)
+def test_the_energy_of_all_answers_where_each_tells_it(
+    answers: list[generation.GenerationFinished | None], told: float | UnsetType
+) -> None:
+    assert joules(answers) == told

@@ -102,7 +102,7 @@ async def test_totals_of_devices_are_added_by_what_they_have_grown(store: Sqlite
     (row,) = await again.table(UsageQuery(("principal", "model", "hour")))
 
     assert row[:3] == (HOUR, "ada", "tiny")
-    assert row[-4:] == (110, 250, 50, 3)
+    assert row[-5:] == (110, 250, 50, 3, 0)
     assert sum(one.microseconds for one in told) == row.device_microseconds
 
 
@@ -143,3 +143,34 @@ async def test_a_principal_that_rests_for_longer_than_is_kept_is_not_counted_aga
     await usage.note_devices("life", [rests])  # as after a new connection
 
     assert {"bob"} == {row.principal for row in await usage.table(EACH)}
+
+
+async def test_energy_is_added_by_what_it_has_grown_within_the_time_of_devices(usage: UsageLedger):
+    second = 1_000_000
+
+    def told(time_used: int, millijoules: int, principal: str = "ada") -> DeviceTotal:
+        return DeviceTotal(principal, "tiny", 0, time_used, 0, 0, millijoules)
+
+    await usage.note_devices("life-1", [told(second, 0)])
+    await usage.note_devices("life-1", [told(second, 300_000), told(second, 5, "bob")])
+    await usage.note_devices("life-1", [told(second, 300_000)])
+    await usage.note_devices("life-1", [told(second, 200_000)])  # older news
+    await usage.note_devices("life-2", [told(second, 50_000)])
+    await usage.note_devices("liar", [told(10, 2**60, "liar")])
+
+    rows = {row.principal: row for row in await usage.table(UsageQuery(("principal", "model")))}
+
+    assert {"ada": 350_000, "bob": 5, "liar": 1280} == {
+        name: row.millijoules for name, row in rows.items()
+    }
+    assert 2 * second == rows["ada"].device_microseconds
+
+
+async def test_energy_of_long_ago_is_forgotten(store: SqliteStore):
+    usage = UsageLedger(store.ledger, kept_days=1, clock=lambda: NOW)
+    await usage.note_devices("life-1", [DeviceTotal("ada", "tiny", 10, 0, 0, 0, 7)])
+
+    later = UsageLedger(store.ledger, kept_days=1, clock=lambda: NOW + 3 * 86_400)
+    await later.report("gateway", 1, [])
+
+    assert not await later.table(EACH)
