@@ -137,8 +137,8 @@ class Gateway:
         )
         self._origins = Origins(settings.cors_origins)
         keys = Auth(auth, on_change=functools.partial(end_lost, self._ticker))
-        history = RequestHistory(functools.partial(running, self._ticker))
         self._accounting = Accounting(self._registry_client, keys.limits, settings, self.registry)
+        history = RequestHistory(functools.partial(running, self._ticker))
         self._upstreams = Upstreams(settings, self.registry, self.faults)
         dispatch = Dispatch(
             placer=self._placer,
@@ -161,7 +161,7 @@ class Gateway:
             access_log=AccessLog(
                 self._metrics,
                 self._request_log,
-                destinations.model_named,
+                destinations.directory.model_named,
                 usage=self._accounting.usage,
                 device_costs=self._accounting.limiter.device_costs,
                 faults=self.faults,

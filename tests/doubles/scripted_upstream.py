@@ -66,9 +66,14 @@ class Asked:
 
 
 class ScriptedUpstream:
-    """Serves on loopback; answers are taken in turn, the last one stays."""
+    """Serves on loopback; answers are taken in turn, the last one stays.
 
-    def __init__(self) -> None:
+    Args:
+        port: 0: any that is free.
+    """
+
+    def __init__(self, port: int = 0) -> None:
+        self._port = port
         self.answers: list[Answer] = [Answer()]
         self.asked: list[Asked] = []
         self.open = 0
@@ -86,7 +91,7 @@ class ScriptedUpstream:
         await self.stop()
 
     async def start(self) -> None:
-        self._server = await asyncio.start_server(self._accept, "127.0.0.1", 0)
+        self._server = await asyncio.start_server(self._accept, "127.0.0.1", self._port)
         port = self._server.sockets[0].getsockname()[1]
         self.url = f"http://127.0.0.1:{port}/v1"
 

@@ -30,6 +30,7 @@ from services.gateway.dialects.lookup import Lookup
 from services.gateway.http1.direct import DirectResponse
 from services.gateway.http1.pumped import direct_response
 from services.gateway.limits.headers import limit_headers
+from services.gateway.transports.upstream.hops import hops_of
 
 JSON: Final = (b"content-type", b"application/json")
 
@@ -157,6 +158,7 @@ class LookupEndpoint(Endpoint):
         self, body: bytes, head: Head, request_scope: RequestScope, response: DirectResponse
     ) -> None:
         record = request_scope.record
+        record.served_by.hops = hops_of(head.headers)
         answer = await self._lookup.answer(body, head, RequestQueries(self._services, record))
         record.status = 200
         response.start(200, answer_headers(record, head, JSON))

@@ -52,8 +52,8 @@ class GatewayServices:
         auth: checks API keys.
         limiter: holds principals to their limits.
         view: what the gateway knows of the fleet.
-        dispatch: runs look-ups on instances.
-        destinations: runs generations, on instances or on other servers.
+        dispatch: compares what instances hold.
+        destinations: runs requests, on instances or on other servers.
         ticker: looks after the open requests.
         metrics: counts requests.
         access_log: writes one line per request.
@@ -90,9 +90,10 @@ class GatewayServices:
             FleetError: as for a model that does not exist.
         """
         if holder.scopes.have_models:
-            model = self.destinations.model_named(asked)
+            directory = self.destinations.directory
+            model = directory.model_named(asked)
             if model is None:
-                model = asked if self.destinations.take(asked) else self.view.resolve(asked).model
+                model = asked if directory.take(asked) else self.view.resolve(asked).model
             if not holder.scopes.allow_model(asked, model):
                 raise unknown_model(asked)
 
@@ -133,22 +134,23 @@ class RequestQueries(FleetQueries):
     async def count_tokens(self, request: neuron.CountTokensRequest) -> neuron.CountTokensResponse:
         self.record.name = request.model
         self.services.require_model(self.record.holder, request.model)
-        self.services.destinations.refuse_elsewhere(request.model, "to count tokens")
         request.principal = self.record.principal
         alias_rules.follow_in_chat(self.services.view.rules(request.model), request.chat)
         await self._admit(Cost())
         characters = 0
         if request.ByteSize() > _MEASURED_BYTES:
             characters = await self.services.decoding.measured(request.chat)
-        return await self.services.dispatch.count_tokens(
-            request, self.record.served_by, characters=characters
+        return await self.services.destinations.queries.count_tokens(
+            request,
+            self.record.served_by,
+            request_id=self.record.request_id,
+            characters=characters,
         )
 
     @override
     async def embed(self, request: neuron.EmbedRequest) -> neuron.EmbedResponse:
         self.record.name = request.model
         self.services.require_model(self.record.holder, request.model)
-        self.services.destinations.refuse_elsewhere(request.model, "to embed texts")
         request.principal = self.record.principal
         tokens = embedding_tokens(request.inputs)
         devices = 0
@@ -156,7 +158,7 @@ class RequestQueries(FleetQueries):
             costs = self.services.limiter.device_costs
             devices = costs.milliseconds(request.model, prompt_tokens=tokens, output_tokens=0)
         await self._admit(Cost(tokens=tokens, device_milliseconds=devices))
-        answer = await self.services.dispatch.embed(request, self.record.served_by)
+        answer = await self.services.destinations.queries.embed(request, self.record.served_by)
         self.record.embedded_tokens = answer.prompt_tokens
         return answer
 
@@ -164,7 +166,9 @@ class RequestQueries(FleetQueries):
     async def compare(self, request: generation.GenerateRequest) -> Sequence[ComparedInstance]:
         self.record.name = request.model
         self.services.require_model(self.record.holder, request.model)
-        self.services.destinations.refuse_elsewhere(request.model, "what it holds of a prompt")
+        self.services.destinations.directory.refuse_elsewhere(
+            request.model, "what it holds of a prompt"
+        )
         request.principal = self.record.principal
         alias_rules.follow(self.services.view.rules(request.model), [request])
         await self._admit(Cost())
@@ -182,5 +186,7 @@ class RequestQueries(FleetQueries):
             raise FleetError(
                 Reason.REGISTRY_UNAVAILABLE, "The fleet's registry has not been reached yet."
             )
-        listed = self.services.destinations.with_theirs(list_models(view.catalogue, view.neurons))
+        listed = self.services.destinations.directory.with_theirs(
+            list_models(view.catalogue, view.neurons)
+        )
         return within(self.record.holder.scopes, listed)

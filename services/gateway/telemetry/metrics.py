@@ -29,8 +29,8 @@ COMPLETED: Final = "completed"
 FAILED: Final = "failed"
 CANCELLED: Final = "cancelled"
 # Seconds: whole answers, and waits for their beginning. Few, since every model has each of them.
-_ANSWER_BUCKETS: Final = (0.1, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 600.0)
-_WAIT_BUCKETS: Final = (0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 15.0, 60.0)
+ANSWER_BUCKETS: Final = (0.1, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 600.0)
+WAIT_BUCKETS: Final = (0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 15.0, 60.0)
 
 
 class _Series:
@@ -55,10 +55,10 @@ class _Series:
         self.cached = count(metrics.cached_tokens)
         self.completion = count(metrics.completion_tokens)
         self.reasoning = count(metrics.reasoning_tokens)
-        self.seconds = spread(metrics.seconds, _ANSWER_BUCKETS)
-        self.first_token = spread(metrics.first_token_seconds, _WAIT_BUCKETS)
-        self.first_visible = spread(metrics.first_visible_seconds, _WAIT_BUCKETS)
-        self.queue = spread(metrics.queue_seconds, _WAIT_BUCKETS)
+        self.seconds = spread(metrics.seconds, ANSWER_BUCKETS)
+        self.first_token = spread(metrics.first_token_seconds, WAIT_BUCKETS)
+        self.first_visible = spread(metrics.first_visible_seconds, WAIT_BUCKETS)
+        self.queue = spread(metrics.queue_seconds, WAIT_BUCKETS)
         self.rate = spread(metrics.tokens_per_second, RATE_BUCKETS)
 
     def new_outcome(self, dialect: str, status: int, outcome: str) -> PendingCount:
@@ -129,18 +129,18 @@ class GatewayMetrics(Collector):
             "reasoning_tokens_total", "Tokens generated as reasoning.", "model"
         )
         self.seconds = histogram(
-            "request_seconds", "From a request's head to the end of its answer.", _ANSWER_BUCKETS
+            "request_seconds", "From a request's head to the end of its answer.", ANSWER_BUCKETS
         )
         self.first_token_seconds = histogram(
-            "time_to_first_token_seconds", "Until the first token of any kind.", _WAIT_BUCKETS
+            "time_to_first_token_seconds", "Until the first token of any kind.", WAIT_BUCKETS
         )
         self.first_visible_seconds = histogram(
             "time_to_first_visible_token_seconds",
             "Until the first token of text or of a tool call.",
-            _WAIT_BUCKETS,
+            WAIT_BUCKETS,
         )
         self.queue_seconds = histogram(
-            "queue_seconds", "From the start on a neuron to its admission.", _WAIT_BUCKETS
+            "queue_seconds", "From the start on a neuron to its admission.", WAIT_BUCKETS
         )
         self.tokens_per_second = histogram(
             "tokens_per_second", "Of one generation, behind its first token.", RATE_BUCKETS

@@ -278,3 +278,40 @@ async def test_a_whole_answer_that_does_not_come_is_ended(
     assert 504 == refused.status_code
     row = await usage_of(fleet)
     assert 30 < row.prompt_tokens < 100  # it may have been read
+
+
+async def test_an_upstream_that_cannot_be_reached_rests_and_is_tried_again(
+    bare: Fleet, far: ScriptedUpstream
+) -> None:
+    fleet = await started(bare, far, rest_seconds=3600)
+    far.answers = [Answer(status=503, body=b"no")]
+
+    def is_up() -> float:
+        return fleet.metric("cortex_gateway_upstream_up", upstream="far")
+
+    assert 1 == is_up()
+    refused = [await fleet.chat(model="big") for _ in range(8)]
+
+    assert [502] * 8 == [one.status_code for one in refused]
+    assert "rests" in refused[-1].json()["error"]["message"]
+    assert "retry-after" in refused[-1].headers
+    assert 5 == len(far.asked)
+    assert 0 == is_up()
+    (breaker,) = fleet.gateway._upstreams._breakers.values()
+    breaker._rests_until = 0.0  # its time is over
+    far.answers = [Answer()]
+    assert 200 == (await fleet.chat(model="big")).status_code
+    assert 1 == is_up()
+    labels = {"upstream": "far"}
+    assert 1 == fleet.metric("cortex_gateway_upstream_time_to_first_token_seconds_count", **labels)
+    assert 9 == fleet.metric("cortex_gateway_upstream_request_seconds_count", **labels)
+
+
+async def test_whether_one_is_up_is_not_told_once_it_is_not_asked(
+    bare: Fleet, far: ScriptedUpstream
+) -> None:
+    fleet = await started(bare, far)
+
+    fleet.gateway._upstreams.use(())
+
+    assert fleet.sample("cortex_gateway_upstream_up", upstream="far") is None

@@ -66,7 +66,9 @@ async def _ready(address: str, process: asyncio.subprocess.Process) -> None:
 
 
 async def test_llama_server_answers_as_an_upstream(bare: Fleet, url: str) -> None:
-    there = UpstreamSettings(name="llama", url=url, models={"big": "m"}, extra_fields="vllm")
+    there = UpstreamSettings(
+        name="llama", url=url, models={"big": "m"}, extra_fields="vllm", counts="llama-server"
+    )
     await bare.start(upstreams=(there,))
 
     stream = await bare.stream_text(model="big", stream_options={"include_usage": True})
@@ -74,6 +76,11 @@ async def test_llama_server_answers_as_an_upstream(bare: Fleet, url: str) -> Non
     rich = (await bare.chat(model="big", logprobs=True, top_logprobs=2)).json()
     body = {"model": "big", "prompt": "a", "max_tokens": 50}
     plain = (await bare.client.post("/v1/completions", json=body)).json()
+    turns = [{"role": "user", "content": "a b c"}]
+    counted = await bare.client.post(
+        "/v1/messages/count_tokens", json={"model": "big", "messages": turns}
+    )
+    read = (await bare.chat(model="big", messages=turns)).json()["usage"]["prompt_tokens"]
     long = await bare.chat(model="big", messages=[{"role": "user", "content": "a " * 9000}])
 
     said = scripted.Script().text
@@ -86,3 +93,4 @@ async def test_llama_server_answers_as_an_upstream(bare: Fleet, url: str) -> Non
     assert said == "".join(one["token"] for one in probabilities)[: len(said)]
     assert said == plain["choices"][0]["text"]
     assert (400, "context_length_exceeded") == (long.status_code, long.json()["error"]["code"])
+    assert read == counted.json()["input_tokens"]

@@ -16,6 +16,7 @@ import httpx
 import pytest
 
 from tests.doubles.processes import free_port
+from tests.doubles.scripted_upstream import ScriptedUpstream
 from tests.system.fleet.clients import Clients, two_loaded
 from tests.system.fleet.conftest import BRISK, BUDGET
 from tests.system.fleet.processes import Fleet, until
@@ -26,6 +27,7 @@ DASHBOARD = json.loads((DEPLOY / "grafana" / "cortex.json").read_text())
 # Only devices with a driver that measures have these: none here.
 NEEDS_A_GPU = {"How busy", "Temperature", "Power", "Joules per token", "Joules per request"}
 TWO_MINUTES = 120.0
+UPSTREAM_PORT = free_port()
 pytestmark = pytest.mark.skipif(
     shutil.which("prometheus") is None or shutil.which("promtool") is None,
     reason="needs Prometheus and promtool (Debian's package `prometheus`)",
@@ -39,6 +41,12 @@ def expressions() -> list[tuple[str, str]]:
         for panel in DASHBOARD["panels"]
         for each in panel.get("targets", ())
     ]
+
+
+async def ask(client: httpx.AsyncClient, url: str, model: str) -> None:
+    """Asks a model something; whatever comes of it."""
+    body = {"model": model, "messages": [{"role": "user", "content": "Hi."}]}
+    await client.post(f"{url}/v1/chat/completions", json=body)
 
 
 class Prometheus:
@@ -71,7 +79,8 @@ def watched(fleet: Fleet, tmp_path: pathlib.Path) -> Iterator[tuple[Fleet, Prome
     fleet.add_registry(settings=BRISK, metrics=ports["registry"])
     for name in ("left", "right"):
         fleet.add_neuron(name, settings=BUDGET, metrics=ports[name])
-    fleet.add_gateway(metrics=ports["gateway"])
+    away = f'name = "away"\nurl = "http://127.0.0.1:{UPSTREAM_PORT}/v1"\nmodels = ["far"]'
+    fleet.add_gateway(metrics=ports["gateway"], settings=f"[[gateway.upstreams]]\n{away}\n")
     other = free_port()
     targets = {
         "cortex-gateway": [ports["gateway"], f"127.0.0.1:{other}"],
@@ -140,10 +149,14 @@ async def test_panels_have_data_and_alerts_fire_within_two_minutes(watched, meas
 
     async with Clients(fleet.url) as clients, httpx.AsyncClient(timeout=30) as plain:
         first, second, _ = await two_loaded(fleet, clients)
+        far = ScriptedUpstream(UPSTREAM_PORT)
+        await far.start()
         running = [clients.begin(model, 3000)[1] for model in (first, second)]
         for _ in range(3):
             await clients.all([(first, 30), (second, 30)])
+            await ask(plain, fleet.url, "far")
             await asyncio.sleep(2)
+        await far.stop()
         empty = [
             (title, expression)
             for title, expression in expressions()
@@ -153,15 +166,15 @@ async def test_panels_have_data_and_alerts_fire_within_two_minutes(watched, meas
 
         async def ask_bad() -> None:
             while True:
-                await plain.post(
-                    f"{fleet.url}/v1/chat/completions",
-                    json={"model": "bad", "messages": [{"role": "user", "content": "Hi."}]},
-                )
+                for model in ("bad", "far"):
+                    await ask(plain, fleet.url, model)
                 await asyncio.sleep(0.2)
 
         asking = asyncio.create_task(ask_bad())
         fleet["right"].kill()
-        await fires("CortexNeuronLost", "CortexGatewayNotReady", "CortexModelFails")
+        await fires(
+            "CortexNeuronLost", "CortexGatewayNotReady", "CortexModelFails", "CortexUpstreamDown"
+        )
         asking.cancel()
         fleet["left"].kill()
         await fires("CortexNoNeurons")

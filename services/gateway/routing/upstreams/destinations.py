@@ -2,27 +2,24 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Coroutine, Sequence
-from typing import Final
 
 import structlog
 
 from cortex.v1 import generation_pb2 as generation
 from services.backplane.errors import FleetError, Reason, Retry
-from services.gateway.dialects.lookup import ListedModel
 from services.gateway.limits.estimate import prompt_tokens
 from services.gateway.routing.dispatch import Dispatch
 from services.gateway.routing.fleet_view import FleetView
 from services.gateway.routing.retry import ServedBy
+from services.gateway.routing.upstreams.directory import UpstreamDirectory
+from services.gateway.routing.upstreams.queries import Queries
 from services.gateway.routing.upstreams.unserved import is_unable, is_unserved, is_untouched
 from services.gateway.routing.upstreams.upstreams import Upstreams
 from services.gateway.streaming.at_once import some_at_once
 from services.gateway.streaming.choice import ChoiceSink
-from services.gateway.telemetry.outcome import UNKNOWN_MODEL
-from services.gateway.transports.upstream.hops import MOST
 from services.gateway.transports.upstream.upstream import Upstream
-
-_AWAY: Final = "The model {!r} is answered by another server alone, which cannot be asked {}."
 
 log = structlog.get_logger()
 
@@ -43,12 +40,17 @@ class Destinations:
         dispatch: runs on the fleet.
         upstreams: the other servers.
         view: what is known of the fleet.
+
+    Attributes:
+        directory: which models the other servers answer for.
+        queries: embeds and counts by the same rules.
     """
 
     def __init__(self, dispatch: Dispatch, upstreams: Upstreams, view: FleetView) -> None:
         self._dispatch = dispatch
         self._upstreams = upstreams
-        self._view = view
+        self.directory = UpstreamDirectory(upstreams, view)
+        self.queries = Queries(dispatch, self.directory)
 
     def generate(
         self,
@@ -65,7 +67,7 @@ class Destinations:
         Raises:
             FleetError: also of an upstream: UPSTREAM_FAILED, QUEUE_FULL, UNSUPPORTED_FIELD, …
         """
-        model = self._model_there(name) if record.hops < MOST else ""
+        model = self.directory.model_there(name, record)
         if model and self._upstreams.is_never_here(model):
             return self._there(model, requests, sinks, record)
         here = self._dispatch.generate(
@@ -77,42 +79,6 @@ class Destinations:
             characters=characters,
         )
         return self._here_or_there(here, model, requests, sinks, record) if model else here
-
-    def model_named(self, name: str) -> str | None:
-        """The own name of the model behind a name or alias; None where nobody knows it."""
-        return self._view.model_named(name) or (name if self._upstreams.have(name) else None)
-
-    def take(self, name: str) -> bool:
-        """Whether some upstream answers for a model or an alias, known or not."""
-        return bool(self._model_there(name))
-
-    def with_theirs(self, models: Sequence[ListedModel]) -> Sequence[ListedModel]:
-        """A list of the fleet's models with those of the upstreams."""
-        return self._upstreams.with_theirs(models)
-
-    def refuse_elsewhere(self, name: str, what: str) -> None:
-        """Refuses what upstreams cannot be asked, for a model that they alone answer for.
-
-        Args:
-            name: model or alias.
-            what: in words: `to embed`.
-
-        Raises:
-            FleetError: NOT_SUPPORTED.
-        """
-        model = self._model_there(name)
-        is_unknown = self._view.is_complete and not self._view.model_named(name)
-        if model and (self._upstreams.is_never_here(model) or is_unknown):
-            raise FleetError(Reason.NOT_SUPPORTED, _AWAY.format(name, what), field="model")
-
-    def _model_there(self, name: str) -> str:
-        """By which name upstreams answer for a model or an alias; empty where none does."""
-        if self._upstreams.are_none:
-            return ""
-        if self._upstreams.have(name):
-            return name
-        model = self._view.model_named(name) or name
-        return model if self._upstreams.serving(model) else ""
 
     async def _here_or_there(
         self,
@@ -173,18 +139,22 @@ class Destinations:
         sinks: Sequence[ChoiceSink],
         record: ServedBy,
     ) -> None:
-        # names that clients make up are counted as one
-        known = self.model_named(model) or UNKNOWN_MODEL
+        known = self.directory.counted_as(model)
 
         def run(index: int) -> Coroutine[object, object, None]:
             return _run(upstream, model, requests[index], sinks[index], record, counted_as=known)
 
-        counted = self._upstreams.metrics.counted(upstream.settings.name)
-        with counted, upstream.places(len(requests)) as most:
-            if len(requests) == 1:
-                await run(0)
-            else:
-                await some_at_once(run, len(requests), most=most)
+        with self._upstreams.asking(upstream, len(requests)) as most:
+            began = time.monotonic()
+            try:
+                if len(requests) == 1:
+                    await run(0)
+                else:
+                    await some_at_once(run, len(requests), most=most)
+            finally:
+                if first := sinks[0].first_token_at:
+                    name = upstream.settings.name
+                    self._upstreams.metrics.first_token(name, first - began)
 
 
 async def _run(

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
-from collections.abc import Sequence
+import functools
+from collections.abc import Generator, Sequence
 
 from prometheus_client import CollectorRegistry
 
 from services.backplane.process.faults import Faults
 from services.gateway.dialects.lookup import ListedModel
+from services.gateway.routing.upstreams.breaker import Breaker
 from services.gateway.settings import GatewaySettings
 from services.gateway.telemetry.upstreams import UpstreamMetrics
 from services.gateway.transports.upstream.settings import ANY, UpstreamSettings, check_files
@@ -42,6 +45,7 @@ class Upstreams:
         self._all: tuple[Upstream, ...] = ()
         self._serving: dict[str, tuple[Upstream, ...]] = {}
         self._for_any: tuple[Upstream, ...] = ()
+        self._breakers: dict[Upstream, Breaker] = {}
         self._put(self._made(settings.upstreams))
 
     @property
@@ -94,6 +98,25 @@ class Upstreams:
         """Whether the fleet is not asked for a model."""
         return any(one.settings.when == "always" for one in self.serving(model))
 
+    @contextlib.contextmanager
+    def asking(self, one: Upstream, count: int = 1) -> Generator[int]:
+        """Counts a request and takes places for it while the context is open.
+
+        Args:
+            one: who is asked.
+            count: of the request's choices.
+
+        Yields:
+            How many of them may run at one time.
+
+        Raises:
+            FleetError: QUEUE_FULL: there is no place; UPSTREAM_FAILED: the server rests.
+        """
+        breaker = self._breakers.get(one)  # none of one that is about to go
+        guarded = breaker.guarded() if breaker else contextlib.nullcontext()
+        with self.metrics.counted(one.settings.name), one.places(count) as most, guarded:
+            yield most
+
     def with_theirs(self, models: Sequence[ListedModel]) -> list[ListedModel]:
         """A list of the fleet's models with those of the upstreams, which stand behind them."""
         found = [
@@ -141,10 +164,23 @@ class Upstreams:
         return next((one for one in self._all if one.settings == entry), None)
 
     def _put(self, made: tuple[Upstream, ...]) -> None:
+        gone = {one.settings.name for one in self._all} - {one.settings.name for one in made}
+        for name in gone:
+            self.metrics.forget(name)
+        self._breakers = {one: self._breakers.get(one) or self._breaker(one) for one in made}
         self._all = made
         names = {name for one in made for name in one.settings.names if name != ANY}
         self._serving = {name: _of(made, name) for name in names}
         self._for_any = _of(made, ANY)
+
+    def _breaker(self, one: Upstream) -> Breaker:
+        name = one.settings.name
+        self.metrics.set_up(name, True)
+        return Breaker(
+            one.words,
+            one.settings.rest_seconds,
+            on_change=functools.partial(self.metrics.set_up, name),
+        )
 
 
 def _of(upstreams: Sequence[Upstream], model: str) -> tuple[Upstream, ...]:

@@ -10,6 +10,9 @@ from typing import Any, Final
 
 import msgspec
 
+# Of a prompt or an answer: no model's context holds as much, and limits go by what is told.
+_MOST_TOKENS: Final = 16 << 20
+
 
 class FunctionPiece(msgspec.Struct):
     """A piece of a called function; some servers send arguments as an object."""
@@ -113,6 +116,11 @@ class Chunk(msgspec.Struct):
 
 
 READER: Final = msgspec.json.Decoder(Chunk)
+
+
+def bounded_count(count: int | None) -> int:
+    """Tokens that a server tells, as many as can be; 0 where it tells none."""
+    return min(max(count or 0, 0), _MOST_TOKENS)
 
 
 def arguments_of(told: str | dict[str, Any] | None) -> str:

@@ -85,7 +85,42 @@ async def head_of(
         async with timeout(seconds):
             return await client.send(request, stream=True)
     except TimeoutError as error:
-        raise words.failed(f"did not answer within {seconds:g} seconds") from error
+        raise words.away(f"did not answer within {seconds:g} seconds") from error
+
+
+async def posted(
+    client: httpx2.AsyncClient,
+    request: httpx2.Request,
+    *,
+    words: Words,
+    settings: UpstreamSettings,
+    most_bytes: int,
+) -> bytes:
+    """The body of an answer that is no stream.
+
+    Args:
+        client: sends the request.
+        request: what is posted.
+        words: words errors.
+        settings: the deadlines.
+        most_bytes: of the body.
+
+    Raises:
+        FleetError: the server refuses, fails, or takes too long.
+    """
+    seconds = settings.connect_seconds + settings.first_byte_seconds
+    try:
+        async with timeout(settings.answer_seconds):
+            response = await head_of(client, request, words, seconds)
+            try:
+                await require_ok(response, words)
+                return await body_of(response, most_bytes)
+            finally:
+                await response.aclose()
+    except (BrokenStreamError, httpx2.HTTPError) as error:
+        raise failure_of(error, words, settings) from error
+    except TimeoutError as error:
+        raise words.endless(settings.answer_seconds) from error
 
 
 async def require_ok(response: httpx2.Response, words: Words) -> None:
@@ -137,9 +172,9 @@ def failure_of(
     if isinstance(error, BrokenStreamError):
         return words.failed(f"cannot be understood: {error}")
     if isinstance(error, httpx2.ConnectTimeout):
-        return words.failed(f"could not be reached within {settings.connect_seconds:g} seconds")
+        return words.away(f"could not be reached within {settings.connect_seconds:g} seconds")
     if isinstance(error, httpx2.ConnectError):
-        return words.failed(f"could not be reached ({error})")
+        return words.away(f"could not be reached ({error})")
     what = str(error) or type(error).__name__
     return words.failed(f"closed the connection within the answer ({what})")
 

@@ -19,6 +19,7 @@ from services.gateway.transports.upstream.chunks import (
     Logprobs,
     PromptDetails,
     arguments_of,
+    bounded_count,
     error_of,
     thoughts_of,
     words_of,
@@ -29,8 +30,6 @@ from services.gateway.transports.upstream.meter import AnswerMeter, size_of
 from services.gateway.transports.upstream.sse import DONE, BrokenStreamError
 
 _MOST_CALLS: Final = 1024
-# Of a prompt or an answer: no model's context holds as much, and limits go by what is told.
-_MOST_TOKENS: Final = 16 << 20
 # Ids of another vocabulary would be taken for ones of this fleet: they only count.
 _COUNTS: Final = (0,)
 # What some servers say of an answer that goes on.
@@ -60,9 +59,7 @@ class AnswerDecoder:
         is_cut: it would have been longer.
     """
 
-    def __init__(
-        self, words: Words, *, prompt_tokens: int, most_tokens: int | None = None
-    ) -> None:
+    def __init__(self, words: Words, *, prompt_tokens: int, most_tokens: int | None = None) -> None:
         self._words = words
         self._meter = AnswerMeter(most_tokens)
         self._most_tokens = most_tokens
@@ -274,15 +271,11 @@ class AnswerDecoder:
         prompt = told.prompt_tokens_details or PromptDetails()
         made = told.completion_tokens_details or CompletionDetails()
         if told.prompt_tokens is not None:
-            usage.prompt_tokens = _bounded(told.prompt_tokens)
-        usage.completion_tokens = _bounded(told.completion_tokens)
+            usage.prompt_tokens = bounded_count(told.prompt_tokens)
+        usage.completion_tokens = bounded_count(told.completion_tokens)
         self._meter.note_told(usage.completion_tokens)
-        usage.cached_prompt_tokens = min(_bounded(prompt.cached_tokens), usage.prompt_tokens)
-        usage.reasoning_tokens = min(_bounded(made.reasoning_tokens), usage.completion_tokens)
-
-
-def _bounded(count: int | None) -> int:
-    return min(max(count or 0, 0), _MOST_TOKENS)
+        usage.cached_prompt_tokens = min(bounded_count(prompt.cached_tokens), usage.prompt_tokens)
+        usage.reasoning_tokens = min(bounded_count(made.reasoning_tokens), usage.completion_tokens)
 
 
 def _is_json(text: str) -> bool:

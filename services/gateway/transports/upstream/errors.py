@@ -34,11 +34,19 @@ _BAD: Final = frozenset({HTTPStatus.BAD_REQUEST, HTTPStatus.UNPROCESSABLE_ENTITY
 # Codes and types of errors that some servers send with status 200.
 _FULL_TOLD: Final = frozenset({"429", "rate_limit_exceeded", "rate_limit_error", "queue_full"})
 _KEY_REFUSED_TOLD: Final = frozenset({"401", "403", "invalid_api_key", "authentication_error"})
+# What stands before a server says so of it.
+_AWAY: Final = frozenset(
+    {HTTPStatus.BAD_GATEWAY, HTTPStatus.SERVICE_UNAVAILABLE, HTTPStatus.GATEWAY_TIMEOUT}
+)
 _KEY_REFUSED: Final = frozenset({HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN})
 
 
 class StreamRefusedError(FleetError):
     """The server tells a model's answers as one piece alone; asked so, it may answer."""
+
+
+class UpstreamAwayError(FleetError):
+    """The server could not be reached, or did not answer: another request would find the same."""
 
 
 class Words:
@@ -62,6 +70,21 @@ class Words:
             Reason.UPSTREAM_FAILED,
             f"{self.who} {self._hidden(what)}.",
             retry_after_seconds=retry_after_seconds,
+        )
+
+    def away(self, what: str, *, retry_after_seconds: float | None = None) -> UpstreamAwayError:
+        """UPSTREAM_FAILED: it could not be reached; `what` goes on behind its name."""
+        told = f"{self.who} {self._hidden(what)}."
+        return UpstreamAwayError(
+            Reason.UPSTREAM_FAILED, told, retry_after_seconds=retry_after_seconds
+        )
+
+    def resting(self, failures: int, seconds: float) -> FleetError:
+        """UPSTREAM_FAILED: it is not asked, because it could not be reached for so many times."""
+        return FleetError(
+            Reason.UPSTREAM_FAILED,
+            f"{self.who} could not be reached for {failures} times in a row and rests.",
+            retry_after_seconds=seconds,
         )
 
     def late(self, seconds: float) -> FleetError:
@@ -110,7 +133,8 @@ class Words:
         wait = _retry_after(headers)
         if status == HTTPStatus.TOO_MANY_REQUESTS:
             return self._no_more(said, _BUSY_SECONDS if wait is None else wait)
-        return self.failed(f"answered with HTTP {status}{said}", retry_after_seconds=wait)
+        how = self.away if status in _AWAY else self.failed
+        return how(f"answered with HTTP {status}{said}", retry_after_seconds=wait)
 
     def told(self, error: Any) -> FleetError:
         """What an error within a stream means, or one that came with status 200."""

@@ -106,16 +106,15 @@ def _pieces(event: Event, kind: str) -> int:
 def _shortened(event: Event, kind: str, share: float) -> Event | None:
     """The beginning of a delta; None of a single token, and of what cannot be cut."""
     if kind == "reasoning":
-        text = event.reasoning.text
-        if text := text[: int(len(text) * share)]:
-            return Event(reasoning=generation.ReasoningDelta(text=text, token_ids=(0,)))
-    elif kind == "text" and event.text.logprobs:
+        text = event.reasoning.text[: int(len(event.reasoning.text) * share)]
+        delta = generation.ReasoningDelta(text=text, token_ids=(0,))
+        return Event(reasoning=delta) if text else None
+    if kind == "text" and event.text.logprobs:
         kept = event.text.logprobs[: int(len(event.text.logprobs) * share)]
         if kept:
             text = b"".join(one.text for one in kept).decode(errors="ignore")
             ids = event.text.token_ids[: len(kept)]
             return Event(text=generation.TextDelta(text=text, token_ids=ids, logprobs=kept))
-    elif kind == "text":
-        if text := event.text.text[: int(len(event.text.text) * share)]:
-            return Event(text=generation.TextDelta(text=text))
-    return None
+        return None
+    text = event.text.text[: int(len(event.text.text) * share)] if kind == "text" else ""
+    return Event(text=generation.TextDelta(text=text)) if text else None

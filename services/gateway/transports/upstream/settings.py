@@ -14,7 +14,7 @@ import msgspec
 from services.backplane.address import Address
 from services.backplane.security.exposure import is_loopback
 from services.backplane.settings import SettingsError
-from services.backplane.units import PositiveSeconds
+from services.backplane.units import PositiveSeconds, Seconds
 
 ANY: Final = "*"
 _MOST_KEY_BYTES: Final = 16 << 10
@@ -42,12 +42,17 @@ class UpstreamSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             want `max_completion_tokens`.
         asks_usage: ask it to count tokens (`stream_options`). false: for servers that refuse the
             field; limits and usage go by an estimate.
-        streams: most generations there at one time, of each worker of the gateway; one more gets
-            429.
+        counts: how it counts tokens where clients ask for that alone: by `/tokenize` as vLLM does,
+            by `/apply-template` and `/tokenize` as llama-server does, both beside the `/v1` of its
+            URL; none: that is refused, since OpenAI's API has no such path.
+        streams: most generations and embeddings there at one time, of each worker of the gateway;
+            one more gets 429.
         connect_seconds: longest wait for a connection.
         first_byte_seconds: longest wait, behind it, until its answer begins.
         idle_seconds: an answer of which nothing more has come for this long is ended.
         answer_seconds: longest time of an answer in all, from the request to its end.
+        rest_seconds: after five requests in a row that could not reach it, none is sent to it for
+            so long; 0: it is always asked.
         ca: file in PEM with the authorities that may have signed its certificate; empty: those of
             this machine.
         insecure: send keys and conversations to another machine over plain HTTP.
@@ -62,11 +67,13 @@ class UpstreamSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     extra_fields: Literal["none", "vllm", "cortex"] = "none"
     max_tokens_field: Literal["max_tokens", "max_completion_tokens"] = "max_tokens"
     asks_usage: bool = True
+    counts: Literal["none", "vllm", "llama-server"] = "none"
     streams: Annotated[int, msgspec.Meta(ge=1, le=65536)] = 32
     connect_seconds: PositiveSeconds = 5.0
     first_byte_seconds: PositiveSeconds = 60.0
     idle_seconds: PositiveSeconds = 300.0
     answer_seconds: PositiveSeconds = 3600.0
+    rest_seconds: Seconds = 10.0
     ca: str = ""
     insecure: bool = False
 

@@ -68,15 +68,17 @@ class EventReader:
             self._data.append(piece)
             self._is_tried = False
         elif not line and self._data:
-            if (data := self._taken()).strip():  # some servers keep connections alive so
+            data = self._taken()
+            if data.strip():  # some servers keep connections alive so
                 yield data
 
     def _alone(self) -> Iterator[bytes]:
         """The one line of an event that has not ended, where it is one without an end."""
-        if len(self._data) == 1 and not self._is_tried:
-            self._is_tried = True  # once: it may be long, and more may come by single bytes
-            if _is_whole(self._data[0]):
-                yield self._taken()
+        if len(self._data) != 1 or self._is_tried:
+            return
+        self._is_tried = True  # once: it may be long, and more may come by single bytes
+        if _is_whole(self._data[0]):
+            yield self._taken()
 
     def _taken(self) -> bytes:
         data = b"\n".join(self._data)

@@ -56,7 +56,7 @@ def test_what_the_server_tells_as_it_answers_counts():
     meter, found = AnswerMeter(10), ""
     for told in (4, 8, 12, 16):
         meter.note_told(told)
-        found += passed(meter, text("abcd"))
+        found += "" if meter.is_full else passed(meter, text("abcd"))
 
     assert "abcdabcdab" == found
     assert meter.is_full
