@@ -75,7 +75,7 @@ def _seconds(*, with_console: bool) -> float:
     """Of one request, least of all rounds."""
     registry = CollectorRegistry()
     metrics = GatewayMetrics(registry)
-    history = RequestHistory(list)
+    history = RequestHistory(list, UsageCounts("bench"))
     with Path(os.devnull).open("wb") as stream:
         log = BufferedLog(stream)
         access_log = AccessLog(

@@ -138,7 +138,7 @@ class Gateway:
         self._origins = Origins(settings.cors_origins)
         keys = Auth(auth, on_change=functools.partial(end_lost, self._ticker))
         self._accounting = Accounting(self._registry_client, keys.limits, settings, self.registry)
-        history = RequestHistory(functools.partial(running, self._ticker))
+        history = RequestHistory(functools.partial(running, self._ticker), self._accounting.usage)
         self._upstreams = Upstreams(settings, self.registry, self.faults)
         dispatch = Dispatch(
             placer=self._placer,

@@ -71,7 +71,6 @@ class Console:
         )
         self._streams = EventStreams(self._feed, history.ledger, self._visitor)
         self._rates_now: dict[str, Any] | None = None
-        self._has_recalled = False
 
     def tasks(self) -> list[asyncio.Task[None]]:
         """Starts the tasks that keep open pages up to date; the caller cancels them."""
@@ -101,17 +100,22 @@ class Console:
             await self._pending.ask()
 
     async def _recall(self) -> None:
-        """Asks the registry what was used before this process began, until it has said it."""
-        usage = self._history.usage
-        if self._has_recalled:
+        """Asks the registry what was used before this process began, until it has said it.
+
+        Not while a report of this process may be in what it says or not.
+        """
+        usage, reported = self._history.usage, self._history.reported
+        before = reported.stored()
+        if not usage.wants_recall or before is None:
             return
         request = pb.GetUsageRequest(since_unix_seconds=usage.first_hour, by=_EACH)
         with contextlib.suppress(FleetError):  # it is away, or of an earlier version
             answer = await self._operator.ask(
                 "GetUsage", request, service=accounting_grpc.AccountingServiceStub
             )
-            usage.recall(answer.rows)
-            self._has_recalled = True
+            after = reported.stored()
+            if after is not None and after[0] == before[0]:
+                usage.recall(answer.rows, before[1])
 
     def routes(self, error_responses: ErrorResponses) -> Sequence[Route]:
         """The routes below `/ui`."""

@@ -11,6 +11,7 @@ from services.gateway.api.request import RequestRecord
 from services.gateway.console.ledger import RequestLedger
 from services.gateway.console.rates import Rates
 from services.gateway.console.usage import Usage
+from services.gateway.limits.usage import UsageCounts
 from services.gateway.telemetry.outcome import RequestOutcome
 from services.gateway.telemetry.request_log import RequestLine
 
@@ -20,14 +21,19 @@ class RequestHistory(RequestListener):
 
     Args:
         running: the records of all requests under way.
+        reported: what the registry is told of them.
 
     Attributes:
+        reported: what the registry is told of requests.
         ledger: the last requests, one by one.
         usage: requests and tokens by key, model and neuron.
         rates: tokens per second, times to the first token.
     """
 
-    def __init__(self, running: Callable[[], Iterable[RequestRecord]]) -> None:
+    def __init__(
+        self, running: Callable[[], Iterable[RequestRecord]], reported: UsageCounts
+    ) -> None:
+        self.reported = reported
         self.ledger = RequestLedger()
         self.usage = Usage()
         self.rates = Rates(running)

@@ -25,6 +25,8 @@ _MOST_ROWS: Final = 256
 _OTHERS: Final = (OTHERS, OTHERS, OTHERS)
 _MINUTE: Final = 60
 _HOUR: Final = 3600
+_SET_SECONDS: Final = 60.0
+"""By more than this the clock is not slewed but set."""
 _EARLIER: Final = "(earlier)"
 """Stands in for the neurons of what was used before this process began."""
 
@@ -67,14 +69,23 @@ class _Hour(NamedTuple):
 class Usage:
     """Counts requests and tokens by key, model and neuron.
 
+    Minutes are those of this process, by a clock that nobody sets; only what the registry tells has
+    times of day.
+
     Args:
-        clock: seconds since 1970.
+        clock: seconds since 1970; may be set, to other years too.
+        ticks: seconds; never goes back.
     """
 
-    def __init__(self, clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self,
+        clock: Callable[[], float] = time.time,
+        ticks: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._clock = clock
-        self._began_at = clock()
-        self._known_since = self._began_at
+        self._ticks = ticks
+        self._began_ticks = ticks()
+        self._recalled_as: float | None = None
         self._minutes: deque[_Minute] = deque(maxlen=max(WINDOWS.values()))
         self._earlier: Sequence[_Hour] = ()
 
@@ -82,44 +93,56 @@ class Usage:
     def first_hour(self) -> int:
         """The first hour of which `recall` should be told, seconds since 1970."""
         day = max(WINDOWS.values()) * _MINUTE
-        return int(self._began_at - day) // _HOUR * _HOUR
+        return max(0, int(self._began_at - day) // _HOUR * _HOUR)
 
-    def recall(self, told: Iterable[pb.UsageRow]) -> None:
+    @property
+    def wants_recall(self) -> bool:
+        """Whether it should be told what was used before: also once the clock was set."""
+        before = self._recalled_as
+        return before is None or abs(self._began_at - before) > _SET_SECONDS
+
+    @property
+    def _began_at(self) -> float:
+        """When this process began, by what the clock says now."""
+        return self._clock() - (self._ticks() - self._began_ticks)
+
+    def recall(self, told: Iterable[pb.UsageRow], own: Iterable[pb.UsageRow] = ()) -> None:
         """Takes in what was used before this process began.
 
         Args:
             told: by principal, model and hour, from `first_hour` until now.
+            own: what of it this process has told the registry itself: that is counted here.
         """
+        began_at, first_hour = self._began_at, self.first_hour
+        reported: dict[tuple[int, str, str], Tally] = {}
+        for row in own:
+            whose = (row.hour_unix_seconds, row.principal, row.model)
+            reported.setdefault(whose, Tally()).add(_told(row))
         hours: dict[int, dict[tuple[str, str, str], Tally]] = {}
-        begun = int(self._began_at) // _HOUR * _HOUR
         for row in told:
             starts_at = row.hour_unix_seconds
-            if self.first_hour <= starts_at < self._began_at and row.requests:
-                tally = self._of_others(row) if starts_at == begun else _told(row)
-                rows = hours.setdefault(starts_at, {})
-                key = (row.principal, row.model, _EARLIER) if len(rows) < _MOST_ROWS else _OTHERS
-                rows.setdefault(key, Tally()).add(tally)
+            if not (first_hour <= starts_at < began_at and row.requests):
+                continue
+            tally = _told(row)
+            mine = reported.get((starts_at, row.principal, row.model))
+            if mine is not None:
+                tally = _combined(tally, mine, lambda all_of_it, part: max(0, all_of_it - part))
+            if not tally.requests:
+                continue
+            rows = hours.setdefault(starts_at, {})
+            key = (row.principal, row.model, _EARLIER) if len(rows) < _MOST_ROWS else _OTHERS
+            rows.setdefault(key, Tally()).add(tally)
         self._earlier = [
-            _Hour(starts_at, min(starts_at + _HOUR, self._began_at), rows)
+            _Hour(starts_at, min(starts_at + _HOUR, began_at), rows)
             for starts_at, rows in hours.items()
         ]
-        self._known_since = min(self._known_since, self.first_hour)
-
-    def _of_others(self, row: pb.UsageRow) -> Tally:
-        """What was used in the hour in which this process began, without what it has counted."""
-        own = Tally()
-        for minute in self._minutes:
-            if minute.number * _MINUTE < row.hour_unix_seconds + _HOUR:
-                for (principal, model, _), tally in minute.rows.items():
-                    if (principal, model) == (row.principal, row.model):
-                        own.add(tally)
-        return _combined(_told(row), own, lambda told, counted: max(0, told - counted))
+        self._recalled_as = began_at
 
     def note(self, outcome: RequestOutcome) -> None:
         """Counts requests that came out alike."""
-        number = self._clock() // _MINUTE
+        number = self._minute
         if not self._minutes or self._minutes[-1].number != number:
-            self._minutes.append(_Minute(int(number), {}))
+            self._minutes.append(_Minute(number, {}))
         rows = self._minutes[-1].rows
         key = (outcome.principal, outcome.model, outcome.neuron)
         tally = rows.get(key)
@@ -137,6 +160,11 @@ class Usage:
         tally.completion_tokens += outcome.completion_tokens
         tally.reasoning_tokens += outcome.reasoning_tokens
 
+    @property
+    def _minute(self) -> int:
+        """The number of the minute under way since this process began."""
+        return int(self._ticks() - self._began_ticks) // _MINUTE
+
     def table(self, by: str, window: str) -> dict[str, Any]:
         """Rows by use, the heaviest first.
 
@@ -145,8 +173,7 @@ class Usage:
             window: one of WINDOWS; the minute under way counts as one. An earlier hour of which a
                 part lies in it counts by that part.
         """
-        now = self._clock()
-        first = int(now) // _MINUTE - WINDOWS[window] + 1
+        began_at, first = self._began_at, self._minute - WINDOWS[window] + 1
         index = KEYS.index(by)
         total, rows = Tally(), dict[str, Tally]()
         for minute in self._minutes:
@@ -154,8 +181,12 @@ class Usage:
                 for key, tally in minute.rows.items():
                     rows.setdefault(key[index], Tally()).add(tally)
                     total.add(tally)
-        since = first * _MINUTE
+        since = began_at + first * _MINUTE
         for hour in self._earlier:
+            if (
+                hour.ends_at > began_at + _SET_SECONDS
+            ):  # the clock was set since: they are asked for again
+                continue
             share = (hour.ends_at - max(hour.starts_at, since)) / (hour.ends_at - hour.starts_at)
             if share > 0:
                 for key, told in hour.rows.items():
@@ -166,7 +197,7 @@ class Usage:
         return {
             "by": by,
             "window": window,
-            "since": max(self._known_since, since),
+            "since": max(began_at if self.wants_recall else self.first_hour, since),
             "rows": [{"name": name, **msgspec.structs.asdict(one)} for name, one in heaviest],
             "total": msgspec.structs.asdict(total),
         }

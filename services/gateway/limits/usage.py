@@ -7,7 +7,7 @@ once. What comes meanwhile is the next report.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Final, Protocol
 
 import msgspec
@@ -63,6 +63,8 @@ class UsageCounts:
         self._rows: dict[tuple[str, str], list[int]] = {}  # of that hour
         self._number = 0
         self._report: pb.ReportUsageRequest | None = None
+        self._stored: list[pb.UsageRow] = []
+        self._stored_rows_left = _MOST_ROWS
 
     def note(self, principal: str, model: str, used: Used, requests: int = 1) -> None:
         """Counts what requests have used together."""
@@ -111,7 +113,16 @@ class UsageCounts:
             )
             told(self._report.rows)
         await reporter.report_usage(self._report)
+        self._stored += self._report.rows[: self._stored_rows_left]
+        self._stored_rows_left -= min(self._stored_rows_left, len(self._report.rows))
         self._report = None
+
+    def stored(self) -> tuple[int, Sequence[pb.UsageRow]] | None:
+        """The number of the last report that was stored, and the rows of the first ones.
+
+        None while it is not known whether a report was stored.
+        """
+        return None if self._report is not None else (self._number, self._stored)
 
 
 def _message(hour: int, key: tuple[str, str], counts: list[int]) -> pb.UsageRow:

@@ -5,6 +5,7 @@ from typing import Any
 from services.backplane.errors import Reason
 from services.gateway.api.request import RequestRecord
 from services.gateway.console.history import RequestHistory
+from services.gateway.limits.usage import UsageCounts
 from services.gateway.telemetry.outcome import RequestOutcome
 from tests.unit.gateway.console.lines import line, outcome
 
@@ -15,7 +16,7 @@ def ended(history: RequestHistory, what: RequestOutcome, **facts: Any) -> None:
 
 
 def test_a_request_is_kept_and_its_tokens_counted_for_who_asked():
-    history = RequestHistory(running=list)
+    history = RequestHistory(running=list, reported=UsageCounts("me"))
     served = outcome(principal="ann", neuron="cellar", prompt_tokens=7, completion_tokens=3)
 
     ended(history, served)
@@ -28,7 +29,7 @@ def test_a_request_is_kept_and_its_tokens_counted_for_who_asked():
 
 
 def test_a_request_that_ran_nowhere_is_nobody_s_neuron():
-    history = RequestHistory(running=list)
+    history = RequestHistory(running=list, reported=UsageCounts("me"))
 
     ended(history, outcome(reason=Reason.NO_ROOM, has_failed=True), reason="NO_ROOM")
 
@@ -37,7 +38,7 @@ def test_a_request_that_ran_nowhere_is_nobody_s_neuron():
 
 
 def test_one_that_failed_counts_even_where_it_named_no_model():
-    history = RequestHistory(running=list)
+    history = RequestHistory(running=list, reported=UsageCounts("me"))
 
     ended(history, outcome(reason=Reason.BAD_REQUEST, is_named=False, has_failed=True))
 
@@ -46,7 +47,7 @@ def test_one_that_failed_counts_even_where_it_named_no_model():
 
 
 def test_a_listing_that_went_well_is_neither_kept_nor_counted():
-    history = RequestHistory(running=list)
+    history = RequestHistory(running=list, reported=UsageCounts("me"))
 
     ended(history, outcome(model="", is_named=False), model="", event="request.finished")
 

@@ -9,6 +9,7 @@ import pytest
 from cortex.v1 import accounting_service_pb2 as pb
 from services.backplane.errors import FleetError, Reason
 from services.backplane.security.principals import OTHERS
+from services.gateway.limits import usage
 from services.gateway.limits.usage import UsageCounts, Used
 
 NOW = 1_767_225_600.0
@@ -110,3 +111,34 @@ async def test_too_many_rows_are_added_up_for_all_others(reporter, monkeypatch):
         ("p1", 1),
         (OTHERS, 3),
     ]
+
+
+async def test_what_is_stored_is_known_unless_an_answer_was_lost(reporter):
+    counts = UsageCounts("me", Clock())
+    assert counts.stored() == (0, [])
+    counts.note("ada", "tiny", Used(7))
+    await counts.flush(reporter, ignored)
+    counts.note("ada", "tiny", Used(1))
+    reporter.loses_answers = True
+    with pytest.raises(FleetError):
+        await counts.flush(reporter, ignored)
+
+    assert counts.stored() is None
+    reporter.loses_answers = False
+    await counts.flush(reporter, ignored)
+
+    stored = counts.stored()
+    assert stored is not None
+    assert (2, [7, 1]) == (stored[0], [row.prompt_tokens for row in stored[1]])
+
+
+async def test_no_more_rows_are_kept_than_of_one_report(reporter, monkeypatch):
+    monkeypatch.setattr(usage, "_MOST_ROWS", 3)
+    counts = UsageCounts("me", Clock())
+    for number in range(5):
+        counts.note(f"key {number}", "tiny", Used(1))
+        await counts.flush(reporter, ignored)
+
+    stored = counts.stored()
+    assert stored is not None
+    assert (5, 3) == (stored[0], len(stored[1]))

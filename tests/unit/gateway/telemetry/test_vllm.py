@@ -36,7 +36,7 @@ def answered(model: str = "tiny", finish: str = "end_of_turn", tokens: int = 11)
 
 
 def failed(status: int, reason: Reason, times: int, model: str = "tiny") -> RequestOutcome:
-    return RequestOutcome("openai_chat", status, reason, model, requests=times)
+    return RequestOutcome("openai_chat", status, reason, model, requests=1, unfinished=times)
 
 
 def test_series_of_ours_have_their_names(
@@ -74,6 +74,7 @@ def test_ends_are_told_in_their_words(registry: CollectorRegistry, metrics: Gate
     metrics.ended(failed(499, Reason.CANCELLED, 2))
     metrics.ended(failed(200, Reason.NEURON_LOST, 3))
     metrics.ended(failed(400, Reason.BAD_REQUEST, 4))
+    metrics.ended(RequestOutcome("openai_embeddings", 502, Reason.LOAD_FAILED, "tiny", requests=9))
 
     told = {
         word: value(registry, "request_success_total", finished_reason=word)
