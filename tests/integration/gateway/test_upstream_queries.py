@@ -123,7 +123,11 @@ async def test_what_is_no_answer_is_an_error_that_names_the_upstream(
 async def test_an_answer_that_does_not_come_or_end_is_given_up(
     bare: Fleet, there: ScriptedUpstream
 ) -> None:
-    bounds: dict[str, Any] = {"connect_seconds": 0.2, "first_byte_seconds": 0.2, "answer_seconds": 0.5}
+    bounds: dict[str, Any] = {
+        "connect_seconds": 0.2,
+        "first_byte_seconds": 0.2,
+        "answer_seconds": 0.5,
+    }
     await bare.start(upstreams=(entry(there, **bounds),))
     there.answers = [Answer(head_gate=asyncio.Event()), Answer(pieces=(b"{",), drip=b" ")]
 
