@@ -88,10 +88,11 @@ class ScriptedNeuron(neuron_service_pb2_grpc.NeuronServiceServicer):
     def script(self, model: str) -> Script:
         return self.scripts.setdefault(model, Script())
 
-    def stores(self, model: str, size: int = 8 * MIB) -> None:
+    def stores(self, model: str, size: int = 8 * MIB, *, source: str = "") -> None:
         self.stored.append(
             model_pb2.StoredModel(
                 model=model,
+                source=source,
                 bytes=size,
                 max_context_tokens=2048,
                 capabilities=[model_pb2.CAPABILITY_CHAT],

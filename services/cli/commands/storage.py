@@ -28,7 +28,7 @@ from services.cli.registry_client import (
     at_leader,
     run,
 )
-from services.cli.stored.disks import pull_source, stored_on
+from services.cli.stored.disks import origin_meant, pull_source, stored_on, unfinished_on
 from services.cli.tables import gib
 from services.cli.terminal import complain, out, print_json_line
 
@@ -112,7 +112,13 @@ _PHASES: Final = {
 
 
 def remove(
-    name: Annotated[str, typer.Argument(metavar="MODEL", help="As in `cortex models --local`.")],
+    name: Annotated[
+        str,
+        typer.Argument(
+            metavar="MODEL",
+            help="As in `cortex models --local`; hf:OWNER/NAME for what an ended pull has left.",
+        ),
+    ],
     registry: RegistryOption = DEFAULT_REGISTRY,
     neuron: Annotated[str, typer.Option("--neuron", help="Only on this neuron.")] = "",
     *,
@@ -123,6 +129,10 @@ def remove(
     as_json: JsonOption = False,
 ) -> None:
     """Remove a model's files from the neurons that have fetched them; files of others stay."""
+    try:
+        name = origin_meant(name)
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from error
     request = pb.RemoveModelRequest(model=name, neuron=neuron, force=force)
     failed: list[str] = []
 
@@ -148,12 +158,16 @@ def remove(
 async def _confirm(registry: str, name: str, neuron: str) -> None:
     """Asks, having shown what would go; a model that lies nowhere is for the registry to tell."""
     fleet = await ask(registry, "GetFleet", op.GetFleetRequest())
-    places = [row for row in stored_on(fleet) if row.stored.model == name]
+    places = [row for row in stored_on(fleet) if name in row.names]
     places = [row for row in places if neuron in {"", row.neuron}]
     for row in places:
         whose = row.stored.origin or "put there by somebody: it stays"
         out.print(f"{row.neuron}: {gib(row.stored.bytes)}, {whose}", highlight=False)
-    if places:
+    left = [one for one in unfinished_on(fleet) if one[1].origin == name]
+    left = [one for one in left if neuron in {"", one[0]}]
+    for where, one in left:
+        out.print(f"{where}: {gib(one.bytes)}, not finished", highlight=False)
+    if places or left:
         typer.confirm(f"Remove {name}?", abort=True)
 
 

@@ -22,6 +22,7 @@ _HUB: Final = re.compile(
     r"(?:hf:|(?=\w))(?P<repository>[^/@:#\s]+/[^/@:#\s]+)(?:@(?P<revision>[^/:#\s]+))?"
     r"(?P<inside>/[^:#\s]+)?(?::(?P<what>[^#\s]+))?(?P<digest>#sha256=[0-9a-fA-F]{64})?"
 )
+_SCHEME: Final = "hf:"
 _SCHEMES: Final = ("package:", "path:")
 # As a browser shows a repository, or one of its files.
 _ADDRESS: Final = re.compile(
@@ -38,15 +39,23 @@ _NOTHING: Final = (
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class StoredRow:
-    """One model on one disk.
+    """The files of one model on one disk.
 
     Attributes:
+        stored: by the longest of their names.
         use: the state of an instance of these files; empty where there is none.
+        aliases: their other names.
     """
 
     neuron: str
     stored: model.StoredModel
     use: str
+    aliases: tuple[str, ...] = ()
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """All names of these files."""
+        return self.stored.model, *self.aliases
 
 
 def pull_source(text: str) -> tuple[str, str]:
@@ -84,14 +93,52 @@ def _meant(address: re.Match[str] | None) -> str:
 
 
 def stored_on(fleet: op.GetFleetResponse) -> list[StoredRow]:
-    """All models on all disks, by model and neuron."""
-    rows = [
-        StoredRow(neuron.identity.name, stored, _use(neuron.report.instances, stored))
+    """All models on all disks, by model and neuron; files with several names once."""
+    rows: list[StoredRow] = []
+    for neuron in fleet.neurons:
+        if neuron.lost:
+            continue
+        files: dict[str, list[model.StoredModel]] = {}
+        for stored in neuron.report.stored_models:
+            files.setdefault(stored.source or stored.model, []).append(stored)
+        for named in files.values():
+            own, *others = sorted(named, key=lambda one: (-len(one.model), one.model))
+            use = _use(neuron.report.instances, own)
+            aliases = tuple(other.model for other in others)
+            rows.append(StoredRow(neuron.identity.name, own, use, aliases))
+    return sorted(rows, key=lambda row: (row.stored.model, row.neuron))
+
+
+def unfinished_on(fleet: op.GetFleetResponse) -> list[tuple[str, model.UnfinishedDownload]]:
+    """What downloads that ended early have left on each neuron's disk."""
+    return [
+        (neuron.identity.name, one)
         for neuron in fleet.neurons
         if not neuron.lost
-        for stored in neuron.report.stored_models
+        for one in neuron.report.unfinished_downloads
     ]
-    return sorted(rows, key=lambda row: (row.stored.model, row.neuron))
+
+
+def origin_meant(text: str) -> str:
+    """The repository that a person names: `hf:OWNER/NAME@REVISION`; a model's name as it is.
+
+    Raises:
+        ValueError: it begins like a source and is none.
+    """
+    if not text.startswith(_SCHEME):
+        return text
+    source, _ = pull_source(text)
+    repository, _, rest = source.partition("@")
+    return f"{repository}@{re.split('[/#]', rest, maxsplit=1)[0]}"
+
+
+def unfinished_words(neuron: str, one: model.UnfinishedDownload) -> str:
+    """One of them in a sentence."""
+    at = dt.datetime.fromtimestamp(protobuf_time.nearest(one.modified_at)).astimezone()
+    return (
+        f"{neuron}: not finished: {one.origin}, {gib(one.bytes)} since {at:%Y-%m-%d %H:%M};"
+        f" the same pull goes on with it, `cortex rm {one.origin}` removes it."
+    )
 
 
 def disks_table(rows: list[StoredRow]) -> Table:
@@ -100,7 +147,7 @@ def disks_table(rows: list[StoredRow]) -> Table:
     for row in rows:
         stored = row.stored
         table.add_row(
-            stored.model,
+            ", ".join(row.names),
             row.neuron,
             gib(stored.bytes),
             " ".join(filter(None, (stored.parameter_size, stored.quantization))),
@@ -127,7 +174,7 @@ def _when(stored: model.StoredModel) -> str:
 
 
 def show_disks(fleet: op.GetFleetResponse, *, as_json: bool) -> None:
-    """Prints what lies on each neuron's disk; as JSON, a line for each model."""
+    """Prints what lies on each neuron's disk; as JSON, a line for each model and each left-over."""
     rows = stored_on(fleet)
     if not as_json:
         if rows:
@@ -139,7 +186,12 @@ def show_disks(fleet: op.GetFleetResponse, *, as_json: bool) -> None:
         for neuron in fleet.neurons:
             for problem in neuron.report.problems:
                 out.print(f"{neuron.identity.name}: not offered: {problem}")
+        for name, one in unfinished_on(fleet):
+            out.print(unfinished_words(name, one), soft_wrap=True, highlight=False)
         return
     for row in rows:
-        fields = {"neuron": row.neuron, "use": row.use, **json_fields(row.stored)}
+        shown = {"neuron": row.neuron, "use": row.use, "aliases": row.aliases}
+        fields = {**shown, **json_fields(row.stored)}
         out.print(json.dumps(fields), soft_wrap=True)
+    for name, one in unfinished_on(fleet):
+        out.print(json.dumps({"neuron": name, "unfinished": json_fields(one)}), soft_wrap=True)

@@ -219,7 +219,7 @@ class Sources:
                 problems.append(untrusted.shown(f"{name}: {error.message}"))
                 continue
             if here is not None:
-                found[name] = here
+                found[name] = next((one for one in found.values() if _is_same(one, here)), here)
         return [self._told(name, one) for name, one in sorted(found.items())], problems
 
     def _told(self, name: str, weights: Weights) -> model.StoredModel:
@@ -266,6 +266,14 @@ class Sources:
             )
         confined = self._permitted.check(scheme, location, digest)
         return source, location if confined is None else str(confined)
+
+
+def _is_same(one: Weights, other: Weights) -> bool:
+    """Whether both are one file or folder, by whatever path."""
+    try:
+        return one.path == other.path or one.path.samefile(other.path)
+    except OSError:  # gone by now
+        return False
 
 
 async def _check(found: Weights, expected: str, on_bytes: OnBytes) -> None:

@@ -50,6 +50,7 @@ class Listing:
     2. Several quantisations of one model in a folder of their own (`m-Q4_K_M.gguf`, `m-Q8_0.gguf`)
        are `m:Q4_K_M` and `m:Q8_0`; `m` is the one that is preferred here.
     3. Of two with one name the first counts, and the other is told as a problem.
+    4. A link to a file, or two to one file, are further names of that file.
     """
 
     def __init__(
@@ -113,6 +114,7 @@ class Listing:
         found: dict[str, Weights] = {}
         problems: list[str] = []
         looks: dict[pathlib.Path, _Look] = {}
+        places: list[tuple[bool, list[tuple[pathlib.Path, Weights]]]] = []
         for folder in self._folders:
             for here, paths, lost in _candidates(folder):
                 problems += map(untrusted.shown, lost)
@@ -125,7 +127,10 @@ class Listing:
                         problems.append(look.problem)
                     if look.weights is not None and (not still_only or self._is_still(path, look)):
                         usable.append((path, look.weights))
-                self._name(usable, found, problems, is_root=here == folder)
+                places.append((here == folder, usable))
+        files = _without_links([one for _, usable in places for one in usable])
+        for is_root, usable in places:
+            self._name([(p, files.get(p, w)) for p, w in usable], found, problems, is_root=is_root)
         if still_only:
             self._offered = {path: look.signature for path, look in looks.items()}
             self._looks = looks
@@ -197,6 +202,19 @@ def _is_same(one: pathlib.Path, other: pathlib.Path) -> bool:
     with contextlib.suppress(OSError):
         return one.samefile(other)
     return True
+
+
+def _without_links(
+    usable: Sequence[tuple[pathlib.Path, Weights]],
+) -> dict[pathlib.Path, Weights]:
+    """What the paths are that are links to one file: the file's own, where that is listed too."""
+    if not any(path.is_symlink() for path, _ in usable):
+        return {}
+    targets = {path: path.resolve() for path, _ in usable}
+    files: dict[pathlib.Path, Weights] = {}
+    for path, weights in sorted(usable, key=lambda one: one[0].is_symlink()):
+        files.setdefault(targets[path], weights)
+    return {path: files[target] for path, target in targets.items()}
 
 
 def _signature(path: pathlib.Path) -> _Signature:

@@ -92,7 +92,7 @@ class OperatorServicer(operator_service_pb2_grpc.OperatorServiceServicer):
     ) -> AsyncIterator[pb.UnloadModelResponse]:
         """Unloads a model everywhere or on one neuron, after its work is done."""
         term = self._holder.leading_term()
-        model = term.control.fleet_state.catalogue.resolve(request.model)
+        model = term.control.fleet_state.resolve(request.model)
         instances = [
             (member.name, instance.instance_id)
             for member, instance in term.control.fleet_state.fleet.instances_of(model)
@@ -137,7 +137,8 @@ class OperatorServicer(operator_service_pb2_grpc.OperatorServiceServicer):
         if profile is not None and profile.pinned:
             message = f"{model!r} is pinned by the catalogue; change `pin` there and reload."
             raise FleetError(Reason.BAD_REQUEST, message, field="model")
-        await durably(term.fact_writer.delete(FactKind.PIN, model))
+        for name in {model, *term.control.fleet_state.pins_of(model)}:
+            await durably(term.fact_writer.delete(FactKind.PIN, name))
         term.control.unpin(model)
         term.wake()
         term.history.note("model.unpinned", model=model)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from typing import Any, Final
 
 import grpc
@@ -24,6 +24,7 @@ from services.registry.placement.orders import UnloadReason
 from services.registry.term import LeaderTerm
 
 FLEET_STORAGE_SERVICE: Final = "cortex.v1.FleetStorageService"
+_HUB: Final = "hf:"
 # Deleting some hundred gigabytes takes file systems a while.
 _REMOVE_SECONDS: Final = 120.0
 Context = grpc.aio.ServicerContext[Any, Any]
@@ -62,8 +63,8 @@ class FleetStorageServicer(storage_grpc.FleetStorageServiceServicer):
         term = self._holder.leading_term()
         if request.neuron:
             member_named(term, request.neuron)
-        stored = term.control.fleet_state.fleet.stored(request.model)
-        places = {name: files for name, files in stored.items() if request.neuron in {"", name}}
+        stored = _places(term, request.model)
+        places = {one: files for one, files in stored.items() if request.neuron in {"", one}}
         if not places:
             where = f" of {request.neuron}" if request.neuron else ""
             raise FleetError(
@@ -71,41 +72,81 @@ class FleetStorageServicer(storage_grpc.FleetStorageServiceServicer):
                 f"{request.model!r} lies on no disk{where}; see `cortex models --local`.",
                 field="model",
             )
-        for name in sorted(places):
-            answer = pb.RemoveModelResponse(neuron=name)
+        for neuron in sorted(places):
+            answer = pb.RemoveModelResponse(neuron=neuron)
+            files, member = places[neuron], member_named(term, neuron)
             try:
-                answer.freed_bytes = await _remove(
-                    term, member_named(term, name), places[name], request
-                )
+                if files is not None:
+                    await _unload(term, member, files, force=request.force)
+                name = request.model if files is None else files.model
+                answer.freed_bytes = await _remove(term, member, name)
             except FleetError as error:
                 answer.problem = error.message
             yield answer
 
 
-async def _remove(
-    term: LeaderTerm, member: Member, stored: StoredModel, request: pb.RemoveModelRequest
-) -> int:
-    """Removes the files of one neuron; returns the bytes that were freed."""
-    if stored.origin:  # else the neuron refuses, and nothing must be unloaded for that
-        loaded = [one for one in member.report.instances if _has(one, stored)]
-        if loaded and not request.force:
-            told = f"{loaded[0].model} is loaded from them; unload it first, or force it."
+def _places(term: LeaderTerm, name: str) -> Mapping[str, StoredModel | None]:
+    """The neurons that have a model's files; with None those where its download is not finished.
+
+    Raises:
+        FleetError: as `_own_name`.
+    """
+    fleet = term.control.fleet_state.fleet
+    if name.startswith(_HUB):
+        members = fleet.members.items()
+        return {neuron: None for neuron, member in members if name in member.report.unfinished}
+    return fleet.stored(_own_name(term, name))
+
+
+def _own_name(term: LeaderTerm, name: str) -> str:
+    """By which name neurons are asked for a model's files; names of the catalogue mean no files.
+
+    Raises:
+        FleetError: BAD_REQUEST, the name means different files on different disks.
+    """
+    fleet_state = term.control.fleet_state
+    own = fleet_state.resolve(name)
+    if own == name or own in fleet_state.catalogue.profiles:
+        return name
+    meant = fleet_state.fleet.stored(own)
+    for neuron, files in fleet_state.fleet.stored(name).items():
+        if neuron not in meant or meant[neuron].source != files.source:
+            told = f"{name} is {own} in the fleet, and not on {neuron}; name one of the files."
             raise FleetError(Reason.BAD_REQUEST, told, field="model")
-        tracker = DrainTracker(
-            term.control,
-            [(member.name, one.instance_id) for one in loaded],
-            UnloadReason.OPERATOR,
-            None,
-        )
-        async for _ in watched(term, tracker):
-            pass
-    order = pb.RemoveStoredRequest(model=request.model, leader_epoch=term.leader_lease.epoch)
+    return own
+
+
+async def _unload(term: LeaderTerm, member: Member, stored: StoredModel, *, force: bool) -> None:
+    """Unloads what was loaded from files that are to go, once its work is done.
+
+    Raises:
+        FleetError: BAD_REQUEST, something is, and it is not forced.
+    """
+    if not stored.origin:  # the neuron refuses, and nothing must be unloaded for that
+        return
+    loaded = [one for one in member.report.instances if _has(one, stored)]
+    if loaded and not force:
+        told = f"{loaded[0].model} is loaded from them; unload it first, or force it."
+        raise FleetError(Reason.BAD_REQUEST, told, field="model")
+    tracker = DrainTracker(
+        term.control,
+        [(member.name, one.instance_id) for one in loaded],
+        UnloadReason.OPERATOR,
+        None,
+    )
+    async for _ in watched(term, tracker):
+        pass
+
+
+async def _remove(term: LeaderTerm, member: Member, name: str) -> int:
+    """Removes the files of one neuron; returns the bytes that were freed."""
+    order = pb.RemoveStoredRequest(model=name, leader_epoch=term.leader_lease.epoch)
     async with open_channel(
         member.identity.address, term.credentials, role=Role.NEURON, neuron=member.name
     ) as channel:
         stub = storage_grpc.StorageServiceStub(channel)
         answer = await unary(stub.RemoveStored(order, timeout=_REMOVE_SECONDS))
-    log.info("model.removed", model=request.model, neuron_id=member.name)
+    log.info("model.removed", model=name, neuron_id=member.name)
     return int(answer.freed_bytes)
 
 

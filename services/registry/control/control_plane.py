@@ -211,7 +211,8 @@ class ControlPlane(OrderListener):
 
     def unpin(self, model: str) -> None:
         """Ends an operator's pin."""
-        self.fleet_state.pins.pop(model, None)
+        for name in self.fleet_state.pins_of(model):
+            del self.fleet_state.pins[name]
         self._rules_changed()
 
     def cordon(self, name: str, *, cordoned: bool) -> None:

@@ -120,7 +120,7 @@ class Reconciler:
         routable = self._ready_instances.routable(profile)
         if len(routable) <= profile.max_replicas:
             return False
-        pinned_on = self._fleet_state.pins.get(profile.model, "")
+        pinned_on = self._fleet_state.pinned_on(profile)
         unused: list[tuple[float, str]] = []
         for member, other in routable:
             record = self._fleet_state.activity.of(other.instance_id)
@@ -188,7 +188,7 @@ class Reconciler:
 
     def _wish(self, profile: Profile, now: float) -> Want | None:
         fleet_state, ready = self._fleet_state, self._ready_instances
-        neuron = fleet_state.pins.get(profile.model, "")
+        neuron = fleet_state.pinned_on(profile)
         if neuron and not ready.routable(profile, neuron):
             return Want(profile, 1, neuron, may_evict=True)
         replicas = len(ready.routable(profile))
@@ -210,7 +210,7 @@ class Reconciler:
                 names.add(model)
             if profile.max_replicas > 1:
                 names.add(model)
-        for name in sorted(names):
+        for name in sorted({self._fleet_state.resolve(name) for name in names}):
             known = self._fleet_state.profile(name)
             if known is not None:
                 yield known

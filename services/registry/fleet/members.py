@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import enum
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Final
 
 from services.registry.fleet.model_index import ModelIndex
@@ -199,6 +199,16 @@ class Fleet:
     def stored_models(self) -> Iterator[str]:
         """The names of all models on any disk."""
         return iter(self._index.stored)
+
+    @property
+    def disk_revision(self) -> int:
+        """Grows when the files on any disk change."""
+        return self._index.disk_revision
+
+    @property
+    def disks(self) -> Mapping[str, int]:
+        """The members with files, each with the revision of when they changed last."""
+        return self._index.disks
 
     def loaded_models(self) -> Iterator[str]:
         """The names of all models of which an instance exists."""

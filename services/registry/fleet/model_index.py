@@ -12,11 +12,15 @@ class ModelIndex:
         holders: model to the names of the members with an instance of it, in the order in which
             they got it.
         stored: model to its files, by the name of the member that has them.
+        disks: the members with files, each with the value of `disk_revision` when these changed.
+        disk_revision: grows when any member's files change.
     """
 
     def __init__(self) -> None:
         self.holders: dict[str, dict[str, None]] = {}
         self.stored: dict[str, dict[str, StoredModel]] = {}
+        self.disks: dict[str, int] = {}
+        self.disk_revision = 0
 
     def update(self, old: Member | None, new: Member | None) -> None:
         """Takes in how a member has changed; None stands for no member, before or after."""
@@ -43,6 +47,10 @@ class ModelIndex:
                     self.stored.pop(stored.model, None)
             for stored in after_stored:
                 self.stored.setdefault(stored.model, {})[name] = stored
+            self.disk_revision += 1
+            self.disks.pop(name, None)
+            if after_stored:
+                self.disks[name] = self.disk_revision
 
 
 def _models(member: Member | None) -> set[str]:

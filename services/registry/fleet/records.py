@@ -189,6 +189,7 @@ class NeuronReport:
         resident: of models and sources whose files are in the neuron's page cache, the share that
             is.
         is_draining: the neuron is about to stop.
+        unfinished: origins of downloads that ended early.
     """
 
     sequence: int
@@ -198,6 +199,7 @@ class NeuronReport:
     resident: Mapping[str, float] = dataclasses.field(default_factory=dict[str, float])
     workers: tuple[Worker, ...] = ()
     is_draining: bool = False
+    unfinished: tuple[str, ...] = ()
 
     def says_the_same(self, other: NeuronReport) -> bool:
         """True if the reports differ in nothing but the sequence."""

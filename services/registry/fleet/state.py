@@ -13,6 +13,7 @@ from services.registry.catalogue.profile import Profile
 from services.registry.fleet.displacements import Displacements
 from services.registry.fleet.footprints import Footprint, Footprints
 from services.registry.fleet.members import Fleet
+from services.registry.fleet.names import ModelNames
 from services.registry.fleet.policy import Policy
 from services.registry.fleet.records import Instance, InstanceState, Member
 from services.registry.fleet.usage import Activity, UsageRecord
@@ -43,12 +44,25 @@ class FleetState:
     footprints: Footprints = dataclasses.field(default_factory=Footprints)
     activity: Activity = dataclasses.field(default_factory=Activity)
     displacements: Displacements = dataclasses.field(default_factory=Displacements)
+    names: ModelNames = dataclasses.field(default_factory=ModelNames)
     pins: dict[str, str] = dataclasses.field(default_factory=dict[str, str])
     note_fault: NoteFault = _let_out
 
+    def resolve(self, name: str) -> str:
+        """The own name of the model behind a name or alias; of one that is unknown the name."""
+        model = self.catalogue.resolve(name)
+        if model in self.catalogue.profiles:
+            return model
+        return self.names.own_name(model, self.fleet, self.catalogue)
+
+    def aliases(self, profile: Profile) -> list[str]:
+        """The other names of a model: those configured, then those that its files have."""
+        found = self.names.others(profile.model, self.fleet, self.catalogue)
+        return [*profile.aliases, *found]
+
     def profile(self, name: str) -> Profile | None:
         """The model behind a name or alias, configured or found on a neuron; None if unknown."""
-        model = self.catalogue.resolve(name)
+        model = self.resolve(name)
         configured = self.catalogue.profiles.get(model)
         if configured is not None:
             return configured
@@ -64,11 +78,20 @@ class FleetState:
         """Every model that clients may ask for, in order."""
         names = set(self.catalogue.profiles)
         names.update(self.fleet.stored_models(), self.fleet.loaded_models())
-        return sorted(names - self.catalogue.aliases.keys())
+        names -= self.catalogue.aliases.keys()
+        return sorted(name for name in names if self.resolve(name) == name)
 
     def is_pinned(self, profile: Profile) -> bool:
         """True if it is pinned by the catalogue or by an operator."""
-        return profile.pinned or profile.model in self.pins
+        return profile.pinned or bool(self.pins_of(profile.model))
+
+    def pins_of(self, model: str) -> list[str]:
+        """The names by which operators have pinned a model: its own, or one that it has too."""
+        return [name for name in self.pins if name == model or self.resolve(name) == model]
+
+    def pinned_on(self, profile: Profile) -> str:
+        """The neuron that an operator has pinned a model on; empty for any, or none."""
+        return next((self.pins[name] for name in self.pins_of(profile.model)), "")
 
     def wanted_instances(self, profile: Profile) -> int:
         """How many instances are kept loaded: the model's minimum, and one for a pinned model."""

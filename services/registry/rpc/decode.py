@@ -75,6 +75,7 @@ def report(message: neuron_service_pb2.NeuronReport) -> NeuronReport:
         },
         workers=tuple(_worker(w) for w in message.workers),
         is_draining=message.draining,
+        unfinished=tuple(one.origin for one in message.unfinished_downloads),
     )
 
 

@@ -84,7 +84,7 @@ class ModelDirectory:
         stored = fleet_state.fleet.stored(profile.model).values()
         message = registry_service_pb2.CatalogueModel(
             model=profile.model,
-            aliases=profile.aliases,
+            aliases=fleet_state.aliases(profile),
             max_context_tokens=_context(profile, instances, [s.max_context_tokens for s in stored]),
             max_output_tokens=profile.max_output_tokens,
             pinned=fleet_state.is_pinned(profile),

@@ -231,6 +231,22 @@ def test_of_two_with_one_name_the_second_is_told_unless_it_is_the_same_file(fold
     assert told == f"{second} cannot be asked for: {first} is called model too."
 
 
+def test_links_are_further_names_of_the_file(folder, whole):
+    (folder / "m.gguf").write_bytes(whole)
+    (folder / "a-nickname.gguf").symlink_to("m.gguf")
+    (folder / "hidden").mkdir()
+    (folder / "hidden" / "blob").write_bytes(whole)
+    for number in (1, 2):
+        (folder / f"snapshot{number}.gguf").symlink_to(folder / "hidden" / "blob")
+
+    found, problems = Listing([folder]).now()
+
+    assert problems == []
+    assert found["a-nickname"] is found["m"]
+    assert found["m"].path == folder / "m.gguf"
+    assert found["snapshot1"] is found["snapshot2"]
+
+
 def test_an_ending_in_capitals_is_told(folder, whole):
     (folder / "M.GGUF").write_bytes(whole)
 
