@@ -7,7 +7,8 @@ from typing import Final
 
 from services.backplane.security.roles import Role
 
-_SERVICE: Final = "/cortex.v1.NeuronService"
+NEURON_SERVICE: Final = "cortex.v1.NeuronService"
+_SERVICE: Final = f"/{NEURON_SERVICE}"
 _WORK: Final = frozenset({Role.GATEWAY, Role.OPERATOR})
 _WORK_NAMES: Final = (
     "Generate",

@@ -14,6 +14,7 @@ from services.backplane.process.faults import Faults
 from services.backplane.process.service_manager import notify
 from services.backplane.rpc.server import Server
 from services.backplane.timeouts import timeout
+from services.neuron.access import NEURON_SERVICE
 from services.neuron.devices.inventory import Devices
 from services.neuron.instances.instances import Instances, State, shutting_down
 from services.neuron.instances.load import Loader
@@ -92,7 +93,7 @@ class Daemon:
             PortTakenError: it cannot listen there.
         """
         await self._measure()
-        await self._listing.look()
+        await self._listing.begin()
         address = await self._server.start(listen)
         self._board.note_address(advertised(address))
         keeping = [
@@ -120,7 +121,7 @@ class Daemon:
         log.info("neuron.draining", running=self._instances.running)
         self._board.note_draining()
         self._instances.close()
-        for name in ("", "cortex.v1.NeuronService", STORAGE_SERVICE, *self._healthy):
+        for name in ("", NEURON_SERVICE, STORAGE_SERVICE, *self._healthy):
             await self._server.set_health(name, serving=False)
         await self._loader.stop()
         await self._fetches.stop()

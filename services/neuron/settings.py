@@ -165,6 +165,8 @@ class NeuronSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
         drain_seconds: how long running requests may take to end at unload and at shutdown.
         load_seconds: longest load, download included.
         download_stall_seconds: longest time without a byte while downloading.
+        unfinished_days: what a download that ended early has left is removed at the next start
+            where nothing has come for so many days; 0 keeps it.
         reserved_memory_bytes: memory of each device that no placement may use.
         memory_budget_bytes: most that all models together may hold on each device; unset is
             all that the device has.
@@ -199,6 +201,7 @@ class NeuronSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
     drain_seconds: Seconds = 20.0
     load_seconds: Seconds = 1800.0
     download_stall_seconds: Seconds = 120.0
+    unfinished_days: Annotated[float, msgspec.Meta(ge=0)] = 14.0
     reserved_memory_bytes: Bytes = 0
     memory_budget_bytes: PositiveBytes | None = None
     templates: TemplateLimits = TemplateLimits()

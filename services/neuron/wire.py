@@ -20,7 +20,7 @@ from services.backplane.rpc.server import Server
 from services.backplane.security.access import Access
 from services.backplane.security.credentials import FleetCredentials
 from services.backplane.tracing.spans import Tracer
-from services.neuron.access import METHODS
+from services.neuron.access import METHODS, NEURON_SERVICE
 from services.neuron.daemon import Daemon
 from services.neuron.devices.ggml import LIBRARY_VARIABLE, ask
 from services.neuron.devices.inventory import Devices, importable_engines, machine_memory_bytes
@@ -56,10 +56,9 @@ from services.neuron.storage.removal import StoredModelRemover
 from services.neuron.storage.residency import Residency
 from services.neuron.storage.servicer import STORAGE_SERVICE, StorageServicer
 from services.neuron.storage.sharing import Sharing
+from services.neuron.storage.unfinished import UnfinishedDownloads
 from services.neuron.supervisor.process import WorkerCommand, python_worker
 from services.neuron.supervisor.supervisor import Supervisor
-
-_SERVICE = "cortex.v1.NeuronService"
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -111,7 +110,6 @@ async def serving(
     engines, problems = importable_engines(has_gpu=devices.has_gpu)
     problems += await asyncio.to_thread(store_problems, settings.store)
     identity = new_identity(settings, engines)
-
     with folders.opened(settings.kv_store) as kv_tiers:
         daemon, board = _build(
             settings,
@@ -227,13 +225,15 @@ def _build(
         instances,
         LastUse(settings.store),
         residency=residency,
-        on_listed=lambda stored, broken: board.note_stored(stored, [*problems, *broken]),
+        unfinished=UnfinishedDownloads(hub.store, settings.store, days=settings.unfinished_days),
+        problems=problems,
+        on_listed=board.note_stored,
     )
     relist = listing.offer_at_once
     fetches = Fetches(sources, relist)
     storage = StorageServicer(
         fetches=fetches,
-        removal=StoredModelRemover(sources=sources, instances=instances, relist=relist),
+        removal=StoredModelRemover(sources=sources, hub=hub, instances=instances, relist=relist),
         sharing=Sharing(hub.store, settings.sharing),
         leader_epoch=leader_epoch,
     )
@@ -265,7 +265,7 @@ def _build(
         faults=faults,
     )
     server = Server(
-        service_names=[_SERVICE, STORAGE_SERVICE],
+        service_names=[NEURON_SERVICE, STORAGE_SERVICE],
         metrics=RpcMetrics(registry, "neuron"),
         access=Access(credentials, METHODS),
         tracer=tracer,

@@ -42,6 +42,7 @@ class Hub:
         cut_after: content length after which the next connections are cut, one each.
         wrong: contents in place of the true ones, by path's digest.
         gated: repositories that need a token.
+        refusals: status and headers of the next answers, one each.
         asked: every request, in order.
         goes_silent: with the next connection that is cut.
         is_silent: while it is set no content comes; `released` lets go those that wait.
@@ -54,6 +55,7 @@ class Hub:
     cut_after: list[int] = dataclasses.field(default_factory=list)
     wrong: dict[str, bytes] = dataclasses.field(default_factory=dict)
     gated: set[str] = dataclasses.field(default_factory=set)
+    refusals: list[tuple[int, Mapping[str, str]]] = dataclasses.field(default_factory=list)
     asked: list[Asked] = dataclasses.field(default_factory=list)
     is_silent: bool = False
     goes_silent: bool = False
@@ -104,7 +106,10 @@ class _Handler(BaseHTTPRequestHandler):
         authorization = headers.get("Authorization", "")
         asked = Asked(self.command, self.path, headers.get("Range", ""), authorization)
         self.hub.asked.append(asked)
-        if found := _STORAGE.fullmatch(path):
+        if self.hub.refusals:
+            status, more = self.hub.refusals.pop(0)
+            self._send(status, more, b"<html>no</html>")
+        elif found := _STORAGE.fullmatch(path):
             self._content(self.hub.stored(found[1]))
         elif found := _API.fullmatch(path):
             self._repository(found[1], found[2] or "main")

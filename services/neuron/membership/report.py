@@ -80,6 +80,7 @@ class StatusBoard:
         self._devices: tuple[model.Device, ...] = ()
         self._stored: tuple[model.StoredModel, ...] = ()
         self._problems: tuple[str, ...] = ()
+        self._unfinished: tuple[model.UnfinishedDownload, ...] = ()
         self._is_draining = False
 
     @property
@@ -131,10 +132,16 @@ class StatusBoard:
         self._devices = tuple(devices)
         self._workers.device_use.note_readings(devices)
 
-    def note_stored(self, stored: Sequence[model.StoredModel], problems: Sequence[str]) -> None:
+    def note_stored(
+        self,
+        stored: Sequence[model.StoredModel],
+        problems: Sequence[str],
+        unfinished: Sequence[model.UnfinishedDownload] = (),
+    ) -> None:
         """A new listing of the disk; bumps the status if it differs."""
-        if (tuple(stored), tuple(problems)) != (self._stored, self._problems):
-            self._stored, self._problems = tuple(stored), tuple(problems)
+        listed = tuple(stored), tuple(problems), tuple(unfinished)
+        if listed != (self._stored, self._problems, self._unfinished):
+            self._stored, self._problems, self._unfinished = listed
             self._instances.changes.bump()
 
     def status(self) -> neuron.NeuronStatus:
@@ -164,6 +171,7 @@ class StatusBoard:
             stored_models=self._stored,
             draining=self._is_draining,
             problems=self._problems,
+            unfinished_downloads=self._unfinished,
             workers=[_worker(view) for view in self._workers.view.values()],
             busy_microseconds=self._workers.device_use.busy_microseconds,
         )

@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 from services.backplane.errors import FleetError, Reason
+from services.neuron.sources.hub_files import HubFile
 
 _MARK: Final = re.compile(r"#sha256=(?P<digest>[0-9a-fA-F]{64})$")
 _CHUNK_BYTES: Final = 1 << 20
@@ -91,3 +92,33 @@ def _digest(
         single = made.hexdigest()
         listed.update(single.encode() + b"  " + name + b"\n")
     return single if len(named) == 1 and path.is_file() else listed.hexdigest()
+
+
+def check_file(
+    file: HubFile, part: pathlib.Path, note: Callable[[int], None] = lambda _: None
+) -> None:
+    """Checks that a file has come as the hub has it; one that has not is removed. Blocks.
+
+    Args:
+        file: as the hub tells it.
+        part: where it lies.
+        note: told how many more bytes were read.
+
+    Raises:
+        FleetError: MODEL_FILE_BAD, its size or digest is another one.
+    """
+    if part.stat().st_size != file.size:
+        told = f"{file.path} has {part.stat().st_size} bytes; the hub says {file.size}."
+        part.unlink()
+        raise FleetError(Reason.MODEL_FILE_BAD, told)
+    if not file.sha256:
+        return
+    made = hashlib.sha256()
+    with part.open("rb") as content:
+        while chunk := content.read(_CHUNK_BYTES):
+            made.update(chunk)
+            note(len(chunk))
+    if made.hexdigest() != file.sha256:
+        part.unlink()  # going on behind wrong bytes would never end well
+        told = f"{file.path} came with the digest {made.hexdigest()}, not {file.sha256}."
+        raise FleetError(Reason.MODEL_FILE_BAD, told)

@@ -131,6 +131,25 @@ class HubSource(WeightSource, Foreseeing, Mending):
             log.warning("hub.damaged_file_removed", model=str(wanted), path=path)
         return len(gone)
 
+    async def discard_unfinished(self, origin: str) -> int:
+        """Removes what ended fetches of `hf:OWNER/NAME@REVISION` have left.
+
+        Returns: bytes that were freed.
+
+        Raises:
+            FleetError: NOT_FOUND, nothing; BAD_REQUEST, a fetch goes on with it now;
+                SOURCE_UNAVAILABLE, the disk refuses.
+        """
+        gate = self._gates[self.store.folder(HubModel.parse(origin.removeprefix("hf:")))]
+        if gate.locked():
+            told = f"{origin} is being fetched; what has come so far is in use."
+            raise FleetError(Reason.BAD_REQUEST, told, field="model")
+        async with gate:
+            try:
+                return await asyncio.to_thread(self.store.discard_unfinished, origin)
+            except OSError as error:
+                raise unwritable(error) from error
+
     @override
     async def foresee(self, location: str, quant: str) -> Weights:
         """What the wanted files will weigh, by the hub's own list of them."""
@@ -164,8 +183,7 @@ class HubSource(WeightSource, Foreseeing, Mending):
     ) -> None:
         listing, folder = arrival.listing, self.store.folder(wanted)
         assert listing is not None
-        # Hidden: a model that is half there must not be listed. Bytes of two commits do not mix.
-        arriving = folder.parent / f".{folder.name}.{listing.commit[:12]}"
+        arriving = self.store.arriving_folder(wanted, listing)
         arriving.mkdir(parents=True, exist_ok=True)
         total = sum(file.size for file in files)
         require_room(arriving, total - await asyncio.to_thread(folder_bytes, arriving))

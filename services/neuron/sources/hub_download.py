@@ -11,9 +11,9 @@ from __future__ import annotations
 
 import concurrent.futures
 import errno
-import hashlib
 import os
 import pathlib
+import re
 import sys
 import tempfile
 from collections.abc import Callable
@@ -22,16 +22,20 @@ from typing import Any, Final
 import msgspec
 
 from services.backplane.errors import FleetError, Reason
+from services.neuron.sources.checksum import check_file
 from services.neuron.sources.disk_space import file_bytes
 from services.neuron.sources.hub_files import HubFile, HubListing
 
 _AT_A_TIME: Final = 4
 _GLANCE_SECONDS: Final = 0.25
-_CHUNK_BYTES: Final = 1 << 20
 _CONFIG: Final = "config.json"
 _MOST_CONFIG_BYTES: Final = 4 << 20
 # The hub serves larger files through its own protocol alone.
 HTTP_LIMIT_BYTES: Final = 50_000_000_000
+_TOO_MANY: Final = 429
+_REFUSED: Final = frozenset({401, 403})
+_RESET: Final = re.compile(r"\bt\s*=\s*(?P<seconds>\d+)")
+"""In the header `RateLimit`: `"api";r=0;t=55`."""
 _GONE: Final = frozenset({"RepositoryNotFoundError", "RevisionNotFoundError", "HFValidationError"})
 
 
@@ -175,6 +179,7 @@ def bring(job: HubJob, folder: pathlib.Path, tell: Callable[[HubProgress], None]
 def failure(job: HubJob, error: Exception) -> FleetError:
     """The error of the fleet for an exception of huggingface_hub."""
     words = " ".join(str(error).split())[:300]
+    status = getattr(getattr(error, "response", None), "status_code", 0)
     names = {kind.__name__ for kind in type(error).__mro__}
     if isinstance(error, OSError) and error.errno == errno.ENOSPC:
         return FleetError(Reason.NO_ROOM, "The disk of the model store is full.")
@@ -184,7 +189,22 @@ def failure(job: HubJob, error: Exception) -> FleetError:
     if names & _GONE:
         told = f"The hub has no {job.repository} at {job.revision} (or HF_TOKEN may not see it)."
         return FleetError(Reason.MODEL_UNKNOWN, told)
+    if status == _TOO_MANY:
+        told = f"The hub limits how often it is asked, and did not give {job.repository} now"
+        told += f"{_when(error)}; with HF_TOKEN set here it allows more."
+        return FleetError(Reason.SOURCE_UNAVAILABLE, told)
+    if status in _REFUSED:
+        told = f"The hub refuses {job.repository} to the token that is here (HF_TOKEN): {words}"
+        return FleetError(Reason.SOURCE_UNAVAILABLE, told)
     return FleetError(Reason.SOURCE_UNAVAILABLE, f"The hub did not give {job.repository}: {words}")
+
+
+def _when(error: Exception) -> str:
+    """From when on it may be asked again, where it says so in seconds."""
+    headers: Any = getattr(getattr(error, "response", None), "headers", {})
+    reset = _RESET.search(headers.get("RateLimit") or "")
+    seconds = headers.get("Retry-After") or (reset["seconds"] if reset else "")
+    return f": try again in {seconds} s" if str(seconds).isdecimal() else ""
 
 
 def _bring_http(job: HubJob, file: HubFile, part: pathlib.Path) -> None:
@@ -235,36 +255,6 @@ def _bring_large(job: HubJob, file: HubFile, part: pathlib.Path) -> None:
         local_dir=aside,
     )
     pathlib.Path(path).replace(part)
-
-
-def check_file(
-    file: HubFile, part: pathlib.Path, note: Callable[[int], None] = lambda _: None
-) -> None:
-    """Checks that a file has come as the hub has it; one that has not is removed. Blocks.
-
-    Args:
-        file: as the hub tells it.
-        part: where it lies.
-        note: told how many more bytes were read.
-
-    Raises:
-        FleetError: MODEL_FILE_BAD, its size or digest is another one.
-    """
-    if part.stat().st_size != file.size:
-        told = f"{file.path} has {part.stat().st_size} bytes; the hub says {file.size}."
-        part.unlink()
-        raise FleetError(Reason.MODEL_FILE_BAD, told)
-    if not file.sha256:
-        return
-    made = hashlib.sha256()
-    with part.open("rb") as content:
-        while chunk := content.read(_CHUNK_BYTES):
-            made.update(chunk)
-            note(len(chunk))
-    if made.hexdigest() != file.sha256:
-        part.unlink()  # going on behind wrong bytes would never end well
-        told = f"{file.path} came with the digest {made.hexdigest()}, not {file.sha256}."
-        raise FleetError(Reason.MODEL_FILE_BAD, told)
 
 
 def part_of(folder: pathlib.Path, file: HubFile) -> pathlib.Path:

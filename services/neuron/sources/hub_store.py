@@ -25,6 +25,7 @@ from services.neuron.sources.hub_files import HubFile, HubListing, HubModel
 _LISTING: Final = ".listing.json"
 # OWNER/NAME@REVISION and something in it.
 _REPOSITORY_PARTS: Final = 3
+_COMMIT_LETTERS: Final = 12
 
 log = structlog.get_logger()
 
@@ -68,6 +69,42 @@ class HubStore:
         except (OSError, msgspec.DecodeError) as error:
             log.warning("hub.listing_unreadable", model=str(wanted), error=str(error))
             return None
+
+    def arriving_folder(self, wanted: HubModel, listing: HubListing) -> pathlib.Path:
+        """Where files come before they are whole; bytes of two commits do not mix.
+
+        Hidden: a model that is half there must not be listed.
+        """
+        folder = self.folder(wanted)
+        return folder.parent / f".{folder.name}.{listing.commit[:_COMMIT_LETTERS]}"
+
+    def unfinished(self) -> list[tuple[str, pathlib.Path]]:
+        """Origins and folders of files that are not whole and that no fetch is at. Blocks."""
+        found: list[tuple[str, pathlib.Path]] = []
+        with contextlib.suppress(OSError):  # folders come and go
+            for folder in self.root.glob("*/.*@*.*"):
+                name, _, _ = folder.name[1:].rpartition(".")
+                repository = f"{folder.parent.name}/{name}"
+                if repository not in self._arriving and folder.is_dir():
+                    found.append((f"hf:{repository}", folder))
+        return found
+
+    def discard_unfinished(self, origin: str) -> int:
+        """Removes what ended fetches of a repository have left. Blocks.
+
+        Returns: bytes that were freed.
+
+        Raises:
+            FleetError: NOT_FOUND, they have left nothing.
+        """
+        folders = [folder for one, folder in self.unfinished() if one == origin]
+        if not folders:
+            told = f"No unfinished download of {origin} lies here."
+            raise FleetError(Reason.NOT_FOUND, told, field="model")
+        freed = sum(map(folder_bytes, folders))
+        for folder in folders:
+            shutil.rmtree(folder)
+        return freed
 
     @contextlib.contextmanager
     def arriving(self, wanted: HubModel) -> Generator[Arrival]:

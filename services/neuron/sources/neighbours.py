@@ -18,8 +18,9 @@ from services.backplane.rpc.channels import open_channel
 from services.backplane.security.credentials import FleetCredentials
 from services.backplane.security.roles import Role
 from services.backplane.timeouts import timeout
+from services.neuron.sources.checksum import check_file
 from services.neuron.sources.disk_space import file_bytes, stood_still
-from services.neuron.sources.hub_download import check_file, part_of
+from services.neuron.sources.hub_download import part_of
 from services.neuron.sources.hub_files import HubFile, HubListing
 from services.neuron.sources.neighbour import Neighbour
 

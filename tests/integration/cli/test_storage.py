@@ -172,12 +172,42 @@ async def test_ctrl_c_ends_a_pull_and_the_next_one_goes_on_there(place):
     place.hub.is_silent = place.hub.goes_silent = False
     place.hub.released.set()
     before = len(place.hub.downloads())
+    (told,) = await left_over(place)
+    assert told["origin"] == f"hf:{REPO}@main"
+    assert int(told["bytes"]) >= 9_000_000
+    words = " ".join((await place.cli("models", "--local"))[1].split())
+    assert f"one: not finished: hf:{REPO}@main" in words
 
     code, output = await place.cli("pull", f"hf:{REPO}:huge.gguf", "--neuron", "one")
 
     assert code == 1  # it is no model, which is told only once it is here
     assert "huge.gguf is no GGUF file" in output
     assert int(place.hub.downloads()[before].removeprefix("bytes=").rstrip("-")) >= 9_000_000
+
+
+async def test_what_an_ended_pull_has_left_is_removed(place, tmp_path):
+    place.hub.push(REPO, {"huge.gguf": HUGE})
+    place.hub.cut_after, place.hub.goes_silent = [9_000_000], True
+    process = await place.started("pull", f"hf:{REPO}:huge.gguf", "--neuron", "one", "--json")
+    assert process.stdout is not None
+    while line := await process.stdout.readline():
+        if json.loads(line).get("progress", {}).get("bytes_done", 0) >= 8_000_000:
+            break
+    code, output = await place.cli("rm", f"hf:{REPO}", "--yes")
+    assert code == 1
+    assert f"'hf:{REPO}@main' lies on no disk" in output
+    process.send_signal(signal.SIGINT)
+    await process.communicate()
+    await left_over(place)
+
+    code, output = await place.cli("rm", f"hf:{REPO}", says="y\n")
+
+    assert code == 0, output
+    assert "not finished" in output
+    assert "one: removed" in output
+    assert not [*tmp_path.glob("one/hf/**/*.part")]
+    code, output = await place.cli("rm", "hf:nonsense", "--yes")
+    assert code == 2
 
 
 async def test_a_model_that_no_neuron_could_run_is_pulled_only_where_one_is_named(place, data):
@@ -193,6 +223,17 @@ async def test_a_model_that_no_neuron_could_run_is_pulled_only_where_one_is_name
     code, output = await place.cli("pull", "nonsense")
     assert code == 2
     assert "is no source" in output
+
+
+async def left_over(place: Place) -> list[dict[str, str]]:
+    """Waits until something is; each look is a process."""
+    async with asyncio.timeout(30):
+        while True:
+            output = (await place.cli("models", "--local", "--json"))[1]
+            found = [json.loads(line).get("unfinished") for line in output.splitlines()]
+            if any(found):
+                return [one for one in found if one]
+            await asyncio.sleep(0.2)
 
 
 async def until(place: Place, wanted: list[tuple[str, str, str]]) -> None:

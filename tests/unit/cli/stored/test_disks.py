@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 
 import pytest
@@ -88,3 +89,14 @@ def test_as_json_there_are_only_models(capsys):
     show_disks(fleet("x.gguf is cut off within its header."), as_json=True)
 
     assert capsys.readouterr().out == ""
+
+
+def test_files_with_several_names_are_one_line(capsys):
+    one = fleet()
+    for name in ("m", "m:Q4_K_M"):
+        one.neurons[0].report.stored_models.add(model=name, source="path:/m-Q4_K_M.gguf")
+
+    show_disks(one, as_json=True)
+
+    (line,) = map(json.loads, capsys.readouterr().out.splitlines())
+    assert (line["model"], line["aliases"]) == ("m:Q4_K_M", ["m"])
