@@ -9,6 +9,8 @@ from services.backplane.errors import FleetError, Reason
 from services.backplane.tracebacks import describe
 from services.neuron.engine_api.task import Value
 
+NO_NUMBER: Final = "The model's output is not a number."
+"""What engines say of NaN and infinities: broken weights, or a device that computes wrongly."""
 _LONGEST_TRACE: Final = 8_000
 
 

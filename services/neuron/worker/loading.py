@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import pathlib
 import time
 from collections import deque
 from collections.abc import Generator, Iterable
 from typing import Final
 
+from services.backplane.errors import FleetError, Reason
 from services.neuron.engine_api.engine import Engine, LoadedModel
-from services.neuron.engine_api.events import Ended, Failed, trace
+from services.neuron.engine_api.events import NO_NUMBER, Delta, Ended, Failed, trace
 from services.neuron.engine_api.fair_shares import NOBODY
 from services.neuron.engine_api.frames import Crashed, LoadAborted, LoadAdvanced
 from services.neuron.engine_api.model import EnginePoisoned, LoadFailed, LoadPlan, LoadStep
@@ -22,6 +24,8 @@ from services.neuron.worker.link import DaemonLink
 _REPORT_SECONDS: Final = 0.1
 _WARM_UP_STEPS: Final = 64
 _WARM_UP_TASK: Final = -1
+_DAMAGED: Final = "the weights are damaged, or are computed wrongly here."
+_ALIKE: Final = 1e-4
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -183,10 +187,18 @@ def _crashed(error: BaseException) -> LoadFailed:
 
 
 def _try_out(model: LoadedModel) -> None:
+    """Has the model make a token, or a vector, and looks at what came.
+
+    Raises:
+        LoadFailed: MODEL_FILE_BAD, it makes no numbers; LOAD_FAILED, nothing came.
+    """
     prompt = Prompt(segments=(Segment("Hello"),), add_bos=True)
     tokens = model.tokenize(prompt)
     if model.info.embedding_size:
-        model.embed([tokens])
+        try:
+            model.embed([tokens])
+        except FleetError as error:
+            raise _refused(error.reason.value, error.message) from error
         return
     task = Task(
         _WARM_UP_TASK,
@@ -194,6 +206,7 @@ def _try_out(model: LoadedModel) -> None:
         prompt,
         SamplingParams(temperature=0),
         StopParams(max_tokens=1, ignore_eos=True),
+        top_logprobs=0,
         principal=NOBODY,
     )
     model.submit(task, tokens)
@@ -203,5 +216,19 @@ def _try_out(model: LoadedModel) -> None:
                 model.take_times()  # they are the load's
                 return
             if isinstance(event, Failed):
-                raise LoadFailed("LOAD_FAILED", f"The first token failed: {event.message}")
+                raise _refused(event.reason, event.message)
+            if isinstance(event, Delta) and _is_blind(event, model.info.vocabulary_size):
+                raise LoadFailed("MODEL_FILE_BAD", f"All its logits are alike: {_DAMAGED}")
     raise LoadFailed("LOAD_FAILED", f"No token came within {_WARM_UP_STEPS} steps.")
+
+
+def _refused(reason: str, message: str) -> LoadFailed:
+    if reason == Reason.ENGINE_FAILED.value and message == NO_NUMBER:
+        return LoadFailed("MODEL_FILE_BAD", f"Its logits are not numbers: {_DAMAGED}")
+    return LoadFailed("LOAD_FAILED", f"The first token failed: {message}")
+
+
+def _is_blind(first: Delta, vocabulary_size: int) -> bool:
+    """Whether no token was likelier than any other one, as where the weights are zeros."""
+    likeliest = first.logprobs[0].logprob if first.logprobs else 0.0
+    return vocabulary_size > 1 and abs(likeliest + math.log(vocabulary_size)) < _ALIKE

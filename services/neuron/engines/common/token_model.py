@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import abc
+import math
 import time
 from collections.abc import Collection, Iterator, Sequence
 from typing import Generic, TypeVar
@@ -12,7 +13,7 @@ from typing_extensions import override
 from services.backplane.errors import FleetError, Reason, context_too_long
 from services.neuron.engine_api.device_time import StepTimes
 from services.neuron.engine_api.engine import LoadedModel
-from services.neuron.engine_api.events import Event, Failed, failed
+from services.neuron.engine_api.events import NO_NUMBER, Event, Failed, failed
 from services.neuron.engine_api.model import ModelInfo, ModelStats
 from services.neuron.engine_api.task import Constraint, Prompt, Task
 from services.neuron.engines.common.task_queue import TaskQueue
@@ -166,7 +167,7 @@ class EmbeddingModel(TokenModel):
 
         Raises:
             FleetError: CONTEXT_TOO_LONG, an input is longer than the model reads; BAD_REQUEST, an
-                input is empty.
+                input is empty; ENGINE_FAILED, the model makes no numbers of one.
             EnginePoisoned: the library failed.
         """
         limit = self._info.max_context_tokens
@@ -176,7 +177,10 @@ class EmbeddingModel(TokenModel):
                 raise FleetError(Reason.BAD_REQUEST, "The text is empty.", field=field)
             if len(tokens) > limit:
                 raise context_too_long(prompt_tokens=len(tokens), max_tokens=limit)
-        return self._vectors(inputs)
+        vectors = self._vectors(inputs)
+        if not all(math.isfinite(sum(vector)) for vector in vectors):
+            raise FleetError(Reason.ENGINE_FAILED, NO_NUMBER)
+        return vectors
 
     @override
     def take_times(self, ended: Collection[int] | None = None) -> StepTimes:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from gguf import GGUFReader
+
 from services.neuron.engine_api.events import Delta
 from services.neuron.engine_api.frames import (
     AbandonLoad,
@@ -78,8 +80,39 @@ def test_a_model_that_cannot_make_one_token_is_never_ready(
     worker.send(Load(plan(broken)))
     ended = worker.until(LoadAborted)
 
-    assert ended.reason == "LOAD_FAILED"
-    assert "first token" in ended.message
+    assert ended.reason == "MODEL_FILE_BAD"
+    assert "logits are not numbers" in ended.message
+
+
+def test_a_file_of_which_only_the_head_has_come_is_never_ready(
+    worker: WorkerProcess, tmp_path: Path
+) -> None:
+    """As downloaders leave it that set the length first: zeros are numbers, and say nothing."""
+    path = random_llama.build(tmp_path / "zeros.gguf")
+    size, head = path.stat().st_size, GGUFReader(path).data_offset
+    with path.open("r+b") as file:
+        file.truncate(head)
+        file.truncate(size)
+
+    worker.send(Load(plan(path)))
+    ended = worker.until(LoadAborted)
+
+    assert ended.reason == "MODEL_FILE_BAD"
+    assert "logits are alike" in ended.message
+
+
+def test_an_embedder_that_makes_no_numbers_is_never_ready(
+    worker: WorkerProcess, said: Path, tmp_path: Path
+) -> None:
+    broken = random_llama.build(tmp_path / "inf.gguf", overflows=True)
+    worker.load(plan(said))
+
+    worker.send(Load(plan(broken, "vectors", embedding=True)))
+    ended = worker.until(LoadAborted)
+
+    assert ended.reason == "MODEL_FILE_BAD"
+    assert "logits are not numbers" in ended.message
+    assert text_of(worker.generate(task(1))[1]) == "Hello from model bravo"
 
 
 def test_a_second_load_of_a_name_is_refused(worker: WorkerProcess, said: Path) -> None:

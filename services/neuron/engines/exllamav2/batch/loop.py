@@ -18,7 +18,7 @@ from typing_extensions import override
 from services.backplane.errors import Reason
 from services.neuron.engine_api.cache import CacheChanges, Comparison, ReportsCache
 from services.neuron.engine_api.engine import Hibernating
-from services.neuron.engine_api.events import Failed, Started
+from services.neuron.engine_api.events import NO_NUMBER, Failed, Started
 from services.neuron.engine_api.model import EnginePoisoned, ModelInfo, ModelStats
 from services.neuron.engine_api.task import Constraint, Task
 from services.neuron.engines.common.task_queue import TaskQueue
@@ -162,7 +162,7 @@ class Loop(PlacingModel, Hibernating, ReportsCache):
         if self._faults.note_step(is_broken=bool(broken)):
             raise EnginePoisoned("The model's output was no number, several steps in a row.")
         for stream in broken:
-            self._fail(stream, Reason.ENGINE_FAILED, "The model's output is not a number.")
+            self._fail(stream, Reason.ENGINE_FAILED, NO_NUMBER)
         now = time.monotonic()
         for stream in [stream for stream in self._running.values() if not stream.is_echoing]:
             self._read(stream, now)

@@ -9,7 +9,7 @@ from typing import Any, Final, NoReturn
 
 import numpy as np
 
-from services.backplane.errors import Reason
+from services.backplane.errors import FleetError, Reason
 from services.neuron.engine_api.model import EnginePoisoned
 from services.neuron.engines.common.logprobs import Row
 from services.neuron.engines.llamacpp.batch.batch import TokenBatch
@@ -109,10 +109,14 @@ class Context:
         return row
 
     def pooled(self, sequence: int, width: int) -> Row:
-        """(width,) float32: a copy of a sequence's pooled embedding."""
+        """(width,) float32: a copy of a sequence's pooled embedding.
+
+        Raises:
+            FleetError: ENGINE_FAILED, there is none: models of this kind make none.
+        """
         address: int | None = self._library.get_embeddings_seq(self._context, sequence)
         if address is None:
-            raise EnginePoisoned(f"llama.cpp has no embedding for sequence {sequence}.")
+            raise FleetError(Reason.ENGINE_FAILED, "llama.cpp makes no vectors with this model.")
         values: Any = (ctypes.c_float * width).from_address(address)
         return np.frombuffer(values, dtype=np.float32).copy()
 

@@ -6,6 +6,7 @@ import time
 from collections.abc import Sequence
 
 from services.neuron.engine_api.events import (
+    NO_NUMBER,
     Delta,
     Ended,
     EndReason,
@@ -159,7 +160,7 @@ class Stream:
         """
         self._sampled_at = self._sampled_at or time.monotonic()
         if not is_sound(row):
-            return Failed(self.task.task_id, "ENGINE_FAILED", "The model's output is not a number.")
+            return Failed(self.task.task_id, "ENGINE_FAILED", NO_NUMBER)
         top = self.task.top_logprobs
         reader = None if top is None else self._reader(row, top, pieces)
         self._mask(row)

@@ -29,7 +29,7 @@ from services.neuron.engines.llamacpp.model.sizing import (
 PREFILL_TOKENS: Final = 64
 """Most prompt tokens per step: bounds how long a step keeps other streams and cancels waiting."""
 _POLL_SECONDS: Final = 0.005
-_MEAN_POOLING, _RANK_POOLING = 1, 4  # enum llama_pooling_type
+_MEAN_POOLING, _LAST_POOLING, _RANK_POOLING = 1, 3, 4  # enum llama_pooling_type
 _CONFIG: Final = "config.json"
 _SHARD: Final = re.compile(r"-00001-of-(\d{5})\.gguf$")
 # Cache and working buffers may take so much of what is free; the rest is for everyone else.
@@ -244,7 +244,9 @@ class _LoadJob:
             params.kv_unified = True
             params.n_ctx = params.n_batch = params.n_ubatch = shape.context_tokens
             if not metadata.pooling:  # there would be no vector of a text at all
-                params.pooling_type = _MEAN_POOLING
+                # an encoder's states see the whole text, a generator's only the last one does
+                is_encoder = metadata.is_embedding_model
+                params.pooling_type = _MEAN_POOLING if is_encoder else _LAST_POOLING
         return params
 
 
