@@ -34,6 +34,7 @@ _MOST_CONFIG_BYTES: Final = 4 << 20
 HTTP_LIMIT_BYTES: Final = 50_000_000_000
 _TOO_MANY: Final = 429
 _REFUSED: Final = frozenset({401, 403})
+_PAGE: Final = re.compile(r"<(?:!doctype|html)", re.IGNORECASE)
 _RESET: Final = re.compile(r"\bt\s*=\s*(?P<seconds>\d+)")
 """In the header `RateLimit`: `"api";r=0;t=55`."""
 _GONE: Final = frozenset({"RepositoryNotFoundError", "RevisionNotFoundError", "HFValidationError"})
@@ -178,7 +179,7 @@ def bring(job: HubJob, folder: pathlib.Path, tell: Callable[[HubProgress], None]
 
 def failure(job: HubJob, error: Exception) -> FleetError:
     """The error of the fleet for an exception of huggingface_hub."""
-    words = " ".join(str(error).split())[:300]
+    words = _PAGE.split(" ".join(str(error).split()))[0].strip()[:300]
     status = getattr(getattr(error, "response", None), "status_code", 0)
     names = {kind.__name__ for kind in type(error).__mro__}
     if isinstance(error, OSError) and error.errno == errno.ENOSPC:

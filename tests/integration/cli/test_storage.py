@@ -187,11 +187,11 @@ async def test_ctrl_c_ends_a_pull_and_the_next_one_goes_on_there(place):
 
 async def test_what_an_ended_pull_has_left_is_removed(place, tmp_path):
     place.hub.push(REPO, {"huge.gguf": HUGE})
-    place.hub.cut_after, place.hub.goes_silent = [9_000_000], True
+    place.hub.cut_after, place.hub.goes_silent = [14_000_000], True
     process = await place.started("pull", f"hf:{REPO}:huge.gguf", "--neuron", "one", "--json")
     assert process.stdout is not None
     while line := await process.stdout.readline():
-        if json.loads(line).get("progress", {}).get("bytes_done", 0) >= 8_000_000:
+        if json.loads(line).get("progress", {}).get("bytes_done", 0) >= 9_000_000:
             break
     code, output = await place.cli("rm", f"hf:{REPO}", "--yes")
     assert code == 1
