@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 
 import pytest
 
@@ -50,7 +51,7 @@ async def test_a_refusal_says_what_to_do(hub: Hub, source: HubSource, status, he
 async def test_a_limit_in_the_middle_is_waited_for(hub: Hub, source: HubSource):
     hub.push(REPO, {"tiny.gguf": WEIGHTS})
 
-    class Limited(list[tuple[int, dict[str, str]]]):
+    class Limited(list[tuple[int, Mapping[str, str]]]):
         """One refusal, of the first request for a file."""
 
         def __bool__(self) -> bool:
