@@ -243,8 +243,7 @@ class _LoadJob:
             params.embeddings = True
             params.kv_unified = True
             params.n_ctx = params.n_batch = params.n_ubatch = shape.context_tokens
-            if not metadata.pooling:  # there would be no vector of a text at all
-                # an encoder's states see the whole text, a generator's only the last one does
+            if not metadata.pooling:  # of a generator's states only the last saw the whole text
                 is_encoder = metadata.is_embedding_model
                 params.pooling_type = _MEAN_POOLING if is_encoder else _LAST_POOLING
         return params
