@@ -1,4 +1,4 @@
-"""Device time and energy by principal as neurons report it: kept in memory, stored once a second.
+"""Device time and energy by principal as neurons report it: kept, and stored every few seconds.
 
 A neuron tells totals since it started, so nothing is lost or counted twice however often it tells
 them, and whichever registry takes them in. What it has not told when it is killed is lost.
@@ -21,7 +21,6 @@ from services.registry.store.device_growth import MOST_GROWTH, MOST_SOURCE_ROWS
 from services.registry.store.ledger import DeviceTotal
 from services.registry.store.store import StoreError
 
-_WRITE_SECONDS: Final = 1.0
 _MOST_NAME_CHARACTERS: Final = 1024
 
 # The name of a neuron, and one of its lives.
@@ -72,11 +71,11 @@ class DeviceUseIntake:
         del report.device_use[:]
 
     async def run(self, faults: Faults) -> None:
-        """Writes every second for ever."""
+        """Writes for ever, as often as the store wants it."""
         while True:
             with faults.contained("device-use"):
                 await self.write()
-            await asyncio.sleep(_WRITE_SECONDS)
+            await asyncio.sleep(self._usage.write_seconds)
 
     async def write(self) -> None:
         """Stores what has been reported; what fails is tried again the next time."""

@@ -48,6 +48,11 @@ class UsageLedger:
         self._device_use: dict[str, dict[int, int]] = {}
         self._changing = asyncio.Lock()
 
+    @property
+    def write_seconds(self) -> float:
+        """How often what neurons tell is stored."""
+        return self._ledger.device_use_seconds
+
     async def report(self, holder: str, number: int, rows: Sequence[UsageRow]) -> bool:
         """Adds what a gateway reports; False where it has reported that before.
 

@@ -93,7 +93,12 @@ class Ledger(Protocol):
     """Tables that are written in transactions. Every method may raise `StoreError`.
 
     Where several registries are, only the one that leads may write.
+
+    Attributes:
+        device_use_seconds: how often neurons' totals are added.
     """
+
+    device_use_seconds: float = 1.0
 
     async def load_shares(self) -> Sequence[ShareRow]:
         """All shares."""

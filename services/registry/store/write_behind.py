@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import json
 from collections.abc import AsyncGenerator, Awaitable, Mapping
 from typing import Any, Final, TypeVar
@@ -21,6 +22,8 @@ from services.registry.store.store import FactKind, Facts, Store, StoreError
 
 # Learned figures that may wait to be written; the oldest are dropped, the next load teaches again.
 _MOST_PENDING: Final = 1000
+# Given to the store together: one that writes many with one call does so.
+_MOST_AT_ONCE: Final = 64
 # Pause after a write that failed.
 _RETRY_SECONDS: Final = 5.0
 
@@ -98,21 +101,30 @@ class FactWriter:
 
     async def _write_pending(self) -> None:
         while self._pending:
-            fact = next(iter(self._pending))
-            value = self._pending[fact]
-            try:
-                await self._store.put(*fact, value)
-            except StoreError as error:
-                self._health.failed(str(error), pending=len(self._pending))
-                # behind the others: one that can never be written must not keep them back
-                if self._pending.get(fact) == value:
-                    self._pending[fact] = self._pending.pop(fact)
+            facts = list(itertools.islice(self._pending.items(), _MOST_AT_ONCE))
+            written = await asyncio.gather(
+                *(self._write_fact(*fact, value) for fact, value in facts)
+            )
+            if not all(written):
                 return
-            except Exception as error:  # noqa: BLE001 - it is noted, and this fact is given up
-                self._faults.note("facts", error, kind=fact[0].value)
-            self._health.worked()
+
+    async def _write_fact(self, kind: FactKind, key: str, value: str) -> bool:
+        """Writes one of those that wait; False where the store fails."""
+        fact = kind, key
+        try:
+            await self._store.put(kind, key, value)
+        except StoreError as error:
+            self._health.failed(str(error), pending=len(self._pending))
+            # behind the others: one that can never be written must not keep them back
             if self._pending.get(fact) == value:
-                del self._pending[fact]
+                self._pending[fact] = self._pending.pop(fact)
+            return False
+        except Exception as error:  # noqa: BLE001 - it is noted, and this fact is given up
+            self._faults.note("facts", error, kind=kind.value)
+        self._health.worked()
+        if self._pending.get(fact) == value:
+            del self._pending[fact]
+        return True
 
 
 async def durably(writing: Awaitable[T]) -> T:

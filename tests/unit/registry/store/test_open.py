@@ -47,8 +47,18 @@ async def test_a_second_registry_on_one_file_is_refused(tmp_path, monkeypatch):
                 pass
 
 
-@pytest.mark.parametrize("url", ["sqlite:/proc/nowhere/x", "mysql://x", "nonsense"])
-async def test_a_store_that_cannot_be_used_is_a_settings_error(url):
+@pytest.mark.parametrize(
+    "url",
+    [
+        "sqlite:/proc/nowhere/x",
+        "mysql://x",
+        "nonsense",
+        "kubernetes://llm",
+        "kubernetes://llm/fleet",
+    ],
+)
+async def test_a_store_that_cannot_be_used_is_a_settings_error(url, monkeypatch):
+    monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
     with pytest.raises(SettingsError, match=r"registry\.store: "):
         async with open_store(url, lease_seconds=5.0):
             pass
@@ -117,6 +127,28 @@ async def test_a_failed_write_is_tried_again_with_the_next():
         writer.write_later(FactKind.NEURON, "b", "1")
 
     assert [key for _, key, _ in store.written] == ["a", "b"]
+
+
+async def test_facts_that_wait_are_given_to_the_store_together():
+    """So that one that writes a whole object for each does so once for many."""
+    store, under_way, most = Brittle(), 0, 0
+    put = store.put
+
+    async def counted(kind: FactKind, key: str, value: str) -> None:
+        nonlocal under_way, most
+        under_way += 1
+        most = max(most, under_way)
+        await put(kind, key, value)
+        under_way -= 1
+
+    store.put = counted  # type: ignore[method-assign]
+    writer = FactWriter(store, faults())  # type: ignore[arg-type]
+    async with writer.writing():
+        for number in range(100):
+            writer.write_later(FactKind.KEY_USE, str(number), "1")
+
+    assert len(store.written) == 100
+    assert most == 64
 
 
 async def test_what_an_operator_said_fails_loudly():
