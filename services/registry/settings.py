@@ -34,12 +34,12 @@ class RegistrySettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             `listen` on this host's name.
         metrics_listen: where `/metrics` is served; empty serves none.
         store: where pins, cordons and what was learned are kept: `sqlite:PATH`,
-            `sqlite::memory:`, or `postgresql://…` where several registries run; empty means
-            SQLite in the user's state directory.
+            `sqlite::memory:`, or where several registries run `postgresql://…` or
+            `kubernetes://NAMESPACE/NAME`; empty means SQLite in the user's state directory.
         models: the catalogue file; empty means /etc/cortex/models.toml where that exists.
-        leader_lease_seconds: where several registries share a PostgreSQL, one that leads and has
-            not been heard of for so long, because it is frozen or cut off, is deposed by another.
-            One whose process or connection ends is followed at once.
+        leader_lease_seconds: where several registries share a store, one that leads and has not
+            been heard of for so long, because it is frozen or cut off, is deposed by another. One
+            that is stopped is followed at once; with PostgreSQL also one that is killed.
         lease_seconds: a neuron that does not report within it is lost.
         forget_seconds: a lost neuron is listed so much longer.
         settle_seconds: after a start, how long models that are not loaded wait for neurons that

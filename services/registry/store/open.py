@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 from collections.abc import AsyncGenerator
 from typing import Final
 
 from services.backplane.settings import SettingsError
+from services.registry.store.kubernetes.address import SCHEME, KubernetesAddress
 from services.registry.store.sqlite import SqliteStore, default_path
 from services.registry.store.store import Store, StoreError
 
@@ -18,7 +20,8 @@ async def open_store(url: str, *, lease_seconds: float) -> AsyncGenerator[Store]
     """The store while the context is open.
 
     Args:
-        url: `sqlite:PATH`, `sqlite::memory:`, `postgresql://…`; empty for the default file.
+        url: `sqlite:PATH`, `sqlite::memory:`, `postgresql://…`, `kubernetes://NAMESPACE/NAME`;
+            empty for the default file.
         lease_seconds: where several registries are, how long one that leads and is not heard of
             goes on leading.
 
@@ -29,6 +32,7 @@ async def open_store(url: str, *, lease_seconds: float) -> AsyncGenerator[Store]
     try:
         await store.open()
     except StoreError as error:
+        await store.close()
         raise SettingsError(f"registry.store: {error}") from error
     try:
         yield store
@@ -45,10 +49,29 @@ def check_url(url: str) -> None:
     """
     if not url or url.startswith("sqlite:"):
         return
-    if not url.startswith(_POSTGRES):
+    if url.startswith(SCHEME):
+        _check_kubernetes(url)
+    elif url.startswith(_POSTGRES):
+        _check_postgres(url)
+    else:
         raise SettingsError(
-            "registry.store: is none of sqlite:PATH, sqlite::memory:, postgresql://…"
+            "registry.store: is none of sqlite:PATH, sqlite::memory:, postgresql://…,"
+            " kubernetes://NAMESPACE/NAME"
         )
+
+
+def _check_kubernetes(url: str) -> None:
+    if importlib.util.find_spec("httpx2") is None:
+        raise SettingsError(
+            "registry.store: Kubernetes needs `pip install cortex-fleet[kubernetes]`"
+        )
+    try:
+        KubernetesAddress.parse(url)
+    except ValueError as error:
+        raise SettingsError(f"registry.store: {error}") from error
+
+
+def _check_postgres(url: str) -> None:
     try:
         from psycopg import ProgrammingError
         from psycopg.conninfo import conninfo_to_dict
@@ -73,6 +96,10 @@ def _made(url: str, lease_seconds: float) -> Store:
         return SqliteStore(str(default_path()))
     if url.startswith("sqlite:"):
         return SqliteStore(url.removeprefix("sqlite:"))
+    if url.startswith(SCHEME):
+        from services.registry.store.kubernetes.store import KubernetesStore
+
+        return KubernetesStore(KubernetesAddress.parse(url), lease_seconds=lease_seconds)
     from services.registry.store.postgres import PostgresStore
 
     return PostgresStore(url, lease_seconds=lease_seconds)

@@ -1,4 +1,4 @@
-"""AccountingService over real gRPC, with both stores: what was answered is there after a restart."""
+"""AccountingService over real gRPC, with every store: what was answered is there after a restart."""
 
 from __future__ import annotations
 
@@ -26,11 +26,14 @@ TABLES = (
 )
 
 
-@pytest.fixture(params=["sqlite", "postgres"])
+@pytest.fixture(params=["sqlite", "postgres", "kubernetes"])
 def settings(request, tmp_path):
-    """Settings of a registry, with either store; each test has a database of its own."""
+    """Settings of a registry, with each store; each test has one of its own."""
     if request.param == "sqlite":
         yield document(tmp_path)
+        return
+    if request.param == "kubernetes":
+        yield document(tmp_path, store=request.getfixturevalue("kubernetes"))
         return
     server = request.getfixturevalue("server")
     yield document(tmp_path, store=server)

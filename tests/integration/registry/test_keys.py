@@ -1,4 +1,4 @@
-"""KeyService over real gRPC, with both stores: what is made is told to those who watch."""
+"""KeyService over real gRPC, with every store: what is made is told to those who watch."""
 
 from __future__ import annotations
 
@@ -20,11 +20,14 @@ from tests.doubles.registry_stand_ins import document, running_fleet
 SECONDS = 60.0
 
 
-@pytest.fixture(params=["sqlite", "postgres"])
+@pytest.fixture(params=["sqlite", "postgres", "kubernetes"])
 def settings(request, tmp_path):
-    """Settings of a registry, with either store; each test has a database of its own."""
+    """Settings of a registry, with each store; each test has one of its own."""
     if request.param == "sqlite":
         yield document(tmp_path)
+        return
+    if request.param == "kubernetes":
+        yield document(tmp_path, store=request.getfixturevalue("kubernetes"))
         return
     server = request.getfixturevalue("server")
     yield document(tmp_path, store=server)

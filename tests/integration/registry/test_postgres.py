@@ -15,25 +15,6 @@ from tests.doubles.registry_stand_ins import document
 ONE = '[[models]]\nid = "a"\nsource = "path:/a"\nmemory = "10MiB"\n'
 
 
-async def test_facts_are_kept_and_removed(url):
-    store = PostgresStore(url, lease_seconds=5.0)
-    await store.open()
-    assert await store.try_lead("one:1")
-    await store.put(FactKind.PIN, "a", "one")
-    await store.put(FactKind.PIN, "a", "two")
-    await store.put(FactKind.CORDON, "beast", "")
-    await store.delete(FactKind.CORDON, "beast")
-    await store.close()
-    again = PostgresStore(url, lease_seconds=5.0)
-    await again.open()
-
-    kept = await again.load()
-
-    assert kept[FactKind.PIN] == {"a": "two"}
-    assert kept[FactKind.CORDON] == {}
-    await again.close()
-
-
 async def test_one_leads_and_the_lock_dies_with_its_connection(url):
     one, two = (PostgresStore(url, lease_seconds=5.0) for _ in range(2))
     await one.open()
@@ -72,62 +53,6 @@ async def test_a_server_that_goes_away_is_a_store_error_and_ends_the_leadership(
         await store.load()
     assert (await store.load())[FactKind.PIN] == {}
     await store.close()
-
-
-async def test_a_leader_that_is_not_heard_of_is_deposed_whatever_it_holds(url):
-    """Its session, and with it its lock, is alive all the time: it is frozen."""
-    frozen, other = PostgresStore(url, lease_seconds=0.3), PostgresStore(url, lease_seconds=5.0)
-    await frozen.open()
-    await other.open()
-    first = await frozen.try_lead("one:1")
-    assert first is not None
-    await frozen.put(FactKind.PIN, "a", "one")
-    assert await other.try_lead("two:1") is None
-
-    await eventually(lambda: other.try_lead("two:1"))
-
-    second = await other.renew()
-    assert second is not None
-    assert second.epoch > first.epoch
-    assert await frozen.leader() == "two:1"
-    for write in (frozen.put(FactKind.PIN, "a", "late"), frozen.delete(FactKind.PIN, "a")):
-        with pytest.raises(StoreError, match="Another registry leads"):
-            await write
-    assert await frozen.renew() is None
-    assert await frozen.try_lead("one:1") is None
-    assert (await other.load())[FactKind.PIN] == {"a": "one"}
-    await frozen.close()
-    await other.close()
-
-
-async def test_who_resigns_is_followed_at_once(url):
-    one, two = (PostgresStore(url, lease_seconds=60.0) for _ in range(2))
-    await one.open()
-    await two.open()
-    first = await one.try_lead("one:1")
-    await one.resign()
-
-    second = await two.try_lead("two:1")
-
-    assert first is not None
-    assert second is not None
-    assert second.epoch > first.epoch
-    await one.close()
-    await two.close()
-
-
-async def test_of_many_that_try_at_once_one_leads(url):
-    stores = [PostgresStore(url, lease_seconds=60.0) for _ in range(6)]
-    await asyncio.gather(*(store.open() for store in stores))
-
-    for _ in range(5):
-        won = await asyncio.gather(*(store.try_lead("x") for store in stores))
-
-        assert sum(lease is not None for lease in won) <= 1
-        for store, lease in zip(stores, won, strict=True):
-            if lease is not None:
-                await store.resign()
-    await asyncio.gather(*(store.close() for store in stores))
 
 
 async def test_a_new_database_gives_no_lesser_epochs_than_the_old_one_did(url):

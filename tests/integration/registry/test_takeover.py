@@ -1,4 +1,4 @@
-"""Registries as processes on one real PostgreSQL: a standby takes over from the leader."""
+"""Registries as processes on one real PostgreSQL, or Kubernetes: a standby takes over."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from collections.abc import AsyncGenerator
 from typing import Any
 
 import grpc
+import psycopg
 import pytest
 
 from cortex.v1 import operator_service_pb2 as op
@@ -26,6 +27,18 @@ from tests.doubles.registry_stand_ins import document, running_fleet
 
 ONE = '[[models]]\nid = "a"\nsource = "path:/a"\nmemory = "10MiB"\n'
 TWO = ONE + '[[models]]\nid = "b"\nsource = "path:/b"\nmemory = "10MiB"\n'
+
+
+@pytest.fixture(params=["postgres", "kubernetes"])
+def url(request):
+    """Each store that several registries share, with nothing in it."""
+    if request.param == "kubernetes":
+        yield request.getfixturevalue("kubernetes")
+        return
+    server = request.getfixturevalue("server")
+    yield server
+    with psycopg.connect(server, autocommit=True) as connection:
+        connection.execute("DROP TABLE IF EXISTS cortex_facts, cortex_leader")
 
 
 async def facts(address: str) -> op.RegistryFacts:
