@@ -56,6 +56,16 @@ VALUES: dict[str, dict[str, Any]] = {
         ],
         "monitoring": {"serviceMonitor": True, "prometheusRule": True, "labels": {"a": "b"}},
     },
+    "kubernetes": {
+        "registry": {"replicas": 3, "store": "kubernetes"},
+        "networkPolicy": {
+            "enabled": True,
+            "clients": [{"namespaceSelector": {}}],
+            "metrics": [{"namespaceSelector": {}}],
+            "apiServer": [{"ipBlock": {"cidr": "10.0.0.1/32"}}],
+            "egress": [{"to": [{"podSelector": {}}], "ports": [{"port": 4318}]}],
+        },
+    },
     "open": {
         "auth": {"required": False},
         "fleet": {"insecure": True},
@@ -145,7 +155,7 @@ def test_names_are_unique_and_selectors_find_their_pods(objects):
 
 @needs_helm
 def test_the_services_take_the_settings(objects, tmp_path):
-    (files,) = (each["data"] for each in objects if each["kind"] == "ConfigMap")
+    (files,) = (each["data"] for each in objects if each["kind"] == "ConfigMap" and "data" in each)
     for name in ("ca.crt", "tls.crt", "tls.key"):
         (tmp_path / name).touch()
     for name, text in files.items():
@@ -170,7 +180,9 @@ def test_nothing_runs_as_root_or_writes_outside_its_volumes(objects):
         if pod is None:
             continue
         assert pod["securityContext"]["runAsNonRoot"] is True
-        assert pod["automountServiceAccountToken"] is False
+        # only a registry asks the cluster for anything
+        may_ask = 'store = "kubernetes' in str(objects) and each["kind"] == "StatefulSet"
+        assert pod["automountServiceAccountToken"] is may_ask
         for container in pod["containers"]:
             assert container["securityContext"]["readOnlyRootFilesystem"] is True
             assert container["securityContext"]["allowPrivilegeEscalation"] is False
@@ -181,7 +193,13 @@ def test_nothing_runs_as_root_or_writes_outside_its_volumes(objects):
 @pytest.mark.parametrize(
     ("changed", "words"),
     [
-        ({"registry": {"replicas": 2}}, "share one PostgreSQL"),
+        ({"registry": {"replicas": 2}}, "needs a store that they share"),
+        ({"registry": {"store": "postgresql"}}, "needs registry.postgres.existingSecret"),
+        ({"registry": {"store": "etcd"}}, "store"),
+        (
+            {"registry": {"store": "kubernetes", "postgres": {"existingSecret": "database"}}},
+            "registry.store is kubernetes",
+        ),
         ({"gateway": {"ingress": {"enabled": True}}}, "gateway.ingress.host"),
         ({"gatway": {}}, "gatway"),
         ({"networkPolicy": {"enabled": False}}, "fleet.insecure"),

@@ -61,3 +61,22 @@ key = "/etc/cortex/pki/tls.key"
       csi.cert-manager.io/key-usages: "digital signature,key encipherment,server auth,client auth"
       csi.cert-manager.io/fs-group: "10001"
 {{- end }}
+
+{{/* Where the registry keeps its records: sqlite, postgresql or kubernetes. */}}
+{{- define "cortex.store" -}}
+{{- $secret := .Values.registry.postgres.existingSecret -}}
+{{- $store := .Values.registry.store | default (ternary "postgresql" "sqlite" (ne $secret "")) -}}
+{{- if and (eq $store "postgresql") (not $secret) -}}
+{{- fail "registry.store: postgresql needs registry.postgres.existingSecret" -}}
+{{- else if and $secret (ne $store "postgresql") -}}
+{{- fail (printf "registry.postgres.existingSecret is set, and registry.store is %s" $store) -}}
+{{- else if and (eq $store "sqlite") (gt (int .Values.registry.replicas) 1) -}}
+{{- fail "registry.replicas above 1 needs a store that they share: registry.postgres.existingSecret, or registry.store: kubernetes" -}}
+{{- end -}}
+{{- $store -}}
+{{- end }}
+
+{{/* The Lease of a store in Kubernetes; the names of its other objects begin with it. */}}
+{{- define "cortex.storeName" -}}
+{{ include "cortex.name" . }}-registry
+{{- end }}
