@@ -7,7 +7,7 @@ from typing import Final, LiteralString
 from typing_extensions import override
 
 from services.registry.store.leader_lease import LeaderLease
-from services.registry.store.ledger import TABLES as LEDGER_TABLES
+from services.registry.store.ledger_sql import TABLES as LEDGER_TABLES
 from services.registry.store.postgres_connection import PostgresConnection
 from services.registry.store.postgres_election import TABLES, PostgresLeadership
 from services.registry.store.postgres_ledger import PostgresLedger

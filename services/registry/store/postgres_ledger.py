@@ -10,7 +10,7 @@ from typing import Any, Final, LiteralString
 import psycopg
 from typing_extensions import override
 
-from services.registry.store import ledger as sql
+from services.registry.store import ledger_sql as sql
 from services.registry.store.device_growth import energy_growth, growth
 from services.registry.store.ledger import DeviceTotal, Ledger, ShareRow, UsageQuery, UsageRow
 from services.registry.store.postgres_connection import PostgresConnection

@@ -13,7 +13,7 @@ from typing import TypeVar
 from typing_extensions import override
 
 from services.registry.store.leader_lease import LeaderLease
-from services.registry.store.ledger import TABLES
+from services.registry.store.ledger_sql import TABLES
 from services.registry.store.sqlite_ledger import SqliteLedger
 from services.registry.store.store import FactKind, Facts, Store, StoreError, facts_of
 

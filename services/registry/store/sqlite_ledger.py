@@ -10,7 +10,7 @@ from typing import Protocol, TypeVar
 
 from typing_extensions import override
 
-from services.registry.store import ledger as sql
+from services.registry.store import ledger_sql as sql
 from services.registry.store.device_growth import energy_growth, growth
 from services.registry.store.ledger import DeviceTotal, Ledger, ShareRow, UsageQuery, UsageRow
 
