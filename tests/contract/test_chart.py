@@ -190,6 +190,21 @@ def test_nothing_runs_as_root_or_writes_outside_its_volumes(objects):
 
 
 @needs_helm
+def test_folders_of_a_node_become_the_neurons_own_before_it_starts(objects):
+    for each in objects:
+        if each["kind"] != "DaemonSet":
+            continue
+        pod = each["spec"]["template"]["spec"]
+        [folders] = pod["initContainers"]
+        of_the_node = {one["name"] for one in pod["volumes"] if "hostPath" in one}
+
+        assert of_the_node == {mount["name"] for mount in folders["volumeMounts"]}
+        assert folders["securityContext"]["capabilities"] == {"drop": ["ALL"], "add": ["CHOWN"]}
+        for mount in folders["volumeMounts"]:
+            assert mount["mountPath"] in folders["command"][-1]
+
+
+@needs_helm
 @pytest.mark.parametrize(
     ("changed", "words"),
     [

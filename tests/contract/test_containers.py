@@ -64,6 +64,16 @@ def test_the_services_take_their_environment(service):
         assert ("0.0.0.0:31313", "0.0.0.0:31315") == (gateway.listen, registry.registry.listen)
 
 
+def test_what_the_neuron_fetches_goes_where_it_may_write():
+    entry = COMPOSE["services"]["neuron"]
+    document = load(None, {**environment("neuron"), **entry["environment"]})
+    settings = document.section("neuron", NeuronSettings)
+    # A named volume; one that is mounted for reading ends with `:ro`.
+    writable = [volume.split(":")[1] for volume in entry["volumes"] if volume.count(":") == 1]
+
+    assert any(pathlib.Path(settings.store_dir).is_relative_to(folder) for folder in writable)
+
+
 def test_only_loopback_reaches_the_open_gateway():
     front = COMPOSE["services"]["front"]
 
