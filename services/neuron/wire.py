@@ -29,9 +29,9 @@ from services.neuron.engines.common.kv_store import folders
 from services.neuron.instances import adopt
 from services.neuron.instances.assign import Assignments
 from services.neuron.instances.cache_board import CacheBoard
+from services.neuron.instances.defaults import LoadDefaults
 from services.neuron.instances.instances import Instances
 from services.neuron.instances.load import Loader
-from services.neuron.instances.quantisation import preferred
 from services.neuron.instances.read_ahead import ReadAhead
 from services.neuron.instances.reclaim import MemoryReader, Reclaiming
 from services.neuron.instances.recover import Recovery
@@ -147,8 +147,7 @@ def _build(
     tracer: Tracer | None,
 ) -> tuple[Daemon, StatusBoard]:
     metrics = NeuronMetrics(registry)
-    changes = Changes()
-    instances = Instances(changes)
+    instances = Instances(Changes())
     supervisor = Supervisor(
         limits=settings.workers,
         memory_bytes=settings.workers.memory_bytes or machine_memory_bytes() * 9 // 10,
@@ -163,15 +162,16 @@ def _build(
         workers=supervisor,
         memory_budget_bytes=settings.memory_budget_bytes,
     )
+    defaults = LoadDefaults(settings, lambda: board.devices)
     gguf = adopt.gguf_rules(settings, devices.ggml_ids, has_gpu=devices.has_gpu)
     hub = hub_of(settings, credentials)
     residency = Residency()
     sources = sources_of(
         settings,
         hub=hub,
-        cache_tokens=lambda found: adopt.default_cache_tokens(found, settings),
+        cache_tokens=defaults.cache_tokens,
         gpu_layers=gguf.gpu_layers_of,
-        preferred=lambda several: preferred(several, board.devices, adopt.default_bytes(settings)),
+        preferred=defaults.preferred,
         resident=residency.of,
     )
 
@@ -183,7 +183,7 @@ def _build(
         default_engine=settings.engine,
         devices=lambda: board.devices,
         measure=measure,
-        settled=lambda spec: adopt.settled(spec, settings),
+        settled=defaults.settled,
         gguf=gguf,
     )
     renderers = Renderers(
@@ -259,7 +259,7 @@ def _build(
             listener=recovery,
             faults=faults,
         ),
-        changes=changes,
+        changes=instances.changes,
         leader_epoch=leader_epoch,
         drain_seconds=settings.drain_seconds,
         faults=faults,
@@ -284,7 +284,7 @@ def _build(
         membership=Membership(
             registries=settings.registry,
             board=board,
-            changes=changes,
+            changes=instances.changes,
             leader_epoch=leader_epoch,
             faults=faults,
             credentials=credentials,

@@ -72,14 +72,22 @@ class _Writer:
         self.gguf.close()
 
 
-def build_hybrid(path: Path, *, seed: int = 0) -> Path:
-    """Writes an LFM2: two layers with a recurrent state and one with attention."""
+def build_hybrid(path: Path, *, seed: int = 0, turned: int = 0) -> Path:
+    """Writes an LFM2: two layers with a recurrent state and one with attention.
+
+    Args:
+        path: of the file.
+        seed: of the weights.
+        turned: dimensions of each head that positions turn; 0: nothing is said of it.
+    """
     writer = _Writer(path, "lfm2", layers=3, seed=seed)
     writer.gguf.add_feed_forward_length(_FEED_FORWARD)
     writer.gguf.add_head_count(_HEADS)
     writer.gguf.add_head_count_kv([0, _KV_HEADS, 0])
     writer.gguf.add_layer_norm_rms_eps(1e-5)
     writer.gguf.add_shortconv_l_cache(_CONVOLUTION)
+    if turned:
+        writer.gguf.add_rope_dimension_count(turned)
     writer.ones("token_embd_norm.weight", _WIDTH)
     for layer in range(3):
         block = f"blk.{layer}"

@@ -71,6 +71,7 @@ class LoadPlan(Value, frozen=True):
         queue_timeout_seconds: longest wait for a place.
         cache_tokens: cache for all sequences; None is what all sequences need at most.
         cache_format: `fp16`, `q8`, `q6`, `q4`.
+        cache_bytes_per_token: of keys and values in fp16, as the files say it; 0: not known.
         memory_bytes: most that weights, cache and buffers may take; None is all that is free.
         embedding: pooled vectors instead of generation.
         threads: CPU threads; None is the engine's default.
@@ -93,6 +94,7 @@ class LoadPlan(Value, frozen=True):
     queue_timeout_seconds: float = 120.0
     cache_tokens: int | None = None
     cache_format: str = "fp16"
+    cache_bytes_per_token: int = 0
     memory_bytes: int | None = None
     embedding: bool = False
     threads: int | None = None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Mapping
 
 from cortex.v1 import model_pb2 as model
 from services.backplane.errors import FleetError, Reason
@@ -13,7 +13,6 @@ from services.neuron.chat.thinking_budget import Closing, closing_prompt, closin
 from services.neuron.chat.tool_calls.formats import GENERIC, tool_format
 from services.neuron.engine_api.frames import Loaded
 from services.neuron.engine_api.model import LoadPlan, ModelInfo, Offload
-from services.neuron.instances import fit
 from services.neuron.instances.division import Division, GgufRules
 from services.neuron.instances.instances import Instance
 from services.neuron.rendering.frames import TemplateSource
@@ -27,31 +26,6 @@ _FORMATS = {
     model.CACHE_FORMAT_Q6: "q6",
     model.CACHE_FORMAT_Q4: "q4",
 }
-
-
-def settled(spec: model.LoadSpec, settings: NeuronSettings) -> model.LoadSpec:
-    """A copy of a load's spec in which the neuron's settings fill what the caller left open.
-
-    The context is the lesser of both, where both name one.
-    """
-    made = model.LoadSpec()
-    made.CopyFrom(spec)
-    caps = [cap for cap in (spec.max_context_tokens, settings.max_context_tokens) if cap]
-    made.max_context_tokens = min(caps, default=0)
-    made.max_sequences = spec.max_sequences or settings.max_sequences or 0
-    made.cache_tokens = spec.cache_tokens or settings.cache_tokens or 0
-    return made
-
-
-def default_cache_tokens(weights: Weights, settings: NeuronSettings) -> int:
-    """Tokens of cache for a load of these weights where the caller asks for nothing."""
-    return fit.cache_tokens(settled(model.LoadSpec(), settings), weights)
-
-
-def default_bytes(settings: NeuronSettings) -> Callable[[Weights], int]:
-    """Memory that a load takes by this neuron's settings, where the request sets none."""
-    spec = settled(model.LoadSpec(), settings)
-    return lambda weights: fit.required_bytes(spec, weights)
 
 
 def gguf_rules(settings: NeuronSettings, gpus: Collection[str], *, has_gpu: bool) -> GgufRules:
@@ -82,13 +56,24 @@ def offload_of(
 
 
 def plan_of(
-    instance: Instance, engine: str, weights: Weights, settings: NeuronSettings
+    instance: Instance,
+    engine: str,
+    weights: Weights,
+    settings: NeuronSettings,
+    *,
+    spec: model.LoadSpec,
 ) -> LoadPlan:
     """The order for the worker: files, devices and sizes, every choice made.
 
     What the caller asked for counts first, then the settings; their upper limits hold for both.
+
+    Args:
+        instance: what is loaded.
+        engine: that loads it.
+        weights: its files.
+        settings: the neuron's.
+        spec: of the instance, settled.
     """
-    spec = settled(instance.spec, settings)
     return LoadPlan(
         instance_id=instance.instance_id,
         engine=engine,
@@ -99,6 +84,7 @@ def plan_of(
         queue_timeout_seconds=settings.queue_timeout_seconds,
         cache_tokens=spec.cache_tokens or None,
         cache_format=_FORMATS.get(spec.cache_format, "fp16"),
+        cache_bytes_per_token=weights.cache_bytes_per_token,
         embedding=spec.embedding or weights.is_embedder,
         threads=settings.threads,
         ngram_draft=spec.ngram_draft,

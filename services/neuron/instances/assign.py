@@ -31,7 +31,7 @@ class Assignments:
         default_engine: str,
         devices: Callable[[], Sequence[model.Device]],
         measure: Callable[[], Awaitable[None]],
-        settled: Callable[[model.LoadSpec], model.LoadSpec],
+        settled: Callable[[model.LoadSpec, Weights], model.LoadSpec],
         gguf: GgufRules,
     ) -> None:
         """Has promised nothing yet.
@@ -41,7 +41,7 @@ class Assignments:
             default_engine: used where a load names none; empty chooses by the files.
             devices: as they were measured last.
             measure: measures them anew.
-            settled: fills in the settings where a load leaves something open.
+            settled: fills in what a load of weights leaves open.
             gguf: how GGUF models are divided here.
         """
         self._gguf = gguf
@@ -49,7 +49,7 @@ class Assignments:
         self._default_engine = default_engine
         self._devices = devices
         self._measure = measure
-        self._settled = settled
+        self.settled = settled
         self._promises: dict[str, _Promise] = {}
 
     async def assign(self, instance_id: str, spec: model.LoadSpec, weights: Weights) -> FitResult:
@@ -71,7 +71,7 @@ class Assignments:
         Raises:
             FleetError: it cannot run here.
         """
-        spec = self._settled(spec)
+        spec = self.settled(spec, weights)
         await self._measure()
         devices = [copied(device) for device in self._devices()]
         for promise in self._promises.values():

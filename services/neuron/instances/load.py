@@ -254,8 +254,9 @@ class Loader:
         key = instance.key = placement.key
         instance.layers_left = placement.division.layers_left if placement.division else 0
         instance.weights = await asyncio.to_thread(described, spec.model, weights)
+        settled = self._assignments.settled(spec, weights)
         instance.plan = msgspec.structs.replace(
-            plan_of(instance, key.engine, weights, self._settings),
+            plan_of(instance, key.engine, weights, self._settings, spec=settled),
             memory_bytes=placement.most_bytes,
             offload=offload_of(placement.division, self._ggml_ids, self._settings.llamacpp),
             draft_path=str(draft[0].path) if draft else None,

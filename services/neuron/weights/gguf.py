@@ -12,7 +12,7 @@ import struct
 from collections.abc import Callable
 from typing import Any, Final, TypeAlias
 
-from services.neuron.weights import labels, untrusted
+from services.neuron.weights import gguf_limits, labels, untrusted
 from services.neuron.weights.gguf_reader import BadGgufError, Reader
 
 _MAGIC: Final = b"GGUF"
@@ -34,9 +34,6 @@ _COMPANIONS: Final = {
 }
 _PROJECTOR_ARCHITECTURE: Final = "clip"
 _RANK: Final = 4  # enum llama_pooling_type
-# llama.cpp ends the process at more (LLAMA_MAX_LAYERS, LLAMA_MAX_EXPERTS).
-_MOST_LAYERS: Final = 512
-_MOST_EXPERTS: Final = 1024
 
 Tensors: TypeAlias = tuple[tuple[str, int], ...]
 
@@ -165,12 +162,11 @@ def _header(facts: dict[str, Any], least_bytes: int) -> GgufHeader:
         values: list[Any] = value if isinstance(value, list) else [value]
         return max((untrusted.whole(name, one) for one in values), default=0)
 
-    _refuse_fatal(fact, has_layers=f"{architecture}.block_count" in facts)
+    gguf_limits.refuse_fatal(architecture, facts, fact)
     heads = fact("attention.head_count")
-    kv_heads = fact("attention.head_count_kv") or heads
     size = fact("embedding_length") // heads if heads else 0
     width = (fact("attention.key_length") or size) + (fact("attention.value_length") or size)
-    cache = 2 * fact("block_count") * kv_heads * width
+    cache = 2 * _cached_heads(facts, architecture, fact) * width
     return GgufHeader(
         architecture=architecture,
         max_context_tokens=fact("context_length"),
@@ -185,14 +181,11 @@ def _header(facts: dict[str, Any], least_bytes: int) -> GgufHeader:
     )
 
 
-def _refuse_fatal(fact: Callable[[str], int], *, has_layers: bool) -> None:
-    """Refuses what llama.cpp would not refuse but end its process at, with every model in it."""
-    layers, experts, used = fact("block_count"), fact("expert_count"), fact("expert_used_count")
-    if has_layers and not 0 < layers <= _MOST_LAYERS:
-        raise BadGgufError(f"{layers} layers cannot be true")
-    if has_layers and fact("nextn_predict_layers") > layers:
-        raise BadGgufError("more layers that predict than layers cannot be true")
-    if fact("rope.dimension_count") % 2:
-        raise BadGgufError("an odd number of dimensions that turn cannot be true")
-    if experts > _MOST_EXPERTS or used > experts or (experts > 0 and used == 0):
-        raise BadGgufError(f"{used} of {experts} experts cannot be true")
+def _cached_heads(facts: dict[str, Any], architecture: str, fact: Callable[[str], int]) -> int:
+    """Heads of all layers together that keep keys and values; recurrent layers keep none."""
+    told = facts.get(f"{architecture}.attention.head_count_kv")
+    if isinstance(told, list) and told:
+        by_layer: list[Any] = told
+        return sum(untrusted.whole("attention.head_count_kv", one) for one in by_layer)
+    layers = fact("block_count") // (fact("full_attention_interval") or 1)
+    return layers * (fact("attention.head_count_kv") or fact("attention.head_count"))

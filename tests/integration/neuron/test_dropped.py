@@ -64,3 +64,24 @@ async def test_quantisations_of_a_folder_are_offered_each_and_one_by_default(tmp
         assert (await host.load("tiny")).weights.source == (
             await host.load("tiny:Q8_0")
         ).weights.source
+
+
+async def test_a_context_that_is_too_long_for_the_machine_is_shortened_unless_asked_for(tmp_path):
+    """As trained it would take 2 GiB of the 640 MiB that there are."""
+    budget = 640 << 20
+    async with running_neuron(tmp_path, memory_budget_bytes=budget) as host:
+        host.script("long", context=4 << 20)
+        await host.until(lambda status: bool(status.report.stored_models))
+        (stored,) = (await host.status()).report.stored_models
+
+        loaded = await host.load("long")
+
+        assert stored.max_context_tokens == 4 << 20
+        assert loaded.max_context_tokens == stored.default_cache_tokens
+        assert 8_192 <= loaded.max_context_tokens < 1 << 20
+        assert sum(one.bytes for one in loaded.memory) < budget
+        asked = model.LoadSpec(model="long", max_context_tokens=4 << 20)
+        fits = await host.stub.CanFit(neuron.CanFitRequest(spec=asked))
+        assert fits.required_bytes > budget
+        events = [event async for event in host.stub.Generate(chat(model="long"))]
+        assert events[-1].HasField("finished")

@@ -26,7 +26,7 @@ class Machine:
             default_engine="",
             devices=lambda: self.devices,
             measure=self._measure,
-            settled=lambda spec: spec,
+            settled=lambda spec, _: spec,
             gguf=GgufRules(),
         )
 

@@ -168,6 +168,30 @@ def test_what_llama_cpp_would_end_its_process_at_is_refused_before(tmp_path, fac
         gguf.read(path)
 
 
+@pytest.mark.parametrize(
+    ("facts", "heads"),
+    [
+        ({"attention.head_count_kv": 2}, 8 * 2),
+        ({}, 8 * 4),
+        ({"attention.head_count_kv": [0, 2, 0, 2, 0, 1, 0, 0]}, 5),
+        ({"attention.head_count_kv": 2, "full_attention_interval": 4}, 2 * 2),
+    ],
+)
+def test_layers_that_keep_no_keys_take_no_cache(tmp_path, facts, heads):
+    path = tmp_path / "m.gguf"
+    writer = GGUFWriter(path, "lfm2")
+    given = {"block_count": 8, "embedding_length": 64, "attention.head_count": 4, **facts}
+    for name, value in given.items():
+        add = writer.add_array if isinstance(value, list) else writer.add_uint32
+        add(f"lfm2.{name}", value)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.close()
+
+    # keys and values of 16 numbers, two bytes each
+    assert gguf.read(path).cache_bytes_per_token == heads * 2 * 16 * 2
+
+
 def test_a_pointer_of_git_lfs_says_how_to_get_the_file(tmp_path):
     path = tmp_path / "m.gguf"
     path.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 1\n")

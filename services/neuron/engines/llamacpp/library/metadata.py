@@ -82,6 +82,11 @@ class Metadata:
         return self.of_architecture("pooling_type")
 
     @property
+    def layers(self) -> int:
+        """Number of layers, the output counted as one."""
+        return self.of_architecture("block_count") + 1
+
+    @property
     def values_per_cached_token(self) -> int:
         """Keys and values of all layers, in elements, from the head counts."""
         heads = max(1, self.of_architecture("attention.head_count"))

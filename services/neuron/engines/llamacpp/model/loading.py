@@ -187,7 +187,8 @@ class _LoadJob:
         shape = cache_shape(
             self._plan,
             trained_tokens=self._library.model_n_ctx_train(model),
-            values_per_token=metadata.values_per_cached_token,
+            values_per_token=self._plan.cache_bytes_per_token // 2
+            or metadata.values_per_cached_token,
             free_bytes=self._room(metadata),
         )
         threads = self._plan.threads or max(1, (os.cpu_count() or 1) // 2)
@@ -198,15 +199,14 @@ class _LoadJob:
             # else it is the cache's format, which has no other room to wait for
             reason = "OUT_OF_MEMORY" if _is_room_lacking(words) else "LOAD_FAILED"
             raise LoadFailed(reason, f"llama.cpp cannot make the cache: {words}")
-        layers = metadata.of_architecture("block_count") + 1
-        facts = offload.described(self._plan.offload, self._placement.devices, layers=layers)
+        devices, layers = self._placement.devices, metadata.layers
+        facts = offload.described(self._plan.offload, devices, layers=layers)
         return LoadedFile(model, context, shape, threads, facts=facts)
 
     def _room(self, metadata: Metadata) -> int:
         """Bytes that the cache may take: what is free, within what the plan leaves it."""
-        layers = metadata.of_architecture("block_count") + 1
         told = self._library.log.buffers()
-        free = int(self._placement.free_bytes(told, layers=layers) * _MEMORY_SHARE)
+        free = int(self._placement.free_bytes(told, layers=metadata.layers) * _MEMORY_SHARE)
         if self._plan.memory_bytes is None:
             return free
         weights = _file_bytes(self._path)
