@@ -133,7 +133,7 @@ class AccessLog:
     def _count(self, outcome: RequestOutcome) -> None:
         self._metrics.ended(outcome)
         if outcome.is_named:
-            self._usage.note(outcome.principal, outcome.model, _used_by(outcome), outcome.requests)
+            self._usage.note(outcome.principal, outcome.model, outcome.used, outcome.requests)
         self._listener.counted(outcome)
 
     def _settle(self, record: RequestRecord, outcomes: dict[Hashable, RequestOutcome]) -> None:
@@ -238,16 +238,6 @@ def _milliseconds(seconds: float) -> float:
     return int(seconds * 10_000 + 0.5) / 10
 
 
-def _used_by(outcome: RequestOutcome) -> Used:
-    """Tokens of all prompts and answers, likewise."""
-    return Used(
-        outcome.prompt_tokens + outcome.broken_prompt_tokens,
-        outcome.cached_tokens + outcome.broken_cached_tokens,
-        outcome.completion_tokens + outcome.broken_completion_tokens,
-        outcome.reasoning_tokens,
-    )
-
-
 def _add_times(record: RequestRecord, outcome: RequestOutcome, line: RequestLine) -> float:
     """The seconds from the first token to the end; 0 where none came."""
     first, began = record.sinks[0], record.started_at
@@ -277,6 +267,7 @@ def _add_tokens(
             cached += usage.cached_prompt_tokens
             completion += made
             reasoning += usage.reasoning_tokens
+            outcome.lengths.append((usage.prompt_tokens, made))
             line.finish_reason = _FINISH_WORDS.get(end.reason, "unspecified")
             outcome.finish_reasons.append(line.finish_reason)
             if made > 1 and decode_seconds > 0:

@@ -11,6 +11,7 @@ from typing import Final
 import msgspec
 
 from services.backplane.errors import Reason
+from services.gateway.limits.usage import Used
 
 # Requests for models that do not exist must not make series of their own.
 UNKNOWN_MODEL: Final = "unknown"
@@ -39,6 +40,7 @@ class RequestOutcome(msgspec.Struct):
         seconds: from a request's head to the end of its answer.
         decoded: of each choice, its tokens behind the first one, and how long they took.
         finish_reasons: of each choice that came to its end, the words of the log.
+        lengths: of each of these, the tokens of its prompt and of its answer.
     """
 
     dialect: str
@@ -67,3 +69,14 @@ class RequestOutcome(msgspec.Struct):
     queue_seconds: list[float] = []
     decoded: list[tuple[int, float]] = []
     finish_reasons: list[str] = []
+    lengths: list[tuple[int, int]] = []
+
+    @property
+    def used(self) -> Used:
+        """Tokens of all prompts and answers, also of those that did not come to their end."""
+        return Used(
+            self.prompt_tokens + self.broken_prompt_tokens,
+            self.cached_tokens + self.broken_cached_tokens,
+            self.completion_tokens + self.broken_completion_tokens,
+            self.reasoning_tokens,
+        )

@@ -7,7 +7,7 @@ on. Names: https://docs.vllm.ai/en/latest/usage/metrics/
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from http import HTTPStatus
 from types import MappingProxyType
 from typing import Final
@@ -49,6 +49,7 @@ _FINISHED: Final = MappingProxyType(
 )
 _ABORTED: Final = "abort"
 _FAILED: Final = "error"
+_SIZE_BUCKETS: Final = (100, 1_000, 10_000, 100_000)
 _GAP_BUCKETS: Final = (0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0)
 
 
@@ -69,17 +70,18 @@ class VllmNames(Collector):
                 yield _renamed(family, f"{_THEIRS}{name}")
 
 
-class _Gaps:
-    """Times between tokens that a histogram was not given yet."""
+class _Pending:
+    """Values that a histogram was not given yet."""
 
-    def __init__(self, histogram: SummedHistogram) -> None:
+    def __init__(self, histogram: SummedHistogram, buckets: Sequence[float]) -> None:
         self._series = histogram
-        self._counts = [0] * (len(_GAP_BUCKETS) + 1)
+        self._buckets = buckets
+        self._counts = [0] * (len(buckets) + 1)
         self._total = 0.0
 
-    def note(self, seconds: float, times: int) -> None:
-        self._counts[bisect_left(_GAP_BUCKETS, seconds)] += times
-        self._total += seconds * times
+    def note(self, value: float, times: int = 1) -> None:
+        self._counts[bisect_left(self._buckets, value)] += times
+        self._total += value * times
 
     def settle(self) -> None:
         if any(self._counts):
@@ -100,9 +102,11 @@ class VllmCounts:
     """
 
     def __init__(self, registry: CollectorRegistry) -> None:
-        def histogram(name: str, text: str) -> SummedHistogram:
+        def histogram(
+            name: str, text: str, buckets: tuple[float, ...] = _GAP_BUCKETS
+        ) -> SummedHistogram:
             return SummedHistogram(
-                f"{_THEIRS}{name}", text, (_LABEL,), buckets=_GAP_BUCKETS, registry=registry
+                f"{_THEIRS}{name}", text, (_LABEL,), buckets=buckets, registry=registry
             )
 
         def gauge(name: str, text: str) -> Gauge:
@@ -117,6 +121,12 @@ class VllmCounts:
         self._per_request = histogram(
             "request_time_per_output_token_seconds", "Mean time between the tokens of a generation."
         )
+        self._prompt_sizes = histogram(
+            "request_prompt_tokens", "Tokens of the prompts of generations.", _SIZE_BUCKETS
+        )
+        self._answer_sizes = histogram(
+            "request_generation_tokens", "Tokens of the answers of generations.", _SIZE_BUCKETS
+        )
         self._success = Counter(
             f"{_THEIRS}request_success_total",
             "Generations that have ended: stop, length, abort (client gone), error.",
@@ -125,7 +135,8 @@ class VllmCounts:
         )
         self._running = gauge("num_requests_running", "Generations that a neuron has admitted.")
         self._waiting = gauge("num_requests_waiting", "Generations that wait for a place.")
-        self._gaps: dict[str, tuple[_Gaps, _Gaps]] = {}
+        self._gaps: dict[str, tuple[_Pending, _Pending]] = {}
+        self._sizes: dict[str, tuple[_Pending, _Pending]] = {}
         self._ends: dict[tuple[str, str], PendingCount] = {}
         self._shown: dict[str, tuple[int, int]] = {}
 
@@ -157,13 +168,15 @@ class VllmCounts:
             self._count_end(model, _FAILED, outcome.unfinished)
         for gaps, seconds in outcome.decoded:
             self._count_gaps(model, gaps, seconds)
+        for prompt, answer in outcome.lengths:
+            self._count_sizes(model, prompt, answer)
 
     def settle(self) -> None:
         """Passes what was counted since the last call on to Prometheus."""
         for count in self._ends.values():
             count.settle()
-        for gaps in self._gaps.values():
-            for each in gaps:
+        for pending in (*self._gaps.values(), *self._sizes.values()):
+            for each in pending:
                 each.settle()
 
     def _count_end(self, model: str, word: str, times: int = 1) -> None:
@@ -175,10 +188,22 @@ class VllmCounts:
     def _count_gaps(self, model: str, gaps: int, seconds: float) -> None:
         known = self._gaps.get(model)
         if known is None:
-            by_token = _Gaps(self.inter_token.labels(model))
-            known = self._gaps[model] = by_token, _Gaps(self._per_request.labels(model))
+            known = self._gaps[model] = (
+                _Pending(self.inter_token.labels(model), _GAP_BUCKETS),
+                _Pending(self._per_request.labels(model), _GAP_BUCKETS),
+            )
         known[0].note(seconds / gaps, gaps)
-        known[1].note(seconds / gaps, 1)
+        known[1].note(seconds / gaps)
+
+    def _count_sizes(self, model: str, prompt: int, answer: int) -> None:
+        known = self._sizes.get(model)
+        if known is None:
+            known = self._sizes[model] = (
+                _Pending(self._prompt_sizes.labels(model), _SIZE_BUCKETS),
+                _Pending(self._answer_sizes.labels(model), _SIZE_BUCKETS),
+            )
+        known[0].note(prompt)
+        known[1].note(answer)
 
     def _show(self, model: str, now: tuple[int, int]) -> None:
         self._shown[model] = now

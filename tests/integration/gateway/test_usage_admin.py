@@ -11,7 +11,9 @@ import pytest
 
 from cortex.v1 import accounting_service_pb2 as pb
 from services.gateway.settings import ApiKey, AuthSettings
+from services.gateway.transports.upstream.settings import UpstreamSettings
 from tests.doubles.registry_stand_ins import document, running_fleet
+from tests.doubles.scripted_upstream import ScriptedUpstream
 from tests.integration.gateway.fleet import Fleet
 
 HOUR = 1_767_225_600
@@ -104,3 +106,52 @@ async def test_the_console_shows_what_was_used_before_the_gateway_began(tmp_path
 
 async def usage_table(client: httpx.AsyncClient, headers: dict[str, str]) -> Any:
     return (await client.get("/ui/usage?window=6h", headers=headers)).json()
+
+
+async def gateway(registry: Any, far: ScriptedUpstream) -> Fleet:
+    """A gateway of this registry, of which an upstream answers for a model."""
+    fleet = Fleet()
+    fleet.registry.address = registry.address
+    there = UpstreamSettings(name="far", url=far.url, models=("big",))
+    await fleet.start_gateway(AuthSettings(keys=KEYS), upstreams=(there,))
+    fleet.client.headers["authorization"] = "Bearer sk-root"
+    return fleet
+
+
+async def stored(registry: Any) -> int:
+    """How many requests the registry was told of."""
+    rows = (await registry.accounting.GetUsage(pb.GetUsageRequest())).rows
+    return sum(row.requests for row in rows)
+
+
+async def test_each_request_counts_once_over_restarts_and_several_gateways(tmp_path):
+    async with running_fleet(document(tmp_path)) as registry, ScriptedUpstream() as far:
+        first = await gateway(registry, far)
+        for _ in range(3):
+            assert (await first.chat(model="big")).status_code == 200
+        await first.stop()  # tells what it has served
+        other = await gateway(registry, far)
+        for _ in range(2):
+            await other.chat(model="big")
+        async with asyncio.timeout(20):
+            while await stored(registry) < 5:
+                await asyncio.sleep(0.05)
+        again = await gateway(registry, far)
+        try:
+            headers = {"authorization": "Bearer sk-root"}
+            asked, table = 0, await usage_table(again.client, headers)
+            async with asyncio.timeout(30):
+                while table["total"]["requests"] <= asked:  # it has recalled nothing yet
+                    await again.chat(model="big")
+                    asked += 1
+                    table = await usage_table(again.client, headers)
+                while await stored(registry) < 5 + asked:
+                    await asyncio.sleep(0.05)
+            last = await usage_table(again.client, headers)
+        finally:
+            await other.stop()
+            await again.stop()
+
+    assert table["total"]["requests"] == 5 + asked
+    assert last["total"] == table["total"]
+    assert {row["name"] for row in last["rows"]} == {"root"}

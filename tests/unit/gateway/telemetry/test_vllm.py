@@ -32,6 +32,7 @@ def answered(model: str = "tiny", finish: str = "end_of_turn", tokens: int = 11)
     outcome.first_token_seconds, outcome.queue_seconds = [0.1], [0.02]
     outcome.prompt_tokens, outcome.cached_tokens, outcome.completion_tokens = 7, 3, tokens
     outcome.decoded, outcome.finish_reasons = [(tokens - 1, 1.0)], [finish]
+    outcome.lengths = [(7, tokens)]
     return outcome
 
 
@@ -66,6 +67,19 @@ def test_gaps_between_tokens_count_for_each_token(
         assert value(registry, f"{name}_bucket", le="0.1") == 10
     assert value(registry, "request_time_per_output_token_seconds_count") == 2
     assert value(registry, "request_time_per_output_token_seconds_sum") == pytest.approx(1.1)
+
+
+def test_sizes_of_prompts_and_answers_are_those_of_generations(
+    registry: CollectorRegistry, metrics: GatewayMetrics
+) -> None:
+    for tokens in (100, 101, 6000):
+        metrics.ended(answered(tokens=tokens))
+
+    assert value(registry, "request_prompt_tokens_bucket", le="100.0") == 3
+    assert value(registry, "request_generation_tokens_bucket", le="100.0") == 1
+    assert value(registry, "request_generation_tokens_bucket", le="1000.0") == 2
+    assert value(registry, "request_generation_tokens_sum") == 6201
+    assert value(registry, "request_generation_tokens_count") == 3
 
 
 def test_ends_are_told_in_their_words(registry: CollectorRegistry, metrics: GatewayMetrics) -> None:
