@@ -69,7 +69,9 @@ async def test_llama_server_answers_as_an_upstream(bare: Fleet, url: str) -> Non
     there = UpstreamSettings(
         name="llama", url=url, models={"big": "m"}, extra_fields="vllm", counts="llama-server"
     )
-    await bare.start(upstreams=(there,))
+    names = {"big by messages": "m"}
+    by_messages = UpstreamSettings(name="again", url=url, models=names, counts="anthropic")
+    await bare.start(upstreams=(there, by_messages))
 
     stream = await bare.stream_text(model="big", stream_options={"include_usage": True})
     cut = (await bare.chat(model="big", max_tokens=2, top_k=40)).json()
@@ -77,9 +79,12 @@ async def test_llama_server_answers_as_an_upstream(bare: Fleet, url: str) -> Non
     body = {"model": "big", "prompt": "a", "max_tokens": 50}
     plain = (await bare.client.post("/v1/completions", json=body)).json()
     turns = [{"role": "user", "content": "a b c"}]
-    counted = await bare.client.post(
-        "/v1/messages/count_tokens", json={"model": "big", "messages": turns}
-    )
+    counted = [
+        await bare.client.post(
+            "/v1/messages/count_tokens", json={"model": model, "messages": turns}
+        )
+        for model in ("big", "big by messages")
+    ]
     read = (await bare.chat(model="big", messages=turns)).json()["usage"]["prompt_tokens"]
     long = await bare.chat(model="big", messages=[{"role": "user", "content": "a " * 9000}])
 
@@ -93,4 +98,4 @@ async def test_llama_server_answers_as_an_upstream(bare: Fleet, url: str) -> Non
     assert said == "".join(one["token"] for one in probabilities)[: len(said)]
     assert said == plain["choices"][0]["text"]
     assert (400, "context_length_exceeded") == (long.status_code, long.json()["error"]["code"])
-    assert read == counted.json()["input_tokens"]
+    assert [read, read] == [one.json()["input_tokens"] for one in counted]

@@ -12,13 +12,21 @@ from typing import Any
 import openai
 import pytest
 
+from cortex.v1 import conversation_pb2 as conversation
+from cortex.v1 import neuron_service_pb2 as neuron
 from services.backplane.errors import FleetError, Reason
 from services.gateway.limits.settings import KeyLimits
+from services.gateway.routing.retry import ServedBy
 from services.gateway.settings import ApiKey, AuthSettings
 from services.gateway.transports.upstream.settings import UpstreamSettings
 from tests.doubles.scripted_upstream import Answer, ScriptedUpstream
-from tests.integration.gateway.far import near
+from tests.integration.gateway.far import near, only
 from tests.integration.gateway.fleet import Fleet, chat_body
+
+PIXEL = (
+    "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGA"
+    "WjR9awAAAABJRU5ErkJggg=="
+)
 
 
 @pytest.fixture
@@ -249,10 +257,58 @@ async def test_tokens_are_counted_as_llama_server_does(
     assert {"content": "<s>Hi", "add_special": True, "parse_special": True} == tokenize.body
 
 
+async def test_another_cortex_counts_what_it_would_have_been_asked_for(
+    bare: Fleet, far: Fleet
+) -> None:
+    fleet = await near(bare, far, counts="anthropic")
+    source = {"type": "base64", "media_type": "image/png", "data": PIXEL}
+    looked = {"type": "tool_use", "id": "toolu_1", "name": "look", "input": {"at": 1}}
+    seen = [{"type": "image", "source": source}, {"type": "text", "text": "That."}]
+    result = {"type": "tool_result", "tool_use_id": "toolu_1", "content": seen}
+    tool = {"name": "look", "description": "Looks.", "input_schema": {"type": "object"}}
+    body = chat_body(
+        model="big",
+        system="Be kind.",
+        tools=[tool],
+        tool_choice={"type": "any"},
+        messages=[
+            {"role": "user", "content": "Look."},
+            {"role": "assistant", "content": [{"type": "text", "text": "I do."}, looked]},
+            {"role": "user", "content": [result, {"type": "text", "text": "And?"}]},
+        ],
+    )
+
+    counted = await fleet.client.post("/v1/messages/count_tokens", json=body)
+    headers = {"authorization": "Bearer sk-far-away"}
+    there = {**body, "model": "vast"}
+    direct = await far.client.post("/v1/messages/count_tokens", json=there, headers=headers)
+
+    assert {"input_tokens": 11} == counted.json() == direct.json()
+    passed_on, itself = only(far).counted
+    assert passed_on.chat == itself.chat
+
+
+async def test_variables_of_a_template_are_not_counted_in_anthropics_form(
+    bare: Fleet, there: ScriptedUpstream
+) -> None:
+    await bare.start(upstreams=(entry(there, counts="anthropic"),))
+    chat = conversation.Chat(template_variables_json="{}")
+    request = neuron.CountTokensRequest(model="big", chat=chat)
+    queries = bare.gateway.services.destinations.queries
+
+    with pytest.raises(FleetError, match="chat_template_kwargs"):
+        await queries.count_tokens(request, ServedBy(), request_id="r")
+    text = neuron.CountTokensRequest(model="big", text="Hi")
+    with pytest.raises(FleetError, match="counts chats alone"):
+        await queries.count_tokens(text, ServedBy(), request_id="r")
+    assert [] == there.asked
+
+
 @pytest.mark.parametrize(
     ("way", "answer", "status"),
     [
         ("vllm", Answer(body=b"{}"), 502),
+        ("anthropic", Answer(body=b'{"count": 1}'), 502),
         ("vllm", Answer(status=404, body=b"{}"), 502),
         ("vllm", Answer(body=b'{"count": "many"}'), 502),
         ("llama-server", Answer(body=b'{"content": "x"}'), 502),
@@ -274,8 +330,7 @@ async def test_what_is_no_count_is_an_error_in_the_dialects_words(
 
 async def test_pictures_are_not_counted(bare: Fleet, there: ScriptedUpstream) -> None:
     await bare.start(upstreams=(entry(there, counts="vllm"),))
-    pixel = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
-    source = {"type": "base64", "media_type": "image/png", "data": pixel}
+    source = {"type": "base64", "media_type": "image/png", "data": PIXEL}
     turn = {"role": "user", "content": [{"type": "image", "source": source}]}
 
     refused = await count(bare, messages=[turn])

@@ -1,6 +1,7 @@
-"""Prompts to be counted by servers that can: vLLM's `/tokenize`, llama-server's two steps.
+"""Prompts to be counted by servers that can, each in its own way.
 
-Source: vLLM's `entrypoints/serve/tokenize/protocol.py`; llama.cpp's `tools/server/README.md`.
+Source: Anthropic API reference, messages/count_tokens; vLLM's
+`entrypoints/serve/tokenize/protocol.py`; llama.cpp's `tools/server/README.md`.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from cortex.v1 import generation_pb2 as generation
 from cortex.v1 import neuron_service_pb2 as neuron
 from services.backplane.errors import FleetError, Reason
 from services.gateway.transports.upstream import encode
+from services.gateway.transports.upstream.anthropic_form import count_body
 from services.gateway.transports.upstream.chunks import bounded_count
 from services.gateway.transports.upstream.errors import Words
 from services.gateway.transports.upstream.settings import UpstreamSettings
@@ -34,6 +36,7 @@ class _Answer(msgspec.Struct):
     max_model_len: int | None = None
     tokens: list[Any] | None = None
     prompt: str | None = None
+    input_tokens: int | None = None
     error: Any = None
 
 
@@ -58,32 +61,63 @@ async def count(
         words: words errors.
 
     Raises:
-        FleetError: it fails; UNSUPPORTED_FIELD: what cannot be asked; NOT_SUPPORTED: pictures.
+        FleetError: it fails; UNSUPPORTED_FIELD: what cannot be asked; NOT_SUPPORTED: pictures, or a
+            prompt that is no chat.
         BrokenStreamError: what it says is no count.
     """
-    if request.HasField("chat"):
-        _require_text(request, words)
-        fields = _chat(request, upstream, model)
-    else:
-        fields = {"prompt": msgspec.Raw(msgspec.json.encode(request.text))}
-    if upstream.counts == "vllm":
+    if upstream.counts == "anthropic":
+        told = await _by_messages(request, post, model, words)
+        found = told.input_tokens
+    elif upstream.counts == "vllm":
+        fields = _fields(request, upstream, model, words)
         fields["model"] = msgspec.Raw(msgspec.json.encode(model))
         told = _read(await post("/tokenize", msgspec.json.encode(fields)), words)
         found = told.count
     else:
-        prompt: str | None = request.text
-        if request.HasField("chat"):
-            prompt = _read(await post("/apply-template", msgspec.json.encode(fields)), words).prompt
-        if prompt is None:
-            raise BrokenStreamError("it tells no prompt")
-        text = {"content": prompt, "add_special": True, "parse_special": True}
-        told = _read(await post("/tokenize", msgspec.json.encode(text)), words)
+        told = await _by_template(request, upstream, post, model=model, words=words)
         found = None if told.tokens is None else len(told.tokens)
     if found is None:
         raise BrokenStreamError("it tells no count of tokens")
     return neuron.CountTokensResponse(
         tokens=bounded_count(found), max_context_tokens=bounded_count(told.max_model_len)
     )
+
+
+async def _by_messages(
+    request: neuron.CountTokensRequest, post: Post, model: str, words: Words
+) -> _Answer:
+    if not request.HasField("chat"):
+        told = f"{words.who} counts chats alone."
+        raise FleetError(Reason.NOT_SUPPORTED, told, field="model")
+    body = count_body(request.chat, model=model)
+    return _read(await post("/v1/messages/count_tokens", body), words)
+
+
+async def _by_template(
+    request: neuron.CountTokensRequest,
+    upstream: UpstreamSettings,
+    post: Post,
+    *,
+    model: str,
+    words: Words,
+) -> _Answer:
+    prompt: str | None = request.text
+    if request.HasField("chat"):
+        fields = _fields(request, upstream, model, words)
+        prompt = _read(await post("/apply-template", msgspec.json.encode(fields)), words).prompt
+    if prompt is None:
+        raise BrokenStreamError("it tells no prompt")
+    text = {"content": prompt, "add_special": True, "parse_special": True}
+    return _read(await post("/tokenize", msgspec.json.encode(text)), words)
+
+
+def _fields(
+    request: neuron.CountTokensRequest, upstream: UpstreamSettings, model: str, words: Words
+) -> dict[str, msgspec.Raw]:
+    if not request.HasField("chat"):
+        return {"prompt": msgspec.Raw(msgspec.json.encode(request.text))}
+    _require_text(request, words)
+    return _chat(request, upstream, model)
 
 
 def _chat(

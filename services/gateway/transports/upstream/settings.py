@@ -44,7 +44,8 @@ class UpstreamSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             field; limits and usage go by an estimate.
         counts: how it counts tokens where clients ask for that alone: by `/tokenize` as vLLM does,
             by `/apply-template` and `/tokenize` as llama-server does, both beside the `/v1` of its
-            URL; none: that is refused, since OpenAI's API has no such path.
+            URL, or by Anthropic's `/v1/messages/count_tokens`, which Cortex has; none: that is
+            refused, since OpenAI's API has no such path.
         streams: most generations and embeddings there at one time, of each worker of the gateway;
             one more gets 429.
         connect_seconds: longest wait for a connection.
@@ -67,7 +68,7 @@ class UpstreamSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     extra_fields: Literal["none", "vllm", "cortex"] = "none"
     max_tokens_field: Literal["max_tokens", "max_completion_tokens"] = "max_tokens"
     asks_usage: bool = True
-    counts: Literal["none", "vllm", "llama-server"] = "none"
+    counts: Literal["none", "vllm", "llama-server", "anthropic"] = "none"
     streams: Annotated[int, msgspec.Meta(ge=1, le=65536)] = 32
     connect_seconds: PositiveSeconds = 5.0
     first_byte_seconds: PositiveSeconds = 60.0
