@@ -31,7 +31,6 @@ _RENAMED: Final = MappingProxyType(
         f"{_OURS}prompt_tokens": ("prompt_tokens", "prefix_cache_queries"),
         f"{_OURS}cached_prompt_tokens": ("prefix_cache_hits",),
         f"{_OURS}completion_tokens": ("generation_tokens",),
-        f"{_OURS}request_seconds": ("e2e_request_latency_seconds",),
         f"{_OURS}time_to_first_token_seconds": ("time_to_first_token_seconds",),
         f"{_OURS}queue_seconds": ("request_queue_time_seconds",),
         # what older releases of vLLM call it
@@ -50,7 +49,9 @@ _FINISHED: Final = MappingProxyType(
 _ABORTED: Final = "abort"
 _FAILED: Final = "error"
 _SIZE_BUCKETS: Final = (100, 1_000, 10_000, 100_000)
-_GAP_BUCKETS: Final = (0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0)
+# From 10 ms on, bounds that vLLM has too: what asks for one of them finds it.
+_GAP_BUCKETS: Final = (0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.2, 0.5, 1.0)
+_ANSWER_BUCKETS: Final = (0.3, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 240.0, 960.0)
 
 
 class VllmNames(Collector):
@@ -121,6 +122,11 @@ class VllmCounts:
         self._per_request = histogram(
             "request_time_per_output_token_seconds", "Mean time between the tokens of a generation."
         )
+        self._seconds = histogram(
+            "e2e_request_latency_seconds",
+            "From a request's head to the end of its answer, of generations that came to it.",
+            _ANSWER_BUCKETS,
+        )
         self._prompt_sizes = histogram(
             "request_prompt_tokens", "Tokens of the prompts of generations.", _SIZE_BUCKETS
         )
@@ -136,7 +142,7 @@ class VllmCounts:
         self._running = gauge("num_requests_running", "Generations that a neuron has admitted.")
         self._waiting = gauge("num_requests_waiting", "Generations that wait for a place.")
         self._gaps: dict[str, tuple[_Pending, _Pending]] = {}
-        self._sizes: dict[str, tuple[_Pending, _Pending]] = {}
+        self._ended: dict[str, tuple[_Pending, _Pending, _Pending]] = {}
         self._ends: dict[tuple[str, str], PendingCount] = {}
         self._shown: dict[str, tuple[int, int]] = {}
 
@@ -168,14 +174,14 @@ class VllmCounts:
             self._count_end(model, _FAILED, outcome.unfinished)
         for gaps, seconds in outcome.decoded:
             self._count_gaps(model, gaps, seconds)
-        for prompt, answer in outcome.lengths:
-            self._count_sizes(model, prompt, answer)
+        if outcome.lengths and outcome.reason is None:  # what was refused at once is no latency
+            self._count_ended(model, outcome)
 
     def settle(self) -> None:
         """Passes what was counted since the last call on to Prometheus."""
         for count in self._ends.values():
             count.settle()
-        for pending in (*self._gaps.values(), *self._sizes.values()):
+        for pending in (*self._gaps.values(), *self._ended.values()):
             for each in pending:
                 each.settle()
 
@@ -195,15 +201,20 @@ class VllmCounts:
         known[0].note(seconds / gaps, gaps)
         known[1].note(seconds / gaps)
 
-    def _count_sizes(self, model: str, prompt: int, answer: int) -> None:
-        known = self._sizes.get(model)
+    def _count_ended(self, model: str, outcome: RequestOutcome) -> None:
+        known = self._ended.get(model)
         if known is None:
-            known = self._sizes[model] = (
+            known = self._ended[model] = (
                 _Pending(self._prompt_sizes.labels(model), _SIZE_BUCKETS),
                 _Pending(self._answer_sizes.labels(model), _SIZE_BUCKETS),
+                _Pending(self._seconds.labels(model), _ANSWER_BUCKETS),
             )
-        known[0].note(prompt)
-        known[1].note(answer)
+        prompts, answers, times = known
+        for prompt, answer in outcome.lengths:
+            prompts.note(prompt)
+            answers.note(answer)
+        for seconds in outcome.seconds:
+            times.note(seconds)
 
     def _show(self, model: str, now: tuple[int, int]) -> None:
         self._shown[model] = now

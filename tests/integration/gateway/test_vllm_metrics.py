@@ -68,6 +68,10 @@ async def test_running_and_ended_requests_are_told_by_their_names(
 
     assert told["vllm:e2e_request_latency_seconds_count"] == 1
     assert told["vllm:time_to_first_token_seconds_count"] == 1
+    for name in ("inter_token_latency_seconds", "time_per_output_token_seconds"):
+        assert told[f"vllm:{name}_count"] == answer["usage"]["completion_tokens"] - 1
+    assert told["vllm:request_prompt_tokens_sum"] == answer["usage"]["prompt_tokens"]
+    assert told["vllm:request_generation_tokens_sum"] == answer["usage"]["completion_tokens"]
     assert told["vllm:generation_tokens_total"] == answer["usage"]["completion_tokens"]
     assert told["vllm:prompt_tokens_total"] == answer["usage"]["prompt_tokens"]
     await neuron.stop()

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 
 from services.backplane.errors import Reason
 from services.backplane.metrics import new_registry
+from services.gateway.telemetry import vllm
 from services.gateway.telemetry.metrics import GatewayMetrics
 from services.gateway.telemetry.outcome import UNKNOWN_MODEL, RequestOutcome
 
@@ -80,6 +83,30 @@ def test_sizes_of_prompts_and_answers_are_those_of_generations(
     assert value(registry, "request_generation_tokens_bucket", le="1000.0") == 2
     assert value(registry, "request_generation_tokens_sum") == 6201
     assert value(registry, "request_generation_tokens_count") == 3
+
+
+def test_latency_is_that_of_generations_that_came_to_their_end(
+    registry: CollectorRegistry, metrics: GatewayMetrics
+) -> None:
+    metrics.ended(answered())
+    for refused in (failed(429, Reason.QUEUE_FULL, 1), failed(499, Reason.CANCELLED, 1)):
+        refused.seconds = [0.001]
+        metrics.ended(refused)
+    lookup = RequestOutcome("openai_embeddings", 200, None, "tiny", requests=1, seconds=[0.001])
+    metrics.ended(lookup)
+
+    assert value(registry, "e2e_request_latency_seconds_count") == 1
+    assert value(registry, "e2e_request_latency_seconds_sum") == 2.0
+
+
+def test_bounds_are_some_of_vllms() -> None:
+    theirs = {0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75, 1.0}
+    latency = {0.3, 0.5, 0.8, 1.0, 1.5, 2.0, 2.5, 5.0, 10.0, 15.0, 20.0, 30.0, 40.0, 50.0, 60.0}
+    latency |= {120.0, 240.0, 480.0, 960.0, 1920.0, 7680.0}
+
+    assert {bound for bound in vllm._GAP_BUCKETS if bound >= 0.01} <= theirs
+    assert set(vllm._ANSWER_BUCKETS) <= latency
+    assert {round(math.log10(bound), 9) for bound in vllm._SIZE_BUCKETS} <= set(range(7))
 
 
 def test_ends_are_told_in_their_words(registry: CollectorRegistry, metrics: GatewayMetrics) -> None:
