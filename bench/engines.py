@@ -3,6 +3,7 @@
 `cortex up` (gateway, registry, neuron, worker) and xllamacpp's `Server` (llama-server in a process
 of its own) serve the same SmolLM2 over HTTP, with as many threads and places and the same context.
 In each round both answer the same requests, one after the other; the other one waits meanwhile.
+All processes may run on every core, as they do where nobody pins them.
 Tokens per second as the client counts them, and per CPU second of all processes of a side, which
 neighbours on the machine hardly change; medians over the rounds. Behind it, what a token costs each
 process, in milliseconds of CPU: the worker's is the engine, the rest is what the stack adds.
@@ -26,7 +27,7 @@ from collections.abc import Iterator, Sequence
 import httpx
 import psutil
 
-from bench.processes import LOAD_CPU, TARGET_CPU, Process, ending
+from bench.processes import Process, ending
 from tests.doubles.processes import free_port
 
 STREAMS = (1, 4, 16)
@@ -214,7 +215,7 @@ def _ours(folder: pathlib.Path, threads: int) -> Side:
     settings.write_text(_SETTINGS.format(threads=threads, places=_PLACES, context=_CONTEXT))
     command = [sys.executable, "-m", "services.cli", "up", "--config", str(settings)]
     command += ["--data-dir", str(folder / "data"), "--port", "0"]
-    process = Process(command, cpu=TARGET_CPU, log=log)
+    process = Process(command, log=log)
     until = time.monotonic() + _PATIENCE_SECONDS
     while (found := _LISTENS.search(log.read_text())) is None:
         if time.monotonic() > until or not process.running:
@@ -229,7 +230,7 @@ def _theirs(folder: pathlib.Path, model: pathlib.Path, threads: int) -> Side:
     port, log = free_port(), folder / "llama-server.log"
     numbers = (port, threads, _PLACES, _CONTEXT)
     command = [sys.executable, "-c", _SERVER, str(model), *map(str, numbers)]
-    side = Side(f"http://127.0.0.1:{port}", Process(command, cpu=TARGET_CPU, log=log))
+    side = Side(f"http://127.0.0.1:{port}", Process(command, log=log))
     _wait(side)
     return side
 
@@ -247,5 +248,4 @@ def _wait(side: Side) -> None:
 
 
 if __name__ == "__main__":
-    psutil.Process().cpu_affinity([LOAD_CPU % (psutil.cpu_count() or 1)])
     sys.exit(main())

@@ -24,21 +24,21 @@ def pinned(cpu: int, command: Sequence[str]) -> list[str]:
 
 
 class Process:
-    """One child process in a group of its own, with a log."""
+    """One child process in a group of its own, with a log; on one core where that is named."""
 
     def __init__(
         self,
         command: Sequence[str],
         *,
-        cpu: int,
         log: Path,
+        cpu: int | None = None,
         environment: Mapping[str, str] | None = None,
         folder: Path | None = None,
     ) -> None:
         self._log = log
         with log.open("ab") as output:
             self._popen = subprocess.Popen(
-                pinned(cpu, command),
+                command if cpu is None else pinned(cpu, command),
                 env={**os.environ, **(environment or {})},
                 stdout=output,
                 stderr=output,

@@ -51,7 +51,7 @@ class WorkerProcess:
             ],
             pass_fds=[theirs.fileno()],
             stderr=subprocess.PIPE,
-            env=os.environ | {"OMP_WAIT_POLICY": "passive"},
+            env=os.environ,
         )
         theirs.close()
 

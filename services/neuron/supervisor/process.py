@@ -25,6 +25,7 @@ import structlog
 from typing_extensions import override
 
 from services.backplane.first_ended import first_ended
+from services.backplane.process.cpus import SPIN_COUNT
 from services.backplane.process.faults import Faults
 from services.neuron.engine_api.frames import (
     HEADER,
@@ -111,8 +112,7 @@ def environment(
         "CUDA_VISIBLE_DEVICES": ",".join(gpus),
         "CUDA_DEVICE_ORDER": "PCI_BUS_ID",
         "HF_HUB_OFFLINE": "1",
-        # Spinning threads starve the daemon and the gateway on a small machine.
-        "OMP_WAIT_POLICY": "passive",
+        "GOMP_SPINCOUNT": SPIN_COUNT,
         "PYTHONUNBUFFERED": "1",
         "PYTHONFAULTHANDLER": "1",
     }

@@ -16,6 +16,7 @@ from services.neuron.engines.llamacpp.batch.checkpoints import MOST_BYTES
 from services.neuron.engines.llamacpp.batch.context import Context
 from services.neuron.engines.llamacpp.batch.hibernation import SlotHibernation
 from services.neuron.engines.llamacpp.batch.loop import Loop
+from services.neuron.engines.llamacpp.batch.threads import Threads
 from services.neuron.engines.llamacpp.embedder import Embedder
 from services.neuron.engines.llamacpp.library.library import Library
 from services.neuron.engines.llamacpp.library.metadata import Metadata
@@ -59,7 +60,10 @@ class LlamaCppEngine(Engine):
         return model
 
     def _assemble(self, plan: LoadPlan, loaded: loading.LoadedFile) -> LoadedModel:
-        context = Context(self._library, model=loaded.model, context=loaded.context)
+        threads = Threads(self._library, context=loaded.context, most=loaded.threads)
+        context = Context(
+            self._library, model=loaded.model, context=loaded.context, threads=threads
+        )
         try:
             tokeniser = GgufTokeniser(self._library, loaded.model, adds_special=plan.embedding)
             return self._model(plan, loaded, context, tokeniser)

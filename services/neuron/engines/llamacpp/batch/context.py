@@ -13,6 +13,7 @@ from services.backplane.errors import FleetError, Reason
 from services.neuron.engine_api.model import EnginePoisoned
 from services.neuron.engines.common.logprobs import Row
 from services.neuron.engines.llamacpp.batch.batch import TokenBatch
+from services.neuron.engines.llamacpp.batch.threads import Threads
 from services.neuron.engines.llamacpp.library.interruption import Interruption
 from services.neuron.engines.llamacpp.library.library import Library
 
@@ -49,8 +50,9 @@ class PassRefusedError(Exception):
 class Context:
     """Owns a `llama_context` and the model behind it; `close` frees both."""
 
-    def __init__(self, library: Library, *, model: int, context: int) -> None:
+    def __init__(self, library: Library, *, model: int, context: int, threads: Threads) -> None:
         self._library = library
+        self._threads = threads
         self._model = model
         self._context = context
         self._memory: int | None = library.get_memory(context)
@@ -94,6 +96,7 @@ class Context:
         """
         self._interruption.clear()
         code = self._decode(batch)
+        self._threads.note_pass()
         if code == _ABORTED:
             return False
         if code != 0:

@@ -9,6 +9,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final
 
+from services.backplane.process.cpus import SPIN_COUNT
 from services.neuron.engines.llamacpp.library.builds import build_of, known
 from services.neuron.engines.llamacpp.library.locate import Found
 from services.neuron.engines.llamacpp.library.log_tail import LogTail
@@ -70,6 +71,7 @@ _SHORT: Final[Mapping[str, _Signature]] = MappingProxyType(
         "vocab_get_add_bos": (boolean, (pointer,)),
         "vocab_get_add_eos": (boolean, (pointer,)),
         "token_to_piece": (i32, (pointer, i32, _text, i32, i32, boolean)),
+        "set_n_threads": (None, (pointer, i32, i32)),
         "set_abort_callback": (None, (pointer, pointer, pointer)),
         "get_memory": (pointer, (pointer,)),
         "memory_seq_rm": (boolean, (pointer, i32, i32, i32)),
@@ -132,8 +134,7 @@ class Library:
             ImportError: it is no build that can be used; the message names both versions.
             OSError: it cannot be loaded.
         """
-        # Spinning OpenMP barriers collapse as soon as one other process wants a core.
-        os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+        os.environ.setdefault("GOMP_SPINCOUNT", SPIN_COUNT)
         # A failed assertion would start a debugger on this process to print a backtrace.
         os.environ.setdefault("GGML_NO_BACKTRACE", "1")
         # It names one more backend to load, from anywhere.

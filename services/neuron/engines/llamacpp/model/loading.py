@@ -14,6 +14,7 @@ from typing import Any, Final
 
 import psutil
 
+from services.backplane.process.cpus import usable_cpus
 from services.neuron.engine_api.engine import LoadedModel
 from services.neuron.engine_api.model import LoadFailed, LoadPlan, LoadStep
 from services.neuron.engines.llamacpp.library.library import Library
@@ -191,7 +192,7 @@ class _LoadJob:
             or metadata.values_per_cached_token,
             free_bytes=self._room(metadata),
         )
-        threads = self._plan.threads or max(1, (os.cpu_count() or 1) // 2)
+        threads = self._plan.threads or max(1, usable_cpus() // 2)
         params = self._context_params(metadata, shape, threads)
         context: int | None = self._library.init_from_model(model, params)
         if context is None:
