@@ -5,7 +5,6 @@ from __future__ import annotations
 import ctypes
 import dataclasses
 import os
-import re
 import tempfile
 import threading
 from collections.abc import Callable, Generator, Mapping
@@ -21,6 +20,7 @@ from services.neuron.engines.llamacpp.library.library import Library
 from services.neuron.engines.llamacpp.library.metadata import Metadata
 from services.neuron.engines.llamacpp.library.structs import PROGRESS_CALLBACK
 from services.neuron.engines.llamacpp.model import offload
+from services.neuron.engines.llamacpp.model.files import file_bytes
 from services.neuron.engines.llamacpp.model.sizing import (
     DEFAULT_SEQUENCES,
     CacheShape,
@@ -32,7 +32,6 @@ PREFILL_TOKENS: Final = 64
 _POLL_SECONDS: Final = 0.005
 _MEAN_POOLING, _LAST_POOLING, _RANK_POOLING = 1, 3, 4  # enum llama_pooling_type
 _CONFIG: Final = "config.json"
-_SHARD: Final = re.compile(r"-00001-of-(\d{5})\.gguf$")
 # Cache and working buffers may take so much of what is free; the rest is for everyone else.
 _MEMORY_SHARE: Final = 0.9
 
@@ -76,7 +75,7 @@ def load(
     """
     path = _checked_path(plan)
     try:
-        total = _file_bytes(path)
+        total = file_bytes(path)
     except OSError as error:
         raise LoadFailed("MODEL_FILE_BAD", f"{path.name} cannot be read: {error}") from error
     job = _LoadJob(library, plan, path, assemble)
@@ -133,7 +132,7 @@ class _LoadJob:
             held = self._placement.held_bytes(
                 self._library.log.buffers(),
                 resident_bytes=max(0, grown),
-                file_bytes=_file_bytes(self._path),
+                file_bytes=file_bytes(self._path),
             )
             self._outcome = self._assemble(dataclasses.replace(loaded, held_bytes=held))
         except BaseException as error:  # noqa: BLE001 - carried to the main thread, which raises it
@@ -156,7 +155,7 @@ class _LoadJob:
 
     def _refuse_too_large(self) -> None:
         """Before anything is read: what may be taken is a ceiling while it loads too."""
-        most, weights = self._plan.memory_bytes, _file_bytes(self._path)
+        most, weights = self._plan.memory_bytes, file_bytes(self._path)
         if most is not None and weights > most:
             raise LoadFailed(
                 "OUT_OF_MEMORY",
@@ -210,7 +209,7 @@ class _LoadJob:
         free = int(self._placement.free_bytes(told, layers=metadata.layers) * _MEMORY_SHARE)
         if self._plan.memory_bytes is None:
             return free
-        weights = _file_bytes(self._path)
+        weights = file_bytes(self._path)
         batch = (self._plan.max_sequences or DEFAULT_SEQUENCES) + PREFILL_TOKENS
         # logits of a step, which are computed and then copied out, and activations, in floats
         width = 2 * metadata.vocabulary_size + 16 * metadata.of_architecture("embedding_length")
@@ -281,21 +280,3 @@ def _convert(folder: Path, target: Path) -> None:
         bert_gguf.convert(folder, target)
     except (bert_gguf.BadBertError, OSError) as error:
         raise LoadFailed("MODEL_FILE_BAD", f"{folder.name}: {error}.") from error
-
-
-def _file_bytes(path: Path) -> int:
-    return sum(shard.stat().st_size for shard in _shards(path))
-
-
-def _shards(path: Path) -> list[Path]:
-    """The file itself, all files of a split model whose first one it is, or a folder's tensors."""
-    if path.is_dir():
-        return list(path.glob("*.safetensors"))
-    match = _SHARD.search(path.name)
-    if match is None:
-        return [path]
-    stem = path.name[: match.start()]
-    shards = (
-        path.with_name(f"{stem}-{i:05}-of-{match[1]}.gguf") for i in range(1, int(match[1]) + 1)
-    )
-    return [shard for shard in shards if shard.is_file()]
