@@ -237,6 +237,7 @@ def test_a_mistake_in_the_values_is_told(tmp_path, changed, words):
     [
         ("defaults", ["enforces them"], ["no key is asked for", "may operate"]),
         ("everything", [], ["WARNING"]),
+        ("kubernetes", ["--force` would empty them", "get lease fleet-registry"], []),
         ("open", ["no key is asked for", "may operate this fleet"], ["enforces them"]),
     ],
 )

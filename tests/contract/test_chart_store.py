@@ -88,6 +88,27 @@ async def test_a_registry_makes_do_with_the_role_and_needs_all_of_it(rendered, a
 
 
 @needs_helm
+@pytest.mark.parametrize("store", ["sqlite", "kubernetes"])
+def test_a_registry_goes_out_by_a_policy_where_the_api_server_is_named(store: str):
+    words = ("networkPolicy.apiServer[0].ipBlock.cidr=10.0.0.1/32", f"registry.store={store}")
+    done = template(*(word for one in words for word in ("--set", one)))
+    assert done.returncode == 0, done.stderr
+    policies = {
+        each["metadata"]["name"]: each["spec"]
+        for each in yaml.safe_load_all(done.stdout)
+        if each and each["kind"] == "NetworkPolicy"
+    }
+
+    out = {name for name, spec in policies.items() if "Egress" in spec["policyTypes"]}
+    assert out == ({"fleet-registry"} if store == "kubernetes" else set())
+    for name in out:
+        first, *others = policies[name]["egress"]
+        assert first["to"] == [{"ipBlock": {"cidr": "10.0.0.1/32"}}]
+        assert {port["port"] for port in first["ports"]} == {443, 6443}
+        assert {port["port"] for rule in others for port in rule["ports"]} == {"grpc", 53}
+
+
+@needs_helm
 def test_its_records_outlive_the_release(rendered):
     kept = [each for each in rendered if each["metadata"]["name"].startswith("fleet-registry")]
     records = [each for each in kept if each["kind"] in RESOURCES]

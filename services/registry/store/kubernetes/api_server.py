@@ -140,7 +140,11 @@ class ApiServer:
 
     def _headers(self) -> dict[str, str]:
         """With the token as it is now: it is replaced about once an hour."""
-        headers = {"accept": "application/json", "content-type": "application/json"}
+        headers = {
+            "accept": "application/json",
+            "content-type": "application/json",
+            "user-agent": "cortex-registry",
+        }
         path = self._address.token_file
         if not path and not self._address.server.startswith("http://"):
             path = str(_ACCOUNT / "token")

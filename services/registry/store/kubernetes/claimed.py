@@ -7,6 +7,7 @@ deposed leader has under way fails, finds the newer epoch, and ends.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable
 from typing import Any, Final, Generic, TypeVar
 
@@ -118,11 +119,16 @@ class ClaimedDocument(Generic[DocumentT]):
     Args:
         claimed: the object.
         shape: of the document; without arguments it makes an empty one.
+        pause_seconds: how long a write that has begun keeps the next one back.
     """
 
-    def __init__(self, claimed: ClaimedObject, shape: type[DocumentT]) -> None:
+    def __init__(
+        self, claimed: ClaimedObject, shape: type[DocumentT], *, pause_seconds: float = 0.0
+    ) -> None:
         self._claimed = claimed
         self._shape = shape
+        self._pause_seconds = pause_seconds
+        self._next_at = 0.0
         self._content = b""
         self._document = shape()
         # false behind a write of which nobody knows whether it was done: the next one is
@@ -171,6 +177,8 @@ class ClaimedDocument(Generic[DocumentT]):
         batch: _Changes = []
         try:
             while self._pending:
+                await asyncio.sleep(max(0.0, self._next_at - time.monotonic()))
+                self._next_at = time.monotonic() + self._pause_seconds
                 batch, self._pending = self._pending, []
                 try:
                     await self._write(batch)

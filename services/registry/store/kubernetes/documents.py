@@ -17,6 +17,8 @@ from services.registry.store.store import StoreError
 MOST_BYTES: Final = 1_000_000
 """Of one document, packed: an object has 1 MiB at most."""
 _PLAIN_BYTES: Final = 64_000
+# A tenth larger than by the usual one, in an eighth of the time.
+_LEVEL: Final = 1
 _PLAIN: Final = "records.json"
 _PACKED: Final = "records.json.zlib"
 # Of what is unpacked: more than any document that fits.
@@ -69,7 +71,7 @@ class Place:
 
 def packed(content: bytes) -> bytes:
     """A document as it is kept where it is large."""
-    return zlib.compress(content, 6)
+    return zlib.compress(content, _LEVEL)
 
 
 def body_of(place: Place, content: bytes, *, metadata: Body, epoch: int) -> Body:

@@ -18,6 +18,8 @@ from services.registry.store.kubernetes.journal import Journal, Kept, added, ans
 from services.registry.store.kubernetes.usage_store import UsageStore
 from services.registry.store.ledger import DeviceTotal, Ledger, ShareRow, UsageQuery, UsageRow
 
+# Many gateways lease shares, each about once a second.
+_PAUSE_SECONDS: Final = 0.2
 JOURNALS: Final = 4
 """Never another number: in which one a gateway or a neuron is is found by it."""
 
@@ -57,7 +59,9 @@ class LedgerDocuments:
 
     def __init__(self, api: ApiServer, address: KubernetesAddress, epoch: int) -> None:
         place = Place.of(address, ObjectKind.CONFIG_MAP, "shares")
-        self.shares = ClaimedDocument(ClaimedObject(api, place, epoch), ShareTable)
+        self.shares = ClaimedDocument(
+            ClaimedObject(api, place, epoch), ShareTable, pause_seconds=_PAUSE_SECONDS
+        )
         self.journals = [
             UsageStore(api, address, epoch=epoch, number=number) for number in range(JOURNALS)
         ]
