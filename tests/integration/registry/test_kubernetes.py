@@ -123,6 +123,8 @@ async def test_what_failed_is_undone_by_the_next_write(api: KubernetesApi, new_s
     """Nobody knows whether it was done: it was, and who asked was told that it was not."""
     store = new_store()
     await leading(store)
+    await store.put(FactKind.PIN, "a", "before")
+    await store.delete(FactKind.PIN, "a")
     api.faults = [Fault(is_done=True, verb="update"), Fault(times=99, status=400, verb="update")]
     with pytest.raises(StoreError, match="400"):
         await store.put(FactKind.PIN, "a", "one")

@@ -145,6 +145,9 @@ async def test_the_token_is_read_again_when_it_was_replaced(api: KubernetesApi, 
     token.write_text("second\n")
     assert await server.get(f"{PATH}/a") is None
 
+    api.faults = [Fault(status=401)]  # it was replaced between its reading and the call
+    assert await server.get(f"{PATH}/a") is None
+
     api.token = "third"
     with pytest.raises(StoreError, match="401: Unauthorized"):
         await server.get(f"{PATH}/a")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import time
 
@@ -96,3 +97,36 @@ async def test_a_journal_that_was_lost_counts_on_from_its_months(api: Kubernetes
     await second.ledger.add_usage("gateway", 9, [row()])
 
     assert await used(second) == 4
+
+
+async def test_reports_count_once_while_leaders_change_under_them(api: KubernetesApi, new_store):
+    """A gateway whose report was not taken in tells it again, to whoever leads then."""
+    stores = [new_store(), new_store()]
+    await leading(stores[0])
+    is_over = False
+
+    async def gateway(holder: str) -> int:
+        told = 0
+        while not is_over or not told:
+            try:
+                await stores[0].ledger.add_usage(holder, told + 1, [row()])
+            except StoreError:
+                await asyncio.sleep(0.01)
+            else:
+                told += 1
+        return told
+
+    async with asyncio.timeout(60):
+        telling = [asyncio.create_task(gateway(f"gateway-{n}")) for n in range(6)]
+        for _ in range(6):
+            old, new = stores
+            api.objects["leases", "fleet"]["spec"]["holderIdentity"] = ""
+            new._leadership._look_at = 0.0
+            assert await new.try_lead("two:1")
+            with contextlib.suppress(StoreError):  # it does not know yet, and tries
+                await old.ledger.add_usage("late", 1, [])
+            stores.reverse()
+        is_over = True
+        told = await asyncio.gather(*telling)
+
+    assert await used(stores[0]) == sum(told)

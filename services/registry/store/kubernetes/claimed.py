@@ -26,7 +26,8 @@ from services.registry.store.store import StoreError
 DocumentT = TypeVar("DocumentT")
 T = TypeVar("T")
 
-_MOST_CONFLICTS: Final = 8
+# A leader that does not know yet that it is deposed goes on writing, with pauses.
+_MOST_CONFLICTS: Final = 20
 
 # What is to be changed, and who waits for it.
 _Changes = list[tuple[Callable[[Any], Any], asyncio.Future[Any]]]

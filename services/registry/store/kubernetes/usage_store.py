@@ -7,9 +7,9 @@ import time
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
+from typing import Final
 
 import msgspec
-import structlog
 
 from services.registry.store.health import StoreHealth
 from services.registry.store.kubernetes.address import KubernetesAddress
@@ -20,7 +20,8 @@ from services.registry.store.kubernetes.journal import Journal, Kept, MonthPart,
 from services.registry.store.ledger import DeviceTotal, UsageRow
 from services.registry.store.store import StoreError
 
-log = structlog.get_logger()
+# Between writes, so that those that come together go together.
+_PAUSE_SECONDS: Final = 0.1
 
 
 class UsageStore:
@@ -49,7 +50,9 @@ class UsageStore:
         self._number = number
         self._clock = clock
         place = Place.of(address, ObjectKind.CONFIG_MAP, f"usage-{number}")
-        self.journal = ClaimedDocument(ClaimedObject(api, place, epoch), Journal)
+        self.journal = ClaimedDocument(
+            ClaimedObject(api, place, epoch), Journal, pause_seconds=_PAUSE_SECONDS
+        )
         # nobody sums up, and nobody forgets, while rows are on their way
         self._moving = asyncio.Lock()
         self._kept: dict[str, bytes] = {}
