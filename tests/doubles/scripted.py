@@ -38,6 +38,7 @@ class Script:
         sampling: advice in the file (`temp`, `top_k`, `top_p`, `min_p`, `penalty_repeat`).
         chat_template: Jinja source.
         wants_bos: prompts begin with `<|im_start|>`, which is its BOS token.
+        names_ends: the file says which tokens begin and end a text.
     """
 
     words: Sequence[str | bytes] = ("Hello", " from", " model", " bravo")
@@ -49,6 +50,7 @@ class Script:
     sampling: Mapping[str, float] = dataclasses.field(default_factory=dict)
     chat_template: str | None = CHATML
     wants_bos: bool = False
+    names_ends: bool = True
     seed: int = 0
 
     @property
@@ -79,7 +81,9 @@ def build(path: Path, script: Script | None = None) -> Path:
             writer.add_int32("general.sampling.top_k", int(value))
         else:
             writer.add_float32(f"general.sampling.{key}", value)
-    vocabulary.write(writer, script.chat_template, wants_bos=script.wants_bos)
+    vocabulary.write(
+        writer, script.chat_template, wants_bos=script.wants_bos, names_ends=script.names_ends
+    )
     _add_tensors(writer, script, embedding, output)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()

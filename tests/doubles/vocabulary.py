@@ -55,7 +55,12 @@ class Vocabulary:
         return len(self.tokens)
 
     def write(
-        self, writer: gguf.GGUFWriter, chat_template: str | None, *, wants_bos: bool = False
+        self,
+        writer: gguf.GGUFWriter,
+        chat_template: str | None,
+        *,
+        wants_bos: bool = False,
+        names_ends: bool = True,
     ) -> None:
         writer.add_vocab_size(len(self))
         writer.add_tokenizer_model("gpt2")
@@ -63,8 +68,9 @@ class Vocabulary:
         writer.add_token_list(self.tokens)
         writer.add_token_types(self.types)
         writer.add_token_merges(["h e", "i n"])  # llama.cpp refuses a vocabulary without merges
-        writer.add_bos_token_id(TURN_START_ID)
-        writer.add_eos_token_id(TURN_END_ID)
+        if names_ends:
+            writer.add_bos_token_id(TURN_START_ID)
+            writer.add_eos_token_id(TURN_END_ID)
         writer.add_pad_token_id(END_OF_TEXT_ID)
         writer.add_add_bos_token(wants_bos)
         writer.add_add_space_prefix(False)

@@ -130,7 +130,9 @@ def _read(reader: Reader) -> tuple[dict[str, Any], int, Tensors]:
     for _ in range(keys):
         key = reader.string()
         kind: int = reader.scalar("<I")
-        if key.startswith(_VOCABULARY):
+        if key == _TEMPLATE:
+            facts[key] = reader.skip_text(kind)
+        elif key.startswith(_VOCABULARY):
             facts[key] = True
             reader.skip_value(kind)
         else:
@@ -175,7 +177,7 @@ def _header(facts: dict[str, Any], least_bytes: int) -> GgufHeader:
         is_embedder=f"{architecture}.pooling_type" in facts,
         quantization=labels.of_gguf(facts.get("general.file_type", -1)),
         parameter_size=untrusted.word(facts.get("general.size_label")),
-        has_chat_template=_TEMPLATE in facts,
+        has_chat_template=bool(facts.get(_TEMPLATE)),
         parts=untrusted.whole(_PARTS, facts.get(_PARTS, 0)) or 1,
         whole_bytes=least_bytes,
     )

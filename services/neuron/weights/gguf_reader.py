@@ -25,6 +25,8 @@ _MOST_ITEMS: Final = 1 << 20
 # What is only walked over: the largest vocabularies have a million tokens, merges and scores.
 _MOST_SKIPPED: Final = 1 << 24
 _DEEPEST: Final = 4
+# Of a text that nobody wants, so much is looked at.
+_MOST_BLANKS: Final = 4096
 _MOST_DIMENSIONS: Final = 8
 _LENGTH: Final = struct.Struct("<Q")
 BLOCKS: Final[Mapping[int, tuple[int, int]]] = MappingProxyType(
@@ -105,6 +107,14 @@ class Reader:
             self._skip(struct.calcsize(_SCALARS[kind]))
         else:
             raise BadGgufError(f"type {kind} is not known")
+
+    def skip_text(self, kind: int) -> bool:
+        """Walks over the next value; returns whether it is a text with something in it."""
+        begin = self._at
+        self.skip_value(kind)
+        if kind != _STRING:
+            return False
+        return bool(self._data[begin + _LENGTH.size : self._at][:_MOST_BLANKS].strip())
 
     def tensor(self) -> tuple[str, int, int]:
         """Walks over the next tensor's entry.

@@ -37,6 +37,13 @@ def test_a_real_file_tells_its_facts(model):
     )
 
 
+@pytest.mark.parametrize(("template", "chats"), [("", False), (" \n\t", False), ("x", True)])
+def test_a_template_that_says_nothing_is_none(tmp_path, template, chats):
+    path = scripted.build(tmp_path / "m.gguf", scripted.Script(chat_template=template))
+
+    assert gguf.read(path).has_chat_template is chats
+
+
 @pytest.mark.parametrize("length", [0, 3, 4, 8, 23, 24, 40, 100])
 def test_a_file_that_ends_within_its_header_is_bad(model, length):
     model.write_bytes(model.read_bytes()[:length])

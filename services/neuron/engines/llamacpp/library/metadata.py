@@ -54,7 +54,8 @@ class Metadata:
 
     def _template(self, name: bytes | None) -> str | None:
         raw: bytes | None = self._library.model_chat_template(self._model, name)
-        return None if raw is None else raw.decode("utf-8", "replace")
+        text = "" if raw is None else raw.decode("utf-8", "replace")
+        return text if text.strip() else None  # an empty one would say nothing of a chat
 
     @property
     def description(self) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Final
 
 from typing_extensions import override
@@ -12,6 +12,7 @@ from services.backplane.errors import FleetError, Reason
 from services.neuron.engine_api.task import Segment
 from services.neuron.engines.common.tokeniser import Tokeniser, is_marker, split_points
 from services.neuron.engines.llamacpp.library.library import Library
+from services.neuron.engines.llamacpp.library.metadata import Metadata
 from services.neuron.engines.llamacpp.library.structs import i32
 
 # enum llama_token_attr
@@ -51,16 +52,18 @@ class GgufTokeniser(Tokeniser):
         size: int = library.vocab_n_tokens(self._vocab)
         kind: int = library.vocab_type(self._vocab)
         self.is_missing: bool = kind == _NO_VOCABULARY
-        self.bos_id: int = library.vocab_bos(self._vocab)
-        self.eos_id: int = library.vocab_eos(self._vocab)
+        ids = range(0 if self.is_missing else size)
+        attributes = [library.vocab_get_attr(self._vocab, i) for i in ids]
+        eos_id: int = library.vocab_eos(self._vocab)
+        self.bos_id = self._meant(model, "bos", library.vocab_bos(self._vocab), attributes)
+        self.eos_id = self._meant(model, "eos", eos_id, attributes)
         self.lacks_frame: bool = adds_special and self._lacks_frame(
             is_word_pieces=kind == _WORD_PIECES
         )
         wants_bos: bool = library.vocab_get_add_bos(self._vocab) and self.bos_id >= 0
-        ids = range(0 if self.is_missing else size)
         self.pieces = self._read_pieces(ids)
-        self.end_ids = frozenset(i for i in ids if library.vocab_is_eog(self._vocab, i))
-        attributes = [library.vocab_get_attr(self._vocab, i) for i in ids]
+        ends = frozenset(i for i in ids if library.vocab_is_eog(self._vocab, i))
+        self.end_ids = ends if self.eos_id == eos_id else ends - {eos_id}
         self.control_tokens = {
             self.text(i): i
             for i, attribute in enumerate(attributes)
@@ -76,6 +79,17 @@ class GgufTokeniser(Tokeniser):
             pieces=self.pieces,
             is_bytewise=kind in {_SENTENCEPIECE, _BYTE_LEVEL} and not _strips(attributes),
         )
+
+    def _meant(self, model: int, name: str, token_id: int, attributes: Sequence[int]) -> int:
+        """A special token's id; -1 where the file names none, and llama.cpp takes a letter for it.
+
+        Its default is a number that was right for one vocabulary of long ago: in others it is a
+        comma, at which every answer would end.
+        """
+        told = Metadata(self._library, model).number(f"tokenizer.ggml.{name}_token_id")
+        if not 0 <= token_id < len(attributes) or told == token_id:
+            return token_id
+        return token_id if attributes[token_id] & (_CONTROL | _USER_DEFINED) else -1
 
     def _lacks_frame(self, *, is_word_pieces: bool) -> bool:
         adds = self._library

@@ -6,7 +6,7 @@ from services.neuron.engine_api.engine import LoadedModel
 from services.neuron.engine_api.task import Prompt, Segment
 from tests.doubles import scripted, tiny_bert
 from tests.doubles.scripted import Script
-from tests.doubles.vocabulary import TURN_START_ID, id_of_byte
+from tests.doubles.vocabulary import END_OF_TEXT_ID, TURN_END_ID, TURN_START_ID, id_of_byte
 from tests.unit.neuron.engines.llamacpp.conftest import LoadModel
 
 
@@ -59,6 +59,25 @@ def test_a_bos_token_is_put_before_once(load: LoadModel, tmp_path: Path) -> None
     assert ids(model, Segment("a"), add_bos=True) == [TURN_START_ID, id_of_byte("a")]
     assert ids(model, bos, Segment("a"), add_bos=True) == [TURN_START_ID, id_of_byte("a")]
     assert ids(model, Segment("a")) == [id_of_byte("a")]
+
+
+def test_where_a_file_names_no_end_no_letter_is_taken_for_one(
+    load: LoadModel, tmp_path: Path
+) -> None:
+    """llama.cpp takes the token 11 for it, which is a comma in GPT-2's vocabulary."""
+    silent = Script(names_ends=False, wants_bos=True)
+    model = load(scripted.build(tmp_path / "silent.gguf", silent), max_context_tokens=256)
+
+    assert model.info.eos_token_ids == (END_OF_TEXT_ID, TURN_END_ID)  # by how they are written
+    assert (model.info.bos_token, model.info.eos_token) == ("", "")
+    assert ids(model, Segment("a"), add_bos=True) == [id_of_byte("a")]
+
+
+def test_a_template_of_blanks_is_none(load: LoadModel, tmp_path: Path) -> None:
+    blank = Script(chat_template=" \n")
+    model = load(scripted.build(tmp_path / "blank.gguf", blank), max_context_tokens=256)
+
+    assert model.info.chat_template is None
 
 
 def test_embedding_models_frame_their_text(load: LoadModel, tmp_path: Path) -> None:
