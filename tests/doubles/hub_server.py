@@ -43,6 +43,8 @@ class Hub:
         wrong: contents in place of the true ones, by path's digest.
         gated: repositories that need a token.
         refusals: status and headers of the next answers, one each.
+        moved: repositories that were renamed, to their new names.
+        ignores_ranges: storage sends whole files, whatever part is asked for.
         asked: every request, in order.
         goes_silent: with the next connection that is cut.
         is_silent: while it is set no content comes; `released` lets go those that wait.
@@ -56,6 +58,8 @@ class Hub:
     wrong: dict[str, bytes] = dataclasses.field(default_factory=dict)
     gated: set[str] = dataclasses.field(default_factory=set)
     refusals: list[tuple[int, Mapping[str, str]]] = dataclasses.field(default_factory=list)
+    moved: dict[str, str] = dataclasses.field(default_factory=dict)
+    ignores_ranges: bool = False
     asked: list[Asked] = dataclasses.field(default_factory=list)
     is_silent: bool = False
     goes_silent: bool = False
@@ -109,6 +113,8 @@ class _Handler(BaseHTTPRequestHandler):
         if self.hub.refusals:
             status, more = self.hub.refusals.pop(0)
             self._send(status, more, b"<html>no</html>")
+        elif old := next((one for one in self.hub.moved if f"/{one}/" in f"{path}/"), None):
+            self._send(307, {"Location": self.path.replace(old, self.hub.moved[old])}, b"")
         elif found := _STORAGE.fullmatch(path):
             self._content(self.hub.stored(found[1]))
         elif found := _API.fullmatch(path):
@@ -166,7 +172,8 @@ class _Handler(BaseHTTPRequestHandler):
         if self.hub.is_silent:
             self.hub.released.wait(60)
         status, extra, start = 200, {"Accept-Ranges": "bytes"}, 0
-        if found := re.fullmatch(r"bytes=(\d+)-", self.headers.get("Range", "")):
+        asked = "" if self.hub.ignores_ranges else self.headers.get("Range", "")
+        if found := re.fullmatch(r"bytes=(\d+)-", asked):
             start = int(found[1])
             if start >= len(data):
                 self._error(416, "", "Requested range not satisfiable")

@@ -9,7 +9,7 @@ import pytest
 
 from services.backplane.errors import FleetError, Reason
 from services.neuron.sources.hub import HubSource
-from tests.doubles.hub_models import REPO, WEIGHTS
+from tests.doubles.hub_models import HUGE, REPO, WEIGHTS
 from tests.doubles.hub_server import Hub
 
 pytest.importorskip("huggingface_hub")
@@ -63,3 +63,25 @@ async def test_a_limit_in_the_middle_is_waited_for(hub: Hub, source: HubSource):
 
     assert path.read_bytes() == WEIGHTS
     assert not list(hub.refusals)
+
+
+async def test_a_repository_that_was_renamed_is_found_by_its_old_name(hub: Hub, source: HubSource):
+    hub.push("acme/renamed", {"tiny.gguf": WEIGHTS})
+    hub.moved = {REPO: "acme/renamed"}
+
+    path = await source.fetch(f"{REPO}@main", "", lambda _done, _total: None)
+
+    assert path.read_bytes() == WEIGHTS
+    assert path == source.find(f"{REPO}@main", "")
+
+
+async def test_a_storage_that_sends_all_again_does_not_spoil_what_is_here(
+    hub: Hub, source: HubSource
+):
+    hub.push(REPO, {"huge.gguf": HUGE})
+    hub.cut_after, hub.ignores_ranges = [14_000_000], True
+
+    path = await source.fetch(f"{REPO}@main", "", lambda _done, _total: None)
+
+    assert path.read_bytes() == HUGE
+    assert len(hub.downloads()) > 1
