@@ -51,6 +51,10 @@ def pull(
                      " run it."),
     ] = None,
     *,
+    verify: Annotated[
+        bool,
+        typer.Option("--verify", help="Read what is there, and fetch anew what is damaged."),
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:  # fmt: skip
     """Fetch a model's files to the fleet's disks. Ctrl-C ends it; the next pull goes on there."""
@@ -58,7 +62,7 @@ def pull(
         where, quant = pull_source(source)
     except ValueError as error:
         raise typer.BadParameter(str(error)) from error
-    request = pb.PullModelRequest(source=where, quant=quant, neurons=neuron or [])
+    request = pb.PullModelRequest(source=where, quant=quant, neurons=neuron or [], verify=verify)
     failed: list[str] = []
     here: set[str] = set()
 

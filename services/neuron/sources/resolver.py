@@ -96,7 +96,9 @@ class Sources:
         try:
             found = await asyncio.to_thread(self._inspected, text, path, quant)
         except FleetError as error:
-            if error.reason is not Reason.MODEL_FILE_BAD or not await self._discarded(text, quant):
+            if error.reason is not Reason.MODEL_FILE_BAD or not await self.discard_damaged(
+                text, quant
+            ):
                 raise
             path = await self._brought(text, quant, on_bytes, neighbours)
             found = await asyncio.to_thread(self._inspected, text, path, quant)
@@ -104,8 +106,11 @@ class Sources:
             await _check(found, expected, on_bytes)
         return found
 
-    async def _discarded(self, text: str, quant: str) -> bool:
-        """Whether damaged files were removed, so that a fetch brings them anew."""
+    async def discard_damaged(self, text: str, quant: str) -> bool:
+        """Whether damaged files were removed, so that a fetch brings them anew.
+
+        By the digests of their source, where it tells any; reads all of them.
+        """
         source, location = await asyncio.to_thread(self._parse, text)
         return isinstance(source, Mending) and await source.discard_damaged(location, quant) > 0
 
@@ -181,7 +186,7 @@ class Sources:
             found = await asyncio.to_thread(self.find, spec)
         except FleetError as error:
             is_bad = error.reason is Reason.MODEL_FILE_BAD
-            if not (is_bad and text and await self._discarded(text, spec.quant)):
+            if not (is_bad and text and await self.discard_damaged(text, spec.quant)):
                 raise
             found = None
         if found is not None:

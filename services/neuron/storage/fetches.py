@@ -40,12 +40,18 @@ class Fetches:
         """
         self._sources = sources
         self._relist = relist
-        self._under_way: dict[tuple[str, str], _Fetch] = {}
+        self._under_way: dict[tuple[str, str, bool], _Fetch] = {}
 
     async def fetch(
-        self, source: str, quant: str, neighbours: Sequence[Neighbour]
+        self, source: str, quant: str, neighbours: Sequence[Neighbour], *, verify: bool = False
     ) -> AsyncGenerator[model.LoadProgress | model.StoredModel]:
         """Fetches a source, or joins its fetch, or finds its files here.
+
+        Args:
+            source: as in a load.
+            quant: likewise.
+            neighbours: who is asked before the hub.
+            verify: compares what is here with the source's digests first.
 
         Yields: progress, then what has come, last.
 
@@ -54,10 +60,11 @@ class Fetches:
         """
         if not source:
             raise FleetError(Reason.BAD_REQUEST, "No source is named.", field="source")
-        key = (source, quant)
+        key = (source, quant, verify)
         under_way = self._under_way.get(key)
         if under_way is None:
-            under_way = self._under_way[key] = self._begin(source, quant, neighbours)
+            under_way = self._begin(source, quant, neighbours, verify=verify)
+            self._under_way[key] = under_way
         under_way.callers += 1
         told: model.LoadProgress | None = None
         try:
@@ -85,7 +92,9 @@ class Fetches:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    def _begin(self, source: str, quant: str, neighbours: Sequence[Neighbour]) -> _Fetch:
+    def _begin(
+        self, source: str, quant: str, neighbours: Sequence[Neighbour], *, verify: bool
+    ) -> _Fetch:
         changes = Changes()
 
         def on_bytes(done: int, total: int) -> None:
@@ -95,6 +104,8 @@ class Fetches:
             changes.bump()
 
         async def run() -> model.StoredModel:
+            if verify:
+                await self._sources.discard_damaged(source, quant)
             found = await self._sources.locate(source, quant, on_bytes, neighbours)
             stored = await asyncio.to_thread(self._sources.described, found)
             await self._relist()

@@ -43,7 +43,9 @@ class StorageServicer(StorageServiceServicer):
         """Fetches a model's files; see the contract."""
         self._leader_epoch.admit(request.leader_epoch)
         neighbours = neighbours_of(request.neighbours)
-        steps = self._fetches.fetch(request.source, request.quant, neighbours)
+        steps = self._fetches.fetch(
+            request.source, request.quant, neighbours, verify=request.verify
+        )
         async with contextlib.aclosing(steps):
             async for step in steps:
                 if isinstance(step, model.StoredModel):

@@ -101,6 +101,7 @@ class Pull:
             quant=request.quant,
             neighbours=[encode.neighbour_message(one) for one in neighbours],
             leader_epoch=term.leader_lease.epoch,
+            verify=request.verify,
         )
         async with open_channel(
             member.identity.address, term.credentials, role=Role.NEURON, neuron=member.name

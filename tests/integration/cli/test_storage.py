@@ -145,6 +145,30 @@ async def test_a_pull_mends_what_was_damaged_on_a_disk(place, data, tmp_path):
     await until(place, [("bravo", "one", "")])
 
 
+async def test_quantisations_are_pulled_verified_and_loaded_once_by_any_name(place, data, tmp_path):
+    place.hub.push(REPO, {"bravo-Q4_K_M.gguf": data, "bravo-Q8_0.gguf": data + bytes(1)})
+    for quant in ("Q4_K_M", "Q8_0"):
+        code, output = await place.cli("pull", f"{REPO}:{quant}", "--neuron", "one")
+        assert code == 0, output
+    (file,) = tmp_path.glob("one/hf/**/bravo-Q8_0.gguf")
+    file.write_bytes(bytes(len(data)) + bytes(1))
+    code, output = await place.cli("pull", f"{REPO}:Q8_0", "--neuron", "one", "--verify")
+    assert code == 0, output
+    assert file.read_bytes() == data + bytes(1)
+    both = [("bravo:Q4_K_M", "one", ""), ("bravo:Q8_0", "one", "")]
+    await until(place, both)
+
+    for name in ("bravo", "bravo:Q8_0"):
+        code, output = await place.cli("load", name)
+        assert code == 0, output
+
+    await until(place, [both[0], ("bravo:Q8_0", "one", "ready")])
+    status = await place.neurons["one"].status()
+    assert [one.spec.model for one in status.report.instances] == ["bravo:Q8_0"]
+    table = (await place.cli("models"))[1]
+    assert table.count("bravo:Q8_0") == 1
+
+
 async def test_what_somebody_put_there_is_never_removed_and_not_unloaded_for_it(place):
     place.neurons["one"].script("mine")
     await until(place, [("mine", "one", "")])

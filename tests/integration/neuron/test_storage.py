@@ -89,6 +89,14 @@ async def test_a_file_that_was_damaged_on_the_disk_is_fetched_anew(hub, tmp_path
         assert steps[-1].stored.model == "bravo-Q4_K_M"
         assert file.read_bytes() == data
         assert len(hub.downloads()) > before
+        # a good header says nothing of what is behind it, digests do
+        file.write_bytes(data[:-9] + b"\1" * 9)
+        assert (await fetched(host, ORIGIN, "Q4_K_M"))[-1].HasField("stored")
+        assert file.read_bytes() != data
+        verifying = pb.FetchRequest(source=ORIGIN, quant="Q4_K_M", verify=True)
+        steps = [step async for step in host.storage.Fetch(verifying)]
+        assert steps[-1].stored.model == "bravo-Q4_K_M"
+        assert file.read_bytes() == data
         file.write_bytes(bytes(len(data)))
         source = model.LoadSpec(model="b", source=ORIGIN, quant="Q4_K_M")
         loading = [s async for s in host.stub.Load(neuron.LoadRequest(spec=source))]
