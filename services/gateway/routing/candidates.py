@@ -102,6 +102,7 @@ class Replicas:
         names: their ids.
         work: how many requests each has: those that other gateways had there at its neuron's last
             report, and this gateway's own that run now (see `Outstanding.follow`).
+        room: how many requests each runs side by side.
         slack: how many requests more than others each may have.
         places: where a name stands in `names`.
         speeds: how fast each is, as far as it was asked before (see `Holdings.speeds_of`).
@@ -114,6 +115,7 @@ class Replicas:
         "model",
         "names",
         "places",
+        "room",
         "serving",
         "slack",
         "speeds",
@@ -129,6 +131,7 @@ class Replicas:
         self.serving = serving
         self.names = [one.instance_id for one in serving]
         self.work = [one.foreign_requests + running.get(one.instance_id, 0) for one in serving]
+        self.room = [one.places for one in serving]
         self.slack = [min(max(one.places // 2, 1), MOST_HOME_SLACK) for one in serving]
         self.places = {name: place for place, name in enumerate(self.names)}
         self.speeds: Speeds | None = None

@@ -50,7 +50,8 @@ def choose(
     3. What is in a cache: the longest beginning that its neuron tells of, or that this gateway has
        sent there.
     4. An instance that is too busy beside the least busy is not chosen: see `HOME_FACTOR`. A
-       conversation that is sent elsewhere has its home there from then on.
+       conversation that is sent elsewhere has its home there from then on. A home is taken without
+       weighing where nobody has fewer requests, or one fewer and the home has a place free.
     5. A conversation that nobody knows goes to the cheaper of the two instances that rendezvous
        hashing finds for it: several gateways look at the same two, and when an instance comes or
        goes, only its own conversations move. It goes to the cheapest of all where both are too busy
@@ -76,9 +77,9 @@ def choose(
     work = replicas.work
     least = min(work)
     place = None if home is None else replicas.places.get(home)
-    # The everyday case is a home that nobody is less busy than: nothing else has to be looked at.
     if place is None or (
         work[place] > least
+        and (work[place] > least + 1 or work[place] >= replicas.room[place])
         and (
             work[place] > least * HOME_FACTOR + replicas.slack[place]
             or not foretell.is_surely_cheapest(

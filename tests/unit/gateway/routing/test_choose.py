@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections import Counter
 from collections.abc import Sequence
@@ -198,8 +199,13 @@ FIRST, SECOND, HEAD = (bytes([n]) * 16 for n in range(3))
 LONG = trail(FIRST, SECOND, head=HEAD, size_bytes=40_000)  # 10,000 tokens
 
 
-def chosen(held: Holdings, busy: dict[str, int] | None = None, beginnings: Trail = LONG) -> str:
-    replicas = Replicas("m", ABCD, busy or {})
+def chosen(
+    held: Holdings,
+    busy: dict[str, int] | None = None,
+    beginnings: Trail = LONG,
+    among: Sequence[InstanceCandidate] = ABCD,
+) -> str:
+    replicas = Replicas("m", among, busy or {})
     found = choose(replicas, Homes(), holdings=held, trail=lambda _: beginnings)
     assert isinstance(found, InstanceCandidate)
     return found.instance_id
@@ -217,6 +223,15 @@ def test_reading_is_weighed_against_the_queue_by_the_neurons_own_speed() -> None
     # three requests there are 6 seconds; the 8,000 tokens elsewhere are 8 seconds, or 0.8
     assert chosen(slow, {"c": 3}) == "c"
     assert chosen(fast, {"c": 3}) != "c"
+
+
+def test_a_home_with_a_free_place_is_kept_for_one_request_more() -> None:
+    held = holdings(("c", FIRST, 8_000), seconds_per_token=1e-9, seconds_per_request=2.0)
+    single = [dataclasses.replace(one, places=1) for one in ABCD]
+
+    assert chosen(held, {"c": 1}) == "c"
+    assert chosen(held, {"c": 1}, among=single) != "c"  # there it would wait
+    assert chosen(held, {"c": 2}) != "c"
 
 
 def test_a_holder_that_is_far_busier_is_left_whatever_it_holds() -> None:
