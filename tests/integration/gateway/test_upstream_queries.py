@@ -13,6 +13,7 @@ import openai
 import pytest
 
 from cortex.v1 import conversation_pb2 as conversation
+from cortex.v1 import key_service_pb2 as keys
 from cortex.v1 import neuron_service_pb2 as neuron
 from services.backplane.errors import FleetError, Reason
 from services.gateway.limits.settings import KeyLimits
@@ -22,6 +23,7 @@ from services.gateway.transports.upstream.settings import UpstreamSettings
 from tests.doubles.scripted_upstream import Answer, ScriptedUpstream
 from tests.integration.gateway.far import near, only
 from tests.integration.gateway.fleet import Fleet, chat_body
+from tests.integration.gateway.keyed import bearer, keyed_fleet
 
 PIXEL = (
     "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGA"
@@ -128,22 +130,28 @@ async def test_what_is_no_answer_is_an_error_that_names_the_upstream(
     assert "The upstream 'far' " in refused.json()["error"]["message"]
 
 
+@pytest.mark.parametrize(
+    ("bounds", "answer", "status"),
+    [
+        (
+            {"connect_seconds": 0.2, "first_byte_seconds": 0.2},
+            Answer(head_gate=asyncio.Event()),
+            502,
+        ),
+        ({"answer_seconds": 0.5}, Answer(pieces=(b"{",), drip=b" "), 504),
+    ],
+)
 async def test_an_answer_that_does_not_come_or_end_is_given_up(
-    bare: Fleet, there: ScriptedUpstream
+    bare: Fleet, there: ScriptedUpstream, bounds: Any, answer: Answer, status: int
 ) -> None:
-    bounds: dict[str, Any] = {
-        "connect_seconds": 0.2,
-        "first_byte_seconds": 0.2,
-        "answer_seconds": 0.5,
-    }
     await bare.start(upstreams=(entry(there, **bounds),))
-    there.answers = [Answer(head_gate=asyncio.Event()), Answer(pieces=(b"{",), drip=b" ")]
+    there.answers = [answer]
 
     async with asyncio.timeout(20):
-        first, second = [await embed(bare, "a") for _ in range(2)]
+        refused = await embed(bare, "a")
 
-    assert (502, 504) == (first.status_code, second.status_code)
-    await there.until(lambda: there.left == 2)
+    assert status == refused.status_code
+    await there.until(lambda: there.left == 1)
 
 
 async def test_limits_usage_and_metrics_are_as_for_generations(
@@ -347,3 +355,30 @@ async def test_who_does_not_count_is_passed_over(
 
     assert {"input_tokens": 4} == (await count(bare)).json()
     assert [] == there.asked
+
+
+async def test_a_key_embeds_and_counts_by_the_models_that_it_is_for(
+    there: ScriptedUpstream,
+) -> None:
+    async with keyed_fleet(upstreams=(entry(there, counts="vllm"),)) as fleet:
+        secret = await fleet.key("mine", scopes=keys.KeyScopes(models=["other"]))
+        fleet.client.headers.update(bearer(secret))
+
+        assert 404 == (await embed(fleet, "a")).status_code
+        assert 404 == (await count(fleet)).status_code
+
+    assert [] == there.asked
+
+
+async def test_what_four_gateways_have_sent_on_goes_no_further(
+    bare: Fleet, there: ScriptedUpstream
+) -> None:
+    await bare.start(upstreams=(entry(there, counts="vllm"),))
+    there.answers = [told([1.0])]
+
+    for hops, status in (("3", 200), ("4", 404)):
+        bare.client.headers["x-cortex-hops"] = hops
+        assert status == (await embed(bare, "a")).status_code
+    assert 404 <= (await count(bare)).status_code <= 501
+
+    assert ["4"] == [one.headers["x-cortex-hops"] for one in there.asked]
