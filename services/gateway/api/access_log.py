@@ -278,7 +278,9 @@ def _add_tokens(
             outcome.broken_completion_tokens += sink.tokens_so_far
     outcome.unfinished += len(sinks) - ended
     if ended:
-        line.joules = joules([sink.finished_event for sink in sinks])
+        first = sinks[0].finished_event
+        if first is not None and first.timings.HasField("joules"):
+            line.joules = joules([sink.finished_event for sink in sinks])
         line.prompt_tokens, line.cached_tokens = prompt, cached
         line.completion_tokens, line.reasoning_tokens = completion, reasoning
         outcome.prompt_tokens += prompt
