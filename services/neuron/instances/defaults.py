@@ -17,7 +17,9 @@ _GPUS: Final = frozenset({model.DEVICE_KIND_CUDA, model.DEVICE_KIND_GPU})
 _ENOUGH: Final = 32_768
 _LEAST: Final = 8_192
 _STEP: Final = 1_024
-_OVERHEAD_BYTES: Final = 256 << 20
+# Of a device, for what an engine holds beside weights and cache; at most the second.
+_OVERHEAD_SHARE: Final = 0.125
+_MOST_OVERHEAD_BYTES: Final = 256 << 20
 # What the cache of one sequence may take where the whole context does not fit.
 _SHARE: Final = 0.5
 
@@ -120,7 +122,8 @@ def open_context(weights: Weights, devices: Sequence[model.Device]) -> int:
     if weights.format != "gguf" or not per_token or trained <= _LEAST or not rooms:
         return 0
     for room in rooms:
-        rest = room - weights.bytes - _OVERHEAD_BYTES
+        overhead = min(int(room * _OVERHEAD_SHARE), _MOST_OVERHEAD_BYTES)
+        rest = room - weights.bytes - overhead
         if rest >= trained * per_token:
             return 0
         tokens = int(rest * _SHARE) // per_token // _STEP * _STEP

@@ -116,3 +116,10 @@ def test_the_larger_quantisation_is_not_given_up_for_a_context_that_nobody_asked
     chosen = LoadDefaults(NeuronSettings(), lambda: devices).preferred(several)
 
     assert chosen.bytes == 14 * GB
+
+
+def test_a_small_model_on_a_small_budget_keeps_its_context():
+    devices = [device(model.DEVICE_KIND_CPU, 120_000_000)]
+    small = trained(300_000, 32_768, per_token=512)  # 16 MiB of cache
+
+    assert open_context(small, devices) == 0
