@@ -109,9 +109,10 @@ async def leading_process(url, catalogue, **settings) -> AsyncGenerator[tuple[st
 async def test_kill_9_of_the_leader_hands_over_within_seconds(url, tmp_path):
     catalogue = tmp_path / "models.toml"
     catalogue.write_text(ONE)
+    lease = {"REGISTRY__LEADER_LEASE_SECONDS": "3.0"}  # Kubernetes sees no connection that ends
     async with (
-        leading_process(url, catalogue) as (leader, process),
-        running_fleet(document(tmp_path, ONE, store=url)) as standby,
+        leading_process(url, catalogue, **lease) as (leader, process),
+        running_fleet(document(tmp_path, ONE, store=url, leader_lease_seconds=3.0)) as standby,
     ):
         neuron = ScriptedNeuron("one")
         async with neuron.served(), following(neuron, leader, standby.address):

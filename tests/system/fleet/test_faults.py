@@ -7,6 +7,7 @@ import time
 
 import pytest
 
+from tests.doubles.kubernetes_api import kubernetes_api
 from tests.doubles.postgres_server import postgres
 from tests.system.fleet.clients import Clients, has_text, two_loaded
 from tests.system.fleet.conftest import BRISK, BUDGET
@@ -14,10 +15,20 @@ from tests.system.fleet.processes import until
 
 
 @pytest.fixture(scope="module")
-def database():
+def postgres_url():
     """A PostgreSQL server of its own."""
     with postgres() as url:
         yield url
+
+
+@pytest.fixture(params=["postgres", "kubernetes"])
+def database(request):
+    """Each store that several registries share."""
+    if request.param == "postgres":
+        yield request.getfixturevalue("postgres_url")
+        return
+    with kubernetes_api() as api:
+        yield f"kubernetes://llm/fleet?server={api.url}"
 
 
 async def seconds_until(condition):
@@ -117,6 +128,7 @@ async def test_without_a_restart_the_other_neuron_takes_over(fleet, measured):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(300)
 async def test_a_killed_leader_is_followed_by_its_stand_by(fleet, database, measured):
     """Three times over, so that either has followed the other; a restarted one stands by."""
     for name in ("one", "two"):
@@ -162,6 +174,35 @@ async def kill_the_leader(fleet, clients, measured):
         f" {late.first_text - killed:.1f} s after the kill (both neurons had streams to end first,"
         f" the last one after {busy_until - killed:.1f} s)"
     )
+
+
+@pytest.mark.slow
+async def test_an_api_server_that_is_away_cuts_nothing(fleet):
+    """Nobody leads then; what is loaded is served, and what is not waits until somebody does."""
+    with kubernetes_api() as api:
+        for name in ("one", "two"):
+            url = f"kubernetes://llm/fleet?server={api.url}"
+            fleet.add_registry(name, store=url, settings=f"leader_lease_seconds = 2.0\n{BRISK}")
+        for name in ("left", "right"):
+            fleet.add_neuron(name, settings=BUDGET)
+        fleet.add_gateway()
+        fleet.wait("left", "right")
+        async with Clients(fleet.url) as clients:
+            first, second, absent = await two_loaded(fleet, clients)
+            before = instances(fleet)
+            running = [clients.begin(model, 4000)[1] for model in (first, second)]
+
+            api.is_away = True
+            await seconds_until(lambda: fleet.roles() == ["standby", "standby"])
+            away = await clients.all([(first, 30), (second, 30)])
+            _, waited = clients.begin(absent, 30)
+            api.is_away = False
+            await seconds_until(lambda: fleet.roles() == ["leader", "standby"])
+            await seconds_until(lambda: fleet.live() == {"left", "right"})
+            assert before == instances(fleet)
+            everyone = await asyncio.gather(*running, waited)
+
+    assert [str(a) for a in [*away, *everyone] if not a.is_whole] == []
 
 
 @pytest.mark.slow
