@@ -28,7 +28,7 @@ def growth(
     Both within bounds: see `MOST_SOURCE_ROWS`, and `most` microseconds of growth in all.
     """
     before = {
-        (str(one[0]), str(one[1])): tuple(int(str(value)) for value in one[2:]) for one in known
+        (str(one[0]), str(one[1])): tuple(int(str(value)) for value in one[2:6]) for one in known
     }
     grown: list[DeviceTotal] = []
     newer: list[DeviceTotal] = []
