@@ -32,6 +32,7 @@ from services.neuron.engine_api.model import LoadPlan, Offload
 from services.neuron.engine_api.task import Prompt, SamplingParams, StopParams, Task
 from services.neuron.engines.llamacpp.batch.batch import TokenBatch
 from services.neuron.engines.llamacpp.batch.context import Context
+from services.neuron.engines.llamacpp.batch.threads import Threads
 from services.neuron.engines.llamacpp.engine import LlamaCppEngine
 from services.neuron.engines.llamacpp.library import devices
 from services.neuron.engines.llamacpp.library.library import Library
@@ -117,8 +118,12 @@ class _Bare:
 
         for _ in loading.load(library, plan, assemble):
             pass
-        self._context = Context(library, model=made[0].model, context=made[0].context)
-        vocabulary: int = library.vocab_n_tokens(library.model_get_vocab(made[0].model))
+        loaded = made[0]
+        threads = Threads(library, context=loaded.context, most=loaded.threads)
+        self._context = Context(
+            library, model=loaded.model, context=loaded.context, threads=threads
+        )
+        vocabulary: int = library.vocab_n_tokens(library.model_get_vocab(loaded.model))
         self.vocabulary = vocabulary
         self._batch = TokenBatch(SEQUENCES + loading.PREFILL_TOKENS)
 

@@ -30,6 +30,40 @@ def json_fields(message: Message) -> dict[str, Any]:
     return fields
 
 
+def not_an_object(given: dict[str, Any], message: Message) -> str | None:
+    """The field that stands for a message and is given as something else; None: there is none.
+
+    `json_format` takes anything empty for a message without fields: a text, a list.
+
+    Args:
+        given: JSON, by either form of the fields' names.
+        message: of the kind that it is to become.
+    """
+    return _not_an_object(given, message.DESCRIPTOR)
+
+
+def _not_an_object(given: Any, kind: Any) -> str | None:
+    for descriptor in kind.fields:
+        value = given.get(descriptor.name, given.get(descriptor.json_name))
+        inner = descriptor.message_type
+        if value is None or inner is None or inner.file.package == "google.protobuf":
+            continue
+        if inner.GetOptions().map_entry:
+            inner = inner.fields_by_name["value"].message_type
+            if inner is None or not isinstance(value, dict):  # what is no map is refused anyway
+                continue
+            each = list(value.values())
+        else:
+            each = value if descriptor.is_repeated and isinstance(value, list) else [value]
+        for one in each:
+            if not isinstance(one, dict):
+                return str(descriptor.name)
+            found = _not_an_object(one, inner)
+            if found is not None:
+                return found
+    return None
+
+
 def _turn_to_numbers(fields: dict[str, Any], descriptors: Iterable[Any]) -> None:
     for descriptor in descriptors:
         value = fields.get(descriptor.name)

@@ -18,7 +18,7 @@ from starlette.routing import Route
 from cortex.v1 import key_service_pb2 as pb
 from cortex.v1 import key_service_pb2_grpc as key_grpc
 from services.backplane.errors import FleetError, Reason
-from services.backplane.rpc.protobuf_json import json_fields
+from services.backplane.rpc.protobuf_json import json_fields, not_an_object
 from services.gateway.api.operators.call import OperatorCall
 from services.gateway.api.operators.endpoint import Bodies, OperatorEndpoints
 from services.gateway.api.operators.registry_operator import RegistryOperator
@@ -184,6 +184,9 @@ def _read(call: OperatorCall, request: RequestT) -> RequestT:
 
 
 def _parsed(given: dict[str, Any], request: RequestT) -> RequestT:
+    wrong = not_an_object(given, request)
+    if wrong is not None:
+        raise bad(wrong, "It is a JSON object.")
     try:
         return json_format.ParseDict(given, request)
     except json_format.ParseError as error:
