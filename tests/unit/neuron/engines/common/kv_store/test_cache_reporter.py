@@ -21,7 +21,7 @@ from tests.unit.neuron.engines.llamacpp.conftest import LoadModel, engine, libra
 
 __all__ = ["engine", "library", "load"]
 
-KINDS = {
+KINDS: dict[str, Callable[[Path], Path]] = {
     "full": random_llama.build,
     "hybrid": random_hybrid.build_hybrid,
     "recurrent": random_hybrid.build_recurrent,

@@ -16,7 +16,7 @@ from services.neuron.engines.llamacpp.engine import LlamaCppEngine
 from tests.doubles import random_hybrid, random_llama
 from tests.unit.neuron.engines.llamacpp.conftest import LoadModel
 
-KINDS = {
+KINDS: dict[str, Callable[[Path], Path]] = {
     "full": random_llama.build,
     "hybrid": random_hybrid.build_hybrid,
     "recurrent": random_hybrid.build_recurrent,
