@@ -241,7 +241,7 @@ async def test_an_outdated_copy_gets_no_work(fleet: Fleet) -> None:
 async def test_counting_and_embedding_are_routed_as_well(fleet: Fleet) -> None:
     first = await fleet.add_neuron("a")
     await fleet.add_neuron("b")
-    fleet.gateway.services.dispatch._outstanding["b/tiny"] = 1
+    fleet.gateway.services.dispatch._outstanding.take("b/tiny")
     first.unary_refusals.append(FleetError(Reason.NEURON_LOST, "No."))
 
     counted = await fleet.client.post(

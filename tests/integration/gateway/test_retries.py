@@ -22,7 +22,7 @@ async def test_a_refusal_before_the_first_delta_is_tried_elsewhere(
 ) -> None:
     refusing = await fleet.add_neuron("a", Script(refuse=FleetError(reason, "No.")))
     healthy = await fleet.add_neuron("b")
-    fleet.gateway.services.dispatch._outstanding["b/tiny"] = 1  # so that `a` is asked first
+    fleet.gateway.services.dispatch._outstanding.take("b/tiny")  # so that `a` is asked first
 
     body = await fleet.stream_text() if stream else (await fleet.chat()).text
 
@@ -35,7 +35,7 @@ async def test_a_refusal_before_the_first_delta_is_tried_elsewhere(
 async def test_a_neuron_that_dies_before_the_first_delta_is_not_noticed(fleet: Fleet) -> None:
     await fleet.add_neuron("a", Script(die_after=0))
     await fleet.add_neuron("b")
-    fleet.gateway.services.dispatch._outstanding["b/tiny"] = 1
+    fleet.gateway.services.dispatch._outstanding.take("b/tiny")
 
     assert "".join(contents(await fleet.stream_text())) == "Hello world"
 
@@ -43,7 +43,7 @@ async def test_a_neuron_that_dies_before_the_first_delta_is_not_noticed(fleet: F
 async def test_an_unstreamed_answer_is_begun_anew_after_any_delta(fleet: Fleet) -> None:
     await fleet.add_neuron("a", Script(die_after=1))
     await fleet.add_neuron("b")
-    fleet.gateway.services.dispatch._outstanding["b/tiny"] = 1
+    fleet.gateway.services.dispatch._outstanding.take("b/tiny")
 
     response = await fleet.chat()
 
@@ -68,7 +68,7 @@ async def test_an_answer_that_breaks_off_goes_on_elsewhere(
 ) -> None:
     await fleet.add_neuron("a", script)
     spare = await fleet.add_neuron("b")
-    fleet.gateway.services.dispatch._outstanding["b/tiny"] = 1
+    fleet.gateway.services.dispatch._outstanding.take("b/tiny")
 
     if stream:
         body = await fleet.stream_text()
@@ -93,7 +93,7 @@ async def test_an_unstreamed_answer_is_begun_anew_where_the_files_are_others(fle
     updated = await fleet.add_neuron("b")
     refused = FleetError(Reason.INSTANCE_MISMATCH, "Other files.")
     updated.scripts = [Script(refuse=refused), Script([text("Good"), text(" day")])]
-    fleet.gateway.services.dispatch._outstanding["b/tiny"] = 1
+    fleet.gateway.services.dispatch._outstanding.take("b/tiny")
 
     answer = (await fleet.chat()).json()
 
@@ -105,7 +105,7 @@ async def test_an_unstreamed_answer_is_begun_anew_where_the_files_are_others(fle
 async def test_a_moved_answer_begins_once_in_its_dialect(fleet: Fleet) -> None:
     await fleet.add_neuron("a", Script([reasoning("Hm"), text("Hi")], die_after=1))
     await fleet.add_neuron("b", Script([reasoning("Hm"), text("Hi")]))
-    fleet.gateway.services.dispatch._outstanding["b/tiny"] = 1
+    fleet.gateway.services.dispatch._outstanding.take("b/tiny")
 
     response = await fleet.client.post(
         "/v1/messages",
@@ -147,7 +147,7 @@ async def test_where_a_neuron_cannot_resume_it_is_an_error_frame(
         neuron.resumes = name != old
         await fleet.announce(neuron)
     spare = fleet.neurons[1]
-    fleet.gateway.services.dispatch._outstanding["b/tiny"] = 1
+    fleet.gateway.services.dispatch._outstanding.take("b/tiny")
 
     body = await fleet.stream_text()
 
@@ -164,7 +164,7 @@ async def test_what_a_neuron_that_cannot_resume_has_told_is_not_gone_on_behind(
     old.resumes = False  # it tells tokens of reasoning, but not of which files they are
     await fleet.announce(old)
     spare = await fleet.add_neuron("b")
-    fleet.gateway.services.dispatch._outstanding["b/tiny"] = 1
+    fleet.gateway.services.dispatch._outstanding.take("b/tiny")
 
     assert '"error"' in await fleet.stream_text()
     assert not spare.requests
@@ -312,7 +312,7 @@ async def test_a_silent_neuron_is_given_up_and_another_one_answers(bare: Fleet) 
     await bare.start(first_event_seconds=0.2, keepalive_seconds=0.2)
     silent = await bare.add_neuron("a", Script(silent=True))
     await bare.add_neuron("b")
-    bare.gateway.services.dispatch._outstanding["b/tiny"] = 1
+    bare.gateway.services.dispatch._outstanding.take("b/tiny")
 
     response = await bare.chat()
 

@@ -171,7 +171,7 @@ async def test_the_servers_certificate_is_checked_by_the_named_authorities(tmp_p
                 assert await server.get(f"{PATH}/a") is None
             else:
                 with pytest.raises(StoreError, match=r"(?i)certificate"):
-                    await server.get(f"{PATH}/a", seconds=0.3)
+                    await server.get(f"{PATH}/a", seconds=3.0)
                 assert not api.asked
             await server.close()
 

@@ -101,9 +101,12 @@ class ApiServer:
     async def _call(self, method: str, path: str, body: Body | None, seconds: float) -> Body | None:
         content = None if body is None else msgspec.json.encode(body)
         ends_at = time.monotonic() + seconds
-        pause, refused = _FIRST_PAUSE, 0
+        pause, refused, told = _FIRST_PAUSE, 0, ""
         while True:
-            answer = await self._attempt(method, path, content, ends_at - time.monotonic())
+            left = ends_at - time.monotonic()
+            answer = await self._attempt(method, path, content, left)
+            if answer.status != _UNREACHED or left >= _ATTEMPT_SECONDS or not told:
+                told = answer.told  # else this attempt had no time, and what came before says more
             if answer.is_good:
                 return answer.body
             if answer.status == _NOT_FOUND and method != "POST":
@@ -115,7 +118,7 @@ class ApiServer:
                 continue
             wait = max(answer.wait, pause * random.uniform(0.5, 1.5))  # noqa: S311 - no secret
             if answer.status not in _AGAIN or time.monotonic() + wait >= ends_at:
-                raise StoreError(answer.told)
+                raise StoreError(told)
             await asyncio.sleep(wait)
             pause = min(2 * pause, _LONGEST_PAUSE)
 
