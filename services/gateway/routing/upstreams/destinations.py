@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import Coroutine, Sequence
 
 import structlog
 
 from cortex.v1 import generation_pb2 as generation
-from services.backplane.errors import FleetError, Reason, Retry
+from services.backplane.errors import FleetError
 from services.gateway.limits.estimate import prompt_tokens
 from services.gateway.routing.dispatch import Dispatch
 from services.gateway.routing.fleet_view import FleetView
 from services.gateway.routing.retry import ServedBy
 from services.gateway.routing.upstreams.directory import UpstreamDirectory
+from services.gateway.routing.upstreams.fallback import first_able, here_or_there
 from services.gateway.routing.upstreams.queries import Queries
-from services.gateway.routing.upstreams.unserved import is_unable, is_unserved, is_untouched
 from services.gateway.routing.upstreams.upstreams import Upstreams
 from services.gateway.streaming.at_once import some_at_once
 from services.gateway.streaming.choice import ChoiceSink
@@ -69,7 +70,8 @@ class Destinations:
         """
         model = self.directory.model_there(name, record)
         if model and self._upstreams.is_never_here(model):
-            return self._there(model, requests, sinks, record)
+            ask = functools.partial(self._ask, model, requests, sinks, record)
+            return first_able(self._upstreams.serving(model), ask, sinks=sinks)
         here = self._dispatch.generate(
             name,
             requests,
@@ -78,66 +80,23 @@ class Destinations:
             keep_alive_seconds=keep_alive_seconds,
             characters=characters,
         )
-        return self._here_or_there(here, model, requests, sinks, record) if model else here
-
-    async def _here_or_there(
-        self,
-        here: Coroutine[object, object, None],
-        model: str,
-        requests: Sequence[generation.GenerateRequest],
-        sinks: Sequence[ChoiceSink],
-        record: ServedBy,
-    ) -> None:
-        try:
-            await here
-        except FleetError as error:
-            is_unknown = error.reason is Reason.MODEL_UNKNOWN
-            if not (is_unknown or is_unserved(error, sinks)):
-                raise
-            if not is_unknown:
-                log.info(
-                    "request.sent_upstream",
-                    request_id=requests[0].request_id,
-                    model=model,
-                    reason=error.reason.value,
-                )
-            try:
-                await self._there(model, requests, sinks, record)
-            except FleetError as other:
-                if is_unable(other) and not is_unknown:
-                    raise error from other
-                raise
-
-    async def _there(
-        self,
-        model: str,
-        requests: Sequence[generation.GenerateRequest],
-        sinks: Sequence[ChoiceSink],
-        record: ServedBy,
-    ) -> None:
-        """Asks one upstream after the other.
-
-        Raises:
-            FleetError: of the last that was asked.
-        """
-        serving = self._upstreams.serving(model)
-        for upstream in serving:
-            try:
-                await self._ask(upstream, model, requests, sinks, record)
-            except FleetError as error:
-                may_another = error.reason.row.retry is Retry.ELSEWHERE or is_unable(error)
-                if upstream is serving[-1] or not (may_another and is_untouched(sinks)):
-                    raise
-            else:
-                return
+        if not model:
+            return here
+        return here_or_there(
+            here,
+            functools.partial(self._upstreams.serving, model),
+            functools.partial(self._ask, model, requests, sinks, record),
+            sinks=sinks,
+            on_unserved=functools.partial(_note_unserved, requests[0].request_id, model),
+        )
 
     async def _ask(
         self,
-        upstream: Upstream,
         model: str,
         requests: Sequence[generation.GenerateRequest],
         sinks: Sequence[ChoiceSink],
         record: ServedBy,
+        upstream: Upstream,
     ) -> None:
         known = self.directory.counted_as(model)
 
@@ -155,6 +114,10 @@ class Destinations:
                 if first := sinks[0].first_token_at:
                     name = upstream.settings.name
                     self._upstreams.metrics.first_token(name, first - began)
+
+
+def _note_unserved(request_id: str, model: str, error: FleetError) -> None:
+    log.info("request.sent_upstream", request_id=request_id, model=model, reason=error.reason.value)
 
 
 async def _run(

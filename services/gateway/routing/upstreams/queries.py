@@ -6,12 +6,11 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import TypeVar
 
 from cortex.v1 import neuron_service_pb2 as neuron
-from services.backplane.errors import FleetError, Reason, Retry
 from services.gateway.limits.estimate import embedding_tokens
 from services.gateway.routing.dispatch import Dispatch
 from services.gateway.routing.retry import ServedBy
 from services.gateway.routing.upstreams.directory import UpstreamDirectory
-from services.gateway.routing.upstreams.unserved import is_unable, is_unserved
+from services.gateway.routing.upstreams.fallback import first_able, here_or_there
 from services.gateway.telemetry.request_trace import Hop
 from services.gateway.transports.upstream.upstream import Upstream
 
@@ -54,10 +53,13 @@ class Queries:
                 hops=record.hops + 1,
             )
 
-        serving = self._directory.upstreams.serving(model) if model else ()
-        return await self._run(
-            model, serving, lambda: self._dispatch.embed(request, record), ask, record
-        )
+        def serving() -> Sequence[Upstream]:
+            return self._directory.upstreams.serving(model) if model else ()
+
+        def here() -> Awaitable[neuron.EmbedResponse]:
+            return self._dispatch.embed(request, record)
+
+        return await self._run(model, serving, here, ask, record)
 
     async def count_tokens(
         self,
@@ -91,9 +93,11 @@ class Queries:
                 hops=record.hops + 1,
             )
 
-        serving: Sequence[Upstream] = self._directory.upstreams.serving(model) if model else ()
-        serving = [one for one in serving if one.settings.counts != "none"]
-        if not serving:
+        def serving() -> Sequence[Upstream]:
+            found = self._directory.upstreams.serving(model) if model else ()
+            return [one for one in found if one.settings.counts != "none"]
+
+        if not serving():
             self._directory.refuse_elsewhere(name, "to count tokens")
 
         def here() -> Awaitable[neuron.CountTokensResponse]:
@@ -104,46 +108,21 @@ class Queries:
     async def _run(
         self,
         model: str,
-        serving: Sequence[Upstream],
+        serving: Callable[[], Sequence[Upstream]],
         here: Callable[[], Awaitable[T]],
         ask: _Ask[T],
         record: ServedBy,
     ) -> T:
-        if not serving:
+        found = serving()
+        if not found:
             return await here()
+
+        async def asked(upstream: Upstream) -> T:
+            name, known = upstream.settings.name, self._directory.counted_as(model)
+            asking = self._directory.upstreams.asking(upstream)
+            with asking, record.attempt_upstream(name, known) as hop:
+                return await ask(upstream, hop)
+
         if self._directory.upstreams.is_never_here(model):
-            return await self._there(model, serving, ask, record)
-        try:
-            return await here()
-        except FleetError as error:
-            is_unknown = error.reason is Reason.MODEL_UNKNOWN
-            if not (is_unknown or is_unserved(error, ())):
-                raise
-            try:
-                return await self._there(model, serving, ask, record)
-            except FleetError as other:
-                if is_unable(other) and not is_unknown:
-                    raise error from other
-                raise
-
-    async def _there(
-        self, model: str, serving: Sequence[Upstream], ask: _Ask[T], record: ServedBy
-    ) -> T:
-        """Asks one upstream after the other.
-
-        Raises:
-            FleetError: of the last that was asked.
-        """
-        for upstream in serving[:-1]:
-            try:
-                return await self._asked(upstream, model, ask, record)
-            except FleetError as error:
-                if not (error.reason.row.retry is Retry.ELSEWHERE or is_unable(error)):
-                    raise
-        return await self._asked(serving[-1], model, ask, record)
-
-    async def _asked(self, upstream: Upstream, model: str, ask: _Ask[T], record: ServedBy) -> T:
-        name, known = upstream.settings.name, self._directory.counted_as(model)
-        asking = self._directory.upstreams.asking(upstream)
-        with asking, record.attempt_upstream(name, known) as hop:
-            return await ask(upstream, hop)
+            return await first_able(found, asked)
+        return await here_or_there(here(), serving, asked)
