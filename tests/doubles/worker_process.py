@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import socket
 import subprocess
@@ -51,7 +50,6 @@ class WorkerProcess:
             ],
             pass_fds=[theirs.fileno()],
             stderr=subprocess.PIPE,
-            env=os.environ,
         )
         theirs.close()
 

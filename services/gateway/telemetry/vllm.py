@@ -166,11 +166,9 @@ class VllmCounts:
             return
         for finish in outcome.finish_reasons:
             self._count_end(model, _FINISHED.get(finish, finish))
-        if not outcome.unfinished:  # look-ups have no choices
-            pass
-        elif outcome.reason is Reason.CANCELLED:
+        if outcome.unfinished and outcome.reason is Reason.CANCELLED:
             self._count_end(model, _ABORTED, outcome.unfinished)
-        elif outcome.reason is not None and _is_ours(outcome.status):
+        elif outcome.unfinished and outcome.reason is not None and _is_ours(outcome.status):
             self._count_end(model, _FAILED, outcome.unfinished)
         for gaps, seconds in outcome.decoded:
             self._count_gaps(model, gaps, seconds)

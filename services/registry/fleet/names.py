@@ -47,6 +47,7 @@ class ModelNames:
         self._entries: Sequence[Profile] = ()
         self._meanings: dict[str, dict[str, _Meaning]] = {}
         self._own: dict[str, str] = {}
+        self._others: dict[str, list[str]] = {}
 
     def own_name(self, name: str, fleet: Fleet, catalogue: Catalogue) -> str:
         """The model's own name, by any name that is in no catalogue; most names are their own."""
@@ -57,8 +58,7 @@ class ModelNames:
     def others(self, model: str, fleet: Fleet, catalogue: Catalogue) -> list[str]:
         """The other names of a model that its files give it, in order."""
         self._refresh(fleet, catalogue)
-        found = (name for name, own in self._own.items() if own == model)
-        return sorted(name for name in found if not fleet.has_instances(name))
+        return [name for name in self._others.get(model, ()) if not fleet.has_instances(name)]
 
     def _refresh(self, fleet: Fleet, catalogue: Catalogue) -> None:
         if catalogue is self._catalogue and fleet.disk_revision == self._revision:
@@ -82,6 +82,9 @@ class ModelNames:
             for name, places in self._meanings.items()
             if len(places) == len(fleet.stored(name))
         }
+        self._others = {}
+        for name in sorted(self._own):
+            self._others.setdefault(self._own[name], []).append(name)
 
     def _learn(self, neuron: str, fleet: Fleet, catalogue: Catalogue) -> None:
         stored = fleet.members[neuron].report.stored

@@ -64,9 +64,14 @@ class DeviceTotal(NamedTuple):
     millijoules: int = 0
 
     @property
+    def time(self) -> tuple[str | int, ...]:
+        """All but energy: a row of `cortex_device_use`."""
+        return self[:-1]
+
+    @property
     def microseconds(self) -> int:
         """All kinds of work together."""
-        return sum(self[2:6])
+        return sum(self[2:-1])
 
 
 class UsageQuery(NamedTuple):

@@ -70,9 +70,9 @@ class PostgresLedger(Ledger):
             await cursor.execute(_own(sql.LOAD_TOTALS), (source,))
             known = await cursor.fetchall()
             grown, newer = growth(known, totals, most)
-            saved = [(source, *one[:6], now) for one in newer]
+            saved = [(source, *one.time, now) for one in newer]
             await cursor.executemany(_own(sql.SAVE_TOTAL), saved)
-            added = [(hour, *one[:6]) for one in grown]
+            added = [(hour, *one.time) for one in grown]
             await cursor.executemany(_own(sql.ADD_DEVICE_USE), added)
             await cursor.execute(_own(sql.LOAD_ENERGY), (source,))
             more, sums = energy_growth(await cursor.fetchall(), totals, [*known, *newer])

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import ipaddress
 import re
 from typing import Final
 from urllib.parse import parse_qsl, urlsplit
+
+from services.backplane.address import Address
+from services.backplane.security.exposure import is_loopback
 
 SCHEME: Final = "kubernetes://"
 _LABEL: Final = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?")
@@ -70,12 +72,5 @@ def _check_server(server: str) -> None:
     parts = urlsplit(server)
     if parts.scheme not in {"http", "https"} or not parts.hostname or parts.username:
         raise ValueError("`server` is no https://HOST:PORT")
-    if parts.scheme == "http" and not _is_loopback(parts.hostname):
+    if parts.scheme == "http" and not is_loopback(Address(parts.hostname, parts.port or 80)):
         raise ValueError("`server` is plain HTTP, which is for this machine alone")
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"

@@ -51,6 +51,13 @@ class _Answer(NamedTuple):
         return 200 <= self.status < 300  # noqa: PLR2004 - what HTTP calls success
 
 
+def metadata_of(body: Body) -> Body:
+    """An object's metadata as it may be written again; empty where it has none."""
+    metadata: Any = body.get("metadata")
+    kept: Body = metadata if isinstance(metadata, dict) else {}
+    return {name: kept[name] for name in kept if name != "managedFields"}
+
+
 class ConflictError(StoreError):
     """The object is not as it was when it was read; or it is there, and was to be made."""
 

@@ -13,7 +13,12 @@ from typing import Any, Final, Generic, TypeVar
 
 import msgspec
 
-from services.registry.store.kubernetes.api_server import ApiServer, Body, ConflictError
+from services.registry.store.kubernetes.api_server import (
+    ApiServer,
+    Body,
+    ConflictError,
+    metadata_of,
+)
 from services.registry.store.kubernetes.documents import (
     Place,
     TooLargeError,
@@ -63,7 +68,7 @@ class ClaimedObject:
             StoreError: it cannot be read.
         """
         found = await self._api.get(self.place.path)
-        self._metadata = {} if found is None else _metadata(found)
+        self._metadata = {} if found is None else metadata_of(found)
         return b"" if found is None else content_of(self.place, found)
 
     async def claim(self) -> bytes:
@@ -111,7 +116,7 @@ class ClaimedObject:
                 raise ConflictError(f"Kubernetes: {self.place} was removed.")
         else:
             written = await self._api.create(self.place.collection, body)
-        self._metadata = _metadata(written)
+        self._metadata = metadata_of(written)
 
 
 class ClaimedDocument(Generic[DocumentT]):
@@ -231,12 +236,6 @@ def _fail(batch: _Changes, error: StoreError) -> None:
     for _, done in batch:
         if not done.done():
             done.set_exception(error)
-
-
-def _metadata(body: Body) -> Body:
-    metadata: Any = body.get("metadata")
-    kept: Body = metadata if isinstance(metadata, dict) else {}
-    return {name: kept[name] for name in kept if name != "managedFields"}
 
 
 def _epoch_of(metadata: Body) -> int:

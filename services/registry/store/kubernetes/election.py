@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from typing import Any, Final
+from typing import Final
 
 from services.registry.store.kubernetes.address import KubernetesAddress
 from services.registry.store.kubernetes.api_server import (
@@ -12,6 +12,7 @@ from services.registry.store.kubernetes.api_server import (
     ApiServer,
     Body,
     ConflictError,
+    metadata_of,
 )
 from services.registry.store.kubernetes.lease import (
     LeaseRecord,
@@ -155,7 +156,7 @@ class KubernetesLeadership:
             self._metadata = {}
             return None
         record = record_of(found)
-        self._note(found)
+        self._metadata = metadata_of(found)
         self._watch.see(record, time.monotonic())
         return record
 
@@ -175,13 +176,8 @@ class KubernetesLeadership:
             names = {"name": self._address.name, "namespace": self._address.namespace}
             body = body_of(record, names)
             written = await self._api.create(self._path(), body, seconds=self._seconds)
-        self._note(written)
+        self._metadata = metadata_of(written)
         self._watch.see(record, time.monotonic())
-
-    def _note(self, body: Body) -> None:
-        metadata: Any = body.get("metadata")
-        kept = metadata if isinstance(metadata, dict) else {}
-        self._metadata = {name: kept[name] for name in kept if name != "managedFields"}
 
     @property
     def _seconds(self) -> float:

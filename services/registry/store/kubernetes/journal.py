@@ -114,7 +114,7 @@ class Journal(msgspec.Struct):
         if newer or sums:
             times, energies = _latest([*times, *newer]), _latest([*energies, *sums])
             self.sources[source] = NeuronTotals(now, times, energies)
-            self._add(_row(hour, one[:2], *one[2:_TIMES]) for one in grown)
+            self._add(_row(hour, one[:2], *one[2:-1]) for one in grown)
             self._add(_row(hour, one[:2], 0, 0, 0, 0, one[2]) for one in more)
         return grown
 
