@@ -181,7 +181,8 @@ async def test_what_somebody_put_there_is_never_removed_and_not_unloaded_for_it(
     await until(place, [("mine", "one", "ready")])
 
 
-async def test_ctrl_c_ends_a_pull_and_the_next_one_goes_on_there(place):
+async def half_pulled(place):
+    """A pull of which nine megabytes have come, and to which no more comes."""
     place.hub.push(REPO, {"huge.gguf": HUGE})
     place.hub.cut_after, place.hub.goes_silent = [14_000_000], True
     process = await place.started("pull", f"hf:{REPO}:huge.gguf", "--neuron", "one", "--json")
@@ -189,6 +190,11 @@ async def test_ctrl_c_ends_a_pull_and_the_next_one_goes_on_there(place):
     while line := await process.stdout.readline():
         if json.loads(line).get("progress", {}).get("bytes_done", 0) >= 9_000_000:
             break
+    return process
+
+
+async def test_ctrl_c_ends_a_pull_and_the_next_one_goes_on_there(place):
+    process = await half_pulled(place)
     process.send_signal(signal.SIGINT)
     output, _ = await process.communicate()
     assert process.returncode == 130
@@ -210,13 +216,7 @@ async def test_ctrl_c_ends_a_pull_and_the_next_one_goes_on_there(place):
 
 
 async def test_what_an_ended_pull_has_left_is_removed(place, tmp_path):
-    place.hub.push(REPO, {"huge.gguf": HUGE})
-    place.hub.cut_after, place.hub.goes_silent = [14_000_000], True
-    process = await place.started("pull", f"hf:{REPO}:huge.gguf", "--neuron", "one", "--json")
-    assert process.stdout is not None
-    while line := await process.stdout.readline():
-        if json.loads(line).get("progress", {}).get("bytes_done", 0) >= 9_000_000:
-            break
+    process = await half_pulled(place)
     code, output = await place.cli("rm", f"hf:{REPO}", "--yes")
     assert code == 1
     assert f"'hf:{REPO}@main' lies on no disk" in output

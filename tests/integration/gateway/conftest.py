@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
+from tests.doubles.scripted_upstream import ScriptedUpstream
 from tests.integration.gateway.far import KEY, far_fleet
 from tests.integration.gateway.fleet import Fleet
 from tests.integration.gateway.gateway_process import Process
@@ -42,4 +43,18 @@ async def far(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Fleet]:
     """Another fleet, with the model `vast`, to be asked by its key."""
     monkeypatch.setenv("FAR_KEY", KEY)
     async with far_fleet() as one:
+        yield one
+
+
+@pytest.fixture
+async def there() -> AsyncIterator[ScriptedUpstream]:
+    """Another server, which answers as it is told."""
+    async with ScriptedUpstream() as one:
+        yield one
+
+
+@pytest.fixture
+async def other() -> AsyncIterator[ScriptedUpstream]:
+    """A second one."""
+    async with ScriptedUpstream() as one:
         yield one

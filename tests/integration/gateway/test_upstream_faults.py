@@ -27,12 +27,6 @@ async def far(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[ScriptedUpstream
         yield one
 
 
-@pytest.fixture
-async def other() -> AsyncIterator[ScriptedUpstream]:
-    async with ScriptedUpstream() as one:
-        yield one
-
-
 def upstream(far: ScriptedUpstream, name: str = "far", **more: Any) -> UpstreamSettings:
     made = {"models": ("big",), "key_variable": "FAR_KEY", **more}
     return UpstreamSettings(name=name, url=far.url, **made)

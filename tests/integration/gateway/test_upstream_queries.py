@@ -6,7 +6,6 @@ import asyncio
 import base64
 import json
 import struct
-from collections.abc import AsyncIterator
 from typing import Any
 
 import openai
@@ -29,18 +28,6 @@ PIXEL = (
     "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGA"
     "WjR9awAAAABJRU5ErkJggg=="
 )
-
-
-@pytest.fixture
-async def there() -> AsyncIterator[ScriptedUpstream]:
-    async with ScriptedUpstream() as one:
-        yield one
-
-
-@pytest.fixture
-async def other() -> AsyncIterator[ScriptedUpstream]:
-    async with ScriptedUpstream() as one:
-        yield one
 
 
 def entry(there: ScriptedUpstream, name: str = "far", **more: Any) -> UpstreamSettings:
